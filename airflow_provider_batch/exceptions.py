@@ -1,0 +1,81 @@
+"""Every error this package raises, in one tree.
+
+A message says what happened, to which job, shard, row or column, what was kept, and what to do next.
+`retry` says whether running the same task again can help: the operators turn errors that cannot be helped
+that way into Airflow's `AirflowFailException`, so that no retry is wasted on them.
+"""
+
+from __future__ import annotations
+
+
+class BatchError(Exception):
+    """The root of the tree."""
+
+    #: whether an Airflow retry of the same task can help
+    retry: bool = True
+
+
+class InputError(BatchError):
+    """The DAG's arguments or the rows are wrong. Raised before anything is uploaded or billed."""
+
+    retry = False
+
+
+class TemplateError(InputError):
+    """A row template names an unknown column, has a syntax error, or gives no usable value."""
+
+
+class CustomIdError(InputError):
+    """A custom_id is empty, None, bytes, or given twice."""
+
+
+class RowTooLargeError(InputError):
+    """One request alone is over the limit of an input file."""
+
+
+class SchemaError(InputError):
+    """An output schema that strict structured output cannot express, or columns that it does not have."""
+
+
+class BudgetError(InputError):
+    """The lowest estimate of the job's price is over `max_cost_usd`."""
+
+
+class WarehouseError(BatchError):
+    """The warehouse refused a query, a connection or a write."""
+
+
+class WarehouseConnectionError(WarehouseError):
+    """The connection does not exist, or has no SQL hook."""
+
+    retry = False
+
+
+class ResultsTableError(WarehouseError):
+    """The results table exists, but its columns or key do not fit what is to be landed."""
+
+    retry = False
+
+
+class StagingError(BatchError):
+    """Staging cannot be written or read, or what lies there does not match its checksum."""
+
+
+class LedgerError(StagingError):
+    """A job's record contradicts itself or is of a version this package does not know."""
+
+    retry = False
+
+
+class ProviderError(BatchError):
+    """The batch provider refused a call, or answered with something that is no answer."""
+
+
+class JobHeldError(ProviderError):
+    """Billing, quota or access stops the job. Everything is kept; clear the task once that is mended."""
+
+
+class TooManyFailuresError(BatchError):
+    """More rows ended unsuccessfully than `max_failure_rate` allows. All of them were landed first."""
+
+    retry = False
