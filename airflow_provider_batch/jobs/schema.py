@@ -25,8 +25,8 @@ def strict_schema(schema: Any) -> dict[str, Any]:
     """The plain, strict JSON Schema of a pydantic model class or a JSON Schema dict.
 
     Every object is closed and requires all its properties, a single `allOf` and a `$ref` with siblings are
-    merged in, as the OpenAI SDK's `lib/_pydantic.py` does it; unlike there every `default` is dropped, and not
-    only null. The result shares nothing with the argument and goes through `json.dumps` as it is.
+    merged in, as the OpenAI SDK's `lib/_pydantic.py` does it; unlike there every `default` goes, not only
+    null. The result shares nothing with the argument and goes through `json.dumps` as it is.
 
     Raises SchemaError naming the place in the output and the way out.
     """

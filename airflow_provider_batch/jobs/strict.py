@@ -114,6 +114,8 @@ class _Closing:
             there = [f"#/{word}/{name}" for word in _DEFINITIONS for name in self._root.get(word, {})]
             raise refused(place, f"refers to {ref}, which is not there{close_match(ref, there)}")
         if len(node) == 1:
+            if self._circular(ref):
+                raise refused(place, f"refers by {ref} to nothing but itself: give it a type")
             return node
         if ref in inlined:
             raise refused(
@@ -122,6 +124,14 @@ class _Closing:
         siblings = {key: value for key, value in node.items() if key != "$ref"}
         target = {key: value for key, value in target.items() if key not in _DEFINITIONS}
         return self.close({**siblings, **target, **siblings}, place, (*inlined, ref))
+
+    def _circular(self, ref: str) -> bool:
+        seen: set[str] = set()
+        following: Any = ref
+        while isinstance(following, str) and following not in seen:
+            seen.add(following)
+            following = (follow(self._root, following) or {}).get("$ref")
+        return following is not None
 
     def _close_object(self, node: dict[str, Any], place: str, inlined: tuple[str, ...]) -> None:
         if node.get("additionalProperties", False) is not False:
