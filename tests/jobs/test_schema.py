@@ -290,7 +290,7 @@ def test_recursion_and_ten_levels_are_allowed():
 @pytest.mark.parametrize("title", [{}, {"title": "A"}])
 def test_references_in_a_circle_are_refused(title):
     circle = {"A": {"$ref": "#/$defs/B", **title}, "B": {"$ref": "#/$defs/A", **title}}
-    with pytest.raises(SchemaError, match=r"refers (to itself|by #/\$defs/A to nothing but itself)"):
+    with pytest.raises(SchemaError, match=r"refers (to itself|by #/\$defs/[AB] to nothing but itself)"):
         strict_schema(wrap({"$ref": "#/$defs/A", **title}, **{"$defs": circle}))
 
 
