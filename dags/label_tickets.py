@@ -1,0 +1,53 @@
+"""Label support tickets: one request per ticket, every answer back beside the ticket's gold labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from airflow.sdk import DAG, Param
+from pydantic import BaseModel
+
+from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+from airflow_provider_batch.sensors.batch import BatchSensor
+
+
+class Ticket(BaseModel):
+    """What the model answers for one ticket."""
+
+    reason: str
+    category: Literal["billing", "login", "bug", "shipping", "feature_request", "cancellation", "other"]
+    urgency: Literal["low", "normal", "high"]
+
+
+with DAG(
+    "label_tickets",
+    schedule=None,
+    doc_md=__doc__,
+    params={
+        "day": Param("all", pattern=r"^(all|\d{4}-\d{2}-\d{2})$", description="A day, such as 2026-11-02, or all"),
+        "model": Param("gpt-5-mini", type="string", minLength=1),
+        "limit": Param(1000, type="integer", minimum=0, description="Tickets at most"),
+    },
+    tags=["batch", "example"],
+) as dag:
+    submit = BatchSubmitOperator(
+        task_id="submit",
+        warehouse_conn_id="warehouse",
+        sql="sql/tickets.sql",
+        custom_id="{{ row.id }}",
+        model=dag.param("model"),
+        system="prompts/tickets.md",
+        prompt="{{ row.title }}\n\n{{ row.body }}",
+        output_schema=Ticket,
+        carry=["gold_category", "gold_urgency"],
+        max_cost_usd=5,
+    )
+    wait = BatchSensor(task_id="wait", job=submit.output)
+    land = BatchResultsOperator(
+        task_id="land",
+        job=submit.output,
+        warehouse_conn_id="warehouse",
+        table="ticket_labels",
+        columns={"category": "category", "urgency": "urgency", "reason": "reason"},
+    )
+    submit >> wait >> land
