@@ -1,0 +1,20 @@
+"""The local batch server: OpenAI's Files and Batches endpoints on loopback, for development and tests.
+
+It speaks OpenAI's wire format over real HTTP, so the real `openai` SDK drives it. It is no production
+engine: its answers come from an offline responder that asks no model and says so in the `model` field of
+every answer.
+
+    settings    how long each state lasts, which limits hold
+    records     the wire objects: file and batch
+    errors      OpenAI's error shape
+    store       SQLite and files in one directory; survives a kill
+    journal     the answers of a running batch, appended one by one
+    validation  a batch's input file, checked line by line
+    engine      moves each batch through its states
+    responder   answers one request, offline
+    app         the HTTP surface, with `files`, `batches` and `endpoints` as its routes
+    command     `airflow-batch serve`
+    process     the server as a subprocess, for tests, demo and benchmarks
+
+Nothing here imports Airflow.
+"""

@@ -1,0 +1,21 @@
+"""`python -m airflow_provider_batch.local` is `airflow-batch serve`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from airflow_provider_batch.local import command
+
+
+def main() -> int:
+    """Parse the command line and serve until told to stop; the process's exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_batch.local", description=command.DESCRIPTION
+    )
+    command.add_arguments(parser)
+    return command.run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

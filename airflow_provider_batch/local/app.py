@@ -1,0 +1,79 @@
+"""The HTTP surface: routes under `/v1`, the API key, and OpenAI's shape for every error."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from airflow_provider_batch.local import batches, endpoints, files
+from airflow_provider_batch.local.engine import Engine
+from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.responder import OfflineResponder
+from airflow_provider_batch.local.server import Server, TheServer
+from airflow_provider_batch.local.settings import Settings
+from airflow_provider_batch.local.store import Store
+
+
+def create_app(state: Path, settings: Settings) -> FastAPI:
+    """The application over one state directory.
+
+    :raises airflow_provider_batch.local.store.StateInUseError: another server works there.
+    """
+    store = Store(state)
+    responder = OfflineResponder(store.first_time)
+    server = Server(settings, store, responder, Engine(store, responder, settings))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await server.engine.resume()
+        yield
+        await server.engine.close()
+        store.close()
+
+    app = FastAPI(
+        title="airflow-batch serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.server = server
+    for part in (files, batches, endpoints):
+        app.include_router(part.router, prefix="/v1", dependencies=[Depends(_authorise)])
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(Exception, _broken)
+    return app
+
+
+async def _authorise(request: Request, server: TheServer) -> None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise ApiError(
+            401,
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using"
+            " Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+        )
+    wanted = server.settings.api_key
+    if wanted is not None and not hmac.compare_digest(key.strip().encode(), wanted.encode()):
+        raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), status_code=error.status)
+
+
+async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = (
+        f"Invalid URL ({request.method} {request.url.path})" if error.status_code == 404 else error.detail
+    )
+    return JSONResponse(ApiError(error.status_code, message).body(), status_code=error.status_code)
+
+
+async def _broken(_: Request, error: Exception) -> JSONResponse:
+    refused = ApiError(500, f"The local batch server broke on this request: {error!r}", type="server_error")
+    return JSONResponse(refused.body(), status_code=500)

@@ -1,0 +1,222 @@
+"""What OpenAI would refuse about one request's body, as the 400 it would answer.
+
+Deliberately few checks, those that people meet: a missing model or prompt, wrong types, a prompt beyond the
+context window, a schema that strict structured output refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_batch.local.embedding import dimensions_of
+from airflow_provider_batch.local.errors import ApiError, missing_parameter, out_of_range, wrong_type
+from airflow_provider_batch.local.prompt import (
+    CHAT,
+    EMBEDDINGS,
+    embedding_inputs,
+    estimate,
+    input_tokens,
+    output_schema,
+)
+
+#: estimated tokens of the context window of every chat model here
+CONTEXT_WINDOW = 128_000
+#: estimated tokens of one embedding input
+EMBEDDING_WINDOW = 8_192
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+
+def check_body(endpoint: str, body: Mapping[str, Any]) -> None:
+    """Raise the ApiError that OpenAI would answer to this body; nothing if it would be answered."""
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise ApiError(400, "you must provide a model parameter")
+    if body.get("stream"):
+        raise ApiError(400, "The local batch server does not stream.", param="stream")
+    if endpoint == EMBEDDINGS:
+        _check_embeddings(body)
+        return
+    _check_number(body, "temperature", 0, 2)
+    _check_number(body, "top_p", 0, 1)
+    for name in ("response_format", "text"):
+        if not isinstance(body.get(name), dict | None):
+            raise wrong_type(name, "an object", body[name])
+    if endpoint == CHAT:
+        _check_integer(body, "n", 1, 128)
+        _check_integer(body, "max_completion_tokens", 1)
+        _check_integer(body, "max_tokens", 1)
+        _check_messages(body)
+    else:
+        _check_integer(body, "max_output_tokens", 16)
+        _check_input(body)
+    _check_schema(endpoint, body)
+    tokens = input_tokens(endpoint, body)
+    if tokens > CONTEXT_WINDOW and endpoint == CHAT:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {CONTEXT_WINDOW} tokens. However, your messages"
+            f" resulted in {tokens} tokens. Please reduce the length of the messages.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    if tokens > CONTEXT_WINDOW:
+        raise ApiError(
+            400,
+            "Your input exceeds the context window of this model. Please adjust your input and try again.",
+            param="input",
+            code="context_length_exceeded",
+        )
+
+
+def _check_number(body: Mapping[str, Any], name: str, low: int, high: int) -> None:
+    value = body.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_type(name, "a decimal", value)
+    if refused := out_of_range(name, "decimal", value, low, high):
+        raise refused
+
+
+def _check_integer(body: Mapping[str, Any], name: str, low: int, high: int | None = None) -> None:
+    value = body.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(name, "an integer", value)
+    if refused := out_of_range(name, "integer", value, low, high):
+        raise refused
+
+
+def _check_messages(body: Mapping[str, Any]) -> None:
+    messages = body.get("messages")
+    if messages is None:
+        raise missing_parameter("messages")
+    if not isinstance(messages, list):
+        raise wrong_type("messages", "an array of objects", messages)
+    if not messages:
+        raise ApiError(
+            400,
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array"
+            " instead.",
+            param="messages",
+            code="empty_array",
+        )
+    for index, message in enumerate(messages):
+        name = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise wrong_type(name, "an object", message)
+        if message.get("role") not in _ROLES:
+            raise ApiError(
+                400,
+                f"Invalid value: '{message.get('role')}'. Supported values are: 'system', 'assistant',"
+                " 'user',"
+                " 'function', 'tool', and 'developer'.",
+                param=f"{name}.role",
+                code="invalid_value",
+            )
+        content = message.get("content")
+        if content is None and message["role"] == "assistant":
+            continue
+        if not isinstance(content, str | list):
+            raise wrong_type(f"{name}.content", "one of a string or array of objects", content)
+
+
+def _check_input(body: Mapping[str, Any]) -> None:
+    given = body.get("input")
+    if given in (None, "", []):
+        raise ApiError(
+            400,
+            "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation_id' must be provided.",
+            code="missing_required_parameter",
+        )
+    if not isinstance(given, str | list):
+        raise wrong_type("input", "one of a string or array of objects", given)
+
+
+def _check_embeddings(body: Mapping[str, Any]) -> None:
+    inputs = embedding_inputs(body)
+    fits = all(
+        (isinstance(item, str) and item) or (isinstance(item, list) and item and _all_ids(item))
+        for item in inputs
+    )
+    if not inputs or not fits:
+        raise ApiError(
+            400,
+            "'$.input' is invalid. Please check the API reference:"
+            " https://platform.openai.com/docs/api-reference.",
+        )
+    longest = max(estimate(item) if isinstance(item, str) else len(item) for item in inputs)
+    if longest > EMBEDDING_WINDOW:
+        raise ApiError(
+            400,
+            f"This model's maximum context length is {EMBEDDING_WINDOW} tokens, however you requested"
+            f" {longest} tokens ({longest} in your prompt; 0 for the completion). Please reduce your prompt;"
+            " or completion length.",
+        )
+    if body.get("encoding_format", "float") not in ("float", "base64"):
+        raise ApiError(
+            400,
+            f"Invalid value: '{body['encoding_format']}'. Supported values are: 'float' and 'base64'.",
+            param="encoding_format",
+            code="invalid_value",
+        )
+    _check_integer(body, "dimensions", 1)
+    most = dimensions_of(body["model"])
+    if (body.get("dimensions") or 0) > most:
+        raise ApiError(
+            400,
+            f"Invalid value for 'dimensions' = {body['dimensions']}. Must be less than or equal to {most}.",
+            param="dimensions",
+        )
+
+
+def _all_ids(item: list[Any]) -> bool:
+    return all(isinstance(token, int) and not isinstance(token, bool) for token in item)
+
+
+def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
+    form = output_schema(endpoint, body)
+    if form is None:
+        return
+    place = "response_format.json_schema" if endpoint == CHAT else "text.format"
+    for name, kind in (("name", str), ("schema", dict)):
+        if not isinstance(form.get(name), kind):
+            raise missing_parameter(f"{place}.{name}")
+    problem = _not_strict(form["schema"], ()) if form.get("strict") else None
+    if problem is not None:
+        raise ApiError(
+            400,
+            f"Invalid schema for response_format '{form['name']}': {problem}",
+            param="response_format" if endpoint == CHAT else "text.format.schema",
+            code=None if endpoint == CHAT else "invalid_json_schema",
+        )
+
+
+def _not_strict(node: object, path: tuple[str, ...]) -> str | None:
+    """Why strict structured output refuses a schema: every object names all its properties and no others."""
+    if isinstance(node, list):
+        return next(
+            (found for i, item in enumerate(node) if (found := _not_strict(item, (*path, str(i))))), None
+        )
+    if not isinstance(node, dict):
+        return None
+    if node.get("type") == "object" or "properties" in node:
+        where = f"In context={path!r}"
+        if node.get("additionalProperties") is not False:
+            return f"{where}, 'additionalProperties' is required to be supplied and to be false."
+        missing = [name for name in node.get("properties", {}) if name not in node.get("required", [])]
+        if missing:
+            return (
+                f"{where}, 'required' is required to be supplied and to be an array including every key in"
+                f" properties. Missing '{missing[0]}'."
+            )
+    for word in ("properties", "$defs", "definitions"):
+        if isinstance(node.get(word), dict):
+            for name, inner in node[word].items():
+                if found := _not_strict(inner, (*path, word, name)):
+                    return found
+    for word in ("items", "anyOf", "oneOf", "allOf"):
+        if found := _not_strict(node.get(word), (*path, word)):
+            return found
+    return None

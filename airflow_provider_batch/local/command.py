@@ -1,0 +1,189 @@
+"""`airflow-batch serve`: the command line of the local batch server."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from airflow_provider_batch.local.app import create_app
+from airflow_provider_batch.local.settings import WINDOW, Settings
+from airflow_provider_batch.local.store import StateInUseError
+
+DESCRIPTION = (
+    "The Files and Batches endpoints of the OpenAI API on loopback, for development, tests and the demo. "
+    "No production engine: an offline responder makes the answers up and says so in their model name."
+)
+#: in the state directory while a server runs: its process id and base URL
+ADDRESS_FILE = "server.json"
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `serve`."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8321, help="0 picks a free one (default %(default)s)")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path(".batch-server"),
+        metavar="DIR",
+        help="directory for files and batches; a server started again on it goes on (default %(default)s)",
+    )
+    times = parser.add_argument_group("time between the states of a batch, in seconds")
+    times.add_argument("--validating", type=_seconds, default=2.0, metavar="S", help="default %(default)s")
+    times.add_argument(
+        "--in-progress",
+        type=_seconds,
+        default=20.0,
+        metavar="S",
+        help="spread over the requests of a batch (default %(default)s)",
+    )
+    times.add_argument(
+        "--finalizing",
+        type=_seconds,
+        default=3.0,
+        metavar="S",
+        help="also the time a cancel takes (default %(default)s)",
+    )
+    times.add_argument(
+        "--speed",
+        type=_positive,
+        default=1.0,
+        metavar="FACTOR",
+        help="divide the three times by this (default %(default)s)",
+    )
+    times.add_argument(
+        "--window",
+        type=int,
+        default=WINDOW,
+        metavar="S",
+        help="the completion window after which a batch expires (default %(default)s, 24 hours)",
+    )
+    limits = parser.add_argument_group("limits and access")
+    limits.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        dest="models",
+        metavar="NAME",
+        help="a model the server knows, may be repeated; without it every name is accepted",
+    )
+    limits.add_argument(
+        "--enqueued-token-limit",
+        type=int,
+        metavar="N",
+        help="input tokens per model that may wait; a batch beyond it fails with token_limit_exceeded",
+    )
+    limits.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="accept this key only; needed to listen beyond loopback (default: any non-empty key)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="order of the lines in result files")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; the process's exit code."""
+    try:
+        listener = _listen(args.host, args.port, has_key=bool(args.api_key))
+        with listener:
+            return _serve(args, listener)
+    except (StateInUseError, OSError, ValueError) as error:
+        print(f"airflow-batch serve: {error}", file=sys.stderr)
+        return 2
+
+
+def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    if not has_key and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        raise ValueError(
+            f"{host} is not loopback, so anyone who reaches it could use this server."
+            " Give it a key with --api-key, or listen on 127.0.0.1."
+        )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f"cannot listen on {host}:{port}: {error.strerror}. Is another server there?"
+        ) from error
+    return listener
+
+
+def _serve(args: argparse.Namespace, listener: socket.socket) -> int:
+    settings = Settings(
+        validating=args.validating / args.speed,
+        in_progress=args.in_progress / args.speed,
+        finalizing=args.finalizing / args.speed,
+        window=args.window,
+        seed=args.seed,
+        models=frozenset(args.models),
+        enqueued_token_limit=args.enqueued_token_limit,
+        api_key=args.api_key,
+    )
+    state = args.state.resolve()
+    app = create_app(state, settings)
+    host, port = listener.getsockname()[:2]
+    base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    # Uvicorn raises the signal that stopped it once more; by then everything is closed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    address = state / ADDRESS_FILE
+    _publish(address, base_url)
+    print(_greeting(base_url, state, args.api_key), flush=True)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+    )
+    try:
+        server.run(sockets=[listener])
+    finally:
+        address.unlink(missing_ok=True)
+    return 0
+
+
+def _publish(path: Path, base_url: str) -> None:
+    """Written beside and renamed, so that a reader sees all of it or nothing."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({"pid": os.getpid(), "base_url": base_url}), encoding="utf-8")
+    new.replace(path)
+
+
+def _greeting(base_url: str, state: Path, api_key: str | None) -> str:
+    password = "YOUR_KEY" if api_key else "local"
+    connection = json.dumps(
+        {"conn_type": "openai", "password": password, "host": base_url}, separators=(",", ":")
+    )
+    return "\n".join(
+        (
+            f"Local batch server at {base_url}",
+            f"State in {state}",
+            "No production engine: an offline responder makes the answers up; no model is asked.",
+            "An Airflow connection to it:",
+            f"  export AIRFLOW_CONN_OPENAI_DEFAULT='{connection}'",
+            "Ctrl-C ends it; started again on the same state it goes on.",
+        )
+    )

@@ -1,0 +1,388 @@
+"""Moves each batch through its states.
+
+    validating -> failed
+               -> in_progress -> finalizing -> completed
+                              -> expired
+    validating, in_progress, finalizing -> cancelling -> cancelled
+
+One task per live batch. Everything a step needs to be taken up again is on disk before the next step
+begins: the state in the store, the answers in the journal. A server that was killed therefore goes on where
+it stopped, and asks no line again whose answer it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.journal import Ending, Entry, Journal, Tokens
+from airflow_provider_batch.local.records import (
+    ENDED,
+    Batch,
+    BatchError,
+    BatchErrors,
+    BatchUsage,
+    FileObject,
+    InputTokensDetails,
+    OutputTokensDetails,
+    Record,
+    RequestCounts,
+    Status,
+    new_file_id,
+)
+from airflow_provider_batch.local.replies import tokens_of
+from airflow_provider_batch.local.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.settings import Settings
+from airflow_provider_batch.local.store import Store
+from airflow_provider_batch.local.validation import (
+    Findings,
+    cannot_find,
+    request_lines,
+    token_limit,
+    validate,
+)
+
+_LOG = logging.getLogger(__name__)
+
+#: why a request never ran: code and message of its error line (OpenAI, Batch guide)
+_NEVER_RAN = {
+    Status.EXPIRED: (
+        "batch_expired",
+        "This request could not be executed before the completion window expired.",
+    ),
+    Status.CANCELLED: (
+        "batch_cancelled",
+        "This request could not be executed because the batch was cancelled before this request executed.",
+    ),
+}
+
+
+class Live:
+    """A batch that has not ended: its record, its journal, and what is counted from it."""
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        self.record = record
+        self.input = folder / "input.jsonl"
+        self.journal = Journal(folder / "answers")
+        #: set when a person cancels
+        self.stop = asyncio.Event()
+        if record.batch.status is Status.CANCELLING:
+            self.stop.set()
+        self.answered: set[int] = set()
+        self.completed = 0
+        self.failed = 0
+        self.tokens = Tokens()
+
+    def recall(self) -> None:
+        """Count what the journal already holds."""
+        for entry in self.journal.entries():
+            self.count(entry.line, entry.ending, entry.tokens)
+
+    def count(self, line: int, ending: Ending, tokens: Tokens) -> None:
+        """Take one answered line into the counts."""
+        self.answered.add(line)
+        self.completed += ending is Ending.SUCCEEDED
+        self.failed += ending is Ending.FAILED
+        self.tokens = self.tokens.plus(tokens)
+
+    @property
+    def batch(self) -> Batch:
+        """The batch with its counts as of now."""
+        batch = self.record.batch
+        counts = msgspec.structs.replace(batch.request_counts, completed=self.completed, failed=self.failed)
+        return msgspec.structs.replace(batch, request_counts=counts)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the completion window is over."""
+        return time.time() >= self.record.batch.expires_at
+
+
+class Engine:
+    """Runs the live batches of one store. Belongs to one event loop."""
+
+    def __init__(self, store: Store, responder: Responder, settings: Settings) -> None:
+        self._store = store
+        self._responder = responder
+        self._settings = settings
+        self._live: dict[str, Live] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def resume(self) -> None:
+        """Take up every batch that had not ended when the server last stopped."""
+        for record in self._store.live_batches():
+            live = Live(record, self._folder(record.batch.id))
+            # Counted before the first request is served: no client sees the counts fall.
+            await asyncio.to_thread(live.recall)
+            self._start(live)
+
+    async def close(self) -> None:
+        """Stop where each batch stands; `resume` goes on from there."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for live in self._live.values():
+            live.journal.close()
+
+    def submit(self, batch: Batch, *, output_lifetime: int) -> Batch:
+        """Accept a new batch."""
+        folder = self._folder(batch.id)
+        folder.mkdir()
+        if self._store.file(batch.input_file_id) is not None:
+            os.link(self._store.path(batch.input_file_id), folder / "input.jsonl")
+        record = Record(batch=batch, number=self._store.next_number(), output_lifetime=output_lifetime)
+        self._store.add_batch(record)
+        live = Live(record, folder)
+        self._start(live)
+        return live.batch
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch as of now; 404 if there is none."""
+        if batch_id in self._live:
+            return self._live[batch_id].batch
+        batch = self._store.batch(batch_id)
+        if batch is None:
+            raise ApiError(404, f"No batch found with id '{batch_id}'.")
+        return batch
+
+    def batches(self, *, after: str | None, limit: int) -> list[Batch]:
+        """Up to `limit` batches as of now, newest first, from just after `after`."""
+        stored = self._store.list_batches(after=after, limit=limit)
+        return [self._live[batch.id].batch if batch.id in self._live else batch for batch in stored]
+
+    def cancel(self, batch_id: str) -> Batch:
+        """Begin to cancel; 409 if the batch has ended otherwise. A second cancel changes nothing."""
+        batch = self.batch(batch_id)
+        if batch.status in (Status.CANCELLING, Status.CANCELLED):
+            return batch
+        if batch.status in ENDED:
+            raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
+        live = self._live[batch_id]
+        self._advance(live, status=Status.CANCELLING, cancelling_at=int(time.time()))
+        live.stop.set()
+        return live.batch
+
+    # the life of one batch
+
+    def _folder(self, batch_id: str) -> Path:
+        return self._store.work / batch_id
+
+    def _start(self, live: Live) -> None:
+        batch_id = live.record.batch.id
+        self._live[batch_id] = live
+        task = asyncio.create_task(self._drive(live), name=batch_id)
+        self._tasks[batch_id] = task
+        task.add_done_callback(lambda task: self._drop(live, task))
+
+    def _drop(self, live: Live, task: asyncio.Task[None]) -> None:
+        """Forget a task that is over; a batch that it could not bring to an end has failed."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _LOG.error("Batch %s broke off", live.record.batch.id, exc_info=error)
+            broken = BatchError(code="server_error", message=f"The local batch server broke off: {error!r}")
+            self._fail(live, [broken])
+        del self._tasks[live.record.batch.id]
+
+    async def _drive(self, live: Live) -> None:
+        if live.record.batch.status is Status.VALIDATING:
+            await self._validate(live)
+        if live.record.batch.status is Status.IN_PROGRESS:
+            await self._answer_all(live)
+        if live.record.batch.status not in ENDED:
+            await self._settle(live)
+
+    def _advance(self, live: Live, *, results: Iterable[FileObject] = (), **changes: Any) -> None:
+        batch = msgspec.structs.replace(live.record.batch, **changes)
+        live.record = msgspec.structs.replace(live.record, batch=batch)
+        self._store.save_batch(live.record, results=tuple(results))
+        if batch.status in ENDED:
+            live.journal.close()
+            del self._live[batch.id]
+
+    def _fail(self, live: Live, errors: list[BatchError]) -> None:
+        self._advance(live, status=Status.FAILED, failed_at=int(time.time()), errors=BatchErrors(data=errors))
+
+    async def _pause(self, live: Live, seconds: float) -> None:
+        """Until the seconds are over, the batch is cancelled or its window ends."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        left = live.record.batch.expires_at - time.time()
+        try:
+            async with asyncio.timeout(min(seconds, left)):
+                await live.stop.wait()
+        except TimeoutError:
+            pass
+
+    async def _validate(self, live: Live) -> None:
+        batch = live.record.batch
+        findings, _ = await asyncio.gather(
+            asyncio.to_thread(self._check, live), self._pause(live, self._settings.validating)
+        )
+        if live.stop.is_set():
+            return
+        errors = findings.errors or self._over_the_limit(findings)
+        if errors:
+            self._fail(live, errors)
+            return
+        model = findings.model or ""
+        live.record = msgspec.structs.replace(live.record, asked_model=model, enqueued_tokens=findings.tokens)
+        self._advance(
+            live,
+            status=Status.IN_PROGRESS,
+            in_progress_at=int(time.time()),
+            model=self._responder.model_name(model),
+            request_counts=RequestCounts(total=findings.total),
+        )
+        _LOG.info("Batch %s runs: %d requests", batch.id, findings.total)
+
+    def _check(self, live: Live) -> Findings:
+        batch = live.record.batch
+        if not live.input.exists():
+            return cannot_find(batch.input_file_id)
+        return validate(live.input, batch.endpoint, self._settings.models)
+
+    def _over_the_limit(self, findings: Findings) -> list[BatchError]:
+        limit = self._settings.enqueued_token_limit
+        if limit is None or findings.model is None:
+            return []
+        enqueued = sum(
+            live.record.enqueued_tokens
+            for live in self._live.values()
+            if live.record.asked_model == findings.model
+        )
+        return [token_limit(findings.model, limit)] if enqueued + findings.tokens > limit else []
+
+    async def _answer_all(self, live: Live) -> None:
+        """Answer the lines without an answer, in the order of the file, spread over the configured time."""
+        clock = asyncio.get_running_loop().time
+        total = live.record.batch.request_counts.total
+        each = self._settings.in_progress / total
+        started, asked = clock(), 0
+        for number, raw in request_lines(live.input):
+            if number in live.answered:
+                continue
+            asked += 1
+            await self._pause(live, started + each * asked - clock())
+            if live.stop.is_set() or live.expired:
+                return
+            await self._answer_line(live, number, raw)
+        self._advance(live, status=Status.FINALIZING, finalizing_at=int(time.time()))
+
+    async def _answer_line(self, live: Live, number: int, raw: bytes) -> None:
+        request = msgspec.json.decode(raw)
+        reply = await self._ask(
+            Ask(endpoint=live.record.batch.endpoint, body=request["body"], custom_id=request["custom_id"])
+        )
+        ending = Ending.SUCCEEDED if reply.status == 200 else Ending.FAILED
+        tokens = tokens_of(live.record.batch.endpoint, reply.body)
+        response = {
+            "status_code": reply.status,
+            "request_id": f"req_{secrets.token_hex(16)}",
+            "body": reply.body,
+        }
+        live.journal.append(number, ending, tokens, _result_line(request["custom_id"], response, None))
+        live.count(number, ending, tokens)
+
+    async def _ask(self, ask: Ask) -> Reply:
+        try:
+            return await self._responder.answer(ask)
+        except Exception as error:  # noqa: BLE001 - one line that breaks the responder must not end the batch
+            _LOG.exception("The responder broke on custom_id %r", ask.custom_id)
+            return Reply(500, ApiError(500, f"The responder broke: {error!r}", type="server_error").body())
+
+    async def _settle(self, live: Live) -> None:
+        """Write the result files, wait the configured time, and end the batch."""
+        status = live.record.batch.status
+        if status is Status.FINALIZING:
+            end = Status.COMPLETED
+        else:
+            end = Status.CANCELLED if status is Status.CANCELLING else Status.EXPIRED
+        output, errors = await asyncio.to_thread(self._write_results, live, end)
+        await asyncio.sleep(self._settings.finalizing if end is not Status.EXPIRED else 0)
+        if live.stop.is_set():
+            end = Status.CANCELLED
+        tokens = live.tokens
+        self._advance(
+            live,
+            results=[file for file in (output, errors) if file is not None],
+            status=end,
+            output_file_id=output and output.id,
+            error_file_id=errors and errors.id,
+            request_counts=live.batch.request_counts,
+            usage=BatchUsage(
+                input_tokens=tokens.input,
+                input_tokens_details=InputTokensDetails(cached_tokens=tokens.cached),
+                output_tokens=tokens.output,
+                output_tokens_details=OutputTokensDetails(reasoning_tokens=tokens.reasoning),
+                total_tokens=tokens.input + tokens.output,
+            ),
+            **{f"{end}_at": int(time.time())},
+        )
+
+    # result files; in a thread, while nothing else touches the batch's journal
+
+    def _write_results(self, live: Live, end: Status) -> tuple[FileObject | None, FileObject | None]:
+        batch = live.record.batch
+        if batch.in_progress_at is not None and end in _NEVER_RAN:
+            self._close_unanswered(live, end)
+        entries = list(live.journal.entries())
+        random.Random(f"{self._settings.seed}/{live.record.number}").shuffle(entries)
+        succeeded = [entry for entry in entries if entry.ending is Ending.SUCCEEDED]
+        others = [entry for entry in entries if entry.ending is not Ending.SUCCEEDED]
+        return (
+            self._write(live, succeeded, f"{batch.id}_output.jsonl"),
+            self._write(live, others, f"{batch.id}_error.jsonl"),
+        )
+
+    def _close_unanswered(self, live: Live, end: Status) -> None:
+        code, message = _NEVER_RAN[end]
+        for number, raw in request_lines(live.input):
+            if number not in live.answered:
+                custom_id = msgspec.json.decode(raw)["custom_id"]
+                line = _result_line(custom_id, None, {"code": code, "message": message})
+                live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
+                live.count(number, Ending.NEVER_RAN, Tokens())
+
+    def _write(self, live: Live, entries: list[Entry], filename: str) -> FileObject | None:
+        if not entries:
+            return None
+        file_id = new_file_id()
+        with open(live.journal.path, "rb") as journal, open(self._store.path(file_id), "wb") as out:
+            for entry in entries:
+                journal.seek(entry.offset)
+                out.write(journal.read(entry.length))
+            size = out.tell()
+        now = int(time.time())
+        return FileObject(
+            id=file_id,
+            bytes=size,
+            created_at=now,
+            expires_at=now + live.record.output_lifetime,
+            filename=filename,
+            purpose="batch_output",
+        )
+
+
+def _result_line(custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
+    return msgspec.json.encode(
+        {
+            "id": f"batch_req_{secrets.token_hex(16)}",
+            "custom_id": custom_id,
+            "response": response,
+            "error": error,
+        }
+    )

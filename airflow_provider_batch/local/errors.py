@@ -1,0 +1,87 @@
+"""OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}` and a status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ApiError(Exception):
+    """A request that is refused, synchronously or as one line of a batch."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.param = param
+        self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body that goes with `status`."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+#: how OpenAI's messages call the JSON types
+_TYPE_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    type(None): "null",
+}
+
+
+def missing_parameter(name: str) -> ApiError:
+    """400: a required parameter was not given."""
+    return ApiError(
+        400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+    )
+
+
+def wrong_type(name: str, expected: str, value: object) -> ApiError:
+    """400: a parameter has the wrong JSON type. `expected` carries its article: `a string`."""
+    got = _TYPE_NAMES.get(type(value), "something else")
+    return ApiError(
+        400,
+        f"Invalid type for '{name}': expected {expected}, but got {got} instead.",
+        param=name,
+        code="invalid_type",
+    )
+
+
+def invalid_value(name: str, value: object, supported: list[str]) -> ApiError:
+    """400: a parameter is not one of the supported values."""
+    quoted = [f"'{item}'" for item in supported]
+    listed = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+    return ApiError(
+        400,
+        f"Invalid value: '{value}'. Supported values are: {listed}.",
+        param=name,
+        code="invalid_value",
+    )
+
+
+def out_of_range(name: str, kind: str, value: float, low: int, high: int | None) -> ApiError | None:
+    """400 if a number is below `low` or above `high`, else None. `kind` is `integer` or `decimal`."""
+    if value < low:
+        side, code, sign, bound = "below minimum", "below_min", ">=", low
+    elif high is not None and value > high:
+        side, code, sign, bound = "above maximum", "above_max", "<=", high
+    else:
+        return None
+    return ApiError(
+        400,
+        f"Invalid '{name}': {kind} {side} value. Expected a value {sign} {bound}, but got {value} instead.",
+        param=name,
+        code=f"{kind}_{code}_value",
+    )

@@ -1,0 +1,90 @@
+"""The answers of a running batch, in the order they came.
+
+An append-only file. Each entry is one line: a small head, a tab, and the finished result line as it will
+stand in the output or error file. The head says which input line it answers, how that ended and the tokens,
+so that counts and offsets can be had without parsing the answers. JSON text has no raw tab or newline, so
+both are safe as separators. A kill can tear the last line only; it is cut off when the journal is opened
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Ending(IntEnum):
+    """How one request ended."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    #: cancelled or expired before it ran
+    NEVER_RAN = 2
+
+
+class Tokens(NamedTuple):
+    """Tokens of one answer, or of many."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    def plus(self, other: Tokens) -> Tokens:
+        """The sum of both."""
+        return Tokens(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Entry(NamedTuple):
+    """One answered line, without its text. `line` counts from 1; `offset` and `length` are bytes."""
+
+    line: int
+    ending: Ending
+    tokens: Tokens
+    offset: int
+    length: int
+
+
+class Journal:
+    """Opens a batch's journal for appending, and mends its end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open(path, "ab")  # noqa: SIM115
+        self._cut_torn_end()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _cut_torn_end(self) -> None:
+        end = 0
+        with open(self.path, "rb") as file:
+            for raw in file:
+                if raw.endswith(b"\n"):
+                    end += len(raw)
+        self._file.truncate(end)
+
+    def append(self, line: int, ending: Ending, tokens: Tokens, result: bytes) -> None:
+        """Add one answer. It survives a kill of the process from the moment this returns."""
+        head = b"%d %d %d %d %d %d\t" % (line, ending, *tokens)
+        self._file.write(head + result + b"\n")
+        self._file.flush()
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, oldest first."""
+        offset = 0
+        with open(self.path, "rb") as file:
+            for raw in file:
+                head, _, _ = raw.partition(b"\t")
+                line, ending, *tokens = map(int, head.split())
+                yield Entry(
+                    line,
+                    Ending(ending),
+                    Tokens(*tokens),
+                    offset + len(head) + 1,
+                    len(raw) - len(head) - 1,
+                )
+                offset += len(raw)

@@ -1,0 +1,156 @@
+"""The server as a real subprocess, for tests, demo and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from airflow_provider_batch.local.command import ADDRESS_FILE
+from airflow_provider_batch.local.settings import WINDOW
+
+#: seconds a server may take to answer, and to end
+_DEADLINE = 60.0
+
+
+class ServerStartError(Exception):
+    """The server ended before it answered, or never answered. Carries the end of its log."""
+
+
+class LocalServer:
+    """A context manager: the server answers when the block begins and has ended when the block is left.
+
+    :param state: its state directory; created if need be. Its output goes to `server.log` there.
+    :param port: 0 picks a free one. A later `start` listens on the same again.
+    :param validating: seconds, like `in_progress` and `finalizing` and `window`; see `Settings`.
+    :param models: the models it knows; empty means that every name is accepted.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        port: int = 0,
+        validating: float = 0.0,
+        in_progress: float = 0.0,
+        finalizing: float = 0.0,
+        window: int = WINDOW,
+        seed: int = 0,
+        models: tuple[str, ...] = (),
+        enqueued_token_limit: int | None = None,
+        api_key: str | None = None,
+    ) -> None:
+        self.state = state
+        #: for instance `http://127.0.0.1:8321/v1`; empty before the first start
+        self.base_url = ""
+        self._port = port
+        self._options = [
+            f"--validating={validating}",
+            f"--in-progress={in_progress}",
+            f"--finalizing={finalizing}",
+            f"--window={window}",
+            f"--seed={seed}",
+            *(f"--model={model}" for model in models),
+        ]
+        if enqueued_token_limit is not None:
+            self._options.append(f"--enqueued-token-limit={enqueued_token_limit}")
+        if api_key is not None:
+            self._options.append(f"--api-key={api_key}")
+        self._api_key = api_key or "local"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        if self._process is None:
+            raise RuntimeError("The local batch server is not running; call start().")
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start the server and wait until it answers.
+
+        :raises ServerStartError: it ended, or did not answer in time.
+        """
+        if self._process is not None:
+            raise RuntimeError(f"The local batch server already runs as process {self._process.pid}.")
+        self.state.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "airflow_provider_batch.local"]
+        with open(self.state / "server.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [*command, f"--port={self._port}", f"--state={self.state}", *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self.base_url = self._await_answer(self._process)
+        except BaseException:
+            self.kill()
+            raise
+        self._port = int(self.base_url.removesuffix("/v1").rpartition(":")[2])
+        return self
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> str:
+        deadline = time.monotonic() + _DEADLINE
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerStartError(f"The server ended with {process.returncode}.\n{self._log_end()}")
+            base_url = self._published(process.pid)
+            if base_url is not None:
+                # The socket listens already; the answer comes when the server has taken up its batches.
+                request = urllib.request.Request(
+                    f"{base_url}/models", headers={"Authorization": f"Bearer {self._api_key}"}
+                )
+                direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+                with direct.open(request, timeout=max(1.0, deadline - time.monotonic())):
+                    return base_url
+            time.sleep(0.02)
+        raise ServerStartError(f"The server did not answer within {_DEADLINE:.0f} s.\n{self._log_end()}")
+
+    def _published(self, pid: int) -> str | None:
+        try:
+            address = json.loads((self.state / ADDRESS_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        # A killed predecessor leaves its own address behind.
+        return str(address["base_url"]) if address["pid"] == pid else None
+
+    def _log_end(self) -> str:
+        log = (self.state / "server.log").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(log.splitlines()[-20:])
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would. `start` takes up the same state again."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int | None:
+        """End it cleanly; its exit code, or None if it did not run."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.send_signal(how)
+        try:
+            return process.wait(timeout=_DEADLINE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
