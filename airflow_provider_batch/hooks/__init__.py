@@ -1,0 +1,1 @@
+"""The provider's client, as a job needs it."""

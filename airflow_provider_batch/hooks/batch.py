@@ -1,0 +1,185 @@
+"""The calls that a job makes to its provider, through the connection type of the official OpenAI provider."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime
+from typing import BinaryIO
+
+import openai
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.openai.hooks.openai import OpenAIHook
+
+from airflow_provider_batch.exceptions import InputError, ProviderError
+from airflow_provider_batch.jobs.batch import BatchView, read_batch
+from airflow_provider_batch.jobs.ledger import Failure
+from airflow_provider_batch.jobs.lifecycle import refusal_of
+
+#: seconds that the paid call may take
+CREATE_TIMEOUT = 60.0
+#: pages read at most while a batch is looked for
+MAX_PAGES = 50
+_CHUNK = 1 << 20
+
+
+class CreateRefused(Exception):
+    """The provider said no: surely no batch was created."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure, self.message = failure, message
+
+
+class CreateUnsure(Exception):
+    """No answer, or one that leaves open whether a batch was created."""
+
+
+class BatchHook(OpenAIHook):
+    """Files and batches of one OpenAI connection.
+
+    `OpenAIHook` builds the clients (key, base URL, workload identity, `openai_client_kwargs`); this class adds
+    the calls of a job, each with the retries that are safe for it.
+    """
+
+    def check(self) -> None:
+        """Build the client, so that a missing or unusable connection is known before the warehouse is read.
+
+        :raises InputError: naming the connection and what it lacks.
+        """
+        try:
+            self.conn  # noqa: B018  # built and kept by OpenAIHook
+        except AirflowNotFoundException as error:
+            raise InputError(
+                f"openai_conn_id: there is no connection {self.conn_id!r}. Nothing was uploaded. Make one of type "
+                "OpenAI with the API key as its password (Admin > Connections)."
+            ) from error
+        except (openai.OpenAIError, ValueError) as error:
+            raise InputError(
+                f"openai_conn_id: connection {self.conn_id!r} makes no client: {error}. Nothing was uploaded."
+            ) from error
+
+    def upload(self, file: BinaryIO, name: str) -> str:
+        """Send an input file; streams from disk. Returns the provider's file id.
+
+        :raises ProviderError: if the provider refuses it. Nothing is billed for a file.
+        """
+        try:
+            answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
+        except openai.OpenAIError as error:
+            raise ProviderError(f"Uploading {name} failed: {_said(error)}. No batch was created for it.") from error
+        file_id = getattr(answer, "id", None)
+        if not isinstance(file_id, str) or not file_id:
+            raise ProviderError(f"Uploading {name}: the server's answer holds no file id. No batch was created for it.")
+        return file_id
+
+    def create(self, file_id: str, *, endpoint: str, completion_window: str, metadata: dict[str, str]) -> BatchView:
+        """Create a batch: the call that costs money. Never repeated by the SDK, as it has no idempotency key.
+
+        :raises CreateRefused: surely no batch exists.
+        :raises CreateUnsure: one may exist; look it up by its nonce before trying again.
+        """
+        client = self.conn.with_options(max_retries=0, timeout=CREATE_TIMEOUT)
+        try:
+            answer = client.batches.create(
+                input_file_id=file_id,
+                endpoint=endpoint,  # type: ignore[arg-type]  # look-alikes know more endpoints than the SDK
+                completion_window=completion_window,  # type: ignore[arg-type]  # and more windows
+                metadata=metadata,
+            )
+        except openai.APIStatusError as error:
+            failure = refusal_of(error.status_code, error.code, error.message)
+            if failure is not None:
+                raise CreateRefused(failure, _said(error)) from error
+            raise CreateUnsure(_said(error)) from error
+        except openai.OpenAIError as error:
+            raise CreateUnsure(_said(error)) from error
+        try:
+            return read_batch(answer)
+        except ProviderError as error:
+            raise CreateUnsure(str(error)) from error
+
+    def retrieve(self, batch_id: str) -> BatchView:
+        """One batch as it is now.
+
+        :raises ProviderError: if it cannot be read.
+        """
+        try:
+            return read_batch(self.conn.batches.retrieve(batch_id))
+        except openai.OpenAIError as error:
+            raise ProviderError(f"Reading batch {batch_id} failed: {_said(error)}. It goes on, and is kept.") from error
+
+    def cancel(self, batch_id: str) -> BatchView | None:
+        """Ask for a batch to be cancelled; None if it had ended before (HTTP 409).
+
+        :raises ProviderError: if the provider does not take the request.
+        """
+        try:
+            return read_batch(self.conn.with_options(max_retries=0).batches.cancel(batch_id))
+        except openai.ConflictError:
+            return None
+        except openai.OpenAIError as error:
+            raise ProviderError(f"Cancelling batch {batch_id} failed: {_said(error)}. It may go on.") from error
+
+    def find(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
+        """Batches that carry this nonce, else those of this input file; the oldest first.
+
+        Paged by hand, as servers are known that ignore `after` and never say that they are done.
+
+        :param not_before: older batches than this cannot be meant.
+        """
+        by_nonce, by_file = [], []
+        for batch in self._recent(not_before):
+            if batch.metadata.get("nonce") == nonce:
+                by_nonce.append(batch)
+            elif batch.input_file_id == file_id:
+                by_file.append(batch)
+        return sorted(by_nonce or by_file, key=lambda batch: batch.created_at)
+
+    def _recent(self, not_before: datetime) -> Iterator[BatchView]:
+        seen: set[str] = set()
+        after: str | None = None
+        for _ in range(MAX_PAGES):
+            try:
+                page = self.conn.batches.list(limit=100, after=after or openai.omit)
+            except openai.OpenAIError as error:
+                raise ProviderError(f"Listing batches failed: {_said(error)}. Nothing was created.") from error
+            batches = [read_batch(item) for item in page.data or []]
+            fresh = [batch for batch in batches if batch.id not in seen]
+            if not fresh:
+                return
+            seen.update(batch.id for batch in fresh)
+            yield from fresh
+            if not page.has_more or all(0 < b.created_at < not_before.timestamp() for b in fresh):
+                return
+            after = batches[-1].id
+
+    def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
+        """Stream a result file. Returns its size and sha256 (hex).
+
+        :raises ProviderError: if it did not come whole; the file is still with the provider.
+        """
+        size, digest = 0, hashlib.sha256()
+        try:
+            with self.conn.files.with_streaming_response.content(file_id) as response:
+                for chunk in response.iter_bytes(_CHUNK):
+                    into.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+        except openai.OpenAIError as error:
+            raise ProviderError(f"Downloading {file_id} failed: {_said(error)}. The provider still has it.") from error
+        except OSError:
+            raise
+        except Exception as error:  # a body cut short raises the transport's own error, of httpx2 or httpx
+            raise ProviderError(
+                f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has it."
+            ) from error
+        return size, digest.hexdigest()
+
+
+def _said(error: openai.OpenAIError) -> str:
+    """An error in the provider's own words."""
+    if isinstance(error, openai.APIStatusError):
+        code = f", {error.code}" if error.code else ""
+        return f"HTTP {error.status_code}{code}: {error.message}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,156 @@
+"""The provider's batch object, read with distrust.
+
+Servers that speak OpenAI's batch API differ: ids may be missing or empty, statuses unknown or in capitals, errors a
+string or a bare list, counts null, times in other units; and the SDK validates none of it (a poll answered with an
+HTML page comes back as a `str`). `read_batch` takes whatever came and gives a `BatchView`, or says that it was
+no batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from airflow_provider_batch.exceptions import ProviderError
+
+
+class Status(StrEnum):
+    """What a batch's status means to a job. The provider's own word is kept beside it."""
+
+    #: anything before the end, unknown words included
+    RUNNING = "running"
+    #: still running, but told to stop
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    #: validation failed: no request of it was executed
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True if the provider will change nothing any more."""
+        return self not in (Status.RUNNING, Status.CANCELLING)
+
+
+#: OpenAI's words, and the ones its look-alikes use for the same (Together in capitals, Mistral, Maritaca, …)
+_STATUSES = {
+    "validating": Status.RUNNING,
+    "in_progress": Status.RUNNING,
+    "finalizing": Status.RUNNING,
+    "queued": Status.RUNNING,
+    "in_queue": Status.RUNNING,
+    "running": Status.RUNNING,
+    "cancelling": Status.CANCELLING,
+    "cancellation_requested": Status.CANCELLING,
+    "completed": Status.COMPLETED,
+    "succeeded": Status.COMPLETED,
+    "success": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "expired": Status.EXPIRED,
+    "timeout_exceeded": Status.EXPIRED,
+    "cancelled": Status.CANCELLED,
+    "canceled": Status.CANCELLED,
+}
+
+
+class BatchProblem(msgspec.Struct, frozen=True):
+    """One entry of a batch's `errors`: why it failed validation."""
+
+    code: str = ""
+    message: str = ""
+    #: 1-based line of the input file, if one line is to blame
+    line: int | None = None
+
+
+class BatchView(msgspec.Struct, frozen=True):
+    """What a job needs to know of a batch."""
+
+    id: str
+    status: Status
+    #: the provider's own word
+    said: str
+    input_file_id: str = ""
+    output_file_id: str = ""
+    error_file_id: str = ""
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    #: Unix seconds, 0 if unknown
+    created_at: int = 0
+    problems: list[BatchProblem] = []
+    metadata: dict[str, str] = {}
+
+    @property
+    def known(self) -> bool:
+        """False for a status that no known server uses; it counts as running."""
+        return self.said.lower() in _STATUSES
+
+
+def read_batch(answer: Any) -> BatchView:
+    """A batch as a server sent it: a mapping, or an SDK object that has `to_dict`.
+
+    :raises ProviderError: if it is no batch: text, a list, or an object without id or status.
+    """
+    data = answer.to_dict() if hasattr(answer, "to_dict") else answer
+    if isinstance(data, Mapping) and isinstance(data.get("job"), Mapping):
+        data = data["job"]
+    if not isinstance(data, Mapping):
+        raise ProviderError(f"The server answered with {type(data).__name__} where a batch was expected.")
+    batch_id, said = data.get("id"), data.get("status")
+    if not isinstance(batch_id, str) or not batch_id or not isinstance(said, str):
+        raise ProviderError("The server answered with an object that has no id or status where a batch was expected.")
+    counts = data.get("request_counts")
+    counts = counts if isinstance(counts, Mapping) else {}
+    metadata = data.get("metadata")
+    return BatchView(
+        id=batch_id,
+        status=_STATUSES.get(said.lower(), Status.RUNNING),
+        said=said,
+        input_file_id=_text(data.get("input_file_id")),
+        output_file_id=_text(data.get("output_file_id")),
+        error_file_id=_text(data.get("error_file_id")),
+        total=_number(counts.get("total")),
+        completed=_number(counts.get("completed")),
+        failed=_number(counts.get("failed")),
+        created_at=_seconds(data.get("created_at")),
+        problems=_problems(data.get("errors")),
+        metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},
+    )
+
+
+def _problems(errors: Any) -> list[BatchProblem]:
+    if isinstance(errors, Mapping):
+        errors = errors.get("data") if "data" in errors else [errors]
+    if isinstance(errors, str):
+        errors = [{"message": errors}]
+    if not isinstance(errors, list):
+        return []
+    problems = []
+    for error in errors:
+        entry = error if isinstance(error, Mapping) else {"message": str(error)}
+        line = entry.get("line")
+        problems.append(
+            BatchProblem(
+                code=_text(entry.get("code")),
+                message=_text(entry.get("message")),
+                line=line if isinstance(line, int) and not isinstance(line, bool) else None,
+            )
+        )
+    return problems
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
+
+
+def _seconds(value: Any) -> int:
+    moment = _number(value)
+    return moment // 1000 if moment > 100_000_000_000 else moment

@@ -1,0 +1,120 @@
+"""What a job is made of: its key, its sealed shards, its manifest, the reference that tasks pass on."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from airflow_provider_batch.jobs.columns import Column
+from airflow_provider_batch.jobs.limits import Limits
+
+#: version of everything written into a job's folder
+FORMAT = 1
+
+
+class JobKey(msgspec.Struct, frozen=True):
+    """What *finds* a job's ledger: stable over retries and clears of one task instance, so never try_number."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    #: -1 for a task that is not mapped
+    map_index: int = -1
+
+    def canonical(self) -> bytes:
+        """One unambiguous byte string per key."""
+        return msgspec.json.encode([self.dag_id, self.task_id, self.run_id, self.map_index])
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One sealed input file: one endpoint, one model, within every limit."""
+
+    #: s0001, s0002, … for the rows as sealed; w01-0001, … for rows that are asked again in wave 1
+    name: str
+    model: str
+    #: paths inside the job's folder: the input file, and the index with one line per line of it
+    file: str
+    rows: str
+    requests: int
+    #: size of the input file
+    bytes: int
+    #: sha256 of the input file, hex
+    sha256: str
+    #: estimated input tokens
+    tokens: int = 0
+    #: how often the provider is asked for these rows, this time included
+    attempt: int = 1
+
+
+class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a shard's index: what must be known of a request when its answer lands."""
+
+    custom_id: str
+    #: request hash, hex
+    sha256: str
+    #: values of the carried columns, in the manifest's order
+    carry: list[Any] = []
+    #: number of the row in the result of the SQL, from 1
+    number: int = 0
+    #: embedding inputs in the request
+    inputs: int = 1
+    #: of a row that is asked again: the shard it was sealed in, and its line there (from 0)
+    origin: str | None = None
+    line: int = 0
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """What a job is expected to use and cost, as a range. None is unknown, never 0."""
+
+    input_tokens: int = 0
+    output_tokens_low: int = 0
+    output_tokens_high: int = 0
+    #: US dollars at batch prices
+    low_usd: float | None = None
+    high_usd: float | None = None
+    #: models without any known price
+    unknown_models: list[str] = []
+    #: models for which only the standard price is known, which then stands in for the batch price
+    standard_price_models: list[str] = []
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The seal of a generation: created exclusively, it makes the files it names the job's input."""
+
+    job_uid: str
+    key: JobKey
+    sealed_at: datetime
+    endpoint: str
+    openai_conn_id: str
+    requests: int
+    shards: list[Shard]
+    #: carried columns with the types found in the data
+    carry: list[Column]
+    estimate: Estimate
+    limits: Limits
+    output_schema: dict[str, Any] | None = None
+    #: True if a request has more than one input (embeddings), so that its output is a list of lists
+    several_inputs: bool = False
+    logical_date: datetime | None = None
+    completion_window: str = "24h"
+    metadata: dict[str, str] = {}
+    #: prices that the author stated, as given to `Prices`
+    prices: dict[str, Any] = {}
+    generation: int = 1
+    format: int = FORMAT
+
+
+class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
+    """What submit returns and the next tasks take: small enough for XCom, no data and no keys in it."""
+
+    job_uid: str
+    #: absolute address of the job's folder
+    ledger: str
+    openai_conn_id: str
+    requests: int
+    shards: int
+    estimate: Estimate
+    #: True if nothing was sealed: the job was only rendered, checked and priced
+    preview: bool = False

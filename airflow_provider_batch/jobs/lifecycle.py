@@ -1,0 +1,322 @@
+"""What happens next to a job: a pure function of what is recorded, what was just seen, and the time.
+
+Everything that decides over a job's steps lives in this file. Nothing here does a step: the runner does, records what
+came of it, and asks again; so a worker may be killed between any two steps and its successor goes on from the record.
+
+    phase      seen                                  then
+    sealed     held back (capacity), not yet time    wait until then
+    sealed     account failure in this attempt       hold: a person must act
+    sealed     a file id of an earlier try           create
+    sealed     else                                  upload
+    uploaded                                         create
+    creating   intent younger than 120 s             wait until then
+    creating   older                                 look the batch up before any second POST
+    live       running                               wait
+    live       ended                                 collect
+    live       running, deadline over                cancel, once
+    settled    rows to be asked again, their wait over, attempts left     ask again
+    settled    nothing to ask again                  -
+    all settled                                      finish
+
+After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, for at most the
+grace of 15 minutes (cancelling takes up to ten).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from airflow_provider_batch.jobs.batch import BatchView
+from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Settled, ShardState, Try
+from airflow_provider_batch.jobs.outcome import Answer, Outcome
+
+#: how long an unanswered create is given before the batch is looked up
+UNSURE = timedelta(seconds=120)
+#: how long cancelled batches are waited for after the deadline
+GRACE = timedelta(minutes=15)
+#: outcomes that may be asked again at all; the rest is final
+ASKABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
+#: the longest that a full queue holds a shard back before it is tried again
+MAX_HOLD = timedelta(hours=1)
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the author decided about the wait."""
+
+    #: how often a row is asked in all
+    max_attempts: int = 3
+    retry_on: frozenset[Outcome] = ASKABLE
+    #: rows to be asked again wait this long, doubled with each attempt; so does a shard held back by capacity
+    backoff: timedelta = timedelta(minutes=5)
+    #: account failures recorded before this moment are forgiven: the task was started again since
+    since: datetime | None = None
+
+
+class Upload(NamedTuple):
+    """Send the shard's input file."""
+
+    shard: ShardState
+    n: int
+
+
+class Create(NamedTuple):
+    """Create the batch: the paid step."""
+
+    shard: ShardState
+    n: int
+    file_id: str
+
+
+class LookUp(NamedTuple):
+    """Find out whether an unanswered create made a batch."""
+
+    shard: ShardState
+    tried: Try
+
+
+class Collect(NamedTuple):
+    """Stream the batch's files into staging and settle it."""
+
+    shard: ShardState
+    tried: Try
+    batch: BatchView
+
+
+class Cancel(NamedTuple):
+    """Ask the provider to cancel the batch."""
+
+    shard: ShardState
+    tried: Try
+    reason: str
+
+
+class AskAgain(NamedTuple):
+    """Seal the askable rows of these settled tries into new shards."""
+
+    sources: list[tuple[ShardState, Settled]]
+
+
+class Wait(NamedTuple):
+    """Nothing to do until one of these batches ends, or until the time given."""
+
+    batch_ids: list[str]
+    until: datetime | None
+    #: True if the end of any batch gives work at once, because shards wait for room
+    any_end: bool
+
+
+class Hold(NamedTuple):
+    """A person must act; everything is kept."""
+
+    message: str
+
+
+class Finish(NamedTuple):
+    """The wait is over: nothing more will come."""
+
+
+Step = Upload | Create | LookUp | Collect | Cancel | AskAgain
+Rest = Wait | Hold | Finish
+
+
+def next_steps(
+    state: JobState, seen: Mapping[str, BatchView], policy: Policy, now: datetime
+) -> tuple[list[Step], Rest]:
+    """The steps to do now, and what follows if none of them changes anything.
+
+    :param seen: the batches as just read from the provider, by id; one that is absent was not looked at.
+    """
+    over = state.deadline is not None and now >= state.deadline
+    steps: list[Step] = []
+    waits: list[datetime] = []
+    live: list[str] = []
+    backlog = False
+    holds: list[str] = []
+    for shard in state.shards.values():
+        match shard.phase:
+            case Phase.SEALED | Phase.UPLOADED if not over:
+                held = _held(shard, policy, now)
+                if isinstance(held, str):
+                    holds.append(held)
+                elif held is not None:
+                    waits.append(held)
+                    backlog = True
+                else:
+                    steps.append(_onward(shard))
+            case Phase.CREATING:
+                tried = shard.tries[-1]
+                assert tried.intent is not None
+                if now >= tried.intent.at + UNSURE:
+                    steps.append(LookUp(shard, tried))
+                else:
+                    waits.append(tried.intent.at + UNSURE)
+            case Phase.LIVE:
+                tried = shard.tries[-1]
+                batch = seen.get(tried.batch_id)
+                if batch is not None and batch.status.ended:
+                    steps.append(Collect(shard, tried, batch))
+                else:
+                    live.append(tried.batch_id)
+                    if over and tried.cancel is None:
+                        steps.append(Cancel(shard, tried, "deadline"))
+    if not over:
+        again, ripe = _to_ask_again(state, policy)
+        if again and now >= ripe:
+            steps.append(AskAgain(again))
+        elif again:
+            waits.append(ripe)
+    return steps, _rest(state, now, over, live, waits, backlog, holds)
+
+
+def _rest(
+    state: JobState,
+    now: datetime,
+    over: bool,
+    live: list[str],
+    waits: list[datetime],
+    backlog: bool,
+    holds: list[str],
+) -> Rest:
+    if over:
+        assert state.deadline is not None
+        end = state.deadline + GRACE
+        return Wait(live, end, False) if live and now < end else Finish()
+    if live or waits:
+        ends = [state.deadline] if state.deadline else []
+        return Wait(live, min([*waits, *ends], default=None), backlog)
+    return Hold(holds[0]) if holds else Finish()
+
+
+def _onward(shard: ShardState) -> Step:
+    """Upload or create: an input file that the provider still has is used again."""
+    last = shard.last
+    file_id = last.file_id if last else ""
+    if last and last.blocked and last.blocked.failure is Failure.FILE:
+        file_id = ""
+    return Create(shard, shard.next_n, file_id) if file_id else Upload(shard, shard.next_n)
+
+
+def _held(shard: ShardState, policy: Policy, now: datetime) -> datetime | str | None:
+    """Until when a shard is held back, or why a person must act; None if it may go on."""
+    blocked = shard.last.blocked if shard.last else None
+    if blocked is None:
+        return None
+    match blocked.failure:
+        case Failure.ACCOUNT:
+            return None if policy.since and blocked.at < policy.since else blocked.message
+        case Failure.CAPACITY:
+            times = sum(1 for t in shard.tries if t.blocked and t.blocked.failure is Failure.CAPACITY)
+            until = blocked.at + min(policy.backoff * float(2 ** min(times - 1, 10)), MAX_HOLD)
+            return until if now < until else None
+        case Failure.FILE:
+            until = blocked.at + policy.backoff / 10
+            return until if now < until else None
+    return None
+
+
+def _to_ask_again(state: JobState, policy: Policy) -> tuple[list[tuple[ShardState, Settled]], datetime]:
+    """Settled tries with rows to ask again, and when their wait is over."""
+    drained = state.drained
+    again = [
+        (shard, settled)
+        for shard, tried, settled in state.settled()
+        if (shard.shard.name, tried.n) not in drained
+        and shard.shard.attempt < policy.max_attempts + _free(settled)
+        and askable_rows(settled, policy)
+    ]
+    if not again:
+        return [], datetime.max.replace(tzinfo=state.manifest.sealed_at.tzinfo)
+    return again, max(settled.at + _wait(shard, settled, policy) for shard, settled in again)
+
+
+def _free(settled: Settled) -> int:
+    """A batch that failed validation asked nothing: its rows may be asked once more than others."""
+    return 1 if settled.failure is Failure.LINES else 0
+
+
+def _wait(shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
+    if settled.failure is Failure.LINES:
+        return timedelta(0)
+    spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255
+    return policy.backoff * (float(2 ** min(shard.shard.attempt - 1, 10)) * (1 + 0.2 * spread))
+
+
+def askable_rows(settled: Settled, policy: Policy) -> int:
+    """How many rows of a settled try the policy would ask again."""
+    if settled.failure is Failure.LINES:
+        return settled.transient
+    count = settled.transient if Outcome.FAILED in policy.retry_on else 0
+    return count + sum(settled.outcomes.get(outcome, 0) for outcome in policy.retry_on if outcome is not Outcome.FAILED)
+
+
+def is_askable(answer: Answer, settled: Settled, policy: Policy) -> bool:
+    """Whether the policy asks this row again; `askable_rows` counts the same."""
+    if settled.failure is Failure.LINES:
+        return answer.transient
+    if answer.outcome not in policy.retry_on:
+        return False
+    return answer.transient if answer.outcome is Outcome.FAILED else True
+
+
+def next_attempt(shard: ShardState, settled: Settled) -> int:
+    """The attempt that rows of this try are on when they are asked again."""
+    return shard.shard.attempt + (0 if settled.failure is Failure.LINES else 1)
+
+
+#: words in an error's code that tell its class; the message decides where the code does not
+_CAPACITY_CODES = frozenset(
+    {"token_limit_exceeded", "rate_limit_exceeded", "batch_limit_exceeded", "too_many_requests"}
+)
+_ACCOUNT_CODES = frozenset(
+    {
+        "billing_hard_limit_reached",
+        "insufficient_quota",
+        "billing_not_active",
+        "project_spend_limit_exceeded",
+        "organization_spend_limit_exceeded",
+        "invalid_api_key",
+        "account_deactivated",
+    }
+)
+_FILE_WORDS = ("cannot find file", "no such file", "file not found")
+
+
+def failure_of(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
+    """Class, message, and messages by line (from 0) of a batch that ended `failed`.
+
+    Codes are an open set: an unknown one without a line fails the rows.
+    """
+    codes = {problem.code for problem in batch.problems}
+    message = (
+        "; ".join(dict.fromkeys(f"{p.code}: {p.message}".strip(": ") for p in batch.problems[:5]))
+        or "the provider gave no reason"
+    )
+    if codes & _CAPACITY_CODES:
+        return Failure.CAPACITY, message, {}
+    if codes & _ACCOUNT_CODES:
+        return Failure.ACCOUNT, message, {}
+    if any(word in p.message.lower() for p in batch.problems for word in _FILE_WORDS):
+        return Failure.FILE, message, {}
+    lines = {p.line - 1: f"{p.code}: {p.message}" for p in batch.problems if p.line is not None and p.line > 0}
+    return Failure.LINES, message, lines
+
+
+def refusal_of(status: int, code: str | None, message: str) -> Failure | None:
+    """Class of an HTTP answer that says no batch was created; None if it does not say so for sure.
+
+    :param status: the HTTP status. 408, 409 and 5xx leave it open whether a batch exists.
+    """
+    if code in _ACCOUNT_CODES or status in (401, 402, 403):
+        return Failure.ACCOUNT
+    if status == 429:
+        return Failure.CAPACITY
+    if status in (400, 404) and any(word in message.lower() for word in _FILE_WORDS):
+        return Failure.FILE
+    if 400 <= status < 500 and status not in (408, 409):
+        return Failure.ACCOUNT
+    return None

@@ -1,0 +1,299 @@
+"""One result line -> one outcome.
+
+A line counts as succeeded only when its HTTP status is 200 *and* the answer is whole: an error line may carry its
+error inside `response.body` with a null `error`, a 200 may be cut off, refused, empty, or not fit the schema, and a
+status of 0 was seen in batches that reported no failure. Shapes: https://platform.openai.com/docs/guides/batch,
+and the look-alikes' (an `error` that is a string, a `response` that is the completion itself).
+"""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from airflow_provider_batch.jobs.price import Usage
+from airflow_provider_batch.jobs.schema import SchemaJudge
+
+
+class Outcome(StrEnum):
+    """What became of one request; ordered from the best to the worst."""
+
+    SUCCEEDED = "succeeded"  # HTTP 200, whole, valid against the schema if one was given
+    INCOMPLETE = "incomplete"  # 200, but cut off or empty
+    REFUSED = "refused"  # the model refused, or a content filter did
+    INVALID_OUTPUT = "invalid_output"  # 200, but not valid against the schema
+    FAILED = "failed"  # an HTTP error
+    EXPIRED = "expired"  # never ran: the batch's window ended
+    CANCELLED = "cancelled"  # never ran: its batch was cancelled
+    MISSING = "missing"  # its batch is settled, but no readable line came back
+    WITHHELD = "withheld"  # held back by the budget
+    PENDING = "pending"  # not settled yet
+
+    @property
+    def rank(self) -> int:
+        """1 for the worst, 10 for the best: within a job a better answer is never replaced by a worse one."""
+        return _RANKS[self]
+
+
+_RANKS = {outcome: rank for rank, outcome in enumerate(reversed(Outcome), start=1)}
+
+#: HTTP statuses that asking again may mend
+_TRANSIENT = frozenset({0, 408, 409, 429})
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came back for one request."""
+
+    outcome: Outcome
+    #: text of the answer; parsed JSON with a schema; list of floats for an embedding; None if there is none
+    value: Any = None
+    #: text of the answer as the model gave it
+    text: str | None = None
+    finish_reason: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    #: the model that answered, as it names itself
+    model: str | None = None
+    usage: Usage = Usage()
+    #: for `failed`: asking again may help
+    transient: bool = False
+    #: body of the answer
+    body: Any = None
+
+
+MISSING = Answer(
+    Outcome.MISSING,
+    error_code="no_result_line",
+    error_message="The batch is settled, but its files hold no readable line for this request.",
+)
+PENDING = Answer(Outcome.PENDING)
+
+
+def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
+    """The custom_id and answer of one line of a result file; None if the line is not readable as one."""
+    try:
+        data = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("custom_id"), str):
+        return None
+    return data["custom_id"], _answer(data, endpoint, judge)
+
+
+def _answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
+    response, error = data.get("response"), data.get("error")
+    if not isinstance(response, dict):
+        return _never_ran(error)
+    if "status_code" not in response and "body" not in response:
+        response = {"status_code": 200, "body": response}
+    status, body = response.get("status_code"), response.get("body")
+    if status == 200 and isinstance(body, dict) and not error:
+        return _body(body, endpoint, judge)
+    code = status if isinstance(status, int) else 0
+    detail = body.get("error") if isinstance(body, dict) and body.get("error") else error
+    name, message = _error(detail)
+    return Answer(
+        Outcome.FAILED,
+        error_code=name or f"http_{code}",
+        error_message=message or f"HTTP status {code} without a message",
+        transient=code in _TRANSIENT or code >= 500 or code < 100 or code == 200,
+        body=body,
+    )
+
+
+def _never_ran(error: Any) -> Answer:
+    code, message = _error(error)
+    outcome = {
+        "batch_expired": Outcome.EXPIRED,
+        "request_timeout": Outcome.EXPIRED,
+        "batch_cancelled": Outcome.CANCELLED,
+    }.get(code or "", Outcome.FAILED)
+    return Answer(
+        outcome,
+        error_code=code or "no_response",
+        error_message=message or "The line holds neither a response nor a reason.",
+        transient=outcome is Outcome.FAILED,
+    )
+
+
+def _error(error: Any) -> tuple[str | None, str | None]:
+    if isinstance(error, Mapping):
+        code = error.get("code") or error.get("type")
+        message = error.get("message")
+        return (str(code) if code is not None else None), (str(message) if message is not None else None)
+    return None, (str(error) if error else None)
+
+
+def _body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
+    match endpoint.removeprefix("/v1"):
+        case "/embeddings":
+            return _embedding(body)
+        case "/responses":
+            return _judged(body, judge, **_read_response(body))
+        case "/chat/completions" | "/completions":
+            return _judged(body, judge, **_read_choice(body))
+    return Answer(Outcome.SUCCEEDED, value=body.get("results", body), model=_name(body), usage=_usage(body), body=body)
+
+
+def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {"content": choice.get("text")}
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return {
+        "texts": [content] if content else [],
+        "calls": message.get("tool_calls"),
+        "refusal": message.get("refusal"),
+        "reason": choice.get("finish_reason"),
+    }
+
+
+def _read_response(body: dict[str, Any]) -> dict[str, Any]:
+    texts, refusals, calls = [], [], []
+    for item in body.get("output") or []:
+        if not isinstance(item, dict):
+            continue
+        if item.get("type") == "message":
+            for part in item.get("content") or []:
+                if isinstance(part, dict) and part.get("type") == "refusal":
+                    refusals.append(str(part.get("refusal", "")))
+                elif isinstance(part, dict) and part.get("text"):
+                    texts.append(str(part["text"]))
+        elif str(item.get("type", "")).endswith("_call"):
+            calls.append(item)
+    details = body.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    error = body.get("error") if body.get("status") == "failed" else None
+    return {
+        "texts": texts,
+        "calls": calls or None,
+        "refusal": "\n".join(refusals) or None,
+        "reason": reason or body.get("status"),
+        "error": error,
+    }
+
+
+#: reasons to stop that mean: cut off
+_CUT_OFF = frozenset({"length", "max_output_tokens", "max_tokens", "incomplete", "in_progress"})
+
+
+def _judged(
+    body: dict[str, Any],
+    judge: SchemaJudge | None,
+    *,
+    texts: list[str],
+    calls: Any,
+    refusal: Any,
+    reason: Any,
+    error: Any = None,
+) -> Answer:
+    text, value, complaint = _pick(texts, judge if not calls else None)
+    answer = Answer(
+        Outcome.SUCCEEDED,
+        value=value,
+        text=text,
+        finish_reason=str(reason) if reason else None,
+        model=_name(body),
+        usage=_usage(body),
+        body=body,
+    )
+
+    def turned(outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:
+        return msgspec.structs.replace(
+            answer, outcome=outcome, error_code=code, error_message=message, transient=transient
+        )
+
+    if error is not None or reason == "failed":
+        code, message = _error(error)
+        return turned(Outcome.FAILED, code or "response_failed", message or "The response failed.", transient=True)
+    if refusal:
+        return turned(Outcome.REFUSED, "refusal", str(refusal))
+    if reason == "content_filter":
+        return turned(Outcome.REFUSED, "content_filter", "The provider's content filter stopped the answer.")
+    if reason in _CUT_OFF:
+        return turned(Outcome.INCOMPLETE, str(reason), "The answer was cut off; raise the output cap to get it whole.")
+    if calls:
+        return msgspec.structs.replace(answer, value=calls, text=msgspec.json.encode(calls).decode())
+    if not text:
+        return turned(Outcome.INCOMPLETE, "empty", "The answer is empty.")
+    if complaint:
+        return turned(Outcome.INVALID_OUTPUT, "schema", complaint)
+    return answer
+
+
+def _pick(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any, str | None]:
+    """The text that counts, its value, and the judge's complaint.
+
+    A response may hold several texts of which the first is cut-off JSON and a later one whole; so with a schema the
+    last text that is valid counts.
+    """
+    if not texts:
+        return None, None, None
+    if judge is None:
+        text = "".join(texts)
+        return text, text, None
+    complaint = None
+    for text in reversed(texts):
+        value, complaint = judge.judge(text)
+        if complaint is None:
+            return text, value, None
+    return texts[-1], None, complaint
+
+
+def _embedding(body: dict[str, Any]) -> Answer:
+    data = body.get("data")
+    entries = [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
+    vectors = [_vector(e.get("embedding")) for e in sorted(entries, key=lambda e: e.get("index") or 0)]
+    answer = Answer(Outcome.SUCCEEDED, model=_name(body), usage=_usage(body), body=body)
+    if not vectors or any(not vector for vector in vectors):
+        return msgspec.structs.replace(
+            answer,
+            outcome=Outcome.INCOMPLETE,
+            error_code="empty",
+            error_message="The answer holds no vector.",
+        )
+    return msgspec.structs.replace(answer, value=vectors[0] if len(vectors) == 1 else vectors)
+
+
+def _vector(embedding: Any) -> list[float] | None:
+    if isinstance(embedding, str):
+        floats = array("f")
+        try:
+            floats.frombytes(base64.b64decode(embedding))
+        except ValueError:
+            return None
+        return floats.tolist()
+    return embedding if isinstance(embedding, list) else None
+
+
+def _name(body: dict[str, Any]) -> str | None:
+    model = body.get("model")
+    return model if isinstance(model, str) else None
+
+
+def _usage(body: dict[str, Any]) -> Usage:
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return Usage()
+
+    def number(value: Any) -> int:
+        return value if isinstance(value, int) else 0
+
+    def detail(holder: str, other: str, name: str) -> int:
+        inner = usage.get(holder) or usage.get(other)
+        return number(inner.get(name)) if isinstance(inner, dict) else 0
+
+    return Usage(
+        input_tokens=number(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        cached_tokens=detail("prompt_tokens_details", "input_tokens_details", "cached_tokens"),
+        reasoning_tokens=detail("completion_tokens_details", "output_tokens_details", "reasoning_tokens"),
+        output_tokens=number(usage.get("completion_tokens", usage.get("output_tokens"))),
+    )

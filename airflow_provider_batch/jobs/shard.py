@@ -1,0 +1,165 @@
+"""Requests into sealed files: within every limit, every custom_id proven unique, one model a file.
+
+A sealer writes into a folder that nobody was told of; the manifest, created exclusively afterwards, is the seal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+from typing import Any, BinaryIO
+
+import msgspec
+
+from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
+from airflow_provider_batch.jobs.folder import Folder
+from airflow_provider_batch.jobs.job import RowIndex, Shard
+from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
+from airflow_provider_batch.jobs.unique import UniqueIds, digest_of
+
+#: shards that may be open at once: one per model
+MAX_MODELS = 100
+
+
+class _OpenShard:
+    """A shard that still takes requests."""
+
+    def __init__(self, folder: Folder, name: str, model: str, prefix: str, attempt: int) -> None:
+        self.name, self.model, self.attempt = name, model, attempt
+        self.file, self.rows = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
+        self.requests = self.bytes = self.inputs = self.tokens = 0
+        self._digest = hashlib.sha256()
+        self._stack = ExitStack()
+        self._lines: BinaryIO = self._stack.enter_context(folder.writer(self.file))
+        self._index: BinaryIO = self._stack.enter_context(folder.writer(self.rows))
+
+    def takes(self, size: int, inputs: int, limits: Limits) -> bool:
+        return (
+            self.requests < limits.requests
+            and self.bytes + size <= limits.bytes
+            and self.inputs + inputs <= limits.inputs
+        )
+
+    def add(self, line: bytes, row: RowIndex, inputs: int, tokens: int) -> None:
+        self._lines.write(line)
+        self._index.write(msgspec.json.encode(row) + b"\n")
+        self._digest.update(line)
+        self.requests += 1
+        self.bytes += len(line)
+        self.inputs += inputs
+        self.tokens += tokens
+
+    def close(self) -> Shard:
+        self._stack.close()
+        return Shard(
+            name=self.name,
+            model=self.model,
+            file=self.file,
+            rows=self.rows,
+            requests=self.requests,
+            bytes=self.bytes,
+            sha256=self._digest.hexdigest(),
+            tokens=self.tokens,
+            attempt=self.attempt,
+        )
+
+    def abandon(self) -> None:
+        self._stack.close()
+
+
+class Sealer:
+    """Packs requests into shards, in the order they come; one chain of shards per model."""
+
+    def __init__(self, folder: Folder, prefix: str, endpoint: str, limits: Limits, *, names: str = "s{:04d}") -> None:
+        self._folder, self._prefix, self._endpoint, self._limits = folder, prefix, endpoint, limits
+        self._names = names
+        self._open: dict[tuple[str, int], _OpenShard] = {}
+        self._closed: list[Shard] = []
+        self._ids = UniqueIds()
+        self._started = 0
+        self.requests = 0
+        self.several_inputs = False
+
+    def add(self, request: Request, carry: list[Any], number: int, tokens: int) -> None:
+        """Seal one request. `number` is its row's, from 1; `tokens` its estimated input tokens.
+
+        :raises RowTooLargeError: if this request alone is over a limit.
+        :raises InputError: if the rows name more than 100 models.
+        """
+        line = request_line(request.custom_id, self._endpoint, request.body)
+        row = RowIndex(request.custom_id, request_sha256(self._endpoint, request.body), carry, number, request.inputs)
+        self._check_alone(request, len(line), number)
+        self._ids.add(request.custom_id)
+        self.several_inputs = self.several_inputs or request.inputs > 1
+        self.pack(request.model, line, row, inputs=request.inputs, tokens=tokens, attempt=1)
+
+    def pack(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
+        """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
+        shard = self._open.get((model, attempt))
+        if shard is not None and not shard.takes(len(line), inputs, self._limits):
+            self._closed.append(shard.close())
+            shard = None
+        if shard is None:
+            if len(self._open) >= MAX_MODELS and not any(m == model for m, _ in self._open):
+                raise InputError(
+                    f"model: the rows name more than {MAX_MODELS} models, and each needs input files of its own. "
+                    "Nothing was uploaded. Is the model template reading the right column?"
+                )
+            self._started += 1
+            name = self._names.format(self._started)
+            shard = self._open[(model, attempt)] = _OpenShard(self._folder, name, model, self._prefix, attempt)
+        shard.add(line, row, inputs, tokens)
+        self.requests += 1
+
+    def finish(self) -> list[Shard]:
+        """Close the files and prove every custom_id unique.
+
+        :raises CustomIdError: naming the custom_id and the rows that share it.
+        """
+        self._closed.extend(shard.close() for shard in self._open.values())
+        self._open.clear()
+        self._closed.sort(key=lambda shard: shard.name)
+        suspects = self._ids.suspects()
+        if suspects:
+            self._settle(suspects)
+        return self._closed
+
+    def abandon(self) -> None:
+        """Close the files of a build that will not be sealed."""
+        for shard in self._open.values():
+            shard.abandon()
+
+    def _settle(self, suspects: set[int]) -> None:
+        rows: dict[str, list[int]] = {}
+        for shard in self._closed:
+            with self._folder.reader(shard.rows) as index:
+                for line in index:
+                    row = msgspec.json.decode(line, type=RowIndex)
+                    if digest_of(row.custom_id) in suspects:
+                        rows.setdefault(row.custom_id, []).append(row.number)
+        shared = [custom_id for custom_id, numbers in rows.items() if len(numbers) > 1]
+        if shared:
+            some = ", ".join(f"{custom_id!r} (rows {_some(rows[custom_id])})" for custom_id in shared[:5])
+            raise CustomIdError(
+                f"custom_id: {len(shared)} of them are given to more than one row: {some}"
+                f"{', …' if len(shared) > 5 else ''}. Nothing was uploaded. A custom_id names one row of a job: add "
+                "columns to the template, for example '{{ row.id }}-{{ row.version }}', or select each row once."
+            )
+
+    def _check_alone(self, request: Request, size: int, number: int) -> None:
+        where = f"Row {number} (custom_id {request.custom_id!r})"
+        after = "Nothing was uploaded. Shorten it in the SQL, or leave the row out."
+        if size > self._limits.bytes:
+            raise RowTooLargeError(
+                f"{where} is {size:,} bytes as a request; an input file takes {self._limits.bytes:,}. {after}"
+            )
+        if request.inputs > self._limits.inputs:
+            raise RowTooLargeError(
+                f"{where} has {request.inputs:,} embedding inputs; an input file takes {self._limits.inputs:,}. {after}"
+            )
+
+
+def _some(numbers: list[int]) -> str:
+    shown = ", ".join(str(number) for number in sorted(numbers)[:4])
+    return f"{shown}, …" if len(numbers) > 4 else shown

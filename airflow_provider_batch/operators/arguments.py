@@ -1,0 +1,82 @@
+"""Row arguments: resolved by Airflow, rendered by us once per row.
+
+Airflow must know these arguments as template fields, or XComArgs, mapped arguments and `dag.param(...)` in them would
+be neither resolved nor seen as dependencies. But it must not render them: their Jinja is about rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from airflow_provider_batch.exceptions import InputError
+
+#: endings of files that row arguments may be kept in
+TEXT_FILES = (".txt", ".md", ".j2")
+#: names of the run's dates that row templates see, where the run has them
+_DATES = ("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_interval_end")
+
+
+def resolve(value: Any, context: Any) -> Any:
+    """A value with everything in it resolved that Airflow resolves at run time, at any depth, and nothing rendered."""
+    if (resolver := getattr(value, "resolve", None)) and hasattr(value, "iter_references"):
+        return resolver(context)
+    if isinstance(value, dict):
+        return {key: resolve(inner, context) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(resolve(inner, context) for inner in value)
+    return value
+
+
+def names_a_file(value: Any) -> bool:
+    """Whether an argument as the author wrote it is the name of a text file, rather than text."""
+    return isinstance(value, str) and value.endswith(TEXT_FILES) and re.fullmatch(r"[\w./-]+", value) is not None
+
+
+def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
+    """What row templates see besides `row`: plain values only, so that no template can reach connections or secrets."""
+    dag_run = context.get("dag_run")
+    params = context.get("params")
+    values: dict[str, Any] = {
+        "params": dict(params) if params else {},
+        "run_id": context.get("run_id"),
+        "dag_run": {"conf": dict(getattr(dag_run, "conf", None) or {})},
+    }
+    for name in _DATES:
+        value = context.get(name)
+        if isinstance(value, (str, date, datetime)):
+            values[name] = value
+    return values
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """A switch that may come from a form or a template as text ("False" is not true).
+
+    :raises InputError: for anything that is neither.
+    """
+    if isinstance(value, bool) or value is None:
+        return bool(value)
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off", "", "none"):
+        return False
+    raise InputError(f"{name}: {value!r} is neither true nor false.")
+
+
+def as_number(name: str, value: Any) -> float | None:
+    """A positive number that may come from a form or a template as text; None and '' are none.
+
+    :raises InputError: for anything else.
+    """
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "none")):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number < float("inf"):
+        raise InputError(f"{name}: {value!r} is no amount. Give a number of at least 0.")
+    return number

@@ -1,0 +1,171 @@
+"""`BatchResultsOperator`: collected answers -> the results table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_batch.exceptions import InputError, LedgerError, TooManyFailuresError
+from airflow_provider_batch.jobs.landing import Landing, results_columns
+from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.links import BatchJobLink
+from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.operators.reference import open_job
+from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.warehouse.write import open_sink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BatchResultsOperator(BaseOperator):
+    """Land every answer of a job in a table, one row per custom_id. Returns the account of the landing.
+
+    It reads staging alone and upserts by key; so it may be run again at any time, and ends in the same table. Between
+    jobs that write the same key the later seal wins. Columns that are not ours are never touched.
+
+    The account: `job_uid`, `table`, `requests`, `outcomes` (they add up to `requests`), `tokens`, `cost_usd` and
+    `standard_cost_usd` (strings of US dollars, or None when a price is unknown), `asked_again`, `reasons`.
+
+    :param job: the reference that submit returned.
+    :param warehouse_conn_id: connection to write to.
+    :param table: the results table, `schema.table` or `table`. Created if a probe finds none.
+    :param columns: column <- path in the structured output, such as `{"city": "address.city"}`; types from the schema.
+    :param key: extra key columns and the value they get in every row; templated. Default: one row per custom_id.
+    :param create_table: create the table if there is none; else say what to create.
+    :param max_failure_rate: share of rows that may end other than succeeded; over it the task fails, after landing.
+    :param history: keep the answers of every job: `job_uid` joins the key.
+    :param keep_last_success: never replace a succeeded row of an earlier job by one that did not succeed.
+    :param store_response: land the whole answer body in a column `response` too.
+    :param partial: take rows that are not settled yet as not failed; run again to land the rest.
+    :raises AirflowFailException: if the table does not fit, or too many rows failed (all are landed then).
+    """
+
+    template_fields: Sequence[str] = ("job", "warehouse_conn_id", "table", "key")
+    ui_color = "#dcefe6"
+    operator_extra_links = (BatchJobLink(),)
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        table: str,
+        warehouse_conn_id: str = "warehouse",
+        columns: Mapping[str, str] | None = None,
+        key: Mapping[str, Any] | None = None,
+        create_table: bool = True,
+        max_failure_rate: float = 0.05,
+        history: bool = False,
+        keep_last_success: bool = False,
+        store_response: bool = False,
+        partial: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= max_failure_rate <= 1:
+            raise InputError(f"max_failure_rate is a share between 0 and 1, not {max_failure_rate!r}.")
+        self.job = job
+        self.warehouse_conn_id = warehouse_conn_id
+        self.table = table
+        self.columns = dict(columns or {})
+        self.key = dict(key or {})
+        self.create_table = create_table
+        self.max_failure_rate = max_failure_rate
+        self.history = history
+        self.keep_last_success = keep_last_success
+        self.store_response = store_response
+        self.accept_partial = partial
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Upsert one row per custom_id, tell the account, judge the failures."""
+        with told_to_airflow():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        ledger = open_job(self.job)
+        BatchJobLink.persist(context, ledger.folder.uri)
+        manifest = ledger.manifest
+        columns = results_columns(
+            manifest,
+            key=self.key,
+            columns=self.columns,
+            history=self.history,
+            store_response=self.store_response,
+        )
+        sink = open_sink(
+            sql_hook(self.warehouse_conn_id),
+            self.table,
+            columns,
+            create=self.create_table,
+            keep_last_success=self.keep_last_success,
+        )
+        sink.prepare()
+        landing = Landing(
+            ledger.folder,
+            ledger.state(),
+            key=self.key,
+            columns=self.columns,
+            store_response=self.store_response,
+            run_id=manifest.key.run_id,
+            landed_at=datetime.now(UTC),
+        )
+        sink.write(landing)
+        account = self._account(landing, manifest.job_uid, manifest.requests)
+        self._tell(account)
+        if sum(account["outcomes"].values()) != manifest.requests:
+            raise LedgerError(
+                f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {self.table}, but "
+                f"{manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
+            )
+        self._judge(context, account)
+        return account
+
+    def _account(self, landing: Landing, job_uid: str, requests: int) -> dict[str, Any]:
+        return {
+            "job_uid": job_uid,
+            "table": self.table,
+            "requests": requests,
+            "outcomes": landing.outcomes,
+            "tokens": dict(landing.tokens),
+            "cost_usd": _dollars(landing.cost),
+            "standard_cost_usd": _dollars(landing.standard_cost),
+            "asked_again": landing.asked_again,
+            "reasons": [
+                {"code": code, "message": message, "rows": rows}
+                for (code, message), rows in landing.reasons.most_common(10)
+            ],
+        }
+
+    def _tell(self, account: dict[str, Any]) -> None:
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in account["outcomes"].items())
+        self.log.info(
+            "Landed %s rows in %s: %s. Cost: %s US dollars",
+            f"{account['requests']:,}",
+            self.table,
+            outcomes or "none",
+            account["cost_usd"] or "unknown",
+        )
+        for reason in account["reasons"]:
+            self.log.warning("%s rows: %s: %s", f"{reason['rows']:,}", reason["code"], reason["message"])
+
+    def _judge(self, context: Context, account: dict[str, Any]) -> None:
+        requests, outcomes = account["requests"], account["outcomes"]
+        bad = requests - outcomes.get(Outcome.SUCCEEDED, 0)
+        if self.accept_partial:
+            bad -= outcomes.get(Outcome.PENDING, 0) + outcomes.get(Outcome.WITHHELD, 0)
+        if requests and bad / requests > self.max_failure_rate:
+            context["ti"].xcom_push(key="return_value", value=account)
+            top = "; ".join(f"{r['rows']:,} x {r['code']}: {r['message']}" for r in account["reasons"][:3])
+            raise TooManyFailuresError(
+                f"{bad:,} of {requests:,} rows did not succeed ({bad / requests:.1%}, max_failure_rate is "
+                f"{self.max_failure_rate:.1%}). All rows are landed in {self.table}, with their outcome. Most often: "
+                f"{top or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows again."
+            )
+
+
+def _dollars(amount: Decimal | None) -> str | None:
+    return None if amount is None else format(amount.normalize() if amount else amount, "f")

@@ -1,0 +1,345 @@
+"""`BatchSubmitOperator`: rows of a query -> a sealed job -> batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+
+from airflow_provider_batch.exceptions import InputError, JobHeldError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
+from airflow_provider_batch.jobs.ledger import open_ledger, seal
+from airflow_provider_batch.jobs.lifecycle import Hold, Policy
+from airflow_provider_batch.jobs.limits import read_limits
+from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.render import RequestSpec, check
+from airflow_provider_batch.jobs.schema import strict_schema
+from airflow_provider_batch.links import BatchJobLink
+from airflow_provider_batch.operators.arguments import (
+    as_bool,
+    as_number,
+    names_a_file,
+    resolve,
+    row_context,
+)
+from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.runner import Runner
+from airflow_provider_batch.sealing import Build, Plan, build
+from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
+from airflow_provider_batch.warehouse.connect import sql_hook
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: arguments that Airflow resolves and we render per row
+ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
+#: XCom key under which a preview leaves its first requests
+PREVIEW_KEY = "preview"
+
+
+class BatchSubmitOperator(BaseOperator):
+    """Ask every row of a query, through the batch API. Returns a reference to the job.
+
+    The rows are rendered, checked, priced and sealed in staging before anything is uploaded; a retry goes on from the
+    sealed files and never reads the warehouse again.
+
+    Row templates (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja with `row`, `params`, `run_id`,
+    `dag_run.conf` and the run's dates; strict: an unknown column is an error. They may be XComArgs, mapped arguments,
+    `dag.param(...)`, or names of `.txt`, `.md` and `.j2` files beside the DAG.
+
+    :param warehouse_conn_id: connection to read from; any connection whose hook is a `DbApiHook`.
+    :param sql: one SELECT. Airflow-templated; a name ending in `.sql` is a file.
+    :param parameters: values for placeholders in the SQL, in the style of the database's driver.
+    :param custom_id: row template for the caller's key of a row; unique in the job; never rewritten.
+    :param model: row template; each model gets files of its own.
+    :param endpoint: /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/completions or /v1/moderations.
+    :param system: row template for the system message, or the instructions.
+    :param prompt: row template for the user message or the input; a list of content parts or of inputs.
+    :param output_schema: pydantic model or JSON Schema of the answer; made strict.
+    :param max_output_tokens: cap on each answer, in tokens.
+    :param body: base of every request body, with row templates at any depth; what the other arguments fill in must not
+        be in it.
+    :param request: function, or its import path: dict of the row -> request body; instead of `prompt` and `system`.
+    :param carry: columns of the query that land beside the answer, with their types.
+    :param max_cost_usd: refuse the job if its lowest estimate is over this many US dollars.
+    :param prices: your own prices, by model: `{"my-model": {"input": 0.1, "output": 0.4}}` in US dollars per million
+        tokens, or the name of a model with the same price.
+    :param openai_conn_id: connection of the official OpenAI provider's type.
+    :param staging: where the job lies; default: config `[batch] staging`.
+    :param allow_local_staging: take a local path for staging although tasks may run on other machines.
+    :param limits: `requests`, `bytes`, `inputs` of one input file, where the provider's differ from OpenAI's.
+    :param completion_window: as the provider takes it.
+    :param metadata: up to 12 pairs of your own on every batch.
+    :param preview: render, check and price, show the first requests; seal nothing, pay nothing.
+    :param on_empty: what zero rows do: "succeed", "skip" or "fail".
+    :raises AirflowFailException: for bad arguments or rows, before anything is uploaded.
+    """
+
+    template_fields: Sequence[str] = (
+        "warehouse_conn_id",
+        "sql",
+        "parameters",
+        "endpoint",
+        "max_cost_usd",
+        "openai_conn_id",
+        "staging",
+        "metadata",
+        "preview",
+        *ROW_ARGUMENTS,
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "sql": "sql",
+        "system": "md",
+        "prompt": "md",
+        "body": "json",
+        "output_schema": "json",
+    }
+    ui_color = "#dcefe6"
+    operator_extra_links = (BatchJobLink(),)
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        custom_id: Any,
+        warehouse_conn_id: str = "warehouse",
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        model: Any = None,
+        endpoint: str = "/v1/chat/completions",
+        system: Any = None,
+        prompt: Any = None,
+        output_schema: Any = None,
+        max_output_tokens: int | None = None,
+        body: Any = None,
+        request: Callable[[dict[str, Any]], Mapping[str, Any]] | str | None = None,
+        carry: Sequence[str] = (),
+        max_cost_usd: float | str | None = None,
+        prices: Mapping[str, Any] | None = None,
+        openai_conn_id: str = "openai_default",
+        staging: str | None = None,
+        allow_local_staging: bool = False,
+        limits: Mapping[str, int] | None = None,
+        completion_window: str = "24h",
+        metadata: Mapping[str, str] | None = None,
+        preview: bool | str = False,
+        on_empty: str = "succeed",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.warehouse_conn_id = warehouse_conn_id
+        self.sql = sql
+        self.parameters = parameters
+        self.custom_id = custom_id
+        self.model = model
+        self.endpoint = endpoint
+        self.system = system
+        self.prompt = prompt
+        self.output_schema = plain_schema(output_schema)
+        self.max_output_tokens = max_output_tokens
+        self.body = body
+        self.request = request
+        self.carry = list(carry)
+        self.max_cost_usd = max_cost_usd
+        self.prices = dict(prices or {})
+        self.openai_conn_id = openai_conn_id
+        self.staging = staging
+        self.allow_local_staging = allow_local_staging
+        self.limits = dict(limits or {})
+        self.completion_window = completion_window
+        self.metadata = dict(metadata or {})
+        self.preview = preview
+        self.on_empty = on_empty
+        self._stopping = False
+        self._check_arguments()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As Airflow's; a pydantic model becomes plain JSON Schema first, since no class can be serialised in a DAG."""
+        if "output_schema" in kwargs:
+            kwargs["output_schema"] = plain_schema(kwargs["output_schema"])
+        return super().partial(**kwargs)
+
+    def resolve_template_files(self) -> None:
+        """Read `.sql` files as Airflow does, and the text files that row arguments name."""
+        super().resolve_template_files()
+        for name in ROW_ARGUMENTS:
+            value = getattr(self, name)
+            if names_a_file(value):
+                setattr(self, name, self._text_of(value))
+
+    def _text_of(self, name: str) -> str:
+        env = self.get_template_env()
+        if env.loader is None:
+            raise InputError(f"{name} is the name of a text file, but there is no DAG folder to find it in.")
+        return env.loader.get_source(env, name)[0]
+
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: set[int]
+    ) -> None:
+        if parent is self:
+            self.resolve_template_files()
+            for name in ROW_ARGUMENTS:
+                setattr(self, name, resolve(getattr(self, name), context))
+            template_fields = [field for field in template_fields if field not in ROW_ARGUMENTS]
+        super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Seal the job unless it is sealed, then create its batches as far as the provider has room."""
+        with told_to_airflow():
+            reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))
+            return reference
+
+    def _execute(self, context: Context) -> Reference:
+        plan = self._plan(context)
+        hook = BatchHook(conn_id=self.openai_conn_id)
+        hook.check()
+        if as_bool("preview", self.preview):
+            return self._preview(context, plan)
+        root = staging_root(self.staging)
+        check_reachable(root, allow_local=self.allow_local_staging)
+        folder = job_folder(root, plan.key)
+        ledger = open_ledger(folder)
+        if ledger is None:
+            self.log.info("Reading %s", self.warehouse_conn_id)
+            made = build(plan, sql_hook(self.warehouse_conn_id), folder)
+            self._tell(made.manifest)
+            ledger = seal(folder, made.manifest)
+            self.log.info("Sealed as job %s in %s", ledger.manifest.job_uid, folder.uri)
+        else:
+            self.log.info(
+                "Job %s was sealed on %s; going on with it, the warehouse is not read again",
+                ledger.manifest.job_uid,
+                ledger.manifest.sealed_at.isoformat(timespec="seconds"),
+            )
+        manifest = ledger.manifest
+        BatchJobLink.persist(context, folder.uri)
+        if not manifest.requests:
+            self._empty()
+        policy = Policy(max_attempts=1, since=datetime.now(UTC))
+        rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping).run({})
+        if isinstance(rest, Hold):
+            raise JobHeldError(
+                f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.requests:,} requests stay sealed in "
+                f"{folder.uri}, and batches that exist go on. Mend the account or the connection, then clear this task."
+            )
+        return Reference(
+            job_uid=manifest.job_uid,
+            ledger=folder.uri,
+            openai_conn_id=manifest.openai_conn_id,
+            requests=manifest.requests,
+            shards=len(manifest.shards),
+            estimate=manifest.estimate,
+        )
+
+    def on_kill(self) -> None:
+        """Make no further paid call. What was created is recorded, goes on, and is found again by the next attempt."""
+        self._stopping = True
+
+    def _plan(self, context: Context) -> Plan:
+        ti = context["ti"]
+        spec = RequestSpec(
+            endpoint=self.endpoint,
+            custom_id=self.custom_id,
+            model=self.model,
+            system=self.system,
+            prompt=self.prompt,
+            body=self.body,
+            request=self.request,
+            output_schema=plain_schema(self.output_schema),
+            max_output_tokens=self.max_output_tokens,
+        )
+        check(spec)
+        return Plan(
+            key=JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
+            spec=spec,
+            sql=self.sql,
+            parameters=self.parameters,
+            carry=self.carry,
+            context=row_context(context),
+            openai_conn_id=self.openai_conn_id,
+            limits=read_limits(self.limits),
+            prices=self.prices,
+            max_cost_usd=as_number("max_cost_usd", self.max_cost_usd),
+            completion_window=self.completion_window,
+            metadata=self.metadata,
+            logical_date=context.get("logical_date"),
+        )
+
+    def _preview(self, context: Context, plan: Plan) -> Reference:
+        with TemporaryDirectory(prefix="batch-preview-") as place:
+            made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)))
+        self._tell(made.manifest)
+        for request in made.sample:
+            self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
+        self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
+        context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
+        return _preview_reference(made)
+
+    def _tell(self, manifest: Manifest) -> None:
+        estimate = manifest.estimate
+        self.log.info(
+            "%s requests in %d shard(s), %s bytes",
+            f"{manifest.requests:,}",
+            len(manifest.shards),
+            f"{sum(shard.bytes for shard in manifest.shards):,}",
+        )
+        if estimate.low_usd is None:
+            self.log.warning("No price is known for %s: the cost is unknown.", ", ".join(estimate.unknown_models))
+        else:
+            self.log.info(
+                "Estimate: about %s input tokens; between %.4f and %.4f US dollars at batch prices",
+                f"{estimate.input_tokens:,}",
+                estimate.low_usd,
+                estimate.high_usd,
+            )
+        if estimate.standard_price_models:
+            self.log.warning(
+                "No batch price is known for %s: the standard price stands in, the batch price may be half of it.",
+                ", ".join(estimate.standard_price_models),
+            )
+
+    def _empty(self) -> None:
+        if self.on_empty == "skip":
+            raise AirflowSkipException("The query returned no rows.")
+        if self.on_empty == "fail":
+            raise InputError("The query returned no rows, and on_empty is 'fail'. Nothing was uploaded.")
+        self.log.info("The query returned no rows: nothing to ask.")
+
+    def _check_arguments(self) -> None:
+        """What can be said while the DAG is parsed."""
+        if self.on_empty not in ("succeed", "skip", "fail"):
+            raise InputError(f"on_empty must be 'succeed', 'skip' or 'fail', not {self.on_empty!r}.")
+        read_limits(self.limits)
+        Prices(self.prices)
+        reserved = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
+        if reserved or len(self.metadata) > 12:
+            raise InputError(
+                "metadata: a batch takes 16 pairs, and job_uid, shard, attempt and nonce are ours; up to 12 are yours."
+            )
+
+
+def plain_schema(schema: Any) -> Any:
+    """A schema as strict JSON Schema; what Airflow resolves later is left for then."""
+    if schema is None or hasattr(schema, "iter_references"):
+        return schema
+    return strict_schema(schema)
+
+
+def _preview_reference(made: Build) -> Reference:
+    manifest = made.manifest
+    return Reference(
+        job_uid="",
+        ledger="",
+        openai_conn_id=manifest.openai_conn_id,
+        requests=manifest.requests,
+        shards=len(manifest.shards),
+        estimate=manifest.estimate,
+        preview=True,
+    )

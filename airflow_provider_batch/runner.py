@@ -1,0 +1,257 @@
+"""Does the steps that the lifecycle decides on: the only module that makes paid calls.
+
+Each step is recorded when it is done; then the lifecycle is asked again. Submit and wait run the same runner, each
+until there is nothing to do now.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
+from airflow_provider_batch.jobs import lifecycle
+from airflow_provider_batch.jobs.answers import lines, read_answers, read_rows
+from airflow_provider_batch.jobs.batch import BatchView, Status
+from airflow_provider_batch.jobs.ledger import (
+    CancelAsked,
+    Collected,
+    Created,
+    Failure,
+    Intent,
+    JobState,
+    Ledger,
+    Refused,
+    Settled,
+    ShardState,
+    Uploaded,
+    Wave,
+)
+from airflow_provider_batch.jobs.lifecycle import (
+    AskAgain,
+    Cancel,
+    Collect,
+    Create,
+    LookUp,
+    Policy,
+    Rest,
+    Step,
+    Upload,
+    next_steps,
+)
+from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.schema import SchemaJudge
+from airflow_provider_batch.jobs.shard import Sealer
+
+
+class Log(Protocol):
+    """A task's logger, of the standard library or of structlog."""
+
+    def info(self, event: str, *args: Any) -> Any:
+        """Something happened."""
+
+    def warning(self, event: str, *args: Any) -> Any:
+        """Something that a person may want to look at."""
+
+
+class Stopped(Exception):
+    """The worker was told to end; no further paid call is made. What was done is recorded."""
+
+
+class Runner:
+    """One worker's go at a job."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        hook: BatchHook,
+        policy: Policy,
+        log: Log,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
+        self._stopping, self._clock = stopping, clock
+        schema = ledger.manifest.output_schema
+        self._judge = SchemaJudge(schema) if schema is not None else None
+
+    def look(self) -> dict[str, BatchView]:
+        """The live batches as the provider has them now."""
+        return {tried.batch_id: self.hook.retrieve(tried.batch_id) for _, tried in self.ledger.state().live()}
+
+    def run(self, seen: Mapping[str, BatchView]) -> Rest:
+        """Do every step that can be done now; say what the job then waits for.
+
+        :raises Stopped: before a paid call, once `stopping` says so.
+        :raises ProviderError: if a call failed; everything done before is recorded.
+        """
+        while True:
+            steps, rest = next_steps(self.ledger.state(), seen, self.policy, self._clock())
+            if not steps:
+                return rest
+            for step in steps:
+                self._do(step)
+
+    def _do(self, step: Step) -> None:
+        match step:
+            case Upload():
+                self._upload(step)
+            case Create():
+                self._create(step)
+            case LookUp():
+                self._look_up(step)
+            case Collect():
+                self._collect(step)
+            case Cancel():
+                self._cancel(step)
+            case AskAgain():
+                self._ask_again(step)
+
+    def _upload(self, step: Upload) -> None:
+        shard = step.shard.shard
+        name = f"{self.ledger.manifest.job_uid}-{shard.name}.jsonl"
+        with self.ledger.folder.reader(shard.file) as file:
+            file_id = self.hook.upload(file, name)
+        self.ledger.add(Uploaded(shard.name, step.n, file_id, self._clock()))
+        self.log.info("%s: uploaded %s requests, %s bytes", shard.name, f"{shard.requests:,}", f"{shard.bytes:,}")
+
+    def _create(self, step: Create) -> None:
+        if self._stopping():
+            raise Stopped
+        shard, manifest = step.shard.shard, self.ledger.manifest
+        nonce = secrets.token_hex(16)
+        if not self.ledger.add(Intent(shard.name, step.n, nonce, step.file_id, self._clock())):
+            self.log.info("%s: another worker is creating this batch; leaving it to that one", shard.name)
+            return
+        metadata = {
+            **manifest.metadata,
+            "job_uid": manifest.job_uid,
+            "shard": shard.name,
+            "attempt": str(shard.attempt),
+            "nonce": nonce,
+        }
+        try:
+            batch = self.hook.create(
+                step.file_id,
+                endpoint=manifest.endpoint,
+                completion_window=manifest.completion_window,
+                metadata=metadata,
+            )
+        except CreateRefused as refused:
+            self.ledger.add(Refused(shard.name, step.n, refused.failure, refused.message, self._clock()))
+            self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
+        except CreateUnsure as unsure:
+            self.log.warning(
+                "%s: no sure answer to the creation (%s). It is looked up in %d s before anything is created again.",
+                shard.name,
+                unsure,
+                lifecycle.UNSURE.total_seconds(),
+            )
+        else:
+            self.ledger.add(Created(shard.name, step.n, batch.id, self._clock()))
+            self.log.info("%s: batch %s created, %s requests", shard.name, batch.id, f"{shard.requests:,}")
+
+    def _look_up(self, step: LookUp) -> None:
+        shard, intent = step.shard.shard, step.tried.intent
+        assert intent is not None
+        found = self.hook.find(intent.nonce, intent.file_id, not_before=intent.at - lifecycle.UNSURE)
+        if not found:
+            message = "the creation was never answered, and the provider has no such batch"
+            self.ledger.add(Refused(shard.name, step.tried.n, Failure.LOST, message, self._clock()))
+            self.log.info("%s: %s; creating it", shard.name, message)
+            return
+        self.ledger.add(Created(shard.name, step.tried.n, found[0].id, self._clock()))
+        self.log.info("%s: the unanswered creation had made batch %s; going on with it", shard.name, found[0].id)
+        for twin in found[1:]:
+            if not twin.status.ended:
+                self.hook.cancel(twin.id)
+                self.log.warning("%s: cancelled its twin %s", shard.name, twin.id)
+
+    def _cancel(self, step: Cancel) -> None:
+        self.hook.cancel(step.tried.batch_id)
+        self.ledger.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self._clock()))
+        self.log.warning("%s: cancelling batch %s (%s)", step.shard.shard.name, step.tried.batch_id, step.reason)
+
+    def _collect(self, step: Collect) -> None:
+        """A batch settles once both its files lie in staging."""
+        shard, tried, batch = step.shard.shard, step.tried, step.batch
+        settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
+        if batch.status is Status.FAILED:
+            failure, message, at_lines = lifecycle.failure_of(batch)
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=at_lines)
+            self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
+        else:
+            settled = msgspec.structs.replace(settled, files=list(self._download(step)))
+        if settled.failure in (None, Failure.LINES):
+            settled = self._count(step.shard, settled)
+            self.log.info(
+                "%s: batch %s %s: %s",
+                shard.name,
+                batch.id,
+                batch.said,
+                ", ".join(f"{count:,} {outcome}" for outcome, count in settled.outcomes.items()),
+            )
+        self.ledger.add(settled)
+
+    def _download(self, step: Collect) -> Iterator[Collected]:
+        place = f"{self.ledger.prefix}/collected/{step.shard.shard.name}.{step.tried.n}"
+        nonce = secrets.token_hex(4)
+        for kind, file_id in (("output", step.batch.output_file_id), ("error", step.batch.error_file_id)):
+            if file_id:
+                name = f"{place}/{kind}.{nonce}.jsonl"
+                with self.ledger.folder.writer(name) as into:
+                    size, digest = self.hook.download(file_id, into)
+                yield Collected(name, size, digest)
+
+    def _count(self, shard: ShardState, settled: Settled) -> Settled:
+        folder, manifest = self.ledger.folder, self.ledger.manifest
+        rows = read_rows(folder, shard.shard)
+        outcomes: Counter[Outcome] = Counter()
+        transient = 0
+        for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
+            outcomes[answer.outcome] += 1
+            transient += answer.outcome is Outcome.FAILED and answer.transient
+        counts = {outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]}
+        return msgspec.structs.replace(settled, outcomes=counts, transient=transient)
+
+    def _ask_again(self, step: AskAgain) -> None:
+        """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
+        state = self.ledger.state()
+        number = len(state.waves) + 1
+        prefix = f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}"
+        sealer = Sealer(
+            self.ledger.folder,
+            prefix,
+            self.ledger.manifest.endpoint,
+            self.ledger.manifest.limits,
+            names=f"w{number:02d}-{{:04d}}",
+        )
+        for shard, settled in step.sources:
+            self._pack(sealer, state, shard, settled)
+        shards = sealer.finish()
+        sources = [(shard.shard.name, settled.n) for shard, settled in step.sources]
+        if self.ledger.add(Wave(number, sources, shards, self._clock())):
+            self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
+
+    def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> None:
+        folder, one = self.ledger.folder, shard.shard
+        rows = read_rows(folder, one)
+        wanted = {
+            line
+            for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
+            if lifecycle.is_askable(answer, settled, self.policy)
+        }
+        attempt = lifecycle.next_attempt(shard, settled)
+        with folder.reader(one.file) as stream:
+            for number, line in enumerate(lines(stream)):
+                if number in wanted:
+                    row = rows[number]
+                    origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
+                    tokens = one.tokens // max(one.requests, 1)
+                    sealer.pack(one.model, line + b"\n", origin, inputs=row.inputs, tokens=tokens, attempt=attempt)

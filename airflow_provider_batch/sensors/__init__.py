@@ -1,0 +1,1 @@
+"""Sensors of the OpenAI Batch provider."""

@@ -1,0 +1,178 @@
+"""`BatchSensor`: waits until a job's batches ended and their answers lie in staging."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+
+from airflow_provider_batch.exceptions import InputError, JobHeldError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.jobs.ledger import Deadline, JobState, Ledger
+from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Wait
+from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.links import BatchJobLink
+from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.operators.reference import open_job
+from airflow_provider_batch.runner import Runner
+from airflow_provider_batch.triggers.batch import MAX_BATCHES, BatchTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class BatchSensor(BaseSensorOperator):
+    """Wait for a job. While batches run, the task is deferred and holds no worker slot.
+
+    Ended batches are collected into staging, rows that never ran or failed for a passing reason are asked again, and
+    shards that had no room are sent. At the deadline what runs is cancelled, what was answered is collected, and the
+    task succeeds: only landing judges rows.
+
+    :param job: the reference that submit returned.
+    :param max_attempts: how often a row is asked in all.
+    :param retry_on: outcomes that are asked again, of failed, expired, cancelled, invalid_output and missing.
+    :param ask_again_after: how long rows wait before they are asked again; doubled with each attempt.
+    :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
+        and date as `datetime` or ISO text (templated).
+    :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
+    :param poke_interval: seconds between two looks at the batches.
+    :param cancel_on_kill: cancel the batches when the task is marked failed or skipped, or its run is deleted. A clear,
+        a retry, or a restart of anything never cancels.
+    :raises JobHeldError: if the account or the connection needs a person; nothing is lost, clear the task then.
+    """
+
+    template_fields: Sequence[str] = ("job", "deadline")
+    ui_color = "#dcefe6"
+    operator_extra_links = (BatchJobLink(),)
+
+    def __init__(
+        self,
+        *,
+        job: Any,
+        max_attempts: int = 3,
+        retry_on: Iterable[str] = tuple(sorted(ASKABLE)),
+        ask_again_after: timedelta = timedelta(minutes=5),
+        deadline: timedelta | datetime | str = timedelta(hours=30),
+        deferrable: bool = True,
+        poke_interval: float = 60.0,
+        cancel_on_kill: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("soft_fail") or kwargs.get("never_fail"):
+            raise InputError(
+                "soft_fail and never_fail would turn every error into SKIPPED and hide a job that still costs money. "
+                "The wait succeeds at its deadline anyway; use trigger_rule on the task after land instead."
+            )
+        if "timeout" in kwargs:
+            raise InputError("timeout would end the wait without collecting what was paid for. Use deadline instead.")
+        super().__init__(poke_interval=poke_interval, timeout=timedelta(days=365), **kwargs)
+        if max_attempts < 1:
+            raise InputError(f"max_attempts is how often a row is asked in all: at least 1, not {max_attempts}.")
+        unknown = [outcome for outcome in retry_on if outcome not in ASKABLE]
+        if unknown:
+            raise InputError(f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(ASKABLE))}.")
+        self.job = job
+        self.max_attempts = max_attempts
+        self.retry_on = sorted(retry_on)
+        self.ask_again_after = ask_again_after
+        self.deadline = deadline
+        self.deferrable = deferrable
+        self.cancel_on_kill = cancel_on_kill
+        self._stopping = False
+
+    def execute(self, context: Context) -> Any:
+        """Do what can be done now, then wait."""
+        if not self.deferrable:
+            return super().execute(context)
+        return self._go_on(context)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on after the trigger fired."""
+        if event.get("reason") == "refused":
+            raise JobHeldError(
+                f"The provider refused to show the job's batches, sweep after sweep: {event.get('message')}. The "
+                "batches and everything in staging are kept. Check the connection's key and project, then clear this task."
+            )
+        return self._go_on(context)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """One look without a triggerer."""
+        with told_to_airflow():
+            ledger = open_job(self.job)
+            rest = self._advance(context, ledger)
+            done = isinstance(rest, Finish)
+            return PokeReturnValue(done, self._summary(ledger.state()) if done else None)
+
+    def on_kill(self) -> None:
+        """Make no further paid call; what is recorded is found again by the next attempt."""
+        self._stopping = True
+
+    def _go_on(self, context: Context) -> dict[str, Any]:
+        with told_to_airflow():
+            ledger = open_job(self.job)
+            rest = self._advance(context, ledger)
+        state = ledger.state()
+        if not isinstance(rest, Wait):
+            return self._summary(state)
+        deadline = state.deadline
+        self.defer(
+            trigger=BatchTrigger(
+                openai_conn_id=ledger.manifest.openai_conn_id,
+                job_uid=ledger.manifest.job_uid,
+                batch_ids=rest.batch_ids[:MAX_BATCHES],
+                deadline=deadline.isoformat() if deadline and datetime.now(UTC) < deadline else None,
+                wake_at=rest.until.isoformat() if rest.until else None,
+                any_end=rest.any_end,
+                poll_interval=self.poke_interval,
+                cancel_on_kill=self.cancel_on_kill,
+            ),
+            method_name="resume",
+        )
+        raise AssertionError("defer returns never")
+
+    def _advance(self, context: Context, ledger: Ledger) -> Rest:
+        BatchJobLink.persist(context, ledger.folder.uri)
+        now = datetime.now(UTC)
+        ledger.add(Deadline(self._ends(now), now))
+        policy = Policy(
+            max_attempts=self.max_attempts,
+            retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
+            backoff=self.ask_again_after,
+            since=now,
+        )
+        hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping)
+        rest = runner.run(runner.look())
+        if isinstance(rest, Hold):
+            raise JobHeldError(
+                f"Job {ledger.manifest.job_uid} is held: {rest.message}. What was answered is kept in "
+                f"{ledger.folder.uri}, batches that run go on. Mend the account or connection, then clear this task."
+            )
+        return rest
+
+    def _ends(self, now: datetime) -> datetime:
+        deadline = self.deadline
+        if isinstance(deadline, timedelta):
+            return now + deadline
+        if isinstance(deadline, str):
+            try:
+                deadline = datetime.fromisoformat(deadline)
+            except ValueError as error:
+                raise InputError(f"deadline: {self.deadline!r} is no ISO date and time.") from error
+        return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
+
+    def _summary(self, state: JobState) -> dict[str, Any]:
+        outcomes: Counter[str] = Counter()
+        for _, _, settled in state.settled():
+            outcomes.update(settled.outcomes)
+        batches = sum(1 for shard in state.shards.values() for tried in shard.tries if tried.batch_id)
+        self.log.info("The wait is over: %d batches, %d wave(s) asked again", batches, len(state.waves))
+        return {
+            "job_uid": state.manifest.job_uid,
+            "batches": batches,
+            "waves": len(state.waves),
+            "answers": dict(outcomes),
+        }

@@ -1,0 +1,210 @@
+"""Staging: where jobs lie, on a local disk or in an object store.
+
+The ledger needs one thing of a store: that a file can be created *exclusively*. A local disk gives it with a hard
+link (a record is there whole or not at all, also after kill -9); object stores give it with a conditional put,
+which fsspec's mode "xb" asks for (s3fs `IfNoneMatch`, gcsfs `ifGenerationMatch=0`, adlfs likewise).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+from urllib.parse import unquote, urlsplit
+
+from airflow.configuration import AIRFLOW_HOME
+from airflow.providers.common.compat.sdk import ObjectStoragePath, conf
+
+from airflow_provider_batch.exceptions import StagingError
+from airflow_provider_batch.jobs.folder import Folder
+from airflow_provider_batch.jobs.job import JobKey
+
+#: executors whose tasks all see the disk of this machine
+LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
+
+
+def staging_root(argument: str | None = None) -> str:
+    """The staging URI: the operator's argument, else config `[batch] staging`, else a folder in AIRFLOW_HOME."""
+    configured = argument or conf.get("batch", "staging", fallback="") or ""
+    return str(configured) if configured else (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
+
+
+def check_reachable(root: str, *, allow_local: bool) -> None:
+    """Refuse a local disk where the next task may run on another machine.
+
+    :raises StagingError: before anything is uploaded.
+    """
+    if not is_local(root) or allow_local or conf.getboolean("batch", "allow_local_staging", fallback=False):
+        return
+    executors = [name.rsplit(".", 1)[-1].rsplit(":", 1)[-1] for name in conf.getlist("core", "executor")]
+    foreign = [name for name in executors if name not in LOCAL_EXECUTORS]
+    if foreign:
+        raise StagingError(
+            f"Staging is the local disk ({root}), but {', '.join(foreign)} may run the next task on another machine, "
+            "which would not find the job. Nothing was uploaded. Set [batch] staging (or staging=) to an object store "
+            "such as s3://bucket/batch, or allow_local_staging=True if every worker mounts this path."
+        )
+
+
+def is_local(uri: str) -> bool:
+    """Whether a staging URI is a path on this machine."""
+    return urlsplit(uri).scheme in ("", "file")
+
+
+def job_folder(root: str, key: JobKey) -> Folder:
+    """The folder of the job with this key. No part of the key can lead out of `root`."""
+    digest = hashlib.sha256(key.canonical()).hexdigest()[:16]
+    run = f"{_safe(key.run_id)[:60]}.{key.map_index}" if key.map_index >= 0 else _safe(key.run_id)[:60]
+    return open_folder("/".join((root.rstrip("/"), _safe(key.dag_id), _safe(key.task_id), f"{run}.{digest}")))
+
+
+def open_folder(uri: str) -> Folder:
+    """A job's folder by the address that its reference carries."""
+    if is_local(uri):
+        return LocalFolder(Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri))
+    return ObjectFolder(uri)
+
+
+def _safe(part: str) -> str:
+    cleaned = re.sub(r"[^A-Za-z0-9_=+-]+", "_", part)[:120]
+    return cleaned or "_"
+
+
+class LocalFolder:
+    """A job's folder on a local disk (or a mount that has hard links)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.uri = self.path.as_uri()
+
+    def create(self, name: str, data: bytes) -> bool:
+        final = self.path / name
+        draft = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, final)
+            except FileExistsError:
+                return False
+            finally:
+                draft.unlink()
+        except OSError as error:
+            raise _cannot("write", final, error) from error
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _cannot("read", self.path / name, error) from error
+
+    def names(self, under: str) -> list[str]:
+        return self._entries(under, folders=False)
+
+    def folders(self, under: str) -> list[str]:
+        return self._entries(under, folders=True)
+
+    def _entries(self, under: str, *, folders: bool) -> list[str]:
+        try:
+            with os.scandir(self.path / under) as entries:
+                return sorted(e.name for e in entries if e.is_dir() == folders and not e.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _cannot("list", self.path / under, error) from error
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        final = self.path / name
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            file = final.open("wb")
+        except OSError as error:
+            raise _cannot("write", final, error) from error
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def reader(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            file = (self.path / name).open("rb")
+        except OSError as error:
+            raise _cannot("read", self.path / name, error) from error
+        with file:
+            yield file
+
+
+class ObjectFolder:
+    """A job's folder in an object store, through Airflow's `ObjectStoragePath` (its connections, its fsspec)."""
+
+    def __init__(self, uri: str) -> None:
+        self.path = ObjectStoragePath(uri)
+        self.uri = uri
+
+    def create(self, name: str, data: bytes) -> bool:
+        try:
+            with (self.path / name).open("xb") as file:  # type: ignore[no-untyped-call]
+                file.write(data)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _cannot("write", self.path / name, error) from error
+        return True
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _cannot("read", self.path / name, error) from error
+
+    def names(self, under: str) -> list[str]:
+        return self._entries(under, folders=False)
+
+    def folders(self, under: str) -> list[str]:
+        return self._entries(under, folders=True)
+
+    def _entries(self, under: str, *, folders: bool) -> list[str]:
+        try:
+            return sorted(p.name for p in (self.path / under).iterdir() if p.is_dir() == folders)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _cannot("list", self.path / under, error) from error
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            with (self.path / name).open("wb") as file:  # type: ignore[no-untyped-call]
+                yield cast("BinaryIO", file)
+        except OSError as error:
+            raise _cannot("write", self.path / name, error) from error
+
+    @contextmanager
+    def reader(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            with (self.path / name).open("rb") as file:  # type: ignore[no-untyped-call]
+                yield cast("BinaryIO", file)
+        except OSError as error:
+            raise _cannot("read", self.path / name, error) from error
+
+
+def _cannot(verb: str, path: object, error: OSError) -> StagingError:
+    return StagingError(
+        f"Staging: cannot {verb} {path}: {error.strerror or error}. What was sealed or collected before is kept. "
+        "Check the path and its permissions ([batch] staging or staging=), then clear the task."
+    )

@@ -1,0 +1,225 @@
+"""Waits for batches in the triggerer: reads their status, and nothing else.
+
+No download, no staging, no paid call, no thread for a poll; the arguments hold ids and times, never data or keys. So
+it may be restarted, moved to another triggerer, or run twice: nothing depends on how often it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import openai
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_batch.exceptions import ProviderError
+from airflow_provider_batch.jobs.batch import BatchView, read_batch
+from airflow_provider_batch.triggers.clients import SharedClient, shared_client
+
+#: most batch ids that a trigger carries; the metadata database keeps them in one text column
+MAX_BATCHES = 500
+#: sweeps in a row that may be refused (401, 403, 404) before the wait ends in a failure
+MAX_REFUSALS = 5
+#: seconds after which progress is told even if nothing changed
+TELL_EVERY = 300.0
+#: task states in which a person, or the run's end, wants the work stopped
+_STOPPED_STATES = frozenset({"failed", "skipped", "removed"})
+
+
+class BatchTrigger(BaseTrigger):
+    """Fires once, with the reason to wake the worker.
+
+    The event is `{"reason": ..., "message": ...}` with one of the reasons
+
+    * `ended`: every batch ended, or with `any_end` at least one;
+    * `due`: `wake_at` is over: rows may be asked again, or shards sent;
+    * `deadline`: the job's deadline is over;
+    * `refused`: five sweeps in a row were refused with the same kind of answer, which the message tells.
+
+    :param openai_conn_id: connection of type openai.
+    :param job_uid: the job, for the log.
+    :param batch_ids: live batches, at most 500.
+    :param deadline: ISO time at which the wait is over, or None.
+    :param wake_at: ISO time at which there is other work for the worker, or None.
+    :param any_end: fire at the first batch that ends, because shards wait for room.
+    :param poll_interval: seconds between two sweeps.
+    :param cancel_on_kill: cancel the batches once a person marks the task failed or skipped, or deletes the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        openai_conn_id: str,
+        job_uid: str,
+        batch_ids: Sequence[str],
+        deadline: str | None,
+        wake_at: str | None = None,
+        any_end: bool = False,
+        poll_interval: float = 60.0,
+        cancel_on_kill: bool = True,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.openai_conn_id = openai_conn_id
+        self.job_uid = job_uid
+        self.batch_ids = list(batch_ids)
+        self.deadline = deadline
+        self.wake_at = wake_at
+        self.any_end = any_end
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self._progress: tuple[Any, ...] = ()
+        self._told_at = 0.0
+        self._unknown: set[str] = set()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments, for the metadata database."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "openai_conn_id": self.openai_conn_id,
+                "job_uid": self.job_uid,
+                "batch_ids": self.batch_ids,
+                "deadline": self.deadline,
+                "wake_at": self.wake_at,
+                "any_end": self.any_end,
+                "poll_interval": self.poll_interval,
+                "cancel_on_kill": self.cancel_on_kill,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sweep over the batches until there is a reason to wake the worker."""
+        async with shared_client(self.openai_conn_id) as shared:
+            yield TriggerEvent(await self._wait(shared))  # type: ignore[no-untyped-call]
+
+    async def _wait(self, shared: SharedClient) -> dict[str, Any]:
+        pending = dict.fromkeys(self.batch_ids)
+        done = failed = total = ended = refusals = 0
+        while True:
+            if _over(self.deadline):
+                return {"reason": "deadline"}
+            if _over(self.wake_at):
+                return {"reason": "due"}
+            answers = await asyncio.gather(*(self._poll(shared, batch_id) for batch_id in pending))
+            views = [answer for answer in answers if isinstance(answer, BatchView)]
+            refused = [answer for answer in answers if isinstance(answer, str)]
+            refusals = refusals + 1 if refused and not views else 0
+            if refusals >= MAX_REFUSALS:
+                return {"reason": "refused", "message": refused[0]}
+            for view in views:
+                if view.status.ended:
+                    pending.pop(view.id, None)
+                    ended, done, failed, total = (
+                        ended + 1,
+                        done + view.completed,
+                        failed + view.failed,
+                        total + view.total,
+                    )
+            running = [view for view in views if not view.status.ended]
+            self._tell(
+                running,
+                ended,
+                done + sum(v.completed for v in running),
+                failed + sum(v.failed for v in running),
+                total + sum(v.total for v in running),
+            )
+            if self.batch_ids and (not pending or (self.any_end and ended)):
+                return {"reason": "ended"}
+            await asyncio.sleep(self._pause())
+
+    async def _poll(self, shared: SharedClient, batch_id: str) -> BatchView | str | None:
+        """A batch; the refusal if the server refuses to show it; None if this sweep tells nothing."""
+        async with shared.slots:
+            client = await shared.get()
+            try:
+                return read_batch(await client.batches.retrieve(batch_id))
+            except openai.AuthenticationError as error:
+                await shared.renew(client)
+                return f"HTTP 401 for batch {batch_id}: {error.message}"
+            except (openai.PermissionDeniedError, openai.NotFoundError) as error:
+                return f"HTTP {error.status_code} for batch {batch_id}: {error.message}"
+            except (openai.OpenAIError, ProviderError) as error:
+                self.log.info("Batch %s could not be read (%s); it goes on, and is read again.", batch_id, error)
+                return None
+
+    def _pause(self) -> float:
+        pause = self.poll_interval * random.uniform(0.9, 1.1)
+        for moment in (self.deadline, self.wake_at):
+            if moment is not None:
+                pause = min(pause, (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds())
+        return max(pause, 0.05)
+
+    def _tell(self, running: list[BatchView], ended: int, done: int, failed: int, total: int) -> None:
+        """One line when something changed, and every few minutes anyway; counts only, no data."""
+        for view in running:
+            if not view.known and view.said not in self._unknown:
+                self._unknown.add(view.said)
+                self.log.warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.said)
+        said = sorted({view.said for view in running})
+        progress = (ended, done, failed, total, said)
+        if progress == self._progress and time.monotonic() - self._told_at < TELL_EVERY:
+            return
+        self._progress, self._told_at = progress, time.monotonic()
+        self.log.info(
+            "Job %s: %s of %s requests done, %s failed; %d of %d batches ended%s",
+            self.job_uid[:8],
+            f"{done + failed:,}",
+            f"{total:,}" if total else "?",
+            f"{failed:,}",
+            ended,
+            len(self.batch_ids),
+            f" ({', '.join(said)})" if said else "",
+        )
+
+    async def on_kill(self) -> None:
+        """Cancel the batches if a person's decision ended the task; Airflow also calls this on takeover and clear."""
+        if not self.cancel_on_kill or not self.batch_ids:
+            return
+        state = await self._task_state()
+        if state not in _STOPPED_STATES:
+            self.log.info("Task state is %s: the batches go on, and the next attempt goes on with them.", state)
+            return
+        self.log.warning("Task state is %s: cancelling %d batches.", state, len(self.batch_ids))
+        async with shared_client(self.openai_conn_id) as shared:
+            await asyncio.gather(*(self._cancel(shared, batch_id) for batch_id in self.batch_ids))
+
+    async def _cancel(self, shared: SharedClient, batch_id: str) -> None:
+        async with shared.slots:
+            client = await shared.get()
+            try:
+                await client.batches.cancel(batch_id)
+            except openai.ConflictError:
+                return
+            except openai.OpenAIError as error:
+                self.log.warning("Batch %s was not cancelled: %s", batch_id, error)
+
+    async def _task_state(self) -> str:
+        """State of this trigger's task as Airflow has it; 'removed' if its run is gone, 'unknown' if unsure."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        ti = self.task_instance
+        if ti is None:
+            return "unknown"
+        try:
+            states = await asyncio.to_thread(
+                RuntimeTaskInstance.get_task_states,
+                dag_id=ti.dag_id,
+                task_ids=[ti.task_id],
+                run_ids=[ti.run_id],
+                map_index=ti.map_index,
+            )
+        except Exception as error:  # noqa: BLE001  # unsure means: do not cancel
+            self.log.warning("The task's state cannot be read (%s).", error)
+            return "unknown"
+        of_run = states.get(ti.run_id)
+        if not of_run:
+            return "removed"
+        return str(next(iter(of_run.values())) or "none")
+
+
+def _over(moment: str | None) -> bool:
+    return moment is not None and datetime.now(UTC) >= datetime.fromisoformat(moment)
