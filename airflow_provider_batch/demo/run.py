@@ -1,0 +1,156 @@
+"""The process in which Airflow runs the DAG: `python -m airflow_provider_batch.demo.run DAG_ID --conf JSON`.
+
+Standard output carries one JSON object per line, and nothing else:
+
+    {"event": "run", "run_id": …}
+    {"event": "task", "task": …, "state": "running" | "deferred" | "success" | …}
+    {"event": "batch", "batch": …, "status": …, "done": …, "total": …}
+    {"event": "end", "state": "success" | "failed", "run_id": …}
+
+Everything else, Airflow's log above all, goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import openai
+
+#: what tells somebody about an event
+Tell = Callable[[dict[str, Any]], None]
+
+
+def main() -> int:
+    """Run one DAG to its end; exit code 0 if it succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dag_id")
+    parser.add_argument("--conf", type=json.loads, default={}, help="the run's configuration, as JSON")
+    parser.add_argument("--look-every", type=float, default=1.0, help="seconds between two looks at the batches")
+    arguments = parser.parse_args()
+    tell = _own_channel()
+
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    dag = bag.dags.get(arguments.dag_id)
+    if dag is None:
+        print(f"There is no DAG {arguments.dag_id}. {bag.import_errors or ''}", file=sys.stderr)
+        return 2
+    watch = Watch(arguments.dag_id, tell, every=arguments.look_every)
+    watch.start()
+    try:
+        run = dag.test(run_conf=arguments.conf, logical_date=None)
+    finally:
+        watch.stop()
+    tell({"event": "end", "state": str(run.state), "run_id": run.run_id})
+    return 0 if run.state == "success" else 1
+
+
+def _own_channel() -> Tell:
+    """Keep standard output for events: whatever else writes to it lands in standard error."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    return lambda event: print(json.dumps(event), file=channel)
+
+
+class Watch:
+    """Tells what becomes of the tasks and batches of one DAG's newest run.
+
+    It reads Airflow's database, the job's ledger and the provider's batches, and changes nothing.
+    """
+
+    def __init__(self, dag_id: str, tell: Tell, *, every: float) -> None:
+        self.dag_id, self._tell, self._every = dag_id, tell, every
+        self._database = Path(os.environ["AIRFLOW_HOME"]) / "airflow.db"
+        self._since = datetime.now(UTC)
+        self._run_id = ""
+        self._told: dict[str, dict[str, Any]] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="demo-watch", daemon=True)
+        connection = json.loads(os.environ["AIRFLOW_CONN_OPENAI_DEFAULT"])
+        self._client = openai.OpenAI(
+            api_key=connection["password"], base_url=connection.get("host"), max_retries=0, timeout=10
+        )
+
+    def start(self) -> None:
+        """Begin to look, in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look once more, and end."""
+        self._end.set()
+        self._thread.join(30)
+
+    def _watch(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._end.wait(self._every)
+            # Whatever cannot be read just now is told at the next look; the run itself does not depend on it.
+            with suppress(sqlite3.Error, openai.OpenAIError):
+                self._look()
+
+    def _look(self) -> None:
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=2)) as database:
+            found = database.execute(
+                "SELECT run_id FROM dag_run WHERE dag_id = ? AND queued_at >= ? ORDER BY id DESC LIMIT 1",
+                (self.dag_id, self._since.strftime("%Y-%m-%d %H:%M:%S.%f")),
+            ).fetchone()
+            if found is None:
+                return
+            if found[0] != self._run_id:
+                self._run_id = found[0]
+                self._once("run", {"event": "run", "run_id": self._run_id})
+            tasks = database.execute(
+                "SELECT task_id, state, next_method IS NOT NULL FROM task_instance "
+                "WHERE dag_id = ? AND run_id = ? ORDER BY start_date",
+                (self.dag_id, self._run_id),
+            ).fetchall()
+        for task, state, resumes in tasks:
+            # `dag.test` runs the trigger itself, and calls a task that waits for it "queued".
+            state = "deferred" if state == "queued" and resumes else state
+            if state in ("running", "deferred", "success", "failed", "up_for_retry", "upstream_failed", "skipped"):
+                self._once(f"task {task}", {"event": "task", "task": task, "state": state})
+        for batch_id in self._batches():
+            batch = self._client.batches.retrieve(batch_id)
+            counts = batch.request_counts
+            self._once(
+                f"batch {batch_id}",
+                {
+                    "event": "batch",
+                    "batch": batch_id,
+                    "status": batch.status,
+                    "done": counts.completed + counts.failed if counts else 0,
+                    "total": counts.total if counts else 0,
+                },
+            )
+
+    def _batches(self) -> list[str]:
+        """Ids of the run's batches, as its ledger has them."""
+        from airflow_provider_batch.jobs.job import JobKey
+        from airflow_provider_batch.jobs.ledger import open_ledger
+        from airflow_provider_batch.staging import job_folder, staging_root
+
+        ledger = open_ledger(job_folder(staging_root(), JobKey(self.dag_id, "submit", self._run_id)))
+        if ledger is None:
+            return []
+        tries = [one for shard in ledger.state().shards.values() for one in shard.tries]
+        return [one.batch_id for one in tries if one.batch_id]
+
+    def _once(self, about: str, event: dict[str, Any]) -> None:
+        if self._told.get(about) != event:
+            self._told[about] = event
+            self._tell(event)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
