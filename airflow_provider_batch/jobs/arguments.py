@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
+import msgspec
+
 from airflow_provider_batch.exceptions import CustomIdError, InputError
 from airflow_provider_batch.jobs import endpoints
 from airflow_provider_batch.jobs.form import replaced
 from airflow_provider_batch.jobs.spec import RequestSpec
-from airflow_provider_batch.jobs.template import RowTemplate
+from airflow_provider_batch.jobs.template import RowTemplate, is_template
 from airflow_provider_batch.jobs.value import UnusableError, as_json, canonical, is_blank
 
 
@@ -22,12 +24,12 @@ class Arguments:
     """The arguments of a RequestSpec as trees. Raises InputError (TemplateError) naming the argument."""
 
     def __init__(self, spec: RequestSpec) -> None:
+        # A form gives '' for a system message that was not typed in.
+        spec = msgspec.structs.replace(spec, system=None) if spec.system == "" else spec
         self.spec = spec
         self.endpoint = endpoints.find(spec.endpoint)
         if spec.custom_id is None:
-            raise CustomIdError(
-                "custom_id is missing. Name the column that identifies a row, as in '{{ row.id }}'."
-            )
+            raise CustomIdError("custom_id is missing. Name the column that identifies a row, as in '{{ row.id }}'.")
         self.custom_id = _text("custom_id", spec.custom_id)
         self.model = None if spec.model is None else _text("model", spec.model)
         self.system = None if spec.system is None else _text("system", spec.system)
@@ -46,12 +48,10 @@ class Arguments:
         try:
             found = reduce(getattr, attribute.split("."), importlib.import_module(module))
         except Exception as error:
-            raise InputError(
-                f"request: cannot import {request!r}: {type(error).__name__}: {error}"
-            ) from error
+            raise InputError(f"request: cannot import {request!r}: {type(error).__name__}: {error}") from error
         if not callable(found):
             raise InputError(f"request: {request!r} is a {type(found).__name__}, not a function.")
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _prompt(self, prompt: Any) -> Any:
         if isinstance(prompt, str):
@@ -84,9 +84,7 @@ class Arguments:
                 raise InputError(f"{name}: {endpoint.path} has nothing like it. Leave it out.")
         if spec.output_schema is not None:
             if not isinstance(spec.output_schema, dict):
-                raise InputError(
-                    f"output_schema: must be a JSON Schema here, not {type(spec.output_schema).__name__}."
-                )
+                raise InputError(f"output_schema: must be a JSON Schema here, not {type(spec.output_schema).__name__}.")
             _json("output_schema", spec.output_schema)
         cap = spec.max_output_tokens
         if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
@@ -98,14 +96,10 @@ class Arguments:
             if isinstance(spec.request, str):
                 _import_path(spec.request)
             elif not callable(spec.request):
-                raise InputError(
-                    f"request: must be a function or its import path, not {type(spec.request).__name__}."
-                )
+                raise InputError(f"request: must be a function or its import path, not {type(spec.request).__name__}.")
             for name, value in (("prompt", spec.prompt), ("system", spec.system)):
                 if value is not None:
-                    raise InputError(
-                        f"{name}: request builds what is asked; give only one of request and {name}."
-                    )
+                    raise InputError(f"{name}: request builds what is asked; give only one of request and {name}.")
         if "model" in self.body and spec.model is not None:
             raise InputError("body: 'model' is also given as the argument model. Give only one of them.")
         try:
@@ -122,12 +116,12 @@ class Arguments:
             raise InputError(
                 f"prompt: nothing is asked. Give prompt, or {self.endpoint.input_key!r} in body, or request."
             )
-        given = self.body.get(self.endpoint.input_key)
-        if given is not None and is_constant(given):
+        key = self.endpoint.input_key
+        if key in self.body and is_constant(self.body[key]):
             try:
-                endpoints.checked_input(self.endpoint, given)
+                endpoints.checked_input(self.endpoint, self.body[key])
             except InputError as error:
-                raise InputError(f"body.{self.endpoint.input_key}: {error}") from error
+                raise InputError(f"body.{key}: {error}") from error
 
 
 def is_constant(tree: Any) -> bool:
@@ -152,15 +146,16 @@ def _body(body: Any) -> dict[str, Any]:
         raise InputError(f"body: must be a dict, not {type(body).__name__}.")
     tree = _tree("body", body)
     assert isinstance(tree, dict)
-    if isinstance(tree.get("model", ""), str) and is_blank(tree.get("model", "-")):
-        raise InputError("body.model: is empty.")
+    model = tree.get("model", "-")
+    if is_blank(model) or not isinstance(model, (str, RowTemplate)):
+        raise InputError(f"body.model: must be the name of a model, not {model!r}.")
     return tree
 
 
 def _tree(argument: str, value: Any) -> Any:
     if isinstance(value, str):
-        template = RowTemplate(argument, value)
-        return _json(argument, value) if template.is_constant else template
+        constant = _json(argument, value)
+        return RowTemplate(argument, value) if is_template(value) else constant
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):

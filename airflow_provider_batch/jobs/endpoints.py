@@ -123,23 +123,22 @@ def checked(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> dict
 
     Raises InputError.
     """
-    for key, right in endpoint.instead.items():
-        if key in body:
-            raise InputError(f"{endpoint.path} has no {key!r} in its body; there it is {right!r}.")
+    for foreign, right in endpoint.instead.items():
+        if foreign in body:
+            raise InputError(f"{endpoint.path} has no {foreign!r} in its body; there it is {right!r}.")
     if body.get("stream"):
         raise InputError("'stream' must be left out of the body: one streaming request fails a whole batch.")
-    for argument, value, keys in (
+    said: tuple[tuple[str, Any, tuple[str | None, ...]], ...] = (
         ("prompt", spec.prompt, (endpoint.input_key, endpoint.input_alternative)),
         ("system", spec.system, (endpoint.system_key,)),
         ("output_schema", spec.output_schema, (endpoint.schema_key,)),
         ("max_output_tokens", spec.max_output_tokens, endpoint.cap_keys),
-    ):
+    )
+    for argument, value, keys in said:
         for key in keys:
             if value is None or key not in body or (key == "text" and _has_room_for_format(body[key])):
                 continue
-            raise InputError(
-                f"{key!r} in the body and the argument {argument} say the same. Give one of them."
-            )
+            raise InputError(f"{key!r} in the body and the argument {argument} say the same. Give one of them.")
     return body
 
 
@@ -153,7 +152,7 @@ def filled(
 ) -> dict[str, Any]:
     """A new body with everything in its place.
 
-    `system` and `prompt` may be values, or what stands for the value of each row: they are placed, not looked at.
+    `system` and `prompt` may be values, or stand for the value of each row: they are only placed.
     """
     result = {**endpoint.defaults, **body}
     if prompt is not None:
@@ -206,9 +205,7 @@ def empty_input(columns: Sequence[str]) -> InputError:
     """The error of a row that asks nothing, with the way to leave such rows out."""
     names = list(dict.fromkeys(columns)) or ["body"]
     condition = " OR ".join(f"{name} <> ''" for name in names)
-    return InputError(
-        f"is empty: nothing would be asked. Leave such rows out in the SQL: add `WHERE {condition}`."
-    )
+    return InputError(f"is empty: nothing would be asked. Leave such rows out in the SQL: add `WHERE {condition}`.")
 
 
 def schema_name(schema: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_batch.jobs.template import Leaf, Values
-from airflow_provider_batch.jobs.value import SCHEMA_KEYS, canonical, keys
+from airflow_provider_batch.jobs.value import SCHEMA_KEYS, UnusableError, canonical, keys
 
 
 class LeafError(Exception):
@@ -33,11 +33,10 @@ class Form:
         """The bytes of one row. Raises LeafError."""
         filled = self._pattern.copy()
         for slot, leaf in self._holes:
+            value = value_of(leaf, values)
             try:
-                filled[slot] = canonical(leaf.value(values))
-            except LeafError:
-                raise
-            except Exception as error:
+                filled[slot] = canonical(value)
+            except UnusableError as error:
                 raise LeafError(leaf) from error
         return b"".join(filled)
 
@@ -64,15 +63,16 @@ class Form:
 def value_of(tree: Any, values: Values) -> Any:
     """The tree of one row, its leaves replaced by their values. Raises LeafError."""
 
-    def value(leaf: Leaf) -> Any:
-        try:
-            return leaf.value(values)
-        except LeafError:
-            raise
-        except Exception as error:
-            raise LeafError(leaf) from error
-
-    return replaced(tree, Leaf, value)
+    if isinstance(tree, (dict, list)):
+        return replaced(tree, Leaf, lambda leaf: value_of(leaf, values))
+    if not isinstance(tree, Leaf):
+        return tree
+    try:
+        return tree.value(values)
+    except LeafError:
+        raise
+    except Exception as error:
+        raise LeafError(tree) from error
 
 
 def replaced(tree: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:

@@ -152,18 +152,20 @@ class _TemplateBody:
         self._model = body["model"] = _required_model(
             body["model"] if arguments.model is None else bind(arguments.model, as_text=True)
         )
-        self._input: Any = body.get(key)
-        prompt = None
+        prompt: Any = None
+        self._asked: Any
         if arguments.prompt is not None:
-            self._input = prompt = _required_prompt(bind(arguments.prompt, as_text=True))
-        elif leaves(self._input):
-            self._input = body[key] = _required_input(self._endpoint, self._input)
-        #: how many inputs each row has, or None if that differs
+            self._asked = prompt = _required_prompt(bind(arguments.prompt, as_text=True))
+        elif leaves(body.get(key)):
+            self._asked = body[key] = _required_input(self._endpoint, body[key])
+        else:
+            self._asked = body.get(key)
+        #: how many inputs every row has; None if that differs
         self._inputs = (
-            None if isinstance(self._input, Leaf) else endpoints.count_inputs(self._endpoint, self._input)
+            None
+            if self._endpoint.counts_inputs and prompt is None and isinstance(self._asked, Leaf)
+            else endpoints.count_inputs(self._endpoint, self._asked)
         )
-        if not self._endpoint.counts_inputs or isinstance(arguments.prompt, (RowTemplate, str)):
-            self._inputs = 1
 
         def form(system: Any) -> Form:
             return Form(endpoints.filled(self._endpoint, body, arguments.spec, system=system, prompt=prompt))
@@ -178,7 +180,7 @@ class _TemplateBody:
         form = self._without_system if is_blank(system) else self._with_system
         inputs = self._inputs
         if inputs is None:
-            inputs = endpoints.count_inputs(self._endpoint, value_of(self._input, values))
+            inputs = endpoints.count_inputs(self._endpoint, value_of(self._asked, values))
         return model, form.fill(values), inputs
 
 
@@ -197,9 +199,7 @@ class _FunctionBody:
         self._names = names
         self._function = function
         self._base = bind(arguments.body, as_text=False)
-        self._model = (
-            None if arguments.model is None else _required_model(bind(arguments.model, as_text=True))
-        )
+        self._model = None if arguments.model is None else _required_model(bind(arguments.model, as_text=True))
         self._request = Leaf("request", self._build)
 
     def __call__(self, values: Values) -> tuple[str, bytes, int]:
@@ -210,6 +210,7 @@ class _FunctionBody:
         made = self._function(dict(zip(self._names, values, strict=True)))
         if not isinstance(made, Mapping):
             raise InputError(f"it returned {type(made).__name__}; it must return the body, a dict.")
+        made = as_json(made, sort=False)
         base = value_of(self._base, values)
         for key in made:
             if key in base:
@@ -224,9 +225,12 @@ class _FunctionBody:
         if not isinstance(body["model"], str):
             raise InputError(f"its 'model' is a {type(body['model']).__name__}, not text.")
         key = self._endpoint.input_key
+        if not endpoints.has_input(self._endpoint, body):
+            raise InputError(f"it returned no {key!r}: nothing would be asked.")
+        asked = body.get(key)
         if key in body:
-            endpoints.checked_input(self._endpoint, body[key])
-        return body["model"], canonical(body), endpoints.count_inputs(self._endpoint, body.get(key))
+            endpoints.checked_input(self._endpoint, asked)
+        return body["model"], canonical(body), endpoints.count_inputs(self._endpoint, asked)
 
 
 def _custom_id(value: Any) -> str:

@@ -29,9 +29,7 @@ class Columns:
         self._folded: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             if name in self._exact:
-                raise InputError(
-                    f"sql: the query returns the column {name!r} twice. Rename one of them with AS."
-                )
+                raise InputError(f"sql: the query returns the column {name!r} twice. Rename one of them with AS.")
             self._exact[name] = index
             self._folded.setdefault(name.casefold(), []).append(index)
 

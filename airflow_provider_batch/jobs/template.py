@@ -7,8 +7,8 @@ templates. Three shapes, from fast to slow, all with the same meaning:
 * text with plain columns in it (`{{ row.title }}`, `{{ row['Title'] }}`): joined, without Jinja;
 * anything else: Jinja, in an immutable sandbox, where an unknown name is an error.
 
-A template that is exactly one expression gives the value of that expression with its type; spaces and line ends
-around it do not count. Every other template gives text.
+A template that is exactly one expression gives the value of that expression with its type; spaces and line
+ends around it do not count. Every other template gives text.
 """
 
 from __future__ import annotations
@@ -72,11 +72,17 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     return encoded if indent is None else msgspec.json.format(encoded, indent=indent)
 
 
+def _from_json(value: Any) -> Any:
+    """The filter `fromjson`, for warehouses that hand out JSON as text."""
+    return msgspec.json.decode(text(_defined(value)))
+
+
 def _environment() -> _Environment:
     environment = _Environment(
         undefined=StrictUndefined, finalize=_to_text, keep_trailing_newline=True, autoescape=False
     )
     environment.filters["tojson"] = _to_json
+    environment.filters["fromjson"] = _from_json
     environment.filters["text"] = _to_text
     # A row that is rendered again must give the same request, or its answer is paid for twice.
     del environment.filters["random"], environment.globals["lipsum"]
@@ -93,31 +99,27 @@ _TEXT_FILTERS = {
 _NEEDS_A_LOADER = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
+def is_template(source: str) -> bool:
+    """Has Jinja in it; else it is the same text for every row."""
+    return any(mark in source for mark in ("{{", "{%", "{#"))
+
+
 class RowTemplate:
     """A template whose syntax is known to be right. Which columns there are is `bind`'s business."""
 
     def __init__(self, argument: str, source: str) -> None:
         """Raises TemplateError naming the argument and the line."""
         self.argument = argument
-        self.source = source
-        self._tree: nodes.Template | None = None
-        self._names: set[str] = set()
-        if any(mark in source for mark in ("{{", "{%", "{#")):
-            try:
-                self._tree = _ENVIRONMENT.parse(source)
-                self._check(self._tree)
-                _prefer_our_text(self._tree)
-                self._names = meta.find_undeclared_variables(self._tree)
-            except TemplateSyntaxError as error:
-                raise TemplateError(
-                    f"{argument}, line {error.lineno}: {error.message} "
-                    "(Braces that are no template belong between {% raw %} and {% endraw %}.)"
-                ) from error
-
-    @property
-    def is_constant(self) -> bool:
-        """Without Jinja: the source is the text of every row."""
-        return self._tree is None
+        try:
+            self._tree = _ENVIRONMENT.parse(source)
+            self._check(self._tree)
+            _prefer_our_text(self._tree)
+            self._names = meta.find_undeclared_variables(self._tree)
+        except TemplateSyntaxError as error:
+            raise TemplateError(
+                f"{argument}, line {error.lineno}: {error.message} "
+                "(Braces that are no template belong between {% raw %} and {% endraw %}.)"
+            ) from error
 
     def bind(self, columns: Columns, context: Mapping[str, Any], *, as_text: bool) -> Leaf:
         """Compile for a query with these columns; `context` holds what else a template may name.
@@ -125,9 +127,6 @@ class RowTemplate:
         With `as_text` the value is always str; without it, a lone expression keeps its type.
         Raises TemplateError for columns and names that are not there, even if no row will ever come.
         """
-        if self._tree is None:
-            source = self.source
-            return Leaf(self.argument, lambda values: source)
         named = self._check_columns(self._tree, columns)
         self._check_names(self._tree, context)
         value = self._compile(self._tree, columns, context)
@@ -136,22 +135,18 @@ class RowTemplate:
         return Leaf(self.argument, value, named)
 
     def _check(self, tree: nodes.Template) -> None:
+        def where(node: nodes.Node) -> str:
+            return f"{self.argument}, line {node.lineno}"
+
         for node in tree.find_all(_NEEDS_A_LOADER):
-            raise TemplateError(
-                f"{self.argument}, line {node.lineno}: a row template stands alone: "
-                "it cannot include, import or extend another."
-            )
+            raise TemplateError(f"{where(node)}: a row template cannot include, import or extend another.")
         for name in tree.find_all(nodes.Name):
             if name.name == "row" and name.ctx != "load":
-                raise TemplateError(
-                    f"{self.argument}, line {name.lineno}: `row` is taken; name your variable otherwise."
-                )
+                raise TemplateError(f"{where(name)}: `row` is taken; name your variable otherwise.")
         for kind, known in ((nodes.Filter, _ENVIRONMENT.filters), (nodes.Test, _ENVIRONMENT.tests)):
             for used in tree.find_all(kind):
                 if used.name not in known:
-                    raise TemplateError(
-                        f"{self.argument}, line {used.lineno}: no {kind.__name__.lower()} {used.name!r} exists."
-                    )
+                    raise TemplateError(f"{where(used)}: there is no {kind.__name__.lower()} {used.name!r}.")
 
     def _check_columns(self, tree: nodes.Template, columns: Columns) -> tuple[str, ...]:
         named: dict[str, None] = {}
@@ -173,9 +168,7 @@ class RowTemplate:
             )
 
     @staticmethod
-    def _compile(
-        tree: nodes.Template, columns: Columns, context: Mapping[str, Any]
-    ) -> Callable[[Values], Any]:
+    def _compile(tree: nodes.Template, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:
         expression = _single_expression(tree)
         if expression is not None:
             if _is_static_column(expression):
@@ -183,27 +176,20 @@ class RowTemplate:
             return _jinja_value(expression, columns, context)
         parts = _plain_parts(tree)
         if parts is not None:
-            return _joined(
-                [part if isinstance(part, str) else columns.index(_static_column(part)) for part in parts]
-            )
+            return _joined([part if isinstance(part, str) else columns.index(_static_column(part)) for part in parts])
         return _jinja_text(tree, columns, context)
 
 
-def _jinja_value(
-    expression: nodes.Expr, columns: Columns, context: Mapping[str, Any]
-) -> Callable[[Values], Any]:
+def _jinja_value(expression: nodes.Expr, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:
     # What Environment.compile_expression does, from a tree instead of text.
     assignment = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
-    tree = nodes.Template([assignment], lineno=1).set_environment(_ENVIRONMENT)
-    compiled = TemplateExpression(
-        _ENVIRONMENT.from_string(tree, globals=dict(context)), undefined_to_none=False
-    )
+    tree = nodes.Template([assignment], lineno=1)
+    tree.set_environment(_ENVIRONMENT)
+    compiled = TemplateExpression(_ENVIRONMENT.from_string(tree, globals=dict(context)), undefined_to_none=False)
     return lambda values: _defined(compiled(row=Row(columns, values)))
 
 
-def _jinja_text(
-    tree: nodes.Template, columns: Columns, context: Mapping[str, Any]
-) -> Callable[[Values], str]:
+def _jinja_text(tree: nodes.Template, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], str]:
     render = _ENVIRONMENT.from_string(tree, globals=dict(context)).render
     return lambda values: render(row=Row(columns, values))
 
@@ -227,9 +213,7 @@ def _single_expression(tree: nodes.Template) -> nodes.Expr | None:
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
     inner = [
-        node
-        for node in tree.body[0].nodes
-        if not (isinstance(node, nodes.TemplateData) and not node.data.strip())
+        node for node in tree.body[0].nodes if not (isinstance(node, nodes.TemplateData) and not node.data.strip())
     ]
     return inner[0] if len(inner) == 1 and not isinstance(inner[0], nodes.TemplateData) else None
 
@@ -277,11 +261,12 @@ def _asked_for(tree: nodes.Template) -> set[str]:
 
 
 def _prefer_our_text(tree: nodes.Template) -> None:
-    """Let None be '' and JSON be JSON also where Jinja itself would call `str`: in `~` and in text filters."""
+    """Let None be '' and JSON be JSON also where Jinja would call `str`: in `~` and in text filters."""
 
     def ours(node: nodes.Expr) -> nodes.Expr:
         wrapped = nodes.Filter(node, "text", [], [], None, None, lineno=node.lineno)
-        return wrapped.set_environment(_ENVIRONMENT)
+        wrapped.set_environment(_ENVIRONMENT)
+        return wrapped
 
     for concat in tree.find_all(nodes.Concat):
         concat.nodes = [ours(node) for node in concat.nodes]

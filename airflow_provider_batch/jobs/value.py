@@ -1,10 +1,10 @@
 """A value of the warehouse, as text in a prompt and as JSON in a body.
 
 The body of a request is written in one canonical way, so that equal questions have equal bytes and one hash:
-no spaces, UTF-8, keys sorted at every level, except inside JSON Schemas. There the order is part of the question:
-"outputs will be produced in the same order as the ordering of keys in the schema" (OpenAI's guide "Structured
-model outputs", section "Key ordering"), and a schema that asks for the reasons before the verdict must not be
-turned around.
+no spaces, UTF-8, keys sorted at every level, except inside JSON Schemas. There the order is part of the
+question: "outputs will be produced in the same order as the ordering of keys in the schema" (OpenAI's guide
+"Structured model outputs", section "Key ordering"), and a schema that asks for the reasons before the verdict
+must not be turned around.
 """
 
 from __future__ import annotations
@@ -73,15 +73,13 @@ def not_binary(value: Any) -> Any:
 def as_json(value: Any, *, sort: bool) -> Any:
     """The same value made of dict, list, str, int, float, bool, None and Decimal alone.
 
-    Dates, times and UUIDs become ISO text; Decimals stay numbers with all their digits. With `sort` the keys are
-    sorted (see the head of this module). Raises UnusableError for anything that JSON does not have.
+    Dates, times and UUIDs become ISO text; Decimals stay numbers with all their digits. With `sort` the keys
+    are sorted (see the head of this module). Raises UnusableError for anything that JSON does not have.
     """
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Mapping):
-        return {
-            key: as_json(value[key], sort=sort and key not in SCHEMA_KEYS) for key in keys(value, sort=sort)
-        }
+        return {key: as_json(value[key], sort=sort and key not in SCHEMA_KEYS) for key in keys(value, sort=sort)}
     if isinstance(value, (list, tuple)):
         return [as_json(item, sort=sort) for item in value]
     if isinstance(value, float):
@@ -130,8 +128,8 @@ def _encoded(value: Any) -> bytes:
     except UnicodeEncodeError as error:
         raise UnusableError(
             value,
-            "the text has half of a surrogate pair, which UTF-8 cannot express. It was cut or decoded wrongly "
-            "before it reached the warehouse: repair it there, or leave the row out.",
+            "the text has half of a surrogate pair, which UTF-8 cannot express. It was cut or decoded "
+            "wrongly before it reached the warehouse: repair it there, or leave the row out.",
         ) from error
 
 
