@@ -60,6 +60,22 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "poll_interval": {
+                        "description": "Seconds between two looks at running batches (BatchSensor's poke_interval "
+                        "where the DAG gives none).",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "60",
+                    },
+                    "ask_again_after": {
+                        "description": "Seconds that rows which failed for a passing reason wait before they are "
+                        "asked again; doubled with each attempt.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "300",
+                    },
                 },
             }
         },

@@ -127,5 +127,5 @@ def _check_budget(estimate: Estimate, ceiling: float | None) -> None:
     if estimate.low_usd > ceiling:
         raise BudgetError(
             f"The job would cost at least {estimate.low_usd:,.2f} US dollars (at most about {estimate.high_usd:,.2f}), "
-            f"max_cost_usd is {ceiling:,.2f}. Nothing was uploaded. Raise the ceiling, ask fewer rows, or a smaller model."
+            f"max_cost_usd is {ceiling:,.2f}. Nothing was uploaded. Raise it, ask fewer rows, or a smaller model."
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue
+from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -34,11 +34,12 @@ class BatchSensor(BaseSensorOperator):
     :param job: the reference that submit returned.
     :param max_attempts: how often a row is asked in all.
     :param retry_on: outcomes that are asked again, of failed, expired, cancelled, invalid_output and missing.
-    :param ask_again_after: how long rows wait before they are asked again; doubled with each attempt.
+    :param ask_again_after: how long rows wait before they are asked again; doubled with each attempt; default:
+        config `[batch] ask_again_after`.
     :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
         and date as `datetime` or ISO text (templated).
     :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
-    :param poke_interval: seconds between two looks at the batches.
+    :param poke_interval: seconds between two looks at the batches; default: config `[batch] poll_interval`.
     :param cancel_on_kill: cancel the batches when the task is marked failed or skipped, or its run is deleted. A clear,
         a retry, or a restart of anything never cancels.
     :raises JobHeldError: if the account or the connection needs a person; nothing is lost, clear the task then.
@@ -54,10 +55,10 @@ class BatchSensor(BaseSensorOperator):
         job: Any,
         max_attempts: int = 3,
         retry_on: Iterable[str] = tuple(sorted(ASKABLE)),
-        ask_again_after: timedelta = timedelta(minutes=5),
+        ask_again_after: timedelta | None = None,
         deadline: timedelta | datetime | str = timedelta(hours=30),
         deferrable: bool = True,
-        poke_interval: float = 60.0,
+        poke_interval: float | None = None,
         cancel_on_kill: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -68,6 +69,10 @@ class BatchSensor(BaseSensorOperator):
             )
         if "timeout" in kwargs:
             raise InputError("timeout would end the wait without collecting what was paid for. Use deadline instead.")
+        if poke_interval is None:
+            poke_interval = conf.getfloat("batch", "poll_interval", fallback=60.0)
+        if ask_again_after is None:
+            ask_again_after = timedelta(seconds=conf.getfloat("batch", "ask_again_after", fallback=300.0))
         super().__init__(poke_interval=poke_interval, timeout=timedelta(days=365), **kwargs)
         if max_attempts < 1:
             raise InputError(f"max_attempts is how often a row is asked in all: at least 1, not {max_attempts}.")
@@ -94,7 +99,7 @@ class BatchSensor(BaseSensorOperator):
         if event.get("reason") == "refused":
             raise JobHeldError(
                 f"The provider refused to show the job's batches, sweep after sweep: {event.get('message')}. The "
-                "batches and everything in staging are kept. Check the connection's key and project, then clear this task."
+                "batches and everything in staging are kept. Check the connection's key and project, then clear it."
             )
         return self._go_on(context)
 
