@@ -1,0 +1,54 @@
+# make demo, make test: everything else follows from these. Needs Python 3.11, 3.12 or 3.13; all that is installed goes into .venv.
+
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+HOME_DIR ?= .demo
+PORT ?= 8080
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+FIND_PYTHON := for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
+	then echo $$python; break; fi; done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo airflow test lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make the virtual environment .venv with everything pinned
+
+demo: $(STAMP) ## label 339 support tickets on real Airflow, offline; LIVE=1 asks the real API with OPENAI_API_KEY
+	@$(BIN)/airflow-batch demo --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
+
+airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080, LIVE=1
+	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
+
+test: $(STAMP) ## run the tests; ARGS="-k word" chooses
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## format, style, types and import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean: ## remove everything that these commands made
+	rm -rf .venv .venv-oldest .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@python=$$($(FIND_PYTHON)); \
+	if [ -z "$$python" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 with venv was found. Install one (on Debian and Ubuntu with python3-venv)," >&2; \
+		echo "or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$($$python --version); this takes a few minutes, once."; \
+	$$python -m venv --clear $(VENV)
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
+		> $(VENV)/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) \
+		--editable '.[postgres,sqlite]' --requirement $(VENV)/dev.txt
+	@touch $@
