@@ -65,7 +65,7 @@ def build(plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1)
     prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
     sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits)
     prices = Prices(plan.prices)
-    estimator = Estimator(prices)
+    estimator = Estimator(prices, plan.spec.endpoint)
     sample: list[dict[str, Any]] = []
     try:
         with read_rows(warehouse, plan.sql, plan.parameters) as rows:

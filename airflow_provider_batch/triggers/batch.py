@@ -94,7 +94,8 @@ class BatchTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sweep over the batches until there is a reason to wake the worker."""
         async with shared_client(self.openai_conn_id) as shared:
-            yield TriggerEvent(await self._wait(shared))  # type: ignore[no-untyped-call]
+            event = await self._wait(shared)
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _wait(self, shared: SharedClient) -> dict[str, Any]:
         pending = dict.fromkeys(self.batch_ids)

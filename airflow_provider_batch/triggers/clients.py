@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from openai import AsyncOpenAI
 
@@ -61,19 +62,19 @@ class SharedClient:
             await client.close()
 
 
-_shared: dict[tuple[int, str], SharedClient] = {}
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()
 
 
 @contextlib.asynccontextmanager
 async def shared_client(conn_id: str) -> AsyncIterator[SharedClient]:
     """The shared client of a connection, for as long as a trigger needs it."""
-    place = (id(asyncio.get_running_loop()), conn_id)
-    shared = _shared.setdefault(place, SharedClient(conn_id))
+    of_loop = _shared.setdefault(asyncio.get_running_loop(), {})
+    shared = of_loop.setdefault(conn_id, SharedClient(conn_id))
     shared.users += 1
     try:
         yield shared
     finally:
         shared.users -= 1
-        if not shared.users and _shared.get(place) is shared:
-            del _shared[place]
+        if not shared.users and of_loop.get(conn_id) is shared:
+            del of_loop[conn_id]
             await shared.close()
