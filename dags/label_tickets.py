@@ -42,7 +42,7 @@ with DAG(
         carry=["gold_category", "gold_urgency"],
         max_cost_usd=5,
     )
-    wait = BatchSensor(task_id="wait", job=submit.output, poke_interval=10)
+    wait = BatchSensor(task_id="wait", job=submit.output)
     land = BatchResultsOperator(
         task_id="land",
         job=submit.output,

@@ -96,7 +96,7 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
         raise DemoError(f"The local batch server did not start. Does another demo use {home.path}?\n{error}") from error
     try:
         story.step(f"local batch server at {server.base_url}: it asks no model, its answers are made up offline")
-        yield Provider(server.base_url, "local")
+        yield Provider(server.base_url, "local", local=True)
     finally:
         server.stop()
 
@@ -104,7 +104,7 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
 def _seed(home: Home, story: Story, *, live: bool) -> None:
     data = tickets.load()
     count = tickets.seed(home.warehouse, data if live else [*data, *tickets.PLANTED])
-    planted = "" if live else f", {len(tickets.PLANTED)} of them planted to fail"
+    planted = "" if live else f", {len(tickets.PLANTED)} of them planted to go wrong"
     story.step(f"SQLite warehouse seeded: {count} support tickets with gold labels{planted}")
 
 

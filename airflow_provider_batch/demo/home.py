@@ -27,6 +27,8 @@ class Provider:
     #: None is the SDK's own default, the real API
     base_url: str | None
     api_key: str
+    #: the local batch server: as batches take seconds there, it is looked at every few seconds
+    local: bool = False
 
     @property
     def connection(self) -> str:
@@ -74,21 +76,26 @@ class Home:
         given = os.environ if base is None else base
         environment = {name: value for name, value in given.items() if not name.startswith("AIRFLOW")}
         loopback = ",".join(filter(None, (given.get("no_proxy", given.get("NO_PROXY")), "127.0.0.1,localhost")))
-        return environment | {
-            "no_proxy": loopback,
-            "NO_PROXY": loopback,
-            # `airflow standalone` starts its parts by their name.
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), given.get("PATH", os.defpath))),
-            "AIRFLOW_HOME": str(self.airflow),
-            "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(self.warehouse)}),
-            "AIRFLOW_CONN_OPENAI_DEFAULT": provider.connection,
-            "AIRFLOW__BATCH__STAGING": self.staging.as_uri(),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        }
+        pace = {"AIRFLOW__BATCH__POLL_INTERVAL": "2", "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "5"} if provider.local else {}
+        return (
+            environment
+            | pace
+            | {
+                "no_proxy": loopback,
+                "NO_PROXY": loopback,
+                # `airflow standalone` starts its parts by their name.
+                "PATH": os.pathsep.join((str(Path(sys.executable).parent), given.get("PATH", os.defpath))),
+                "AIRFLOW_HOME": str(self.airflow),
+                "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(self.warehouse)}),
+                "AIRFLOW_CONN_OPENAI_DEFAULT": provider.connection,
+                "AIRFLOW__BATCH__STAGING": self.staging.as_uri(),
+                "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+                "AIRFLOW__CORE__PARALLELISM": "4",
+                "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            }
+        )
 
     def prepare(self) -> None:
         """Make the folder.

@@ -31,6 +31,7 @@ PLANTED = (
     Ticket("X-0001", "2026-11-08", "US", "Planted: refused", "The model refuses this one. [[refuse]]", None, None),
     Ticket("X-0002", "2026-11-08", "US", "Planted: cut off", "This answer is cut off halfway. [[cutoff]]", None, None),
     Ticket("X-0003", "2026-11-08", "US", "Planted: an error", "The API answers HTTP 400. [[fail:400]]", None, None),
+    Ticket("X-0004", "2026-11-08", "US", "Planted: at first an error", "Asked twice. [[fail:500:once]]", None, None),
 )
 
 _CREATE = """

@@ -1,0 +1,128 @@
+"""Every DAG in dags/ is parsed, serialised and run from end to end."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from airflow_provider_batch.demo import tickets
+from airflow_provider_batch.demo.home import dags_folder
+from tests.postgres import Database
+
+FILES = sorted(dags_folder().glob("*.py"))
+WITH_TEXT = [ticket for ticket in tickets.load() if (ticket.title + ticket.body).strip()]
+
+
+def dags_in(folder: Path) -> dict[str, Any]:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(folder))
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+def run(dag_id: str, **conf: object) -> Any:
+    return dags_in(dags_folder())[dag_id].test(run_conf=conf, logical_date=None)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None]) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    tickets.seed(path, tickets.load())
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+def query(warehouse: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(warehouse)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_dag_survives_serialisation(file: Path, airflow_home: Path) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    found = dags_in(file)
+    assert found
+    for dag in found.values():
+        written = DagSerialization.to_dict(dag)
+        DagSerialization.validate_schema(written)
+        read = DagSerialization.from_dict(written)
+        assert set(read.task_ids) == set(dag.task_ids)
+        assert DagSerialization.to_dict(dag) == written
+
+
+@pytest.mark.usefixtures("offline")
+def test_label_tickets_lands_every_ticket_that_has_text_beside_its_gold_labels(warehouse: Path) -> None:
+    done = run("label_tickets")
+
+    assert done.state == "success"
+    assert done.logical_date is None
+    landed = query(
+        warehouse, "SELECT custom_id, outcome, category, urgency, gold_category, gold_urgency FROM ticket_labels"
+    )
+    assert {row[0]: row[4:] for row in landed} == {t.id: (t.category, t.urgency) for t in WITH_TEXT}
+    assert len(landed) == len(WITH_TEXT)
+    assert Counter(row[1] for row in landed) == {"succeeded": len(WITH_TEXT)}
+    assert {row[2] for row in landed} <= {t.category for t in WITH_TEXT}
+    assert {row[3] for row in landed} == {"low", "normal", "high"}
+
+
+@pytest.mark.usefixtures("offline")
+def test_label_tickets_run_again_leaves_one_row_for_each_ticket(warehouse: Path) -> None:
+    first, second = run("label_tickets", limit=5), run("label_tickets", limit=5)
+
+    assert first.run_id != second.run_id
+    assert query(warehouse, "SELECT count(*), min(run_id), max(run_id) FROM ticket_labels") == [
+        (5, second.run_id, second.run_id)
+    ]
+
+
+@pytest.mark.usefixtures("offline")
+def test_label_tickets_takes_one_day_from_the_trigger_form(warehouse: Path) -> None:
+    assert run("label_tickets", day="2026-11-03").state == "success"
+
+    (of_day,) = query(warehouse, "SELECT group_concat(custom_id) FROM (SELECT custom_id FROM ticket_labels ORDER BY 1)")
+    assert of_day[0].split(",") == [ticket.id for ticket in WITH_TEXT if ticket.day == "2026-11-03"]
+
+
+@pytest.mark.usefixtures("offline", "warehouse")
+@pytest.mark.parametrize("day", ["2026-11-03' OR 1=1 --", "yesterday"])
+def test_label_tickets_refuses_a_day_that_is_none(day: str) -> None:
+    with pytest.raises(Exception, match="day"):
+        run("label_tickets", day=day)
+
+
+@pytest.mark.usefixtures("offline")
+def test_label_tickets_without_any_ticket_succeeds_with_an_empty_table(warehouse: Path) -> None:
+    assert run("label_tickets", day="1999-01-01").state == "success"
+
+    assert query(warehouse, "SELECT count(*) FROM ticket_labels") == [(0,)]
+
+
+@pytest.mark.usefixtures("offline")
+def test_label_tickets_runs_unchanged_against_postgresql(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(postgres_database.dsn) as connection:
+        connection.execute(
+            "CREATE TABLE tickets (id text PRIMARY KEY, day date, country text, title text, body text, "
+            "category text, urgency text)"
+        )
+        connection.cursor().executemany(
+            "INSERT INTO tickets VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [(t.id, t.day, t.country, t.title, t.body, t.category, t.urgency) for t in tickets.load()],
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", postgres_database.airflow_connection())
+
+    assert run("label_tickets").state == "success"
+
+    landed = postgres_database.execute("SELECT custom_id, gold_category, gold_urgency, outcome FROM ticket_labels")
+    assert {row[0]: row[1:] for row in landed} == {t.id: (t.category, t.urgency, "succeeded") for t in WITH_TEXT}
