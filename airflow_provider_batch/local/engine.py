@@ -280,7 +280,8 @@ class Engine:
             if live.stop.is_set() or live.expired:
                 return
             await self._answer_line(live, number, raw)
-        self._advance(live, status=Status.FINALIZING, finalizing_at=int(time.time()))
+        if not live.stop.is_set():
+            self._advance(live, status=Status.FINALIZING, finalizing_at=int(time.time()))
 
     async def _answer_line(self, live: Live, number: int, raw: bytes) -> None:
         request = msgspec.json.decode(raw)

@@ -1,0 +1,196 @@
+"""What the server refuses at once, in OpenAI's words and statuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from airflow_provider_batch.local.process import LocalServer
+from tests.local.conftest import Serve
+from tests.local.driving import CHAT, chats, jsonl, run, upload
+from tests.local.schemas import assert_fits
+
+
+def refusal(call: Callable[[], object]) -> tuple[int, dict[str, Any]]:
+    """Status and error of a refused call."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        call()
+    body = caught.value.response.json()
+    assert_fits(body, "ErrorResponse")
+    return caught.value.status_code, body["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("input.json", b"{}\n", "Invalid file format for Batch API. Must be .jsonl"),
+        ("input.jsonl", b"", "Invalid file format for Batch API. Must be .jsonl"),
+        ("input.jsonl", b"no json\n{}\n", "Invalid file format for Batch API. Must be .jsonl"),
+        ("input.jsonl", b"[1, 2]\n", "Invalid file format for Batch API. Must be .jsonl"),
+    ],
+)
+def test_a_file_that_is_no_batch_input_is_refused_at_upload(
+    client: OpenAI, name: str, content: bytes, message: str
+) -> None:
+    status, error = refusal(lambda: upload(client, content, name))
+
+    assert status == 400
+    assert error == {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+
+
+def test_a_bad_line_behind_the_first_passes_the_upload(client: OpenAI) -> None:
+    file = client.files.create(file=("a.jsonl", io.BytesIO(b'{"a": 1}\nno json\n')), purpose="batch")
+
+    assert file.status == "processed"
+    assert file.expires_at == file.created_at + 2_592_000
+
+
+def test_a_file_over_200_mb_is_too_large(client: OpenAI, tmp_path: Path) -> None:
+    with open(tmp_path / "big.jsonl", "wb+") as sparse:
+        sparse.truncate(200_000_001)
+        status, error = refusal(lambda: client.files.create(file=sparse, purpose="batch"))
+
+    assert (status, error["message"]) == (400, "File is too large.")
+
+
+def test_files_of_other_purposes_are_not_checked(client: OpenAI) -> None:
+    file = client.files.create(file=("notes.txt", io.BytesIO(b"hello")), purpose="user_data")
+
+    assert client.files.content(file.id).content == b"hello"
+    assert file.expires_at is None
+
+
+def test_a_file_lives_as_long_as_it_is_asked_to(client: OpenAI) -> None:
+    file = client.files.create(
+        file=("a.jsonl", io.BytesIO(b"{}\n")),
+        purpose="batch",
+        expires_after={"anchor": "created_at", "seconds": 3600},
+    )
+    assert file.expires_at == file.created_at + 3600
+
+    status, error = refusal(
+        lambda: client.files.create(
+            file=("a.jsonl", io.BytesIO(b"{}\n")),
+            purpose="batch",
+            expires_after={"anchor": "created_at", "seconds": 60},
+        )
+    )
+    assert (status, error["param"]) == (400, "expires_after.seconds")
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code", "part"),
+    [
+        ({"endpoint": "/v1/nothing"}, "endpoint", "invalid_value", "Supported values are: '/v1/responses'"),
+        ({"completion_window": "1h"}, "completion_window", "invalid_value", "'24h'"),
+        ({"completion_window": ""}, "completion_window", "invalid_value", "'24h'"),
+        ({"input_file_id": None}, "input_file_id", "missing_required_parameter", "input_file_id"),
+        (
+            {"metadata": {"tags": ["a"]}},
+            "metadata.tags",
+            "invalid_type",
+            "Invalid type for 'metadata.tags': expected a string, but got an array instead.",
+        ),
+        ({"metadata": {"k": "v" * 513}}, "metadata.k", "string_above_max_length", "512"),
+        ({"metadata": {"k" * 65: "v"}}, f"metadata.{'k' * 65}", "string_above_max_length", "64"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "object_above_max_properties", "16"),
+        (
+            {"output_expires_after": {"anchor": "created_at", "seconds": 1}},
+            "output_expires_after.seconds",
+            "invalid_value",
+            "3600",
+        ),
+    ],
+)
+def test_create_refuses_wrong_arguments_at_once(
+    client: OpenAI, change: dict[str, Any], param: str, code: str, part: str
+) -> None:
+    body = {"input_file_id": "file-x", "endpoint": CHAT, "completion_window": "24h", **change}
+
+    status, error = refusal(lambda: client.post("/batches", body=body, cast_to=object))
+    assert status == 400
+    assert (error["param"], error["code"]) == (param, code)
+    assert part in error["message"]
+
+
+def test_result_files_live_as_long_as_the_batch_asks(client: OpenAI) -> None:
+    batch = client.batches.create(
+        input_file_id=upload(client, jsonl(chats(1))),
+        endpoint=CHAT,
+        completion_window="24h",
+        output_expires_after={"anchor": "created_at", "seconds": 7200},
+    )
+    while batch.status != "completed":
+        batch = client.batches.retrieve(batch.id)
+
+    file = client.files.retrieve(batch.output_file_id or "")
+    assert file.expires_at == file.created_at + 7200
+
+
+def test_unknown_ids_and_paths_are_404(client: OpenAI) -> None:
+    status, error = refusal(lambda: client.batches.retrieve("batch_none"))
+    assert (status, error["message"]) == (404, "No batch found with id 'batch_none'.")
+    assert refusal(lambda: client.batches.cancel("batch_none"))[0] == 404
+    assert refusal(lambda: client.files.retrieve("file-none"))[0] == 404
+    assert refusal(lambda: client.files.content("file-none"))[0] == 404
+    assert refusal(lambda: client.files.delete("file-none"))[0] == 404
+    status, error = refusal(lambda: client.get("/nothing", cast_to=object))
+    assert (status, error["message"]) == (404, "Invalid URL (GET /v1/nothing)")
+
+
+def test_a_deleted_file_is_gone(client: OpenAI) -> None:
+    file_id = upload(client, jsonl(chats(1)))
+    assert client.files.delete(file_id).deleted
+
+    assert refusal(lambda: client.files.retrieve(file_id))[0] == 404
+
+
+def test_an_ended_batch_cannot_be_cancelled(client: OpenAI) -> None:
+    for lines in (chats(1), ["{}"]):
+        batch = run(client, lines)
+        status, error = refusal(lambda batch=batch: client.batches.cancel(batch.id))
+        assert status == 409
+        assert error["message"] == f"Cannot cancel a batch with status '{batch.status}'."
+
+
+def test_a_call_without_a_key_is_401(server: LocalServer) -> None:
+    with OpenAI(base_url=server.base_url, api_key="x", max_retries=0) as client:
+        for path in ("/batches", "/files", "/models"):
+            status, error = refusal(
+                lambda path=path: client.get(
+                    path, cast_to=object, options={"headers": {"Authorization": openai.Omit()}}
+                )
+            )
+            assert status == 401
+            assert error["type"] == "invalid_request_error"
+            assert "You didn't provide an API key." in error["message"]
+
+
+def test_with_a_key_of_its_own_the_server_accepts_no_other(serve: Serve) -> None:
+    server, wrong = serve(api_key="right")
+    status, error = refusal(lambda: wrong.batches.list())
+    assert (status, error["code"]) == (401, "invalid_api_key")
+    assert "local" not in json.dumps(error), "no key is repeated in an answer"
+
+    with OpenAI(base_url=server.base_url, api_key="right", max_retries=0) as client:
+        assert client.batches.list().data == []
+
+
+def test_a_body_that_is_no_json_object_is_400(client: OpenAI) -> None:
+    for body in (b"{", b"[]", b"\xff"):
+        status, _ = refusal(
+            lambda body=body: client.post(
+                "/chat/completions",
+                cast_to=object,
+                content=body,
+                options={"headers": {"Content-Type": "application/json"}},
+            )
+        )
+        assert status == 400

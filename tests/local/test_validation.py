@@ -1,0 +1,189 @@
+"""A bad input file fails its batch later, with OpenAI's codes and lines counted from 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+
+from airflow_provider_batch.local.validation import validate
+from tests.local.conftest import Serve
+from tests.local.driving import (
+    CHAT,
+    EMBEDDINGS,
+    RESPONSES,
+    chat,
+    chats,
+    jsonl,
+    problems,
+    run,
+    submit,
+    upload,
+    wait,
+)
+
+
+def without(name: str) -> dict[str, Any]:
+    line = chat("bad", "x")
+    del line[name]
+    return line
+
+
+def with_body(**body: Any) -> dict[str, Any]:
+    line = chat("bad", "x")
+    line["body"].update(body)
+    return line
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "param"),
+    [
+        ("{not json", "invalid_json_line", None),
+        ('["a", "list"]', "invalid_json_line", None),
+        (without("custom_id"), "missing_required_parameter", "custom_id"),
+        (without("method"), "missing_required_parameter", "method"),
+        (without("url"), "missing_required_parameter", "url"),
+        (without("body"), "missing_required_parameter", "body"),
+        ({**chat("bad", "x"), "url": RESPONSES}, "invalid_url", "url"),
+        ({**chat("bad", "x"), "method": "GET"}, "invalid_method", "method"),
+        ({**chat("bad", "x"), "custom_id": 7}, "invalid_request", "custom_id"),
+        ({**chat("bad", "x"), "body": "text"}, "invalid_request", "body"),
+        (with_body(stream=True), "streaming_unsupported", "body.stream"),
+        (with_body(model=None), "invalid_request", "body.model"),
+        (with_body(messages=None), "invalid_request", "body.messages"),
+        (with_body(model="gpt-5-nano"), "model_mismatch", "body.model"),
+        (chat("good", "again"), "duplicate_custom_id", "custom_id"),
+    ],
+)
+def test_one_bad_line_fails_the_whole_batch(
+    client: OpenAI, line: dict[str, Any] | str, code: str, param: str | None
+) -> None:
+    batch = run(client, [chat("good", "hello"), line])
+
+    assert batch.status == "failed"
+    assert problems(batch) == [(code, param, 2)]
+    assert batch.failed_at is not None
+    assert batch.in_progress_at is None
+    assert (batch.output_file_id, batch.error_file_id) == (None, None)
+    assert batch.request_counts is not None
+    assert batch.request_counts.total == 0
+
+
+def test_all_problems_of_a_file_are_reported_together_with_their_lines(client: OpenAI) -> None:
+    batch = run(
+        client,
+        [chat("a", "x"), "{oops", chat("b", "x"), without("url"), chat("a", "x"), with_body(stream=True)],
+    )
+
+    assert problems(batch) == [
+        ("invalid_json_line", None, 2),
+        ("missing_required_parameter", "url", 4),
+        ("duplicate_custom_id", "custom_id", 5),
+        ("streaming_unsupported", "body.stream", 6),
+    ]
+
+
+def test_blank_lines_are_skipped_but_counted(client: OpenAI) -> None:
+    content = b"\n" + jsonl([chat("a", "x")]) + b"\r\n" + b"{bad\r\n"
+    batch = client.batches.create(input_file_id=upload(client, content), endpoint=CHAT, completion_window="24h")
+
+    assert problems(wait(client, batch)) == [("invalid_json_line", None, 4)]
+
+
+def test_a_byte_order_mark_makes_line_1_unreadable(client: OpenAI) -> None:
+    batch = client.batches.create(
+        input_file_id=upload(client, b"\xef\xbb\xbf" + jsonl(chats(2))),
+        endpoint=CHAT,
+        completion_window="24h",
+    )
+
+    assert problems(wait(client, batch)) == [("invalid_json_line", None, 1)]
+
+
+def test_a_file_of_blank_lines_is_empty(client: OpenAI) -> None:
+    batch = client.batches.create(input_file_id=upload(client, b"\n\n"), endpoint=CHAT, completion_window="24h")
+
+    assert problems(wait(client, batch)) == [("empty_file", None, None)]
+
+
+def test_an_unknown_input_file_is_reported_late(client: OpenAI) -> None:
+    batch = client.batches.create(input_file_id="file-none", endpoint=CHAT, completion_window="24h")
+    assert batch.status == "validating"
+
+    ended = wait(client, batch)
+    assert problems(ended) == [("invalid_request", "file_id", None)]
+    assert ended.errors is not None
+    assert ended.errors.data is not None
+    assert (ended.errors.data[0].message or "").startswith("Cannot find file file-none, or organization")
+
+
+def test_a_model_outside_the_configured_list_is_not_found(serve: Serve) -> None:
+    _, client = serve(models=("gpt-5",))
+    batch = run(client, chats(2))
+
+    assert problems(batch) == [("model_not_found", "body.model", 1), ("model_not_found", "body.model", 2)]
+    assert {model.id for model in client.models.list()} == {"gpt-5"}
+
+
+def test_more_enqueued_tokens_than_the_limit_of_a_model_fail_the_batch_until_others_have_ended(
+    serve: Serve,
+) -> None:
+    _, client = serve(enqueued_token_limit=100, in_progress=30)
+    first = wait(client, submit(client, chats(8)), lambda seen: seen.status == "in_progress")
+
+    refused = run(client, chats(8))
+    assert refused.status == "failed"
+    assert problems(refused) == [("token_limit_exceeded", None, None)]
+    assert refused.errors is not None
+    assert refused.errors.data is not None
+    assert "gpt-5-mini" in (refused.errors.data[0].message or "")
+    assert "Limit: 100 enqueued tokens" in (refused.errors.data[0].message or "")
+    other = chat("a", "x" * 300)
+    other["body"]["model"] = "gpt-5-nano"
+    nano = wait(client, submit(client, [other]), lambda seen: seen.status != "validating")
+    assert nano.status == "in_progress", "another model has a queue of its own"
+
+    client.batches.cancel(first.id)
+    wait(client, first)
+    again = wait(client, submit(client, chats(8)), lambda seen: seen.status != "validating")
+    assert again.status == "in_progress"
+
+
+def test_50_000_requests_are_accepted_and_one_more_is_not(tmp_path: Path) -> None:
+    lines = [json.dumps(chat(str(number), "x")) + "\n" for number in range(50_001)]
+    path = tmp_path / "input.jsonl"
+
+    path.write_text("".join(lines[:-1]))
+    assert validate(path, CHAT, frozenset()).errors == []
+    path.write_text("".join(lines))
+    (error,) = validate(path, CHAT, frozenset()).errors
+    assert error.code == "too_many_tasks"
+    assert "50,000" in error.message
+
+
+def test_embedding_inputs_are_counted_over_all_lines(tmp_path: Path) -> None:
+    def line(custom_id: str, inputs: int) -> dict[str, Any]:
+        body = {"model": "text-embedding-3-small", "input": ["x"] * inputs}
+        return {"custom_id": custom_id, "method": "POST", "url": EMBEDDINGS, "body": body}
+
+    path = tmp_path / "input.jsonl"
+    path.write_bytes(jsonl([line("a", 25_000), line("b", 25_000)]))
+    assert validate(path, EMBEDDINGS, frozenset()).errors == []
+    path.write_bytes(jsonl([line("a", 25_000), line("b", 25_001)]))
+    (error,) = validate(path, EMBEDDINGS, frozenset()).errors
+    assert "50,001" in error.message
+    assert "50,000" in error.message
+
+
+@pytest.mark.parametrize("garbage", ["", "5", '"text"', "[1]", "{}", '[{"role": 1}]', "[[]]", "null"])
+def test_bodies_of_any_shape_are_checked_without_breaking(tmp_path: Path, garbage: str) -> None:
+    path = tmp_path / "input.jsonl"
+    body = f'{{"model": "m", "messages": {garbage or "0"}, "input": {garbage or "0"}}}'
+    for endpoint in (CHAT, RESPONSES, EMBEDDINGS):
+        path.write_text(
+            f'{{"custom_id": "a", "method": "POST", "url": "{endpoint}", "body": {body}}}\n', encoding="utf-8"
+        )
+        assert validate(path, endpoint, frozenset()).total == 1
