@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -102,15 +103,15 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
 
 
 def _seed(home: Home, story: Story, *, live: bool) -> None:
-    data = tickets.load()
-    count = tickets.seed(home.warehouse, data if live else [*data, *tickets.PLANTED])
-    planted = "" if live else f", {len(tickets.PLANTED)} of them planted to go wrong"
-    story.step(f"SQLite warehouse seeded: {count} support tickets with gold labels{planted}")
+    planted = [] if live else tickets.planted(datetime.now())
+    count = tickets.seed(home.warehouse, [*tickets.load(), *planted])
+    beside = f", {len(planted)} of them planted to go wrong" if planted else ""
+    story.step(f"SQLite warehouse seeded: {count} support tickets with gold labels{beside}")
 
 
 def _where(console: Console, home: Home, *, live: bool) -> None:
     def show(path: Path) -> str:
-        return os.path.relpath(path)
+        return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
     query = "SELECT outcome, category, count(*) FROM ticket_labels GROUP BY 1, 2"
     lines = [

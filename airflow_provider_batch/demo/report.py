@@ -97,11 +97,9 @@ def _outcomes(console: Console, rows: Sequence[Landed]) -> None:
 def _money(console: Console, rows: Sequence[Landed], *, model: str, live: bool) -> None:
     cost = sum((Decimal(str(row.cost_usd)) for row in rows if row.cost_usd is not None), Decimal())
     standard = standard_price(rows, model)
-    table = Table(title=f"Tokens and cost, {', '.join(sorted({row.model for row in rows if row.model}))}")
-    table.title_justify = "left"
-    table.add_column("")
-    table.add_column("", justify="right")
-    table.show_header = False
+    table = Table("", "", title="Tokens and cost", title_justify="left", show_header=False)
+    answered = Counter(row.model for row in rows if row.outcome == "succeeded")
+    table.add_row("answered by", ", ".join(str(name) for name, _ in answered.most_common()))
     table.add_row("input tokens", f"{sum(row.input_tokens or 0 for row in rows):,}")
     table.add_row("output tokens", f"{sum(row.output_tokens or 0 for row in rows):,}")
     if unpriced := sum(row.cost_usd is None and bool(row.input_tokens) for row in rows):

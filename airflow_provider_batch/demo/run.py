@@ -102,7 +102,7 @@ class Watch:
     def _look(self) -> None:
         with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=2)) as database:
             found = database.execute(
-                "SELECT run_id FROM dag_run WHERE dag_id = ? AND queued_at >= ? ORDER BY id DESC LIMIT 1",
+                "SELECT run_id FROM dag_run WHERE dag_id = ? AND start_date >= ? ORDER BY id DESC LIMIT 1",
                 (self.dag_id, self._since.strftime("%Y-%m-%d %H:%M:%S.%f")),
             ).fetchone()
             if found is None:

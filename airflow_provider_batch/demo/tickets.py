@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,15 +25,6 @@ class Ticket(msgspec.Struct, frozen=True):
     category: str | None
     urgency: str | None
 
-
-#: Tickets that only the offline run gets. The markers make the local server's responder fail on purpose, so that
-#: more outcomes than `succeeded` are seen; a real model would take them for text.
-PLANTED = (
-    Ticket("X-0001", "2026-11-08", "US", "Planted: refused", "The model refuses this one. [[refuse]]", None, None),
-    Ticket("X-0002", "2026-11-08", "US", "Planted: cut off", "This answer is cut off halfway. [[cutoff]]", None, None),
-    Ticket("X-0003", "2026-11-08", "US", "Planted: an error", "The API answers HTTP 400. [[fail:400]]", None, None),
-    Ticket("X-0004", "2026-11-08", "US", "Planted: at first an error", "Asked twice. [[fail:500:once]]", None, None),
-)
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS tickets (
@@ -61,3 +53,21 @@ def seed(warehouse: Path, tickets: Iterable[Ticket]) -> int:
         connection.execute("DELETE FROM tickets")
         connection.executemany("INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
     return len(rows)
+
+
+def planted(now: datetime) -> list[Ticket]:
+    """Tickets that only the offline run gets.
+
+    The markers make the local server's responder fail on purpose, so that more outcomes than `succeeded` are seen; a
+    real model would take them for text. A marker with `once` works once per text, so its ticket names the time.
+    """
+    return [
+        _planted(1, "refused", "The model refuses this one. [[refuse]]"),
+        _planted(2, "cut off", "This answer is cut off halfway. [[cutoff]]"),
+        _planted(3, "an error", "The API answers HTTP 400. [[fail:400]]"),
+        _planted(4, "an error at first", f"Planted at {now:%H:%M:%S.%f}, and asked twice. [[fail:500:once]]"),
+    ]
+
+
+def _planted(number: int, title: str, body: str) -> Ticket:
+    return Ticket(f"X-{number:04}", "2026-11-08", "US", f"Planted: {title}", body, None, None)
