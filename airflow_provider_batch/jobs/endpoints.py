@@ -40,12 +40,16 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     counts_inputs: bool = False
     #: added unless the body says otherwise
     defaults: dict[str, Any] = {}
-    #: keys of other endpoints, often mistaken -> what does the same here
-    instead: dict[str, str] = {}
+    #: keys of other endpoints, often mistaken -> what does the same here; None if nothing does
+    instead: dict[str, str | None] = {}
 
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
+
+_NO_TEXT_COMES_BACK = dict.fromkeys(
+    ("response_format", "text", "max_tokens", "max_completion_tokens", "max_output_tokens")
+)
 
 ENDPOINTS: dict[str, Endpoint] = {
     endpoint.path: endpoint
@@ -86,7 +90,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             counts_inputs=True,
             # A third of the bytes of decimal numbers, and many times faster to read.
             defaults={"encoding_format": "base64"},
-            instead={"prompt": "input", "messages": "input"},
+            instead={"prompt": "input", "messages": "input", **_NO_TEXT_COMES_BACK},
         ),
         Endpoint(
             path="/v1/completions",
@@ -104,7 +108,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             input_key="input",
             takes_parts=True,
             takes_texts=True,
-            instead={"prompt": "input", "messages": "input"},
+            instead={"prompt": "input", "messages": "input", **_NO_TEXT_COMES_BACK},
         ),
     )
 }
@@ -125,7 +129,8 @@ def checked(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> dict
     """
     for foreign, right in endpoint.instead.items():
         if foreign in body:
-            raise InputError(f"{endpoint.path} has no {foreign!r} in its body; there it is {right!r}.")
+            way_out = "leave it out" if right is None else f"there it is {right!r}"
+            raise InputError(f"{endpoint.path} has no {foreign!r} in its body; {way_out}.")
     if body.get("stream"):
         raise InputError("'stream' must be left out of the body: one streaming request fails a whole batch.")
     said: tuple[tuple[str, Any, tuple[str | None, ...]], ...] = (
