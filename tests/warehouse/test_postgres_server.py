@@ -1,4 +1,4 @@
-"""The PostgreSQL that the tests run against is a real one, with pgvector, and each test has its own database."""
+"""The PostgreSQL that the tests run against is a real one, with pgvector, and a database for each test."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""From a connection id to the SQL hook that reads and writes through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+from airflow_provider_batch.exceptions import WarehouseConnectionError
+
+
+def sql_hook(conn_id: str) -> DbApiHook:
+    """The hook of connection `conn_id`, as Airflow resolves it inside a task.
+
+    Nothing is opened yet: whether the database answers shows at the first query.
+
+    Raises WarehouseConnectionError if there is no such connection, if no installed provider knows its type, or
+    if its hook is not a `DbApiHook`.
+    """
+    try:
+        connection: Any = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise WarehouseConnectionError(
+            f"There is no Airflow connection {conn_id!r}. Make it under Admin > Connections, with "
+            f"`airflow connections add {conn_id} --conn-type postgres --conn-host ...`, or as the "
+            f"environment variable AIRFLOW_CONN_{conn_id.upper()}. Nothing was uploaded."
+        ) from None
+    conn_type = connection.conn_type
+    try:
+        hook = connection.get_hook()
+    except (AirflowException, ImportError) as error:
+        raise WarehouseConnectionError(
+            f"Airflow connection {conn_id!r} has the type {conn_type!r}, and no installed provider gives a hook "
+            f"for it ({error}). Install the provider of this database, or correct the type. Nothing was uploaded."
+        ) from error
+    if not isinstance(hook, DbApiHook):
+        raise WarehouseConnectionError(
+            f"Airflow connection {conn_id!r} has the type {conn_type!r}, which is no SQL database: its hook "
+            f"{type(hook).__name__} is no DbApiHook. Name a connection to a database such as postgres or "
+            f"sqlite. Nothing was uploaded."
+        )
+    return hook
+
+
+def speaks(hook: DbApiHook, conn_type: str) -> bool:
+    """Whether the hook is that of `conn_type` or derived from it: a subclass keeps its parent's dialect."""
+    return any(getattr(cls, "conn_type", None) == conn_type for cls in type(hook).__mro__)

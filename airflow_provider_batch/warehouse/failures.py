@@ -1,0 +1,80 @@
+"""A database's errors, told without the values of any row.
+
+Drivers put values into their messages: PostgreSQL's DETAIL and CONTEXT carry whole rows, its data errors
+quote the text they could not read, MySQL quotes duplicate keys. Task logs are read by more people than tables
+are, so only what names the problem is kept, and the original exception is not chained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+from airflow_provider_batch.exceptions import BatchError, WarehouseError
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.warehouse.rows import Incoming
+
+#: said when a landing failed
+NOTHING_COMMITTED = "nothing of this landing was committed"
+#: and what to do then
+THEN = "What was collected is kept: mend the cause, then clear this task."
+#: said when the query failed
+NOTHING_UPLOADED = "nothing was uploaded"
+
+_QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
+
+
+def sqlstate(error: BaseException) -> str:
+    """PostgreSQL's five-character code, or '' where there is none."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+
+
+def message_of(error: BaseException, *, hide_quoted: bool = False) -> str:
+    """What the database says, without values; `hide_quoted` also drops whatever stands in quotes."""
+    code = sqlstate(error)
+    diagnostics = getattr(error, "diag", None)
+    primary = getattr(diagnostics, "message_primary", None)
+    text = primary or str(error).strip() or type(error).__name__
+    # SQLSTATE class 22 is "data exception": what is quoted there is data.
+    if hide_quoted or code.startswith("22"):
+        text = _QUOTED.sub("(value not shown)", text)
+    hint = getattr(diagnostics, "message_hint", None)
+    if hint and code.startswith("42"):  # class 42 is about names and syntax
+        text = f"{text} ({hint})"
+    return text.rstrip(".")
+
+
+#: SQLSTATE classes that say that a statement does not fit the database: syntax and access, features, data, keys
+_MISFIT_CLASSES = ("42", "0A", "22", "23", "3F")
+
+
+@contextmanager
+def database_errors(
+    hook: DbApiHook,
+    doing: str,
+    kept: str,
+    *,
+    incoming: Incoming | None = None,
+    misfit: type[WarehouseError] = WarehouseError,
+    hide_quoted: bool = False,
+) -> Iterator[None]:
+    """Turn what a driver raises in the block into a WarehouseError without values.
+
+    Our own errors pass as they are, and so does what reading `incoming` raised. `misfit` is raised instead where
+    PostgreSQL says that the statement itself is at fault, so that trying again cannot help.
+    """
+    try:
+        yield
+    except BatchError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each driver has an exception tree of its own
+        if incoming is not None and incoming.raised is not None:
+            raise incoming.raised from None
+        kind = misfit if sqlstate(error).startswith(_MISFIT_CLASSES) else WarehouseError
+        text = message_of(error, hide_quoted=hide_quoted)
+        raise kind(f"{doing} with connection {hook.get_conn_id()!r} failed: {text}\n{kept}") from None

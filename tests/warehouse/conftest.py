@@ -1,0 +1,102 @@
+"""One set of tests for every dialect: each runs against a real database through a real Airflow hook.
+
+`sqlite`, `psycopg` and `psycopg2` are Airflow's own hooks. `generic` is a hook of a type that nobody knows, over
+SQLite, so that the sink for every other database is put to the same test.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+from airflow.providers.postgres.hooks import postgres as postgres_hooks
+
+from airflow_provider_batch.warehouse.connect import sql_hook
+from tests.postgres import Database
+
+DIALECTS = ("sqlite", "psycopg", "psycopg2", "generic")
+
+
+class OtherHook(DbApiHook):
+    """A database of a kind that has no sink of its own."""
+
+    conn_name_attr = "other_conn_id"
+    default_conn_name = "other_default"
+    conn_type = "other"
+    _placeholder = "?"
+
+    def get_conn(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.connection.host)
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """A hook and a second way into the same database, for looking at what came out."""
+
+    dialect: str
+    hook: DbApiHook
+    path: Path | None = None
+    database: Database | None = None
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.database is not None
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        if self.database is not None:
+            return self.database.execute(sql)
+        conn = sqlite3.connect(str(self.path))
+        try:
+            rows = conn.execute(sql).fetchall()
+            conn.commit()
+            return rows
+        finally:
+            conn.close()
+
+
+def postgres_warehouse(dialect: str, database: Database, monkeypatch: pytest.MonkeyPatch, **extra: object) -> Warehouse:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", database.airflow_connection(**extra))
+    if dialect == "psycopg2":
+        # The hook takes psycopg2 only where psycopg is not installed.
+        monkeypatch.setattr(postgres_hooks, "USE_PSYCOPG3", False)
+    return Warehouse(dialect, sql_hook("warehouse"), database=database)
+
+
+def sqlite_warehouse(path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    return Warehouse("sqlite", sql_hook("warehouse"), path=path)
+
+
+def other_warehouse(path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "other", "host": str(path)}))
+    return Warehouse("generic", OtherHook("warehouse"), path=path)
+
+
+@pytest.fixture(params=DIALECTS)
+def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    """An empty warehouse, once in each dialect."""
+    dialect: str = request.param
+    if dialect == "sqlite":
+        yield sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch)
+    elif dialect == "generic":
+        yield other_warehouse(tmp_path / "warehouse.db", monkeypatch)
+    else:
+        yield postgres_warehouse(dialect, request.getfixturevalue("postgres_database"), monkeypatch)
+
+
+@pytest.fixture(params=("psycopg", "psycopg2"))
+def postgres(request: pytest.FixtureRequest, postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty PostgreSQL database, once with each driver."""
+    return postgres_warehouse(request.param, postgres_database, monkeypatch)
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty SQLite database."""
+    return sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch)

@@ -1,0 +1,55 @@
+"""A connection id becomes a SQL hook, or an error that says how to make one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+from airflow_provider_batch.exceptions import WarehouseConnectionError, WarehouseError
+from airflow_provider_batch.warehouse.connect import speaks, sql_hook
+
+
+def test_a_connection_gives_the_hook_of_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LOCAL", json.dumps({"conn_type": "sqlite", "host": "/tmp/x.db"}))
+    monkeypatch.setenv("AIRFLOW_CONN_BIG", json.dumps({"conn_type": "postgres", "host": "db.example"}))
+    assert isinstance(sql_hook("local"), SqliteHook)
+    assert isinstance(sql_hook("big"), PostgresHook)
+    assert sql_hook("big").get_conn_id() == "big"
+
+
+def test_a_missing_connection_is_named_with_the_ways_to_make_it() -> None:
+    with pytest.raises(WarehouseConnectionError) as caught:
+        sql_hook("no_such_warehouse")
+    text = str(caught.value)
+    assert "'no_such_warehouse'" in text
+    assert "airflow connections add no_such_warehouse" in text
+    assert "AIRFLOW_CONN_NO_SUCH_WAREHOUSE" in text
+    assert not caught.value.retry
+
+
+def test_a_connection_that_is_no_sql_database_is_named_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MODEL", json.dumps({"conn_type": "openai", "password": "sk-secret"}))
+    with pytest.raises(WarehouseConnectionError, match=r"'model' has the type 'openai'.*OpenAIHook") as caught:
+        sql_hook("model")
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_type_without_a_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ODD", json.dumps({"conn_type": "no_such_type", "host": "x"}))
+    with pytest.raises(WarehouseConnectionError, match="'odd' has the type 'no_such_type'"):
+        sql_hook("odd")
+
+
+def test_it_is_an_error_of_the_warehouse() -> None:
+    assert issubclass(WarehouseConnectionError, WarehouseError)
+
+
+def test_a_derived_hook_speaks_its_parents_dialect() -> None:
+    class Derived(PostgresHook):
+        conn_type = "our_postgres"
+
+    assert speaks(Derived("x"), "postgres")
+    assert not speaks(Derived("x"), "sqlite")
