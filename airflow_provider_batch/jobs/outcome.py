@@ -78,7 +78,7 @@ def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[st
     """The custom_id and answer of one line of a result file; None if the line is not readable as one."""
     try:
         data = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not isinstance(data, dict) or not isinstance(data.get("custom_id"), str):
         return None
