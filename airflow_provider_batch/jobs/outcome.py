@@ -87,12 +87,12 @@ def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[st
 
 def _answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
     response, error = data.get("response"), data.get("error")
-    if not isinstance(response, dict):
+    if not isinstance(response, dict) or not response:
         return _never_ran(error)
     if "status_code" not in response and "body" not in response:
         response = {"status_code": 200, "body": response}
     status, body = response.get("status_code"), response.get("body")
-    if status == 200 and isinstance(body, dict) and not error:
+    if status == 200 and isinstance(body, dict) and not any(_error(error)):
         return _body(body, endpoint, judge)
     code = status if isinstance(status, int) else 0
     detail = body.get("error") if isinstance(body, dict) and body.get("error") else error
@@ -130,14 +130,27 @@ def _error(error: Any) -> tuple[str | None, str | None]:
 
 
 def _body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
+    answer = Answer(Outcome.SUCCEEDED, model=_name(body), usage=_usage(body), body=body)
+    if body.get("error"):
+        code, message = _error(body["error"])
+        return _turned(
+            answer, Outcome.FAILED, code or "response_failed", message or "The response failed.", transient=True
+        )
     match endpoint.removeprefix("/v1"):
         case "/embeddings":
-            return _embedding(body)
+            return _embedding(answer, body)
         case "/responses":
-            return _judged(body, judge, **_read_response(body))
+            return _judged(answer, judge, **_read_response(body))
         case "/chat/completions" | "/completions":
-            return _judged(body, judge, **_read_choice(body))
-    return Answer(Outcome.SUCCEEDED, value=body.get("results", body), model=_name(body), usage=_usage(body), body=body)
+            return _judged(answer, judge, **_read_choice(body))
+    value = body.get("results", body)
+    if not value:
+        return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer holds no result.")
+    return msgspec.structs.replace(answer, value=value)
+
+
+def _turned(answer: Answer, outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:
+    return msgspec.structs.replace(answer, outcome=outcome, error_code=code, error_message=message, transient=transient)
 
 
 def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
@@ -171,13 +184,11 @@ def _read_response(body: dict[str, Any]) -> dict[str, Any]:
             calls.append(item)
     details = body.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
-    error = body.get("error") if body.get("status") == "failed" else None
     return {
         "texts": texts,
         "calls": calls or None,
         "refusal": "\n".join(refusals) or None,
         "reason": reason or body.get("status"),
-        "error": error,
     }
 
 
@@ -186,46 +197,26 @@ _CUT_OFF = frozenset({"length", "max_output_tokens", "max_tokens", "incomplete",
 
 
 def _judged(
-    body: dict[str, Any],
-    judge: SchemaJudge | None,
-    *,
-    texts: list[str],
-    calls: Any,
-    refusal: Any,
-    reason: Any,
-    error: Any = None,
+    answer: Answer, judge: SchemaJudge | None, *, texts: list[str], calls: Any, refusal: Any, reason: Any
 ) -> Answer:
     text, value, complaint = _pick(texts, judge if not calls else None)
-    answer = Answer(
-        Outcome.SUCCEEDED,
-        value=value,
-        text=text,
-        finish_reason=str(reason) if reason else None,
-        model=_name(body),
-        usage=_usage(body),
-        body=body,
-    )
-
-    def turned(outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:
-        return msgspec.structs.replace(
-            answer, outcome=outcome, error_code=code, error_message=message, transient=transient
-        )
-
-    if error is not None or reason == "failed":
-        code, message = _error(error)
-        return turned(Outcome.FAILED, code or "response_failed", message or "The response failed.", transient=True)
+    answer = msgspec.structs.replace(answer, value=value, text=text, finish_reason=str(reason) if reason else None)
+    if reason == "failed":
+        return _turned(answer, Outcome.FAILED, "response_failed", "The response failed.", transient=True)
     if refusal:
-        return turned(Outcome.REFUSED, "refusal", str(refusal))
+        return _turned(answer, Outcome.REFUSED, "refusal", str(refusal))
     if reason == "content_filter":
-        return turned(Outcome.REFUSED, "content_filter", "The provider's content filter stopped the answer.")
+        return _turned(answer, Outcome.REFUSED, "content_filter", "The provider's content filter stopped the answer.")
     if reason in _CUT_OFF:
-        return turned(Outcome.INCOMPLETE, str(reason), "The answer was cut off; raise the output cap to get it whole.")
+        return _turned(
+            answer, Outcome.INCOMPLETE, str(reason), "The answer was cut off; raise the output cap to get it whole."
+        )
     if calls:
         return msgspec.structs.replace(answer, value=calls, text=msgspec.json.encode(calls).decode())
     if not text:
-        return turned(Outcome.INCOMPLETE, "empty", "The answer is empty.")
+        return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer is empty.")
     if complaint:
-        return turned(Outcome.INVALID_OUTPUT, "schema", complaint)
+        return _turned(answer, Outcome.INVALID_OUTPUT, "schema", complaint)
     return answer
 
 
@@ -248,18 +239,12 @@ def _pick(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any,
     return texts[-1], None, complaint
 
 
-def _embedding(body: dict[str, Any]) -> Answer:
+def _embedding(answer: Answer, body: dict[str, Any]) -> Answer:
     data = body.get("data")
     entries = [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
     vectors = [_vector(e.get("embedding")) for e in sorted(entries, key=lambda e: e.get("index") or 0)]
-    answer = Answer(Outcome.SUCCEEDED, model=_name(body), usage=_usage(body), body=body)
     if not vectors or any(not vector for vector in vectors):
-        return msgspec.structs.replace(
-            answer,
-            outcome=Outcome.INCOMPLETE,
-            error_code="empty",
-            error_message="The answer holds no vector.",
-        )
+        return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer holds no vector.")
     return msgspec.structs.replace(answer, value=vectors[0] if len(vectors) == 1 else vectors)
 
 
