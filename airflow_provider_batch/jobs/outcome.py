@@ -169,27 +169,38 @@ def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+#: output items that ask the caller to do something; other calls were done by the provider on the way to the answer
+_CALLS_FOR_US = frozenset(
+    {"function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"}
+)
+
+
 def _read_response(body: dict[str, Any]) -> dict[str, Any]:
-    texts, refusals, calls = [], [], []
-    for item in body.get("output") or []:
-        if not isinstance(item, dict):
-            continue
-        if item.get("type") == "message":
-            for part in item.get("content") or []:
-                if isinstance(part, dict) and part.get("type") == "refusal":
+    texts, refusals, calls, done = [], [], [], []
+    for item in _dicts(body.get("output")):
+        kind = str(item.get("type", ""))
+        if kind == "message":
+            for part in _dicts(item.get("content")):
+                if part.get("type") == "refusal":
                     refusals.append(str(part.get("refusal", "")))
-                elif isinstance(part, dict) and part.get("text"):
+                elif part.get("text"):
                     texts.append(str(part["text"]))
-        elif str(item.get("type", "")).endswith("_call"):
+        elif kind in _CALLS_FOR_US:
             calls.append(item)
+        elif kind.endswith("_call"):
+            done.append(item)
     details = body.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     return {
         "texts": texts,
-        "calls": calls or None,
+        "calls": calls or (None if texts else done),
         "refusal": "\n".join(refusals) or None,
         "reason": reason or body.get("status"),
     }
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 #: reasons to stop that mean: cut off
