@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from uuid import UUID
 
 import pytest
@@ -278,6 +279,11 @@ def test_an_image_without_an_address_is_an_error():
     assert "WHERE url <> ''" in message
 
 
+def test_an_image_may_come_without_words():
+    parts = [{"type": "text", "text": "{{ row.title }}"}, IMAGE[1]]
+    assert body_of(spec(prompt=parts), id=1, title=None, url="u")["messages"][0]["content"][0]["text"] == ""
+
+
 def test_text_parts_may_be_empty_but_not_all_of_them():
     parts = [{"type": "text", "text": "Label:"}, *({"type": "text", "text": f"{{{{ row.{x} }}}}"} for x in ("a", "b"))]
     assert body_of(spec(prompt=parts), id=1, a=None, b="x")["messages"][0]["content"][1]["text"] == ""
@@ -405,6 +411,14 @@ def test_a_function_gets_a_dict_of_its_own():
 
     render(spec(prompt=None, request=greedy), id=1, Photo=b"\x00")
     assert seen == [{"id": 1, "Photo": b"\x00"}]
+
+
+def test_a_function_may_return_tuples_and_read_only_dicts():
+    def frozen(row):
+        return MappingProxyType({"messages": (MappingProxyType(question(row)["messages"][0]),)})
+
+    by_function = spec(prompt=None, request=frozen)
+    assert render(by_function, id=1, body="x").body == render(spec(), id=1, body="x").body
 
 
 def fails(row):
