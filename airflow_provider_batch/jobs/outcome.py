@@ -154,19 +154,25 @@ def _turned(answer: Answer, outcome: Outcome, code: str, message: str, *, transi
 
 
 def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    choice = next(iter(_dicts(body.get("choices"))), {})
     message = choice.get("message")
     message = message if isinstance(message, dict) else {"content": choice.get("text")}
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    text = _content(message.get("content"))
     return {
-        "texts": [content] if content else [],
-        "calls": message.get("tool_calls"),
+        "texts": [text] if text else [],
+        "calls": message.get("tool_calls") or message.get("function_call"),
         "refusal": message.get("refusal"),
         "reason": choice.get("finish_reason"),
     }
+
+
+def _content(content: Any) -> str:
+    """Text, or parts with text; where a server gives the answer's JSON parsed, it is made text again."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(part["text"] for part in _dicts(content) if isinstance(part.get("text"), str))
+    return "" if content is None else msgspec.json.encode(content).decode()
 
 
 #: output items that ask the caller to do something; other calls were done by the provider on the way to the answer
@@ -204,14 +210,15 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 #: reasons to stop that mean: cut off
-_CUT_OFF = frozenset({"length", "max_output_tokens", "max_tokens", "incomplete", "in_progress"})
+_CUT_OFF = frozenset({"length", "max_output_tokens", "max_tokens", "incomplete", "in_progress", "queued", "cancelled"})
 
 
 def _judged(
     answer: Answer, judge: SchemaJudge | None, *, texts: list[str], calls: Any, refusal: Any, reason: Any
 ) -> Answer:
     text, value, complaint = _pick(texts, judge if not calls else None)
-    answer = msgspec.structs.replace(answer, value=value, text=text, finish_reason=str(reason) if reason else None)
+    reason = str(reason) if reason else None
+    answer = msgspec.structs.replace(answer, value=value, text=text, finish_reason=reason)
     if reason == "failed":
         return _turned(answer, Outcome.FAILED, "response_failed", "The response failed.", transient=True)
     if refusal:
@@ -220,7 +227,7 @@ def _judged(
         return _turned(answer, Outcome.REFUSED, "content_filter", "The provider's content filter stopped the answer.")
     if reason in _CUT_OFF:
         return _turned(
-            answer, Outcome.INCOMPLETE, str(reason), "The answer was cut off; raise the output cap to get it whole."
+            answer, Outcome.INCOMPLETE, reason, "The answer was cut off; raise the output cap to get it whole."
         )
     if calls:
         return msgspec.structs.replace(answer, value=calls, text=msgspec.json.encode(calls).decode())
@@ -251,9 +258,8 @@ def _pick(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any,
 
 
 def _embedding(answer: Answer, body: dict[str, Any]) -> Answer:
-    data = body.get("data")
-    entries = [e for e in data if isinstance(e, dict)] if isinstance(data, list) else []
-    vectors = [_vector(e.get("embedding")) for e in sorted(entries, key=lambda e: e.get("index") or 0)]
+    entries = sorted(_dicts(body.get("data")), key=lambda entry: _number(entry.get("index")))
+    vectors = [_vector(entry.get("embedding")) for entry in entries]
     if not vectors or any(not vector for vector in vectors):
         return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer holds no vector.")
     return msgspec.structs.replace(answer, value=vectors[0] if len(vectors) == 1 else vectors)
@@ -280,16 +286,17 @@ def _usage(body: dict[str, Any]) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
 
-    def number(value: Any) -> int:
-        return value if isinstance(value, int) else 0
-
     def detail(holder: str, other: str, name: str) -> int:
         inner = usage.get(holder) or usage.get(other)
-        return number(inner.get(name)) if isinstance(inner, dict) else 0
+        return _number(inner.get(name)) if isinstance(inner, dict) else 0
 
     return Usage(
-        input_tokens=number(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        input_tokens=_number(usage.get("prompt_tokens") or usage.get("input_tokens")),
         cached_tokens=detail("prompt_tokens_details", "input_tokens_details", "cached_tokens"),
         reasoning_tokens=detail("completion_tokens_details", "output_tokens_details", "reasoning_tokens"),
-        output_tokens=number(usage.get("completion_tokens", usage.get("output_tokens"))),
+        output_tokens=_number(usage.get("completion_tokens") or usage.get("output_tokens")),
     )
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
