@@ -62,15 +62,20 @@ def lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _failed_validation(settled: Settled, count: int) -> Iterator[tuple[int, Answer]]:
-    """Nothing of the batch ran: the lines at fault failed, and the rest was never asked."""
+    """Nothing of the batch ran: the lines at fault failed, and the rest was never asked.
+
+    The rest may be asked again only if some line of the shard is to blame, so that every such wave is smaller than
+    the one before; a provider that names lines which do not exist would be asked the same for ever.
+    """
+    blamed = {line: message for line, message in settled.lines.items() if 0 <= line < count}
     never_asked = Answer(
         Outcome.FAILED,
         error_code="batch_failed",
         error_message=f"The batch failed validation, so this row was never asked: {settled.message}",
-        transient=bool(settled.lines),
+        transient=bool(blamed),
     )
     for line in range(count):
-        message = settled.lines.get(line)
+        message = blamed.get(line)
         yield (
             line,
             Answer(Outcome.FAILED, error_code="invalid_line", error_message=message) if message else never_asked,
