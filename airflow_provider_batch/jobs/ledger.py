@@ -329,7 +329,7 @@ def decode(data: bytes, kind: Any, where: str) -> Any:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise LedgerError(f"{where} does not read as a record of a job: {error}. It was left as it is.") from error
 
 
