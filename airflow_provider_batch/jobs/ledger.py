@@ -156,8 +156,12 @@ class Try(msgspec.Struct):
 
     @property
     def blocked(self) -> Refused | Settled | None:
-        """Why nothing of this try ran, if that is its end; the shard then needs another try."""
-        if self.refused:
+        """Why nothing of this try ran, if that is its end; the shard then needs another try.
+
+        A batch id is knowledge; that a batch was lost is a conclusion, which one worker may record while the list it
+        looked at was late and another worker was still writing down the id.
+        """
+        if self.refused and not self.batch_id:
             return self.refused
         if self.settled and self.settled.failure not in (None, Failure.LINES):
             return self.settled
