@@ -18,8 +18,8 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     settled    nothing to ask again                  -
     all settled                                      finish
 
-After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, for at most the
-grace of 15 minutes (cancelling takes up to ten).
+After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, and an unanswered
+create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten).
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _rest(
     if over:
         assert state.deadline is not None
         end = state.deadline + GRACE
-        return Wait(live, end, False) if live and now < end else Finish()
+        return Wait(live, min([*waits, end]), False) if (live or waits) and now < end else Finish()
     if live or waits:
         ends = [state.deadline] if state.deadline else []
         return Wait(live, min([*waits, *ends], default=None), backlog)
