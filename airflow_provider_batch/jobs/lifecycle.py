@@ -165,11 +165,11 @@ def next_steps(
                     if over and tried.cancel is None:
                         steps.append(Cancel(shard, tried, "deadline"))
     if not over:
-        again, ripe = _to_ask_again(state, policy)
-        if again and now >= ripe:
+        again, later = _to_ask_again(state, policy, now)
+        if again:
             steps.append(AskAgain(again))
-        elif again:
-            waits.append(ripe)
+        if later is not None:
+            waits.append(later)
     return steps, _rest(state, now, over, live, waits, backlog, holds)
 
 
@@ -219,8 +219,13 @@ def _held(shard: ShardState, policy: Policy, now: datetime) -> datetime | str | 
     return None
 
 
-def _to_ask_again(state: JobState, policy: Policy) -> tuple[list[tuple[ShardState, Settled]], datetime]:
-    """Settled tries with rows to ask again, and when their wait is over."""
+def _to_ask_again(
+    state: JobState, policy: Policy, now: datetime
+) -> tuple[list[tuple[ShardState, Settled]], datetime | None]:
+    """Settled tries with rows to ask again now, and when the wait of further ones is over.
+
+    Those that wait are merged: they go together once the last of them is ready. What failed validation goes at once.
+    """
     drained = state.drained
     again = [
         (shard, settled)
@@ -229,9 +234,10 @@ def _to_ask_again(state: JobState, policy: Policy) -> tuple[list[tuple[ShardStat
         and shard.shard.attempt < policy.max_attempts + _free(settled)
         and askable_rows(settled, policy)
     ]
-    if not again:
-        return [], datetime.max.replace(tzinfo=state.manifest.sealed_at.tzinfo)
-    return again, max(settled.at + _wait(shard, settled, policy) for shard, settled in again)
+    ripe = max((settled.at + _wait(shard, settled, policy) for shard, settled in again), default=now)
+    if now >= ripe:
+        return again, None
+    return [(shard, settled) for shard, settled in again if settled.failure is Failure.LINES], ripe
 
 
 def _free(settled: Settled) -> int:
