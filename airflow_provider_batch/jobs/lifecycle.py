@@ -289,24 +289,27 @@ _ACCOUNT_CODES = frozenset(
         "account_deactivated",
     }
 )
+_CAPACITY_WORDS = ("enqueued token", "rate limit", "too many requests")
 _FILE_WORDS = ("cannot find file", "no such file", "file not found")
 
 
 def failure_of(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
     """Class, message, and messages by line (from 0) of a batch that ended `failed`.
 
-    Codes are an open set: an unknown one without a line fails the rows.
+    Codes are an open set: an unknown one without a line fails the rows. Messages that name no line decide where codes
+    are missing; those that do may speak of the row (of an image's file, say), and are of the row.
     """
     codes = {problem.code for problem in batch.problems}
     message = (
         "; ".join(dict.fromkeys(f"{p.code}: {p.message}".strip(": ") for p in batch.problems[:5]))
         or "the provider gave no reason"
     )
-    if codes & _CAPACITY_CODES:
+    said = " ".join(problem.message.lower() for problem in batch.problems if problem.line is None)
+    if codes & _CAPACITY_CODES or any(word in said for word in _CAPACITY_WORDS):
         return Failure.CAPACITY, message, {}
     if codes & _ACCOUNT_CODES:
         return Failure.ACCOUNT, message, {}
-    if any(word in p.message.lower() for p in batch.problems for word in _FILE_WORDS):
+    if any(word in said for word in _FILE_WORDS):
         return Failure.FILE, message, {}
     lines = {p.line - 1: f"{p.code}: {p.message}" for p in batch.problems if p.line is not None and p.line > 0}
     return Failure.LINES, message, lines
