@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import zip_longest
 
 _WORD = re.compile(r"[^\W_]+")
 _STOP = frozenset(
@@ -62,7 +63,7 @@ def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, f
             re.IGNORECASE,
         )
         found = list(mention.finditer(instructions))
-        for match, following in zip(found, [*found[1:], None], strict=True):
+        for match, following in zip_longest(found, found[1:]):
             end = following.start() if following else len(instructions)
             stop = {"(": r"[)\n]", "[": r"[\]\n]"}.get(match["open"], r"[;\n]")
             said[by_name[_plain(match[1])]] |= stems(re.split(stop, instructions[match.end() : end])[0])

@@ -178,7 +178,7 @@ class BatchSubmitOperator(BaseOperator):
         env = self.get_template_env()
         if env.loader is None:
             raise InputError(f"{name} is the name of a text file, but there is no DAG folder to find it in.")
-        return env.loader.get_source(env, name)[0]
+        return env.loader.get_source(env, name)[0].removesuffix("\n")
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: set[int]

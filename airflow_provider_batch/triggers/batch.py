@@ -160,6 +160,11 @@ class BatchTrigger(BaseTrigger):
             if not view.known and view.said not in self._unknown:
                 self._unknown.add(view.said)
                 self.log.warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.said)
+        if not self.batch_ids:
+            if not self._told_at:
+                self.log.info("Job %s: no batch is running; the next step is due at %s", self.job_uid[:8], self.wake_at)
+                self._told_at = time.monotonic()
+            return
         said = sorted({view.said for view in running})
         progress = (ended, done, failed, total, said)
         if progress == self._progress and time.monotonic() - self._told_at < TELL_EVERY:

@@ -1,0 +1,106 @@
+"""Small DAGs for tests: built in the test, run with `dag.test()`, their errors and what they returned kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+
+@dataclass
+class Ran:
+    """One run of a DAG."""
+
+    #: state of the run
+    state: str
+    #: state of each task
+    states: dict[str, str]
+    #: the exception that failed each failed task
+    errors: dict[str, BaseException]
+    #: what each task returned
+    returned: dict[str, Any] = field(default_factory=dict)
+
+    def error(self, task_id: str = "submit") -> str:
+        """The text of the error that failed a task."""
+        return str(self.errors[task_id])
+
+
+def submit_arguments(**changes: Any) -> dict[str, Any]:
+    """Arguments of a submit task that works on the table `tickets`."""
+    arguments = {
+        "task_id": "submit",
+        "warehouse_conn_id": "warehouse",
+        "sql": "SELECT id, title, body, label FROM tickets ORDER BY id",
+        "custom_id": "{{ row.id }}",
+        "model": "gpt-5-mini",
+        "prompt": "{{ row.title }}: {{ row.body }}",
+    }
+    return {name: value for name, value in (arguments | changes).items() if value is not ...}
+
+
+def run_job(
+    *,
+    wait: dict[str, Any] | None = None,
+    land: dict[str, Any] | None = None,
+    conf: dict[str, Any] | None = None,
+    **submit: Any,
+) -> Ran:
+    """Run submit -> wait -> land with `dag.test()`; `...` leaves a default argument out."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with DAG(f"job_{uuid4().hex[:8]}", schedule=None, params={"word": "plain"}) as dag:
+        asked = BatchSubmitOperator(**submit_arguments(**submit))
+        waited = BatchSensor(task_id="wait", job=asked.output, **(wait or {}))
+        landed = BatchResultsOperator(
+            task_id="land", job=asked.output, **({"table": "answers", "max_failure_rate": 1.0} | (land or {}))
+        )
+        asked >> waited >> landed
+    return run_dag(dag, conf=conf)
+
+
+def run_dag(dag: Any, conf: dict[str, Any] | None = None) -> Ran:
+    """Run a DAG with `dag.test()` and a logical_date of None."""
+    _make_known(dag)
+    errors: dict[str, BaseException] = {}
+    for task in dag.tasks:
+        task.on_failure_callback = [lambda context: errors.update({context["ti"].task_id: context["exception"]})]
+    run = dag.test(run_conf=conf, logical_date=None)
+    tis = run.get_task_instances()
+    returned = {}
+    for ti in tis:
+        value = ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index)
+        returned[ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"] = value
+    return Ran(str(run.state), {ti.task_id: str(ti.state) for ti in tis}, errors, returned)
+
+
+def _make_known(dag: Any) -> None:
+    """Write the DAG to the metadata database, as the DAG processor does with the DAGs of a folder."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+    DagBundlesManager().sync_bundles_to_db()
+    with TemporaryDirectory() as empty:
+        bag = DagBag(empty)
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, "dags-folder", None)
+
+
+def make_tickets(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """A table `tickets` with columns id, title, body, label in a SQLite file."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE tickets (id, title TEXT, body TEXT, label TEXT)")
+        connection.executemany("INSERT INTO tickets VALUES (?, ?, ?, ?)", rows)
+
+
+def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of a SQLite file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()

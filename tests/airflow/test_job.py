@@ -1,0 +1,324 @@
+"""The three operators together, on real Airflow, against the local batch server and SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
+
+SCHEMA = {
+    "title": "Ticket",
+    "type": "object",
+    "properties": {"label": {"type": "string", "enum": ["bug", "billing"]}, "score": {"type": "integer"}},
+}
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(path, [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 6)])
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+@pytest.fixture
+def client(batch_server: LocalServer) -> openai.OpenAI:
+    return openai.OpenAI(api_key="local", base_url=batch_server.base_url)
+
+
+def batches_of(client: openai.OpenAI, job_uid: str) -> list[Any]:
+    return [b for b in client.batches.list(limit=100) if (b.metadata or {}).get("job_uid") == job_uid]
+
+
+def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> None:
+    ran = run_job(
+        output_schema=SCHEMA,
+        carry=["label"],
+        land={"columns": {"answer": "label", "score": "score"}, "key": {"run": "{{ run_id }}"}},
+    )
+
+    assert ran.state == "success"
+    account = ran.returned["land"]
+    assert account["requests"] == 5
+    assert account["outcomes"] == {"succeeded": 5}
+    assert float(account["cost_usd"]) * 2 == pytest.approx(float(account["standard_cost_usd"]))
+    rows = query(
+        warehouse,
+        'SELECT "run", custom_id, outcome, output, label, answer, score, model, attempt, job_uid, input_tokens, cost_usd '
+        "FROM answers ORDER BY custom_id",
+    )
+    assert [row[1] for row in rows] == ["T-1", "T-2", "T-3", "T-4", "T-5"]
+    for run, _, outcome, output, label, answer, score, model, attempt, job_uid, tokens, cost in rows:
+        assert run.startswith("manual__")
+        assert outcome == "succeeded"
+        assert json.loads(output) == {"label": answer, "score": score}
+        assert label == "billing"
+        assert "offline-responder" in model
+        assert attempt == 1
+        assert job_uid == account["job_uid"]
+        assert tokens > 0
+        assert float(cost) > 0
+
+
+def test_a_job_over_the_limits_becomes_several_batches(warehouse: Path, client: openai.OpenAI) -> None:
+    ran = run_job(limits={"requests": 2})
+
+    assert ran.state == "success"
+    batches = batches_of(client, ran.returned["submit"]["job_uid"])
+    assert sorted(b.metadata["shard"] for b in batches) == ["s0001", "s0002", "s0003"]
+    assert len({b.metadata["nonce"] for b in batches}) == 3
+    assert query(warehouse, "SELECT count(*), count(DISTINCT batch_id) FROM answers") == [(5, 3)]
+
+
+def test_each_model_gets_files_of_its_own(warehouse: Path, client: openai.OpenAI) -> None:
+    ran = run_job(
+        sql="SELECT id, title, body, CASE WHEN id < 'T-3' THEN 'gpt-5-nano' ELSE 'gpt-5-mini' END AS m FROM tickets",
+        model="{{ row.m }}",
+    )
+
+    assert ran.state == "success"
+    assert len(batches_of(client, ran.returned["submit"]["job_uid"])) == 2
+    models = dict(query(warehouse, "SELECT custom_id, model FROM answers"))
+    assert models["T-1"].endswith("gpt-5-nano")
+    assert models["T-5"].endswith("gpt-5-mini")
+
+
+def test_the_responses_endpoint_lands_structured_output(warehouse: Path) -> None:
+    ran = run_job(
+        endpoint="/v1/responses", system="Label it.", output_schema=SCHEMA, land={"columns": {"answer": "label"}}
+    )
+
+    assert ran.state == "success"
+    assert {row[0] for row in query(warehouse, "SELECT answer FROM answers")} <= {"bug", "billing"}
+    assert query(warehouse, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(5,)]
+
+
+def test_embeddings_land_as_vectors(warehouse: Path) -> None:
+    ran = run_job(
+        endpoint="/v1/embeddings", model="text-embedding-3-small", prompt="{{ row.body }}", body={"dimensions": 8}
+    )
+
+    assert ran.state == "success"
+    for (output,) in query(warehouse, "SELECT output FROM answers"):
+        vector = json.loads(output)
+        assert len(vector) == 8
+        assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
+    warehouse: Path, client: openai.OpenAI
+) -> None:
+    make_trouble(warehouse, {"T-2": "[[fail:500:once]]", "T-4": "[[fail:429:once]]"})
+
+    ran = run_job()
+
+    assert ran.state == "success"
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert ran.returned["land"]["asked_again"] == 2
+    attempts = dict(query(warehouse, "SELECT custom_id, attempt FROM answers"))
+    assert attempts == {"T-1": 1, "T-2": 2, "T-3": 1, "T-4": 2, "T-5": 1}
+    batches = batches_of(client, ran.returned["submit"]["job_uid"])
+    assert sorted(b.request_counts.total for b in batches) == [2, 5]
+
+
+def test_rows_are_asked_no_more_than_max_attempts_times(warehouse: Path, client: openai.OpenAI) -> None:
+    make_trouble(warehouse, {"T-2": "[[fail:500]]"})
+
+    ran = run_job(wait={"max_attempts": 2})
+
+    assert query(warehouse, "SELECT custom_id, outcome, attempt FROM answers WHERE outcome <> 'succeeded'") == [
+        ("T-2", "failed", 2)
+    ]
+    assert len(batches_of(client, ran.returned["submit"]["job_uid"])) == 2
+
+
+def test_each_trouble_lands_as_its_outcome(warehouse: Path) -> None:
+    make_trouble(
+        warehouse,
+        {
+            "T-1": "[[refuse]]",
+            "T-2": "[[cutoff]]",
+            "T-3": "[[filter]]",
+            "T-4": "[[invalid-json]]",
+            "T-5": "[[fail:400]]",
+        },
+    )
+
+    ran = run_job(output_schema=SCHEMA, wait={"max_attempts": 1})
+
+    assert dict(query(warehouse, "SELECT custom_id, outcome FROM answers")) == {
+        "T-1": "refused",
+        "T-2": "incomplete",
+        "T-3": "refused",
+        "T-4": "invalid_output",
+        "T-5": "failed",
+    }
+    assert ran.returned["land"]["outcomes"] == {"incomplete": 1, "refused": 2, "invalid_output": 1, "failed": 1}
+
+
+def test_too_many_failures_fail_the_landing_after_everything_is_landed(warehouse: Path) -> None:
+    make_trouble(warehouse, {"T-3": "[[refuse]]"})
+
+    ran = run_job(land={"max_failure_rate": 0.1})
+
+    assert ran.states["land"] == "failed"
+    assert "1 of 5 rows did not succeed (20.0%, max_failure_rate is 10.0%)" in ran.error("land")
+    assert query(warehouse, "SELECT count(*) FROM answers") == [(5,)]
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "refused": 1}
+
+
+def test_zero_rows_succeed_and_the_table_is_there(warehouse: Path, client: openai.OpenAI) -> None:
+    before = len(list(client.batches.list(limit=100)))
+
+    ran = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", carry=["label"])
+
+    assert ran.state == "success"
+    assert ran.returned["submit"]["requests"] == 0
+    assert query(warehouse, "SELECT count(*) FROM answers") == [(0,)]
+    assert len(list(client.batches.list(limit=100))) == before
+
+
+@pytest.mark.parametrize(("on_empty", "state"), [("skip", "skipped"), ("fail", "failed")])
+def test_zero_rows_skip_or_fail_where_the_author_says_so(warehouse: Path, on_empty: str, state: str) -> None:
+    ran = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", on_empty=on_empty)
+
+    assert ran.states["submit"] == state
+
+
+@pytest.mark.parametrize("preview", [True, "True"])
+def test_a_preview_shows_the_first_requests_and_pays_nothing(
+    warehouse: Path, client: openai.OpenAI, tmp_path: Path, preview: Any
+) -> None:
+    before = len(list(client.files.list()))
+
+    ran = run_job(preview=preview)
+
+    reference = ran.returned["submit"]
+    assert (reference["preview"], reference["requests"], reference["shards"]) == (True, 5, 1)
+    assert 0 < reference["estimate"]["low_usd"] <= reference["estimate"]["high_usd"]
+    assert ran.states == {"submit": "success", "wait": "skipped", "land": "skipped"}
+    assert len(list(client.files.list())) == before
+    assert not (tmp_path / "staging").exists()
+
+
+def test_a_preview_switched_off_in_a_form_is_off(warehouse: Path) -> None:
+    assert run_job(preview="False").returned["land"]["requests"] == 5
+
+
+def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, client: openai.OpenAI) -> None:
+    from airflow.sdk import DAG, task
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    (warehouse.parent / "system.md").write_text("You read tickets of {{ params.team }}.\n")
+    with DAG("arguments", schedule=None, params={"team": "north"}, template_searchpath=[str(warehouse.parent)]) as dag:
+
+        @task
+        def words() -> str:
+            return "Ticket {{ row.id }} says {{ row.title }}"
+
+        asked = BatchSubmitOperator(
+            **submit_arguments(prompt=words(), system="system.md", model=dag.param("model", "gpt-5-nano"))
+        )
+        waited = BatchSensor(task_id="wait", job=asked.output)
+        asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table="answers")
+
+    ran = run_dag(dag, conf={"model": "gpt-4.1-nano"})
+
+    assert ran.state == "success"
+    (batch,) = batches_of(client, ran.returned["submit"]["job_uid"])
+    lines = [json.loads(line) for line in client.files.content(batch.input_file_id).content.splitlines()]
+    assert {line["body"]["model"] for line in lines} == {"gpt-4.1-nano"}
+    assert lines[0]["body"]["messages"] == [
+        {"role": "system", "content": "You read tickets of north."},
+        {"role": "user", "content": "Ticket T-1 says Ticket 1"},
+    ]
+
+
+def test_mapped_jobs_are_jobs_of_their_own(warehouse: Path) -> None:
+    from airflow.sdk import DAG
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with DAG("mapped", schedule=None) as dag:
+        asked = BatchSubmitOperator.partial(**submit_arguments(model=..., output_schema=SCHEMA)).expand(
+            model=["gpt-5-nano", "gpt-5-mini"]
+        )
+        waited = BatchSensor.partial(task_id="wait").expand(job=asked.output)
+        landed = BatchResultsOperator.partial(task_id="land", table="answers", history=True).expand(job=asked.output)
+        asked >> waited >> landed
+
+    ran = run_dag(dag)
+
+    assert ran.state == "success"
+    assert ran.returned["submit[0]"]["job_uid"] != ran.returned["submit[1]"]["job_uid"]
+    assert query(warehouse, "SELECT count(*), count(DISTINCT job_uid), count(DISTINCT model) FROM answers") == [
+        (10, 2, 2)
+    ]
+
+
+@pytest.mark.parametrize("wait", [{"deferrable": False}, {"deferrable": False, "mode": "reschedule"}, {}])
+def test_the_wait_is_the_same_in_every_mode(warehouse: Path, wait: dict[str, Any]) -> None:
+    assert run_job(wait=wait).returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
+    warehouse: Path, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    with LocalServer(tmp_path / "slow", in_progress=600) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+
+        ran = run_job(wait={"deadline": timedelta(seconds=3)})
+
+        (batch,) = openai.OpenAI(api_key="local", base_url=slow.base_url).batches.list()
+    assert batch.status == "cancelled"
+    assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
+    assert ran.returned["land"]["outcomes"]["cancelled"] > 0
+    assert sum(ran.returned["land"]["outcomes"].values()) == 5
+
+
+def test_the_whole_response_is_stored_where_asked_for(warehouse: Path) -> None:
+    run_job(land={"store_response": True})
+
+    for (response,) in query(warehouse, "SELECT response FROM answers"):
+        assert json.loads(response)["object"] == "chat.completion"
+
+
+def test_nasty_texts_come_back_under_their_own_key(warehouse: Path) -> None:
+    nasty = [
+        "",
+        "line\u2028separator\u0085",
+        "\"quoted\" \\ 'single'",
+        "😀" * 50,
+        "{{ row.id }} {% raw %}",
+        "x" * 20_000,
+    ]
+    with_rows = [(f"N {n} é\n\u2028", f"t{n}", text, None) for n, text in enumerate(nasty)]
+    (warehouse.parent / "nasty.sqlite").unlink(missing_ok=True)
+    make_tickets(warehouse.parent / "nasty.sqlite", with_rows)
+    warehouse.write_bytes((warehouse.parent / "nasty.sqlite").read_bytes())
+
+    run_job(carry=["body", "label"])
+
+    landed = {row[0]: row[1:] for row in query(warehouse, "SELECT custom_id, outcome, body, label FROM answers")}
+    assert landed == {row[0]: ("succeeded", row[2], None) for row in with_rows}
+
+
+def make_trouble(warehouse: Path, bodies: dict[str, str]) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(warehouse)) as connection, connection:
+        connection.executemany(
+            "UPDATE tickets SET body = ? WHERE id = ?", [(body, key) for key, body in bodies.items()]
+        )
