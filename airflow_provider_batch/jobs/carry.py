@@ -6,6 +6,7 @@ Between submit and land they lie in staging as JSON; the manifest says which typ
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
@@ -35,7 +36,7 @@ def type_of(value: Any) -> ColumnType:
         case bool():
             return ColumnType.BOOLEAN
         case int():
-            return ColumnType.INTEGER
+            return ColumnType.INTEGER if -(2**63) <= value < 2**63 else ColumnType.NUMERIC
         case float():
             return ColumnType.FLOAT
         case Decimal():
@@ -72,15 +73,12 @@ class CarriedColumns:
             if value is not None:
                 try:
                     self._note(index, type_of(value))
+                    value = _for_json(value)
                 except TypeError as error:
                     raise InputError(
-                        f"carry: row {number}, column {self._names[index]!r} holds a {error}, which no column type "
-                        "stands for. Nothing was uploaded. Cast it in the SQL, for example to text."
+                        f"carry: row {number}, column {self._names[index]!r} holds a value that no column type stands "
+                        f"for ({error}). Nothing was uploaded. Cast it in the SQL, for example to text."
                     ) from None
-                if isinstance(value, datetime):
-                    value = value if value.tzinfo else value.replace(tzinfo=UTC)
-                elif isinstance(value, (bytearray, memoryview)):
-                    value = bytes(value)
             values.append(value)
         return values
 
@@ -96,6 +94,23 @@ class CarriedColumns:
             either = frozenset({known, found})
             mixed = ColumnType.JSON if ColumnType.JSON in either else ColumnType.TEXT
             self._types[index] = _WIDER.get(either, mixed)
+
+
+def _for_json(value: Any) -> Any:
+    """The value as one that goes through JSON unharmed.
+
+    :raises TypeError: for a list or an object with something in it that JSON has no form for.
+    """
+    match value:
+        case datetime():
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        case float() if not math.isfinite(value):
+            return str(value)
+        case bytearray() | memoryview():
+            return bytes(value)
+        case dict() | list() | tuple():
+            return msgspec.to_builtins(value, str_keys=True)
+    return value
 
 
 def read(value: Any, column: Column) -> Any:
