@@ -209,7 +209,7 @@ class Landing:
     ) -> tuple[Any, ...]:
         manifest, usage = self._manifest, answer.usage
         carried = [carry.read(v, c) for v, c in zip(row.carry, manifest.carry, strict=True)]
-        settled = tried is not None and tried.settled is not None
+        settled = answer.outcome is not Outcome.PENDING
         fixed = (
             answer.outcome.value,
             answer.text if answer.text is not None else answer.value,
