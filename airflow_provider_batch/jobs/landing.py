@@ -63,14 +63,15 @@ def results_columns(
     :param key: extra key columns with the value every row of this landing gets.
     :param columns: column <- path in the structured output; types come from the schema.
     :param history: keep the answers of every job: `job_uid` joins the key.
-    :raises SchemaError: for a column given twice, a path the schema does not have, or `columns` without a schema.
+    :raises SchemaError: for a column given twice, a path the schema does not have, `columns` without a schema, or a key
+        value that no column type stands for.
     """
     if columns and manifest.output_schema is None:
         raise SchemaError(
             f"columns= names {', '.join(columns)}, but the job has no output_schema to take them from. "
             "Give BatchSubmitOperator an output_schema, or leave columns= out. The answers are kept in staging."
         )
-    found = [Column(name, carry.type_of(value), key=True) for name, value in key.items()]
+    found = [_key_column(name, value) for name, value in key.items()]
     found.append(Column("custom_id", ColumnType.TEXT, key=True))
     for column in FIXED:
         if column.name == "output":
@@ -90,6 +91,16 @@ def results_columns(
             "columns share one set of names. Rename it (in the SQL with AS for a carried column). The answers are kept."
         )
     return found
+
+
+def _key_column(name: str, value: Any) -> Column:
+    try:
+        return Column(name, carry.type_of(value), key=True)
+    except TypeError as error:
+        raise SchemaError(
+            f"key= gives column {name!r} {value!r}, and a {error} names no row. Give text, a number or a date. "
+            "The answers are kept."
+        ) from None
 
 
 def _output_type(manifest: Manifest) -> ColumnType:
