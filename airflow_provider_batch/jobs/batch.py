@@ -117,7 +117,7 @@ def read_batch(answer: Any) -> BatchView:
         completed=_number(counts.get("completed")),
         failed=_number(counts.get("failed")),
         created_at=_seconds(data.get("created_at")),
-        problems=_problems(data.get("errors")),
+        problems=_problems(data.get("errors") or data.get("error")),
         metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},
     )
 
