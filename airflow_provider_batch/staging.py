@@ -129,13 +129,12 @@ class LocalFolder:
         final = self.path / name
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            file = final.open("wb")
+            with final.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise _cannot("write", final, error) from error
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:

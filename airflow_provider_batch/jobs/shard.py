@@ -42,8 +42,13 @@ class _OpenShard:
         )
 
     def add(self, line: bytes, row: RowIndex, inputs: int, tokens: int) -> None:
-        self._lines.write(line)
-        self._index.write(msgspec.json.encode(row) + b"\n")
+        try:
+            self._lines.write(line)
+            self._index.write(msgspec.json.encode(row) + b"\n")
+        except OSError as error:
+            # the folder's writers know what to say of a full disk
+            self._stack.__exit__(type(error), error, error.__traceback__)
+            raise
         self._digest.update(line)
         self.requests += 1
         self.bytes += len(line)

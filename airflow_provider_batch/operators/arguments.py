@@ -19,10 +19,19 @@ TEXT_FILES = (".txt", ".md", ".j2")
 _DATES = ("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_interval_end")
 
 
+def is_late(value: Any) -> bool:
+    """Whether a value is, or holds at any depth, something that Airflow only knows at run time."""
+    if isinstance(value, dict):
+        return any(is_late(inner) for inner in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(is_late(inner) for inner in value)
+    return hasattr(value, "iter_references") and hasattr(value, "resolve")
+
+
 def resolve(value: Any, context: Any) -> Any:
     """A value with everything in it resolved that Airflow resolves at run time, at any depth, and nothing rendered."""
-    if (resolver := getattr(value, "resolve", None)) and hasattr(value, "iter_references"):
-        return resolver(context)
+    if hasattr(value, "iter_references") and hasattr(value, "resolve"):
+        return value.resolve(context)
     if isinstance(value, dict):
         return {key: resolve(inner, context) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -24,6 +24,7 @@ from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.arguments import (
     as_bool,
     as_number,
+    is_late,
     names_a_file,
     resolve,
     row_context,
@@ -242,9 +243,8 @@ class BatchSubmitOperator(BaseOperator):
         """Make no further paid call. What was created is recorded, goes on, and is found again by the next attempt."""
         self._stopping = True
 
-    def _plan(self, context: Context) -> Plan:
-        ti = context["ti"]
-        spec = RequestSpec(
+    def _spec(self) -> RequestSpec:
+        return RequestSpec(
             endpoint=self.endpoint,
             custom_id=self.custom_id,
             model=self.model,
@@ -252,9 +252,14 @@ class BatchSubmitOperator(BaseOperator):
             prompt=self.prompt,
             body=self.body,
             request=self.request,
-            output_schema=plain_schema(self.output_schema),
+            output_schema=self.output_schema,
             max_output_tokens=self.max_output_tokens,
         )
+
+    def _plan(self, context: Context) -> Plan:
+        ti = context["ti"]
+        self.output_schema = plain_schema(self.output_schema)
+        spec = self._spec()
         check(spec)
         return Plan(
             key=JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
@@ -318,6 +323,10 @@ class BatchSubmitOperator(BaseOperator):
             raise InputError(f"on_empty must be 'succeed', 'skip' or 'fail', not {self.on_empty!r}.")
         read_limits(self.limits)
         Prices(self.prices)
+        spec = self._spec()
+        plain = not any(is_late(getattr(self, name)) or names_a_file(getattr(self, name)) for name in ROW_ARGUMENTS)
+        if plain and "{" not in self.endpoint:
+            check(spec)
         reserved = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
         if reserved or len(self.metadata) > 12:
             raise InputError(
@@ -327,7 +336,7 @@ class BatchSubmitOperator(BaseOperator):
 
 def plain_schema(schema: Any) -> Any:
     """A schema as strict JSON Schema; what Airflow resolves later is left for then."""
-    if schema is None or hasattr(schema, "iter_references"):
+    if schema is None or is_late(schema):
         return schema
     return strict_schema(schema)
 

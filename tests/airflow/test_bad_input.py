@@ -1,0 +1,283 @@
+"""Bad input: a clear error before anything is uploaded, naming the row, column or connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from airflow_provider_batch.exceptions import InputError, SchemaError
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import make_tickets, query, run_job, submit_arguments
+
+ROWS = [("T-1", "One", "first", "a"), ("T-2", "Two", "second", "b"), ("T-3", "Three", "third", "c")]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(path, ROWS)
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+@pytest.fixture
+def client(batch_server: LocalServer) -> openai.OpenAI:
+    return openai.OpenAI(api_key="local", base_url=batch_server.base_url)
+
+
+@pytest.fixture
+def refused(warehouse: Path, client: openai.OpenAI) -> Callable[..., str]:
+    """Runs a job that must fail in submit; gives the error once it is sure that nothing was uploaded."""
+
+    def run(**submit: Any) -> str:
+        files, batches = len(list(client.files.list())), len(list(client.batches.list(limit=100)))
+        ran = run_job(**submit)
+        assert ran.states["submit"] == "failed"
+        assert ran.states["land"] == "upstream_failed"
+        assert (len(list(client.files.list())), len(list(client.batches.list(limit=100)))) == (files, batches)
+        return ran.error("submit")
+
+    return run
+
+
+def update(warehouse: Path, sql: str) -> None:
+    with closing(sqlite3.connect(warehouse)) as connection, connection:
+        connection.execute(sql)
+
+
+def test_a_column_that_the_query_does_not_return(refused: Callable[..., str]) -> None:
+    error = refused(prompt="{{ row.titel }}")
+
+    assert "prompt" in error
+    assert "'titel'" in error
+    assert "Did you mean 'title'?" in error
+
+
+def test_a_carried_column_that_the_query_does_not_return(refused: Callable[..., str]) -> None:
+    error = refused(carry=["labels"])
+
+    assert error.startswith("InputError: carry: the query has no column 'labels'")
+    assert "Did you mean 'label'?" in error
+
+
+def test_a_column_twice_in_the_query(refused: Callable[..., str]) -> None:
+    error = refused(sql="SELECT id, title, body, label AS title FROM tickets")
+
+    assert "title" in error
+    assert "more than once" in error
+
+
+def test_a_custom_id_given_to_two_rows(refused: Callable[..., str], warehouse: Path) -> None:
+    update(warehouse, "INSERT INTO tickets SELECT id, title, body, label FROM tickets WHERE id = 'T-2'")
+
+    error = refused()
+
+    assert "1 of them are given to more than one row: 'T-2' (rows 2, 3)" in error
+    assert "Nothing was uploaded" in error
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [("''", "empty"), ("'   '", "empty"), ("NULL", "None"), ("X'00ff'", "bytes")]
+)
+def test_a_custom_id_that_is_none(refused: Callable[..., str], warehouse: Path, value: str, word: str) -> None:
+    update(warehouse, f"UPDATE tickets SET id = {value}, title = 'moved' WHERE id = 'T-2'")
+
+    error = refused(sql="SELECT id, title, body FROM tickets ORDER BY title DESC")
+
+    assert error.startswith("CustomIdError")
+    assert "ow 1" in error
+
+
+def test_bytes_in_a_prompt(refused: Callable[..., str], warehouse: Path) -> None:
+    update(warehouse, "UPDATE tickets SET body = X'89504e47' WHERE id = 'T-3'")
+
+    error = refused()
+
+    assert "row 3" in error
+    assert "T-3" in error
+    assert "bytes" in error
+    assert "prompt" in error
+
+
+def test_an_empty_prompt(refused: Callable[..., str], warehouse: Path) -> None:
+    update(warehouse, "UPDATE tickets SET body = '' WHERE id = 'T-2'")
+
+    error = refused(prompt="{{ row.body }}")
+
+    assert "row 2" in error
+    assert "T-2" in error
+    assert "WHERE" in error
+
+
+def test_one_row_over_the_size_of_a_file(refused: Callable[..., str], warehouse: Path) -> None:
+    update(warehouse, "UPDATE tickets SET body = hex(zeroblob(3000)) WHERE id = 'T-2'")
+
+    error = refused(limits={"bytes": 5_000})
+
+    assert "Row 2 (custom_id 'T-2') is 6," in error
+    assert "an input file takes 5,000" in error
+
+
+def test_a_sql_error(refused: Callable[..., str]) -> None:
+    error = refused(sql="SELECT * FROM nowhere")
+
+    assert "no such table: nowhere" in error
+    assert "warehouse" in error
+
+
+def test_a_statement_that_returns_no_rows(refused: Callable[..., str], warehouse: Path) -> None:
+    error = refused(sql="DELETE FROM tickets")
+
+    assert "SELECT" in error
+    assert query(warehouse, "SELECT count(*) FROM tickets") == [(3,)]
+
+
+def test_a_warehouse_connection_that_is_missing(refused: Callable[..., str]) -> None:
+    error = refused(warehouse_conn_id="nowhere")
+
+    assert "'nowhere'" in error
+
+
+def test_an_openai_connection_that_is_missing(refused: Callable[..., str]) -> None:
+    error = refused(openai_conn_id="no_openai")
+
+    assert "openai_conn_id: there is no connection 'no_openai'" in error
+
+
+def test_a_connection_without_a_sql_hook(refused: Callable[..., str]) -> None:
+    error = refused(warehouse_conn_id="openai_default")
+
+    assert "'openai_default'" in error
+    assert "openai" in error
+
+
+def test_staging_that_cannot_be_written(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a-file").write_text("")
+
+    error = refused(staging=(tmp_path / "a-file").as_uri())
+
+    assert "Staging: cannot" in error
+    assert str(tmp_path / "a-file") in error
+
+
+def test_local_staging_where_tasks_run_on_other_machines(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")
+
+    error = refused()
+
+    assert "CeleryExecutor may run the next task on another machine" in error
+    assert "allow_local_staging=True" in error
+
+
+def test_a_price_over_the_ceiling(refused: Callable[..., str]) -> None:
+    error = refused(max_cost_usd="0.0000001")
+
+    assert error.startswith("BudgetError")
+    assert "Nothing was uploaded" in error
+
+
+def test_a_ceiling_for_a_model_without_a_price(refused: Callable[..., str]) -> None:
+    error = refused(model="our-own-model", max_cost_usd=5)
+
+    assert "no price is known for our-own-model" in error
+    assert "prices=" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"body": {"messages": []}}, ["body", "messages", "prompt"]),
+        ({"body": {"stream": True}}, ["stream"]),
+        ({"endpoint": "/v1/chat"}, ["/v1/chat"]),
+        ({"prompt": "{{ row.title"}, ["prompt"]),
+        ({"prompt": ...}, ["prompt"]),
+    ],
+)
+def test_arguments_that_contradict_each_other_are_found_while_the_dag_is_parsed(
+    arguments: dict[str, Any], words: list[str]
+) -> None:
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    with pytest.raises(InputError) as raised:
+        BatchSubmitOperator(**submit_arguments(**arguments))
+
+    assert all(word in str(raised.value) for word in words)
+
+
+def test_a_schema_that_strict_mode_cannot_express_is_found_while_the_dag_is_parsed() -> None:
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    class Tags(BaseModel):
+        tags: dict[str, int]
+
+    with pytest.raises(SchemaError, match="tags"):
+        BatchSubmitOperator(**submit_arguments(output_schema=Tags))
+    with pytest.raises(SchemaError, match="tags"):
+        BatchSubmitOperator.partial(**submit_arguments(output_schema=Tags, model=...))
+
+
+def test_a_results_table_with_another_key(warehouse: Path) -> None:
+    run_job()
+    update(warehouse, "CREATE TABLE other (custom_id TEXT, outcome TEXT)")
+
+    ran = run_job(land={"table": "other"})
+
+    assert ran.states["land"] == "failed"
+    assert "other" in ran.error("land")
+    assert "custom_id" in ran.error("land")
+    assert "ALTER TABLE" in ran.error("land")
+
+
+def test_a_results_column_that_the_schema_does_not_have(warehouse: Path) -> None:
+    schema = {"type": "object", "properties": {"label": {"type": "string"}}}
+
+    ran = run_job(output_schema=schema, land={"columns": {"lable": "lable"}})
+
+    assert ran.states["land"] == "failed"
+    assert "lable" in ran.error("land")
+    assert "label" in ran.error("land")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"soft_fail": True}, "hide a job"),
+        ({"timeout": 60}, "Use deadline instead"),
+        ({"retry_on": ["refused"]}, "'refused' is never asked again"),
+        ({"max_attempts": 0}, "at least 1"),
+    ],
+)
+def test_waits_that_make_no_sense_are_refused(arguments: dict[str, Any], words: str) -> None:
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with pytest.raises(InputError, match=words):
+        BatchSensor(task_id="wait", job={}, **arguments)
+
+
+def test_no_retry_is_wasted_on_bad_input(warehouse: Path) -> None:
+    ran = run_job(prompt="{{ row.titel }}", retries=3)
+
+    assert ran.states["submit"] == "failed"
+
+
+def test_no_key_appears_in_the_error_or_the_reference(
+    warehouse: Path, connect: Callable[..., None], batch_server: LocalServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connect("openai_default", conn_type="openai", password="sk-very-secret-key", host=batch_server.base_url)
+
+    ran = run_job()
+
+    assert ran.state == "success"
+    assert "sk-very-secret-key" not in str(ran.returned)
+    assert "sk-very-secret-key" not in "".join(capfd.readouterr())
