@@ -42,9 +42,7 @@ class Ticket(BaseModel):
     due: date
     seen: datetime
     open: bool
-    kind: Literal["ticket"] = Field(
-        default="ticket", exclude=True, json_schema_extra=lambda s: s.pop("default")
-    )
+    kind: Literal["ticket"] = Field(default="ticket", exclude=True, json_schema_extra=lambda s: s.pop("default"))
 
 
 class Node(BaseModel):
@@ -287,6 +285,19 @@ def test_recursion_and_ten_levels_are_allowed():
     assert strict_schema(wrap({"anyOf": [{"$ref": "#"}, {"type": "null"}]}))
 
 
+def chain(levels: int, last: dict[str, Any]) -> dict[str, Any]:
+    """A schema so many objects deep, each level a definition; the last holds `last`."""
+    steps = {f"L{n}": wrap({"$ref": f"#/$defs/L{n + 1}"}) for n in range(2, levels)}
+    return wrap({"$ref": "#/$defs/L2"}, **{"$defs": {**steps, f"L{levels}": wrap(last)}})
+
+
+def test_levels_are_counted_through_references_and_a_way_back_adds_none():
+    assert strict_schema(chain(10, STRING))
+    assert strict_schema(chain(10, {"anyOf": [{"$ref": "#/$defs/L2"}, {"type": "null"}]}))
+    with pytest.raises(SchemaError, match="11 levels"):
+        strict_schema(chain(11, STRING))
+
+
 @pytest.mark.parametrize("title", [{}, {"title": "A"}])
 def test_references_in_a_circle_are_refused(title):
     circle = {"A": {"$ref": "#/$defs/B", **title}, "B": {"$ref": "#/$defs/A", **title}}
@@ -359,9 +370,7 @@ json_values = st.recursive(
     | st.sampled_from(["", "bug", "low", "ticket", "Ulm"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["city", "number", "name", "children", "node", "either"]), inner, max_size=4
-        )
+        | st.dictionaries(st.sampled_from(["city", "number", "name", "children", "node", "either"]), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -370,12 +379,7 @@ nodes = st.recursive(
     st.fixed_dictionaries({"name": st.just("n"), "children": st.just([])}),
     lambda node: st.fixed_dictionaries({"name": st.just("n"), "children": st.lists(node, max_size=2)}),
 )
-likely = (
-    json_values
-    | addresses
-    | nodes
-    | st.fixed_dictionaries({"node": nodes, "either": json_values | addresses})
-)
+likely = json_values | addresses | nodes | st.fixed_dictionaries({"node": nodes, "either": json_values | addresses})
 
 
 @pytest.mark.parametrize("model", [Address, Node, Wrapped], ids=lambda model: model.__name__)
@@ -510,9 +514,7 @@ def test_a_value_that_does_not_fit_its_column_is_a_value_error(value, type):
         convert(value, type)
 
 
-texts = (
-    st.text(max_size=5) | st.dates().map(str) | st.datetimes(timezones=st.timezones()).map(datetime.isoformat)
-)
+texts = st.text(max_size=5) | st.dates().map(str) | st.datetimes(timezones=st.timezones()).map(datetime.isoformat)
 
 
 @given(
