@@ -185,6 +185,8 @@ class ObjectFolder:
         return self._entries(under, folders=True)
 
     def _entries(self, under: str, *, folders: bool) -> list[str]:
+        # filesystems such as s3fs keep listings, but what other workers recorded since has to be seen
+        self.path.fs.invalidate_cache()
         try:
             return sorted(p.name for p in (self.path / under).iterdir() if p.is_dir() == folders)
         except (FileNotFoundError, NotADirectoryError):
