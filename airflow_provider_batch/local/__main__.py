@@ -10,9 +10,7 @@ from airflow_provider_batch.local import command
 
 def main() -> int:
     """Parse the command line and serve until told to stop; the process's exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_batch.local", description=command.DESCRIPTION
-    )
+    parser = argparse.ArgumentParser(prog="python -m airflow_provider_batch.local", description=command.DESCRIPTION)
     command.add_arguments(parser)
     return command.run(parser.parse_args())
 

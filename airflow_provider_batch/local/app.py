@@ -36,9 +36,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         await server.engine.close()
         store.close()
 
-    app = FastAPI(
-        title="airflow-batch serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
-    )
+    app = FastAPI(title="airflow-batch serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.server = server
     for part in (files, batches, endpoints):
         app.include_router(part.router, prefix="/v1", dependencies=[Depends(_authorise)])
@@ -68,9 +66,7 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = (
-        f"Invalid URL ({request.method} {request.url.path})" if error.status_code == 404 else error.detail
-    )
+    message = f"Invalid URL ({request.method} {request.url.path})" if error.status_code == 404 else error.detail
     return JSONResponse(ApiError(error.status_code, message).body(), status_code=error.status_code)
 
 

@@ -97,8 +97,7 @@ def _check_messages(body: Mapping[str, Any]) -> None:
     if not messages:
         raise ApiError(
             400,
-            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array"
-            " instead.",
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
             param="messages",
             code="empty_array",
         )
@@ -137,14 +136,12 @@ def _check_input(body: Mapping[str, Any]) -> None:
 def _check_embeddings(body: Mapping[str, Any]) -> None:
     inputs = embedding_inputs(body)
     fits = all(
-        (isinstance(item, str) and item) or (isinstance(item, list) and item and _all_ids(item))
-        for item in inputs
+        (isinstance(item, str) and item) or (isinstance(item, list) and item and _all_ids(item)) for item in inputs
     )
     if not inputs or not fits:
         raise ApiError(
             400,
-            "'$.input' is invalid. Please check the API reference:"
-            " https://platform.openai.com/docs/api-reference.",
+            "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference.",
         )
     longest = max(estimate(item) if isinstance(item, str) else len(item) for item in inputs)
     if longest > EMBEDDING_WINDOW:
@@ -196,9 +193,7 @@ def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
 def _not_strict(node: object, path: tuple[str, ...]) -> str | None:
     """Why strict structured output refuses a schema: every object names all its properties and no others."""
     if isinstance(node, list):
-        return next(
-            (found for i, item in enumerate(node) if (found := _not_strict(item, (*path, str(i))))), None
-        )
+        return next((found for i, item in enumerate(node) if (found := _not_strict(item, (*path, str(i))))), None)
     if not isinstance(node, dict):
         return None
     if node.get("type") == "object" or "properties" in node:

@@ -66,12 +66,13 @@ def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, f
         for match, following in zip_longest(found, found[1:]):
             end = following.start() if following else len(instructions)
             stop = {"(": r"[)\n]", "[": r"[\]\n]"}.get(match["open"], r"[;\n]")
-            said[by_name[_plain(match[1])]] |= stems(re.split(stop, instructions[match.end() : end])[0])
+            # A few letters match here without being equal in lower case (the Turkish dotted I); they name nothing.
+            value = by_name.get(_plain(match[1]))
+            if value is not None:
+                said[value] |= stems(re.split(stop, instructions[match.end() : end])[0])
     words = {value: named[value] | said[value] for value in values}
     spread = Counter(word for each in words.values() for word in each)
-    return tuple(
-        {word: math.log(1 + len(values) / spread[word]) for word in words[value]} for value in values
-    )
+    return tuple({word: math.log(1 + len(values) / spread[word]) for word in words[value]} for value in values)
 
 
 def _plain(value: str) -> str:

@@ -128,9 +128,7 @@ def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise OSError(
-            f"cannot listen on {host}:{port}: {error.strerror}. Is another server there?"
-        ) from error
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}. Is another server there?") from error
     return listener
 
 
@@ -155,9 +153,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> int:
     address = state / ADDRESS_FILE
     _publish(address, base_url)
     print(_greeting(base_url, state, args.api_key), flush=True)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    )
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
     try:
         server.run(sockets=[listener])
     finally:
@@ -174,9 +170,7 @@ def _publish(path: Path, base_url: str) -> None:
 
 def _greeting(base_url: str, state: Path, api_key: str | None) -> str:
     password = "YOUR_KEY" if api_key else "local"
-    connection = json.dumps(
-        {"conn_type": "openai", "password": password, "host": base_url}, separators=(",", ":")
-    )
+    connection = json.dumps({"conn_type": "openai", "password": password, "host": base_url}, separators=(",", ":"))
     return "\n".join(
         (
             f"Local batch server at {base_url}",

@@ -260,9 +260,7 @@ class Engine:
         if limit is None or findings.model is None:
             return []
         enqueued = sum(
-            live.record.enqueued_tokens
-            for live in self._live.values()
-            if live.record.asked_model == findings.model
+            live.record.enqueued_tokens for live in self._live.values() if live.record.asked_model == findings.model
         )
         return [token_limit(findings.model, limit)] if enqueued + findings.tokens > limit else []
 

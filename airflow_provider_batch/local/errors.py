@@ -43,9 +43,7 @@ _TYPE_NAMES: dict[type, str] = {
 
 def missing_parameter(name: str) -> ApiError:
     """400: a required parameter was not given."""
-    return ApiError(
-        400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
-    )
+    return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
 def wrong_type(name: str, expected: str, value: object) -> ApiError:

@@ -141,6 +141,4 @@ async def delete(file_id: str, server: TheServer) -> dict[str, Any]:
 async def content(file_id: str, server: TheServer) -> FileResponse:
     """The bytes, streamed from disk."""
     file = _known(server, file_id)
-    return FileResponse(
-        server.store.path(file.id), media_type="application/octet-stream", filename=file.filename
-    )
+    return FileResponse(server.store.path(file.id), media_type="application/octet-stream", filename=file.filename)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -103,12 +104,13 @@ class LocalServer:
                 raise ServerStartError(f"The server ended with {process.returncode}.\n{self._log_end()}")
             base_url = self._published(process.pid)
             if base_url is not None:
-                # The socket listens already; the answer comes when the server has taken up its batches.
                 request = urllib.request.Request(
                     f"{base_url}/models", headers={"Authorization": f"Bearer {self._api_key}"}
                 )
                 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                with direct.open(request, timeout=max(1.0, deadline - time.monotonic())):
+                # The socket listens already; the answer comes when the server has taken up its batches. If it
+                # dies meanwhile, the next round reports how.
+                with suppress(OSError), direct.open(request, timeout=max(1.0, deadline - time.monotonic())):
                     return base_url
             time.sleep(0.02)
         raise ServerStartError(f"The server did not answer within {_DEADLINE:.0f} s.\n{self._log_end()}")

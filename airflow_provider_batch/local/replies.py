@@ -118,9 +118,7 @@ def response_body(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def embeddings_body(
-    model: str, vectors: list[array[float]], encoding_format: str, tokens: int
-) -> dict[str, Any]:
+def embeddings_body(model: str, vectors: list[array[float]], encoding_format: str, tokens: int) -> dict[str, Any]:
     """A `list` of embeddings, in the order of the inputs."""
     return {
         "object": "list",

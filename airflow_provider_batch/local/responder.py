@@ -144,17 +144,13 @@ class OfflineResponder:
         else:
             text = _text(ask, talk)
         if marker == "cutoff":
-            return replace(
-                draft, text=text[: len(text) // 2], ended="length", output_tokens=estimate(text) // 2
-            )
+            return replace(draft, text=text[: len(text) // 2], ended="length", output_tokens=estimate(text) // 2)
         return _capped(replace(draft, text=text, output_tokens=estimate(text)), _cap(ask.body))
 
 
 def _failure(status: int) -> ApiError:
     if status == 429:
-        return ApiError(
-            429, "Rate limit reached for requests (marker).", type="requests", code="rate_limit_exceeded"
-        )
+        return ApiError(429, "Rate limit reached for requests (marker).", type="requests", code="rate_limit_exceeded")
     if status >= 500:
         return ApiError(
             status,
@@ -172,9 +168,7 @@ def _text(ask: Ask, talk: Conversation) -> str:
         except UnfillableSchemaError as error:
             raise ApiError(
                 400,
-                f"Invalid schema for response_format '{form['name']}': the offline responder cannot"
-                " answer it:"
-                f" {error}",
+                f"Invalid schema for response_format '{form['name']}': the offline responder cannot answer it: {error}",
                 param="response_format",
             ) from error
         return msgspec.json.encode(value).decode()

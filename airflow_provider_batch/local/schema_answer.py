@@ -166,9 +166,7 @@ class _Filler:
         required = schema.get("required", [])
         names = [name for name in properties if name in required or depth <= _DEEP]
         return {
-            name: self.value(
-                properties[name], path=f"{path}.{name}", instructions=instructions, depth=depth + 1
-            )
+            name: self.value(properties[name], path=f"{path}.{name}", instructions=instructions, depth=depth + 1)
             for name in names
         }
 

@@ -63,8 +63,7 @@ class Store:
         except OSError as error:
             os.close(self._lock)
             raise StateInUseError(
-                f"Another local batch server already works in {root}. Stop it, or choose another state"
-                " directory."
+                f"Another local batch server already works in {root}. Stop it, or choose another state directory."
             ) from error
         self._db = sqlite3.connect(root / "state.sqlite")
         # WAL and NORMAL: a killed process loses nothing; a power cut is no concern here.
@@ -116,9 +115,7 @@ class Store:
             return None
         return file
 
-    def list_files(
-        self, *, after: str | None, limit: int, ascending: bool, purpose: str | None
-    ) -> list[FileObject]:
+    def list_files(self, *, after: str | None, limit: int, ascending: bool, purpose: str | None) -> list[FileObject]:
         """Up to `limit` files from just after `after`; newest first unless `ascending`."""
         where, values = ["1"], list[Any]()
         if purpose is not None:

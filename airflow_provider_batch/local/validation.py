@@ -124,9 +124,7 @@ class _Check:
         if isinstance(request["body"], dict):
             self._body(number, request["body"])
         else:
-            self.problem(
-                number, "invalid_request", "Invalid type for 'body': expected an object.", param="body"
-            )
+            self.problem(number, "invalid_request", "Invalid type for 'body': expected an object.", param="body")
 
     def _envelope(self, number: int, request: dict[str, Any]) -> None:
         custom_id = request["custom_id"]

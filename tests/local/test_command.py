@@ -1,0 +1,125 @@
+"""`airflow-batch serve`: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from airflow_provider_batch.local import command
+from airflow_provider_batch.local.process import LocalServer, ServerStartError
+from tests.local import driving
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(arguments))
+
+
+@contextmanager
+def serving(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "airflow_provider_batch.local", "--state", str(state), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def greeting(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith("Ctrl-C"):
+        line = process.stdout.readline()
+        assert line, f"the server ended after {lines}"
+        lines.append(line)
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_is_and_what_it_is_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with serving(tmp_path, "--port", "0") as process:
+        printed = greeting(process)
+        assert str(tmp_path) in printed
+        assert "No production engine" in printed
+        assert "offline responder" in printed
+        found = re.search(r"AIRFLOW_CONN_OPENAI_DEFAULT='(.*)'", printed)
+        assert found is not None
+        connection = json.loads(found[1])
+        assert connection["conn_type"] == "openai"
+        with OpenAI(base_url=connection["host"], api_key=connection["password"]) as client:
+            assert client.models.list().data
+
+        os.kill(process.pid, number)
+        assert process.wait(timeout=30) == 0
+    assert not (tmp_path / command.ADDRESS_FILE).exists()
+
+
+def test_it_does_not_listen_beyond_loopback_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--host", "0.0.0.0", "--port", "0", "--state", str(tmp_path)) == 2
+    assert "--api-key" in capsys.readouterr().err
+
+
+def test_with_a_key_it_listens_where_it_is_told(tmp_path: Path) -> None:
+    with serving(tmp_path, "--host", "0.0.0.0", "--port", "0", "--api-key", "secret") as process:
+        printed = greeting(process)
+        assert "secret" not in printed
+        port = re.search(r":(\d+)/v1", printed)
+        assert port is not None
+        with OpenAI(base_url=f"http://127.0.0.1:{port[1]}/v1", api_key="secret") as client:
+            assert client.models.list().data
+
+
+def test_a_port_in_use_is_named(server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = server.base_url.removesuffix("/v1").rpartition(":")[2]
+
+    assert run("--port", port, "--state", str(tmp_path)) == 2
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_speed_divides_the_times(tmp_path: Path) -> None:
+    slow = ("--validating", "6000", "--in-progress", "6000", "--finalizing", "6000")
+    with serving(tmp_path, "--port", "0", *slow, "--speed", "100000") as process:
+        port = re.search(r":(\d+)/v1", greeting(process))
+        assert port is not None
+        with OpenAI(base_url=f"http://127.0.0.1:{port[1]}/v1", api_key="x") as client:
+            assert driving.run(client, driving.chats(3)).status == "completed"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--validating", "-1"), ("--speed", "0"), ("--in-progress", "nan"), ("--finalizing", "x")]
+)
+def test_times_that_make_no_sense_are_refused(arguments: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit):
+        run(*arguments)
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "files").write_text("in the way")
+
+    with pytest.raises(ServerStartError, match="files"):
+        LocalServer(tmp_path / "state").start()
+
+
+def test_a_subprocess_is_started_once_and_its_pid_is_known(server: LocalServer, tmp_path: Path) -> None:
+    os.kill(server.pid, 0)
+    with pytest.raises(RuntimeError, match="already runs"):
+        server.start()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = LocalServer(tmp_path).pid

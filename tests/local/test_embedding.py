@@ -1,0 +1,47 @@
+"""Laws of the offline embeddings."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.local.embedding import dimensions_of, embed, encode
+
+
+def _cosine(one: str, other: str) -> float:
+    return sum(a * b for a, b in zip(embed(one, 1536), embed(other, 1536), strict=True))
+
+
+@given(st.text(min_size=1) | st.lists(st.integers(0, 100_000), min_size=1), st.integers(1, 64))
+def test_every_vector_has_the_length_asked_for_and_is_a_unit_vector(text: str | list[int], dimensions: int) -> None:
+    vector = embed(text, dimensions)
+
+    assert len(vector) == dimensions
+    assert math.isclose(math.sqrt(sum(value * value for value in vector)), 1.0, rel_tol=1e-5)
+    assert embed(text, dimensions) == vector
+
+
+def test_texts_that_share_words_are_nearer_than_texts_that_do_not() -> None:
+    near = _cosine("the red pump leaks water", "water leaks from the red pump")
+    far = _cosine("the red pump leaks water", "invoice for last month")
+
+    assert near > 0.7 > 0.3 > far
+
+
+@given(st.text(min_size=1))
+def test_base64_carries_the_same_numbers(text: str) -> None:
+    vector = embed(text, 16)
+    packed = encode(vector, "base64")
+
+    assert isinstance(packed, str)
+    assert list(struct.unpack("<16f", base64.b64decode(packed))) == encode(vector, "float")
+
+
+def test_the_dimensions_of_known_models() -> None:
+    assert dimensions_of("text-embedding-3-small") == 1536
+    assert dimensions_of("text-embedding-3-large") == 3072
+    assert dimensions_of("anything") == 1536
