@@ -156,8 +156,8 @@ class ObjectFolder:
             self.path.fs  # noqa: B018  # looked up and kept by Airflow
         except (ValueError, ImportError) as error:
             raise StagingError(
-                f"Staging is {uri}, which this Airflow has no filesystem for: {error}. Install the provider that brings "
-                "it, with its fsspec extra, for example apache-airflow-providers-amazon[s3fs]. Nothing was uploaded."
+                f"Staging is {uri}, which this Airflow has no filesystem for: {error}. Install the provider that "
+                "brings it, such as apache-airflow-providers-amazon[s3fs]. Nothing was uploaded."
             ) from error
 
     def create(self, name: str, data: bytes) -> bool:
