@@ -21,7 +21,7 @@ from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Manifest, RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import JobState, Try
+from airflow_provider_batch.jobs.ledger import JobState, Reason, Try
 from airflow_provider_batch.jobs.outcome import PENDING, Answer, Outcome
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, convert, value_at
@@ -132,8 +132,7 @@ class Landing:
         self._paths = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
         self._prices = Prices(manifest.prices)
         self._best = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
-        #: error code and message -> how often
-        self.reasons: Counter[tuple[str, str]] = Counter()
+        self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
         self.tokens: Counter[str] = Counter()
         #: US dollars for every answer collected, replaced ones included; None as soon as one price is unknown
         self.cost: Decimal | None = Decimal(0)
@@ -153,7 +152,7 @@ class Landing:
                 cost = self._account(shard.shard, answer)
                 if self._better(shard.shard, rows[line], line, answer.outcome):
                     if answer.error_code:
-                        self.reasons[(answer.error_code, (answer.error_message or "")[:200])] += 1
+                        self._reasons[(answer.outcome, answer.error_code, (answer.error_message or "")[:200])] += 1
                     yield self._row(shard.shard, tried, rows[line], answer, values, cost)
         for sealed in self._manifest.shards:
             best = self._best[sealed.name]
@@ -169,6 +168,12 @@ class Landing:
         """Rows by outcome, best first; they add up to the job's requests once every row was given."""
         counts = Counter(rank for ranks in self._best.values() for rank in ranks)
         return {outcome.value: counts[outcome.rank] for outcome in Outcome if counts[outcome.rank]}
+
+    def most_common_reasons(self, count: int) -> list[Reason]:
+        """Why rows did not succeed: outcome, code and the first 200 characters of the message, the commonest first."""
+        return [
+            Reason(outcome.value, code, said, rows) for (outcome, code, said), rows in self._reasons.most_common(count)
+        ]
 
     def _better(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> bool:
         ranks, place = (self._best[row.origin], row.line) if row.origin else (self._best[shard.name], line)

@@ -9,6 +9,7 @@ gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
 gNNN/records/deadline.json              the absolute end of the wait
+gNNN/records/landed.1.json              the answers were written to a table
 """
 
 from __future__ import annotations
@@ -128,7 +129,30 @@ class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
     at: datetime
 
 
-Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline
+class Reason(msgspec.Struct, frozen=True):
+    """Why rows did not succeed, and how many."""
+
+    outcome: str
+    code: str
+    message: str
+    rows: int
+
+
+class Landed(msgspec.Struct, frozen=True, tag="landed"):
+    """The answers were written to a table."""
+
+    number: int
+    table: str
+    outcomes: dict[str, int]
+    #: US dollars for every answer; None if a price is unknown
+    cost_usd: str | None
+    standard_cost_usd: str | None
+    #: the most frequent first
+    reasons: list[Reason]
+    at: datetime
+
+
+Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline | Landed
 _TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
 
 
@@ -208,6 +232,8 @@ class JobState(msgspec.Struct):
     manifest: Manifest
     shards: dict[str, ShardState]
     waves: list[Wave] = []
+    #: the newest landing
+    landed: Landed | None = None
     deadline: datetime | None = None
 
     @property
@@ -233,6 +259,9 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
     for record in records:
         if isinstance(record, Wave):
             state.waves.append(record)
+        elif isinstance(record, Landed):
+            if state.landed is None or record.number > state.landed.number:
+                state.landed = record
         elif isinstance(record, Deadline):
             state.deadline = record.ends
         else:
@@ -340,7 +369,7 @@ def decode(data: bytes, kind: Any, where: str) -> Any:
 def _name(record: Record) -> str:
     kind = record.__struct_config__.tag
     match record:
-        case Wave():
+        case Wave() | Landed():
             return f"{kind}.{record.number}.json"
         case Deadline():
             return f"{kind}.json"

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_batch.exceptions import InputError, LedgerError, TooManyFailuresError
 from airflow_provider_batch.jobs.landing import Landing, results_columns
+from airflow_provider_batch.jobs.ledger import Landed, Ledger, Reason
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
@@ -116,6 +118,7 @@ class BatchResultsOperator(BaseOperator):
         sink.write(landing)
         account = self._account(landing, manifest.job_uid, manifest.requests)
         self._tell(account)
+        _record(ledger, account)
         if sum(account["outcomes"].values()) != manifest.requests:
             raise LedgerError(
                 f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {self.table}, but "
@@ -134,10 +137,7 @@ class BatchResultsOperator(BaseOperator):
             "cost_usd": _dollars(landing.cost),
             "standard_cost_usd": _dollars(landing.standard_cost),
             "asked_again": landing.asked_again,
-            "reasons": [
-                {"code": code, "message": message, "rows": rows}
-                for (code, message), rows in landing.reasons.most_common(10)
-            ],
+            "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
         }
 
     def _tell(self, account: dict[str, Any]) -> None:
@@ -165,6 +165,22 @@ class BatchResultsOperator(BaseOperator):
                 f"{self.max_failure_rate:.1%}). All rows are landed in {self.table}, with their outcome. Most often: "
                 f"{top or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows again."
             )
+
+
+def _record(ledger: Ledger, account: dict[str, Any]) -> None:
+    """Keep the account in the ledger, for whoever looks at the job later."""
+    landed = ledger.state().landed
+    record = Landed(
+        number=landed.number + 1 if landed else 1,
+        table=account["table"],
+        outcomes=account["outcomes"],
+        cost_usd=account["cost_usd"],
+        standard_cost_usd=account["standard_cost_usd"],
+        reasons=[msgspec.convert(reason, Reason) for reason in account["reasons"]],
+        at=datetime.now(UTC),
+    )
+    while not ledger.add(record):
+        record = msgspec.structs.replace(record, number=record.number + 1)
 
 
 def _dollars(amount: Decimal | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.ledger import Deadline, JobState, Ledger
 from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Wait
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
@@ -170,14 +170,11 @@ class BatchSensor(BaseSensorOperator):
         return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
     def _summary(self, state: JobState) -> dict[str, Any]:
-        outcomes: Counter[str] = Counter()
-        for _, _, settled in state.settled():
-            outcomes.update(settled.outcomes)
         batches = sum(1 for shard in state.shards.values() for tried in shard.tries if tried.batch_id)
         self.log.info("The wait is over: %d batches, %d wave(s) asked again", batches, len(state.waves))
         return {
             "job_uid": state.manifest.job_uid,
             "batches": batches,
             "waves": len(state.waves),
-            "answers": dict(outcomes),
+            "outcomes": outcomes_so_far(state),
         }

@@ -1,0 +1,30 @@
+"""How far a job is, told from its ledger alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from airflow_provider_batch.jobs.ledger import JobState
+from airflow_provider_batch.jobs.lifecycle import ASKABLE
+from airflow_provider_batch.jobs.outcome import Outcome
+
+
+def outcomes_so_far(state: JobState) -> dict[str, int]:
+    """Rows by outcome, best first; they add up to the job's requests.
+
+    A row that is asked again counts as pending until its new answer is settled. Rows of a try that was asked again are
+    told apart by their outcome, as only some outcomes are ever asked again; with a `retry_on` that leaves some of those
+    out, their rows count as pending until they are landed.
+    """
+    counts: Counter[Outcome] = Counter()
+    for shard, tried, settled in state.settled():
+        again = (shard.shard.name, tried.n) in state.drained
+        for outcome in Outcome:
+            rows = settled.outcomes.get(outcome, 0)
+            if again and outcome is Outcome.FAILED:
+                rows -= settled.transient
+            elif again and outcome in ASKABLE:
+                rows = 0
+            counts[outcome] += rows
+    counts[Outcome.PENDING] += state.manifest.requests - sum(counts.values())
+    return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}

@@ -1,0 +1,100 @@
+"""The page of a job, found from the task instances of a real run."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.airflow.jobs import make_tickets, run_job
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(
+        path,
+        [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", "[[fail:500:once]]", "c")],
+    )
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+def run_of(task_id: str) -> tuple[str, str]:
+    """dag_id and run_id of the newest run with such a task."""
+    from airflow.models import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        statement = select(TaskInstance).where(TaskInstance.task_id == task_id).order_by(TaskInstance.start_date.desc())
+        ti = session.scalars(statement).first()
+        assert ti is not None
+        return ti.dag_id, ti.run_id
+
+
+@pytest.mark.parametrize("task_id", ["submit", "wait", "land"])
+def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str) -> None:
+    from airflow_provider_batch.plugins.lookup import load_job_view
+
+    ran = run_job()
+    view = load_job_view(*run_of(task_id), task_id, -1)
+
+    assert view is not None
+    assert view.job_uid == ran.returned["submit"]["job_uid"]
+    assert view.outcomes == {"succeeded": 2, "refused": 1}
+    assert [(shard.name, shard.requests, shard.attempt, shard.status) for shard in view.shards] == [
+        ("s0001", 3, 1, "completed"),
+        ("w01-0001", 1, 2, "completed"),
+    ]
+    assert [(failure.outcome, failure.code, failure.count) for failure in view.failures] == [("refused", "refusal", 1)]
+    assert view.cost_usd is not None
+    assert view.standard_cost_usd == pytest.approx(2 * view.cost_usd)
+
+
+def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
+    from airflow_provider_batch.plugins.lookup import load_job_view
+
+    run_job(sql="SELECT * FROM nowhere")
+
+    assert load_job_view(*run_of("submit"), "submit", -1) is None
+
+
+def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
+    """Whoever may write XCom of one DAG cannot show the job of another there."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import update
+
+    from airflow_provider_batch.links import LEDGER_KEY
+    from airflow_provider_batch.plugins.lookup import load_job_view
+
+    other = run_job().returned["submit"]["ledger"]
+    run_job()
+    dag_id, run_id = run_of("submit")
+    with create_session() as session:
+        of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == LEDGER_KEY)
+        session.execute(update(XComModel).where(of_run).values(value=other))
+
+    assert load_job_view(dag_id, run_id, "submit", -1) is None
+
+
+def test_the_ledger_alone_tells_how_far_a_job_is(warehouse: Path) -> None:
+    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.staging import open_folder
+
+    with closing(sqlite3.connect(warehouse)) as connection, connection:
+        connection.execute("UPDATE tickets SET body = '[[fail:500]]' WHERE id = 'T-1'")
+    ran = run_job(wait={"max_attempts": 2})
+
+    ledger = open_ledger(open_folder(ran.returned["submit"]["ledger"]))
+    assert ledger is not None
+    assert (
+        outcomes_so_far(ledger.state())
+        == ran.returned["land"]["outcomes"]
+        == {"succeeded": 1, "refused": 1, "failed": 1}
+    )
