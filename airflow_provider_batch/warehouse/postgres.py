@@ -208,10 +208,10 @@ class PostgresSink:
             if sqlstate(error) == "3F000":
                 schema = naming.quote(self._parts[0])
                 raise self._target.refuse(f"needs the schema {schema}:\nCREATE SCHEMA {schema};") from None
-            # Another landing may have created it since the probe: "duplicate table", or a catalog's unique index.
-            if sqlstate(error) not in ("42P07", "23505"):
-                raise
             conn.rollback()
+            # Another landing may have created it since the probe; PostgreSQL has several errors for that.
+            if self._find(cursor) is None:
+                raise
 
     def _describe(self, cursor: Any, oid: int) -> Table:
         cursor.execute(_FIND_COLUMNS, (oid,))

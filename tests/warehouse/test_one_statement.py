@@ -1,0 +1,51 @@
+"""Finding the end of a statement by PostgreSQL's lexical rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.warehouse.psycopg_driver import one_statement
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1",
+        "SELECT ';'",
+        "SELECT 'it''s; here'",
+        r"SELECT 'C:\', ';'",  # a backslash is a plain character in a standard string
+        r"SELECT E'it\'s; here'",
+        r"SELECT e'\\', 'x;'",
+        r"SELECT date'\', ';'",  # the e before the quotation mark belongs to the word
+        'SELECT ";"',
+        'SELECT "a"";"',
+        "SELECT $$;$$",
+        "SELECT $tag$ $$;$$ ; $tag$",
+        "SELECT $größe$;$größe$",
+        "SELECT a$b$c, ';' FROM t",
+        "SELECT $1, ';'",
+        "SELECT 1 -- ; not here",
+        "SELECT /* ; /* ; */ ; */ 1",
+    ],
+)
+def test_a_statement_without_a_semicolon_stays_as_it_is(sql: str) -> None:
+    assert one_statement(sql) == sql
+
+
+def test_a_comment_that_never_ends_is_left_to_the_database() -> None:
+    assert one_statement("SELECT 1 /* ; SELECT 2;") == "SELECT 1 /* ; SELECT 2;"
+
+
+@pytest.mark.parametrize("end", [";", " ;", ";;", "; -- done", "; /* done; /* nested; */ */ ;\n", ";\n-- done; too"])
+def test_what_comes_after_a_semicolon_is_cut_off(end: str) -> None:
+    assert one_statement(f"SELECT ';', 1{end}").rstrip() == "SELECT ';', 1"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["SELECT 2", "-- done\nDELETE FROM t", "/* done */ 'x'", "; ; $$x$$", '"x"', "x -- y", "(SELECT 1);"],
+)
+def test_a_second_statement_is_refused(rest: str) -> None:
+    with pytest.raises(InputError, match="more than one statement"):
+        one_statement(f"SELECT ';' ; {rest}")

@@ -1,0 +1,328 @@
+"""Values: each type goes in and comes out, whatever models and people write into them, and none is ever shown."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
+from airflow_provider_batch.jobs.columns import Column, ColumnType
+from airflow_provider_batch.warehouse import values
+from airflow_provider_batch.warehouse.write import open_sink
+from tests.warehouse.conftest import Warehouse, other_warehouse
+from tests.warehouse.landing import COLUMNS, land, row, with_column
+
+MOMENT = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
+
+#: what goes in; what PostgreSQL gives back; what SQLite stores (...: the same)
+SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
+    (ColumnType.TEXT, "tab\tnew\nline\r\\ \\N 'quoted' \"twice\" 🎈 \u2028", ..., ...),
+    (ColumnType.TEXT, "", ..., ...),
+    (ColumnType.TEXT, "\\N", ..., ...),
+    (ColumnType.TEXT, "\\.", ..., ...),
+    (ColumnType.TEXT, "007", ..., ...),
+    (ColumnType.INTEGER, 2**63 - 1, ..., ...),
+    (ColumnType.INTEGER, -(2**63), ..., ...),
+    (ColumnType.FLOAT, 0.1, ..., ...),
+    (ColumnType.FLOAT, float("inf"), ..., ...),
+    (ColumnType.FLOAT, 1e-300, ..., ...),
+    (ColumnType.NUMERIC, Decimal("0.000123"), ..., 0.000123),
+    (ColumnType.NUMERIC, Decimal("1E+3"), Decimal(1000), 1000),
+    (ColumnType.NUMERIC, Decimal("123456789012345678901.123456789"), ..., "123456789012345678901.123456789"),
+    (ColumnType.BOOLEAN, True, ..., 1),
+    (ColumnType.BOOLEAN, False, ..., 0),
+    (ColumnType.DATE, date(2026, 11, 20), ..., "2026-11-20"),
+    (ColumnType.DATE, date(1, 1, 1), ..., "0001-01-01"),
+    (ColumnType.TIMESTAMP, MOMENT, ..., "2026-11-20T12:30:00.123456+00:00"),
+    (
+        ColumnType.TIMESTAMP,
+        datetime(2026, 11, 20, 14, tzinfo=timezone(timedelta(hours=2))),
+        datetime(2026, 11, 20, 12, tzinfo=UTC),
+        "2026-11-20T12:00:00.000000+00:00",
+    ),
+    (
+        ColumnType.TIMESTAMP,
+        datetime(2026, 11, 20),
+        datetime(2026, 11, 20, tzinfo=UTC),
+        "2026-11-20T00:00:00.000000+00:00",
+    ),
+    (ColumnType.JSON, {"a": [1, None, "x\ny\\"], "ü": 1.5}, ..., '{"a":[1,null,"x\\ny\\\\"],"ü":1.5}'),
+    (ColumnType.JSON, "text", ..., '"text"'),
+    (ColumnType.JSON, False, ..., "false"),
+    (ColumnType.JSON, [], ..., "[]"),
+    (ColumnType.BYTES, b"\x00\\\xff\n", ..., b"\x00\\\xff\n"),
+    (ColumnType.VECTOR, [0.25, -1.0, 3e-5], ..., "[0.25,-1.0,0.00003]"),
+    (ColumnType.VECTOR, [], ..., "[]"),
+]
+
+
+@pytest.mark.parametrize("warehouse", ["sqlite", "psycopg", "psycopg2"], indirect=True)
+@pytest.mark.parametrize(("type_", "given_", "in_postgres", "in_sqlite"), SAMPLES)
+def test_a_value_comes_out_as_it_went_in(
+    warehouse: Warehouse, type_: ColumnType, given_: Any, in_postgres: Any, in_sqlite: Any
+) -> None:
+    columns = with_column(Column("x", type_))
+    land(warehouse, [(*row("a"), given_), (*row("b"), None)], columns=columns)
+    expected = in_postgres if warehouse.is_postgres else in_sqlite
+    found = warehouse.execute("SELECT x FROM results ORDER BY custom_id")
+    if type_ is ColumnType.TIMESTAMP and warehouse.is_postgres:
+        found = [(found[0][0].astimezone(UTC),), *found[1:]]
+    assert found == [(given_ if expected is ... else expected,), (None,)]
+    if type_ is ColumnType.NUMERIC:
+        assert Decimal(str(found[0][0])) == given_
+
+
+def test_the_generic_sink_binds_what_drivers_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = other_warehouse(tmp_path / "x.db", monkeypatch)
+    columns = (
+        *COLUMNS,
+        Column("j", ColumnType.JSON),
+        Column("v", ColumnType.VECTOR),
+        Column("b", ColumnType.BOOLEAN),
+        Column("d", ColumnType.DATE),
+        Column("raw", ColumnType.BYTES),
+        Column("t", ColumnType.TIMESTAMP, key=True),
+    )
+    rows = [(*row("a"), {"k": [1]}, [0.5], True, date(2026, 11, 20), b"\x00", MOMENT)]
+    land(other, rows, rows, columns=columns)
+    assert other.execute("SELECT j, v, b, d, raw, t FROM results") == [
+        ('{"k":[1]}', "[0.5]", 1, "2026-11-20", b"\x00", "2026-11-20 12:30:00.123456")
+    ]
+
+
+def test_moments_without_a_zone_and_dates_are_stored_in_utc(postgres: Warehouse) -> None:
+    postgres.execute(f"ALTER DATABASE {postgres.database.name} SET timezone = 'Pacific/Kiritimati'")  # type: ignore[union-attr]
+    columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
+    postgres.execute(
+        "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
+        "sealed_at timestamp, t timestamp, d date)"
+    )
+    land(postgres, [(*row("a"), MOMENT, MOMENT)], columns=columns)
+    assert postgres.execute("SELECT sealed_at::text, t::text, d::text FROM results") == [
+        ("2026-11-20 12:00:00", "2026-11-20 12:30:00.123456", "2026-11-20")
+    ]
+
+
+def test_nul_characters_are_left_out_of_postgresql(postgres: Warehouse) -> None:
+    columns = with_column(Column("x", ColumnType.JSON))
+    land(postgres, [(*row("a", "one\0two"), {"k\0": ["\0a", {"b": "\\u0000"}]})], columns=columns)
+    found = postgres.execute("SELECT output, x FROM results")
+    assert found == [("onetwo", {"k": ["a", {"b": "\\u0000"}]})]
+
+
+def test_lone_surrogates_do_not_stop_a_landing(warehouse: Warehouse) -> None:
+    columns = with_column(Column("x", ColumnType.JSON))
+    land(warehouse, [(*row("a", "lone \ud83d, pair \ud83d\ude00 ü"), {"k": "\udc00!"})], columns=columns)
+    ((output, document),) = warehouse.execute("SELECT output, x FROM results")
+    assert output == "lone \ufffd, pair 😀 ü"
+    assert (document if warehouse.is_postgres else json.loads(document)) == {"k": "\ufffd!"}
+
+
+def test_json_of_any_size_of_number_is_kept(warehouse: Warehouse) -> None:
+    columns = with_column(Column("x", ColumnType.JSON))
+    land(warehouse, [(*row("a"), {"big": 10**30, "nan": float("nan")})], columns=columns)
+    ((document,),) = warehouse.execute("SELECT x FROM results")
+    found = document if warehouse.is_postgres else json.loads(document)
+    assert found == {"big": 10**30, "nan": None}
+
+
+@pytest.mark.parametrize("type_", ["json", "text", "varchar", "jsonb"])
+def test_json_goes_to_json_and_text_columns_that_exist(postgres: Warehouse, type_: str) -> None:
+    columns = (*COLUMNS, Column("x", ColumnType.JSON), Column("v", ColumnType.VECTOR))
+    postgres.execute(
+        "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
+        f"sealed_at timestamptz, x {type_}, v {type_})"
+    )
+    land(postgres, [(*row("a"), {"b": 1, "a": "\n"}, [1.0, 0.5])], columns=columns)
+    ((document, vector),) = postgres.execute("SELECT x::text, v::text FROM results")
+    assert json.loads(document) == {"b": 1, "a": "\n"}
+    assert json.loads(vector) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("type_", ["vector", "vector(3)", "halfvec(3)", "real[]"])
+def test_vectors_go_to_pgvector_and_arrays_that_exist(postgres: Warehouse, type_: str) -> None:
+    postgres.execute("CREATE SCHEMA ext; CREATE EXTENSION vector SCHEMA ext")
+    columns = with_column(Column("v", ColumnType.VECTOR))
+    qualified = type_ if "[]" in type_ else f"ext.{type_}"
+    postgres.execute(
+        "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
+        f"sealed_at timestamptz, v {qualified})"
+    )
+    land(postgres, [(*row("a"), [1, 0.5, -2.0]), (*row("b"), None)], columns=columns)
+    found = postgres.execute("SELECT v::text FROM results ORDER BY custom_id")
+    assert found in ([("[1,0.5,-2]",), (None,)], [("{1,0.5,-2}",), (None,)])
+
+
+def test_a_vector_of_another_length_is_an_error_of_the_warehouse(postgres: Warehouse) -> None:
+    postgres.execute("CREATE EXTENSION vector")
+    postgres.execute(
+        "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
+        "sealed_at timestamptz, v vector(3))"
+    )
+    with pytest.raises(WarehouseError, match="expected 3 dimensions, not 2"):
+        land(postgres, [(*row("a"), [1.0, 2.0])], columns=with_column(Column("v", ColumnType.VECTOR)))
+
+
+def test_keys_are_compared_as_the_table_compares_them(postgres: Warehouse) -> None:
+    postgres.execute("CREATE EXTENSION citext")
+    postgres.execute(
+        "CREATE TABLE results (custom_id citext PRIMARY KEY, outcome text, output text, job_uid text, "
+        "sealed_at timestamptz)"
+    )
+    land(postgres, [row("a", "1"), row("A", "2")])
+    assert postgres.execute("SELECT lower(custom_id::text), output FROM results") == [("a", "2")]
+
+
+@pytest.mark.parametrize("declared", ["NUMERIC", "STRING", "INTEGER", "DATE"])
+def test_text_is_kept_out_of_columns_of_sqlite_that_would_change_it(sqlite: Warehouse, declared: str) -> None:
+    sqlite.execute(
+        f"CREATE TABLE results (custom_id {declared} NOT NULL PRIMARY KEY, outcome text, output text, "
+        "job_uid text, sealed_at text)"
+    )
+    with pytest.raises(ResultsTableError, match=f"'custom_id' as {declared}, but it gets text"):
+        open_sink(sqlite.hook, "results", COLUMNS).prepare()
+
+
+@pytest.mark.parametrize("declared", ["VARCHAR(36)", "BLOB", "", "CLOB"])
+def test_text_goes_to_columns_of_sqlite_that_keep_it(sqlite: Warehouse, declared: str) -> None:
+    sqlite.execute(
+        f"CREATE TABLE results (custom_id {declared} NOT NULL PRIMARY KEY, outcome text, output text, "
+        "job_uid text, sealed_at text)"
+    )
+    land(sqlite, [row("007"), row("7")])
+    assert sqlite.execute("SELECT custom_id FROM results ORDER BY custom_id") == [("007",), ("7",)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "wrong"),
+    [
+        (ColumnType.TEXT, 12345),
+        (ColumnType.TEXT, b"secret"),
+        (ColumnType.INTEGER, "secret"),
+        (ColumnType.FLOAT, "secret"),
+        (ColumnType.NUMERIC, "secret"),
+        (ColumnType.DATE, "secret"),
+        (ColumnType.TIMESTAMP, "secret"),
+        (ColumnType.BYTES, "secret"),
+        (ColumnType.JSON, object),
+    ],
+)
+def test_a_value_of_another_type_names_row_and_column_and_not_the_value(
+    warehouse: Warehouse, type_: ColumnType, wrong: Any
+) -> None:
+    columns = with_column(Column("x", type_))
+    open_sink(warehouse.hook, "results", columns).prepare()
+    with pytest.raises(ResultsTableError) as caught:
+        land(warehouse, [(*row("a"), None), (*row("b"), wrong)], columns=columns)
+    text = str(caught.value)
+    assert "Row 2 of this landing has a value of type" in text
+    assert "'x'" in text
+    assert "nothing of this landing was committed" in text
+    assert "secret" not in text
+    assert "12345" not in text
+    assert warehouse.execute("SELECT * FROM results") == []
+
+
+def test_a_row_with_too_few_values_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(ResultsTableError, match="Row 1 of this landing has 4 values for 5 columns"):
+        land(warehouse, [row("a")[:-1]])
+
+
+def test_an_empty_key_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(ResultsTableError, match="Row 2 of this landing has no value in the key column 'custom_id'"):
+        land(warehouse, [row("a"), (None, *row("b")[1:])])
+
+
+def test_what_a_database_says_of_a_value_is_told_without_it(
+    postgres: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    postgres.execute(
+        "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text UNIQUE, job_uid varchar(3), "
+        "sealed_at timestamptz, CHECK (output <> 'secret check'))"
+    )
+    failures = []
+    with caplog.at_level(logging.DEBUG):
+        for rows in (
+            [row("a", "secret twice"), row("b", "secret twice")],
+            [row("a", "secret check")],
+            [row("a", "x", job="secret too long")],
+        ):
+            with pytest.raises(WarehouseError) as caught:
+                land(postgres, rows)
+            error: BaseException = caught.value
+            failures.append(str(error))
+            assert error.__suppress_context__
+            assert error.__cause__ is None
+    assert "duplicate key value violates unique constraint" in failures[0]
+    assert "violates check constraint" in failures[1]
+    assert "value too long for type character varying(3)" in failures[2]
+    for text in failures:
+        assert "secret" not in text
+        assert "'results'" in text
+        assert "'warehouse'" in text
+        assert "nothing of this landing was committed" in text
+    assert "secret" not in caplog.text
+
+
+def test_a_number_that_does_not_fit_is_told_without_it(postgres: Warehouse) -> None:
+    columns = with_column(Column("x", ColumnType.INTEGER))
+    with pytest.raises(WarehouseError, match="out of range") as caught:
+        land(postgres, [(*row("a"), 98765432109876543210)], columns=columns)
+    assert "98765" not in str(caught.value)
+
+
+def test_the_generic_sink_hides_whatever_a_driver_quotes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = other_warehouse(tmp_path / "x.db", monkeypatch)
+    land(other, [])
+    other.execute(
+        "CREATE TRIGGER t BEFORE INSERT ON results BEGIN SELECT raise(ABORT, 'Duplicate entry ''secret'' for key'); END"
+    )
+    with pytest.raises(WarehouseError, match=r"Duplicate entry \(value not shown\) for key"):
+        land(other, [row("secret")])
+
+
+def test_a_locked_file_is_waited_for_and_then_told(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    land(sqlite, [row("a", "1")])
+    monkeypatch.setattr("airflow_provider_batch.warehouse.sqlite.BUSY_SECONDS", 0)
+    other = sqlite3.connect(str(sqlite.path))
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(WarehouseError, match="database is locked") as caught:
+            land(sqlite, [row("a", "2")])
+        assert caught.value.retry
+    finally:
+        other.rollback()
+        other.close()
+    land(sqlite, [row("a", "2")])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(exclude_categories=())), key=st.text(min_size=1))
+def test_any_text_can_be_landed(warehouse: Warehouse, text: str, key: str) -> None:
+    key = f"k{key}".replace("\0", "")
+    land(warehouse, [row(key, text), row(key, text)])
+    found = warehouse.execute("SELECT custom_id, output FROM results")
+    warehouse.execute("DROP TABLE results")
+    mended = values.mend(text)
+    assert found == [(key, mended.replace("\0", "") if warehouse.is_postgres else mended)]
+    mended.encode()
+    if text.isascii():
+        assert mended == text
+
+
+@given(st.datetimes(timezones=st.timezones()), st.datetimes(timezones=st.timezones()))
+def test_moments_as_text_are_in_the_order_of_the_moments(one: datetime, other: datetime) -> None:
+    try:
+        in_utc = values.utc(one), values.utc(other)
+    except OverflowError:
+        return
+    assert (values.iso(one) < values.iso(other)) == (in_utc[0] < in_utc[1])
