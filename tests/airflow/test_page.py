@@ -16,10 +16,9 @@ from tests.airflow.jobs import make_tickets, run_job
 @pytest.fixture
 def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
     path = tmp_path / "warehouse.sqlite"
-    make_tickets(
-        path,
-        [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", "[[fail:500:once]]", "c")],
-    )
+    # the server remembers which text it failed once
+    once = f"[[fail:500:once]] {uuid4()}"
+    make_tickets(path, [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", once, "c")])
     connect("warehouse", conn_type="sqlite", host=str(path))
     return path
 
