@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,8 @@ def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> 
     assert float(account["cost_usd"]) * 2 == pytest.approx(float(account["standard_cost_usd"]))
     rows = query(
         warehouse,
-        'SELECT "run", custom_id, outcome, output, label, answer, score, model, attempt, job_uid, input_tokens, cost_usd '
-        "FROM answers ORDER BY custom_id",
+        'SELECT "run", custom_id, outcome, output, label, answer, score, model, attempt, job_uid, input_tokens, '
+        "cost_usd FROM answers ORDER BY custom_id",
     )
     assert [row[1] for row in rows] == ["T-1", "T-2", "T-3", "T-4", "T-5"]
     for run, _, outcome, output, label, answer, score, model, attempt, job_uid, tokens, cost in rows:
@@ -267,6 +269,65 @@ def test_mapped_jobs_are_jobs_of_their_own(warehouse: Path) -> None:
     ]
 
 
+def test_jobs_of_a_mapped_task_group_take_its_argument(warehouse: Path) -> None:
+    from airflow.sdk import DAG, task_group
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with DAG("mapped_group", schedule=None) as dag:
+
+        @task_group
+        def ask(model: str) -> None:
+            asked = BatchSubmitOperator(**submit_arguments(model=model, body={"user": model}))
+            waited = BatchSensor(task_id="wait", job=asked.output)
+            landed = BatchResultsOperator(task_id="land", job=asked.output, table="answers", history=True)
+            asked >> waited >> landed
+
+        ask.expand(model=["gpt-5-nano", "gpt-5-mini"])
+
+    assert run_dag(dag).state == "success"
+    models = query(warehouse, "SELECT DISTINCT model FROM answers ORDER BY model")
+    assert [model.rsplit("/", 1)[-1] for (model,) in models] == ["gpt-5-mini", "gpt-5-nano"]
+
+
+def test_between_jobs_the_later_one_wins_whatever_its_outcome(warehouse: Path) -> None:
+    run_job()
+    make_trouble(warehouse, {"T-2": "[[refuse]]"})
+
+    run_job()
+
+    assert query(warehouse, "SELECT outcome FROM answers WHERE custom_id = 'T-2'") == [("refused",)]
+    assert query(warehouse, "SELECT count(*) FROM answers") == [(5,)]
+
+
+def test_the_last_success_is_kept_where_the_author_says_so(warehouse: Path) -> None:
+    first = run_job()
+    make_trouble(warehouse, {"T-2": "[[refuse]]"})
+
+    run_job(land={"keep_last_success": True})
+
+    kept = query(warehouse, "SELECT outcome, job_uid FROM answers WHERE custom_id = 'T-2'")
+    assert kept == [("succeeded", first.returned["submit"]["job_uid"])]
+
+
+def test_with_history_the_answers_of_every_job_stay(warehouse: Path) -> None:
+    run_job(land={"history": True})
+    run_job(land={"history": True})
+
+    assert query(warehouse, "SELECT custom_id, count(*) FROM answers GROUP BY custom_id HAVING count(*) <> 2") == []
+
+
+def test_columns_of_others_in_the_results_table_stay_as_they_are(warehouse: Path) -> None:
+    run_job()
+    update(warehouse, "ALTER TABLE answers ADD COLUMN reviewed_by TEXT")
+    update(warehouse, "UPDATE answers SET reviewed_by = 'night shift'")
+
+    run_job()
+
+    assert query(warehouse, "SELECT DISTINCT reviewed_by FROM answers") == [("night shift",)]
+
+
 @pytest.mark.parametrize("wait", [{"deferrable": False}, {"deferrable": False, "mode": "reschedule"}, {}])
 def test_the_wait_is_the_same_in_every_mode(warehouse: Path, wait: dict[str, Any]) -> None:
     assert run_job(wait=wait).returned["land"]["outcomes"] == {"succeeded": 5}
@@ -315,10 +376,10 @@ def test_nasty_texts_come_back_under_their_own_key(warehouse: Path) -> None:
 
 
 def make_trouble(warehouse: Path, bodies: dict[str, str]) -> None:
-    import sqlite3
-    from contextlib import closing
+    for custom_id, body in bodies.items():
+        update(warehouse, f"UPDATE tickets SET body = '{body}' WHERE id = '{custom_id}'")
 
+
+def update(warehouse: Path, sql: str) -> None:
     with closing(sqlite3.connect(warehouse)) as connection, connection:
-        connection.executemany(
-            "UPDATE tickets SET body = ? WHERE id = ?", [(body, key) for key, body in bodies.items()]
-        )
+        connection.execute(sql)
