@@ -119,7 +119,7 @@ class Rows(AbstractContextManager["Rows"]):
             else:
                 cursor.execute(sql, self._parameters)
         except Exception as error:
-            # sqlite3's own words; it raises a Warning up to Python 3.10, a ProgrammingError since
+            # sqlite3's own words; the class of its exception differs between versions of Python
             if "one statement at a time" in str(error):
                 raise InputError(
                     "sql holds more than one statement, but the rows come from one SELECT. Nothing was uploaded."
