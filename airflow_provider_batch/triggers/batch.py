@@ -187,7 +187,7 @@ class BatchTrigger(BaseTrigger):
             return
         state = await self._task_state()
         if state not in _STOPPED_STATES:
-            self.log.info("Task state is %s: the batches go on, and the next attempt goes on with them.", state)
+            self.log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
             return
         self.log.warning("Task state is %s: cancelling %d batches.", state, len(self.batch_ids))
         async with shared_client(self.openai_conn_id) as shared:
