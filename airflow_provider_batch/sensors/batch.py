@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -92,6 +93,10 @@ class BatchSensor(BaseSensorOperator):
         """Do what can be done now, then wait."""
         if not self.deferrable:
             return super().execute(context)
+        if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+            self.log.info(
+                "This Airflow does not tell a trigger that its task was killed (3.3 does): batches would go on."
+            )
         return self._go_on(context)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
