@@ -116,7 +116,7 @@ def _where(console: Console, home: Home, *, live: bool) -> None:
     query = "SELECT outcome, category, count(*) FROM ticket_labels GROUP BY 1, 2"
     lines = [
         ("warehouse", show(home.warehouse)),
-        ("  look into it", f'{_sqlite()} {show(home.warehouse)} "{query}"'),
+        ("  look into it", _look(show(home.warehouse), query)),
         ("sealed input, ledger, answers", show(home.staging)),
         ("Airflow's log of this run", show(home.log)),
         ("the DAG", show(dags_folder() / "label_tickets.py")),
@@ -130,8 +130,8 @@ def _where(console: Console, home: Home, *, live: bool) -> None:
         console.print(f"{name:<{width}}  {value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _sqlite() -> str:
-    # Python has a command line for SQLite since 3.12.
-    if shutil.which("sqlite3") is None and sys.version_info >= (3, 12):
-        return f"{os.path.relpath(sys.executable)} -m sqlite3"
-    return "sqlite3"
+def _look(warehouse: str, query: str) -> str:
+    if shutil.which("sqlite3"):
+        return f'sqlite3 {warehouse} "{query}"'
+    python = os.path.relpath(sys.executable)
+    return f"""{python} -c "import sqlite3; print(*sqlite3.connect('{warehouse}').execute('{query}'), sep='\\n')\""""
