@@ -150,9 +150,9 @@ class ObjectFolder:
     """A job's folder in an object store, through Airflow's `ObjectStoragePath` (its connections, its fsspec)."""
 
     def __init__(self, uri: str) -> None:
-        self.path = ObjectStoragePath(uri)
         self.uri = uri
         try:
+            self.path = ObjectStoragePath(uri)
             self.path.fs  # noqa: B018  # looked up and kept by Airflow
         except (ValueError, ImportError) as error:
             raise StagingError(
