@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +47,30 @@ def airflow_home() -> Path:
         [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    _await_in_process_api_server()
     return Path(_HOME)
+
+
+def _await_in_process_api_server() -> None:
+    """On Airflow 3.2 `dag.test()` sends requests before its in-process API server has started; from 3.3 on it waits."""
+    from airflow import __version__
+    from airflow.sdk.execution_time import supervisor
+
+    if not __version__.startswith("3.2."):
+        return
+    start = supervisor.in_process_api_server
+
+    @functools.cache
+    def started() -> Any:
+        api = start()
+        assert api.transport
+        end = time.monotonic() + 60
+        while not hasattr(api.app.state, "svcs_registry"):
+            assert time.monotonic() < end, "Airflow's in-process API server did not start within 60 s"
+            time.sleep(0.02)
+        return api
+
+    supervisor.in_process_api_server = started
 
 
 @pytest.fixture(scope="session")

@@ -68,17 +68,35 @@ def run_job(
 
 def run_dag(dag: Any, conf: dict[str, Any] | None = None) -> Ran:
     """Run a DAG with `dag.test()` and a logical_date of None."""
+    from airflow.providers.common.compat.sdk import get_listener_manager
+
     _make_known(dag)
-    errors: dict[str, BaseException] = {}
-    for task in dag.tasks:
-        task.on_failure_callback = [lambda context: errors.update({context["ti"].task_id: context["exception"]})]
-    run = dag.test(run_conf=conf, logical_date=None)
+    listener = _Listener()
+    get_listener_manager().add_listener(listener)
+    try:
+        run = dag.test(run_conf=conf, logical_date=None)
+    finally:
+        get_listener_manager().pm.unregister(listener)
     tis = run.get_task_instances()
     returned = {}
     for ti in tis:
         value = ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index)
         returned[ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"] = value
-    return Ran(str(run.state), {ti.task_id: str(ti.state) for ti in tis}, errors, returned)
+    return Ran(str(run.state), {ti.task_id: str(ti.state) for ti in tis}, listener.errors, returned)
+
+
+class _Listener:
+    """Keeps the error of each task that fails."""
+
+    def __init__(self) -> None:
+        from airflow.providers.common.compat.sdk import hookimpl
+
+        self.errors: dict[str, BaseException] = {}
+        # hooks are found by attribute, and Airflow may only be imported once its home is set
+        type(self).on_task_instance_failed = hookimpl(type(self).on_task_instance_failed)  # type: ignore[method-assign]
+
+    def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: BaseException) -> None:
+        self.errors[task_instance.task_id] = error
 
 
 def _make_known(dag: Any) -> None:
