@@ -76,7 +76,7 @@ class Home:
         given = os.environ if base is None else base
         environment = {name: value for name, value in given.items() if not name.startswith("AIRFLOW")}
         loopback = ",".join(filter(None, (given.get("no_proxy", given.get("NO_PROXY")), "127.0.0.1,localhost")))
-        pace = {"AIRFLOW__BATCH__POLL_INTERVAL": "2", "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "5"} if provider.local else {}
+        pace = {"AIRFLOW__BATCH__POLL_INTERVAL": "6", "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "5"} if provider.local else {}
         return (
             environment
             | pace

@@ -24,6 +24,9 @@ from airflow_provider_batch.triggers.clients import SharedClient, shared_client
 MAX_BATCHES = 500
 #: sweeps in a row that may be refused (401, 403, 404) before the wait ends in a failure
 MAX_REFUSALS = 5
+#: seconds before the first sweep. A worker may take some seconds to end after it deferred (Airflow's supervisor looks
+#: every 5); if the task is queued again just then, the scheduler takes that end for the new worker's and fails the task
+FIRST_PAUSE = 10.0
 #: seconds after which progress is told even if nothing changed
 TELL_EVERY = 300.0
 #: task states in which a person, or the run's end, wants the work stopped
@@ -99,6 +102,7 @@ class BatchTrigger(BaseTrigger):
 
     async def _wait(self, shared: SharedClient) -> dict[str, Any]:
         pending = dict.fromkeys(self.batch_ids)
+        await asyncio.sleep(min(self.poll_interval, FIRST_PAUSE))
         done = failed = total = ended = refusals = 0
         while True:
             if _over(self.deadline):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -21,6 +22,18 @@ from airflow_provider_batch.hooks.batch import BatchHook
 MAX_AGE = 15 * 60.0
 #: seconds that one poll may take
 POLL_TIMEOUT = 60.0
+
+
+class _PollsUntold(logging.Filter):
+    """Drops the transport's line for each read of a batch, which would bury what a person looks for in the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        method, url = record.args[:2] if isinstance(record.args, tuple) and len(record.args) > 1 else ("", "")
+        return record.levelno != logging.INFO or method != "GET" or "/batches/" not in str(url)
+
+
+for _transport in ("httpx", "httpx2"):
+    logging.getLogger(_transport).addFilter(_PollsUntold())
 
 
 @dataclass
