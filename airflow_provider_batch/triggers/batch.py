@@ -228,7 +228,8 @@ class BatchTrigger(BaseTrigger):
         of_run = states.get(ti.run_id)
         if not of_run:
             return "removed"
-        return str(next(iter(of_run.values())) or "none")
+        index = -1 if ti.map_index is None else ti.map_index
+        return str(of_run.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}", "unknown") or "none")
 
 
 def _over(moment: str | None) -> bool:
