@@ -48,6 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:
         console.print("Stopped.")
+        if arguments.live:
+            console.print(
+                "A batch that was sent goes on and is billed; the log names it, and the provider can cancel it."
+            )
         return 130
 
 
