@@ -1,0 +1,355 @@
+"""The lifecycle against a model of the provider, with two workers that may be killed between any two steps.
+
+The machine plays the workers (each plans with `next_steps` and does its plan step by step, on a record that is created
+exclusively), the provider (which validates, runs, refuses, loses answers on the way, ends batches as it likes) and the
+clock. Afterwards one worker brings the job to its end.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_batch.jobs.answers import read_answers
+from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
+from airflow_provider_batch.jobs.job import RowIndex, Shard
+from airflow_provider_batch.jobs.ledger import (
+    CancelAsked,
+    Created,
+    Deadline,
+    Failure,
+    Intent,
+    JobState,
+    Phase,
+    Record,
+    Refused,
+    Settled,
+    Uploaded,
+    Wave,
+    fold,
+)
+from airflow_provider_batch.jobs.lifecycle import (
+    GRACE,
+    AskAgain,
+    Cancel,
+    Collect,
+    Create,
+    Finish,
+    Hold,
+    LookUp,
+    Policy,
+    Rest,
+    Step,
+    Upload,
+    Wait,
+    failure_of,
+    is_askable,
+    next_attempt,
+    next_steps,
+)
+from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from tests.jobs.building import CHAT, NOW, manifest_of, plain_shard
+
+ROWS = 3
+#: what the provider may say of a batch that failed validation
+PROBLEMS = [
+    [BatchProblem("token_limit_exceeded", "full")],
+    [BatchProblem("insufficient_quota", "pay")],
+    [BatchProblem("invalid_request", "Cannot find file file-x")],
+    [BatchProblem("invalid_url", "no", 1)],
+    [BatchProblem("invalid_url", "no", 2), BatchProblem("invalid_url", "no", 3)],
+    [BatchProblem("invalid_url", "no such line", 99)],
+    [BatchProblem("never_seen_before", "hm")],
+]
+#: how the provider ends every batch in the end: with answers, or with the same problem for ever
+IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[3], PROBLEMS[5], PROBLEMS[6]]
+#: what may become of a row of a batch that ran
+ANSWERS = [
+    Answer(Outcome.SUCCEEDED),
+    Answer(Outcome.INCOMPLETE),
+    Answer(Outcome.INVALID_OUTPUT),
+    Answer(Outcome.FAILED, transient=True),
+    Answer(Outcome.FAILED, transient=False),
+    Answer(Outcome.EXPIRED),
+    Answer(Outcome.CANCELLED),
+    Answer(Outcome.MISSING),
+]
+
+
+class Batch:
+    """A batch as the provider has it."""
+
+    def __init__(self, number: int, shard: str, nonce: str, rows: list[str]) -> None:
+        self.id, self.shard, self.nonce, self.rows = f"batch-{number}", shard, nonce, rows
+        self.said = "in_progress"
+        self.problems: list[BatchProblem] = []
+        self.answers: list[Answer] = []
+
+    @property
+    def ran(self) -> bool:
+        """Whether it is, or may come to be, paid for."""
+        return self.said != "failed"
+
+    def view(self) -> BatchView:
+        status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING}.get(self.said)
+        return BatchView(self.id, status or Status(self.said), self.said, problems=self.problems)
+
+
+class Lifecycle(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.records: dict[tuple[Any, ...], Record] = {}
+        self.batches: list[Batch] = []
+        self.plans: dict[int, list[Step]] = {0: [], 1: []}
+        self.uploads = 0
+
+    @initialize(
+        shards=st.integers(1, 3),
+        attempts=st.integers(1, 3),
+        minutes=st.sampled_from([None, 1, 2, 10, 60, 300]),
+        in_the_end=st.sampled_from(IN_THE_END),
+        last_creations=st.sampled_from(["goes well", "unsure"]),
+    )
+    def seal(
+        self, shards: int, attempts: int, minutes: int | None, in_the_end: list[BatchProblem], last_creations: str
+    ) -> None:
+        self.manifest = manifest_of([plain_shard(f"s{n:04d}", requests=ROWS) for n in range(1, shards + 1)])
+        self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
+        self.policy = Policy(max_attempts=attempts, since=self.now)
+        self.in_the_end, self.last_creations = in_the_end, last_creations
+        if minutes is not None:
+            self.add(Deadline(NOW + timedelta(minutes=minutes), NOW))
+
+    def add(self, record: Record) -> bool:
+        """As a ledger does it: created exclusively."""
+        match record:
+            case Wave():
+                key: tuple[Any, ...] = (Wave, record.number)
+            case Deadline():
+                key = (Deadline,)
+            case _:
+                key = (type(record), record.shard, record.n)
+        if key in self.records:
+            return False
+        self.records[key] = record
+        return True
+
+    def state(self) -> JobState:
+        return fold(self.manifest, self.records.values())
+
+    def over(self, state: JobState) -> bool:
+        return state.deadline is not None and self.now >= state.deadline
+
+    # The workers
+
+    def plan(self, look: bool = True) -> tuple[list[Step], Rest]:
+        """What `next_steps` says, and what must hold of it at any time."""
+        state = self.state()
+        seen = {batch.id: batch.view() for batch in self.batches} if look else {}
+        steps, rest = next_steps(state, seen, self.policy, self.now)
+        for step in steps:
+            match step:
+                case Create(shard=shard):
+                    last = shard.last
+                    assert last is None or last.intent is None or last.blocked
+                    assert shard.phase in (Phase.SEALED, Phase.UPLOADED)
+                case LookUp(tried=tried):
+                    assert not tried.batch_id
+                case Cancel():
+                    assert self.over(state)
+            if isinstance(step, (Create, Upload, AskAgain)):
+                assert not self.over(state)
+        if isinstance(rest, Wait) and rest.until is not None and not steps:
+            assert rest.until > self.now
+        if isinstance(rest, Wait) and not steps:
+            assert rest.until is not None or rest.batch_ids
+        return steps, rest
+
+    @rule(worker=st.integers(0, 1), look=st.booleans())
+    def a_worker_plans(self, worker: int, look: bool) -> None:
+        self.plans[worker] = self.plan(look)[0]
+
+    @precondition(lambda self: any(self.plans.values()))
+    @rule(data=st.data())
+    def a_worker_does_its_next_step(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from([worker for worker, plan in self.plans.items() if plan]))
+        self.do(self.plans[worker].pop(0), data.draw(st.sampled_from(["goes well", *Failure, "unsure", "killed"])))
+
+    @precondition(lambda self: any(self.plans.values()))
+    @rule(worker=st.integers(0, 1))
+    def a_worker_is_killed(self, worker: int) -> None:
+        self.plans[worker] = []
+
+    @rule()
+    def a_person_clears_the_task(self) -> None:
+        self.policy = msgspec.structs.replace(self.policy, since=self.now)
+
+    @rule(minutes=st.sampled_from([0.5, 1, 3, 6, 20, 90]))
+    def time_passes(self, minutes: float) -> None:
+        """A worker's step takes no longer than the paid call may: 60 s. So plans that are older are not done."""
+        self.now += timedelta(minutes=minutes)
+        if minutes > 1:
+            self.plans = {0: [], 1: []}
+
+    def do(self, step: Step, fate: str) -> None:
+        match step:
+            case Upload():
+                self.uploads += 1
+                self.add(Uploaded(step.shard.shard.name, step.n, f"file-{self.uploads}", self.now))
+            case Create():
+                self.create(step, fate)
+            case LookUp():
+                self.look_up(step)
+            case Collect():
+                self.collect(step)
+            case Cancel():
+                batch = self.batch(step.tried.batch_id)
+                batch.said = "cancelling" if batch.said == "in_progress" else batch.said
+                self.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self.now))
+            case AskAgain():
+                self.ask_again(step)
+
+    def create(self, step: Create, fate: str) -> None:
+        name, nonce = step.shard.shard.name, f"nonce-{len(self.records)}"
+        if not self.add(Intent(name, step.n, nonce, step.file_id, self.now)) or fate == "killed":
+            return
+        if fate in (Failure.CAPACITY, Failure.ACCOUNT, Failure.FILE):
+            self.add(Refused(name, step.n, Failure(fate), f"{fate} said no", self.now))
+            return
+        batch = Batch(len(self.batches), name, nonce, self.rows[name])
+        self.batches.append(batch)
+        if fate != "unsure":
+            self.add(Created(name, step.n, batch.id, self.now))
+
+    def look_up(self, step: LookUp) -> None:
+        intent = cast(Intent, step.tried.intent)
+        found = [batch for batch in self.batches if batch.nonce == intent.nonce]
+        assert len(found) <= 1
+        if found:
+            self.add(Created(intent.shard, intent.n, found[0].id, self.now))
+        else:
+            self.add(Refused(intent.shard, intent.n, Failure.LOST, "lost", self.now))
+
+    def collect(self, step: Collect) -> None:
+        batch, shard, n = self.batch(step.batch.id), step.shard.shard, step.tried.n
+        settled = Settled(shard.name, n, batch.id, batch.said, self.now)
+        if batch.said == "failed":
+            failure, message, lines = failure_of(batch.view())
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=lines)
+        if settled.failure in (None, Failure.LINES):
+            answers = self.answers(shard, settled)
+            counts = Counter(answer.outcome.value for answer in answers)
+            transient = sum(answer.transient for answer in answers)
+            settled = msgspec.structs.replace(settled, outcomes=dict(counts), transient=transient)
+        self.add(settled)
+
+    def answers(self, shard: Shard, settled: Settled) -> list[Answer]:
+        if settled.failure is None:
+            return self.batch(settled.batch_id).answers
+        rows = [RowIndex(name, "0") for name in self.rows[shard.name]]
+        by_line = dict(read_answers(cast(Any, None), shard, settled, rows, CHAT, None))
+        return [by_line[line] for line in range(len(rows))]
+
+    def ask_again(self, step: AskAgain) -> None:
+        """One wave: rows merged per attempt. A worker looks first whether another was faster."""
+        state = self.state()
+        sources = [(s, one) for s, one in step.sources if (s.shard.name, one.n) not in state.drained]
+        if not sources:
+            return
+        number = len(state.waves) + 1
+        merged: dict[int, list[str]] = {}
+        for shard, one in sources:
+            names = self.rows[shard.shard.name]
+            for name, answer in zip(names, self.answers(shard.shard, one), strict=True):
+                if is_askable(answer, one, self.policy):
+                    merged.setdefault(next_attempt(shard, one), []).append(name)
+        shards = []
+        for attempt, names in merged.items():
+            shard_name = f"w{number:02d}-{len(shards) + 1:04d}"
+            self.rows[shard_name] = names
+            shards.append(plain_shard(shard_name, requests=len(names), attempt=attempt))
+        assert shards
+        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now))
+
+    def batch(self, batch_id: str) -> Batch:
+        return next(batch for batch in self.batches if batch.id == batch_id)
+
+    # The provider
+
+    @precondition(lambda self: any(not batch.view().status.ended for batch in self.batches))
+    @rule(data=st.data())
+    def a_batch_ends(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from([batch for batch in self.batches if not batch.view().status.ended]))
+        said = data.draw(st.sampled_from(["completed", "expired", "cancelled", "failed"]))
+        if said == "failed":
+            batch.problems = data.draw(st.sampled_from(PROBLEMS))
+        else:
+            count = len(batch.rows)
+            batch.answers = data.draw(st.lists(st.sampled_from(ANSWERS), min_size=count, max_size=count))
+        batch.said = said
+
+    # What always holds
+
+    @invariant()
+    def no_shard_is_paid_for_twice(self) -> None:
+        paid = Counter(batch.shard for batch in self.batches if batch.ran)
+        assert not paid or max(paid.values()) == 1
+
+    @invariant()
+    def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
+        asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
+        assert not asked or max(asked.values()) <= self.policy.max_attempts
+        open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
+        assert not open_ones or max(open_ones.values()) == 1
+
+    # How it ends
+
+    def teardown(self) -> None:
+        """One worker that nobody kills brings the job to its end, with nothing left behind."""
+        if not hasattr(self, "manifest"):
+            return
+        for _ in range(400):
+            steps, rest = self.plan()
+            for step in steps:
+                self.do(step, self.last_creations)
+            if steps:
+                continue
+            match rest:
+                case Finish():
+                    break
+                case Hold():
+                    self.policy = msgspec.structs.replace(self.policy, since=self.now + timedelta(seconds=1))
+                    self.now += timedelta(seconds=1)
+                case Wait(batch_ids=live, until=until):
+                    self.now = min(until, self.now + timedelta(minutes=10)) if until and live else until or self.now
+                    for batch in self.batches:
+                        if not batch.view().status.ended:
+                            batch.problems = self.in_the_end
+                            batch.answers = [Answer(Outcome.EXPIRED)] * len(batch.rows)
+                            batch.said = "failed" if self.in_the_end else "expired"
+        else:
+            raise AssertionError("the job does not come to its end")
+        self.no_shard_is_paid_for_twice()
+        self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
+        state = self.state()
+        if not self.over(state):
+            assert all(shard.phase is Phase.SETTLED for shard in state.shards.values())
+        paid = {batch.id for batch in self.batches if batch.ran}
+        collected = {settled.batch_id for _, _, settled in state.settled()}
+        unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
+        assert paid <= collected | unsure
+
+    def end_of_grace(self, state: JobState) -> datetime:
+        assert state.deadline is not None
+        return state.deadline + GRACE
+
+
+Lifecycle.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLifecycle = Lifecycle.TestCase
