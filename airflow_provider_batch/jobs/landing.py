@@ -103,6 +103,13 @@ def _key_column(name: str, value: Any) -> Column:
         ) from None
 
 
+def _told(answer: Answer) -> str:
+    """What may be told of a failed row in logs and accounts: the provider's words, never the model's."""
+    if answer.outcome in (Outcome.REFUSED, Outcome.INVALID_OUTPUT):
+        return "what the model said is in the row's error_message and output"
+    return (answer.error_message or "")[:200]
+
+
 def _output_type(manifest: Manifest) -> ColumnType:
     if manifest.endpoint.endswith("/embeddings"):
         return ColumnType.JSON if manifest.several_inputs else ColumnType.VECTOR
@@ -152,7 +159,7 @@ class Landing:
                 cost = self._account(shard.shard, answer)
                 if self._better(shard.shard, rows[line], line, answer.outcome):
                     if answer.error_code:
-                        self._reasons[(answer.outcome, answer.error_code, (answer.error_message or "")[:200])] += 1
+                        self._reasons[(answer.outcome, answer.error_code, _told(answer))] += 1
                     yield self._row(shard.shard, tried, rows[line], answer, values, cost)
         for sealed in self._manifest.shards:
             best = self._best[sealed.name]

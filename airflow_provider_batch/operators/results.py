@@ -150,7 +150,9 @@ class BatchResultsOperator(BaseOperator):
             account["cost_usd"] or "unknown",
         )
         for reason in account["reasons"]:
-            self.log.warning("%s rows: %s: %s", f"{reason['rows']:,}", reason["code"], reason["message"])
+            self.log.warning(
+                "%s %s, %s: %s", f"{reason['rows']:,}", reason["outcome"], reason["code"], reason["message"]
+            )
 
     def _judge(self, context: Context, account: dict[str, Any]) -> None:
         requests, outcomes = account["requests"], account["outcomes"]

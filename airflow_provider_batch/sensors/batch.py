@@ -128,6 +128,14 @@ class BatchSensor(BaseSensorOperator):
         if not isinstance(rest, Wait):
             return self._summary(state)
         deadline = state.deadline
+        self.log.info(
+            "Waiting for %d batch(es)%s, at most until %s",
+            len(rest.batch_ids),
+            f"; the next step is due at {rest.until:%Y-%m-%d %H:%M:%S} UTC"
+            if rest.until and rest.until != deadline
+            else "",
+            f"{deadline:%Y-%m-%d %H:%M:%S} UTC" if deadline else "they end",
+        )
         self.defer(
             trigger=BatchTrigger(
                 openai_conn_id=ledger.manifest.openai_conn_id,

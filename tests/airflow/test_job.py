@@ -177,6 +177,19 @@ def test_too_many_failures_fail_the_landing_after_everything_is_landed(warehouse
     assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "refused": 1}
 
 
+def test_what_a_model_said_is_in_the_table_and_in_no_log_and_no_account(
+    warehouse: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_trouble(warehouse, {"T-3": "[[refuse]]"})
+
+    ran = run_job()
+
+    ((said,),) = query(warehouse, "SELECT error_message FROM answers WHERE outcome = 'refused'")
+    assert "can't help" in said
+    assert said not in "".join(capfd.readouterr())
+    assert said not in str(ran.returned)
+
+
 def test_zero_rows_succeed_and_the_table_is_there(warehouse: Path, client: openai.OpenAI) -> None:
     before = len(list(client.batches.list(limit=100)))
 
