@@ -75,6 +75,10 @@ class JobHeldError(ProviderError):
     """Billing, quota or access stops the job. Everything is kept; clear the task once that is mended."""
 
 
+class StoppedError(BatchError):
+    """The worker was told to end (SIGTERM); no further paid call is made. What was done is recorded."""
+
+
 class TooManyFailuresError(BatchError):
     """More rows ended unsuccessfully than `max_failure_rate` allows. All of them were landed first."""
 

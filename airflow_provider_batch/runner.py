@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import lifecycle
 from airflow_provider_batch.jobs.answers import lines, read_answers, read_rows
@@ -59,10 +60,6 @@ class Log(Protocol):
         """Something that a person may want to look at."""
 
 
-class Stopped(Exception):
-    """The worker was told to end; no further paid call is made. What was done is recorded."""
-
-
 class Runner:
     """One worker's go at a job."""
 
@@ -88,7 +85,7 @@ class Runner:
     def run(self, seen: Mapping[str, BatchView]) -> Rest:
         """Do every step that can be done now; say what the job then waits for.
 
-        :raises Stopped: before a paid call, once `stopping` says so.
+        :raises StoppedError: before a paid call, once `stopping` says so.
         :raises ProviderError: if a call failed; everything done before is recorded.
         """
         while True:
@@ -123,7 +120,10 @@ class Runner:
 
     def _create(self, step: Create) -> None:
         if self._stopping():
-            raise Stopped
+            raise StoppedError(
+                f"This worker was told to end, so the batch of {step.shard.shard.name} was not created. Everything "
+                "done before is recorded; the next attempt goes on from there."
+            )
         shard, manifest = step.shard.shard, self.ledger.manifest
         nonce = secrets.token_hex(16)
         if not self.ledger.add(Intent(shard.name, step.n, nonce, step.file_id, self._clock())):

@@ -361,6 +361,39 @@ def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
     assert sum(ran.returned["land"]["outcomes"].values()) == 5
 
 
+def test_a_full_queue_holds_shards_back_and_fails_nothing(
+    warehouse: Path, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    ran = run_job(preview=True)
+    of_all = ran.returned["submit"]["estimate"]["input_tokens"]
+    with LocalServer(tmp_path / "full", in_progress=1, enqueued_token_limit=int(of_all * 0.7)) as full:
+        connect("openai_default", conn_type="openai", password="local", host=full.base_url)
+
+        ran = run_job(limits={"requests": 3})
+
+        batches = list(openai.OpenAI(api_key="local", base_url=full.base_url).batches.list())
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert ran.returned["land"]["asked_again"] == 0
+    assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
+    ended = sorted(batch.status for batch in batches)
+    assert ended.count("completed") == 2
+    assert "failed" in ended
+
+
+def test_a_key_that_the_provider_refuses_is_told_and_nothing_is_lost(
+    warehouse: Path, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    with LocalServer(tmp_path / "locked", api_key="the-right-key") as locked:
+        connect("openai_default", conn_type="openai", password="the-wrong-key", host=locked.base_url)
+
+        ran = run_job()
+
+    assert ran.states["submit"] == "failed"
+    assert "HTTP 401" in ran.error("submit")
+    assert "No batch was created" in ran.error("submit")
+    assert "the-wrong-key" not in ran.error("submit")
+
+
 def test_the_whole_response_is_stored_where_asked_for(warehouse: Path) -> None:
     run_job(land={"store_response": True})
 
