@@ -22,8 +22,10 @@ from airflow_provider_batch.jobs.ledger import (
     Failure,
     Intent,
     JobState,
+    Landed,
     Ledger,
     Phase,
+    Reason,
     Record,
     Refused,
     Settled,
@@ -138,6 +140,11 @@ def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained():
     assert job.drained == {("s0001", 1), ("s0002", 1)}
 
 
+def test_the_newest_landing_counts():
+    assert state(*LIFE).landed == state(*reversed(LIFE)).landed
+    assert state(*LIFE).landed.number == 2
+
+
 def test_a_record_of_a_shard_that_was_never_sealed_is_an_error():
     with pytest.raises(LedgerError, match="'s0009'"):
         state(uploaded(shard="s0009"))
@@ -167,6 +174,8 @@ LIFE: list[Record] = [
     Refused("w01-0001", 1, Failure.LOST, "no", NOW),
     uploaded(shard="w02-0001"),
     Deadline(NOW + timedelta(hours=30), NOW),
+    Landed(1, "labels", {"pending": 6}, None, None, [Reason("expired", "batch_expired", "late", 3)], NOW),
+    Landed(2, "labels", {"succeeded": 6}, "0.1", "0.2", [], NOW),
 ]
 
 
