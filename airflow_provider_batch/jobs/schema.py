@@ -46,9 +46,7 @@ def _plain(schema: Any) -> dict[str, Any]:
     if not isinstance(schema, dict):
         found = schema.__name__ if isinstance(schema, type) else f"a {type(schema).__name__}"
         hint = ": give the class, not an instance" if hasattr(schema, "model_dump") else ""
-        raise SchemaError(
-            f"output_schema must be a pydantic model class or a JSON Schema dict, not {found}{hint}"
-        )
+        raise SchemaError(f"output_schema must be a pydantic model class or a JSON Schema dict, not {found}{hint}")
     if schema.get("type") == "json_schema":
         raise SchemaError("output_schema is a whole response format: give only the schema inside it")
     try:
@@ -69,9 +67,7 @@ def _from_pydantic(model: Any) -> Any:
     try:
         return model.model_json_schema()
     except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation) as error:
-        raise SchemaError(
-            f"output_schema: pydantic has no JSON Schema for {model.__name__}: {error}"
-        ) from error
+        raise SchemaError(f"output_schema: pydantic has no JSON Schema for {model.__name__}: {error}") from error
 
 
 class SchemaJudge:

@@ -60,9 +60,7 @@ def close(root: dict[str, Any]) -> dict[str, Any]:
     if "anyOf" in strict:
         raise refused(_ROOT, "is an anyOf, but must be one object: put the union into a property")
     if strict.get("type") != "object":
-        raise refused(
-            _ROOT, f"must be an object, not {strict.get('type', 'without a type')}: put it into a property"
-        )
+        raise refused(_ROOT, f"must be an object, not {strict.get('type', 'without a type')}: put it into a property")
     return strict
 
 
@@ -86,9 +84,7 @@ class _Closing:
             return self._close_ref(node, place, inlined)
         for word in _DEFINITIONS:
             if isinstance(node.get(word), dict):
-                node[word] = {
-                    name: self.close(value, f"{word} {name}", ()) for name, value in node[word].items()
-                }
+                node[word] = {name: self.close(value, f"{word} {name}", ()) for name, value in node[word].items()}
         if isinstance(node.get("anyOf"), list):
             node["anyOf"] = [
                 self.close(option, f"{place} (option {number} of anyOf)", inlined)
@@ -118,9 +114,7 @@ class _Closing:
                 raise refused(place, f"refers by {ref} to nothing but itself: give it a type")
             return node
         if ref in inlined:
-            raise refused(
-                place, f"refers to itself by {ref}, with other keywords beside: leave the $ref alone"
-            )
+            raise refused(place, f"refers to itself by {ref}, with other keywords beside: leave the $ref alone")
         siblings = {key: value for key, value in node.items() if key != "$ref"}
         target = {key: value for key, value in target.items() if key not in _DEFINITIONS}
         return self.close({**siblings, **target, **siblings}, place, (*inlined, ref))
