@@ -49,6 +49,6 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$$python -m venv --clear $(VENV)
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
 		> $(VENV)/dev.txt
-	@$(BIN)/python -m pip install -qq --log $(VENV)/pip.log --disable-pip-version-check --progress-bar off -c $(CONSTRAINTS) \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) \
 		--editable '.[postgres,sqlite]' --requirement $(VENV)/dev.txt
 	@touch $@
