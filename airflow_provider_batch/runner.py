@@ -17,7 +17,7 @@ import msgspec
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import lifecycle
-from airflow_provider_batch.jobs.answers import lines, read_answers, read_rows
+from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.ledger import (
     CancelAsked,
@@ -75,6 +75,8 @@ class Runner:
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
         self._stopping, self._clock = stopping, clock
+        #: set when the account refused a batch: what else was planned would only be refused too
+        self._held = False
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
 
@@ -94,6 +96,9 @@ class Runner:
                 return rest
             for step in steps:
                 self._do(step)
+                if self._held:
+                    self._held = False
+                    break
 
     def _do(self, step: Step) -> None:
         match step:
@@ -145,6 +150,7 @@ class Runner:
             )
         except CreateRefused as refused:
             self.ledger.add(Refused(shard.name, step.n, refused.failure, refused.message, self._clock()))
+            self._held = refused.failure is Failure.ACCOUNT
             self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
         except CreateUnsure as unsure:
             self.log.warning(
@@ -182,7 +188,7 @@ class Runner:
         """A batch settles once both its files lie in staging."""
         shard, tried, batch = step.shard.shard, step.tried, step.batch
         settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
-        if batch.status is Status.FAILED:
+        if batch.status is Status.FAILED and not (batch.output_file_id or batch.error_file_id):
             failure, message, at_lines = lifecycle.failure_of(batch)
             settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=at_lines)
             self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
@@ -223,6 +229,12 @@ class Runner:
     def _ask_again(self, step: AskAgain) -> None:
         """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
         state = self.ledger.state()
+        # another worker may have sealed a wave of these rows since the step was decided on
+        tries = [
+            (shard, settled) for shard, settled in step.sources if (shard.shard.name, settled.n) not in state.drained
+        ]
+        if not tries:
+            return
         number = len(state.waves) + 1
         prefix = f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}"
         sealer = Sealer(
@@ -232,10 +244,13 @@ class Runner:
             self.ledger.manifest.limits,
             names=f"w{number:02d}-{{:04d}}",
         )
-        for shard, settled in step.sources:
-            self._pack(sealer, state, shard, settled)
-        shards = sealer.finish()
-        sources = [(shard.shard.name, settled.n) for shard, settled in step.sources]
+        try:
+            for shard, settled in tries:
+                self._pack(sealer, state, shard, settled)
+            shards = sealer.finish()
+        finally:
+            sealer.abandon()
+        sources = [(shard.shard.name, settled.n) for shard, settled in tries]
         if self.ledger.add(Wave(number, sources, shards, self._clock())):
             self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
 
@@ -249,9 +264,9 @@ class Runner:
         }
         attempt = lifecycle.next_attempt(shard, settled)
         with folder.reader(one.file) as stream:
-            for number, line in enumerate(lines(stream)):
+            for number, line in enumerate(stream):
                 if number in wanted:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
                     tokens = one.tokens // max(one.requests, 1)
-                    sealer.pack(one.model, line + b"\n", origin, inputs=row.inputs, tokens=tokens, attempt=attempt)
+                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=tokens, attempt=attempt)

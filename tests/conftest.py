@@ -1,5 +1,33 @@
-"""Fixtures for every test folder."""
+"""Fixtures for every test folder, and an AIRFLOW_HOME of the tests' own, set before anything imports Airflow."""
 
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+
+from airflow_provider_batch.demo.home import dags_folder
 from tests.postgres import postgres_database, postgres_server
 
 __all__ = ["postgres_database", "postgres_server"]
+
+if "airflow" in sys.modules:
+    raise RuntimeError("Airflow was imported before its tests' AIRFLOW_HOME was set, so it reads somebody else's.")
+
+_HOME = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+    del os.environ[_name]
+os.environ |= {
+    "AIRFLOW_HOME": _HOME,
+    "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    "AIRFLOW__BATCH__POLL_INTERVAL": "0.2",
+    "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "0.2",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    "NO_PROXY": "127.0.0.1,localhost",
+    "no_proxy": "127.0.0.1,localhost",
+}

@@ -1,30 +1,30 @@
 """The collected files of a settled try, read as one answer per row of its shard.
 
 Every row of the shard gets exactly one answer, in any order: a line that names a row twice counts once, a line that
-names no row of the shard is passed over, and a row without a readable line is `missing`.
+names no row of the shard is passed over, and a row without a readable line is `missing`. Files are read as bytes, which
+Python splits on \\n only: JSON text may hold U+2028, U+0085 and the like.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import msgspec
 
+from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import Settled
 from airflow_provider_batch.jobs.outcome import MISSING, Answer, Outcome, read_line
 from airflow_provider_batch.jobs.schema import SchemaJudge
 
-_CHUNK = 1 << 20
-
 
 def read_rows(folder: Folder, shard: Shard) -> list[RowIndex]:
     """The index of a shard, in the order of its input file: at most one shard's worth in memory."""
     decoder = msgspec.json.Decoder(RowIndex)
     with folder.reader(shard.rows) as index:
-        return [decoder.decode(line) for line in lines(index)]
+        return [decoder.decode(line) for line in index]
 
 
 def read_answers(
@@ -35,30 +35,30 @@ def read_answers(
     endpoint: str,
     judge: SchemaJudge | None,
 ) -> Iterator[tuple[int, Answer]]:
-    """(line in the shard, its answer) for every row of the shard, each once."""
+    """(line in the shard, its answer) for every row of the shard, each once.
+
+    :raises StagingError: at the end of a file that is not what was collected.
+    """
     if settled.failure is not None:
         yield from _failed_validation(settled, len(rows))
         return
     waiting = {row.custom_id: line for line, row in enumerate(rows)}
     for file in settled.files:
+        digest = hashlib.sha256()
         with folder.reader(file.name) as stream:
-            for text in lines(stream):
-                found = read_line(text, endpoint, judge)
+            for text in stream:
+                digest.update(text)
+                found = read_line(text, endpoint, judge) if text.strip() else None
                 line = waiting.pop(found[0], None) if found else None
                 if found and line is not None:
                     yield line, found[1]
+        if digest.hexdigest() != file.sha256:
+            raise StagingError(
+                f"{folder.uri}/{file.name} is not the file that was collected from batch {settled.batch_id}: its "
+                "checksum differs. Nothing of it was landed. Put back the file if you have a copy of staging."
+            )
     for line in waiting.values():
         yield line, MISSING
-
-
-def lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Lines of a file, split on \\n only (JSON text may hold U+2028, U+0085 and the like), blank ones left out."""
-    rest = b""
-    while chunk := stream.read(_CHUNK):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line for line in whole if line.strip())
-    if rest.strip():
-        yield rest
 
 
 def _failed_validation(settled: Settled, count: int) -> Iterator[tuple[int, Answer]]:

@@ -5,7 +5,7 @@ came of it, and asks again; so a worker may be killed between any two steps and 
 
     phase      seen                                  then
     sealed     held back (capacity), not yet time    wait until then
-    sealed     account failure in this attempt       hold: a person must act
+    sealed     account failure in this attempt       hold all: a person must act
     sealed     a file id of an earlier try           create
     sealed     else                                  upload
     uploaded                                         create
@@ -41,7 +41,8 @@ UNSURE = timedelta(seconds=120)
 GRACE = timedelta(minutes=15)
 #: outcomes that may be asked again at all; the rest is final
 ASKABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
-#: the longest that a full queue holds a shard back before it is tried again
+#: the shortest and the longest that a full queue holds a shard back before it is tried again
+MIN_HOLD = timedelta(seconds=1)
 MAX_HOLD = timedelta(hours=1)
 
 
@@ -137,6 +138,7 @@ def next_steps(
     live: list[str] = []
     backlog = False
     holds: list[str] = []
+    onward: list[Step] = []
     for shard in state.shards.values():
         match shard.phase:
             case Phase.SEALED | Phase.UPLOADED if not over:
@@ -147,7 +149,7 @@ def next_steps(
                     waits.append(held)
                     backlog = True
                 else:
-                    steps.append(_onward(shard))
+                    onward.append(_onward(shard))
             case Phase.CREATING:
                 tried = shard.tries[-1]
                 assert tried.intent is not None
@@ -164,7 +166,9 @@ def next_steps(
                     live.append(tried.batch_id)
                     if over and tried.cancel is None:
                         steps.append(Cancel(shard, tried, "deadline"))
-    if not over:
+    if not holds:
+        steps.extend(onward)
+    if not over and not holds:
         again, later = _to_ask_again(state, policy, now)
         if again:
             steps.append(AskAgain(again))
@@ -211,7 +215,7 @@ def _held(shard: ShardState, policy: Policy, now: datetime) -> datetime | str | 
             return None if policy.since and blocked.at < policy.since else blocked.message
         case Failure.CAPACITY:
             times = sum(1 for t in shard.tries if t.blocked and t.blocked.failure is Failure.CAPACITY)
-            until = blocked.at + min(policy.backoff * float(2 ** min(times - 1, 10)), MAX_HOLD)
+            until = blocked.at + min(max(policy.backoff, MIN_HOLD) * float(2 ** min(times - 1, 10)), MAX_HOLD)
             return until if now < until else None
         case Failure.FILE:
             until = blocked.at + policy.backoff / 10

@@ -9,6 +9,7 @@ and the look-alikes' (an `error` that is a string, a `response` that is the comp
 from __future__ import annotations
 
 import base64
+import json
 from array import array
 from collections.abc import Mapping
 from enum import StrEnum
@@ -79,10 +80,18 @@ def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[st
     try:
         data = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        data = _leniently(line)
     if not isinstance(data, dict) or not isinstance(data.get("custom_id"), str):
         return None
     return data["custom_id"], _answer(data, endpoint, judge)
+
+
+def _leniently(line: bytes) -> Any:
+    """A line with NaN or half a surrogate pair in it, which Python's own parser takes; None if it is no JSON at all."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:

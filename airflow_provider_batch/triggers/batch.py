@@ -27,10 +27,14 @@ MAX_REFUSALS = 5
 #: seconds before the first sweep. A worker may take some seconds to end after it deferred (Airflow's supervisor looks
 #: every 5); if the task is queued again just then, the scheduler takes that end for the new worker's and fails the task
 FIRST_PAUSE = 10.0
+#: seconds before each try to cancel a batch: nobody comes back to it later
+CANCEL_PAUSES = (0, 1, 2, 4, 8, 16)
 #: seconds after which progress is told even if nothing changed
 TELL_EVERY = 300.0
 #: task states in which a person, or the run's end, wants the work stopped
 _STOPPED_STATES = frozenset({"failed", "skipped", "removed"})
+#: cancels under way; the event loop alone would not keep them from being collected
+_at_work: set[asyncio.Task[None]] = set()
 
 
 class BatchTrigger(BaseTrigger):
@@ -186,9 +190,19 @@ class BatchTrigger(BaseTrigger):
         )
 
     async def on_kill(self) -> None:
-        """Cancel the batches if a person's decision ended the task; Airflow also calls this on takeover and clear."""
+        """Cancel the batches if a person's decision ended the task; Airflow also calls this on takeover and clear.
+
+        Airflow 3.3 cancels this coroutine anew with each round of its loop, about every second, so it rarely gets to
+        its end. The work is therefore a task of its own, which lives on when this is over.
+        """
         if not self.cancel_on_kill or not self.batch_ids:
             return
+        work = asyncio.create_task(self._cancel_if_stopped())
+        _at_work.add(work)
+        work.add_done_callback(_at_work.discard)
+        await asyncio.shield(work)
+
+    async def _cancel_if_stopped(self) -> None:
         state = await self._task_state()
         if state not in _STOPPED_STATES:
             self.log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
@@ -198,14 +212,20 @@ class BatchTrigger(BaseTrigger):
             await asyncio.gather(*(self._cancel(shared, batch_id) for batch_id in self.batch_ids))
 
     async def _cancel(self, shared: SharedClient, batch_id: str) -> None:
-        async with shared.slots:
-            client = await shared.get()
-            try:
-                await client.batches.cancel(batch_id)
-            except openai.ConflictError:
-                return
-            except openai.OpenAIError as error:
-                self.log.warning("Batch %s was not cancelled: %s", batch_id, error)
+        said: openai.OpenAIError | None = None
+        for pause in CANCEL_PAUSES:
+            await asyncio.sleep(pause)
+            async with shared.slots:
+                client = await shared.get()
+                try:
+                    await client.batches.cancel(batch_id)
+                except openai.ConflictError:
+                    return
+                except openai.OpenAIError as error:
+                    said = error
+                else:
+                    return
+        self.log.warning("Batch %s was not cancelled: %s", batch_id, said)
 
     async def _task_state(self) -> str:
         """State of this trigger's task as Airflow has it; 'removed' if its run is gone, 'unknown' if unsure."""

@@ -1,15 +1,12 @@
-"""An Airflow of the tests' own: its home is set before anything imports Airflow, its database is made once."""
+"""An Airflow of the tests' own; its home is set in tests/conftest.py, its database is made once."""
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,27 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.process import LocalServer
-
-if "airflow" in sys.modules:
-    raise RuntimeError("Airflow was imported before its tests' AIRFLOW_HOME was set, so it reads somebody else's.")
-
-_HOME = tempfile.mkdtemp(prefix="airflow-home-")
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
-    del os.environ[_name]
-os.environ |= {
-    "AIRFLOW_HOME": _HOME,
-    "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-    "AIRFLOW__BATCH__POLL_INTERVAL": "0.2",
-    "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "0.2",
-    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-    "NO_PROXY": "127.0.0.1,localhost",
-    "no_proxy": "127.0.0.1,localhost",
-}
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +25,7 @@ def airflow_home() -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     _await_in_process_api_server()
-    return Path(_HOME)
+    return Path(os.environ["AIRFLOW_HOME"])
 
 
 def _await_in_process_api_server() -> None:
@@ -101,3 +78,16 @@ def offline(
     """`openai_default` leads to the local batch server; staging is a folder of the test's own."""
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url)
     monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Waits for a condition, for a minute at most."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "the condition did not come true within 60 s"
+            time.sleep(0.05)
+
+    return wait

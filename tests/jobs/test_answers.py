@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_batch.exceptions import StagingError
-from airflow_provider_batch.jobs.answers import lines, read_answers, read_rows
+from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.job import RowIndex
 from airflow_provider_batch.jobs.ledger import Collected, Failure, Settled
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
@@ -20,28 +21,16 @@ from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import CHAT, NOW, chat_line, never_ran_line, plain_shard, request, seal_all, settle
 
 
-class Odd(io.RawIOBase):
-    """A file that gives its bytes in chunks of the sizes it was told, whatever is asked for."""
-
-    def __init__(self, data: bytes, sizes: list[int]) -> None:
-        self._rest, self._sizes = data, list(sizes)
-
-    def read(self, size: int = -1) -> bytes:
-        give = self._sizes.pop(0) if self._sizes else len(self._rest)
-        chunk, self._rest = self._rest[:give], self._rest[give:]
-        return chunk
-
-
 class InMemory:
-    """A folder that holds result files in memory and gives them in odd chunks."""
+    """A folder that holds result files in memory."""
 
     uri = "memory:"
 
-    def __init__(self, files: dict[str, bytes], sizes: list[int]) -> None:
-        self._files, self._sizes = files, sizes
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
 
     def reader(self, name: str) -> AbstractContextManager[BinaryIO]:
-        return nullcontext(cast("BinaryIO", Odd(self._files[name], self._sizes)))
+        return nullcontext(io.BytesIO(self._files[name]))
 
     def writer(self, name: str) -> AbstractContextManager[BinaryIO]:
         raise NotImplementedError
@@ -63,13 +52,15 @@ def rows_named(*custom_ids: str) -> list[RowIndex]:
     return [RowIndex(custom_id, "0" * 64) for custom_id in custom_ids]
 
 
-def answers_of(
-    files: dict[str, bytes], rows: list[RowIndex], *, sizes: tuple[int, ...] | list[int] = ()
-) -> dict[int, Answer]:
+def collected(name: str, data: bytes) -> Collected:
+    return Collected(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def answers_of(files: dict[str, bytes], rows: list[RowIndex]) -> dict[int, Answer]:
     """By line; fails if a line is answered twice."""
-    settled = Settled("s0001", 1, "b", "completed", NOW, files=[Collected(name, 0, "") for name in files])
+    settled = Settled("s0001", 1, "b", "completed", NOW, files=[collected(name, data) for name, data in files.items()])
     found: dict[int, Answer] = {}
-    for line, answer in read_answers(InMemory(files, list(sizes)), plain_shard("s0001"), settled, rows, CHAT, None):
+    for line, answer in read_answers(InMemory(files), plain_shard("s0001"), settled, rows, CHAT, None):
         assert line not in found
         found[line] = answer
     return found
@@ -187,7 +178,7 @@ def test_the_index_gives_the_rows_in_the_order_of_the_file(folder: LocalFolder):
 def failed_validation(rows: int, lines_at_fault: dict[int, str]) -> list[tuple[str, str | None, bool]]:
     settled = Settled("s0001", 1, "b", "failed", NOW, failure=Failure.LINES, message="bad lines", lines=lines_at_fault)
     names = rows_named(*(str(number) for number in range(rows)))
-    found = dict(read_answers(InMemory({}, []), plain_shard("s0001"), settled, names, CHAT, None))
+    found = dict(read_answers(InMemory({}), plain_shard("s0001"), settled, names, CHAT, None))
     assert sorted(found) == list(range(rows))
     assert {answer.outcome for answer in found.values()} == {Outcome.FAILED}
     return [(found[n].error_code or "", found[n].error_message, found[n].transient) for n in range(rows)]
@@ -217,7 +208,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(SEPAR
 
 @st.composite
 def result_files(draw: st.DrawFn) -> tuple[list[str], dict[str, bytes], dict[str, set[Any]], list[int]]:
-    """Ids of rows; files in which each is answered never, once or more often; the answers given; chunk sizes."""
+    """Ids of rows; files in which each is answered never, once or more often; the answers given."""
     ids = draw(st.lists(texts, min_size=1, max_size=8, unique=True))
     given_lines: list[bytes] = []
     said: dict[str, set[Any]] = {custom_id: set() for custom_id in ids}
@@ -237,14 +228,14 @@ def result_files(draw: st.DrawFn) -> tuple[list[str], dict[str, bytes], dict[str
     files = {}
     for name, part in (("output", given_lines[:cut]), ("error", given_lines[cut:])):
         files[name] = end.join(part) + (end if draw(st.booleans()) else b"")
-    return ids, files, said, draw(st.lists(st.integers(1, 40), max_size=60))
+    return ids, files, said
 
 
 @settings(max_examples=300, deadline=None)
 @given(result_files())
 def test_every_row_gets_exactly_one_answer_and_it_is_one_that_was_given_for_it(made):
-    ids, files, said, sizes = made
-    found = answers_of(files, rows_named(*ids), sizes=sizes)
+    ids, files, said = made
+    found = answers_of(files, rows_named(*ids))
     assert sorted(found) == list(range(len(ids)))
     for line, custom_id in enumerate(ids):
         answer = found[line]
@@ -255,9 +246,15 @@ def test_every_row_gets_exactly_one_answer_and_it_is_one_that_was_given_for_it(m
             assert answer.outcome is Outcome.MISSING
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.data())
-def test_lines_are_the_same_whatever_the_chunks_they_come_in(wanted, data):
-    raw = "\n".join(wanted).encode()
-    sizes = data.draw(st.lists(st.integers(1, 5)))
-    got = list(lines(cast("BinaryIO", Odd(raw, sizes))))
-    assert got == [line.encode() for line in wanted if line.encode().strip()]
+def test_a_collected_file_that_was_changed_is_an_error_that_names_it_and_its_batch():
+    data = joined(chat_line("a"))
+    settled = Settled("s0001", 1, "batch_7", "completed", NOW, files=[collected("output.jsonl", data)])
+    changed = InMemory({"output.jsonl": data + b"\n"})
+    with pytest.raises(StagingError, match=r"output\.jsonl is not the file .* batch_7"):
+        list(read_answers(changed, plain_shard("s0001"), settled, rows_named("a"), CHAT, None))
+
+
+@pytest.mark.parametrize("odd", ["NaN", '"\\ud800"'])
+def test_a_line_with_json_that_only_python_reads_still_answers_its_row(odd):
+    line = chat_line("a").replace(b'"custom_id"', b'"odd": ' + odd.encode() + b', "custom_id"', 1)
+    assert outcomes_of({"output": joined(line)}, rows_named("a")) == ["succeeded"]

@@ -1,0 +1,195 @@
+"""The runner against the local batch server: what was recorded, what exists, and never a second batch for a shard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import openai
+import pytest
+
+from airflow_provider_batch.exceptions import StoppedError
+from airflow_provider_batch.local.process import LocalServer
+
+pytestmark = pytest.mark.usefixtures("offline")
+LOG = logging.getLogger(__name__)
+
+
+@pytest.fixture
+def client(batch_server: LocalServer) -> openai.OpenAI:
+    return openai.OpenAI(api_key="local", base_url=batch_server.base_url)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Any:
+    """A sealed job of four rows in two shards."""
+    from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
+    from airflow_provider_batch.jobs.ledger import seal
+    from airflow_provider_batch.jobs.limits import Limits
+    from airflow_provider_batch.jobs.render import RequestSpec, compile_renderer
+    from airflow_provider_batch.jobs.shard import Sealer
+    from airflow_provider_batch.staging import LocalFolder
+
+    folder = LocalFolder(tmp_path / "job")
+    spec = RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt="{{ row.text }}")
+    renderer = compile_renderer(spec, ["id", "text"], {})
+    sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=2))
+    once = uuid4()
+    for number, text in enumerate(["one", f"[[fail:500:once]] {once}", "three", f"[[fail:429:once]] {once}"], start=1):
+        sealer.add(renderer((f"row-{number}", text), number), [], number, 10)
+    shards = sealer.finish()
+    manifest = Manifest(
+        job_uid=uuid4().hex,
+        key=JobKey("dag", "submit", "run"),
+        sealed_at=datetime.now(UTC),
+        endpoint=spec.endpoint,
+        openai_conn_id="openai_default",
+        requests=4,
+        shards=shards,
+        carry=[],
+        estimate=Estimate(),
+        limits=Limits(requests=2),
+    )
+    return seal(folder, manifest)
+
+
+def another_worker(ledger: Any, *, later: timedelta = timedelta(), **options: Any) -> Any:
+    """A runner that shares nothing with others but the job's folder."""
+    from airflow_provider_batch.hooks.batch import BatchHook
+    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.jobs.lifecycle import Policy
+    from airflow_provider_batch.runner import Runner
+
+    opened = open_ledger(ledger.folder)
+    assert opened is not None
+    policy = Policy(backoff=timedelta(0))
+    return Runner(opened, BatchHook(), policy, LOG, clock=lambda: datetime.now(UTC) + later, **options)
+
+
+def batches_of(client: openai.OpenAI, ledger: Any) -> list[Any]:
+    uid = ledger.manifest.job_uid
+    return [batch for batch in client.batches.list(limit=100) if (batch.metadata or {}).get("job_uid") == uid]
+
+
+def until_ended(client: openai.OpenAI, ledger: Any, wait_until: Callable[..., None]) -> None:
+    wait_until(lambda: all(batch.status == "completed" for batch in batches_of(client, ledger)))
+
+
+def test_a_second_worker_creates_nothing_that_the_first_created(ledger: Any, client: openai.OpenAI) -> None:
+    another_worker(ledger).run({})
+    another_worker(ledger).run({})
+
+    assert sorted(batch.metadata["shard"] for batch in batches_of(client, ledger)) == ["s0001", "s0002"]
+
+
+def test_a_worker_that_was_told_to_end_creates_nothing_and_its_successor_goes_on(
+    ledger: Any, client: openai.OpenAI
+) -> None:
+    with pytest.raises(StoppedError, match="s0001"):
+        another_worker(ledger, stopping=lambda: True).run({})
+    assert batches_of(client, ledger) == []
+
+    another_worker(ledger).run({})
+
+    assert len(batches_of(client, ledger)) == 2
+
+
+def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
+    """As a worker leaves it that was killed while it created s0001. Gives the nonce."""
+    from airflow_provider_batch.jobs.ledger import Intent, Uploaded
+
+    now, nonce = datetime.now(UTC), uuid4().hex
+    with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
+        file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
+    ledger.add(Uploaded("s0001", 1, file_id, now))
+    ledger.add(Intent("s0001", 1, nonce, file_id, now))
+    if committed:
+        client.batches.create(
+            input_file_id=file_id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata={"job_uid": ledger.manifest.job_uid, "shard": "s0001", "nonce": nonce},
+        )
+    return nonce
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then(
+    ledger: Any, client: openai.OpenAI, committed: bool
+) -> None:
+    nonce = unanswered(ledger, client, committed=committed)
+    another_worker(ledger).run({})
+    of_first = [batch for batch in batches_of(client, ledger) if batch.metadata["shard"] == "s0001"]
+    assert len(of_first) == (1 if committed else 0)
+
+    another_worker(ledger, later=timedelta(seconds=121)).run({})
+
+    (of_first,) = [batch for batch in batches_of(client, ledger) if batch.metadata["shard"] == "s0001"]
+    assert (of_first.metadata["nonce"] == nonce) is committed
+
+
+def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
+    ledger: Any, client: openai.OpenAI, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    with LocalServer(tmp_path / "slow", in_progress=600) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+        client = openai.OpenAI(api_key="local", base_url=slow.base_url)
+        unanswered(ledger, client, committed=True)
+        (first,) = batches_of(client, ledger)
+        wait_until(lambda: datetime.now(UTC).timestamp() >= first.created_at + 1)
+        twin = client.batches.create(
+            input_file_id=first.input_file_id,
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+            metadata=first.metadata,
+        )
+
+        another_worker(ledger, later=timedelta(seconds=121)).run({})
+
+        assert client.batches.retrieve(twin.id).status in ("cancelling", "cancelled")
+        assert client.batches.retrieve(first.id).status not in ("cancelling", "cancelled")
+
+
+def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
+    ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.jobs.lifecycle import AskAgain, Policy, next_steps
+
+    another_worker(ledger).run({})
+    until_ended(client, ledger, wait_until)
+    first, second = another_worker(ledger), another_worker(ledger)
+    for step in next_steps(first.ledger.state(), first.look(), first.policy, datetime.now(UTC))[0]:
+        first._do(step)
+    (planned,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
+    assert isinstance(planned, AskAgain)
+
+    first._do(planned)
+    second._do(planned)
+
+    after = open_ledger(ledger.folder)
+    assert after is not None
+    assert [sum(shard.requests for shard in wave.shards) for wave in after.state().waves] == [2]
+
+
+def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it_once(
+    ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+
+    rest: Any = None
+    for _ in range(6):
+        worker = another_worker(ledger)
+        rest = worker.run(worker.look())
+        until_ended(client, ledger, wait_until)
+        if isinstance(rest, Finish):
+            break
+
+    assert isinstance(rest, Finish)
+    assert outcomes_so_far(worker.ledger.state()) == {"succeeded": 4}
+    assert sum(batch.request_counts.total for batch in batches_of(client, ledger)) == 6
