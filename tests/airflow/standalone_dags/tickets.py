@@ -1,0 +1,45 @@
+"""The DAGs of `test_standalone.py`: a job from warehouse to warehouse, a mapped one, and a task that wants a slot."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+from airflow_provider_batch.sensors.batch import BatchSensor
+
+ASK = {
+    "warehouse_conn_id": "warehouse",
+    "custom_id": "{{ row.id }}",
+    "model": "gpt-5-mini",
+    "prompt": "{{ row.title }}",
+}
+
+
+def job(dag_id: str, table: str) -> DAG:
+    """submit -> wait -> land."""
+    with DAG(dag_id, schedule=None) as dag:
+        submit = BatchSubmitOperator(task_id="submit", sql="SELECT id, title FROM tickets", **ASK)
+        wait = BatchSensor(task_id="wait", job=submit.output)
+        land = BatchResultsOperator(task_id="land", job=submit.output, table=table)
+        submit >> wait >> land
+    return dag
+
+
+tickets = job("tickets", "ticket_answers")
+#: a DAG that a test may delete
+doomed = job("doomed", "doomed_answers")
+
+with DAG("mapped", schedule=None) as mapped:
+    halves = BatchSubmitOperator.partial(
+        task_id="submit", sql="SELECT id, title FROM tickets WHERE id % 2 = :half", **ASK
+    ).expand(parameters=[{"half": 0}, {"half": 1}])
+    BatchSensor.partial(task_id="wait").expand(job=halves.output)
+
+with DAG("other", schedule=None) as other:
+
+    @task
+    def work() -> str:
+        """Needs a worker's slot for a moment."""
+        return "done"
+
+    work()

@@ -1,0 +1,293 @@
+"""A job on a whole Airflow, with a real scheduler, a real triggerer and a real API server.
+
+One start for all tests. Batches at the local batch server go on only when a test lets them, so nothing here depends
+on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.metadata import version
+from os import kill
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import openai
+import pytest
+from openai.types import Batch
+
+from airflow_provider_batch.demo.home import Provider
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
+
+pytestmark = pytest.mark.standalone
+
+KEY = "sk-only-the-connection-holds-this"
+ROWS = 12
+#: in every row's text
+WORDS = "The blue parrot ate my invoice"
+#: on a local server, longer than any test
+HELD = 86_400.0
+DAGS = Path(__file__).parent / "standalone_dags"
+#: whether a trigger is told that a person ended its task
+TOLD = tuple(map(int, version("apache-airflow-core").split(".")[:2])) >= (3, 3)
+ON_KILL = pytest.mark.skipif(
+    not TOLD,
+    reason="Before Airflow 3.3 a trigger is not told that a person ended its task (there is no BaseTrigger.on_kill)",
+)
+
+
+class Batches:
+    """The local batch server. Its batches stay in progress until `finish`."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._server = LocalServer(state, in_progress=HELD, api_key=KEY).start()
+        self.base_url = self._server.base_url
+        self._client = openai.OpenAI(
+            base_url=self.base_url, api_key=KEY, http_client=openai.DefaultHttpxClient(trust_env=False)
+        )
+
+    def of(self, run: Run, map_index: int = -1) -> list[Batch]:
+        """Every batch that was ever created for the job of a run."""
+        job_uid = run.xcom("submit", map_index)["job_uid"]
+        return [batch for batch in self._client.batches.list() if (batch.metadata or {}).get("job_uid") == job_uid]
+
+    def status(self, batch_id: str) -> str:
+        """Status of one batch."""
+        return self._client.batches.retrieve(batch_id).status
+
+    def finish(self) -> None:
+        """Let every batch end."""
+        self._serve(in_progress=0)
+        ended = {"completed", "failed", "expired", "cancelled"}
+        wait_until("every batch has ended", lambda: all(b.status in ended for b in self._client.batches.list()))
+        self._serve(in_progress=HELD)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Meanwhile the server takes requests, and answers none."""
+        kill(self._server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            kill(self._server.pid, signal.SIGCONT)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Meanwhile nobody listens at the server's address."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._server.start()
+
+    def close(self) -> None:
+        """End the server."""
+        self._client.close()
+        self._server.stop()
+
+    def _serve(self, *, in_progress: float) -> None:
+        self._server.stop()
+        port = urlsplit(self.base_url).port
+        assert port is not None
+        self._server = LocalServer(self._state, port=port, in_progress=in_progress, api_key=KEY).start()
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batches]:
+    with closing(Batches(tmp_path_factory.mktemp("batches"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, batches: Batches) -> Iterator[RunningAirflow]:
+    home = tmp_path_factory.mktemp("standalone")
+    with running_airflow(home, Provider(batches.base_url, KEY, local=True), DAGS) as started:
+        with closing(sqlite3.connect(started.home.warehouse)) as warehouse, warehouse:
+            warehouse.execute("CREATE TABLE tickets (id INTEGER PRIMARY KEY, title TEXT)")
+            warehouse.executemany(
+                "INSERT INTO tickets VALUES (?, ?)", [(n, f"{WORDS} number {n}") for n in range(ROWS)]
+            )
+        started.await_dags("tickets", "doomed", "mapped", "other")
+        yield started
+
+
+def deferred(airflow: RunningAirflow, dag_id: str) -> Run:
+    """A run whose wait has been taken up by the triggerer."""
+    run = airflow.trigger(dag_id)
+    run.await_task("wait", "deferred")
+    await_trigger(run)
+    return run
+
+
+def await_trigger(run: Run, map_index: int = -1, *, attempt: int = 1, rows: int = ROWS) -> None:
+    def told() -> bool:
+        return f"of {rows} requests done" in run.log("wait", map_index, attempt=attempt)
+
+    wait_until("the trigger looks at the batch", told)
+
+
+def landed(airflow: RunningAirflow, run: Run, table: str = "ticket_answers") -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(airflow.home.warehouse)) as warehouse:
+        query = f"SELECT custom_id, outcome FROM {table} WHERE run_id = ?"
+        return sorted(warehouse.execute(query, [run.run_id]))
+
+
+ALL_SUCCEEDED = sorted((str(n), "succeeded") for n in range(ROWS))
+
+
+def test_the_wait_is_deferred_and_holds_no_slot_while_the_batch_runs(airflow: RunningAirflow, batches: Batches) -> None:
+    run = deferred(airflow, "tickets")
+    wait = wait_until("a triggerer has it", lambda: w if (w := run.task("wait"))["triggerer_job"] else None)
+    assert wait["trigger"]["classpath"] == "airflow_provider_batch.triggers.batch.BatchTrigger"
+    assert wait["trigger"]["triggerer_id"] == wait["triggerer_job"]["id"]
+    pool = airflow.get("/api/v2/pools/default_pool")
+    assert (pool["slots"], pool["open_slots"], pool["occupied_slots"], pool["deferred_slots"]) == (1, 1, 0, 1)
+
+    run.await_workers("wait")
+    # A provider that does not answer holds up neither the one slot nor the triggerer's event loop.
+    said = airflow.home.log.stat().st_size
+    with batches.hanging():
+        airflow.trigger("other").await_task("work", "success")
+    assert run.task("wait")["state"] == "deferred"
+    assert b"async thread was blocked" not in airflow.home.log.read_bytes()[said:]
+
+    batches.finish()
+    assert run.await_end() == "success"
+    assert landed(airflow, run) == ALL_SUCCEEDED
+    assert [batch.status for batch in batches.of(run)] == ["completed"]
+    log = run.log("wait")
+    assert re.search(rf"Job \w{{8}}: 0 of {ROWS} requests done, 0 failed; 0 of 1 batches ended", log)
+    assert re.search(rf"Job \w{{8}}: {ROWS} of {ROWS} requests done, 0 failed; 1 of 1 batches ended", log)
+
+
+def test_the_arguments_of_the_trigger_hold_ids_and_times_only(airflow: RunningAirflow, batches: Batches) -> None:
+    run = deferred(airflow, "tickets")
+    with closing(sqlite3.connect(airflow.home.airflow / "airflow.db")) as metadata:
+        trigger_id = run.task("wait")["trigger"]["id"]
+        (stored,) = metadata.execute("SELECT kwargs FROM trigger WHERE id = ?", [trigger_id]).fetchone()
+    (batch,) = batches.of(run)
+    assert KEY not in stored
+    assert WORDS not in stored
+    arguments = json.loads(stored)
+    assert set(arguments) <= {"__var", "__type"} | {
+        "openai_conn_id",
+        "job_uid",
+        "batch_ids",
+        "deadline",
+        "wake_at",
+        "any_end",
+        "poll_interval",
+        "cancel_on_kill",
+    }
+    assert batch.id in stored
+
+
+def test_the_submit_task_links_to_the_page_of_its_job(airflow: RunningAirflow) -> None:
+    run = deferred(airflow, "tickets")
+    link = run.links("submit")["Batch job"]
+    assert link is not None
+    page = airflow.client.get(link)
+    assert page.status_code == 200
+    assert run.xcom("submit")["job_uid"] in page.text
+    assert httpx.get(f"{airflow.client.base_url}{link}", trust_env=False).status_code == 401
+
+
+def test_a_clear_of_the_wait_goes_on_with_the_same_batch(airflow: RunningAirflow, batches: Batches) -> None:
+    run = deferred(airflow, "tickets")
+    run.clear("wait")
+    run.await_task("wait", "deferred", attempt=2)
+    await_trigger(run, attempt=2)
+    if TOLD:
+        wait_until("the old trigger was told", lambda: airflow.said(run, "the batches go on"))
+    assert [batch.status for batch in batches.of(run)] == ["in_progress"]
+    run.await_workers("wait", ended=2)
+    batches.finish()
+    assert run.await_end() == "success"
+    assert landed(airflow, run) == ALL_SUCCEEDED
+    assert [batch.status for batch in batches.of(run)] == ["completed"]
+
+
+@ON_KILL
+def test_marking_the_wait_as_failed_cancels_its_batch_even_if_the_provider_is_away_just_then(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    run = deferred(airflow, "tickets")
+    with batches.away():
+        run.mark("wait", "failed")
+        wait_until("the trigger was told", lambda: airflow.said(run, "Task state is failed"))
+        # Airflow gives a trigger about a second for this, whatever its configuration says.
+        wait_until("Airflow is through with it", lambda: airflow.said(run, "trigger completed"))
+    assert run.await_end() == "failed"
+    wait_until("the batch is cancelled", lambda: [b.status for b in batches.of(run)] == ["cancelled"])
+
+
+@ON_KILL
+def test_marking_one_mapped_wait_as_failed_cancels_the_batch_of_that_one_only(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    run = airflow.trigger("mapped")
+    for map_index in (0, 1):
+        run.await_task("wait", "deferred", map_index)
+        await_trigger(run, map_index, rows=ROWS // 2)
+    run.mark("wait", "failed", 1)
+    wait_until("the batch is cancelled", lambda: [b.status for b in batches.of(run, 1)] == ["cancelled"])
+    assert [batch.status for batch in batches.of(run, 0)] == ["in_progress"]
+    assert run.task("wait", 0)["state"] == "deferred"
+
+
+@ON_KILL
+def test_marking_the_wait_as_successful_lets_its_batch_go_on(airflow: RunningAirflow, batches: Batches) -> None:
+    run = deferred(airflow, "tickets")
+    run.mark("wait", "success")
+    wait_until("the trigger was told", lambda: airflow.said(run, "the batches go on"))
+    assert [batch.status for batch in batches.of(run)] == ["in_progress"]
+
+
+def test_a_killed_triggerer_is_replaced_and_the_run_goes_on_with_the_same_batch(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    run = deferred(airflow, "tickets")
+    before = run.task("wait")["triggerer_job"]["id"]
+    airflow.kill("triggerer")
+    airflow.start("triggerer")
+    wait_until(
+        "another triggerer has it", lambda: (run.task("wait")["triggerer_job"] or {}).get("id", before) != before
+    )
+    batches.finish()
+    assert run.await_end() == "success"
+    assert landed(airflow, run) == ALL_SUCCEEDED
+    assert [batch.status for batch in batches.of(run)] == ["completed"]
+
+
+@ON_KILL
+def test_deleting_the_dag_with_its_runs_cancels_the_batch(airflow: RunningAirflow, batches: Batches) -> None:
+    run = deferred(airflow, "doomed")
+    (batch,) = batches.of(run)
+    # A scheduler that is just looking at a run that is deleted may crash (seen with Airflow 3.3.2 on SQLite).
+    airflow.kill("scheduler")
+    airflow.delete_dag("doomed")
+    wait_until("the batch is cancelled", lambda: batches.status(batch.id) == "cancelled")
+
+
+def test_neither_the_key_nor_a_rows_text_lies_anywhere_in_airflow(airflow: RunningAirflow) -> None:
+    files = [airflow.home.log, *(path for path in airflow.home.airflow.rglob("*") if path.is_file())]
+    assert any(path.name == "airflow.db" for path in files)
+    for path in files:
+        held = path.read_bytes()
+        assert KEY.encode() not in held, path
+        assert WORDS.encode() not in held, path
+
+
+def test_the_key_does_not_lie_in_staging(airflow: RunningAirflow) -> None:
+    files = [path for path in airflow.home.staging.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert KEY.encode() not in path.read_bytes(), path
