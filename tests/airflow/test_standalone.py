@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import version
@@ -34,6 +35,8 @@ ROWS = 12
 WORDS = "The blue parrot ate my invoice"
 #: on a local server, longer than any test
 HELD = 86_400.0
+#: seconds that a server hangs, at least
+HANGS = 4.0
 DAGS = Path(__file__).parent / "standalone_dags"
 #: whether a trigger is told that a person ended its task
 TOLD = tuple(map(int, version("apache-airflow-core").split(".")[:2])) >= (3, 3)
@@ -72,10 +75,12 @@ class Batches:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Meanwhile the server takes requests, and answers none."""
+        """Meanwhile, and for some seconds, the server takes requests, and answers none."""
+        until = time.monotonic() + HANGS
         kill(self._server.pid, signal.SIGSTOP)
         try:
             yield
+            time.sleep(max(0.0, until - time.monotonic()))
         finally:
             kill(self._server.pid, signal.SIGCONT)
 
@@ -157,7 +162,6 @@ def test_the_wait_is_deferred_and_holds_no_slot_while_the_batch_runs(airflow: Ru
     with batches.hanging():
         airflow.trigger("other").await_task("work", "success")
     assert run.task("wait")["state"] == "deferred"
-    assert b"async thread was blocked" not in airflow.home.log.read_bytes()[said:]
 
     batches.finish()
     assert run.await_end() == "success"
@@ -166,6 +170,10 @@ def test_the_wait_is_deferred_and_holds_no_slot_while_the_batch_runs(airflow: Ru
     log = run.log("wait")
     assert re.search(rf"Job \w{{8}}: 0 of {ROWS} requests done, 0 failed; 0 of 1 batches ended", log)
     assert re.search(rf"Job \w{{8}}: {ROWS} of {ROWS} requests done, 0 failed; 1 of 1 batches ended", log)
+    # A blocked loop tells of it when it is free again.
+    told = airflow.home.log.read_bytes()[said:].decode(errors="replace")
+    blocked = re.findall(r"async thread was blocked for ([\d.]+) seconds", told)
+    assert [seconds for seconds in blocked if float(seconds) > HANGS / 2] == []
 
 
 def test_the_arguments_of_the_trigger_hold_ids_and_times_only(airflow: RunningAirflow, batches: Batches) -> None:
