@@ -6,6 +6,7 @@ until there is nothing to do now.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from airflow_provider_batch.exceptions import StoppedError
+from airflow_provider_batch.exceptions import StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import lifecycle
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
@@ -119,6 +120,12 @@ class Runner:
         shard = step.shard.shard
         name = f"{self.ledger.manifest.job_uid}-{shard.name}.jsonl"
         with self.ledger.folder.reader(shard.file) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:  # type: ignore[arg-type]
+                raise StagingError(
+                    f"{self.ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. It "
+                    "was not uploaded. Put the file back, or start a new run, which reads the warehouse again."
+                )
+            file.seek(0)
             file_id = self.hook.upload(file, name)
         self.ledger.add(Uploaded(shard.name, step.n, file_id, self._clock()))
         self.log.info("%s: uploaded %s requests, %s bytes", shard.name, f"{shard.requests:,}", f"{shard.bytes:,}")

@@ -44,14 +44,14 @@ def read_answers(
         return
     waiting = {row.custom_id: line for line, row in enumerate(rows)}
     for file in settled.files:
-        digest = hashlib.sha256()
+        digest, embeddings = hashlib.sha256(), endpoint.endswith("/embeddings")
         with folder.reader(file.name) as stream:
             for text in stream:
                 digest.update(text)
                 found = read_line(text, endpoint, judge) if text.strip() else None
                 line = waiting.pop(found[0], None) if found else None
                 if found and line is not None:
-                    yield line, found[1]
+                    yield line, _of_inputs(found[1], rows[line].inputs) if embeddings else found[1]
         if digest.hexdigest() != file.sha256:
             raise StagingError(
                 f"{folder.uri}/{file.name} is not the file that was collected from batch {settled.batch_id}: its "
@@ -59,6 +59,21 @@ def read_answers(
             )
     for line in waiting.values():
         yield line, MISSING
+
+
+def _of_inputs(answer: Answer, inputs: int) -> Answer:
+    """An embedding answer that does not hold one vector for each input is incomplete."""
+    if answer.outcome is not Outcome.SUCCEEDED:
+        return answer
+    vectors = len(answer.value) if isinstance(answer.value[0], list) else 1
+    if vectors == inputs:
+        return answer
+    return msgspec.structs.replace(
+        answer,
+        outcome=Outcome.INCOMPLETE,
+        error_code="vectors",
+        error_message=f"{vectors} vectors came back for {inputs} inputs.",
+    )
 
 
 def _failed_validation(settled: Settled, count: int) -> Iterator[tuple[int, Answer]]:

@@ -233,9 +233,12 @@ class Landing:
         manifest, usage = self._manifest, answer.usage
         carried = [carry.read(v, c) for v, c in zip(row.carry, manifest.carry, strict=True)]
         settled = answer.outcome is not Outcome.PENDING
+        output = answer.text if answer.text is not None else answer.value
+        if manifest.several_inputs and row.inputs == 1 and output is not None:
+            output = [output]
         fixed = (
             answer.outcome.value,
-            answer.text if answer.text is not None else answer.value,
+            output,
             answer.finish_reason,
             answer.error_code,
             answer.error_message,

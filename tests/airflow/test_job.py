@@ -115,6 +115,25 @@ def test_embeddings_land_as_vectors(warehouse: Path) -> None:
         assert sum(x * x for x in vector) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_embeddings_of_several_inputs_land_as_lists_of_vectors(warehouse: Path) -> None:
+    update(warehouse, 'UPDATE tickets SET title = \'["one", "two", "three"]\' WHERE id = \'T-1\'')
+    update(warehouse, "UPDATE tickets SET title = '[\"only\"]' WHERE id <> 'T-1'")
+
+    ran = run_job(
+        endpoint="/v1/embeddings",
+        model="text-embedding-3-small",
+        prompt=...,
+        body={"input": "{{ row.title | fromjson }}", "dimensions": 4},
+    )
+
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    shapes = {
+        custom_id: [len(vector) for vector in json.loads(output)]
+        for custom_id, output in query(warehouse, "SELECT custom_id, output FROM answers")
+    }
+    assert shapes == {"T-1": [4, 4, 4], "T-2": [4], "T-3": [4], "T-4": [4], "T-5": [4]}
+
+
 def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
     warehouse: Path, client: openai.OpenAI
 ) -> None:

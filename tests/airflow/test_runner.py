@@ -98,6 +98,19 @@ def test_a_worker_that_was_told_to_end_creates_nothing_and_its_successor_goes_on
     assert len(batches_of(client, ledger)) == 2
 
 
+def test_a_sealed_file_that_was_changed_is_never_uploaded(ledger: Any, client: openai.OpenAI) -> None:
+    from airflow_provider_batch.exceptions import StagingError
+
+    before = len(list(client.files.list()))
+    with (ledger.folder.path / ledger.manifest.shards[0].file).open("ab") as file:
+        file.write(b"\n")
+
+    with pytest.raises(StagingError, match=r"s0001\.jsonl is not the file that was sealed"):
+        another_worker(ledger).run({})
+
+    assert len(list(client.files.list())) == before
+
+
 def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
     """As a worker leaves it that was killed while it created s0001. Gives the nonce."""
     from airflow_provider_batch.jobs.ledger import Intent, Uploaded

@@ -172,6 +172,17 @@ def test_the_index_gives_the_rows_in_the_order_of_the_file(folder: LocalFolder):
         assert [json.loads(line)["custom_id"] for line in file] == ids
 
 
+def test_an_embedding_answer_without_a_vector_for_each_input_is_incomplete():
+    body = {"object": "list", "data": [{"index": 0, "embedding": [1.0, 0.0]}], "model": "m"}
+    line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None}).encode()
+    settled = Settled("s0001", 1, "b", "completed", NOW, files=[collected("output", line)])
+    rows = [RowIndex("a", "0" * 64, inputs=2)]
+    ((_, answer),) = read_answers(
+        InMemory({"output": line}), plain_shard("s0001"), settled, rows, "/v1/embeddings", None
+    )
+    assert (answer.outcome, answer.error_message) == (Outcome.INCOMPLETE, "1 vectors came back for 2 inputs.")
+
+
 # Batches that failed validation
 
 
