@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,38 +105,26 @@ class BatchTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _wait(self, shared: SharedClient) -> dict[str, Any]:
-        pending = dict.fromkeys(self.batch_ids)
+        #: each batch as it was last seen
+        latest: dict[str, BatchView] = {}
+        refusals = 0
         await asyncio.sleep(min(self.poll_interval, FIRST_PAUSE))
-        done = failed = total = ended = refusals = 0
         while True:
             if _over(self.deadline):
                 return {"reason": "deadline"}
             if _over(self.wake_at):
                 return {"reason": "due"}
-            answers = await asyncio.gather(*(self._poll(shared, batch_id) for batch_id in pending))
-            views = [answer for answer in answers if isinstance(answer, BatchView)]
+            running = [batch_id for batch_id in self.batch_ids if not _ended(latest.get(batch_id))]
+            answers = await asyncio.gather(*(self._poll(shared, batch_id) for batch_id in running))
+            seen = {b: a for b, a in zip(running, answers, strict=True) if isinstance(a, BatchView)}
             refused = [answer for answer in answers if isinstance(answer, str)]
-            refusals = refusals + 1 if refused and not views else 0
+            refusals = refusals + 1 if refused and not seen else 0
             if refusals >= MAX_REFUSALS:
                 return {"reason": "refused", "message": refused[0]}
-            for view in views:
-                if view.status.ended:
-                    pending.pop(view.id, None)
-                    ended, done, failed, total = (
-                        ended + 1,
-                        done + view.completed,
-                        failed + view.failed,
-                        total + view.total,
-                    )
-            running = [view for view in views if not view.status.ended]
-            self._tell(
-                running,
-                ended,
-                done + sum(v.completed for v in running),
-                failed + sum(v.failed for v in running),
-                total + sum(v.total for v in running),
-            )
-            if self.batch_ids and (not pending or (self.any_end and ended)):
+            latest.update(seen)
+            self._tell(latest)
+            ended = sum(_ended(view) for view in latest.values())
+            if ended and (self.any_end or ended == len(self.batch_ids)):
                 return {"reason": "ended"}
             await asyncio.sleep(self._pause())
 
@@ -162,18 +150,22 @@ class BatchTrigger(BaseTrigger):
                 pause = min(pause, (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds())
         return max(pause, 0.05)
 
-    def _tell(self, running: list[BatchView], ended: int, done: int, failed: int, total: int) -> None:
+    def _tell(self, latest: Mapping[str, BatchView]) -> None:
         """One line when something changed, and every few minutes anyway; counts only, no data."""
-        for view in running:
-            if not view.known and view.said not in self._unknown:
-                self._unknown.add(view.said)
-                self.log.warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.said)
         if not self.batch_ids:
             if not self._told_at:
                 self.log.info("Job %s: no batch is running; the next step is due at %s", self.job_uid[:8], self.wake_at)
                 self._told_at = time.monotonic()
             return
-        said = sorted({view.said for view in running})
+        for view in latest.values():
+            if not view.known and view.said not in self._unknown:
+                self._unknown.add(view.said)
+                self.log.warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.said)
+        done = sum(view.completed for view in latest.values())
+        failed = sum(view.failed for view in latest.values())
+        total = sum(view.total for view in latest.values())
+        ended = sum(_ended(view) for view in latest.values())
+        said = sorted({view.said for view in latest.values() if not _ended(view)})
         progress = (ended, done, failed, total, said)
         if progress == self._progress and time.monotonic() - self._told_at < TELL_EVERY:
             return
@@ -250,6 +242,10 @@ class BatchTrigger(BaseTrigger):
             return "removed"
         index = -1 if ti.map_index is None else ti.map_index
         return str(of_run.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}", "unknown") or "none")
+
+
+def _ended(view: BatchView | None) -> bool:
+    return view is not None and view.status.ended
 
 
 def _over(moment: str | None) -> bool:

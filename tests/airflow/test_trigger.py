@@ -1,0 +1,175 @@
+"""The trigger in an event loop of its own, against the local batch server: what wakes the worker, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from airflow_provider_batch.local.process import LocalServer
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+
+@pytest.fixture
+def slow(tmp_path: Path, connect: Callable[..., None]) -> Iterator[LocalServer]:
+    """A server on which batches run for longer than any test."""
+    with LocalServer(tmp_path / "slow", in_progress=600) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        yield server
+
+
+def create(server: LocalServer) -> str:
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    file = client.files.create(file=("a.jsonl", json.dumps(line).encode() + b"\n"), purpose="batch")
+    return client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h").id
+
+
+def trigger(*batch_ids: str, **changes: Any) -> Any:
+    from airflow_provider_batch.triggers.batch import BatchTrigger
+
+    arguments = {"deadline": None, "poll_interval": 0.05} | changes
+    return BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=batch_ids, **arguments)
+
+
+def event_of(*triggers: Any, within: float = 60.0) -> list[dict[str, Any]]:
+    """The payload of each trigger's first event; fails if one does not fire."""
+
+    async def first(one: Any) -> dict[str, Any]:
+        async for event in one.run():
+            return event.payload
+        raise AssertionError("the trigger ended without an event")
+
+    async def all_of_them() -> list[dict[str, Any]]:
+        return await asyncio.wait_for(asyncio.gather(*(first(one) for one in triggers)), within)
+
+    return asyncio.run(all_of_them())
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+def test_it_fires_once_every_batch_has_ended(batch_server: LocalServer) -> None:
+    assert event_of(trigger(create(batch_server), create(batch_server))) == [{"reason": "ended"}]
+
+
+def test_one_end_is_enough_where_shards_wait_for_room(slow: LocalServer) -> None:
+    client = openai.OpenAI(api_key="local", base_url=slow.base_url)
+    first, second = create(slow), create(slow)
+    client.batches.cancel(first)
+
+    assert event_of(trigger(first, second, any_end=True)) == [{"reason": "ended"}]
+
+
+@pytest.mark.parametrize(("when", "reason"), [("deadline", "deadline"), ("wake_at", "due")])
+def test_it_fires_when_its_time_has_come_though_the_batch_runs_on(slow: LocalServer, when: str, reason: str) -> None:
+    soon = ago(-0.5)
+
+    assert event_of(trigger(create(slow), **{when: soon})) == [{"reason": reason}]
+    assert datetime.now(UTC) >= datetime.fromisoformat(soon)
+
+
+def test_without_any_batch_it_waits_for_its_time(slow: LocalServer) -> None:
+    assert event_of(trigger(wake_at=ago(-0.2))) == [{"reason": "due"}]
+
+
+def test_a_provider_that_is_away_for_a_while_ends_no_wait(batch_server: LocalServer, tmp_path: Path) -> None:
+    with LocalServer(tmp_path / "away", in_progress=0.5) as server:
+        batch_id = create(server)
+        server.stop()
+
+        async def away_and_back() -> dict[str, Any]:
+            one = trigger(batch_id)
+            waiting = asyncio.ensure_future(anext(one.run()))
+            await asyncio.sleep(0.5)
+            assert not waiting.done()
+            await asyncio.to_thread(server.start)
+            event = await asyncio.wait_for(waiting, 60)
+            return event.payload
+
+        with pytest.MonkeyPatch.context() as patch:
+            conn = {"conn_type": "openai", "password": "local", "host": server.base_url}
+            patch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(conn))
+            assert asyncio.run(away_and_back()) == {"reason": "ended"}
+
+
+@pytest.mark.parametrize(("password", "batch_id", "code"), [("wrong", None, "401"), ("right", "batch_nowhere", "404")])
+def test_five_refused_sweeps_in_a_row_end_the_wait_with_the_reason(
+    tmp_path: Path, connect: Callable[..., None], password: str, batch_id: str | None, code: str
+) -> None:
+    with LocalServer(tmp_path / "locked", api_key="right") as locked:
+        connect("openai_default", conn_type="openai", password=password, host=locked.base_url)
+
+        (event,) = event_of(trigger(batch_id or "batch_any"))
+
+    assert event["reason"] == "refused"
+    assert f"HTTP {code}" in event["message"]
+
+
+def test_triggers_of_one_connection_share_one_client_which_is_closed_when_the_last_leaves(slow: LocalServer) -> None:
+    from airflow_provider_batch.triggers.clients import _shared, shared_client
+
+    async def two_users() -> None:
+        async with shared_client("openai_default") as first, shared_client("openai_default") as second:
+            assert first is second
+            client = await first.get()
+            assert await second.get() is client
+        assert client.is_closed()
+        assert not _shared[asyncio.get_running_loop()]
+
+    asyncio.run(two_users())
+
+
+def test_a_refused_key_is_looked_up_again(slow: LocalServer) -> None:
+    from airflow_provider_batch.triggers.clients import shared_client
+
+    async def renewed() -> bool:
+        async with shared_client("openai_default") as shared:
+            stale = await shared.get()
+            await shared.renew(stale)
+            return await shared.get() is not stale and stale.is_closed()
+
+    assert asyncio.run(renewed())
+
+
+def test_its_arguments_bring_back_the_same_trigger() -> None:
+    from airflow_provider_batch.triggers.batch import BatchTrigger
+
+    one = trigger("batch_1", "batch_2", wake_at=ago(-60), any_end=True, cancel_on_kill=False)
+    path, arguments = one.serialize()
+
+    assert path == "airflow_provider_batch.triggers.batch.BatchTrigger"
+    assert BatchTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_progress_is_told_when_it_changes_and_no_poll_is(tmp_path: Path, connect: Callable[..., None]) -> None:
+    """As a person reads it: on a process's own output, with Airflow's logging."""
+    with LocalServer(tmp_path / "server", in_progress=1) as server:
+        program = f"""
+import asyncio
+from airflow_provider_batch.triggers.batch import BatchTrigger
+async def main():
+    one = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=["{create(server)}"],
+        deadline=None, poll_interval=0.05)
+    print([event.payload async for event in one.run()])
+asyncio.run(main())
+"""
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+
+    said = [line.split("Job ", 1)[1].split(" [")[0] for line in ran.stdout.splitlines() if "Job 01234567" in line]
+    assert said[-1] == "01234567: 1 of 1 requests done, 0 failed; 1 of 1 batches ended"
+    assert len(said) == len(set(said)) < 10
+    assert "HTTP Request: GET" not in ran.stdout + ran.stderr
+    assert "[{'reason': 'ended'}]" in ran.stdout
