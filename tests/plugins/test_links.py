@@ -38,7 +38,9 @@ def test_the_address_follows_the_prefix_of_the_api_server(monkeypatch, base):
     assert job_page("d", "r", "t") == "/team-a/batch/job/d/t/-1?run_id=r"
 
 
-def test_a_persisted_link_lies_where_the_ui_looks_for_it():
+def test_a_persisted_link_lies_where_the_ui_looks_for_it(monkeypatch):
+    # as the API server reads DAGs; reading one as the scheduler does switches this off for the whole process
+    monkeypatch.setattr(DagSerialization, "_load_operator_extra_links", True)
     with DAG("link", schedule=None) as dag:
         task = Linked(task_id="submit")
     ti = TaskInstance(task)
