@@ -210,6 +210,8 @@ def test_the_submit_task_links_to_the_page_of_its_job(airflow: RunningAirflow) -
 
 def test_a_clear_of_the_wait_goes_on_with_the_same_batch(airflow: RunningAirflow, batches: Batches) -> None:
     run = deferred(airflow, "tickets")
+    # a scheduler that hears of a worker's end after the clear passes it over
+    run.await_workers("wait")
     run.clear("wait")
     run.await_task("wait", "deferred", attempt=2)
     await_trigger(run, attempt=2)
