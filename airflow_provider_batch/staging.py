@@ -75,8 +75,34 @@ def _safe(part: str) -> str:
     return cleaned or "_"
 
 
-class LocalFolder:
+class _PathFolder:
+    """What both kinds of folders do alike, through the path they have."""
+
+    path: Path | ObjectStoragePath
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            found: bytes = (self.path / name).read_bytes()
+            return found
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _cannot("read", self.path / name, error) from error
+
+    def names(self, under: str) -> list[str]:
+        return self._entries(under, folders=False)
+
+    def folders(self, under: str) -> list[str]:
+        return self._entries(under, folders=True)
+
+    def _entries(self, under: str, *, folders: bool) -> list[str]:
+        raise NotImplementedError
+
+
+class LocalFolder(_PathFolder):
     """A job's folder on a local disk (or a mount that has hard links)."""
+
+    path: Path
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -100,20 +126,6 @@ class LocalFolder:
         except OSError as error:
             raise _cannot("write", final, error) from error
         return True
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            return (self.path / name).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _cannot("read", self.path / name, error) from error
-
-    def names(self, under: str) -> list[str]:
-        return self._entries(under, folders=False)
-
-    def folders(self, under: str) -> list[str]:
-        return self._entries(under, folders=True)
 
     def _entries(self, under: str, *, folders: bool) -> list[str]:
         try:
@@ -146,8 +158,10 @@ class LocalFolder:
             yield file
 
 
-class ObjectFolder:
+class ObjectFolder(_PathFolder):
     """A job's folder in an object store, through Airflow's `ObjectStoragePath` (its connections, its fsspec)."""
+
+    path: ObjectStoragePath
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -169,20 +183,6 @@ class ObjectFolder:
         except OSError as error:
             raise _cannot("write", self.path / name, error) from error
         return True
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            return (self.path / name).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _cannot("read", self.path / name, error) from error
-
-    def names(self, under: str) -> list[str]:
-        return self._entries(under, folders=False)
-
-    def folders(self, under: str) -> list[str]:
-        return self._entries(under, folders=True)
 
     def _entries(self, under: str, *, folders: bool) -> list[str]:
         # filesystems such as s3fs keep listings, but what other workers recorded since has to be seen
