@@ -69,7 +69,7 @@ def results_columns(
     if columns and manifest.output_schema is None:
         raise SchemaError(
             f"columns= names {', '.join(columns)}, but the job has no output_schema to take them from. "
-            "Give BatchSubmitOperator an output_schema, or leave columns= out. The answers are kept in staging."
+            "Give BatchSubmitOperator an output_schema, or leave columns= out."
         )
     found = [_key_column(name, value) for name, value in key.items()]
     found.append(Column("custom_id", ColumnType.TEXT, key=True))
@@ -88,7 +88,7 @@ def results_columns(
     if twice:
         raise SchemaError(
             f"The results table would have column {twice[0]!r} twice: key=, carry=, columns= and the table's own "
-            "columns share one set of names. Rename it (in the SQL with AS for a carried column). The answers are kept."
+            "columns share one set of names. Rename it (in the SQL with AS for a carried column)."
         )
     return found
 
@@ -98,8 +98,7 @@ def _key_column(name: str, value: Any) -> Column:
         return Column(name, carry.type_of(value), key=True)
     except TypeError as error:
         raise SchemaError(
-            f"key= gives column {name!r} {value!r}, and a {error} names no row. Give text, a number or a date. "
-            "The answers are kept."
+            f"key= gives column {name!r} {value!r}, and a {error} names no row. Give text, a number or a date."
         ) from None
 
 

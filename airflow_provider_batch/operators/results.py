@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_batch.exceptions import InputError, LedgerError, TooManyFailuresError
+from airflow_provider_batch.exceptions import (
+    InputError,
+    LedgerError,
+    ResultsTableError,
+    SchemaError,
+    TooManyFailuresError,
+)
+from airflow_provider_batch.jobs.job import Manifest
 from airflow_provider_batch.jobs.landing import Landing, results_columns
 from airflow_provider_batch.jobs.ledger import Landed, Ledger, Reason
 from airflow_provider_batch.jobs.outcome import Outcome
@@ -18,7 +25,7 @@ from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.write import Sink, open_sink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -91,21 +98,10 @@ class BatchResultsOperator(BaseOperator):
         ledger = open_job(self.job)
         BatchJobLink.persist(context, ledger.folder.uri)
         manifest = ledger.manifest
-        columns = results_columns(
-            manifest,
-            key=self.key,
-            columns=self.columns,
-            history=self.history,
-            store_response=self.store_response,
-        )
-        sink = open_sink(
-            sql_hook(self.warehouse_conn_id),
-            self.table,
-            columns,
-            create=self.create_table,
-            keep_last_success=self.keep_last_success,
-        )
-        sink.prepare()
+        try:
+            sink = self.prepared_sink(manifest, self.warehouse_conn_id, self.table, self.key)
+        except (ResultsTableError, SchemaError) as error:
+            raise type(error)(f"{error} The answers are kept in staging; mend it, then clear this task.") from error
         landing = Landing(
             ledger.folder,
             ledger.state(),
@@ -126,6 +122,31 @@ class BatchResultsOperator(BaseOperator):
             )
         self._judge(context, account)
         return account
+
+    def prepared_sink(self, manifest: Manifest, warehouse_conn_id: str, table: str, key: Mapping[str, Any]) -> Sink:
+        """The results table, created if need be, with columns and a key that fit the job.
+
+        The arguments are this task's own, rendered; submit gives them too, to know before anything is paid for.
+
+        :raises SchemaError: for columns that the job cannot fill.
+        :raises ResultsTableError: for a table that does not fit.
+        """
+        columns = results_columns(
+            manifest,
+            key=key,
+            columns=self.columns,
+            history=self.history,
+            store_response=self.store_response,
+        )
+        sink = open_sink(
+            sql_hook(warehouse_conn_id),
+            table,
+            columns,
+            create=self.create_table,
+            keep_last_success=self.keep_last_success,
+        )
+        sink.prepare()
+        return sink
 
     def _account(self, landing: Landing, job_uid: str, requests: int) -> dict[str, Any]:
         return {

@@ -30,6 +30,7 @@ from airflow_provider_batch.operators.arguments import (
     row_context,
 )
 from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.operators.landings import check_landings
 from airflow_provider_batch.runner import Runner
 from airflow_provider_batch.sealing import Build, Plan, build
 from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
@@ -154,7 +155,7 @@ class BatchSubmitOperator(BaseOperator):
         self.allow_local_staging = allow_local_staging
         self.limits = dict(limits or {})
         self.completion_window = completion_window
-        self.metadata = dict(metadata or {})
+        self.metadata = metadata or {}
         self.preview = preview
         self.on_empty = on_empty
         self._stopping = False
@@ -211,6 +212,8 @@ class BatchSubmitOperator(BaseOperator):
             self.log.info("Reading %s", self.warehouse_conn_id)
             made = build(plan, sql_hook(self.warehouse_conn_id), folder)
             self._tell(made.manifest)
+            if made.manifest.requests:
+                check_landings(self, context, made.manifest)
             ledger = seal(folder, made.manifest)
             self.log.info("Sealed as job %s in %s", ledger.manifest.job_uid, folder.uri)
         else:
@@ -273,7 +276,7 @@ class BatchSubmitOperator(BaseOperator):
             prices=self.prices,
             max_cost_usd=as_number("max_cost_usd", self.max_cost_usd),
             completion_window=self.completion_window,
-            metadata=self.metadata,
+            metadata=dict(self.metadata),
             logical_date=context.get("logical_date"),
         )
 
@@ -325,8 +328,10 @@ class BatchSubmitOperator(BaseOperator):
         Prices(self.prices)
         spec = self._spec()
         plain = not any(is_late(getattr(self, name)) or names_a_file(getattr(self, name)) for name in ROW_ARGUMENTS)
-        if plain and "{" not in self.endpoint:
+        if plain and isinstance(self.endpoint, str) and "{" not in self.endpoint:
             check(spec)
+        if is_late(self.metadata):
+            return
         reserved = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
         if reserved or len(self.metadata) > 12:
             raise InputError(

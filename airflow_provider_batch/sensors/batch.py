@@ -80,6 +80,8 @@ class BatchSensor(BaseSensorOperator):
         unknown = [outcome for outcome in retry_on if outcome not in ASKABLE]
         if unknown:
             raise InputError(f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(ASKABLE))}.")
+        if isinstance(deadline, str) and "{" not in deadline:
+            _moment(deadline)
         self.job = job
         self.max_attempts = max_attempts
         self.retry_on = sorted(retry_on)
@@ -176,10 +178,7 @@ class BatchSensor(BaseSensorOperator):
         if isinstance(deadline, timedelta):
             return now + deadline
         if isinstance(deadline, str):
-            try:
-                deadline = datetime.fromisoformat(deadline)
-            except ValueError as error:
-                raise InputError(f"deadline: {self.deadline!r} is no ISO date and time.") from error
+            deadline = _moment(deadline)
         return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
     def _summary(self, state: JobState) -> dict[str, Any]:
@@ -191,3 +190,10 @@ class BatchSensor(BaseSensorOperator):
             "waves": len(state.waves),
             "outcomes": outcomes_so_far(state),
         }
+
+
+def _moment(deadline: str) -> datetime:
+    try:
+        return datetime.fromisoformat(deadline)
+    except ValueError as error:
+        raise InputError(f"deadline: {deadline!r} is no ISO date and time.") from error

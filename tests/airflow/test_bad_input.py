@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from airflow_provider_batch.exceptions import InputError, SchemaError
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job, submit_arguments
+from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
 
 ROWS = [("T-1", "One", "first", "a"), ("T-2", "Two", "second", "b"), ("T-3", "Three", "third", "c")]
 
@@ -227,26 +227,61 @@ def test_a_schema_that_strict_mode_cannot_express_is_found_while_the_dag_is_pars
         BatchSubmitOperator.partial(**submit_arguments(output_schema=Tags, model=...))
 
 
-def test_a_results_table_with_another_key(warehouse: Path) -> None:
-    run_job()
+def test_a_results_table_with_another_key_is_found_before_anything_is_paid_for(
+    refused: Callable[..., str], warehouse: Path
+) -> None:
     update(warehouse, "CREATE TABLE other (custom_id TEXT, outcome TEXT)")
 
-    ran = run_job(land={"table": "other"})
+    error = refused(land={"table": "other"})
 
-    assert ran.states["land"] == "failed"
-    assert "other" in ran.error("land")
-    assert "custom_id" in ran.error("land")
-    assert "ALTER TABLE" in ran.error("land")
+    assert error.startswith("ResultsTableError: Task 'land' could not land this job")
+    assert "other" in error
+    assert "custom_id" in error
+    assert "ALTER TABLE" in error
+    assert error.endswith("Nothing was uploaded.")
 
 
-def test_a_results_column_that_the_schema_does_not_have(warehouse: Path) -> None:
+def test_a_results_column_that_the_schema_does_not_have_is_found_before_anything_is_paid_for(
+    refused: Callable[..., str],
+) -> None:
     schema = {"type": "object", "properties": {"label": {"type": "string"}}}
 
-    ran = run_job(output_schema=schema, land={"columns": {"lable": "lable"}})
+    error = refused(output_schema=schema, land={"columns": {"lable": "lable"}})
+
+    assert error.startswith("SchemaError: Task 'land' could not land this job")
+    assert "lable" in error
+    assert "label" in error
+
+
+def test_a_results_table_that_only_another_task_knows_is_checked_when_it_lands(warehouse: Path) -> None:
+    from airflow.sdk import DAG, task
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    update(warehouse, "CREATE TABLE other (custom_id TEXT, outcome TEXT)")
+    with DAG("late_table", schedule=None) as dag:
+
+        @task
+        def table() -> str:
+            return "other"
+
+        asked = BatchSubmitOperator(**submit_arguments())
+        waited = BatchSensor(task_id="wait", job=asked.output)
+        asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table=table())
+
+    ran = run_dag(dag)
 
     assert ran.states["land"] == "failed"
-    assert "lable" in ran.error("land")
-    assert "label" in ran.error("land")
+    assert "ALTER TABLE" in ran.error("land")
+    assert ran.error("land").endswith("The answers are kept in staging; mend it, then clear this task.")
+
+
+def test_a_deadline_that_is_no_time_is_found_while_the_dag_is_parsed() -> None:
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with pytest.raises(InputError, match="'seven' is no ISO date and time"):
+        BatchSensor(task_id="wait", job={}, deadline="seven")
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,13 @@ def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, c
             return "Ticket {{ row.id }} says {{ row.title }}"
 
         asked = BatchSubmitOperator(
-            **submit_arguments(prompt=words(), system="system.md", model=dag.param("model", "gpt-5-nano"))
+            **submit_arguments(
+                prompt=words(),
+                system="system.md",
+                model=dag.param("model", "gpt-5-nano"),
+                endpoint=dag.param("endpoint", "/v1/chat/completions"),
+                metadata=dag.param("metadata", {"night": "shift"}),
+            )
         )
         waited = BatchSensor(task_id="wait", job=asked.output)
         asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table="answers")
@@ -270,6 +276,7 @@ def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, c
 
     assert ran.state == "success"
     (batch,) = batches_of(client, ran.returned["submit"]["job_uid"])
+    assert batch.metadata["night"] == "shift"
     lines = [json.loads(line) for line in client.files.content(batch.input_file_id).content.splitlines()]
     assert {line["body"]["model"] for line in lines} == {"gpt-4.1-nano"}
     assert lines[0]["body"]["messages"] == [

@@ -220,7 +220,7 @@ def test_the_output_has_the_type_of_what_the_endpoint_gives(endpoint, several, t
 )
 def test_a_column_that_would_be_there_twice_is_an_error_that_names_it(key, carry, columns, store_response, name):
     manifest = manifest_of([], output_schema=TICKET, carry=[Column(one, ColumnType.TEXT) for one in carry])
-    with pytest.raises(SchemaError, match=rf"column '{name}' twice.* The answers are kept"):
+    with pytest.raises(SchemaError, match=rf"column '{name}' twice"):
         results_columns(manifest, key=key, columns=columns, store_response=store_response)
 
 
@@ -230,7 +230,7 @@ def test_a_carried_column_may_be_called_response_where_none_is_stored():
 
 
 def test_columns_without_a_schema_are_an_error():
-    with pytest.raises(SchemaError, match=r"label.*has no output_schema.*The answers are kept"):
+    with pytest.raises(SchemaError, match=r"label.*has no output_schema"):
         results_columns(manifest_of([]), key={}, columns={"label": "label"})
 
 

@@ -1,0 +1,42 @@
+"""Landings of a job, checked before anything is paid for.
+
+A results table that does not fit would only be found once the answers are there. The tasks that land a job are in its
+DAG, so submit prepares their tables first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_batch.exceptions import ResultsTableError, SchemaError
+from airflow_provider_batch.jobs.job import Manifest
+from airflow_provider_batch.operators.arguments import is_late
+from airflow_provider_batch.operators.results import BatchResultsOperator
+
+
+def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> None:
+    """Prepare the table of every task of this DAG that lands what `submit` returns.
+
+    A mapped landing, or one whose table or key comes from another task, is left for its own run.
+
+    :raises ResultsTableError: naming the task, if its table does not fit; SchemaError if its columns do not.
+    """
+    for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
+        if not isinstance(task, BatchResultsOperator) or not _lands(task.job, submit.task_id):
+            continue
+        arguments = (task.warehouse_conn_id, task.table, task.key)
+        if is_late(arguments):
+            continue
+        conn_id, table, key = submit.render_template(arguments, context)
+        try:
+            task.prepared_sink(manifest, conn_id, table, key)
+        except (ResultsTableError, SchemaError) as error:
+            raise type(error)(
+                f"Task {task.task_id!r} could not land this job: {error} Nothing was uploaded."
+            ) from error
+
+
+def _lands(job: Any, task_id: str) -> bool:
+    return is_late(job) and any(operator.task_id == task_id for operator, _ in job.iter_references())
