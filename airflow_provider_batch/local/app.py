@@ -25,9 +25,10 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
 
     :raises airflow_provider_batch.local.store.StateInUseError: another server works there.
     """
-    store = Store(state)
+    store = Store(state, speed=settings.speed)
     responder = OfflineResponder(store.first_time)
     server = Server(settings, store, responder, Engine(store, responder, settings))
+    server.recall_creates()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +62,7 @@ async def _authorise(request: Request, server: TheServer) -> None:
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
-    return JSONResponse(error.body(), status_code=error.status)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 
 async def _no_such_route(request: Request, error: Exception) -> JSONResponse:

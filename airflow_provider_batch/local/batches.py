@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -35,7 +34,8 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
         raise invalid_value("completion_window", body["completion_window"], ["24h"])
     metadata = body.get("metadata")
     _check_metadata(metadata)
-    now = int(time.time())
+    server.admit(server.creates, "batches created per hour")
+    now = server.clock.seconds()
     batch = Batch(
         id=new_batch_id(),
         endpoint=body["endpoint"],

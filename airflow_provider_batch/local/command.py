@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from airflow_provider_batch.local.app import create_app
-from airflow_provider_batch.local.settings import WINDOW, Settings
+from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings
 from airflow_provider_batch.local.store import StateInUseError
 
 DESCRIPTION = (
@@ -39,6 +39,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _limit(text: str) -> int | None:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value or None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `serve`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -50,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory for files and batches; a server started again on it goes on (default %(default)s)",
     )
-    times = parser.add_argument_group("time between the states of a batch, in seconds")
+    times = parser.add_argument_group("time between the states of a batch, in seconds of the server's clock")
     times.add_argument("--validating", type=_seconds, default=2.0, metavar="S", help="default %(default)s")
     times.add_argument(
         "--in-progress",
@@ -71,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=1.0,
         metavar="FACTOR",
-        help="divide the three times by this (default %(default)s)",
+        help="run the server's clock so much faster: states, window, expiry of files, limits (default %(default)s)",
     )
     times.add_argument(
         "--window",
@@ -94,6 +101,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="input tokens per model that may wait; a batch beyond it fails with token_limit_exceeded",
+    )
+    limits.add_argument(
+        "--release-after",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="how long the tokens of an ended batch still count as waiting (default %(default)s)",
+    )
+    limits.add_argument(
+        "--creates-per-hour",
+        type=_limit,
+        default=CREATES_PER_HOUR,
+        metavar="N",
+        help="batches that may be created in an hour, 0 for no limit (default %(default)s)",
+    )
+    limits.add_argument(
+        "--uploads-per-minute",
+        type=_limit,
+        default=UPLOADS_PER_MINUTE,
+        metavar="N",
+        help="files that may be uploaded in a minute, 0 for no limit (default %(default)s)",
     )
     limits.add_argument(
         "--api-key",
@@ -134,13 +162,17 @@ def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
 
 def _serve(args: argparse.Namespace, listener: socket.socket) -> int:
     settings = Settings(
-        validating=args.validating / args.speed,
-        in_progress=args.in_progress / args.speed,
-        finalizing=args.finalizing / args.speed,
+        speed=args.speed,
+        validating=args.validating,
+        in_progress=args.in_progress,
+        finalizing=args.finalizing,
         window=args.window,
         seed=args.seed,
         models=frozenset(args.models),
         enqueued_token_limit=args.enqueued_token_limit,
+        release_after=args.release_after,
+        creates_per_hour=args.creates_per_hour,
+        uploads_per_minute=args.uploads_per_minute,
         api_key=args.api_key,
     )
     state = args.state.resolve()

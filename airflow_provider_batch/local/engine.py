@@ -15,17 +15,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import secrets
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.local.capacity import TokenQueue
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.journal import Ending, Entry, Journal, Tokens
+from airflow_provider_batch.local.journal import Ending, Journal, Tokens
 from airflow_provider_batch.local.records import (
     ENDED,
     Batch,
@@ -38,10 +37,10 @@ from airflow_provider_batch.local.records import (
     Record,
     RequestCounts,
     Status,
-    new_file_id,
 )
 from airflow_provider_batch.local.replies import tokens_of
 from airflow_provider_batch.local.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.results import NEVER_RAN, ResultFiles, never_ran, result_line
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 from airflow_provider_batch.local.validation import (
@@ -54,18 +53,6 @@ from airflow_provider_batch.local.validation import (
 
 _LOG = logging.getLogger(__name__)
 
-#: why a request never ran: code and message of its error line (OpenAI, Batch guide)
-_NEVER_RAN = {
-    Status.EXPIRED: (
-        "batch_expired",
-        "This request could not be executed before the completion window expired.",
-    ),
-    Status.CANCELLED: (
-        "batch_cancelled",
-        "This request could not be executed because the batch was cancelled before this request executed.",
-    ),
-}
-
 
 class Live:
     """A batch that has not ended: its record, its journal, and what is counted from it."""
@@ -74,10 +61,10 @@ class Live:
         self.record = record
         self.input = folder / "input.jsonl"
         self.journal = Journal(folder / "answers")
-        #: set when a person cancels
-        self.stop = asyncio.Event()
+        #: done when a person cancels
+        self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if record.batch.status is Status.CANCELLING:
-            self.stop.set()
+            self.stop.set_result(None)
         self.answered: set[int] = set()
         self.completed = 0
         self.failed = 0
@@ -103,9 +90,9 @@ class Live:
         return msgspec.structs.replace(batch, request_counts=counts)
 
     @property
-    def expired(self) -> bool:
-        """Whether the completion window is over."""
-        return time.time() >= self.record.batch.expires_at
+    def stopped(self) -> bool:
+        """Whether a person has cancelled."""
+        return self.stop.done()
 
 
 class Engine:
@@ -115,16 +102,28 @@ class Engine:
         self._store = store
         self._responder = responder
         self._settings = settings
+        self._clock = store.clock
+        self._queue = TokenQueue(store.clock, settings.enqueued_token_limit, settings.release_after)
         self._live: dict[str, Live] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def resume(self) -> None:
         """Take up every batch that had not ended when the server last stopped."""
+        if self._settings.release_after:
+            self._recall_ended()
         for record in self._store.live_batches():
             live = Live(record, self._folder(record.batch.id))
             # Counted before the first request is served: no client sees the counts fall.
             await asyncio.to_thread(live.recall)
+            if record.enqueued_tokens:
+                self._queue.add(record.asked_model or "", record.enqueued_tokens)
             self._start(live)
+
+    def _recall_ended(self) -> None:
+        for record in self._store.ended_batches():
+            if record.enqueued_tokens and record.batch.ended_at is not None:
+                self._queue.add(record.asked_model or "", record.enqueued_tokens)
+                self._queue.release(record.asked_model or "", record.enqueued_tokens, record.batch.ended_at)
 
     async def close(self) -> None:
         """Stop where each batch stands; `resume` goes on from there."""
@@ -169,8 +168,8 @@ class Engine:
         if batch.status in ENDED:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
         live = self._live[batch_id]
-        self._advance(live, status=Status.CANCELLING, cancelling_at=int(time.time()))
-        live.stop.set()
+        self._advance(live, status=Status.CANCELLING, cancelling_at=self._clock.seconds())
+        live.stop.set_result(None)
         return live.batch
 
     # the life of one batch
@@ -211,28 +210,33 @@ class Engine:
         if batch.status in ENDED:
             live.journal.close()
             del self._live[batch.id]
+            if live.record.enqueued_tokens:
+                self._queue.release(live.record.asked_model or "", live.record.enqueued_tokens, self._clock.now())
 
     def _fail(self, live: Live, errors: list[BatchError]) -> None:
-        self._advance(live, status=Status.FAILED, failed_at=int(time.time()), errors=BatchErrors(data=errors))
+        self._advance(live, status=Status.FAILED, failed_at=self._clock.seconds(), errors=BatchErrors(data=errors))
 
     async def _pause(self, live: Live, seconds: float) -> None:
         """Until the seconds are over, the batch is cancelled or its window ends."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        left = live.record.batch.expires_at - time.time()
+        until = min(self._clock.now() + seconds, live.record.batch.expires_at)
+        asleep = asyncio.ensure_future(self._clock.sleep_until(until))
         try:
-            async with asyncio.timeout(min(seconds, left)):
-                await live.stop.wait()
-        except TimeoutError:
-            pass
+            await asyncio.wait((live.stop, asleep), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asleep.cancel()
+
+    def _expired(self, live: Live) -> bool:
+        return self._clock.now() >= live.record.batch.expires_at
 
     async def _validate(self, live: Live) -> None:
         batch = live.record.batch
         findings, _ = await asyncio.gather(
             asyncio.to_thread(self._check, live), self._pause(live, self._settings.validating)
         )
-        if live.stop.is_set():
+        if live.stopped:
             return
         errors = findings.errors or self._over_the_limit(findings)
         if errors:
@@ -240,10 +244,11 @@ class Engine:
             return
         model = findings.model or ""
         live.record = msgspec.structs.replace(live.record, asked_model=model, enqueued_tokens=findings.tokens)
+        self._queue.add(model, findings.tokens)
         self._advance(
             live,
             status=Status.IN_PROGRESS,
-            in_progress_at=int(time.time()),
+            in_progress_at=self._clock.seconds(),
             model=self._responder.model_name(model),
             request_counts=RequestCounts(total=findings.total),
         )
@@ -256,44 +261,45 @@ class Engine:
         return validate(live.input, batch.endpoint, self._settings.models)
 
     def _over_the_limit(self, findings: Findings) -> list[BatchError]:
-        limit = self._settings.enqueued_token_limit
-        if limit is None or findings.model is None:
+        limit, model = self._queue.limit, findings.model
+        if limit is None or model is None or self._queue.fits(model, findings.tokens):
             return []
-        enqueued = sum(
-            live.record.enqueued_tokens for live in self._live.values() if live.record.asked_model == findings.model
-        )
-        return [token_limit(findings.model, limit)] if enqueued + findings.tokens > limit else []
+        return [token_limit(model, limit)]
 
     async def _answer_all(self, live: Live) -> None:
         """Answer the lines without an answer, in the order of the file, spread over the configured time."""
-        clock = asyncio.get_running_loop().time
-        total = live.record.batch.request_counts.total
-        each = self._settings.in_progress / total
-        started, asked = clock(), 0
+        lines = self._open_lines(live)
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._settings.concurrency):
+                workers.create_task(self._answer_next(live, lines))
+        if not live.stopped and len(live.answered) == live.record.batch.request_counts.total:
+            self._advance(live, status=Status.FINALIZING, finalizing_at=self._clock.seconds())
+
+    def _open_lines(self, live: Live) -> Iterator[tuple[int, bytes, float]]:
+        """Each line without an answer: its number, its bytes, and when its turn is on the server's clock."""
+        each = self._settings.in_progress / live.record.batch.request_counts.total
+        turn = self._clock.now()
         for number, raw in request_lines(live.input):
-            if number in live.answered:
-                continue
-            asked += 1
-            await self._pause(live, started + each * asked - clock())
-            if live.stop.is_set() or live.expired:
+            if number not in live.answered:
+                turn += each
+                yield number, raw, turn
+
+    async def _answer_next(self, live: Live, lines: Iterator[tuple[int, bytes, float]]) -> None:
+        for number, raw, turn in lines:
+            await self._pause(live, turn - self._clock.now())
+            if live.stopped or self._expired(live):
                 return
             await self._answer_line(live, number, raw)
-        if not live.stop.is_set():
-            self._advance(live, status=Status.FINALIZING, finalizing_at=int(time.time()))
 
     async def _answer_line(self, live: Live, number: int, raw: bytes) -> None:
         request = msgspec.json.decode(raw)
-        reply = await self._ask(
-            Ask(endpoint=live.record.batch.endpoint, body=request["body"], custom_id=request["custom_id"])
-        )
+        custom_id, endpoint = request["custom_id"], live.record.batch.endpoint
+        reply = await self._ask(Ask(endpoint=endpoint, body=request["body"], custom_id=custom_id))
         ending = Ending.SUCCEEDED if reply.status == 200 else Ending.FAILED
-        tokens = tokens_of(live.record.batch.endpoint, reply.body)
-        response = {
-            "status_code": reply.status,
-            "request_id": f"req_{secrets.token_hex(16)}",
-            "body": reply.body,
-        }
-        live.journal.append(number, ending, tokens, _result_line(request["custom_id"], response, None))
+        tokens = tokens_of(endpoint, reply.body)
+        request_id = f"req_{secrets.token_hex(16)}"
+        response = {"status_code": reply.status, "request_id": request_id, "body": reply.body}
+        live.journal.append(number, ending, tokens, result_line(custom_id, response, None))
         live.count(number, ending, tokens)
 
     async def _ask(self, ask: Ask) -> Reply:
@@ -311,8 +317,8 @@ class Engine:
         else:
             end = Status.CANCELLED if status is Status.CANCELLING else Status.EXPIRED
         output, errors = await asyncio.to_thread(self._write_results, live, end)
-        await asyncio.sleep(self._settings.finalizing if end is not Status.EXPIRED else 0)
-        if live.stop.is_set():
+        await self._clock.sleep(self._settings.finalizing if end is not Status.EXPIRED else 0)
+        if live.stopped:
             end = Status.CANCELLED
         tokens = live.tokens
         self._advance(
@@ -329,59 +335,26 @@ class Engine:
                 output_tokens_details=OutputTokensDetails(reasoning_tokens=tokens.reasoning),
                 total_tokens=tokens.input + tokens.output,
             ),
-            **{f"{end}_at": int(time.time())},
+            **{f"{end}_at": self._clock.seconds()},
         )
 
     # result files; in a thread, while nothing else touches the batch's journal
 
     def _write_results(self, live: Live, end: Status) -> tuple[FileObject | None, FileObject | None]:
-        batch = live.record.batch
-        if batch.in_progress_at is not None and end in _NEVER_RAN:
+        if live.batch.in_progress_at is not None and end in NEVER_RAN:
             self._close_unanswered(live, end)
-        entries = list(live.journal.entries())
-        random.Random(f"{self._settings.seed}/{live.record.number}").shuffle(entries)
-        succeeded = [entry for entry in entries if entry.ending is Ending.SUCCEEDED]
-        others = [entry for entry in entries if entry.ending is not Ending.SUCCEEDED]
-        return (
-            self._write(live, succeeded, f"{batch.id}_output.jsonl"),
-            self._write(live, others, f"{batch.id}_error.jsonl"),
+        files = ResultFiles(
+            self._store,
+            live.journal,
+            order=f"{self._settings.seed}/{live.record.number}",
+            created_at=self._clock.seconds(),
+            lifetime=live.record.output_lifetime,
         )
+        return files.write(live.batch.id)
 
     def _close_unanswered(self, live: Live, end: Status) -> None:
-        code, message = _NEVER_RAN[end]
         for number, raw in request_lines(live.input):
             if number not in live.answered:
-                custom_id = msgspec.json.decode(raw)["custom_id"]
-                line = _result_line(custom_id, None, {"code": code, "message": message})
+                line = never_ran(msgspec.json.decode(raw)["custom_id"], end)
                 live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
                 live.count(number, Ending.NEVER_RAN, Tokens())
-
-    def _write(self, live: Live, entries: list[Entry], filename: str) -> FileObject | None:
-        if not entries:
-            return None
-        file_id = new_file_id()
-        with open(live.journal.path, "rb") as journal, open(self._store.path(file_id), "wb") as out:
-            for entry in entries:
-                journal.seek(entry.offset)
-                out.write(journal.read(entry.length))
-            size = out.tell()
-        now = int(time.time())
-        return FileObject(
-            id=file_id,
-            bytes=size,
-            created_at=now,
-            expires_at=now + live.record.output_lifetime,
-            filename=filename,
-            purpose="batch_output",
-        )
-
-
-def _result_line(custom_id: str, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
-    return msgspec.json.encode(
-        {
-            "id": f"batch_req_{secrets.token_hex(16)}",
-            "custom_id": custom_id,
-            "response": response,
-            "error": error,
-        }
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -16,6 +18,7 @@ class ApiError(Exception):
         type: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -23,10 +26,17 @@ class ApiError(Exception):
         self.type = type
         self.param = param
         self.code = code
+        self.headers = headers
 
     def body(self) -> dict[str, Any]:
         """The JSON body that goes with `status`."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def too_many(message: str, *, retry_after: float) -> ApiError:
+    """429: a rate limit is reached. `retry_after` is in real seconds, rounded up."""
+    headers = {"Retry-After": str(math.ceil(retry_after))}
+    return ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=headers)
 
 
 #: how OpenAI's messages call the JSON types

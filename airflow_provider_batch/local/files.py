@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter
 from airflow_provider_batch.local.records import FileObject, new_file_id
 from airflow_provider_batch.local.server import TheServer, expires_after, limit_of
-from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_INPUT_BYTES
+from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_FILE_BYTES, MAX_INPUT_BYTES
 
 router = APIRouter(prefix="/files")
 
@@ -27,7 +26,8 @@ _FIRST_LINE = 16_000_000
 
 @router.post("")
 async def upload(request: Request, server: TheServer) -> dict[str, Any]:
-    """Store a file. One for batches is named `.jsonl`, begins with a JSON object and has 200 MB at most."""
+    """Store a file of up to 512 MB. One for batches is named `.jsonl`, begins with a JSON object and has 200 MB at most."""
+    server.admit(server.uploads, "files uploaded per minute")
     # The form parser of Starlette spools everything beyond a megabyte to a temporary file while it arrives.
     async with request.form(max_files=1, max_fields=10) as form:
         content = form.get("file")
@@ -41,9 +41,11 @@ async def upload(request: Request, server: TheServer) -> dict[str, Any]:
         lifetime = _lifetime(form, purpose)
         if purpose == "batch":
             await run_in_threadpool(_check_batch_input, content)
+        elif (content.size or 0) > MAX_FILE_BYTES:
+            raise ApiError(400, "File is too large.")
         file_id = new_file_id()
         size = await run_in_threadpool(_keep, content.file, server.store.path(file_id))
-        now = int(time.time())
+        now = server.clock.seconds()
         file = FileObject(
             id=file_id,
             bytes=size,

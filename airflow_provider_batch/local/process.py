@@ -11,10 +11,9 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypedDict, Unpack
 
 from airflow_provider_batch.local.command import ADDRESS_FILE
-from airflow_provider_batch.local.settings import WINDOW
 
 #: seconds a server may take to answer, and to end
 _DEADLINE = 60.0
@@ -24,46 +23,52 @@ class ServerStartError(Exception):
     """The server ended before it answered, or never answered. Carries the end of its log."""
 
 
+class Options(TypedDict, total=False):
+    """The options of `airflow-batch serve`, by their names there with `_` for `-`; see `Settings`."""
+
+    speed: float
+    validating: float
+    in_progress: float
+    finalizing: float
+    window: int
+    seed: int
+    models: tuple[str, ...]
+    enqueued_token_limit: int | None
+    release_after: float
+    creates_per_hour: int
+    uploads_per_minute: int
+    api_key: str | None
+
+
+#: options whose flag is another than their name, as it may be repeated
+_REPEATED = {"models": "model"}
+
+
+def _flags(name: str, value: object) -> list[str]:
+    flag = f"--{_REPEATED.get(name, name).replace('_', '-')}"
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [flag]
+    return [f"{flag}={one}" for one in (value if isinstance(value, tuple) else (value,))]
+
+
 class LocalServer:
     """A context manager: the server answers when the block begins and has ended when the block is left.
 
     :param state: its state directory; created if need be. Its output goes to `server.log` there.
     :param port: 0 picks a free one. A later `start` listens on the same again.
-    :param validating: seconds, like `in_progress` and `finalizing` and `window`; see `Settings`.
-    :param models: the models it knows; empty means that every name is accepted.
+    :param options: those of `airflow-batch serve`; unless given, no state of a batch takes time.
     """
 
-    def __init__(
-        self,
-        state: Path,
-        *,
-        port: int = 0,
-        validating: float = 0.0,
-        in_progress: float = 0.0,
-        finalizing: float = 0.0,
-        window: int = WINDOW,
-        seed: int = 0,
-        models: tuple[str, ...] = (),
-        enqueued_token_limit: int | None = None,
-        api_key: str | None = None,
-    ) -> None:
+    def __init__(self, state: Path, *, port: int = 0, **options: Unpack[Options]) -> None:
         self.state = state
         #: for instance `http://127.0.0.1:8321/v1`; empty before the first start
         self.base_url = ""
         self._port = port
-        self._options = [
-            f"--validating={validating}",
-            f"--in-progress={in_progress}",
-            f"--finalizing={finalizing}",
-            f"--window={window}",
-            f"--seed={seed}",
-            *(f"--model={model}" for model in models),
-        ]
-        if enqueued_token_limit is not None:
-            self._options.append(f"--enqueued-token-limit={enqueued_token_limit}")
-        if api_key is not None:
-            self._options.append(f"--api-key={api_key}")
-        self._api_key = api_key or "local"
+        given: dict[str, Any] = {"validating": 0, "in_progress": 0, "finalizing": 0, **options}
+        self._options = [flag for name, value in given.items() for flag in _flags(name, value)]
+        self._api_key = options.get("api_key") or "local"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

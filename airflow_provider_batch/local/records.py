@@ -116,6 +116,12 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     usage: BatchUsage = BatchUsage()
     metadata: dict[str, str] | None = None
 
+    @property
+    def ended_at(self) -> int | None:
+        """When it ended, however it did."""
+        stamps = (self.completed_at, self.failed_at, self.expired_at, self.cancelled_at)
+        return next((stamp for stamp in stamps if stamp is not None), None)
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A batch together with what the server remembers of it and never shows."""

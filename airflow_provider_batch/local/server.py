@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import Depends, Request
 
+from airflow_provider_batch.local.capacity import RateLimit
+from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.engine import Engine
-from airflow_provider_batch.local.errors import ApiError, out_of_range, wrong_type
+from airflow_provider_batch.local.errors import ApiError, out_of_range, too_many, wrong_type
 from airflow_provider_batch.local.responder import Responder
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """The parts of one running server."""
 
@@ -23,6 +25,30 @@ class Server:
     store: Store
     responder: Responder
     engine: Engine
+    creates: RateLimit = field(init=False)
+    uploads: RateLimit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.creates = RateLimit(self.clock, self.settings.creates_per_hour, 3600)
+        self.uploads = RateLimit(self.clock, self.settings.uploads_per_minute, 60)
+
+    @property
+    def clock(self) -> Clock:
+        """By which everything is stamped and expires."""
+        return self.store.clock
+
+    def recall_creates(self) -> None:
+        """Count the batches of an earlier life of this state against the hourly limit."""
+        if self.creates.limit is not None:
+            newest = self.store.list_batches(after=None, limit=self.creates.limit)
+            self.creates.recall([float(batch.created_at) for batch in reversed(newest)])
+
+    def admit(self, rate: RateLimit, what: str) -> None:
+        """429 if this rate limit is reached. `what` names what is counted and per what."""
+        wait = rate.wait()
+        if wait > 0:
+            message = f"Rate limit reached for {what} in organization org-local. Limit: {rate.limit:,}."
+            raise too_many(f"{message} Please try again later.", retry_after=wait / self.clock.speed)
 
 
 def _server(request: Request) -> Server:

@@ -1,4 +1,4 @@
-"""How long each state of a batch lasts, and which limits hold."""
+"""How long each state of a batch lasts, which limits hold, and what else one server was started with."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ MAX_REQUESTS = 50_000
 MAX_EMBEDDING_INPUTS = 50_000
 #: bytes of one input file; OpenAI counts 200 MB as decimal megabytes
 MAX_INPUT_BYTES = 200_000_000
+#: bytes of one file of any purpose (openai SDK, `files.create`)
+MAX_FILE_BYTES = 512_000_000
 #: seconds a file with purpose `batch` or `batch_output` is kept: 30 days
 FILE_LIFETIME = 2_592_000
 #: seconds of OpenAI's only completion window, `24h`
 WINDOW = 86_400
+#: batches that may be created in an hour (OpenAI, Batch guide)
+CREATES_PER_HOUR = 2_000
+#: files that may be uploaded in a minute (openai SDK, `files.create`)
+UPLOADS_PER_MINUTE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one server was started with. All times are seconds."""
+    """What one server was started with. All times are seconds of the server's clock."""
 
+    #: server seconds per real second
+    speed: float = 1.0
     #: time in `validating`, at least; the check itself may take longer
     validating: float = 0.0
     #: time in `in_progress`, spread evenly over the requests so that the counts grow
@@ -28,11 +36,19 @@ class Settings:
     finalizing: float = 0.0
     #: from `created_at` to `expires_at`; what has not run by then expires
     window: int = WINDOW
-    #: decides the order of lines in result files
+    #: decides the order of lines in result files, and whom faults hit
     seed: int = 0
+    #: requests of one batch that are asked at the same time
+    concurrency: int = 1
     #: models the server knows; empty means that every name is accepted
     models: frozenset[str] = frozenset()
     #: estimated input tokens that may wait per model; None means no limit
     enqueued_token_limit: int | None = None
+    #: how long the tokens of an ended batch still count as enqueued
+    release_after: float = 0.0
+    #: batches that may be created in an hour; None means no limit
+    creates_per_hour: int | None = CREATES_PER_HOUR
+    #: files that may be uploaded in a minute; None means no limit
+    uploads_per_minute: int | None = UPLOADS_PER_MINUTE
     #: the bearer token to ask for; None accepts any non-empty one
     api_key: str | None = None

@@ -3,6 +3,7 @@ batches that have not ended.
 
     state.sqlite     files, batches, what the responder remembers
     files/<id>       bytes of each file
+    clock.json       what the server's clock shows
     work/<id>/       of a live batch: `input.jsonl` (a hard link to the input file, so that deleting the file
                      does not hurt a running batch) and `answers` (its journal)
 
@@ -17,13 +18,13 @@ import fcntl
 import os
 import shutil
 import sqlite3
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.records import ENDED, Batch, FileObject, Record
 
 _SCHEMA = """
@@ -49,9 +50,12 @@ class StateInUseError(Exception):
 
 
 class Store:
-    """Opens (and creates) a state directory. All methods are short and belong to the event loop's thread."""
+    """Opens (and creates) a state directory. All methods are short and belong to the event loop's thread.
 
-    def __init__(self, root: Path) -> None:
+    :param speed: of the directory's clock; see `Settings.speed`.
+    """
+
+    def __init__(self, root: Path, *, speed: float = 1.0) -> None:
         self.root = root
         self.files = root / "files"
         self.work = root / "work"
@@ -65,6 +69,8 @@ class Store:
             raise StateInUseError(
                 f"Another local batch server already works in {root}. Stop it, or choose another state directory."
             ) from error
+        #: by which everything in this directory is stamped and expires
+        self.clock = Clock(root / "clock.json", speed)
         self._db = sqlite3.connect(root / "state.sqlite")
         # WAL and NORMAL: a killed process loses nothing; a power cut is no concern here.
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -110,7 +116,7 @@ class Store:
         if row is None:
             return None
         file = msgspec.json.decode(row[0], type=FileObject)
-        if file.expires_at is not None and file.expires_at <= time.time():
+        if file.expires_at is not None and file.expires_at <= self.clock.now():
             self.delete_file(file_id)
             return None
         return file
@@ -179,6 +185,11 @@ class Store:
             (limit,) if after is None else (after, limit),
         )
         return [msgspec.json.decode(body, type=Record).batch for (body,) in rows]
+
+    def ended_batches(self) -> Iterator[Record]:
+        """The batches that have ended, oldest first."""
+        for (body,) in self._db.execute("SELECT body FROM batch WHERE ended = 1 ORDER BY number"):
+            yield msgspec.json.decode(body, type=Record)
 
     def live_batches(self) -> list[Record]:
         """The batches that have not ended, oldest first."""

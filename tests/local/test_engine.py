@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ class Scripted:
 
 def _submit(store: Store, engine: Engine, rows: int) -> str:
     content = jsonl(chats(rows))
-    now = int(time.time())
+    now = store.clock.seconds()
     store.path("file-1").write_bytes(content)
     store.add_file(
         FileObject(
