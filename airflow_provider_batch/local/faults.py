@@ -10,6 +10,7 @@ This module decides; `answer_faults`, `results`, `engine` and `call_faults` do.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from hashlib import blake2b
@@ -165,10 +166,15 @@ class Faults:
     def __init__(self, seed: int, first_time: Callable[[bytes], bool], plan: Sequence[Fault] = ()) -> None:
         self._seed = seed
         self._first_time = first_time
-        self.replace(plan)
+        self._take(plan, "start")
 
     def replace(self, plan: Sequence[Fault]) -> None:
         """Take these faults instead of all others, and count from 0."""
+        self._take(plan, secrets.token_hex(8))
+
+    def _take(self, plan: Sequence[Fault], name: str) -> None:
+        #: what the hits of rows are remembered under
+        self._name = name
         self.plan = tuple(plan)
         #: how often each has hit
         self.hits = [0] * len(plan)
@@ -222,7 +228,7 @@ class Faults:
         if fault.times is None:
             return True
         # Remembered on disk, so that a row is not hit anew because the server was started again.
-        keys = (f"fault/{index}/{fault.kind}/{name}/{n}" for n in range(fault.times))
+        keys = (f"fault/{self._name}/{index}/{fault.kind}/{name}/{n}" for n in range(fault.times))
         return any(self._first_time(blake2b(key.encode(), digest_size=16).digest()) for key in keys)
 
     def _drawn(self, index: int, key: str) -> float:

@@ -26,7 +26,7 @@ _FIRST_LINE = 16_000_000
 
 @router.post("")
 async def upload(request: Request, server: TheServer) -> dict[str, Any]:
-    """Store a file of up to 512 MB. One for batches is named `.jsonl`, begins with a JSON object and has 200 MB at most."""
+    """Store a file of up to 512 MB; one for batches: named `.jsonl`, up to 200 MB, its first line a JSON object."""
     server.admit(server.uploads, "files uploaded per minute")
     # The form parser of Starlette spools everything beyond a megabyte to a temporary file while it arrives.
     async with request.form(max_files=1, max_fields=10) as form:
