@@ -1,0 +1,90 @@
+"""What every benchmark here does: several runs, medians, a table for people and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+MB = 1_000_000
+
+
+@dataclass
+class Figure:
+    """One measured thing: its value in each run, and that of its anchor in the same run."""
+
+    name: str
+    unit: str
+    runs: list[float] = field(default_factory=list)
+    anchor: str = ""
+    anchor_runs: list[float] = field(default_factory=list)
+
+    def add(self, value: float, anchor: float | None = None) -> None:
+        """One run."""
+        self.runs.append(value)
+        if anchor is not None:
+            self.anchor_runs.append(anchor)
+
+    @property
+    def median(self) -> float:
+        """The median of all runs."""
+        return statistics.median(self.runs)
+
+    @property
+    def ratio(self) -> float | None:
+        """The median of value / anchor, run by run."""
+        if not self.anchor_runs:
+            return None
+        return statistics.median(mine / its for mine, its in zip(self.runs, self.anchor_runs, strict=True))
+
+
+class Clock:
+    """Seconds that a block took."""
+
+    seconds = 0.0
+
+
+@contextmanager
+def timed() -> Iterator[Clock]:
+    """Measure the wall time of a block."""
+    clock = Clock()
+    began = time.perf_counter()
+    yield clock
+    clock.seconds = time.perf_counter() - began
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Bytes of resident memory of a process: now, and the most it ever had. Linux only."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    now, peak = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
+    assert now is not None
+    assert peak is not None
+    return int(now[1]) * 1024, int(peak[1]) * 1024
+
+
+def report(title: str, figures: list[Figure], json_path: Path | None) -> None:
+    """Print a table, and write JSON if a path is given."""
+    table = Table(title=title)
+    for column in ("what", "median", "lowest", "highest", "runs", "ratio", "to"):
+        table.add_column(column, justify="left" if column in ("what", "to") else "right")
+    for figure in figures:
+        table.add_row(
+            figure.name,
+            *(f"{value:,.2f} {figure.unit}" for value in (figure.median, min(figure.runs), max(figure.runs))),
+            str(len(figure.runs)),
+            "" if figure.ratio is None else f"{figure.ratio:.2f}x",
+            figure.anchor,
+        )
+    Console(width=150).print(table)
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{**asdict(figure), "median": figure.median, "ratio": figure.ratio} for figure in figures]
+        json_path.write_text(json.dumps({"title": title, "figures": rows}, indent=2) + "\n")
