@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_batch.local import batches, endpoints, files
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.faults import Faults
 from airflow_provider_batch.local.responder import OfflineResponder
 from airflow_provider_batch.local.server import Server, TheServer
 from airflow_provider_batch.local.settings import Settings
@@ -27,7 +28,8 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     """
     store = Store(state, speed=settings.speed)
     responder = OfflineResponder(store.first_time)
-    server = Server(settings, store, responder, Engine(store, responder, settings))
+    faults = Faults(settings.seed, store.first_time)
+    server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults)
     server.recall_creates()
 
     @asynccontextmanager

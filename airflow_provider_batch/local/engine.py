@@ -24,6 +24,7 @@ import msgspec
 
 from airflow_provider_batch.local.capacity import TokenQueue
 from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.faults import Faults
 from airflow_provider_batch.local.journal import Ending, Journal, Tokens
 from airflow_provider_batch.local.records import (
     ENDED,
@@ -98,7 +99,8 @@ class Live:
 class Engine:
     """Runs the live batches of one store. Belongs to one event loop."""
 
-    def __init__(self, store: Store, responder: Responder, settings: Settings) -> None:
+    def __init__(self, store: Store, responder: Responder, settings: Settings, *, faults: Faults | None = None) -> None:
+        self._faults = Faults(settings.seed, store.first_time) if faults is None else faults
         self._store = store
         self._responder = responder
         self._settings = settings

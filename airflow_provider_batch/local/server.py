@@ -12,6 +12,7 @@ from airflow_provider_batch.local.capacity import RateLimit
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError, out_of_range, too_many, wrong_type
+from airflow_provider_batch.local.faults import Faults
 from airflow_provider_batch.local.responder import Responder
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
@@ -25,6 +26,8 @@ class Server:
     store: Store
     responder: Responder
     engine: Engine
+    #: what goes wrong on request; the engine decides by the same object
+    faults: Faults
     creates: RateLimit = field(init=False)
     uploads: RateLimit = field(init=False)
 
