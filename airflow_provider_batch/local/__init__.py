@@ -11,7 +11,7 @@ every answer.
     journal     the answers of a running batch, appended one by one
     validation  a batch's input file, checked line by line
     engine      moves each batch through its states
-    responder   answers one request, offline
+    responder   what answers one request; `offline` does it without a model
     app         the HTTP surface, with `files`, `batches` and `endpoints` as its routes
     command     `airflow-batch serve`
     process     the server as a subprocess, for tests, demo and benchmarks

@@ -15,7 +15,7 @@ from airflow_provider_batch.local import batches, endpoints, files
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError
 from airflow_provider_batch.local.faults import Faults
-from airflow_provider_batch.local.responder import OfflineResponder
+from airflow_provider_batch.local.offline import OfflineResponder
 from airflow_provider_batch.local.server import Server, TheServer
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
