@@ -39,6 +39,30 @@ def too_many(message: str, *, retry_after: float) -> ApiError:
     return ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=headers)
 
 
+#: message, type and code of OpenAI's errors by status; 504 is what batches report of a model that took too long
+#: (community.openai.com, topic 1385608)
+_FAILURES: dict[int, tuple[str, str, str | None]] = {
+    400: ("The request was rejected as invalid.", "invalid_request_error", "invalid_value"),
+    401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
+    404: ("The model does not exist or you do not have access to it.", "invalid_request_error", "model_not_found"),
+    429: ("Rate limit reached for requests. Please try again later.", "requests", "rate_limit_exceeded"),
+    504: (
+        "Timed out generating response. Please try again with a shorter prompt or with `max_tokens` set to a lower"
+        " value.",
+        "server_error",
+        None,
+    ),
+}
+
+
+def failure(status: int, *, code: str | None = None, message: str | None = None) -> ApiError:
+    """An error on request (a marker or a fault); what is None is as OpenAI's errors of this status have it."""
+    server = ("An error occurred while processing your request. You can retry your request.", "server_error", None)
+    client = (f"The request failed with status {status}.", "invalid_request_error", None)
+    usual = _FAILURES.get(status, server if status >= 500 else client)
+    return ApiError(status, message or usual[0], type=usual[1], code=code or usual[2])
+
+
 #: how OpenAI's messages call the JSON types
 _TYPE_NAMES: dict[type, str] = {
     dict: "an object",
