@@ -4,13 +4,18 @@ The offline responder is deterministic and says what it is: its answers carry `o
 their model. With a JSON schema it makes up an object that fits (`schema_answer`), without one it says that it
 is offline and names a digest of the prompt; embeddings are hashed words (`embedding`).
 
-Markers in the user's text, its own, bring about what a real model does now and then:
+Markers in the user's text, its own, bring about what a real model does now and then (`spoil` has the details):
 
-    [[refuse]]          a refusal
-    [[filter]]          stopped by the content filter
-    [[cutoff]]          cut off, as if the cap on output tokens were reached
-    [[invalid-json]]    a text that fits no schema
-    [[fail:429]]        an HTTP error of that status, 400 to 599
+    [[refuse]]           a refusal
+    [[filter]]           stopped by the content filter
+    [[cutoff]]           cut off, as if the cap on output tokens were reached
+    [[empty]]            200 without any text
+    [[invalid-json]]     a text that fits no schema
+    [[multi-text]]       responses: a text that is cut off, then the whole one
+    [[separators]]       characters in the text that some take for line ends
+    [[fail:429]]         an HTTP error of that status, 400 to 599
+    [[request-timeout]]  given up before the model answered
+    [[status-0]]         the status 0 that batches were seen to report; only in a batch
 
 With `:once` (`[[fail:500:once]]`) a marker works the first time this text is asked under this custom_id and
 never again in the life of the state directory. Of several markers the first that still works counts.
@@ -29,6 +34,7 @@ import msgspec
 from airflow_provider_batch.local.body_check import check_body
 from airflow_provider_batch.local.embedding import dimensions_of, embed
 from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.prompt import (
     CHAT,
     EMBEDDINGS,
@@ -42,8 +48,20 @@ from airflow_provider_batch.local.prompt import (
 from airflow_provider_batch.local.replies import Draft, chat_body, embeddings_body, response_body
 from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.schema_answer import UnfillableSchemaError, fill
+from airflow_provider_batch.local.spoil import instead, spoilt
 
-_MARKER = re.compile(r"\[\[(refuse|filter|cutoff|invalid-json|fail:[45]\d\d)(:once)?\]\]")
+_MARKERS = {
+    "refuse": Kind.REFUSAL,
+    "filter": Kind.CONTENT_FILTER,
+    "cutoff": Kind.LENGTH,
+    "empty": Kind.EMPTY,
+    "invalid-json": Kind.INVALID_JSON,
+    "multi-text": Kind.MULTI_TEXT,
+    "separators": Kind.SEPARATORS,
+    "request-timeout": Kind.REQUEST_TIMEOUT,
+    "status-0": Kind.STATUS_0,
+}
+_MARKER = re.compile(rf"\[\[({'|'.join(_MARKERS)}|fail:[45]\d\d)(:once)?\]\]")
 
 
 class OfflineResponder:
@@ -63,73 +81,62 @@ class OfflineResponder:
         """See `Responder.answer`."""
         try:
             check_body(ask.endpoint, ask.body)
-            if ask.endpoint == EMBEDDINGS:
-                return Reply(200, self._embeddings(ask))
-            draft = self._draft(ask)
+            fault = self._marker(ask)
+            reply = instead(fault, ask) if fault else None
+            if reply is None:
+                reply = Reply(200, self._body(ask))
         except ApiError as refused:
             return Reply(refused.status, refused.body())
-        if ask.endpoint == CHAT:
-            return Reply(200, chat_body(draft, ask.body.get("n") or 1))
-        return Reply(200, response_body(draft, ask.body))
+        return spoilt(fault.kind, ask, reply) if fault else reply
 
-    def _marker(self, ask: Ask, text: str) -> str | None:
-        """The marker that counts; a failure is raised."""
+    def _marker(self, ask: Ask) -> Fault | None:
+        """The marker that counts, as the fault it asks for."""
+        text = _said(ask)
         for position, found in enumerate(_MARKER.finditer(text)):
             if found[2]:
                 key = msgspec.json.encode([ask.endpoint, ask.custom_id, text, position])
                 if not self._first_time(sha256(key).digest()):
                     continue
             if found[1].startswith("fail:"):
-                raise _failure(int(found[1][-3:]))
-            return found[1]
+                return Fault(kind=Kind.ERROR, status=int(found[1][-3:]))
+            return Fault(kind=_MARKERS[found[1]])
         return None
 
+    def _body(self, ask: Ask) -> dict[str, Any]:
+        if ask.endpoint == EMBEDDINGS:
+            return self._embeddings(ask)
+        draft = self._draft(ask)
+        if ask.endpoint == CHAT:
+            return chat_body(draft, ask.body.get("n") or 1)
+        return response_body(draft, ask.body)
+
     def _embeddings(self, ask: Ask) -> dict[str, Any]:
-        inputs = embedding_inputs(ask.body)
-        self._marker(ask, "\n".join(item for item in inputs if isinstance(item, str)))
         model = ask.body["model"]
         dimensions = ask.body.get("dimensions") or dimensions_of(model)
         return embeddings_body(
             self.model_name(model),
-            [embed(item, dimensions) for item in inputs],
+            [embed(item, dimensions) for item in embedding_inputs(ask.body)],
             ask.body.get("encoding_format") or "float",
             input_tokens(ask.endpoint, ask.body),
         )
 
     def _draft(self, ask: Ask) -> Draft:
         talk = conversation(ask.endpoint, ask.body)
-        marker = self._marker(ask, talk.user)
-        talk = talk._replace(user=_MARKER.sub("", talk.user).strip())
+        text = _text(ask, talk._replace(user=_MARKER.sub("", talk.user).strip()))
         draft = Draft(
             model=self.model_name(ask.body["model"]),
-            text="",
+            text=text,
             input_tokens=input_tokens(ask.endpoint, ask.body),
-            output_tokens=0,
+            output_tokens=estimate(text),
         )
-        if marker == "filter":
-            return replace(draft, ended="content_filter")
-        if marker == "refuse":
-            refusal = "I'm sorry, but I can't help with that. (offline responder, asked to refuse)"
-            return replace(draft, refusal=refusal, output_tokens=estimate(refusal))
-        if marker == "invalid-json":
-            text = "This is no JSON: the offline responder was asked for an answer that fits no schema."
-        else:
-            text = _text(ask, talk)
-        if marker == "cutoff":
-            return replace(draft, text=text[: len(text) // 2], ended="length", output_tokens=estimate(text) // 2)
-        return _capped(replace(draft, text=text, output_tokens=estimate(text)), _cap(ask.body))
+        return _capped(draft, _cap(ask.body))
 
 
-def _failure(status: int) -> ApiError:
-    if status == 429:
-        return ApiError(429, "Rate limit reached for requests (marker).", type="requests", code="rate_limit_exceeded")
-    if status >= 500:
-        return ApiError(
-            status,
-            "The server had an error processing your request (marker). You can retry your request.",
-            type="server_error",
-        )
-    return ApiError(status, f"The request asks to fail with {status} (marker).", code="invalid_value")
+def _said(ask: Ask) -> str:
+    """What the user says, where the markers are."""
+    if ask.endpoint == EMBEDDINGS:
+        return "\n".join(item for item in embedding_inputs(ask.body) if isinstance(item, str))
+    return conversation(ask.endpoint, ask.body).user
 
 
 def _text(ask: Ask, talk: Conversation) -> str:

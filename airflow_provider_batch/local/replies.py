@@ -20,9 +20,7 @@ class Draft:
 
     model: str
     text: str
-    #: set instead of a text
-    refusal: str | None = None
-    ended: Literal["stop", "length", "content_filter"] = "stop"
+    ended: Literal["stop", "length"] = "stop"
     input_tokens: int
     output_tokens: int
 
@@ -40,8 +38,8 @@ def chat_body(draft: Draft, choices: int) -> dict[str, Any]:
                 "index": index,
                 "message": {
                     "role": "assistant",
-                    "content": None if draft.refusal is not None else draft.text,
-                    "refusal": draft.refusal,
+                    "content": draft.text,
+                    "refusal": None,
                     "annotations": [],
                 },
                 "logprobs": None,
@@ -69,18 +67,13 @@ def chat_body(draft: Draft, choices: int) -> dict[str, Any]:
 def response_body(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A `response` with one message; what the request sets is repeated, as OpenAI does."""
     now = int(time.time())
-    reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
     status = "completed" if draft.ended == "stop" else "incomplete"
-    if draft.refusal is not None:
-        part: dict[str, Any] = {"type": "refusal", "refusal": draft.refusal}
-    else:
-        part = {"type": "output_text", "text": draft.text, "annotations": [], "logprobs": []}
     message = {
         "id": f"msg_{secrets.token_hex(24)}",
         "type": "message",
         "status": status,
         "role": "assistant",
-        "content": [part],
+        "content": [{"type": "output_text", "text": draft.text, "annotations": [], "logprobs": []}],
     }
     return {
         "id": f"resp_{secrets.token_hex(24)}",
@@ -90,7 +83,7 @@ def response_body(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
         "background": False,
         "completed_at": now if status == "completed" else None,
         "error": None,
-        "incomplete_details": None if draft.ended == "stop" else {"reason": reasons[draft.ended]},
+        "incomplete_details": None if draft.ended == "stop" else {"reason": "max_output_tokens"},
         "instructions": asked.get("instructions"),
         "max_output_tokens": asked.get("max_output_tokens"),
         "model": draft.model,

@@ -65,6 +65,14 @@ def fill(schema: Mapping[str, Any], *, text: str, instructions: str) -> Any:
     return value
 
 
+def fits(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether a value is valid against the schema.
+
+    :raises UnfillableSchemaError: it is no JSON Schema.
+    """
+    return _validator(msgspec.json.encode(schema)).is_valid(value)
+
+
 class _Filler:
     """One document being filled. `path` salts what depends on the text, so that fields differ."""
 
