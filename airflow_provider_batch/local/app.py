@@ -11,7 +11,8 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from airflow_provider_batch.local import batches, endpoints, files
+from airflow_provider_batch.local import admin, batches, endpoints, files
+from airflow_provider_batch.local.call_faults import CallFaults
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError
 from airflow_provider_batch.local.faults import Faults
@@ -28,7 +29,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     """
     store = Store(state, speed=settings.speed)
     responder = OfflineResponder(store.first_time)
-    faults = Faults(settings.seed, store.first_time)
+    faults = Faults(settings.seed, store.first_time, settings.faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults)
     server.recall_creates()
 
@@ -37,12 +38,17 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         await server.engine.resume()
         yield
         await server.engine.close()
+        store.clock.stop()
         store.close()
 
     app = FastAPI(title="airflow-batch serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.server = server
     for part in (files, batches, endpoints):
         app.include_router(part.router, prefix="/v1", dependencies=[Depends(_authorise)])
+    if settings.admin:
+        app.include_router(admin.router, dependencies=[Depends(_authorise)])
+    if settings.calls_may_fail:
+        app.add_middleware(CallFaults, server=server)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(Exception, _broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, deque
 
 from airflow_provider_batch.local.clock import Clock
@@ -19,8 +20,8 @@ class TokenQueue:
         self.limit = limit
         self.release_after = release_after
         self._waiting: Counter[str] = Counter()
-        #: what has ended and still counts: until when, model, tokens
-        self._ended: deque[tuple[float, str, int]] = deque()
+        #: what has ended and still counts: until when, model, tokens; a heap, as a restart recalls it in any order
+        self._ended: list[tuple[float, str, int]] = []
 
     def fits(self, model: str, tokens: int) -> bool:
         """Whether so many more tokens may wait."""
@@ -29,7 +30,7 @@ class TokenQueue:
     def waiting(self, model: str) -> int:
         """The tokens of this model that count now."""
         while self._ended and self._ended[0][0] <= self._clock.now():
-            _, name, tokens = self._ended.popleft()
+            _, name, tokens = heapq.heappop(self._ended)
             self._waiting[name] -= tokens
         return self._waiting[model]
 
@@ -39,7 +40,7 @@ class TokenQueue:
 
     def release(self, model: str, tokens: int, ended: float) -> None:
         """That batch ended at this time of the server's clock."""
-        self._ended.append((ended + self.release_after, model, tokens))
+        heapq.heappush(self._ended, (ended + self.release_after, model, tokens))
 
 
 class RateLimit:

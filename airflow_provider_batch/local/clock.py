@@ -1,8 +1,9 @@
 """The server's clock: every stamp, window, lifetime and hourly limit goes by it.
 
 It shows real time unless it is told to run faster (`--speed`) or to jump ahead (`POST /admin/clock`), so that a
-test sees a 24-hour window end in a second. It never goes back, and a server started again on the same state
-goes on from what it showed.
+test sees a 24-hour window end in a second. It never goes back, not even if the computer's own clock does, and a
+server started again on the same state goes on from what it showed. While the server is away it runs as real time
+does; after a kill, as nothing says what it showed last, as fast as before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class _Anchor(msgspec.Struct, frozen=True):
     speed: float
 
     def now(self) -> float:
-        return self.shown + (time.time() - self.real) * self.speed
+        return self.shown + max(0.0, time.time() - self.real) * self.speed
 
 
 class Clock:
@@ -44,6 +45,7 @@ class Clock:
 
     def _set(self, anchor: _Anchor) -> None:
         self._anchor = anchor
+        self._latest = anchor.shown
         new = self._path.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(anchor))
         new.replace(self._path)
@@ -55,7 +57,8 @@ class Clock:
 
     def now(self) -> float:
         """The server's time in Unix seconds."""
-        return self._anchor.now()
+        self._latest = max(self._latest, self._anchor.now())
+        return self._latest
 
     def seconds(self) -> int:
         """The server's time in whole Unix seconds, as the API shows it."""
@@ -66,6 +69,10 @@ class Clock:
         self._set(_Anchor(time.time(), self.now() + seconds, self.speed))
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+    def stop(self) -> None:
+        """Let real time pass from now on, until a server is started on the same state."""
+        self._set(_Anchor(time.time(), self.now(), 1.0))
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for seconds of this clock."""

@@ -6,10 +6,17 @@ a batch or a file by the seed and by how many the fault has seen before. Which o
 every run in which they come in the same order.
 
 This module decides; `answer_faults`, `results`, `engine` and `call_faults` do.
+
+A list of faults in JSON:
+
+    [{"kind": "error", "status": 429, "rate": 0.01, "times": 1},
+     {"kind": "commit_then_status", "calls": ["create"], "status": 500, "times": 1},
+     {"kind": "truncate", "calls": ["download"], "skip": 2, "times": 1}]
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -17,6 +24,8 @@ from hashlib import blake2b
 from typing import Annotated
 
 import msgspec
+
+from airflow_provider_batch.local.errors import ApiError
 
 
 class Call(StrEnum):
@@ -128,7 +137,10 @@ _PLACES = {
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One fault. It hits every row, call, batch or file that it applies to, unless the fields say less."""
+    """One fault. It hits every row, call, batch or file that it applies to, unless the fields say less.
+
+    :raises ValueError: a field narrows down what this kind of fault is not about.
+    """
 
     kind: Kind
     #: the share that is hit, drawn by the seed
@@ -151,10 +163,58 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     code: str | None = None
     message: str | None = None
 
+    def __post_init__(self) -> None:
+        # A fault would hit more than it says if such a field were passed over.
+        of_row = self.place in (Place.ANSWER, Place.LINE)
+        if self.calls and self.place is not Place.CALL:
+            raise ValueError(f"field `calls` is for faults of calls, which `{self.kind}` is not")
+        if self.custom_ids and not of_row:
+            raise ValueError(f"field `custom_ids` is for faults of rows, which `{self.kind}` is not")
+        if self.skip and of_row:
+            raise ValueError(f"field `skip` is not for faults of rows, as `{self.kind}` is")
+
     @property
     def place(self) -> Place:
         """Where it strikes."""
         return next((place for place, kinds in _PLACES.items() if self.kind in kinds), Place.CALL)
+
+    def error(self) -> ApiError:
+        """The HTTP error of `status` in OpenAI's shape, with `code`, `message` and `retry_after` if they are set."""
+        message, kind, code = f"The request was refused with {self.status} (fault).", "invalid_request_error", None
+        if self.status == 429:
+            message, kind, code = "Rate limit reached for requests (fault).", "requests", "rate_limit_exceeded"
+        elif self.status >= 500:
+            message = "The server had an error processing your request (fault). You can retry your request."
+            kind = "server_error"
+        if self.code == "insufficient_quota":
+            kind = self.code
+        headers = None if self.retry_after is None else {"Retry-After": f"{self.retry_after:f}".rstrip("0").rstrip(".")}
+        return ApiError(self.status, self.message or message, type=kind, code=self.code or code, headers=headers)
+
+
+class FaultsError(ValueError):
+    """What was given is no list of faults. Says what is wrong, and where."""
+
+    def __init__(self, message: str, param: str | None) -> None:
+        super().__init__(message)
+        #: the field, as in `[0].rate`; None if it is no field's fault
+        self.param = param
+
+
+def read_faults(raw: bytes) -> list[Fault]:
+    """A JSON list of faults.
+
+    :raises FaultsError: it is none.
+    """
+    try:
+        return msgspec.json.decode(raw, type=list[Fault])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        text = str(error)
+        path = re.search(r" - at `\$(\S+)`$", text)
+        # Of a field too many, or one that is missing, the path leads to the object only.
+        field = re.search(r"field `(\w+)`", text)
+        names = [path[1] if path else "", field[1] if field else ""]
+        raise FaultsError(text, ".".join(name for name in names if name) or None) from error
 
 
 class Faults:
@@ -229,9 +289,12 @@ class Faults:
             return True
         # Remembered on disk, so that a row is not hit anew because the server was started again.
         keys = (f"fault/{self._name}/{index}/{fault.kind}/{name}/{n}" for n in range(fault.times))
-        return any(self._first_time(blake2b(key.encode(), digest_size=16).digest()) for key in keys)
+        return any(self._first_time(_digest(key, 16)) for key in keys)
 
     def _drawn(self, index: int, key: str) -> float:
-        """A number from 0 to 1 that only the seed, the fault's position and the key decide."""
-        digest = blake2b(f"{self._seed}/{index}/{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return int.from_bytes(digest) / 2**64
+        """A number from 0 to below 1 that only the seed, the fault's position and the key decide."""
+        return (int.from_bytes(_digest(f"{self._seed}/{index}/{key}", 8)) >> 11) / 2**53
+
+
+def _digest(key: str, size: int) -> bytes:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=size).digest()

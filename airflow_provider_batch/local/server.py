@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ from airflow_provider_batch.local.capacity import RateLimit
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError, out_of_range, too_many, wrong_type
-from airflow_provider_batch.local.faults import Faults
+from airflow_provider_batch.local.faults import Call, Faults
 from airflow_provider_batch.local.responder import Responder
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
@@ -28,6 +30,10 @@ class Server:
     engine: Engine
     #: what goes wrong on request; the engine decides by the same object
     faults: Faults
+    #: how often each call came in since the start; counted only if calls may fail
+    calls: Counter[Call] = field(init=False, default_factory=Counter)
+    #: set when the server is told to end: who waits on a connection ends that now
+    stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     creates: RateLimit = field(init=False)
     uploads: RateLimit = field(init=False)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_provider_batch.local.faults import Fault
+
 #: requests in one input file (OpenAI, Batch guide)
 MAX_REQUESTS = 50_000
 #: embedding inputs over all lines of one input file (OpenAI, Batch guide)
@@ -52,3 +54,12 @@ class Settings:
     uploads_per_minute: int | None = UPLOADS_PER_MINUTE
     #: the bearer token to ask for; None accepts any non-empty one
     api_key: str | None = None
+    #: what goes wrong from the start
+    faults: tuple[Fault, ...] = ()
+    #: whether there are routes under `/admin`, by which faults are set and the clock is moved
+    admin: bool = False
+
+    @property
+    def calls_may_fail(self) -> bool:
+        """Whether calls are counted and may be hit by faults."""
+        return self.admin or bool(self.faults)
