@@ -55,12 +55,16 @@ _FAILURES: dict[int, tuple[str, str, str | None]] = {
 }
 
 
-def failure(status: int, *, code: str | None = None, message: str | None = None) -> ApiError:
+def failure(
+    status: int, *, code: str | None = None, message: str | None = None, headers: Mapping[str, str] | None = None
+) -> ApiError:
     """An error on request (a marker or a fault); what is None is as OpenAI's errors of this status have it."""
     server = ("An error occurred while processing your request. You can retry your request.", "server_error", None)
     client = (f"The request failed with status {status}.", "invalid_request_error", None)
-    usual = _FAILURES.get(status, server if status >= 500 else client)
-    return ApiError(status, message or usual[0], type=usual[1], code=code or usual[2])
+    usual, type, usual_code = _FAILURES.get(status, server if status >= 500 else client)
+    if code == "insufficient_quota":
+        type = code
+    return ApiError(status, message or usual, type=type, code=code or usual_code, headers=headers)
 
 
 #: how OpenAI's messages call the JSON types

@@ -25,7 +25,7 @@ from typing import Annotated
 
 import msgspec
 
-from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.errors import ApiError, failure
 
 
 class Call(StrEnum):
@@ -180,16 +180,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def error(self) -> ApiError:
         """The HTTP error of `status` in OpenAI's shape, with `code`, `message` and `retry_after` if they are set."""
-        message, kind, code = f"The request was refused with {self.status} (fault).", "invalid_request_error", None
-        if self.status == 429:
-            message, kind, code = "Rate limit reached for requests (fault).", "requests", "rate_limit_exceeded"
-        elif self.status >= 500:
-            message = "The server had an error processing your request (fault). You can retry your request."
-            kind = "server_error"
-        if self.code == "insufficient_quota":
-            kind = self.code
         headers = None if self.retry_after is None else {"Retry-After": f"{self.retry_after:f}".rstrip("0").rstrip(".")}
-        return ApiError(self.status, self.message or message, type=kind, code=self.code or code, headers=headers)
+        return failure(self.status, code=self.code, message=self.message, headers=headers)
 
 
 class FaultsError(ValueError):
