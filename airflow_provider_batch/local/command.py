@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ipaddress
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 
 from airflow_provider_batch.local.app import create_app
+from airflow_provider_batch.local.call_faults import Protocol
+from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
 from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings
 from airflow_provider_batch.local.store import StateInUseError
 
@@ -128,18 +132,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="accept this key only; needed to listen beyond loopback (default: any non-empty key)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="order of the lines in result files")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="order of the lines in result files, and whom faults hit"
+    )
+    tests = parser.add_argument_group("for tests of what uses the server")
+    tests.add_argument(
+        "--admin", action="store_true", help="routes under /admin that set faults and move the clock (default: none)"
+    )
+    tests.add_argument(
+        "--faults", type=Path, metavar="FILE", help="a JSON list of what goes wrong on request (default: nothing)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; the process's exit code."""
     try:
+        faults = _faults(args.faults)
         listener = _listen(args.host, args.port, has_key=bool(args.api_key))
         with listener:
-            return _serve(args, listener)
+            return _serve(args, faults, listener)
     except (StateInUseError, OSError, ValueError) as error:
         print(f"airflow-batch serve: {error}", file=sys.stderr)
         return 2
+
+
+def _faults(path: Path | None) -> tuple[Fault, ...]:
+    if path is None:
+        return ()
+    try:
+        return tuple(read_faults(path.read_bytes()))
+    except OSError as error:
+        raise OSError(f"cannot read the faults in {path}: {error.strerror}") from error
+    except FaultsError as error:
+        raise ValueError(f"the faults in {path} are wrong: {error}") from error
+
+
+class _Uvicorn(uvicorn.Server):
+    """Says that it ends before it waits for its connections to end, as one may be silent for long."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
@@ -160,7 +197,7 @@ def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
     return listener
 
 
-def _serve(args: argparse.Namespace, listener: socket.socket) -> int:
+def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket.socket) -> int:
     settings = Settings(
         speed=args.speed,
         validating=args.validating,
@@ -174,6 +211,8 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> int:
         creates_per_hour=args.creates_per_hour,
         uploads_per_minute=args.uploads_per_minute,
         api_key=args.api_key,
+        faults=faults,
+        admin=args.admin,
     )
     state = args.state.resolve()
     app = create_app(state, settings)
@@ -184,8 +223,15 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> int:
         signal.signal(number, lambda *_: None)
     address = state / ADDRESS_FILE
     _publish(address, base_url)
-    print(_greeting(base_url, state, args.api_key), flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+    print(_greeting(base_url, state, settings), flush=True)
+    config = uvicorn.Config(
+        app,
+        http=Protocol if settings.calls_may_fail else "auto",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=3,
+    )
+    server = _Uvicorn(config, app.state.server.stopping)
     try:
         server.run(sockets=[listener])
     finally:
@@ -200,16 +246,26 @@ def _publish(path: Path, base_url: str) -> None:
     new.replace(path)
 
 
-def _greeting(base_url: str, state: Path, api_key: str | None) -> str:
-    password = "YOUR_KEY" if api_key else "local"
+def _greeting(base_url: str, state: Path, settings: Settings) -> str:
+    password = "YOUR_KEY" if settings.api_key else "local"
     connection = json.dumps({"conn_type": "openai", "password": password, "host": base_url}, separators=(",", ":"))
     return "\n".join(
         (
             f"Local batch server at {base_url}",
             f"State in {state}",
             "No production engine: an offline responder makes the answers up; no model is asked.",
+            *_warnings(base_url, settings),
             "An Airflow connection to it:",
             f"  export AIRFLOW_CONN_OPENAI_DEFAULT='{connection}'",
             "Ctrl-C ends it; started again on the same state it goes on.",
         )
     )
+
+
+def _warnings(base_url: str, settings: Settings) -> Iterator[str]:
+    if settings.faults:
+        kinds = ", ".join(sorted({fault.kind for fault in settings.faults}))
+        yield f"Faults are on: calls, batches and answers fail as --faults asks ({kinds})."
+    if settings.admin:
+        root = base_url.removesuffix("/v1")
+        yield f"Admin routes are on: whoever has a key can set faults and move the clock at {root}/admin."

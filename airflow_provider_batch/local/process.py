@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
+import msgspec
+
 from airflow_provider_batch.local.command import ADDRESS_FILE
+from airflow_provider_batch.local.faults import Fault
 
 #: seconds a server may take to answer, and to end
 _DEADLINE = 60.0
@@ -38,6 +42,8 @@ class Options(TypedDict, total=False):
     creates_per_hour: int
     uploads_per_minute: int
     api_key: str | None
+    admin: bool
+    faults: Path | None
 
 
 #: options whose flag is another than their name, as it may be repeated
@@ -69,6 +75,7 @@ class LocalServer:
         given: dict[str, Any] = {"validating": 0, "in_progress": 0, "finalizing": 0, **options}
         self._options = [flag for name, value in given.items() for flag in _flags(name, value)]
         self._api_key = options.get("api_key") or "local"
+        self._admin = options.get("admin", False)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -109,13 +116,10 @@ class LocalServer:
                 raise ServerStartError(f"The server ended with {process.returncode}.\n{self._log_end()}")
             base_url = self._published(process.pid)
             if base_url is not None:
-                request = urllib.request.Request(
-                    f"{base_url}/models", headers={"Authorization": f"Bearer {self._api_key}"}
-                )
-                direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
                 # The socket listens already; the answer comes when the server has taken up its batches. If it
                 # dies meanwhile, the next round reports how.
-                with suppress(OSError), direct.open(request, timeout=max(1.0, deadline - time.monotonic())):
+                with suppress(OSError):
+                    self._call("GET", f"{base_url}/models", timeout=max(1.0, deadline - time.monotonic()))
                     return base_url
             time.sleep(0.02)
         raise ServerStartError(f"The server did not answer within {_DEADLINE:.0f} s.\n{self._log_end()}")
@@ -131,6 +135,37 @@ class LocalServer:
     def _log_end(self) -> str:
         log = (self.state / "server.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(log.splitlines()[-20:])
+
+    def _call(self, method: str, url: str, body: bytes | None = None, timeout: float = _DEADLINE) -> bytes:
+        request = urllib.request.Request(url, body, {"Authorization": f"Bearer {self._api_key}"}, method=method)
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=timeout) as answer:
+            content: bytes = answer.read()
+        return content
+
+    # for tests, through the admin routes
+
+    def set_faults(self, *faults: Fault) -> None:
+        """Let these faults happen instead of all others, from now until the server ends; none to end all."""
+        self._administer("PUT", "faults", msgspec.json.encode(faults))
+
+    def advance(self, seconds: float) -> None:
+        """Let the server's clock jump so many seconds ahead."""
+        self._administer("POST", "clock", msgspec.json.encode({"advance": seconds}))
+
+    def calls(self) -> dict[str, int]:
+        """How many calls came in since the last start, by the name of `Call`; faults and refusals count too."""
+        return msgspec.json.decode(self._administer("GET", "calls"), type=dict[str, int])
+
+    def _administer(self, method: str, what: str, body: bytes | None = None) -> bytes:
+        if not self._admin:
+            raise RuntimeError("This local batch server has no admin routes; create it with admin=True.")
+        pid = self.pid
+        try:
+            return self._call(method, f"{self.base_url.removesuffix('/v1')}/admin/{what}", body)
+        except urllib.error.HTTPError as refused:
+            answer = refused.read().decode(errors="replace")
+            raise ValueError(f"The local batch server (process {pid}) refused {method} {what}: {answer}") from refused
 
     def kill(self) -> None:
         """End it with SIGKILL, as a crash would. `start` takes up the same state again."""
