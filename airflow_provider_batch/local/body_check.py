@@ -10,17 +10,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_batch.local.embedding import dimensions_of
-from airflow_provider_batch.local.errors import ApiError, missing_parameter, out_of_range, wrong_type
+from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, out_of_range, wrong_type
+from airflow_provider_batch.local.moderation import has_images
 from airflow_provider_batch.local.prompt import (
     CHAT,
+    COMPLETIONS,
     EMBEDDINGS,
+    MODERATIONS,
     embedding_inputs,
-    estimate,
     input_tokens,
+    model_of,
+    moderation_inputs,
     output_schema,
+    prompts,
+    tokens_of_input,
 )
 
-#: estimated tokens of the context window of every chat model here
+#: estimated tokens of the context window of every model here that writes
 CONTEXT_WINDOW = 128_000
 #: estimated tokens of one embedding input
 EMBEDDING_WINDOW = 8_192
@@ -29,13 +35,20 @@ _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 def check_body(endpoint: str, body: Mapping[str, Any]) -> None:
     """Raise the ApiError that OpenAI would answer to this body; nothing if it would be answered."""
-    if not isinstance(body.get("model"), str) or not body["model"]:
+    model = model_of(endpoint, body)
+    if not isinstance(model, str) or not model:
         raise ApiError(400, "you must provide a model parameter")
     if body.get("stream"):
         raise ApiError(400, "The local batch server does not stream.", param="stream")
     if endpoint == EMBEDDINGS:
         _check_embeddings(body)
-        return
+    elif endpoint == MODERATIONS:
+        _check_moderation(model, body)
+    else:
+        _check_writing(endpoint, body)
+
+
+def _check_writing(endpoint: str, body: Mapping[str, Any]) -> None:
     _check_number(body, "temperature", 0, 2)
     _check_number(body, "top_p", 0, 1)
     for name in ("response_format", "text"):
@@ -46,11 +59,15 @@ def check_body(endpoint: str, body: Mapping[str, Any]) -> None:
         _check_integer(body, "max_completion_tokens", 1)
         _check_integer(body, "max_tokens", 1)
         _check_messages(body)
+    elif endpoint == COMPLETIONS:
+        _check_completion(body)
     else:
         _check_integer(body, "max_output_tokens", 16)
         _check_input(body)
     _check_schema(endpoint, body)
     tokens = input_tokens(endpoint, body)
+    if tokens > CONTEXT_WINDOW and endpoint == COMPLETIONS:
+        raise _beyond(CONTEXT_WINDOW, tokens)
     if tokens > CONTEXT_WINDOW and endpoint == CHAT:
         raise ApiError(
             400,
@@ -66,6 +83,14 @@ def check_body(endpoint: str, body: Mapping[str, Any]) -> None:
             param="input",
             code="context_length_exceeded",
         )
+
+
+def _beyond(window: int, tokens: int) -> ApiError:
+    return ApiError(
+        400,
+        f"This model's maximum context length is {window} tokens, however you requested {tokens} tokens"
+        f" ({tokens} in your prompt; 0 for the completion). Please reduce your prompt; or completion length.",
+    )
 
 
 def _check_number(body: Mapping[str, Any], name: str, low: int, high: int) -> None:
@@ -95,12 +120,7 @@ def _check_messages(body: Mapping[str, Any]) -> None:
     if not isinstance(messages, list):
         raise wrong_type("messages", "an array of objects", messages)
     if not messages:
-        raise ApiError(
-            400,
-            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.",
-            param="messages",
-            code="empty_array",
-        )
+        raise _empty_array("messages")
     for index, message in enumerate(messages):
         name = f"messages[{index}]"
         if not isinstance(message, dict):
@@ -121,6 +141,15 @@ def _check_messages(body: Mapping[str, Any]) -> None:
             raise wrong_type(f"{name}.content", "one of a string or array of objects", content)
 
 
+def _empty_array(name: str) -> ApiError:
+    return ApiError(
+        400,
+        f"Invalid '{name}': empty array. Expected an array with minimum length 1, but got an empty array instead.",
+        param=name,
+        code="empty_array",
+    )
+
+
 def _check_input(body: Mapping[str, Any]) -> None:
     given = body.get("input")
     if given in (None, "", []):
@@ -133,24 +162,61 @@ def _check_input(body: Mapping[str, Any]) -> None:
         raise wrong_type("input", "one of a string or array of objects", given)
 
 
+def _check_completion(body: Mapping[str, Any]) -> None:
+    # The description of the API requires `prompt` and lets it be null.
+    if "prompt" not in body:
+        raise missing_parameter("prompt")
+    asked = prompts(body)
+    if not asked or not all(isinstance(item, str) or _is_ids(item) for item in asked):
+        raise wrong_type(
+            "prompt",
+            "one of a string, array of strings, array of integers, or array of integer arrays",
+            body["prompt"],
+        )
+    _check_integer(body, "n", 1, 128)
+    _check_integer(body, "best_of", 1, 20)
+    _check_integer(body, "max_tokens", 0)
+    _check_integer(body, "logprobs", 0, 5)
+    if body.get("best_of") is not None and body["best_of"] < (body.get("n") or 1):
+        raise ApiError(400, "You requested that the server return more choices than it will generate.", param="best_of")
+    if not isinstance(body.get("echo"), bool | None):
+        raise wrong_type("echo", "a boolean", body["echo"])
+
+
+def _check_moderation(model: str, body: Mapping[str, Any]) -> None:
+    given = body.get("input")
+    if given is None:
+        raise missing_parameter("input")
+    inputs = moderation_inputs(body)
+    expected = "one of a string, array of strings, or array of objects"
+    if not isinstance(given, str | list):
+        raise wrong_type("input", expected, given)
+    if not inputs or inputs == [[]]:
+        raise _empty_array("input")
+    if all(isinstance(part, str) for parts in inputs for part in parts):
+        return
+    for index, part in enumerate(inputs[0]):
+        if not isinstance(part, dict):
+            raise wrong_type(f"input[{index}]", "an object", part)
+        kind = part.get("type")
+        if kind not in ("text", "image_url"):
+            raise invalid_value(f"input[{index}].type", kind, ["text", "image_url"])
+        if not isinstance(part.get(kind), str if kind == "text" else dict):
+            raise missing_parameter(f"input[{index}].{kind}")
+    if has_images(inputs) and not model.startswith("omni-"):
+        raise ApiError(400, f"The model '{model}' does not take images.", param="input")
+
+
 def _check_embeddings(body: Mapping[str, Any]) -> None:
     inputs = embedding_inputs(body)
-    fits = all(
-        (isinstance(item, str) and item) or (isinstance(item, list) and item and _all_ids(item)) for item in inputs
-    )
-    if not inputs or not fits:
+    if not inputs or not all((isinstance(item, str) and item) or _is_ids(item) for item in inputs):
         raise ApiError(
             400,
             "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference.",
         )
-    longest = max(estimate(item) if isinstance(item, str) else len(item) for item in inputs)
+    longest = max(map(tokens_of_input, inputs))
     if longest > EMBEDDING_WINDOW:
-        raise ApiError(
-            400,
-            f"This model's maximum context length is {EMBEDDING_WINDOW} tokens, however you requested"
-            f" {longest} tokens ({longest} in your prompt; 0 for the completion). Please reduce your prompt;"
-            " or completion length.",
-        )
+        raise _beyond(EMBEDDING_WINDOW, longest)
     if body.get("encoding_format", "float") not in ("float", "base64"):
         raise ApiError(
             400,
@@ -168,8 +234,13 @@ def _check_embeddings(body: Mapping[str, Any]) -> None:
         )
 
 
-def _all_ids(item: list[Any]) -> bool:
-    return all(isinstance(token, int) and not isinstance(token, bool) for token in item)
+def _is_ids(item: object) -> bool:
+    """Whether it is a list of token ids, with at least one."""
+    return (
+        isinstance(item, list)
+        and bool(item)
+        and all(isinstance(token, int) and not isinstance(token, bool) for token in item)
+    )
 
 
 def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:

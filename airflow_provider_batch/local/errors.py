@@ -98,7 +98,7 @@ def wrong_type(name: str, expected: str, value: object) -> ApiError:
 def invalid_value(name: str, value: object, supported: list[str]) -> ApiError:
     """400: a parameter is not one of the supported values."""
     quoted = [f"'{item}'" for item in supported]
-    listed = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+    listed = " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
     return ApiError(
         400,
         f"Invalid value: '{value}'. Supported values are: {listed}.",

@@ -2,7 +2,8 @@
 
 The offline responder is deterministic and says what it is: its answers carry `offline-responder/<model>` as
 their model. With a JSON schema it makes up an object that fits (`schema_answer`), without one it says that it
-is offline and names a digest of the prompt; embeddings are hashed words (`embedding`).
+is offline and names a digest of the prompt; embeddings are hashed words (`embedding`), moderations flag what a marker
+of their own asks for (`moderation`).
 
 Markers in the user's text, its own, bring about what a real model does now and then (`spoil` has the details):
 
@@ -24,7 +25,7 @@ never again in the life of the state directory. Of several markers the first tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -35,21 +36,36 @@ from airflow_provider_batch.local.body_check import check_body
 from airflow_provider_batch.local.embedding import dimensions_of, embed
 from airflow_provider_batch.local.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
+from airflow_provider_batch.local.moderation import moderate
 from airflow_provider_batch.local.prompt import (
     CHAT,
+    COMPLETIONS,
     EMBEDDINGS,
+    MODERATIONS,
     Conversation,
     conversation,
     embedding_inputs,
     estimate,
     input_tokens,
+    model_of,
+    moderation_inputs,
     output_schema,
+    prompts,
 )
-from airflow_provider_batch.local.replies import Draft, chat_body, embeddings_body, response_body
+from airflow_provider_batch.local.replies import (
+    Draft,
+    chat_body,
+    completion_body,
+    embeddings_body,
+    moderation_body,
+    response_body,
+)
 from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.schema_answer import UnfillableSchemaError, fill
 from airflow_provider_batch.local.spoil import instead, spoilt
 
+#: `max_tokens` of a completions request that sets none (OpenAI's API description, schema CreateCompletionRequest)
+_COMPLETION_CAP = 16
 _MARKERS = {
     "refuse": Kind.REFUSAL,
     "filter": Kind.CONTENT_FILTER,
@@ -105,10 +121,21 @@ class OfflineResponder:
     def _body(self, ask: Ask) -> dict[str, Any]:
         if ask.endpoint == EMBEDDINGS:
             return self._embeddings(ask)
+        if ask.endpoint == MODERATIONS:
+            model = self.model_name(model_of(ask.endpoint, ask.body))
+            return moderation_body(model, [moderate(parts) for parts in moderation_inputs(ask.body)])
+        if ask.endpoint == COMPLETIONS:
+            return self._completions(ask)
         draft = self._draft(ask)
         if ask.endpoint == CHAT:
             return chat_body(draft, ask.body.get("n") or 1)
         return response_body(draft, ask.body)
+
+    def _completions(self, ask: Ask) -> dict[str, Any]:
+        asked = [replace(ask, body={**ask.body, "prompt": prompt}) for prompt in prompts(ask.body)]
+        echoed = [conversation(one.endpoint, one.body).user if ask.body.get("echo") else "" for one in asked]
+        drafts = [self._draft(one) for one in asked]
+        return completion_body(list(zip(echoed, drafts, strict=True)), ask.body.get("n") or 1)
 
     def _embeddings(self, ask: Ask) -> dict[str, Any]:
         model = ask.body["model"]
@@ -129,13 +156,11 @@ class OfflineResponder:
             input_tokens=input_tokens(ask.endpoint, ask.body),
             output_tokens=estimate(text),
         )
-        return _capped(draft, _cap(ask.body))
+        return _capped(draft, _cap(ask))
 
 
 def _said(ask: Ask) -> str:
     """What the user says, where the markers are."""
-    if ask.endpoint == EMBEDDINGS:
-        return "\n".join(item for item in embedding_inputs(ask.body) if isinstance(item, str))
     return conversation(ask.endpoint, ask.body).user
 
 
@@ -157,9 +182,9 @@ def _text(ask: Ask, talk: Conversation) -> str:
     return f"Offline responder: no model was asked. The prompt has the digest sha256:{digest}."
 
 
-def _cap(body: Mapping[str, Any]) -> int | None:
-    caps = (body.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
-    return next((cap for cap in caps if cap is not None), None)
+def _cap(ask: Ask) -> int | None:
+    caps = (ask.body.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
+    return next((cap for cap in caps if cap is not None), _COMPLETION_CAP if ask.endpoint == COMPLETIONS else None)
 
 
 def _capped(draft: Draft, cap: int | None) -> Draft:

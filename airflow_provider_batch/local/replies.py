@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from airflow_provider_batch.local.embedding import encode
 from airflow_provider_batch.local.journal import Tokens
-from airflow_provider_batch.local.prompt import CHAT, EMBEDDINGS
+from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,30 @@ def chat_body(draft: Draft, choices: int) -> dict[str, Any]:
             },
         },
         "service_tier": "default",
+        "system_fingerprint": None,
+    }
+
+
+def completion_body(drafts: Sequence[tuple[str, Draft]], choices: int) -> dict[str, Any]:
+    """A `text_completion` with so many equal choices for each prompt; what stands before each text, and its draft."""
+    came = sum(draft.input_tokens for _, draft in drafts)
+    went = sum(draft.output_tokens for _, draft in drafts) * choices
+    return {
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": drafts[0][1].model,
+        "choices": [
+            {
+                "text": before + draft.text,
+                "index": index * choices + choice,
+                "logprobs": None,
+                "finish_reason": draft.ended,
+            }
+            for index, (before, draft) in enumerate(drafts)
+            for choice in range(choices)
+        ],
+        "usage": {"prompt_tokens": came, "completion_tokens": went, "total_tokens": came + went},
         "system_fingerprint": None,
     }
 
@@ -124,12 +148,17 @@ def embeddings_body(model: str, vectors: list[array[float]], encoding_format: st
     }
 
 
+def moderation_body(model: str, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+    """A moderation of one or several inputs, in their order. It reports no tokens."""
+    return {"id": f"modr-{secrets.token_hex(12)}", "model": model, "results": verdicts}
+
+
 def tokens_of(endpoint: str, body: Mapping[str, Any]) -> Tokens:
     """The tokens that an answer reports; zeros where it reports none."""
     usage = body.get("usage") or {}
     if endpoint == EMBEDDINGS:
         return Tokens(input=usage.get("prompt_tokens", 0))
-    came, went = ("prompt", "completion") if endpoint == CHAT else ("input", "output")
+    came, went = ("prompt", "completion") if endpoint in (CHAT, COMPLETIONS) else ("input", "output")
     return Tokens(
         input=usage.get(f"{came}_tokens", 0),
         cached=(usage.get(f"{came}_tokens_details") or {}).get("cached_tokens", 0),

@@ -14,11 +14,9 @@ import msgspec
 
 from airflow_provider_batch.local.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
-from airflow_provider_batch.local.prompt import CHAT, RESPONSES, estimate, output_schema
+from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, RESPONSES, estimate, output_schema
 from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.schema_answer import fits
-
-COMPLETIONS = "/v1/completions"
 
 #: characters that end a line for Python's `str.splitlines` and the SDK's `iter_lines`, but not for JSON
 SEPARATORS = "\u2028\u2029\u0085"
