@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airflow_provider_batch.local.dialects import OPENAI, Dialect
 from airflow_provider_batch.local.faults import Fault
 
 #: requests in one input file (OpenAI, Batch guide)
@@ -52,6 +53,8 @@ class Settings:
     creates_per_hour: int | None = CREATES_PER_HOUR
     #: files that may be uploaded in a minute; None means no limit
     uploads_per_minute: int | None = UPLOADS_PER_MINUTE
+    #: in which ways it differs from OpenAI
+    dialect: Dialect = OPENAI
     #: the bearer token to ask for; None accepts any non-empty one
     api_key: str | None = None
     #: what goes wrong from the start

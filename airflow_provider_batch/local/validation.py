@@ -57,9 +57,12 @@ def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
 
 
-def validate(path: Path, endpoint: str, known_models: frozenset[str]) -> Findings:
-    """Check an input file against its batch's endpoint; any model will do if `known_models` is empty."""
-    check = _Check(endpoint, known_models)
+def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: frozenset[str] = frozenset()) -> Findings:
+    """Check an input file against its batch's endpoint; any model will do if `known_models` is empty.
+
+    :param urls: what a line may have as its `url` beside the endpoint.
+    """
+    check = _Check(endpoint, known_models, urls)
     for number, raw in request_lines(path):
         if check.total == MAX_REQUESTS:
             check.problem(
@@ -90,8 +93,9 @@ def validate(path: Path, endpoint: str, known_models: frozenset[str]) -> Finding
 class _Check:
     """The running state of one validation."""
 
-    def __init__(self, endpoint: str, known_models: frozenset[str]) -> None:
+    def __init__(self, endpoint: str, known_models: frozenset[str], urls: frozenset[str]) -> None:
         self.endpoint = endpoint
+        self.urls = urls | {endpoint}
         self.known_models = known_models
         self.errors: list[BatchError] = []
         self.total = 0
@@ -151,7 +155,7 @@ class _Check:
                 f"Invalid value: '{request['method']}'. Supported values are: 'POST'",
                 param="method",
             )
-        if request["url"] != self.endpoint:
+        if request["url"] not in self.urls:
             self.problem(
                 number,
                 "invalid_url",
