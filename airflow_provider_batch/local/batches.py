@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request
 
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, wrong_type
-from airflow_provider_batch.local.prompt import ENDPOINTS
+from airflow_provider_batch.local.prompt import ENDPOINTS, NOT_HERE
 from airflow_provider_batch.local.records import Batch, new_batch_id
 from airflow_provider_batch.local.server import TheServer, expires_after, json_object, limit_of
 from airflow_provider_batch.local.settings import FILE_LIFETIME
@@ -28,6 +28,14 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
             raise missing_parameter(name)
         if not isinstance(body[name], str):
             raise wrong_type(name, "a string", body[name])
+    if body["endpoint"] in NOT_HERE:
+        raise ApiError(
+            400,
+            f"OpenAI's batches take '{body['endpoint']}', but the local batch server does not have that endpoint."
+            f" It has: {', '.join(ENDPOINTS)}.",
+            param="endpoint",
+            code="unsupported_endpoint",
+        )
     if body["endpoint"] not in ENDPOINTS:
         raise invalid_value("endpoint", body["endpoint"], list(ENDPOINTS))
     if body["completion_window"] != "24h":

@@ -152,6 +152,10 @@ def _empty_array(name: str) -> ApiError:
 
 def _check_input(body: Mapping[str, Any]) -> None:
     given = body.get("input")
+    for name in ("previous_response_id", "prompt", "conversation"):
+        if body.get(name) is not None:
+            message = f"The local batch server keeps no responses, prompts or conversations: '{name}' finds nothing."
+            raise ApiError(400, message, param=name)
     if given in (None, "", []):
         raise ApiError(
             400,

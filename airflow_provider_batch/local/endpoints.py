@@ -8,14 +8,21 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.prompt import CHAT, EMBEDDINGS, RESPONSES
+from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATION_MODEL, MODERATIONS, RESPONSES
 from airflow_provider_batch.local.responder import Ask
 from airflow_provider_batch.local.server import Server, TheServer, json_object
 
 router = APIRouter()
 
 #: named by `GET /v1/models` when the server was not told which models it knows; any other name works too
-_EXAMPLES = ("gpt-5-mini", "gpt-5-nano", "text-embedding-3-large", "text-embedding-3-small")
+_EXAMPLES = (
+    "gpt-3.5-turbo-instruct",
+    "gpt-5-mini",
+    "gpt-5-nano",
+    MODERATION_MODEL,
+    "text-embedding-3-large",
+    "text-embedding-3-small",
+)
 #: 2026-01-01, the made-up creation time of every model
 _CREATED = 1_767_225_600
 
@@ -41,6 +48,18 @@ async def responses(request: Request, server: TheServer) -> JSONResponse:
 async def embeddings(request: Request, server: TheServer) -> JSONResponse:
     """Embed one or several inputs."""
     return await _answer(EMBEDDINGS, request, server)
+
+
+@router.post("/completions")
+async def completions(request: Request, server: TheServer) -> JSONResponse:
+    """Complete one or several prompts."""
+    return await _answer(COMPLETIONS, request, server)
+
+
+@router.post("/moderations")
+async def moderations(request: Request, server: TheServer) -> JSONResponse:
+    """Judge one or several inputs."""
+    return await _answer(MODERATIONS, request, server)
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 Every line is looked at and every problem is one error with its line, counted from 1; one bad line fails the
 batch. Codes and messages are OpenAI's where they are on record. Not on record, and therefore this server's
-own choice: the codes for too many requests, too many embedding inputs and a second model, and the text for
-a duplicate custom_id. Blank lines are skipped.
+own choice: the codes for too many requests, too many embedding inputs and a second model, the text for a
+duplicate custom_id, and what is said of endpoints other than chat. Blank lines are skipped.
+
+A moderations request that asks to stream fails alone, when it is answered (OpenAI, Batch guide), and so does one
+for embeddings, which do not stream at all.
 """
 
 from __future__ import annotations
@@ -15,12 +18,27 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.local.prompt import CHAT, EMBEDDINGS, RESPONSES, embedding_inputs, input_tokens
+from airflow_provider_batch.local.prompt import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    RESPONSES,
+    embedding_inputs,
+    input_tokens,
+    model_of,
+)
 from airflow_provider_batch.local.records import BatchError
 from airflow_provider_batch.local.settings import MAX_EMBEDDING_INPUTS, MAX_REQUESTS
 
 _REQUIRED = ("custom_id", "method", "url", "body")
-_ENDPOINT_NAMES = {CHAT: "Chat Completions", RESPONSES: "Responses", EMBEDDINGS: "Embeddings"}
+#: the endpoints that can stream outside a batch, by the names they have in messages
+_STREAMING = {CHAT: "Chat Completions", RESPONSES: "Responses", COMPLETIONS: "Completions"}
+#: what a request asks, of which something has to be there; the first is named in messages
+_ASKED = {
+    CHAT: ("messages",),
+    COMPLETIONS: ("prompt",),
+    RESPONSES: ("input", "previous_response_id", "prompt", "conversation"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +128,7 @@ class _Check:
     def line(self, number: int, raw: bytes) -> None:
         try:
             request = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             request = None
         if not isinstance(request, dict):
             self.problem(number, "invalid_json_line", "This line is not parseable as valid JSON.")
@@ -155,7 +173,7 @@ class _Check:
                 f"Invalid value: '{request['method']}'. Supported values are: 'POST'",
                 param="method",
             )
-        if request["url"] not in self.urls:
+        if str(request["url"]) not in self.urls:
             self.problem(
                 number,
                 "invalid_url",
@@ -164,21 +182,22 @@ class _Check:
             )
 
     def _body(self, number: int, body: dict[str, Any]) -> None:
-        self._model(number, body.get("model"))
-        if body.get("stream"):
+        self._model(number, model_of(self.endpoint, body))
+        if body.get("stream") and self.endpoint in _STREAMING:
             self.problem(
                 number,
                 "streaming_unsupported",
-                f"{_ENDPOINT_NAMES[self.endpoint]}: Streaming is not supported in the Batch API.",
+                f"{_STREAMING[self.endpoint]}: Streaming is not supported in the Batch API.",
                 param="body.stream",
             )
-        asked = "messages" if self.endpoint == CHAT else "input"
-        if body.get(asked) is None:
+        asked = _ASKED.get(self.endpoint, ("input",))
+        # A null `prompt` of a completions request asks for the beginning of a document.
+        if all(body.get(name) is None for name in asked) and not (self.endpoint == COMPLETIONS and "prompt" in body):
             self.problem(
                 number,
                 "invalid_request",
-                f"{asked.capitalize()} parameter is required.",
-                param=f"body.{asked}",
+                f"{asked[0].capitalize()} parameter is required.",
+                param=f"body.{asked[0]}",
             )
         if self.endpoint == EMBEDDINGS:
             self.inputs += len(embedding_inputs(body))
