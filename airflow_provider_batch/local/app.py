@@ -41,7 +41,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         store.clock.stop()
         store.close()
 
-    app = FastAPI(title="airflow-batch serve", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.server = server
     for part in (files, batches, endpoints):
         app.include_router(part.router, prefix="/v1", dependencies=[Depends(_authorise)])
@@ -75,8 +75,10 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
 
 async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    message = f"Invalid URL ({request.method} {request.url.path})" if error.status_code == 404 else error.detail
-    return JSONResponse(ApiError(error.status_code, message).body(), status_code=error.status_code)
+    where = f"({request.method} {request.url.path})"
+    message = {404: f"Invalid URL {where}", 405: f"Invalid method for URL {where}"}.get(error.status_code, error.detail)
+    refused = ApiError(error.status_code, message)
+    return JSONResponse(refused.body(), status_code=error.status_code, headers=error.headers)
 
 
 async def _broken(_: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter
 from airflow_provider_batch.local.records import FileObject, new_file_id
-from airflow_provider_batch.local.server import TheServer, expires_after, limit_of
+from airflow_provider_batch.local.server import TheServer, expect_form, expires_after, limit_of
 from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_FILE_BYTES, MAX_INPUT_BYTES
 
 router = APIRouter(prefix="/files")
@@ -27,6 +28,7 @@ _FIRST_LINE = 16_000_000
 @router.post("")
 async def upload(request: Request, server: TheServer) -> dict[str, Any]:
     """Store a file of up to 512 MB; one for batches: named `.jsonl`, up to 200 MB, its first line a JSON object."""
+    expect_form(request)
     server.admit(server.uploads, "files uploaded per minute")
     # The form parser of Starlette spools everything beyond a megabyte to a temporary file while it arrives.
     async with request.form(max_files=1, max_fields=10) as form:
@@ -62,6 +64,9 @@ def _lifetime(form: FormData, purpose: str) -> int | None:
     anchor, seconds = form.get("expires_after[anchor]"), form.get("expires_after[seconds]")
     if anchor is None and seconds is None:
         return FILE_LIFETIME if purpose == "batch" else None
+    # A form has no numbers.
+    if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}", seconds):
+        return expires_after(anchor, int(seconds), "expires_after")
     return expires_after(anchor, seconds, "expires_after")
 
 
@@ -79,7 +84,7 @@ def _check_batch_input(content: UploadFile) -> None:
     if text and len(first) < _FIRST_LINE:
         try:
             msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise wrong from error
 
 
@@ -102,8 +107,11 @@ async def list_files(request: Request, server: TheServer) -> dict[str, Any]:
     order = request.query_params.get("order", "desc")
     if order not in ("asc", "desc"):
         raise invalid_value("order", order, ["asc", "desc"])
+    after = request.query_params.get("after")
+    if after is not None:
+        _known(server, after)
     found = server.store.list_files(
-        after=request.query_params.get("after"),
+        after=after,
         limit=limit + 1,
         ascending=order == "asc",
         purpose=request.query_params.get("purpose"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from fastapi import Depends, Request
 from airflow_provider_batch.local.capacity import RateLimit
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.engine import Engine
-from airflow_provider_batch.local.errors import ApiError, out_of_range, too_many, wrong_type
+from airflow_provider_batch.local.errors import ApiError, missing_parameter, out_of_range, too_many, wrong_type
 from airflow_provider_batch.local.faults import Call, Faults
 from airflow_provider_batch.local.responder import Responder
 from airflow_provider_batch.local.settings import Settings
@@ -71,14 +72,37 @@ TheServer = Annotated[Server, Depends(_server)]
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The body of a request as a JSON object, or 400."""
+    """The body of a request as a JSON object, or 400 in OpenAI's words (openai-openapi issue 502)."""
+    given = request.headers.get("content-type", "")
+    if given and _media_type(given) != "application/json":
+        raise ApiError(
+            400,
+            f"Unsupported content type: '{given}'. This API method only accepts 'application/json' requests, but you"
+            f" specified the header 'Content-Type: {given}'. Please try again with a supported content type.",
+            code="unsupported_content_type",
+        )
     try:
         body = msgspec.json.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, "We could not parse the JSON body of your request.") from error
     if not isinstance(body, dict):
         raise wrong_type("body", "an object", body)
     return body
+
+
+def expect_form(request: Request) -> None:
+    """415 in OpenAI's words (dongri/openai-api-rs issue 51) unless the body of a request is a multipart form."""
+    given = request.headers.get("content-type", "")
+    if _media_type(given) != "multipart/form-data":
+        raise ApiError(
+            415,
+            f"Invalid Content-Type header ({given}), expected multipart/form-data."
+            " (HINT: If you're using curl, you can pass -H 'Content-Type: multipart/form-data')",
+        )
+
+
+def _media_type(header: str) -> str:
+    return header.partition(";")[0].strip().lower()
 
 
 def limit_of(request: Request, *, default: int, most: int) -> int:
@@ -86,7 +110,7 @@ def limit_of(request: Request, *, default: int, most: int) -> int:
     given = request.query_params.get("limit")
     if given is None:
         return default
-    if not given.isdecimal():
+    if not re.fullmatch(r"-?[0-9]{1,18}", given):
         raise wrong_type("limit", "an integer", given)
     limit = int(given)
     refused = out_of_range("limit", "integer", limit, 1, most)
@@ -97,6 +121,9 @@ def limit_of(request: Request, *, default: int, most: int) -> int:
 
 def expires_after(anchor: object, seconds: object, name: str) -> int:
     """The seconds of an expiration policy, 1 hour to 30 days, or 400. `name` is the parameter's."""
+    for part, value in (("anchor", anchor), ("seconds", seconds)):
+        if value is None:
+            raise missing_parameter(f"{name}.{part}")
     if anchor != "created_at":
         raise ApiError(
             400,
@@ -104,8 +131,6 @@ def expires_after(anchor: object, seconds: object, name: str) -> int:
             param=f"{name}.anchor",
             code="invalid_value",
         )
-    if isinstance(seconds, str) and seconds.isdecimal():
-        seconds = int(seconds)
     if not isinstance(seconds, int) or not 3_600 <= seconds <= 2_592_000:
         raise ApiError(
             400,
