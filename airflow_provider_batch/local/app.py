@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_batch.local import admin, batches, endpoints, files
+from airflow_provider_batch.local.answer_faults import FaultyResponder
 from airflow_provider_batch.local.call_faults import CallFaults
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError
@@ -28,8 +29,8 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     :raises airflow_provider_batch.local.store.StateInUseError: another server works there.
     """
     store = Store(state, speed=settings.speed)
-    responder = OfflineResponder(store.first_time)
     faults = Faults(settings.seed, store.first_time, settings.faults)
+    responder = FaultyResponder(OfflineResponder(store.first_time), faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults)
     server.recall_creates()
 

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.local.batch_faults import failure_of
 from airflow_provider_batch.local.capacity import TokenQueue
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults import Faults
+from airflow_provider_batch.local.faults import Faults, Kind, Place
 from airflow_provider_batch.local.journal import Ending, Journal, Tokens
 from airflow_provider_batch.local.records import (
     ENDED,
@@ -41,7 +42,7 @@ from airflow_provider_batch.local.records import (
 )
 from airflow_provider_batch.local.replies import tokens_of
 from airflow_provider_batch.local.responder import Ask, Reply, Responder
-from airflow_provider_batch.local.results import NEVER_RAN, ResultFiles, never_ran, result_line
+from airflow_provider_batch.local.results import NEVER_RAN, Damage, ResultFiles, answered, never_ran
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 from airflow_provider_batch.local.validation import (
@@ -89,6 +90,10 @@ class Live:
         batch = self.record.batch
         counts = msgspec.structs.replace(batch.request_counts, completed=self.completed, failed=self.failed)
         return msgspec.structs.replace(batch, request_counts=counts)
+
+    def suffers(self, kind: Kind) -> bool:
+        """Whether this goes wrong with the whole batch, on request."""
+        return self.record.fault is not None and self.record.fault.kind is kind
 
     @property
     def stopped(self) -> bool:
@@ -142,7 +147,12 @@ class Engine:
         folder.mkdir()
         if self._store.file(batch.input_file_id) is not None:
             os.link(self._store.path(batch.input_file_id), folder / "input.jsonl")
-        record = Record(batch=batch, number=self._store.next_number(), output_lifetime=output_lifetime)
+        record = Record(
+            batch=batch,
+            number=self._store.next_number(),
+            output_lifetime=output_lifetime,
+            fault=self._faults.of_batch(),
+        )
         self._store.add_batch(record)
         live = Live(record, folder)
         self._start(live)
@@ -161,6 +171,10 @@ class Engine:
         """Up to `limit` batches as of now, newest first, from just after `after`."""
         stored = self._store.list_batches(after=after, limit=limit)
         return [self._live[batch.id].batch if batch.id in self._live else batch for batch in stored]
+
+    def running(self) -> list[Live]:
+        """The batches that have not ended."""
+        return list(self._live.values())
 
     def cancel(self, batch_id: str) -> Batch:
         """Begin to cancel; 409 if the batch has ended otherwise. A second cancel changes nothing."""
@@ -201,7 +215,10 @@ class Engine:
         if live.record.batch.status is Status.VALIDATING:
             await self._validate(live)
         if live.record.batch.status is Status.IN_PROGRESS:
-            await self._answer_all(live)
+            if live.suffers(Kind.STUCK):
+                await self._pause(live, math.inf)
+            else:
+                await self._answer_all(live)
         if live.record.batch.status not in ENDED:
             await self._settle(live)
 
@@ -216,7 +233,17 @@ class Engine:
                 self._queue.release(live.record.asked_model or "", live.record.enqueued_tokens, self._clock.now())
 
     def _fail(self, live: Live, errors: list[BatchError]) -> None:
-        self._advance(live, status=Status.FAILED, failed_at=self._clock.seconds(), errors=BatchErrors(data=errors))
+        files: list[FileObject] = []
+        if "failed-with-files" in self._settings.dialect:
+            files = self._result_files(live, Damage()).write_both(live.batch.id)
+        self._advance(
+            live,
+            results=files,
+            status=Status.FAILED,
+            failed_at=self._clock.seconds(),
+            errors=BatchErrors(data=errors),
+            **{name: file.id for name, file in zip(("output_file_id", "error_file_id"), files, strict=False)},
+        )
 
     async def _pause(self, live: Live, seconds: float) -> None:
         """Until the seconds are over, the batch is cancelled or its window ends."""
@@ -240,7 +267,7 @@ class Engine:
         )
         if live.stopped:
             return
-        errors = findings.errors or self._over_the_limit(findings)
+        errors = self._on_request(live, findings) or findings.errors or self._over_the_limit(findings)
         if errors:
             self._fail(live, errors)
             return
@@ -260,7 +287,13 @@ class Engine:
         batch = live.record.batch
         if not live.input.exists():
             return cannot_find(batch.input_file_id)
-        return validate(live.input, batch.endpoint, self._settings.models)
+        return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect.urls(batch.endpoint))
+
+    def _on_request(self, live: Live, findings: Findings) -> list[BatchError]:
+        fault = live.record.fault
+        if fault is None or fault.kind is not Kind.FAIL_BATCH:
+            return []
+        return [failure_of(fault, live.record.batch, findings.model, self._queue.limit)]
 
     def _over_the_limit(self, findings: Findings) -> list[BatchError]:
         limit, model = self._queue.limit, findings.model
@@ -274,7 +307,8 @@ class Engine:
         async with asyncio.TaskGroup() as workers:
             for _ in range(self._settings.concurrency):
                 workers.create_task(self._answer_next(live, lines))
-        if not live.stopped and len(live.answered) == live.record.batch.request_counts.total:
+        # Lines that never ran count for nothing: they are there if the server ended while the batch expired.
+        if not live.stopped and live.completed + live.failed == live.record.batch.request_counts.total:
             self._advance(live, status=Status.FINALIZING, finalizing_at=self._clock.seconds())
 
     def _open_lines(self, live: Live) -> Iterator[tuple[int, bytes, float]]:
@@ -297,17 +331,20 @@ class Engine:
         request = msgspec.json.decode(raw)
         custom_id, endpoint = request["custom_id"], live.record.batch.endpoint
         reply = await self._ask(Ask(endpoint=endpoint, body=request["body"], custom_id=custom_id))
-        ending = Ending.SUCCEEDED if reply.status == 200 else Ending.FAILED
+        # Batches whose lines had the status 0 reported these as completed.
+        ending = Ending.SUCCEEDED if reply.status in (200, 0) else Ending.FAILED
         tokens = tokens_of(endpoint, reply.body)
-        request_id = f"req_{secrets.token_hex(16)}"
-        response = {"status_code": reply.status, "request_id": request_id, "body": reply.body}
-        live.journal.append(number, ending, tokens, result_line(custom_id, response, None))
+        line = self._settings.dialect.line(answered(custom_id, reply))
+        live.journal.append(number, ending, tokens, line)
         live.count(number, ending, tokens)
 
     async def _ask(self, ask: Ask) -> Reply:
         try:
             return await self._responder.answer(ask)
-        except Exception as error:  # noqa: BLE001 - one line that breaks the responder must not end the batch
+        except (Exception, asyncio.CancelledError) as error:  # one line that breaks the responder ends no batch
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             _LOG.exception("The responder broke on custom_id %r", ask.custom_id)
             return Reply(500, ApiError(500, f"The responder broke: {error!r}", type="server_error").body())
 
@@ -318,7 +355,9 @@ class Engine:
             end = Status.COMPLETED
         else:
             end = Status.CANCELLED if status is Status.CANCELLING else Status.EXPIRED
-        output, errors = await asyncio.to_thread(self._write_results, live, end)
+        if live.batch.in_progress_at is not None and end in NEVER_RAN:
+            await asyncio.to_thread(self._close_unanswered, live, end)
+        output, errors = await asyncio.to_thread(self._write_results, live, await self._damage(live))
         await self._clock.sleep(self._settings.finalizing if end is not Status.EXPIRED else 0)
         if live.stopped:
             end = Status.CANCELLED
@@ -340,23 +379,46 @@ class Engine:
             **{f"{end}_at": self._clock.seconds()},
         )
 
+    async def _damage(self, live: Live) -> Damage:
+        """What goes wrong with the result files, on request."""
+        lines = {}
+        if live.answered and any(fault.place is Place.LINE for fault in self._faults.plan):
+            for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
+                fault = self._faults.of_row(Place.LINE, custom_id)
+                if fault is not None:
+                    lines[number] = fault.kind
+        return Damage(
+            lines=lines,
+            output=self._damage_of_file(live.completed),
+            errors=self._damage_of_file(len(live.answered) - live.completed),
+        )
+
+    def _damage_of_file(self, lines: int) -> frozenset[Kind]:
+        return frozenset(fault.kind for fault in self._faults.of_file()) if lines else frozenset()
+
     # result files; in a thread, while nothing else touches the batch's journal
 
-    def _write_results(self, live: Live, end: Status) -> tuple[FileObject | None, FileObject | None]:
-        if live.batch.in_progress_at is not None and end in NEVER_RAN:
-            self._close_unanswered(live, end)
-        files = ResultFiles(
+    def _write_results(self, live: Live, damage: Damage) -> tuple[FileObject | None, FileObject | None]:
+        return self._result_files(live, damage).write(live.batch.id)
+
+    def _result_files(self, live: Live, damage: Damage) -> ResultFiles:
+        return ResultFiles(
             self._store,
             live.journal,
             order=f"{self._settings.seed}/{live.record.number}",
             created_at=self._clock.seconds(),
             lifetime=live.record.output_lifetime,
+            dialect=self._settings.dialect,
+            damage=damage,
         )
-        return files.write(live.batch.id)
 
     def _close_unanswered(self, live: Live, end: Status) -> None:
         for number, raw in request_lines(live.input):
             if number not in live.answered:
-                line = never_ran(msgspec.json.decode(raw)["custom_id"], end)
+                line = self._settings.dialect.line(never_ran(msgspec.json.decode(raw)["custom_id"], end))
                 live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
                 live.count(number, Ending.NEVER_RAN, Tokens())
+
+
+def _custom_ids(path: Path) -> list[tuple[int, str]]:
+    return [(number, msgspec.json.decode(raw)["custom_id"]) for number, raw in request_lines(path)]

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from airflow_provider_batch.local.faults import Fault
+
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -135,6 +137,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     enqueued_tokens: int = 0
     #: seconds its result files are kept
     output_lifetime: int
+    #: what goes wrong with the whole batch, on request
+    fault: Fault | None = None
 
 
 def new_file_id() -> str:
