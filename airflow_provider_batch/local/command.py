@@ -50,6 +50,13 @@ def _limit(text: str) -> int | None:
     return value or None
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `serve`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -99,6 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="models",
         metavar="NAME",
         help="a model the server knows, may be repeated; without it every name is accepted",
+    )
+    limits.add_argument(
+        "--concurrency",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="requests of one batch that are asked at the same time (default %(default)s)",
     )
     limits.add_argument(
         "--enqueued-token-limit",
@@ -205,6 +219,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         finalizing=args.finalizing,
         window=args.window,
         seed=args.seed,
+        concurrency=args.concurrency,
         models=frozenset(args.models),
         enqueued_token_limit=args.enqueued_token_limit,
         release_after=args.release_after,

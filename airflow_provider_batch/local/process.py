@@ -36,6 +36,7 @@ class Options(TypedDict, total=False):
     finalizing: float
     window: int
     seed: int
+    concurrency: int
     models: tuple[str, ...]
     enqueued_token_limit: int | None
     release_after: float
