@@ -96,16 +96,17 @@ class ResultFiles:
         self._entries = entries + [one for one in entries if damage.lines.get(one.line) is Kind.DUPLICATE_LINE]
         if "in-order" in dialect:
             self._entries.sort(key=lambda entry: entry.line)
-        else:
+        elif "growing-output" not in dialect:
             random.Random(order).shuffle(self._entries)
 
     def write(self, batch_id: str) -> tuple[FileObject | None, FileObject | None]:
         """The output file and the error file. They are on disk, and not yet known to the store."""
         output, errors = self._parted()
+        both = "growing-output" in self._dialect
         return (
-            self._write(batch_id, "output", output, self._damage.output) if output else None,
+            self._write(batch_id, "output", output, self._damage.output) if output or both else None,
             self._write(batch_id, "error", errors, self._damage.errors)
-            if errors or "empty-error-file" in self._dialect
+            if errors or both or "empty-error-file" in self._dialect
             else None,
         )
 
