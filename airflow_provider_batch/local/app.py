@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from airflow_provider_batch.local import admin, batches, endpoints, files
 from airflow_provider_batch.local.answer_faults import FaultyResponder
@@ -79,7 +80,15 @@ async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
     where = f"({request.method} {request.url.path})"
     message = {404: f"Invalid URL {where}", 405: f"Invalid method for URL {where}"}.get(error.status_code, error.detail)
     refused = ApiError(error.status_code, message)
-    return JSONResponse(refused.body(), status_code=error.status_code, headers=error.headers)
+    # Starlette names the methods of the first route on this path alone.
+    headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
+    return JSONResponse(refused.body(), status_code=error.status_code, headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """The methods that the path of this request has, as a header lists them."""
+    here = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
 
 
 async def _broken(_: Request, error: Exception) -> JSONResponse:
