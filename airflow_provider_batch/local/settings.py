@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_batch.local.dialects import OPENAI, Dialect
 from airflow_provider_batch.local.faults import Fault
@@ -26,6 +26,22 @@ UPLOADS_PER_MINUTE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The server that answers in place of the offline responder. Times are real seconds, whatever the clock shows."""
+
+    #: the base URL, without a slash at the end, for instance `http://127.0.0.1:8000/v1`
+    url: str
+    #: its bearer token
+    api_key: str | None = field(default=None, repr=False)
+    #: the model to ask for in place of the one that a request names; None asks for that one
+    model: str | None = None
+    #: how long one request may take, from its start to the end of its answer
+    timeout: float = 600.0
+    #: how long requests of batches wait for an upstream that cannot be reached
+    patience: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What one server was started with. All times are seconds of the server's clock."""
 
@@ -41,7 +57,7 @@ class Settings:
     window: int = WINDOW
     #: decides the order of lines in result files, and whom faults hit
     seed: int = 0
-    #: requests of one batch that are asked at the same time
+    #: requests of one batch that are asked at the same time; of an upstream, over all batches and calls
     concurrency: int = 1
     #: models the server knows; empty means that every name is accepted
     models: frozenset[str] = frozenset()
@@ -57,6 +73,8 @@ class Settings:
     dialect: Dialect = OPENAI
     #: the bearer token to ask for; None accepts any non-empty one
     api_key: str | None = None
+    #: who answers; None is the offline responder
+    upstream: Upstream | None = None
     #: what goes wrong from the start
     faults: tuple[Fault, ...] = ()
     #: whether there are routes under `/admin`, by which faults are set and the clock is moved
