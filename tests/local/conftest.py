@@ -33,6 +33,20 @@ def client(server: LocalServer) -> Iterator[OpenAI]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def admin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    with LocalServer(tmp_path_factory.mktemp("state"), admin=True) as running:
+        yield running
+
+
+@pytest.fixture
+def faulty(admin_server: LocalServer) -> Iterator[tuple[LocalServer, OpenAI]]:
+    """A server without pauses whose faults a test may set; shared, so its clock is left alone."""
+    with client_of(admin_server) as opened:
+        yield admin_server, opened
+    admin_server.set_faults()
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a server with options of one's own; called twice, it starts two."""
