@@ -14,6 +14,7 @@ every answer.
     responder   what answers one request; `offline` does it without a model
     app         the HTTP surface, with `files`, `batches` and `endpoints` as its routes
     command     `airflow-batch serve`
+    dialects    how others differ from OpenAI, on request; with `growing`, result files that can be read early
     process     the server as a subprocess, for tests, demo and benchmarks
 
 Nothing here imports Airflow.

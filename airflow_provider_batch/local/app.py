@@ -15,6 +15,7 @@ from starlette.routing import Match
 from airflow_provider_batch.local import admin, batches, endpoints, files
 from airflow_provider_batch.local.answer_faults import FaultyResponder
 from airflow_provider_batch.local.call_faults import CallFaults
+from airflow_provider_batch.local.dialects.azure import AzureDoor
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError
 from airflow_provider_batch.local.faults import Faults
@@ -51,6 +52,9 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         app.include_router(admin.router, dependencies=[Depends(_authorise)])
     if settings.calls_may_fail:
         app.add_middleware(CallFaults, server=server)
+    if settings.dialect.azure_door:
+        # Added last it comes first, so that everything else sees OpenAI's paths.
+        app.add_middleware(AzureDoor, dialect=settings.dialect)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(Exception, _broken)

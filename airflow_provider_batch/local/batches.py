@@ -28,32 +28,35 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
             raise missing_parameter(name)
         if not isinstance(body[name], str):
             raise wrong_type(name, "a string", body[name])
-    if body["endpoint"] in NOT_HERE:
+    dialect = server.settings.dialect
+    endpoint = dialect.endpoint(body["endpoint"])
+    if endpoint in NOT_HERE:
         raise ApiError(
             400,
-            f"OpenAI's batches take '{body['endpoint']}', but the local batch server does not have that endpoint."
+            f"OpenAI's batches take '{endpoint}', but the local batch server does not have that endpoint."
             f" It has: {', '.join(ENDPOINTS)}.",
             param="endpoint",
             code="unsupported_endpoint",
         )
-    if body["endpoint"] not in ENDPOINTS:
+    if endpoint not in ENDPOINTS:
         raise invalid_value("endpoint", body["endpoint"], list(ENDPOINTS))
-    if body["completion_window"] != "24h":
-        raise invalid_value("completion_window", body["completion_window"], ["24h"])
+    window = dialect.window(body["completion_window"])
+    if window is None:
+        raise invalid_value("completion_window", body["completion_window"], list(dialect.windows.supported))
     metadata = body.get("metadata")
     _check_metadata(metadata)
     server.admit(server.creates, "batches created per hour")
     now = server.clock.seconds()
     batch = Batch(
         id=new_batch_id(),
-        endpoint=body["endpoint"],
-        input_file_id=body["input_file_id"],
-        completion_window="24h",
+        endpoint=endpoint,
+        input_file_id=dialect.inner_id(body["input_file_id"]),
+        completion_window=window,
         created_at=now,
-        expires_at=now + server.settings.window,
+        expires_at=now + dialect.lifetime(window, server.settings.window),
         metadata=metadata,
     )
-    return _wire(server.engine.submit(batch, output_lifetime=_output_lifetime(body)))
+    return dialect.created(_wire(server.engine.submit(batch, output_lifetime=_output_lifetime(body))))
 
 
 def _output_lifetime(body: dict[str, Any]) -> int:
@@ -104,27 +107,30 @@ def _wire(batch: Batch) -> dict[str, Any]:
 async def list_batches(request: Request, server: TheServer) -> dict[str, Any]:
     """Batches, newest first, by pages of 1 to 100, default 20."""
     limit = limit_of(request, default=20, most=100)
-    after = request.query_params.get("after")
+    dialect = server.settings.dialect
+    after = dialect.after(request.query_params.get("after"), request.query_params.get("cursor"))
     if after is not None:
         server.engine.batch(after)
     found = server.engine.batches(after=after, limit=limit + 1)
     page = found[:limit]
-    return {
-        "object": "list",
-        "data": [_wire(batch) for batch in page],
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
-        "has_more": len(found) > limit,
-    }
+    return dialect.page(
+        {
+            "object": "list",
+            "data": [dialect.batch(_wire(batch)) for batch in page],
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+            "has_more": len(found) > limit,
+        }
+    )
 
 
 @router.get("/{batch_id}")
 async def retrieve(batch_id: str, server: TheServer) -> dict[str, Any]:
     """One batch as of now."""
-    return _wire(server.engine.batch(batch_id))
+    return server.settings.dialect.batch(_wire(server.engine.batch(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
 async def cancel(batch_id: str, server: TheServer) -> dict[str, Any]:
     """Begin to cancel; 409 if the batch has ended otherwise."""
-    return _wire(server.engine.cancel(batch_id))
+    return server.settings.dialect.batch(_wire(server.engine.cancel(batch_id)))

@@ -17,6 +17,7 @@ import uvicorn
 
 from airflow_provider_batch.local.app import create_app
 from airflow_provider_batch.local.call_faults import Protocol
+from airflow_provider_batch.local.dialects import DIALECTS, speak
 from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
 from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings
 from airflow_provider_batch.local.store import StateInUseError
@@ -55,6 +56,14 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
+
+
+def _dialect(text: str) -> str:
+    try:
+        speak([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +165,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tests.add_argument(
         "--faults", type=Path, metavar="FILE", help="a JSON list of what goes wrong on request (default: nothing)"
     )
+    tests.add_argument(
+        "--dialect",
+        type=_dialect,
+        action="append",
+        default=[],
+        dest="dialects",
+        metavar="NAME",
+        help=f"differ from OpenAI as another provider does ({', '.join(name for name in DIALECTS if name != 'openai')}),"
+        " or in one habit of theirs; may be repeated (default: openai)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -225,6 +244,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         release_after=args.release_after,
         creates_per_hour=args.creates_per_hour,
         uploads_per_minute=args.uploads_per_minute,
+        dialect=speak(args.dialects),
         api_key=args.api_key,
         faults=faults,
         admin=args.admin,
@@ -278,9 +298,11 @@ def _greeting(base_url: str, state: Path, settings: Settings) -> str:
 
 
 def _warnings(base_url: str, settings: Settings) -> Iterator[str]:
+    if settings.dialect.switches:
+        yield f"It differs from OpenAI as --dialect asks: {', '.join(sorted(settings.dialect.switches))}."
     if settings.faults:
         kinds = ", ".join(sorted({fault.kind for fault in settings.faults}))
         yield f"Faults are on: calls, batches and answers fail as --faults asks ({kinds})."
     if settings.admin:
         root = base_url.removesuffix("/v1")
-        yield f"Admin routes are on: whoever has a key can set faults and move the clock at {root}/admin."
+        yield f"Admin routes are on: {root}/admin lets whoever has a key set faults and move the clock."

@@ -42,13 +42,14 @@ class Options(TypedDict, total=False):
     release_after: float
     creates_per_hour: int
     uploads_per_minute: int
+    dialects: tuple[str, ...]
     api_key: str | None
     admin: bool
     faults: Path | None
 
 
 #: options whose flag is another than their name, as it may be repeated
-_REPEATED = {"models": "model"}
+_REPEATED = {"models": "model", "dialects": "dialect"}
 
 
 def _flags(name: str, value: object) -> list[str]:

@@ -6,6 +6,8 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from airflow_provider_batch.local.dialects.dialect import Dialect
+
 #: as `AzureOpenAI` of the openai SDK asks: /openai/batches, /openai/deployments/NAME/chat/completions; and its v1 API
 _PATH = re.compile(r"/openai/(?:v1/)?(?:deployments/[^/]+/)?(.+)")
 
@@ -13,14 +15,14 @@ _PATH = re.compile(r"/openai/(?:v1/)?(?:deployments/[^/]+/)?(.+)")
 class AzureDoor:
     """Middleware that makes OpenAI's call of an Azure one.
 
-    :param paths: `/openai/…` and `/openai/v1/…` lead to `/v1/…`, which goes on working.
-    :param key: the header `api-key` counts as a bearer token.
+    With `azure-paths` `/openai/…` and `/openai/v1/…` lead to `/v1/…`, which goes on working; with `api-key-header` that
+    header counts as a bearer token.
     """
 
-    def __init__(self, app: ASGIApp, *, paths: bool, key: bool) -> None:
+    def __init__(self, app: ASGIApp, dialect: Dialect) -> None:
         self._app = app
-        self._paths = paths
-        self._key = key
+        self._paths = "azure-paths" in dialect
+        self._key = "api-key-header" in dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on as OpenAI's."""

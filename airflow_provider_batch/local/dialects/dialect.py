@@ -169,6 +169,11 @@ class Dialect:
 
     # what a call asks
 
+    @property
+    def azure_door(self) -> bool:
+        """Whether calls come in Azure's way."""
+        return "azure-paths" in self or "api-key-header" in self
+
     def inner_id(self, file_id: str) -> str:
         """The server's own id of a file, from the one that was shown."""
         if "underscore-ids" in self and file_id.startswith("file_"):
