@@ -172,8 +172,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="dialects",
         metavar="NAME",
-        help=f"differ from OpenAI as another provider does ({', '.join(name for name in DIALECTS if name != 'openai')}),"
-        " or in one habit of theirs; may be repeated (default: openai)",
+        help=f"differ from OpenAI as another provider does ({', '.join(sorted(set(DIALECTS) - {'openai'}))}), or in one"
+        " habit of theirs; may be repeated (default: openai)",
     )
 
 
