@@ -23,6 +23,7 @@ from airflow_provider_batch.local.offline import OfflineResponder
 from airflow_provider_batch.local.server import Server, TheServer
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
+from airflow_provider_batch.local.upstream import UpstreamResponder
 
 
 def create_app(state: Path, settings: Settings) -> FastAPI:
@@ -32,8 +33,9 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     """
     store = Store(state, speed=settings.speed)
     faults = Faults(settings.seed, store.first_time, settings.faults)
-    responder = FaultyResponder(OfflineResponder(store.first_time), faults)
-    server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults)
+    upstream = UpstreamResponder(settings.upstream, settings.concurrency) if settings.upstream else None
+    responder = FaultyResponder(upstream or OfflineResponder(store.first_time), faults)
+    server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
     server.recall_creates()
 
     @asynccontextmanager
@@ -41,6 +43,8 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         await server.engine.resume()
         yield
         await server.engine.close()
+        if upstream is not None:
+            await upstream.close()
         store.clock.stop()
         store.close()
 

@@ -19,15 +19,22 @@ from airflow_provider_batch.local.app import create_app
 from airflow_provider_batch.local.call_faults import Protocol
 from airflow_provider_batch.local.dialects import DIALECTS, speak
 from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
-from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings
+from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings, Upstream
 from airflow_provider_batch.local.store import StateInUseError
+from airflow_provider_batch.local.upstream import UpstreamResponder
+from airflow_provider_batch.local.upstream_options import CONCURRENCY, add_upstream_arguments, upstream_of
 
 DESCRIPTION = (
     "The Files and Batches endpoints of the OpenAI API on loopback, for development, tests and the demo. "
-    "No production engine: an offline responder makes the answers up and says so in their model name."
+    "No production engine: an offline responder makes the answers up and says so in their model name, unless "
+    "--upstream names a server that answers."
 )
 #: in the state directory while a server runs: its process id and base URL
 ADDRESS_FILE = "server.json"
+#: what answers without an upstream
+_OFFLINE = "an offline responder makes the answers up; no model is asked."
+#: how long the offline responder, which needs no time, takes for a batch
+_IN_PROGRESS = 20.0
 
 
 def _positive(text: str) -> float:
@@ -82,9 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     times.add_argument(
         "--in-progress",
         type=_seconds,
-        default=20.0,
         metavar="S",
-        help="spread over the requests of a batch (default %(default)s)",
+        help=f"spread over the requests of a batch (default {_IN_PROGRESS:g}, with --upstream 0)",
     )
     times.add_argument(
         "--finalizing",
@@ -107,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the completion window after which a batch expires (default %(default)s, 24 hours)",
     )
+    add_upstream_arguments(parser)
     limits = parser.add_argument_group("limits and access")
     limits.add_argument(
         "--model",
@@ -119,9 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--concurrency",
         type=_count,
-        default=1,
         metavar="N",
-        help="requests of one batch that are asked at the same time (default %(default)s)",
+        help="requests of one batch that are asked at the same time, and of an upstream over all batches and calls"
+        f" (default 1, with --upstream {CONCURRENCY})",
     )
     limits.add_argument(
         "--enqueued-token-limit",
@@ -231,14 +238,17 @@ def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
 
 
 def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket.socket) -> int:
+    upstream = upstream_of(args)
+    in_progress, concurrency = (_IN_PROGRESS, 1) if upstream is None else (0.0, CONCURRENCY)
     settings = Settings(
         speed=args.speed,
         validating=args.validating,
-        in_progress=args.in_progress,
+        in_progress=in_progress if args.in_progress is None else args.in_progress,
         finalizing=args.finalizing,
         window=args.window,
         seed=args.seed,
-        concurrency=args.concurrency,
+        concurrency=args.concurrency or concurrency,
+        upstream=upstream,
         models=frozenset(args.models),
         enqueued_token_limit=args.enqueued_token_limit,
         release_after=args.release_after,
@@ -253,12 +263,15 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
     app = create_app(state, settings)
     host, port = listener.getsockname()[:2]
     base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    if upstream is not None and upstream.url.replace("//localhost:", "//127.0.0.1:") == base_url:
+        raise ValueError(f"--upstream {upstream.url} is this server itself")
     # Uvicorn raises the signal that stopped it once more; by then everything is closed.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     address = state / ADDRESS_FILE
     _publish(address, base_url)
-    print(_greeting(base_url, state, settings), flush=True)
+    answers = asyncio.run(_answers(upstream)) if upstream else _OFFLINE
+    print(_greeting(base_url, state, answers, settings), flush=True)
     config = uvicorn.Config(
         app,
         http=Protocol if settings.calls_may_fail else "auto",
@@ -281,14 +294,19 @@ def _publish(path: Path, base_url: str) -> None:
     new.replace(path)
 
 
-def _greeting(base_url: str, state: Path, settings: Settings) -> str:
+async def _answers(upstream: Upstream) -> str:
+    async with UpstreamResponder(upstream, 1) as responder:
+        return await responder.look()
+
+
+def _greeting(base_url: str, state: Path, answers: str, settings: Settings) -> str:
     password = "YOUR_KEY" if settings.api_key else "local"
     connection = json.dumps({"conn_type": "openai", "password": password, "host": base_url}, separators=(",", ":"))
     return "\n".join(
         (
             f"Local batch server at {base_url}",
             f"State in {state}",
-            "No production engine: an offline responder makes the answers up; no model is asked.",
+            f"No production engine: {answers}",
             *_warnings(base_url, settings),
             "An Airflow connection to it:",
             f"  export AIRFLOW_CONN_OPENAI_DEFAULT='{connection}'",

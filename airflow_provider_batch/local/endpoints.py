@@ -62,14 +62,18 @@ async def moderations(request: Request, server: TheServer) -> JSONResponse:
     return await _answer(MODERATIONS, request, server)
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "offline-responder"}
+def _model(name: str, server: Server) -> dict[str, Any]:
+    owner = "upstream" if server.upstream is not None else "offline-responder"
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": owner}
 
 
 @router.get("/models")
 async def models(server: TheServer) -> dict[str, Any]:
-    """The models the server was told of, or examples: without a list, every name is accepted."""
-    return {"object": "list", "data": [_model(name) for name in sorted(server.settings.models or _EXAMPLES)]}
+    """The models the server was told of, or the upstream's, or examples: without a list, every name is accepted."""
+    if server.upstream is not None and not server.settings.models:
+        return {"object": "list", "data": await server.upstream.models()}
+    names = sorted(server.settings.models or _EXAMPLES)
+    return {"object": "list", "data": [_model(name, server) for name in names]}
 
 
 @router.get("/models/{name:path}")
@@ -82,4 +86,4 @@ async def model(name: str, server: TheServer) -> dict[str, Any]:
             param="model",
             code="model_not_found",
         )
-    return _model(name)
+    return _model(name, server)

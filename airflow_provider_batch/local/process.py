@@ -42,6 +42,11 @@ class Options(TypedDict, total=False):
     release_after: float
     creates_per_hour: int
     uploads_per_minute: int
+    upstream: str | None
+    upstream_api_key: str | None
+    upstream_model: str | None
+    upstream_timeout: float
+    upstream_patience: float
     dialects: tuple[str, ...]
     api_key: str | None
     admin: bool

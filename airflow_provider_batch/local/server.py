@@ -19,6 +19,7 @@ from airflow_provider_batch.local.faults import Call, Faults
 from airflow_provider_batch.local.responder import Responder
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
+from airflow_provider_batch.local.upstream import UpstreamResponder
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Server:
     engine: Engine
     #: what goes wrong on request; the engine decides by the same object
     faults: Faults
+    #: the server that answers, if it is not the offline responder
+    upstream: UpstreamResponder | None = None
     #: how often each call came in since the start; counted only if calls may fail
     calls: Counter[Call] = field(init=False, default_factory=Counter)
     #: set when the server is told to end: who waits on a connection ends that now
@@ -131,6 +134,8 @@ def expires_after(anchor: object, seconds: object, name: str) -> int:
             param=f"{name}.anchor",
             code="invalid_value",
         )
+    if isinstance(seconds, float) and seconds.is_integer():
+        seconds = int(seconds)
     if not isinstance(seconds, int) or not 3_600 <= seconds <= 2_592_000:
         raise ApiError(
             400,

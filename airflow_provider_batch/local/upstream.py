@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import re
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -36,7 +35,7 @@ from openai import (
 )
 
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
 from airflow_provider_batch.local.replies import tokens_of
 from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.settings import Upstream
@@ -57,29 +56,6 @@ _NAMED = 5
 _NO_KEY = "none"
 #: the list that every answer of an endpoint has
 _CARRIES = {CHAT: "choices", COMPLETIONS: "choices", RESPONSES: "output", EMBEDDINGS: "data", MODERATIONS: "results"}
-#: how a path names the version of an API, as in `/v1` or `/v1beta/openai`
-_VERSION = re.compile(r"/v\d\w*(/|$)")
-
-
-def base_url(pasted: str) -> str:
-    """The base URL that people mean: with or without `/v1`, a slash at the end, or an endpoint's path.
-
-    :raises ValueError: it is none. Never repeats a password.
-    """
-    url = pasted.strip()
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("--upstream needs a whole URL, for instance http://127.0.0.1:8000/v1")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(
-            "--upstream takes a URL without user, password, `?` and `#`. A key is given with --upstream-api-key."
-        )
-    path = parts.path.rstrip("/")
-    for endpoint in ENDPOINTS:
-        path = path.removesuffix(endpoint.removeprefix("/v1"))
-    if not _VERSION.search(path):
-        path += "/v1"
-    return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 class UpstreamResponder:
@@ -145,23 +121,22 @@ class UpstreamResponder:
             if name
         ]
 
-    async def greeting(self) -> str:
-        """What answers, for a person: the upstream and its models, or why it cannot be reached now."""
-        said = f"Answers come from the upstream {self._upstream.url}"
-        if self._upstream.model:
-            said += f", asked for the model {self._upstream.model}"
+    async def look(self) -> str:
+        """Who answers, in words: the upstream and its models, or why it cannot be reached now."""
+        url, model = self._upstream.url, self._upstream.model
+        said = f"the upstream {url} answers{f', always asked for the model {model}' if model else ''}."
         try:
-            names = [model["id"] for model in await self._listed()]
+            names = [one["id"] for one in await self._listed()]
         except APIStatusError as error:
             hint = " Is --upstream-api-key right?" if error.status_code in (401, 403) else ""
-            return f"{said}.\nIt shows no list of models (GET {self._upstream.url}/models: {error.status_code}).{hint}"
+            return f"{said}\nIt lists no models: GET {url}/models is answered with {error.status_code}.{hint}"
         except APIError as error:
             return (
-                f"{said}.\nWARNING: it cannot be reached now ({_reason(error)}). Start it, or correct --upstream."
+                f"{said}\nWARNING: it cannot be reached now ({_reason(error)}). Start it, or correct --upstream."
                 f" Requests of batches wait {self._upstream.patience:g} s for it, then they fail with 503."
             )
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"{said}.\nIt has these models: {', '.join(names[:_NAMED]) or 'none that it lists'}{more}."
+        return f"{said}\nIt lists these models: {', '.join(names[:_NAMED])}{more}." if names else said
 
     async def _listed(self) -> list[dict[str, Any]]:
         answered = await self._client.get(
