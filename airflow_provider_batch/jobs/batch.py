@@ -9,6 +9,7 @@ no batch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -36,7 +37,7 @@ class Status(StrEnum):
         return self not in (Status.RUNNING, Status.CANCELLING)
 
 
-#: OpenAI's words, and the ones its look-alikes use for the same (Together in capitals, Mistral, Maritaca, …)
+#: OpenAI's words, and the ones its look-alikes use for the same (Together and Novita in capitals, Mistral, …)
 _STATUSES = {
     "validating": Status.RUNNING,
     "in_progress": Status.RUNNING,
@@ -44,6 +45,7 @@ _STATUSES = {
     "queued": Status.RUNNING,
     "in_queue": Status.RUNNING,
     "running": Status.RUNNING,
+    "progress": Status.RUNNING,
     "cancelling": Status.CANCELLING,
     "cancellation_requested": Status.CANCELLING,
     "completed": Status.COMPLETED,
@@ -95,7 +97,8 @@ def read_batch(answer: Any) -> BatchView:
 
     :raises ProviderError: if it is no batch: text, a list, or an object without id or status.
     """
-    data = answer.to_dict() if hasattr(answer, "to_dict") else answer
+    # Without warnings: pydantic has one for every field that is not as OpenAI's, at every poll.
+    data = answer.to_dict(warnings=False) if hasattr(answer, "to_dict") else answer
     if isinstance(data, Mapping) and isinstance(data.get("job"), Mapping):
         data = data["job"]
     if not isinstance(data, Mapping):
@@ -152,5 +155,16 @@ def _number(value: Any) -> int:
 
 
 def _seconds(value: Any) -> int:
-    moment = _number(value)
+    moment = _number(_moment(value) if isinstance(value, str) else value)
     return moment // 1000 if moment > 100_000_000_000 else moment
+
+
+def _moment(text: str) -> int:
+    """Digits, or an ISO-8601 time (in UTC unless it says otherwise), as a number; 0 if it is neither."""
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        return 0

@@ -131,6 +131,8 @@ def _never_ran(error: Any) -> Answer:
 
 
 def _error(error: Any) -> tuple[str | None, str | None]:
+    if isinstance(error, Mapping) and isinstance(error.get("error"), Mapping):
+        error = error["error"]  # vLLM's ErrorResponse
     if isinstance(error, Mapping):
         code = error.get("code") or error.get("type")
         message = error.get("message")

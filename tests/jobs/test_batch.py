@@ -76,6 +76,8 @@ def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer):
         ("TIMEOUT_EXCEEDED", Status.EXPIRED, True),
         ("CANCELLATION_REQUESTED", Status.CANCELLING, False),
         ("in_queue", Status.RUNNING, False),
+        # Novita
+        ("PROGRESS", Status.RUNNING, False),
         ("succeeded", Status.COMPLETED, True),
     ],
 )
@@ -88,6 +90,12 @@ def test_every_known_word_for_a_status_is_understood(said, status, ended):
 def test_an_unknown_status_keeps_the_job_waiting_and_can_be_told_apart(said):
     view = read_batch(batch(status=said))
     assert (view.status, view.said, view.known) == (Status.RUNNING, said, False)
+
+
+def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn):
+    answer = Batch.construct(**batch(created_at="2024-03-26T16:45:33Z", errors=[{"code": "c", "message": "m"}]))
+    assert read_batch(answer).problems == [BatchProblem("c", "m")]
+    assert not recwarn
 
 
 def test_a_batch_inside_a_job_is_found():
@@ -144,9 +152,25 @@ def test_an_empty_file_id_is_no_file_id(nothing):
 
 @pytest.mark.parametrize(
     ("created_at", "seconds"),
-    [(1711471533, 1711471533), (1711471533000, 1711471533), (None, 0), ("2026-11-20T12:00:00Z", 0), (-1, 0), (True, 0)],
+    [
+        (1711471533, 1711471533),
+        (1711471533000, 1711471533),
+        ("1711471533", 1711471533),
+        ("1711471533000", 1711471533),
+        ("2024-03-26T16:45:33Z", 1711471533),
+        ("2024-03-26T18:45:33.2491382+02:00", 1711471533),
+        ("2024-03-26T16:45:33", 1711471533),
+        (None, 0),
+        (-1, 0),
+        (True, 0),
+        ("", 0),
+        ("soon", 0),
+        ("-1", 0),
+        ("9" * 5000, 0),
+        ("1900-01-01T00:00:00Z", 0),
+    ],
 )
-def test_creation_times_are_seconds_whether_given_in_seconds_or_milliseconds_and_zero_if_unknown(created_at, seconds):
+def test_creation_times_are_seconds_however_they_are_given_and_zero_if_unknown(created_at, seconds):
     assert read_batch(batch(created_at=created_at)).created_at == seconds
 
 

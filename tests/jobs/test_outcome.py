@@ -210,6 +210,8 @@ def test_a_status_of_zero_may_be_asked_again_even_without_any_error():
         ("Input validation failed", "http_400", "Input validation failed"),
         ({"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}, "400", "bad"),
         ({"message": "bad", "type": "BadRequestError"}, "BadRequestError", "bad"),
+        ({"error": {"message": "bad", "type": "BadRequestError", "code": 400}}, "400", "bad"),
+        ({"error": {}}, "http_400", "HTTP status 400"),
         (["bad"], "http_400", "bad"),
     ],
 )
