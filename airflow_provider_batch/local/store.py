@@ -18,7 +18,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,20 @@ class Store:
             ) from error
         #: by which everything in this directory is stamped and expires
         self.clock = Clock(root / "clock.json", speed)
+        #: called with every batch that ends, inside the transaction that ends it: what is written then through
+        #: `database` is there if and only if the end is
+        self.on_end: Callable[[Batch], None] = lambda _: None
         self._db = sqlite3.connect(root / "state.sqlite")
         # WAL and NORMAL: a killed process loses nothing; a power cut is no concern here.
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
         self._sweep()
+
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The open database, for parts of the server that keep tables of their own in it."""
+        return self._db
 
     def close(self) -> None:
         """Release the database and the lock."""
@@ -99,7 +107,8 @@ class Store:
         """Where the bytes of a file lie. Only for ids that this store minted."""
         return self.files / file_id
 
-    def _insert_file(self, file: FileObject) -> None:
+    def insert_file(self, file: FileObject) -> None:
+        """Record a file whose bytes already lie at `path(file.id)`, as part of the open transaction."""
         self._db.execute(
             "INSERT INTO file (id, purpose, body) VALUES (?, ?, ?)",
             (file.id, file.purpose, msgspec.json.encode(file)),
@@ -108,7 +117,7 @@ class Store:
     def add_file(self, file: FileObject) -> None:
         """Record a file whose bytes already lie at `path(file.id)`."""
         with self._db:
-            self._insert_file(file)
+            self.insert_file(file)
 
     def file(self, file_id: str) -> FileObject | None:
         """The file, or None if it is unknown, deleted or expired."""
@@ -164,11 +173,13 @@ class Store:
         """Replace a batch and add its result files, in one transaction: both are seen, or neither."""
         with self._db:
             for file in results:
-                self._insert_file(file)
+                self.insert_file(file)
             self._db.execute(
                 "UPDATE batch SET ended = ?, body = ? WHERE id = ?",
                 (record.batch.status in ENDED, msgspec.json.encode(record), record.batch.id),
             )
+            if record.batch.status in ENDED:
+                self.on_end(record.batch)
         if record.batch.status in ENDED:
             shutil.rmtree(self.work / record.batch.id, ignore_errors=True)
 
