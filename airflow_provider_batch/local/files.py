@@ -15,16 +15,13 @@ from fastapi.responses import FileResponse, Response
 from starlette.datastructures import FormData, UploadFile
 
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, wrong_type
+from airflow_provider_batch.local.file_check import check_first_line, check_name_and_size, known_purpose, lifetime_of
 from airflow_provider_batch.local.growing import finished_content, growing_file
 from airflow_provider_batch.local.records import FileObject, new_file_id
-from airflow_provider_batch.local.server import TheServer, expect_form, expires_after, limit_of
-from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_FILE_BYTES, MAX_INPUT_BYTES
+from airflow_provider_batch.local.server import TheServer, expect_form, limit_of
+from airflow_provider_batch.local.settings import MAX_FILE_BYTES
 
 router = APIRouter(prefix="/files")
-
-_PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
-#: a first line longer than this is left to the batch's own validation
-_FIRST_LINE = 16_000_000
 
 
 @router.post("")
@@ -37,16 +34,11 @@ async def upload(request: Request, server: TheServer) -> dict[str, Any]:
         content = form.get("file")
         if not isinstance(content, UploadFile):
             raise missing_parameter("file")
-        purpose = form.get("purpose")
-        if purpose is None:
-            raise missing_parameter("purpose")
-        if not isinstance(purpose, str) or purpose not in _PURPOSES:
-            raise invalid_value("purpose", purpose, _PURPOSES)
-        lifetime = _lifetime(form, purpose)
+        purpose = known_purpose(form.get("purpose"))
+        lifetime = lifetime_of(_policy(form), purpose)
+        check_name_and_size(purpose, content.filename or "", content.size or 0, MAX_FILE_BYTES)
         if purpose == "batch":
-            await run_in_threadpool(_check_batch_input, content)
-        elif (content.size or 0) > MAX_FILE_BYTES:
-            raise ApiError(400, "File is too large.")
+            await run_in_threadpool(check_first_line, content.file)
         file_id = new_file_id()
         size = await run_in_threadpool(_keep, content.file, server.store.path(file_id))
         now = server.clock.seconds()
@@ -60,13 +52,6 @@ async def upload(request: Request, server: TheServer) -> dict[str, Any]:
         )
     server.store.add_file(file)
     return server.settings.dialect.uploaded(_wire(file))
-
-
-def _lifetime(form: FormData, purpose: str) -> int | None:
-    policy = _policy(form)
-    if policy is None:
-        return FILE_LIFETIME if purpose == "batch" else None
-    return expires_after(policy.get("anchor"), policy.get("seconds"), "expires_after")
 
 
 def _policy(form: FormData) -> dict[str, Any] | None:
@@ -86,24 +71,6 @@ def _policy(form: FormData) -> dict[str, Any] | None:
     if not isinstance(policy, dict):
         raise wrong_type("expires_after", "an object", policy)
     return policy
-
-
-def _check_batch_input(content: UploadFile) -> None:
-    """The little that OpenAI checks at upload; everything else is found when a batch is validated."""
-    wrong = ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
-    if not (content.filename or "").endswith(".jsonl") or not content.size:
-        raise wrong
-    if content.size > MAX_INPUT_BYTES:
-        raise ApiError(400, "File is too large.")
-    first = content.file.readline(_FIRST_LINE)
-    content.file.seek(0)
-    # A byte order mark passes here and fails the batch's first line later, as OpenAI has it.
-    text = first.removeprefix(b"\xef\xbb\xbf").strip()
-    if text and len(first) < _FIRST_LINE:
-        try:
-            msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise wrong from error
 
 
 def _keep(source: BinaryIO, target: Path) -> int:
