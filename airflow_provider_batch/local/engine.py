@@ -349,16 +349,17 @@ class Engine:
             return Reply(500, ApiError(500, f"The responder broke: {error!r}", type="server_error").body())
 
     async def _settle(self, live: Live) -> None:
-        """Write the result files, wait the configured time, and end the batch."""
+        """Write the result files, and end the batch when the configured time is over."""
         status = live.record.batch.status
         if status is Status.FINALIZING:
             end = Status.COMPLETED
         else:
             end = Status.CANCELLED if status is Status.CANCELLING else Status.EXPIRED
+        until = self._clock.now() + (self._settings.finalizing if end is not Status.EXPIRED else 0)
         if live.batch.in_progress_at is not None and end in NEVER_RAN:
             await asyncio.to_thread(self._close_unanswered, live, end)
         output, errors = await asyncio.to_thread(self._write_results, live, await self._damage(live))
-        await self._clock.sleep(self._settings.finalizing if end is not Status.EXPIRED else 0)
+        await self._clock.sleep_until(until)
         if live.stopped:
             end = Status.CANCELLED
         tokens = live.tokens

@@ -41,7 +41,7 @@ def admin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServ
 
 @pytest.fixture
 def faulty(admin_server: LocalServer) -> Iterator[tuple[LocalServer, OpenAI]]:
-    """A server without pauses whose faults a test may set; shared, so its clock is left alone."""
+    """A server without pauses whose faults a test may set. Shared, so its clock may be days ahead."""
     with client_of(admin_server) as opened:
         yield admin_server, opened
     admin_server.set_faults()

@@ -102,9 +102,9 @@ def test_lines_of_the_error_file_are_hit_too(faulty: Faulty) -> None:
     assert counts(batch) == (4, 1, 3)
 
 
-def test_lines_of_requests_that_never_ran_are_hit_too(serve: Serve) -> None:
-    server, client = serve(admin=True, in_progress=600)
-    server.set_faults(Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1")))
+def test_lines_of_requests_that_never_ran_are_hit_too(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.STUCK), Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1")))
     batch = wait(client, submit(client, chats(3)), lambda seen: seen.status == "in_progress")
     ended = wait(client, client.batches.cancel(batch.id))
 
