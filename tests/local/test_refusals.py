@@ -45,6 +45,13 @@ def test_a_file_that_is_no_batch_input_is_refused_at_upload(
     assert error == {"message": message, "type": "invalid_request_error", "param": None, "code": None}
 
 
+@pytest.mark.parametrize("name", ["upload", "tmpk2x8r0wd"])
+def test_a_batch_input_without_any_extension_passes_the_upload(client: OpenAI, name: str) -> None:
+    file = client.files.create(file=(name, io.BytesIO(b"{}\n")), purpose="batch")
+
+    assert (file.filename, file.status) == (name, "processed")
+
+
 def test_a_bad_line_behind_the_first_passes_the_upload(client: OpenAI) -> None:
     file = client.files.create(file=("a.jsonl", io.BytesIO(b'{"a": 1}\nno json\n')), purpose="batch")
 
