@@ -11,8 +11,10 @@ import msgspec
 import pytest
 
 from airflow_provider_batch.local.engine import Engine
+from airflow_provider_batch.local.journal import Ending, Journal, Tokens
 from airflow_provider_batch.local.records import ENDED, Batch, FileObject, Status, new_batch_id
 from airflow_provider_batch.local.responder import Ask, Reply
+from airflow_provider_batch.local.results import never_ran
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 from tests.local.driving import CHAT, DEADLINE, chats, jsonl
@@ -81,6 +83,134 @@ def test_a_line_that_breaks_the_responder_is_a_500_line_and_the_rest_is_answered
         assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
         line = msgspec.json.decode(store.path(batch.error_file_id or "").read_bytes())
         assert (line["custom_id"], line["response"]["status_code"]) == ("row-1", 500)
+        await engine.close()
+        store.close()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("broken", [ZeroDivisionError, TimeoutError, asyncio.CancelledError])
+def test_a_responder_that_breaks_on_every_other_line_ends_no_batch(tmp_path: Path, broken: type[BaseException]) -> None:
+    async def script(custom_id: str) -> Reply:
+        await asyncio.sleep(0)
+        if int(custom_id[4:]) % 2:
+            raise broken("on purpose")
+        return Reply(200, {})
+
+    async def go() -> None:
+        store = Store(tmp_path)
+        engine = Engine(store, Scripted(script), Settings(concurrency=4))
+        batch = await _ended(engine, _submit(store, engine, 20))
+
+        assert batch.status is Status.COMPLETED
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (10, 10)
+        await engine.close()
+        store.close()
+
+    asyncio.run(go())
+
+
+def test_a_batch_has_as_many_requests_in_flight_as_allowed_and_never_more(tmp_path: Path) -> None:
+    async def go() -> None:
+        flying, seen, full = 0, 0, asyncio.Event()
+
+        async def script(_: str) -> Reply:
+            nonlocal flying, seen
+            flying += 1
+            seen = max(seen, flying)
+            if flying == 8:
+                full.set()
+            await full.wait()
+            await asyncio.sleep(0)
+            flying -= 1
+            return Reply(200, {})
+
+        store = Store(tmp_path)
+        responder = Scripted(script)
+        engine = Engine(store, responder, Settings(concurrency=8))
+        batch_id = _submit(store, engine, 100)
+        batch = await _ended(engine, batch_id)
+
+        assert seen == 8
+        assert sorted(responder.asked) == sorted(f"row-{number}" for number in range(100)), "each line once"
+        lines = store.path(batch.output_file_id or "").read_bytes().splitlines()
+        answered = [msgspec.json.decode(line)["custom_id"] for line in lines]
+        assert sorted(answered) == sorted(responder.asked)
+        assert batch.request_counts.completed == 100
+        await engine.close()
+        store.close()
+
+    asyncio.run(go())
+
+
+def test_after_a_restart_no_request_that_was_answered_is_asked_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        reached = asyncio.Event()
+
+        async def first_life(custom_id: str) -> Reply:
+            if int(custom_id[4:]) % 10 == 7:
+                if custom_id == "row-77":
+                    reached.set()
+                await asyncio.Event().wait()
+            return Reply(200, {})
+
+        async def second_life(_: str) -> Reply:
+            await asyncio.sleep(0)
+            return Reply(200, {})
+
+        store = Store(tmp_path)
+        before = Scripted(first_life)
+        engine = Engine(store, before, Settings(concurrency=8))
+        batch_id = _submit(store, engine, 100)
+        async with asyncio.timeout(DEADLINE):
+            await reached.wait()
+        await engine.close()
+        hanging = {f"row-{number}" for number in range(7, 80, 10)}
+        answered = set(before.asked) - hanging
+
+        after = Scripted(second_life)
+        engine = Engine(store, after, Settings(concurrency=8))
+        await engine.resume()
+        batch = await _ended(engine, batch_id)
+        everything = {f"row-{number}" for number in range(100)}
+        assert sorted(after.asked) == sorted(everything - answered)
+        assert len(answered) > 60
+        lines = store.path(batch.output_file_id or "").read_bytes().splitlines()
+        assert sorted(msgspec.json.decode(line)["custom_id"] for line in lines) == sorted(everything)
+        assert batch.request_counts.completed == 100
+        await engine.close()
+        store.close()
+
+    asyncio.run(go())
+
+
+def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path: Path) -> None:
+    """The lines that never ran may all be in the journal before the batch is recorded as ended."""
+
+    async def script(_: str) -> Reply:
+        return Reply(200, {})
+
+    async def go() -> None:
+        store = Store(tmp_path)
+        engine = Engine(store, Scripted(script), Settings(in_progress=10**6))
+        batch_id = _submit(store, engine, 3)
+        async with asyncio.timeout(DEADLINE):
+            while engine.batch(batch_id).status is not Status.IN_PROGRESS:
+                await asyncio.sleep(0.005)
+        await engine.close()
+        journal = Journal(tmp_path / "work" / batch_id / "answers")
+        for number in range(3):
+            line = never_ran(f"row-{number}", Status.EXPIRED)
+            journal.append(number + 1, Ending.NEVER_RAN, Tokens(), line)
+        journal.close()
+        store.clock.advance(86_400)
+
+        engine = Engine(store, Scripted(script), Settings())
+        await engine.resume()
+        batch = await _ended(engine, batch_id)
+        assert batch.status is Status.EXPIRED
+        assert (batch.request_counts.completed, batch.request_counts.failed) == (0, 0)
+        assert batch.output_file_id is None
         await engine.close()
         store.close()
 
