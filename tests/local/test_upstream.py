@@ -1,0 +1,433 @@
+"""`serve --upstream`: another server answers, over real HTTP, and whatever goes wrong there stays one request's."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from openai import APIStatusError, OpenAI
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+
+from airflow_provider_batch.local.process import LocalServer
+from tests.local.conftest import Serve, client_of
+from tests.local.driving import (
+    CHAT,
+    EMBEDDINGS,
+    RESPONSES,
+    answers,
+    chat,
+    chats,
+    failures,
+    run,
+    submit,
+    wait,
+)
+from tests.local.schemas import assert_fits
+from tests.local.upstreams import BreaksOff, CountingUpstream, chat_completion
+
+CONCURRENCY = 3
+MESSAGES: Any = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(scope="module")
+def in_front(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    """A server whose upstream is the offline one of `client`."""
+    state = tmp_path_factory.mktemp("in-front")
+    with LocalServer(state, upstream=server.base_url) as running, client_of(running) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def counting() -> Iterator[CountingUpstream]:
+    with CountingUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def of_counting(counting: CountingUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    state = tmp_path_factory.mktemp("of-counting")
+    options: Any = {"upstream": counting.url, "concurrency": CONCURRENCY}
+    with LocalServer(state, **options) as running, client_of(running) as opened:
+        yield opened
+
+
+@pytest.fixture
+def upstream(counting: CountingUpstream) -> CountingUpstream:
+    """The upstream of `of_counting`, which has not been asked anything yet."""
+    counting.reset()
+    return counting
+
+
+def refusal(client: OpenAI, **body: Any) -> tuple[int, dict[str, Any]]:
+    """Status and error of a chat that is refused."""
+    with pytest.raises(APIStatusError) as caught:
+        client.chat.completions.create(model="small", messages=MESSAGES, **body)
+    return caught.value.status_code, caught.value.response.json()["error"]
+
+
+def log_of(server: LocalServer) -> str:
+    return (server.state / "server.log").read_text()
+
+
+def free_url() -> str:
+    """Where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+# answers
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "asked"),
+    [
+        (CHAT, "gpt-5-mini", {"messages": MESSAGES}),
+        (RESPONSES, "gpt-5-mini", {"input": "Hello"}),
+        (EMBEDDINGS, "text-embedding-3-small", {"input": ["Hello", "you"], "dimensions": 8}),
+        ("/v1/completions", "gpt-3.5-turbo-instruct", {"prompt": "Hello"}),
+        ("/v1/moderations", "omni-moderation-latest", {"input": "Hello"}),
+    ],
+)
+def test_what_the_upstream_answers_is_the_answer(
+    client: OpenAI, in_front: OpenAI, endpoint: str, model: str, asked: dict[str, Any]
+) -> None:
+    def same(body: dict[str, Any]) -> dict[str, Any]:
+        """Without what differs from answer to answer."""
+        output = [{**item, "id": ""} for item in body.get("output", [])]
+        return {**body, "id": "", "created": 0, "created_at": 0, "completed_at": 0, "output": output}
+
+    line = {"custom_id": "a", "method": "POST", "url": endpoint, "body": {"model": model, **asked}}
+    there, here = run(client, [line], endpoint), run(in_front, [line], endpoint)
+
+    answer = answers(in_front, here)["a"]
+    assert same(answer) == same(answers(client, there)["a"])
+    assert answer["model"] == f"offline-responder/{model}"
+    assert here.usage == there.usage
+    assert here.model == model
+    at_once = in_front.post(endpoint.removeprefix("/v1"), cast_to=object, body=line["body"])
+    assert same(at_once) == same(answer)  # type: ignore[arg-type]
+
+
+def test_a_request_goes_on_as_it_came_to_the_same_path(of_counting: OpenAI, upstream: CountingUpstream) -> None:
+    body = {"seed": 2**60, "temperature": 0.1, "unheard_of": {"é": [None, True, "\u2028"]}, "max_tokens": 3}
+
+    run(of_counting, [chat("a", "Grüße", **body)])
+
+    ((path, headers, asked),) = upstream.asked
+    assert path == CHAT
+    assert asked == {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Grüße"}], **body}
+    assert headers["content-type"] == "application/json"
+
+
+def test_only_the_model_is_replaced_if_one_is_named(serve: Serve, upstream: CountingUpstream) -> None:
+    server, client = serve(upstream=upstream.url, upstream_model="small")
+
+    batch = run(client, [chat("a", "Hello", temperature=0)])
+
+    assert upstream.asked[0][2] == {"model": "small", "messages": MESSAGES, "temperature": 0}
+    assert batch.model == answers(client, batch)["a"]["model"] == "small"
+    assert "asked for the model small" in log_of(server)
+
+
+def test_the_upstreams_key_is_sent_there_alone_and_never_printed(
+    serve: Serve, upstream: CountingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-openai")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
+    monkeypatch.setenv("OPENAI_UPSTREAM_API_KEY", "key-of-upstream")
+    upstream.answer = lambda _: JSONResponse({"error": {"message": "Who are you?"}}, 401)
+    server, client = serve(upstream=upstream.url)
+
+    assert refusal(client) == (
+        401,
+        {"message": "Who are you?", "type": "invalid_request_error", "param": None, "code": None},
+    )
+    ((_, headers, _),) = upstream.asked
+    assert headers["authorization"] == "Bearer key-of-upstream"
+    assert "of-openai" not in str(headers)
+    assert "key-of-upstream" not in log_of(server)
+
+
+@pytest.mark.parametrize("usage", [None, ["?"], {"prompt_tokens": None, "completion_tokens": "3"}])
+def test_a_usage_that_cannot_be_added_up_is_left_out(
+    of_counting: OpenAI, upstream: CountingUpstream, usage: Any
+) -> None:
+    upstream.answer = lambda body: chat_completion(body, usage=usage)
+
+    batch = run(of_counting, chats(1))
+
+    assert answers(of_counting, batch)["row-0"].get("usage") is None
+    assert batch.usage is not None
+    assert batch.usage.total_tokens == 0
+
+
+def test_the_models_are_the_upstreams(of_counting: OpenAI, upstream: CountingUpstream) -> None:
+    (model,) = of_counting.models.list().data
+    assert model.to_dict() == {"id": "small", "object": "model", "created": 0, "owned_by": "upstream"}
+
+    upstream.models = ["no list of models"]
+    assert of_counting.models.list().data == []
+
+
+# errors
+
+
+def test_what_the_upstream_refuses_is_in_the_error_file(in_front: OpenAI) -> None:
+    wrong = chat("refused-too", "Hello", temperature=7)
+    batch = run(in_front, [chat("bad", "[[fail:422]]"), wrong, chat("busy", "[[fail:429]]"), chat("good", "Hello")])
+
+    assert set(answers(in_front, batch)) == {"good"}
+    failed = failures(in_front, batch)
+    assert {name: line["response"]["status_code"] for name, line in failed.items()} == {
+        "bad": 422,
+        "refused-too": 400,
+        "busy": 429,
+    }
+    for line in failed.values():
+        assert_fits(line, "BatchRequestOutput")
+        assert_fits(line["response"]["body"], "ErrorResponse")
+    assert failed["busy"]["response"]["body"]["error"]["code"] == "rate_limit_exceeded"
+    assert failed["refused-too"]["response"]["body"]["error"]["param"] == "temperature"
+
+
+#: what upstreams answer, then message, type and code of the error that becomes of it
+FOREIGN = {
+    "vLLM of old": (
+        JSONResponse({"object": "error", "message": "Too long", "type": "BadRequestError", "code": 400}, 400),
+        ("Too long", "BadRequestError", None),
+    ),
+    "Ollama of old": (
+        JSONResponse({"error": "try pulling it"}, 400),
+        ("try pulling it", "invalid_request_error", None),
+    ),
+    "FastAPI": (JSONResponse({"detail": "Bad token"}, 403), ("Bad token", "invalid_request_error", None)),
+    "a code that is a number": (
+        JSONResponse({"error": {"message": "No", "type": "T", "param": 3, "code": 409}}, 422),
+        ("No", "T", None),
+    ),
+    "a gateway's page": (
+        HTMLResponse("<h1>Bad gateway</h1>", 502, {"x-should-retry": "false"}),
+        ("{url} answered 502: <h1>Bad gateway</h1>", "server_error", None),
+    ),
+    "FastAPI's list": (
+        JSONResponse({"detail": [{"msg": "no"}]}, 422),
+        ('{url} answered 422: {"detail":[{"msg":"no"}]}', "invalid_request_error", None),
+    ),
+    "nothing": (Response(status_code=418), ("{url} answered 418: nothing", "invalid_request_error", None)),
+    "a model that is not there": (
+        JSONResponse({"error": {"message": "model 'x' not found"}}, 404),
+        ("model 'x' not found", "invalid_request_error", None),
+    ),
+    "a path that is not there": (
+        PlainTextResponse("404 page not found", 404),
+        (
+            "The upstream has no /v1/chat/completions: {url} answered 404 (404 page not found).",
+            "invalid_request_error",
+            None,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_errors_of_any_shape_keep_their_status_and_get_openais_shape(
+    of_counting: OpenAI, upstream: CountingUpstream, name: str
+) -> None:
+    answer, (message, kind, code) = FOREIGN[name]
+    upstream.answer = lambda _: answer
+
+    status, error = refusal(of_counting)
+
+    assert status == answer.status_code
+    assert error == {
+        "message": message.replace("{url}", upstream.url + CHAT),
+        "type": kind,
+        "param": None,
+        "code": code,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        (HTMLResponse("<title>Welcome</title>"), 502, "text/html; charset=utf-8: <title>Welcome</title>"),
+        (Response(status_code=204), 502, "answered 204 without `choices`"),
+        (JSONResponse([1]), 502, "[1]"),
+        (JSONResponse({"status": "ok"}), 502, '{"status":"ok"}'),
+        (Response(b'{"choices": [NaN]}'), 502, "NaN"),
+        (JSONResponse({"error": "Unexpected endpoint or method."}), 502, "Unexpected endpoint or method."),
+        (JSONResponse({"error": {"message": "All busy", "code": 429}}), 429, "All busy"),
+        (RedirectResponse("https://example.com/v1", 302), 502, "points to https://example.com/v1"),
+    ],
+)
+def test_a_200_that_is_no_answer_is_an_error(
+    of_counting: OpenAI, upstream: CountingUpstream, answer: Response, status: int, said: str
+) -> None:
+    upstream.answer = lambda _: answer
+
+    got, error = refusal(of_counting)
+
+    assert got == status
+    assert said in error["message"]
+
+
+def test_an_upstream_without_responses_is_said_to_have_none(of_counting: OpenAI, upstream: CountingUpstream) -> None:
+    upstream.answer = lambda _: JSONResponse({"detail": "Not Found"}, 404)
+    line = {"custom_id": "a", "method": "POST", "url": RESPONSES, "body": {"model": "small", "input": "Hello"}}
+
+    batch = run(of_counting, [line], RESPONSES)
+
+    response = failures(of_counting, batch)["a"]["response"]
+    assert response["status_code"] == 404
+    message = response["body"]["error"]["message"]
+    assert message.startswith("The upstream has no /v1/responses: ")
+    assert message.endswith("(Not Found). It may have /v1/chat/completions.")
+
+
+def test_a_connection_that_breaks_off_is_tried_again_and_then_an_error_of_its_row(
+    of_counting: OpenAI, upstream: CountingUpstream
+) -> None:
+    upstream.answer = lambda body: BreaksOff() if "1" in body["messages"][0]["content"] else chat_completion(body)
+
+    batch = run(of_counting, chats(3))
+
+    assert set(answers(of_counting, batch)) == {"row-0", "row-2"}
+    response = failures(of_counting, batch)["row-1"]["response"]
+    assert response["status_code"] == 502
+    assert f"{upstream.url}/v1 broke off without an answer" in response["body"]["error"]["message"]
+    assert upstream.said.count("Question 1") == 3
+
+
+def test_an_answer_that_takes_too_long_is_a_request_timeout(serve: Serve, upstream: CountingUpstream) -> None:
+    upstream.held = lambda body: "slow" in body["messages"][0]["content"]
+    _, client = serve(upstream=upstream.url, upstream_timeout=0.4)
+
+    batch = run(client, [chat("slow", "slow"), chat("fast", "fast")])
+
+    assert set(answers(client, batch)) == {"fast"}
+    line = failures(client, batch)["slow"]
+    assert line["response"] is None
+    assert line["error"]["code"] == "request_timeout"
+    assert "within 0.4 s" in line["error"]["message"]
+    assert upstream.said.count("slow") == 1
+    with pytest.raises(APIStatusError) as caught:
+        client.chat.completions.create(model="small", messages=[{"role": "user", "content": "slow"}])
+    assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")
+
+
+def test_streaming_is_refused_before_the_upstream_is_asked(of_counting: OpenAI, upstream: CountingUpstream) -> None:
+    status, error = refusal(of_counting, stream=True)
+
+    assert (status, error["param"]) == (400, "stream")
+    assert upstream.asked == []
+
+
+# how many, and how often
+
+
+def test_never_are_more_requests_in_flight_than_asked_for(of_counting: OpenAI, upstream: CountingUpstream) -> None:
+    upstream.held = lambda _: True
+    batches = [submit(of_counting, chats(8)), submit(of_counting, chats(8))]
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(of_counting.chat.completions.create, model="small", messages=MESSAGES) for _ in range(4)]
+        upstream.await_in_flight(CONCURRENCY)
+        upstream.held = lambda _: False
+        assert all(call.result().choices for call in calls)
+
+    assert [wait(of_counting, batch).status for batch in batches] == ["completed", "completed"]
+    assert len(upstream.asked) == 20
+    assert upstream.most_in_flight == CONCURRENCY
+
+
+def test_a_killed_server_asks_again_only_what_was_not_answered(serve: Serve, upstream: CountingUpstream) -> None:
+    upstream.held = lambda _: len(upstream.asked) > 10
+    server, client = serve(upstream=upstream.url, concurrency=CONCURRENCY)
+    batch = submit(client, chats(20))
+    upstream.await_in_flight(CONCURRENCY)
+    wait(client, batch, lambda seen: seen.request_counts is not None and seen.request_counts.completed == 10)
+    server.kill()
+    upstream.await_in_flight(0)
+    in_flight = upstream.said[10:]
+    upstream.held = lambda _: False
+
+    server.start()
+    ended = wait(client, batch)
+
+    assert ended.status == "completed"
+    assert set(answers(client, ended)) == {f"row-{number}" for number in range(20)}
+    assert len(in_flight) == CONCURRENCY
+    assert sorted(upstream.said) == sorted([f"Question {number}" for number in range(20)] + in_flight)
+
+
+def test_a_server_that_ends_cleanly_drops_what_is_in_flight_and_asks_it_again(
+    serve: Serve, upstream: CountingUpstream
+) -> None:
+    upstream.held = lambda _: True
+    server, client = serve(upstream=upstream.url, concurrency=1)
+    batch = submit(client, chats(2))
+    upstream.await_in_flight(1)
+
+    assert server.stop() == 0
+    upstream.held = lambda _: False
+    server.start()
+
+    assert wait(client, batch).status == "completed"
+    assert upstream.said == ["Question 0", "Question 0", "Question 1"]
+
+
+def test_what_is_in_flight_when_its_batch_is_cancelled_is_answered_and_counts(
+    of_counting: OpenAI, upstream: CountingUpstream
+) -> None:
+    upstream.held = lambda _: True
+    batch = submit(of_counting, chats(9))
+    upstream.await_in_flight(CONCURRENCY)
+    of_counting.batches.cancel(batch.id)
+    upstream.held = lambda _: False
+
+    ended = wait(of_counting, batch)
+
+    assert ended.status == "cancelled"
+    assert len(answers(of_counting, ended)) == len(upstream.asked) == CONCURRENCY
+    assert {line["error"]["code"] for line in failures(of_counting, ended).values()} == {"batch_cancelled"}
+
+
+# an upstream that is away
+
+
+def test_an_upstream_that_goes_and_comes_back_costs_no_row(serve: Serve) -> None:
+    upstream, _ = serve()
+    server, client = serve(upstream=upstream.base_url, concurrency=4, in_progress=1)
+    batch = submit(client, chats(100))
+    wait(client, batch, lambda seen: seen.request_counts is not None and seen.request_counts.completed >= 20)
+    upstream.kill()
+    wait(client, batch, lambda _: "cannot be reached" in log_of(server))
+    upstream.start()
+
+    ended = wait(client, batch)
+
+    assert ended.request_counts is not None
+    assert (ended.request_counts.completed, ended.request_counts.failed) == (100, 0)
+    assert log_of(server).count(f"The upstream {upstream.base_url} cannot be reached") == 1
+    assert f"The upstream {upstream.base_url} answers again" in log_of(server)
+
+
+def test_an_upstream_that_stays_away_is_named_in_the_greeting_and_in_every_error(serve: Serve) -> None:
+    url = free_url()
+    server, client = serve(upstream=url, upstream_patience=0.1)
+    assert "WARNING: it cannot be reached now" in log_of(server)
+    assert client.models.list().data == []
+
+    batch = run(client, chats(3))
+
+    assert batch.status == "completed"
+    failed = failures(client, batch)
+    assert len(failed) == 3
+    for line in failed.values():
+        assert line["response"]["status_code"] == 503
+        assert f"The upstream {url} cannot be reached" in line["response"]["body"]["error"]["message"]
+    status, error = refusal(client)
+    assert status == 503
+    assert url in error["message"]

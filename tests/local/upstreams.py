@@ -1,0 +1,117 @@
+"""An upstream of the tests' own: a real HTTP server that answers as each test wants, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tests.local.driving import DEADLINE
+
+Answer = Callable[[dict[str, Any]], Response]
+
+
+def chat_completion(body: dict[str, Any], **more: Any) -> Response:
+    """The plainest answer of a chat, with the model and the last message that were asked."""
+    message = {"role": "assistant", "content": f"You said: {body['messages'][-1]['content']}"}
+    return JSONResponse(
+        {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body.get("model"),
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+            **more,
+        }
+    )
+
+
+class BreaksOff(Response):
+    """Announces a body and closes the connection before its end."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"100"), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"id":', "more_body": True})
+        raise ConnectionResetError("on purpose")
+
+
+class CountingUpstream:
+    """A context manager: a server on loopback, in a thread.
+
+    By default it answers every chat, at once and with `chat_completion`.
+    """
+
+    def __init__(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self._listener = listener
+        routes = [
+            Route("/v1/models", self._list),
+            Route("/{path:path}", self._ask, methods=["POST"]),
+        ]
+        config = uvicorn.Config(Starlette(routes=routes), log_level="critical", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was asked, and answer by default again."""
+        self.answer: Answer = chat_completion
+        self.models: Any = {"object": "list", "data": [{"id": "small", "object": "model"}]}
+        #: path, headers and body of each request, in the order they came
+        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.in_flight = self.most_in_flight = 0
+        #: requests wait as long as this says so
+        self.held: Callable[[dict[str, Any]], bool] = lambda _: False
+
+    @property
+    def said(self) -> list[str]:
+        """The last message of each chat that was asked."""
+        return [body["messages"][-1]["content"] for _, _, body in self.asked]
+
+    def await_in_flight(self, count: int) -> None:
+        """Wait until so many requests are in flight."""
+        deadline = time.monotonic() + DEADLINE
+        while self.in_flight != count:
+            assert time.monotonic() < deadline, f"{self.in_flight} in flight after {DEADLINE} s, not {count}"
+            time.sleep(0.005)
+
+    async def _list(self, _: Request) -> Response:
+        return JSONResponse(self.models)
+
+    async def _ask(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.asked.append((request.url.path, dict(request.headers), body))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            while self.held(body) and not await request.is_disconnected():
+                await asyncio.sleep(0.005)
+            return self.answer(body)
+        finally:
+            self.in_flight -= 1
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.held = lambda _: False
+        self._server.should_exit = True
+        self._thread.join(DEADLINE)
+        self._listener.close()
