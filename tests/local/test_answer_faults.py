@@ -190,11 +190,14 @@ def test_invalid_json_comes_for_a_schema(faulty: Faulty) -> None:
     assert choice.finish_reason == "stop"
 
 
-def test_every_choice_of_a_chat_is_spoilt(faulty: Faulty) -> None:
-    choices = spoilt_chat(faulty, Kind.REFUSAL, n=3).choices
+def test_every_choice_of_a_chat_is_spoilt_and_counted(faulty: Faulty) -> None:
+    one, three = (spoilt_chat(faulty, Kind.REFUSAL, n=n) for n in (1, 3))
 
-    assert len(choices) == 3
-    assert all(choice.message.refusal for choice in choices)
+    assert len(three.choices) == 3
+    assert all(choice.message.refusal for choice in three.choices)
+    assert one.usage is not None
+    assert three.usage is not None
+    assert three.usage.completion_tokens == 3 * one.usage.completion_tokens > 0
 
 
 # spoilt responses

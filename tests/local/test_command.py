@@ -102,9 +102,16 @@ def test_speed_divides_the_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--validating", "-1"), ("--speed", "0"), ("--in-progress", "nan"), ("--finalizing", "x")]
+    "arguments",
+    [
+        ("--validating", "-1"),
+        ("--speed", "0"),
+        ("--in-progress", "nan"),
+        ("--finalizing", "x"),
+        ("--concurrency", "0"),
+    ],
 )
-def test_times_that_make_no_sense_are_refused(arguments: tuple[str, str]) -> None:
+def test_numbers_that_make_no_sense_are_refused(arguments: tuple[str, str]) -> None:
     with pytest.raises(SystemExit):
         run(*arguments)
 

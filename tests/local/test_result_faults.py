@@ -153,6 +153,15 @@ def test_the_files_of_a_batch_are_counted_one_by_one(faulty: Faulty) -> None:
     assert b"\r" not in output(client, run(client, chats(1)))
 
 
+def test_a_file_that_is_not_written_is_not_counted(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.CRLF, times=1))
+    batch = run(client, [chat("bad", "[[fail:400]]")])
+
+    assert batch.output_file_id is None
+    assert client.files.content(batch.error_file_id or "").content.endswith(b"\r\n")
+
+
 def test_a_server_that_was_killed_hits_the_same_lines(serve: Serve, tmp_path: Path) -> None:
     plan = tmp_path / "faults.json"
     plan.write_bytes(msgspec.json.encode([Fault(kind=Kind.MISSING_LINE, rate=0.5)]))
