@@ -71,8 +71,12 @@ class InProcess:
             if self.server.engine.batch(batch_id).status in wanted:
                 return self.get(f"/v1/batches/{batch_id}")
             self.server.clock.advance(STATE / 10)
-            self._do(asyncio.sleep(0.005))
+            self.pause()
         raise AssertionError(f"never {wanted}: {self.server.engine.batch(batch_id)}")
+
+    def pause(self) -> None:
+        """Let the server's own tasks come to rest."""
+        self._do(asyncio.sleep(0.005))
 
     def content(self, file_id: str) -> list[dict[str, Any]]:
         """The lines of a result file."""
