@@ -8,6 +8,8 @@ every answer.
     records     the wire objects: file and batch
     errors      OpenAI's error shape
     store       SQLite and files in one directory; survives a kill
+    clock       the server's time, which can run faster and jump
+    capacity    limits over a span of time, and tokens that wait
     journal     the answers of a running batch, appended one by one
     validation  a batch's input file, checked line by line
     engine      moves each batch through its states
@@ -15,6 +17,8 @@ every answer.
     app         the HTTP surface, with `files`, `batches` and `endpoints` as its routes
     command     `airflow-batch serve`
     dialects    how others differ from OpenAI, on request; with `growing`, result files that can be read early
+    faults      what goes wrong on request, and whom it hits; `call_faults` carries out those of calls
+    admin       `/admin`: faults, clock and counts, only when asked for
     process     the server as a subprocess, for tests, demo and benchmarks
 
 Nothing here imports Airflow.
