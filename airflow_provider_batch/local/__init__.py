@@ -12,8 +12,11 @@ every answer.
     capacity    limits over a span of time, and tokens that wait
     journal     the answers of a running batch, appended one by one
     validation  a batch's input file, checked line by line
-    engine      moves each batch through its states
+    engine      moves each batch through its states; holds those that have not ended as `live`
+    results     the result files of a batch
     responder   what answers one request; `offline` does it without a model
+    faults      what goes wrong on request and whom it hits; carried out by `answer_faults` (with `spoil`),
+                `results`, `batch_faults` and `call_faults`
     app         the HTTP surface, with `files`, `batches` and `endpoints` as its routes
     command     `airflow-batch serve`
     dialects    how others differ from OpenAI, on request; with `growing`, result files that can be read early

@@ -13,8 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 from fastapi.responses import StreamingResponse
 
-from airflow_provider_batch.local.engine import Live
 from airflow_provider_batch.local.journal import Ending, Entry
+from airflow_provider_batch.local.live import Live
 from airflow_provider_batch.local.records import FileObject
 from airflow_provider_batch.local.server import Server
 
