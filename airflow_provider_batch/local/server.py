@@ -19,6 +19,7 @@ from airflow_provider_batch.local.faults import Call, Faults
 from airflow_provider_batch.local.responder import Responder
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
+from airflow_provider_batch.local.upload_store import UploadStore
 from airflow_provider_batch.local.upstream import UpstreamResponder
 
 
@@ -40,10 +41,13 @@ class Server:
     stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     creates: RateLimit = field(init=False)
     uploads: RateLimit = field(init=False)
+    #: files that come in parts
+    parted: UploadStore = field(init=False)
 
     def __post_init__(self) -> None:
         self.creates = RateLimit(self.clock, self.settings.creates_per_hour, 3600)
         self.uploads = RateLimit(self.clock, self.settings.uploads_per_minute, 60)
+        self.parted = UploadStore(self.store)
 
     @property
     def clock(self) -> Clock:
@@ -91,6 +95,13 @@ async def json_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise wrong_type("body", "an object", body)
     return body
+
+
+def only_known(body: dict[str, Any], names: set[str]) -> None:
+    """400 if the body of a request has a parameter beyond these."""
+    for name in body:
+        if name not in names:
+            raise ApiError(400, f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
 
 
 def expect_form(request: Request) -> None:

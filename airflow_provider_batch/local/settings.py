@@ -15,6 +15,12 @@ MAX_EMBEDDING_INPUTS = 50_000
 MAX_INPUT_BYTES = 200_000_000
 #: bytes of one file of any purpose (openai SDK, `files.create`)
 MAX_FILE_BYTES = 512_000_000
+#: bytes of one file that comes in parts, and of one part (openai SDK, `uploads.create` and `parts.create`); its parts
+#: of "64 MB" have 67,108,864 bytes, so these megabytes are binary
+MAX_UPLOAD_BYTES = 8 << 30
+MAX_PART_BYTES = 64 << 20
+#: seconds from its creation until an upload in parts expires
+UPLOAD_LIFETIME = 3_600
 #: seconds a file with purpose `batch` or `batch_output` is kept: 30 days
 FILE_LIFETIME = 2_592_000
 #: seconds of OpenAI's only completion window, `24h`

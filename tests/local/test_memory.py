@@ -37,3 +37,17 @@ def test_150_mb_go_up_and_down_in_flat_memory(serve: Serve, tmp_path: Path) -> N
 
     assert got == file.bytes == 150 * MB
     assert _peak(server) - before < 30 * MB
+
+
+def test_150_mb_go_up_in_parts_in_flat_memory(serve: Serve) -> None:
+    server, client = serve()
+    part = bytes(50 * MB)
+    upload = client.uploads.create(bytes=150 * MB, filename="a.bin", mime_type="text/plain", purpose="user_data")
+    before = _peak(server)
+    part_ids = [client.uploads.parts.create(upload.id, data=part).id for _ in range(3)]
+
+    done = client.uploads.complete(upload.id, part_ids=part_ids)
+
+    assert done.file is not None
+    assert client.files.retrieve(done.file.id).bytes == 150 * MB
+    assert _peak(server) - before < 30 * MB
