@@ -341,6 +341,8 @@ class Engine:
         lines = {}
         if live.answered and any(fault.place is Place.LINE for fault in self._faults.plan):
             for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
+                if number % 500 == 0:
+                    await asyncio.sleep(0)  # others are served meanwhile
                 fault = self._faults.of_row(Place.LINE, custom_id)
                 if fault is not None:
                     lines[number] = fault.kind
