@@ -1,0 +1,228 @@
+"""`LLMBatchOperator` of the common.ai provider: its examples, rows that go wrong, every end that a batch can have."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from airflow_provider_batch.local.faults import Call, Fault, Kind
+from tests.airflow.jobs import Ran, run_dag
+from tests.airflow.peers.driving import Platform, a_dag
+
+REVIEWS = [
+    "Absolutely loved it, would buy again.",
+    "Broke after one use, very disappointed.",
+    "Does what it says on the box. Nothing special.",
+    "Shipping took three weeks but the product itself is great.",
+]
+#: the batch is created, but the operator gets an error that the SDK does not answer by trying again
+LOST_ANSWER = Fault(kind=Kind.COMMIT_THEN_STATUS, status=400, calls=frozenset({Call.CREATE}), times=1)
+#: the answer to a creation takes until the batch had time to end: the operator looks at once, then after 30 s at least
+UNHURRIED = Fault(kind=Kind.STALL, calls=frozenset({Call.CREATE}), seconds=0.5)
+
+
+class Sentiment(BaseModel):
+    label: Literal["positive", "negative", "neutral"]
+    confidence: float = Field(ge=0, le=1)
+    reason: str
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    return f"{tmp_path.as_uri()}/{{{{ dag.dag_id }}}}/{{{{ run_id }}}}"
+
+
+def run_operator(results: str, requests: list[Any] = REVIEWS, *, deferrable: bool = True, **arguments: Any) -> Ran:
+    with a_dag() as dag:
+        from airflow.providers.common.ai.operators.llm_batch import LLMBatchOperator
+
+        LLMBatchOperator(
+            task_id="batch",
+            requests=requests,
+            result_path=results,
+            llm_conn_id="pydanticai_default",
+            model_id="openai:gpt-5-mini",
+            retry_delay=timedelta(0),
+            deferrable=deferrable,
+            **arguments,
+        )
+    return run_dag(dag)
+
+
+def rows(uri: str) -> list[dict[str, Any]]:
+    """The rows of a result file in the order of the requests."""
+    lines = Path(uri.removeprefix("file://")).read_text(encoding="utf-8").splitlines()
+    return sorted((json.loads(line) for line in lines), key=lambda row: row["index"])
+
+
+def counts(ran: Ran) -> dict[str, int]:
+    """The counts of its manifest, without those that are 0."""
+    return {name: count for name, count in ran.returned["batch"]["counts"].items() if count}
+
+
+def test_the_example_of_its_documentation_gets_structured_answers(
+    quick: Platform, results: str, deferrable: bool
+) -> None:
+    quick.server.set_faults(UNHURRIED)
+
+    ran = run_operator(
+        results,
+        [f"Review: {review!r}" for review in REVIEWS],
+        system_prompt="Classify the sentiment of this product review.",
+        output_type=Sentiment,
+        deferrable=deferrable,
+    )
+
+    assert counts(ran) == {"succeeded": 4}
+    manifest = ran.returned["batch"]
+    assert manifest["terminal_reason"] == "succeeded"
+    assert manifest["batch_id"] == quick.batch(status="completed", completed=4).id
+    answers = rows(manifest["result_uri"])
+    assert [row["status"] for row in answers] == ["success"] * 4
+    for row, review in zip(answers, REVIEWS, strict=True):
+        assert review in Sentiment.model_validate(row["output"]).reason
+        assert (row["finish_reason"], row["error"]) == ("stop", None)
+        assert row["usage"]["input_tokens"] > 0
+        assert row["usage"]["output_tokens"] > 0
+
+
+def test_a_type_that_is_no_object_and_further_parameters_pass_through(quick: Platform, results: str) -> None:
+    ran = run_operator(
+        results,
+        system_prompt="Extract up to three keywords from the review.",
+        output_type=list[str],
+        max_tokens=2048,
+        request_params={"reasoning_effort": "low", "user": "reviews-pipeline"},
+        fail_on_partial_error=True,
+    )
+
+    assert counts(ran) == {"succeeded": 4}
+    for row in rows(ran.returned["batch"]["result_uri"]):
+        assert all(isinstance(keyword, str) for keyword in row["output"])
+
+
+def test_the_decorator_sends_requests_with_settings_of_their_own(quick: Platform, results: str) -> None:
+    from airflow.sdk import task
+
+    with a_dag() as dag:
+
+        @task.llm_batch(
+            llm_conn_id="pydanticai_default",
+            model_id="openai:gpt-4.1-mini",
+            result_path=results,
+            system_prompt="Summarize the review in one short sentence.",
+            max_tokens=60,
+            deferrable=True,
+        )
+        def batch() -> list[dict[str, Any]]:
+            return [
+                {"prompt": f"Review: {REVIEWS[0]!r}"},
+                {"prompt": f"Review: {REVIEWS[1]!r}", "system_prompt": "Summarize the review in French."},
+                {"prompt": f"Review: {REVIEWS[2]!r}", "max_tokens": 120, "params": {"temperature": 0.9}},
+            ]
+
+        batch()
+
+    ran = run_dag(dag)
+
+    assert counts(ran) == {"succeeded": 3}
+    outputs = [row["output"] for row in rows(ran.returned["batch"]["result_uri"])]
+    assert len(set(outputs)) == 3
+
+
+def test_rows_that_go_wrong_are_told_apart_and_the_others_kept(quick: Platform, results: str) -> None:
+    prompts = [
+        "Fine.",
+        "Too many. [[fail:429]]",
+        "Too slow. [[request-timeout]]",
+        "Not this. [[refuse]]",
+        "Not so. [[invalid-json]]",
+        "Not all. [[cutoff]]",
+    ]
+
+    ran = run_operator(results, prompts, output_type=Sentiment)
+
+    assert counts(ran) == {"succeeded": 1, "errored": 2, "invalid_output": 3}
+    assert ran.returned["batch"]["terminal_reason"] == "partial"
+    fine, too_many, too_slow, refused, no_json, cut_off = rows(ran.returned["batch"]["result_uri"])
+    assert fine["status"] == "success"
+    assert (too_many["status"], too_many["error"]["provider_code"]) == ("error", "rate_limit_exceeded")
+    assert (too_slow["status"], too_slow["error"]["provider_code"]) == ("error", "request_timeout")
+    assert (refused["status"], refused["raw_output"]) == ("invalid_output", None)
+    assert (no_json["status"], no_json["finish_reason"]) == ("invalid_output", "stop")
+    assert "no JSON" in no_json["raw_output"]
+    assert (cut_off["status"], cut_off["finish_reason"]) == ("invalid_output", "length")
+
+
+def test_asked_to_fail_for_one_bad_row_it_still_lands_the_others(quick: Platform, results: str) -> None:
+    from airflow.providers.common.ai.exceptions import LLMBatchPartialFailureError
+
+    ran = run_operator(results, ["Fine.", "Gone. [[fail:500]]"], fail_on_partial_error=True)
+
+    assert type(ran.errors["batch"]) is LLMBatchPartialFailureError
+    assert "errored=1" in ran.error("batch")
+    done = quick.batch(status="completed")
+    assert done.request_counts is not None
+    assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
+
+
+def test_a_failed_batch_is_reported_in_the_words_of_the_platform(
+    quick: Platform, results: str, deferrable: bool
+) -> None:
+    from airflow.providers.common.ai.exceptions import LLMBatchJobError
+
+    words = "Enqueued token limit reached for gpt-5-mini in organization org-1."
+    quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", message=words), UNHURRIED)
+
+    ran = run_operator(results, deferrable=deferrable)
+
+    assert type(ran.errors["batch"]) is LLMBatchJobError
+    assert f"token_limit_exceeded: {words}" in ran.error("batch")
+
+
+def test_its_next_attempt_after_a_failed_batch_submits_anew(quick: Platform, results: str) -> None:
+    quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", times=1))
+
+    ran = run_operator(results, retries=1)
+
+    assert counts(ran) == {"succeeded": 4}
+    assert [batch.status for batch in quick.batches()] == ["completed", "failed"]
+
+
+def test_it_finds_a_batch_whose_creation_was_never_answered(quick: Platform, results: str) -> None:
+    quick.server.set_faults(LOST_ANSWER)
+
+    ran = run_operator(results, retries=1)
+
+    assert counts(ran) == {"succeeded": 4}
+    assert ran.returned["batch"]["batch_id"] == quick.batch(status="completed").id
+
+
+def test_what_was_answered_before_the_window_ended_lands(slow: Platform, results: str) -> None:
+    slow.server.set_faults(LOST_ANSWER)
+
+    ran = run_operator(results, retries=1, on_retry_callback=lambda _: slow.expire_half_done())
+
+    assert counts(ran) == {"succeeded": 2, "expired": 2}
+    assert ran.returned["batch"]["terminal_reason"] == "expired"
+    done, also_done, late, later = rows(ran.returned["batch"]["result_uri"])
+    assert (done["status"], also_done["status"]) == ("success", "success")
+    assert (late["error"]["provider_code"], later["error"]["provider_code"]) == ("batch_expired", "batch_expired")
+
+
+def test_what_was_answered_before_somebody_cancelled_lands(slow: Platform, results: str, tmp_path: Path) -> None:
+    from airflow.providers.common.ai.exceptions import LLMBatchCancelledError
+
+    slow.server.set_faults(LOST_ANSWER)
+
+    ran = run_operator(results, retries=1, on_retry_callback=lambda _: slow.cancel_half_done())
+
+    assert type(ran.errors["batch"]) is LLMBatchCancelledError
+    assert "was cancelled before 2 of 4 requests completed" in ran.error("batch")
+    (landed,) = tmp_path.rglob("*.jsonl")
+    assert [row["status"] for row in rows(f"file://{landed}")] == ["success", "success", "cancelled", "cancelled"]

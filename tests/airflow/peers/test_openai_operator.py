@@ -1,0 +1,154 @@
+"""`OpenAITriggerBatchOperator` of the OpenAI provider: its example, and every end that a batch can have."""
+
+from __future__ import annotations
+
+import json
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import openai
+import pytest
+
+from tests.airflow.jobs import Ran, run_dag
+from tests.airflow.peers.driving import Platform, a_dag, meanwhile
+
+CHAT = "/v1/chat/completions"
+
+
+def uploaded(lines: list[dict[str, Any]]) -> str:
+    """Upload with the provider's hook, from a temporary file without an extension as in the provider's own example."""
+    from airflow.providers.openai.hooks.openai import OpenAIHook
+
+    with NamedTemporaryFile("w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.flush()
+        return OpenAIHook(conn_id="openai_default").upload_file(file.name, purpose="batch").id
+
+
+def line(custom_id: str, content: str = "Who is Pikachu?") -> dict[str, Any]:
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": content}], "max_tokens": 1000}
+    return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body}
+
+
+def run_operator(lines: list[dict[str, Any]], **arguments: Any) -> Ran:
+    with a_dag() as dag:
+        from airflow.providers.openai.operators.openai import OpenAITriggerBatchOperator
+
+        OpenAITriggerBatchOperator(
+            task_id="batch",
+            file_id=uploaded(lines),
+            endpoint=CHAT,
+            **({"poll_interval": 0.2, "wait_seconds": 0.2} | arguments),
+        )
+    return run_dag(dag)
+
+
+FOUR = [line(name) for name in "abcd"]
+
+
+def test_the_example_of_its_documentation_gets_its_answers(quick: Platform, deferrable: bool) -> None:
+    from airflow.providers.openai.hooks.openai import OpenAIHook
+    from airflow.providers.openai.operators.openai import OpenAITriggerBatchOperator
+    from airflow.sdk import task
+
+    with a_dag() as dag:
+
+        @task
+        def generate_messages(pokemon: str) -> str:
+            return f"Describe the info about {pokemon}?"
+
+        @task
+        def batch_upload(messages: Any) -> str:
+            return uploaded([line(f"pokemon-{number}", message) for number, message in enumerate(messages)])
+
+        @task
+        def read_batch_output_file(batch_id: str) -> dict[str, str]:
+            hook = OpenAIHook(conn_id="openai_default")
+            content = hook.conn.files.content(hook.get_batch(batch_id).output_file_id).text
+            answers = [json.loads(answer) for answer in content.splitlines()]
+            return {one["custom_id"]: one["response"]["body"]["choices"][0]["message"]["content"] for one in answers}
+
+        @task
+        def cleanup_batch_output_file(batch_id: str) -> None:
+            hook = OpenAIHook(conn_id="openai_default")
+            hook.delete_file(hook.get_batch(batch_id).output_file_id)
+
+        batch = OpenAITriggerBatchOperator(
+            task_id="batch",
+            conn_id="openai_default",
+            file_id=batch_upload(generate_messages.expand(pokemon=["pikachu", "charmander", "bulbasaur"])),
+            endpoint=CHAT,
+            deferrable=deferrable,
+        )
+        read_batch_output_file(batch.output) >> cleanup_batch_output_file(batch.output)
+
+    ran = run_dag(dag)
+
+    assert ran.state == "success"
+    done = quick.batch(status="completed", completed=3)
+    assert ran.returned["batch"] == done.id
+    answers = ran.returned["read_batch_output_file"]
+    assert set(answers) == {"pokemon-0", "pokemon-1", "pokemon-2"}
+    assert all(answers.values())
+    with pytest.raises(openai.NotFoundError):
+        quick.client.files.content(done.output_file_id or "")
+
+
+def test_it_passes_metadata_and_an_expiry_of_the_results(quick: Platform) -> None:
+    ran = run_operator(
+        FOUR,
+        metadata={"team": "{{ dag.dag_id }}"},
+        batch_kwargs={"output_expires_after": {"anchor": "created_at", "seconds": 7200}},
+    )
+
+    done = quick.batch(status="completed")
+    assert ran.returned["batch"] == done.id
+    assert (done.metadata or {})["team"].startswith("peer_")
+    output = quick.client.files.retrieve(done.output_file_id or "")
+    assert output.expires_at == output.created_at + 7200
+
+
+def test_asked_not_to_wait_it_returns_the_id_of_a_batch_that_runs(slow: Platform) -> None:
+    ran = run_operator(FOUR, wait_for_completion=False)
+
+    assert ran.returned["batch"] == slow.batch(status="in_progress").id
+
+
+def test_a_batch_that_fails_validation_is_a_failed_job(quick: Platform, deferrable: bool) -> None:
+    from airflow.providers.openai.exceptions import OpenAIBatchJobException
+
+    ran = run_operator([line("same"), line("same")], deferrable=deferrable)
+
+    assert type(ran.errors["batch"]) is OpenAIBatchJobException
+    failed = quick.batch(status="failed")
+    assert failed.id in ran.error("batch")
+    assert failed.errors is not None
+    assert [error.code for error in failed.errors.data or []] == ["duplicate_custom_id"]
+
+
+def test_a_batch_whose_window_ended_is_a_failed_job(slow: Platform, deferrable: bool) -> None:
+    from airflow.providers.openai.exceptions import OpenAIBatchJobException
+
+    with meanwhile(slow.expire_half_done):
+        ran = run_operator(FOUR, deferrable=deferrable)
+
+    assert type(ran.errors["batch"]) is OpenAIBatchJobException
+    assert "couldn't be completed within its completion window" in ran.error("batch")
+
+
+def test_a_batch_cancelled_by_somebody_is_told_apart(slow: Platform, deferrable: bool) -> None:
+    from airflow.providers.openai.exceptions import OpenAIBatchCancelled
+
+    with meanwhile(slow.cancel_half_done):
+        ran = run_operator(FOUR, deferrable=deferrable)
+
+    assert type(ran.errors["batch"]) is OpenAIBatchCancelled
+
+
+def test_out_of_patience_it_cancels_its_batch(slow: Platform, deferrable: bool) -> None:
+    from airflow.providers.openai.exceptions import OpenAIBatchTimeout
+
+    ran = run_operator(FOUR, deferrable=deferrable, timeout=1)
+
+    assert type(ran.errors["batch"]) is OpenAIBatchTimeout
+    slow.batch(status="cancelled")
