@@ -8,9 +8,13 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 FIND_PYTHON := for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
 	then echo $$python; break; fi; done
+GROUP = $(BIN)/python -c 'import sys, tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"][sys.argv[1]], sep="\n")'
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo airflow test lint clean
@@ -26,7 +30,7 @@ demo: $(STAMP) ## label 339 support tickets on real Airflow, offline; LIVE=1 ask
 airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080, LIVE=1
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
-test: $(STAMP) ## run the tests; ARGS="-k word" chooses
+test: $(PEERS) ## run the tests; ARGS="-k word" chooses
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## format, style, types and import rules
@@ -47,8 +51,11 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	fi; \
 	echo "Setting up $(VENV) with $$($$python --version); this takes a few minutes, once."; \
 	$$python -m venv --clear $(VENV)
-	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' \
-		> $(VENV)/dev.txt
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) \
-		--editable '.[postgres,sqlite]' --requirement $(VENV)/dev.txt
+	@$(GROUP) dev > $(VENV)/dev.txt
+	@$(PIP) --editable '.[postgres,sqlite]' --requirement $(VENV)/dev.txt
+	@touch $@
+
+$(PEERS): $(STAMP)
+	@$(GROUP) peers > $(VENV)/peers.txt
+	@$(PIP) --requirement $(VENV)/peers.txt
 	@touch $@
