@@ -17,7 +17,8 @@ every answer.
     responder   what answers one request; `offline` does it without a model
     faults      what goes wrong on request and whom it hits; carried out by `answer_faults` (with `spoil`),
                 `results`, `batch_faults` and `call_faults`
-    app         the HTTP surface, with `files`, `batches` and `endpoints` as its routes
+    app         the HTTP surface, with `files`, `uploads` (files in parts, kept by `upload_store`), `batches`,
+                `webhooks` (kept by `webhook_store`, delivered by `courier`) and `endpoints` as its routes
     command     `airflow-batch serve`
     dialects    how others differ from OpenAI, on request; with `growing`, result files that can be read early
     faults      what goes wrong on request, and whom it hits; `call_faults` carries out those of calls

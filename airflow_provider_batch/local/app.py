@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from airflow_provider_batch.local import admin, batches, endpoints, files, uploads
+from airflow_provider_batch.local import admin, batches, endpoints, files, uploads, webhooks
 from airflow_provider_batch.local.answer_faults import FaultyResponder
 from airflow_provider_batch.local.call_faults import CallFaults
 from airflow_provider_batch.local.dialects.azure import AzureDoor
@@ -40,9 +40,11 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        server.courier.start()
         await server.engine.resume()
         yield
         await server.engine.close()
+        await server.courier.close()
         if upstream is not None:
             await upstream.close()
         store.clock.stop()
@@ -50,7 +52,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.server = server
-    for part in (files, uploads, batches, endpoints):
+    for part in (files, uploads, batches, webhooks, endpoints):
         app.include_router(part.router, prefix="/v1", dependencies=[Depends(_authorise)])
     if settings.admin:
         app.include_router(admin.router, dependencies=[Depends(_authorise)])

@@ -51,6 +51,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
+
+
 def _limit(text: str) -> int | None:
     value = int(text)
     if value < 0:
@@ -173,6 +180,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--faults", type=Path, metavar="FILE", help="a JSON list of what goes wrong on request (default: nothing)"
     )
     tests.add_argument(
+        "--webhook-duplicates",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="the share of webhooks that arrive twice, drawn by the seed (default %(default)s)",
+    )
+    tests.add_argument(
         "--dialect",
         type=_dialect,
         action="append",
@@ -257,6 +271,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         dialect=speak(args.dialects),
         api_key=args.api_key,
         faults=faults,
+        webhook_duplicates=args.webhook_duplicates,
         admin=args.admin,
     )
     state = args.state.resolve()

@@ -49,6 +49,7 @@ class Options(TypedDict, total=False):
     upstream_patience: float
     dialects: tuple[str, ...]
     api_key: str | None
+    webhook_duplicates: float
     admin: bool
     faults: Path | None
 

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from airflow_provider_batch.local.capacity import RateLimit
 from airflow_provider_batch.local.clock import Clock
+from airflow_provider_batch.local.courier import Courier
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError, missing_parameter, out_of_range, too_many, wrong_type
 from airflow_provider_batch.local.faults import Call, Faults
@@ -21,6 +22,7 @@ from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 from airflow_provider_batch.local.upload_store import UploadStore
 from airflow_provider_batch.local.upstream import UpstreamResponder
+from airflow_provider_batch.local.webhook_store import WebhookStore
 
 
 @dataclass
@@ -43,11 +45,16 @@ class Server:
     uploads: RateLimit = field(init=False)
     #: files that come in parts
     parted: UploadStore = field(init=False)
+    #: who is told of ended batches
+    webhooks: WebhookStore = field(init=False)
+    courier: Courier = field(init=False)
 
     def __post_init__(self) -> None:
         self.creates = RateLimit(self.clock, self.settings.creates_per_hour, 3600)
         self.uploads = RateLimit(self.clock, self.settings.uploads_per_minute, 60)
         self.parted = UploadStore(self.store)
+        self.webhooks = WebhookStore(self.store)
+        self.courier = Courier(self.webhooks, self.clock, self.settings)
 
     @property
     def clock(self) -> Clock:

@@ -83,6 +83,8 @@ class Settings:
     upstream: Upstream | None = None
     #: what goes wrong from the start
     faults: tuple[Fault, ...] = ()
+    #: the share of webhooks that arrive twice, drawn by the seed
+    webhook_duplicates: float = 0.0
     #: whether there are routes under `/admin`, by which faults are set and the clock is moved
     admin: bool = False
 

@@ -1,8 +1,9 @@
 """The server's state: one directory with an SQLite database, the uploaded and produced files, and the work of
 batches that have not ended.
 
-    state.sqlite     files, batches, what the responder remembers
+    state.sqlite     files, batches, what the responder remembers; and the tables of `upload_store` and `webhook_store`
     files/<id>       bytes of each file
+    uploads/<id>/    parts of files that are not whole yet; see `upload_store`
     clock.json       what the server's clock shows
     work/<id>/       of a live batch: `input.jsonl` (a hard link to the input file, so that deleting the file
                      does not hurt a running batch) and `answers` (its journal)
