@@ -1,4 +1,4 @@
-"""The server's application in this process: raw HTTP without a socket, its clock in the test's hand."""
+"""The server's application in this process: HTTP without a socket, its clock in the test's hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from openai import AsyncOpenAI
 
 from airflow_provider_batch.local.app import create_app
 from airflow_provider_batch.local.dialects import speak
@@ -30,13 +31,18 @@ class InProcess:
         self._http = http
         self.server = server
 
-    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run something in the server's event loop."""
         return self._runner.run(work)
+
+    def sdk(self) -> AsyncOpenAI:
+        """OpenAI's SDK, with this as its server."""
+        return AsyncOpenAI(base_url="http://server/v1", api_key="local", max_retries=0, http_client=self._http)
 
     def call(self, method: str, path: str, **more: Any) -> httpx2.Response:
         """One call, with a key unless `headers` says otherwise."""
         more.setdefault("headers", {"Authorization": "Bearer local"})
-        answer = self._do(self._http.request(method, path, **more))
+        answer = self.do(self._http.request(method, path, **more))
         assert isinstance(answer, httpx2.Response)
         return answer
 
@@ -70,13 +76,13 @@ class InProcess:
         for _ in range(1000):
             if self.server.engine.batch(batch_id).status in wanted:
                 return self.get(f"/v1/batches/{batch_id}")
-            self.server.clock.advance(STATE / 10)
+            self.server.clock.advance(STATE / 4)
             self.pause()
         raise AssertionError(f"never {wanted}: {self.server.engine.batch(batch_id)}")
 
     def pause(self) -> None:
         """Let the server's own tasks come to rest."""
-        self._do(asyncio.sleep(0.005))
+        self.do(asyncio.sleep(0.002))
 
     def content(self, file_id: str) -> list[dict[str, Any]]:
         """The lines of a result file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.jobs.batch import read_batch
 from airflow_provider_batch.jobs.outcome import read_line
+from airflow_provider_batch.local import command
 from airflow_provider_batch.local.app import create_app
 from airflow_provider_batch.local.dialects import DIALECTS, OPENAI, SWITCHES, speak
-from airflow_provider_batch.local.process import LocalServer, ServerStartError
 from airflow_provider_batch.local.settings import Settings
 from tests.local.conftest import Serve
 from tests.local.driving import CHAT, chats, failures, run
@@ -78,10 +79,13 @@ def test_an_unknown_name_is_answered_with_all_known_ones() -> None:
         assert name in str(told.value)
 
 
-def test_serve_refuses_an_unknown_dialect_and_says_which_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ServerStartError, match=r"ended with 2") as told:
-        LocalServer(tmp_path, dialects=("grok",)).start()
-    assert "There is no dialect 'grok'. Dialects: azure," in str(told.value)
+def test_serve_refuses_an_unknown_dialect_and_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.parse_args(["--dialect", "groq", "--dialect=empty-ids"]).dialects == ["groq", "empty-ids"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--dialect", "grok"])
+    assert "argument --dialect: There is no dialect 'grok'. Dialects: azure," in capsys.readouterr().err
 
 
 def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:
