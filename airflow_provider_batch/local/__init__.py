@@ -2,7 +2,7 @@
 
 It speaks OpenAI's wire format over real HTTP, so the real `openai` SDK drives it. It is no production
 engine: its answers come from an offline responder that asks no model and says so in the `model` field of
-every answer.
+every answer, or from one other server.
 
     settings    how long each state lasts, which limits hold
     records     the wire objects: file and batch
@@ -14,7 +14,7 @@ every answer.
     validation  a batch's input file, checked line by line
     engine      moves each batch through its states; holds those that have not ended as `live`
     results     the result files of a batch
-    responder   what answers one request; `offline` does it without a model
+    responder   what answers one request; `offline` does it without a model, `upstream` lets another server do it
     faults      what goes wrong on request and whom it hits; carried out by `answer_faults` (with `spoil`),
                 `results`, `batch_faults` and `call_faults`
     app         the HTTP surface, with `files`, `uploads` (files in parts, kept by `upload_store`), `batches`,

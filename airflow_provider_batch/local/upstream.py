@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -124,12 +125,12 @@ class UpstreamResponder:
     async def look(self) -> str:
         """Who answers, in words: the upstream and its models, or why it cannot be reached now."""
         url, model = self._upstream.url, self._upstream.model
-        said = f"the upstream {url} answers{f', always asked for the model {model}' if model else ''}."
+        said = f"answers come from the upstream {url}{f', always asked for the model {model}' if model else ''}."
         try:
             names = [one["id"] for one in await self._listed()]
         except APIStatusError as error:
-            hint = " Is --upstream-api-key right?" if error.status_code in (401, 403) else ""
-            return f"{said}\nIt lists no models: GET {url}/models is answered with {error.status_code}.{hint}"
+            option = "--upstream-api-key right" if error.status_code in (401, 403) else "--upstream its base URL"
+            return f"{said}\nIt lists no models: GET {url}/models is answered with {error.status_code}. Is {option}?"
         except APIError as error:
             return (
                 f"{said}\nWARNING: it cannot be reached now ({_reason(error)}). Start it, or correct --upstream."
@@ -279,6 +280,12 @@ def _unreachable(error: APIConnectionError) -> bool:
 
 
 def _reason(error: APIError) -> str:
+    """What happened, as the operating system calls it, or else the transport."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, ConnectionError) and inner.errno:
+            return os.strerror(inner.errno)
+        inner = inner.__cause__ or inner.__context__
     return str(error.__cause__ or "") or type(error.__cause__ or error).__name__
 
 
