@@ -74,12 +74,12 @@ class Engine:
         """Take up every batch that had not ended when the server last stopped."""
         if self._settings.release_after:
             self._recall_ended()
-        for record in self._store.live_batches():
-            live = Live(record, self._folder(record.batch.id))
-            # Counted before the first request is served: no client sees the counts fall.
-            await asyncio.to_thread(live.recall)
-            if record.enqueued_tokens:
-                self._queue.add(record.asked_model or "", record.enqueued_tokens)
+        taken_up = [Live(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
+        # Counted before the first request is served: no client sees the counts fall.
+        await asyncio.to_thread(lambda: [live.recall() for live in taken_up])
+        for live in taken_up:
+            if live.record.enqueued_tokens:
+                self._queue.add(live.record.asked_model or "", live.record.enqueued_tokens)
             self._start(live)
 
     def _recall_ended(self) -> None:
@@ -95,7 +95,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for live in self._live.values():
-            live.journal.close()
+            live.journal.rest()
 
     def submit(self, batch: Batch, *, output_lifetime: int) -> Batch:
         """Accept a new batch."""
@@ -183,7 +183,7 @@ class Engine:
         live.record = msgspec.structs.replace(live.record, batch=batch)
         self._store.save_batch(live.record, results=tuple(results))
         if batch.status in ENDED:
-            live.journal.close()
+            live.journal.rest()
             del self._live[batch.id]
             if live.record.enqueued_tokens:
                 self._queue.release(live.record.asked_model or "", live.record.enqueued_tokens, self._clock.now())
@@ -206,6 +206,7 @@ class Engine:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
+        live.journal.rest()
         until = min(self._clock.now() + seconds, live.record.batch.expires_at)
         asleep = asyncio.ensure_future(self._clock.sleep_until(until))
         try:
@@ -315,6 +316,7 @@ class Engine:
         if live.batch.in_progress_at is not None and end in NEVER_RAN:
             await asyncio.to_thread(self._close_unanswered, live, end)
         output, errors = await asyncio.to_thread(self._write_results, live, await self._damage(live))
+        live.journal.rest()
         await self._clock.sleep_until(until)
         if live.stopped:
             end = Status.CANCELLED

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 
 class Ending(IntEnum):
@@ -48,27 +48,35 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """Opens a batch's journal for appending, and mends its end."""
+    """Opens a batch's journal for appending, and mends its end.
+
+    The file is open only from an answer until `rest`: thousands of batches can wait at once.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "ab")  # noqa: SIM115
+        self._file: BinaryIO | None = None
         self._cut_torn_end()
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def rest(self) -> None:
+        """Close the file until the next answer comes."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _cut_torn_end(self) -> None:
         end = 0
-        with open(self.path, "rb") as file:
+        with open(self.path, "ab+") as file:
+            file.seek(0)
             for raw in file:
                 if raw.endswith(b"\n"):
                     end += len(raw)
-        self._file.truncate(end)
+            file.truncate(end)
 
     def append(self, line: int, ending: Ending, tokens: Tokens, result: bytes) -> None:
         """Add one answer. It survives a kill of the process from the moment this returns."""
+        if self._file is None:
+            self._file = open(self.path, "ab")  # noqa: SIM115
         head = b"%d %d %d %d %d %d\t" % (line, ending, *tokens)
         self._file.write(head + result + b"\n")
         self._file.flush()

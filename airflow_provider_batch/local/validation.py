@@ -30,6 +30,8 @@ from airflow_provider_batch.local.prompt import (
 from airflow_provider_batch.local.records import BatchError
 from airflow_provider_batch.local.settings import MAX_EMBEDDING_INPUTS, MAX_REQUESTS
 
+#: bytes of whole lines that are read from an input file at once, about
+_BLOCK = 32_768
 _REQUIRED = ("custom_id", "method", "url", "body")
 #: the endpoints that can stream outside a batch, by the names they have in messages
 _STREAMING = {CHAT: "Chat Completions", RESPONSES: "Responses", COMPLETIONS: "Completions"}
@@ -68,9 +70,20 @@ def token_limit(model: str, limit: int) -> BatchError:
 
 
 def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of an input file that are not blank, with their numbers from 1. Only `\\n` ends a line."""
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
+    """The lines of an input file that are not blank, with their numbers from 1. Only `\\n` ends a line.
+
+    The file is open while a block is read, not while the lines are worked on: thousands of batches can run at once.
+    """
+    number = offset = 0
+    while True:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            block = file.readlines(_BLOCK)
+            offset = file.tell()
+        if not block:
+            return
+        for raw in block:
+            number += 1
             if raw.strip():
                 yield number, raw
 
@@ -90,7 +103,10 @@ def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: froz
             )
             break
         check.total += 1
-        check.line(number, raw)
+        try:
+            check.line(number, raw)
+        except RecursionError:
+            check.unreadable(number)
     if check.total == 0:
         check.problem(
             None,
@@ -125,13 +141,16 @@ class _Check:
     def problem(self, line: int | None, code: str, message: str, *, param: str | None = None) -> None:
         self.errors.append(BatchError(code=code, message=message, param=param, line=line))
 
+    def unreadable(self, number: int) -> None:
+        self.problem(number, "invalid_json_line", "This line is not parseable as valid JSON.")
+
     def line(self, number: int, raw: bytes) -> None:
         try:
             request = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError):
             request = None
         if not isinstance(request, dict):
-            self.problem(number, "invalid_json_line", "This line is not parseable as valid JSON.")
+            self.unreadable(number)
             return
         for name in _REQUIRED:
             if request.get(name) in (None, ""):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from airflow_provider_batch.local.engine import Engine
@@ -17,7 +18,8 @@ from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.results import never_ran
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
-from tests.local.driving import CHAT, DEADLINE, chats, jsonl
+from tests.local.conftest import Serve
+from tests.local.driving import CHAT, DEADLINE, chats, jsonl, upload, wait
 
 
 class Scripted:
@@ -202,7 +204,7 @@ def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path
         for number in range(3):
             line = never_ran(f"row-{number}", Status.EXPIRED)
             journal.append(number + 1, Ending.NEVER_RAN, Tokens(), line)
-        journal.close()
+        journal.rest()
         store.clock.advance(86_400)
 
         engine = Engine(store, Scripted(script), Settings())
@@ -292,3 +294,16 @@ def test_an_expired_file_is_gone_with_its_bytes(tmp_path: Path) -> None:
     assert store.file("file-1") is None
     assert not store.path("file-1").exists()
     store.close()
+
+
+def test_more_batches_run_at_once_than_files_may_be_open(serve: Serve) -> None:
+    server, client = serve(in_progress=600)
+    file_id = upload(client, jsonl(chats(3)))
+    process = psutil.Process(server.pid)
+    process.rlimit(psutil.RLIMIT_NOFILE, (64, 64))
+
+    made = [client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h").id for _ in range(100)]
+
+    for batch_id in made:
+        batch = wait(client, client.batches.retrieve(batch_id), lambda seen: seen.status != "validating")
+        assert batch.status == "in_progress"
