@@ -216,6 +216,7 @@ def test_the_hook_goes_the_whole_way(drop_in: DropIn, connect: Callable[[DropIn]
 
 def test_azures_own_client_goes_the_whole_way(servers: Servers) -> None:
     drop_in = servers["azure"]
+    before = drop_in.server.calls().get("create", 0)
     with AzureOpenAI(
         azure_endpoint=drop_in.server.base_url.removesuffix("/v1"),
         api_key="local",
@@ -227,6 +228,7 @@ def test_azures_own_client_goes_the_whole_way(servers: Servers) -> None:
         bare: Any = "/chat/completions"
         batch = client.batches.create(input_file_id=file_id, endpoint=bare, completion_window="24h")
         assert (batch.output_file_id, batch.error_file_id) == ("", "")
+        assert drop_in.server.calls()["create"] == before + 1, "faults of calls see OpenAI's paths"
         drop_in.watch(read_batch(batch))
         batch = client.batches.retrieve(batch.id)
 

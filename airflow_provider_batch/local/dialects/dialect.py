@@ -15,19 +15,28 @@ from airflow_provider_batch.local.dialects.windows import Windows
 from airflow_provider_batch.local.dialects.wire import Rewrite, Wire
 from airflow_provider_batch.local.records import Status, new_file_id
 
-#: switches that act elsewhere than on the finished JSON -> what they do
-HOOKS = {
-    "empty-error-file": "a batch without failures has a real error file of 0 bytes (Azure)",
-    "failed-with-files": "a batch that failed validation has both result files, of 0 bytes (Azure's sample)",
-    "growing-output": "both result files exist from the start and grow while the batch runs, with the headers"
-    " X-Incomplete and X-Last-Line and the parameter offset (Doubleword)",
-    "gone": "410 in place of 404 for a result file that was deleted or has expired (Doubleword)",
-    "in-order": "result lines have the order of the input (vLLM)",
-    "one-file": "failures lie in the output file too; there is no error file (vLLM)",
-    "ignore-after": "lists ignore `after` and begin anew (Groq, whose lists go by `cursor`)",
-    "azure-paths": "the paths /openai/… and /openai/v1/… (Azure; lib/azure.py of the openai SDK)",
-    "api-key-header": "the header api-key in place of a bearer token (Azure; lib/azure.py of the openai SDK)",
-}
+#: switches that act elsewhere than on the finished JSON
+HOOKS = (
+    # a batch without failures has a real error file of 0 bytes (Azure)
+    "empty-error-file",
+    # a batch that failed validation has both result files, of 0 bytes (Azure's sample of a failed batch)
+    "failed-with-files",
+    # both result files exist from the start and grow while the batch runs, with the headers X-Incomplete and
+    # X-Last-Line and the parameter `offset` (Doubleword)
+    "growing-output",
+    # 410 in place of 404 for a result file that was deleted or has expired (Doubleword)
+    "gone",
+    # result lines have the order of the input (vLLM)
+    "in-order",
+    # failures lie in the output file too; there is no error file (vLLM)
+    "one-file",
+    # lists ignore `after` and begin anew (Groq, whose lists go by `cursor`)
+    "ignore-after",
+    # the paths /openai/… and /openai/v1/… (Azure; lib/azure.py of the openai SDK)
+    "azure-paths",
+    # the header api-key in place of a bearer token (Azure; lib/azure.py of the openai SDK)
+    "api-key-header",
+)
 
 
 def _name(function: Callable[..., Any]) -> str:
