@@ -140,6 +140,13 @@ def limit_of(request: Request, *, default: int, most: int) -> int:
     return limit
 
 
+def whole_number(value: object) -> int | None:
+    """What JSON Schema counts as an integer, as an int: 5 and 5.0, but not true. None if it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
 def expires_after(anchor: object, seconds: object, name: str) -> int:
     """The seconds of an expiration policy, 1 hour to 30 days, or 400. `name` is the parameter's."""
     for part, value in (("anchor", anchor), ("seconds", seconds)):
@@ -154,11 +161,12 @@ def expires_after(anchor: object, seconds: object, name: str) -> int:
         )
     if isinstance(seconds, float) and seconds.is_integer():
         seconds = int(seconds)
-    if not isinstance(seconds, int) or not 3_600 <= seconds <= 2_592_000:
+    whole = whole_number(seconds)
+    if whole is None or not 3_600 <= whole <= 2_592_000:
         raise ApiError(
             400,
             f"Invalid '{name}.seconds': expected an integer from 3600 to 2592000, but got {seconds} instead.",
             param=f"{name}.seconds",
             code="invalid_value",
         )
-    return seconds
+    return whole

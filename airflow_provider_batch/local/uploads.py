@@ -21,7 +21,7 @@ from starlette.datastructures import UploadFile
 from airflow_provider_batch.local.errors import ApiError, missing_parameter, out_of_range, wrong_type
 from airflow_provider_batch.local.file_check import check_first_line, check_name_and_size, known_purpose, lifetime_of
 from airflow_provider_batch.local.records import FileObject, new_file_id
-from airflow_provider_batch.local.server import TheServer, expect_form, json_object, only_known
+from airflow_provider_batch.local.server import TheServer, expect_form, json_object, only_known, whole_number
 from airflow_provider_batch.local.settings import MAX_PART_BYTES, MAX_UPLOAD_BYTES, UPLOAD_LIFETIME
 from airflow_provider_batch.local.upload_store import Upload, UploadStatus, join, new_part_id, new_upload_id
 
@@ -39,9 +39,9 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
     for name in ("filename", "mime_type"):
         if not isinstance(body[name], str):
             raise wrong_type(name, "a string", body[name])
-    size, policy = body["bytes"], body.get("expires_after")
-    if type(size) is not int:
-        raise wrong_type("bytes", "an integer", size)
+    size, policy = whole_number(body["bytes"]), body.get("expires_after")
+    if size is None:
+        raise wrong_type("bytes", "an integer", body["bytes"])
     refused = out_of_range("bytes", "integer", size, 1, MAX_UPLOAD_BYTES)
     if refused is not None:
         raise refused

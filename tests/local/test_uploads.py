@@ -140,6 +140,7 @@ def test_a_part_may_be_a_plain_field_of_the_form(client: OpenAI, server: LocalSe
         ({"bytes": None}, "bytes"),
         ({"bytes": "5"}, "bytes"),
         ({"bytes": True}, "bytes"),
+        ({"bytes": 1.5}, "bytes"),
         ({"bytes": 0}, "bytes"),
         ({"bytes": (8 << 30) + 1}, "bytes"),
         ({"filename": None}, "filename"),
@@ -159,6 +160,12 @@ def test_create_refuses_what_the_description_does_not_have(client: OpenAI, wrong
         client.post("/uploads", body={**right, **wrong}, cast_to=object)
 
     assert refused.value.param == param
+
+
+def test_create_takes_what_json_schema_takes(client: OpenAI) -> None:
+    body = {"bytes": 5.0, "filename": "a.txt", "mime_type": "", "purpose": "vision", "expires_after": None}
+
+    assert client.post("/uploads", body=body, cast_to=Upload).bytes == 5
 
 
 def test_8_gb_may_be_declared(client: OpenAI) -> None:
@@ -185,11 +192,12 @@ def test_a_part_of_more_than_64_mb_is_refused(client: OpenAI) -> None:
         add(client, upload, bytes(64 * MB + 1))
 
 
-def test_what_complete_refuses_can_be_made_good(client: OpenAI) -> None:
+def test_what_complete_refuses_leaves_nothing_behind_and_can_be_made_good(client: OpenAI, server: LocalServer) -> None:
     upload = create(client, 6, "a.txt", "user_data")
     first = add(client, upload, b"abc")
     other = create(client, 3, "b.txt", "user_data")
     foreign = add(client, other, b"def")
+    files = {path.name for path in (server.state / "files").iterdir()}
     refused = [
         {"part_ids": [first]},
         {"part_ids": [first, first]},
@@ -207,6 +215,7 @@ def test_what_complete_refuses_can_be_made_good(client: OpenAI) -> None:
     second = add(client, upload, b"def")
     with pytest.raises(BadRequestError, match="The MD5 of the parts is e80b5017098950fc58aad83c8c14978e"):
         client.uploads.complete(upload.id, part_ids=[first, second], md5="0" * 32)
+    assert {path.name for path in (server.state / "files").iterdir()} == files
     done = client.uploads.complete(upload.id, part_ids=[first, second], md5="E80B5017098950FC58AAD83C8C14978E")
 
     assert done.status == "completed"
