@@ -221,7 +221,7 @@ def _check_embeddings(body: Mapping[str, Any]) -> None:
     longest = max(map(tokens_of_input, inputs))
     if longest > EMBEDDING_WINDOW:
         raise _beyond(EMBEDDING_WINDOW, longest)
-    if body.get("encoding_format", "float") not in ("float", "base64"):
+    if body.get("encoding_format") not in (None, "float", "base64"):
         raise ApiError(
             400,
             f"Invalid value: '{body['encoding_format']}'. Supported values are: 'float' and 'base64'.",

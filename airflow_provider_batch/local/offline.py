@@ -103,6 +103,8 @@ class OfflineResponder:
                 reply = Reply(200, self._body(ask))
         except ApiError as refused:
             return Reply(refused.status, refused.body())
+        except RecursionError:
+            return Reply(400, ApiError(400, "The request is nested too deeply for the offline responder.").body())
         return spoilt(fault.kind, ask, reply) if fault else reply
 
     def _marker(self, ask: Ask) -> Fault | None:

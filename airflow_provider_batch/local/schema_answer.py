@@ -23,6 +23,8 @@ from airflow_provider_batch.local.classify import pick, rank, stems
 _DEEP = 6
 #: a schema that still recurses here cannot be filled
 _TOO_DEEP = 40
+#: values in one document, and characters in one string, beyond which a schema is not filled
+_TOO_MUCH = 100_000
 _SNIPPET = 80
 _FORMATS = {
     "date-time": "2026-01-01T00:00:00Z",
@@ -80,10 +82,14 @@ class _Filler:
         self._root = root
         self._text = text
         self._words = " ".join(text.split())
+        self._made = 0
 
     def value(self, schema: Any, *, path: str, instructions: str, depth: int) -> Any:
         if depth > _TOO_DEEP:
             raise UnfillableSchemaError("the schema refers to itself without an end")
+        self._made += 1
+        if self._made > _TOO_MUCH:
+            raise UnfillableSchemaError(f"the schema asks for more than {_TOO_MUCH:,} values")
         schema = self._resolved(schema)
         said = schema.get("description")
         if isinstance(said, str):
@@ -163,6 +169,8 @@ class _Filler:
         return self.value(chosen, path=path, instructions=instructions, depth=depth + 1)
 
     def _enum(self, values: list[Any], path: str, instructions: str) -> list[Any]:
+        if not values:
+            raise UnfillableSchemaError("no value fits an enum without values")
         words = [value for value in values if isinstance(value, str)]
         if words:
             return list(rank(words, self._text, instructions))
@@ -182,6 +190,8 @@ class _Filler:
         prefix = schema.get("prefixItems", [])
         count = max(schema.get("minItems", 0), len(prefix), 0 if depth > _DEEP else 1)
         count = min(count, schema.get("maxItems", count))
+        if count > _TOO_MUCH:
+            raise UnfillableSchemaError(f"the schema asks for more than {_TOO_MUCH:,} values")
         items = schema.get("items", {})
         resolved = self._resolved(items)
         if "enum" in resolved and not prefix:
@@ -201,6 +211,8 @@ class _Filler:
         form = _FORMATS.get(schema.get("format", ""))
         if form is not None:
             return form
+        if schema.get("minLength", 0) > _TOO_MUCH:
+            raise UnfillableSchemaError(f"the schema asks for more than {_TOO_MUCH:,} characters")
         last = path.rsplit(".", 1)[-1]
         text = f"offline: {self._words[:_SNIPPET]}" + (f" ({last})" if last.isdigit() else "")
         return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]

@@ -161,7 +161,13 @@ def test_a_description_in_the_schema_helps_to_choose() -> None:
         {"$ref": "#/$defs/A", "$defs": {"A": _object({"a": {"$ref": "#/$defs/A"}})}},
         {"type": "integer", "minimum": 5, "maximum": 4},
         {"type": 7},
+        {"enum": []},
+        {"type": "array", "items": {"enum": []}},
+        {"type": "string", "minLength": 10**9},
+        {"type": "array", "items": {"type": "string"}, "minItems": 10**9},
+        {"type": "array", "minItems": 999, "items": {"type": "array", "minItems": 999, "items": {"type": "null"}}},
     ],
+    ids=lambda schema: str(schema)[:60],
 )
 def test_what_cannot_be_filled_is_an_error(schema: dict[str, Any]) -> None:
     with pytest.raises(UnfillableSchemaError):

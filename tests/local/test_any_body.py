@@ -1,0 +1,177 @@
+"""Whatever a request's body is, it is answered or refused; nothing breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import BadRequestError, OpenAI
+
+from airflow_provider_batch.local.offline import OfflineResponder
+from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from airflow_provider_batch.local.replies import tokens_of
+from airflow_provider_batch.local.responder import Ask
+from airflow_provider_batch.local.schema_answer import UnfillableSchemaError, fill
+from tests.local.driving import chat, failures, problems, run
+from tests.local.schemas import assert_fits
+
+MARKERS = ("[[refuse]]", "[[filter]]", "[[cutoff:once]]", "[[fail:503]]", "[[flag:hate]]", "[[separators]]")
+text = st.one_of(st.text(max_size=8), st.sampled_from(MARKERS))
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text)
+junk = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def usually(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """The value, and now and then anything else."""
+    return st.integers(0, 15).flatmap(lambda drawn: value if drawn else junk)
+
+
+def object_of(*required: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """An object with the required fields and some of the others, each usually as it should be."""
+    names = {name: usually(value) for name, value in fields.items()}
+    always = {name: names.pop(name) for name in required}
+    return usually(st.fixed_dictionaries(always, optional=names))
+
+
+number = st.integers(0, 20)
+parts = st.lists(
+    st.one_of(
+        object_of("type", "text", type=st.just("text"), text=text),
+        object_of("type", "image_url", type=st.just("image_url"), image_url=object_of("url", url=text)),
+    ),
+    min_size=1,
+    max_size=2,
+)
+message = object_of(
+    "role", "content", role=st.sampled_from(["system", "user", "assistant"]), content=st.one_of(text, parts)
+)
+messages = st.lists(message, min_size=1, max_size=2)
+bounds = {"minimum": number, "maximum": number, "multipleOf": number}
+lengths = {"minLength": number, "maxLength": number, "pattern": text, "format": st.sampled_from(["date", "email"])}
+schema: st.SearchStrategy[Any] = st.deferred(
+    lambda: st.one_of(
+        object_of("type", type=st.sampled_from(["string", ["string", "null"]]), **lengths),
+        object_of("type", type=st.sampled_from(["integer", "number"]), **bounds),
+        object_of("type", type=st.sampled_from(["boolean", "null"])),
+        object_of("enum", enum=st.lists(scalars, max_size=3)),
+        object_of("anyOf", anyOf=st.lists(schema, max_size=2)),
+        object_of("type", type=st.just("array"), items=schema, minItems=number, maxItems=number),
+        object_of("$ref", **{"$ref": st.sampled_from(["#", "#/properties/a", "#/nothing", "http://127.0.0.1:9/x"])}),
+        root,
+    )
+)
+root = object_of(
+    "type",
+    "properties",
+    "required",
+    type=st.just("object"),
+    properties=st.dictionaries(st.sampled_from("ab"), schema, max_size=2),
+    required=st.lists(st.sampled_from("abc"), max_size=2),
+    additionalProperties=st.booleans(),
+)
+form = object_of(
+    "name", "schema", "type", type=st.just("json_schema"), name=st.just("answer"), schema=root, strict=st.booleans()
+)
+tokens = st.lists(st.integers(0, 9), min_size=1, max_size=3)
+words = st.lists(text, min_size=1, max_size=2)
+inputs = st.one_of(text, words, tokens, st.lists(tokens, min_size=1, max_size=2))
+#: of each endpoint what it needs, and what it takes besides
+BODIES = {
+    CHAT: object_of(
+        "model",
+        "messages",
+        model=st.just("gpt-5-mini"),
+        messages=messages,
+        n=number,
+        max_tokens=number,
+        max_completion_tokens=number,
+        temperature=st.integers(0, 2),
+        response_format=st.one_of(
+            st.just({"type": "json_object"}),
+            object_of("type", "json_schema", type=st.just("json_schema"), json_schema=form),
+        ),
+    ),
+    RESPONSES: object_of(
+        "model",
+        "input",
+        model=st.just("gpt-5-mini"),
+        input=st.one_of(text, messages),
+        instructions=text,
+        max_output_tokens=st.integers(16, 40),
+        text=object_of("format", format=form),
+        metadata=junk,
+    ),
+    EMBEDDINGS: object_of(
+        "model",
+        "input",
+        model=st.just("text-embedding-3-small"),
+        input=inputs,
+        dimensions=number,
+        encoding_format=st.sampled_from(["float", "base64"]),
+    ),
+    COMPLETIONS: object_of(
+        "model",
+        "prompt",
+        model=st.just("gpt-3.5-turbo-instruct"),
+        prompt=inputs,
+        n=number,
+        max_tokens=number,
+        best_of=number,
+        echo=st.booleans(),
+    ),
+    MODERATIONS: object_of("input", input=st.one_of(text, words, parts), model=st.just("omni-moderation-latest")),
+}
+asks = st.sampled_from(ENDPOINTS).flatmap(
+    lambda endpoint: st.tuples(st.just(endpoint), BODIES[endpoint].filter(lambda body: isinstance(body, dict)))
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(asks)
+def test_any_body_is_answered_or_refused_in_openais_shape(ask: tuple[str, dict[str, Any]]) -> None:
+    endpoint, body = ask
+    reply = asyncio.run(OfflineResponder(lambda _: True).answer(Ask(endpoint, body, "row")))
+
+    assert isinstance(msgspec.json.decode(msgspec.json.encode(reply.body)), dict), "it can be sent"
+    tokens_of(endpoint, reply.body)
+    if reply.status == 200:
+        assert reply.body["model"].startswith("offline-responder/")
+    elif reply.status != 0:
+        assert_fits(reply.body, "ErrorResponse")
+        assert 400 <= reply.status < 500 or reply.status == 503, reply.body
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(root.filter(lambda schema: isinstance(schema, dict)), text)
+def test_any_schema_is_filled_or_said_to_be_unfillable(schema: dict[str, Any], said: str) -> None:
+    with suppress(UnfillableSchemaError):
+        jsonschema.validate(fill(schema, text=said, instructions=said), schema)
+
+
+@pytest.mark.parametrize("levels", [100, 400, 460, 480, 490, 2_000, 200_000])
+def test_a_body_nested_beyond_reason_is_refused(client: OpenAI, levels: int) -> None:
+    opening = '{"type":"object","additionalProperties":false,"required":["a"],"properties":{"a":'
+    schema = opening * levels + "{}" + "}}" * levels
+    form = f'{{"type":"json_schema","json_schema":{{"name":"deep","strict":true,"schema":{schema}}}}}'
+    said = '"messages":[{"role":"user","content":"x"}]'
+    body = f'{{"model":"gpt-5-mini",{said},"response_format":{form}}}'
+
+    json = {"headers": {"Content-Type": "application/json"}}
+    with pytest.raises(BadRequestError):
+        client.post("/chat/completions", cast_to=object, content=body.encode(), options=json)
+    line = f'{{"custom_id":"deep","method":"POST","url":"{CHAT}","body":{body}}}'
+    batch = run(client, [chat("good", "x"), line])
+    if batch.status == "failed":
+        assert problems(batch) == [("invalid_json_line", None, 2)]
+    else:
+        assert failures(client, batch)["deep"]["response"]["status_code"] == 400
