@@ -9,6 +9,7 @@ again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -76,7 +77,9 @@ class Journal:
     def append(self, line: int, ending: Ending, tokens: Tokens, result: bytes) -> None:
         """Add one answer. It survives a kill of the process from the moment this returns."""
         if self._file is None:
-            self._file = open(self.path, "ab")  # noqa: SIM115
+            # It must be there: one that was made anew would lack the answers before.
+            self._file = open(self.path, "r+b")  # noqa: SIM115
+            self._file.seek(0, os.SEEK_END)
         head = b"%d %d %d %d %d %d\t" % (line, ending, *tokens)
         self._file.write(head + result + b"\n")
         self._file.flush()

@@ -42,7 +42,7 @@ def test_after_a_torn_end_the_whole_answers_remain_and_more_can_follow(
 ) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "answers"
-        _written(path).close()
+        _written(path).rest()
         content = path.read_bytes()[:cut]
         path.write_bytes(content)
 
