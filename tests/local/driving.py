@@ -14,6 +14,8 @@ from openai.types import Batch
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
+COMPLETIONS = "/v1/completions"
+MODERATIONS = "/v1/moderations"
 ENDED = ("completed", "failed", "expired", "cancelled")
 #: seconds after which a test gives up waiting for something that should come
 DEADLINE = 60.0

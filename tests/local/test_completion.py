@@ -9,9 +9,8 @@ import pytest
 from openai import OpenAI
 from openai.types import Completion
 
-from tests.local.driving import answers, failures, run
+from tests.local.driving import COMPLETIONS, answers, failures, run
 
-COMPLETIONS = "/v1/completions"
 MODEL = "gpt-3.5-turbo-instruct"
 
 

@@ -10,9 +10,8 @@ from openai import OpenAI
 from openai.types import ModerationCreateResponse
 
 from airflow_provider_batch.local.moderation import moderate
-from tests.local.driving import answers, failures, run
+from tests.local.driving import MODERATIONS, answers, failures, run
 
-MODERATIONS = "/v1/moderations"
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from airflow_provider_batch.local.prompt import ENDPOINTS
 from airflow_provider_batch.local.validation import validate
 from tests.local.conftest import Serve
 from tests.local.driving import (
     CHAT,
+    COMPLETIONS,
     EMBEDDINGS,
+    MODERATIONS,
     RESPONSES,
     chat,
     chats,
+    failures,
     jsonl,
     problems,
     run,
@@ -70,6 +74,102 @@ def test_one_bad_line_fails_the_whole_batch(
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
     assert batch.request_counts is not None
     assert batch.request_counts.total == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", "This line is not parseable as valid JSON."),
+        (without("custom_id"), "Missing required parameter: 'custom_id'."),
+        (without("method"), "Missing required parameter: 'method'."),
+        (without("url"), "Missing required parameter: 'url'."),
+        (without("body"), "Missing required parameter: 'body'."),
+        ({**chat("x", "x"), "url": RESPONSES}, "The URL provided for this request does not match the batch endpoint."),
+        ({**chat("x", "x"), "method": "GET"}, "Invalid value: 'GET'. Supported values are: 'POST'"),
+        (with_body(stream=True), "Chat Completions: Streaming is not supported in the Batch API."),
+        (with_body(model=None), "Model parameter is required."),
+        (with_body(messages=None), "Messages parameter is required."),
+    ],
+)
+def test_problems_are_worded_as_openais_are_on_record(tmp_path: Path, line: dict[str, Any] | str, message: str) -> None:
+    (tmp_path / "input.jsonl").write_bytes(jsonl([line]))
+
+    (error,) = validate(tmp_path / "input.jsonl", CHAT, frozenset()).errors
+    assert error.message == message
+
+
+def test_a_model_that_is_not_known_is_worded_as_openais_is_on_record(tmp_path: Path) -> None:
+    (tmp_path / "input.jsonl").write_bytes(jsonl([chat("a", "x")]))
+
+    (error,) = validate(tmp_path / "input.jsonl", CHAT, frozenset({"gpt-5"})).errors
+    assert error.message == "The provided model 'gpt-5-mini' is not supported by the Batch API."
+
+
+def test_a_line_that_lacks_several_parameters_is_one_problem(client: OpenAI) -> None:
+    batch = run(client, [chat("a", "x"), '{"body": {}}', "{}"])
+
+    assert problems(batch) == [
+        ("missing_required_parameter", "custom_id", 2),
+        ("missing_required_parameter", "custom_id", 3),
+    ]
+
+
+def test_a_line_with_several_mistakes_is_as_many_problems(client: OpenAI) -> None:
+    batch = run(client, [chat("a", "x"), {**with_body(stream=True, model=None), "url": [], "custom_id": "a"}])
+
+    assert problems(batch) == [
+        ("duplicate_custom_id", "custom_id", 2),
+        ("invalid_url", "url", 2),
+        ("invalid_request", "body.model", 2),
+        ("streaming_unsupported", "body.stream", 2),
+    ]
+
+
+def test_a_line_that_is_no_utf_8_is_unreadable(client: OpenAI) -> None:
+    content = jsonl(chats(1)) + b'{"custom_id": "\xff"}\n'
+    batch = client.batches.create(input_file_id=upload(client, content), endpoint=CHAT, completion_window="24h")
+
+    assert problems(wait(client, batch)) == [("invalid_json_line", None, 2)]
+
+
+def request(endpoint: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": "bad", "method": "POST", "url": endpoint, "body": body}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "name"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "x"}]}, "Chat Completions"),
+        (RESPONSES, {"input": "x"}, "Responses"),
+        (COMPLETIONS, {"prompt": "x"}, "Completions"),
+    ],
+)
+def test_streaming_fails_the_batch_where_the_endpoint_could_stream(
+    client: OpenAI, endpoint: str, body: dict[str, Any], name: str
+) -> None:
+    batch = run(client, [request(endpoint, model="m", stream=True, **body)], endpoint)
+
+    assert problems(batch) == [("streaming_unsupported", "body.stream", 1)]
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert batch.errors.data[0].message == f"{name}: Streaming is not supported in the Batch API."
+
+
+def test_streaming_embeddings_fails_the_request_alone(client: OpenAI) -> None:
+    batch = run(client, [request(EMBEDDINGS, model="text-embedding-3-small", input="x", stream=True)], EMBEDDINGS)
+
+    assert batch.status == "completed"
+    assert failures(client, batch)["bad"]["response"]["body"]["error"]["param"] == "stream"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "param"),
+    [(CHAT, "messages"), (RESPONSES, "input"), (EMBEDDINGS, "input"), (COMPLETIONS, "prompt"), (MODERATIONS, "input")],
+)
+def test_every_endpoint_names_what_it_cannot_do_without(client: OpenAI, endpoint: str, param: str) -> None:
+    batch = run(client, [request(endpoint, model="m")], endpoint)
+
+    assert problems(batch) == [("invalid_request", f"body.{param}", 1)]
 
 
 def test_all_problems_of_a_file_are_reported_together_with_their_lines(client: OpenAI) -> None:
@@ -181,8 +281,9 @@ def test_embedding_inputs_are_counted_over_all_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("garbage", ["", "5", '"text"', "[1]", "{}", '[{"role": 1}]', "[[]]", "null"])
 def test_bodies_of_any_shape_are_checked_without_breaking(tmp_path: Path, garbage: str) -> None:
     path = tmp_path / "input.jsonl"
-    body = f'{{"model": "m", "messages": {garbage or "0"}, "input": {garbage or "0"}}}'
-    for endpoint in (CHAT, RESPONSES, EMBEDDINGS):
+    given = garbage or "0"
+    body = f'{{"model": "m", "messages": {given}, "input": {given}, "prompt": {given}}}'
+    for endpoint in ENDPOINTS:
         path.write_text(
             f'{{"custom_id": "a", "method": "POST", "url": "{endpoint}", "body": {body}}}\n', encoding="utf-8"
         )
