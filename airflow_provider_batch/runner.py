@@ -195,12 +195,14 @@ class Runner:
         """A batch settles once both its files lie in staging."""
         shard, tried, batch = step.shard.shard, step.tried, step.batch
         settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
-        if batch.status is Status.FAILED and not (batch.output_file_id or batch.error_file_id):
+        files = list(self._download(step))
+        # Azure gives a batch that failed validation both files, without a byte in them.
+        if batch.status is Status.FAILED and not any(file.bytes for file in files):
             failure, message, at_lines = lifecycle.failure_of(batch)
             settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=at_lines)
             self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
         else:
-            settled = msgspec.structs.replace(settled, files=list(self._download(step)))
+            settled = msgspec.structs.replace(settled, files=files)
         if settled.failure in (None, Failure.LINES):
             settled = self._count(step.shard, settled)
             self.log.info(

@@ -134,7 +134,10 @@ class BatchHook(OpenAIHook):
                 by_nonce.append(batch)
             elif batch.input_file_id == file_id:
                 by_file.append(batch)
-        return sorted(by_nonce or by_file, key=lambda batch: batch.created_at)
+        found = by_nonce or by_file
+        # Lists are newest first, stamps whole seconds: of one second the last in the list is the oldest.
+        found.reverse()
+        return sorted(found, key=lambda batch: batch.created_at)
 
     def _recent(self, not_before: datetime) -> Iterator[BatchView]:
         seen: set[str] = set()
@@ -150,7 +153,8 @@ class BatchHook(OpenAIHook):
                 return
             seen.update(batch.id for batch in fresh)
             yield from fresh
-            if not page.has_more or all(0 < b.created_at < not_before.timestamp() for b in fresh):
+            # Without `has_more` (Groq) there may be more.
+            if page.has_more is False or all(0 < b.created_at < not_before.timestamp() for b in fresh):
                 return
             after = batches[-1].id
 

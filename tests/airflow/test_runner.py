@@ -146,14 +146,13 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then
 
 
 def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
-    ledger: Any, client: openai.OpenAI, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+    ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     with LocalServer(tmp_path / "slow", in_progress=600) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
         client = openai.OpenAI(api_key="local", base_url=slow.base_url)
         unanswered(ledger, client, committed=True)
         (first,) = batches_of(client, ledger)
-        wait_until(lambda: datetime.now(UTC).timestamp() >= first.created_at + 1)
         twin = client.batches.create(
             input_file_id=first.input_file_id,
             endpoint="/v1/chat/completions",
@@ -165,6 +164,25 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
 
         assert client.batches.retrieve(twin.id).status in ("cancelling", "cancelled")
         assert client.batches.retrieve(first.id).status not in ("cancelling", "cancelled")
+
+
+def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_files(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Failure
+
+    with LocalServer(tmp_path / "azure", dialects=("failed-with-files",), enqueued_token_limit=1) as full:
+        connect("openai_default", conn_type="openai", password="local", host=full.base_url)
+        client = openai.OpenAI(api_key="local", base_url=full.base_url)
+        another_worker(ledger).run({})
+        wait_until(lambda: all(batch.status == "failed" for batch in batches_of(client, ledger)))
+        assert all(batch.output_file_id and batch.error_file_id for batch in batches_of(client, ledger))
+
+        worker = another_worker(ledger)
+        worker.run(worker.look())
+
+        first_tries = [shard.tries[0].settled for shard in worker.ledger.state().shards.values()]
+        assert [settled and settled.failure for settled in first_tries] == [Failure.CAPACITY, Failure.CAPACITY]
 
 
 def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
