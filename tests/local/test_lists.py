@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from openai import BadRequestError, NotFoundError
+from openai import BadRequestError, NotFoundError, OpenAI
 
 from tests.local.conftest import Serve
 from tests.local.driving import CHAT
@@ -39,6 +39,11 @@ def test_the_default_page_has_20_batches_and_the_largest_100(serve: Serve) -> No
             client.batches.list(limit=limit)
     with pytest.raises(NotFoundError):
         client.batches.list(after="batch_none")
+
+
+def test_a_list_behind_a_file_that_is_not_there_is_404(client: OpenAI) -> None:
+    with pytest.raises(NotFoundError, match="No such File object: file-none"):
+        client.files.list(after="file-none")
 
 
 def test_files_are_paged_in_both_orders_and_by_purpose(serve: Serve) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,17 @@ def test_create_refuses_wrong_arguments_at_once(
     assert part in error["message"]
 
 
+@pytest.mark.parametrize("endpoint", ["/v1/images/generations", "/v1/images/edits", "/v1/videos"])
+def test_endpoints_that_only_openai_has_are_refused_as_such(client: OpenAI, endpoint: Any) -> None:
+    status, error = refusal(
+        lambda: client.batches.create(input_file_id="file-x", endpoint=endpoint, completion_window="24h")
+    )
+
+    assert (status, error["param"], error["code"]) == (400, "endpoint", "unsupported_endpoint")
+    assert error["message"].startswith(f"OpenAI's batches take '{endpoint}', but the local batch server does not")
+    assert refusal(lambda: client.post(endpoint.removeprefix("/v1"), body={}, cast_to=object))[0] == 404
+
+
 def test_result_files_live_as_long_as_the_batch_asks(client: OpenAI) -> None:
     batch = client.batches.create(
         input_file_id=upload(client, jsonl(chats(1))),
@@ -190,8 +204,86 @@ def test_with_a_key_of_its_own_the_server_accepts_no_other(serve: Serve) -> None
         assert client.batches.list().data == []
 
 
+def test_a_method_that_a_path_does_not_have_is_405_and_the_others_are_named(client: OpenAI) -> None:
+    for path, allowed in (("/batches", "GET, POST"), ("/files/file-x", "DELETE, GET"), ("/models", "GET")):
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.put(path, body={}, cast_to=object)
+        assert caught.value.status_code == 405
+        assert caught.value.response.json()["error"]["message"] == f"Invalid method for URL (PUT /v1{path})"
+        assert caught.value.response.headers["allow"] == allowed
+        assert_fits(caught.value.response.json(), "ErrorResponse")
+
+
+def test_a_path_is_taken_to_the_letter(client: OpenAI) -> None:
+    for path in ("/batches/", "/files//content", "/files/a%2Fb", "//batches"):
+        status, error = refusal(lambda path=path: client.get(path, cast_to=object))
+        assert status == 404
+        assert error["message"].startswith("Invalid URL (GET /v1/")
+
+
+@pytest.mark.parametrize("path", ["/batches", "/chat/completions", "/moderations"])
+def test_json_under_another_name_is_400(client: OpenAI, path: str) -> None:
+    def post(kind: str) -> object:
+        return client.post(path, cast_to=object, content=b"{}", options={"headers": {"Content-Type": kind}})
+
+    status, error = refusal(lambda: post("text/plain"))
+    assert (status, error["code"]) == (400, "unsupported_content_type")
+    assert error["message"].startswith("Unsupported content type: 'text/plain'. This API method only accepts")
+    _, error = refusal(lambda: post("application/json; charset=utf-8"))
+    assert error["code"] != "unsupported_content_type"
+
+
+def test_an_upload_that_is_no_form_is_415(client: OpenAI) -> None:
+    status, error = refusal(lambda: client.post("/files", body={"purpose": "batch"}, cast_to=object))
+
+    assert status == 415
+    assert error["message"].startswith("Invalid Content-Type header (application/json), expected multipart/form-data.")
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=b"])
+@pytest.mark.parametrize("body", [b"", b"no form", b"--b\r\n\r\n", b"--b--\r\n"])
+def test_a_broken_form_is_400(server: LocalServer, kind: str, body: bytes) -> None:
+    address = server.base_url.removeprefix("http://").removesuffix("/v1")
+    with closing(HTTPConnection(address, timeout=10)) as connection:
+        connection.request("POST", "/v1/files", body, {"Authorization": "Bearer local", "Content-Type": kind})
+        response = connection.getresponse()
+        assert response.status == 400
+        assert_fits(json.loads(response.read()), "ErrorResponse")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "param"),
+    [
+        ("/batches", {"limit": "0"}, "limit"),
+        ("/batches", {"limit": "101"}, "limit"),
+        ("/batches", {"limit": "-1"}, "limit"),
+        ("/batches", {"limit": "ten"}, "limit"),
+        ("/batches", {"limit": "1.0"}, "limit"),
+        ("/batches", {"limit": "9" * 5_000}, "limit"),
+        ("/files", {"limit": "0"}, "limit"),
+        ("/files", {"limit": "10001"}, "limit"),
+        ("/files", {"order": "newest"}, "order"),
+    ],
+)
+def test_a_list_call_with_a_wrong_argument_is_400(client: OpenAI, path: str, query: dict[str, str], param: str) -> None:
+    status, error = refusal(lambda: client.get(path, cast_to=object, options={"params": query}))
+
+    assert (status, error["param"]) == (400, param)
+
+
+def test_what_is_no_http_is_answered_below_the_api_and_hurts_nobody(server: LocalServer, client: OpenAI) -> None:
+    host, port = server.base_url.removeprefix("http://").removesuffix("/v1").split(":")
+    for raw in (b"no http\r\n\r\n", b"GET /v1/models HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(raw)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+    assert client.models.list().data
+    how: Any = {"headers": {"X-Long": "x" * 60_000}}
+    assert client.get("/models", cast_to=object, options=how)
+
+
 def test_a_body_that_is_no_json_object_is_400(client: OpenAI) -> None:
-    for body in (b"{", b"[]", b"\xff"):
+    for body in (b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 100_000):
         status, _ = refusal(
             lambda body=body: client.post(
                 "/chat/completions",
