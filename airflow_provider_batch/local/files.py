@@ -26,7 +26,7 @@ router = APIRouter(prefix="/files")
 
 @router.post("")
 async def upload(request: Request, server: TheServer) -> dict[str, Any]:
-    """Store a file of up to 512 MB; one for batches: named `.jsonl`, up to 200 MB, its first line a JSON object."""
+    """Store a file of up to 512 MB; one for batches: `.jsonl` or no extension, 200 MB at most, a JSON object first."""
     expect_form(request)
     server.admit(server.uploads, "files uploaded per minute")
     # The form parser of Starlette spools everything beyond a megabyte to a temporary file while it arrives.
