@@ -196,10 +196,11 @@ def test_what_complete_refuses_leaves_nothing_behind_and_can_be_made_good(client
     upload = create(client, 6, "a.txt", "user_data")
     first = add(client, upload, b"abc")
     other = create(client, 3, "b.txt", "user_data")
-    foreign = add(client, other, b"def")
+    foreign, longer = add(client, other, b"def"), add(client, upload, b"defg")
     files = {path.name for path in (server.state / "files").iterdir()}
     refused = [
         {"part_ids": [first]},
+        {"part_ids": [first, longer]},
         {"part_ids": [first, first]},
         {"part_ids": [first, foreign]},
         {"part_ids": [first, 5]},

@@ -164,7 +164,7 @@ def test_each_endpoint_has_a_secret_and_a_webhook_id_of_its_own(running: Running
 
 def test_what_is_not_2xx_is_tried_again_with_doubled_pauses(running: Running) -> None:
     server, client = running
-    with Receiver() as elsewhere, Receiver(500, 302, 404, 204, location=elsewhere.url) as receiver:
+    with Receiver() as elsewhere, Receiver(500, 307, 404, 204, location=elsewhere.url) as receiver:
         secret = subscribe(client, receiver.url).signing_secret
         run(client, chats(1))
         due = [0.0]
