@@ -76,7 +76,7 @@ class Engine:
             self._recall_ended()
         taken_up = [Live(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
         # Counted before the first request is served: no client sees the counts fall.
-        await asyncio.to_thread(lambda: [live.recall() for live in taken_up])
+        await asyncio.to_thread(_recall, taken_up)
         for live in taken_up:
             if live.record.enqueued_tokens:
                 self._queue.add(live.record.asked_model or "", live.record.enqueued_tokens)
@@ -379,6 +379,11 @@ class Engine:
                 line = self._settings.dialect.line(never_ran(msgspec.json.decode(raw)["custom_id"], end))
                 live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
                 live.count(number, Ending.NEVER_RAN, Tokens())
+
+
+def _recall(batches: list[Live]) -> None:
+    for live in batches:
+        live.recall()
 
 
 def _custom_ids(path: Path) -> list[tuple[int, str]]:
