@@ -159,8 +159,6 @@ def expires_after(anchor: object, seconds: object, name: str) -> int:
             param=f"{name}.anchor",
             code="invalid_value",
         )
-    if isinstance(seconds, float) and seconds.is_integer():
-        seconds = int(seconds)
     whole = whole_number(seconds)
     if whole is None or not 3_600 <= whole <= 2_592_000:
         raise ApiError(
