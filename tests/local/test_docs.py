@@ -1,0 +1,67 @@
+"""docs/local-server.md is run and compared with the server, so that it cannot rot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_batch.local.command import add_arguments
+from airflow_provider_batch.local.dialects import DIALECTS, SWITCHES
+from airflow_provider_batch.local.faults import Call, Fault, Kind, read_faults
+
+PAGE = (Path(__file__).parents[2] / "docs" / "local-server.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_python_of_the_page_runs_as_it_stands_there() -> None:
+    (source,) = blocks("python")
+
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "offline-responder/gpt-5-mini" in ran.stdout
+
+
+def test_the_faults_of_the_page_are_taken() -> None:
+    (plan,) = blocks("json")
+
+    assert len(read_faults(plan.encode())) == 5
+
+
+@pytest.mark.parametrize("names", [Kind, Call, Fault.__struct_fields__, DIALECTS, SWITCHES], ids=str)
+def test_everything_that_can_be_asked_for_is_named(names: object) -> None:
+    wanted = {str(name) for name in names} - {"openai", "kind"}  # type: ignore[attr-defined]
+    assert {name for name in wanted if f"`{name}`" not in PAGE} == set()
+
+
+def test_the_commands_of_the_page_have_no_option_that_serve_lacks() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    known = {flag for action in parser._actions for flag in action.option_strings}
+
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - known == set()
+    for block in blocks("console"):
+        for command in block.splitlines():
+            words = command.split()
+            if words[:2] == ["airflow-batch", "serve"]:
+                parser.parse_args(words[2:])
+
+
+def test_the_page_links_to_parts_that_are_there() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", line[3:]).lower().replace(" ", "-")
+        for line in PAGE.split(os.linesep)
+        if line.startswith("## ")
+    }
+
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings
