@@ -15,13 +15,14 @@ every answer, or from one other server.
     engine      moves each batch through its states; holds those that have not ended as `live`
     results     the result files of a batch
     responder   what answers one request; `offline` does it without a model, `upstream` lets another server do it
+    prompt      what a request says; `body_check` refuses what OpenAI would; `schema_answer` (with `classify`),
+                `embedding` and `moderation` make the offline answers up, `replies` gives them their shape
     faults      what goes wrong on request and whom it hits; carried out by `answer_faults` (with `spoil`),
                 `results`, `batch_faults` and `call_faults`
     app         the HTTP surface, with `files`, `uploads` (files in parts, kept by `upload_store`), `batches`,
                 `webhooks` (kept by `webhook_store`, delivered by `courier`) and `endpoints` as its routes
     command     `airflow-batch serve`
     dialects    how others differ from OpenAI, on request; with `growing`, result files that can be read early
-    faults      what goes wrong on request, and whom it hits; `call_faults` carries out those of calls
     admin       `/admin`: faults, clock and counts, only when asked for
     process     the server as a subprocess, for tests, demo and benchmarks
 

@@ -90,7 +90,7 @@ class OfflineResponder:
         self._first_time = first_time
 
     def model_name(self, asked: str) -> str:
-        """`offline-responder/<asked>`."""
+        """`offline-responder/<asked>`: as at OpenAI not the name that was asked for, and no snapshot is made up."""
         return f"offline-responder/{asked}"
 
     async def answer(self, ask: Ask) -> Reply:
