@@ -99,15 +99,14 @@ class UpstreamResponder:
         """See `Responder.answer`."""
         if ask.body.get("stream"):
             return _refused(ApiError(400, "The local batch server does not stream.", param="stream"))
-        async with self._slots:
-            try:
-                answered = await self._post(ask)
-            except TimeoutError:
-                return self._too_slow()
-            except APIStatusError as error:
-                return _refused(self._no(ask, error.status_code, error.response))
-            except APIConnectionError as error:
-                return _refused(self._lost(error))
+        try:
+            answered = await self._post(ask)
+        except TimeoutError:
+            return self._too_slow()
+        except APIStatusError as error:
+            return _refused(self._no(ask, error.status_code, error.response))
+        except APIConnectionError as error:
+            return _refused(self._lost(error))
         return self._read(ask, answered)
 
     async def models(self) -> list[dict[str, Any]]:
@@ -165,7 +164,8 @@ class UpstreamResponder:
         content = msgspec.json.encode(body)
         while True:
             try:
-                async with asyncio.timeout(self._upstream.timeout):
+                # One slot for each try: rows that wait for an upstream that is away keep nobody from being told so.
+                async with self._slots, asyncio.timeout(self._upstream.timeout):
                     answered = await self._client.post(
                         self._url(ask.endpoint),
                         cast_to=HttpxBinaryResponseContent,

@@ -132,12 +132,14 @@ def test_only_the_model_is_replaced_if_one_is_named(serve: Serve, upstream: Coun
     assert "asked for the model small" in log_of(server)
 
 
-def test_the_upstreams_key_is_sent_there_alone_and_never_printed(
-    serve: Serve, upstream: CountingUpstream, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("key", "sent"), [("key-of-upstream", "Bearer key-of-upstream"), (None, "Bearer none")])
+def test_the_upstreams_key_alone_is_sent_there_and_never_printed(
+    serve: Serve, upstream: CountingUpstream, monkeypatch: pytest.MonkeyPatch, key: str | None, sent: str
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-openai")
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
-    monkeypatch.setenv("OPENAI_UPSTREAM_API_KEY", "key-of-upstream")
+    if key is not None:
+        monkeypatch.setenv("OPENAI_UPSTREAM_API_KEY", key)
     upstream.answer = lambda _: JSONResponse({"error": {"message": "Who are you?"}}, 401)
     server, client = serve(upstream=upstream.url)
 
@@ -146,7 +148,7 @@ def test_the_upstreams_key_is_sent_there_alone_and_never_printed(
         {"message": "Who are you?", "type": "invalid_request_error", "param": None, "code": None},
     )
     ((_, headers, _),) = upstream.asked
-    assert headers["authorization"] == "Bearer key-of-upstream"
+    assert headers["authorization"] == sent
     assert "of-openai" not in str(headers)
     assert "key-of-upstream" not in log_of(server)
 
@@ -349,7 +351,7 @@ def test_a_killed_server_asks_again_only_what_was_not_answered(serve: Serve, ups
     upstream.await_in_flight(CONCURRENCY)
     wait(client, batch, lambda seen: seen.request_counts is not None and seen.request_counts.completed == 10)
     server.kill()
-    upstream.await_in_flight(0)
+    upstream.await_none_in_flight()
     in_flight = upstream.said[10:]
     upstream.held = lambda _: False
 
@@ -397,13 +399,16 @@ def test_what_is_in_flight_when_its_batch_is_cancelled_is_answered_and_counts(
 # an upstream that is away
 
 
-def test_an_upstream_that_goes_and_comes_back_costs_no_row(serve: Serve) -> None:
+def test_an_upstream_that_goes_and_comes_back_costs_a_batch_no_row(serve: Serve) -> None:
     upstream, _ = serve()
     server, client = serve(upstream=upstream.base_url, concurrency=4, in_progress=1)
     batch = submit(client, chats(100))
     wait(client, batch, lambda seen: seen.request_counts is not None and seen.request_counts.completed >= 20)
     upstream.kill()
     wait(client, batch, lambda _: "cannot be reached" in log_of(server))
+    # Whoever waits for an answer is told at once.
+    status, error = refusal(client.with_options(timeout=30))
+    assert (status, upstream.base_url in error["message"]) == (503, True)
     upstream.start()
 
     ended = wait(client, batch)
@@ -428,6 +433,3 @@ def test_an_upstream_that_stays_away_is_named_in_the_greeting_and_in_every_error
     for line in failed.values():
         assert line["response"]["status_code"] == 503
         assert f"The upstream {url} cannot be reached" in line["response"]["body"]["error"]["message"]
-    status, error = refusal(client)
-    assert status == 503
-    assert url in error["message"]

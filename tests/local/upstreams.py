@@ -83,10 +83,17 @@ class CountingUpstream:
         return [body["messages"][-1]["content"] for _, _, body in self.asked]
 
     def await_in_flight(self, count: int) -> None:
-        """Wait until so many requests are in flight."""
+        """Wait until so many requests are in flight, or more."""
+        self._await(lambda: self.in_flight >= count)
+
+    def await_none_in_flight(self) -> None:
+        """Wait until no request is in flight."""
+        self._await(lambda: not self.in_flight)
+
+    def _await(self, wanted: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE
-        while self.in_flight != count:
-            assert time.monotonic() < deadline, f"{self.in_flight} in flight after {DEADLINE} s, not {count}"
+        while not wanted():
+            assert time.monotonic() < deadline, f"{self.in_flight} in flight after {DEADLINE} s"
             time.sleep(0.005)
 
     async def _list(self, _: Request) -> Response:
