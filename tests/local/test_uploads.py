@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
-from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 from openai.types import Upload
 
 from airflow_provider_batch.local.process import LocalServer
@@ -77,6 +78,23 @@ def test_the_sdk_sends_a_file_in_parts_and_a_batch_runs_over_it(client: OpenAI, 
     assert client.files.content(file.id).content == CONTENT
     batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
     assert set(answers(client, wait(client, batch))) == {f"row-{number}" for number in range(20)}
+
+
+def test_the_async_sdk_sends_a_file_in_parts(server: LocalServer) -> None:
+    async def send() -> Upload:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="local", max_retries=0) as client:
+            return await client.uploads.upload_file_chunked(
+                file=CONTENT,
+                filename="rows.jsonl",
+                bytes=len(CONTENT),
+                mime_type="application/jsonl",
+                purpose="batch",
+                part_size=1000,
+            )
+
+    upload = asyncio.run(send())
+
+    assert (upload.status, upload.file and upload.file.bytes) == ("completed", len(CONTENT))
 
 
 def test_every_answer_fits_the_published_schema(client: OpenAI) -> None:
