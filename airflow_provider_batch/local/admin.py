@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request
 
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults import Call, FaultsError, read_faults
+from airflow_provider_batch.local.faults.plan import Call, FaultsError, read_faults
 from airflow_provider_batch.local.server import Server, TheServer
 
 router = APIRouter(prefix="/admin")

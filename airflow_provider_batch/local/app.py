@@ -6,24 +6,28 @@ import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from airflow_provider_batch.local import admin, batches, endpoints, files, uploads, webhooks
-from airflow_provider_batch.local.answer_faults import FaultyResponder
-from airflow_provider_batch.local.call_faults import CallFaults
+from airflow_provider_batch.local import admin, batches, endpoints, files, uploads
+from airflow_provider_batch.local.answers.offline import OfflineResponder
 from airflow_provider_batch.local.dialects.azure import AzureDoor
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults import Faults
-from airflow_provider_batch.local.offline import OfflineResponder
+from airflow_provider_batch.local.faults.answers import FaultyResponder
+from airflow_provider_batch.local.faults.calls import CallFaults
+from airflow_provider_batch.local.faults.plan import Faults
 from airflow_provider_batch.local.server import Server, TheServer
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
-from airflow_provider_batch.local.upstream import UpstreamResponder
+from airflow_provider_batch.local.webhooks.routes import router as webhook_routes
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
 
 def create_app(state: Path, settings: Settings) -> FastAPI:
@@ -33,7 +37,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     """
     store = Store(state, speed=settings.speed)
     faults = Faults(settings.seed, store.first_time, settings.faults)
-    upstream = UpstreamResponder(settings.upstream, settings.concurrency) if settings.upstream else None
+    upstream = _upstream(settings)
     responder = FaultyResponder(upstream or OfflineResponder(store.first_time), faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
     server.recall_creates()
@@ -52,8 +56,8 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.server = server
-    for part in (files, uploads, batches, webhooks, endpoints):
-        app.include_router(part.router, prefix="/v1", dependencies=[Depends(_authorise)])
+    for routes in (files.router, uploads.router, batches.router, webhook_routes, endpoints.router):
+        app.include_router(routes, prefix="/v1", dependencies=[Depends(_authorise)])
     if settings.admin:
         app.include_router(admin.router, dependencies=[Depends(_authorise)])
     if settings.calls_may_fail:
@@ -65,6 +69,15 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(Exception, _broken)
     return app
+
+
+def _upstream(settings: Settings) -> UpstreamResponder | None:
+    if settings.upstream is None:
+        return None
+    # The SDK in it takes longer to import than all the rest; a server without an upstream starts without it.
+    from airflow_provider_batch.local.answers.upstream import UpstreamResponder
+
+    return UpstreamResponder(settings.upstream, settings.concurrency)
 
 
 async def _authorise(request: Request, server: TheServer) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request
 
+from airflow_provider_batch.local.answers.prompt import ENDPOINTS, NOT_HERE
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, wrong_type
-from airflow_provider_batch.local.prompt import ENDPOINTS, NOT_HERE
 from airflow_provider_batch.local.records import Batch, new_batch_id
 from airflow_provider_batch.local.server import TheServer, expires_after, json_object, limit_of
 from airflow_provider_batch.local.settings import FILE_LIFETIME

@@ -16,12 +16,11 @@ from pathlib import Path
 import uvicorn
 
 from airflow_provider_batch.local.app import create_app
-from airflow_provider_batch.local.call_faults import Protocol
 from airflow_provider_batch.local.dialects import DIALECTS, speak
-from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
+from airflow_provider_batch.local.faults.calls import Protocol
+from airflow_provider_batch.local.faults.plan import Fault, FaultsError, read_faults
 from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings, Upstream
 from airflow_provider_batch.local.store import StateInUseError
-from airflow_provider_batch.local.upstream import UpstreamResponder
 from airflow_provider_batch.local.upstream_options import CONCURRENCY, add_upstream_arguments, upstream_of
 
 DESCRIPTION = (
@@ -310,6 +309,9 @@ def _publish(path: Path, base_url: str) -> None:
 
 
 async def _answers(upstream: Upstream) -> str:
+    # As in `app`: without an upstream the server starts without the SDK.
+    from airflow_provider_batch.local.answers.upstream import UpstreamResponder
+
     async with UpstreamResponder(upstream, 1) as responder:
         return await responder.look()
 

@@ -7,9 +7,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from airflow_provider_batch.local.answers.prompt import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MODERATION_MODEL,
+    MODERATIONS,
+    RESPONSES,
+)
+from airflow_provider_batch.local.answers.responder import Ask
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATION_MODEL, MODERATIONS, RESPONSES
-from airflow_provider_batch.local.responder import Ask
 from airflow_provider_batch.local.server import Server, TheServer, json_object
 
 router = APIRouter()

@@ -22,10 +22,12 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.local.batch_faults import failure_of
+from airflow_provider_batch.local.answers.replies import tokens_of
+from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
 from airflow_provider_batch.local.capacity import TokenQueue
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults import Faults, Kind, Place
+from airflow_provider_batch.local.faults.batches import failure_of
+from airflow_provider_batch.local.faults.plan import Faults, Kind, Place
 from airflow_provider_batch.local.journal import Ending, Tokens
 from airflow_provider_batch.local.live import Live
 from airflow_provider_batch.local.records import (
@@ -41,8 +43,6 @@ from airflow_provider_batch.local.records import (
     RequestCounts,
     Status,
 )
-from airflow_provider_batch.local.replies import tokens_of
-from airflow_provider_batch.local.responder import Ask, Reply, Responder
 from airflow_provider_batch.local.results import NEVER_RAN, Damage, ResultFiles, answered, never_ran
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store

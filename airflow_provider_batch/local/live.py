@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from airflow_provider_batch.local.faults import Kind
+from airflow_provider_batch.local.faults.plan import Kind
 from airflow_provider_batch.local.journal import Ending, Journal, Tokens
 from airflow_provider_batch.local.records import Batch, Record, Status
 

@@ -17,7 +17,7 @@ from typing import Any, Self, TypedDict, Unpack
 import msgspec
 
 from airflow_provider_batch.local.command import ADDRESS_FILE
-from airflow_provider_batch.local.faults import Fault
+from airflow_provider_batch.local.faults.plan import Fault
 
 #: seconds a server may take to answer, and to end
 _DEADLINE = 60.0

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from airflow_provider_batch.local.faults import Fault
+from airflow_provider_batch.local.faults.plan import Fault
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.local.answers.responder import Reply
 from airflow_provider_batch.local.dialects import OPENAI, Dialect
-from airflow_provider_batch.local.faults import Kind
+from airflow_provider_batch.local.faults.plan import Kind
 from airflow_provider_batch.local.journal import Ending, Entry, Journal
 from airflow_provider_batch.local.records import FileObject, Status
-from airflow_provider_batch.local.responder import Reply
 from airflow_provider_batch.local.store import Store
 
 #: why a request never ran: code and message of its error line (OpenAI, Batch guide)

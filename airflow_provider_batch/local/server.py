@@ -6,23 +6,25 @@ import asyncio
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from fastapi import Depends, Request
 
+from airflow_provider_batch.local.answers.responder import Responder
 from airflow_provider_batch.local.capacity import RateLimit
 from airflow_provider_batch.local.clock import Clock
-from airflow_provider_batch.local.courier import Courier
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.errors import ApiError, missing_parameter, out_of_range, too_many, wrong_type
-from airflow_provider_batch.local.faults import Call, Faults
-from airflow_provider_batch.local.responder import Responder
+from airflow_provider_batch.local.faults.plan import Call, Faults
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 from airflow_provider_batch.local.upload_store import UploadStore
-from airflow_provider_batch.local.upstream import UpstreamResponder
-from airflow_provider_batch.local.webhook_store import WebhookStore
+from airflow_provider_batch.local.webhooks.courier import Courier
+from airflow_provider_batch.local.webhooks.store import WebhookStore
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
 
 @dataclass

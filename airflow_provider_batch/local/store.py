@@ -1,7 +1,7 @@
 """The server's state: one directory with an SQLite database, the uploaded and produced files, and the work of
 batches that have not ended.
 
-    state.sqlite     files, batches, what the responder remembers; and the tables of `upload_store` and `webhook_store`
+    state.sqlite     files, batches, what the responder remembers; and the tables of `upload_store` and `webhooks`
     files/<id>       bytes of each file
     uploads/<id>/    parts of files that are not whole yet; see `upload_store`
     clock.json       what the server's clock shows

@@ -7,7 +7,7 @@ import os
 import re
 from urllib.parse import urlsplit
 
-from airflow_provider_batch.local.prompt import ENDPOINTS
+from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.settings import Upstream
 
 #: the environment variable with the upstream's key, which a command line would show to every user of the computer

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.local.prompt import (
+from airflow_provider_batch.local.answers.prompt import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,

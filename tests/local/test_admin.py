@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 
 from airflow_provider_batch.local import command
-from airflow_provider_batch.local.faults import Call, Fault, Kind
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import Serve
 from tests.local.driving import chats, run

@@ -13,7 +13,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from airflow_provider_batch.local.faults import Fault, Kind
+from airflow_provider_batch.local.faults.plan import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.driving import CHAT, EMBEDDINGS, RESPONSES, answers, chat, chats, failures, results, run
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import BadRequestError, OpenAI
 
-from airflow_provider_batch.local.offline import OfflineResponder
-from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
-from airflow_provider_batch.local.replies import tokens_of
-from airflow_provider_batch.local.responder import Ask
-from airflow_provider_batch.local.schema_answer import UnfillableSchemaError, fill
+from airflow_provider_batch.local.answers.offline import OfflineResponder
+from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
+from airflow_provider_batch.local.answers.replies import tokens_of
+from airflow_provider_batch.local.answers.responder import Ask
+from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
 from tests.local.driving import chat, failures, problems, run
 from tests.local.schemas import assert_fits
 

@@ -6,7 +6,7 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from airflow_provider_batch.local.faults import Fault, Kind
+from airflow_provider_batch.local.faults.plan import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import Serve, client_of
 from tests.local.driving import chat, chats, failures, problems, run, submit, wait

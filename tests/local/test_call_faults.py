@@ -18,8 +18,8 @@ import pytest
 from openai import OpenAI
 
 from airflow_provider_batch.local.app import create_app
-from airflow_provider_batch.local.call_faults import call_of
-from airflow_provider_batch.local.faults import Call, Fault, Kind
+from airflow_provider_batch.local.faults.calls import call_of
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.settings import Settings
 from tests.local.conftest import Serve, client_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.classify import rank
+from airflow_provider_batch.local.answers.classify import rank
 
 TEAMS = ["billing", "feature_request", "login", "other"]
 TEXTS = {

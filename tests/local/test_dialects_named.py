@@ -27,7 +27,7 @@ from airflow_provider_batch.jobs.lifecycle import failure_of
 from airflow_provider_batch.jobs.outcome import Answer, Outcome, read_line
 from airflow_provider_batch.local import records
 from airflow_provider_batch.local.dialects import DIALECTS
-from airflow_provider_batch.local.faults import Fault, Kind
+from airflow_provider_batch.local.faults.plan import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import client_of
 from tests.local.driving import CHAT, DEADLINE, chat, chats, jsonl, upload

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_batch.local.command import add_arguments
 from airflow_provider_batch.local.dialects import DIALECTS, SWITCHES
-from airflow_provider_batch.local.faults import Call, Fault, Kind, read_faults
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind, read_faults
 
 PAGE = (Path(__file__).parents[2] / "docs" / "local-server.md").read_text(encoding="utf-8")
 
@@ -38,7 +38,11 @@ def test_the_faults_of_the_page_are_taken() -> None:
     assert len(read_faults(plan.encode())) == 5
 
 
-@pytest.mark.parametrize("names", [Kind, Call, Fault.__struct_fields__, DIALECTS, SWITCHES], ids=str)
+@pytest.mark.parametrize(
+    "names",
+    [Kind, Call, Fault.__struct_fields__, DIALECTS, SWITCHES],
+    ids=["kinds", "calls", "fields", "dialects", "switches"],
+)
 def test_everything_that_can_be_asked_for_is_named(names: object) -> None:
     wanted = {str(name) for name in names} - {"openai", "kind"}  # type: ignore[attr-defined]
     assert {name for name in wanted if f"`{name}`" not in PAGE} == set()

@@ -9,7 +9,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.embedding import dimensions_of, embed, encode
+from airflow_provider_batch.local.answers.embedding import dimensions_of, embed, encode
 
 
 def _cosine(one: str, other: str) -> float:

@@ -11,10 +11,10 @@ import msgspec
 import psutil
 import pytest
 
+from airflow_provider_batch.local.answers.responder import Ask, Reply
 from airflow_provider_batch.local.engine import Engine
 from airflow_provider_batch.local.journal import Ending, Journal, Tokens
 from airflow_provider_batch.local.records import ENDED, Batch, FileObject, Status, new_batch_id
-from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.results import never_ran
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store

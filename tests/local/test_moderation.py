@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 from openai.types import ModerationCreateResponse
 
-from airflow_provider_batch.local.moderation import moderate
+from airflow_provider_batch.local.answers.moderation import moderate
 from tests.local.driving import MODERATIONS, answers, failures, run
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.schema_answer import UnfillableSchemaError, fill
+from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
 
 _numbers = st.integers(-1000, 1000)
 

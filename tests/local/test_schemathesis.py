@@ -16,8 +16,8 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 
+from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.process import LocalServer
-from airflow_provider_batch.local.prompt import ENDPOINTS
 from tests.local.conftest import client_of
 from tests.local.driving import chat, chats, run
 from tests.local.schemas import DOCUMENT

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from airflow_provider_batch.local.prompt import ENDPOINTS
+from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.validation import validate
 from tests.local.conftest import Serve
 from tests.local.driving import (

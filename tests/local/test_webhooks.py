@@ -24,12 +24,12 @@ from openai.types.webhooks import (
     WebhookEndpointWithSecret,
 )
 
-from airflow_provider_batch.local.faults import Fault, Kind
+from airflow_provider_batch.local.faults.plan import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.records import Batch as BatchObject
 from airflow_provider_batch.local.records import Record, Status
 from airflow_provider_batch.local.store import Store
-from airflow_provider_batch.local.webhook_store import Endpoint, WebhookStore, new_secret
+from airflow_provider_batch.local.webhooks.store import Endpoint, WebhookStore, new_secret
 from tests.local.conftest import Serve, client_of
 from tests.local.driving import DEADLINE, chat, chats, run, submit, wait
 from tests.local.receiving import Received, Receiver

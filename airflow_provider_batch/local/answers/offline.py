@@ -32,12 +32,10 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.local.body_check import check_body
-from airflow_provider_batch.local.embedding import dimensions_of, embed
-from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults import Fault, Kind
-from airflow_provider_batch.local.moderation import moderate
-from airflow_provider_batch.local.prompt import (
+from airflow_provider_batch.local.answers.body_check import check_body
+from airflow_provider_batch.local.answers.embedding import dimensions_of, embed
+from airflow_provider_batch.local.answers.moderation import moderate
+from airflow_provider_batch.local.answers.prompt import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
@@ -52,7 +50,7 @@ from airflow_provider_batch.local.prompt import (
     output_schema,
     prompts,
 )
-from airflow_provider_batch.local.replies import (
+from airflow_provider_batch.local.answers.replies import (
     Draft,
     chat_body,
     completion_body,
@@ -60,9 +58,11 @@ from airflow_provider_batch.local.replies import (
     moderation_body,
     response_body,
 )
-from airflow_provider_batch.local.responder import Ask, Reply
-from airflow_provider_batch.local.schema_answer import UnfillableSchemaError, fill
-from airflow_provider_batch.local.spoil import instead, spoilt
+from airflow_provider_batch.local.answers.responder import Ask, Reply
+from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
+from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.faults.plan import Fault, Kind
+from airflow_provider_batch.local.faults.spoil import instead, spoilt
 
 #: `max_tokens` of a completions request that sets none (OpenAI's API description, schema CreateCompletionRequest)
 _COMPLETION_CAP = 16

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_batch.local.prompt import texts
+from airflow_provider_batch.local.answers.prompt import texts
 
 #: OpenAI's categories, and whether images are judged for them too (openai SDK, `types/moderation.py`)
 _CATEGORIES = {

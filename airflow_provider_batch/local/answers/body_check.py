@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_batch.local.embedding import dimensions_of
-from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, out_of_range, wrong_type
-from airflow_provider_batch.local.moderation import has_images
-from airflow_provider_batch.local.prompt import (
+from airflow_provider_batch.local.answers.embedding import dimensions_of
+from airflow_provider_batch.local.answers.moderation import has_images
+from airflow_provider_batch.local.answers.prompt import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
@@ -25,6 +24,7 @@ from airflow_provider_batch.local.prompt import (
     prompts,
     tokens_of_input,
 )
+from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, out_of_range, wrong_type
 
 #: estimated tokens of the context window of every model here that writes
 CONTEXT_WINDOW = 128_000

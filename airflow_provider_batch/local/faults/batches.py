@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_batch.local.faults import Fault
+from airflow_provider_batch.local.faults.plan import Fault
 from airflow_provider_batch.local.records import Batch, BatchError
 from airflow_provider_batch.local.validation import cannot_find, token_limit
 

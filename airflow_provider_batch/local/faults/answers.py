@@ -6,9 +6,9 @@ from hashlib import blake2b
 
 import msgspec
 
-from airflow_provider_batch.local.faults import Faults, Place
-from airflow_provider_batch.local.responder import Ask, Reply, Responder
-from airflow_provider_batch.local.spoil import instead, spoilt
+from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.faults.plan import Faults, Place
+from airflow_provider_batch.local.faults.spoil import instead, spoilt
 
 
 class FaultyResponder:

@@ -22,7 +22,7 @@ import httpx2
 
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.settings import Settings
-from airflow_provider_batch.local.webhook_store import Delivery, Endpoint, WebhookStore
+from airflow_provider_batch.local.webhooks.store import Delivery, Endpoint, WebhookStore
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, RESPONSES, estimate, output_schema
+from airflow_provider_batch.local.answers.responder import Ask, Reply
+from airflow_provider_batch.local.answers.schema_answer import fits
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults import Fault, Kind
-from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, RESPONSES, estimate, output_schema
-from airflow_provider_batch.local.responder import Ask, Reply
-from airflow_provider_batch.local.schema_answer import fits
+from airflow_provider_batch.local.faults.plan import Fault, Kind
 
 #: characters that end a line for Python's `str.splitlines` and the SDK's `iter_lines`, but not for JSON
 SEPARATORS = "\u2028\u2029\u0085"

@@ -35,10 +35,10 @@ from openai import (
     Timeout,
 )
 
+from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
+from airflow_provider_batch.local.answers.replies import tokens_of
+from airflow_provider_batch.local.answers.responder import Ask, Reply
 from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
-from airflow_provider_batch.local.replies import tokens_of
-from airflow_provider_batch.local.responder import Ask, Reply
 from airflow_provider_batch.local.settings import Upstream
 
 _LOG = logging.getLogger(__name__)

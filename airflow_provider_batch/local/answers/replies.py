@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airflow_provider_batch.local.embedding import encode
+from airflow_provider_batch.local.answers.embedding import encode
+from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS
 from airflow_provider_batch.local.journal import Tokens
-from airflow_provider_batch.local.prompt import CHAT, COMPLETIONS, EMBEDDINGS
 
 
 @dataclass(frozen=True, kw_only=True)

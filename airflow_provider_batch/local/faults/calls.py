@@ -18,8 +18,8 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_batch.local.faults import Call, Fault, Kind
-from airflow_provider_batch.local.prompt import ENDPOINTS
+from airflow_provider_batch.local.answers.prompt import ENDPOINTS
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.server import Server
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Nothing goes wrong unless it is asked for, with `--faults FILE` or through `/adm
 a batch or a file by the seed and by how many the fault has seen before. Which one hits is therefore the same in
 every run in which they come in the same order.
 
-This module decides; `answer_faults`, `results`, `engine` and `call_faults` do.
+This module decides; `answers`, `batches` and `calls` beside it, and the server's `results`, do.
 
 A list of faults in JSON:
 

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from airflow_provider_batch.local.classify import pick, rank, stems
+from airflow_provider_batch.local.answers.classify import pick, rank, stems
 
 #: below this depth arrays stay empty and optional things null, so that recursive schemas end
 _DEEP = 6
