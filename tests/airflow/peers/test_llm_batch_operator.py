@@ -48,6 +48,7 @@ def run_operator(results: str, requests: list[Any] = REVIEWS, *, deferrable: boo
             llm_conn_id="pydanticai_default",
             model_id="openai:gpt-5-mini",
             retry_delay=timedelta(0),
+            timeout=60,
             deferrable=deferrable,
             **arguments,
         )
