@@ -45,6 +45,7 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
         raise invalid_value("completion_window", body["completion_window"], list(dialect.windows.supported))
     metadata = body.get("metadata")
     _check_metadata(metadata)
+    output_lifetime = _output_lifetime(body)
     server.admit(server.creates, "batches created per hour")
     now = server.clock.seconds()
     batch = Batch(
@@ -56,7 +57,7 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
         expires_at=now + dialect.lifetime(window, server.settings.window),
         metadata=metadata,
     )
-    return dialect.created(_wire(server.engine.submit(batch, output_lifetime=_output_lifetime(body))))
+    return dialect.created(_wire(server.engine.submit(batch, output_lifetime=output_lifetime)))
 
 
 def _output_lifetime(body: dict[str, Any]) -> int:

@@ -132,8 +132,9 @@ class Store:
         return file
 
     def list_files(self, *, after: str | None, limit: int, ascending: bool, purpose: str | None) -> list[FileObject]:
-        """Up to `limit` files from just after `after`; newest first unless `ascending`."""
-        where, values = ["1"], list[Any]()
+        """Up to `limit` files that have not expired, from just after `after`; newest first unless `ascending`."""
+        where = ["coalesce(json_extract(CAST(body AS TEXT), '$.expires_at') > ?, true)"]
+        values: list[Any] = [self.clock.now()]
         if purpose is not None:
             where.append("purpose = ?")
             values.append(purpose)

@@ -188,7 +188,9 @@ def test_a_batch_input_file_is_gone_after_30_days(slow: LocalServer, client: Ope
     slow.advance(30 * DAY - HOUR)
     assert client.files.retrieve(file.id) == file
     assert client.files.content(file.id).content == jsonl(chats(1))
+    assert file.id in {listed.id for listed in client.files.list()}
     slow.advance(HOUR)
+    assert file.id not in {listed.id for listed in client.files.list()}
     for gone in (client.files.content, client.files.retrieve):
         with pytest.raises(openai.NotFoundError):
             gone(file.id)
