@@ -30,8 +30,8 @@ demo: $(STAMP) ## label 339 support tickets on real Airflow, offline; LIVE=1 ask
 airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080, LIVE=1
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
-test: $(PEERS) ## run the tests; ARGS="-k word" chooses
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one after another
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## format, style, types and import rules
 	@$(BIN)/ruff format --check .
