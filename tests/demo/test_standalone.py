@@ -44,6 +44,8 @@ class Airflow:
                 env={"PATH": os.environ["PATH"], "HOME": str(folder)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # As in a terminal; whatever runs the tests in the background may have told its children to ignore it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self._token = ""
 
