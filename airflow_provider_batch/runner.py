@@ -277,5 +277,4 @@ class Runner:
                 if number in wanted:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
-                    tokens = one.tokens // max(one.requests, 1)
-                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=tokens, attempt=attempt)
+                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -15,6 +15,8 @@ from airflow_provider_batch.exceptions import InputError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import refusal_of
+from airflow_provider_batch.jobs.limits import Limits, read_limits
+from airflow_provider_batch.jobs.providers import Provider, provider_of
 
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0
@@ -58,6 +60,22 @@ class BatchHook(OpenAIHook):
             raise InputError(
                 f"openai_conn_id: connection {self.conn_id!r} makes no client: {error}. Nothing was uploaded."
             ) from error
+
+    @property
+    def provider(self) -> Provider:
+        """The provider that the client calls, by the host of its base URL; OpenAI if it is not a known one."""
+        return provider_of(self.conn.base_url.host)
+
+    def limits(self, overrides: Mapping[str, Any] | None = None) -> Limits:
+        """The limits of an input file: the provider's, over them the connection's, over them these.
+
+        The connection's are in its extra: `{"batch_limits": {"requests": 10000, "tokens": 2000000}}`.
+
+        :raises InputError: for a limit that there is not, naming the place it comes from.
+        """
+        stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
+        where = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
+        return read_limits(overrides, base=read_limits(stated, base=self.provider.limits, where=where))
 
     def upload(self, file: BinaryIO, name: str) -> str:
         """Send an input file; streams from disk. Returns the provider's file id.

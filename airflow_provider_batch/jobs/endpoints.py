@@ -46,6 +46,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
 
 _NO_TEXT_COMES_BACK = dict.fromkeys(
     ("response_format", "text", "max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -84,7 +86,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             },
         ),
         Endpoint(
-            path="/v1/embeddings",
+            path=EMBEDDINGS,
             input_key="input",
             takes_texts=True,
             counts_inputs=True,
@@ -104,7 +106,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             },
         ),
         Endpoint(
-            path="/v1/moderations",
+            path=MODERATIONS,
             input_key="input",
             takes_parts=True,
             takes_texts=True,

@@ -60,6 +60,8 @@ class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int = 0
     #: embedding inputs in the request
     inputs: int = 1
+    #: estimated input tokens of the request
+    tokens: int = 0
     #: of a row that is asked again: the shard it was sealed in, and its line there (from 0)
     origin: str | None = None
     line: int = 0

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 import msgspec
 
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
+from airflow_provider_batch.jobs import endpoints
+from airflow_provider_batch.jobs.expected import expected_bytes
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
-from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.limits import Limits, Size
 from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
 from airflow_provider_batch.jobs.unique import UniqueIds, digest_of
 
@@ -28,20 +30,13 @@ class _OpenShard:
     def __init__(self, folder: Folder, name: str, model: str, prefix: str, attempt: int) -> None:
         self.name, self.model, self.attempt = name, model, attempt
         self.file, self.rows = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
-        self.requests = self.bytes = self.inputs = self.tokens = 0
+        self.size = Size()
         self._digest = hashlib.sha256()
         self._stack = ExitStack()
         self._lines: BinaryIO = self._stack.enter_context(folder.writer(self.file))
         self._index: BinaryIO = self._stack.enter_context(folder.writer(self.rows))
 
-    def takes(self, size: int, inputs: int, limits: Limits) -> bool:
-        return (
-            self.requests < limits.requests
-            and self.bytes + size <= limits.bytes
-            and self.inputs + inputs <= limits.inputs
-        )
-
-    def add(self, line: bytes, row: RowIndex, inputs: int, tokens: int) -> None:
+    def add(self, line: bytes, row: RowIndex, size: Size) -> None:
         try:
             self._lines.write(line)
             self._index.write(msgspec.json.encode(row) + b"\n")
@@ -50,10 +45,7 @@ class _OpenShard:
             self._stack.__exit__(type(error), error, error.__traceback__)
             raise
         self._digest.update(line)
-        self.requests += 1
-        self.bytes += len(line)
-        self.inputs += inputs
-        self.tokens += tokens
+        self.size += size
 
     def close(self) -> Shard:
         self._stack.close()
@@ -62,10 +54,10 @@ class _OpenShard:
             model=self.model,
             file=self.file,
             rows=self.rows,
-            requests=self.requests,
-            bytes=self.bytes,
+            requests=self.size.requests,
+            bytes=self.size.bytes,
             sha256=self._digest.hexdigest(),
-            tokens=self.tokens,
+            tokens=self.size.tokens,
             attempt=self.attempt,
         )
 
@@ -79,6 +71,7 @@ class Sealer:
     def __init__(self, folder: Folder, prefix: str, endpoint: str, limits: Limits, *, names: str = "s{:04d}") -> None:
         self._folder, self._prefix, self._endpoint, self._limits = folder, prefix, endpoint, limits
         self._names = names
+        self._counts_inputs = endpoints.find(endpoint).counts_inputs
         self._open: dict[tuple[str, int], _OpenShard] = {}
         self._closed: list[Shard] = []
         self._ids = UniqueIds()
@@ -93,16 +86,30 @@ class Sealer:
         :raises InputError: if the rows name more than 100 models.
         """
         line = request_line(request.custom_id, self._endpoint, request.body)
-        row = RowIndex(request.custom_id, request_sha256(self._endpoint, request.body), carry, number, request.inputs)
-        self._check_alone(request, len(line), number)
+        sha256 = request_sha256(self._endpoint, request.body)
+        row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
+        size = self._size(line, request.inputs, tokens)
+        self._check_alone(size, row)
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        self.pack(request.model, line, row, inputs=request.inputs, tokens=tokens, attempt=1)
+        self._pack(request.model, line, row, size, attempt=1)
 
     def pack(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
         """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
+        self._pack(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
+
+    def _size(self, line: bytes, inputs: int, tokens: int) -> Size:
+        return Size(
+            requests=1,
+            bytes=len(line),
+            inputs=inputs if self._counts_inputs else 0,
+            tokens=tokens,
+            output_bytes=expected_bytes(self._endpoint, line, inputs),
+        )
+
+    def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> None:
         shard = self._open.get((model, attempt))
-        if shard is not None and not shard.takes(len(line), inputs, self._limits):
+        if shard is not None and (shard.size + size).over(self._limits):
             self._closed.append(shard.close())
             shard = None
         if shard is None:
@@ -114,7 +121,7 @@ class Sealer:
             self._started += 1
             name = self._names.format(self._started)
             shard = self._open[(model, attempt)] = _OpenShard(self._folder, name, model, self._prefix, attempt)
-        shard.add(line, row, inputs, tokens)
+        shard.add(line, row, size)
         self.requests += 1
 
     def finish(self) -> list[Shard]:
@@ -152,17 +159,30 @@ class Sealer:
                 "columns to the template, for example '{{ row.id }}-{{ row.version }}', or select each row once."
             )
 
-    def _check_alone(self, request: Request, size: int, number: int) -> None:
-        where = f"Row {number} (custom_id {request.custom_id!r})"
-        after = "Nothing was uploaded. Shorten it in the SQL, or leave the row out."
-        if size > self._limits.bytes:
-            raise RowTooLargeError(
-                f"{where} is {size:,} bytes as a request; an input file takes {self._limits.bytes:,}. {after}"
-            )
-        if request.inputs > self._limits.inputs:
-            raise RowTooLargeError(
-                f"{where} has {request.inputs:,} embedding inputs; an input file takes {self._limits.inputs:,}. {after}"
-            )
+    def _check_alone(self, size: Size, row: RowIndex) -> None:
+        over = size.over(self._limits)
+        if over is None:
+            return
+        takes = f"{getattr(self._limits, over):,}"
+        found = f"{getattr(size, over):,}"
+        match over:
+            case "bytes":
+                said = f"is {found} bytes as a request; an input file takes {takes}"
+                way_out = "Shorten it in the SQL, or leave the row out."
+            case "inputs":
+                said = f"has {found} embedding inputs; an input file takes {takes}"
+                way_out = "Spread them over several rows in the SQL, or leave the row out."
+            case "tokens":
+                said = f"is about {found} input tokens; an input file takes {takes}"
+                way_out = "Shorten it in the SQL, leave the row out, or raise `tokens` in limits."
+            case _:
+                said = f"expects an answer of about {found} bytes; a result file is kept below {takes}"
+                way_out = (
+                    "Ask for less in one request (`n`, inputs, log-probabilities), or raise `output_bytes` in limits."
+                )
+        raise RowTooLargeError(
+            f"Row {row.number} (custom_id {row.custom_id!r}) {said}. Nothing was uploaded. {way_out}"
+        )
 
 
 def _some(numbers: list[int]) -> str:

@@ -16,7 +16,7 @@ from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
 from airflow_provider_batch.jobs.ledger import open_ledger, seal
 from airflow_provider_batch.jobs.lifecycle import Hold, Policy
-from airflow_provider_batch.jobs.limits import read_limits
+from airflow_provider_batch.jobs.limits import Limits, read_limits, told
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.render import RequestSpec, check
 from airflow_provider_batch.jobs.schema import strict_schema
@@ -75,7 +75,10 @@ class BatchSubmitOperator(BaseOperator):
     :param openai_conn_id: connection of the official OpenAI provider's type.
     :param staging: where the job lies; default: config `[batch] staging`.
     :param allow_local_staging: take a local path for staging although tasks may run on other machines.
-    :param limits: `requests`, `bytes`, `inputs` of one input file, where the provider's differ from OpenAI's.
+    :param limits: the most that one input file may hold, in place of what its provider takes: `requests`, `bytes`,
+        `inputs` (of embeddings), `tokens` (estimated input tokens, so that a file fits the provider's queue) and
+        `output_bytes` (expected size of its answers). They come before those in the connection's extra
+        (`{"batch_limits": {…}}`), and those before the provider's own, which the connection's base URL tells.
     :param completion_window: as the provider takes it.
     :param metadata: up to 12 pairs of your own on every batch.
     :param preview: render, check and price, show the first requests; seal nothing, pay nothing.
@@ -127,7 +130,7 @@ class BatchSubmitOperator(BaseOperator):
         openai_conn_id: str = "openai_default",
         staging: str | None = None,
         allow_local_staging: bool = False,
-        limits: Mapping[str, int] | None = None,
+        limits: Mapping[str, int | None] | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
         preview: bool | str = False,
@@ -199,16 +202,16 @@ class BatchSubmitOperator(BaseOperator):
             return reference
 
     def _execute(self, context: Context) -> Reference:
-        plan = self._plan(context)
         hook = BatchHook(conn_id=self.openai_conn_id)
-        hook.check()
+        plan = self._plan(context, hook)
         if as_bool("preview", self.preview):
-            return self._preview(context, plan)
+            return self._preview(context, plan, hook)
         root = staging_root(self.staging)
         check_reachable(root, allow_local=self.allow_local_staging)
         folder = job_folder(root, plan.key)
         ledger = open_ledger(folder)
         if ledger is None:
+            self._tell_limits(plan.limits, hook)
             self.log.info("Reading %s", self.warehouse_conn_id)
             made = build(plan, sql_hook(self.warehouse_conn_id), folder)
             self._tell(made.manifest)
@@ -259,11 +262,12 @@ class BatchSubmitOperator(BaseOperator):
             max_output_tokens=self.max_output_tokens,
         )
 
-    def _plan(self, context: Context) -> Plan:
+    def _plan(self, context: Context, hook: BatchHook) -> Plan:
         ti = context["ti"]
         self.output_schema = plain_schema(self.output_schema)
         spec = self._spec()
         check(spec)
+        hook.check()
         return Plan(
             key=JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
             spec=spec,
@@ -272,7 +276,7 @@ class BatchSubmitOperator(BaseOperator):
             carry=self.carry,
             context=row_context(context),
             openai_conn_id=self.openai_conn_id,
-            limits=read_limits(self.limits),
+            limits=hook.limits(self.limits),
             prices=self.prices,
             max_cost_usd=as_number("max_cost_usd", self.max_cost_usd),
             completion_window=self.completion_window,
@@ -280,7 +284,8 @@ class BatchSubmitOperator(BaseOperator):
             logical_date=context.get("logical_date"),
         )
 
-    def _preview(self, context: Context, plan: Plan) -> Reference:
+    def _preview(self, context: Context, plan: Plan, hook: BatchHook) -> Reference:
+        self._tell_limits(plan.limits, hook)
         with TemporaryDirectory(prefix="batch-preview-") as place:
             made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)))
         self._tell(made.manifest)
@@ -289,6 +294,12 @@ class BatchSubmitOperator(BaseOperator):
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
         context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
         return _preview_reference(made)
+
+    def _tell_limits(self, limits: Limits, hook: BatchHook) -> None:
+        if limits != Limits():
+            self.log.info(
+                "An input file at %s (%s) may hold %s", hook.provider.name, hook.conn.base_url.host, told(limits)
+            )
 
     def _tell(self, manifest: Manifest) -> None:
         estimate = manifest.estimate

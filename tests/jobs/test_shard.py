@@ -62,7 +62,7 @@ def test_a_shard_knows_its_size_its_checksum_and_its_tokens(folder):
 def test_the_index_names_what_must_be_known_when_the_answer_lands(folder):
     (shard,) = seal_all(folder, [request("a", inputs=3)], endpoint=EMBEDDINGS, carry=[["bug", None]])
     assert read_rows(folder, shard) == [
-        RowIndex("a", request_sha256(EMBEDDINGS, request("a").body), ["bug", None], 1, 3)
+        RowIndex("a", request_sha256(EMBEDDINGS, request("a").body), ["bug", None], 1, 3, 7)
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_request_that_alone_is_over_the_limit_of_bytes_is_named_with_its_row(f
 
 def test_a_request_with_too_many_inputs_is_named_with_its_row(folder):
     with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) has 6 embedding inputs; .* takes 5"):
-        seal_all(folder, [request("a", inputs=6)], limits=Limits(inputs=5))
+        seal_all(folder, [request("a", inputs=6)], limits=Limits(inputs=5), endpoint=EMBEDDINGS)
 
 
 # Models
