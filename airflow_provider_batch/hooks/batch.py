@@ -16,7 +16,7 @@ from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import refusal_of
 from airflow_provider_batch.jobs.limits import Limits, read_limits
-from airflow_provider_batch.jobs.providers import Provider, provider_of
+from airflow_provider_batch.jobs.providers import provider_of
 
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0
@@ -62,12 +62,12 @@ class BatchHook(OpenAIHook):
             ) from error
 
     @property
-    def provider(self) -> Provider:
-        """The provider that the client calls, by the host of its base URL; OpenAI if it is not a known one."""
-        return provider_of(self.conn.base_url.host)
+    def host(self) -> str:
+        """The host that the client calls."""
+        return self.conn.base_url.host
 
     def limits(self, overrides: Mapping[str, Any] | None = None) -> Limits:
-        """The limits of an input file: the provider's, over them the connection's, over them these.
+        """The limits of an input file: the provider's (by its host), over them the connection's, over them these.
 
         The connection's are in its extra: `{"batch_limits": {"requests": 10000, "tokens": 2000000}}`.
 
@@ -75,7 +75,7 @@ class BatchHook(OpenAIHook):
         """
         stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
         where = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
-        return read_limits(overrides, base=read_limits(stated, base=self.provider.limits, where=where))
+        return read_limits(overrides, base=read_limits(stated, base=provider_of(self.host).limits, where=where))
 
     def upload(self, file: BinaryIO, name: str) -> str:
         """Send an input file; streams from disk. Returns the provider's file id.

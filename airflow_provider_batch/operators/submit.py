@@ -297,9 +297,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def _tell_limits(self, limits: Limits, hook: BatchHook) -> None:
         if limits != Limits():
-            self.log.info(
-                "An input file at %s (%s) may hold %s", hook.provider.name, hook.conn.base_url.host, told(limits)
-            )
+            self.log.info("An input file for %s may hold %s", hook.host, told(limits))
 
     def _tell(self, manifest: Manifest) -> None:
         estimate = manifest.estimate
