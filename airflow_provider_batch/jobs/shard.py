@@ -6,6 +6,7 @@ A sealer writes into a folder that nobody was told of; the manifest, created exc
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.limits import Limits, Size
 from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
-from airflow_provider_batch.jobs.unique import UniqueIds, digest_of
+from airflow_provider_batch.jobs.unique import Shared, UniqueIds
 
 #: shards that may be open at once: one per model
 MAX_MODELS = 100
@@ -132,9 +133,9 @@ class Sealer:
         self._closed.extend(shard.close() for shard in self._open.values())
         self._open.clear()
         self._closed.sort(key=lambda shard: shard.name)
-        suspects = self._ids.suspects()
-        if suspects:
-            self._settle(suspects)
+        shared = self._ids.shared(self._sealed_ids)
+        if shared is not None:
+            raise _not_unique(shared)
         return self._closed
 
     def abandon(self) -> None:
@@ -142,22 +143,13 @@ class Sealer:
         for shard in self._open.values():
             shard.abandon()
 
-    def _settle(self, suspects: set[int]) -> None:
-        rows: dict[str, list[int]] = {}
+    def _sealed_ids(self) -> Iterator[tuple[str, int]]:
+        decoder = msgspec.json.Decoder(RowIndex)
         for shard in self._closed:
             with self._folder.reader(shard.rows) as index:
                 for line in index:
-                    row = msgspec.json.decode(line, type=RowIndex)
-                    if digest_of(row.custom_id) in suspects:
-                        rows.setdefault(row.custom_id, []).append(row.number)
-        shared = [custom_id for custom_id, numbers in rows.items() if len(numbers) > 1]
-        if shared:
-            some = ", ".join(f"{custom_id!r} (rows {_some(rows[custom_id])})" for custom_id in shared[:5])
-            raise CustomIdError(
-                f"custom_id: {len(shared)} of them are given to more than one row: {some}"
-                f"{', …' if len(shared) > 5 else ''}. Nothing was uploaded. A custom_id names one row of a job: add "
-                "columns to the template, for example '{{ row.id }}-{{ row.version }}', or select each row once."
-            )
+                    row = decoder.decode(line)
+                    yield row.custom_id, row.number
 
     def _check_alone(self, size: Size, row: RowIndex) -> None:
         over = size.over(self._limits)
@@ -183,6 +175,16 @@ class Sealer:
         raise RowTooLargeError(
             f"Row {row.number} (custom_id {row.custom_id!r}) {said}. Nothing was uploaded. {way_out}"
         )
+
+
+def _not_unique(shared: Shared) -> CustomIdError:
+    some = list(shared.rows.items())[:5]
+    shown = ", ".join(f"{custom_id!r} (rows {_some(numbers)})" for custom_id, numbers in some)
+    return CustomIdError(
+        f"custom_id: {'' if shared.complete else 'at least '}{len(shared.rows):,} of them are given to more than one "
+        f"row: {shown}{', …' if len(shared.rows) > 5 else ''}. Nothing was uploaded. A custom_id names one row of a "
+        "job: add columns to the template, for example '{{ row.id }}-{{ row.version }}', or select each row once."
+    )
 
 
 def _some(numbers: list[int]) -> str:

@@ -22,7 +22,6 @@ from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.render import request_line, request_sha256
 from airflow_provider_batch.jobs.shard import MAX_MODELS, Sealer
-from airflow_provider_batch.jobs.unique import digest_of
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import CHAT, EMBEDDINGS, request, seal_all, temporary_folder
 
@@ -172,25 +171,6 @@ def test_many_duplicates_are_counted_and_some_of_them_shown(folder):
     assert "7 of them" in str(caught.value)
     assert str(caught.value).count("(rows ") == 5
     assert "'id0' (rows 1, 8, 15, 22, …)" in str(caught.value)
-
-
-def test_equal_digests_of_different_ids_are_no_duplicates(folder):
-    """A digest is only a suspicion: the exact ids decide. Two texts with equal digests cannot be made, so the
-    suspicion is raised by hand, on the sealed files of ids that differ."""
-    sealer = Sealer(folder, "g001/build", CHAT, Limits())
-    for number, name in enumerate(["a", "b", "c"], start=1):
-        sealer.add(request(name), [], number, 1)
-    sealer.finish()
-    sealer._settle({digest_of("a"), digest_of("b")})
-
-
-def test_the_suspicion_is_settled_on_the_ids_that_were_sealed(folder):
-    sealer = Sealer(folder, "g001/build", CHAT, Limits())
-    for number, name in enumerate(["a", "b", "a"], start=1):
-        sealer.add(request(name), [], number, 1)
-    with pytest.raises(CustomIdError, match=r"1 of them .* 'a' \(rows 1, 3\)"):
-        sealer.finish()
-    sealer._settle({digest_of("b")})
 
 
 # Waves: lines that are known good already
