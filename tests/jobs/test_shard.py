@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -18,9 +20,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 from airflow_provider_batch.jobs.answers import read_rows
+from airflow_provider_batch.jobs.expected import expected_bytes
+from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
-from airflow_provider_batch.jobs.limits import Limits
-from airflow_provider_batch.jobs.render import request_line, request_sha256
+from airflow_provider_batch.jobs.limits import Limits, Size
+from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
 from airflow_provider_batch.jobs.shard import MAX_MODELS, Sealer
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import CHAT, EMBEDDINGS, request, seal_all, temporary_folder
@@ -122,6 +126,38 @@ def test_a_request_that_alone_is_over_the_limit_of_bytes_is_named_with_its_row(f
 def test_a_request_with_too_many_inputs_is_named_with_its_row(folder):
     with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) has 6 embedding inputs; .* takes 5"):
         seal_all(folder, [request("a", inputs=6)], limits=Limits(inputs=5), endpoint=EMBEDDINGS)
+
+
+@pytest.mark.parametrize(("tokens", "sizes"), [(21, [3, 3]), (20, [2, 2, 2]), (42, [6]), (41, [5, 1]), (None, [6])])
+def test_estimated_tokens_are_counted_over_all_requests_of_a_file(folder, tokens, sizes):
+    shards = seal_all(folder, [request(str(n)) for n in range(6)], limits=Limits(tokens=tokens))
+    assert [shard.requests for shard in shards] == sizes
+    assert [shard.tokens for shard in shards] == [7 * size for size in sizes]
+
+
+@pytest.mark.parametrize(("spare", "sizes"), [(-1, [1, 1]), (0, [2])])
+def test_expected_answers_are_counted_over_all_requests_of_a_file(folder, spare, sizes):
+    expected = expected_bytes(CHAT, request_line("a", CHAT, request("a").body), 1)
+    shards = seal_all(folder, [request("a"), request("b")], limits=Limits(output_bytes=2 * expected + spare))
+    assert [shard.requests for shard in shards] == sizes
+
+
+def test_requests_that_are_no_embeddings_have_no_embedding_inputs(folder):
+    """A provider that takes 100,000 requests a file takes as many chats, whatever it takes of embedding inputs."""
+    (shard,) = seal_all(folder, [request(str(n)) for n in range(6)], limits=Limits(inputs=5))
+    assert shard.requests == 6
+
+
+def test_a_request_with_more_tokens_than_a_file_may_have_is_named_with_its_row(folder):
+    with pytest.raises(
+        RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) is about 7 input tokens; .* takes 6\. Nothing"
+    ):
+        seal_all(folder, [request("a")], limits=Limits(tokens=6))
+
+
+def test_a_request_that_expects_too_large_an_answer_is_named_with_its_row(folder):
+    with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) expects an answer of about 5,000 bytes"):
+        seal_all(folder, [request("a")], limits=Limits(output_bytes=4_999))
 
 
 # Models
@@ -239,39 +275,95 @@ def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path):
 # The law
 
 
-@st.composite
-def inputs(draw: st.DrawFn) -> tuple[list[tuple[str, str, str, int]], Limits]:
-    ids = draw(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), unique=True, max_size=25))
-    rows = [
-        (one, draw(st.sampled_from(["m1", "m2", "m3"])), draw(st.text(max_size=30)), draw(st.integers(1, 4)))
-        for one in ids
-    ]
-    limits = Limits(
-        requests=draw(st.integers(1, 6)), bytes=draw(st.integers(600, 1500)), inputs=draw(st.integers(4, 9))
+class Row(NamedTuple):
+    custom_id: str
+    model: str
+    inputs: int
+    tokens: int
+    #: cap of the answer, which tells its expected size
+    cap: int
+    text: str
+
+    def request(self) -> Request:
+        body = {"model": self.model, "max_tokens": self.cap, "text": self.text}
+        return Request(self.custom_id, self.model, json.dumps(body).encode(), self.inputs)
+
+
+ROWS = st.lists(
+    st.builds(
+        Row,
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+        st.sampled_from(["m1", "m2", "m3"]),
+        inputs=st.integers(1, 4),
+        tokens=st.integers(0, 50),
+        cap=st.integers(1, 200),
+        text=st.text(max_size=30),
+    ),
+    unique_by=lambda row: row.custom_id,
+    max_size=25,
+)
+#: each takes every row alone
+LIMITS = st.builds(
+    Limits,
+    requests=st.integers(1, 6),
+    bytes=st.integers(600, 1500),
+    inputs=st.integers(4, 9),
+    tokens=st.none() | st.integers(50, 120),
+    output_bytes=st.integers(6_000, 12_000),
+)
+
+
+def seal_rows(folder: Folder, rows: list[Row], limits: Limits, endpoint: str) -> list[Shard]:
+    sealer = Sealer(folder, "g001/build", endpoint, limits)
+    for number, row in enumerate(rows, start=1):
+        sealer.add(row.request(), [], number, row.tokens)
+    return sealer.finish()
+
+
+def size_of_rows(rows: list[Row], endpoint: str) -> Size:
+    """What these rows take together, counted in the plain way."""
+    lines = [request_line(row.custom_id, endpoint, row.request().body) for row in rows]
+    return Size(
+        requests=len(rows),
+        bytes=sum(map(len, lines)),
+        inputs=sum(row.inputs for row in rows) if endpoint == EMBEDDINGS else 0,
+        tokens=sum(row.tokens for row in rows),
+        output_bytes=sum(expected_bytes(endpoint, line, row.inputs) for line, row in zip(lines, rows, strict=True)),
     )
-    return rows, limits
 
 
-@settings(max_examples=60, deadline=None)
-@given(inputs())
-def test_the_sealed_files_hold_exactly_the_input_once_each_within_every_limit(made):
-    rows, limits = made
-    wanted = [request(one, model=model, text=text, inputs=count) for one, model, text, count in rows]
+@settings(max_examples=100, deadline=None)
+@given(ROWS, LIMITS, st.sampled_from([CHAT, EMBEDDINGS]))
+def test_the_sealed_files_hold_exactly_the_input_once_each_in_order_within_every_limit(rows, limits, endpoint):
+    if endpoint == EMBEDDINGS:
+        limits = msgspec.structs.replace(limits, output_bytes=limits.output_bytes * 40)
+    by_name = {row.custom_id: row for row in rows}
     with temporary_folder() as folder:
-        shards = seal_all(folder, wanted, limits=limits, endpoint=EMBEDDINGS)
-        found: dict[str, list[bytes]] = defaultdict(list)
+        shards = seal_rows(folder, rows, limits, endpoint)
+        found: dict[str, list[Row]] = defaultdict(list)
         for shard in shards:
             data = contents(folder, shard)
-            sealed = data.splitlines(keepends=True)
-            index = read_rows(folder, shard)
-            found[shard.model] += sealed
-            assert 1 <= len(sealed) == len(index) == shard.requests <= limits.requests
-            assert len(data) == shard.bytes <= limits.bytes
-            assert sum(row.inputs for row in index) <= limits.inputs
-            assert hashlib.sha256(data).hexdigest() == shard.sha256
-            for line, row in zip(sealed, index, strict=True):
-                assert json.loads(line)["custom_id"] == row.custom_id
-        for model in {one.model for one in wanted}:
-            expected = [request_line(r.custom_id, EMBEDDINGS, r.body) for r in wanted if r.model == model]
-            assert found[model] == expected
-        assert set(found) == {one.model for one in wanted}
+            lines = [json.loads(line)["custom_id"] for line in data.splitlines()]
+            held = [by_name[name] for name in lines]
+            size = size_of_rows(held, endpoint)
+            assert held
+            assert size.over(limits) is None
+            assert (shard.requests, shard.bytes, shard.tokens) == (size.requests, len(data), size.tokens)
+            assert shard.sha256 == hashlib.sha256(data).hexdigest()
+            assert [(row.custom_id, row.tokens, row.inputs) for row in read_rows(folder, shard)] == [
+                (row.custom_id, row.tokens, row.inputs) for row in held
+            ]
+            found[shard.model] += held
+        assert found == {model: [row for row in rows if row.model == model] for model in {row.model for row in rows}}
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS, LIMITS)
+def test_a_file_is_closed_only_when_the_next_request_does_not_fit(rows, limits):
+    one_model = [row._replace(model="m") for row in rows]
+    with temporary_folder() as folder:
+        shards = seal_rows(folder, one_model, limits, CHAT)
+    left = iter(one_model)
+    held = [[next(left) for _ in range(shard.requests)] for shard in shards]
+    for these, following in pairwise(held):
+        assert size_of_rows([*these, following[0]], CHAT).over(limits)
