@@ -25,6 +25,10 @@ from airflow_provider_batch.jobs.unique import Shared, UniqueIds
 MAX_MODELS = 100
 
 
+class _Abandoned(Exception):
+    """The files of a build are closed and will not be read."""
+
+
 class _OpenShard:
     """A shard that still takes requests."""
 
@@ -33,9 +37,10 @@ class _OpenShard:
         self.file, self.rows = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
         self.size = Size()
         self._digest = hashlib.sha256()
-        self._stack = ExitStack()
-        self._lines: BinaryIO = self._stack.enter_context(folder.writer(self.file))
-        self._index: BinaryIO = self._stack.enter_context(folder.writer(self.rows))
+        with ExitStack() as stack:
+            self._lines: BinaryIO = stack.enter_context(folder.writer(self.file))
+            self._index: BinaryIO = stack.enter_context(folder.writer(self.rows))
+            self._stack = stack.pop_all()
 
     def add(self, line: bytes, row: RowIndex, size: Size) -> None:
         try:
@@ -63,7 +68,9 @@ class _OpenShard:
         )
 
     def abandon(self) -> None:
-        self._stack.close()
+        # an end with an error, so that an object store does not keep half a file
+        error = _Abandoned()
+        self._stack.__exit__(type(error), error, None)
 
 
 class Sealer:
