@@ -37,7 +37,7 @@ PROVIDERS = (
         ),
         # a file in a blob container of one's own, which may have 1 GB, is not uploaded by us
         Limits(requests=100_000, bytes=200_000_000),
-        "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch#batch-limits",
+        "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
     ),
     Provider(
         "Groq",
@@ -56,14 +56,14 @@ PROVIDERS = (
         ("api.tokenfactory.nebius.com", "api.studio.nebius.com", "api.studio.nebius.ai"),
         # how many embedding inputs a file takes is not documented: OpenAI's number stands in
         Limits(requests=5_000_000, bytes=10_000_000_000),
-        "https://docs.tokenfactory.nebius.com/ai-models-inference/batch-inference",
+        "https://docs.tokenfactory.nebius.com",
     ),
     Provider(
         "Doubleword",
         ("api.doubleword.ai",),
         # how many requests is not documented: OpenAI's number stands in
         Limits(bytes=200_000_000),
-        "https://docs.doubleword.ai/batches",
+        "https://github.com/doublewordai/control-layer/pull/1741",
     ),
 )
 
