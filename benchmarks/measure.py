@@ -26,6 +26,9 @@ class Figure:
     runs: list[float] = field(default_factory=list)
     anchor: str = ""
     anchor_runs: list[float] = field(default_factory=list)
+    #: the target: a ratio to the anchor of at least this, or a value of at most this
+    least: float | None = None
+    most: float | None = None
 
     def add(self, value: float, anchor: float | None = None) -> None:
         """One run."""
@@ -44,6 +47,21 @@ class Figure:
         if not self.anchor_runs:
             return None
         return statistics.median(mine / its for mine, its in zip(self.runs, self.anchor_runs, strict=True))
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None if there is none."""
+        if self.least is not None:
+            return self.ratio is not None and self.ratio >= self.least
+        return None if self.most is None else self.median <= self.most
+
+    @property
+    def judged(self) -> str:
+        """The target and whether it is met, for the table; empty if there is none."""
+        if self.met is None:
+            return ""
+        target = f"≥ {self.least:g}x" if self.least is not None else f"≤ {self.most:g} {self.unit}"
+        return f"{target} {'met' if self.met else 'MISSED'}"
 
 
 class Clock:
@@ -73,18 +91,24 @@ def memory(pid: int) -> tuple[int, int]:
 def report(title: str, figures: list[Figure], json_path: Path | None) -> None:
     """Print a table, and write JSON if a path is given."""
     table = Table(title=title)
-    for column in ("what", "median", "lowest", "highest", "runs", "ratio", "to"):
-        table.add_column(column, justify="left" if column in ("what", "to") else "right")
+    for column in ("what", "median", "lowest", "highest", "runs", "ratio", "to", "target"):
+        table.add_column(column, justify="left" if column in ("what", "to", "target") else "right")
     for figure in figures:
         table.add_row(
             figure.name,
-            *(f"{value:,.2f} {figure.unit}" for value in (figure.median, min(figure.runs), max(figure.runs))),
+            *(
+                f"{value:,.{0 if value >= 1000 else 2}f} {figure.unit}"
+                for value in (figure.median, min(figure.runs), max(figure.runs))
+            ),
             str(len(figure.runs)),
             "" if figure.ratio is None else f"{figure.ratio:.2f}x",
             figure.anchor,
+            figure.judged,
         )
     Console(width=150).print(table)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [{**asdict(figure), "median": figure.median, "ratio": figure.ratio} for figure in figures]
+        rows = [
+            {**asdict(figure), "median": figure.median, "ratio": figure.ratio, "met": figure.met} for figure in figures
+        ]
         json_path.write_text(json.dumps({"title": title, "figures": rows}, indent=2) + "\n")

@@ -1,0 +1,167 @@
+"""The tables and files that the benchmarks of the data path work on: the same for everyone, in every run.
+
+A row is a support ticket of about 1 KB: texts of the demo's tickets, in their languages, put together by a generator
+with a fixed seed, each with a number of its own so that no two rows ask the same.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import psycopg
+from pydantic import BaseModel
+
+from airflow_provider_batch.demo import tickets as demo
+from airflow_provider_batch.jobs.job import JobKey
+from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.schema import strict_schema
+from airflow_provider_batch.jobs.spec import RequestSpec
+from airflow_provider_batch.sealing import Plan
+from tests.postgres import Database
+
+CHAT = "/v1/chat/completions"
+MODEL = "gpt-5-mini"
+SYSTEM = "You label support tickets of a shop for indoor plants. Answer with the category and the urgency."
+PROMPT = "{{ row.title }}\n\n{{ row.body }}"
+CUSTOM_ID = "ticket-{{ row.id }}"
+SQL = "SELECT id, title, body, label FROM tickets ORDER BY id"
+
+#: bytes of title and body together, about
+ROW_BYTES = 1_000
+
+_COLUMNS = "id, day, country, title, body, label"
+_TABLE = """
+CREATE TABLE tickets (
+    id BIGINT PRIMARY KEY, day TEXT NOT NULL, country TEXT NOT NULL, title TEXT NOT NULL, body TEXT NOT NULL, label TEXT
+)"""
+
+
+class Ticket(BaseModel):
+    """What the model answers for one ticket."""
+
+    category: Literal["billing", "login", "bug", "shipping", "feature_request", "cancellation", "other"]
+    urgency: Literal["low", "normal", "high"]
+    reason: str
+
+
+#: result column <- path in the answer
+COLUMNS = {"category": "category", "urgency": "urgency", "reason": "reason"}
+
+
+def tickets(count: int) -> Iterator[tuple[int, str, str, str, str, str | None]]:
+    """So many rows: id (from 0), day, country, title, body, label."""
+    drawn = random.Random(4)
+    known = demo.load()
+    for number in range(count):
+        first = drawn.choice(known)
+        title = f"{first.title} (order {number:08})"
+        body, size = [first.body], len(title.encode()) + len(first.body.encode())
+        while size < ROW_BYTES - 100:
+            more = drawn.choice(known).body
+            body.append(more)
+            size += len(more.encode()) + 2
+        yield number, first.day, first.country, title, "\n\n".join(body), first.category
+
+
+def fill_sqlite(path: Path, count: int) -> None:
+    """The table `tickets` in a new SQLite file."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(_TABLE)
+        connection.executemany("INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?)", tickets(count))
+
+
+def fill_postgres(database: Database, count: int) -> None:
+    """The table `tickets` in PostgreSQL."""
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute(_TABLE.encode())
+        with connection.cursor().copy(f"COPY tickets ({_COLUMNS}) FROM STDIN".encode()) as copy:
+            for row in tickets(count):
+                copy.write_row(row)
+    database.execute("ANALYZE tickets")
+
+
+def fill_duckdb(path: Path, count: int) -> None:
+    """The table `tickets` in a new DuckDB file."""
+    import duckdb
+
+    rows, names = path.with_suffix(".jsonl"), _COLUMNS.split(", ")
+    with open(rows, "wb") as file:
+        for row in tickets(count):
+            file.write(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n")
+    with closing(duckdb.connect(str(path))) as connection:
+        connection.execute(_TABLE)
+        connection.execute(f"COPY tickets FROM '{rows}' (FORMAT json)")
+    rows.unlink()
+
+
+def plan() -> Plan:
+    """A job such as the README's: a system prompt, a prompt of two columns, a schema, a carried column."""
+    return Plan(
+        key=JobKey("benchmark", "submit", "manual__1"),
+        spec=RequestSpec(
+            endpoint=CHAT,
+            custom_id=CUSTOM_ID,
+            model=MODEL,
+            system=SYSTEM,
+            prompt=PROMPT,
+            output_schema=strict_schema(Ticket),
+        ),
+        sql=SQL,
+        parameters=None,
+        carry=["label"],
+        context={"params": {}, "run_id": "manual__1"},
+        openai_conn_id="openai_default",
+        limits=Limits(),
+        prices={},
+        max_cost_usd=1_000_000,
+        completion_window="24h",
+        metadata={},
+        logical_date=None,
+    )
+
+
+def result_line(custom_id: str, number: int) -> bytes:
+    """The line that OpenAI would write for an answered request, with its line end."""
+    answer = {
+        "category": ("billing", "login", "bug", "other")[number % 4],
+        "urgency": ("low", "normal", "high")[number % 3],
+        "reason": f"The customer of order {number:08} writes that the delivery is late and asks for a date. " * 2,
+    }
+    body: dict[str, Any] = {
+        "id": f"chatcmpl-{number:020x}",
+        "object": "chat.completion",
+        "created": 1795176000,
+        "model": "gpt-5-mini-2025-08-07",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": json.dumps(answer),
+                    "refusal": None,
+                    "annotations": [],
+                },
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 310 + number % 50,
+            "completion_tokens": 40 + number % 20,
+            "total_tokens": 350 + number % 50 + number % 20,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        },
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+    response = {"status_code": 200, "request_id": f"{number:032x}", "body": body}
+    line = {"id": f"batch_req_{number:024x}", "custom_id": custom_id, "response": response, "error": None}
+    return msgspec.json.encode(line) + b"\n"
