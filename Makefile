@@ -9,6 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+BENCH := $(VENV)/.bench
 FIND_PYTHON := for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
 	then echo $$python; break; fi; done
@@ -17,7 +18,7 @@ GROUP = $(BIN)/python -c 'import sys, tomllib; \
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo airflow test lint clean
+.PHONY: help setup demo airflow test bench soak lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -32,6 +33,13 @@ airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080,
 
 test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one after another
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+bench: $(BENCH) ## measure sealing and landing beside others, in about 15 minutes; ARGS="--rows 1000000 --runs 1"
+	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
+	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
+
+soak: $(BENCH) ## a million rows through the three operators, and count that none is lost; ARGS="--rows 20000"
+	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
 
 lint: $(STAMP) ## format, style, types and import rules
 	@$(BIN)/ruff format --check .
@@ -58,4 +66,9 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 $(PEERS): $(STAMP)
 	@$(GROUP) peers > $(VENV)/peers.txt
 	@$(PIP) --requirement $(VENV)/peers.txt
+	@touch $@
+
+$(BENCH): $(PEERS)
+	@$(GROUP) bench > $(VENV)/bench.txt
+	@$(PIP) --requirement $(VENV)/bench.txt
 	@touch $@

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import psycopg
@@ -23,8 +23,10 @@ from airflow_provider_batch.jobs.job import JobKey
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.schema import strict_schema
 from airflow_provider_batch.jobs.spec import RequestSpec
-from airflow_provider_batch.sealing import Plan
 from tests.postgres import Database
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.sealing import Plan
 
 CHAT = "/v1/chat/completions"
 MODEL = "gpt-5-mini"
@@ -103,6 +105,9 @@ def fill_duckdb(path: Path, count: int) -> None:
 
 def plan() -> Plan:
     """A job such as the README's: a system prompt, a prompt of two columns, a schema, a carried column."""
+    # Imports Airflow, which reads its home: only in a process that has one of its own.
+    from airflow_provider_batch.sealing import Plan
+
     return Plan(
         key=JobKey("benchmark", "submit", "manual__1"),
         spec=RequestSpec(
