@@ -1,7 +1,7 @@
 """A database's errors, told without the values of any row.
 
 Drivers put values into their messages: PostgreSQL's DETAIL and CONTEXT carry whole rows, its data errors
-quote the text they could not read, MySQL quotes duplicate keys. Task logs are read by more people than tables
+quote the text they could not read, MySQL and DuckDB quote duplicate keys. Task logs are read by more people than tables
 are, so only what names the problem is kept, and the original exception is not chained.
 """
 
@@ -28,6 +28,24 @@ NOTHING_UPLOADED = "nothing was uploaded"
 
 _QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
+#: numbers, but for those that belong to a type
+_NUMBER = re.compile(r"(DECIMAL\(\d+,\d+\))|(?<!\w)[-+]?\d[\w.+-]*")
+
+#: DuckDB's exceptions that speak of names, syntax and files. All others may quote values, or hold bare numbers.
+_DUCKDB_PLAIN = frozenset(
+    {
+        "BinderException",
+        "CatalogException",
+        "ConnectionException",
+        "IOException",
+        "NotImplementedException",
+        "OutOfMemoryException",
+        "ParserException",
+        "PermissionException",
+        "SyntaxException",
+    }
+)
+
 
 def sqlstate(error: BaseException) -> str:
     """PostgreSQL's five-character code, or '' where there is none."""
@@ -36,6 +54,8 @@ def sqlstate(error: BaseException) -> str:
 
 def message_of(error: BaseException, *, hide_quoted: bool = False) -> str:
     """What the database says, without values; `hide_quoted` also drops whatever stands in quotes."""
+    if type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb"):
+        return _message_of_duckdb(error)
     code = sqlstate(error)
     diagnostics = getattr(error, "diag", None)
     primary = getattr(diagnostics, "message_primary", None)
@@ -46,6 +66,20 @@ def message_of(error: BaseException, *, hide_quoted: bool = False) -> str:
     hint = getattr(diagnostics, "message_hint", None)
     if hint and code.startswith("42"):  # class 42 is about names and syntax
         text = f"{text} ({hint})"
+    return text.rstrip(".")
+
+
+def _message_of_duckdb(error: BaseException) -> str:
+    text = str(error).strip()
+    if "Required module 'pytz'" in text:
+        return (
+            "DuckDB's driver gives values of the type TIMESTAMP WITH TIME ZONE only where the package pytz is "
+            "installed: pip install 'airflow-provider-batch[duckdb]'"
+        )
+    if type(error).__name__ not in _DUCKDB_PLAIN:
+        # The statement at the end may hold values that stand in the SQL.
+        text = _QUOTED.sub("(value not shown)", text).partition("\n\nLINE ")[0]
+        text = _NUMBER.sub(lambda match: match[1] or "(value not shown)", text)
     return text.rstrip(".")
 
 

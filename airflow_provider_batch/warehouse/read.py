@@ -2,6 +2,7 @@
 
 `DbApiHook.run` and `get_records` hold every row, and with PostgreSQL a plain cursor does so too, whichever way
 it is read. So a connection is opened here, and on PostgreSQL the rows stay on the server behind a named cursor.
+SQLite and DuckDB make the rows while they are fetched.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse import psycopg_driver
+from airflow_provider_batch.warehouse import duckdb_driver, psycopg_driver
 from airflow_provider_batch.warehouse.connect import speaks
 from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database_errors
 from airflow_provider_batch.warehouse.naming import repeated
@@ -76,7 +77,10 @@ class Rows(AbstractContextManager["Rows"]):
     def __enter__(self) -> Rows:
         sql = self._checked()
         with database_errors(self._hook, "Connecting", NOTHING_UPLOADED):
-            self._conn = self._hook.get_conn()
+            if speaks(self._hook, "duckdb"):
+                self._conn = duckdb_driver.connect(self._hook, NOTHING_UPLOADED)
+            else:
+                self._conn = self._hook.get_conn()
         try:
             with database_errors(self._hook, "Reading", NOTHING_UPLOADED):
                 self._execute(sql)
@@ -103,6 +107,10 @@ class Rows(AbstractContextManager["Rows"]):
         driver = psycopg_driver.speaks_psycopg3(conn) if speaks(self._hook, "postgres") else None
         if driver is not None:
             cursor = psycopg_driver.named_cursor(conn)
+        elif speaks(self._hook, "duckdb"):
+            # A cursor of DuckDB's is a connection of its own, outside of this transaction.
+            duckdb_driver.begin_reading(conn, sql)
+            cursor = conn
         else:
             # A DELETE behind a WITH looks like a query; sqlite3 would not even open a transaction for it.
             if speaks(self._hook, "sqlite"):
@@ -111,7 +119,8 @@ class Rows(AbstractContextManager["Rows"]):
                 self._hook.set_autocommit(conn, False)
             cursor = conn.cursor()
         self._cursor = cursor
-        cursor.arraysize = self._chunk_rows
+        if cursor is not conn:
+            cursor.arraysize = self._chunk_rows
         # A % in the SQL is a plain character only as long as no parameters are passed.
         try:
             if self._parameters is None:
@@ -140,6 +149,10 @@ class Rows(AbstractContextManager["Rows"]):
             views = psycopg_driver.memoryview_columns(conn, cursor.description)
             if views:
                 self._plain = _without_memoryviews(views)
+        elif speaks(self._hook, "duckdb"):
+            documents = duckdb_driver.json_columns(cursor.description)
+            if documents:
+                self._plain = duckdb_driver.with_json(documents)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         rows, self._first = self._first, []

@@ -22,6 +22,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.jobs.columns import Column
 from airflow_provider_batch.warehouse.connect import speaks
+from airflow_provider_batch.warehouse.duckdb import DuckdbSink
 from airflow_provider_batch.warehouse.generic import GenericSink
 from airflow_provider_batch.warehouse.postgres import PostgresSink
 from airflow_provider_batch.warehouse.sqlite import SqliteSink
@@ -58,9 +59,9 @@ def open_sink(
 ) -> Sink:
     """The sink for a results table. Nothing is asked of the database before `prepare` or `write`.
 
-    `table` is `table` or `schema.table`; each part is taken literally and quoted. `columns` are those that are
-    written, in the order of each row; those with `key=True` name a row. Among them are `outcome` (TEXT) and
-    `sealed_at` (TIMESTAMP). An existing table's columns are found whatever their case.
+    `table` is `table` or `schema.table` (in DuckDB also `database.schema.table`); each part is taken literally and
+    quoted. `columns` are those that are written, in the order of each row; those with `key=True` name a row. Among
+    them are `outcome` (TEXT) and `sealed_at` (TIMESTAMP). An existing table's columns are found whatever their case.
 
     With `create=False` an absent table is an error that holds its CREATE TABLE statement. With
     `keep_last_success` a success is only ever replaced by a success.
@@ -68,11 +69,13 @@ def open_sink(
     Raises InputError for a name or columns that no table can have.
     """
     checked = check_columns(columns)
-    kind: type[PostgresSink] | type[SqliteSink] | type[GenericSink] = GenericSink
+    kind: type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[GenericSink] = GenericSink
     if speaks(hook, "postgres") and not _is_redshift(hook):
         kind = PostgresSink
     elif speaks(hook, "sqlite"):
         kind = SqliteSink
+    elif speaks(hook, "duckdb"):
+        kind = DuckdbSink
     return kind(hook, table, checked, create=create, keep_last_success=keep_last_success)
 
 

@@ -1,7 +1,7 @@
 """One set of tests for every dialect: each runs against a real database through a real Airflow hook.
 
-`sqlite`, `psycopg` and `psycopg2` are Airflow's own hooks. `generic` is a hook of a type that nobody knows, over
-SQLite, so that the sink for every other database is put to the same test.
+`sqlite`, `duckdb`, `psycopg` and `psycopg2` are Airflow's own hooks. `generic` is a hook of a type that nobody knows,
+over SQLite, so that the sink for every other database is put to the same test.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from airflow.providers.postgres.hooks import postgres as postgres_hooks
 from airflow_provider_batch.warehouse.connect import sql_hook
 from tests.postgres import Database
 
-DIALECTS = ("sqlite", "psycopg", "psycopg2", "generic")
+DIALECTS = ("sqlite", "duckdb", "psycopg", "psycopg2", "generic")
 
 
 class OtherHook(DbApiHook):
@@ -48,9 +49,22 @@ class Warehouse:
     def is_postgres(self) -> bool:
         return self.database is not None
 
+    @property
+    def is_duckdb(self) -> bool:
+        return self.dialect == "duckdb"
+
+    @property
+    def moment(self) -> str:
+        """The type of a moment in a table that is made by hand."""
+        return "timestamptz" if self.is_postgres or self.is_duckdb else "text"
+
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
         if self.database is not None:
             return self.database.execute(sql)
+        if self.is_duckdb:
+            with closing(self.hook.get_conn()) as conn:
+                conn.execute(sql)
+                return conn.fetchall() if conn.description else []
         conn = sqlite3.connect(str(self.path))
         try:
             rows = conn.execute(sql).fetchall()
@@ -73,6 +87,12 @@ def sqlite_warehouse(path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     return Warehouse("sqlite", sql_hook("warehouse"), path=path)
 
 
+def duckdb_warehouse(path: Path, monkeypatch: pytest.MonkeyPatch, **extra: object) -> Warehouse:
+    connection = {"conn_type": "duckdb", "host": str(path), "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(connection))
+    return Warehouse("duckdb", sql_hook("warehouse"), path=path)
+
+
 def other_warehouse(path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "other", "host": str(path)}))
     return Warehouse("generic", OtherHook("warehouse"), path=path)
@@ -84,6 +104,8 @@ def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
     dialect: str = request.param
     if dialect == "sqlite":
         yield sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch)
+    elif dialect == "duckdb":
+        yield duckdb_warehouse(tmp_path / "warehouse.duckdb", monkeypatch)
     elif dialect == "generic":
         yield other_warehouse(tmp_path / "warehouse.db", monkeypatch)
     else:
@@ -100,3 +122,9 @@ def postgres(request: pytest.FixtureRequest, postgres_database: Database, monkey
 def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """An empty SQLite database."""
     return sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch)
+
+
+@pytest.fixture
+def duckdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty DuckDB file."""
+    return duckdb_warehouse(tmp_path / "warehouse.duckdb", monkeypatch)

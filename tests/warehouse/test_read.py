@@ -61,7 +61,7 @@ def test_parameters_go_to_the_driver(tickets: Warehouse) -> None:
 
 
 def test_named_parameters_go_to_the_driver(tickets: Warehouse) -> None:
-    mark = "%(id)s" if tickets.is_postgres else ":id"
+    mark = "%(id)s" if tickets.is_postgres else "$id" if tickets.is_duckdb else ":id"
     assert read(tickets, f"SELECT title FROM tickets WHERE id = {mark}", {"id": 3}) == [("title 3",)]
 
 
@@ -74,7 +74,7 @@ def test_a_percent_sign_is_a_plain_character_without_parameters(tickets: Warehou
     [";", " ; \n", "; -- that was all", " -- one; two", "\n/* one; /* two; */ three */ ;;", "\n-- it's over"],
 )
 def test_a_semicolon_and_comments_at_the_end_do_no_harm(tickets: Warehouse, end: str) -> None:
-    if not tickets.is_postgres and "/* two" in end:
+    if tickets.dialect in ("sqlite", "generic") and "/* two" in end:
         end = end.replace("/* two; */ ", "")  # SQLite's comments do not nest
     assert read(tickets, f"SELECT id FROM tickets WHERE title <> ';' ORDER BY id LIMIT 1{end}") == [(1,)]
 
@@ -111,7 +111,7 @@ def test_a_statement_that_changes_something_is_not_run(tickets: Warehouse, sql: 
 def test_a_change_behind_a_with_does_not_take_effect(tickets: Warehouse) -> None:
     if tickets.dialect == "generic":
         pytest.skip("whether a driver opens a transaction for it is the driver's")
-    with pytest.raises(WarehouseError):
+    with pytest.raises((InputError, WarehouseError)):
         read(tickets, "WITH gone AS (SELECT 1) DELETE FROM tickets")
     assert tickets.execute("SELECT count(*) FROM tickets") == [(7,)]
 

@@ -223,17 +223,18 @@ def test_the_table_is_that_of_the_model_for_any_landings_order_and_chunks(
     assert {key: found[key] for key in with_outcome} == {key: ordered[key] for key in with_outcome}
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb", "psycopg", "psycopg2"], indirect=True)
 @pytest.mark.parametrize("round_", range(3))
-def test_two_landings_at_once_end_the_same(postgres: Warehouse, round_: int) -> None:
+def test_two_landings_at_once_end_the_same(warehouse: Warehouse, round_: int) -> None:
     keys = [f"k{n:04}" for n in range(3000)]
     first = [row(key, "first", sealed=1) for key in keys]
     second = [row(key, "second", sealed=2) for key in reversed(keys)]
-    land(postgres, [])
+    land(warehouse, [])
     gate = threading.Barrier(4)
     errors: list[BaseException] = []
 
     def one(rows: list[Row]) -> None:
-        sink = open_sink(postgres.hook, "results", COLUMNS)
+        sink = open_sink(warehouse.hook, "results", COLUMNS)
         sink.prepare()
 
         def at_once() -> Iterator[Row]:
@@ -251,7 +252,7 @@ def test_two_landings_at_once_end_the_same(postgres: Warehouse, round_: int) -> 
     for thread in threads:
         thread.join(120)
     assert errors == []
-    assert landed(postgres) == dict.fromkeys(keys, ("succeeded", "second"))
+    assert landed(warehouse) == dict.fromkeys(keys, ("succeeded", "second"))
 
 
 def test_tasks_that_create_the_table_at_once_all_find_it(warehouse: Warehouse) -> None:

@@ -1,0 +1,333 @@
+"""What is DuckDB's alone: its types, a file that one process holds, tables as people make them there."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.exceptions import (
+    InputError,
+    ResultsTableError,
+    WarehouseConnectionError,
+    WarehouseError,
+)
+from airflow_provider_batch.jobs.columns import Column, ColumnType
+from airflow_provider_batch.warehouse import duckdb_driver
+from airflow_provider_batch.warehouse.read import read_rows
+from airflow_provider_batch.warehouse.write import open_sink
+from tests.warehouse.conftest import Warehouse, duckdb_warehouse
+from tests.warehouse.landing import COLUMNS, land, landed, row, with_column
+
+MOMENT = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
+
+
+def read(warehouse: Warehouse, sql: str, parameters: Any = None, **options: Any) -> list[tuple[Any, ...]]:
+    with read_rows(warehouse.hook, sql, parameters, **options) as rows:
+        return list(rows)
+
+
+@pytest.mark.parametrize(
+    ("sql", "value"),
+    [
+        ("1.50::DECIMAL(10,2)", Decimal("1.50")),
+        ("170141183460469231731687303715884105727::HUGEINT", 2**127 - 1),
+        ("18446744073709551615::UBIGINT", 2**64 - 1),
+        ("0.5::FLOAT", 0.5),
+        ("true", True),
+        ("DATE '2026-11-20'", date(2026, 11, 20)),
+        ("TIMESTAMP '2026-11-20 12:30:00.123456'", MOMENT.replace(tzinfo=None)),
+        ("TIMESTAMPTZ '2026-11-20 14:30:00.123456+02'", MOMENT),
+        ("TIME '12:30:00'", time(12, 30)),
+        ("INTERVAL 90 MINUTE", timedelta(minutes=90)),
+        ("[1, NULL, 3]", [1, None, 3]),
+        ("{'a': 1.5::DECIMAL(4,1), 'b': [{'c': 'x'}]}", {"a": Decimal("1.5"), "b": [{"c": "x"}]}),
+        ("MAP {'k': 1, 'l': 2}", {"k": 1, "l": 2}),
+        ("""'{"a": [1, null], "big": 1000000000000000000000}'::JSON""", {"a": [1, None], "big": 10**21}),
+        ("'null'::JSON", None),
+        ("'\\x00\\xFF'::BLOB", b"\x00\xff"),
+        (
+            "'5b0e1d4c-3c1f-4a53-9b0a-2f3a4d5e6f70'::UUID",
+            uuid.UUID("5b0e1d4c-3c1f-4a53-9b0a-2f3a4d5e6f70"),
+        ),
+        ("'b'::ENUM('a', 'b')", "b"),
+        ("'nul\\0 and 🎈'", "nul\\0 and 🎈"),
+    ],
+)
+def test_a_value_of_each_type_is_read_as_python_has_it(duckdb: Warehouse, sql: str, value: Any) -> None:
+    # The value also comes after NULLs, and NULL is None whatever the type.
+    assert read(duckdb, f"SELECT {sql} AS x UNION ALL SELECT NULL") == [(value,), (None,)]
+
+
+def test_a_query_may_begin_as_duckdb_lets_it(duckdb: Warehouse) -> None:
+    duckdb.execute("CREATE TABLE t AS SELECT 'a' AS k, 1 AS n UNION ALL SELECT 'b', 2")
+    assert read(duckdb, "FROM t ORDER BY n") == [("a", 1), ("b", 2)]
+    assert read(duckdb, "WITH x AS (FROM t) SELECT sum(n) FROM x") == [(3,)]
+    assert read(duckdb, "PIVOT (SELECT k, n FROM t) ON k USING sum(n)") == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH gone AS (SELECT 1) DELETE FROM t",
+        "ATTACH 'other.duckdb'",
+        "FROM t; DROP TABLE t",
+        "PIVOT t ON n USING count(*); DELETE FROM t",
+    ],
+)
+def test_what_is_no_single_query_does_not_run(duckdb: Warehouse, sql: str) -> None:
+    duckdb.execute("CREATE TABLE t AS SELECT 1 AS n")
+    with pytest.raises(InputError, match=r"(more than one statement|must be one SELECT).*[Nn]othing was uploaded"):
+        read(duckdb, sql)
+    assert duckdb.execute("FROM t") == [(1,)]
+
+
+def test_the_first_rows_come_before_the_last_are_made_and_an_error_names_no_value(duckdb: Warehouse) -> None:
+    # Were the whole result made first, the text at its end would fail before any row.
+    sql = "SELECT (CASE WHEN range = 20000000 THEN 'secret' ELSE '5' END)::INT AS n FROM range(20000001)"
+    with read_rows(duckdb.hook, sql) as rows:
+        assert next(iter(rows)) == (5,)
+    with pytest.raises(WarehouseError, match="Could not convert string") as caught:
+        read(duckdb, sql.replace("20000", "20"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_moment_without_the_package_it_needs_is_told_with_the_way_to_install_it() -> None:
+    # In a process of its own: the driver keeps the package once it has found it.
+    program = """
+import sys
+sys.modules["pytz"] = None
+import duckdb
+from airflow_provider_batch.warehouse.failures import message_of
+try:
+    duckdb.connect().execute("SELECT TIMESTAMPTZ '2026-11-20 12:30:00+00'").fetchall()
+except Exception as error:
+    print("told:", message_of(error))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert "told: DuckDB's driver gives values of the type TIMESTAMP WITH TIME ZONE only where" in done.stdout
+    assert "pip install 'airflow-provider-batch[duckdb]'" in done.stdout
+
+
+@contextmanager
+def held_by_another_process(path: Path) -> Iterator[Callable[[], None]]:
+    """Another process holds the file until the function that is given is called."""
+    hold = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield holder.stdin.close
+    finally:
+        holder.stdin.close()
+        holder.stdout.close()
+        assert holder.wait(60) == 0
+
+
+def test_a_file_that_stays_in_use_is_an_error_that_says_what_to_do(
+    duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(duckdb, [row("a", "1")])
+    monkeypatch.setattr(duckdb_driver, "LOCKED_SECONDS", 0)
+    with held_by_another_process(duckdb.path):  # type: ignore[arg-type]
+        with pytest.raises(WarehouseError) as landing:
+            land(duckdb, [row("a", "2")])
+        with pytest.raises(WarehouseError) as reading:
+            read(duckdb, "FROM results")
+    for caught, kept in ((landing, "nothing of this landing was committed"), (reading, "nothing was uploaded")):
+        text = str(caught.value)
+        assert caught.value.retry
+        for said in ("'warehouse'", "held by another process", "PID", "pool of one slot", '"read_only": true', kept):
+            assert said in text, said
+    assert landed(duckdb) == {"a": ("succeeded", "1")}
+
+
+def test_a_file_in_use_is_waited_for(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    land(duckdb, [row("a", "1")])
+    with held_by_another_process(duckdb.path) as let_go:  # type: ignore[arg-type]
+        monkeypatch.setattr(duckdb_driver.time, "sleep", lambda seconds: let_go())
+        land(duckdb, [row("a", "2")])
+    assert landed(duckdb) == {"a": ("succeeded", "2")}
+
+
+def test_a_file_that_is_opened_for_reading_only_is_read_and_not_written(
+    duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(duckdb, [row("a", "1")])
+    reader = duckdb_warehouse(duckdb.path, monkeypatch, read_only=True)  # type: ignore[arg-type]
+    assert read(reader, "SELECT custom_id FROM results") == [("a",)]
+    with pytest.raises(WarehouseError, match="read-only"):
+        open_sink(reader.hook, "results", COLUMNS).prepare()
+
+
+def test_a_database_in_memory_is_refused_for_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = duckdb_warehouse(Path(":memory:"), monkeypatch)
+    with pytest.raises(WarehouseConnectionError, match="in memory, which is gone with the task: name a file"):
+        open_sink(memory.hook, "results", COLUMNS).prepare()
+
+
+@pytest.mark.parametrize("table", ["analytics.results", "Analytics.RESULTS", "warehouse.analytics.results"])
+def test_a_table_is_found_in_its_schema_and_database(duckdb: Warehouse, table: str) -> None:
+    with pytest.raises(ResultsTableError, match='CREATE SCHEMA "analytics";'):
+        land(duckdb, [row("a", "1")], table="analytics.results")
+    duckdb.execute("CREATE SCHEMA analytics")
+    land(duckdb, [row("a", "1")], table="analytics.results")
+    land(duckdb, [row("a", "2")], table=table)
+    assert duckdb.execute("SELECT custom_id, output FROM analytics.results") == [("a", "2")]
+    assert len(duckdb.execute("FROM duckdb_tables()")) == 1
+
+
+def by_hand(warehouse: Warehouse, more: str = "", moment: str = "timestamptz") -> None:
+    warehouse.execute(
+        "CREATE TABLE results (custom_id varchar PRIMARY KEY, outcome varchar, output varchar, job_uid varchar, "
+        f"sealed_at {moment}{more})"
+    )
+
+
+def test_indexes_and_lists_on_our_columns_do_not_stop_landing_again(duckdb: Warehouse) -> None:
+    by_hand(duckdb, ", v double[], note varchar, UNIQUE (output)")
+    duckdb.execute("CREATE INDEX by_outcome ON results (outcome)")
+    columns = with_column(Column("v", ColumnType.VECTOR))
+    for sealed in range(3):
+        rows = [(*row(key, f"{key}{sealed}", sealed=sealed), [0.5 * sealed]) for key in "abc"]
+        land(duckdb, rows, columns=columns)
+        duckdb.execute("UPDATE results SET note = 'by hand'")
+    assert duckdb.execute("SELECT custom_id, output, v, note FROM results ORDER BY ALL") == [
+        (key, f"{key}2", [1.0], "by hand") for key in "abc"
+    ]
+
+
+@pytest.mark.parametrize("key", ['CREATE UNIQUE INDEX i ON results ("the, key", "select")', ""])
+def test_a_key_with_odd_names_is_found(duckdb: Warehouse, key: str) -> None:
+    unique = "" if key else ', UNIQUE ("select", "the, key")'
+    duckdb.execute(
+        'CREATE TABLE results ("the, key" varchar, "select" bigint, outcome varchar, output varchar, '
+        f"sealed_at timestamptz{unique})"
+    )
+    duckdb.execute(key or "SELECT 1")
+    columns = (
+        Column("the, key", ColumnType.TEXT, key=True),
+        Column("SELECT", ColumnType.INTEGER, key=True),
+        Column("outcome", ColumnType.TEXT),
+        Column("output", ColumnType.TEXT),
+        Column("sealed_at", ColumnType.TIMESTAMP),
+    )
+    for output in "12":
+        land(duckdb, [("a", 1, "succeeded", output, MOMENT), ("a", 2, "succeeded", output, MOMENT)], columns=columns)
+    assert duckdb.execute('SELECT "the, key", "select", output FROM results ORDER BY 2') == [
+        ("a", 1, "2"),
+        ("a", 2, "2"),
+    ]
+
+
+def test_moments_without_a_zone_and_dates_are_stored_in_utc(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand(duckdb, ", t timestamp, d date", moment="timestamp")
+    far = duckdb_warehouse(duckdb.path, monkeypatch, settings={"TimeZone": "Pacific/Kiritimati"})  # type: ignore[arg-type]
+    columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
+    land(far, [(*row("a"), MOMENT, MOMENT)], [(*row("a", "2"), MOMENT, MOMENT)], columns=columns)
+    assert far.execute("SELECT output, sealed_at::text, t::text, d::text FROM results") == [
+        ("2", "2026-11-20 12:00:00", "2026-11-20 12:30:00.123456", "2026-11-20")
+    ]
+
+
+def test_two_keys_that_are_one_in_the_table_are_one_row(duckdb: Warehouse) -> None:
+    duckdb.execute(
+        "CREATE TABLE results (day date PRIMARY KEY, outcome varchar, output varchar, sealed_at timestamptz)"
+    )
+    columns = (Column("day", ColumnType.TIMESTAMP, key=True), *COLUMNS[1:3], COLUMNS[4])
+    land(duckdb, [(MOMENT, "succeeded", "1", MOMENT), (MOMENT.replace(hour=1), "failed", "2", MOMENT)], columns=columns)
+    assert duckdb.execute("SELECT outcome, output FROM results") == [("failed", "2")]
+
+
+@pytest.mark.parametrize(
+    ("type_", "column", "given", "stored"),
+    [
+        ("varchar", ColumnType.JSON, {"a": [1, "x"]}, '{"a":[1,"x"]}'),
+        ("struct(a bigint, b varchar)", ColumnType.JSON, {"a": 1, "b": "it's"}, {"a": 1, "b": "it's"}),
+        ("map(varchar, bigint)", ColumnType.JSON, {"a": 1}, {"a": 1}),
+        ("varchar[]", ColumnType.JSON, ["a", "b, c"], ["a", "b, c"]),
+        ("float[3]", ColumnType.VECTOR, [1, 0.5, -2.0], (1.0, 0.5, -2.0)),
+        ("float[]", ColumnType.VECTOR, [0.5], [0.5]),
+        ("varchar", ColumnType.VECTOR, [0.5, 1.0], "[0.5,1.0]"),
+        ("varchar", ColumnType.NUMERIC, Decimal("1.123456789012345678"), "1.123456789012345678"),
+        ("double", ColumnType.NUMERIC, Decimal("0.25"), 0.25),
+        ("decimal(9,2)", ColumnType.NUMERIC, Decimal("0.25"), Decimal("0.25")),
+        ("hugeint", ColumnType.INTEGER, 5, 5),
+        ("enum('a', 'b')", ColumnType.TEXT, "b", "b"),
+    ],
+)
+def test_values_go_to_columns_of_other_types_that_can_hold_them(
+    duckdb: Warehouse, type_: str, column: ColumnType, given: Any, stored: Any
+) -> None:
+    by_hand(duckdb, f", x {type_}")
+    columns = with_column(Column("x", column))
+    land(duckdb, [(*row("a"), given), (*row("b"), None)], columns=columns)
+    assert duckdb.execute("SELECT x FROM results ORDER BY custom_id") == [(stored,), (None,)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "column"),
+    [
+        ("integer", ColumnType.TEXT),
+        ("uuid", ColumnType.TEXT),
+        ("varchar[]", ColumnType.TEXT),
+        ("date", ColumnType.INTEGER),
+        ("integer", ColumnType.BOOLEAN),
+        ("varchar", ColumnType.BYTES),
+        ("integer", ColumnType.JSON),
+        ("double", ColumnType.VECTOR),
+        ("bigint GENERATED ALWAYS AS (length(custom_id))", ColumnType.INTEGER),
+    ],
+)
+def test_columns_that_cannot_hold_the_values_are_found_before_the_first_row(
+    duckdb: Warehouse, type_: str, column: ColumnType
+) -> None:
+    by_hand(duckdb, f", x {type_}")
+    with pytest.raises(ResultsTableError) as caught:
+        open_sink(duckdb.hook, "results", with_column(Column("x", column))).prepare()
+    assert '"x"' in str(caught.value).replace("'", '"')
+
+
+def test_what_duckdb_says_of_a_value_is_told_without_it(duckdb: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+    by_hand(duckdb, ", x decimal(4,1), s varchar UNIQUE, j struct(a bigint), CHECK (output <> 'secret check')")
+    more = (Column("x", ColumnType.NUMERIC), Column("s", ColumnType.TEXT), Column("j", ColumnType.JSON))
+    failures = []
+    with caplog.at_level(logging.DEBUG):
+        for rows in (
+            [(*row("a"), None, "secret twice", None), (*row("b"), None, "secret twice", None)],
+            [(*row("a", "secret check"), None, None, None)],
+            [(*row("a"), Decimal("98765.4"), None, None)],
+            [(*row("a"), None, None, {"a": "secret text"})],
+        ):
+            with pytest.raises(WarehouseError) as caught:
+                land(duckdb, rows, columns=(*COLUMNS, *more))
+            assert caught.value.__suppress_context__
+            assert caught.value.__cause__ is None
+            failures.append(str(caught.value))
+    assert "PRIMARY KEY or UNIQUE constraint" in failures[0]
+    assert "CHECK constraint failed" in failures[1]
+    assert "DECIMAL(4,1)" in failures[2]
+    for text in failures:
+        assert "secret" not in text
+        assert "98765" not in text
+        assert "nothing of this landing was committed" in text
+    assert "secret" not in caplog.text
+    assert duckdb.execute("FROM results") == []
+
+
+def test_an_integer_over_64_bits_is_told_without_it(duckdb: Warehouse) -> None:
+    with pytest.raises(WarehouseError, match="out of range") as caught:
+        land(duckdb, [(*row("a"), 98765432109876543210)], columns=with_column(Column("x", ColumnType.INTEGER)))
+    assert "98765" not in str(caught.value)
