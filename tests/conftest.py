@@ -9,16 +9,18 @@ import sys
 import tempfile
 
 from airflow_provider_batch.demo.home import dags_folder
+from tests.mysql import mysql_database, mysql_server
 from tests.postgres import postgres_database, postgres_server
 
-__all__ = ["postgres_database", "postgres_server"]
+__all__ = ["mysql_database", "mysql_server", "postgres_database", "postgres_server"]
 
 if "airflow" in sys.modules:
     raise RuntimeError("Airflow was imported before its tests' AIRFLOW_HOME was set, so it reads somebody else's.")
 
 _HOME = tempfile.mkdtemp(prefix="airflow-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-for _name in [name for name in os.environ if name.startswith("AIRFLOW")]:
+# pytest-xdist starts its workers with what is left here.
+for _name in [name for name in os.environ if name.startswith("AIRFLOW") and name != "AIRFLOW_BATCH_TEST_MYSQL"]:
     del os.environ[_name]
 os.environ |= {
     "AIRFLOW_HOME": _HOME,

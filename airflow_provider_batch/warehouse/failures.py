@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import BatchError, WarehouseError
+from airflow_provider_batch.warehouse import mysql_driver
 
 if TYPE_CHECKING:
     from airflow_provider_batch.warehouse.rows import Incoming
@@ -48,14 +49,17 @@ _DUCKDB_PLAIN = frozenset(
 
 
 def sqlstate(error: BaseException) -> str:
-    """PostgreSQL's five-character code, or '' where there is none."""
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+    """The five-character code of PostgreSQL and MySQL, or '' where there is none."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or mysql_driver.sqlstate_of(error)
 
 
 def message_of(error: BaseException, *, hide_quoted: bool = False) -> str:
     """What the database says, without values; `hide_quoted` also drops whatever stands in quotes."""
     if type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb"):
         return _message_of_duckdb(error)
+    mysql = mysql_driver.message_of(error)
+    if mysql is not None:
+        return mysql.rstrip(".")
     code = sqlstate(error)
     diagnostics = getattr(error, "diag", None)
     primary = getattr(diagnostics, "message_primary", None)
@@ -100,7 +104,7 @@ def database_errors(
     """Turn what a driver raises in the block into a WarehouseError without values.
 
     Our own errors pass as they are, and so does what reading `incoming` raised. `misfit` is raised instead where
-    PostgreSQL says that the statement itself is at fault, so that trying again cannot help.
+    the database says that the statement itself is at fault, so that trying again cannot help.
     """
     try:
         yield

@@ -1,6 +1,6 @@
 """The sink for every other database that Airflow has a DB-API hook for.
 
-It has not been run against the warehouses it is meant for (Snowflake, Redshift, Databricks, Trino, MySQL and so
+It has not been run against the warehouses it is meant for (Snowflake, Redshift, Databricks, Trino and so
 on); its logic is tested on SQLite. It uses only what every DB-API driver has: SELECT, UPDATE and INSERT with the
 hook's placeholder, in one transaction. So it is right but slow, and two things are beyond it:
 
@@ -40,7 +40,7 @@ TYPES = {
     ColumnType.BYTES: "BLOB",
     ColumnType.VECTOR: "TEXT",
 }
-#: MySQL and others cannot make a TEXT column a key
+#: several databases cannot make a TEXT column a key
 _KEY_TEXT = "VARCHAR(512)"
 
 #: keys that one SELECT asks for; some drivers take no more than about a thousand parameters

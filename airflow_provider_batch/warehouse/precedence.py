@@ -59,8 +59,18 @@ def replaces(incoming: str, existing: str, outcome: str, sealed_at: str, *, keep
 
     `outcome` and `sealed_at` are those columns' quoted names.
     """
-    new_outcome, old_outcome = f"{incoming}.{outcome}", f"{existing}.{outcome}"
-    later = f"({existing}.{sealed_at} IS NULL OR {incoming}.{sealed_at} >= {existing}.{sealed_at})"
+    return replaces_values(
+        (f"{incoming}.{outcome}", f"{incoming}.{sealed_at}"),
+        (f"{existing}.{outcome}", f"{existing}.{sealed_at}"),
+        keep_last_success=keep_last_success,
+    )
+
+
+def replaces_values(incoming: tuple[str, str], existing: tuple[str, str], *, keep_last_success: bool) -> str:
+    """SQL: whether the row with the expressions `incoming`, an outcome and a sealed_at, replaces that of `existing`."""
+    new_outcome, new_sealed_at = incoming
+    old_outcome, old_sealed_at = existing
+    later = f"({old_sealed_at} IS NULL OR {new_sealed_at} >= {old_sealed_at})"
     if keep_last_success:
         new, old = succeeded(new_outcome), succeeded(old_outcome)
         later = f"(({new} AND NOT {old}) OR (({new} OR NOT {old}) AND {later}))"

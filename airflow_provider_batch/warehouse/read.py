@@ -1,8 +1,8 @@
 """Rows of one query, streamed: in bounded memory whatever the size of the result.
 
 `DbApiHook.run` and `get_records` hold every row, and with PostgreSQL a plain cursor does so too, whichever way
-it is read. So a connection is opened here, and on PostgreSQL the rows stay on the server behind a named cursor.
-SQLite and DuckDB make the rows while they are fetched.
+it is read, and so does mysqlclient. So a connection is opened here; on PostgreSQL the rows stay on the server behind a
+named cursor, on MySQL they come one by one as they are fetched. SQLite and DuckDB make the rows while they are fetched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse import duckdb_driver, psycopg_driver
+from airflow_provider_batch.warehouse import duckdb_driver, mysql_driver, psycopg_driver
 from airflow_provider_batch.warehouse.connect import speaks
 from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database_errors
 from airflow_provider_batch.warehouse.naming import repeated
@@ -99,6 +99,8 @@ class Rows(AbstractContextManager["Rows"]):
             )
         if speaks(self._hook, "postgres"):
             return psycopg_driver.one_statement(self._sql)
+        if speaks(self._hook, "mysql"):
+            return mysql_driver.one_statement(self._sql)
         # Several drivers take no semicolon at the end. Within a comment it is no loss.
         return self._sql.rstrip("; \t\r\n")
 
@@ -111,6 +113,9 @@ class Rows(AbstractContextManager["Rows"]):
             # A cursor of DuckDB's is a connection of its own, outside of this transaction.
             duckdb_driver.begin_reading(conn, sql)
             cursor = conn
+        elif speaks(self._hook, "mysql"):
+            mysql_driver.begin_reading(conn)
+            cursor = mysql_driver.unbuffered_cursor(conn)
         else:
             # A DELETE behind a WITH looks like a query; sqlite3 would not even open a transaction for it.
             if speaks(self._hook, "sqlite"):
@@ -148,11 +153,13 @@ class Rows(AbstractContextManager["Rows"]):
         if driver is False:
             views = psycopg_driver.memoryview_columns(conn, cursor.description)
             if views:
-                self._plain = _without_memoryviews(views)
+                self._plain = _converted(dict.fromkeys(views, bytes))
         elif speaks(self._hook, "duckdb"):
             documents = duckdb_driver.json_columns(cursor.description)
             if documents:
                 self._plain = duckdb_driver.with_json(documents)
+        elif speaks(self._hook, "mysql"):
+            self._plain = _converted(mysql_driver.plain_values(cursor.description))
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         rows, self._first = self._first, []
@@ -208,12 +215,12 @@ def _tuple(row: Any) -> tuple[Any, ...]:
     return tuple(row.values()) if isinstance(row, Mapping) else tuple(row)
 
 
-def _without_memoryviews(positions: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:
+def _converted(converters: Mapping[int, Callable[[Any], Any]]) -> Callable[[Any], tuple[Any, ...]]:
     def plain(row: Any) -> tuple[Any, ...]:
         values = list(row)
-        for index in positions:
+        for index, convert in converters.items():
             if values[index] is not None:
-                values[index] = bytes(values[index])
+                values[index] = convert(values[index])
         return tuple(values)
 
     return plain

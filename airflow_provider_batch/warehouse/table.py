@@ -6,7 +6,7 @@ is wrong at once, each with the statement that mends it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
@@ -104,11 +104,16 @@ def check_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
 
 
 def fit(
-    target: Target, table: Table, *, refused: Callable[[Column, TableColumn], bool] | None = None
+    target: Target,
+    table: Table,
+    *,
+    refused: Callable[[Column, TableColumn], bool] | None = None,
+    also: Callable[[Mapping[str, TableColumn]], Iterable[str]] | None = None,
 ) -> Mapping[str, TableColumn]:
     """Our column names, each with the column of the table that it goes to.
 
-    `refused` says whether a column's type cannot hold ours. Raises ResultsTableError that lists every column
+    `refused` says whether a column's type cannot hold ours; `also` gives what else is wrong with the columns that
+    were found. Raises ResultsTableError that lists every column
     that is missing, ambiguous, of another type, or required but unknown to us, and a key that is not ours.
     """
     problems: list[str] = []
@@ -126,6 +131,8 @@ def fit(
             found[column.name] = there = by_name[matches[0]]
             if refused is not None and refused(column, there):
                 problems.append(f"has the column {there.name!r} as {there.type}, but it gets {column.type} values")
+    if also is not None:
+        problems.extend(also(found))
     ours = {column.name for column in found.values()}
     problems.extend(
         f"has the column {column.name!r}, which may not be NULL and has no default, and nothing here "

@@ -24,6 +24,7 @@ from airflow_provider_batch.jobs.columns import Column
 from airflow_provider_batch.warehouse.connect import speaks
 from airflow_provider_batch.warehouse.duckdb import DuckdbSink
 from airflow_provider_batch.warehouse.generic import GenericSink
+from airflow_provider_batch.warehouse.mysql import MySqlSink
 from airflow_provider_batch.warehouse.postgres import PostgresSink
 from airflow_provider_batch.warehouse.sqlite import SqliteSink
 from airflow_provider_batch.warehouse.table import check_columns
@@ -69,13 +70,17 @@ def open_sink(
     Raises InputError for a name or columns that no table can have.
     """
     checked = check_columns(columns)
-    kind: type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[GenericSink] = GenericSink
+    kind: (
+        type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[MySqlSink] | type[GenericSink]
+    ) = GenericSink
     if speaks(hook, "postgres") and not _is_redshift(hook):
         kind = PostgresSink
     elif speaks(hook, "sqlite"):
         kind = SqliteSink
     elif speaks(hook, "duckdb"):
         kind = DuckdbSink
+    elif speaks(hook, "mysql"):
+        kind = MySqlSink
     return kind(hook, table, checked, create=create, keep_last_success=keep_last_success)
 
 

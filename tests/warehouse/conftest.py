@@ -1,7 +1,8 @@
 """One set of tests for every dialect: each runs against a real database through a real Airflow hook.
 
-`sqlite`, `duckdb`, `psycopg` and `psycopg2` are Airflow's own hooks. `generic` is a hook of a type that nobody knows,
-over SQLite, so that the sink for every other database is put to the same test.
+`sqlite`, `duckdb`, `psycopg`, `psycopg2`, `mysqlclient` and `mysql_connector` (by their drivers) are Airflow's own hooks;
+the last two need a MariaDB or MySQL (see tests/mysql.py). `generic` is a hook of a type that nobody knows, over SQLite,
+so that the sink for every other database is put to the same test.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.providers.postgres.hooks import postgres as postgres_hooks
 
 from airflow_provider_batch.warehouse.connect import sql_hook
+from tests.mysql import MySqlDatabase
 from tests.postgres import Database
 
-DIALECTS = ("sqlite", "duckdb", "psycopg", "psycopg2", "generic")
+MYSQL_DRIVERS = ("mysqlclient", "mysql_connector")
+DIALECTS = ("sqlite", "duckdb", "psycopg", "psycopg2", *MYSQL_DRIVERS, "generic")
+#: those whose database can be asked for the key of a table
+KNOWS_KEYS = ("sqlite", "duckdb", "psycopg", "psycopg2", *MYSQL_DRIVERS)
 
 
 class OtherHook(DbApiHook):
@@ -44,6 +49,7 @@ class Warehouse:
     hook: DbApiHook
     path: Path | None = None
     database: Database | None = None
+    mysql: MySqlDatabase | None = None
 
     @property
     def is_postgres(self) -> bool:
@@ -54,9 +60,24 @@ class Warehouse:
         return self.dialect == "duckdb"
 
     @property
+    def is_mysql(self) -> bool:
+        return self.mysql is not None
+
+    @property
+    def text_key(self) -> str:
+        """The type of a text column that may be a key."""
+        return f"varchar(255) COLLATE {binary_collation(self.mysql)}" if self.mysql is not None else "text"
+
+    @property
     def moment(self) -> str:
         """The type of a moment in a table that is made by hand."""
+        if self.is_mysql:
+            return "datetime(6)"
         return "timestamptz" if self.is_postgres or self.is_duckdb else "text"
+
+    def quote(self, name: str) -> str:
+        marks = "`" if self.is_mysql else '"'
+        return marks + name.replace(marks, marks * 2) + marks
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
         if self.database is not None:
@@ -65,6 +86,8 @@ class Warehouse:
             with closing(self.hook.get_conn()) as conn:
                 conn.execute(sql)
                 return conn.fetchall() if conn.description else []
+        if self.mysql is not None:
+            return self.mysql.execute(sql)
         conn = sqlite3.connect(str(self.path))
         try:
             rows = conn.execute(sql).fetchall()
@@ -80,6 +103,21 @@ def postgres_warehouse(dialect: str, database: Database, monkeypatch: pytest.Mon
         # The hook takes psycopg2 only where psycopg is not installed.
         monkeypatch.setattr(postgres_hooks, "USE_PSYCOPG3", False)
     return Warehouse(dialect, sql_hook("warehouse"), database=database)
+
+
+def mysql_warehouse(
+    dialect: str, database: MySqlDatabase, monkeypatch: pytest.MonkeyPatch, **extra: object
+) -> Warehouse:
+    if dialect == "mysql_connector":
+        extra["client"] = "mysql-connector-python"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", database.airflow_connection(**extra))
+    return Warehouse(dialect, sql_hook("warehouse"), mysql=database)
+
+
+def binary_collation(database: MySqlDatabase) -> str:
+    """The collation that compares bytes, which MariaDB and MySQL name differently."""
+    ((version,),) = database.execute("SELECT version()")
+    return "utf8mb4_nopad_bin" if "MariaDB" in version else "utf8mb4_0900_bin"
 
 
 def sqlite_warehouse(path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
@@ -106,6 +144,8 @@ def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         yield sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch)
     elif dialect == "duckdb":
         yield duckdb_warehouse(tmp_path / "warehouse.duckdb", monkeypatch)
+    elif dialect in MYSQL_DRIVERS:
+        yield mysql_warehouse(dialect, request.getfixturevalue("mysql_database"), monkeypatch)
     elif dialect == "generic":
         yield other_warehouse(tmp_path / "warehouse.db", monkeypatch)
     else:
@@ -128,3 +168,9 @@ def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 def duckdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """An empty DuckDB file."""
     return duckdb_warehouse(tmp_path / "warehouse.duckdb", monkeypatch)
+
+
+@pytest.fixture(params=MYSQL_DRIVERS)
+def mysql(request: pytest.FixtureRequest, mysql_database: MySqlDatabase, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty database of MariaDB or MySQL, once with each driver."""
+    return mysql_warehouse(request.param, mysql_database, monkeypatch)

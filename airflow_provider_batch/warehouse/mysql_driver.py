@@ -1,0 +1,203 @@
+"""mysqlclient and mysql-connector-python behind one face: cursors, session, values, errors.
+
+Airflow's MySqlHook gives a connection of either, and its `cursor` extra may make rows dicts; every cursor made here
+gives plain tuples. Both hold a whole result in memory or on the wire as the class of the cursor says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from airflow_provider_batch.exceptions import InputError, WarehouseError
+
+#: codes of column types and flags in MySQL's protocol (field_types.h, mysql_com.h)
+_BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 249, 250, 251, 252, 253, 254
+
+#: seconds that the server waits for a reader before it breaks off; its default is 60
+_READER_SECONDS = 3600
+
+_LEXEME = re.compile(
+    r"""'(?:[^'\\]|\\.|'')*'            # 'text'
+      | "(?:[^"\\]|\\.|"")*"            # "text"
+      | `(?:[^`]|``)*`                  # `name`
+      | (?:\#|--(?=\s|\Z))[^\n]*
+      | /\*(?!M?!).*?(?:\*/|\Z)         # what /*! holds is run
+      | ;""",
+    re.VERBOSE | re.DOTALL,
+)
+#: numbers of errors that are asked for by name
+UNKNOWN_DATABASE, TABLE_EXISTS = 1049, 1050
+
+_COMMENTS = ("#", "--", "/*")
+
+#: errors whose quotes hold names and no values, with the SQLSTATE that mysqlclient does not tell
+_NAMES_ONLY: Mapping[int, str] = {
+    1044: "42000",  # access denied to a database
+    1045: "28000",  # access denied
+    1046: "3D000",  # no database selected
+    1048: "23000",  # a column cannot be null
+    1049: "42000",  # unknown database
+    1052: "23000",  # ambiguous column
+    1054: "42S22",  # unknown column
+    1059: "42000",  # name too long
+    1071: "42000",  # key too long
+    1103: "42000",  # no name of a table
+    1114: "HY000",  # table full
+    1118: "42000",  # row too large
+    1142: "42000",  # command denied on a table
+    1143: "42000",  # command denied on a column
+    1146: "42S02",  # no such table
+    1166: "42000",  # no name of a column
+    1205: "HY000",  # waited too long for a lock
+    1213: "40001",  # deadlock
+    1227: "42000",  # privilege needed
+    1264: "22003",  # out of range
+    1290: "HY000",  # read-only server
+    1364: "HY000",  # no default value
+    1370: "42000",  # routine denied
+    1406: "22001",  # too long
+    1792: "25006",  # read-only transaction
+    1906: "42000",  # generated column (MariaDB)
+    3105: "42000",  # generated column (MySQL)
+    3819: "23000",  # check constraint (MySQL)
+    4025: "23000",  # check constraint (MariaDB)
+}
+#: the client's own errors: no server, connection lost
+_CLIENT_CODES = range(2000, 2100)
+
+_VALUE_FOR = re.compile(r"""['"].*['"](?= for (?:column|key) )""", re.DOTALL)
+_QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
+
+
+def speaks_mysqlclient(conn: Any) -> bool | None:
+    """True for mysqlclient, False for mysql-connector-python, None for anything else."""
+    for cls in type(conn).__mro__:
+        if cls.__module__.startswith("MySQLdb."):
+            return True
+        if cls.__module__.startswith("mysql.connector."):
+            return False
+    return None
+
+
+def plain_cursor(conn: Any) -> Any:
+    """A cursor that gives tuples, and holds a whole result."""
+    if speaks_mysqlclient(conn):
+        from MySQLdb.cursors import Cursor
+
+        return conn.cursor(Cursor)
+    return conn.cursor(buffered=True)
+
+
+def unbuffered_cursor(conn: Any) -> Any:
+    """A cursor that gives tuples as they come from the server. Until it has given the last, or the connection is
+    closed, nothing else can be asked on the connection."""
+    if speaks_mysqlclient(conn):
+        from MySQLdb.cursors import SSCursor
+
+        return conn.cursor(SSCursor)
+    return conn.cursor(buffered=False)
+
+
+def speak_utf8(conn: Any) -> None:
+    """All of Unicode in both directions; mysqlclient takes the server's default, which may be latin1.
+
+    Raises WarehouseError for a connection of another driver.
+    """
+    mysqlclient = speaks_mysqlclient(conn)
+    if mysqlclient is None:
+        raise WarehouseError(
+            f"This connection is neither mysqlclient's nor mysql-connector-python's but a "
+            f"{type(conn).__module__}.{type(conn).__name__}."
+        )
+    if mysqlclient:
+        conn.set_character_set("utf8mb4")
+    else:
+        conn.set_charset_collation("utf8mb4")
+
+
+def begin_reading(conn: Any) -> None:
+    """A transaction in which nothing can be changed, for a reader that may pause."""
+    speak_utf8(conn)
+    cursor = plain_cursor(conn)
+    cursor.execute(f"SET SESSION net_write_timeout = {_READER_SECONDS}")
+    # A DELETE behind a WITH looks like a query.
+    cursor.execute("START TRANSACTION READ ONLY")
+    cursor.close()
+
+
+def plain_values(description: Any) -> Mapping[int, Callable[[Any], Any]]:
+    """Per position, what makes the same of a value that the two drivers give differently: BIT an int, SET a text
+    with commas, BLOB bytes."""
+    found: dict[int, Callable[[Any], Any]] = {}
+    for index, column in enumerate(description):
+        if column[1] == _BIT:
+            found[index] = _bit
+        elif column[1] in (_TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING):
+            found[index] = _string
+    return found
+
+
+def _bit(value: Any) -> Any:
+    return int.from_bytes(value, "big") if isinstance(value, bytes | bytearray) else value
+
+
+def _string(value: Any) -> Any:
+    if isinstance(value, bytearray):
+        return bytes(value)
+    return ",".join(sorted(value)) if isinstance(value, set) else value
+
+
+def one_statement(sql: str) -> str:
+    """The SQL without a semicolon at its end and what follows it, by MySQL's lexical rules.
+
+    Both drivers would run what comes after it. Raises InputError if anything but comments and semicolons follows
+    the first statement.
+    """
+    end: int | None = None
+    position = 0
+    for match in _LEXEME.finditer(sql):
+        if end is not None and sql[position : match.start()].strip():
+            break
+        if match[0] == ";":
+            end = match.start() if end is None else end
+        elif end is not None and not match[0].startswith(_COMMENTS):
+            position = match.start()
+            break
+        position = match.end()
+    if end is None:
+        return sql
+    if sql[position:].strip():
+        raise InputError(
+            "sql holds more than one statement, but the rows come from one SELECT: keep that one and run the "
+            "others in a task before it. Nothing was run, nothing was uploaded."
+        )
+    return sql[:end]
+
+
+def code_of(error: BaseException) -> int | None:
+    """The number of a MySQL error; 0 where a driver gives none, None for what is no driver's error."""
+    module = type(error).__module__
+    if module.startswith("MySQLdb"):
+        return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    if module.startswith("mysql.connector"):
+        return getattr(error, "errno", 0) or 0
+    return None
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """The five-character code, or '' where it is not known."""
+    return _NAMES_ONLY.get(code_of(error) or 0, "")
+
+
+def message_of(error: BaseException) -> str | None:
+    """What the server says, without values. None for what is no driver's error."""
+    code = code_of(error)
+    if code is None:
+        return None
+    text = getattr(error, "msg", None) or str(error.args[-1] if error.args else error)
+    if code in _NAMES_ONLY or code in _CLIENT_CODES:
+        return text
+    told = _VALUE_FOR.sub("(value not shown)", text)
+    return told if told != text else _QUOTED.sub("(value not shown)", text)

@@ -1,0 +1,208 @@
+"""A real MariaDB or MySQL for tests, if there is one: no wheel carries its server.
+
+Either the variable AIRFLOW_BATCH_TEST_MYSQL names a server (mysql://user:password@host:port, whose user may create
+databases), or `mariadbd` or `mysqld` is on the PATH (on Debian and Ubuntu of the package mariadb-server, in
+/usr/sbin) and runs on a port of its own on loopback. Without either, or without Airflow's provider for it, the tests
+that need one are skipped and say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+#: read before tests/conftest.py makes the environment the tests' own
+URL = os.environ.get("AIRFLOW_BATCH_TEST_MYSQL", "")
+
+START_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class MySqlDatabase:
+    """One empty database of its own, and the ways to reach it."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+    name: str
+
+    def airflow_connection(self, **extra: object) -> str:
+        """The value of an `AIRFLOW_CONN_...` variable."""
+        return json.dumps(
+            {
+                "conn_type": "mysql",
+                "host": self.host,
+                "port": self.port,
+                "login": self.user,
+                "password": self.password,
+                "schema": self.name,
+                "extra": extra,
+            }
+        )
+
+    def connect(self) -> Any:
+        import MySQLdb
+
+        return MySQLdb.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            database=self.name,
+            charset="utf8mb4",
+        )
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one or several statements, and commit; the rows of the last that has any."""
+        with contextlib.closing(self.connect()) as conn:
+            cursor = conn.cursor()
+            cursor.execute(sql)
+            rows = list(cursor.fetchall())
+            while cursor.nextset():
+                rows = list(cursor.fetchall()) or rows
+            conn.commit()
+            return rows
+
+
+@dataclass(frozen=True)
+class MySqlServer:
+    host: str
+    port: int
+    user: str
+    password: str
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[MySqlDatabase]:
+        """A new database that is dropped afterwards."""
+        admin = MySqlDatabase(self.host, self.port, self.user, self.password, "information_schema")
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        admin.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        try:
+            yield MySqlDatabase(self.host, self.port, self.user, self.password, name)
+        finally:
+            admin.execute(f"DROP DATABASE {name}")
+
+
+def _program(*names: str) -> str | None:
+    # Debian keeps servers where the PATH of a person does not look.
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
+
+
+@contextlib.contextmanager
+def running_mysql(program: str) -> Iterator[MySqlServer]:
+    """Start a server on an empty data folder; stop it and remove everything at the end."""
+    home = Path(tempfile.mkdtemp(prefix="my", dir="/tmp"))  # a socket's path may have 107 bytes
+    data, log = home / "data", home / "log"
+    identity = ["--user=root"] if os.geteuid() == 0 else []
+    password = secrets.token_hex(16)
+    try:
+        install = _program("mariadb-install-db") if "mariadb" in os.path.realpath(program) else None
+        if install:
+            making = [install, "--no-defaults", f"--datadir={data}", "--skip-test-db", *identity]
+        else:
+            making = [program, "--no-defaults", f"--datadir={data}", "--initialize-insecure", *identity]
+        with log.open("ab") as out:
+            if subprocess.run(making, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home, check=False).returncode:
+                raise RuntimeError(f"{making[0]} failed:\n{log.read_text()}")
+        start = home / "start.sql"
+        start.write_text(
+            f"CREATE USER 'batch'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
+            "GRANT ALL ON *.* TO 'batch'@'127.0.0.1' WITH GRANT OPTION;\n"
+        )
+        start.chmod(0o600)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = [
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--socket={home / 'socket'}",
+            f"--pid-file={home / 'pid'}",
+            f"--init-file={start}",
+            "--bind-address=127.0.0.1",
+            f"--port={port}",
+            "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            *identity,
+        ]
+        with log.open("ab") as out:
+            server = subprocess.Popen(
+                [program, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=home,
+                start_new_session=True,  # Ctrl-C ends the tests first, then this server
+            )
+        try:
+            found = MySqlServer("127.0.0.1", port, "batch", password)
+            _wait_until_ready(server, found, log)
+            yield found
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], found: MySqlServer, log: Path) -> None:
+    import MySQLdb
+
+    database = MySqlDatabase(found.host, found.port, found.user, found.password, "information_schema")
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            database.connect().close()
+            return
+        except MySQLdb.OperationalError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{server.args} did not start:\n{log.read_text()}") from None
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[MySqlServer]:
+    """One server for the whole test session, started when first asked for."""
+    needs = "apache-airflow-providers-mysql is not installed: pip install 'airflow-provider-batch[mysql]'"
+    pytest.importorskip("MySQLdb", reason=needs)
+    pytest.importorskip("airflow.providers.mysql.hooks.mysql", reason=needs)
+    if URL:
+        parts = urlsplit(URL)
+        user, password = unquote(parts.username or "root"), unquote(parts.password or "")
+        yield MySqlServer(parts.hostname or "127.0.0.1", parts.port or 3306, user, password)
+        return
+    program = _program("mariadbd", "mysqld")
+    if program is None:
+        pytest.skip("no MariaDB or MySQL: put mariadbd or mysqld on the PATH, or name one in AIRFLOW_BATCH_TEST_MYSQL")
+    with running_mysql(program) as server:
+        yield server
+
+
+@pytest.fixture
+def mysql_database(mysql_server: MySqlServer) -> Iterator[MySqlDatabase]:
+    """An empty database for one test."""
+    with mysql_server.database() as database:
+        yield database
