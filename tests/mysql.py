@@ -120,7 +120,9 @@ def running_mysql(program: str) -> Iterator[MySqlServer]:
         else:
             making = [program, "--no-defaults", f"--datadir={data}", "--initialize-insecure", *identity]
         with log.open("ab") as out:
-            if subprocess.run(making, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home, check=False).returncode:
+            if subprocess.run(
+                making, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home, check=False
+            ).returncode:
                 raise RuntimeError(f"{making[0]} failed:\n{log.read_text()}")
         start = home / "start.sql"
         start.write_text(
@@ -187,8 +189,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], found: MySqlServer, log: 
 def mysql_server() -> Iterator[MySqlServer]:
     """One server for the whole test session, started when first asked for."""
     needs = "apache-airflow-providers-mysql is not installed: pip install 'airflow-provider-batch[mysql]'"
-    pytest.importorskip("MySQLdb", reason=needs)
-    pytest.importorskip("airflow.providers.mysql.hooks.mysql", reason=needs)
+    for module in ("MySQLdb", "mysql.connector", "airflow.providers.mysql.hooks.mysql"):
+        pytest.importorskip(module, reason=needs, exc_type=ImportError)
     if URL:
         parts = urlsplit(URL)
         user, password = unquote(parts.username or "root"), unquote(parts.password or "")

@@ -130,7 +130,7 @@ class MySqlSink:
         conn: Any = self._hook.get_conn()
         try:
             mysql_driver.speak_utf8(conn)
-            self._hook.set_autocommit(conn, False)  # type: ignore[attr-defined]
+            self._hook.set_autocommit(conn, False)
             mysql_driver.plain_cursor(conn).execute(_SESSION)
         except BaseException:
             conn.close()

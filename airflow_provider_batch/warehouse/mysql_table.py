@@ -193,7 +193,7 @@ def refused(column: Column, there: TableColumn) -> bool:
 def misfits(
     target: Target, found: Mapping[str, TableColumn], uniques: Sequence[Unique], table: Table, collation: str
 ) -> Iterator[str]:
-    """What is wrong with a table besides its columns' names and types: how it compares keys, and further unique keys."""
+    """What is wrong with a table besides its columns' names and types: how it compares keys, further unique keys."""
     key = [column for column in target.columns if column.key]
     for column in key:
         there = found.get(column.name)

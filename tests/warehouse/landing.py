@@ -45,6 +45,6 @@ def land(warehouse: Warehouse, *landings: Iterable[tuple[Any, ...]], **options: 
 
 def landed(warehouse: Warehouse, table: str = "results") -> dict[str, tuple[str, str]]:
     """What is in the table: custom_id -> (outcome, output)."""
-    found = warehouse.execute(f'SELECT custom_id, outcome, output FROM {warehouse.quote(table)}')
+    found = warehouse.execute(f"SELECT custom_id, outcome, output FROM {warehouse.quote(table)}")
     assert len({key for key, _, _ in found}) == len(found)
     return {key: (outcome, output) for key, outcome, output in found}

@@ -51,17 +51,18 @@ def test_no_rows_still_have_columns(tickets: Warehouse) -> None:
 
 
 def test_columns_are_spelled_as_the_database_spells_them(tickets: Warehouse) -> None:
-    with read_rows(tickets.hook, 'SELECT id AS "Id", title AS "größe 🎈" FROM tickets') as rows:
-        assert rows.columns == ("Id", "größe 🎈")
+    name = "größe" if tickets.is_mysql else "größe 🎈"  # MySQL's names have no characters beyond U+FFFF
+    with read_rows(tickets.hook, f'SELECT id AS "Id", title AS "{name}" FROM tickets') as rows:
+        assert rows.columns == ("Id", name)
 
 
 def test_parameters_go_to_the_driver(tickets: Warehouse) -> None:
-    mark = "%s" if tickets.is_postgres else "?"
+    mark = "?" if tickets.path else "%s"
     assert read(tickets, f"SELECT title FROM tickets WHERE id = {mark}", [3]) == [("title 3",)]
 
 
 def test_named_parameters_go_to_the_driver(tickets: Warehouse) -> None:
-    mark = "%(id)s" if tickets.is_postgres else "$id" if tickets.is_duckdb else ":id"
+    mark = "$id" if tickets.is_duckdb else ":id" if tickets.path else "%(id)s"
     assert read(tickets, f"SELECT title FROM tickets WHERE id = {mark}", {"id": 3}) == [("title 3",)]
 
 
@@ -74,8 +75,8 @@ def test_a_percent_sign_is_a_plain_character_without_parameters(tickets: Warehou
     [";", " ; \n", "; -- that was all", " -- one; two", "\n/* one; /* two; */ three */ ;;", "\n-- it's over"],
 )
 def test_a_semicolon_and_comments_at_the_end_do_no_harm(tickets: Warehouse, end: str) -> None:
-    if tickets.dialect in ("sqlite", "generic") and "/* two" in end:
-        end = end.replace("/* two; */ ", "")  # SQLite's comments do not nest
+    if not (tickets.is_postgres or tickets.is_duckdb) and "/* two" in end:
+        end = end.replace("/* two; */ ", "")  # elsewhere comments do not nest
     assert read(tickets, f"SELECT id FROM tickets WHERE title <> ';' ORDER BY id LIMIT 1{end}") == [(1,)]
 
 
@@ -238,7 +239,7 @@ def test_the_query_reaches_the_lineage_collector_without_parameters(
 ) -> None:
     collector = HookLineageCollector()  # Airflow uses it once a plugin reads lineage
     monkeypatch.setattr(sql_lineage, "get_hook_lineage_collector", lambda: collector)
-    mark = "%s" if tickets.is_postgres else "?"
+    mark = "?" if tickets.path else "%s"
     sql = f"SELECT id FROM tickets WHERE id < {mark}"
     read(tickets, sql, [3])
     (told,) = collector.collected_assets.extra

@@ -17,7 +17,7 @@ from airflow_provider_batch.exceptions import WarehouseError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import rows as chunking
 from airflow_provider_batch.warehouse.write import open_sink
-from tests.warehouse.conftest import Warehouse
+from tests.warehouse.conftest import MYSQL_DRIVERS, Warehouse
 from tests.warehouse.landing import COLUMNS, Row, land, landed, row
 
 
@@ -223,7 +223,7 @@ def test_the_table_is_that_of_the_model_for_any_landings_order_and_chunks(
     assert {key: found[key] for key in with_outcome} == {key: ordered[key] for key in with_outcome}
 
 
-@pytest.mark.parametrize("warehouse", ["duckdb", "psycopg", "psycopg2"], indirect=True)
+@pytest.mark.parametrize("warehouse", ["duckdb", "psycopg", "psycopg2", *MYSQL_DRIVERS], indirect=True)
 @pytest.mark.parametrize("round_", range(3))
 def test_two_landings_at_once_end_the_same(warehouse: Warehouse, round_: int) -> None:
     keys = [f"k{n:04}" for n in range(3000)]

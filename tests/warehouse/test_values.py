@@ -18,7 +18,7 @@ from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import values
 from airflow_provider_batch.warehouse.write import open_sink
-from tests.warehouse.conftest import Warehouse, other_warehouse
+from tests.warehouse.conftest import KNOWS_KEYS, Warehouse, other_warehouse
 from tests.warehouse.landing import COLUMNS, land, row, with_column
 
 MOMENT = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
@@ -65,7 +65,16 @@ SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("warehouse", ["sqlite", "duckdb", "psycopg", "psycopg2"], indirect=True)
+def in_mysql(type_: ColumnType, given_: Any, in_postgres: Any, in_sqlite: Any) -> Any:
+    """What MySQL gives back: moments in UTC without a zone, JSON as text, no infinity."""
+    if type_ is ColumnType.TIMESTAMP:
+        return (given_ if in_postgres is ... else in_postgres).replace(tzinfo=None)
+    if type_ in (ColumnType.JSON, ColumnType.VECTOR):
+        return in_sqlite
+    return None if given_ == float("inf") else in_postgres
+
+
+@pytest.mark.parametrize("warehouse", KNOWS_KEYS, indirect=True)
 @pytest.mark.parametrize(("type_", "given_", "in_postgres", "in_sqlite"), SAMPLES)
 def test_a_value_comes_out_as_it_went_in(
     warehouse: Warehouse, type_: ColumnType, given_: Any, in_postgres: Any, in_sqlite: Any
@@ -75,8 +84,10 @@ def test_a_value_comes_out_as_it_went_in(
     expected = in_sqlite if warehouse.dialect == "sqlite" else in_postgres
     if warehouse.is_duckdb and type_ is ColumnType.JSON:
         expected = in_sqlite  # its driver gives JSON as text
+    if warehouse.is_mysql:
+        expected = in_mysql(type_, given_, in_postgres, in_sqlite)
     found = warehouse.execute("SELECT x FROM results ORDER BY custom_id")
-    if type_ is ColumnType.TIMESTAMP and warehouse.dialect != "sqlite":
+    if type_ is ColumnType.TIMESTAMP and (warehouse.is_postgres or warehouse.is_duckdb):
         found = [(found[0][0].astimezone(UTC),), *found[1:]]
     assert found == [(given_ if expected is ... else expected,), (None,)]
     if type_ is ColumnType.NUMERIC:
