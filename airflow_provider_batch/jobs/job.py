@@ -80,6 +80,8 @@ class Estimate(msgspec.Struct, frozen=True):
     unknown_models: list[str] = []
     #: models for which only the standard price is known, which then stands in for the batch price
     standard_price_models: list[str] = []
+    #: requests whose prompts tiktoken counted; the other input tokens are estimated, all of them if it is 0
+    counted_requests: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True):

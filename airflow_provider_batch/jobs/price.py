@@ -18,6 +18,7 @@ from genai_prices.types import ModelPrice, TieredPrices
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.jobs.job import Estimate
 from airflow_provider_batch.jobs.tokens import read_ask
+from airflow_provider_batch.jobs.vocabulary import TokenCounter
 
 _PROVIDER = "openai"
 _BATCH = {"processing": "batch"}
@@ -208,8 +209,8 @@ _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 class _Sums:
     """What the requests to one model add up to."""
 
-    def __init__(self, rate: Rate | None) -> None:
-        self.rate = rate
+    def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
+        self.rate, self.counter = rate, counter
         self.input = self.low = self.high = 0
         self.usd = [Decimal(0), Decimal(0)]
 
@@ -217,8 +218,8 @@ class _Sums:
 class Estimator:
     """Adds up what the requests of one job will use and cost.
 
-    It is an estimate: the input comes from `jobs.tokens`; the output is a range from `LOW_OUTPUT` to the request's
-    own cap, or to `HIGH_OUTPUT` without one. Caching is left out.
+    It is an estimate: the input comes from `jobs.tokens`, corrected by `jobs.vocabulary` where tiktoken is at hand; the
+    output is a range from `LOW_OUTPUT` to the request's own cap, or to `HIGH_OUTPUT` without one. Caching is left out.
     """
 
     def __init__(self, prices: Prices, endpoint: str) -> None:
@@ -228,11 +229,11 @@ class Estimator:
 
     def add(self, model: str, body: bytes, inputs: int) -> int:
         """Count one request by its body (JSON); return its estimated input tokens, at least one per input."""
-        ask = read_ask(body)
-        tokens = max(ask.input_tokens, inputs)
         sums = self._models.get(model)
         if sums is None:
-            sums = self._models[model] = _Sums(self._prices.rate(model))
+            sums = self._models[model] = _Sums(self._prices.rate(model), TokenCounter(model))
+        ask = read_ask(body, sums.counter.encoding)
+        tokens = max(sums.counter.count(ask), inputs)
         low = high = 0
         if self._has_output:
             high = ask.choices * (max(HIGH_OUTPUT, tokens) if ask.cap is None else max(ask.cap, 0))
@@ -264,6 +265,7 @@ class Estimator:
             low_usd=None if unknown else float(low),
             high_usd=None if unknown else float(high),
             unknown_models=unknown,
+            counted_requests=sum(sums.counter.counted for sums in self._models.values()),
             standard_price_models=sorted(
                 model for model, sums in self._models.items() if sums.rate is not None and not sums.rate.batch
             ),

@@ -224,7 +224,7 @@ def test_nothing_asked_costs_nothing():
 
 def test_requests_above_the_price_step_are_estimated_at_the_higher_price():
     prices, estimator = Prices(), Estimator(Prices(), "/v1/responses")
-    large = json.dumps({"input": "word " * 300_000, "max_output_tokens": 1000}).encode()
+    large = json.dumps({"input": "word " * 400_000, "max_output_tokens": 1000}).encode()
     small = json.dumps({"input": "word " * 1_000, "max_output_tokens": 1000}).encode()
     usages = [
         Usage(input_tokens=estimator.add("gpt-6-luna", each, 1), output_tokens=1000) for each in (large, small, large)
