@@ -70,9 +70,7 @@ def open_sink(
     Raises InputError for a name or columns that no table can have.
     """
     checked = check_columns(columns)
-    kind: (
-        type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[MySqlSink] | type[GenericSink]
-    ) = GenericSink
+    kind: type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[MySqlSink] | type[GenericSink] = GenericSink
     if speaks(hook, "postgres") and not _is_redshift(hook):
         kind = PostgresSink
     elif speaks(hook, "sqlite"):

@@ -1,8 +1,8 @@
 """One set of tests for every dialect: each runs against a real database through a real Airflow hook.
 
-`sqlite`, `duckdb`, `psycopg`, `psycopg2`, `mysqlclient` and `mysql_connector` (by their drivers) are Airflow's own hooks;
-the last two need a MariaDB or MySQL (see tests/mysql.py). `generic` is a hook of a type that nobody knows, over SQLite,
-so that the sink for every other database is put to the same test.
+`sqlite`, `duckdb`, and by their drivers `psycopg`, `psycopg2`, `mysqlclient` and `mysql_connector`, are Airflow's own
+hooks; the last two need a MariaDB or MySQL (see tests/mysql.py). `generic` is a hook of a type that nobody knows, over
+SQLite, so that the sink for every other database is put to the same test.
 """
 
 from __future__ import annotations
