@@ -112,11 +112,8 @@ def type_of(column: Column, columns: Sequence[Column], collation: str) -> str:
 
 
 def landing_type(column: Column, there: TableColumn) -> str:
-    """The type of a column in the table that rows pass through.
-
-    A text key sorts as in the table, and `sealed_at` is as exact as there, or it would not equal itself.
-    """
-    if isinstance(there, MySqlColumn) and (column.key or column.name == "sealed_at"):
+    """The type of a column in the table that rows pass through. A key sorts as in the table."""
+    if isinstance(there, MySqlColumn) and column.key:
         text = f" CHARACTER SET {there.character_set} COLLATE {there.collation}" if there.collation else ""
         return there.type + text
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):

@@ -147,6 +147,15 @@ def test_a_unique_key_that_no_row_of_ours_can_meet_is_no_obstacle(
     assert landed(mysql) == {"a": ("succeeded", "2"), "b": ("succeeded", "1")}
 
 
+def test_outcome_and_seal_are_replaced_together(mysql: Warehouse) -> None:
+    # Each assignment of ON DUPLICATE KEY UPDATE sees those before it: with the outcome set first, the older seal of
+    # the row that replaces would no longer do so.
+    land(mysql, [row("a", "", "pending", sealed=2)])
+    land(mysql, [row("a", "answer", "refused", sealed=1)])
+    found = mysql.execute("SELECT outcome, output, sealed_at FROM results")
+    assert found == [("refused", "answer", row("a", sealed=1)[-1].replace(tzinfo=None))]
+
+
 # The table
 
 
