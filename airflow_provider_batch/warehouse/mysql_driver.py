@@ -1,7 +1,7 @@
 """mysqlclient and mysql-connector-python behind one face: cursors, session, values, errors.
 
 Airflow's MySqlHook gives a connection of either, and its `cursor` extra may make rows dicts; every cursor made here
-gives plain tuples. Both hold a whole result in memory or on the wire as the class of the cursor says.
+gives plain tuples. Whether a result is held whole is the choice of the cursor.
 """
 
 from __future__ import annotations
