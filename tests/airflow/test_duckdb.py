@@ -27,10 +27,13 @@ def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Pa
     execute(path, "CREATE SCHEMA analytics")
     execute(
         path,
-        "CREATE TABLE tickets AS SELECT 'T-' || range AS id, 'Ticket ' || range AS title,"
-        " 'The invoice is wrong' AS body, 'billing' AS label, {'plan': 'pro', 'seats': [range]} AS account, '{\"vip\": true}'::JSON AS flags,"
-        " 9.90::DECIMAL(10,2) AS price, TIMESTAMPTZ '2026-11-20 12:00:00+00' AS opened_at, '\\x00\\xFF'::BLOB AS raw"
-        " FROM range(1, 6)",
+        """
+        CREATE TABLE tickets AS SELECT
+            'T-' || range AS id, 'Ticket ' || range AS title, 'The invoice is wrong' AS body, 'billing' AS label,
+            {'plan': 'pro', 'seats': [range]} AS account, '{"vip": true}'::JSON AS flags,
+            9.90::DECIMAL(10,2) AS price, TIMESTAMPTZ '2026-11-20 12:00:00+00' AS opened_at
+        FROM range(1, 6)
+        """,
     )
     connect("warehouse", conn_type="duckdb", host=str(path))
     return path
