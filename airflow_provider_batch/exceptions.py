@@ -71,6 +71,10 @@ class ProviderError(BatchError):
     """The batch provider refused a call, or answered with something that is no answer."""
 
 
+class BrokenDownloadError(ProviderError):
+    """A result file broke off on its way. The provider still has it; what came of it is used for nothing."""
+
+
 class JobHeldError(ProviderError):
     """Billing, quota or access stops the job. Everything is kept; clear the task once that is mended."""
 

@@ -1,7 +1,8 @@
 """Does the steps that the lifecycle decides on: the only module that makes paid calls.
 
 Each step is recorded when it is done; then the lifecycle is asked again. Submit and wait run the same runner, each
-until there is nothing to do now.
+until there is nothing to do now. Files go up and down several at once; everything else, above all what is paid, goes
+one by one, and every record is written by the calling thread.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Protocol
 
 import msgspec
 
-from airflow_provider_batch.exceptions import StagingError, StoppedError
+from airflow_provider_batch.at_once import at_once
+from airflow_provider_batch.exceptions import BrokenDownloadError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import lifecycle
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
@@ -49,6 +52,11 @@ from airflow_provider_batch.jobs.lifecycle import (
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
+
+#: files on their way at the same time: each is streamed, so this bounds connections rather than memory
+AT_ONCE = 4
+#: how often a result file is asked for that broke off on its way
+DOWNLOADS = 3
 
 
 class Log(Protocol):
@@ -95,28 +103,57 @@ class Runner:
             steps, rest = next_steps(self.ledger.state(), seen, self.policy, self._clock())
             if not steps:
                 return rest
-            for step in steps:
-                self._do(step)
+            self._held = False
+            for _, alike in groupby(steps, type):
+                self._do(list(alike))
                 if self._held:
-                    self._held = False
                     break
 
-    def _do(self, step: Step) -> None:
-        match step:
+    def _do(self, steps: list[Step]) -> None:
+        """Do steps of one kind."""
+        match steps[0]:
             case Upload():
-                self._upload(step)
+                self._upload([step for step in steps if isinstance(step, Upload)])
+            case Collect():
+                self._collect([step for step in steps if isinstance(step, Collect)])
+            case _:
+                for step in steps:
+                    self._do_one(step)
+                    if self._held:
+                        return
+
+    def _do_one(self, step: Step) -> None:
+        match step:
             case Create():
                 self._create(step)
             case LookUp():
                 self._look_up(step)
-            case Collect():
-                self._collect(step)
             case Cancel():
                 self._cancel(step)
             case AskAgain():
                 self._ask_again(step)
 
-    def _upload(self, step: Upload) -> None:
+    def _upload(self, steps: list[Upload]) -> None:
+        """Send the input files, several at once; each is recorded as soon as the provider has it.
+
+        :raises StoppedError: if `stopping` said so before all were sent. Those that were are recorded.
+        """
+        self.hook.conn  # noqa: B018  # built here: connections are looked up by the task's own thread
+        sent = at_once(steps, self._send, self._sent, AT_ONCE, stop=self._stopping)
+        if sent < len(steps):
+            raise StoppedError(
+                f"This worker was told to end, so {len(steps) - sent} of {len(steps)} input files were not uploaded, "
+                f"{steps[0].shard.shard.name} to {steps[-1].shard.shard.name}. Everything done before is recorded; "
+                "the next attempt goes on from there."
+            )
+
+    def _sent(self, step: Upload, file_id: str) -> None:
+        shard = step.shard.shard
+        self.ledger.add(Uploaded(shard.name, step.n, file_id, self._clock()))
+        self.log.info("%s: uploaded %s requests, %s bytes", shard.name, f"{shard.requests:,}", f"{shard.bytes:,}")
+
+    def _send(self, step: Upload) -> str:
+        """Stream a shard's input file to the provider; its file id there."""
         shard = step.shard.shard
         name = f"{self.ledger.manifest.job_uid}-{shard.name}.jsonl"
         with self.ledger.folder.reader(shard.file) as file:
@@ -126,9 +163,7 @@ class Runner:
                     "was not uploaded. Put the file back, or start a new run, which reads the warehouse again."
                 )
             file.seek(0)
-            file_id = self.hook.upload(file, name)
-        self.ledger.add(Uploaded(shard.name, step.n, file_id, self._clock()))
-        self.log.info("%s: uploaded %s requests, %s bytes", shard.name, f"{shard.requests:,}", f"{shard.bytes:,}")
+            return self.hook.upload(file, name)
 
     def _create(self, step: Create) -> None:
         if self._stopping():
@@ -191,11 +226,14 @@ class Runner:
         self.ledger.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self._clock()))
         self.log.warning("%s: cancelling batch %s (%s)", step.shard.shard.name, step.tried.batch_id, step.reason)
 
-    def _collect(self, step: Collect) -> None:
-        """A batch settles once both its files lie in staging."""
+    def _collect(self, steps: list[Collect]) -> None:
+        """Fetch the files of ended batches, several at once; a batch settles once both its files lie in staging."""
+        self.hook.conn  # noqa: B018  # as for uploads
+        at_once(steps, self._fetch, self._settle, AT_ONCE)
+
+    def _settle(self, step: Collect, files: list[Collected]) -> None:
         shard, tried, batch = step.shard.shard, step.tried, step.batch
         settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
-        files = list(self._download(step))
         # Azure gives a batch that failed validation both files, without a byte in them.
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
             failure, message, at_lines = lifecycle.failure_of(batch)
@@ -214,15 +252,29 @@ class Runner:
             )
         self.ledger.add(settled)
 
-    def _download(self, step: Collect) -> Iterator[Collected]:
+    def _fetch(self, step: Collect) -> list[Collected]:
+        """Stream the result files of a batch into staging."""
         place = f"{self.ledger.prefix}/collected/{step.shard.shard.name}.{step.tried.n}"
-        nonce = secrets.token_hex(4)
-        for kind, file_id in (("output", step.batch.output_file_id), ("error", step.batch.error_file_id)):
-            if file_id:
-                name = f"{place}/{kind}.{nonce}.jsonl"
+        ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
+        return [self._download(f"{place}/{kind}", file_id) for kind, file_id in ids if file_id]
+
+    def _download(self, place: str, file_id: str) -> Collected:
+        """One result file, whole; each time that it breaks off it is asked for anew, into another file.
+
+        :raises BrokenDownloadError: if it never came whole.
+        """
+        for times in range(1, DOWNLOADS + 1):
+            name = f"{place}.{secrets.token_hex(4)}.jsonl"
+            try:
                 with self.ledger.folder.writer(name) as into:
                     size, digest = self.hook.download(file_id, into)
-                yield Collected(name, size, digest)
+            except BrokenDownloadError as broken:
+                if times == DOWNLOADS:
+                    raise
+                self.log.warning("%s Asking for it again.", broken)
+            else:
+                return Collected(name, size, digest)
+        raise AssertionError("the last time returned or raised")
 
     def _count(self, shard: ShardState, settled: Settled) -> Settled:
         folder, manifest = self.ledger.folder, self.ledger.manifest

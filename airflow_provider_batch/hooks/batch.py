@@ -11,7 +11,7 @@ import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
-from airflow_provider_batch.exceptions import InputError, ProviderError
+from airflow_provider_batch.exceptions import BrokenDownloadError, InputError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import refusal_of
@@ -179,7 +179,9 @@ class BatchHook(OpenAIHook):
     def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
         """Stream a result file. Returns its size and sha256 (hex).
 
-        :raises ProviderError: if it did not come whole; the file is still with the provider.
+        :raises BrokenDownloadError: if it did not come whole, or no byte came for as long as the client waits (the
+            connection's `openai_client_kwargs`, else 10 minutes).
+        :raises ProviderError: if the provider does not give it.
         """
         size, digest = 0, hashlib.sha256()
         try:
@@ -193,7 +195,7 @@ class BatchHook(OpenAIHook):
         except OSError:
             raise
         except Exception as error:  # a body cut short raises the transport's own error, of httpx2 or httpx
-            raise ProviderError(
+            raise BrokenDownloadError(
                 f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has it."
             ) from error
         return size, digest.hexdigest()

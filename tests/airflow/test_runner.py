@@ -27,6 +27,12 @@ def client(batch_server: LocalServer) -> openai.OpenAI:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Any:
     """A sealed job of four rows in two shards."""
+    once = uuid4()
+    return seal_job(tmp_path, ["one", f"[[fail:500:once]] {once}", "three", f"[[fail:429:once]] {once}"], requests=2)
+
+
+def seal_job(place: Path, prompts: list[str], *, requests: int) -> Any:
+    """A sealed job of one row for each prompt, with so many requests in each shard."""
     from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.jobs.ledger import seal
     from airflow_provider_batch.jobs.limits import Limits
@@ -34,12 +40,11 @@ def ledger(tmp_path: Path) -> Any:
     from airflow_provider_batch.jobs.shard import Sealer
     from airflow_provider_batch.staging import LocalFolder
 
-    folder = LocalFolder(tmp_path / "job")
+    folder = LocalFolder(place / "job")
     spec = RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt="{{ row.text }}")
     renderer = compile_renderer(spec, ["id", "text"], {})
-    sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=2))
-    once = uuid4()
-    for number, text in enumerate(["one", f"[[fail:500:once]] {once}", "three", f"[[fail:429:once]] {once}"], start=1):
+    sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=requests))
+    for number, text in enumerate(prompts, start=1):
         sealer.add(renderer((f"row-{number}", text), number), [], number, 10)
     shards = sealer.finish()
     manifest = Manifest(
@@ -48,11 +53,11 @@ def ledger(tmp_path: Path) -> Any:
         sealed_at=datetime.now(UTC),
         endpoint=spec.endpoint,
         openai_conn_id="openai_default",
-        requests=4,
+        requests=len(prompts),
         shards=shards,
         carry=[],
         estimate=Estimate(),
-        limits=Limits(requests=2),
+        limits=Limits(requests=requests),
     )
     return seal(folder, manifest)
 
@@ -89,7 +94,7 @@ def test_a_second_worker_creates_nothing_that_the_first_created(ledger: Any, cli
 def test_a_worker_that_was_told_to_end_creates_nothing_and_its_successor_goes_on(
     ledger: Any, client: openai.OpenAI
 ) -> None:
-    with pytest.raises(StoppedError, match="s0001"):
+    with pytest.raises(StoppedError, match="2 of 2 input files"):
         another_worker(ledger, stopping=lambda: True).run({})
     assert batches_of(client, ledger) == []
 
@@ -101,14 +106,14 @@ def test_a_worker_that_was_told_to_end_creates_nothing_and_its_successor_goes_on
 def test_a_sealed_file_that_was_changed_is_never_uploaded(ledger: Any, client: openai.OpenAI) -> None:
     from airflow_provider_batch.exceptions import StagingError
 
-    before = len(list(client.files.list()))
     with (ledger.folder.path / ledger.manifest.shards[0].file).open("ab") as file:
         file.write(b"\n")
 
     with pytest.raises(StagingError, match=r"s0001\.jsonl is not the file that was sealed"):
         another_worker(ledger).run({})
 
-    assert len(list(client.files.list())) == before
+    assert f"{ledger.manifest.job_uid}-s0001.jsonl" not in {file.filename for file in client.files.list()}
+    assert batches_of(client, ledger) == []
 
 
 def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
@@ -195,12 +200,12 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
     until_ended(client, ledger, wait_until)
     first, second = another_worker(ledger), another_worker(ledger)
     for step in next_steps(first.ledger.state(), first.look(), first.policy, datetime.now(UTC))[0]:
-        first._do(step)
+        first._do([step])
     (planned,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
     assert isinstance(planned, AskAgain)
 
-    first._do(planned)
-    second._do(planned)
+    first._do([planned])
+    second._do([planned])
 
     after = open_ledger(ledger.folder)
     assert after is not None
