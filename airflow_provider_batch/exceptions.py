@@ -33,6 +33,10 @@ class RowTooLargeError(InputError):
     """One request alone is over the limit of an input file."""
 
 
+class EqualDigestsError(BatchError):
+    """Two different requests were taken for one by chance. Sealing again, which a retry does, tells them apart."""
+
+
 class SchemaError(InputError):
     """An output schema that strict structured output cannot express, or columns that it does not have."""
 

@@ -7,7 +7,7 @@ a folder without a seal, which nobody reads.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,10 @@ from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.price import Estimator, Prices
 from airflow_provider_batch.jobs.render import RequestSpec, compile_renderer
 from airflow_provider_batch.jobs.row import Columns, UnknownColumnError
+from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.reuse import Rendered, with_known
+from airflow_provider_batch.warehouse.known import KnownTable
 from airflow_provider_batch.warehouse.read import read_rows
 
 #: requests that a preview shows
@@ -47,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True):
     completion_window: str
     metadata: dict[str, str]
     logical_date: datetime | None
+    #: equal requests are asked once
+    ask_once: bool = True
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -56,14 +61,20 @@ class Build(msgspec.Struct, frozen=True):
     sample: list[dict[str, Any]]
 
 
-def build(plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1) -> Build:
+def build(
+    plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1, *, reuse: KnownTable | None = None
+) -> Build:
     """Read and render every row into shards in the folder, prove them, price them, check the budget.
 
+    :param reuse: a results table; rows whose request succeeded there are not asked.
+    :raises ResultsTableError: if that is no results table; before anything else is read.
     :raises InputError: (or one of its kinds) naming the row, column or argument.
     :raises WarehouseError: if the query fails.
     """
+    if reuse is not None:
+        reuse.check()
     prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
-    sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits)
+    sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits, ask_once=plan.ask_once)
     prices = Prices(plan.prices)
     estimator = Estimator(prices, plan.spec.endpoint)
     sample: list[dict[str, Any]] = []
@@ -71,10 +82,18 @@ def build(plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1)
         with read_rows(warehouse, plan.sql, plan.parameters) as rows:
             renderer = compile_renderer(plan.spec, rows.columns, plan.context)
             carried = _carried(plan.carry, rows.columns)
-            for number, row in enumerate(rows, start=1):
-                request = renderer(row, number)
-                tokens = estimator.add(request.model, request.body, request.inputs)
-                sealer.add(request, carried.take(row, number), number, tokens)
+            rendered: Iterator[Rendered] = (
+                Rendered(renderer(row, number), carried.take(row, number), number)
+                for number, row in enumerate(rows, start=1)
+            )
+            if reuse is not None:
+                schema = plan.spec.output_schema
+                judge = SchemaJudge(schema) if schema is not None else None
+                rendered = with_known(rendered, reuse, sealer, folder, prefix, judge)
+            for request, carry, number in rendered:
+                if not sealer.is_copy(request, carry, number):
+                    tokens = estimator.add(request.model, request.body, request.inputs)
+                    sealer.add(request, carry, number, tokens)
                 if number <= SAMPLE:
                     sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
         shards = sealer.finish()
@@ -88,7 +107,7 @@ def build(plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1)
         sealed_at=datetime.now(UTC),
         endpoint=plan.spec.endpoint,
         openai_conn_id=plan.openai_conn_id,
-        requests=sealer.requests,
+        requests=sealer.requests + sealer.same + sealer.reused,
         shards=shards,
         carry=carried.columns(),
         estimate=estimate,
@@ -100,6 +119,11 @@ def build(plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1)
         metadata=plan.metadata,
         prices=plan.prices,
         generation=generation,
+        same=sealer.same,
+        known=sealer.reused,
+        reuse_from=reuse.name if reuse is not None else "",
+        copies=sealer.copies,
+        known_answers=sealer.known,
     )
     return Build(manifest, sample)
 

@@ -67,6 +67,25 @@ class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True):
     line: int = 0
 
 
+class Copies(msgspec.Struct, frozen=True):
+    """One file of rows whose requests are asked under the custom_ids of other rows."""
+
+    #: paths inside the job's folder: the rows, a `RowIndex` a line, grouped by shard; and where each group begins
+    file: str
+    segments: str
+    rows: int
+
+
+class Known(msgspec.Struct, frozen=True):
+    """One file of answers that an earlier job already landed."""
+
+    #: k0001, k0002, …: what the rows that get these answers are copies of
+    name: str
+    #: path inside the job's folder
+    file: str
+    answers: int
+
+
 class Estimate(msgspec.Struct, frozen=True):
     """What a job is expected to use and cost, as a range. None is unknown, never 0."""
 
@@ -92,6 +111,7 @@ class Manifest(msgspec.Struct, frozen=True):
     sealed_at: datetime
     endpoint: str
     openai_conn_id: str
+    #: rows of the job; each lands once
     requests: int
     shards: list[Shard]
     #: carried columns with the types found in the data
@@ -107,7 +127,20 @@ class Manifest(msgspec.Struct, frozen=True):
     #: prices that the author stated, as given to `Prices`
     prices: dict[str, Any] = {}
     generation: int = 1
+    #: rows that are not asked themselves, because their request is that of another row
+    same: int = 0
+    #: rows that are not asked, because the results table `reuse_from` holds their answer
+    known: int = 0
+    reuse_from: str = ""
+    #: the rows that are not asked themselves, and the answers from the results table
+    copies: list[Copies] = []
+    known_answers: list[Known] = []
     format: int = FORMAT
+
+    @property
+    def asked(self) -> int:
+        """Rows that are asked: the requests in the shards."""
+        return sum(shard.requests for shard in self.shards)
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -122,3 +155,8 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     estimate: Estimate
     #: True if nothing was sealed: the job was only rendered, checked and priced
     preview: bool = False
+    #: of the requests: those that are asked, those with the same request as one of them, and those whose answer is
+    #: taken from an earlier job's results table
+    asked: int = 0
+    same: int = 0
+    known: int = 0

@@ -3,15 +3,20 @@
 The tries of a job are read from the newest attempt to the oldest. A row is given again only if an older answer is
 better than what was given for it before; so the last row given for a custom_id is its best answer, and a writer that
 lets the last one win needs no memory. What is kept is one byte per row of the job.
+
+A row whose request was asked for another row gets that row's answers, whichever of them is given; a row whose answer
+was known from an earlier job gets that. It cost nothing itself: its tokens, its cost and its attempt are 0; so sums
+over the table are what was paid for the answers in it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,10 +25,12 @@ from airflow_provider_batch.jobs import carry
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.job import Manifest, RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import JobState, Reason, Try
+from airflow_provider_batch.jobs.job import Known, Manifest, RowIndex, Shard
+from airflow_provider_batch.jobs.known import as_answer, read_known
+from airflow_provider_batch.jobs.ledger import JobState, Reason, Settled, ShardState, Try
+from airflow_provider_batch.jobs.once import FILE_ROWS, CopyReader
 from airflow_provider_batch.jobs.outcome import PENDING, Answer, Outcome
-from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.price import Prices, Usage
 from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, convert, value_at
 
 #: the columns of every results table after its key, in order; `output` gets its type from the endpoint
@@ -48,6 +55,28 @@ FIXED = (
     Column("sealed_at", ColumnType.TIMESTAMP),
     Column("landed_at", ColumnType.TIMESTAMP),
 )
+
+
+_NOTHING = Decimal(0)
+
+
+class _Source(NamedTuple):
+    """Where the answer of a row comes from."""
+
+    #: the model that was asked
+    model: str | None
+    attempt: int
+    batch_id: str | None
+
+
+def _grouped(copies: Iterable[RowIndex]) -> Iterator[dict[str, list[RowIndex]]]:
+    """Copies by request hash, so many of them at a time as may be held."""
+    copies = iter(copies)
+    while some := list(islice(copies, FILE_ROWS)):
+        group: dict[str, list[RowIndex]] = {}
+        for row in some:
+            group.setdefault(row.sha256, []).append(row)
+        yield group
 
 
 def results_columns(
@@ -138,6 +167,9 @@ class Landing:
         self._paths = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
         self._prices = Prices(manifest.prices)
         self._best = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
+        self._copies = CopyReader(folder, manifest.copies)
+        #: copies by the rank of what was given for them last
+        self._copied: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
         self.tokens: Counter[str] = Counter()
         #: US dollars for every answer collected, replaced ones included; None as soon as one price is unknown
@@ -148,31 +180,96 @@ class Landing:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for shard, tried, settled in reversed(self._state.settled()):
-            rows = read_rows(self._folder, shard.shard)
-            if shard.shard.attempt > 1:
-                self.asked_again += len(rows)
-            for line, answer in read_answers(
-                self._folder, shard.shard, settled, rows, self._manifest.endpoint, self._judge
-            ):
-                answer, values = self._columns(answer)
-                cost = self._account(shard.shard, answer)
-                if self._better(shard.shard, rows[line], line, answer.outcome):
-                    if answer.error_code:
-                        self._reasons[(answer.outcome, answer.error_code, _told(answer))] += 1
-                    yield self._row(shard.shard, tried, rows[line], answer, values, cost)
+            yield from self._settled(shard, tried, settled)
+        for known in self._manifest.known_answers:
+            yield from self._known(known)
         for sealed in self._manifest.shards:
-            best = self._best[sealed.name]
-            if 0 in best:
-                batch = self._state.shards[sealed.name].last
-                for line, row in enumerate(read_rows(self._folder, sealed)):
-                    if not best[line]:
-                        best[line] = Outcome.PENDING.rank
-                        yield self._row(sealed, batch, row, PENDING, [None] * len(self._paths), None)
+            if 0 in self._best[sealed.name]:
+                yield from self._unsettled(sealed)
+
+    def _settled(self, state: ShardState, tried: Try, settled: Settled) -> Iterator[tuple[Any, ...]]:
+        """The rows of a try that have no better answer yet, each followed by its copies.
+
+        Copies are held one group at a time; for each further group the answers are read once more.
+        """
+        shard = state.shard
+        rows = read_rows(self._folder, shard)
+        if shard.attempt > 1:
+            self.asked_again += len(rows)
+        groups = self._groups(rows, shard.name)
+        group = next(groups, {})
+        source = _Source(shard.model, shard.attempt, tried.batch_id or None)
+        #: of rows whose answer is the best so far: the rank of the one before it
+        improved: dict[int, int] = {}
+        for line, answer in self._answers(shard, settled, rows):
+            answer, values = self._columns(answer)
+            cost = self._account(shard, answer)
+            before = self._improve(shard, rows[line], line, answer.outcome)
+            if before is not None:
+                self._note(answer)
+                yield self._row(rows[line], answer, values, source, cost)
+                if self._copies:
+                    improved[line] = before
+                    yield from self._copied_rows(group.get(rows[line].sha256, ()), answer, values, source, before)
+        for group in groups:
+            for line, answer in self._answers(shard, settled, rows):
+                if line in improved and rows[line].sha256 in group:
+                    answer, values = self._columns(answer)
+                    yield from self._copied_rows(group[rows[line].sha256], answer, values, source, improved[line])
+
+    def _known(self, known: Known) -> Iterator[tuple[Any, ...]]:
+        """The rows that get the answers which an earlier job landed."""
+        for group in _grouped(self._copies.of(known.name)):
+            for one in read_known(self._folder, known):
+                answer = as_answer(one, self._manifest.endpoint, self._judge) if one.sha256 in group else None
+                if answer is not None:
+                    answer, values = self._columns(answer)
+                    source = _Source(one.model, 0, one.batch_id)
+                    yield from self._copied_rows(group[one.sha256], answer, values, source, 0)
+
+    def _unsettled(self, sealed: Shard) -> Iterator[tuple[Any, ...]]:
+        """The rows of a shard that no answer came for yet, and their copies."""
+        best, batch = self._best[sealed.name], self._state.shards[sealed.name].last
+        source = _Source(sealed.model, 0, (batch.batch_id or None) if batch else None)
+        nothing: list[Any] = [None] * len(self._paths)
+        pending = set()
+        for line, row in enumerate(read_rows(self._folder, sealed)):
+            if not best[line]:
+                best[line] = Outcome.PENDING.rank
+                pending.add(row.sha256)
+                yield self._row(row, PENDING, nothing, source, None)
+        for row in self._copies.of(sealed.name):
+            if row.sha256 in pending:
+                yield from self._copied_rows([row], PENDING, nothing, source, 0)
+
+    def _answers(self, shard: Shard, settled: Settled, rows: list[RowIndex]) -> Iterator[tuple[int, Answer]]:
+        return read_answers(self._folder, shard, settled, rows, self._manifest.endpoint, self._judge)
+
+    def _groups(self, rows: list[RowIndex], shard: str) -> Iterator[dict[str, list[RowIndex]]]:
+        """The copies of these rows of a shard; those that are asked again were sealed in another."""
+        if self._copies:
+            hashes, sealed_in = {row.sha256 for row in rows}, {row.origin or shard for row in rows}
+            copies = chain.from_iterable(map(self._copies.of, sorted(sealed_in)))
+            yield from _grouped(row for row in copies if row.sha256 in hashes)
+
+    def _copied_rows(
+        self, copies: Sequence[RowIndex], answer: Answer, values: Sequence[Any], source: _Source, before: int
+    ) -> Iterator[tuple[Any, ...]]:
+        for row in copies:
+            self._copied[before] -= 1
+            self._copied[answer.outcome.rank] += 1
+            self._note(answer)
+            yield self._row(row, answer, values, source, _NOTHING, copy=True)
+
+    def _note(self, answer: Answer) -> None:
+        if answer.error_code:
+            self._reasons[(answer.outcome, answer.error_code, _told(answer))] += 1
 
     @property
     def outcomes(self) -> dict[str, int]:
         """Rows by outcome, best first; they add up to the job's requests once every row was given."""
         counts = Counter(rank for ranks in self._best.values() for rank in ranks)
+        counts.update(self._copied)
         return {outcome.value: counts[outcome.rank] for outcome in Outcome if counts[outcome.rank]}
 
     def most_common_reasons(self, count: int) -> list[Reason]:
@@ -181,12 +278,14 @@ class Landing:
             Reason(outcome.value, code, said, rows) for (outcome, code, said), rows in self._reasons.most_common(count)
         ]
 
-    def _better(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> bool:
+    def _improve(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> int | None:
+        """The rank of the row's best answer before this one; None if this one is no better."""
         ranks, place = (self._best[row.origin], row.line) if row.origin else (self._best[shard.name], line)
-        if outcome.rank <= ranks[place]:
-            return False
+        before = ranks[place]
+        if outcome.rank <= before:
+            return None
         ranks[place] = outcome.rank
-        return True
+        return before
 
     def _columns(self, answer: Answer) -> tuple[Answer, list[Any]]:
         """The caller's columns; an answer whose value does not fit its column's type is an invalid output."""
@@ -222,14 +321,15 @@ class Landing:
 
     def _row(
         self,
-        shard: Shard,
-        tried: Try | None,
         row: RowIndex,
         answer: Answer,
         values: Sequence[Any],
+        source: _Source,
         cost: Decimal | None,
+        *,
+        copy: bool = False,
     ) -> tuple[Any, ...]:
-        manifest, usage = self._manifest, answer.usage
+        manifest, usage = self._manifest, Usage() if copy else answer.usage
         carried = [carry.read(v, c) for v, c in zip(row.carry, manifest.carry, strict=True)]
         settled = answer.outcome is not Outcome.PENDING
         output = answer.text if answer.text is not None else answer.value
@@ -241,15 +341,15 @@ class Landing:
             answer.finish_reason,
             answer.error_code,
             answer.error_message,
-            answer.model or shard.model,
+            answer.model or source.model,
             usage.input_tokens if settled else None,
             usage.cached_tokens if settled else None,
             usage.reasoning_tokens if settled else None,
             usage.output_tokens if settled else None,
-            cost,
-            shard.attempt if settled else 0,
+            cost if settled else None,
+            source.attempt if settled and not copy else 0,
             row.sha256,
-            tried.batch_id or None if tried else None,
+            source.batch_id,
             manifest.job_uid,
             self._run_id,
             manifest.logical_date,

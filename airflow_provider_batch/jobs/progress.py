@@ -10,7 +10,7 @@ from airflow_provider_batch.jobs.outcome import Outcome
 
 
 def outcomes_so_far(state: JobState) -> dict[str, int]:
-    """Rows by outcome, best first; they add up to the job's requests.
+    """Rows by outcome, best first; they add up to the rows that are asked, as only these have batches.
 
     A row that is asked again counts as pending until its new answer is settled. Rows of a try that was asked again are
     told apart by their outcome, as only some outcomes are ever asked again; with a `retry_on` that leaves some of those
@@ -26,5 +26,5 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
             elif again and outcome in ASKABLE:
                 rows = 0
             counts[outcome] += rows
-    counts[Outcome.PENDING] += state.manifest.requests - sum(counts.values())
+    counts[Outcome.PENDING] += state.manifest.asked - sum(counts.values())
     return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any, BinaryIO
 
 import msgspec
@@ -16,8 +17,10 @@ from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooL
 from airflow_provider_batch.jobs import endpoints
 from airflow_provider_batch.jobs.expected import expected_bytes
 from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.job import RowIndex, Shard
+from airflow_provider_batch.jobs.job import Copies, Known, RowIndex, Shard
+from airflow_provider_batch.jobs.known import read_known
 from airflow_provider_batch.jobs.limits import Limits, Size
+from airflow_provider_batch.jobs.once import AskedRequests, CopyReader, CopyWriter
 from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
 from airflow_provider_batch.jobs.unique import Shared, UniqueIds
 
@@ -76,16 +79,67 @@ class _OpenShard:
 class Sealer:
     """Packs requests into shards, in the order they come; one chain of shards per model."""
 
-    def __init__(self, folder: Folder, prefix: str, endpoint: str, limits: Limits, *, names: str = "s{:04d}") -> None:
-        self._folder, self._prefix, self._endpoint, self._limits = folder, prefix, endpoint, limits
+    def __init__(
+        self,
+        folder: Folder,
+        prefix: str,
+        endpoint: str,
+        limits: Limits,
+        *,
+        names: str = "s{:04d}",
+        ask_once: bool = False,
+    ) -> None:
+        """`ask_once`: only the first of several equal requests goes into a shard."""
+        self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
         self._names = names
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
         self._open: dict[tuple[str, int], _OpenShard] = {}
         self._closed: list[Shard] = []
         self._ids = UniqueIds()
         self._started = 0
-        self.requests = 0
+        self._ask_once = ask_once
+        #: which requests are in which shard, or among the known answers
+        self.asked = AskedRequests()
+        #: the files of answers that are known already
+        self.known: list[Known] = []
+        self._known_names: frozenset[str] = frozenset()
+        self._copies = CopyWriter(folder, prefix)
+        self._hashed: tuple[Request | None, str] = (None, "")
+        #: the files of rows that share the answer of another row, once finished
+        self.copies: list[Copies] = []
+        #: requests in the shards; rows that share the answer of one of them; rows whose answer was known already
+        self.requests = self.same = self.reused = 0
         self.several_inputs = False
+
+    def want(self, request: Request) -> None:
+        """A request that will come, if an answer to it is known."""
+        sha256 = self._sha256(request)
+        if not self.asked.wants(sha256):
+            self.asked.put(sha256, "")
+
+    def know(self, answers: list[Known]) -> None:
+        """The answers that were found for the wanted requests."""
+        self.known, self._known_names = answers, frozenset(known.name for known in answers)
+
+    def is_copy(self, request: Request, carry: list[Any], number: int) -> bool:
+        """Take a row whose request is asked or answered already; False if it has to be added. Arguments as of `add`."""
+        sha256 = self._sha256(request)
+        shard = self.asked.shard_of(sha256)
+        if shard is None:
+            return False
+        if shard in self._known_names:
+            self.reused += 1
+        else:
+            self.same += 1
+        self._ids.add(request.custom_id)
+        self.several_inputs = self.several_inputs or request.inputs > 1
+        self._copies.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
+        return True
+
+    def _sha256(self, request: Request) -> str:
+        if self._hashed[0] is not request:
+            self._hashed = (request, request_sha256(self.endpoint, request.body))
+        return self._hashed[1]
 
     def add(self, request: Request, carry: list[Any], number: int, tokens: int) -> None:
         """Seal one request. `number` is its row's, from 1; `tokens` its estimated input tokens.
@@ -93,14 +147,16 @@ class Sealer:
         :raises RowTooLargeError: if this request alone is over a limit.
         :raises InputError: if the rows name more than 100 models.
         """
-        line = request_line(request.custom_id, self._endpoint, request.body)
-        sha256 = request_sha256(self._endpoint, request.body)
+        line = request_line(request.custom_id, self.endpoint, request.body)
+        sha256 = self._sha256(request)
         row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
         size = self._size(line, request.inputs, tokens)
         self._check_alone(size, row)
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        self._pack(request.model, line, row, size, attempt=1)
+        shard = self._pack(request.model, line, row, size, attempt=1)
+        if self._ask_once:
+            self.asked.put(sha256, shard)
 
     def pack(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
         """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
@@ -112,10 +168,11 @@ class Sealer:
             bytes=len(line),
             inputs=inputs if self._counts_inputs else 0,
             tokens=tokens,
-            output_bytes=expected_bytes(self._endpoint, line, inputs),
+            output_bytes=expected_bytes(self.endpoint, line, inputs),
         )
 
-    def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> None:
+    def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
+        """Put a line into a shard; the shard's name."""
         shard = self._open.get((model, attempt))
         if shard is not None and (shard.size + size).over(self._limits):
             self._closed.append(shard.close())
@@ -131,18 +188,28 @@ class Sealer:
             shard = self._open[(model, attempt)] = _OpenShard(self._folder, name, model, self._prefix, attempt)
         shard.add(line, row, size)
         self.requests += 1
+        return shard.name
 
     def finish(self) -> list[Shard]:
-        """Close the files and prove every custom_id unique.
+        """Close the files and prove every custom_id unique, and every copy a copy.
 
         :raises CustomIdError: naming the custom_id and the rows that share it.
+        :raises EqualDigestsError: if two different requests were taken for one by chance.
         """
         self._closed.extend(shard.close() for shard in self._open.values())
         self._open.clear()
         self._closed.sort(key=lambda shard: shard.name)
-        shared = self._ids.shared(self._sealed_ids)
+        self.asked = AskedRequests()
+        self.copies = self._copies.finish()
+        copies = CopyReader(self._folder, self.copies)
+        shared = self._ids.shared(lambda: self._sealed_ids(copies))
         if shared is not None:
             raise _not_unique(shared)
+        if copies:
+            for shard in self._closed:
+                copies.prove(shard.name, (row.sha256 for row in self._index(shard)))
+            for known in self.known:
+                copies.prove(known.name, (answer.sha256 for answer in read_known(self._folder, known)))
         return self._closed
 
     def abandon(self) -> None:
@@ -150,13 +217,15 @@ class Sealer:
         for shard in self._open.values():
             shard.abandon()
 
-    def _sealed_ids(self) -> Iterator[tuple[str, int]]:
+    def _index(self, shard: Shard) -> Iterator[RowIndex]:
         decoder = msgspec.json.Decoder(RowIndex)
-        for shard in self._closed:
-            with self._folder.reader(shard.rows) as index:
-                for line in index:
-                    row = decoder.decode(line)
-                    yield row.custom_id, row.number
+        with self._folder.reader(shard.rows) as index:
+            for line in index:
+                yield decoder.decode(line)
+
+    def _sealed_ids(self, copies: CopyReader) -> Iterator[tuple[str, int]]:
+        for row in chain(chain.from_iterable(map(self._index, self._closed)), copies.all()):
+            yield row.custom_id, row.number
 
     def _check_alone(self, size: Size, row: RowIndex) -> None:
         over = size.over(self._limits)

@@ -1,7 +1,8 @@
 """Token counts by tiktoken, where its vocabulary is at hand; nothing is ever fetched.
 
 tiktoken downloads a vocabulary that it does not find in its cache, from a host that a worker may not reach and nobody
-allowed. So it is only asked once the file lies there with the content that it wants. A vocabulary takes about 80 MB of memory, and a second to load.
+allowed. So it is only asked once the file lies there with the content that it wants. A vocabulary takes about 80 MB of
+memory, and a second to load.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from airflow_provider_batch.jobs.ledger import Landed, Ledger, Reason
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
-from airflow_provider_batch.operators.reference import open_job
+from airflow_provider_batch.operators.reference import asked_for, open_job
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.write import Sink, open_sink
 
@@ -37,8 +37,11 @@ class BatchResultsOperator(BaseOperator):
     It reads staging alone and upserts by key; so it may be run again at any time, and ends in the same table. Between
     jobs that write the same key the later seal wins. Columns that are not ours are never touched.
 
-    The account: `job_uid`, `table`, `requests`, `outcomes` (they add up to `requests`), `tokens`, `cost_usd` and
-    `standard_cost_usd` (strings of US dollars, or None when a price is unknown), `asked_again`, `reasons`.
+    The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
+    that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
+    `requests`), `tokens`, `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
+    `asked_again`, `reasons`. What is not asked itself has an attempt of 0, and 0 tokens and cost: sums over the table
+    are what was paid for the answers in it.
 
     :param job: the reference that submit returned.
     :param warehouse_conn_id: connection to write to.
@@ -112,8 +115,8 @@ class BatchResultsOperator(BaseOperator):
             landed_at=datetime.now(UTC),
         )
         sink.write(landing)
-        account = self._account(landing, manifest.job_uid, manifest.requests)
-        self._tell(account)
+        account = self._account(landing, manifest)
+        self._tell(account, manifest)
         _record(ledger, account)
         if sum(account["outcomes"].values()) != manifest.requests:
             raise LedgerError(
@@ -148,11 +151,14 @@ class BatchResultsOperator(BaseOperator):
         sink.prepare()
         return sink
 
-    def _account(self, landing: Landing, job_uid: str, requests: int) -> dict[str, Any]:
+    def _account(self, landing: Landing, manifest: Manifest) -> dict[str, Any]:
         return {
-            "job_uid": job_uid,
+            "job_uid": manifest.job_uid,
             "table": self.table,
-            "requests": requests,
+            "requests": manifest.requests,
+            "asked": manifest.asked,
+            "same": manifest.same,
+            "known": manifest.known,
             "outcomes": landing.outcomes,
             "tokens": dict(landing.tokens),
             "cost_usd": _dollars(landing.cost),
@@ -161,7 +167,9 @@ class BatchResultsOperator(BaseOperator):
             "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
         }
 
-    def _tell(self, account: dict[str, Any]) -> None:
+    def _tell(self, account: dict[str, Any], manifest: Manifest) -> None:
+        if manifest.same or manifest.reuse_from:
+            self.log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
         outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in account["outcomes"].items())
         self.log.info(
             "Landed %s rows in %s: %s. Cost: %s US dollars",

@@ -31,10 +31,12 @@ from airflow_provider_batch.operators.arguments import (
 )
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.landings import check_landings
+from airflow_provider_batch.operators.reference import asked_for
 from airflow_provider_batch.runner import Runner
 from airflow_provider_batch.sealing import Build, Plan, build
 from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
 from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.warehouse.known import KnownTable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -85,6 +87,12 @@ class BatchSubmitOperator(BaseOperator):
         (`{"batch_limits": {…}}`), and those before the provider's own, which the connection's base URL tells.
     :param completion_window: as the provider takes it.
     :param metadata: up to 12 pairs of your own on every batch.
+    :param ask_once: ask equal requests once and land the answer for each of their rows: the same text under another key
+        is the same question, and paying for it twice is what nobody wants by mistake. The default temperature of most
+        models is above 0, so it cannot tell who wants samples: to ask one prompt several times on purpose, give False.
+    :param reuse_from: results table of earlier jobs, `table` or `schema.table`, on the same connection, or
+        `{"conn_id": …, "table": …}`. A row whose request succeeded there is not asked: that answer lands for it, with
+        the batch_id it came from, an attempt of 0 and no tokens or cost. The table is read once and must be there.
     :param preview: render, check and price, show the first requests; seal nothing, pay nothing.
     :param on_empty: what zero rows do: "succeed", "skip" or "fail".
     :raises AirflowFailException: for bad arguments or rows, before anything is uploaded.
@@ -99,6 +107,8 @@ class BatchSubmitOperator(BaseOperator):
         "openai_conn_id",
         "staging",
         "metadata",
+        "ask_once",
+        "reuse_from",
         "preview",
         *ROW_ARGUMENTS,
     )
@@ -137,6 +147,8 @@ class BatchSubmitOperator(BaseOperator):
         limits: Mapping[str, int | None] | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
+        ask_once: bool | str = True,
+        reuse_from: str | Mapping[str, str] | None = None,
         preview: bool | str = False,
         on_empty: str = "succeed",
         **kwargs: Any,
@@ -163,6 +175,8 @@ class BatchSubmitOperator(BaseOperator):
         self.limits = dict(limits or {})
         self.completion_window = completion_window
         self.metadata = metadata or {}
+        self.ask_once = ask_once
+        self.reuse_from = reuse_from
         self.preview = preview
         self.on_empty = on_empty
         self._stopping = False
@@ -217,7 +231,7 @@ class BatchSubmitOperator(BaseOperator):
         if ledger is None:
             self._tell_limits(plan.limits, hook)
             self.log.info("Reading %s", self.warehouse_conn_id)
-            made = build(plan, sql_hook(self.warehouse_conn_id), folder)
+            made = build(plan, sql_hook(self.warehouse_conn_id), folder, reuse=self._known_table())
             self._tell(made.manifest)
             if made.manifest.requests:
                 check_landings(self, context, made.manifest)
@@ -237,7 +251,7 @@ class BatchSubmitOperator(BaseOperator):
         rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping).run({})
         if isinstance(rest, Hold):
             raise JobHeldError(
-                f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.requests:,} requests stay sealed in "
+                f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.asked:,} requests stay sealed in "
                 f"{folder.uri}, and batches that exist go on. Mend the account or the connection, then clear this task."
             )
         return Reference(
@@ -247,6 +261,9 @@ class BatchSubmitOperator(BaseOperator):
             requests=manifest.requests,
             shards=len(manifest.shards),
             estimate=manifest.estimate,
+            asked=manifest.asked,
+            same=manifest.same,
+            known=manifest.known,
         )
 
     def on_kill(self) -> None:
@@ -286,12 +303,26 @@ class BatchSubmitOperator(BaseOperator):
             completion_window=self.completion_window,
             metadata=dict(self.metadata),
             logical_date=context.get("logical_date"),
+            ask_once=as_bool("ask_once", self.ask_once),
         )
+
+    def _known_table(self) -> KnownTable | None:
+        if self.reuse_from is None:
+            return None
+        named = self.reuse_from
+        given = {"table": named} if isinstance(named, str) else dict(named) if isinstance(named, Mapping) else {}
+        table, conn_id = given.pop("table", None), given.pop("conn_id", self.warehouse_conn_id)
+        if given or not (isinstance(table, str) and table.strip() and isinstance(conn_id, str)):
+            raise InputError(
+                f"reuse_from: {named!r} names no table. Give `table`, `schema.table` or "
+                '{"conn_id": …, "table": …}, or None to ask every row. Nothing was built.'
+            )
+        return KnownTable(sql_hook(conn_id), table)
 
     def _preview(self, context: Context, plan: Plan, hook: BatchHook) -> Reference:
         self._tell_limits(plan.limits, hook)
         with TemporaryDirectory(prefix="batch-preview-") as place:
-            made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)))
+            made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)), reuse=self._known_table())
         self._tell(made.manifest)
         for request in made.sample:
             self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
@@ -305,9 +336,11 @@ class BatchSubmitOperator(BaseOperator):
 
     def _tell(self, manifest: Manifest) -> None:
         estimate = manifest.estimate
+        if manifest.same or manifest.reuse_from:
+            self.log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
         self.log.info(
             "%s requests in %d shard(s), %s bytes",
-            f"{manifest.requests:,}",
+            f"{manifest.asked:,}",
             len(manifest.shards),
             f"{sum(shard.bytes for shard in manifest.shards):,}",
         )
@@ -373,4 +406,7 @@ def _preview_reference(made: Build) -> Reference:
         shards=len(manifest.shards),
         estimate=manifest.estimate,
         preview=True,
+        asked=manifest.asked,
+        same=manifest.same,
+        known=manifest.known,
     )

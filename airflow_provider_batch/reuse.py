@@ -1,0 +1,73 @@
+"""Rendered rows, before they are sealed, against the answers of an earlier job.
+
+Which answers are wanted is known only when every row is rendered, and a row that has none must then be asked; so the
+rows wait in a file in staging while the results table is read once. Neither is held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from airflow_provider_batch.jobs.folder import Folder
+from airflow_provider_batch.jobs.known import KnownAnswer, KnownWriter
+from airflow_provider_batch.jobs.render import Request
+from airflow_provider_batch.jobs.schema import SchemaJudge
+from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.warehouse.known import KnownTable
+
+
+class Rendered(NamedTuple):
+    """A row on its way into a shard."""
+
+    request: Request
+    #: values of the carried columns
+    carry: list[Any]
+    #: of the row in the result of the SQL, from 1
+    number: int
+
+
+class _Waiting(msgspec.Struct, array_like=True):
+    """A rendered row as it lies in the file."""
+
+    custom_id: str
+    model: str
+    body: msgspec.Raw
+    inputs: int
+    carry: list[Any]
+    number: int
+
+
+def with_known(
+    rendered: Iterable[Rendered],
+    table: KnownTable,
+    sealer: Sealer,
+    folder: Folder,
+    prefix: str,
+    judge: SchemaJudge | None,
+) -> Iterator[Rendered]:
+    """The rows as they came, once the sealer knows which of them have an answer in the table."""
+    name = f"{prefix}/rendered.jsonl"
+    with folder.writer(name) as file:
+        for request, carry, number in rendered:
+            sealer.want(request)
+            waiting = _Waiting(
+                request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
+            )
+            file.write(msgspec.json.encode(waiting) + b"\n")
+    known = KnownWriter(folder, prefix, sealer.asked, sealer.endpoint, judge)
+    for sha256, output, finish_reason, model, batch_id in table:
+        if isinstance(sha256, str):
+            known.add(KnownAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
+    sealer.know(known.finish())
+    decoder = msgspec.json.Decoder(_Waiting)
+    with folder.reader(name) as rows:
+        for line in rows:
+            row = decoder.decode(line)
+            yield Rendered(Request(row.custom_id, row.model, bytes(row.body), row.inputs), row.carry, row.number)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

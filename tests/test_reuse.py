@@ -1,0 +1,54 @@
+"""Rows and known answers pass each other in a file, not in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+import tracemalloc
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.render import request_sha256
+from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.reuse import Rendered, with_known
+from airflow_provider_batch.staging import LocalFolder
+from airflow_provider_batch.warehouse.known import KnownTable
+from tests.jobs.building import CHAT, request
+from tests.warehouse.conftest import sqlite_warehouse
+
+LARGE = "x" * 5_000
+
+
+def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "warehouse.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE labels (outcome, output, request_sha256, finish_reason, model, batch_id)")
+        connection.executemany(
+            "INSERT INTO labels VALUES ('succeeded', ?, ?, 'stop', 'm', 'b')",
+            (
+                (LARGE, request_sha256(CHAT, request("old", text=f"{number} {LARGE}").body))
+                for number in range(0, 4_000, 2)
+            ),
+        )
+    folder = LocalFolder(tmp_path / "job")
+    table = KnownTable(sqlite_warehouse(path, monkeypatch).hook, "labels")
+    table.check()
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(), ask_once=True)
+    rendered = (Rendered(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(4_000))
+    tracemalloc.start()
+    try:
+        for one, carry, number in with_known(rendered, table, sealer, folder, "g001/build", None):
+            assert (one, carry, number) == (
+                request(str(number - 1), text=f"{number - 1} {LARGE}"),
+                [number - 1, None],
+                number,
+            )
+            if not sealer.is_copy(one, carry, number):
+                sealer.add(one, carry, number, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (sealer.requests, sealer.reused) == (2_000, 2_000)
+    assert peak < 6_000_000, "20 MB of rows and 10 MB of answers went through"
