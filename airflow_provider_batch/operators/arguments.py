@@ -60,6 +60,11 @@ def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def plain_moment(moment: datetime) -> datetime:
+    """The same moment as Python's own `datetime`: Airflow's are of a subclass, which records do not take."""
+    return datetime.fromisoformat(moment.isoformat())
+
+
 def as_bool(name: str, value: Any) -> bool:
     """A switch that may come from a form or a template as text ("False" is not true).
 

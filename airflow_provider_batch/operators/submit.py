@@ -26,6 +26,7 @@ from airflow_provider_batch.operators.arguments import (
     as_number,
     is_late,
     names_a_file,
+    plain_moment,
     resolve,
     row_context,
 )
@@ -289,6 +290,7 @@ class BatchSubmitOperator(BaseOperator):
         spec = self._spec()
         check(spec)
         hook.check()
+        logical_date = context.get("logical_date")
         return Plan(
             key=JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
             spec=spec,
@@ -302,7 +304,7 @@ class BatchSubmitOperator(BaseOperator):
             max_cost_usd=as_number("max_cost_usd", self.max_cost_usd),
             completion_window=self.completion_window,
             metadata=dict(self.metadata),
-            logical_date=context.get("logical_date"),
+            logical_date=plain_moment(logical_date) if logical_date else None,
             ask_once=as_bool("ask_once", self.ask_once),
         )
 

@@ -16,6 +16,7 @@ from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy,
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.links import BatchJobLink
+from airflow_provider_batch.operators.arguments import plain_moment
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
 from airflow_provider_batch.runner import Runner
@@ -179,6 +180,7 @@ class BatchSensor(BaseSensorOperator):
             return now + deadline
         if isinstance(deadline, str):
             deadline = _moment(deadline)
+        deadline = plain_moment(deadline)
         return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
     def _summary(self, state: JobState) -> dict[str, Any]:

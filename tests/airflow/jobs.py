@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,6 +49,7 @@ def run_job(
     wait: dict[str, Any] | None = None,
     land: dict[str, Any] | None = None,
     conf: dict[str, Any] | None = None,
+    logical_date: datetime | None = None,
     **submit: Any,
 ) -> Ran:
     """Run submit -> wait -> land with `dag.test()`; `...` leaves a default argument out."""
@@ -63,18 +65,18 @@ def run_job(
             task_id="land", job=asked.output, **({"table": "answers", "max_failure_rate": 1.0} | (land or {}))
         )
         asked >> waited >> landed
-    return run_dag(dag, conf=conf)
+    return run_dag(dag, conf=conf, logical_date=logical_date)
 
 
-def run_dag(dag: Any, conf: dict[str, Any] | None = None) -> Ran:
-    """Run a DAG with `dag.test()` and a logical_date of None."""
+def run_dag(dag: Any, conf: dict[str, Any] | None = None, logical_date: datetime | None = None) -> Ran:
+    """Run a DAG with `dag.test()`. With a logical_date its run_id is of that moment: the next run begins it anew."""
     from airflow.providers.common.compat.sdk import get_listener_manager
 
     _make_known(dag)
     listener = _Listener()
     get_listener_manager().add_listener(listener)
     try:
-        run = dag.test(run_conf=conf, logical_date=None)
+        run = dag.test(run_conf=conf, logical_date=logical_date, run_after=logical_date)
     finally:
         get_listener_manager().pm.unregister(listener)
     tis = run.get_task_instances()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pendulum
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
@@ -68,6 +69,17 @@ def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> 
         assert job_uid == account["job_uid"]
         assert tokens > 0
         assert float(cost) > 0
+
+
+def test_a_scheduled_run_lands_its_logical_date(warehouse: Path) -> None:
+    ran = run_job(
+        logical_date=pendulum.datetime(2026, 3, 1, tz="Europe/Berlin"),
+        prompt="{{ logical_date }} {{ ds }} {{ row.body }}",
+        wait={"deadline": pendulum.now("Europe/Berlin").add(hours=1)},
+    )
+
+    assert ran.state == "success", ran.errors
+    assert query(warehouse, "SELECT DISTINCT logical_date FROM answers") == [("2026-02-28T23:00:00.000000+00:00",)]
 
 
 def test_a_job_over_the_limits_becomes_several_batches(warehouse: Path, client: openai.OpenAI) -> None:
