@@ -8,8 +8,8 @@ Hindi and Korean, of code and data, their sum is within 10 % of the true count; 
 
 Beyond that lie: Swedish, Portuguese and Ukrainian (13 to 18 % too few), in `cl100k_base` Italian and Dutch too (16 %);
 traditional Chinese and minified JavaScript (15 to 20 % too few), base64 and random letters (30 % too few); Thai in
-`cl100k_base` (20 % too many) and whole sentences in capitals (40 % too many).
-`jobs.vocabulary` corrects all of these where tiktoken is at hand.
+`cl100k_base` (20 % too many) and whole sentences in capitals (40 % too many). `jobs.vocabulary` corrects all of these
+where tiktoken is at hand.
 """
 
 from __future__ import annotations
