@@ -84,8 +84,10 @@ def test_four_files_are_on_their_way_at_once_and_a_server_that_dies_then_gets_no
     server.set_faults(Fault(kind=Kind.HANG, calls=UPLOADS, skip=2, seconds=1e6))
     with ThreadPoolExecutor() as pool:
         worker = pool.submit(another_worker(ledger).run, {})
-        wait_until(lambda: len(uploaded(ledger)) == 2 and server.calls()["upload"] == 2 + 4)
-        server.kill()
+        try:
+            wait_until(lambda: len(uploaded(ledger)) == 2 and server.calls()["upload"] == 2 + 4)
+        finally:
+            server.kill()
 
         with pytest.raises(ProviderError, match=r"Uploading .* failed"):
             worker.result()
@@ -99,8 +101,10 @@ def test_after_a_crash_in_the_middle_only_what_was_not_recorded_is_uploaded(
     server.set_faults(Fault(kind=Kind.HANG, calls=UPLOADS, skip=2, seconds=1e6))
     with ThreadPoolExecutor() as pool:
         worker = pool.submit(another_worker(ledger).run, {})
-        wait_until(lambda: len(uploaded(ledger)) == 2 and server.calls()["upload"] == 2 + 4)
-        server.kill()
+        try:
+            wait_until(lambda: len(uploaded(ledger)) == 2 and server.calls()["upload"] == 2 + 4)
+        finally:
+            server.kill()
         assert worker.exception() is not None
     before = uploaded(ledger)
     server.start()
@@ -194,8 +198,10 @@ def test_four_batches_are_collected_at_once(ended: Any, server: LocalServer, wai
     server.set_faults(Fault(kind=Kind.STALL, calls=DOWNLOADS, seconds=1e6))
     with ThreadPoolExecutor() as pool:
         worker = pool.submit(collect, ended)
-        wait_until(lambda: server.calls()["download"] == 4)
-        server.kill()
+        try:
+            wait_until(lambda: server.calls()["download"] == 4)
+        finally:
+            server.kill()
         assert worker.exception() is not None
     assert settled(ended) == []
 
