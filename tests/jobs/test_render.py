@@ -95,6 +95,36 @@ def test_the_request_hash_says_what_is_asked_and_not_who_asks():
     assert request_sha256("/v1/x", b"{}") == hashlib.sha256(b"/v1/x\n{}").hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "row", "sha256"),
+    [
+        (
+            {
+                "system": "You label.",
+                "prompt": "{{ row.title }}\n\n{{ row.body }}",
+                "body": {"temperature": 0.5, "metadata": {"z": "{{ row.id }}", "a": ["{{ row.price }}"]}},
+                "output_schema": SCHEMA,
+                "max_output_tokens": 9,
+            },
+            {"title": "Größe", "body": '"quoted" \u2028 😀\x00\x7f/<', "price": Decimal("1.10")},
+            "b9203873b22a5e1bd4bdbb3aec6d243b320f014c3f72eea8a2d951f78f2462da",
+        ),
+        (
+            {
+                "endpoint": "/v1/embeddings",
+                "model": "text-embedding-3-small",
+                "prompt": ["{{ row.title }}", "{{ row.body }}"],
+            },
+            {"title": "Größe", "body": "x"},
+            "5ef25df20f448f0c4f560efe31f5016a6527d6cda6ce1f065913529ad9ae8502",
+        ),
+    ],
+)
+def test_a_request_has_the_hash_that_it_always_had_or_answers_already_paid_for_are_not_found(arguments, row, sha256):
+    asked = spec(**arguments)
+    assert request_sha256(asked.endpoint, render(asked, id=7, **row).body) == sha256
+
+
 def test_the_schema_keeps_its_order_because_the_model_answers_in_it():
     body = render(spec(output_schema=SCHEMA), id=1, body="x").body
     assert body.index(b'"reasons":{') < body.index(b'"label":{')
