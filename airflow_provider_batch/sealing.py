@@ -92,7 +92,7 @@ def build(
                 rendered = with_known(rendered, reuse, sealer, folder, prefix, judge)
             for request, carry, number in rendered:
                 if not sealer.is_copy(request, carry, number):
-                    tokens = estimator.add(request.model, request.body, request.inputs)
+                    tokens = estimator.add(request.model, request.body, request.inputs, request.outline, request.given)
                     sealer.add(request, carry, number, tokens)
                 if number <= SAMPLE:
                     sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})

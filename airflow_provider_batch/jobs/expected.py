@@ -73,6 +73,11 @@ _line = msgspec.json.Decoder(_Line)
 _moderation_line = msgspec.json.Decoder(_ModerationLine)
 
 
+def keys_read(endpoint: str) -> frozenset[str]:
+    """The keys of a body that `expected_bytes` looks at."""
+    return frozenset((_Moderated if endpoint == endpoints.MODERATIONS else _Body).__struct_fields__)
+
+
 def expected_bytes(endpoint: str, line: bytes, inputs: int) -> int:
     """Expected bytes of the answer to one line of an input file. `inputs`: how many embedding inputs it has."""
     if endpoint == endpoints.MODERATIONS:

@@ -24,21 +24,34 @@ class LeafError(Exception):
 class Form:
     """A tree of dicts, lists and plain values with leaves anywhere in it, ready to be filled."""
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: dict[str, Any]) -> None:
+        #: the keys at the top that have leaves
+        self.filled_keys = frozenset(key for key, value in tree.items() if leaves(value))
         self._pattern: list[bytes] = [b""]
         self._holes: list[tuple[int, Leaf]] = []
         self._add(tree, sort=True)
 
-    def fill(self, values: Values) -> bytes:
-        """The bytes of one row. Raises LeafError."""
+    def fill(self, values: Values) -> tuple[bytes, list[Any]]:
+        """The bytes of one row, and the values of its leaves in the order of the bytes. Raises LeafError."""
         filled = self._pattern.copy()
+        given = []
         for slot, leaf in self._holes:
             value = value_of(leaf, values)
             try:
                 filled[slot] = canonical(value)
             except UnusableError as error:
                 raise LeafError(leaf) from error
-        return b"".join(filled)
+            given.append(value)
+        return b"".join(filled), given
+
+    def marked(self) -> tuple[bytes, list[str]]:
+        """The bytes with a mark for each leaf's value, and the marks: texts that nothing else in the form is."""
+        filled = self._pattern.copy()
+        marks = []
+        for slot, _ in self._holes:
+            marks.append(f"\0{slot}\0")
+            filled[slot] = canonical(marks[-1])
+        return b"".join(filled), marks
 
     def _add(self, tree: Any, *, sort: bool) -> None:
         if isinstance(tree, Leaf):

@@ -6,7 +6,7 @@ that is not known is None and never 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,6 +17,7 @@ from genai_prices.types import ModelPrice, TieredPrices
 
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.jobs.job import Estimate
+from airflow_provider_batch.jobs.outline import Outline
 from airflow_provider_batch.jobs.tokens import read_ask
 from airflow_provider_batch.jobs.vocabulary import TokenCounter
 
@@ -227,12 +228,19 @@ class Estimator:
         self._has_output = endpoint not in _WITHOUT_OUTPUT
         self._models: dict[str, _Sums] = {}
 
-    def add(self, model: str, body: bytes, inputs: int) -> int:
-        """Count one request by its body (JSON); return its estimated input tokens, at least one per input."""
+    def add(
+        self, model: str, body: bytes, inputs: int, outline: Outline | None = None, given: Sequence[Any] = ()
+    ) -> int:
+        """Count one request; return its estimated input tokens, at least one per input.
+
+        It is known by its outline and the values of its leaves; else by its body (JSON).
+        """
         sums = self._models.get(model)
         if sums is None:
             sums = self._models[model] = _Sums(self._prices.rate(model), TokenCounter(model))
-        ask = read_ask(body, sums.counter.encoding)
+        ask = None if outline is None else outline.ask(given, sums.counter.encoding)
+        if ask is None:
+            ask = read_ask(body, sums.counter.encoding)
         tokens = max(sums.counter.count(ask), inputs)
         low = high = 0
         if self._has_output:

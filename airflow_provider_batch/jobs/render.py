@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from jinja2 import UndefinedError
@@ -18,6 +18,7 @@ from airflow_provider_batch.jobs import endpoints
 from airflow_provider_batch.jobs.arguments import Arguments
 from airflow_provider_batch.jobs.endpoints import Endpoint
 from airflow_provider_batch.jobs.form import Form, LeafError, leaves, replaced, value_of
+from airflow_provider_batch.jobs.outline import Outline
 from airflow_provider_batch.jobs.row import Columns, UnknownColumnError
 from airflow_provider_batch.jobs.spec import RequestSpec
 from airflow_provider_batch.jobs.template import Leaf, RowTemplate, Values
@@ -43,6 +44,9 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes
     #: what counts against the limit of inputs of a batch: 1, or as many as an embeddings request has
     inputs: int
+    #: what is known of it without reading the body, and the values that its row filled in; None: nothing is
+    outline: Outline | None = None
+    given: Sequence[Any] = ()
 
 
 def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
@@ -81,6 +85,10 @@ def compile_renderer(spec: RequestSpec, columns: Sequence[str], context: Mapping
     return Renderer(Arguments(spec), Columns(columns), context)
 
 
+#: of a request: model, body, inputs, outline, given
+_Asked: TypeAlias = tuple[str, bytes, int, Outline | None, Sequence[Any]]
+
+
 class Renderer:
     """Makes one Request of every row."""
 
@@ -90,7 +98,7 @@ class Renderer:
         given = bind(arguments.custom_id, as_text=False)
         self._custom_id = Leaf("custom_id", lambda values: _custom_id(value_of(given, values)))
         function = arguments.function()
-        self._body: Callable[[Values], tuple[str, bytes, int]] = (
+        self._body: Callable[[Values], _Asked] = (
             _TemplateBody(arguments, bind)
             if function is None
             else _FunctionBody(arguments, bind, columns.names, function)
@@ -101,10 +109,10 @@ class Renderer:
         custom_id: str | None = None
         try:
             custom_id = value_of(self._custom_id, row)
-            model, body, inputs = self._body(row)
+            model, body, inputs, outline, given = self._body(row)
         except LeafError as error:
             raise self._explained(error, row, number, custom_id) from error.__cause__
-        return Request(custom_id, model, body, inputs)
+        return Request(custom_id, model, body, inputs, outline, given)
 
     def _explained(self, error: LeafError, row: Values, number: int, custom_id: str | None) -> InputError:
         cause, argument = error.__cause__, error.leaf.argument
@@ -143,7 +151,7 @@ class _Binder:
 
 
 class _TemplateBody:
-    """(model, body, inputs) of a row, from templates."""
+    """What a row asks, from templates."""
 
     def __init__(self, arguments: Arguments, bind: _Binder) -> None:
         self._endpoint = arguments.endpoint
@@ -167,25 +175,27 @@ class _TemplateBody:
             else endpoints.count_inputs(self._endpoint, self._asked)
         )
 
-        def form(system: Any) -> Form:
-            return Form(endpoints.filled(self._endpoint, body, arguments.spec, system=system, prompt=prompt))
+        def form(system: Any) -> tuple[Form, Outline]:
+            made = Form(endpoints.filled(self._endpoint, body, arguments.spec, system=system, prompt=prompt))
+            return made, Outline(self._endpoint.path, made)
 
         self._system = None if arguments.system is None else bind(arguments.system, as_text=True)
         self._with_system = form(self._system)
         self._without_system = form(None)
 
-    def __call__(self, values: Values) -> tuple[str, bytes, int]:
+    def __call__(self, values: Values) -> _Asked:
         model = value_of(self._model, values)
         system = value_of(self._system, values)
-        form = self._without_system if is_blank(system) else self._with_system
+        form, outline = self._without_system if is_blank(system) else self._with_system
         inputs = self._inputs
         if inputs is None:
             inputs = endpoints.count_inputs(self._endpoint, value_of(self._asked, values))
-        return model, form.fill(values), inputs
+        body, given = form.fill(values)
+        return model, body, inputs, outline, given
 
 
 class _FunctionBody:
-    """(model, body, inputs) of a row, from the function `request` on top of `body`."""
+    """What a row asks, from the function `request` on top of `body`."""
 
     def __init__(
         self,
@@ -202,9 +212,9 @@ class _FunctionBody:
         self._model = None if arguments.model is None else _required_model(bind(arguments.model, as_text=True))
         self._request = Leaf("request", self._build)
 
-    def __call__(self, values: Values) -> tuple[str, bytes, int]:
+    def __call__(self, values: Values) -> _Asked:
         model, body, inputs = value_of(self._request, values)
-        return model, body, inputs
+        return model, body, inputs, None, ()
 
     def _build(self, values: Values) -> tuple[str, bytes, int]:
         made = self._function(dict(zip(self._names, values, strict=True)))

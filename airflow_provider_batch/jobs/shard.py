@@ -21,6 +21,7 @@ from airflow_provider_batch.jobs.job import Copies, Known, RowIndex, Shard
 from airflow_provider_batch.jobs.known import read_known
 from airflow_provider_batch.jobs.limits import Limits, Size
 from airflow_provider_batch.jobs.once import AskedRequests, CopyReader, CopyWriter
+from airflow_provider_batch.jobs.outline import Outline
 from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
 from airflow_provider_batch.jobs.unique import Shared, UniqueIds
 
@@ -150,7 +151,7 @@ class Sealer:
         line = request_line(request.custom_id, self.endpoint, request.body)
         sha256 = self._sha256(request)
         row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
-        size = self._size(line, request.inputs, tokens)
+        size = self._size(line, request.inputs, tokens, request.outline)
         self._check_alone(size, row)
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
@@ -162,13 +163,16 @@ class Sealer:
         """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
         self._pack(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
 
-    def _size(self, line: bytes, inputs: int, tokens: int) -> Size:
+    def _size(self, line: bytes, inputs: int, tokens: int, outline: Outline | None = None) -> Size:
+        answer_bytes = (
+            expected_bytes(self.endpoint, line, inputs) if outline is None else outline.answer_bytes(line, inputs)
+        )
         return Size(
             requests=1,
             bytes=len(line),
             inputs=inputs if self._counts_inputs else 0,
             tokens=tokens,
-            output_bytes=expected_bytes(self.endpoint, line, inputs),
+            output_bytes=answer_bytes,
         )
 
     def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:

@@ -163,7 +163,7 @@ class Ask(msgspec.Struct, frozen=True):
     #: estimated
     input_tokens: int
     #: the strings of the prompt, and which part of the estimate is theirs
-    text: str
+    texts: tuple[str, ...]
     text_tokens: int
     #: the body's own limit of the output of one choice, None when it has none
     cap: int | None
@@ -172,18 +172,21 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(_Body)
+_PROMPT_KEYS = ("messages", "instructions", "input", "prompt")
+#: keys of a body that are read as they are written; in the others only the texts count
+WHOLE_KEYS = frozenset(_Body.__struct_fields__) - frozenset(_PROMPT_KEYS)
 
 
 def read_ask(body: bytes, encoding: Encoding = Encoding.O200K) -> Ask:
     """Estimate a request from its body (a JSON object of any endpoint).
 
-    Counted are the strings of the prompt, not the JSON around them; the schema and the tools as they are written.
+    Counted are the strings of the prompt, each for itself, not the JSON around them; the schema and the tools as they
+    are written.
     """
     parsed = _decoder.decode(body)
     texts: list[str] = []
-    tokens = sum(_collect(part, texts) for part in (parsed.messages, parsed.instructions, parsed.input, parsed.prompt))
-    text = "\n".join(texts)
-    text_tokens = estimate_tokens(text, encoding)
+    tokens = sum(_collect(getattr(parsed, key), texts) for key in _PROMPT_KEYS)
+    text_tokens = sum(estimate_tokens(text, encoding) for text in texts)
     tokens += text_tokens
     for raw in (parsed.response_format, parsed.text, parsed.tools):
         if raw:
@@ -193,7 +196,7 @@ def read_ask(body: bytes, encoding: Encoding = Encoding.O200K) -> Ask:
     caps = (parsed.max_completion_tokens, parsed.max_output_tokens, parsed.max_tokens)
     return Ask(
         input_tokens=tokens,
-        text=text,
+        texts=tuple(texts),
         text_tokens=text_tokens,
         cap=next((cap for cap in caps if isinstance(cap, int)), None),
         choices=parsed.n if isinstance(parsed.n, int) and parsed.n > 0 else 1,

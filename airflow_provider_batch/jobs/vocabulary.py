@@ -85,8 +85,8 @@ class TokenCounter:
             return ask.input_tokens
         other = ask.input_tokens - ask.text_tokens
         due = self.seen <= COUNT_FIRST or self.seen % COUNT_EVERY == 0
-        if due and len(ask.text) <= COUNT_UP_TO:
-            true = self._tokenizer(ask.text)
+        if due and sum(map(len, ask.texts)) <= COUNT_UP_TO:
+            true = sum(map(self._tokenizer, ask.texts))
             self.counted += 1
             self._true += true
             self._estimated += ask.text_tokens
