@@ -27,6 +27,10 @@ _WIDER = {
 }
 
 
+#: types whose values go through JSON as they are, with no look at the value
+_PLAIN = {str: ColumnType.TEXT, bool: ColumnType.BOOLEAN, Decimal: ColumnType.NUMERIC, date: ColumnType.DATE}
+
+
 def type_of(value: Any) -> ColumnType:
     """The column type that a value read from a warehouse asks for.
 
@@ -70,7 +74,10 @@ class CarriedColumns:
         values = []
         for index, position in enumerate(self._positions):
             value = row[position]
-            if value is not None:
+            plain = _PLAIN.get(type(value))
+            if plain is not None:
+                self._note(index, plain)
+            elif value is not None:
                 try:
                     self._note(index, type_of(value))
                     value = _for_json(value)

@@ -75,17 +75,16 @@ class Form:
 
 def value_of(tree: Any, values: Values) -> Any:
     """The tree of one row, its leaves replaced by their values. Raises LeafError."""
-
+    if type(tree) is Leaf:
+        try:
+            return tree.value(values)
+        except LeafError:
+            raise
+        except Exception as error:
+            raise LeafError(tree) from error
     if isinstance(tree, (dict, list)):
         return replaced(tree, Leaf, lambda leaf: value_of(leaf, values))
-    if not isinstance(tree, Leaf):
-        return tree
-    try:
-        return tree.value(values)
-    except LeafError:
-        raise
-    except Exception as error:
-        raise LeafError(tree) from error
+    return tree
 
 
 def replaced(tree: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:

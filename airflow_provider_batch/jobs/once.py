@@ -7,7 +7,6 @@ number of a shard for each different request, and one file's worth of copies.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from array import array
 from bisect import bisect_left
@@ -21,6 +20,7 @@ from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Copies, RowIndex
 
 _BUCKETS = 4096
+_EIGHT_BYTES = 2**64 - 1
 #: a file of copies holds at most so many rows, and about so many bytes; this is also what landing holds at a time
 FILE_ROWS = 50_000
 FILE_BYTES = 32 * 1024 * 1024
@@ -45,7 +45,7 @@ class AskedRequests:
     """
 
     def __init__(self) -> None:
-        self._secret = secrets.token_bytes(16)
+        self._secret = secrets.token_hex(16)
         self._digests = [array("Q") for _ in range(_BUCKETS)]
         self._shards = [array("H") for _ in range(_BUCKETS)]
         self._names: list[str] = []
@@ -92,7 +92,8 @@ class AskedRequests:
         return self._last[1]
 
     def _digest(self, sha256: str) -> int:
-        return int.from_bytes(hashlib.blake2b(sha256.encode(), digest_size=8, key=self._secret).digest(), "little")
+        # Python's own hash of text: SipHash, 8 bytes
+        return hash(self._secret + sha256) & _EIGHT_BYTES
 
 
 class CopyWriter:

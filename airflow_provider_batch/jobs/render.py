@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -51,16 +52,24 @@ class Request(msgspec.Struct, frozen=True):
 
 def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
     """The request as a line of a batch input file, with its line end."""
-    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (
-        canonical(custom_id),
-        canonical(endpoint),
-        body,
-    )
+    return b"".join((b'{"custom_id":', canonical(custom_id), _before_body(endpoint), body, b"}\n"))
+
+
+@cache
+def _before_body(endpoint: str) -> bytes:
+    return b',"method":"POST","url":%b,"body":' % canonical(endpoint)
 
 
 def request_sha256(endpoint: str, body: bytes) -> str:
     """The request hash, in hex: what is asked, without who asks."""
-    return hashlib.sha256(endpoint.encode() + b"\n" + body).hexdigest()
+    digest = _hash_before_body(endpoint).copy()
+    digest.update(body)
+    return digest.hexdigest()
+
+
+@cache
+def _hash_before_body(endpoint: str) -> hashlib._Hash:
+    return hashlib.sha256(endpoint.encode() + b"\n")
 
 
 def check(spec: RequestSpec) -> None:
