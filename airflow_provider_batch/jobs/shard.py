@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
 from typing import Any, BinaryIO
@@ -27,37 +28,67 @@ from airflow_provider_batch.jobs.unique import Shared, UniqueIds
 
 #: shards that may be open at once: one per model
 MAX_MODELS = 100
+#: bytes that are written at once
+BLOCK = 256 * 1024
 
 
 class _Abandoned(Exception):
     """The files of a build are closed and will not be read."""
 
 
+_encoder = msgspec.json.Encoder()
+
+
+def _nothing_to_write() -> Future[None]:
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
+
+
 class _OpenShard:
     """A shard that still takes requests."""
 
-    def __init__(self, folder: Folder, name: str, model: str, prefix: str, attempt: int) -> None:
+    def __init__(self, folder: Folder, name: str, model: str, prefix: str, attempt: int, pool: Executor) -> None:
         self.name, self.model, self.attempt = name, model, attempt
         self.file, self.rows = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
         self.size = Size()
         self._digest = hashlib.sha256()
+        self._lines, self._index = bytearray(), bytearray()
+        self._pool, self._writing = pool, _nothing_to_write()
         with ExitStack() as stack:
-            self._lines: BinaryIO = stack.enter_context(folder.writer(self.file))
-            self._index: BinaryIO = stack.enter_context(folder.writer(self.rows))
+            self._line_file: BinaryIO = stack.enter_context(folder.writer(self.file))
+            self._index_file: BinaryIO = stack.enter_context(folder.writer(self.rows))
             self._stack = stack.pop_all()
 
     def add(self, line: bytes, row: RowIndex, size: Size) -> None:
+        """`size` is that of the shard with this line."""
+        self._lines += line
+        _encoder.encode_into(row, self._index, -1)
+        self._index += b"\n"
+        self.size = size
+        if len(self._lines) + len(self._index) >= BLOCK:
+            # one block waits at most: rows come no faster than they are written
+            self._writing.result()
+            self._writing = self._pool.submit(self._write, self._lines, self._index)
+            self._lines, self._index = bytearray(), bytearray()
+
+    def _write(self, lines: bytearray, index: bytearray) -> None:
         try:
-            self._lines.write(line)
-            self._index.write(msgspec.json.encode(row) + b"\n")
+            self._line_file.write(lines)
+            self._index_file.write(index)
         except OSError as error:
             # the folder's writers know what to say of a full disk
             self._stack.__exit__(type(error), error, error.__traceback__)
             raise
-        self._digest.update(line)
-        self.size += size
+        self._digest.update(lines)
 
-    def close(self) -> Shard:
+    def close(self) -> Future[Shard]:
+        """The shard, once it is written and synced."""
+        self._writing.result()
+        return self._pool.submit(self._close)
+
+    def _close(self) -> Shard:
+        self._write(self._lines, self._index)
         self._stack.close()
         return Shard(
             name=self.name,
@@ -72,6 +103,7 @@ class _OpenShard:
         )
 
     def abandon(self) -> None:
+        """Called when nothing of the shard is being written any more."""
         # an end with an error, so that an object store does not keep half a file
         error = _Abandoned()
         self._stack.__exit__(type(error), error, None)
@@ -96,6 +128,9 @@ class Sealer:
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
         self._open: dict[tuple[str, int], _OpenShard] = {}
         self._closed: list[Shard] = []
+        self._closing: Future[Shard] | None = None
+        #: writes, checksums and syncs while the next rows are read and rendered: one shard ends while another grows
+        self._pool = ThreadPoolExecutor(2, "seal")
         self._ids = UniqueIds()
         self._started = 0
         self._ask_once = ask_once
@@ -178,9 +213,10 @@ class Sealer:
     def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
         """Put a line into a shard; the shard's name."""
         shard = self._open.get((model, attempt))
-        if shard is not None and (shard.size + size).over(self._limits):
-            self._closed.append(shard.close())
-            shard = None
+        together = size if shard is None else shard.size + size
+        if shard is not None and together.over(self._limits):
+            self._close(shard)
+            shard, together = None, size
         if shard is None:
             if len(self._open) >= MAX_MODELS and not any(m == model for m, _ in self._open):
                 raise InputError(
@@ -189,10 +225,17 @@ class Sealer:
                 )
             self._started += 1
             name = self._names.format(self._started)
-            shard = self._open[(model, attempt)] = _OpenShard(self._folder, name, model, self._prefix, attempt)
-        shard.add(line, row, size)
+            shard = self._open[(model, attempt)] = _OpenShard(
+                self._folder, name, model, self._prefix, attempt, self._pool
+            )
+        shard.add(line, row, together)
         self.requests += 1
         return shard.name
+
+    def _close(self, shard: _OpenShard | None) -> None:
+        if self._closing is not None:
+            self._closed.append(self._closing.result())
+        self._closing = None if shard is None else shard.close()
 
     def finish(self) -> list[Shard]:
         """Close the files and prove every custom_id unique, and every copy a copy.
@@ -200,8 +243,11 @@ class Sealer:
         :raises CustomIdError: naming the custom_id and the rows that share it.
         :raises EqualDigestsError: if two different requests were taken for one by chance.
         """
-        self._closed.extend(shard.close() for shard in self._open.values())
+        for last in self._open.values():
+            self._close(last)
+        self._close(None)
         self._open.clear()
+        self._pool.shutdown()
         self._closed.sort(key=lambda shard: shard.name)
         self.asked = AskedRequests()
         self.copies = self._copies.finish()
@@ -218,6 +264,7 @@ class Sealer:
 
     def abandon(self) -> None:
         """Close the files of a build that will not be sealed."""
+        self._pool.shutdown()
         for shard in self._open.values():
             shard.abandon()
 
