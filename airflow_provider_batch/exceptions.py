@@ -45,6 +45,10 @@ class BudgetError(InputError):
     """The lowest estimate of the job's price is over `max_cost_usd`."""
 
 
+class CanaryError(InputError):
+    """The first requests were refused for what all requests of their model have in common. Nothing was uploaded."""
+
+
 class WarehouseError(BatchError):
     """The warehouse refused a query, a connection or a write."""
 

@@ -17,12 +17,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
 from airflow_provider_batch.exceptions import BrokenDownloadError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import lifecycle
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
+from airflow_provider_batch.jobs.canary import judge
 from airflow_provider_batch.jobs.ledger import (
     CancelAsked,
     Collected,
@@ -38,10 +40,12 @@ from airflow_provider_batch.jobs.ledger import (
     Wave,
 )
 from airflow_provider_batch.jobs.lifecycle import (
+    Ask,
     AskAgain,
     Cancel,
     Collect,
     Create,
+    Judge,
     LookUp,
     Policy,
     Rest,
@@ -50,6 +54,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     next_steps,
 )
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
 
@@ -112,6 +117,9 @@ class Runner:
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
         match steps[0]:
+            case Ask():
+                asks = [step for step in steps if isinstance(step, Ask)]
+                canary.ask_all(self.ledger, self.hook, asks, self._answered, self._stopping)
             case Upload():
                 self._upload([step for step in steps if isinstance(step, Upload)])
             case Collect():
@@ -124,6 +132,8 @@ class Runner:
 
     def _do_one(self, step: Step) -> None:
         match step:
+            case Judge():
+                self._judge_canary()
             case Create():
                 self._create(step)
             case LookUp():
@@ -132,6 +142,43 @@ class Runner:
                 self._cancel(step)
             case AskAgain():
                 self._ask_again(step)
+
+    def _answered(self, answers: canary.Answers) -> None:
+        """Keep what came back for a model's canary, unless the account is what refused it."""
+        shard, n = answers.step.shard, answers.step.n
+        message = answers.account_says
+        if message is not None:
+            self.ledger.add(Refused(shard.shard.name, n, Failure.ACCOUNT, message, self._clock()))
+            self.log.warning("%s: the canary was refused: %s. Nothing was uploaded.", shard.shard.name, message)
+            return
+        settled = Settled(
+            shard.shard.name, n, "", "answered", self._clock(), files=[canary.write(self.ledger, answers)]
+        )
+        self.ledger.add(self._count(shard, settled))
+
+    def _judge_canary(self) -> None:
+        prices = Prices(self.ledger.manifest.prices)
+        verdict = judge(self.ledger.state(), self.ledger.folder, self._judge, prices, self._clock())
+        if not self.ledger.add(verdict.judged):
+            return
+        tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in verdict.mean_output.items())
+        estimate = verdict.judged.estimate
+        self.log.info(
+            "canary: %d of %d answered%s; the estimate is now %s",
+            verdict.answered,
+            verdict.asked,
+            f"; mean output {tokens}" if tokens else "",
+            "unknown, as no price is known"
+            if estimate.low_usd is None
+            else f"between {estimate.low_usd:,.4f} and {estimate.high_usd:,.4f} US dollars",
+        )
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in verdict.outcomes.items())
+        if verdict.outcomes.get(Outcome.INVALID_OUTPUT) == verdict.asked:
+            self.log.warning(
+                "canary: no answer is valid against the output_schema; the rows are asked again in a batch"
+            )
+        elif verdict.outcomes.get(Outcome.SUCCEEDED) != verdict.asked:
+            self.log.warning("canary: %s. What failed for a passing reason is asked again in a batch.", outcomes)
 
     def _upload(self, steps: list[Upload]) -> None:
         """Send the input files, several at once; each is recorded as soon as the provider has it.

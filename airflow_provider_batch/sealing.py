@@ -52,6 +52,8 @@ class Plan(msgspec.Struct, frozen=True):
     logical_date: datetime | None
     #: equal requests are asked once
     ask_once: bool = True
+    #: requests of each model that are asked synchronously before anything is uploaded
+    canary: int = 0
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -74,7 +76,7 @@ def build(
     if reuse is not None:
         reuse.check()
     prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
-    sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits, ask_once=plan.ask_once)
+    sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits, ask_once=plan.ask_once, canary=plan.canary)
     prices = Prices(plan.prices)
     estimator = Estimator(prices, plan.spec.endpoint)
     sample: list[dict[str, Any]] = []
@@ -122,6 +124,7 @@ def build(
         same=sealer.same,
         known=sealer.reused,
         reuse_from=reuse.name if reuse is not None else "",
+        max_cost_usd=plan.max_cost_usd,
         copies=sealer.copies,
         known_answers=sealer.known,
     )

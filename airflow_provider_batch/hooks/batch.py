@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -13,6 +13,7 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_provider_batch.exceptions import BrokenDownloadError, InputError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
+from airflow_provider_batch.jobs.canary import DEFAULT as DEFAULT_CANARY
 from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import refusal_of
 from airflow_provider_batch.jobs.limits import Limits, read_limits
@@ -20,9 +21,25 @@ from airflow_provider_batch.jobs.providers import provider_of
 
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0
+#: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
+ASK_TIMEOUT = 120.0
 #: pages read at most while a batch is looked for
 MAX_PAGES = 50
 _CHUNK = 1 << 20
+
+
+class Asked(NamedTuple):
+    """What came of one synchronous request."""
+
+    #: HTTP status; 0 if no answer came
+    status: int
+    request_id: str
+    #: the answer's body, whatever it is; without a status what happened instead, in words
+    body: bytes
+    #: the code of a refusal
+    code: str | None = None
+    #: seconds after which the provider asks to be asked again
+    retry_after: float | None = None
 
 
 class CreateRefused(Exception):
@@ -76,6 +93,31 @@ class BatchHook(OpenAIHook):
         stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
         where = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
         return read_limits(overrides, base=read_limits(stated, base=provider_of(self.host).limits, where=where))
+
+    @property
+    def canary(self) -> int:
+        """Requests of each model to ask first, unless the author says: 0 where models answer batches alone."""
+        return DEFAULT_CANARY if provider_of(self.host).synchronous else 0
+
+    def ask(self, endpoint: str, body: dict[str, Any]) -> Asked:
+        """One synchronous request, at the standard price. Never repeated by the SDK, and it raises nothing."""
+        client = self.conn.with_options(max_retries=0, timeout=ASK_TIMEOUT)
+        try:
+            answer = client.post(endpoint.removeprefix("/v1"), body=body, cast_to=openai.HttpxBinaryResponseContent)
+        except openai.APIStatusError as error:
+            response = error.response
+            return Asked(
+                error.status_code,
+                error.request_id or "",
+                response.content,
+                error.code,
+                _seconds(response.headers.get("retry-after")),
+            )
+        except openai.APITimeoutError:
+            return Asked(0, "", f"No answer within {ASK_TIMEOUT:.0f} seconds.".encode(), "request_timeout")
+        except openai.OpenAIError as error:
+            return Asked(0, "", str(error).encode(), type(error).__name__)
+        return Asked(answer.response.status_code, answer.response.headers.get("x-request-id", ""), answer.content)
 
     def upload(self, file: BinaryIO, name: str) -> str:
         """Send an input file; streams from disk. Returns the provider's file id.
@@ -199,6 +241,14 @@ class BatchHook(OpenAIHook):
                 f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has it."
             ) from error
         return size, digest.hexdigest()
+
+
+def _seconds(header: str | None) -> float | None:
+    """A Retry-After header; None if there is none, or it names a date."""
+    try:
+        return float(header) if header else None
+    except ValueError:
+        return None
 
 
 def _said(error: openai.OpenAIError) -> str:

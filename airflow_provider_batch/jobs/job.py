@@ -31,7 +31,7 @@ class JobKey(msgspec.Struct, frozen=True):
 class Shard(msgspec.Struct, frozen=True):
     """One sealed input file: one endpoint, one model, within every limit."""
 
-    #: s0001, s0002, … for the rows as sealed; w01-0001, … for rows that are asked again in wave 1
+    #: c0001, … for the canary; s0001, s0002, … for the other rows; w01-0001, … for rows that are asked again in wave 1
     name: str
     model: str
     #: paths inside the job's folder: the input file, and the index with one line per line of it
@@ -46,6 +46,8 @@ class Shard(msgspec.Struct, frozen=True):
     tokens: int = 0
     #: how often the provider is asked for these rows, this time included
     attempt: int = 1
+    #: the canary: asked one by one and at once, so that what is wrong is known before the first file is uploaded
+    synchronous: bool = False
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,6 +134,8 @@ class Manifest(msgspec.Struct, frozen=True):
     #: rows that are not asked, because the results table `reuse_from` holds their answer
     known: int = 0
     reuse_from: str = ""
+    #: the most that the job may cost in US dollars, by its lowest estimate
+    max_cost_usd: float | None = None
     #: the rows that are not asked themselves, and the answers from the results table
     copies: list[Copies] = []
     known_answers: list[Known] = []

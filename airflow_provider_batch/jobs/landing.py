@@ -313,7 +313,7 @@ class Landing:
         self.tokens["output"] += usage.output_tokens
         if not (usage.input_tokens or usage.output_tokens):
             return Decimal(0)
-        cost = self._prices.cost(shard.model, usage, answered_by=answer.model)
+        cost = self._prices.cost(shard.model, usage, answered_by=answer.model, batch=not shard.synchronous)
         standard = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
         self.cost = None if self.cost is None or cost is None else self.cost + cost
         self.standard_cost = None if self.standard_cost is None or standard is None else self.standard_cost + standard

@@ -7,6 +7,7 @@ gNNN/records/created.s0001.1.json       the provider's batch id
 gNNN/records/refused.s0001.1.json       surely not created, and why
 gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
+gNNN/records/canary.json                what the canary's answers say of the rest, and what it will cost
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
 gNNN/records/deadline.json              the absolute end of the wait
 gNNN/records/landed.1.json              the answers were written to a table
@@ -23,7 +24,7 @@ import msgspec
 
 from airflow_provider_batch.exceptions import LedgerError
 from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.job import FORMAT, Manifest, Shard
+from airflow_provider_batch.jobs.job import FORMAT, Estimate, Manifest, Shard
 
 
 class Failure(StrEnum):
@@ -112,6 +113,18 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     lines: dict[int, str] = {}
 
 
+class Judged(msgspec.Struct, frozen=True, tag="canary"):
+    """What the answers to the canary say of the requests that are not asked yet."""
+
+    #: the estimate, with the output of the answers in place of a guess
+    estimate: Estimate
+    at: datetime
+    #: why this generation must never be uploaded, for a person; empty if it may
+    void: str = ""
+    #: True if the price is why
+    over_budget: bool = False
+
+
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
     """Rows of settled tries, sealed again."""
 
@@ -152,7 +165,7 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     at: datetime
 
 
-Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline | Landed
+Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Judged | Wave | Deadline | Landed
 _TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
 
 
@@ -235,6 +248,18 @@ class JobState(msgspec.Struct):
     #: the newest landing
     landed: Landed | None = None
     deadline: datetime | None = None
+    #: what the canary said; None before, and for a job without one
+    judged: Judged | None = None
+
+    @property
+    def canary(self) -> list[ShardState]:
+        """The shards that are asked before anything is uploaded."""
+        return [shard for shard in self.shards.values() if shard.shard.synchronous]
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the job is expected to cost: as measured by the canary, else as sealed."""
+        return self.judged.estimate if self.judged else self.manifest.estimate
 
     @property
     def drained(self) -> set[tuple[str, int]]:
@@ -264,6 +289,8 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
                 state.landed = record
         elif isinstance(record, Deadline):
             state.deadline = record.ends
+        elif isinstance(record, Judged):
+            state.judged = record
         else:
             loose.append(record)
     state.waves.sort(key=lambda wave: wave.number)
@@ -371,6 +398,6 @@ def _name(record: Record) -> str:
     match record:
         case Wave() | Landed():
             return f"{kind}.{record.number}.json"
-        case Deadline():
+        case Deadline() | Judged():
             return f"{kind}.json"
     return f"{kind}.{record.shard}.{record.n}.json"

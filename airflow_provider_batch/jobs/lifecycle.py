@@ -7,6 +7,7 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     sealed     held back (capacity), not yet time    wait until then
     sealed     account failure in this attempt       hold all: a person must act
     sealed     a file id of an earlier try           create
+    sealed     a canary                              ask it, one request at a time
     sealed     else                                  upload
     uploaded                                         create
     creating   intent younger than 120 s             wait until then
@@ -17,6 +18,9 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     settled    rows to be asked again, their wait over, attempts left     ask again
     settled    nothing to ask again                  -
     all settled                                      finish
+
+Before the canaries are settled and judged, nothing is uploaded, created or asked again. If they say that the rest would
+be refused, or cost too much, the generation is void: nothing of it is ever uploaded.
 
 After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, and an unanswered
 create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten).
@@ -73,6 +77,17 @@ class Create(NamedTuple):
     file_id: str
 
 
+class Ask(NamedTuple):
+    """Ask the requests of a canary, synchronously."""
+
+    shard: ShardState
+    n: int
+
+
+class Judge(NamedTuple):
+    """Record what the canaries' answers say of the rest."""
+
+
 class LookUp(NamedTuple):
     """Find out whether an unanswered create made a batch."""
 
@@ -117,12 +132,19 @@ class Hold(NamedTuple):
     message: str
 
 
+class Void(NamedTuple):
+    """The canary was refused: nothing of this generation is uploaded, and a new one has to be sealed."""
+
+    message: str
+    over_budget: bool
+
+
 class Finish(NamedTuple):
     """The wait is over: nothing more will come."""
 
 
-Step = Upload | Create | LookUp | Collect | Cancel | AskAgain
-Rest = Wait | Hold | Finish
+Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain
+Rest = Wait | Hold | Void | Finish
 
 
 def next_steps(
@@ -166,6 +188,13 @@ def next_steps(
                     live.append(tried.batch_id)
                     if over and tried.cancel is None:
                         steps.append(Cancel(shard, tried, "deadline"))
+    if state.judged is not None and state.judged.void:
+        return steps, Void(state.judged.void, state.judged.over_budget)
+    if not over and any(shard.phase is not Phase.SETTLED for shard in state.canary):
+        steps.extend(step for step in onward if isinstance(step, Ask) and not holds)
+        return steps, _rest(state, now, over, live, waits, backlog, holds)
+    if not over and state.canary and state.judged is None:
+        return [*steps, Judge()], _rest(state, now, over, live, waits, backlog, holds)
     if not holds:
         steps.extend(onward)
     if not over and not holds:
@@ -197,7 +226,9 @@ def _rest(
 
 
 def _onward(shard: ShardState) -> Step:
-    """Upload or create: an input file that the provider still has is used again."""
+    """Ask, upload or create: an input file that the provider still has is used again."""
+    if shard.shard.synchronous:
+        return Ask(shard, shard.next_n)
     last = shard.last
     file_id = last.file_id if last else ""
     if last and last.blocked and last.blocked.failure is Failure.FILE:
@@ -319,12 +350,17 @@ def failure_of(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
     return Failure.LINES, message, lines
 
 
+def is_of_account(status: int, code: str | None) -> bool:
+    """Whether an HTTP answer speaks of the account or the key, and not of what was asked."""
+    return code in _ACCOUNT_CODES or status in (401, 402, 403)
+
+
 def refusal_of(status: int, code: str | None, message: str) -> Failure | None:
     """Class of an HTTP answer that says no batch was created; None if it does not say so for sure.
 
     :param status: the HTTP status. 408, 409 and 5xx leave it open whether a batch exists.
     """
-    if code in _ACCOUNT_CODES or status in (401, 402, 403):
+    if is_of_account(status, code):
         return Failure.ACCOUNT
     if status == 429:
         return Failure.CAPACITY

@@ -91,15 +91,19 @@ class Prices:
         card = self._card(model)
         return None if card is None else card.batch
 
-    def cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
-        """US dollars for one answer in a batch, None when unknown.
+    def cost(self, model: str, usage: Usage, *, answered_by: str | None = None, batch: bool = True) -> Decimal | None:
+        """US dollars for one answer, None when unknown.
 
         `model` is the one that was asked for, `answered_by` the one that the answer names: its price counts, unless
         it is not known or the caller stated a price for `model`. Writing to the cache, which answers do not report,
-        is not counted.
+        is not counted. Without `batch` it is the standard price; of a price that the caller stated, that one.
         """
         card = self._answering(model, answered_by)
-        return None if card is None else _price(card.batch, usage, card.reference, _BATCH)
+        if card is None:
+            return None
+        if not batch and card.standard is not None:
+            return _price(card.standard, usage, card.reference, None)
+        return _price(card.batch, usage, card.reference, _BATCH)
 
     def standard_cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
         """US dollars for the same answer without batch, None when unknown."""
@@ -278,3 +282,71 @@ class Estimator:
                 model for model, sums in self._models.items() if sums.rate is not None and not sums.rate.batch
             ),
         )
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What the answers to the first requests of a model used."""
+
+    #: answers that report what they used; 0 if there is none
+    answers: int
+    output_tokens: int
+    #: US dollars that they cost; None if the price is unknown
+    cost: Decimal | None
+
+
+class Unasked(msgspec.Struct, frozen=True):
+    """The requests to a model that are not asked yet."""
+
+    requests: int
+    input_tokens: int
+
+
+#: the output of the rest is taken to be between the measured mean divided by this, and times this: a few answers tell
+#: the size of an answer, and not how far it varies
+SPREAD = 2
+
+
+def measured_estimate(
+    before: Estimate, prices: Prices, models: Mapping[str, tuple[Measured, Unasked]], endpoint: str
+) -> Estimate:
+    """The estimate of a job once the first requests of each model were answered, those answers included.
+
+    The input stays as it was estimated. The output of the rest comes from the mean of the model's answers; where no
+    answer tells it, from the share of these requests in the range before.
+    """
+    asked = sum(rest.requests + measured.answers for measured, rest in models.values())
+    output = [0, 0]
+    usd = [Decimal(0), Decimal(0)]
+    for model, (measured, rest) in models.items():
+        of_rest = _output_of_rest(before, measured, rest, asked, endpoint)
+        for end in (0, 1):
+            output[end] += measured.output_tokens + of_rest[end]
+            usd[end] += (measured.cost or 0) + _cost_of_rest(prices, model, rest, of_rest[end])
+    known = before.low_usd is not None and all(measured.cost is not None for measured, _ in models.values())
+    return msgspec.structs.replace(
+        before,
+        output_tokens_low=output[0],
+        output_tokens_high=output[1],
+        low_usd=float(usd[0]) if known else None,
+        high_usd=float(usd[1]) if known else None,
+    )
+
+
+def _output_of_rest(before: Estimate, measured: Measured, rest: Unasked, asked: int, endpoint: str) -> tuple[int, int]:
+    if endpoint in _WITHOUT_OUTPUT or not rest.requests:
+        return 0, 0
+    if measured.answers:
+        tokens = rest.requests * measured.output_tokens
+        return tokens // (measured.answers * SPREAD), tokens * SPREAD // measured.answers
+    return before.output_tokens_low * rest.requests // asked, before.output_tokens_high * rest.requests // asked
+
+
+def _cost_of_rest(prices: Prices, model: str, rest: Unasked, output: int) -> Decimal:
+    rate = prices.rate(model)
+    if rate is None or not rest.requests:
+        return Decimal(0)
+    if rate.up_to is not None and rest.input_tokens > rate.up_to * rest.requests:
+        # the mean request is a large one, and those are dearer
+        usage = Usage(input_tokens=rest.input_tokens // rest.requests, output_tokens=output // rest.requests)
+        return (prices.cost(model, usage) or Decimal(0)) * rest.requests
+    return _linear(rate, rest.input_tokens, 0, output)

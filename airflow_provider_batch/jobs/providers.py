@@ -20,6 +20,8 @@ class Provider(msgspec.Struct, frozen=True):
     limits: Limits
     #: where the limits are documented
     source: str
+    #: whether a model that a batch may name answers synchronous requests too
+    synchronous: bool = True
 
 
 OPENAI = Provider("OpenAI", ("api.openai.com",), Limits(), "https://platform.openai.com/docs/guides/batch")
@@ -38,6 +40,8 @@ PROVIDERS = (
         # a file in a blob container of one's own, which may have 1 GB, is not uploaded by us
         Limits(requests=100_000, bytes=200_000_000),
         "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
+        # the model of a batch is a deployment of a batch type there, which answers batches alone
+        synchronous=False,
     ),
     Provider(
         "Groq",

@@ -48,8 +48,18 @@ def _nothing_to_write() -> Future[None]:
 class _OpenShard:
     """A shard that still takes requests."""
 
-    def __init__(self, folder: Folder, name: str, model: str, prefix: str, attempt: int, pool: Executor) -> None:
-        self.name, self.model, self.attempt = name, model, attempt
+    def __init__(
+        self,
+        folder: Folder,
+        name: str,
+        model: str,
+        prefix: str,
+        attempt: int,
+        pool: Executor,
+        *,
+        synchronous: bool = False,
+    ) -> None:
+        self.name, self.model, self.attempt, self.synchronous = name, model, attempt, synchronous
         self.file, self.rows = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
         self.size = Size()
         self._digest = hashlib.sha256()
@@ -100,6 +110,7 @@ class _OpenShard:
             sha256=self._digest.hexdigest(),
             tokens=self.size.tokens,
             attempt=self.attempt,
+            synchronous=self.synchronous,
         )
 
     def abandon(self) -> None:
@@ -121,8 +132,14 @@ class Sealer:
         *,
         names: str = "s{:04d}",
         ask_once: bool = False,
+        canary: int = 0,
     ) -> None:
-        """`ask_once`: only the first of several equal requests goes into a shard."""
+        """What is sealed where, and how.
+
+        :param ask_once: only the first of several equal requests goes into a shard.
+        :param canary: so many requests of each model, the first ones, go into a shard of their own that is asked
+            synchronously.
+        """
         self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
         self._names = names
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
@@ -131,6 +148,9 @@ class Sealer:
         self._closing: Future[Shard] | None = None
         #: writes, checksums and syncs while the next rows are read and rendered: one shard ends while another grows
         self._pool = ThreadPoolExecutor(2, "seal")
+        self._canary = canary
+        #: None for one that is full
+        self._canaries: dict[str, _OpenShard | None] = {}
         self._ids = UniqueIds()
         self._started = 0
         self._ask_once = ask_once
@@ -190,7 +210,7 @@ class Sealer:
         self._check_alone(size, row)
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        shard = self._pack(request.model, line, row, size, attempt=1)
+        shard = self._to_canary(request.model, line, row, size) or self._pack(request.model, line, row, size, attempt=1)
         if self._ask_once:
             self.asked.put(sha256, shard)
 
@@ -210,6 +230,27 @@ class Sealer:
             output_bytes=answer_bytes,
         )
 
+    def _to_canary(self, model: str, line: bytes, row: RowIndex, size: Size) -> str | None:
+        """Put a line into its model's canary; the shard's name, None if that is full."""
+        if not self._canary:
+            return None
+        if model not in self._canaries:
+            if len(self._canaries) >= MAX_MODELS:
+                raise _too_many_models()
+            name = f"c{len(self._canaries) + 1:04d}"
+            self._canaries[model] = _OpenShard(
+                self._folder, name, model, self._prefix, 1, self._pool, synchronous=True
+            )
+        shard = self._canaries[model]
+        if shard is None:
+            return None
+        shard.add(line, row, shard.size + size)
+        self.requests += 1
+        if shard.size.requests == self._canary:
+            self._close(shard)
+            self._canaries[model] = None
+        return shard.name
+
     def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
         """Put a line into a shard; the shard's name."""
         shard = self._open.get((model, attempt))
@@ -219,10 +260,7 @@ class Sealer:
             shard, together = None, size
         if shard is None:
             if len(self._open) >= MAX_MODELS and not any(m == model for m, _ in self._open):
-                raise InputError(
-                    f"model: the rows name more than {MAX_MODELS} models, and each needs input files of its own. "
-                    "Nothing was uploaded. Is the model template reading the right column?"
-                )
+                raise _too_many_models()
             self._started += 1
             name = self._names.format(self._started)
             shard = self._open[(model, attempt)] = _OpenShard(
@@ -243,9 +281,10 @@ class Sealer:
         :raises CustomIdError: naming the custom_id and the rows that share it.
         :raises EqualDigestsError: if two different requests were taken for one by chance.
         """
-        for last in self._open.values():
+        for last in self._unfinished():
             self._close(last)
         self._close(None)
+        self._canaries.clear()
         self._open.clear()
         self._pool.shutdown()
         self._closed.sort(key=lambda shard: shard.name)
@@ -265,8 +304,11 @@ class Sealer:
     def abandon(self) -> None:
         """Close the files of a build that will not be sealed."""
         self._pool.shutdown()
-        for shard in self._open.values():
+        for shard in self._unfinished():
             shard.abandon()
+
+    def _unfinished(self) -> list[_OpenShard]:
+        return [*filter(None, self._canaries.values()), *self._open.values()]
 
     def _index(self, shard: Shard) -> Iterator[RowIndex]:
         decoder = msgspec.json.Decoder(RowIndex)
@@ -302,6 +344,13 @@ class Sealer:
         raise RowTooLargeError(
             f"Row {row.number} (custom_id {row.custom_id!r}) {said}. Nothing was uploaded. {way_out}"
         )
+
+
+def _too_many_models() -> InputError:
+    return InputError(
+        f"model: the rows name more than {MAX_MODELS} models, and each needs input files of its own. Nothing was "
+        "uploaded. Is the model template reading the right column?"
+    )
 
 
 def _not_unique(shared: Shared) -> CustomIdError:

@@ -80,6 +80,17 @@ def as_bool(name: str, value: Any) -> bool:
     raise InputError(f"{name}: {value!r} is neither true nor false.")
 
 
+def as_count(name: str, value: Any, most: int) -> int | None:
+    """A whole number from 0 to `most` that may come from a form or a template as text; None and '' are none.
+
+    :raises InputError: for anything else.
+    """
+    number = as_number(name, value)
+    if number is not None and (number != int(number) or number > most):
+        raise InputError(f"{name}: {value!r} is no whole number from 0 to {most}.")
+    return None if number is None else int(number)
+
+
 def as_number(name: str, value: Any) -> float | None:
     """A positive number that may come from a form or a template as text; None and '' are none.
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_batch.exceptions import BatchError
+from airflow_provider_batch.exceptions import BatchError, BudgetError, CanaryError
+from airflow_provider_batch.jobs.lifecycle import Void
 
 
 @contextmanager
@@ -19,3 +20,8 @@ def told_to_airflow() -> Iterator[None]:
         if error.retry:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def canary_error(void: Void) -> CanaryError | BudgetError:
+    """The error of a job that its canary stopped."""
+    return BudgetError(void.message) if void.over_budget else CanaryError(void.message)

@@ -13,9 +13,10 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.jobs.canary import MOST as MOST_CANARY
 from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
 from airflow_provider_batch.jobs.ledger import open_ledger, seal
-from airflow_provider_batch.jobs.lifecycle import Hold, Policy
+from airflow_provider_batch.jobs.lifecycle import Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.render import RequestSpec, check
@@ -23,6 +24,7 @@ from airflow_provider_batch.jobs.schema import strict_schema
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.arguments import (
     as_bool,
+    as_count,
     as_number,
     is_late,
     names_a_file,
@@ -30,7 +32,7 @@ from airflow_provider_batch.operators.arguments import (
     resolve,
     row_context,
 )
-from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
 from airflow_provider_batch.operators.landings import check_landings
 from airflow_provider_batch.operators.reference import asked_for
 from airflow_provider_batch.runner import Runner
@@ -94,6 +96,11 @@ class BatchSubmitOperator(BaseOperator):
     :param reuse_from: results table of earlier jobs, `table` or `schema.table`, on the same connection, or
         `{"conn_id": …, "table": …}`. A row whose request succeeded there is not asked: that answer lands for it, with
         the batch_id it came from, an attempt of 0 and no tokens or cost. The table is read once and must be there.
+    :param canary: how many requests of each model, the first ones, are asked synchronously before anything is uploaded,
+        at the standard price; 0 for none, 20 at most. Their answers count and land like all others. If all of a model
+        are refused for what its requests have in common, or the job would cost more than `max_cost_usd` by the output
+        that they had, submit fails and nothing is uploaded. Default: 2; 0 at Azure, whose batch deployments answer
+        nothing but batches.
     :param preview: render, check and price, show the first requests; seal nothing, pay nothing.
     :param on_empty: what zero rows do: "succeed", "skip" or "fail".
     :raises AirflowFailException: for bad arguments or rows, before anything is uploaded.
@@ -109,6 +116,7 @@ class BatchSubmitOperator(BaseOperator):
         "staging",
         "metadata",
         "ask_once",
+        "canary",
         "reuse_from",
         "preview",
         *ROW_ARGUMENTS,
@@ -150,6 +158,7 @@ class BatchSubmitOperator(BaseOperator):
         metadata: Mapping[str, str] | None = None,
         ask_once: bool | str = True,
         reuse_from: str | Mapping[str, str] | None = None,
+        canary: int | str | None = None,
         preview: bool | str = False,
         on_empty: str = "succeed",
         **kwargs: Any,
@@ -178,6 +187,7 @@ class BatchSubmitOperator(BaseOperator):
         self.metadata = metadata or {}
         self.ask_once = ask_once
         self.reuse_from = reuse_from
+        self.canary = canary
         self.preview = preview
         self.on_empty = on_empty
         self._stopping = False
@@ -224,15 +234,20 @@ class BatchSubmitOperator(BaseOperator):
         hook = BatchHook(conn_id=self.openai_conn_id)
         plan = self._plan(context, hook)
         if as_bool("preview", self.preview):
-            return self._preview(context, plan, hook)
+            return self._preview(context, msgspec.structs.replace(plan, canary=0), hook)
         root = staging_root(self.staging)
         check_reachable(root, allow_local=self.allow_local_staging)
         folder = job_folder(root, plan.key)
         ledger = open_ledger(folder)
-        if ledger is None:
+        void = ledger.state().judged if ledger is not None else None
+        if ledger is None or (void is not None and void.void):
+            generation = 1
+            if ledger is not None:
+                generation = ledger.manifest.generation + 1
+                self.log.info("Job %s was stopped by its canary; sealing anew", ledger.manifest.job_uid)
             self._tell_limits(plan.limits, hook)
             self.log.info("Reading %s", self.warehouse_conn_id)
-            made = build(plan, sql_hook(self.warehouse_conn_id), folder, reuse=self._known_table())
+            made = build(plan, sql_hook(self.warehouse_conn_id), folder, generation, reuse=self._known_table())
             self._tell(made.manifest)
             if made.manifest.requests:
                 check_landings(self, context, made.manifest)
@@ -250,6 +265,8 @@ class BatchSubmitOperator(BaseOperator):
             self._empty()
         policy = Policy(max_attempts=1, since=datetime.now(UTC))
         rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping).run({})
+        if isinstance(rest, Void):
+            raise canary_error(rest)
         if isinstance(rest, Hold):
             raise JobHeldError(
                 f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.asked:,} requests stay sealed in "
@@ -261,7 +278,7 @@ class BatchSubmitOperator(BaseOperator):
             openai_conn_id=manifest.openai_conn_id,
             requests=manifest.requests,
             shards=len(manifest.shards),
-            estimate=manifest.estimate,
+            estimate=ledger.state().estimate,
             asked=manifest.asked,
             same=manifest.same,
             known=manifest.known,
@@ -291,6 +308,7 @@ class BatchSubmitOperator(BaseOperator):
         check(spec)
         hook.check()
         logical_date = context.get("logical_date")
+        canary = as_count("canary", self.canary, MOST_CANARY)
         return Plan(
             key=JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
             spec=spec,
@@ -306,6 +324,7 @@ class BatchSubmitOperator(BaseOperator):
             metadata=dict(self.metadata),
             logical_date=plain_moment(logical_date) if logical_date else None,
             ask_once=as_bool("ask_once", self.ask_once),
+            canary=hook.canary if canary is None else canary,
         )
 
     def _known_table(self) -> KnownTable | None:
@@ -346,6 +365,9 @@ class BatchSubmitOperator(BaseOperator):
             len(manifest.shards),
             f"{sum(shard.bytes for shard in manifest.shards):,}",
         )
+        canary = sum(shard.requests for shard in manifest.shards if shard.synchronous)
+        if canary:
+            self.log.info("%d of them are the canary: asked before anything is uploaded, at the standard price", canary)
         if estimate.counted_requests:
             how = f"tiktoken counted {estimate.counted_requests:,} of the requests, which corrects the estimate"
         else:
@@ -377,6 +399,8 @@ class BatchSubmitOperator(BaseOperator):
         if self.on_empty not in ("succeed", "skip", "fail"):
             raise InputError(f"on_empty must be 'succeed', 'skip' or 'fail', not {self.on_empty!r}.")
         read_limits(self.limits)
+        if not is_late(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
+            as_count("canary", self.canary, MOST_CANARY)
         Prices(self.prices)
         spec = self._spec()
         plain = not any(is_late(getattr(self, name)) or names_a_file(getattr(self, name)) for name in ROW_ARGUMENTS)

@@ -56,8 +56,8 @@ def _view(state: JobState, address: str, task_id: str, map_index: int) -> JobVie
             FailureView(outcome=reason.outcome, code=reason.code, message=reason.message, count=reason.rows)
             for reason in (landed.reasons if landed else [])
         ],
-        estimate_low_usd=manifest.estimate.low_usd,
-        estimate_high_usd=manifest.estimate.high_usd,
+        estimate_low_usd=state.estimate.low_usd,
+        estimate_high_usd=state.estimate.high_usd,
         cost_usd=float(landed.cost_usd) if landed and landed.cost_usd else None,
         standard_cost_usd=float(landed.standard_cost_usd) if landed and landed.standard_cost_usd else None,
     )

@@ -12,12 +12,12 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.ledger import Deadline, JobState, Ledger
-from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Wait
+from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.arguments import plain_moment
-from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
 from airflow_provider_batch.runner import Runner
 from airflow_provider_batch.triggers.batch import MAX_BATCHES, BatchTrigger
@@ -167,6 +167,8 @@ class BatchSensor(BaseSensorOperator):
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping)
         rest = runner.run(runner.look())
+        if isinstance(rest, Void):
+            raise canary_error(rest)
         if isinstance(rest, Hold):
             raise JobHeldError(
                 f"Job {ledger.manifest.job_uid} is held: {rest.message}. What was answered is kept in "
