@@ -104,7 +104,7 @@ def _money(console: Console, rows: Sequence[Landed], *, model: str, live: bool) 
     table.add_row("output tokens", f"{sum(row.output_tokens or 0 for row in rows):,}")
     if unpriced := sum(row.cost_usd is None and bool(row.input_tokens) for row in rows):
         table.add_row("rows of unknown price", f"{unpriced:,}")
-    table.add_row("cost as a batch", f"${cost:.4f}")
+    table.add_row("cost", f"${cost:.4f}")
     if standard:
         table.add_row("the same without batch", f"${standard:.4f}")
         table.add_row("saved", f"${standard - cost:.4f}  ({(standard - cost) / standard:.0%})")

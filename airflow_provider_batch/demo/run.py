@@ -4,6 +4,7 @@ Standard output carries one JSON object per line, and nothing else:
 
     {"event": "run", "run_id": …}
     {"event": "task", "task": …, "state": "running" | "deferred" | "success" | …}
+    {"event": "canary", "asked": …, "low_usd": …, "high_usd": …}
     {"event": "batch", "batch": …, "status": …, "done": …, "total": …}
     {"event": "end", "state": "success" | "failed", "run_id": …}
 
@@ -22,9 +23,12 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.jobs.ledger import JobState
 
 #: what tells somebody about an event
 Tell = Callable[[dict[str, Any]], None]
@@ -120,7 +124,12 @@ class Watch:
             state = "deferred" if state == "queued" and resumes else state
             if state in ("running", "deferred", "success", "failed", "up_for_retry", "upstream_failed", "skipped"):
                 self._once(f"task {task}", {"event": "task", "task": task, "state": state})
-        for batch_id in self._batches():
+        state = self._state()
+        if state is None:
+            return
+        if state.judged:
+            self._once("canary", _canary_event(state))
+        for batch_id in (one.batch_id for shard in state.shards.values() for one in shard.tries if one.batch_id):
             batch = self._client.batches.retrieve(batch_id)
             counts = batch.request_counts
             self._once(
@@ -134,22 +143,28 @@ class Watch:
                 },
             )
 
-    def _batches(self) -> list[str]:
-        """Ids of the run's batches, as its ledger has them."""
+    def _state(self) -> JobState | None:
+        """What the run's ledger has; None before the job is sealed."""
         from airflow_provider_batch.jobs.job import JobKey
         from airflow_provider_batch.jobs.ledger import open_ledger
         from airflow_provider_batch.staging import job_folder, staging_root
 
         ledger = open_ledger(job_folder(staging_root(), JobKey(self.dag_id, "submit", self._run_id)))
-        if ledger is None:
-            return []
-        tries = [one for shard in ledger.state().shards.values() for one in shard.tries]
-        return [one.batch_id for one in tries if one.batch_id]
+        return ledger.state() if ledger is not None else None
 
     def _once(self, about: str, event: dict[str, Any]) -> None:
         if self._told.get(about) != event:
             self._told[about] = event
             self._tell(event)
+
+
+def _canary_event(state: JobState) -> dict[str, Any]:
+    return {
+        "event": "canary",
+        "asked": sum(shard.shard.requests for shard in state.canary),
+        "low_usd": state.estimate.low_usd,
+        "high_usd": state.estimate.high_usd,
+    }
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ class Story:
             case "task":
                 state = event["state"]
                 self.step(f"[bold]{event['task']}[/] {_STATES.get(state, state)}")
+            case "canary":
+                known = event["low_usd"] is not None
+                price = f"${event['low_usd']:.4f} to ${event['high_usd']:.4f}" if known else "unknown"
+                self.step(f"     canary: {event['asked']} requests asked at once, the estimate is now {price}")
             case "batch":
                 counts = f", {event['done']:,} of {event['total']:,} requests done" if event["total"] else ""
                 self.step(f"     batch …{event['batch'][-8:]} {event['status']}{counts}")

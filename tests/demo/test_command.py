@@ -35,8 +35,9 @@ def test_it_runs_again_and_again_and_shows_everything(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         for expected in (
             r"submit succeeded",
+            r"canary: 2 requests asked at once, the estimate is now \$0\.\d+ to \$0\.\d+",
             r"wait deferred",
-            r"in_progress, \d+ of 342 requests done",
+            r"in_progress, \d+ of 340 requests done",
             r"batch …\S+ completed, 1 of 1 requests done",
             r"land succeeded",
             r"342 answers landed",

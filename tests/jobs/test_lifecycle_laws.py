@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_batch.jobs.answers import read_answers
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
-from airflow_provider_batch.jobs.job import RowIndex, Shard
+from airflow_provider_batch.jobs.job import Estimate, RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import (
     CancelAsked,
     Created,
@@ -26,6 +26,7 @@ from airflow_provider_batch.jobs.ledger import (
     Failure,
     Intent,
     JobState,
+    Judged,
     Phase,
     Record,
     Refused,
@@ -36,17 +37,20 @@ from airflow_provider_batch.jobs.ledger import (
 )
 from airflow_provider_batch.jobs.lifecycle import (
     GRACE,
+    Ask,
     AskAgain,
     Cancel,
     Collect,
     Create,
     Finish,
     Hold,
+    Judge,
     LookUp,
     Policy,
     Rest,
     Step,
     Upload,
+    Void,
     Wait,
     failure_of,
     is_askable,
@@ -109,18 +113,31 @@ class Lifecycle(RuleBasedStateMachine):
         self.batches: list[Batch] = []
         self.plans: dict[int, list[Step]] = {0: [], 1: []}
         self.uploads = 0
+        #: what came back for each canary that was settled
+        self.answered: dict[str, list[Answer]] = {}
 
     @initialize(
-        shards=st.integers(1, 3),
+        shards=st.integers(0, 3),
+        canaries=st.integers(0, 2),
+        void=st.sampled_from(["", "", "refused"]),
         attempts=st.integers(1, 3),
         minutes=st.sampled_from([None, 1, 2, 10, 60, 300]),
         in_the_end=st.sampled_from(IN_THE_END),
         last_creations=st.sampled_from(["goes well", "unsure"]),
     )
     def seal(
-        self, shards: int, attempts: int, minutes: int | None, in_the_end: list[BatchProblem], last_creations: str
+        self,
+        shards: int,
+        canaries: int,
+        void: str,
+        attempts: int,
+        minutes: int | None,
+        in_the_end: list[BatchProblem],
+        last_creations: str,
     ) -> None:
-        self.manifest = manifest_of([plain_shard(f"s{n:04d}", requests=ROWS) for n in range(1, shards + 1)])
+        first = [plain_shard(f"c{n:04d}", requests=ROWS, synchronous=True) for n in range(1, canaries + 1)]
+        others = [plain_shard(f"s{n:04d}", requests=ROWS) for n in range(1, shards + 1)]
+        self.manifest, self.void = manifest_of(first + others), void
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
         self.policy = Policy(max_attempts=attempts, since=self.now)
         self.in_the_end, self.last_creations = in_the_end, last_creations
@@ -132,8 +149,8 @@ class Lifecycle(RuleBasedStateMachine):
         match record:
             case Wave():
                 key: tuple[Any, ...] = (Wave, record.number)
-            case Deadline():
-                key = (Deadline,)
+            case Deadline() | Judged():
+                key = (type(record),)
             case _:
                 key = (type(record), record.shard, record.n)
         if key in self.records:
@@ -164,8 +181,15 @@ class Lifecycle(RuleBasedStateMachine):
                     assert not tried.batch_id
                 case Cancel():
                     assert self.over(state)
-            if isinstance(step, (Create, Upload, AskAgain)):
+            if isinstance(step, (Create, Upload, AskAgain, Ask, Judge)):
                 assert not self.over(state)
+            if isinstance(step, (Create, Upload, AskAgain)):
+                assert all(shard.phase is Phase.SETTLED for shard in state.canary)
+                assert not state.canary or (state.judged is not None and not state.judged.void)
+            if isinstance(step, Judge):
+                assert state.judged is None
+        if not steps and state.judged is not None and state.judged.void:
+            assert rest == Void(self.void, False)
         if isinstance(rest, Wait) and rest.until is not None and not steps:
             assert rest.until > self.now
         if isinstance(rest, Wait) and not steps:
@@ -200,6 +224,10 @@ class Lifecycle(RuleBasedStateMachine):
 
     def do(self, step: Step, fate: str) -> None:
         match step:
+            case Ask():
+                self.ask(step, fate)
+            case Judge():
+                self.add(Judged(Estimate(), self.now, self.void))
             case Upload():
                 self.uploads += 1
                 self.add(Uploaded(step.shard.shard.name, step.n, f"file-{self.uploads}", self.now))
@@ -215,6 +243,19 @@ class Lifecycle(RuleBasedStateMachine):
                 self.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self.now))
             case AskAgain():
                 self.ask_again(step)
+
+    def ask(self, step: Ask, fate: str) -> None:
+        """The answers are good, or fail for a passing reason, or the account refuses; or nobody hears of them."""
+        name = step.shard.shard.name
+        if fate == Failure.ACCOUNT:
+            self.add(Refused(name, step.n, Failure.ACCOUNT, "pay", self.now))
+        elif fate != "killed":
+            passing = fate in (Failure.CAPACITY, "unsure")
+            answers = [ANSWERS[3] if passing else ANSWERS[0]] * ROWS
+            counts = Counter(answer.outcome.value for answer in answers)
+            settled = Settled(name, step.n, "", "answered", self.now, outcomes=dict(counts))
+            if self.add(msgspec.structs.replace(settled, transient=ROWS if passing else 0)):
+                self.answered[name] = answers
 
     def create(self, step: Create, fate: str) -> None:
         name, nonce = step.shard.shard.name, f"nonce-{len(self.records)}"
@@ -251,6 +292,8 @@ class Lifecycle(RuleBasedStateMachine):
         self.add(settled)
 
     def answers(self, shard: Shard, settled: Settled) -> list[Answer]:
+        if shard.synchronous:
+            return self.answered[shard.name]
         if settled.failure is None:
             return self.batch(settled.batch_id).answers
         rows = [RowIndex(name, "0") for name in self.rows[shard.name]]
@@ -305,6 +348,7 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
         asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
+        asked.update(row for canary in self.answered for row in self.rows[canary])
         assert not asked or max(asked.values()) <= self.policy.max_attempts
         open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
         assert not open_ones or max(open_ones.values()) == 1
@@ -322,7 +366,7 @@ class Lifecycle(RuleBasedStateMachine):
             if steps:
                 continue
             match rest:
-                case Finish():
+                case Finish() | Void():
                     break
                 case Hold():
                     self.policy = msgspec.structs.replace(self.policy, since=self.now + timedelta(seconds=1))
@@ -339,7 +383,10 @@ class Lifecycle(RuleBasedStateMachine):
         self.no_shard_is_paid_for_twice()
         self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
         state = self.state()
-        if not self.over(state):
+        if state.judged is not None and state.judged.void:
+            assert self.uploads == 0
+            assert not self.batches
+        elif not self.over(state):
             assert all(shard.phase is Phase.SETTLED for shard in state.shards.values())
         paid = {batch.id for batch in self.batches if batch.ran}
         collected = {settled.batch_id for _, _, settled in state.settled()}
