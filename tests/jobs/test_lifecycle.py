@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
+from airflow_provider_batch.jobs.job import Estimate
 from airflow_provider_batch.jobs.ledger import (
     CancelAsked,
     Created,
@@ -18,6 +19,7 @@ from airflow_provider_batch.jobs.ledger import (
     Failure,
     Intent,
     JobState,
+    Judged,
     Record,
     Refused,
     Settled,
@@ -30,15 +32,18 @@ from airflow_provider_batch.jobs.lifecycle import (
     GRACE,
     MAX_HOLD,
     UNSURE,
+    Ask,
     AskAgain,
     Cancel,
     Collect,
     Create,
     Finish,
     Hold,
+    Judge,
     LookUp,
     Policy,
     Upload,
+    Void,
     Wait,
     askable_rows,
     failure_of,
@@ -55,7 +60,8 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 
 
 def job(*records: Record, shards: tuple[str, ...] = ("s0001",)) -> JobState:
-    return fold(manifest_of([plain_shard(name) for name in shards]), records)
+    """Shards whose name begins with c are canaries."""
+    return fold(manifest_of([plain_shard(name, synchronous=name.startswith("c")) for name in shards]), records)
 
 
 def uploaded(n: int = 1, shard: str = "s0001") -> Uploaded:
@@ -194,6 +200,54 @@ def test_a_lost_creation_is_made_again_at_once_with_the_same_file():
     (step,) = steps(job(*refused(Failure.LOST)))
     assert isinstance(step, Create)
     assert (step.n, step.file_id) == (2, "file-1")
+
+
+# The canary
+
+CANARIES = ("c0001", "c0002", "s0001")
+JUDGED = Judged(Estimate(), NOW)
+
+
+def answered(shard: str, **outcomes: int) -> Settled:
+    transient = outcomes.pop("transient", 0)
+    return Settled(shard, 1, "", "answered", NOW, outcomes=outcomes, transient=transient)
+
+
+def test_canaries_are_asked_before_anything_is_uploaded():
+    asks = steps(job(shards=CANARIES))
+    assert [(type(step), step.shard.shard.name, step.n) for step in asks] == [(Ask, "c0001", 1), (Ask, "c0002", 1)]
+    (step,) = steps(job(answered("c0001", succeeded=3), shards=CANARIES))
+    assert isinstance(step, Ask)
+    assert step.shard.shard.name == "c0002"
+
+
+def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again():
+    both = (answered("c0001", failed=3, transient=3), answered("c0002", succeeded=3))
+    assert steps(job(*both, shards=CANARIES), at=NOW + 60 * MINUTE) == [Judge()]
+    upload, again = steps(job(*both, JUDGED, shards=CANARIES), at=NOW + 60 * MINUTE)
+    assert isinstance(upload, Upload)
+    assert isinstance(again, AskAgain)
+
+
+def test_a_void_generation_is_never_uploaded():
+    both = (answered("c0001", failed=3), answered("c0002", succeeded=3))
+    state = job(*both, msgspec.structs.replace(JUDGED, void="wrong", over_budget=True), shards=CANARIES)
+    assert steps(state) == []
+    assert rest(state) == Void("wrong", over_budget=True)
+
+
+def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_acted():
+    state = job(Refused("c0001", 1, Failure.ACCOUNT, "pay", NOW), shards=CANARIES)
+    assert steps(state) == []
+    assert rest(state) == Hold("pay")
+    first, second = steps(state, policy=msgspec.structs.replace(POLICY, since=NOW + SECOND), at=NOW + SECOND)
+    assert [(first.shard.shard.name, first.n), (second.shard.shard.name, second.n)] == [("c0001", 2), ("c0002", 1)]
+
+
+def test_after_the_deadline_no_canary_is_asked():
+    state = job(deadline(NOW), shards=CANARIES)
+    assert steps(state) == []
+    assert rest(state) == Finish()
 
 
 # Creating

@@ -12,6 +12,8 @@ ASK = {
     "custom_id": "{{ row.id }}",
     "model": "gpt-5-mini",
     "prompt": "{{ row.title }}",
+    # these tests are about waiting for a batch with all rows in it
+    "canary": 0,
 }
 
 
