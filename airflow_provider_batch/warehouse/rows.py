@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from airflow_provider_batch.exceptions import ResultsTableError
-from airflow_provider_batch.jobs.columns import Column
+from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED
 
 T = TypeVar("T")
@@ -17,6 +17,9 @@ CHUNK_ROWS = 5000
 
 #: what a converter raises for a value that is not of its column's type
 _MISFITS = (TypeError, ValueError, AttributeError, ArithmeticError)
+
+#: values of these never change, so the very same object converts to the same again
+_IMMUTABLE = (ColumnType.TEXT, ColumnType.TIMESTAMP)
 
 
 class Incoming:
@@ -35,7 +38,10 @@ class Incoming:
     ) -> None:
         self._rows = rows
         self._columns = columns
-        self._convert = convert
+        self._convert = [
+            _remembering(function) if column.type in _IMMUTABLE else function
+            for column, function in zip(columns, convert, strict=True)
+        ]
         self._null = null
         #: rows taken so far
         self.count = 0
@@ -79,6 +85,24 @@ class Incoming:
                     f"{column.type} values"
                 )
         return self._refuse("could not be converted")
+
+
+def _remembering(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same function, which does not convert the object that it converted last.
+
+    Many columns are one object in every row of a landing: the job, its run, its moments, the batch.
+    """
+    last: Any = None
+    converted: Any = None
+
+    def remembering(value: Any) -> Any:
+        nonlocal last, converted
+        if value is not last:
+            converted = convert(value)
+            last = value
+        return converted
+
+    return remembering
 
 
 def chunks(rows: Iterable[T], size: int = CHUNK_ROWS) -> Iterator[list[T]]:
