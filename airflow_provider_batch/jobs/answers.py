@@ -16,8 +16,9 @@ from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import Settled
-from airflow_provider_batch.jobs.outcome import MISSING, Answer, Outcome, read_line
+from airflow_provider_batch.jobs.outcome import MISSING, Answer, Outcome
 from airflow_provider_batch.jobs.schema import SchemaJudge
+from airflow_provider_batch.jobs.usual import line_reader
 
 
 def read_rows(folder: Folder, shard: Shard) -> list[RowIndex]:
@@ -34,21 +35,25 @@ def read_answers(
     rows: list[RowIndex],
     endpoint: str,
     judge: SchemaJudge | None,
+    *,
+    bodies: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
     """(line in the shard, its answer) for every row of the shard, each once.
 
+    :param bodies: whether answers hold their body; else most do without.
     :raises StagingError: at the end of a file that is not what was collected.
     """
     if settled.failure is not None:
         yield from _failed_validation(settled, len(rows))
         return
     waiting = {row.custom_id: line for line, row in enumerate(rows)}
+    read, embeddings = line_reader(endpoint, judge, bodies=bodies), endpoint.endswith("/embeddings")
     for file in settled.files:
-        digest, embeddings = hashlib.sha256(), endpoint.endswith("/embeddings")
+        digest = hashlib.sha256()
         with folder.reader(file.name) as stream:
             for text in stream:
                 digest.update(text)
-                found = read_line(text, endpoint, judge) if text.strip() else None
+                found = read(text) if text.strip() else None
                 line = waiting.pop(found[0], None) if found else None
                 if found and line is not None:
                     yield line, _of_inputs(found[1], rows[line].inputs) if embeddings else found[1]

@@ -243,7 +243,15 @@ class Landing:
                 yield from self._copied_rows([row], PENDING, nothing, source, 0)
 
     def _answers(self, shard: Shard, settled: Settled, rows: list[RowIndex]) -> Iterator[tuple[int, Answer]]:
-        return read_answers(self._folder, shard, settled, rows, self._manifest.endpoint, self._judge)
+        return read_answers(
+            self._folder,
+            shard,
+            settled,
+            rows,
+            self._manifest.endpoint,
+            self._judge,
+            bodies=self._store_response,
+        )
 
     def _groups(self, rows: list[RowIndex], shard: str) -> Iterator[dict[str, list[RowIndex]]]:
         """The copies of these rows of a shard; those that are asked again were sealed in another."""

@@ -63,7 +63,7 @@ class Answer(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     #: for `failed`: asking again may help
     transient: bool = False
-    #: body of the answer
+    #: body of the answer; None where it was not asked for
     body: Any = None
 
 

@@ -92,9 +92,9 @@ class SchemaJudge:
             return None, f"not JSON: {error}"
         except RecursionError:
             return None, "nested too deeply to be read"
-        wrong = next(self._validator.iter_errors(value), None)
-        if wrong is None:
+        if self._validator.is_valid(value):
             return value, None
+        wrong = next(iter(self._validator.iter_errors(value)))
         path = ".".join(str(part) for part in wrong.instance_path) or "the answer"
         return None, f"does not fit the schema: {path}: {_short(wrong.message, 240)}"
 
