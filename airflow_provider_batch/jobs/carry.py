@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -122,20 +122,20 @@ def _for_json(value: Any) -> Any:
 
 def read(value: Any, column: Column) -> Any:
     """A carried value as it came back from staging, as the Python value of its column's type."""
-    if value is None:
-        return None
-    match column.type:
-        case ColumnType.NUMERIC:
-            return Decimal(str(value))
-        case ColumnType.FLOAT:
-            return float(value)
-        case ColumnType.TIMESTAMP:
-            moment = msgspec.convert(value if "T" in value else f"{value}T00:00:00Z", datetime)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        case ColumnType.DATE:
-            return msgspec.convert(value, date)
-        case ColumnType.BYTES:
-            return msgspec.convert(value, bytes)
-        case ColumnType.TEXT:
-            return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return value
+    reader = _READERS.get(column.type)
+    return value if value is None or reader is None else reader(value)
+
+
+def _moment(value: str) -> datetime:
+    moment = msgspec.convert(value if "T" in value else f"{value}T00:00:00Z", datetime)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+_READERS: Mapping[ColumnType, Callable[[Any], Any]] = {
+    ColumnType.NUMERIC: lambda value: Decimal(str(value)),
+    ColumnType.FLOAT: float,
+    ColumnType.TIMESTAMP: _moment,
+    ColumnType.DATE: lambda value: msgspec.convert(value, date),
+    ColumnType.BYTES: lambda value: msgspec.convert(value, bytes),
+    ColumnType.TEXT: lambda value: value if isinstance(value, str) else msgspec.json.encode(value).decode(),
+}

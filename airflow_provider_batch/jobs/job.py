@@ -50,7 +50,7 @@ class Shard(msgspec.Struct, frozen=True):
     synchronous: bool = False
 
 
-class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True):
+class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One line of a shard's index: what must be known of a request when its answer lands."""
 
     custom_id: str

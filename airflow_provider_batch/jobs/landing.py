@@ -30,8 +30,8 @@ from airflow_provider_batch.jobs.known import as_answer, read_known
 from airflow_provider_batch.jobs.ledger import JobState, Reason, Settled, ShardState, Try
 from airflow_provider_batch.jobs.once import FILE_ROWS, CopyReader
 from airflow_provider_batch.jobs.outcome import PENDING, Answer, Outcome
-from airflow_provider_batch.jobs.price import Prices, Usage
-from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, convert, value_at
+from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, cutter
 
 #: the columns of every results table after its key, in order; `output` gets its type from the endpoint
 FIXED = (
@@ -161,10 +161,13 @@ class Landing:
         manifest = state.manifest
         self._folder, self._state, self._manifest = folder, state, manifest
         self._key = tuple(key.values())
-        self._store_response, self._run_id, self._landed_at = store_response, run_id, landed_at
+        self._store_response = store_response
+        #: the fixed columns that are the same in every row, the last ones
+        self._same = (manifest.job_uid, run_id, manifest.logical_date, manifest.sealed_at, landed_at)
         schema = manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
-        self._paths = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
+        typed = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
+        self._paths = [(path, kind, cutter(path, kind)) for path, kind in typed]
         self._prices = Prices(manifest.prices)
         self._best = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
         self._copies = CopyReader(folder, manifest.copies)
@@ -300,9 +303,9 @@ class Landing:
         if answer.outcome is not Outcome.SUCCEEDED or not self._paths:
             return answer, [None] * len(self._paths)
         values = []
-        for path, kind in self._paths:
+        for path, kind, cut in self._paths:
             try:
-                values.append(convert(value_at(answer.value, path), kind))
+                values.append(cut(answer.value))
             except ValueError as error:
                 bad = msgspec.structs.replace(
                     answer,
@@ -337,32 +340,38 @@ class Landing:
         *,
         copy: bool = False,
     ) -> tuple[Any, ...]:
-        manifest, usage = self._manifest, Usage() if copy else answer.usage
-        carried = [carry.read(v, c) for v, c in zip(row.carry, manifest.carry, strict=True)]
-        settled = answer.outcome is not Outcome.PENDING
+        usage, outcome = answer.usage, answer.outcome
+        spent: tuple[Any, ...]
+        if outcome is Outcome.PENDING:
+            spent = (None, None, None, None, None, 0)
+        elif copy:
+            spent = (0, 0, 0, 0, cost, 0)
+        else:
+            spent = (
+                usage.input_tokens,
+                usage.cached_tokens,
+                usage.reasoning_tokens,
+                usage.output_tokens,
+                cost,
+                source.attempt,
+            )
         output = answer.text if answer.text is not None else answer.value
-        if manifest.several_inputs and row.inputs == 1 and output is not None:
+        if self._manifest.several_inputs and row.inputs == 1 and output is not None:
             output = [output]
-        fixed = (
-            answer.outcome.value,
+        return (
+            *self._key,
+            row.custom_id,
+            outcome.value,
             output,
             answer.finish_reason,
             answer.error_code,
             answer.error_message,
             answer.model or source.model,
-            usage.input_tokens if settled else None,
-            usage.cached_tokens if settled else None,
-            usage.reasoning_tokens if settled else None,
-            usage.output_tokens if settled else None,
-            cost if settled else None,
-            source.attempt if settled and not copy else 0,
+            *spent,
             row.sha256,
             source.batch_id,
-            manifest.job_uid,
-            self._run_id,
-            manifest.logical_date,
-            manifest.sealed_at,
-            self._landed_at,
+            *self._same,
+            *[carry.read(value, column) for value, column in zip(row.carry, self._manifest.carry, strict=True)],
+            *values,
+            *((answer.body,) if self._store_response else ()),
         )
-        response = (answer.body,) if self._store_response else ()
-        return (*self._key, row.custom_id, *fixed, *carried, *values, *response)

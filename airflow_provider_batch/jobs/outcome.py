@@ -47,7 +47,7 @@ _RANKS = {outcome: rank for rank, outcome in enumerate(reversed(Outcome), start=
 _TRANSIENT = frozenset({0, 408, 409, 429})
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What came back for one request."""
 
     outcome: Outcome

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 import genai_prices
@@ -24,9 +25,11 @@ from airflow_provider_batch.jobs.vocabulary import TokenCounter
 _PROVIDER = "openai"
 _BATCH = {"processing": "batch"}
 _MILLION = Decimal(1_000_000)
+#: costs that are kept, because answers with the same numbers of tokens cost the same: about 2 MB
+_KEPT = 4096
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one answer, as the provider counted them."""
 
     #: cached ones included
@@ -85,6 +88,7 @@ class Prices:
                     'state it as {"input": …, "output": …} in US dollars per million tokens'
                 )
             self._cards[model] = card
+        self._costs = lru_cache(_KEPT)(self._reckoned)
 
     def rate(self, model: str) -> Rate | None:
         """The batch price of a model, None when none is known."""
@@ -98,19 +102,20 @@ class Prices:
         it is not known or the caller stated a price for `model`. Writing to the cache, which answers do not report,
         is not counted. Without `batch` it is the standard price; of a price that the caller stated, that one.
         """
-        card = self._answering(model, answered_by)
-        if card is None:
-            return None
-        if not batch and card.standard is not None:
-            return _price(card.standard, usage, card.reference, None)
-        return _price(card.batch, usage, card.reference, _BATCH)
+        in_batch, standard = self._costs(model, usage, answered_by)
+        return in_batch if batch or standard is None else standard
 
     def standard_cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
         """US dollars for the same answer without batch, None when unknown."""
+        return self._costs(model, usage, answered_by)[1]
+
+    def _reckoned(self, model: str, usage: Usage, answered_by: str | None) -> tuple[Decimal | None, Decimal | None]:
+        """What an answer costs in a batch and without one."""
         card = self._answering(model, answered_by)
-        if card is None or card.standard is None:
-            return None
-        return _price(card.standard, usage, card.reference, None)
+        if card is None:
+            return None, None
+        standard = None if card.standard is None else _price(card.standard, usage, card.reference, None)
+        return _price(card.batch, usage, card.reference, _BATCH), standard
 
     def _answering(self, model: str, answered_by: str | None) -> _Card | None:
         if answered_by and model not in self._stated:

@@ -171,9 +171,28 @@ def _column_types(node: dict[str, Any]) -> Iterator[ColumnType]:
             yield scalars.get(name, ColumnType.JSON)
 
 
+def cutter(path: str, type: ColumnType) -> Callable[[Any], Any]:
+    """A function that gives what lies at `path` in a parsed answer, as `convert` does, with its errors."""
+    parts, as_it_is = path.split("."), _AS_THEY_ARE.get(type)
+
+    def cut(value: Any) -> Any:
+        found = _walk(value, parts)
+        return found if found.__class__ is as_it_is else convert(found, type)
+
+    return cut
+
+
+#: the values that `convert` gives back unchanged for a type
+_AS_THEY_ARE: dict[ColumnType, Any] = {ColumnType.TEXT: str, ColumnType.BOOLEAN: bool, ColumnType.FLOAT: float}
+
+
 def value_at(value: Any, path: str) -> Any:
     """What lies at `path` in a parsed answer; None when it is absent or null."""
-    for part in path.split("."):
+    return _walk(value, path.split("."))
+
+
+def _walk(value: Any, parts: list[str]) -> Any:
+    for part in parts:
         if isinstance(value, dict):
             value = value.get(part)
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):

@@ -111,6 +111,30 @@ def test_a_line_that_is_no_utf_8_is_not_usual_wherever_it_is_broken(place):
     assert usual(line, CHAT, None) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("usage",), {"prompt_tokens": 0, "input_tokens": 5, "completion_tokens": 7}),
+        (("usage",), {"prompt_tokens": 5, "completion_tokens": 7, "input_tokens_details": {"cached_tokens": 2}}),
+        (("usage",), {"prompt_tokens": 5, "completion_tokens": -7}),
+        (("error",), "overloaded"),
+        (("choices", 0, "message", "refusal"), "no"),
+        (("choices", 0, "message", "tool_calls"), [{}]),
+        (("choices", 0, "message", "function_call"), {"name": "f"}),
+        (("choices", 0, "message", "content"), ""),
+        (("choices", 0, "finish_reason"), "content_filter"),
+        (("model",), None),
+    ],
+)
+def test_a_line_with_anything_odd_in_it_is_not_usual(path, value):
+    body = copy.deepcopy(CHAT_BODY)
+    holder: Any = body
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    assert usual(json.dumps(line_of(body)).encode(), CHAT, None) is None
+
+
 #: values that tell readers apart which take one type for another
 odd = st.sampled_from(
     [
