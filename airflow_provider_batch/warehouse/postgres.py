@@ -136,7 +136,7 @@ class PostgresSink:
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()
-        incoming = Incoming(rows, self._columns, plan.encode, null="\\N")
+        incoming = Incoming(rows, self._columns, plan.encode, null="\\N", plain=_plain)
         doing = f"Landing in the table {self._target.name!r}"
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
             with closing(self._connect()) as conn:
@@ -295,25 +295,33 @@ def _blocks(incoming: Incoming) -> Iterator[bytes]:
     """COPY's text format: fields between tabs, the row's number first, in blocks of bounded size."""
     lines: list[str] = []
     size = 0
-    for fields in incoming:
-        line = f"{incoming.count}\t" + "\t".join(fields) + "\n"
-        lines.append(line)
-        size += len(line)
+    for columns in incoming.batches():
+        numbers = map(str, range(incoming.count - len(columns[0]) + 1, incoming.count + 1))
+        text = "\n".join(map("\t".join, zip(numbers, *columns, strict=True)))
+        lines.append(text)
+        size += len(text)
         if size >= _BLOCK_CHARACTERS:
-            yield values.mend("".join(lines)).encode()
+            yield _block(lines)
             lines, size = [], 0
     if lines:
-        yield values.mend("".join(lines)).encode()
+        yield _block(lines)
+
+
+def _block(lines: list[str]) -> bytes:
+    return values.mend("\n".join([*lines, ""])).encode()
+
+
+#: what COPY's text format escapes, and NUL, which PostgreSQL's text cannot hold
+_SPECIAL = "\\\n\t\r\0"
+
+
+def _plain(text: str) -> bool:
+    """Whether `_text` leaves it, and every part of it, as it is."""
+    return not any(character in text for character in _SPECIAL)
 
 
 def _text(value: str) -> str:
-    return (
-        value.replace("\\", "\\\\")
-        .replace("\n", "\\n")
-        .replace("\t", "\\t")
-        .replace("\r", "\\r")
-        .replace("\0", "")  # PostgreSQL's text cannot hold it
-    )
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("\0", "")
 
 
 def _json(value: Any) -> str:

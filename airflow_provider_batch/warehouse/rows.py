@@ -18,12 +18,15 @@ CHUNK_ROWS = 5000
 #: what a converter raises for a value that is not of its column's type
 _MISFITS = (TypeError, ValueError, AttributeError, ArithmeticError)
 
-#: values of these never change, so the very same object converts to the same again
-_IMMUTABLE = (ColumnType.TEXT, ColumnType.TIMESTAMP)
+#: rows that are converted together, column by column
+_BATCH_ROWS = 128
 
 
 class Incoming:
-    """The caller's rows, each converted by a function per column; None becomes `null`.
+    """The caller's rows, converted by a function per column; None becomes `null`.
+
+    Rows are taken a batch at a time, and each column of it is converted at once: most columns of a landing hold one
+    value in row after row (the job, its run, its moments, the batch), or texts that are stored as they are.
 
     What the caller's iterator or a conversion raises is kept in `raised`: it is no fault of the database, however
     a driver that reads from here may wrap it.
@@ -31,78 +34,93 @@ class Incoming:
 
     def __init__(
         self,
-        rows: Iterable[Sequence[Any]],
+        rows: Iterable[tuple[Any, ...]],
         columns: Sequence[Column],
         convert: Sequence[Callable[[Any], Any]],
         null: str | None = None,
+        *,
+        plain: Callable[[str], bool] | None = None,
     ) -> None:
+        """:param plain: whether converting this text, and any part of it, for a text column changes nothing."""
         self._rows = rows
         self._columns = columns
-        self._convert = [
-            _remembering(function) if column.type in _IMMUTABLE else function
-            for column, function in zip(columns, convert, strict=True)
-        ]
+        self._convert = convert
         self._null = null
-        #: rows taken so far
+        self._plain = plain
+        self._keys = [index for index, column in enumerate(columns) if column.key]
+        #: rows given so far
         self.count = 0
         self.raised: Exception | None = None
 
     def __iter__(self) -> Iterator[list[Any]]:
         """The converted rows. Raises ResultsTableError for a value of another type and for an empty key."""
-        keys = [index for index, column in enumerate(self._columns) if column.key]
-        convert, null = self._convert, self._null
-        try:
-            for row in self._rows:
+        for batch in self._batches():
+            for row in zip(*batch, strict=True):
                 self.count += 1
-                for index in keys:
-                    if row[index] is None:
-                        raise self._refuse(f"has no value in the key column {self._columns[index].name!r}")
-                try:
-                    converted = [
-                        null if value is None else function(value) for function, value in zip(convert, row, strict=True)
-                    ]
-                except _MISFITS:
-                    # The original names the value.
-                    raise self._misfit(row) from None
-                yield converted
+                yield list(row)
+
+    def batches(self) -> Iterator[list[Sequence[Any]]]:
+        """The same in batches, each as its converted columns. Raises as `__iter__`."""
+        for batch in self._batches():
+            self.count += len(batch[0])
+            yield batch
+
+    def _batches(self) -> Iterator[list[Sequence[Any]]]:
+        rows = iter(self._rows)
+        try:
+            while batch := list(islice(rows, _BATCH_ROWS)):
+                yield self._converted(batch)
         except Exception as error:
             self.raised = error
             raise
 
-    def _refuse(self, problem: str) -> ResultsTableError:
-        return ResultsTableError(f"Row {self.count} of this landing {problem}; {NOTHING_COMMITTED}.")
+    def _converted(self, batch: list[tuple[Any, ...]]) -> list[Sequence[Any]]:
+        try:
+            given = list(zip(*batch, strict=True))
+            if len(given) == len(self._columns) and not any(None in given[index] for index in self._keys):
+                return list(map(self._column, self._columns, self._convert, given))
+        except _MISFITS:
+            pass
+        raise self._fault(batch)
 
-    def _misfit(self, row: Sequence[Any]) -> ResultsTableError:
-        if len(row) != len(self._columns):
-            return self._refuse(f"has {len(row)} values for {len(self._columns)} columns")
-        for column, function, value in zip(self._columns, self._convert, row, strict=True):
-            try:
-                if value is not None:
-                    function(value)
-            except _MISFITS:
-                return self._refuse(
-                    f"has a value of type {type(value).__name__} in the column {column.name!r}, which takes "
-                    f"{column.type} values"
-                )
+    def _column(self, column: Column, convert: Callable[[Any], Any], values: tuple[Any, ...]) -> Sequence[Any]:
+        count, null = len(values), self._null
+        missing = values.count(None)
+        if missing == count:
+            return (null,) * count
+        if column.type in (ColumnType.TEXT, ColumnType.TIMESTAMP) and values.count(values[0]) == count:
+            return (convert(values[0]),) * count
+        if column.type is ColumnType.TEXT and self._plain is not None:
+            texts = [value for value in values if value is not None] if missing else values
+            if self._plain("".join(texts)):
+                return values if not missing or null is None else [null if value is None else value for value in values]
+        if not missing:
+            return list(map(convert, values))
+        return [null if value is None else convert(value) for value in values]
+
+    def _fault(self, batch: list[tuple[Any, ...]]) -> ResultsTableError:
+        """What is wrong with the first row of the batch that something is wrong with."""
+        for row in batch:
+            self.count += 1
+            if len(row) != len(self._columns):
+                return self._refuse(f"has {len(row)} values for {len(self._columns)} columns")
+            for index in self._keys:
+                if row[index] is None:
+                    return self._refuse(f"has no value in the key column {self._columns[index].name!r}")
+            for column, convert, value in zip(self._columns, self._convert, row, strict=True):
+                try:
+                    if value is not None:
+                        convert(value)
+                except _MISFITS:
+                    # The error itself names the value.
+                    return self._refuse(
+                        f"has a value of type {type(value).__name__} in the column {column.name!r}, which takes "
+                        f"{column.type} values"
+                    )
         return self._refuse("could not be converted")
 
-
-def _remembering(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same function, which does not convert the object that it converted last.
-
-    Many columns are one object in every row of a landing: the job, its run, its moments, the batch.
-    """
-    last: Any = None
-    converted: Any = None
-
-    def remembering(value: Any) -> Any:
-        nonlocal last, converted
-        if value is not last:
-            converted = convert(value)
-            last = value
-        return converted
-
-    return remembering
+    def _refuse(self, problem: str) -> ResultsTableError:
+        return ResultsTableError(f"Row {self.count} of this landing {problem}; {NOTHING_COMMITTED}.")
 
 
 def chunks(rows: Iterable[T], size: int = CHUNK_ROWS) -> Iterator[list[T]]:

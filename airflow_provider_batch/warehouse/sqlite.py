@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -89,15 +90,15 @@ class SqliteSink:
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()
-        key = plan.key
-        incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
+        binders = [_BINDERS[column.type] for column in self._columns]
+        incoming = Incoming(rows, self._columns, binders, plain=str.isascii)
         doing = f"Landing in the table {self._target.name!r}"
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
             with closing(self._connect()) as conn:
                 conn.execute("BEGIN IMMEDIATE")
                 for chunk in chunks(incoming):
                     # The order of equal keys stays: the last of equal rank is to win.
-                    chunk.sort(key=lambda row: [row[index] for index in key])
+                    chunk.sort(key=itemgetter(*plan.key))
                     conn.executemany(plan.upsert, chunk)
                 conn.execute("COMMIT")
         send_sql_hook_lineage(context=self._hook, sql=plan.upsert, row_count=incoming.count)
