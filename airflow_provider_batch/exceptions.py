@@ -59,6 +59,10 @@ class WarehouseConnectionError(WarehouseError):
     retry = False
 
 
+class AbsentTableError(WarehouseError):
+    """The warehouse says that a table is not there; not that it may not be seen."""
+
+
 class ResultsTableError(WarehouseError):
     """The results table exists, but its columns or key do not fit what is to be landed."""
 

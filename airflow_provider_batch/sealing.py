@@ -68,13 +68,12 @@ def build(
 ) -> Build:
     """Read and render every row into shards in the folder, prove them, price them, check the budget.
 
-    :param reuse: a results table; rows whose request succeeded there are not asked.
+    :param reuse: a results table; rows whose request succeeded there are not asked. Absent, it knows nothing yet.
     :raises ResultsTableError: if that is no results table; before anything else is read.
     :raises InputError: (or one of its kinds) naming the row, column or argument.
     :raises WarehouseError: if the query fails.
     """
-    if reuse is not None:
-        reuse.check()
+    known = reuse if reuse is not None and reuse.check() else None
     prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
     sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits, ask_once=plan.ask_once, canary=plan.canary)
     prices = Prices(plan.prices)
@@ -88,10 +87,10 @@ def build(
                 Rendered(renderer(row, number), carried.take(row, number), number)
                 for number, row in enumerate(rows, start=1)
             )
-            if reuse is not None:
+            if known is not None:
                 schema = plan.spec.output_schema
                 judge = SchemaJudge(schema) if schema is not None else None
-                rendered = with_known(rendered, reuse, sealer, folder, prefix, judge)
+                rendered = with_known(rendered, known, sealer, folder, prefix, judge)
             for request, carry, number in rendered:
                 if not sealer.is_copy(request, carry, number):
                     tokens = estimator.add(request.model, request.body, request.inputs, request.outline, request.given)

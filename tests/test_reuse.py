@@ -34,7 +34,7 @@ def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: py
         )
     folder = LocalFolder(tmp_path / "job")
     table = KnownTable(sqlite_warehouse(path, monkeypatch).hook, "labels")
-    table.check()
+    assert table.check()
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), ask_once=True)
     rendered = (Rendered(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(4_000))
     tracemalloc.start()

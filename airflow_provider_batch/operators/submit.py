@@ -95,7 +95,8 @@ class BatchSubmitOperator(BaseOperator):
         models is above 0, so it cannot tell who wants samples: to ask one prompt several times on purpose, give False.
     :param reuse_from: results table of earlier jobs, `table` or `schema.table`, on the same connection, or
         `{"conn_id": …, "table": …}`. A row whose request succeeded there is not asked: that answer lands for it, with
-        the batch_id it came from, an attempt of 0 and no tokens or cost. The table is read once and must be there.
+        the batch_id it came from, an attempt of 0 and no tokens or cost. The table is read once. Where it is not there
+        yet, as in the first night of a job that lands in it, every row is asked.
     :param canary: how many requests of each model, the first ones, are asked synchronously before anything is uploaded,
         at the standard price; 0 for none, 20 at most. Their answers count and land like all others. If all of a model
         are refused for what its requests have in common, or the job would cost more than `max_cost_usd` by the output

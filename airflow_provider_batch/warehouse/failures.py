@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import BatchError, WarehouseError
+from airflow_provider_batch.exceptions import AbsentTableError, BatchError, WarehouseError
 from airflow_provider_batch.warehouse import mysql_driver
 
 if TYPE_CHECKING:
@@ -91,6 +91,25 @@ def _message_of_duckdb(error: BaseException) -> str:
 _MISFIT_CLASSES = ("42", "0A", "22", "23", "3F")
 
 
+#: SQLSTATE of "no such table": PostgreSQL's own, and that of ODBC, which MySQL and others give
+_ABSENT_STATES = ("42P01", "42S02")
+#: what is said for "no such table", and for nothing else, by SQLite, DuckDB, Redshift, Trino, Databricks, SQL Server and
+#: BigQuery, whose drivers give no SQLSTATE
+_ABSENT_WORDS = re.compile(
+    r"no such table|^Catalog Error: Table with name .* does not exist|\b42P01\b|\bTABLE_NOT_FOUND\b"
+    r"|\bTABLE_OR_VIEW_NOT_FOUND\b|\bInvalid object name\b|\bNot found: Table\b"
+)
+#: Snowflake gives ODBC's code for a table that may not be seen too, and says so. Oracle's ORA-00942 never tells which.
+_MAYBE_HIDDEN = re.compile(r"authori[sz]ed|permission|privilege|ORA-00942", re.IGNORECASE)
+
+
+def says_absent(error: BaseException) -> bool:
+    """Whether a driver's error says that a table is not there, and cannot mean one that is hidden."""
+    text = str(error)
+    said = sqlstate(error) in _ABSENT_STATES or _ABSENT_WORDS.search(text) is not None
+    return said and _MAYBE_HIDDEN.search(text) is None
+
+
 @contextmanager
 def database_errors(
     hook: DbApiHook,
@@ -104,7 +123,8 @@ def database_errors(
     """Turn what a driver raises in the block into a WarehouseError without values.
 
     Our own errors pass as they are, and so does what reading `incoming` raised. `misfit` is raised instead where
-    the database says that the statement itself is at fault, so that trying again cannot help.
+    the database says that the statement itself is at fault, so that trying again cannot help; without one,
+    AbsentTableError where that fault is a table that is not there.
     """
     try:
         yield
@@ -114,5 +134,7 @@ def database_errors(
         if incoming is not None and incoming.raised is not None:
             raise incoming.raised from None
         kind = misfit if sqlstate(error).startswith(_MISFIT_CLASSES) else WarehouseError
+        if misfit is WarehouseError and says_absent(error):
+            kind = AbsentTableError
         text = message_of(error, hide_quoted=hide_quoted)
         raise kind(f"{doing} with connection {hook.get_conn_id()!r} failed: {text}\n{kept}") from None

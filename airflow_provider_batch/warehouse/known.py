@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
+from airflow_provider_batch.exceptions import AbsentTableError, InputError, ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database_errors
 from airflow_provider_batch.warehouse.naming import quote, quote_table, spellings, split_table
 from airflow_provider_batch.warehouse.read import read_rows
+
+log = logging.getLogger(__name__)
 
 #: what is read of each row, in this order
 COLUMNS = ("request_sha256", "output", "finish_reason", "model", "batch_id")
@@ -35,16 +39,24 @@ class KnownTable:
         )
         self._select = ""
 
-    def check(self) -> None:
-        """Find the table and our columns in it.
+    def check(self) -> bool:
+        """Find the table and our columns in it. False, with a line in the log, if there is no such table yet.
 
-        :raises ResultsTableError: if it is not there, cannot be read, or is no results table.
+        :raises ResultsTableError: if it cannot be read, or is no results table.
         :raises WarehouseError: if there is no connection.
         """
         with database_errors(self._hook, "Connecting", NOTHING_UPLOADED):
             connection: Any = self._hook.get_conn()
             connection.close()
-        table, columns = self._found()
+        found = self._found()
+        if found is None:
+            log.info(
+                "reuse_from: there is no table %r yet (connection %r), so nothing is known and every row is asked",
+                self.name,
+                self._hook.get_conn_id(),
+            )
+            return False
+        table, columns = found
         names = {}
         for name in ("outcome", *COLUMNS):
             matches = [name] if name in columns else spellings(name, columns)
@@ -59,13 +71,15 @@ class KnownTable:
             f"SELECT {', '.join(names[name] for name in COLUMNS)} FROM {table} "
             f"WHERE {names['outcome']} = 'succeeded' AND {names['request_sha256']} IS NOT NULL"
         )
+        return True
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        """`COLUMNS` of each row that succeeded, streamed. The table must have been checked."""
+        """`COLUMNS` of each row that succeeded, streamed. The table must have been checked and found."""
         with read_rows(self._hook, self._select, chunk_rows=_ROWS_AT_ONCE) as rows:
             yield from rows
 
-    def _found(self) -> tuple[str, tuple[str, ...]]:
+    def _found(self) -> tuple[str, tuple[str, ...]] | None:
+        """The table as SQL and its columns; None if the database says of every spelling that it is not there."""
         said = ""
         for table in self._spellings:
             try:
@@ -74,11 +88,23 @@ class KnownTable:
             except InputError:
                 raise
             except WarehouseError as error:
-                said = said or str(error)
+                if not self._is_absent(error):
+                    said = said or str(error)
+        if not said:
+            return None
         raise ResultsTableError(
-            f"reuse_from: the table {self.name!r} (connection {self._hook.get_conn_id()!r}) is not there or cannot be "
-            f"read. {said}. Nothing was built. If the first run is to create it, leave reuse_from out for that run."
+            f"reuse_from: the table {self.name!r} (connection {self._hook.get_conn_id()!r}) cannot be read. {said}. "
+            "Nothing was built. If it is not there yet, create it, or leave reuse_from out until a first job has landed "
+            "in it; if it is, let this connection read it."
         )
+
+    def _is_absent(self, error: WarehouseError) -> bool:
+        # A view may be there and need a table that is not: the error is about that other name. DuckDB goes on to
+        # suggest names that are there.
+        name = re.escape(split_table(self.name)[-1])
+        said = str(error).partition(" failed: ")[2].partition("Did you mean")[0]
+        about = re.search(rf"(?<!\w){name}(?!\w)", said, re.IGNORECASE)
+        return isinstance(error, AbsentTableError) and about is not None
 
 
 def _lower(parts: tuple[str, ...]) -> tuple[str, ...]:

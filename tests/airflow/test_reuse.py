@@ -110,6 +110,20 @@ def test_a_job_may_reuse_the_table_that_it_lands_in(warehouse: Path, asked: Call
     assert query(warehouse, "SELECT count(*), sum(outcome = 'succeeded') FROM labels") == [(6, 6)]
 
 
+def test_in_the_first_night_the_table_is_not_there_and_every_row_is_asked(
+    warehouse: Path, asked: Callable[[str], int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nightly = {"sql": TODAY, "reuse_from": "labels", "land": {"table": "labels"}}
+    first = run_job(**nightly)
+    second = run_job(**nightly)
+
+    assert (first.state, second.state) == ("success", "success")
+    assert caplog.text.count("there is no table 'labels' yet (connection 'warehouse'), so nothing is known") == 1
+    assert "6 rows: 4 asked, 2 the same as another row, 0 known from labels" in capfd.readouterr().out
+    assert [asked(ran.returned["submit"]["job_uid"]) for ran in (first, second)] == [4, 0]
+    assert first.returned["land"]["known"] == 0
+
+
 def test_what_did_not_succeed_is_asked(warehouse: Path, asked: Callable[[str], int]) -> None:
     make = "'[[refuse]] ' || body AS body"
     refused = f"SELECT id, title, {make}, label FROM tickets WHERE id < 'T-4'"
@@ -150,7 +164,6 @@ def test_the_table_may_be_on_another_connection(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("nowhere", "'nowhere' (connection 'warehouse') is not there or cannot be read"),
         ("tickets", "has no column 'outcome', so it is no results table"),
         ("", "'' names no table"),
         ({"conn_id": "warehouse"}, "names no table"),

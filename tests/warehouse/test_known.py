@@ -34,7 +34,7 @@ def test_the_rows_that_succeeded_are_read_and_no_others(warehouse: Warehouse) ->
     ]
     land(warehouse, rows, columns=columns())
     table = KnownTable(warehouse.hook, "results")
-    table.check()
+    assert table.check()
     assert list(table) == [("0" * 64, "yes", "stop", "m", "batch_1")]
 
 
@@ -42,7 +42,7 @@ def test_a_vector_comes_back_as_a_list_or_as_json(warehouse: Warehouse) -> None:
     rows = [("a", "succeeded", [0.5, 1.0], START, "0" * 64, None, "m", "b")]
     land(warehouse, rows, columns=columns(ColumnType.VECTOR))
     table = KnownTable(warehouse.hook, "results")
-    table.check()
+    assert table.check()
     ((_, output, *_),) = table
     assert (json.loads(output) if isinstance(output, str) else output) == [0.5, 1.0]
 
@@ -50,14 +50,48 @@ def test_a_vector_comes_back_as_a_list_or_as_json(warehouse: Warehouse) -> None:
 def test_a_table_is_found_in_the_case_that_the_database_gave_it(warehouse: Warehouse) -> None:
     land(warehouse, [("a", "succeeded", "yes", START, "0" * 64, None, "m", "b")], columns=columns())
     table = KnownTable(warehouse.hook, "RESULTS")
-    table.check()
+    assert table.check()
     assert len(list(table)) == 1
 
 
-def test_a_table_that_is_not_there_is_told_before_anything_is_built(warehouse: Warehouse) -> None:
-    with pytest.raises(ResultsTableError, match=r"'nowhere' .* is not there or cannot be read") as caught:
-        KnownTable(warehouse.hook, "nowhere").check()
-    assert "leave reuse_from out for that run" in str(caught.value)
+@pytest.mark.parametrize("table", ["nowhere", "no_schema.nowhere"])
+def test_a_table_that_is_not_there_yet_knows_nothing(
+    warehouse: Warehouse, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="airflow_provider_batch"):
+        assert KnownTable(warehouse.hook, table).check() is False
+    assert [record.getMessage() for record in caplog.records] == [
+        f"reuse_from: there is no table {table!r} yet (connection 'warehouse'), so nothing is known and every row is "
+        "asked"
+    ]
+
+
+def test_a_table_that_may_not_be_read_is_an_error_and_not_taken_for_absent(postgres: Warehouse) -> None:
+    land(postgres, [("a", "succeeded", "yes", START, "0" * 64, None, "m", "b")], columns=columns())
+    postgres.execute("DROP ROLE IF EXISTS nobody_reads")
+    postgres.execute("CREATE ROLE nobody_reads LOGIN PASSWORD 'nobody'")
+    postgres.hook.connection.login, postgres.hook.connection.password = "nobody_reads", "nobody"
+    with pytest.raises(ResultsTableError, match=r"cannot be read.*permission denied") as caught:
+        KnownTable(postgres.hook, "results").check()
+    assert "let this connection read it" in str(caught.value)
+
+
+def test_a_mysql_table_that_may_not_be_read_is_an_error_and_not_taken_for_absent(mysql: Warehouse) -> None:
+    mysql.execute("CREATE USER IF NOT EXISTS nobody_reads IDENTIFIED BY 'nobody'")
+    mysql.execute("GRANT CREATE TEMPORARY TABLES ON *.* TO nobody_reads")
+    mysql.hook.connection.login, mysql.hook.connection.password = "nobody_reads", "nobody"
+    with pytest.raises(ResultsTableError, match="denied"):
+        KnownTable(mysql.hook, "results").check()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "duckdb"])
+def test_a_view_over_a_table_that_is_gone_is_there_and_an_error(request: pytest.FixtureRequest, dialect: str) -> None:
+    warehouse: Warehouse = request.getfixturevalue(dialect)
+    warehouse.execute("CREATE TABLE results_before AS SELECT 1 AS outcome")
+    warehouse.execute("CREATE VIEW results AS SELECT * FROM results_before")
+    warehouse.execute("DROP TABLE results_before")
+    with pytest.raises(ResultsTableError, match="cannot be read"):
+        KnownTable(warehouse.hook, "results").check()
 
 
 @pytest.mark.parametrize("missing", ["outcome", "output", *NAMES])
@@ -72,14 +106,13 @@ def test_columns_are_found_in_upper_case(sqlite: Warehouse) -> None:
     sqlite.execute("CREATE TABLE labels (OUTCOME, OUTPUT, REQUEST_SHA256, FINISH_REASON, MODEL, BATCH_ID)")
     sqlite.execute("INSERT INTO labels VALUES ('succeeded', 'yes', 'h', 'stop', 'm', 'b')")
     table = KnownTable(sqlite.hook, "labels")
-    table.check()
+    assert table.check()
     assert list(table) == [("h", "yes", "stop", "m", "b")]
 
 
 def test_a_name_is_data_and_no_sql(sqlite: Warehouse) -> None:
     sqlite.execute("CREATE TABLE labels (outcome)")
-    with pytest.raises(ResultsTableError, match="is not there"):
-        KnownTable(sqlite.hook, 'labels"; DROP TABLE labels; --').check()
+    assert KnownTable(sqlite.hook, 'labels"; DROP TABLE labels; --').check() is False
     assert sqlite.execute("SELECT count(*) FROM labels") == [(0,)]
 
 
@@ -93,5 +126,5 @@ def test_a_database_that_does_not_answer_may_be_tried_again(postgres: Warehouse)
     table = KnownTable(postgres.hook, "results")
     postgres.hook.database = "nowhere"
     with pytest.raises(WarehouseError) as caught:
-        table.check()
+        assert table.check()
     assert caught.value.retry
