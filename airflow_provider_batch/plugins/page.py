@@ -52,7 +52,13 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     #: absolute address of the job's folder
     ledger: str
     endpoint: str
+    #: rows; of these as many are asked as there are neither `same` nor `known`
     requests: int
+    #: rows whose request is asked once for another row too
+    same: int = 0
+    #: rows that an earlier job was answered, and the table that holds those answers; '' if none was looked at
+    known: int = 0
+    reuse_from: str = ""
     sealed_at: datetime
     deadline: datetime | None = None
     settled_at: datetime | None = None

@@ -55,6 +55,18 @@ def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str)
     assert view.standard_cost_usd == pytest.approx(2 * view.cost_usd)
 
 
+def test_the_page_of_a_job_counts_the_rows_that_are_asked_for_others_too_or_were_known(warehouse: Path) -> None:
+    from airflow_provider_batch.plugins.lookup import load_job_view
+
+    run_job(sql="SELECT * FROM tickets WHERE id = 'T-1'", land={"table": "labels"})
+    twice = "SELECT * FROM tickets UNION ALL SELECT 'T-4', title, body, label FROM tickets WHERE id = 'T-3'"
+    run_job(sql=twice, reuse_from="labels")
+    view = load_job_view(*run_of("submit"), "submit", -1)
+
+    assert view is not None
+    assert (view.requests, view.same, view.known, view.reuse_from) == (4, 1, 1, "labels")
+
+
 def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
     from airflow_provider_batch.plugins.lookup import load_job_view
 

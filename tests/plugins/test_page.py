@@ -53,7 +53,8 @@ def test_the_page_shows_counts_batches_money_times_and_reasons():
     text = re.sub(r"\s+", " ", Page(render(JOB)).text)
     for shown in (
         "label_tickets · submit · manual__2026-11-20T10:00:00+00:00",
-        "120,000 requests, /v1/chat/completions",
+        "Rows120,000: 120,000 asked",
+        "Endpoint/v1/chat/completions",
         "Sealed2026-11-20 10:00:05 UTC",
         "Deadline–",
         "Estimate$3.50 to $61.25",
@@ -64,6 +65,22 @@ def test_the_page_shows_counts_batches_money_times_and_reasons():
         "s0002uploading–gpt-5-mini",
     ):
         assert shown in re.sub(r" ?\n ?", "", text), shown
+
+
+def rows_of(**counts: object) -> str:
+    """The line about rows on the page of JOB with these counts."""
+    text = re.sub(r"\s+", " ", Page(render(msgspec.structs.replace(JOB, **counts))).text)
+    return text.partition("Rows")[2].partition("Endpoint")[0].strip()
+
+
+def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be():
+    assert rows_of() == "120,000: 120,000 asked"
+    assert rows_of(same=20_000) == "120,000: 100,000 asked, 20,000 the same as another row"
+    assert (
+        rows_of(same=20_000, known=99_000, reuse_from="analytics.labels")
+        == "120,000: 1,000 asked, 20,000 the same as another row, 99,000 known from analytics.labels"
+    )
+    assert rows_of(reuse_from="labels") == "120,000: 120,000 asked, 0 known from labels"
 
 
 def test_what_is_unknown_is_said_to_be_unknown():
@@ -87,6 +104,7 @@ def test_hostile_text_stays_text_in_every_field():
         job_uid=HOSTILE,
         ledger=HOSTILE,
         endpoint=HOSTILE,
+        reuse_from=HOSTILE,
         outcomes={HOSTILE: 1, "failed": 2},
         shards=[
             ShardView(name=HOSTILE, model=HOSTILE, requests=1, attempt=1, status=HOSTILE, batch_id=HOSTILE),
@@ -96,8 +114,8 @@ def test_hostile_text_stays_text_in_every_field():
     )
     page = Page(render(hostile))
     assert page.tags == plain
-    assert page.text.count("<script>alert(1)</script>") == 14
-    assert page.text.count("{{ 7*7 }}") == 14
+    assert page.text.count("<script>alert(1)</script>") == 15
+    assert page.text.count("{{ 7*7 }}") == 15
     assert Page(render_message(HOSTILE)).text.count("<script>") == 1
 
 
