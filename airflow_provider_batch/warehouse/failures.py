@@ -93,8 +93,8 @@ _MISFIT_CLASSES = ("42", "0A", "22", "23", "3F")
 
 #: SQLSTATE of "no such table": PostgreSQL's own, and that of ODBC, which MySQL and others give
 _ABSENT_STATES = ("42P01", "42S02")
-#: what is said for "no such table", and for nothing else, by SQLite, DuckDB, Redshift, Trino, Databricks, SQL Server and
-#: BigQuery, whose drivers give no SQLSTATE
+#: what is said for "no such table", and for nothing else, by those whose drivers give no SQLSTATE: SQLite, DuckDB,
+#: Redshift, Trino, Databricks, SQL Server and BigQuery
 _ABSENT_WORDS = re.compile(
     r"no such table|^Catalog Error: Table with name .* does not exist|\b42P01\b|\bTABLE_NOT_FOUND\b"
     r"|\bTABLE_OR_VIEW_NOT_FOUND\b|\bInvalid object name\b|\bNot found: Table\b"

@@ -1,8 +1,8 @@
 """The sink for every other database that Airflow has a DB-API hook for.
 
-It has not been run against the warehouses it is meant for (Snowflake, Redshift, Databricks, Trino and so
-on); its logic is tested on SQLite. It uses only what every DB-API driver has: SELECT, UPDATE and INSERT with the
-hook's placeholder, in one transaction. So it is right but slow, and two things are beyond it:
+It has not been run against the warehouses it is meant for (Snowflake, Redshift, Databricks, Trino, Oracle, SQL Server
+and so on; see `others`); its logic is tested on SQLite. It uses only what every DB-API driver has: SELECT, UPDATE and
+INSERT with placeholders, in one transaction. So it is right but slow, and two things are beyond it:
 
 - it cannot see keys, so two landings at once may insert the same key twice where no primary key forbids it;
 - a warehouse without transactions keeps what was written before an error. Landing again mends that.
@@ -11,40 +11,32 @@ hook's placeholder, in one transaction. So it is right but slow, and two things 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, values
+from airflow_provider_batch.warehouse.connect import open_connection
 from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED, THEN, database_errors, message_of
+from airflow_provider_batch.warehouse.others import dialect_of
 from airflow_provider_batch.warehouse.precedence import Rank
 from airflow_provider_batch.warehouse.rows import Incoming, chunks
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
 
-#: names that most databases know; where one does not, create the table beforehand
-TYPES = {
-    ColumnType.TEXT: "TEXT",
-    ColumnType.INTEGER: "BIGINT",
-    ColumnType.FLOAT: "DOUBLE PRECISION",
-    ColumnType.NUMERIC: "NUMERIC(38, 12)",
-    ColumnType.BOOLEAN: "BOOLEAN",
-    ColumnType.DATE: "DATE",
-    ColumnType.TIMESTAMP: "TIMESTAMP",
-    ColumnType.JSON: "TEXT",
-    ColumnType.BYTES: "BLOB",
-    ColumnType.VECTOR: "TEXT",
-}
-#: several databases cannot make a TEXT column a key
-_KEY_TEXT = "VARCHAR(512)"
-
 #: keys that one SELECT asks for; some drivers take no more than about a thousand parameters
 _KEYS_AT_ONCE = 200
+
+#: said when a landing failed where nothing can be rolled back
+_SOME_COMMITTED = (
+    "this database has no transactions, so rows that were written before stay, and landing again mends them"
+)
 
 Key = tuple[Any, ...]
 
@@ -55,8 +47,8 @@ class _Plan:
     update: str
     #: the SELECT of the rows that are there, without its WHERE
     existing: str
-    #: the condition that names one row by its key
-    one_key: str
+    #: the names of the key columns
+    key_names: tuple[str, ...]
     #: positions of the key columns and of the others
     key: tuple[int, ...]
     others: tuple[int, ...]
@@ -84,37 +76,53 @@ class GenericSink:
         self._plan: _Plan | None = None
         self._outcome = naming.position(columns, "outcome")
         self._sealed_at = naming.position(columns, "sealed_at")
-        self._targets = [
-            Target(
-                conn_id=hook.get_conn_id(),
-                name=table,
-                sql=naming.quote_table(parts, hook.escape_word_format),
-                columns=columns,
-                type_of=_type_of,
-                marks=hook.escape_word_format,
+        self._dialect = dialect = dialect_of(hook)
+        self._kept = f"{NOTHING_COMMITTED if dialect.transactions else _SOME_COMMITTED}. {THEN}"
+        parts = naming.split_table(table)
+        target = Target(
+            conn_id=hook.get_conn_id(),
+            name=table,
+            sql=naming.quote_table(parts, dialect.marks),
+            columns=columns,
+            type_of=self._type_of,
+            marks=dialect.marks,
+            declares_key=dialect.declares_key,
+        )
+        upper = replace(target, sql=naming.quote_table([part.upper() for part in parts], dialect.marks))
+        # As written, or as a database would have created it that folds unquoted names to upper case.
+        self._targets = list({target.sql: target, upper.sql: upper}.values())
+        self._created = target
+        if dialect.upper:
+            self._created = replace(
+                upper, columns=tuple(msgspec.structs.replace(column, name=column.name.upper()) for column in columns)
             )
-            # As written, or as a database would have created it that folds unquoted names to upper case.
-            for parts in dict.fromkeys(
-                [naming.split_table(table), tuple(part.upper() for part in naming.split_table(table))]
-            )
-        ]
+
+    def _type_of(self, column: Column) -> str:
+        # Oracle compares no CLOB, and by these two answers are looked for later.
+        compared = column.key or column.name.lower() in ("outcome", "request_sha256")
+        short = compared and column.type is ColumnType.TEXT
+        return self._dialect.key_text if short else self._dialect.types[column.type]
 
     def prepare(self) -> None:
         self._prepared()
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()
-        incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
+        binders = dict(_BINDERS)
+        if not self._dialect.booleans:
+            binders[ColumnType.BOOLEAN] = int
+        incoming = Incoming(rows, self._columns, [binders[column.type] for column in self._columns])
         doing = f"Landing in the table {self._targets[0].name!r}"
-        kept = f"{NOTHING_COMMITTED}. {THEN}"
-        with database_errors(self._hook, doing, kept, incoming=incoming, hide_quoted=True):
+        with database_errors(self._hook, doing, self._kept, incoming=incoming, hide_quoted=True):
             with closing(self._connect()) as conn, closing(conn.cursor()) as cursor:
                 try:
                     for chunk in chunks(incoming):
                         self._write_chunk(cursor, plan, chunk)
                     conn.commit()
                 except BaseException:
-                    conn.rollback()
+                    # A driver without transactions raises here, which would hide what happened.
+                    with suppress(Exception):
+                        conn.rollback()
                     raise
         send_sql_hook_lineage(context=self._hook, sql=plan.insert, row_count=incoming.count)
         return incoming.count
@@ -130,12 +138,14 @@ class GenericSink:
         existing: dict[Key, Rank] = {}
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             asked = [best[key][1] for key in keys[start : start + _KEYS_AT_ONCE]]
+            marks = iter(self._marks(len(asked) * len(plan.key)))
+            wanted = [" AND ".join(f"{name} = {next(marks)}" for name in plan.key_names) for _ in asked]
             cursor.execute(
-                f"{plan.existing} WHERE {' OR '.join([f'({plan.one_key})'] * len(asked))}",
+                f"{plan.existing} WHERE {' OR '.join(f'({one})' for one in wanted)}",
                 tuple(row[index] for row in asked for index in plan.key),
             )
             for found in cursor.fetchall():
-                there = list(found.values()) if isinstance(found, Mapping) else list(found)
+                there = [values.whole(v) for v in (found.values() if isinstance(found, Mapping) else found)]
                 existing[self._key_of(there[:-2])] = self._rank_of(*there[-2:])
         inserts = [best[key][1] for key in keys if key not in existing]
         updates = [
@@ -157,23 +167,28 @@ class GenericSink:
         return precedence.rank(outcome, moment, keep_last_success=self._keep_last_success)
 
     def _connect(self) -> Any:
-        conn: Any = self._hook.get_conn()
+        conn = open_connection(self._hook)
         if self._hook.supports_autocommit:
             self._hook.set_autocommit(conn, False)
         return conn
 
     def _prepared(self) -> _Plan:
         doing = f"Preparing the results table {self._targets[0].name!r}"
+        if not self._dialect.writable:
+            raise self._targets[0].refuse(
+                "cannot be landed in row by row: this hook runs a job for each row and binds no values. Give "
+                "BatchResultsOperator landed_file=True and no table, and load the file that it leaves in staging."
+            )
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}"):
             found = self._find()
             if isinstance(found, str):
                 if not self._create:
                     raise self._targets[0].refuse(
                         f"cannot be read ({found}), and it is not to be created here. If it is not there, create "
-                        f"it:\n{self._targets[0].create_statement()};"
+                        f"it:\n{self._created.create_statement()};"
                     )
                 with closing(self._connect()) as conn, closing(conn.cursor()) as cursor:
-                    cursor.execute(self._targets[0].create_statement())
+                    cursor.execute(self._created.create_statement())
                     conn.commit()
                 found = self._find()
             if isinstance(found, str):
@@ -200,27 +215,30 @@ class GenericSink:
         return said
 
     def _planned(self, target: Target, found: Mapping[str, TableColumn]) -> _Plan:
-        mark = self._hook.placeholder
         names = [target.quote(found[column.name].name) for column in self._columns]
         table = target.sql
-        if mark == "%s":  # where a plain % in a name is to be doubled
+        if self._dialect.placeholder == "%s":  # where a plain % in a name is to be doubled
             names, table = [name.replace("%", "%%") for name in names], table.replace("%", "%%")
         key = tuple(index for index, column in enumerate(self._columns) if column.key)
         others = tuple(index for index, column in enumerate(self._columns) if not column.key)
         asked = [names[index] for index in (*key, self._outcome, self._sealed_at)]
-        one_key = " AND ".join(f"{names[index]} = {mark}" for index in key)
+        key_names = tuple(names[index] for index in key)
+        marks = self._marks(len(names))
+        sets = ", ".join(f"{names[index]} = {mark}" for index, mark in zip(others, marks, strict=False))
+        one_key = " AND ".join(f"{name} = {mark}" for name, mark in zip(key_names, marks[len(others) :], strict=True))
         return _Plan(
-            insert=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})",
-            update=f"UPDATE {table} SET {', '.join(f'{names[index]} = {mark}' for index in others)} WHERE {one_key}",
+            insert=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(marks)})",
+            update=f"UPDATE {table} SET {sets} WHERE {one_key}",
             existing=f"SELECT {', '.join(asked)} FROM {table}",
-            one_key=one_key,
+            key_names=key_names,
             key=key,
             others=others,
         )
 
-
-def _type_of(column: Column) -> str:
-    return _KEY_TEXT if column.key and column.type is ColumnType.TEXT else TYPES[column.type]
+    def _marks(self, count: int) -> list[str]:
+        """So many placeholders."""
+        mark = self._dialect.placeholder
+        return [f":{number}" for number in range(1, count + 1)] if mark == ":" else [mark] * count
 
 
 def _moment(value: Any) -> datetime:

@@ -10,8 +10,10 @@ from typing import Any
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import AbsentTableError, InputError, ResultsTableError, WarehouseError
+from airflow_provider_batch.warehouse.connect import open_connection
 from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database_errors
 from airflow_provider_batch.warehouse.naming import quote, quote_table, spellings, split_table
+from airflow_provider_batch.warehouse.others import dialect_of
 from airflow_provider_batch.warehouse.read import read_rows
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class KnownTable:
     def __init__(self, hook: DbApiHook, table: str) -> None:
         """`table` or `schema.table`. Raises InputError if that names no table."""
         self._hook, self.name = hook, table
-        self._marks = hook.escape_word_format
+        self._marks = dialect_of(hook).marks
         self._spellings = list(
             dict.fromkeys(
                 # as written, or as a database would have created it that folds unquoted names
@@ -46,8 +48,7 @@ class KnownTable:
         :raises WarehouseError: if there is no connection.
         """
         with database_errors(self._hook, "Connecting", NOTHING_UPLOADED):
-            connection: Any = self._hook.get_conn()
-            connection.close()
+            open_connection(self._hook).close()
         found = self._found()
         if found is None:
             log.info(
@@ -94,8 +95,8 @@ class KnownTable:
             return None
         raise ResultsTableError(
             f"reuse_from: the table {self.name!r} (connection {self._hook.get_conn_id()!r}) cannot be read. {said}. "
-            "Nothing was built. If it is not there yet, create it, or leave reuse_from out until a first job has landed "
-            "in it; if it is, let this connection read it."
+            "Nothing was built. If it is not there yet, create it, or leave reuse_from out until a first job has "
+            "landed in it; if it is, let this connection read it."
         )
 
     def _is_absent(self, error: WarehouseError) -> bool:

@@ -18,9 +18,10 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse import duckdb_driver, mysql_driver, psycopg_driver
-from airflow_provider_batch.warehouse.connect import speaks
+from airflow_provider_batch.warehouse.connect import open_connection, speaks
 from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database_errors
 from airflow_provider_batch.warehouse.naming import repeated
+from airflow_provider_batch.warehouse.values import whole
 
 _FIRST_WORD = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 
@@ -80,7 +81,7 @@ class Rows(AbstractContextManager["Rows"]):
             if speaks(self._hook, "duckdb"):
                 self._conn = duckdb_driver.connect(self._hook, NOTHING_UPLOADED)
             else:
-                self._conn = self._hook.get_conn()
+                self._conn = open_connection(self._hook)
         try:
             with database_errors(self._hook, "Reading", NOTHING_UPLOADED):
                 self._execute(sql)
@@ -160,6 +161,8 @@ class Rows(AbstractContextManager["Rows"]):
                 self._plain = duckdb_driver.with_json(documents)
         elif speaks(self._hook, "mysql"):
             self._plain = _converted(mysql_driver.plain_values(cursor.description))
+        elif speaks(self._hook, "oracle"):
+            self._plain = _whole
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         rows, self._first = self._first, []
@@ -213,6 +216,10 @@ def _tuple(row: Any) -> tuple[Any, ...]:
     if type(row) is tuple:
         return row
     return tuple(row.values()) if isinstance(row, Mapping) else tuple(row)
+
+
+def _whole(row: Any) -> tuple[Any, ...]:
+    return tuple(map(whole, _tuple(row)))
 
 
 def _converted(converters: Mapping[int, Callable[[Any], Any]]) -> Callable[[Any], tuple[Any, ...]]:

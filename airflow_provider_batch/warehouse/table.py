@@ -52,6 +52,8 @@ class Target:
     type_of: Callable[[Column], str]
     #: the dialect's quotation marks for identifiers
     marks: str = '""'
+    #: whether CREATE TABLE takes the key; some databases have none
+    declares_key: bool = True
 
     def quote(self, name: str) -> str:
         """One column's name as SQL."""
@@ -68,7 +70,8 @@ class Target:
     def create_statement(self) -> str:
         """The whole table, key first as the columns were given."""
         lines = [self.definition(column) + (" NOT NULL" if column.key else "") for column in self.columns]
-        lines.append(f"PRIMARY KEY ({self.key_list()})")
+        if self.declares_key:
+            lines.append(f"PRIMARY KEY ({self.key_list()})")
         return f"CREATE TABLE {self.sql} (\n  " + ",\n  ".join(lines) + "\n)"
 
     def refuse(self, problem: str) -> ResultsTableError:

@@ -61,3 +61,8 @@ def utc(moment: datetime) -> datetime:
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC, always with microseconds, so that comparing the text compares the moments."""
     return utc(moment).isoformat(timespec="microseconds")
+
+
+def whole(value: Any) -> Any:
+    """The value itself where the driver gives a handle to a large one, as python-oracledb does for CLOB and BLOB."""
+    return value.read() if hasattr(value, "read") else value

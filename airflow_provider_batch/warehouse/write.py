@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.jobs.columns import Column
-from airflow_provider_batch.warehouse.connect import speaks
+from airflow_provider_batch.warehouse.connect import is_redshift, speaks
 from airflow_provider_batch.warehouse.duckdb import DuckdbSink
 from airflow_provider_batch.warehouse.generic import GenericSink
 from airflow_provider_batch.warehouse.mysql import MySqlSink
@@ -71,7 +71,7 @@ def open_sink(
     """
     checked = check_columns(columns)
     kind: type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[MySqlSink] | type[GenericSink] = GenericSink
-    if speaks(hook, "postgres") and not _is_redshift(hook):
+    if speaks(hook, "postgres") and not is_redshift(hook):
         kind = PostgresSink
     elif speaks(hook, "sqlite"):
         kind = SqliteSink
@@ -80,9 +80,3 @@ def open_sink(
     elif speaks(hook, "mysql"):
         kind = MySqlSink
     return kind(hook, table, checked, create=create, keep_last_success=keep_last_success)
-
-
-def _is_redshift(hook: DbApiHook) -> bool:
-    """Redshift may be reached through the postgres hook, but it has no ON CONFLICT and enforces no keys."""
-    extra = hook.connection_extra
-    return bool(extra.get("redshift") or extra.get("redshift-serverless"))
