@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,15 +19,17 @@ from airflow_provider_batch.exceptions import (
     SchemaError,
     TooManyFailuresError,
 )
+from airflow_provider_batch.jobs.columns import Column
 from airflow_provider_batch.jobs.job import Manifest
 from airflow_provider_batch.jobs.landing import Landing, results_columns
 from airflow_provider_batch.jobs.ledger import Landed, Ledger, Reason
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.landed_file import write_landed_file
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.reference import asked_for, open_job
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.write import Sink, open_sink
+from airflow_provider_batch.warehouse.write import Sink, SinkFactory, open_sink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,12 +44,13 @@ class BatchResultsOperator(BaseOperator):
     The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
     that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
     `requests`), `tokens`, `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
-    `asked_again`, `reasons`. What is not asked itself has an attempt of 0, and 0 tokens and cost: sums over the table
-    are what was paid for the answers in it.
+    `asked_again`, `reasons`, and with `landed_file` the file's address under that name. What is not asked itself has
+    an attempt of 0, and 0 tokens and cost: sums over the table are what was paid for the answers in it.
 
     :param job: the reference that submit returned.
     :param warehouse_conn_id: connection to write to.
-    :param table: the results table, `schema.table` or `table`. Created if a probe finds none.
+    :param table: the results table, `schema.table` or `table`. Created if a probe finds none. May be left out where
+        `landed_file` is given.
     :param columns: column <- path in the structured output, such as `{"city": "address.city"}`; types from the schema.
     :param key: extra key columns and the value they get in every row; templated. Default: one row per custom_id.
     :param create_table: create the table if there is none; else say what to create.
@@ -53,6 +58,10 @@ class BatchResultsOperator(BaseOperator):
     :param history: keep the answers of every job: `job_uid` joins the key.
     :param keep_last_success: never replace a succeeded row of an earlier job by one that did not succeed.
     :param store_response: land the whole answer body in a column `response` too.
+    :param landed_file: write the rows as newline-delimited JSON too, into the job's folder in staging, each row once,
+        for `COPY INTO` and load jobs. Every landing writes a new file; the account tells its address.
+    :param sink: your own way into the table, or its import path: called as `sink(hook, table, columns, create=…,
+        keep_last_success=…)`, it gives a `warehouse.write.Sink`. Default: by the kind of the connection's database.
     :param partial: take rows that are not settled yet as not failed; run again to land the rest.
     :raises AirflowFailException: if the table does not fit, or too many rows failed (all are landed then).
     """
@@ -65,7 +74,7 @@ class BatchResultsOperator(BaseOperator):
         self,
         *,
         job: Any,
-        table: str,
+        table: str | None = None,
         warehouse_conn_id: str = "warehouse",
         columns: Mapping[str, str] | None = None,
         key: Mapping[str, Any] | None = None,
@@ -74,12 +83,16 @@ class BatchResultsOperator(BaseOperator):
         history: bool = False,
         keep_last_success: bool = False,
         store_response: bool = False,
+        landed_file: bool = False,
+        sink: SinkFactory | str | None = None,
         partial: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not 0 <= max_failure_rate <= 1:
             raise InputError(f"max_failure_rate is a share between 0 and 1, not {max_failure_rate!r}.")
+        if table is None and not landed_file:
+            raise InputError("Nothing says where the rows are to land: give a table, or landed_file=True, or both.")
         self.job = job
         self.warehouse_conn_id = warehouse_conn_id
         self.table = table
@@ -90,6 +103,8 @@ class BatchResultsOperator(BaseOperator):
         self.history = history
         self.keep_last_success = keep_last_success
         self.store_response = store_response
+        self.landed_file = landed_file
+        self.sink = sink
         self.accept_partial = partial
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -114,47 +129,59 @@ class BatchResultsOperator(BaseOperator):
             run_id=manifest.key.run_id,
             landed_at=datetime.now(UTC),
         )
-        sink.write(landing)
-        account = self._account(landing, manifest)
+        file = None
+        if self.landed_file:
+            name = f"landed/{context['ti'].task_id}-{secrets.token_hex(8)}.jsonl"
+            write = sink.write if sink is not None else _only_count
+            file = write_landed_file(ledger.folder, name, self._columns(manifest, self.key), landing, write)
+            self.log.info("Wrote %s rows to %s", f"{manifest.requests:,}", file)
+        elif sink is not None:
+            sink.write(landing)
+        account = self._account(landing, manifest, file)
         self._tell(account, manifest)
         _record(ledger, account)
         if sum(account["outcomes"].values()) != manifest.requests:
             raise LedgerError(
-                f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {self.table}, but "
-                f"{manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
+                f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {_place(account)}, "
+                f"but {manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
             )
         self._judge(context, account)
         return account
 
-    def prepared_sink(self, manifest: Manifest, warehouse_conn_id: str, table: str, key: Mapping[str, Any]) -> Sink:
-        """The results table, created if need be, with columns and a key that fit the job.
+    def prepared_sink(
+        self, manifest: Manifest, warehouse_conn_id: str, table: str | None, key: Mapping[str, Any]
+    ) -> Sink | None:
+        """The results table, created if need be, with columns and a key that fit the job. None without a table.
 
         The arguments are this task's own, rendered; submit gives them too, to know before anything is paid for.
 
         :raises SchemaError: for columns that the job cannot fill.
         :raises ResultsTableError: for a table that does not fit.
         """
-        columns = results_columns(
-            manifest,
-            key=key,
-            columns=self.columns,
-            history=self.history,
-            store_response=self.store_response,
-        )
+        columns = self._columns(manifest, key)
+        if table is None:
+            return None
         sink = open_sink(
             sql_hook(warehouse_conn_id),
             table,
             columns,
             create=self.create_table,
             keep_last_success=self.keep_last_success,
+            factory=_imported(self.sink) if isinstance(self.sink, str) else self.sink,
         )
         sink.prepare()
         return sink
 
-    def _account(self, landing: Landing, manifest: Manifest) -> dict[str, Any]:
+    def _columns(self, manifest: Manifest, key: Mapping[str, Any]) -> list[Column]:
+        return results_columns(
+            manifest, key=key, columns=self.columns, history=self.history, store_response=self.store_response
+        )
+
+    def _account(self, landing: Landing, manifest: Manifest, file: str | None) -> dict[str, Any]:
         return {
             "job_uid": manifest.job_uid,
             "table": self.table,
+            **({"landed_file": file} if file is not None else {}),
             "requests": manifest.requests,
             "asked": manifest.asked,
             "same": manifest.same,
@@ -174,7 +201,7 @@ class BatchResultsOperator(BaseOperator):
         self.log.info(
             "Landed %s rows in %s: %s. Cost: %s US dollars",
             f"{account['requests']:,}",
-            self.table,
+            _place(account),
             outcomes or "none",
             account["cost_usd"] or "unknown",
         )
@@ -193,8 +220,8 @@ class BatchResultsOperator(BaseOperator):
             top = "; ".join(f"{r['rows']:,} x {r['code']}: {r['message']}" for r in account["reasons"][:3])
             raise TooManyFailuresError(
                 f"{bad:,} of {requests:,} rows did not succeed ({bad / requests:.1%}, max_failure_rate is "
-                f"{self.max_failure_rate:.1%}). All rows are landed in {self.table}, with their outcome. Most often: "
-                f"{top or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows again."
+                f"{self.max_failure_rate:.1%}). All rows are landed in {_place(account)}, with their outcome. Most "
+                f"often: {top or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows again."
             )
 
 
@@ -203,7 +230,7 @@ def _record(ledger: Ledger, account: dict[str, Any]) -> None:
     landed = ledger.state().landed
     record = Landed(
         number=landed.number + 1 if landed else 1,
-        table=account["table"],
+        table=_place(account),
         outcomes=account["outcomes"],
         cost_usd=account["cost_usd"],
         standard_cost_usd=account["standard_cost_usd"],
@@ -212,6 +239,26 @@ def _record(ledger: Ledger, account: dict[str, Any]) -> None:
     )
     while not ledger.add(record):
         record = msgspec.structs.replace(record, number=record.number + 1)
+
+
+def _place(account: dict[str, Any]) -> str:
+    """Where the rows are: the table, else the file."""
+    return str(account["table"] or account["landed_file"])
+
+
+def _only_count(rows: Iterable[tuple[Any, ...]]) -> int:
+    return sum(1 for _ in rows)
+
+
+def _imported(path: str) -> SinkFactory:
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        found: SinkFactory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"sink: cannot import {path!r}, which should be like 'package.module:Sink': {error}. Nothing was written."
+        ) from error
+    return found
 
 
 def _dollars(amount: Decimal | None) -> str | None:

@@ -59,7 +59,8 @@ def _types(text: str, **others: str) -> Mapping[ColumnType, str]:
     return {**_TYPES, **texts, **{ColumnType[name.upper()]: type_ for name, type_ in others.items()}}
 
 
-_DIALECTS = {
+#: by connection type
+DIALECTS = {
     "snowflake": Dialect(_types("TEXT", bytes="BINARY"), upper=True),
     # TEXT is VARCHAR(256) there, https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html
     "redshift": Dialect(_types("VARCHAR(65535)", bytes="VARBYTE(1000000)")),
@@ -96,8 +97,8 @@ _DIALECTS = {
 
 def dialect_of(hook: DbApiHook) -> Dialect:
     """How the database of this hook is spoken to. What the connection's extra says comes first."""
-    name = next((name for name in _DIALECTS if speaks(hook, name)), "")
-    found = _DIALECTS["redshift"] if is_redshift(hook) else _DIALECTS.get(name, Dialect())
+    name = next((name for name in DIALECTS if speaks(hook, name)), "")
+    found = DIALECTS["redshift"] if is_redshift(hook) else DIALECTS.get(name, Dialect())
     extra = hook.connection_extra
     return replace(
         found,

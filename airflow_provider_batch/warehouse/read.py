@@ -23,6 +23,9 @@ from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database
 from airflow_provider_batch.warehouse.naming import repeated
 from airflow_provider_batch.warehouse.values import whole
 
+#: rows that are held at a time
+CHUNK_ROWS = 2000
+
 _FIRST_WORD = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 
 #: what begins a statement that changes something. Some databases would have committed it before it turns out to
@@ -193,7 +196,7 @@ def read_rows(
     sql: str,
     parameters: Sequence[Any] | Mapping[str, Any] | None = None,
     *,
-    chunk_rows: int = 2000,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> Rows:
     """The rows of one SELECT, for use in `with`: `with read_rows(hook, sql) as rows: for row in rows: ...`.
 

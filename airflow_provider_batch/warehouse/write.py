@@ -50,6 +50,19 @@ class Sink(Protocol):
         """
 
 
+class SinkFactory(Protocol):
+    """What makes a sink of one's own: a class or a function."""
+
+    def __call__(
+        self, hook: DbApiHook, table: str, columns: tuple[Column, ...], *, create: bool, keep_last_success: bool
+    ) -> Sink:
+        """The sink for this table. Nothing is asked of the database yet.
+
+        `columns` are those that are written, in the order of each row; those with `key=True` name a row. `create` and
+        `keep_last_success` are the operator's `create_table` and `keep_last_success`.
+        """
+
+
 def open_sink(
     hook: DbApiHook,
     table: str,
@@ -57,8 +70,11 @@ def open_sink(
     *,
     create: bool = True,
     keep_last_success: bool = False,
+    factory: SinkFactory | None = None,
 ) -> Sink:
-    """The sink for a results table. Nothing is asked of the database before `prepare` or `write`.
+    """The sink for a results table, by the kind of its database or by a `factory` of the caller's own.
+
+    Nothing is asked of the database before `prepare` or `write`.
 
     `table` is `table` or `schema.table` (in DuckDB also `database.schema.table`); each part is taken literally and
     quoted. `columns` are those that are written, in the order of each row; those with `key=True` name a row. Among
@@ -70,8 +86,10 @@ def open_sink(
     Raises InputError for a name or columns that no table can have.
     """
     checked = check_columns(columns)
-    kind: type[PostgresSink] | type[SqliteSink] | type[DuckdbSink] | type[MySqlSink] | type[GenericSink] = GenericSink
-    if speaks(hook, "postgres") and not is_redshift(hook):
+    kind: SinkFactory = GenericSink
+    if factory is not None:
+        kind = factory
+    elif speaks(hook, "postgres") and not is_redshift(hook):
         kind = PostgresSink
     elif speaks(hook, "sqlite"):
         kind = SqliteSink

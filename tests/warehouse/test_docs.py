@@ -1,0 +1,179 @@
+"""docs/warehouses.md is run and compared with the code, so that it cannot rot."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG
+
+from airflow_provider_batch.jobs.columns import Column, ColumnType
+from airflow_provider_batch.landed_file import write_landed_file
+from airflow_provider_batch.staging import LocalFolder
+from airflow_provider_batch.warehouse import duckdb as duckdb_sink
+from airflow_provider_batch.warehouse import duckdb_driver, mysql_table, others, postgres, read, rows, sqlite
+from airflow_provider_batch.warehouse.write import open_sink
+from tests.warehouse.conftest import Warehouse
+from tests.warehouse.landing import COLUMNS, START, row
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "warehouses.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_blocks_of_the_page_are_all_looked_at_here() -> None:
+    assert {word: len(blocks(word)) for word in re.findall(r"^```(\w+)$", PAGE, flags=re.MULTILINE)} == {
+        "console": 2,
+        "python": 2,
+        "sql": 1,
+        "json": 1,
+    }
+
+
+def test_the_dag_of_the_page_is_a_dag() -> None:
+    found: dict[str, Any] = {}
+    exec(blocks("python")[0], found)
+    dag = found["dag"]
+    assert isinstance(dag, DAG)
+    assert [task.task_id for task in dag.topological_sort()] == ["submit", "wait", "land", "load"]
+    # what its COPY INTO makes of an address under s3://company-batch/staging
+    assert ".partition('/staging/')[2]" in dag.get_task("load").sql
+    assert dag.get_task("submit").staging.endswith("/staging")
+
+
+def test_the_sink_of_the_page_lands(sqlite: Warehouse) -> None:
+    found: dict[str, Any] = {}
+    exec(blocks("python")[1], found)
+    sqlite.execute(f"CREATE TABLE results ({', '.join(column.name for column in COLUMNS)})")
+    for _ in range(2):
+        sink = open_sink(sqlite.hook, "results", COLUMNS, factory=found["AppendSink"])
+        sink.prepare()
+        assert sink.write([row("a"), row("b")]) == 2
+    assert sqlite.execute("SELECT custom_id FROM results") == [("a",), ("b",), ("a",), ("b",)]
+
+
+def landed_file(folder: LocalFolder, columns: tuple[Column, ...], landing: list[tuple[Any, ...]]) -> Path:
+    passed: list[tuple[Any, ...]] = []
+
+    def land(rows: Iterator[tuple[Any, ...]]) -> None:
+        passed.extend(rows)
+
+    address = write_landed_file(folder, "landed/x.jsonl", columns, landing, land)
+    assert passed == landing
+    assert address == f"{folder.uri}/landed/x.jsonl"
+    return folder.path / "landed/x.jsonl"
+
+
+def test_a_landed_file_is_merged_as_the_page_says(duckdb: Warehouse, tmp_path: Path) -> None:
+    duckdb.execute("CREATE TABLE labels (custom_id TEXT PRIMARY KEY, outcome TEXT, output TEXT, sealed_at TIMESTAMPTZ)")
+    duckdb.execute(f"INSERT INTO labels VALUES ('a', 'refused', 'old', '{START}'), ('c', 'pending', NULL, '{START}')")
+    earlier, later = START - timedelta(days=1), START + timedelta(days=1)
+    columns = tuple(column for column in COLUMNS if column.name != "job_uid")
+    landing = [
+        ("a", "failed", None, later),
+        ("b", "succeeded", "new", earlier),
+        ("c", "succeeded", "new", earlier),
+        ("a", "succeeded", "new", later),
+    ]
+    file = landed_file(LocalFolder(tmp_path / "job"), columns, landing)
+    (merge,) = blocks("sql")
+    duckdb.execute(merge.replace("'landed.jsonl'", f"'{file}'"))
+    assert duckdb.execute("SELECT custom_id, outcome, output FROM labels ORDER BY custom_id") == [
+        (name, "succeeded", "new") for name in "abc"
+    ]
+    older = [("a", "succeeded", "older", earlier), ("b", "pending", None, later)]
+    duckdb.execute(merge.replace("'landed.jsonl'", f"'{landed_file(LocalFolder(tmp_path / 'two'), columns, older)}'"))
+    assert duckdb.execute("SELECT DISTINCT output FROM labels") == [("new",)]
+
+
+def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
+    given: dict[ColumnType, Any] = {
+        ColumnType.TEXT: 'ü"\n\ud83d\ude00',
+        ColumnType.INTEGER: 2**53 + 1,
+        ColumnType.FLOAT: float("nan"),
+        ColumnType.NUMERIC: Decimal("0.000000000000000001234567"),
+        ColumnType.BOOLEAN: True,
+        ColumnType.DATE: START.date(),
+        ColumnType.TIMESTAMP: datetime(2026, 11, 20, 12, tzinfo=UTC),
+        ColumnType.JSON: {"a": [1, None]},
+        ColumnType.BYTES: b"\0\xff",
+        ColumnType.VECTOR: [0.5, 1.0],
+    }
+    columns = (Column("id", ColumnType.TEXT, key=True), *(Column(type_.value, type_) for type_ in ColumnType))
+    file = landed_file(LocalFolder(tmp_path), columns, [("a", *given.values()), ("b", *[None] * len(given))])
+    full, empty = (json.loads(line, parse_float=Decimal) for line in file.read_text().splitlines())
+    assert full == {
+        "id": "a",
+        "text": 'ü"\n😀',
+        "integer": 2**53 + 1,
+        "float": None,
+        "numeric": given[ColumnType.NUMERIC],
+        "boolean": True,
+        "date": "2026-11-20",
+        "timestamp": "2026-11-20T12:00:00.000000+00:00",
+        "json": {"a": [1, None]},
+        "bytes": "AP8=",
+        "vector": [Decimal("0.5"), Decimal("1.0")],
+    }
+    assert empty == {"id": "b", **dict.fromkeys(map(str, ColumnType))}
+
+
+def test_the_types_of_the_page_are_those_that_are_created() -> None:
+    table = re.findall(r"^\| (\w+) \| (.*) \| (.*) \| (.*) \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    written = {line[0]: line[1:] for line in table if line[0] in set(ColumnType)}
+    modules = (postgres, sqlite, duckdb_sink, mysql_table)
+    assert written == {
+        type_.value: tuple(f"`{module.TYPES[type_]}`" if module.TYPES[type_] else "none" for module in modules)
+        for type_ in ColumnType
+    }
+
+
+def test_the_numbers_and_databases_of_the_page_are_those_of_the_code() -> None:
+    assert f"At most {read.CHUNK_ROWS:,} rows are held" in PAGE
+    assert f"per {rows.CHUNK_ROWS:,} rows" in PAGE
+    assert f"waits {duckdb_driver.LOCKED_SECONDS:.0f} seconds" in PAGE
+    names = ("Snowflake", "Redshift", "SQL Server", "Oracle", "Trino", "Databricks", "BigQuery")
+    assert len(names) == len(others.DIALECTS)
+    assert [name for name in names if f"\n| {name} | " not in PAGE] == []
+
+
+def test_the_extras_of_the_page_are_there() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    named = set(re.findall(r"\| `([a-z]+)` \|$", PAGE, flags=re.MULTILINE)) | set(re.findall(r"-batch\[(\w+)\]", PAGE))
+    assert named == {"postgres", "sqlite", "duckdb", "mysql"}
+    assert named | {"tiktoken"} <= set(project["optional-dependencies"])
+
+
+def test_the_lifecycle_rule_of_the_page_is_one_rule_for_all_objects() -> None:
+    (rule,) = json.loads(blocks("json")[0])["Rules"]
+    assert (rule["Status"], rule["Filter"]) == ("Enabled", {"Prefix": ""})
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
+
+
+def test_the_commands_of_the_page_are_known() -> None:
+    from airflow.cli.cli_parser import get_parser
+
+    pools, bucket = (block.strip() for block in blocks("console"))
+    given = get_parser().parse_args(["pools", "set", "duckdb", "1", pools.partition('"')[2].rstrip('"')])
+    assert (given.pool, given.slots) == ("duckdb", 1)
+    assert pools.startswith("airflow pools set duckdb 1 ")
+    assert bucket.startswith("aws s3api put-bucket-lifecycle-configuration --bucket ")
+
+
+def test_the_page_links_to_parts_that_are_there() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", line[3:]).lower().replace(" ", "-")
+        for line in PAGE.splitlines()
+        if line.startswith("## ")
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", PAGE)) <= headings
