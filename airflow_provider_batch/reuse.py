@@ -1,12 +1,13 @@
 """Rendered rows, before they are sealed, against the answers of an earlier job.
 
 Which answers are wanted is known only when every row is rendered, and a row that has none must then be asked; so the
-rows wait in a file in staging while the results table is read once. Neither is held in memory.
+rows wait in a file in staging while the results table is read once. Neither is held in memory. The file, as large as
+all shards together, is removed once its rows have passed, or the build has failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,26 +48,29 @@ def with_known(
     folder: Folder,
     prefix: str,
     judge: SchemaJudge | None,
-) -> Iterator[Rendered]:
+) -> Generator[Rendered]:
     """The rows as they came, once the sealer knows which of them have an answer in the table."""
     name = f"{prefix}/rendered.jsonl"
-    with folder.writer(name) as file:
-        for request, carry, number in rendered:
-            sealer.want(request)
-            waiting = _Waiting(
-                request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
-            )
-            file.write(msgspec.json.encode(waiting) + b"\n")
-    known = KnownWriter(folder, prefix, sealer.asked, sealer.endpoint, judge)
-    for sha256, output, finish_reason, model, batch_id in table:
-        if isinstance(sha256, str):
-            known.add(KnownAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
-    sealer.know(known.finish())
-    decoder = msgspec.json.Decoder(_Waiting)
-    with folder.reader(name) as rows:
-        for line in rows:
-            row = decoder.decode(line)
-            yield Rendered(Request(row.custom_id, row.model, bytes(row.body), row.inputs), row.carry, row.number)
+    try:
+        with folder.writer(name) as file:
+            for request, carry, number in rendered:
+                sealer.want(request)
+                waiting = _Waiting(
+                    request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
+                )
+                file.write(msgspec.json.encode(waiting) + b"\n")
+        known = KnownWriter(folder, prefix, sealer.asked, sealer.endpoint, judge)
+        for sha256, output, finish_reason, model, batch_id in table:
+            if isinstance(sha256, str):
+                known.add(KnownAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
+        sealer.know(known.finish())
+        decoder = msgspec.json.Decoder(_Waiting)
+        with folder.reader(name) as rows:
+            for line in rows:
+                row = decoder.decode(line)
+                yield Rendered(Request(row.custom_id, row.model, bytes(row.body), row.inputs), row.carry, row.number)
+    finally:
+        folder.remove(name)
 
 
 def _text(value: Any) -> str | None:

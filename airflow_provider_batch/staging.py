@@ -11,6 +11,7 @@ temporary file on the way.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -27,6 +28,8 @@ from fsspec.spec import AbstractBufferedFile
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import JobKey
+
+log = logging.getLogger(__name__)
 
 #: bytes of a part of an upload to an object store, and of what is read ahead. S3 takes at least 5 MiB, at most 10,000
 #: parts; s3fs's own 50 MiB, for two files of each of a hundred models, would be 10 GB of memory
@@ -101,6 +104,15 @@ class _PathFolder:
 
     def folders(self, under: str) -> list[str]:
         return self._entries(under, folders=True)
+
+    def remove(self, name: str) -> None:
+        try:
+            (self.path / name).unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # Permissions that let workers write and not delete are common; nothing depends on this file any more.
+            log.warning("Staging: cannot remove %s, which is no longer needed: %s", self.path / name, error)
 
     def _entries(self, under: str, *, folders: bool) -> list[str]:
         raise NotImplementedError

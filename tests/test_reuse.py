@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tracemalloc
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,22 +22,28 @@ from tests.warehouse.conftest import sqlite_warehouse
 LARGE = "x" * 5_000
 
 
-def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "warehouse.db"
+def known_table(path: Path, monkeypatch: pytest.MonkeyPatch, answered: Iterable[int]) -> KnownTable:
+    """A results table with the answers of these rows."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE labels (outcome, output, request_sha256, finish_reason, model, batch_id)")
         connection.executemany(
             "INSERT INTO labels VALUES ('succeeded', ?, ?, 'stop', 'm', 'b')",
-            (
-                (LARGE, request_sha256(CHAT, request("old", text=f"{number} {LARGE}").body))
-                for number in range(0, 4_000, 2)
-            ),
+            ((LARGE, request_sha256(CHAT, request("old", text=f"{number} {LARGE}").body)) for number in answered),
         )
-    folder = LocalFolder(tmp_path / "job")
     table = KnownTable(sqlite_warehouse(path, monkeypatch).hook, "labels")
     assert table.check()
+    return table
+
+
+def rows(count: int) -> Iterator[Rendered]:
+    return (Rendered(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(count))
+
+
+def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = known_table(tmp_path / "warehouse.db", monkeypatch, range(0, 4_000, 2))
+    folder = LocalFolder(tmp_path / "job")
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), ask_once=True)
-    rendered = (Rendered(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(4_000))
+    rendered = rows(4_000)
     tracemalloc.start()
     try:
         for one, carry, number in with_known(rendered, table, sealer, folder, "g001/build", None):
@@ -52,3 +59,19 @@ def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: py
         tracemalloc.stop()
     assert (sealer.requests, sealer.reused) == (2_000, 2_000)
     assert peak < 6_000_000, "20 MB of rows and 10 MB of answers went through"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a build that ends well", "a build that fails on its way"])
+def test_the_file_in_which_the_rows_waited_goes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    table = known_table(tmp_path / "warehouse.db", monkeypatch, [1])
+    folder = LocalFolder(tmp_path / "job")
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(), ask_once=True)
+    passing = with_known(rows(3), table, sealer, folder, "g001/build", None)
+    next(passing)
+    assert "rendered.jsonl" in folder.names("g001/build")
+    for _ in passing if whole else ():
+        pass
+    passing.close()
+    assert "rendered.jsonl" not in folder.names("g001/build")

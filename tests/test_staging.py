@@ -75,6 +75,37 @@ def test_what_is_not_there_is_none_and_lists_as_nothing(folder):
     assert folder.folders("") == []
 
 
+def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(folder):
+    for name in ("build/rendered.jsonl", "build/s0001.jsonl"):
+        write(folder, name, b"{}")
+    folder.remove("build/rendered.jsonl")
+    folder.remove("build/rendered.jsonl")
+    assert folder.names("build") == ["s0001.jsonl"]
+
+
+class WriteOnly(MemoryFileSystem):
+    """A store whose permissions let a worker write and not delete."""
+
+    cachable = False
+
+    def rm_file(self, path: str) -> None:
+        raise PermissionError(13, "Access Denied", path)
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        self.rm_file(path)
+
+
+def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplog: pytest.LogCaptureFixture):
+    conn_id = f"c{secrets.token_hex(8)}"
+    attach("memory", conn_id=conn_id, fs=WriteOnly())
+    folder = open_folder(f"memory://{conn_id}@bucket/{conn_id}")
+    write(folder, "build/rendered.jsonl", b"{}")
+    folder.remove("build/rendered.jsonl")
+    assert folder.names("build") == ["rendered.jsonl"]
+    assert "cannot remove" in caplog.text
+    assert "rendered.jsonl" in caplog.text
+
+
 def test_names_and_folders_are_told_apart_and_sorted(folder):
     for name in ("g002/seal.json", "g001/seal.json", "g001/records/b.json", "g001/records/a.json", "top.json"):
         folder.create(name, b"{}")

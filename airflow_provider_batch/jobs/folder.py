@@ -39,3 +39,7 @@ class Folder(Protocol):
     def reader(self, name: str) -> AbstractContextManager[BinaryIO]:
         """Read a large file from its start; seekable."""
         ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file that nobody was told of. One that the store does not let go stays, and a warning says so."""
+        ...

@@ -38,6 +38,9 @@ class InMemory:
     def create(self, name: str, data: bytes) -> bool:
         raise NotImplementedError
 
+    def remove(self, name: str) -> None:
+        raise NotImplementedError
+
     def read(self, name: str) -> bytes | None:
         raise NotImplementedError
 
