@@ -37,6 +37,7 @@ test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one 
 bench: $(BENCH) ## measure sealing and landing beside others, in about 15 minutes; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
+	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 
 soak: $(BENCH) ## a million rows through the three operators, and count that none is lost; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)

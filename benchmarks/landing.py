@@ -1,6 +1,6 @@
 """How fast and how small: collected files -> an upserted table.
 
-    python -m benchmarks.landing [--rows 10000 100000] [--runs 5] [--into postgres sqlite] [--json FILE]
+    python -m benchmarks.landing [--rows 10000 100000] [--runs 5] [--into postgres duckdb sqlite] [--json FILE]
 
 The result files of a sealed job are read, judged against the schema, priced, and upserted by key, as land does it;
 every run into a new table. Beside it in each run, on the same machine:
@@ -35,7 +35,7 @@ from benchmarks.measure import Figure, report, timed
 from benchmarks.sealing import filled
 from benchmarks.worker import Worker
 
-TARGETS = ("postgres", "sqlite")
+TARGETS = ("postgres", "duckdb", "sqlite")
 LEAST_OF_COPY, LEAST_OF_INSERT_ROWS = 0.4, 5.0
 #: rows that `insert_rows` is given at most
 FEW = 5_000

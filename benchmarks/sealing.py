@@ -1,11 +1,12 @@
 """How fast and how small: the rows of a query -> sealed shards.
 
-    python -m benchmarks.sealing [--rows 10000 100000] [--runs 5] [--source sqlite postgres] [--json FILE]
+    python -m benchmarks.sealing [--rows 10000 100000] [--runs 5] [--source sqlite duckdb postgres] [--json FILE]
 
 Rows of about 1 KB become requests with a system prompt, a prompt of two columns and a schema: read, rendered,
 counted, priced, proven unique, written and synced. Beside it in each run, on the same machine:
 
-* DuckDB with one thread: `COPY (...) TO ... (FORMAT json)` of the same lines, from a table of its own.
+* DuckDB with one thread: `COPY (...) TO ... (FORMAT json)` of the same lines, from a table of its own, whatever the
+  source of the other two.
 * `LLMBatchOperator` of apache-airflow-providers-common-ai: its own code from prompts to the bytes it would upload,
   in pieces of the 50,000 requests that it takes at most; the prompts come from `hook.get_records` of the same query.
 
@@ -34,7 +35,7 @@ from benchmarks.measure import Figure, report
 from benchmarks.worker import Worker
 from tests.postgres import running_postgres
 
-SOURCES = ("sqlite", "postgres")
+SOURCES = ("sqlite", "duckdb", "postgres")
 #: a miss of these is told in the table
 LEAST_OF_DUCKDB, LEAST_OF_PEER, MOST_MB = 0.5, 5.0, 64.0
 
@@ -154,6 +155,14 @@ def filled(source: str, rows: int, folder: Path) -> Iterator[dict[str, str]]:
         path = folder / f"warehouse-{rows}.db"
         data.fill_sqlite(path, rows)
         yield {"AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(path)})}
+        path.unlink()
+        return
+    if source == "duckdb":
+        path = folder / f"warehouse-{rows}.duckdb"
+        data.fill_duckdb(path, rows)
+        # Unless told, Airflow's hook replaces rows with REPLACE INTO, which DuckDB does not know.
+        extra = {"replace_statement_format": "INSERT OR REPLACE INTO {} {} VALUES ({})"}
+        yield {"AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "duckdb", "host": str(path), "extra": extra})}
         path.unlink()
         return
     with running_postgres() as server, server.database() as database:

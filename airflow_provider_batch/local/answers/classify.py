@@ -28,6 +28,7 @@ _STOP = frozenset(
 _REST = ("other", "others", "general", "unknown", "none", "misc", "miscellaneous", "unclear")
 
 
+@lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
     for ending in ("ings", "ing", "ies", "ied", "ed", "es", "s", "e", "y"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
@@ -35,9 +36,11 @@ def _stem(word: str) -> str:
     return word
 
 
-def stems(text: str) -> set[str]:
+# A schema with several enums asks for the words of the same text once for each.
+@lru_cache(maxsize=8)
+def stems(text: str) -> frozenset[str]:
     """The words of a text, lower case, without endings and without words that say nothing."""
-    return {_stem(word) for word in _WORD.findall(text.lower()) if word not in _STOP}
+    return frozenset(map(_stem, {*_WORD.findall(text.lower())} - _STOP))
 
 
 def pick(choices: int, *salt: str) -> int:
@@ -50,7 +53,7 @@ def pick(choices: int, *salt: str) -> int:
 def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, float], ...]:
     """Per value its words and their weights."""
     named = {value: stems(value) for value in values}
-    said: dict[str, set[str]] = {value: set() for value in values}
+    said: dict[str, frozenset[str]] = {value: frozenset() for value in values}
     by_name = {_plain(value): value for value in values}
     names = "|".join(
         r"[\s_-]+".join(map(re.escape, _WORD.findall(value)))
