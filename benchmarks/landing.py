@@ -7,7 +7,7 @@ every run into a new table. Beside it in each run, on the same machine:
 
 * A bare `COPY` of the same rows, already parsed, into the same PostgreSQL table, with its key: psycopg's `write_row`.
 * Airflow's `hook.insert_rows(replace=True)` of the same rows, already parsed, into the same table. It is so
-  slow that it is given 5,000 of them at most.
+  slow that it is given 5,000 of them at most, and 500 in DuckDB, where it commits each row by itself.
 * `LLMBatchOperator` of apache-airflow-providers-common-ai: its own landing code, which writes a JSON file and no table.
   Its client reads the same files from the disk.
 
@@ -38,7 +38,7 @@ from benchmarks.worker import Worker
 TARGETS = ("postgres", "duckdb", "sqlite")
 LEAST_OF_COPY, LEAST_OF_INSERT_ROWS = 0.4, 5.0
 #: rows that `insert_rows` is given at most
-FEW = 5_000
+FEW = {"postgres": 5_000, "duckdb": 500, "sqlite": 5_000}
 KEY = ["custom_id"]
 
 
@@ -157,10 +157,10 @@ def copied(folder: str) -> Callable[[], dict[str, float]]:
     return run
 
 
-def inserted(folder: str) -> Callable[[], dict[str, float]]:
+def inserted(folder: str, most: int) -> Callable[[], dict[str, float]]:
     """`insert_rows(replace=True)` of rows that are parsed already."""
     job = _Job(folder)
-    rows = [tuple(map(_bound, row)) for row in islice(job.landing(), FEW)]
+    rows = [tuple(map(_bound, row)) for row in islice(job.landing(), most)]
     names = job.names()
 
     def run() -> dict[str, float]:
@@ -231,7 +231,8 @@ def measured(into: str, rows: int, runs: int, folder: Path) -> list[Figure]:
     with filled(into, rows, place) as environment, ExitStack() as stack:
 
         def start(case: str) -> Worker:
-            return Worker(f"benchmarks.landing:{case}", logs=folder, environment=environment, folder=str(place))
+            at, arguments = f"benchmarks.landing:{case}", {"most": FEW[into]} if case == "inserted" else {}
+            return Worker(at, logs=folder, environment=environment, folder=str(place), **arguments)
 
         with start("collect") as collecting:
             assert collecting.run().returned == rows
@@ -245,7 +246,7 @@ def measured(into: str, rows: int, runs: int, folder: Path) -> list[Figure]:
             rate = rows / landed.returned["seconds"]
             for case, figure in cases.items():
                 its = took[others[case].case].returned
-                assert its["rows"] == (min(rows, FEW) if case == "inserted" else rows)
+                assert its["rows"] == (min(rows, FEW[into]) if case == "inserted" else rows)
                 figure.add(rate, its["rows"] / its["seconds"])
             again.add(rows / landed.returned["again"])
             extra.add(landed.extra_mb, took[others["peer"].case].extra_mb)

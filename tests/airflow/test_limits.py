@@ -91,6 +91,38 @@ def test_a_limit_of_tokens_cuts_a_job_into_files_that_fit_a_queue():
 
 
 @pytest.mark.usefixtures("tickets")
+@pytest.mark.parametrize(("spare", "shards"), [(-1, 2), (0, 1), (1, 1)])
+def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path, spare, shards):
+    """What is cut is what arrives: the sum of the files' sizes is that of the rows' lines."""
+    run_job(limits={"requests": 5})
+    whole = sum(path.stat().st_size for path in (tmp_path / "staging").rglob("s0001.jsonl"))
+    ran = run_job(limits={"requests": 5, "bytes": whole + spare})
+    assert ran.returned["submit"]["shards"] == shards
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+@pytest.mark.usefixtures("tickets")
+def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded():
+    error = run_job(limits={"bytes": 100}).error()
+    assert "Row 1 (custom_id 'T-1')" in error
+    assert "Nothing was uploaded." in error
+
+
+@pytest.mark.usefixtures("tickets")
+@pytest.mark.parametrize(("inputs", "shards"), [(9, 2), (10, 1), (11, 1)])
+def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs, shards):
+    ran = run_job(
+        endpoint="/v1/embeddings",
+        model="text-embedding-3-small",
+        prompt=...,
+        body={"input": ["{{ row.title }}", "{{ row.body }}"], "dimensions": 8},
+        limits={"requests": 5, "inputs": inputs},
+    )
+    assert ran.returned["submit"]["shards"] == shards
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+@pytest.mark.usefixtures("tickets")
 def test_limits_that_are_not_openais_are_said_once(capsys):
     run_job()
     (line,) = said(capsys)

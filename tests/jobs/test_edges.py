@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from airflow_provider_batch.exceptions import RowTooLargeError
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.job import Shard
 from airflow_provider_batch.jobs.ledger import Collected, Settled
@@ -55,7 +56,7 @@ def test_fifty_thousand_requests_are_one_file_and_one_more_is_another(folder, re
     assert [len(read_rows(folder, shard)) for shard in shards] == sizes
 
 
-@pytest.mark.parametrize(("spare", "sizes"), [(0, [2_000]), (1, [1_999, 1])])
+@pytest.mark.parametrize(("spare", "sizes"), [(-1, [2_000]), (0, [2_000]), (1, [1_999, 1])])
 def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(folder, spare, sizes):
     empty = b'{"max_tokens":9,"text":"%b"}'
     around = len(request_line("00001", CHAT, empty % b""))
@@ -66,6 +67,19 @@ def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(folder, 
     assert sum(shard.bytes for shard in shards) == 200_000_000 + spare
     for shard in shards:
         assert Path(folder.path / shard.file).stat().st_size == shard.bytes <= 200_000_000
+
+
+def test_a_row_of_two_hundred_million_bytes_is_a_file_of_its_own_and_one_larger_is_named(folder):
+    empty = b'{"max_tokens":9,"text":"%b"}'
+    around = len(request_line("00001", CHAT, empty % b""))
+    largest = empty % (b"x" * (200_000_000 - around))
+    shards = seal(folder, [(BODY, 1), (largest, 1), (BODY, 1)], CHAT)
+    assert [shard.requests for shard in shards] == [1, 1, 1]
+    assert shards[1].bytes == 200_000_000
+    too_large = largest[:-2] + b'x"}'
+    del largest
+    with pytest.raises(RowTooLargeError, match=r"Row 2 \(custom_id '00002'\) .*200,000,001.* Nothing was uploaded"):
+        seal(folder, [(BODY, 1), (too_large, 1)], CHAT)
 
 
 @pytest.mark.parametrize(
