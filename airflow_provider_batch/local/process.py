@@ -165,6 +165,11 @@ class LocalServer:
         """How many calls came in since the last start, by the name of `Call`; faults and refusals count too."""
         return msgspec.json.decode(self._administer("GET", "calls"), type=dict[str, int])
 
+    def hits(self) -> list[int]:
+        """How often each of the faults that were set has hit."""
+        plan = msgspec.json.decode(self._administer("GET", "faults"))
+        return [fault["hits"] for fault in plan]
+
     def _administer(self, method: str, what: str, body: bytes | None = None) -> bytes:
         if not self._admin:
             raise RuntimeError("This local batch server has no admin routes; create it with admin=True.")
