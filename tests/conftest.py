@@ -8,6 +8,8 @@ import shutil
 import sys
 import tempfile
 
+import pytest
+
 from airflow_provider_batch.demo.home import dags_folder
 from tests.mysql import mysql_database, mysql_server
 from tests.postgres import postgres_database, postgres_server
@@ -33,3 +35,12 @@ os.environ |= {
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",
 }
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests recorded as `told`: figures that a person wants to see although the tests passed."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", []):
+                if name == "told":
+                    terminalreporter.write_line(str(value))

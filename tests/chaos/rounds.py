@@ -1,8 +1,8 @@
-"""Rounds of chaos: a job is run, its workers are killed or stopped, the server does every wrong thing; then it is counted.
+"""Rounds of chaos: a job is run, its workers are killed or stopped, the server does every wrong thing; then we count.
 
-A round is drawn from its number alone, so that `python -m tests.chaos --round 17` does it again. What must come of
-every round: each row of the source is in the table once, with its own answer; no row that was answered was executed
-again; no batch of the job is left running.
+A round is drawn from its number alone, so that `python -m tests.chaos --first 17 --rounds 1` does it again. What must
+come of every round: each row of the source is in the table once, with its own answer; no row that was answered was
+executed again; no batch of the job is left running.
 """
 
 from __future__ import annotations

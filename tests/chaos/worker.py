@@ -6,11 +6,14 @@ It imports Airflow once, then reads a `Start` a line and forks; the fork runs th
 `Start` lets the fork end itself with SIGKILL, or stop itself with SIGSTOP, at a step that it names. The steps are those
 of the files a worker writes: nothing of the package is replaced, its writers are only watched.
 
-The start, the stop and the end of each fork are told with a line. The run's end is written to the file that `Start` names.
+The start, the stop and the end of each fork are told with a line. The run's end is written to the file that `Start`
+names.
 """
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import os
 import re
@@ -21,10 +24,11 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import httpx
 import msgspec
 
 #: the real age at which an unanswered create is looked up is 120 s; the rule is the same with another number
@@ -213,13 +217,31 @@ def main() -> None:
 
 
 def _import_all() -> None:
-    import airflow.sdk
-    import openai  # noqa: F401
-    from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
+    """What every fork needs and takes seconds to make: modules, and Airflow's in-process API server."""
+    for module in (
+        "airflow.dag_processing.bundles.manager",
+        "airflow.dag_processing.dagbag",
+        "airflow.models.dagrun",
+        "airflow.sdk.execution_time.task_runner",
+        "airflow.jobs.triggerer_job_runner",
+        "airflow.providers.sqlite.hooks.sqlite",
+        "airflow_provider_batch.operators.batch",
+        "airflow_provider_batch.sensors.batch",
+        "openai.resources.batches",
+        "openai.resources.files",
+        "tests.airflow.jobs",
+    ):
+        importlib.import_module(module)
+    from airflow.sdk.execution_time import supervisor
 
-    import airflow_provider_batch.operators.batch
-    import airflow_provider_batch.sensors.batch
-    import tests.airflow.jobs  # noqa: F401
+    app = supervisor.in_process_api_server().app
+
+    async def first_request() -> None:
+        # with its first request the server builds its routes
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://airflow") as client:
+            await client.get("/health")
+
+    asyncio.run(first_request())
 
 
 if __name__ == "__main__":

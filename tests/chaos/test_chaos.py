@@ -1,0 +1,39 @@
+"""Real operators as real Airflow tasks, killed or stopped at every step, while the server does every wrong thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.chaos.rounds import STEPS, Chaos, Count, Round
+
+ROUNDS = [Round.drawn(number) for number in range(len(STEPS))]
+
+
+@pytest.fixture(scope="module")
+def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
+    with Chaos(tmp_path_factory.mktemp("chaos")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def total() -> Count:
+    return Count()
+
+
+@pytest.mark.parametrize("round_", ROUNDS, ids=[f"{round_.number}: {round_.strikes[0][0]}" for round_ in ROUNDS])
+def test_nothing_is_lost_doubled_or_paid_twice_whenever_a_worker_dies(
+    chaos: Chaos, total: Count, round_: Round
+) -> None:
+    count = chaos.play(round_)
+    total.add(count)
+
+    assert not count.bad, round_
+
+
+def test_workers_were_hit_at_every_step(total: Count, record_property: Callable[[str, object], None]) -> None:
+    record_property("told", f"chaos: {total.told()}")
+
+    assert total.rounds == len(ROUNDS)
+    assert set(STEPS) <= set(total.steps)
