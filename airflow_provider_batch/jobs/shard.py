@@ -1,6 +1,9 @@
 """Requests into sealed files: within every limit, every custom_id proven unique, one model a file.
 
-A sealer writes into a folder that nobody was told of; the manifest, created exclusively afterwards, is the seal.
+A sealer writes into a folder that nobody was told of; the manifest, created exclusively afterwards, is the seal. It
+writes, checksums and syncs in threads of its own, in blocks, while the next rows are read and rendered: both release
+the interpreter. One block of each open shard waits at most; an error comes with the next block, at the latest with
+`finish`.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ class _OpenShard:
         self._index += b"\n"
         self.size = size
         if len(self._lines) + len(self._index) >= BLOCK:
-            # one block waits at most: rows come no faster than they are written
+            # rows come no faster than they are written
             self._writing.result()
             self._writing = self._pool.submit(self._write, self._lines, self._index)
             self._lines, self._index = bytearray(), bytearray()
@@ -146,7 +149,7 @@ class Sealer:
         self._open: dict[tuple[str, int], _OpenShard] = {}
         self._closed: list[Shard] = []
         self._closing: Future[Shard] | None = None
-        #: writes, checksums and syncs while the next rows are read and rendered: one shard ends while another grows
+        # two, so that one shard is synced while the next grows
         self._pool = ThreadPoolExecutor(2, "seal")
         self._canary = canary
         #: None for one that is full

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,7 @@ from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.limits import Limits, Size
 from airflow_provider_batch.jobs.render import Request, request_line, request_sha256
-from airflow_provider_batch.jobs.shard import MAX_MODELS, Sealer
+from airflow_provider_batch.jobs.shard import BLOCK, MAX_MODELS, Sealer
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import CHAT, EMBEDDINGS, request, seal_all, temporary_folder
 
@@ -231,6 +232,30 @@ def test_a_line_packed_again_is_the_same_bytes(folder):
     assert again.sha256 == first.sha256
 
 
+def test_a_file_written_in_many_blocks_is_whole_and_so_is_its_index(folder, monkeypatch):
+    monkeypatch.setattr("airflow_provider_batch.jobs.shard.BLOCK", 1_000)
+    names = [str(number) for number in range(500)]
+    shards = seal_all(folder, map(request, names), limits=Limits(requests=200))
+    assert [row.custom_id for shard in shards for row in read_rows(folder, shard)] == names
+    lines = [request_line(name, CHAT, request(name).body) for name in names]
+    assert [contents(folder, shard) for shard in shards] == [
+        b"".join(lines[start : start + 200]) for start in (0, 200, 400)
+    ]
+    assert [shard.sha256 for shard in shards] == [
+        hashlib.sha256(contents(folder, shard)).hexdigest() for shard in shards
+    ]
+
+
+def test_nothing_goes_on_after_a_build_has_ended(folder, monkeypatch):
+    monkeypatch.setattr("airflow_provider_batch.jobs.shard.BLOCK", 10)
+    seal_all(folder, [request("a"), request("b")])
+    sealer = Sealer(folder, "g001/other", CHAT, Limits())
+    sealer.add(request("a"), [], 1, 1)
+    assert any(thread.name.startswith("seal_") for thread in threading.enumerate())
+    sealer.abandon()
+    assert not any(thread.name.startswith("seal_") for thread in threading.enumerate())
+
+
 # Trouble
 
 
@@ -244,8 +269,12 @@ def test_an_abandoned_build_leaves_no_file_open_and_may_be_abandoned_twice(folde
     sealer.abandon()
 
 
-def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path):
-    """The limit on file size stands in for the end of the disk: a write fails in the same way."""
+@pytest.mark.parametrize("rows", [BLOCK // 50, BLOCK // 200])
+def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path, rows: int):
+    """The limit on file size stands in for the end of the disk: a write fails in the same way.
+
+    Among many blocks, and in the only one, which is written at the end.
+    """
     code = """
         import resource, signal, sys
         from pathlib import Path
@@ -258,14 +287,19 @@ def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         sealer = Sealer(LocalFolder(Path(sys.argv[1])), "g001/build", CHAT, Limits())
         try:
-            for number in range(10_000):
+            for number in range(int(sys.argv[2])):
                 sealer.add(request(str(number)), [], number, 1)
+            sealer.finish()
         except StagingError as error:
             print(error)
         sealer.abandon()
     """
     done = subprocess.run(
-        [sys.executable, "-c", dedent(code), str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", dedent(code), str(tmp_path), str(rows)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert f"cannot write {tmp_path}/g001/build/s0001" in done.stdout
