@@ -19,14 +19,14 @@ from decimal import Decimal
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError, WarehouseConnectionError
+from airflow_provider_batch.exceptions import WarehouseConnectionError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import duckdb_driver, naming, precedence, values
 from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED, THEN, database_errors, message_of
 from airflow_provider_batch.warehouse.rows import Incoming, chunks
-from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
+from airflow_provider_batch.warehouse.sink import TableSink
+from airflow_provider_batch.warehouse.table import Table, TableColumn, fit
 
 TYPES = {
     ColumnType.TEXT: "VARCHAR",
@@ -106,43 +106,16 @@ class _Plan:
     shown: str
 
 
-class DuckdbSink:
+class DuckdbSink(TableSink[_Plan]):
     """A results table in DuckDB 2.0 or newer. See `write.Sink`.
 
     The table is `table`, `schema.table` or `database.schema.table`. Decimals are created as DECIMAL(38,12): digits
     past the twelfth after the point are rounded, and 26 fit before it.
     """
 
-    def __init__(
-        self,
-        hook: DbApiHook,
-        table: str,
-        columns: tuple[Column, ...],
-        *,
-        create: bool,
-        keep_last_success: bool,
-    ) -> None:
-        self._parts = naming.split_table(table)
-        if len(self._parts) > 3:
-            raise InputError(
-                f"{table!r}: a table in DuckDB is `table`, `schema.table` or `database.schema.table`. "
-                f"Nothing was written."
-            )
-        self._hook = hook
-        self._columns = columns
-        self._create = create
-        self._keep_last_success = keep_last_success
-        self._plan: _Plan | None = None
-        self._target = Target(
-            conn_id=hook.get_conn_id(),
-            name=table,
-            sql=naming.quote_table(self._parts),
-            columns=columns,
-            type_of=lambda column: TYPES[column.type],
-        )
-
-    def prepare(self) -> None:
-        self._prepared()
+    database = "DuckDB"
+    name_parts = ("database", "schema", "table")
+    types = TYPES
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()

@@ -30,8 +30,8 @@ from airflow_provider_batch.warehouse.precedence import Rank
 from airflow_provider_batch.warehouse.rows import Incoming, chunks
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
 
-#: keys that one SELECT asks for; some drivers take no more than about a thousand parameters
-_KEYS_AT_ONCE = 200
+#: parameters of one SELECT of keys that are there; Databricks takes no more than 255, others about a thousand
+_PARAMETERS_AT_ONCE = 200
 
 #: said when a landing failed where nothing can be rolled back
 _SOME_COMMITTED = (
@@ -136,8 +136,9 @@ class GenericSink:
                 best[key] = (rank, row)
         keys = sorted(best)
         existing: dict[Key, Rank] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            asked = [best[key][1] for key in keys[start : start + _KEYS_AT_ONCE]]
+        at_once = max(1, _PARAMETERS_AT_ONCE // len(plan.key))
+        for start in range(0, len(keys), at_once):
+            asked = [best[key][1] for key in keys[start : start + at_once]]
             marks = iter(self._marks(len(asked) * len(plan.key)))
             wanted = [" AND ".join(f"{name} = {next(marks)}" for name in plan.key_names) for _ in asked]
             cursor.execute(

@@ -24,20 +24,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
+from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
+from airflow_provider_batch.jobs.columns import ColumnType
 from airflow_provider_batch.warehouse import mysql_driver, mysql_table, naming, precedence, values
 from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED, THEN, database_errors, sqlstate
 from airflow_provider_batch.warehouse.mysql_table import MARKS
 from airflow_provider_batch.warehouse.rows import Incoming
+from airflow_provider_batch.warehouse.sink import TableSink
 from airflow_provider_batch.warehouse.table import TableColumn, Target, fit
 
 #: how long a landing waits for another one's merge into the same table
@@ -73,45 +73,26 @@ class _Plan:
     shown: str
 
 
-class MySqlSink:
+class MySqlSink(TableSink[_Plan]):
     """A results table in MySQL or MariaDB. See `write.Sink`.
 
     Moments are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits behind the point. NaN and the
     infinities, which MySQL lacks, become NULL.
     """
 
-    def __init__(
-        self,
-        hook: DbApiHook,
-        table: str,
-        columns: tuple[Column, ...],
-        *,
-        create: bool,
-        keep_last_success: bool,
-    ) -> None:
-        self._parts = naming.split_table(table)
-        if len(self._parts) > 2:
-            raise InputError(f"{table!r}: a table in MySQL is `table` or `database.table`. Nothing was written.")
-        for name in [*self._parts, *(column.name for column in columns)]:
-            if any(ord(character) > 0xFFFF for character in name):
-                raise InputError(
-                    f"The name {name!r} has a character beyond U+FFFF, which MySQL takes in no name. "
-                    f"Nothing was written."
-                )
-        self._hook = hook
-        self._name = table
-        self._columns = columns
-        self._create = create
-        self._keep_last_success = keep_last_success
-        self._plan: _Plan | None = None
+    database = "MySQL"
+    name_parts = ("database", "table")
+    types = mysql_table.TYPES
+    marks = MARKS
 
-    def prepare(self) -> None:
-        self._prepared()
+    def problem_of(self, name: str) -> str:
+        beyond = any(ord(character) > 0xFFFF for character in name)
+        return "a character beyond U+FFFF, which MySQL takes in no name" if beyond else ""
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()
         incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
-        doing = f"Landing in the table {self._name!r}"
+        doing = f"Landing in the table {self._target.name!r}"
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
@@ -142,12 +123,12 @@ class MySqlSink:
         cursor.execute("SELECT GET_LOCK(%s, %s)", (lock, LOCK_SECONDS))
         if cursor.fetchall()[0][0] != 1:
             raise WarehouseError(
-                f"Landing in the table {self._name!r} waited {LOCK_SECONDS} s for another landing in it; "
+                f"Landing in the table {self._target.name!r} waited {LOCK_SECONDS} s for another landing in it; "
                 f"{NOTHING_COMMITTED}. What was collected is kept: clear this task once the other has ended."
             )
 
     def _prepared(self) -> _Plan:
-        doing = f"Preparing the results table {self._name!r}"
+        doing = f"Preparing the results table {self._target.name!r}"
         kept = f"{NOTHING_COMMITTED}. {THEN}"
         with database_errors(self._hook, doing, kept, misfit=ResultsTableError):
             with closing(self._connect()) as conn:
@@ -158,13 +139,8 @@ class MySqlSink:
                         f"The server of connection {self._hook.get_conn_id()!r} has no collation that tells every two "
                         f"keys apart, as MySQL has from 8.0.17 and MariaDB from 10.2 on; {kept}"
                     )
-                target = Target(
-                    conn_id=self._hook.get_conn_id(),
-                    name=self._name,
-                    sql=naming.quote_table(self._parts, MARKS),
-                    columns=self._columns,
-                    type_of=lambda column: mysql_table.type_of(column, self._columns, collation),
-                    marks=MARKS,
+                target = replace(
+                    self._target, type_of=lambda column: mysql_table.type_of(column, self._columns, collation)
                 )
                 place = mysql_table.find(cursor, target, self._parts)
                 if place is None:

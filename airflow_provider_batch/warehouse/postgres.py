@@ -16,14 +16,14 @@ from decimal import Decimal
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
+from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, psycopg_driver, values
 from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED, THEN, database_errors, sqlstate
 from airflow_provider_batch.warehouse.rows import Incoming
-from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
+from airflow_provider_batch.warehouse.sink import TableSink
+from airflow_provider_batch.warehouse.table import Table, TableColumn, fit
 
 TYPES = {
     ColumnType.TEXT: "text",
@@ -97,42 +97,16 @@ class _Plan:
     shown: str
 
 
-class PostgresSink:
+class PostgresSink(TableSink[_Plan]):
     """A results table in PostgreSQL. See `write.Sink`."""
 
-    def __init__(
-        self,
-        hook: DbApiHook,
-        table: str,
-        columns: tuple[Column, ...],
-        *,
-        create: bool,
-        keep_last_success: bool,
-    ) -> None:
-        self._parts = naming.split_table(table)
-        if len(self._parts) > 2:
-            raise InputError(f"{table!r}: a table in PostgreSQL is `table` or `schema.table`. Nothing was written.")
-        for name in [*self._parts, *(column.name for column in columns)]:
-            if len(name.encode()) > _NAME_BYTES:
-                raise InputError(
-                    f"The name {name!r} has more than {_NAME_BYTES} bytes, which PostgreSQL would cut off. "
-                    f"Nothing was written."
-                )
-        self._hook = hook
-        self._columns = columns
-        self._create = create
-        self._keep_last_success = keep_last_success
-        self._plan: _Plan | None = None
-        self._target = Target(
-            conn_id=hook.get_conn_id(),
-            name=table,
-            sql=naming.quote_table(self._parts),
-            columns=columns,
-            type_of=lambda column: TYPES[column.type],
-        )
+    database = "PostgreSQL"
+    name_parts = ("schema", "table")
+    types = TYPES
 
-    def prepare(self) -> None:
-        self._prepared()
+    def problem_of(self, name: str) -> str:
+        too_long = len(name.encode()) > _NAME_BYTES
+        return f"more than {_NAME_BYTES} bytes, which PostgreSQL would cut off" if too_long else ""
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()

@@ -19,14 +19,13 @@ from operator import itemgetter
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED, THEN, database_errors
 from airflow_provider_batch.warehouse.rows import Incoming, chunks
-from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
+from airflow_provider_batch.warehouse.sink import TableSink
+from airflow_provider_batch.warehouse.table import Table, TableColumn, fit
 
 TYPES = {
     ColumnType.TEXT: "TEXT",
@@ -53,40 +52,16 @@ class _Plan:
     key: tuple[int, ...]
 
 
-class SqliteSink:
+class SqliteSink(TableSink[_Plan]):
     """A results table in SQLite. See `write.Sink`.
 
     Dates, moments (ISO 8601 in UTC) and JSON are stored as text, booleans as 0 and 1, decimals as numbers where
     SQLite's can hold them exactly and as text otherwise.
     """
 
-    def __init__(
-        self,
-        hook: DbApiHook,
-        table: str,
-        columns: tuple[Column, ...],
-        *,
-        create: bool,
-        keep_last_success: bool,
-    ) -> None:
-        self._parts = naming.split_table(table)
-        if len(self._parts) > 2:
-            raise InputError(f"{table!r}: a table in SQLite is `table` or `database.table`. Nothing was written.")
-        self._hook = hook
-        self._columns = columns
-        self._create = create
-        self._keep_last_success = keep_last_success
-        self._plan: _Plan | None = None
-        self._target = Target(
-            conn_id=hook.get_conn_id(),
-            name=table,
-            sql=naming.quote_table(self._parts),
-            columns=columns,
-            type_of=lambda column: TYPES[column.type],
-        )
-
-    def prepare(self) -> None:
-        self._prepared()
+    database = "SQLite"
+    name_parts = ("database", "table")
+    types = TYPES
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()
