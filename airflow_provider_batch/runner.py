@@ -320,7 +320,7 @@ class Runner:
                     raise
                 self.log.warning("%s Asking for it again.", broken)
             else:
-                return Collected(name, size, digest)
+                return Collected(name, size, digest, file_id)
         raise AssertionError("the last time returned or raised")
 
     def _count(self, shard: ShardState, settled: Settled) -> Settled:
@@ -373,7 +373,7 @@ class Runner:
         attempt = lifecycle.next_attempt(shard, settled)
         with folder.reader(one.file) as stream:
             for number, line in enumerate(stream):
-                if number in wanted:
+                if number in wanted and rows[number].wanted:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
                     sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)

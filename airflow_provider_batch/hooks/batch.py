@@ -23,6 +23,8 @@ from airflow_provider_batch.jobs.providers import provider_of
 CREATE_TIMEOUT = 60.0
 #: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
 ASK_TIMEOUT = 120.0
+#: seconds that deleting a file may take
+DELETE_TIMEOUT = 30.0
 #: pages read at most while a batch is looked for
 MAX_PAGES = 50
 _CHUNK = 1 << 20
@@ -217,6 +219,18 @@ class BatchHook(OpenAIHook):
             if page.has_more is False or all(0 < b.created_at < not_before.timestamp() for b in fresh):
                 return
             after = batches[-1].id
+
+    def delete(self, file_id: str) -> None:
+        """Delete a file at the provider; one that is not there any more counts as deleted.
+
+        :raises ProviderError: if the provider does not delete it.
+        """
+        try:
+            self.conn.with_options(timeout=DELETE_TIMEOUT).files.delete(file_id)
+        except openai.NotFoundError:
+            return
+        except openai.OpenAIError as error:
+            raise ProviderError(f"Deleting file {file_id} failed: {_said(error)}.") from error
 
     def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
         """Stream a result file. Returns its size and sha256 (hex).

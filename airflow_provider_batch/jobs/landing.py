@@ -173,6 +173,8 @@ class Landing:
         self._copies = CopyReader(folder, manifest.copies)
         #: copies by the rank of what was given for them last
         self._copied: Counter[int] = Counter()
+        #: rows by the same rank that do not land themselves, though others take their answer
+        self._silent: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
         self.tokens: Counter[str] = Counter()
         #: US dollars for every answer collected, replaced ones included; None as soon as one price is unknown
@@ -209,8 +211,9 @@ class Landing:
             cost = self._account(shard, answer)
             before = self._improve(shard, rows[line], line, answer.outcome)
             if before is not None:
-                self._note(answer)
-                yield self._row(rows[line], answer, values, source, cost)
+                if rows[line].lands:
+                    self._note(answer)
+                    yield self._row(rows[line], answer, values, source, cost)
                 if self._copies:
                     improved[line] = before
                     yield from self._copied_rows(group.get(rows[line].sha256, ()), answer, values, source, before)
@@ -237,10 +240,13 @@ class Landing:
         nothing: list[Any] = [None] * len(self._paths)
         pending = set()
         for line, row in enumerate(read_rows(self._folder, sealed)):
-            if not best[line]:
+            if not best[line] and row.wanted:
                 best[line] = Outcome.PENDING.rank
                 pending.add(row.sha256)
-                yield self._row(row, PENDING, nothing, source, None)
+                if row.lands:
+                    yield self._row(row, PENDING, nothing, source, None)
+                else:
+                    self._silent[best[line]] += 1
         for row in self._copies.of(sealed.name):
             if row.sha256 in pending:
                 yield from self._copied_rows([row], PENDING, nothing, source, 0)
@@ -281,6 +287,7 @@ class Landing:
         """Rows by outcome, best first; they add up to the job's requests once every row was given."""
         counts = Counter(rank for ranks in self._best.values() for rank in ranks)
         counts.update(self._copied)
+        counts.subtract(self._silent)
         return {outcome.value: counts[outcome.rank] for outcome in Outcome if counts[outcome.rank]}
 
     def most_common_reasons(self, count: int) -> list[Reason]:
@@ -291,11 +298,16 @@ class Landing:
 
     def _improve(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> int | None:
         """The rank of the row's best answer before this one; None if this one is no better."""
-        ranks, place = (self._best[row.origin], row.line) if row.origin else (self._best[shard.name], line)
+        ranks, place = (self._best.get(row.origin), row.line) if row.origin else (self._best[shard.name], line)
+        if ranks is None or not row.wanted:
+            return None
         before = ranks[place]
         if outcome.rank <= before:
             return None
         ranks[place] = outcome.rank
+        if not row.lands:
+            self._silent[before] -= 1
+            self._silent[outcome.rank] += 1
         return before
 
     def _columns(self, answer: Answer) -> tuple[Answer, list[Any]]:

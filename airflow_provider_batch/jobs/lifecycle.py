@@ -14,13 +14,17 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     creating   older                                 look the batch up before any second POST
     live       running                               wait
     live       ended                                 collect
-    live       running, deadline over                cancel, once
+    live       running, every row of it changed      cancel, once
+    live       running, deadline over, or cancelled  cancel, once
     settled    rows to be asked again, their wait over, attempts left     ask again
     settled    nothing to ask again                  -
     all settled                                      finish
 
 Before the canaries are settled and judged, nothing is uploaded, created or asked again. If they say that the rest would
 be refused, or cost too much, the generation is void: nothing of it is ever uploaded.
+
+After a person cancelled the job nothing is uploaded, created or asked again either, what runs is cancelled and what
+was answered is collected, until a task of it is cleared.
 
 After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, and an unanswered
 create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten).
@@ -36,7 +40,7 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.jobs.batch import BatchView
-from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Settled, ShardState, Try
+from airflow_provider_batch.jobs.ledger import BY_PERSON, Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
 
 #: how long an unanswered create is given before the batch is looked up
@@ -155,6 +159,7 @@ def next_steps(
     :param seen: the batches as just read from the provider, by id; one that is absent was not looked at.
     """
     over = state.deadline is not None and now >= state.deadline
+    ending = over or state.stopped
     steps: list[Step] = []
     waits: list[datetime] = []
     live: list[str] = []
@@ -163,7 +168,7 @@ def next_steps(
     onward: list[Step] = []
     for shard in state.shards.values():
         match shard.phase:
-            case Phase.SEALED | Phase.UPLOADED if not over:
+            case Phase.SEALED | Phase.UPLOADED if not ending:
                 held = _held(shard, policy, now)
                 if isinstance(held, str):
                     holds.append(held)
@@ -186,24 +191,30 @@ def next_steps(
                     steps.append(Collect(shard, tried, batch))
                 else:
                     live.append(tried.batch_id)
-                    if over and tried.cancel is None:
-                        steps.append(Cancel(shard, tried, "deadline"))
+                    if tried.cancel is None and (ending or _unwanted(shard)):
+                        reason = BY_PERSON if state.stopped else "deadline" if over else "no row asks this any more"
+                        steps.append(Cancel(shard, tried, reason))
     if state.judged is not None and state.judged.void:
         return steps, Void(state.judged.void, state.judged.over_budget)
-    if not over and any(shard.phase is not Phase.SETTLED for shard in state.canary):
+    if not ending and any(shard.phase is not Phase.SETTLED for shard in state.canary):
         steps.extend(step for step in onward if isinstance(step, Ask) and not holds)
         return steps, _rest(state, now, over, live, waits, backlog, holds)
-    if not over and state.canary and state.judged is None:
+    if not ending and state.canary and state.judged is None:
         return [*steps, Judge()], _rest(state, now, over, live, waits, backlog, holds)
     if not holds:
         steps.extend(onward)
-    if not over and not holds:
+    if not ending and not holds:
         again, later = _to_ask_again(state, policy, now)
         if again:
             steps.append(AskAgain(again))
         if later is not None:
             waits.append(later)
     return steps, _rest(state, now, over, live, waits, backlog, holds)
+
+
+def _unwanted(shard: ShardState) -> bool:
+    """Every row of the shard changed or vanished since it was sealed."""
+    return 0 < shard.shard.requests == shard.shard.unwanted
 
 
 def _rest(
@@ -268,6 +279,7 @@ def _to_ask_again(
         if (shard.shard.name, tried.n) not in drained
         and shard.shard.attempt < policy.max_attempts + _free(settled)
         and askable_rows(settled, policy)
+        and not _unwanted(shard)
     ]
     ripe = max((settled.at + _wait(shard, settled, policy) for shard, settled in again), default=now)
     if now >= ripe:

@@ -18,6 +18,8 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
     """
     counts: Counter[Outcome] = Counter()
     for shard, tried, settled in state.settled():
+        if 0 < shard.shard.requests == shard.shard.unwanted:
+            continue
         again = (shard.shard.name, tried.n) in state.drained
         for outcome in Outcome:
             rows = settled.outcomes.get(outcome, 0)

@@ -28,6 +28,7 @@ from airflow_provider_batch.landed_file import write_landed_file
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.reference import asked_for, open_job
+from airflow_provider_batch.remote_files import delete_remote_files
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.write import Sink, SinkFactory, open_sink
 
@@ -140,6 +141,7 @@ class BatchResultsOperator(BaseOperator):
         account = self._account(landing, manifest, file)
         self._tell(account, manifest)
         _record(ledger, account)
+        delete_remote_files(ledger, self.log)
         if sum(account["outcomes"].values()) != manifest.requests:
             raise LedgerError(
                 f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {_place(account)}, "

@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import Deadline, JobState, Ledger
+from airflow_provider_batch.jobs.ledger import Begun, Deadline, JobState, Ledger, Task
 from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
@@ -157,6 +157,7 @@ class BatchSensor(BaseSensorOperator):
     def _advance(self, context: Context, ledger: Ledger) -> Rest:
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
+        ledger.add(Begun(Task.WAIT, context["ti"].max_tries, now))
         ledger.add(Deadline(self._ends(now), now))
         policy = Policy(
             max_attempts=self.max_attempts,
