@@ -167,17 +167,7 @@ def build(
         return Build(manifest, sample)
     if previous.manifest.generation == generation - 1 and previous.same_as(rowset, manifest):
         return Build(previous.manifest, sample, kept_rows, unchanged=True)
-    kept = previous.kept(sealer, prefix)
-    manifest = msgspec.structs.replace(
-        manifest,
-        job_uid=previous.manifest.job_uid,
-        shards=[*kept, *shards],
-        root=previous.manifest.root or previous.manifest.generation,
-        reindexed=previous.reindexed_waves(kept, prefix),
-        void_waves=previous.void_waves(),
-        several_inputs=sealer.several_inputs or previous.manifest.several_inputs,
-    )
-    return Build(manifest, sample, kept_rows)
+    return Build(previous.followed_by(manifest, sealer, prefix), sample, kept_rows)
 
 
 def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:

@@ -92,13 +92,25 @@ class Previous:
             getattr(self.manifest, name) == getattr(manifest, name) for name in ("output_schema", "carry", "prices")
         )
 
-    def kept(self, sealer: Sealer, prefix: str) -> list[Shard]:
-        """The shards that were sent, each with a new index of its rows; `sealer` is finished.
+    def followed_by(self, manifest: Manifest, sealer: Sealer, prefix: str) -> Manifest:
+        """The manifest of the next generation: with the shards that were sent, each with a new index of its rows.
 
+        The job stays the same one: batches that run carry its uid, and so does the reference that later tasks hold.
+
+        :param manifest: of the new shards alone, which `sealer` has finished.
         :raises EqualDigestsError: if two different rows were taken for one by chance.
         """
         copies = CopyReader(self.folder, sealer.copies)
-        return [self._reindexed(shard, sealer.kept, copies, prefix) for shard in self.sent]
+        kept = [self._reindexed(shard, sealer.kept, copies, prefix) for shard in self.sent]
+        return msgspec.structs.replace(
+            manifest,
+            job_uid=self.manifest.job_uid,
+            shards=[*kept, *manifest.shards],
+            root=self.manifest.root or self.manifest.generation,
+            reindexed=self._reindexed_waves(kept, prefix),
+            void_waves=self._void_waves(),
+            several_inputs=manifest.several_inputs or self.manifest.several_inputs,
+        )
 
     def _reindexed(self, shard: Shard, kept: CopyReader, copies: CopyReader, prefix: str) -> Shard:
         before = read_rows(self.folder, shard)
@@ -120,12 +132,12 @@ class Previous:
             )
         return self._indexed(shard, rows, prefix)
 
-    def reindexed_waves(self, kept: Iterable[Shard], prefix: str) -> list[Shard]:
+    def _reindexed_waves(self, kept: Iterable[Shard], prefix: str) -> list[Shard]:
         """The shards of rows that were asked again, each with an index that agrees with those of the kept shards."""
         now = {shard.name: shard for shard in kept}
         again = []
         for wave in self._state.waves:
-            if wave.number in self.void_waves():
+            if wave.number in self._void_waves():
                 continue
             for shard in wave.shards:
                 rows = read_rows(self.folder, shard)
@@ -137,7 +149,7 @@ class Previous:
                 again.append(self._indexed(shard, rows, prefix))
         return again
 
-    def void_waves(self) -> list[int]:
+    def _void_waves(self) -> list[int]:
         """Waves of which nothing was sent."""
         unsent = [
             wave.number

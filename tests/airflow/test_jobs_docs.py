@@ -29,7 +29,7 @@ VARYING = {
 
 def blocks() -> list[tuple[list[str], str]]:
     """Words of each command of the page, and what it shows of its output."""
-    found = re.findall(r"^```console\n\$ airflow-batch (.*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```console\n\$ airflow-batch ([^\n]*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
     return [(command.split(), output) for command, output in found]
 
 
