@@ -258,3 +258,23 @@ def test_asked_anew_what_still_runs_is_cancelled(warehouse: Path, slow: LocalSer
 
     assert statuses(slow)[0] in ("cancelling", "cancelled")
     assert asked(slow) == [5, 5]
+
+
+def test_a_clear_that_its_canary_stopped_costs_none_of_the_answers_before_it(
+    warehouse: Path, server: LocalServer
+) -> None:
+    job = ClearedJob()
+    job.run(canary=1)
+    before = query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1")
+    change(warehouse, "UPDATE tickets SET body = 'another text' WHERE id = 'T-2'")
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=400, code="unsupported_parameter"))
+    assert job.clear(canary=1).states["submit"] == "failed"
+    server.set_faults()
+
+    ran = job.clear(canary=1)
+
+    assert ran.state == "success", ran.errors
+    assert query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1") == before
+    assert query(warehouse, "SELECT outcome FROM answers WHERE custom_id = 'T-2'") == [("succeeded",)]
+    assert asked(server) == [4]
+    assert server.calls()["ask"] == 3
