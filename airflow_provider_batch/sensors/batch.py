@@ -20,7 +20,7 @@ from airflow_provider_batch.operators.arguments import plain_moment
 from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
 from airflow_provider_batch.runner import Runner
-from airflow_provider_batch.triggers.batch import MAX_BATCHES, BatchTrigger
+from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, BatchTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -41,7 +41,8 @@ class BatchSensor(BaseSensorOperator):
     :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
         and date as `datetime` or ISO text (templated).
     :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
-    :param poke_interval: seconds between two looks at the batches; default: config `[batch] poll_interval`.
+    :param poke_interval: seconds between two looks at a batch, at most; young and nearly ended ones are looked at
+        sooner while deferred; default: config `[batch] poll_interval`.
     :param cancel_on_kill: cancel the batches when the task is marked failed or skipped, or its run is deleted. A clear,
         a retry, or a restart of anything never cancels.
     :raises JobHeldError: if the account or the connection needs a person; nothing is lost, clear the task then.
@@ -139,10 +140,13 @@ class BatchSensor(BaseSensorOperator):
             else "",
             f"{deadline:%Y-%m-%d %H:%M:%S} UTC" if deadline else "they end",
         )
+        # So that the trigger knows whether it is this attempt that a person stopped, or a later one failed by itself.
+        context["ti"].xcom_push(key=ATTEMPT_KEY, value=str(context["ti"].id))
         self.defer(
             trigger=BatchTrigger(
                 openai_conn_id=ledger.manifest.openai_conn_id,
                 job_uid=ledger.manifest.job_uid,
+                # Those that were created first, which end first; when they ended, the next ones are waited for.
                 batch_ids=rest.batch_ids[:MAX_BATCHES],
                 deadline=deadline.isoformat() if deadline and datetime.now(UTC) < deadline else None,
                 wake_at=rest.until.isoformat() if rest.until else None,

@@ -22,6 +22,8 @@ from airflow_provider_batch.hooks.batch import BatchHook
 MAX_AGE = 15 * 60.0
 #: seconds that one poll may take
 POLL_TIMEOUT = 60.0
+#: polls of one connection that are under way at once, at most
+SLOTS = 16
 
 
 class _PollsUntold(logging.Filter):
@@ -29,7 +31,7 @@ class _PollsUntold(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         method, url = record.args[:2] if isinstance(record.args, tuple) and len(record.args) > 1 else ("", "")
-        return record.levelno != logging.INFO or method != "GET" or "/batches/" not in str(url)
+        return record.levelno != logging.INFO or method != "GET" or "/batches" not in str(url)
 
 
 for _transport in ("httpx", "httpx2"):
@@ -42,8 +44,7 @@ class SharedClient:
 
     conn_id: str
     users: int = 0
-    #: at most this many polls of one connection are under way at once
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLOTS))
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _client: AsyncOpenAI | None = None
     _built: float = 0.0
