@@ -75,7 +75,7 @@ class Watch:
         """Its batches cannot be looked at just now."""
         self._round.clear()
         if crash is not None or trouble != self.trouble:
-            self.trouble, self.crash = trouble, crash
+            self.trouble, self.crash = trouble, crash or self.crash
             self._woken.set()
 
 
@@ -152,13 +152,14 @@ class Poller:
         """Poll; after a crash, which every trigger is told of, anew."""
         while True:
             for batch in self._batches.values():
-                batch.busy = False
+                # A crash may have come between an answer and those who wait for it.
+                batch.busy = batch.ended = False
             try:
                 await self._poll()
             except Exception as crash:  # noqa: BLE001  # told to every trigger, never a silent end
                 self._failures += 1
                 for watch in list(self._watches):
-                    watch.disturb(f"the poller crashed with {type(crash).__name__}", crash)
+                    watch.disturb(watch.trouble, crash)
                 await asyncio.sleep(min(backoff(self._failures, self._interval()), CRASH_PAUSE))
 
     async def _poll(self) -> None:
