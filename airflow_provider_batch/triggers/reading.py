@@ -1,13 +1,18 @@
 """One look at many batches, in as few requests as can be, at a server that is not trusted.
 
-Pages of the list show a hundred batches for one request, newest first; so they are read while they show more of the
-wanted batches than they cost, and what they did not show is read singly. Paged by hand: servers are known that ignore
-`after`, have no `has_more`, or never end. Read without the SDK's models, whose building would hold up the loop.
+Pages of the list show a hundred batches for one request. First those are read that showed wanted batches before: new
+batches come at the top, so what follows a batch stays the same, and such pages can be read side by side. Then the list
+is read from its top while that shows more of the wanted batches than it costs; what is left is read singly.
+
+Paged by hand: servers are known that ignore `after`, have no `has_more`, or never end. Wherever a list is not as
+expected, single reads make up for it. Read without the SDK's models, whose building would hold up the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +28,16 @@ from airflow_provider_batch.triggers.pace import retry_after
 
 #: batches on a page of the list: the most that the API allows
 PAGE = 100
-#: below this many wanted batches no list is read
+#: below this many wanted batches no list is read from its top
 FROM = 3
+#: a page that showed so many of the wanted batches before is read again
+AGAIN_FOR = 2
+#: such pages under way at once; each holds up the loop for some milliseconds when it comes
+PAGES_AT_ONCE = 8
+#: so often they may show fewer batches each than a page has to before the list is read from its top instead
+THIN = 10
+#: so many batches are remembered with the page that showed them
+MOST_PLACES = 100_000
 #: one page may be read in vain for each so many batches that are still wanted
 A_PAGE_FOR = 50
 #: for at most so many looks the list is left alone after it did not pay
@@ -70,6 +83,12 @@ class Reader:
         self._shared = shared
         #: looks for which the list is still left alone, and how many it will be the next time
         self._resting, self._rest = 0, 1
+        #: by batch, the batch that its page follows: the page after that one showed it the last time
+        self._places: dict[str, str] = {}
+        #: how often those pages held few
+        self._thin = 0
+        #: the last page was none
+        self._no_list = False
 
     async def look(self, wanted: Iterable[str], tell: Callable[[str, Answer], None]) -> Failed | None:
         """Look once at each batch.
@@ -80,12 +99,53 @@ class Reader:
         left = dict.fromkeys(wanted)
         failed: Failed | None = None
         try:
+            await self._known_pages(left, tell)
             if len(left) >= FROM and not self._rested():
                 await self._pages(left, tell)
             await self._singles(left, tell)
         except* _CutShort as cut:
             failed = _first(cut).failed
         return failed
+
+    async def _known_pages(self, left: dict[str, None], tell: Callable[[str, Answer], None]) -> None:
+        """Read the pages, several at once, that showed wanted batches before; those with most of them first."""
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for batch_id in left:
+            if batch_id in self._places:
+                members[self._places[batch_id]].append(batch_id)
+        if len(members) > 1 + sum(map(len, members.values())) // A_PAGE_FOR:
+            # In the course of time pages overlap, and hold ever fewer that still run: find out anew, now and then.
+            self._thin += 1
+        if (self._resting and self._no_list) or (members and self._thin and self._thin % THIN == 0):
+            self._thin += bool(self._thin)
+            return
+        pages = iter(sorted(members, key=lambda after: len(members[after]), reverse=True))
+
+        async def work() -> None:
+            for after in pages:
+                if sum(batch_id in left for batch_id in members[after]) < AGAIN_FOR:
+                    continue
+                page = await self._page(after, left, tell)
+                for batch_id in members[after]:
+                    self._places.pop(batch_id, None)
+                if page is not None:
+                    self._show(after, page[0], left, tell)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(PAGES_AT_ONCE, len(members))):
+                workers.create_task(work())
+
+    def _show(
+        self, after: str | None, views: Iterable[BatchView], left: dict[str, None], tell: Callable[[str, Answer], None]
+    ) -> None:
+        """Tell of the batches on a page, which are then no longer left, and remember which page it was."""
+        for view in views:
+            if view.status.ended:
+                self._places.pop(view.id, None)
+            elif after is not None and (view.id in left or view.id in self._places):
+                self._places[view.id] = after
+            left.pop(view.id, None)
+            tell(view.id, view)
 
     def _rested(self) -> bool:
         resting, self._resting = self._resting > 0, max(0, self._resting - 1)
@@ -95,7 +155,7 @@ class Reader:
         self._resting, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
 
     async def _pages(self, left: dict[str, None], tell: Callable[[str, Answer], None]) -> None:
-        """Read pages while they pay; what they show is no longer left."""
+        """Read the list from its top while that pays."""
         known: set[str] = set()
         after: str | None = None
         found = pages = vain = 0
@@ -109,9 +169,7 @@ class Reader:
             before = len(left)
             fresh = {view.id: view for view in views if view.id not in known}
             known.update(fresh)
-            for view in fresh.values():
-                left.pop(view.id, None)
-                tell(view.id, view)
+            self._show(after, fresh.values(), left, tell)
             gain = before - len(left)
             found += gain
             # Each page costs a request, each batch that it shows saves one.
@@ -133,6 +191,7 @@ class Reader:
 
         A key that opens no list opens no batch: then every batch left counts as refused.
         """
+        self._no_list = True
         async with self._shared.slots:
             client = await self._client()
             try:
@@ -157,6 +216,7 @@ class Reader:
         entries = page.get("data") if isinstance(page, Mapping) else None
         if not isinstance(entries, list):
             return None
+        self._no_list = False
         views = [view for entry in entries if (view := _view(entry)) is not None]
         return views, views[-1].id if views else "", page.get("has_more") is not False
 
@@ -164,12 +224,15 @@ class Reader:
         """Read one by one, some at the same time; after many failures in a row the rest is left for later."""
         waiting = iter(list(left))
         in_a_row = 0
+        seen: list[BatchView] = []
 
         async def work() -> None:
             nonlocal in_a_row
             for batch_id in waiting:
                 answer = await self._single(batch_id)
                 tell(batch_id, answer)
+                if isinstance(answer, BatchView) and not answer.status.ended:
+                    seen.append(answer)
                 if isinstance(answer, Refused) and answer.key:
                     for other in waiting:
                         tell(other, answer)
@@ -180,6 +243,20 @@ class Reader:
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(SLOTS, len(left))):
                 workers.create_task(work())
+        self._guess_pages(seen)
+
+    def _guess_pages(self, singly: list[BatchView]) -> None:
+        """Take it that a page after one of these shows the ones created before it; if not, they are read singly anew.
+
+        So batches are found that lie deep in the list, below those of others.
+        """
+        if len(self._places) > MOST_PLACES:
+            self._places.clear()
+        # Of one second any may be the newest: another one is tried the next time.
+        singly.sort(key=lambda view: (view.created_at, random.random()), reverse=True)
+        for start in range(0, len(singly), PAGE):
+            top = singly[start].id
+            self._places |= {view.id: top for view in singly[start + 1 : start + PAGE]}
 
     async def _single(self, batch_id: str) -> Answer:
         async with self._shared.slots:

@@ -84,6 +84,53 @@ def test_some_pages_of_others_batches_keep_nobody_from_the_list(with_provider: R
     with_provider(test)
 
 
+def test_pages_that_showed_our_batches_before_are_read_side_by_side(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(1000))
+        await look(ids)
+        assert provider.most_at_once == 1
+        provider.asked.clear()
+        await look(ids, ids)
+        assert len(provider.lists) == 20
+        assert provider.singles == []
+        assert 1 < provider.most_at_once <= 16
+
+    with_provider(test)
+
+
+def test_batches_that_come_in_meanwhile_move_ours_down_the_list_and_are_not_in_the_way(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(500))
+
+        def more(asked: Asked) -> None:
+            provider.add(f"other_{len(provider.asked)}_a", f"other_{len(provider.asked)}_b")
+
+        provider.instead = more
+        told, _ = await look(*[ids] * 20)
+        assert seen(told) >= set(ids)
+        assert len(provider.asked) <= 20 * 500 / 50
+
+    with_provider(test)
+
+
+def test_batches_deep_below_those_of_others_are_read_singly_once_and_by_pages_from_then_on(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = []
+        for hundred in range(3):
+            for number in range(1000 * hundred, 1000 * hundred + 100):
+                ids += provider.add(f"batch_{number}", created_at=1 + number // 3)
+            provider.add(*(f"other_{hundred}_{number}" for number in range(50)))
+        provider.add(*(f"other_{number}" for number in range(2000)))
+        await look(ids)
+        at_first = len(provider.asked)
+        assert set(provider.singles) == set(ids)
+        provider.asked.clear()
+        await look(*[ids] * 11)
+        assert len(provider.asked) - at_first <= 10 * 300 / 20
+
+    with_provider(test)
+
+
 def ignores_after(provider: Provider) -> Callable[[Asked], Reply | None]:
     def reply(asked: Asked) -> Reply | None:
         if asked.batch_id:
@@ -139,7 +186,7 @@ def test_a_list_of_no_use_is_left_alone_for_some_time_and_tried_again(with_provi
         ids = provider.add(*names(5))
         provider.instead = says(404, {"error": {"message": "no such route"}})(provider)
         await look(*[ids] * 12)
-        assert 2 <= len(provider.lists) <= 4
+        assert 2 <= len(provider.lists) <= 8
         assert len(provider.singles) == 60
 
     with_provider(test)
