@@ -14,9 +14,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from airflow.providers.openai.hooks.openai import OpenAIHook
 from openai import AsyncOpenAI
-
-from airflow_provider_batch.hooks.batch import BatchHook
 
 #: seconds after which a client is built anew
 MAX_AGE = 15 * 60.0
@@ -54,7 +53,7 @@ class SharedClient:
         async with self._lock:
             if self._client is None or time.monotonic() - self._built > MAX_AGE:
                 await self._close()
-                built = await BatchHook(conn_id=self.conn_id).aget_conn()
+                built = await OpenAIHook(conn_id=self.conn_id).aget_conn()
                 self._client = built.with_options(timeout=POLL_TIMEOUT, max_retries=0)
                 self._built = time.monotonic()
             return self._client
