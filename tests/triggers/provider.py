@@ -56,6 +56,8 @@ class Provider:
     asked: list[Asked] = field(default_factory=list)
     #: asked first; its reply goes out in place of the usual one unless it is None
     instead: Callable[[Asked], Reply | None] = lambda asked: None
+    #: seconds that every answer takes
+    latency: float = 0.002
     #: requests under way at the same time, at most
     most_at_once: int = 0
     base_url: str = ""
@@ -120,7 +122,7 @@ class Provider:
                 self.asked.append(asked)
                 self._at_once += 1
                 self.most_at_once = max(self.most_at_once, self._at_once)
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(self.latency)
                 status, body, extra = self.instead(asked) or self.usual(asked)
                 self._at_once -= 1
                 sent = body if isinstance(body, bytes) else json.dumps(body).encode()
