@@ -47,12 +47,16 @@ class SharedClient:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _client: AsyncOpenAI | None = None
     _built: float = 0.0
+    #: the client before, with which polls may still be under way
+    _former: AsyncOpenAI | None = None
 
     async def get(self) -> AsyncOpenAI:
         """The client, built if there is none or it is too old. The connection is looked up without blocking."""
         async with self._lock:
             if self._client is None or time.monotonic() - self._built > MAX_AGE:
-                await self._close()
+                former, self._former, self._client = self._former, self._client, None
+                if former is not None:
+                    await former.close()
                 built = await OpenAIHook(conn_id=self.conn_id).aget_conn()
                 self._client = built.with_options(timeout=POLL_TIMEOUT, max_retries=0)
                 self._built = time.monotonic()
@@ -62,17 +66,16 @@ class SharedClient:
         """Have the next `get` build a client, unless somebody did already."""
         async with self._lock:
             if self._client is stale:
-                await self._close()
+                self._client = None
+                await stale.close()
 
     async def close(self) -> None:
         """Close the client."""
         async with self._lock:
-            await self._close()
-
-    async def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+            clients, self._client, self._former = (self._client, self._former), None, None
+            for client in clients:
+                if client is not None:
+                    await client.close()
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()

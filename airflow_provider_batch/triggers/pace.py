@@ -34,8 +34,10 @@ def until_next_look(view: BatchView, now: float, interval: float) -> float:
     :param now: Unix seconds.
     :param interval: the longest it may be, in seconds.
     """
-    if _nearly_done(view) or not view.created_at:
-        return interval / (SOONER if view.created_at else 1)
+    if _nearly_done(view):
+        return interval / SOONER
+    if not view.created_at:
+        return interval
     age = max(0.0, now - view.created_at)
     return min(max(age * PART_OF_AGE, interval / SOONER), interval)
 

@@ -178,6 +178,27 @@ def test_a_rotated_key_is_picked_up(with_provider: Run, monkeypatch: pytest.Monk
     with_provider(test)
 
 
+def test_a_client_that_is_replaced_for_its_age_breaks_no_request_that_is_under_way(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.clients import MAX_AGE, shared_client
+    from airflow_provider_batch.triggers.reading import Reader
+
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(2))
+        provider.latency = 0.3
+        async with shared_client(CONN) as shared:
+            told: dict[str, Any] = {}
+            looking = asyncio.ensure_future(Reader(shared).look(ids, told.__setitem__))
+            await until(lambda: len(provider.asked) == 2)
+            old = await shared.get()
+            shared._built -= 2 * MAX_AGE
+            assert await shared.get() is not old
+            assert await looking is None
+            assert {view.status for view in told.values()} == {"running"}
+        assert old.is_closed()
+
+    with_provider(test)
+
+
 def test_a_crash_reaches_every_waiting_trigger_and_the_poller_starts_anew(
     with_provider: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
