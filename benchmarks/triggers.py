@@ -125,11 +125,19 @@ class Counts:
         from airflow_provider_batch.triggers.reading import Reader
 
         self.looks = self.clients = 0
+        self.seen: set[str] = set()
         look = Reader.look
 
         async def counted(reader: Reader, wanted: Any, tell: Any) -> Any:
-            self.looks += len(wanted)
-            return await look(reader, wanted, tell)
+            left = set(wanted)
+
+            def told(batch_id: str, answer: Any) -> None:
+                self.looks += batch_id in left
+                left.discard(batch_id)
+                self.seen.add(batch_id)
+                tell(batch_id, answer)
+
+            return await look(reader, wanted, told)
 
         Reader.look = counted  # type: ignore[method-assign]
         for kind in (AsyncOpenAI, OpenAI):
@@ -189,7 +197,11 @@ def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str,
         before, _ = memory(pid)
         lag = Lag()
         monitor = asyncio.create_task(lag.measure())
+        began = time.perf_counter()
         tasks = await start(built)
+        while len(counts.seen) < triggers * each if who == "ours" else ask(f"{url}/asked").get("single", 0) < triggers:
+            await asyncio.sleep(1)
+        first_seen = time.perf_counter() - began
         await asyncio.sleep(STEADY / 2)
         asked, looks = ask(f"{url}/asked"), counts.looks
         began, cpu = time.perf_counter(), time.process_time()
@@ -207,6 +219,7 @@ def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str,
             "longest": max(lag.late),
             "requests": 50 * sum(asked.values()) / max(1, looked),
             "looks": looked / triggers / each,
+            "first": first_seen,
             "cpu": 100 * took,
             "kb": (now - before) / 1000 / triggers,
             "clients": counts.clients,
@@ -263,6 +276,7 @@ def measured(who: str, triggers: int, each: int, latency: float, runs: int, fold
         "longest": Figure("  longest", "ms"),
         "requests": Figure("  HTTP requests for 50 looks at a batch", "", most=MOST_REQUESTS if ours else None),
         "looks": Figure(f"  looks at each batch in {STEADY:g} s", ""),
+        "first": Figure("  until each batch was looked at once", "s"),
         "cpu": Figure("  CPU", "%"),
         "kb": Figure("  memory of a trigger", "kB"),
         "clients": Figure("  clients", "", most=1 if ours else None),

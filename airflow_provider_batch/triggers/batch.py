@@ -113,7 +113,7 @@ class BatchTrigger(BaseTrigger):
         """Wait until there is a reason to wake the worker."""
         self._began = time.monotonic()
         if self.batch_ids:
-            watching = await asyncio.to_thread(_import_watching)
+            watching = await _imported_watching()
             with watching(self.openai_conn_id, self.batch_ids, self.poll_interval) as (watch, poller):
                 event = await self._wait(watch, poller)
         else:
@@ -323,6 +323,17 @@ def _until(moment: str | None) -> float:
     if moment is None:
         return float("inf")
     return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+
+
+#: what the first trigger of a process has imported
+_watching: Callable[..., AbstractContextManager[tuple[Watch, Poller]]] | None = None
+
+
+async def _imported_watching() -> Callable[..., AbstractContextManager[tuple[Watch, Poller]]]:
+    global _watching
+    if _watching is None:
+        _watching = await asyncio.to_thread(_import_watching)
+    return _watching
 
 
 def _import_watching() -> Callable[..., AbstractContextManager[tuple[Watch, Poller]]]:
