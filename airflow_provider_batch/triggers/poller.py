@@ -23,6 +23,8 @@ from airflow_provider_batch.triggers.reading import Answer, Failed, Reader, Refu
 
 #: seconds after which a poller that crashed starts anew, at most
 CRASH_PAUSE = 30.0
+#: seconds between two looks at a batch, at least, whatever interval an author chose
+SHORTEST = 0.05
 
 
 class Watch:
@@ -32,7 +34,7 @@ class Watch:
         #: each batch at most once
         self.batch_ids = tuple(dict.fromkeys(batch_ids))
         #: the longest that a batch is not looked at, in seconds
-        self.interval = interval
+        self.interval = max(interval, SHORTEST)
         #: each batch as it was last seen
         self.latest: dict[str, BatchView] = {}
         #: sweeps in a row that were refused with nothing seen, and the last refusal

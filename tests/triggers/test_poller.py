@@ -96,6 +96,18 @@ def test_one_client_serves_all_and_no_request_is_made_after_the_last_trigger_lef
     with_provider(test)
 
 
+def test_an_interval_of_nothing_hammers_no_server(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.poller import watching
+
+    async def test(provider: Provider) -> None:
+        provider.add("batch_0")
+        with watching(CONN, ["batch_0"], 0):
+            await asyncio.sleep(1)
+        assert len(provider.asked) <= 100
+
+    with_provider(test)
+
+
 def test_the_poller_is_anew_there_for_who_comes_after_the_last_left(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         provider.add("batch_0", status="completed")
