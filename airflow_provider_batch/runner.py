@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateU
 from airflow_provider_batch.jobs import lifecycle
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
+from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import (
     CancelAsked,
     Collected,
@@ -42,8 +43,10 @@ from airflow_provider_batch.jobs.lifecycle import (
     Cancel,
     Collect,
     Create,
+    GiveUp,
     LookUp,
     Policy,
+    Reseal,
     Rest,
     Step,
     Upload,
@@ -84,7 +87,7 @@ class Runner:
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
         self._stopping, self._clock = stopping, clock
-        #: set when the account refused a batch: what else was planned would only be refused too
+        #: set when a batch was refused: what else was planned may only be refused too, so it is planned anew
         self._held = False
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
@@ -132,6 +135,10 @@ class Runner:
                 self._cancel(step)
             case AskAgain():
                 self._ask_again(step)
+            case Reseal():
+                self._reseal(step)
+            case GiveUp():
+                self._give_up(step)
 
     def _upload(self, steps: list[Upload]) -> None:
         """Send the input files, several at once; each is recorded as soon as the provider has it.
@@ -192,7 +199,7 @@ class Runner:
             )
         except CreateRefused as refused:
             self.ledger.add(Refused(shard.name, step.n, refused.failure, refused.message, self._clock()))
-            self._held = refused.failure is Failure.ACCOUNT
+            self._held = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
         except CreateUnsure as unsure:
             self.log.warning(
@@ -323,10 +330,60 @@ class Runner:
             for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
             if lifecycle.is_askable(answer, settled, self.policy)
         }
-        attempt = lifecycle.next_attempt(shard, settled)
-        with folder.reader(one.file) as stream:
+        self._pack_rows(sealer, one, rows, wanted, lifecycle.next_attempt(shard, settled))
+
+    def _pack_rows(
+        self, sealer: Sealer, one: Shard, rows: list[RowIndex], wanted: Container[int], attempt: int
+    ) -> None:
+        """Seal these lines of a shard again, each with the place where it was sealed first."""
+        with self.ledger.folder.reader(one.file) as stream:
             for number, line in enumerate(stream):
                 if number in wanted:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
                     sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
+
+    def _reseal(self, step: Reseal) -> None:
+        """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
+        one, manifest = step.shard.shard, self.ledger.manifest
+        number = len(self.ledger.state().waves) + 1
+        sealer = Sealer(
+            self.ledger.folder,
+            f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",
+            manifest.endpoint,
+            msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
+            names=f"w{number:02d}-{{:04d}}",
+        )
+        try:
+            self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
+            shards = sealer.finish()
+        finally:
+            sealer.abandon()
+        # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
+        if self._claim(step.shard, step.n) and self.ledger.add(
+            Wave(number, [(one.name, step.n)], shards, self._clock())
+        ):
+            self.log.info(
+                "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
+                one.name,
+                f"{one.requests:,}",
+                f"{one.tokens:,}",
+                len(shards),
+                f"{max(shard.tokens for shard in shards):,}",
+            )
+
+    def _give_up(self, step: GiveUp) -> None:
+        if not self._claim(step.shard, step.n):
+            return
+        name = step.shard.shard.name
+        settled = Settled(name, step.n, "", "given up", self._clock(), failure=Failure.LINES, message=step.message)
+        lines = dict.fromkeys(range(step.shard.shard.requests), step.message)
+        self.ledger.add(self._count(step.shard, msgspec.structs.replace(settled, lines=lines)))
+        self.log.warning("%s: given up, as the provider will never have room for it: %s", name, step.message)
+
+    def _claim(self, shard: ShardState, n: int) -> bool:
+        """Take a try for oneself, as a creation does: no other worker creates its batch then."""
+        if self.ledger.add(Intent(shard.shard.name, n, secrets.token_hex(16), "", self._clock())):
+            return True
+        self.log.info("%s: another worker is at this shard; leaving it to that one", shard.shard.name)
+        return False

@@ -113,7 +113,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
 
 
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
-    """Rows of settled tries, sealed again."""
+    """Rows of settled tries, sealed again; or those of a shard that is made smaller, as none of them was asked.
+
+    The latter's try is claimed by an intent before, so that no other worker can create its batch.
+    """
 
     number: int
     #: (shard, n) of the tries whose rows these are
@@ -164,6 +167,7 @@ class Phase(StrEnum):
     CREATING = "creating"  # intent recorded, no answer known
     LIVE = "live"
     SETTLED = "settled"
+    RESEALED = "resealed"  # its rows were sealed into smaller shards, which take its place
 
 
 class Try(msgspec.Struct):
@@ -197,6 +201,8 @@ class ShardState(msgspec.Struct):
 
     shard: Shard
     tries: list[Try] = []
+    #: its rows go on in the shards of a wave, though they were not asked here
+    resealed: bool = False
 
     @property
     def last(self) -> Try | None:
@@ -207,6 +213,8 @@ class ShardState(msgspec.Struct):
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
         last = self.last
+        if self.resealed:
+            return Phase.RESEALED
         if last is None or last.blocked:
             return Phase.SEALED
         if last.settled:
@@ -292,6 +300,10 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         state.shards[name].tries.append(one)
     for shard in state.shards.values():
         shard.tries.sort(key=lambda one: one.n)
+    drained = state.drained
+    for shard in state.shards.values():
+        if (last := shard.last) and (shard.shard.name, last.n) in drained:
+            shard.resealed = not (last.settled or last.batch_id)
     return state
 
 

@@ -4,10 +4,12 @@ Everything that decides over a job's steps lives in this file. Nothing here does
 came of it, and asks again; so a worker may be killed between any two steps and its successor goes on from the record.
 
     phase      seen                                  then
-    sealed     held back (capacity), not yet time    wait until then
+    sealed     no room for it (see `room`)           wait for a batch to end, or until its time
+    sealed     can never fit                         seal it again into smaller shards; a single row is given up
     sealed     account failure in this attempt       hold all: a person must act
     sealed     a file id of an earlier try           create
     sealed     else                                  upload
+    resealed                                         -
     uploaded                                         create
     creating   intent younger than 120 s             wait until then
     creating   older                                 look the batch up before any second POST
@@ -34,6 +36,7 @@ import msgspec
 from airflow_provider_batch.jobs.batch import BatchView
 from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.room import admit
 
 #: how long an unanswered create is given before the batch is looked up
 UNSURE = timedelta(seconds=120)
@@ -41,9 +44,6 @@ UNSURE = timedelta(seconds=120)
 GRACE = timedelta(minutes=15)
 #: outcomes that may be asked again at all; the rest is final
 ASKABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
-#: the shortest and the longest that a full queue holds a shard back before it is tried again
-MIN_HOLD = timedelta(seconds=1)
-MAX_HOLD = timedelta(hours=1)
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Policy(msgspec.Struct, frozen=True):
     #: how often a row is asked in all
     max_attempts: int = 3
     retry_on: frozenset[Outcome] = ASKABLE
-    #: rows to be asked again wait this long, doubled with each attempt; so does a shard held back by capacity
+    #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
     backoff: timedelta = timedelta(minutes=5)
     #: account failures recorded before this moment are forgiven: the task was started again since
     since: datetime | None = None
@@ -102,6 +102,24 @@ class AskAgain(NamedTuple):
     sources: list[tuple[ShardState, Settled]]
 
 
+class Reseal(NamedTuple):
+    """Seal the rows of a shard, none of which was asked, into smaller shards. No attempt is counted."""
+
+    shard: ShardState
+    n: int
+    #: the most estimated tokens, and the most requests, of each new shard
+    tokens: int
+    requests: int
+
+
+class GiveUp(NamedTuple):
+    """Settle a shard that the provider will never take: its row fails in the provider's words."""
+
+    shard: ShardState
+    n: int
+    message: str
+
+
 class Wait(NamedTuple):
     """Nothing to do until one of these batches ends, or until the time given."""
 
@@ -121,7 +139,7 @@ class Finish(NamedTuple):
     """The wait is over: nothing more will come."""
 
 
-Step = Upload | Create | LookUp | Collect | Cancel | AskAgain
+Step = Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp
 Rest = Wait | Hold | Finish
 
 
@@ -138,7 +156,7 @@ def next_steps(
     live: list[str] = []
     backlog = False
     holds: list[str] = []
-    onward: list[Step] = []
+    waiting: list[ShardState] = []
     for shard in state.shards.values():
         match shard.phase:
             case Phase.SEALED | Phase.UPLOADED if not over:
@@ -147,9 +165,8 @@ def next_steps(
                     holds.append(held)
                 elif held is not None:
                     waits.append(held)
-                    backlog = True
                 else:
-                    onward.append(_onward(shard))
+                    waiting.append(shard)
             case Phase.CREATING:
                 tried = shard.tries[-1]
                 assert tried.intent is not None
@@ -166,8 +183,13 @@ def next_steps(
                     live.append(tried.batch_id)
                     if over and tried.cancel is None:
                         steps.append(Cancel(shard, tried, "deadline"))
-    if not holds:
-        steps.extend(onward)
+    if waiting and not holds:
+        room = admit(state, waiting, policy.backoff, now)
+        steps.extend(_smaller(shard, tokens) for shard, tokens in room.reseal)
+        steps.extend(_given_up(shard) for shard in room.give_up)
+        steps.extend(_onward(shard) for shard in room.go)
+        waits.extend(room.waits)
+        backlog = room.backlog
     if not over and not holds:
         again, later = _to_ask_again(state, policy, now)
         if again:
@@ -198,25 +220,32 @@ def _rest(
 
 def _onward(shard: ShardState) -> Step:
     """Upload or create: an input file that the provider still has is used again."""
-    last = shard.last
-    file_id = last.file_id if last else ""
-    if last and last.blocked and last.blocked.failure is Failure.FILE:
-        file_id = ""
+    file_id = ""
+    for tried in reversed(shard.tries):
+        if file_id or (tried.blocked and tried.blocked.failure is Failure.FILE):
+            break
+        file_id = tried.file_id
     return Create(shard, shard.next_n, file_id) if file_id else Upload(shard, shard.next_n)
 
 
+def _smaller(shard: ShardState, tokens: int) -> Reseal:
+    """Into shards of so many tokens and at most half of its requests each: tokens are estimated, requests counted."""
+    return Reseal(shard, shard.next_n, max(tokens, 1), -(-shard.shard.requests // 2))
+
+
+def _given_up(shard: ShardState) -> GiveUp:
+    blocked = shard.last.blocked if shard.last else None
+    return GiveUp(shard, shard.next_n, blocked.message if blocked else "")
+
+
 def _held(shard: ShardState, policy: Policy, now: datetime) -> datetime | str | None:
-    """Until when a shard is held back, or why a person must act; None if it may go on."""
+    """Until when a shard is held back, or why a person must act; None if it may go on, as far as there is room."""
     blocked = shard.last.blocked if shard.last else None
     if blocked is None:
         return None
     match blocked.failure:
         case Failure.ACCOUNT:
             return None if policy.since and blocked.at < policy.since else blocked.message
-        case Failure.CAPACITY:
-            times = sum(1 for t in shard.tries if t.blocked and t.blocked.failure is Failure.CAPACITY)
-            until = blocked.at + min(max(policy.backoff, MIN_HOLD) * float(2 ** min(times - 1, 10)), MAX_HOLD)
-            return until if now < until else None
         case Failure.FILE:
             until = blocked.at + policy.backoff / 10
             return until if now < until else None

@@ -31,8 +31,8 @@ def ledger(tmp_path: Path) -> Any:
     return seal_job(tmp_path, ["one", f"[[fail:500:once]] {once}", "three", f"[[fail:429:once]] {once}"], requests=2)
 
 
-def seal_job(place: Path, prompts: list[str], *, requests: int) -> Any:
-    """A sealed job of one row for each prompt, with so many requests in each shard."""
+def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10, **more: Any) -> Any:
+    """A sealed job of one row for each prompt, with so many requests in each shard; `more` goes to its manifest."""
     from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.jobs.ledger import seal
     from airflow_provider_batch.jobs.limits import Limits
@@ -45,7 +45,7 @@ def seal_job(place: Path, prompts: list[str], *, requests: int) -> Any:
     renderer = compile_renderer(spec, ["id", "text"], {})
     sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=requests))
     for number, text in enumerate(prompts, start=1):
-        sealer.add(renderer((f"row-{number}", text), number), [], number, 10)
+        sealer.add(renderer((f"row-{number}", text), number), [], number, tokens)
     shards = sealer.finish()
     manifest = Manifest(
         job_uid=uuid4().hex,
@@ -58,6 +58,7 @@ def seal_job(place: Path, prompts: list[str], *, requests: int) -> Any:
         carry=[],
         estimate=Estimate(),
         limits=Limits(requests=requests),
+        **more,
     )
     return seal(folder, manifest)
 
@@ -229,3 +230,95 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
     assert isinstance(rest, Finish)
     assert outcomes_so_far(worker.ledger.state()) == {"succeeded": 4}
     assert sum(batch.request_counts.total for batch in batches_of(client, ledger)) == 6
+
+
+def seal_counted(place: Path, prompts: list[str], *, requests: int) -> Any:
+    """As `seal_job`, with the input tokens estimated as submit does."""
+    from airflow_provider_batch.jobs.price import Estimator, Prices
+
+    estimator = Estimator(Prices(), "/v1/chat/completions")
+    tokens = estimator.add("gpt-5-mini", b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode(), 1)
+    return seal_job(place, prompts, requests=requests, tokens=tokens)
+
+
+def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[..., None]) -> Any:
+    """Workers, one after the other, each an hour after the one before, while the server's batches go on. The state."""
+    from airflow_provider_batch.jobs.lifecycle import Finish
+
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    for hour in range(200):
+        worker = another_worker(ledger, later=timedelta(hours=hour))
+        if isinstance(worker.run(worker.look()), Finish):
+            return worker.ledger.state()
+        live = {tried.batch_id for _, tried in worker.ledger.state().live()}
+        wait_until(lambda live=live: _any_ended(client, live))
+    raise AssertionError("the job does not come to its end")
+
+
+def _any_ended(client: openai.OpenAI, batch_ids: set[str]) -> bool:
+    """Whether one of these batches ended; also true if there is none."""
+    ended = ("completed", "failed", "expired", "cancelled")
+    return not batch_ids or any(client.batches.retrieve(batch_id).status in ended for batch_id in batch_ids)
+
+
+def test_forty_shards_against_room_for_three_flow_through_without_a_person(
+    connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+
+    ledger = seal_counted(tmp_path, [f"Say the number {n:02d} in words." for n in range(40)], requests=1)
+    limit = 3 * ledger.manifest.shards[0].tokens + 2
+    with LocalServer(tmp_path / "narrow", enqueued_token_limit=limit, in_progress=0.2) as narrow:
+        connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
+
+        state = go_on_until_finished(ledger, narrow, wait_until)
+
+    assert outcomes_so_far(state) == {"succeeded": 40}
+    assert {settled.outcomes["succeeded"] for _, _, settled in state.settled()} == {1}
+    assert not state.waves
+
+
+def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_in_the_providers_words(
+    connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.landing import Landing
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+
+    ledger = seal_counted(tmp_path, [f"Say {n:02d}." for n in range(6)], requests=6)
+    tokens = ledger.manifest.shards[0].tokens
+    with LocalServer(tmp_path / "narrow", enqueued_token_limit=tokens // 2) as narrow:
+        connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
+        state = go_on_until_finished(ledger, narrow, wait_until)
+    assert outcomes_so_far(state) == {"succeeded": 6}
+    assert {shard.attempt for wave in state.waves for shard in wave.shards} == {1}
+
+    small = seal_counted(tmp_path / "never", ["Say one word."], requests=1)
+    with LocalServer(tmp_path / "none", enqueued_token_limit=1) as none:
+        connect("openai_default", conn_type="openai", password="local", host=none.base_url)
+        state = go_on_until_finished(small, none, wait_until)
+    landing = Landing(
+        small.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
+    )
+    assert len(list(landing)) == 1
+    assert landing.outcomes == {"failed": 1}
+    assert "Limit: 1 enqueued tokens" in landing.most_common_reasons(1)[0].message
+
+
+def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go_later(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Failure
+
+    with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+        worker = another_worker(ledger)
+        rest = worker.run({})
+        (first, second) = worker.ledger.state().shards.values()
+        assert (bool(first.tries[-1].batch_id), second.tries[-1].refused.failure) == (True, Failure.CAPACITY)
+        assert rest.any_end
+        assert slow.calls()["create"] == 2
+
+        slow.advance(3601)
+        worker = another_worker(ledger, later=timedelta(hours=2))
+        worker.run({})
+        assert all(shard.tries[-1].batch_id for shard in worker.ledger.state().shards.values())

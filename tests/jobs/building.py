@@ -83,9 +83,9 @@ def manifest_of(
     return Manifest(**{**fields, **more})
 
 
-def plain_shard(name: str, *, requests: int = 3, model: str = "gpt-5-mini", attempt: int = 1) -> Shard:
+def plain_shard(name: str, *, requests: int = 3, model: str = "gpt-5-mini", tokens: int = 0, attempt: int = 1) -> Shard:
     """A shard without files, for what never looks into them."""
-    return Shard(name, model, f"{name}.jsonl", f"{name}.rows.jsonl", requests, 100, "0" * 64, attempt=attempt)
+    return Shard(name, model, f"{name}.jsonl", f"{name}.rows.jsonl", requests, 100, "0" * 64, tokens, attempt)
 
 
 def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: tuple[int, int] = (10, 2)) -> bytes:

@@ -28,7 +28,6 @@ from airflow_provider_batch.jobs.ledger import (
 from airflow_provider_batch.jobs.lifecycle import (
     ASKABLE,
     GRACE,
-    MAX_HOLD,
     UNSURE,
     AskAgain,
     Cancel,
@@ -48,6 +47,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     refusal_of,
 )
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.room import MAX_HOLD
 from tests.jobs.building import NOW, manifest_of, plain_shard
 
 POLICY = Policy(max_attempts=3, backoff=timedelta(minutes=5))

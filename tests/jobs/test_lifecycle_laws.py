@@ -30,6 +30,7 @@ from airflow_provider_batch.jobs.ledger import (
     Record,
     Refused,
     Settled,
+    ShardState,
     Uploaded,
     Wave,
     fold,
@@ -41,9 +42,11 @@ from airflow_provider_batch.jobs.lifecycle import (
     Collect,
     Create,
     Finish,
+    GiveUp,
     Hold,
     LookUp,
     Policy,
+    Reseal,
     Rest,
     Step,
     Upload,
@@ -60,6 +63,7 @@ ROWS = 3
 #: what the provider may say of a batch that failed validation
 PROBLEMS = [
     [BatchProblem("token_limit_exceeded", "full")],
+    [BatchProblem("token_limit_exceeded", "Limit: 2 enqueued tokens")],
     [BatchProblem("insufficient_quota", "pay")],
     [BatchProblem("invalid_request", "Cannot find file file-x")],
     [BatchProblem("invalid_url", "no", 1)],
@@ -68,7 +72,7 @@ PROBLEMS = [
     [BatchProblem("never_seen_before", "hm")],
 ]
 #: how the provider ends every batch in the end: with answers, or with the same problem for ever
-IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[3], PROBLEMS[5], PROBLEMS[6]]
+IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[4], PROBLEMS[6], PROBLEMS[7]]
 #: what may become of a row of a batch that ran
 ANSWERS = [
     Answer(Outcome.SUCCEEDED),
@@ -120,7 +124,9 @@ class Lifecycle(RuleBasedStateMachine):
     def seal(
         self, shards: int, attempts: int, minutes: int | None, in_the_end: list[BatchProblem], last_creations: str
     ) -> None:
-        self.manifest = manifest_of([plain_shard(f"s{n:04d}", requests=ROWS) for n in range(1, shards + 1)])
+        self.manifest = manifest_of(
+            [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)]
+        )
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
         self.policy = Policy(max_attempts=attempts, since=self.now)
         self.in_the_end, self.last_creations = in_the_end, last_creations
@@ -215,6 +221,31 @@ class Lifecycle(RuleBasedStateMachine):
                 self.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self.now))
             case AskAgain():
                 self.ask_again(step)
+            case Reseal():
+                if self.claim(step.shard, step.n) and fate != "killed":
+                    self.reseal(step)
+            case GiveUp():
+                if self.claim(step.shard, step.n) and fate != "killed":
+                    name, rows = step.shard.shard.name, step.shard.shard.requests
+                    settled = Settled(name, step.n, "", "given up", self.now, message=step.message)
+                    lines, outcomes = dict.fromkeys(range(rows), step.message), {"failed": rows}
+                    failed = {"failure": Failure.LINES, "lines": lines, "outcomes": outcomes}
+                    self.add(msgspec.structs.replace(settled, **failed))
+
+    def claim(self, shard: ShardState, n: int) -> bool:
+        return self.add(Intent(shard.shard.name, n, f"claim-{len(self.records)}", "", self.now))
+
+    def reseal(self, step: Reseal) -> None:
+        name, number = step.shard.shard.name, len(self.state().waves) + 1
+        rows, shards = self.rows[name], list[Shard]()
+        size = min(step.requests, step.tokens)
+        assert 0 < size < len(rows)
+        for first in range(0, len(rows), size):
+            part, new = rows[first : first + size], f"w{number:02d}-{len(shards) + 1:04d}"
+            self.rows[new] = part
+            attempt = step.shard.shard.attempt
+            shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
+        self.add(Wave(number, [(name, step.n)], shards, self.now))
 
     def create(self, step: Create, fate: str) -> None:
         name, nonce = step.shard.shard.name, f"nonce-{len(self.records)}"
@@ -274,7 +305,7 @@ class Lifecycle(RuleBasedStateMachine):
         for attempt, names in merged.items():
             shard_name = f"w{number:02d}-{len(shards) + 1:04d}"
             self.rows[shard_name] = names
-            shards.append(plain_shard(shard_name, requests=len(names), attempt=attempt))
+            shards.append(plain_shard(shard_name, requests=len(names), tokens=len(names), attempt=attempt))
         assert shards
         self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now))
 
@@ -340,11 +371,29 @@ class Lifecycle(RuleBasedStateMachine):
         self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
         state = self.state()
         if not self.over(state):
-            assert all(shard.phase is Phase.SETTLED for shard in state.shards.values())
+            assert all(shard.phase in (Phase.SETTLED, Phase.RESEALED) for shard in state.shards.values())
         paid = {batch.id for batch in self.batches if batch.ran}
+        self.every_row_has_one_place(state)
         collected = {settled.batch_id for _, _, settled in state.settled()}
         unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
         assert paid <= collected | unsure
+
+    def every_row_has_one_place(self, state: JobState) -> None:
+        """Followed from seal to seal, no row is lost on the way and none goes on in two shards."""
+        places = Counter(
+            row
+            for shard in state.shards.values()
+            if not shard.resealed and shard.shard.attempt == 1
+            for row in self.rows[shard.shard.name]
+        )
+        asked_again = {
+            row
+            for shard, _, one in state.settled()
+            if one.failure is Failure.LINES and (shard.shard.name, one.n) in state.drained
+            for row in self.rows[shard.shard.name]
+        }
+        assert set(places) == {row for shard in self.manifest.shards for row in self.rows[shard.name]}
+        assert all(count == 1 or row in asked_again for row, count in places.items())
 
     def end_of_grace(self, state: JobState) -> datetime:
         assert state.deadline is not None
