@@ -12,6 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from airflow_provider_batch.jobs.ledger import (
     Collected,
     Created,
     Failure,
+    Finished,
     Intent,
     JobState,
     Ledger,
@@ -43,6 +45,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     Cancel,
     Collect,
     Create,
+    Finish,
     GiveUp,
     LookUp,
     Policy,
@@ -53,8 +56,10 @@ from airflow_provider_batch.jobs.lifecycle import (
     next_steps,
 )
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.spending import Purse
 
 #: files on their way at the same time: each is streamed, so this bounds connections rather than memory
 AT_ONCE = 4
@@ -91,6 +96,7 @@ class Runner:
         self._held = False
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
+        self._prices = Prices(ledger.manifest.prices)
 
     def look(self) -> dict[str, BatchView]:
         """The live batches as the provider has them now."""
@@ -111,6 +117,31 @@ class Runner:
                 self._do(list(alike))
                 if self._held:
                     break
+
+    def finish(self, rest: Finish) -> JobState:
+        """Record that the wait came to its end, and tell what the budget did not reach. The state then."""
+        state = self.ledger.state()
+        number = state.finished.number + 1 if state.finished else 1
+        while not self.ledger.add(Finished(number, self._clock(), list(rest.withheld))):
+            number += 1
+        self.tell_withheld(rest)
+        return self.ledger.state()
+
+    def tell_withheld(self, rest: Finish) -> None:
+        """Say what was not asked, as the budget does not reach, and what to do about it."""
+        if not rest.withheld:
+            return
+        state = self.ledger.state()
+        purse = Purse(state)
+        self.log.warning(
+            "%s requests in %d shard(s) are withheld: max_cost_usd is %s US dollars, %.4f are spent, and they may cost "
+            "up to %.4f. What was answered is kept. Raise max_cost_usd and clear submit to go on.",
+            f"{sum(state.shards[name].shard.requests for name in rest.withheld):,}",
+            len(rest.withheld),
+            purse.ceiling,
+            purse.spent,
+            sum(purse.cost(state.shards[name].shard) for name in rest.withheld),
+        )
 
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
@@ -287,12 +318,24 @@ class Runner:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.shard)
         outcomes: Counter[Outcome] = Counter()
-        transient = 0
+        transient = answered = output = 0
+        cost: Decimal | None = Decimal(0)
         for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
-        counts = {outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]}
-        return msgspec.structs.replace(settled, outcomes=counts, transient=transient)
+            if answer.usage.input_tokens or answer.usage.output_tokens:
+                answered += 1
+                output += answer.usage.output_tokens
+                price = self._prices.cost(shard.shard.model, answer.usage, answered_by=answer.model)
+                cost = None if cost is None or price is None else cost + price
+        return msgspec.structs.replace(
+            settled,
+            outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
+            transient=transient,
+            answered=answered,
+            output_tokens=output,
+            cost_usd=None if cost is None else str(cost),
+        )
 
     def _ask_again(self, step: AskAgain) -> None:
         """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""

@@ -100,7 +100,7 @@ def build(
     finally:
         sealer.abandon()
     estimate = estimator.finish()
-    _check_budget(estimate, plan.max_cost_usd)
+    check_budget(estimate, plan.max_cost_usd)
     manifest = Manifest(
         job_uid=secrets.token_hex(16),
         key=plan.key,
@@ -118,6 +118,8 @@ def build(
         completion_window=plan.completion_window,
         metadata=plan.metadata,
         prices=plan.prices,
+        max_cost_usd=plan.max_cost_usd,
+        outputs=estimator.outputs(),
         generation=generation,
         same=sealer.same,
         known=sealer.reused,
@@ -139,7 +141,11 @@ def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
     return CarriedColumns(names, positions)
 
 
-def _check_budget(estimate: Estimate, ceiling: float | None) -> None:
+def check_budget(estimate: Estimate, ceiling: float | None) -> None:
+    """Refuse a ceiling that the lowest estimate is over, or that cannot be checked.
+
+    :raises BudgetError: with both numbers and the ways out.
+    """
     if ceiling is None:
         return
     if estimate.low_usd is None:

@@ -126,6 +126,10 @@ class Manifest(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = {}
     #: prices that the author stated, as given to `Prices`
     prices: dict[str, Any] = {}
+    #: US dollars that the job may cost; None: no ceiling. A `Budget` in the ledger takes its place
+    max_cost_usd: float | None = None
+    #: by model: the output tokens that one request may have at most, on average; see `jobs.spending`
+    outputs: dict[str, float] = {}
     generation: int = 1
     #: rows that are not asked themselves, because their request is that of another row
     same: int = 0

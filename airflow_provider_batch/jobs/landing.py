@@ -29,7 +29,7 @@ from airflow_provider_batch.jobs.job import Known, Manifest, RowIndex, Shard
 from airflow_provider_batch.jobs.known import as_answer, read_known
 from airflow_provider_batch.jobs.ledger import JobState, Reason, Settled, ShardState, Try
 from airflow_provider_batch.jobs.once import FILE_ROWS, CopyReader
-from airflow_provider_batch.jobs.outcome import PENDING, Answer, Outcome
+from airflow_provider_batch.jobs.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.jobs.price import Prices, Usage
 from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, convert, value_at
 
@@ -58,6 +58,8 @@ FIXED = (
 
 
 _NOTHING = Decimal(0)
+#: ranks of rows that no answer came for
+_UNANSWERED = frozenset({0, Outcome.WITHHELD.rank})
 
 
 class _Source(NamedTuple):
@@ -183,8 +185,11 @@ class Landing:
             yield from self._settled(shard, tried, settled)
         for known in self._manifest.known_answers:
             yield from self._known(known)
+        for withheld in self._state.withheld:
+            for line, row in enumerate(read_rows(self._folder, withheld.shard)):
+                self._improve(withheld.shard, row, line, Outcome.WITHHELD)
         for sealed in self._manifest.shards:
-            if 0 in self._best[sealed.name]:
+            if any(rank in self._best[sealed.name] for rank in _UNANSWERED):
                 yield from self._unsettled(sealed)
 
     def _settled(self, state: ShardState, tried: Try, settled: Settled) -> Iterator[tuple[Any, ...]]:
@@ -232,15 +237,17 @@ class Landing:
         best, batch = self._best[sealed.name], self._state.shards[sealed.name].last
         source = _Source(sealed.model, 0, (batch.batch_id or None) if batch else None)
         nothing: list[Any] = [None] * len(self._paths)
-        pending = set()
+        unanswered: dict[str, Answer] = {}
         for line, row in enumerate(read_rows(self._folder, sealed)):
-            if not best[line]:
-                best[line] = Outcome.PENDING.rank
-                pending.add(row.sha256)
-                yield self._row(row, PENDING, nothing, source, None)
+            if best[line] in _UNANSWERED:
+                why = WITHHELD if best[line] else PENDING
+                best[line] = why.outcome.rank
+                unanswered[row.sha256] = why
+                self._note(why)
+                yield self._row(row, why, nothing, source, None)
         for row in self._copies.of(sealed.name):
-            if row.sha256 in pending:
-                yield from self._copied_rows([row], PENDING, nothing, source, 0)
+            if row.sha256 in unanswered:
+                yield from self._copied_rows([row], unanswered[row.sha256], nothing, source, 0)
 
     def _answers(self, shard: Shard, settled: Settled, rows: list[RowIndex]) -> Iterator[tuple[int, Answer]]:
         return read_answers(self._folder, shard, settled, rows, self._manifest.endpoint, self._judge)
@@ -331,7 +338,7 @@ class Landing:
     ) -> tuple[Any, ...]:
         manifest, usage = self._manifest, Usage() if copy else answer.usage
         carried = [carry.read(v, c) for v, c in zip(row.carry, manifest.carry, strict=True)]
-        settled = answer.outcome is not Outcome.PENDING
+        settled = answer.outcome not in (Outcome.PENDING, Outcome.WITHHELD)
         output = answer.text if answer.text is not None else answer.value
         if manifest.several_inputs and row.inputs == 1 and output is not None:
             output = [output]

@@ -9,6 +9,8 @@ gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
 gNNN/records/deadline.json              the absolute end of the wait
+gNNN/records/budget.1.json              another ceiling than that of the seal
+gNNN/records/finished.1.json            the wait came to its end
 gNNN/records/landed.1.json              the answers were written to a table
 """
 
@@ -105,6 +107,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     outcomes: dict[str, int] = {}
     #: of the failed rows: how many asking again may help
     transient: int = 0
+    #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
+    answered: int = 0
+    output_tokens: int = 0
+    cost_usd: str | None = "0"
     #: set if the batch failed validation: nothing of it ran
     failure: Failure | None = None
     message: str = ""
@@ -132,6 +138,24 @@ class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
     at: datetime
 
 
+class Budget(msgspec.Struct, frozen=True, tag="budget"):
+    """A ceiling that takes the place of the one before: submit was run again with another."""
+
+    number: int
+    #: US dollars; None: no ceiling
+    max_cost_usd: float | None
+    at: datetime
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The wait came to its end."""
+
+    number: int
+    at: datetime
+    #: shards that were not asked, because the budget did not reach
+    withheld: list[str] = []
+
+
 class Reason(msgspec.Struct, frozen=True):
     """Why rows did not succeed, and how many."""
 
@@ -155,7 +179,7 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     at: datetime
 
 
-Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline | Landed
+Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline | Landed | Budget | Finished
 _TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
 
 
@@ -242,7 +266,23 @@ class JobState(msgspec.Struct):
     waves: list[Wave] = []
     #: the newest landing
     landed: Landed | None = None
+    #: the newest end of the wait
+    finished: Finished | None = None
+    #: the newest ceiling that takes the place of the seal's
+    budget: Budget | None = None
     deadline: datetime | None = None
+
+    @property
+    def ceiling(self) -> float | None:
+        """US dollars that the job may cost; None: no ceiling."""
+        return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
+
+    @property
+    def withheld(self) -> list[ShardState]:
+        """Shards that the budget did not reach at the end of the wait, and that did not go on since."""
+        names = self.finished.withheld if self.finished else []
+        found = [self.shards[name] for name in names if name in self.shards]
+        return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
 
     @property
     def drained(self) -> set[tuple[str, int]]:
@@ -270,6 +310,12 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         elif isinstance(record, Landed):
             if state.landed is None or record.number > state.landed.number:
                 state.landed = record
+        elif isinstance(record, Finished):
+            if state.finished is None or record.number > state.finished.number:
+                state.finished = record
+        elif isinstance(record, Budget):
+            if state.budget is None or record.number > state.budget.number:
+                state.budget = record
         elif isinstance(record, Deadline):
             state.deadline = record.ends
         else:
@@ -381,7 +427,7 @@ def decode(data: bytes, kind: Any, where: str) -> Any:
 def _name(record: Record) -> str:
     kind = record.__struct_config__.tag
     match record:
-        case Wave() | Landed():
+        case Wave() | Landed() | Budget() | Finished():
             return f"{kind}.{record.number}.json"
         case Deadline():
             return f"{kind}.json"

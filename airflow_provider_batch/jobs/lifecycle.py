@@ -6,6 +6,7 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     phase      seen                                  then
     sealed     no room for it (see `room`)           wait for a batch to end, or until its time
     sealed     can never fit                         seal it again into smaller shards; a single row is given up
+    sealed     past the budget                       ask a part of it, if nothing else runs; else withhold it
     sealed     account failure in this attempt       hold all: a person must act
     sealed     a file id of an earlier try           create
     sealed     else                                  upload
@@ -37,6 +38,7 @@ from airflow_provider_batch.jobs.batch import BatchView
 from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
 from airflow_provider_batch.jobs.room import admit
+from airflow_provider_batch.jobs.spending import Purse
 
 #: how long an unanswered create is given before the batch is looked up
 UNSURE = timedelta(seconds=120)
@@ -138,6 +140,9 @@ class Hold(NamedTuple):
 class Finish(NamedTuple):
     """The wait is over: nothing more will come."""
 
+    #: names of the shards that the budget does not reach
+    withheld: tuple[str, ...] = ()
+
 
 Step = Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp
 Rest = Wait | Hold | Finish
@@ -157,6 +162,7 @@ def next_steps(
     backlog = False
     holds: list[str] = []
     waiting: list[ShardState] = []
+    withheld: list[ShardState] = []
     for shard in state.shards.values():
         match shard.phase:
             case Phase.SEALED | Phase.UPLOADED if not over:
@@ -187,16 +193,20 @@ def next_steps(
         room = admit(state, waiting, policy.backoff, now)
         steps.extend(_smaller(shard, tokens) for shard, tokens in room.reseal)
         steps.extend(_given_up(shard) for shard in room.give_up)
-        steps.extend(_onward(shard) for shard in room.go)
+        within, withheld = (room.go, []) if state.ceiling is None else Purse(state).afford(room.go)
+        steps.extend(_onward(shard) for shard in within)
         waits.extend(room.waits)
-        backlog = room.backlog
+        backlog = room.backlog or bool(withheld)
     if not over and not holds:
         again, later = _to_ask_again(state, policy, now)
         if again:
             steps.append(AskAgain(again))
         if later is not None:
             waits.append(later)
-    return steps, _rest(state, now, over, live, waits, backlog, holds)
+    if withheld and not (steps or live or waits):
+        # What runs will tell what is left; only when nothing does is it known.
+        steps.extend(_part(state, withheld))
+    return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
 
 
 def _rest(
@@ -207,6 +217,7 @@ def _rest(
     waits: list[datetime],
     backlog: bool,
     holds: list[str],
+    withheld: list[ShardState],
 ) -> Rest:
     if over:
         assert state.deadline is not None
@@ -215,7 +226,7 @@ def _rest(
     if live or waits:
         ends = [state.deadline] if state.deadline else []
         return Wait(live, min([*waits, *ends], default=None), backlog)
-    return Hold(holds[0]) if holds else Finish()
+    return Hold(holds[0]) if holds else Finish(tuple(shard.shard.name for shard in withheld))
 
 
 def _onward(shard: ShardState) -> Step:
@@ -231,6 +242,16 @@ def _onward(shard: ShardState) -> Step:
 def _smaller(shard: ShardState, tokens: int) -> Reseal:
     """Into shards of so many tokens and at most half of its requests each: tokens are estimated, requests counted."""
     return Reseal(shard, shard.next_n, max(tokens, 1), -(-shard.shard.requests // 2))
+
+
+def _part(state: JobState, withheld: list[ShardState]) -> list[Step]:
+    """Divide the first shard of which a part is within the budget."""
+    purse = Purse(state)
+    for shard in withheld:
+        requests = purse.part(shard.shard)
+        if requests:
+            return [Reseal(shard, shard.next_n, max(shard.shard.tokens, 1), requests)]
+    return []
 
 
 def _given_up(shard: ShardState) -> GiveUp:

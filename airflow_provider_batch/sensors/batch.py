@@ -171,6 +171,8 @@ class BatchSensor(BaseSensorOperator):
                 f"Job {ledger.manifest.job_uid} is held: {rest.message}. What was answered is kept in "
                 f"{ledger.folder.uri}, batches that run go on. Mend the account or connection, then clear this task."
             )
+        if isinstance(rest, Finish):
+            runner.finish(rest)
         return rest
 
     def _ends(self, now: datetime) -> datetime:

@@ -322,3 +322,42 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
         worker = another_worker(ledger, later=timedelta(hours=2))
         worker.run({})
         assert all(shard.tries[-1].batch_id for shard in worker.ledger.state().shards.values())
+
+
+def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on(
+    batch_server: LocalServer, client: openai.OpenAI, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.landing import Landing
+    from airflow_provider_batch.jobs.ledger import Budget
+    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.jobs.spending import Purse
+
+    prices = {"gpt-5-mini": {"input": 0, "output": 1_000_000}}
+    ceiling = {"max_cost_usd": 300.0, "outputs": {"gpt-5-mini": 100.0}}
+    ledger = seal_job(tmp_path, [f"Say {n:03d}." for n in range(60)], requests=20, prices=prices, **ceiling)
+
+    def to_the_end() -> Any:
+        for _ in range(20):
+            worker = another_worker(ledger)
+            rest = worker.run(worker.look())
+            if isinstance(rest, Finish):
+                return worker.finish(rest)
+            until_ended(client, ledger, wait_until)
+        raise AssertionError("the job does not come to its end")
+
+    # an answer costs a dollar a token; nothing is known of their length but that 100 may come
+    spent = Purse(to_the_end()).spent
+    state = another_worker(ledger).ledger.state()
+    outcomes = outcomes_so_far(state)
+    assert outcomes.keys() == {"succeeded", "withheld"}
+    assert 0 < spent <= 300
+    landing = Landing(
+        ledger.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
+    )
+    assert len({row[0] for row in landing}) == 60
+    assert landing.outcomes == outcomes
+    assert {reason.code for reason in landing.most_common_reasons(9)} == {"max_cost_usd"}
+
+    ledger.add(Budget(1, 60_000.0, datetime.now(UTC)))
+    assert outcomes_so_far(to_the_end()) == {"succeeded": 60}

@@ -20,6 +20,7 @@ from airflow_provider_batch.jobs.answers import read_answers
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
 from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import (
+    Budget,
     CancelAsked,
     Created,
     Deadline,
@@ -73,6 +74,10 @@ PROBLEMS = [
 ]
 #: how the provider ends every batch in the end: with answers, or with the same problem for ever
 IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[4], PROBLEMS[6], PROBLEMS[7]]
+#: a row has one token, and costs a dollar
+PRICES = {"gpt-5-mini": {"input": 1_000_000, "output": 0}}
+#: what is paid for
+PAID = frozenset({Outcome.SUCCEEDED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})
 #: what may become of a row of a batch that ran
 ANSWERS = [
     Answer(Outcome.SUCCEEDED),
@@ -94,6 +99,13 @@ class Batch:
         self.said = "in_progress"
         self.problems: list[BatchProblem] = []
         self.answers: list[Answer] = []
+
+    @property
+    def cost(self) -> int:
+        """Dollars; while it runs, the most that it may come to."""
+        if not self.view().status.ended:
+            return len(self.rows)
+        return sum(answer.outcome in PAID for answer in self.answers) if self.ran else 0
 
     @property
     def ran(self) -> bool:
@@ -118,14 +130,23 @@ class Lifecycle(RuleBasedStateMachine):
         shards=st.integers(1, 3),
         attempts=st.integers(1, 3),
         minutes=st.sampled_from([None, 1, 2, 10, 60, 300]),
+        ceiling=st.sampled_from([None, None, 0.5, 2, 3, 4, 7, 30]),
         in_the_end=st.sampled_from(IN_THE_END),
         last_creations=st.sampled_from(["goes well", "unsure"]),
     )
     def seal(
-        self, shards: int, attempts: int, minutes: int | None, in_the_end: list[BatchProblem], last_creations: str
+        self,
+        shards: int,
+        attempts: int,
+        minutes: int | None,
+        ceiling: float | None,
+        in_the_end: list[BatchProblem],
+        last_creations: str,
     ) -> None:
         self.manifest = manifest_of(
-            [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)]
+            [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)],
+            max_cost_usd=ceiling,
+            prices=PRICES,
         )
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
         self.policy = Policy(max_attempts=attempts, since=self.now)
@@ -140,6 +161,8 @@ class Lifecycle(RuleBasedStateMachine):
                 key: tuple[Any, ...] = (Wave, record.number)
             case Deadline():
                 key = (Deadline,)
+            case Budget():
+                key = (Budget, record.number)
             case _:
                 key = (type(record), record.shard, record.n)
         if key in self.records:
@@ -196,6 +219,12 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def a_person_clears_the_task(self) -> None:
         self.policy = msgspec.structs.replace(self.policy, since=self.now)
+
+    @rule(more=st.sampled_from([1, 3, 10]))
+    def a_person_raises_the_ceiling(self, more: int) -> None:
+        state = self.state()
+        if state.ceiling is not None:
+            self.add(Budget(state.budget.number + 1 if state.budget else 1, state.ceiling + more, self.now))
 
     @rule(minutes=st.sampled_from([0.5, 1, 3, 6, 20, 90]))
     def time_passes(self, minutes: float) -> None:
@@ -278,7 +307,9 @@ class Lifecycle(RuleBasedStateMachine):
             answers = self.answers(shard, settled)
             counts = Counter(answer.outcome.value for answer in answers)
             transient = sum(answer.transient for answer in answers)
-            settled = msgspec.structs.replace(settled, outcomes=dict(counts), transient=transient)
+            settled = msgspec.structs.replace(
+                settled, outcomes=dict(counts), transient=transient, cost_usd=str(batch.cost), answered=batch.cost
+            )
         self.add(settled)
 
     def answers(self, shard: Shard, settled: Settled) -> list[Answer]:
@@ -334,6 +365,11 @@ class Lifecycle(RuleBasedStateMachine):
         assert not paid or max(paid.values()) == 1
 
     @invariant()
+    def no_more_is_spent_than_the_ceiling(self) -> None:
+        ceiling = self.state().ceiling if self.batches else None
+        assert ceiling is None or sum(batch.cost for batch in self.batches) <= ceiling
+
+    @invariant()
     def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
         asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
         assert not asked or max(asked.values()) <= self.policy.max_attempts
@@ -369,9 +405,12 @@ class Lifecycle(RuleBasedStateMachine):
             raise AssertionError("the job does not come to its end")
         self.no_shard_is_paid_for_twice()
         self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
+        self.no_more_is_spent_than_the_ceiling()
         state = self.state()
+        withheld = set(rest.withheld) if isinstance(rest, Finish) else set()
         if not self.over(state):
-            assert all(shard.phase in (Phase.SETTLED, Phase.RESEALED) for shard in state.shards.values())
+            left = {s.shard.name for s in state.shards.values() if s.phase not in (Phase.SETTLED, Phase.RESEALED)}
+            assert left == withheld
         paid = {batch.id for batch in self.batches if batch.ran}
         self.every_row_has_one_place(state)
         collected = {settled.batch_id for _, _, settled in state.settled()}
