@@ -362,7 +362,7 @@ class Runner:
         finally:
             sealer.abandon()
         sources = [(shard.shard.name, settled.n) for shard, settled in tries]
-        if self.ledger.add(Wave(number, sources, shards, self._clock())):
+        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)):
             self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
 
     def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> None:
@@ -388,8 +388,8 @@ class Runner:
 
     def _reseal(self, step: Reseal) -> None:
         """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
-        one, manifest = step.shard.shard, self.ledger.manifest
-        number = len(self.ledger.state().waves) + 1
+        one, manifest, state = step.shard.shard, self.ledger.manifest, self.ledger.state()
+        number = len(state.waves) + 1
         sealer = Sealer(
             self.ledger.folder,
             f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",
@@ -403,9 +403,8 @@ class Runner:
         finally:
             sealer.abandon()
         # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
-        if self._claim(step.shard, step.n) and self.ledger.add(
-            Wave(number, [(one.name, step.n)], shards, self._clock())
-        ):
+        wave = Wave(number, [(one.name, step.n)], shards, self._clock(), lifecycle.base_before(state, step.shard))
+        if self._claim(step.shard, step.n) and self.ledger.add(wave):
             self.log.info(
                 "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
                 one.name,

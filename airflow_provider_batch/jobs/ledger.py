@@ -8,7 +8,7 @@ gNNN/records/refused.s0001.1.json       surely not created, and why
 gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
-gNNN/records/deadline.json              the absolute end of the wait
+gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
 gNNN/records/budget.1.json              another ceiling than that of the seal
 gNNN/records/finished.1.json            the wait came to its end
 gNNN/records/landed.1.json              the answers were written to a table
@@ -129,13 +129,19 @@ class Wave(msgspec.Struct, frozen=True, tag="wave"):
     sources: list[tuple[str, int]]
     shards: list[Shard]
     at: datetime
+    #: of the attempts at these rows, how many count no more: a person cleared the wait after them
+    base: int = 0
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
-    """The absolute end of the wait, set once."""
+    """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
 
     ends: datetime
     at: datetime
+    #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
+    clear: int = 0
+    #: True if the wait had ended before: rows without a usable answer get a fresh allowance of attempts
+    fresh: bool = False
 
 
 class Budget(msgspec.Struct, frozen=True, tag="budget"):
@@ -227,6 +233,9 @@ class ShardState(msgspec.Struct):
     tries: list[Try] = []
     #: its rows go on in the shards of a wave, though they were not asked here
     resealed: bool = False
+    #: when it was sealed, and how many attempts at its rows counted no more then
+    sealed_at: datetime | None = None
+    base: int = 0
 
     @property
     def last(self) -> Try | None:
@@ -270,7 +279,16 @@ class JobState(msgspec.Struct):
     finished: Finished | None = None
     #: the newest ceiling that takes the place of the seal's
     budget: Budget | None = None
-    deadline: datetime | None = None
+    #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
+    set_deadline: Deadline | None = None
+    fresh: Deadline | None = None
+    #: clears of the wait that are known
+    clears: set[int] = set()
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The absolute end of the wait; None if nothing waited yet."""
+        return self.set_deadline.ends if self.set_deadline else None
 
     @property
     def ceiling(self) -> float | None:
@@ -317,12 +335,16 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
             if state.budget is None or record.number > state.budget.number:
                 state.budget = record
         elif isinstance(record, Deadline):
-            state.deadline = record.ends
+            state.clears.add(record.clear)
+            if state.set_deadline is None or record.clear > state.set_deadline.clear:
+                state.set_deadline = record
+            if record.fresh and (state.fresh is None or record.clear > state.fresh.clear):
+                state.fresh = record
         else:
             loose.append(record)
     state.waves.sort(key=lambda wave: wave.number)
     for wave in state.waves:
-        state.shards.update({shard.name: ShardState(shard) for shard in wave.shards})
+        state.shards.update({shard.name: ShardState(shard, sealed_at=wave.at, base=wave.base) for shard in wave.shards})
     for record in loose:
         one = tries.setdefault((record.shard, record.n), Try(record.n))
         match record:
@@ -430,5 +452,5 @@ def _name(record: Record) -> str:
         case Wave() | Landed() | Budget() | Finished():
             return f"{kind}.{record.number}.json"
         case Deadline():
-            return f"{kind}.json"
+            return f"{kind}.{record.clear}.json"
     return f"{kind}.{record.shard}.{record.n}.json"

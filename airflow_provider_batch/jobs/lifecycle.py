@@ -21,6 +21,9 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     settled    nothing to ask again                  -
     all settled                                      finish
 
+A person who clears the wait after it ended, or after its deadline, gives it a new deadline, and the rows without a
+usable answer a fresh allowance of attempts: those made before count no more. See `begin`.
+
 After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, and an unanswered
 create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten).
 """
@@ -35,7 +38,7 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.jobs.batch import BatchView
-from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Settled, ShardState, Try
+from airflow_provider_batch.jobs.ledger import Deadline, Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
 from airflow_provider_batch.jobs.room import admit
 from airflow_provider_batch.jobs.spending import Purse
@@ -102,6 +105,8 @@ class AskAgain(NamedTuple):
     """Seal the askable rows of these settled tries into new shards."""
 
     sources: list[tuple[ShardState, Settled]]
+    #: of the attempts at these rows, how many count no more
+    base: int = 0
 
 
 class Reseal(NamedTuple):
@@ -199,14 +204,49 @@ def next_steps(
         backlog = room.backlog or bool(withheld)
     if not over and not holds:
         again, later = _to_ask_again(state, policy, now)
-        if again:
-            steps.append(AskAgain(again))
+        for base in sorted({base_after(state, shard, settled) for shard, settled in again}):
+            steps.append(AskAgain([one for one in again if base_after(state, *one) == base], base))
         if later is not None:
             waits.append(later)
     if withheld and not (steps or live or waits):
         # What runs will tell what is left; only when nothing does is it known.
         steps.extend(_part(state, withheld))
     return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
+
+
+def begin(state: JobState, clear: int, ends: datetime, now: datetime) -> Deadline | None:
+    """The deadline to record as a task that waits begins; None if it is known already.
+
+    A retry after a crash, and a wait that goes on, find what was recorded for the same clear, and change nothing. The
+    first start after a clear keeps the deadline of a wait that has not ended, and sets a new one otherwise.
+
+    :param clear: tells clears of the task apart; it only grows.
+    :param ends: when a wait that begins now would end.
+    """
+    last = state.set_deadline
+    if clear in state.clears:
+        return None
+    if last is None:
+        return Deadline(ends, now, clear)
+    fresh = now >= last.ends or (state.finished is not None and state.finished.at >= last.at)
+    return Deadline(ends if fresh else last.ends, now, clear, fresh)
+
+
+def base_before(state: JobState, shard: ShardState) -> int:
+    """Of the attempts at the rows of a shard before this one, how many count no more."""
+    made = shard.shard.attempt - 1
+    return max(shard.base, made) if _sealed_before_clear(state, shard) else shard.base
+
+
+def base_after(state: JobState, shard: ShardState, settled: Settled) -> int:
+    """Of the attempts at the rows of a settled try, this one included, how many count no more."""
+    base = base_before(state, shard)
+    asked_before = state.fresh is not None and settled.at < state.fresh.at and settled.failure is not Failure.LINES
+    return max(base, shard.shard.attempt) if asked_before and _sealed_before_clear(state, shard) else base
+
+
+def _sealed_before_clear(state: JobState, shard: ShardState) -> bool:
+    return state.fresh is not None and (shard.sealed_at or state.manifest.sealed_at) < state.fresh.at
 
 
 def _rest(
@@ -285,10 +325,10 @@ def _to_ask_again(
         (shard, settled)
         for shard, tried, settled in state.settled()
         if (shard.shard.name, tried.n) not in drained
-        and shard.shard.attempt < policy.max_attempts + _free(settled)
+        and shard.shard.attempt < base_after(state, shard, settled) + policy.max_attempts + _free(settled)
         and askable_rows(settled, policy)
     ]
-    ripe = max((settled.at + _wait(shard, settled, policy) for shard, settled in again), default=now)
+    ripe = max((settled.at + _wait(state, shard, settled, policy) for shard, settled in again), default=now)
     if now >= ripe:
         return again, None
     return [(shard, settled) for shard, settled in again if settled.failure is Failure.LINES], ripe
@@ -299,11 +339,12 @@ def _free(settled: Settled) -> int:
     return 1 if settled.failure is Failure.LINES else 0
 
 
-def _wait(shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
+def _wait(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
     if settled.failure is Failure.LINES:
         return timedelta(0)
     spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255
-    return policy.backoff * (float(2 ** min(shard.shard.attempt - 1, 10)) * (1 + 0.2 * spread))
+    times = max(shard.shard.attempt - base_after(state, shard, settled) - 1, 0)
+    return policy.backoff * (float(2 ** min(times, 10)) * (1 + 0.2 * spread))
 
 
 def askable_rows(settled: Settled, policy: Policy) -> int:

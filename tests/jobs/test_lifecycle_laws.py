@@ -25,6 +25,7 @@ from airflow_provider_batch.jobs.ledger import (
     Created,
     Deadline,
     Failure,
+    Finished,
     Intent,
     JobState,
     Phase,
@@ -52,6 +53,8 @@ from airflow_provider_batch.jobs.lifecycle import (
     Step,
     Upload,
     Wait,
+    base_before,
+    begin,
     failure_of,
     is_askable,
     next_attempt,
@@ -125,6 +128,9 @@ class Lifecycle(RuleBasedStateMachine):
         self.batches: list[Batch] = []
         self.plans: dict[int, list[Step]] = {0: [], 1: []}
         self.uploads = 0
+        #: how often a person cleared the wait, and how often that gave a fresh allowance of attempts
+        self.clears = 0
+        self.allowances = 0
 
     @initialize(
         shards=st.integers(1, 3),
@@ -160,9 +166,9 @@ class Lifecycle(RuleBasedStateMachine):
             case Wave():
                 key: tuple[Any, ...] = (Wave, record.number)
             case Deadline():
-                key = (Deadline,)
-            case Budget():
-                key = (Budget, record.number)
+                key = (Deadline, record.clear)
+            case Budget() | Finished():
+                key = (type(record), record.number)
             case _:
                 key = (type(record), record.shard, record.n)
         if key in self.records:
@@ -203,7 +209,10 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker=st.integers(0, 1), look=st.booleans())
     def a_worker_plans(self, worker: int, look: bool) -> None:
-        self.plans[worker] = self.plan(look)[0]
+        self.plans[worker], rest = self.plan(look)
+        if isinstance(rest, Finish) and not self.plans[worker]:
+            finished = self.state().finished
+            self.add(Finished(finished.number + 1 if finished else 1, self.now, list(rest.withheld)))
 
     @precondition(lambda self: any(self.plans.values()))
     @rule(data=st.data())
@@ -219,6 +228,27 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def a_person_clears_the_task(self) -> None:
         self.policy = msgspec.structs.replace(self.policy, since=self.now)
+
+    @rule(minutes=st.sampled_from([1, 10, 300]))
+    def a_person_clears_the_wait(self, minutes: int) -> None:
+        """Airflow's max_tries grows; then the task starts."""
+        self.clears += 1
+        self.the_wait_starts(minutes)
+
+    @rule(minutes=st.sampled_from([1, 10, 300]))
+    def the_wait_is_retried(self, minutes: int) -> None:
+        """After a crash: nothing may change, whatever was recorded meanwhile."""
+        known = self.clears in self.state().clears
+        assert not known or begin(self.state(), self.clears, self.now + timedelta(minutes=minutes), self.now) is None
+
+    def the_wait_starts(self, minutes: int) -> None:
+        before = self.state()
+        deadline = begin(before, self.clears, self.now + timedelta(minutes=minutes), self.now)
+        assert deadline is not None
+        self.add(deadline)
+        self.allowances += deadline.fresh
+        going_on = before.deadline is not None and self.now < before.deadline and before.finished is None
+        assert not going_on or self.state().deadline == before.deadline
 
     @rule(more=st.sampled_from([1, 3, 10]))
     def a_person_raises_the_ceiling(self, more: int) -> None:
@@ -274,7 +304,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.rows[new] = part
             attempt = step.shard.shard.attempt
             shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
-        self.add(Wave(number, [(name, step.n)], shards, self.now))
+        self.add(Wave(number, [(name, step.n)], shards, self.now, base_before(self.state(), step.shard)))
 
     def create(self, step: Create, fate: str) -> None:
         name, nonce = step.shard.shard.name, f"nonce-{len(self.records)}"
@@ -338,7 +368,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.rows[shard_name] = names
             shards.append(plain_shard(shard_name, requests=len(names), tokens=len(names), attempt=attempt))
         assert shards
-        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now))
+        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now, step.base))
 
     def batch(self, batch_id: str) -> Batch:
         return next(batch for batch in self.batches if batch.id == batch_id)
@@ -372,7 +402,7 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
         asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
-        assert not asked or max(asked.values()) <= self.policy.max_attempts
+        assert not asked or max(asked.values()) <= self.policy.max_attempts * (1 + self.allowances)
         open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
         assert not open_ones or max(open_ones.values()) == 1
 
