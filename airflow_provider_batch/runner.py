@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import msgspec
 
 from airflow_provider_batch.at_once import at_once
-from airflow_provider_batch.exceptions import BrokenDownloadError, StagingError, StoppedError
+from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
-from airflow_provider_batch.jobs import lifecycle
+from airflow_provider_batch.jobs import lifecycle, twins
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.job import RowIndex, Shard
@@ -37,6 +37,7 @@ from airflow_provider_batch.jobs.ledger import (
     Refused,
     Settled,
     ShardState,
+    Twin,
     Uploaded,
     Wave,
 )
@@ -108,8 +109,18 @@ class Runner:
         :raises StoppedError: before a paid call, once `stopping` says so.
         :raises ProviderError: if a call failed; everything done before is recorded.
         """
+        seen = dict(seen)
+        if twins.doubtful(self.ledger.state()):
+            seen.update(self._look_for_twins())
+        looked = False
         while True:
             steps, rest = next_steps(self.ledger.state(), seen, self.policy, self._clock())
+            if not steps and isinstance(rest, Finish) and not looked:
+                looked = True
+                adopted = self._look_for_twins()
+                seen.update(adopted)
+                if adopted:
+                    continue
             if not steps:
                 return rest
             self._held = False
@@ -142,6 +153,40 @@ class Runner:
             purse.spent,
             sum(purse.cost(state.shards[name].shard) for name in rest.withheld),
         )
+
+    def _look_for_twins(self) -> dict[str, BatchView]:
+        """Find the job's batches that it does not keep; those that it goes on with, by id.
+
+        A list that cannot be read changes nothing: what was paid for is landed all the same.
+        """
+        manifest = self.ledger.manifest
+        try:
+            batches = self.hook.of_job(manifest.job_uid, not_before=manifest.sealed_at - lifecycle.UNSURE)
+        except ProviderError as error:
+            self.log.warning("Whether batches of this job were created twice is not known: %s", error)
+            return {}
+        found = twins.look(self.ledger.state(), batches)
+        for shard, tried, batch in found.adopt:
+            self.ledger.add(Created(shard.shard.name, tried.n, batch.id, self._clock()))
+            self.log.info("%s: its unanswered creation had made batch %s; going on with it", shard.shard.name, batch.id)
+        for batch in found.cancel:
+            try:
+                self._cancel_twin(batch)
+            except ProviderError as error:
+                self.log.warning("Batch %s is a twin that should not run: %s", batch.id, error)
+        for batch in found.ended:
+            self._add_twin(batch)
+            tell = self.log.warning if batch.completed else self.log.info
+            tell("Batch %s, a twin of one that is kept, ended with %d requests answered", batch.id, batch.completed)
+        return {batch.id: batch for _, _, batch in found.adopt}
+
+    def _cancel_twin(self, twin: BatchView) -> None:
+        self._add_twin(self.hook.cancel(twin.id) or self.hook.retrieve(twin.id))
+        self.log.warning("%s: cancelled batch %s, a twin of the one it keeps", twin.metadata.get("shard"), twin.id)
+
+    def _add_twin(self, twin: BatchView) -> None:
+        shard = twin.metadata.get("shard", "")
+        self.ledger.add(Twin(twin.id, shard, twin.said, twin.status.ended, twin.completed, self._clock()))
 
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
@@ -255,9 +300,12 @@ class Runner:
         self.ledger.add(Created(shard.name, step.tried.n, found[0].id, self._clock()))
         self.log.info("%s: the unanswered creation had made batch %s; going on with it", shard.name, found[0].id)
         for twin in found[1:]:
-            if not twin.status.ended:
-                self.hook.cancel(twin.id)
-                self.log.warning("%s: cancelled its twin %s", shard.name, twin.id)
+            if twin.metadata.get("job_uid") != self.ledger.manifest.job_uid:
+                continue
+            if twin.status.ended:
+                self._add_twin(twin)
+            else:
+                self._cancel_twin(twin)
 
     def _cancel(self, step: Cancel) -> None:
         self.hook.cancel(step.tried.batch_id)

@@ -158,6 +158,14 @@ class BatchHook(OpenAIHook):
         found.reverse()
         return sorted(found, key=lambda batch: batch.created_at)
 
+    def of_job(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
+        """Batches whose metadata name this job, in one listing.
+
+        :param not_before: when the job was sealed: older batches cannot be its own.
+        :raises ProviderError: if the list cannot be read.
+        """
+        return [batch for batch in self._recent(not_before) if batch.metadata.get("job_uid") == job_uid]
+
     def _recent(self, not_before: datetime) -> Iterator[BatchView]:
         seen: set[str] = set()
         after: str | None = None

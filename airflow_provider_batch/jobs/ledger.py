@@ -11,11 +11,13 @@ gNNN/records/wave.1.json                rows asked again, sealed into shards of 
 gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
 gNNN/records/budget.1.json              another ceiling than that of the seal
 gNNN/records/finished.1.json            the wait came to its end
+gNNN/records/twin.DIGEST.1.json         a batch of the job beside those it keeps, found late; .2 once it has ended
 gNNN/records/landed.1.json              the answers were written to a table
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
@@ -153,6 +155,20 @@ class Budget(msgspec.Struct, frozen=True, tag="budget"):
     at: datetime
 
 
+class Twin(msgspec.Struct, frozen=True, tag="twin"):
+    """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
+
+    batch_id: str
+    shard: str
+    #: the provider's word for how it is
+    status: str
+    #: False if it ran when it was found and cancelled
+    ended: bool
+    #: requests that it had answered: they were paid for twice
+    completed: int
+    at: datetime
+
+
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The wait came to its end."""
 
@@ -185,7 +201,9 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     at: datetime
 
 
-Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline | Landed | Budget | Finished
+Record = (
+    Uploaded | Intent | Created | Refused | CancelAsked | Settled | Wave | Deadline | Landed | Budget | Finished | Twin
+)
 _TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
 
 
@@ -282,6 +300,8 @@ class JobState(msgspec.Struct):
     #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
     set_deadline: Deadline | None = None
     fresh: Deadline | None = None
+    #: batches beside those that are kept, by id, as last seen
+    twins: dict[str, Twin] = {}
     #: clears of the wait that are known
     clears: set[int] = set()
 
@@ -289,6 +309,11 @@ class JobState(msgspec.Struct):
     def deadline(self) -> datetime | None:
         """The absolute end of the wait; None if nothing waited yet."""
         return self.set_deadline.ends if self.set_deadline else None
+
+    @property
+    def paid_twice(self) -> int:
+        """Requests that were answered in more than one batch of the same attempt; 0, if all is well."""
+        return sum(twin.completed for twin in self.twins.values())
 
     @property
     def ceiling(self) -> float | None:
@@ -331,6 +356,9 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         elif isinstance(record, Finished):
             if state.finished is None or record.number > state.finished.number:
                 state.finished = record
+        elif isinstance(record, Twin):
+            if record.batch_id not in state.twins or record.ended:
+                state.twins[record.batch_id] = record
         elif isinstance(record, Budget):
             if state.budget is None or record.number > state.budget.number:
                 state.budget = record
@@ -451,6 +479,9 @@ def _name(record: Record) -> str:
     match record:
         case Wave() | Landed() | Budget() | Finished():
             return f"{kind}.{record.number}.json"
+        case Twin():
+            digest = hashlib.sha256(record.batch_id.encode()).hexdigest()[:16]
+            return f"{kind}.{digest}.{2 if record.ended else 1}.json"
         case Deadline():
             return f"{kind}.{record.clear}.json"
     return f"{kind}.{record.shard}.{record.n}.json"

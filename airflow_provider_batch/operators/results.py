@@ -19,7 +19,7 @@ from airflow_provider_batch.exceptions import (
 )
 from airflow_provider_batch.jobs.job import Manifest
 from airflow_provider_batch.jobs.landing import Landing, results_columns
-from airflow_provider_batch.jobs.ledger import Landed, Ledger, Reason
+from airflow_provider_batch.jobs.ledger import JobState, Landed, Ledger, Reason
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
@@ -40,8 +40,9 @@ class BatchResultsOperator(BaseOperator):
     The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
     that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
     `requests`), `tokens`, `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
-    `asked_again`, `reasons`. What is not asked itself has an attempt of 0, and 0 tokens and cost: sums over the table
-    are what was paid for the answers in it.
+    `asked_again`, `paid_twice` (requests answered in two batches of one attempt: 0, if all is well), `reasons`. What is
+    not asked itself has an attempt of 0, and 0 tokens and cost: sums over the table are what was paid for the answers
+    in it.
 
     :param job: the reference that submit returned.
     :param warehouse_conn_id: connection to write to.
@@ -105,9 +106,10 @@ class BatchResultsOperator(BaseOperator):
             sink = self.prepared_sink(manifest, self.warehouse_conn_id, self.table, self.key)
         except (ResultsTableError, SchemaError) as error:
             raise type(error)(f"{error} The answers are kept in staging; mend it, then clear this task.") from error
+        state = ledger.state()
         landing = Landing(
             ledger.folder,
-            ledger.state(),
+            state,
             key=self.key,
             columns=self.columns,
             store_response=self.store_response,
@@ -115,7 +117,7 @@ class BatchResultsOperator(BaseOperator):
             landed_at=datetime.now(UTC),
         )
         sink.write(landing)
-        account = self._account(landing, manifest)
+        account = self._account(landing, state)
         self._tell(account, manifest)
         _record(ledger, account)
         if sum(account["outcomes"].values()) != manifest.requests:
@@ -151,7 +153,8 @@ class BatchResultsOperator(BaseOperator):
         sink.prepare()
         return sink
 
-    def _account(self, landing: Landing, manifest: Manifest) -> dict[str, Any]:
+    def _account(self, landing: Landing, state: JobState) -> dict[str, Any]:
+        manifest = state.manifest
         return {
             "job_uid": manifest.job_uid,
             "table": self.table,
@@ -164,6 +167,7 @@ class BatchResultsOperator(BaseOperator):
             "cost_usd": _dollars(landing.cost),
             "standard_cost_usd": _dollars(landing.standard_cost),
             "asked_again": landing.asked_again,
+            "paid_twice": state.paid_twice,
             "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
         }
 
@@ -172,11 +176,12 @@ class BatchResultsOperator(BaseOperator):
             self.log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
         outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in account["outcomes"].items())
         self.log.info(
-            "Landed %s rows in %s: %s. Cost: %s US dollars",
+            "Landed %s rows in %s: %s. Cost: %s US dollars. Paid twice: %d",
             f"{account['requests']:,}",
             self.table,
             outcomes or "none",
             account["cost_usd"] or "unknown",
+            account["paid_twice"],
         )
         for reason in account["reasons"]:
             self.log.warning(

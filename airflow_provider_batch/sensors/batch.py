@@ -202,11 +202,17 @@ class BatchSensor(BaseSensorOperator):
 
     def _summary(self, state: JobState) -> dict[str, Any]:
         batches = sum(1 for shard in state.shards.values() for tried in shard.tries if tried.batch_id)
-        self.log.info("The wait is over: %d batches, %d wave(s) asked again", batches, len(state.waves))
+        self.log.info(
+            "The wait is over: %d batches, %d wave(s) asked again, requests paid twice: %d",
+            batches,
+            len(state.waves),
+            state.paid_twice,
+        )
         return {
             "job_uid": state.manifest.job_uid,
             "batches": batches,
             "waves": len(state.waves),
+            "paid_twice": state.paid_twice,
             "outcomes": outcomes_so_far(state),
         }
 

@@ -172,6 +172,69 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
         assert client.batches.retrieve(first.id).status not in ("cancelling", "cancelled")
 
 
+def created_behind_our_back(ledger: Any, client: openai.OpenAI, **metadata: str) -> Any:
+    """A batch of shard s0001 that nobody recorded."""
+    with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
+        file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
+    named = {"job_uid": ledger.manifest.job_uid, "shard": "s0001", "attempt": "1", "nonce": uuid4().hex, **metadata}
+    return client.batches.create(
+        input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata=named
+    )
+
+
+def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others_are_left_alone(
+    connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Finish
+
+    ledger = seal_job(tmp_path, ["one", "two"], requests=2)
+    with LocalServer(tmp_path / "server", in_progress=600, admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        another_worker(ledger).run({})
+        ended = created_behind_our_back(ledger, client)
+        server.advance(3_600)
+        wait_until(lambda: client.batches.retrieve(ended.id).status == "completed")
+        running = created_behind_our_back(ledger, client)
+        foreign = created_behind_our_back(ledger, client, job_uid=uuid4().hex)
+
+        worker = another_worker(ledger)
+        rest = worker.run(worker.look())
+
+        assert isinstance(rest, Finish)
+        assert client.batches.retrieve(running.id).status in ("cancelling", "cancelled")
+        assert client.batches.retrieve(foreign.id).status in ("validating", "in_progress")
+        state = worker.ledger.state()
+        assert set(state.twins) == {ended.id, running.id}
+        assert state.paid_twice == 2
+        another_worker(ledger).run({})
+        after = another_worker(ledger).ledger.state()
+        assert (set(after.twins), after.paid_twice) == (set(state.twins), 2)
+
+
+def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_place(
+    connect: Callable[..., None], tmp_path: Path
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Failure, Intent, Refused, Uploaded
+
+    ledger = seal_job(tmp_path, ["one", "two"], requests=2)
+    with LocalServer(tmp_path / "server", in_progress=600) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        late = created_behind_our_back(ledger, client, nonce="the nonce of the first try")
+        now = datetime.now(UTC)
+        ledger.add(Uploaded("s0001", 1, late.input_file_id, now))
+        ledger.add(Intent("s0001", 1, "the nonce of the first try", late.input_file_id, now))
+        ledger.add(Refused("s0001", 1, Failure.LOST, "no such batch", now))
+
+        another_worker(ledger).run({})
+
+        assert [batch.id for batch in batches_of(client, ledger)] == [late.id]
+        state = another_worker(ledger).ledger.state()
+        assert [tried.batch_id for _, tried in state.live()] == [late.id]
+        assert state.paid_twice == 0
+
+
 def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_files(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
