@@ -114,6 +114,8 @@ class _Queue:
         self._backoff = max(backoff, MIN_HOLD)
         self._refusals: list[_Refusal] = []
         self._spans: list[_Span] = []
+        #: when something was created, or tried to be
+        self._begins: list[datetime] = []
         self._live = sum(s.shard.tokens for s in shards if s.phase in (Phase.CREATING, Phase.LIVE))
         self._anything_live = any(s.phase in (Phase.CREATING, Phase.LIVE) for s in shards)
         for shard in shards:
@@ -129,6 +131,7 @@ class _Queue:
         begin = tried.intent.at if tried.intent else tried.created_at
         if begin is None:
             return
+        self._begins.append(begin)
         blocked = tried.blocked
         if blocked is not None and blocked.failure is Failure.CAPACITY:
             self._refusals.append(_Refusal(shard.shard.name, begin, blocked))
@@ -185,7 +188,7 @@ class _Queue:
             else:
                 full = True
         if full and told is None and not went:
-            newest = max(*(s.begin for s in self._spans), *(r.begin for r in self._refusals))
+            newest = max(self._begins)
             if now >= newest + self._backoff:
                 found.go.append(next(shard for shard in waiting if shard not in found.go))
             else:

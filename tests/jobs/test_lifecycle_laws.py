@@ -1,8 +1,12 @@
-"""The lifecycle against a model of the provider, with two workers that may be killed between any two steps.
+"""Laws of the lifecycle, against a model of everything around it.
 
-The machine plays the workers (each plans with `next_steps` and does its plan step by step, on a record that is created
-exclusively), the provider (which validates, runs, refuses, loses answers on the way, ends batches as it likes) and the
-clock. Afterwards one worker brings the job to its end.
+Two workers (each plans with `next_steps` and does its plan step by step, on a record that is created exclusively; either
+may be killed between any two steps, or go on with an old plan), the provider (which validates, runs, refuses for want of
+room or money, loses answers on the way, lists late, ends batches as it likes), a person (who clears tasks and raises the
+ceiling) and the clock, in any order. Afterwards one worker brings the job to its end.
+
+Every row has one place; none is asked more often than allowed, nor paid for twice, nor past the ceiling; no batch is
+left without an owner; and it ends. Only a late list can make a batch twice: then it is found and told.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from airflow_provider_batch.jobs.ledger import (
     Refused,
     Settled,
     ShardState,
+    Twin,
     Uploaded,
     Wave,
     fold,
@@ -61,6 +66,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     next_steps,
 )
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.twins import look
 from tests.jobs.building import CHAT, NOW, manifest_of, plain_shard
 
 ROWS = 3
@@ -97,7 +103,8 @@ ANSWERS = [
 class Batch:
     """A batch as the provider has it."""
 
-    def __init__(self, number: int, shard: str, nonce: str, rows: list[str]) -> None:
+    def __init__(self, number: int, shard: str, nonce: str, rows: list[str], job_uid: str) -> None:
+        self.job_uid = job_uid
         self.id, self.shard, self.nonce, self.rows = f"batch-{number}", shard, nonce, rows
         self.said = "in_progress"
         self.problems: list[BatchProblem] = []
@@ -106,7 +113,7 @@ class Batch:
     @property
     def cost(self) -> int:
         """Dollars; while it runs, the most that it may come to."""
-        if not self.view().status.ended:
+        if self.said in ("in_progress", "cancelling"):
             return len(self.rows)
         return sum(answer.outcome in PAID for answer in self.answers) if self.ran else 0
 
@@ -117,7 +124,14 @@ class Batch:
 
     def view(self) -> BatchView:
         status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING}.get(self.said)
-        return BatchView(self.id, status or Status(self.said), self.said, problems=self.problems)
+        return BatchView(
+            self.id,
+            status or Status(self.said),
+            self.said,
+            problems=self.problems,
+            completed=self.cost if self.said not in ("in_progress", "cancelling") else 0,
+            metadata={"job_uid": self.job_uid, "nonce": self.nonce, "shard": self.shard},
+        )
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -130,6 +144,8 @@ class Lifecycle(RuleBasedStateMachine):
         self.uploads = 0
         #: how often a person cleared the wait, and how often that gave a fresh allowance of attempts
         self.clears = 0
+        #: set once a batch was taken for lost, as a list was late: then it may be paid for twice
+        self.late_lists = False
         self.allowances = 0
 
     @initialize(
@@ -167,6 +183,8 @@ class Lifecycle(RuleBasedStateMachine):
                 key: tuple[Any, ...] = (Wave, record.number)
             case Deadline():
                 key = (Deadline, record.clear)
+            case Twin():
+                key = (Twin, record.batch_id, record.ended)
             case Budget() | Finished():
                 key = (type(record), record.number)
             case _:
@@ -218,7 +236,9 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_worker_does_its_next_step(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from([worker for worker, plan in self.plans.items() if plan]))
-        self.do(self.plans[worker].pop(0), data.draw(st.sampled_from(["goes well", *Failure, "unsure", "killed"])))
+        self.do(
+            self.plans[worker].pop(0), data.draw(st.sampled_from(["goes well", *Failure, "unsure", "late", "killed"]))
+        )
 
     @precondition(lambda self: any(self.plans.values()))
     @rule(worker=st.integers(0, 1))
@@ -271,7 +291,7 @@ class Lifecycle(RuleBasedStateMachine):
             case Create():
                 self.create(step, fate)
             case LookUp():
-                self.look_up(step)
+                self.look_up(step, late=fate == "late")
             case Collect():
                 self.collect(step)
             case Cancel():
@@ -313,16 +333,19 @@ class Lifecycle(RuleBasedStateMachine):
         if fate in (Failure.CAPACITY, Failure.ACCOUNT, Failure.FILE):
             self.add(Refused(name, step.n, Failure(fate), f"{fate} said no", self.now))
             return
-        batch = Batch(len(self.batches), name, nonce, self.rows[name])
+        batch = Batch(len(self.batches), name, nonce, self.rows[name], self.manifest.job_uid)
         self.batches.append(batch)
         if fate != "unsure":
             self.add(Created(name, step.n, batch.id, self.now))
 
-    def look_up(self, step: LookUp) -> None:
+    def look_up(self, step: LookUp, *, late: bool) -> None:
+        """In a list; which may be late, so that it does not show the batch yet."""
         intent = cast(Intent, step.tried.intent)
         found = [batch for batch in self.batches if batch.nonce == intent.nonce]
         assert len(found) <= 1
-        if found:
+        if found and late:
+            self.late_lists = True
+        if found and not late:
             self.add(Created(intent.shard, intent.n, found[0].id, self.now))
         else:
             self.add(Refused(intent.shard, intent.n, Failure.LOST, "lost", self.now))
@@ -392,15 +415,19 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def no_shard_is_paid_for_twice(self) -> None:
         paid = Counter(batch.shard for batch in self.batches if batch.ran)
+        if self.late_lists:
+            return
         assert not paid or max(paid.values()) == 1
 
     @invariant()
     def no_more_is_spent_than_the_ceiling(self) -> None:
-        ceiling = self.state().ceiling if self.batches else None
+        ceiling = self.state().ceiling if self.batches and not self.late_lists else None
         assert ceiling is None or sum(batch.cost for batch in self.batches) <= ceiling
 
     @invariant()
     def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
+        if self.late_lists:
+            return
         asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
         assert not asked or max(asked.values()) <= self.policy.max_attempts * (1 + self.allowances)
         open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
@@ -420,7 +447,8 @@ class Lifecycle(RuleBasedStateMachine):
                 continue
             match rest:
                 case Finish():
-                    break
+                    if not self.twins_are_found():
+                        break
                 case Hold():
                     self.policy = msgspec.structs.replace(self.policy, since=self.now + timedelta(seconds=1))
                     self.now += timedelta(seconds=1)
@@ -443,9 +471,32 @@ class Lifecycle(RuleBasedStateMachine):
             assert left == withheld
         paid = {batch.id for batch in self.batches if batch.ran}
         self.every_row_has_one_place(state)
+        self.no_batch_is_without_an_owner(state)
         collected = {settled.batch_id for _, _, settled in state.settled()}
         unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
-        assert paid <= collected | unsure
+        assert paid <= collected | unsure | state.twins.keys()
+
+    def twins_are_found(self) -> bool:
+        """As a worker does at the end, with a list that is not late any more; True if the job goes on."""
+        found = look(self.state(), [batch.view() for batch in self.batches])
+        for shard, tried, view in found.adopt:
+            self.add(Created(shard.shard.name, tried.n, view.id, self.now))
+        for view in [*found.cancel, *found.ended]:
+            batch = self.batch(view.id)
+            if not view.status.ended:
+                batch.said, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
+            self.add(Twin(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
+        return bool(found.adopt)
+
+    def no_batch_is_without_an_owner(self, state: JobState) -> None:
+        """What ran is kept by a try, or known as a twin and not running any more; what was paid for twice is told."""
+        kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries}
+        assert {batch.id for batch in self.batches} <= kept | state.twins.keys()
+        twins = [batch for batch in self.batches if batch.id in state.twins]
+        assert not {batch.id for batch in twins} & kept
+        assert all(batch.view().status.ended for batch in twins)
+        assert state.paid_twice == sum(batch.cost for batch in twins)
+        assert self.late_lists or not twins
 
     def every_row_has_one_place(self, state: JobState) -> None:
         """Followed from seal to seal, no row is lost on the way and none goes on in two shards."""
@@ -469,5 +520,5 @@ class Lifecycle(RuleBasedStateMachine):
         return state.deadline + GRACE
 
 
-Lifecycle.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Lifecycle.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestLifecycle = Lifecycle.TestCase

@@ -153,6 +153,13 @@ def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed
     assert plan(SHARDS, *records, at=NOW + 7 * MINUTE)[0] == [(Upload, "s0004")]
 
 
+def test_a_creation_without_an_answer_counts_as_live():
+    records = [*full("s0001", message="Enqueued token limit reached"), *tried("s0002", at=NOW + 6 * MINUTE)[:2]]
+    steps, rest = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
+    assert steps == []
+    assert rest.until == NOW + 8 * MINUTE
+
+
 def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over():
     records = [*tried("s0001"), *refused("s0002", at=NOW + MINUTE)]
     assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
