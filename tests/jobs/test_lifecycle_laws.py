@@ -1,9 +1,9 @@
 """Laws of the lifecycle, against a model of everything around it.
 
-Two workers (each plans with `next_steps` and does its plan step by step, on a record that is created exclusively; either
-may be killed between any two steps, or go on with an old plan), the provider (which validates, runs, refuses for want of
-room or money, loses answers on the way, lists late, ends batches as it likes), a person (who clears tasks and raises the
-ceiling) and the clock, in any order. Afterwards one worker brings the job to its end.
+Two workers (each plans with `next_steps` and does its plan step by step, on a record that is created exclusively;
+either may be killed between any two steps, or go on with an old plan), the provider (which validates, runs, refuses
+for want of room or money, loses answers on the way, lists late, ends batches as it likes), a person (who clears tasks
+and raises the ceiling) and the clock, in any order. Afterwards one worker brings the job to its end.
 
 Every row has one place; none is asked more often than allowed, nor paid for twice, nor past the ceiling; no batch is
 left without an owner; and it ends. Only a late list can make a batch twice: then it is found and told.
