@@ -250,7 +250,8 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
         worker = another_worker(ledger)
         worker.run(worker.look())
 
-        first_tries = [shard.tries[0].settled for shard in worker.ledger.state().shards.values()]
+        state = worker.ledger.state()
+        first_tries = [state.shards[shard.name].tries[0].settled for shard in ledger.manifest.shards]
         assert [settled and settled.failure for settled in first_tries] == [Failure.CAPACITY, Failure.CAPACITY]
 
 
