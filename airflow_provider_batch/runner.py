@@ -292,6 +292,9 @@ class Runner:
         shard, intent = step.shard.shard, step.tried.intent
         assert intent is not None
         found = self.hook.find(intent.nonce, intent.file_id, not_before=intent.at - lifecycle.UNSURE)
+        # A file is sent once for several tries: batches of earlier ones are not what this creation made.
+        kept = {tried.batch_id for one in self.ledger.state().shards.values() for tried in one.tries}
+        found = [batch for batch in found if batch.id not in kept]
         if not found:
             message = "the creation was never answered, and the provider has no such batch"
             self.ledger.add(Refused(shard.name, step.tried.n, Failure.LOST, message, self._clock()))

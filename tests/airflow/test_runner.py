@@ -47,19 +47,19 @@ def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10
     for number, text in enumerate(prompts, start=1):
         sealer.add(renderer((f"row-{number}", text), number), [], number, tokens)
     shards = sealer.finish()
-    manifest = Manifest(
-        job_uid=uuid4().hex,
-        key=JobKey("dag", "submit", "run"),
-        sealed_at=datetime.now(UTC),
-        endpoint=spec.endpoint,
-        openai_conn_id="openai_default",
-        requests=len(prompts),
-        shards=shards,
-        carry=[],
-        estimate=Estimate(),
-        limits=Limits(requests=requests),
-        **more,
-    )
+    fields: dict[str, Any] = {
+        "job_uid": uuid4().hex,
+        "key": JobKey("dag", "submit", "run"),
+        "sealed_at": datetime.now(UTC),
+        "endpoint": spec.endpoint,
+        "openai_conn_id": "openai_default",
+        "requests": len(prompts),
+        "shards": shards,
+        "carry": [],
+        "estimate": Estimate(),
+        "limits": Limits(requests=requests),
+    }
+    manifest = Manifest(**(fields | more))
     return seal(folder, manifest)
 
 
@@ -151,6 +151,25 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then
     assert (of_first.metadata["nonce"] == nonce) is committed
 
 
+def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_same_file(
+    ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Created, Failure, Intent, Settled
+
+    unanswered(ledger, client, committed=True)
+    (earlier,) = batches_of(client, ledger)
+    now = datetime.now(UTC)
+    ledger.add(Created("s0001", 1, earlier.id, now))
+    ledger.add(Settled("s0001", 1, earlier.id, "failed", now, failure=Failure.CAPACITY, message="full"))
+    ledger.add(Intent("s0001", 2, uuid4().hex, earlier.input_file_id, now))
+
+    another_worker(ledger, later=timedelta(seconds=121)).run({})
+
+    tries = another_worker(ledger).ledger.state().shards["s0001"].tries
+    assert (tries[1].refused.failure, tries[1].batch_id) == (Failure.LOST, "")
+    assert tries[2].batch_id not in ("", earlier.id)
+
+
 def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -193,8 +212,9 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
         client = openai.OpenAI(api_key="local", base_url=server.base_url)
         another_worker(ledger).run({})
         ended = created_behind_our_back(ledger, client)
+        wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"in_progress"})
         server.advance(3_600)
-        wait_until(lambda: client.batches.retrieve(ended.id).status == "completed")
+        wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"completed"})
         running = created_behind_our_back(ledger, client)
         foreign = created_behind_our_back(ledger, client, job_uid=uuid4().hex)
 

@@ -1,4 +1,4 @@
-"""The sensor as Airflow starts it: what a retry finds, and what a person's clear changes."""
+"""What a person's clear changes, and a retry does not: the deadline, the attempts, the ceiling."""
 
 from __future__ import annotations
 
@@ -75,3 +75,28 @@ def _to_the_end(sensor: Any, max_tries: int) -> Any:
         if done.is_done:
             return done.xcom_value
     raise AssertionError("the wait does not end")
+
+
+def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Path) -> None:
+    from airflow_provider_batch.jobs.job import Estimate
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
+    ledger = seal_job(tmp_path, ["one"], requests=1, max_cost_usd=5.0, estimate=Estimate(low_usd=1.0, high_usd=9.0))
+    for ceiling, records in ((5.0, None), (7.5, 1), (7.5, 1), (None, 2), (6.0, 3)):
+        submit._change_budget(ledger, ceiling)
+        state = state_of(ledger)
+        assert state.ceiling == ceiling
+        assert (state.budget and state.budget.number) == records
+
+
+def test_a_ceiling_for_a_job_without_a_known_price_is_refused(tmp_path: Path) -> None:
+    from airflow_provider_batch.exceptions import BudgetError
+    from airflow_provider_batch.jobs.job import Estimate
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
+    ledger = seal_job(tmp_path, ["one"], requests=1, estimate=Estimate(unknown_models=["m"]))
+    with pytest.raises(BudgetError, match="no price is known for m"):
+        submit._change_budget(ledger, 5.0)
+    assert state_of(ledger).ceiling is None
