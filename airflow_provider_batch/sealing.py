@@ -135,7 +135,7 @@ def build(
     finally:
         sealer.abandon()
     estimate = estimator.finish()
-    _check_budget(estimate, plan.max_cost_usd)
+    check_budget(estimate, plan.max_cost_usd)
     manifest = Manifest(
         job_uid=secrets.token_hex(16),
         key=plan.key,
@@ -153,13 +153,14 @@ def build(
         completion_window=plan.completion_window,
         metadata=plan.metadata,
         prices=plan.prices,
+        max_cost_usd=plan.max_cost_usd,
+        outputs=estimator.outputs(),
         generation=generation,
         same=sealer.same,
         known=sealer.reused,
         retention_days=plan.retention_days,
         delete_remote_files=plan.delete_remote_files,
         reuse_from=reuse.name if reuse is not None else "",
-        max_cost_usd=plan.max_cost_usd,
         copies=sealer.copies,
         known_answers=sealer.known,
     )
@@ -181,7 +182,11 @@ def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
     return CarriedColumns(names, positions)
 
 
-def _check_budget(estimate: Estimate, ceiling: float | None) -> None:
+def check_budget(estimate: Estimate, ceiling: float | None) -> None:
+    """Refuse a ceiling that the lowest estimate is over, or that cannot be checked.
+
+    :raises BudgetError: with both numbers and the ways out.
+    """
     if ceiling is None:
         return
     if estimate.low_usd is None:

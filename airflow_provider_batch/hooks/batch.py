@@ -188,18 +188,27 @@ class BatchHook(OpenAIHook):
 
         Paged by hand, as servers are known that ignore `after` and never say that they are done.
 
+        :param file_id: empty if no file can be meant; batches may have an empty one too.
         :param not_before: older batches than this cannot be meant.
         """
         by_nonce, by_file = [], []
         for batch in self._recent(not_before):
             if batch.metadata.get("nonce") == nonce:
                 by_nonce.append(batch)
-            elif batch.input_file_id == file_id:
+            elif file_id and batch.input_file_id == file_id:
                 by_file.append(batch)
         found = by_nonce or by_file
         # Lists are newest first, stamps whole seconds: of one second the last in the list is the oldest.
         found.reverse()
         return sorted(found, key=lambda batch: batch.created_at)
+
+    def of_job(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
+        """Batches whose metadata name this job, in one listing.
+
+        :param not_before: when the job was sealed: older batches cannot be its own.
+        :raises ProviderError: if the list cannot be read.
+        """
+        return [batch for batch in self._recent(not_before) if batch.metadata.get("job_uid") == job_uid]
 
     def _recent(self, not_before: datetime) -> Iterator[BatchView]:
         seen: set[str] = set()

@@ -20,7 +20,7 @@ from airflow_provider_batch.exceptions import EqualDigestsError
 from airflow_provider_batch.jobs.answers import read_rows
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Manifest, RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import Ledger, Phase
+from airflow_provider_batch.jobs.ledger import JobState, Ledger, Phase
 from airflow_provider_batch.jobs.once import AskedRequests, CopyReader
 from airflow_provider_batch.jobs.render import Request
 from airflow_provider_batch.jobs.shard import Sealer
@@ -56,16 +56,16 @@ class Previous:
         self.folder: Folder = ledger.folder
         self.manifest: Manifest = state.manifest
         self._state = state
+        self._sent = _sent(state)
         #: shards that a batch exists of, or may exist
-        self.sent = [shard for shard in self.manifest.shards if state.shards[shard.name].phase in _SENT]
+        self.sent = [shard for shard in self.manifest.shards if shard.name in self._sent]
         self._asked = AskedRequests()
         self._rows = RowSet()
-        sent = {shard.name for shard in self.sent}
         for shard in self.manifest.shards:
             for row in read_rows(self.folder, shard):
                 if row.lands:
                     self._rows.add(row.custom_id, row.sha256, row.carry)
-                if shard.name in sent:
+                if shard.name in self._sent:
                     self._asked.put(_both(row.custom_id, row.sha256), shard.name)
         self._copies = CopyReader(self.folder, self.manifest.copies)
         for row in self._copies.all():
@@ -152,9 +152,7 @@ class Previous:
     def _void_waves(self) -> list[int]:
         """Waves of which nothing was sent."""
         unsent = [
-            wave.number
-            for wave in self._state.waves
-            if not any(self._state.shards[shard.name].phase in _SENT for shard in wave.shards)
+            wave.number for wave in self._state.waves if not any(shard.name in self._sent for shard in wave.shards)
         ]
         return [*self.manifest.void_waves, *unsent]
 
@@ -169,6 +167,15 @@ class Previous:
             dropped=sum(not row.lands for row in rows),
             unwanted=sum(not row.wanted for row in rows),
         )
+
+
+def _sent(state: JobState) -> set[str]:
+    """Names of the shards that a batch exists of, or may exist; or of a part of them, where they were made smaller."""
+    sent = {name for name, shard in state.shards.items() if shard.phase in _SENT}
+    for wave in reversed(state.waves):
+        if any(shard.name in sent for shard in wave.shards):
+            sent.update(name for name, _ in wave.sources)
+    return sent
 
 
 def _as_now(row: RowIndex, origin: list[RowIndex] | None) -> RowIndex:

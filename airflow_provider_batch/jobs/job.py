@@ -135,6 +135,10 @@ class Manifest(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = {}
     #: prices that the author stated, as given to `Prices`
     prices: dict[str, Any] = {}
+    #: US dollars that the job may cost; None: no ceiling. A `Budget` in the ledger takes its place
+    max_cost_usd: float | None = None
+    #: by model: the output tokens that one request may have at most, on average; see `jobs.spending`
+    outputs: dict[str, float] = {}
     generation: int = 1
     #: of a generation that keeps shards of earlier ones: the first of these, beside whose seal the records of shards
     #: are kept for all of them
@@ -148,8 +152,6 @@ class Manifest(msgspec.Struct, frozen=True):
     #: rows that are not asked, because the results table `reuse_from` holds their answer
     known: int = 0
     reuse_from: str = ""
-    #: the most that the job may cost in US dollars, by its lowest estimate
-    max_cost_usd: float | None = None
     #: days that staging keeps the job after its last event; None for the configured number
     retention_days: float | None = None
     #: whether the provider's copies of its files go once they are safe in staging

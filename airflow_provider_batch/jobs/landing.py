@@ -29,7 +29,7 @@ from airflow_provider_batch.jobs.job import Known, Manifest, RowIndex, Shard
 from airflow_provider_batch.jobs.known import as_answer, read_known
 from airflow_provider_batch.jobs.ledger import JobState, Reason, Settled, ShardState, Try
 from airflow_provider_batch.jobs.once import FILE_ROWS, CopyReader
-from airflow_provider_batch.jobs.outcome import PENDING, Answer, Outcome
+from airflow_provider_batch.jobs.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, cutter
 
@@ -58,6 +58,8 @@ FIXED = (
 
 
 _NOTHING = Decimal(0)
+#: ranks of rows that no answer came for
+_UNANSWERED = frozenset({0, Outcome.WITHHELD.rank})
 
 
 class _Source(NamedTuple):
@@ -188,8 +190,11 @@ class Landing:
             yield from self._settled(shard, tried, settled)
         for known in self._manifest.known_answers:
             yield from self._known(known)
+        for withheld in self._state.withheld:
+            for line, row in enumerate(read_rows(self._folder, withheld.shard)):
+                self._improve(withheld.shard, row, line, Outcome.WITHHELD)
         for sealed in self._manifest.shards:
-            if 0 in self._best[sealed.name]:
+            if any(rank in self._best[sealed.name] for rank in _UNANSWERED):
                 yield from self._unsettled(sealed)
 
     def _settled(self, state: ShardState, tried: Try, settled: Settled) -> Iterator[tuple[Any, ...]]:
@@ -238,18 +243,20 @@ class Landing:
         best, batch = self._best[sealed.name], self._state.shards[sealed.name].last
         source = _Source(sealed.model, 0, (batch.batch_id or None) if batch else None)
         nothing: list[Any] = [None] * len(self._paths)
-        pending = set()
+        unanswered: dict[str, Answer] = {}
         for line, row in enumerate(read_rows(self._folder, sealed)):
-            if not best[line] and row.wanted:
-                best[line] = Outcome.PENDING.rank
-                pending.add(row.sha256)
+            if best[line] in _UNANSWERED and row.wanted:
+                before, why = best[line], WITHHELD if best[line] else PENDING
+                best[line] = why.outcome.rank
+                unanswered[row.sha256] = why
                 if row.lands:
-                    yield self._row(row, PENDING, nothing, source, None)
-                else:
-                    self._silent[best[line]] += 1
+                    self._note(why)
+                    yield self._row(row, why, nothing, source, None)
+                elif not before:
+                    self._silent[why.outcome.rank] += 1
         for row in self._copies.of(sealed.name):
-            if row.sha256 in pending:
-                yield from self._copied_rows([row], PENDING, nothing, source, 0)
+            if row.sha256 in unanswered:
+                yield from self._copied_rows([row], unanswered[row.sha256], nothing, source, 0)
 
     def _answers(self, shard: Shard, settled: Settled, rows: list[RowIndex]) -> Iterator[tuple[int, Answer]]:
         return read_answers(
@@ -354,7 +361,7 @@ class Landing:
     ) -> tuple[Any, ...]:
         usage, outcome = answer.usage, answer.outcome
         spent: tuple[Any, ...]
-        if outcome is Outcome.PENDING:
+        if outcome in (Outcome.PENDING, Outcome.WITHHELD):
             spent = (None, None, None, None, None, 0)
         elif copy:
             spent = (0, 0, 0, 0, cost, 0)

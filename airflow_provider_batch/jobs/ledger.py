@@ -9,7 +9,10 @@ gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
 gNNN/records/canary.json                what the canary's answers say of the rest, and what it will cost
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
-gNNN/records/deadline.json              the absolute end of the wait
+gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
+gNNN/records/budget.1.json              another ceiling than that of the seal
+gNNN/records/finished.1.json            the wait came to its end
+gNNN/records/twin.DIGEST.1.json         a batch of the job beside those it keeps, found late; .2 once it has ended
 gNNN/records/landed.1.json              the answers were written to a table
 gNNN/records/deleted.s0001.1.json       its files with the provider are deleted; staging has them
 gNNN/records/begun.wait.2.json          a task of the job began its life, after a clear a new one
@@ -20,6 +23,7 @@ gNNN/records/again.json                 a person wants everything asked anew
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -116,6 +120,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     outcomes: dict[str, int] = {}
     #: of the failed rows: how many asking again may help
     transient: int = 0
+    #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
+    answered: int = 0
+    output_tokens: int = 0
+    cost_usd: str | None = "0"
     #: set if the batch failed validation: nothing of it ran
     failure: Failure | None = None
     message: str = ""
@@ -144,20 +152,61 @@ class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
 
 
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
-    """Rows of settled tries, sealed again."""
+    """Rows of settled tries, sealed again; or those of a shard that is made smaller, as none of them was asked.
+
+    The latter's try is claimed by an intent before, so that no other worker can create its batch.
+    """
 
     number: int
     #: (shard, n) of the tries whose rows these are
     sources: list[tuple[str, int]]
     shards: list[Shard]
     at: datetime
+    #: of the attempts at these rows, how many count no more: a person cleared the wait after them
+    base: int = 0
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
-    """The absolute end of the wait, set once."""
+    """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
 
     ends: datetime
     at: datetime
+    #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
+    clear: int = 0
+    #: True if the wait had ended before: rows without a usable answer get a fresh allowance of attempts
+    fresh: bool = False
+
+
+class Budget(msgspec.Struct, frozen=True, tag="budget"):
+    """A ceiling that takes the place of the one before: submit was run again with another."""
+
+    number: int
+    #: US dollars; None: no ceiling
+    max_cost_usd: float | None
+    at: datetime
+
+
+class Twin(msgspec.Struct, frozen=True, tag="twin"):
+    """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
+
+    batch_id: str
+    shard: str
+    #: the provider's word for how it is
+    status: str
+    #: False if it ran when it was found and cancelled
+    ended: bool
+    #: requests that it had answered: they were paid for twice
+    completed: int
+    at: datetime
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The wait came to its end."""
+
+    number: int
+    at: datetime
+    #: shards that were not asked, because the budget did not reach
+    withheld: list[str] = []
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -233,6 +282,9 @@ Record = (
     | Judged
     | Wave
     | Deadline
+    | Budget
+    | Finished
+    | Twin
     | Landed
     | Begun
     | Submitted
@@ -251,6 +303,7 @@ class Phase(StrEnum):
     CREATING = "creating"  # intent recorded, no answer known
     LIVE = "live"
     SETTLED = "settled"
+    RESEALED = "resealed"  # its rows were sealed into smaller shards, which take its place
 
 
 class Try(msgspec.Struct):
@@ -284,6 +337,11 @@ class ShardState(msgspec.Struct):
 
     shard: Shard
     tries: list[Try] = []
+    #: its rows go on in the shards of a wave, though they were not asked here
+    resealed: bool = False
+    #: when it was sealed, and how many attempts at its rows counted no more then
+    sealed_at: datetime | None = None
+    base: int = 0
 
     @property
     def last(self) -> Try | None:
@@ -294,6 +352,8 @@ class ShardState(msgspec.Struct):
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
         last = self.last
+        if self.resealed:
+            return Phase.RESEALED
         if last is None or last.blocked:
             return Phase.SEALED
         if last.settled:
@@ -321,7 +381,6 @@ class JobState(msgspec.Struct):
     waves: list[Wave] = []
     #: the newest landing
     landed: Landed | None = None
-    deadline: datetime | None = None
     #: what the canary said; None before, and for a job without one
     judged: Judged | None = None
     begun: list[Begun] = []
@@ -331,6 +390,17 @@ class JobState(msgspec.Struct):
     again_asked: bool = False
     #: tries whose files are deleted at the provider
     deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    #: the newest end of the wait
+    finished: Finished | None = None
+    #: the newest ceiling that takes the place of the seal's
+    budget: Budget | None = None
+    #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
+    set_deadline: Deadline | None = None
+    fresh: Deadline | None = None
+    #: batches beside those that are kept, by id, as last seen
+    twins: dict[str, Twin] = {}
+    #: clears of the wait that are known
+    clears: set[int] = set()
 
     @property
     def canary(self) -> list[ShardState]:
@@ -351,6 +421,28 @@ class JobState(msgspec.Struct):
     def lives(self, task: Task) -> set[int]:
         """The lives of a task that worked on this generation."""
         return {begun.life for begun in self.begun if begun.task is task}
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The absolute end of the wait; None if nothing waited yet."""
+        return self.set_deadline.ends if self.set_deadline else None
+
+    @property
+    def paid_twice(self) -> int:
+        """Requests that were answered in more than one batch of the same attempt; 0, if all is well."""
+        return sum(twin.completed for twin in self.twins.values())
+
+    @property
+    def ceiling(self) -> float | None:
+        """US dollars that the job may cost; None: no ceiling."""
+        return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
+
+    @property
+    def withheld(self) -> list[ShardState]:
+        """Shards that the budget did not reach at the end of the wait, and that did not go on since."""
+        names = self.finished.withheld if self.finished else []
+        found = [self.shards[name] for name in names if name in self.shards]
+        return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
 
     @property
     def drained(self) -> set[tuple[str, int]]:
@@ -378,8 +470,21 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         elif isinstance(record, Landed):
             if state.landed is None or record.number > state.landed.number:
                 state.landed = record
+        elif isinstance(record, Finished):
+            if state.finished is None or record.number > state.finished.number:
+                state.finished = record
+        elif isinstance(record, Twin):
+            if record.batch_id not in state.twins or record.ended:
+                state.twins[record.batch_id] = record
+        elif isinstance(record, Budget):
+            if state.budget is None or record.number > state.budget.number:
+                state.budget = record
         elif isinstance(record, Deadline):
-            state.deadline = record.ends
+            state.clears.add(record.clear)
+            if state.set_deadline is None or record.clear > state.set_deadline.clear:
+                state.set_deadline = record
+            if record.fresh and (state.fresh is None or record.clear > state.fresh.clear):
+                state.fresh = record
         elif isinstance(record, Judged):
             state.judged = record
         elif isinstance(record, Begun):
@@ -400,7 +505,12 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
     )
     reindexed = {shard.name: shard for shard in manifest.reindexed}
     for wave in state.waves:
-        state.shards.update({shard.name: ShardState(reindexed.get(shard.name, shard)) for shard in wave.shards})
+        state.shards.update(
+            {
+                shard.name: ShardState(reindexed.get(shard.name, shard), sealed_at=wave.at, base=wave.base)
+                for shard in wave.shards
+            }
+        )
     for record in loose:
         one = tries.setdefault((record.shard, record.n), Try(record.n))
         match record:
@@ -426,6 +536,10 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         state.shards[name].tries.append(one)
     for shard in state.shards.values():
         shard.tries.sort(key=lambda one: one.n)
+    drained = state.drained
+    for shard in state.shards.values():
+        if (last := shard.last) and (shard.shard.name, last.n) in drained:
+            shard.resealed = not (last.settled or last.batch_id)
     return state
 
 
@@ -575,10 +689,15 @@ def decode(data: bytes, kind: Any, where: str) -> Any:
 def _name(record: Record) -> str:
     kind = record.__struct_config__.tag
     match record:
-        case Wave() | Landed() | Stopped():
+        case Wave() | Landed() | Stopped() | Budget() | Finished():
             return f"{kind}.{record.number}.json"
         case Begun():
             return f"{kind}.{record.task}.{record.life}.json"
-        case Deadline() | Judged() | Submitted() | AgainAsked():
+        case Twin():
+            digest = hashlib.sha256(record.batch_id.encode()).hexdigest()[:16]
+            return f"{kind}.{digest}.{2 if record.ended else 1}.json"
+        case Deadline():
+            return f"{kind}.{record.clear}.json"
+        case Judged() | Submitted() | AgainAsked():
             return f"{kind}.json"
     return f"{kind}.{record.shard}.{record.n}.json"

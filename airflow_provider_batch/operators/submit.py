@@ -20,6 +20,7 @@ from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
 from airflow_provider_batch.jobs.ledger import (
     Begun,
+    Budget,
     Ledger,
     Submitted,
     Task,
@@ -28,7 +29,7 @@ from airflow_provider_batch.jobs.ledger import (
     seal,
     sound_before,
 )
-from airflow_provider_batch.jobs.lifecycle import Hold, Policy, Void
+from airflow_provider_batch.jobs.lifecycle import Finish, Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.render import RequestSpec, check
@@ -48,7 +49,7 @@ from airflow_provider_batch.operators.errors import canary_error, told_to_airflo
 from airflow_provider_batch.operators.landings import check_landings
 from airflow_provider_batch.operators.reference import asked_for
 from airflow_provider_batch.runner import Runner
-from airflow_provider_batch.sealing import Build, Plan, build
+from airflow_provider_batch.sealing import Build, Plan, build, check_budget
 from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.known import KnownTable
@@ -94,7 +95,9 @@ class BatchSubmitOperator(BaseOperator):
         be in it.
     :param request: function, or its import path: dict of the row -> request body; instead of `prompt` and `system`.
     :param carry: columns of the query that land beside the answer, with their types.
-    :param max_cost_usd: refuse the job if its lowest estimate is over this many US dollars.
+    :param max_cost_usd: ceiling in US dollars. The job is refused if its lowest estimate is over it; while it runs, no
+        batch is created that could take it past the ceiling, and rows that are not asked for that land as `withheld`.
+        Raise it and clear this task with those after it, and the job goes on from there.
     :param prices: your own prices, by model: `{"my-model": {"input": 0.1, "output": 0.4}}` in US dollars per million
         tokens, or the name of a model with the same price.
     :param openai_conn_id: connection of the official OpenAI provider's type.
@@ -271,6 +274,7 @@ class BatchSubmitOperator(BaseOperator):
         check_reachable(root, allow_local=self.allow_local_staging)
         folder = job_folder(root, plan.key)
         ledger = self._sealed(context, plan, hook, folder)
+        self._change_budget(ledger, plan.max_cost_usd)
         ledger.add(Begun(Task.SUBMIT, context["ti"].max_tries, datetime.now(UTC)))
         self._cancel_what_was_asked_before(ledger)
         manifest = ledger.manifest
@@ -278,9 +282,12 @@ class BatchSubmitOperator(BaseOperator):
         if not manifest.requests:
             self._empty()
         policy = Policy(max_attempts=1, since=datetime.now(UTC))
-        rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping).run({})
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping)
+        rest = runner.run({})
         if isinstance(rest, Void):
             raise canary_error(rest)
+        if isinstance(rest, Finish):
+            runner.tell_withheld(rest)
         if isinstance(rest, Hold):
             raise JobHeldError(
                 f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.asked:,} requests stay sealed in "
@@ -386,6 +393,17 @@ class BatchSubmitOperator(BaseOperator):
         for earlier in earlier_lines(ledger.folder, ledger.manifest):
             hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
             cancel_live(earlier, hook, self.log.warning, reason=ASKED_ANEW)
+
+    def _change_budget(self, ledger: Ledger, ceiling: float | None) -> None:
+        """Let another ceiling count from here on, whether it is higher or lower."""
+        state = ledger.state()
+        if ceiling == state.ceiling:
+            return
+        if ceiling is not None and ledger.manifest.estimate.low_usd is None:
+            check_budget(ledger.manifest.estimate, ceiling)
+        number = state.budget.number + 1 if state.budget else 1
+        if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
+            self.log.info("max_cost_usd was %s and is now %s", state.ceiling, ceiling)
 
     def on_kill(self) -> None:
         """Make no further paid call. What was created is recorded, goes on, and is found again by the next attempt."""
