@@ -40,8 +40,9 @@ bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
 
-soak: $(BENCH) ## a million rows through the three operators, and count that none is lost; ARGS="--rows 20000"
+soak: $(BENCH) ## a million rows through the three operators, and 500 rounds of chaos: count that nothing is lost; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
+	@$(BIN)/python -m tests.chaos --rounds 500
 
 lint: $(STAMP) ## format, style, types and import rules
 	@$(BIN)/ruff format --check .
