@@ -224,11 +224,16 @@ def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str,
             "kb": (now - before) / 1000 / triggers,
             "clients": counts.clients,
         }
-        ended = {}
-        for number in ending:
-            for batch_id in jobs[number]:
-                await asyncio.to_thread(ask, f"{url}/end/{batch_id}", "POST")
-            ended[number] = asyncio.get_running_loop().time()
+
+        def end() -> dict[int, float]:
+            at = {}
+            for number in ending:
+                for batch_id in jobs[number]:
+                    ask(f"{url}/end/{batch_id}", "POST")
+                at[number] = time.monotonic()  # which is also the clock of the loop
+            return at
+
+        ended = await asyncio.to_thread(end)
         done, _ = await asyncio.wait([tasks[number] for number in ended], timeout=10 * INTERVAL)
         assert len(done) == len(ended), f"{len(ended) - len(done)} of {len(ended)} triggers did not fire"
         result["to_event"] = statistics.median(max(0.0, tasks[n].result() - at) for n, at in ended.items())

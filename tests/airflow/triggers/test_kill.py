@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.triggers.provider import Asked, Provider, Reply
+from tests.airflow.triggers.provider import Asked, Provider, Reply
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, version("apache-airflow-core").split(".")[:2])) < (3, 3),

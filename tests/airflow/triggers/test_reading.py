@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_batch.jobs.batch import BatchView
-from tests.triggers.conftest import CONN
-from tests.triggers.provider import Asked, Provider, Reply, batch
+from tests.airflow.triggers.conftest import CONN
+from tests.airflow.triggers.provider import Asked, Provider, Reply, batch
 
 Run = Callable[[Any], Any]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.triggers.conftest import CONN
-from tests.triggers.provider import Asked, Provider, Reply
+from tests.airflow.triggers.conftest import CONN
+from tests.airflow.triggers.provider import Asked, Provider, Reply
 
 Run = Callable[[Any], Any]
 

@@ -6,17 +6,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.triggers.provider import Provider
+from tests.airflow.triggers.provider import Provider
 
 CONN = "openai_default"
 
 
 @pytest.fixture
-def with_provider(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Provider], Awaitable[Any]]], Any]:
+def with_provider(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Provider], Awaitable[Any]]], Any]:
     """Runs a coroutine in a loop of its own, with a provider that `openai_default` leads to; what it returns."""
 
     @asynccontextmanager

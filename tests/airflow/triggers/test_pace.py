@@ -19,7 +19,7 @@ from airflow_provider_batch.triggers.pace import (
     until_first_look,
     until_next_look,
 )
-from tests.triggers.provider import batch
+from tests.airflow.triggers.provider import batch
 
 NOW = time.time()
 MINUTE = 60.0
