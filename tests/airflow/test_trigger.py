@@ -160,7 +160,8 @@ def test_progress_is_told_when_it_changes_and_no_poll_is(tmp_path: Path, connect
 import asyncio
 from airflow_provider_batch.triggers.batch import BatchTrigger
 async def main():
-    one = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=["{create(server)}"],
+    one = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789",
+        batch_ids={[create(server), create(server), create(server)]},
         deadline=None, poll_interval=0.05)
     print([event.payload async for event in one.run()])
 asyncio.run(main())
@@ -169,7 +170,7 @@ asyncio.run(main())
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
 
     said = [line.split("Job ", 1)[1].split(" [")[0] for line in ran.stdout.splitlines() if "Job 01234567" in line]
-    assert said[-1] == "01234567: 1 of 1 requests done, 0 failed; 1 of 1 batches ended"
+    assert said[-1] == "01234567: 3 of 3 requests done, 0 failed; 3 of 3 batches ended"
     assert len(said) == len(set(said)) < 10
     assert "HTTP Request: GET" not in ran.stdout + ran.stderr
     assert "[{'reason': 'ended'}]" in ran.stdout

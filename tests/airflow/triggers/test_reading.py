@@ -49,18 +49,6 @@ def test_a_thousand_batches_cost_ten_pages(with_provider: Run) -> None:
     with_provider(test)
 
 
-def test_no_look_is_logged(with_provider: Run, caplog: pytest.LogCaptureFixture) -> None:
-    async def test(provider: Provider) -> None:
-        ids = provider.add(*names(150))
-        caplog.set_level("INFO")
-        await look([*ids, "batch_gone"])
-        assert provider.lists
-        assert provider.singles
-
-    with_provider(test)
-    assert not [record for record in caplog.records if "HTTP Request" in record.getMessage()]
-
-
 def test_few_batches_are_read_singly(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         provider.add(*names(500))
