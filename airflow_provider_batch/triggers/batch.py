@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_batch.jobs.batch import BatchView
+from airflow_provider_batch.task_state import STOPPED_STATES, task_state
 
 if TYPE_CHECKING:
     from airflow_provider_batch.triggers.poller import Poller, Watch
@@ -39,8 +40,6 @@ COLLECT_AFTER, PART_OF_AGE = 10, 0.5
 TELL_EVERY = 300.0
 #: progress of the requests alone is told when it is this part of them all
 TELL_STEP = 0.05
-#: task states in which a person, or the run's end, wants the work stopped
-_STOPPED_STATES = frozenset({"failed", "skipped", "removed"})
 #: the XCom in which the sensor leaves the id of the task instance that deferred last
 ATTEMPT_KEY = "batch_attempt"
 #: cancels under way; the event loop alone would not keep them from being collected
@@ -195,7 +194,7 @@ class BatchTrigger(BaseTrigger):
 
     async def _cancel_if_stopped(self) -> None:
         state = await self._task_state()
-        if state not in _STOPPED_STATES:
+        if state not in STOPPED_STATES:
             self.log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
             return
         self.log.warning("Task state is %s: cancelling %d batches.", state, len(self.batch_ids))
@@ -208,39 +207,25 @@ class BatchTrigger(BaseTrigger):
 
     async def _task_state(self) -> str:
         """State of this attempt of the task as Airflow has it; 'removed' if its run is gone, 'unknown' if unsure."""
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
         from airflow.sdk.execution_time.xcom import XCom
 
         ti = self.task_instance
-        if ti is None:
-            return "unknown"
-        index = -1 if ti.map_index is None else ti.map_index
+        state = await asyncio.to_thread(task_state, ti, self.log)
+        if ti is None or state not in STOPPED_STATES or state == "removed":
+            return state
+        # The state may be that of a later attempt, which began after a clear and has failed by itself since. An
+        # attempt that begins deletes the XComs of the one before.
         try:
-            states = await asyncio.to_thread(
-                RuntimeTaskInstance.get_task_states,
-                dag_id=ti.dag_id,
-                task_ids=[ti.task_id],
-                run_ids=[ti.run_id],
-                map_index=ti.map_index,
-            )
-            of_run = states.get(ti.run_id)
-            if not of_run:
-                return "removed"
-            state = str(of_run.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}", "unknown") or "none")
-            if state not in _STOPPED_STATES:
-                return state
-            # The state may be that of a later attempt, which began after a clear and has failed by itself since. An
-            # attempt that begins deletes the XComs of the one before.
             attempt = await asyncio.to_thread(
                 XCom.get_one,
                 key=ATTEMPT_KEY,
                 dag_id=ti.dag_id,
                 task_id=ti.task_id,
                 run_id=ti.run_id,
-                map_index=index,
+                map_index=-1 if ti.map_index is None else ti.map_index,
             )
         except Exception as error:  # noqa: BLE001  # unsure means: do not cancel
-            self.log.warning("The task's state cannot be read (%s).", error)
+            self.log.warning("Which attempt the task is in cannot be read (%s).", error)
             return "unknown"
         return state if attempt == str(ti.id) else f"{state}, of a later attempt"
 

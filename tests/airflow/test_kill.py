@@ -151,7 +151,9 @@ def test_a_half_cancelled_job_that_is_run_again_keeps_what_was_answered_and_asks
         held.advance(HELD * 0.6)
         return True
 
-    killer = Killer(lambda: "deadline.json" in records(tmp_path) and half_answered(), "wait", "failed")
+    killer = Killer(
+        lambda: any(name.startswith("deadline.") for name in records(tmp_path)) and half_answered(), "wait", "failed"
+    )
     killer.start()
     run_dag(a_dag(dag_id, looks), logical_date=MOMENT)
     killer.join()
@@ -185,7 +187,8 @@ def test_a_switch_that_may_not_cancel_never_looks_for_a_ledger() -> None:
 
 
 def test_a_state_that_cannot_be_read_is_unsure_and_nothing_is_cancelled() -> None:
-    from airflow_provider_batch.kill import STOPPED_STATES, KillSwitch, task_state
+    from airflow_provider_batch.kill import KillSwitch
+    from airflow_provider_batch.task_state import STOPPED_STATES, task_state
 
     said: list[str] = []
     log = SimpleNamespace(
