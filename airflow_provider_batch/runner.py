@@ -21,7 +21,7 @@ from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
 from airflow_provider_batch.exceptions import BrokenDownloadError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
-from airflow_provider_batch.jobs import lifecycle
+from airflow_provider_batch.jobs import finish, lifecycle
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.canary import judge
@@ -45,6 +45,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     Cancel,
     Collect,
     Create,
+    FinishLine,
     Judge,
     LookUp,
     Policy,
@@ -117,6 +118,9 @@ class Runner:
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
         match steps[0]:
+            case Ask(last=True) as first:
+                # one, and the time is looked at again before the next
+                self._ask_last(first)
             case Ask():
                 asks = [step for step in steps if isinstance(step, Ask)]
                 canary.ask_all(self.ledger, self.hook, asks, self._answered, self._stopping)
@@ -142,19 +146,48 @@ class Runner:
                 self._cancel(step)
             case AskAgain():
                 self._ask_again(step)
+            case FinishLine():
+                self._seal_finish_line(step)
 
     def _answered(self, answers: canary.Answers) -> None:
-        """Keep what came back for a model's canary, unless the account is what refused it."""
+        """Keep what came back for a shard, unless the account is what refused it."""
         shard, n = answers.step.shard, answers.step.n
         message = answers.account_says
         if message is not None:
             self.ledger.add(Refused(shard.shard.name, n, Failure.ACCOUNT, message, self._clock()))
-            self.log.warning("%s: the canary was refused: %s. Nothing was uploaded.", shard.shard.name, message)
+            kept = "What was answered before lands" if answers.step.last else "Nothing was uploaded"
+            self.log.warning("%s: the account was refused: %s. %s.", shard.shard.name, message, kept)
             return
         settled = Settled(
             shard.shard.name, n, "", "answered", self._clock(), files=[canary.write(self.ledger, answers)]
         )
         self.ledger.add(self._count(shard, settled))
+
+    def _ask_last(self, step: Ask) -> None:
+        """Ask a shard of the finish line, which no other worker is at: a claim is recorded before."""
+        if self._stopping():
+            raise StoppedError(
+                f"This worker was told to end, so {step.shard.shard.name} of the finish line was not asked. Everything "
+                "done before is recorded; the next attempt goes on from there."
+            )
+        if self._claim(step.shard, step.n):
+            canary.ask_all(self.ledger, self.hook, [step], self._answered, self._stopping, canary.FINISH_LINE)
+
+    def _seal_finish_line(self, step: FinishLine) -> None:
+        wave = finish.seal_line(self.ledger, step, self.policy, self._judge, self._claim, self._clock())
+        if wave is None:
+            return
+        asked = sum(shard.requests for shard in wave.shards if shard.synchronous)
+        self.log.info("Finish line: asking %s rows synchronously, at the standard price", f"{asked:,}")
+        if wave.left:
+            self.log.warning("Finish line: %s. They land as they are.", finish.told(wave.left))
+
+    def _claim(self, shard: ShardState, n: int) -> bool:
+        """Take a try for oneself, as a creation does: no other worker creates its batch then."""
+        if self.ledger.add(Intent(shard.shard.name, n, secrets.token_hex(16), "", self._clock())):
+            return True
+        self.log.info("%s: another worker is at this shard; leaving it to that one", shard.shard.name)
+        return False
 
     def _judge_canary(self) -> None:
         prices = Prices(self.ledger.manifest.prices)
@@ -255,6 +288,11 @@ class Runner:
     def _look_up(self, step: LookUp) -> None:
         shard, intent = step.shard.shard, step.tried.intent
         assert intent is not None
+        if shard.synchronous:
+            message = "the worker that asked these requests never told what came of them"
+            self.ledger.add(Refused(shard.name, step.tried.n, Failure.LOST, message, self._clock()))
+            self.log.warning("%s: %s; at most %d were paid for in vain", shard.name, message, shard.requests)
+            return
         found = self.hook.find(intent.nonce, intent.file_id, not_before=intent.at - lifecycle.UNSURE)
         if not found:
             message = "the creation was never answered, and the provider has no such batch"

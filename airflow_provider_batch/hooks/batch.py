@@ -186,13 +186,14 @@ class BatchHook(OpenAIHook):
 
         Paged by hand, as servers are known that ignore `after` and never say that they are done.
 
+        :param file_id: empty if no file can be meant; batches may have an empty one too.
         :param not_before: older batches than this cannot be meant.
         """
         by_nonce, by_file = [], []
         for batch in self._recent(not_before):
             if batch.metadata.get("nonce") == nonce:
                 by_nonce.append(batch)
-            elif batch.input_file_id == file_id:
+            elif file_id and batch.input_file_id == file_id:
                 by_file.append(batch)
         found = by_nonce or by_file
         # Lists are newest first, stamps whole seconds: of one second the last in the list is the oldest.

@@ -126,13 +126,21 @@ class Judged(msgspec.Struct, frozen=True, tag="canary"):
 
 
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
-    """Rows of settled tries, sealed again."""
+    """Rows of settled tries, sealed again; at the finish line also those of shards that were never asked.
+
+    The latter's try is claimed by an intent before, so that no other worker can create its batch.
+    """
 
     number: int
     #: (shard, n) of the tries whose rows these are
     sources: list[tuple[str, int]]
     shards: list[Shard]
     at: datetime
+    #: sealed after the deadline: its synchronous shards are asked at once; the others hold the rest of a source of
+    #: which only a part was allowed, and are not sent
+    finish: bool = False
+    #: rows without a usable answer that the finish line left, by what left them
+    left: dict[str, int] = {}
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
@@ -177,6 +185,7 @@ class Phase(StrEnum):
     CREATING = "creating"  # intent recorded, no answer known
     LIVE = "live"
     SETTLED = "settled"
+    RESEALED = "resealed"  # its rows were sealed into the shards of a wave, which take its place
 
 
 class Try(msgspec.Struct):
@@ -210,6 +219,8 @@ class ShardState(msgspec.Struct):
 
     shard: Shard
     tries: list[Try] = []
+    #: its rows go on in the shards of a wave, though they were not asked here
+    resealed: bool = False
 
     @property
     def last(self) -> Try | None:
@@ -220,6 +231,8 @@ class ShardState(msgspec.Struct):
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
         last = self.last
+        if self.resealed:
+            return Phase.RESEALED
         if last is None or last.blocked:
             return Phase.SEALED
         if last.settled:
@@ -254,7 +267,12 @@ class JobState(msgspec.Struct):
     @property
     def canary(self) -> list[ShardState]:
         """The shards that are asked before anything is uploaded."""
-        return [shard for shard in self.shards.values() if shard.shard.synchronous]
+        return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
+
+    @property
+    def finish_line(self) -> list[ShardState]:
+        """The shards that are asked synchronously after the deadline."""
+        return [self.shards[shard.name] for wave in self.waves for shard in wave.shards if shard.synchronous]
 
     @property
     def estimate(self) -> Estimate:
@@ -319,6 +337,10 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         state.shards[name].tries.append(one)
     for shard in state.shards.values():
         shard.tries.sort(key=lambda one: one.n)
+    drained = state.drained
+    for shard in state.shards.values():
+        if (last := shard.last) and (shard.shard.name, last.n) in drained:
+            shard.resealed = not (last.settled or last.batch_id)
     return state
 
 
