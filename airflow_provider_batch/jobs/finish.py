@@ -17,8 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
-from airflow_provider_batch.jobs.job import RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import JobState, Ledger, Phase, ShardState, Wave
+from airflow_provider_batch.jobs.job import RowIndex
+from airflow_provider_batch.jobs.ledger import JobState, Ledger, ShardState, Wave
 from airflow_provider_batch.jobs.lifecycle import (
     FinishLine,
     Policy,
@@ -27,9 +27,10 @@ from airflow_provider_batch.jobs.lifecycle import (
     is_askable,
     next_attempt,
 )
-from airflow_provider_batch.jobs.price import HIGH_OUTPUT, Prices, Usage, at_most
+from airflow_provider_batch.jobs.price import Prices, at_most
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.spending import Purse
 
 #: rows that are asked unless the author says otherwise
 DEFAULT_ROWS = 1_000
@@ -111,10 +112,9 @@ def seal_line(
     :param claim: takes a shard that was never sent, so that no other worker sends it; False if one does.
     """
     state = ledger.state()
-    prices = Prices(state.manifest.prices)
-    ceiling = state.manifest.max_cost_usd
-    left = None if ceiling is None else Decimal(str(ceiling)) - _spent(ledger, state, prices)
-    line = _Line(ledger, state, prices, Allowance(policy.finish_rows, left))
+    if state.next_wave != step.number:
+        return None
+    line = _Line(ledger, state, Allowance(policy.finish_rows, Purse(state).left))
     try:
         for shard, settled in step.settled:
             if line.allowance.closed:
@@ -122,14 +122,16 @@ def seal_line(
                 continue
             rows = read_rows(ledger.folder, shard.shard)
             answers = read_answers(ledger.folder, shard.shard, settled, rows, state.manifest.endpoint, judge)
-            lines = {at for at, answer in answers if is_askable(answer, settled, at_the_finish_line(policy))}
+            last = at_the_finish_line(policy)
+            lines = {at for at, answer in answers if rows[at].wanted and is_askable(answer, settled, last)}
             line.add(_Source(shard, settled.n, lines, next_attempt(shard, settled), settled=True), rows, claim)
         for shard in step.unsent:
             if line.allowance.closed:
-                line.allowance.leave(shard.shard.requests)
+                line.allowance.leave(shard.shard.requests - shard.shard.unwanted)
                 continue
-            source = _Source(shard, shard.next_n, range(shard.shard.requests), shard.shard.attempt, settled=False)
-            line.add(source, read_rows(ledger.folder, shard.shard), claim)
+            rows = read_rows(ledger.folder, shard.shard)
+            lines = {at for at, row in enumerate(rows) if row.wanted}
+            line.add(_Source(shard, shard.next_n, lines, shard.shard.attempt, settled=False), rows, claim)
         wave = line.finish(step.unsettled, now)
     finally:
         line.abandon()
@@ -139,10 +141,11 @@ def seal_line(
 class _Line:
     """The wave while it is sealed."""
 
-    def __init__(self, ledger: Ledger, state: JobState, prices: Prices, allowance: Allowance) -> None:
+    def __init__(self, ledger: Ledger, state: JobState, allowance: Allowance) -> None:
         self.allowance = allowance
-        self._folder, self._manifest, self._prices = ledger.folder, state.manifest, prices
-        self._number = len(state.waves) + 1
+        self._folder, self._manifest = ledger.folder, state.manifest
+        self._prices = Prices(state.manifest.prices)
+        self._number = state.next_wave
         self._sources: list[tuple[str, int]] = []
         limits = self._manifest.limits
         small = min(limits.requests or AT_ONCE, AT_ONCE)
@@ -202,28 +205,3 @@ class _Line:
 def told(left: dict[str, int]) -> str:
     """Rows that the finish line left, and why."""
     return "; ".join(f"{rows:,} rows are left: {_WHY[why]}" for why, rows in left.items())
-
-
-def _spent(ledger: Ledger, state: JobState, prices: Prices) -> Decimal:
-    """US dollars for every answer in staging, and what the batches that have not settled may still cost."""
-    total = Decimal(0)
-    for shard, _, settled in state.settled():
-        one = shard.shard
-        rows = read_rows(ledger.folder, one)
-        for _, answer in read_answers(ledger.folder, one, settled, rows, state.manifest.endpoint, None):
-            cost = prices.cost(one.model, answer.usage, answered_by=answer.model, batch=not one.synchronous)
-            total += _known(cost)
-    for shard in state.shards.values():
-        if shard.phase in (Phase.CREATING, Phase.LIVE):
-            total += _reserved(shard.shard, prices)
-    return total
-
-
-def _reserved(shard: Shard, prices: Prices) -> Decimal:
-    usage = Usage(input_tokens=-(-shard.tokens // max(shard.requests, 1)), output_tokens=HIGH_OUTPUT)
-    return _known(prices.cost(shard.model, usage)) * shard.requests
-
-
-def _known(cost: Decimal | None) -> Decimal:
-    """An unknown price is within no ceiling."""
-    return Decimal("Infinity") if cost is None else cost
