@@ -31,6 +31,7 @@ from airflow_provider_batch.jobs.ledger import (
     Refused,
     Settled,
     ShardState,
+    Stopped,
     Uploaded,
     Wave,
     fold,
@@ -50,6 +51,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     LookUp,
     Policy,
     Step,
+    Upload,
     Wait,
     next_steps,
 )
@@ -207,6 +209,29 @@ def test_it_is_over_half_an_hour_after_the_deadline():
 
 def test_the_finish_line_is_no_canary():
     assert job(*line()).canary == []
+
+
+def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_is_sent():
+    left = plain_shard("w01-0001", attempt=2)
+    (wave,) = [one for one in line() if isinstance(one, Wave)]
+    wave = msgspec.structs.replace(wave, shards=[*wave.shards, left])
+    anew = Deadline(NOW + timedelta(hours=2), NOW + timedelta(hours=1), clear=1, fresh=True)
+    state = job(*settled(cancelled=9), wave, answered("f01-0001"), anew)
+
+    steps, _ = plan(state, at=NOW + timedelta(hours=1))
+
+    assert [(type(step), step.shard.shard.name) for step in steps] == [(Ask, "f01-0002"), (Upload, "w01-0001")]
+    assert steps[0].last
+
+
+def test_a_job_that_a_person_cancelled_has_no_finish_line():
+    assert plan(job(*settled(cancelled=3), Stopped(1, NOW))) == ([], Finish())
+
+
+def test_a_wave_never_gets_the_number_of_one_that_is_void():
+    state = fold(manifest_of([plain_shard("s0001")], void_waves=[2]), line())
+
+    assert state.next_wave == 3
 
 
 # How much it asks
