@@ -1,8 +1,8 @@
-"""Asks the canary: the first requests of each model, synchronously, before anything is uploaded.
+"""Asks requests synchronously: the canary before anything is uploaded, the finish line after the deadline.
 
 What comes back is written to staging as the result lines of a batch are, so it is counted, landed and asked again by
-the same code. Nothing is recorded before all answers of a model's canary are there: a worker that is killed in between
-may ask these few requests once more, at most `canary` of each model.
+the same code. Nothing is recorded before all answers of a shard are there: a worker that is killed in between
+leaves these few requests to be asked once more, at most `canary` of each model, or 16 at the finish line.
 """
 
 from __future__ import annotations
@@ -18,20 +18,33 @@ import msgspec
 from airflow_provider_batch.at_once import at_once
 from airflow_provider_batch.exceptions import StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import Asked, BatchHook
+from airflow_provider_batch.jobs.finish import AT_ONCE as FINISH_AT_ONCE
 from airflow_provider_batch.jobs.ledger import Collected, Ledger
 from airflow_provider_batch.jobs.lifecycle import Ask, is_of_account
 
-#: requests on their way at the same time
-AT_ONCE = 4
-#: seconds before a request that was surely not billed (429, 503) is asked once more, unless its answer says how long;
-#: after the last of them it is left to a batch
-PAUSES = (0.5, 2.0)
-#: a longer pause than this that the provider asks for is not waited for
-MAX_PAUSE = 10.0
+
+class Manner(NamedTuple):
+    """How requests are asked."""
+
+    #: what they are, for a person
+    name: str
+    #: requests on their way at the same time
+    at_once: int
+    #: seconds before a request that was surely not billed (429, 503) is asked once more, unless its answer says how
+    #: long; after the last of them that answer counts
+    pauses: tuple[float, ...]
+    #: a longer pause than this that the provider asks for is not waited for
+    max_pause: float
+
+
+#: after the last pause a request is left to a batch
+CANARY = Manner("canary", 4, (0.5, 2.0), 10.0)
+#: there is no batch after it, so more patience; one shard of it is asked wholly at once
+FINISH_LINE = Manner("finish line", FINISH_AT_ONCE, (1.0, 5.0, 20.0), 30.0)
 
 
 class _Request(NamedTuple):
-    """One request of a canary."""
+    """One request."""
 
     step: Ask
     custom_id: str
@@ -44,7 +57,7 @@ class _Line(msgspec.Struct):
 
 
 class Answers(NamedTuple):
-    """What came back for one model's canary."""
+    """What came back for one shard."""
 
     step: Ask
     asked: list[tuple[str, Asked]]
@@ -60,9 +73,14 @@ class Answers(NamedTuple):
 
 
 def ask_all(
-    ledger: Ledger, hook: BatchHook, steps: Sequence[Ask], done: Callable[[Answers], None], stopping: Callable[[], bool]
+    ledger: Ledger,
+    hook: BatchHook,
+    steps: Sequence[Ask],
+    done: Callable[[Answers], None],
+    stopping: Callable[[], bool],
+    manner: Manner = CANARY,
 ) -> None:
-    """Ask the requests of these canaries, several at once; `done` is told of each canary once it is complete.
+    """Ask the requests of these shards, several at once; `done` is told of each shard once it is complete.
 
     :raises StoppedError: if `stopping` said so before all were asked.
     :raises StagingError: if an input file is not the one that was sealed; nothing was asked then.
@@ -80,13 +98,13 @@ def ask_all(
             done(Answers(request.step, answers))
 
     def ask(request: _Request) -> Asked:
-        return _ask(hook, endpoint, request.body, stopping)
+        return _ask(hook, endpoint, request.body, stopping, manner)
 
-    count = at_once(requests, ask, keep, AT_ONCE, stop=stopping)
+    count = at_once(requests, ask, keep, manner.at_once, stop=stopping)
     if count < len(requests):
         raise StoppedError(
-            f"This worker was told to end, so {len(requests) - count} of {len(requests)} requests of the canary were "
-            "not asked. Nothing was uploaded; the next attempt goes on from there."
+            f"This worker was told to end, so {len(requests) - count} of {len(requests)} requests of the {manner.name} "
+            "were not asked. Everything done before is recorded; the next attempt goes on from there."
         )
 
 
@@ -96,19 +114,19 @@ def _requests(ledger: Ledger, step: Ask) -> list[_Request]:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise StagingError(
-            f"{ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. Nothing was "
-            "asked and nothing uploaded. Put the file back, or start a new run, which reads the warehouse again."
+            f"{ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. Nothing of "
+            "it was asked or uploaded. Put the file back, or start a new run, which reads the warehouse again."
         )
     lines = [msgspec.json.decode(line, type=_Line) for line in data.split(b"\n") if line]
     return [_Request(step, line.custom_id, line.body) for line in lines]
 
 
-def _ask(hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callable[[], bool]) -> Asked:
+def _ask(hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callable[[], bool], manner: Manner) -> Asked:
     """One request, with the repetitions that cost nothing."""
-    for pause in PAUSES:
+    for pause in manner.pauses:
         asked = hook.ask(endpoint, body)
         wait = max(asked.retry_after or 0.0, pause)
-        again = asked.status in (429, 503) and not is_of_account(asked.status, asked.code) and wait <= MAX_PAUSE
+        again = asked.status in (429, 503) and not is_of_account(asked.status, asked.code) and wait <= manner.max_pause
         if not again or stopping():
             return asked
         time.sleep(wait)
@@ -135,7 +153,7 @@ def _line(custom_id: str, asked: Asked) -> bytes:
     else:
         error = {"code": asked.code, "message": asked.body.decode()}
     return msgspec.json.encode(
-        {"id": f"canary_{secrets.token_hex(8)}", "custom_id": custom_id, "response": response, "error": error}
+        {"id": f"asked_{secrets.token_hex(8)}", "custom_id": custom_id, "response": response, "error": error}
     )
 
 

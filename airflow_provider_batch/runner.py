@@ -22,7 +22,7 @@ from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
-from airflow_provider_batch.jobs import lifecycle, twins
+from airflow_provider_batch.jobs import finish, lifecycle, twins
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.canary import judge
@@ -50,6 +50,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     Collect,
     Create,
     Finish,
+    FinishLine,
     GiveUp,
     Judge,
     LookUp,
@@ -195,6 +196,9 @@ class Runner:
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
         match steps[0]:
+            case Ask(last=True) as first:
+                # one, and the time is looked at again before the next
+                self._ask_last(first)
             case Ask():
                 asks = [step for step in steps if isinstance(step, Ask)]
                 canary.ask_all(self.ledger, self.hook, asks, self._answered, self._stopping)
@@ -224,19 +228,41 @@ class Runner:
                 self._reseal(step)
             case GiveUp():
                 self._give_up(step)
+            case FinishLine():
+                self._seal_finish_line(step)
 
     def _answered(self, answers: canary.Answers) -> None:
-        """Keep what came back for a model's canary, unless the account is what refused it."""
+        """Keep what came back for a shard, unless the account is what refused it."""
         shard, n = answers.step.shard, answers.step.n
         message = answers.account_says
         if message is not None:
             self.ledger.add(Refused(shard.shard.name, n, Failure.ACCOUNT, message, self._clock()))
-            self.log.warning("%s: the canary was refused: %s. Nothing was uploaded.", shard.shard.name, message)
+            kept = "What was answered before lands" if answers.step.last else "Nothing was uploaded"
+            self.log.warning("%s: the account was refused: %s. %s.", shard.shard.name, message, kept)
             return
         settled = Settled(
             shard.shard.name, n, "", "answered", self._clock(), files=[canary.write(self.ledger, answers)]
         )
         self.ledger.add(self._count(shard, settled))
+
+    def _ask_last(self, step: Ask) -> None:
+        """Ask a shard of the finish line, which no other worker is at: a claim is recorded before."""
+        if self._stopping():
+            raise StoppedError(
+                f"This worker was told to end, so {step.shard.shard.name} of the finish line was not asked. Everything "
+                "done before is recorded; the next attempt goes on from there."
+            )
+        if self._claim(step.shard, step.n):
+            canary.ask_all(self.ledger, self.hook, [step], self._answered, self._stopping, canary.FINISH_LINE)
+
+    def _seal_finish_line(self, step: FinishLine) -> None:
+        wave = finish.seal_line(self.ledger, step, self.policy, self._judge, self._claim, self._clock())
+        if wave is None:
+            return
+        asked = sum(shard.requests for shard in wave.shards if shard.synchronous)
+        self.log.info("Finish line: asking %s rows synchronously, at the standard price", f"{asked:,}")
+        if wave.left:
+            self.log.warning("Finish line: %s. They land as they are.", finish.told(wave.left))
 
     def _judge_canary(self) -> None:
         verdict = judge(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())
@@ -336,6 +362,11 @@ class Runner:
     def _look_up(self, step: LookUp) -> None:
         shard, intent = step.shard.shard, step.tried.intent
         assert intent is not None
+        if shard.synchronous:
+            message = "the worker that asked these requests never told what came of them"
+            self.ledger.add(Refused(shard.name, step.tried.n, Failure.LOST, message, self._clock()))
+            self.log.warning("%s: %s; at most %d were paid for in vain", shard.name, message, shard.requests)
+            return
         found = self.hook.find(intent.nonce, intent.file_id, not_before=intent.at - lifecycle.UNSURE)
         # A file is sent once for several tries: batches of earlier ones are not what this creation made.
         kept = {tried.batch_id for one in self.ledger.state().shards.values() for tried in one.tries}
@@ -444,7 +475,7 @@ class Runner:
         ]
         if not tries:
             return
-        number = len(state.waves) + 1
+        number = state.next_wave
         prefix = f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}"
         sealer = Sealer(
             self.ledger.folder,
@@ -487,7 +518,7 @@ class Runner:
     def _reseal(self, step: Reseal) -> None:
         """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
         one, manifest, state = step.shard.shard, self.ledger.manifest, self.ledger.state()
-        number = len(state.waves) + 1
+        number = state.next_wave
         sealer = Sealer(
             self.ledger.folder,
             f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",

@@ -31,7 +31,8 @@ class JobKey(msgspec.Struct, frozen=True):
 class Shard(msgspec.Struct, frozen=True):
     """One sealed input file: one endpoint, one model, within every limit."""
 
-    #: c0001, … for the canary; s0001, s0002, … for the other rows; w01-0001, … for rows that are asked again in wave 1
+    #: c0001, … for the canary; s0001, s0002, … for the other rows; w01-0001, … for rows that are asked again in wave 1;
+    #: f02-0001, … if that wave is the finish line
     name: str
     model: str
     #: paths inside the job's folder: the input file, and the index with one line per line of it
@@ -46,7 +47,8 @@ class Shard(msgspec.Struct, frozen=True):
     tokens: int = 0
     #: how often the provider is asked for these rows, this time included
     attempt: int = 1
-    #: the canary: asked one by one and at once, so that what is wrong is known before the first file is uploaded
+    #: the canary, asked one by one and at once, so that what is wrong is known before the first file is uploaded; or
+    #: the finish line, asked so because the deadline is over
     synchronous: bool = False
     #: of the requests, once a later generation keeps the shard: those whose row changed or vanished since, and of these
     #: the ones whose answer no other row takes either

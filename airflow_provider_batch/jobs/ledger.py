@@ -152,7 +152,8 @@ class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
 
 
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
-    """Rows of settled tries, sealed again; or those of a shard that is made smaller, as none of them was asked.
+    """Rows of settled tries, sealed again; or those of shards none of which was asked: one that is made smaller, or at
+    the finish line any that was never sent.
 
     The latter's try is claimed by an intent before, so that no other worker can create its batch.
     """
@@ -164,6 +165,11 @@ class Wave(msgspec.Struct, frozen=True, tag="wave"):
     at: datetime
     #: of the attempts at these rows, how many count no more: a person cleared the wait after them
     base: int = 0
+    #: sealed after the deadline: its synchronous shards are asked at once; the others hold the rest of a source of
+    #: which only a part was allowed, and are not sent
+    finish: bool = False
+    #: rows without a usable answer that the finish line left, by what left them
+    left: dict[str, int] = {}
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
@@ -303,7 +309,7 @@ class Phase(StrEnum):
     CREATING = "creating"  # intent recorded, no answer known
     LIVE = "live"
     SETTLED = "settled"
-    RESEALED = "resealed"  # its rows were sealed into smaller shards, which take its place
+    RESEALED = "resealed"  # its rows were sealed into the shards of a wave, which take its place
 
 
 class Try(msgspec.Struct):
@@ -405,7 +411,12 @@ class JobState(msgspec.Struct):
     @property
     def canary(self) -> list[ShardState]:
         """The shards that are asked before anything is uploaded."""
-        return [shard for shard in self.shards.values() if shard.shard.synchronous]
+        return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
+
+    @property
+    def finish_line(self) -> list[ShardState]:
+        """The shards that are asked synchronously after the deadline."""
+        return [self.shards[shard.name] for wave in self.waves for shard in wave.shards if shard.synchronous]
 
     @property
     def estimate(self) -> Estimate:
@@ -443,6 +454,11 @@ class JobState(msgspec.Struct):
         names = self.finished.withheld if self.finished else []
         found = [self.shards[name] for name in names if name in self.shards]
         return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
+
+    @property
+    def next_wave(self) -> int:
+        """The number of a wave that is sealed now; those of void waves are not given again."""
+        return max([0, *(wave.number for wave in self.waves), *self.manifest.void_waves]) + 1
 
     @property
     def drained(self) -> set[tuple[str, int]]:

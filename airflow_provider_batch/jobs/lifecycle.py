@@ -19,6 +19,7 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     live       ended                                 collect
     live       running, every row of it changed      cancel, once
     live       running, deadline over, or cancelled  cancel, once
+    creating   a claim to ask at the finish line     wait for 10 minutes, then the claim is lost
     settled    rows to be asked again, their wait over, attempts left     ask again
     settled    nothing to ask again                  -
     all settled                                      finish
@@ -33,7 +34,16 @@ After a person cancelled the job nothing is uploaded, created or asked again eit
 was answered is collected, until a task of it is cleared.
 
 After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, and an unanswered
-create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten).
+create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten). Then, if the author said
+so, comes the finish line, once:
+
+    after the deadline                                                    then
+    a batch or an unanswered create is not settled, grace not over        wait, as above
+    rows without a usable answer, settled or never sent                   seal those that are allowed, as a wave
+    a shard of the finish line is not asked yet                           ask it, synchronously
+    the account refused one of them, or 30 minutes are over               finish
+
+A row of a batch that has not settled by then is not asked: its answer may yet come, and be paid for.
 """
 
 from __future__ import annotations
@@ -55,8 +65,14 @@ from airflow_provider_batch.jobs.spending import Purse
 UNSURE = timedelta(seconds=120)
 #: how long cancelled batches are waited for after the deadline
 GRACE = timedelta(minutes=15)
+#: how long after the deadline requests are begun at the finish line
+FINISH = timedelta(minutes=30)
+#: how long a worker may be at one shard of the finish line: 16 requests at once, each repeated three times at most
+ASKING = timedelta(minutes=10)
 #: outcomes that may be asked again at all; the rest is final
 ASKABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
+#: rows with these outcomes were never asked
+NEVER_ASKED = frozenset({Outcome.EXPIRED, Outcome.CANCELLED})
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -67,6 +83,8 @@ class Policy(msgspec.Struct, frozen=True):
     retry_on: frozenset[Outcome] = ASKABLE
     #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
     backoff: timedelta = timedelta(minutes=5)
+    #: the most rows that are asked synchronously after the deadline; 0 for none
+    finish_rows: int = 0
     #: account failures recorded before this moment are forgiven: the task was started again since
     since: datetime | None = None
 
@@ -87,10 +105,12 @@ class Create(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Ask the requests of a canary, synchronously."""
+    """Ask the requests of a canary, or of the finish line, synchronously."""
 
     shard: ShardState
     n: int
+    #: True at the finish line
+    last: bool = False
 
 
 class Judge(NamedTuple):
@@ -146,6 +166,18 @@ class GiveUp(NamedTuple):
     message: str
 
 
+class FinishLine(NamedTuple):
+    """Seal rows without a usable answer into shards that are asked synchronously, as many as are allowed."""
+
+    #: of the wave: if another worker seals one of this number first, this step is not to be done
+    number: int
+    settled: list[tuple[ShardState, Settled]]
+    #: shards of which nothing was ever asked
+    unsent: list[ShardState]
+    #: rows whose batch has not settled: they are left
+    unsettled: int
+
+
 class Wait(NamedTuple):
     """Nothing to do until one of these batches ends, or until the time given."""
 
@@ -175,7 +207,7 @@ class Finish(NamedTuple):
     withheld: tuple[str, ...] = ()
 
 
-Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp
+Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp | FinishLine
 Rest = Wait | Hold | Void | Finish
 
 
@@ -208,10 +240,11 @@ def next_steps(
             case Phase.CREATING:
                 tried = shard.tries[-1]
                 assert tried.intent is not None
-                if now >= tried.intent.at + UNSURE:
+                unsure = tried.intent.at + (ASKING if shard.shard.synchronous else UNSURE)
+                if now >= unsure:
                     steps.append(LookUp(shard, tried))
                 else:
-                    waits.append(tried.intent.at + UNSURE)
+                    waits.append(unsure)
             case Phase.LIVE:
                 tried = shard.tries[-1]
                 batch = seen.get(tried.batch_id)
@@ -229,6 +262,9 @@ def next_steps(
         return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
     if not ending and state.canary and state.judged is None:
         return [*steps, Judge()], _rest(state, now, over, live, waits, backlog, holds, withheld)
+    if not holds:
+        steps.extend(Ask(shard, shard.next_n, last=True) for shard in waiting if shard.shard.synchronous)
+    waiting = [shard for shard in waiting if not shard.shard.synchronous]
     if waiting and not holds:
         room = admit(state, waiting, policy.backoff, now)
         steps.extend(_smaller(shard, tokens) for shard, tokens in room.reseal)
@@ -246,6 +282,8 @@ def next_steps(
     if withheld and not (steps or live or waits):
         # What runs will tell what is left; only when nothing does is it known.
         steps.extend(_part(state, withheld))
+    if over and not state.stopped and policy.finish_rows and not steps:
+        steps.extend(_finish_line(state, policy, now, waiting=bool(live or waits)))
     return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
 
 
@@ -301,12 +339,46 @@ def _rest(
 ) -> Rest:
     if over:
         assert state.deadline is not None
-        end = state.deadline + GRACE
+        asking = any(shard.phase is Phase.CREATING for shard in state.finish_line)
+        end = state.deadline + (FINISH if asking else GRACE)
         return Wait(live, min([*waits, end]), False) if (live or waits) and now < end else Finish()
     if live or waits:
         ends = [state.deadline] if state.deadline else []
         return Wait(live, min([*waits, *ends], default=None), backlog)
     return Hold(holds[0]) if holds else Finish(tuple(shard.shard.name for shard in withheld))
+
+
+def _finish_line(state: JobState, policy: Policy, now: datetime, *, waiting: bool) -> list[Step]:
+    """What is done after the deadline, where the author wants it: each row is asked once more at most."""
+    assert state.deadline is not None
+    if now >= state.deadline + FINISH or (state.canary and state.judged is None):
+        return []
+    line = state.finish_line
+    if any(wave.finish and wave.at >= state.deadline for wave in state.waves):
+        refused = any(isinstance(_held(shard, policy, now), str) for shard in line)
+        return [] if refused else [Ask(s, s.next_n, last=True) for s in line if s.phase is Phase.SEALED]
+    if waiting and now < state.deadline + GRACE:
+        return []
+    drained, last = state.drained, at_the_finish_line(policy)
+    settled = [
+        (shard, settled)
+        for shard, tried, settled in state.settled()
+        if (shard.shard.name, tried.n) not in drained and askable_rows(settled, last) and not _unwanted(shard)
+    ]
+    phases: dict[Phase, list[ShardState]] = {}
+    for shard in state.shards.values():
+        if shard not in line and not _unwanted(shard):
+            phases.setdefault(shard.phase, []).append(shard)
+    unsent = phases.get(Phase.SEALED, []) + phases.get(Phase.UPLOADED, [])
+    unsettled = phases.get(Phase.CREATING, []) + phases.get(Phase.LIVE, [])
+    if not settled and not unsent:
+        return []
+    return [FinishLine(state.next_wave, settled, unsent, sum(shard.shard.requests for shard in unsettled))]
+
+
+def at_the_finish_line(policy: Policy) -> Policy:
+    """What is asked there: what the policy asks again, however often it was asked, and what was never asked."""
+    return msgspec.structs.replace(policy, retry_on=policy.retry_on | NEVER_ASKED)
 
 
 def _onward(shard: ShardState) -> Step:

@@ -294,6 +294,18 @@ class Estimator:
         )
 
 
+def at_most(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int) -> Decimal | None:
+    """US dollars that one request costs at the standard price, at the high end; None if the price is unknown.
+
+    :param tokens: its estimated input tokens.
+    """
+    output = 0
+    if endpoint not in _WITHOUT_OUTPUT:
+        ask = read_ask(body)
+        output = ask.choices * (max(HIGH_OUTPUT, tokens) if ask.cap is None else max(ask.cap, 0))
+    return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), batch=False)
+
+
 class Measured(msgspec.Struct, frozen=True):
     """What the answers to the first requests of a model used."""
 

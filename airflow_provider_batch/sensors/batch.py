@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import Begun, JobState, Ledger, Task
+from airflow_provider_batch.jobs.finish import DEFAULT_ROWS
+from airflow_provider_batch.jobs.ledger import Begun, JobState, Ledger, Phase, Task
 from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait, begin
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
@@ -26,12 +27,22 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+#: what may be done at the deadline with rows that have no usable answer
+FINISHES = ("collect", "sync")
+
+
 class BatchSensor(BaseSensorOperator):
     """Wait for a job. While batches run, the task is deferred and holds no worker slot.
 
     Ended batches are collected into staging, rows that never ran or failed for a passing reason are asked again, and
     shards that had no room are sent. At the deadline what runs is cancelled, what was answered is collected, and the
     task succeeds: only landing judges rows.
+
+    With `finish="sync"` the rows that then have no usable answer are asked once more, synchronously, each at the
+    standard price: those that were cancelled, expired or never sent, and those that would be asked again, however often
+    they were. First the batches have to end, which may take 15 minutes; rows of a batch that has not ended by then are
+    left, as their answers may yet come. Requests are begun until 30 minutes after the deadline, 16 at once. What is
+    left, and why, is in the log and in what the task returns, under `finish`.
 
     :param job: the reference that submit returned.
     :param max_attempts: how often a row is asked in all.
@@ -41,6 +52,9 @@ class BatchSensor(BaseSensorOperator):
     :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
         and date as `datetime` or ISO text (templated). Retries never move it. A person who clears the task after the
         wait ended sets it anew, and gives rows without a usable answer a fresh allowance of attempts.
+    :param finish: what the deadline does with rows without a usable answer: "collect" leaves them as they are, "sync"
+        asks them synchronously, within the job's `max_cost_usd`.
+    :param finish_rows: the most rows that are asked so; the others are left.
     :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
     :param poke_interval: seconds between two looks at a batch, at most; young and nearly ended ones are looked at
         sooner while deferred; default: config `[batch] poll_interval`.
@@ -61,6 +75,8 @@ class BatchSensor(BaseSensorOperator):
         retry_on: Iterable[str] = tuple(sorted(ASKABLE)),
         ask_again_after: timedelta | None = None,
         deadline: timedelta | datetime | str = timedelta(hours=30),
+        finish: str = "collect",
+        finish_rows: int = DEFAULT_ROWS,
         deferrable: bool = True,
         poke_interval: float | None = None,
         cancel_on_kill: bool = True,
@@ -83,6 +99,12 @@ class BatchSensor(BaseSensorOperator):
         unknown = [outcome for outcome in retry_on if outcome not in ASKABLE]
         if unknown:
             raise InputError(f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(ASKABLE))}.")
+        if finish not in FINISHES:
+            raise InputError(f"finish: {finish!r} is none of {', '.join(FINISHES)}.")
+        if finish_rows < 1:
+            raise InputError(
+                f"finish_rows is how many rows may be asked at the deadline: at least 1, not {finish_rows}."
+            )
         if isinstance(deadline, str) and "{" not in deadline:
             _moment(deadline)
         self.job = job
@@ -90,6 +112,8 @@ class BatchSensor(BaseSensorOperator):
         self.retry_on = sorted(retry_on)
         self.ask_again_after = ask_again_after
         self.deadline = deadline
+        self.finish = finish
+        self.finish_rows = finish_rows
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
         self._kill = KillSwitch(cancel=cancel_on_kill)
@@ -169,6 +193,7 @@ class BatchSensor(BaseSensorOperator):
             retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
             backoff=self.ask_again_after,
             since=now,
+            finish_rows=self.finish_rows if self.finish == "sync" else 0,
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
@@ -222,7 +247,19 @@ class BatchSensor(BaseSensorOperator):
             "waves": len(state.waves),
             "paid_twice": state.paid_twice,
             "outcomes": outcomes_so_far(state),
+            **_of_finish_line(state),
         }
+
+
+def _of_finish_line(state: JobState) -> dict[str, Any]:
+    """What the newest finish line asked and left, if there was one."""
+    wave = next((wave for wave in reversed(state.waves) if wave.finish), None)
+    if wave is None:
+        return {}
+    line = [state.shards[shard.name] for shard in wave.shards if shard.synchronous]
+    asked = sum(shard.shard.requests for shard in line if shard.phase is Phase.SETTLED)
+    unasked = sum(shard.shard.requests for shard in line) - asked
+    return {"finish": {"asked": asked, "left": {**wave.left, **({"unasked": unasked} if unasked else {})}}}
 
 
 def _moment(deadline: str) -> datetime:

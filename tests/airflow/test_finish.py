@@ -1,0 +1,392 @@
+"""The finish line: at the deadline the rows without an answer are asked synchronously, within bounds."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from airflow_provider_batch.exceptions import InputError, StoppedError
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.test_runner import seal_job
+
+SECOND = timedelta(seconds=1)
+STUCK = Fault(kind=Kind.STUCK)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    with LocalServer(tmp_path_factory.mktemp("finish-server"), admin=True) as server:
+        yield server
+
+
+@pytest.fixture
+def server(faulty: LocalServer, offline: None, connect: Callable[..., None]) -> Iterator[LocalServer]:
+    """A server whose batches never end by themselves; `openai_default` leads to it."""
+    faulty.set_faults(STUCK)
+    connect("openai_default", conn_type="openai", password="local", host=faulty.base_url)
+    yield faulty
+    faulty.set_faults()
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], server: LocalServer) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(path, [(f"T-{n}", f"Ticket {n} {uuid4()}", "The invoice is wrong", "billing") for n in range(1, 6)])
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+@pytest.fixture
+def made(server: LocalServer) -> Callable[[], dict[str, int]]:
+    """What was asked, uploaded and created since the last look."""
+    seen = server.calls()
+
+    def since() -> dict[str, int]:
+        nonlocal seen
+        now = server.calls()
+        found = {name: now[name] - seen[name] for name in ("ask", "upload", "create")}
+        seen = now
+        return found
+
+    return since
+
+
+def finish(**wait: Any) -> dict[str, Any]:
+    """Arguments of a wait whose deadline comes soon, with a finish line."""
+    return {"deadline": 2 * SECOND, "poke_interval": 1, "finish": "sync", **wait}
+
+
+def ask_of(*bad: Fault) -> tuple[Fault, ...]:
+    """Batches that never end, and these faults of synchronous requests."""
+    return (STUCK, *bad)
+
+
+# A job in Airflow
+
+
+def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standard_price(
+    warehouse: Path, made: Callable[[], dict[str, int]]
+) -> None:
+    ran = run_job(wait=finish(), carry=["label"])
+
+    assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
+    assert made() == {"ask": 5, "upload": 1, "create": 1}
+    assert ran.returned["wait"]["finish"] == {"asked": 5, "left": {}}
+    assert ran.returned["wait"]["outcomes"] == {"succeeded": 5}
+    account = ran.returned["land"]
+    assert account["outcomes"] == {"succeeded": 5}
+    rows = query(
+        warehouse, "SELECT outcome, label, attempt, batch_id, input_tokens, output_tokens, cost_usd FROM answers"
+    )
+    for outcome, label, attempt, batch_id, came, went, cost in rows:
+        assert (outcome, label, attempt, batch_id) == ("succeeded", "billing", 2, None)
+        assert float(cost) == pytest.approx((came * 0.25 + went * 2) / 1e6)
+    assert account["cost_usd"] == account["standard_cost_usd"]
+
+
+def test_without_a_finish_line_the_deadline_asks_nothing(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+    ran = run_job(wait=finish(finish="collect"))
+
+    assert made()["ask"] == 0
+    assert ran.returned["land"]["outcomes"] == {"cancelled": 5}
+    assert "finish" not in ran.returned["wait"]
+
+
+def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
+    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+) -> None:
+    server.set_faults(Fault(kind=Kind.STUCK, skip=1))
+
+    ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3})
+
+    assert made() == {"ask": 2, "upload": 2, "create": 2}
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(2,)]
+
+
+def test_more_rows_than_the_bound_are_left_and_told(
+    warehouse: Path, made: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = run_job(wait=finish(finish_rows=3))
+
+    assert made()["ask"] == 3
+    assert ran.returned["wait"]["finish"] == {"asked": 3, "left": {"finish_rows": 2}}
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
+    assert "2 rows are left: more than finish_rows allows" in capfd.readouterr().out
+
+
+def test_the_finish_line_stays_within_the_budget(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+    # by its cap a row costs up to 0.0001 US dollars in a batch and 0.0002 at the standard price, and a little for input
+    ran = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
+
+    assert made()["ask"] == 3
+    assert ran.returned["wait"]["finish"] == {"asked": 3, "left": {"max_cost_usd": 2}}
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
+    assert float(ran.returned["land"]["cost_usd"]) <= 0.00065
+
+
+def test_what_was_spent_before_counts_towards_the_budget(
+    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+) -> None:
+    server.set_faults(Fault(kind=Kind.STUCK, skip=1))
+    prices = {"gpt-5-mini": {"input": 1000, "output": 0}}
+    low = run_job(preview=True, prices=prices).returned["submit"]["estimate"]["low_usd"]
+
+    ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3}, prices=prices, max_cost_usd=low * 1.01)
+
+    left = ran.returned["wait"]["finish"]["left"]
+    assert float(ran.returned["land"]["cost_usd"]) <= low * 1.01
+    assert made()["ask"] == 2 - left.get("max_cost_usd", 0)
+
+
+def test_a_request_that_is_turned_away_for_a_moment_is_asked_again_there(
+    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+) -> None:
+    server.set_faults(
+        *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, times=3, retry_after=0.2))
+    )
+
+    ran = run_job(wait=finish())
+
+    assert made()["ask"] == 8
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, retry_after=3600),
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=500),
+        Fault(kind=Kind.DROP, calls=frozenset({Call.ASK})),
+    ],
+    ids=["429", "500", "dropped"],
+)
+def test_what_fails_there_lands_as_failed_and_is_not_asked_once_more(
+    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]], fault: Fault
+) -> None:
+    server.set_faults(*ask_of(fault))
+
+    ran = run_job(wait=finish())
+
+    assert made()["ask"] == 5
+    assert ran.states["wait"] == "success"
+    assert ran.returned["land"]["outcomes"] == {"failed": 5}
+
+
+def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
+    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+) -> None:
+    server.set_faults(
+        *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, code="insufficient_quota"))
+    )
+    four = "(SELECT 1 n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4)"
+    update(warehouse, f"INSERT INTO tickets SELECT id || 'b' || n, title || n, body, label FROM tickets, {four}")
+
+    ran = run_job(wait=finish())
+
+    assert made()["ask"] == 16
+    assert ran.states["wait"] == "success"
+    assert ran.returned["wait"]["finish"] == {"asked": 0, "left": {"unasked": 25}}
+    assert ran.returned["land"]["outcomes"] == {"cancelled": 25}
+
+
+@pytest.mark.parametrize("wait", [{"deferrable": False}, {"deferrable": False, "mode": "reschedule"}])
+def test_the_finish_line_is_the_same_without_a_triggerer(warehouse: Path, wait: dict[str, Any]) -> None:
+    assert run_job(wait=finish(**wait)).returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+@pytest.mark.parametrize(("wait", "said"), [({"finish": "async"}, "finish"), ({"finish_rows": 0}, "finish_rows")])
+def test_a_finish_that_there_is_not_is_refused_while_the_dag_is_parsed(wait: dict[str, Any], said: str) -> None:
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with pytest.raises(InputError, match=said):
+        BatchSensor(task_id="wait", job={}, **wait)
+
+
+# One worker after another
+
+
+ROWS = 40
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, server: LocalServer) -> Any:
+    """A sealed job of 40 rows in two shards; its deadline is over before anything is uploaded."""
+    ledger = seal_job(tmp_path, [f"{n} {uuid4()}" for n in range(ROWS)], requests=25)
+    end(ledger)
+    return ledger
+
+
+def end(ledger: Any) -> None:
+    """Set the deadline to this moment."""
+    from airflow_provider_batch.jobs.ledger import Deadline
+
+    now = datetime.now(UTC)
+    ledger.add(Deadline(now, now))
+
+
+def worker(ledger: Any, *, later: timedelta = timedelta(), rows: int = 1_000, **options: Any) -> Any:
+    """A runner that shares nothing with others but the job's folder."""
+    from airflow_provider_batch.hooks.batch import BatchHook
+    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.jobs.lifecycle import Policy
+    from airflow_provider_batch.runner import Runner
+
+    opened = open_ledger(ledger.folder)
+    assert opened is not None
+    policy = Policy(backoff=timedelta(0), finish_rows=rows)
+    log = logging.getLogger(__name__)
+    return Runner(opened, BatchHook(), policy, log, clock=lambda: datetime.now(UTC) + later, **options)
+
+
+def outcomes(ledger: Any) -> dict[str, int]:
+    """As they land."""
+    from airflow_provider_batch.jobs.landing import Landing
+    from airflow_provider_batch.jobs.ledger import open_ledger
+
+    opened = open_ledger(ledger.folder)
+    assert opened is not None
+    landing = Landing(
+        ledger.folder, opened.state(), key={}, columns={}, store_response=False, run_id="r", landed_at=datetime.now(UTC)
+    )
+    list(landing)
+    return landing.outcomes
+
+
+def test_rows_that_were_never_sent_are_asked_and_it_is_their_first_attempt(
+    ledger: Any, made: Callable[[], dict[str, int]]
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Finish
+
+    last = worker(ledger)
+    assert isinstance(last.run({}), Finish)
+
+    assert made() == {"ask": ROWS, "upload": 0, "create": 0}
+    assert outcomes(ledger) == {"succeeded": ROWS}
+    assert {shard.shard.attempt for shard in last.ledger.state().finish_line} == {1}
+    assert isinstance(worker(ledger).run({}), Finish)
+    assert made()["ask"] == 0
+
+
+def test_of_rows_that_were_never_sent_those_past_the_bound_are_left(
+    ledger: Any, made: Callable[[], dict[str, int]]
+) -> None:
+    worker(ledger, rows=30).run({})
+
+    assert made() == {"ask": 30, "upload": 0, "create": 0}
+    assert outcomes(ledger) == {"succeeded": 30, "pending": 10}
+    worker(ledger, rows=30).run({})
+    assert made() == {"ask": 0, "upload": 0, "create": 0}
+
+
+def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_flight(
+    ledger: Any, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_batch import canary
+    from airflow_provider_batch.jobs.finish import AT_ONCE
+    from airflow_provider_batch.jobs.lifecycle import ASKING, Finish, Wait
+
+    write, written = canary.write, []
+
+    def killed_at_the_second(*given: Any) -> Any:
+        written.append(given)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return write(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(canary, "write", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            worker(ledger).run({})
+    assert made()["ask"] == 2 * AT_ONCE
+
+    rest = worker(ledger).run({})
+    assert isinstance(rest, Wait)
+    assert made()["ask"] == ROWS - 2 * AT_ONCE
+
+    assert isinstance(worker(ledger, later=ASKING).run({}), Finish)
+    assert made()["ask"] == AT_ONCE
+    assert outcomes(ledger) == {"succeeded": ROWS}
+
+
+def test_a_worker_that_was_told_to_end_asks_nothing_there_and_its_successor_goes_on(
+    ledger: Any, made: Callable[[], dict[str, int]]
+) -> None:
+    with pytest.raises(StoppedError, match="finish line was not asked"):
+        worker(ledger, stopping=lambda: True).run({})
+    assert made()["ask"] == 0
+
+    worker(ledger).run({})
+
+    assert made()["ask"] == ROWS
+    assert outcomes(ledger) == {"succeeded": ROWS}
+
+
+def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
+    from airflow_provider_batch.jobs.lifecycle import next_steps
+
+    first, second = worker(ledger), worker(ledger)
+    (sealing,), _ = next_steps(second.ledger.state(), {}, second.policy, datetime.now(UTC))
+    first._do([sealing])
+    second._do([sealing])
+    asks, _ = next_steps(second.ledger.state(), {}, second.policy, datetime.now(UTC))
+    first.run({})
+
+    for ask in asks:
+        second._do([ask])
+
+    assert made()["ask"] == ROWS
+    assert outcomes(ledger) == {"succeeded": ROWS}
+
+
+def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
+    from airflow_provider_batch.jobs.lifecycle import FINISH, Finish
+
+    assert isinstance(worker(ledger, later=FINISH).run({}), Finish)
+
+    assert made()["ask"] == 0
+    assert outcomes(ledger) == {"pending": ROWS}
+
+
+def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
+    tmp_path: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import CancelAsked
+    from airflow_provider_batch.jobs.lifecycle import GRACE, Finish, Upload, Wait, next_steps
+
+    ledger = seal_job(tmp_path, [f"{n} {uuid4()}" for n in range(4)], requests=2)
+    one = worker(ledger)
+    steps, _ = next_steps(one.ledger.state(), {}, one.policy, datetime.now(UTC))
+    assert isinstance(steps[0], Upload)
+    one._do(steps[:1])
+    one._do(next_steps(one.ledger.state(), {}, one.policy, datetime.now(UTC))[0][:1])
+    end(ledger)
+    # as if the provider had taken the cancel and were slow at it
+    ledger.add(CancelAsked("s0001", 1, "deadline", datetime.now(UTC)))
+    made()
+
+    waiting = worker(ledger)
+    assert isinstance(waiting.run(waiting.look()), Wait)
+    assert made()["ask"] == 0
+
+    after = worker(ledger, later=GRACE)
+    assert isinstance(after.run(after.look()), Finish)
+
+    assert made()["ask"] == 2
+    assert outcomes(ledger) == {"succeeded": 2, "pending": 2}
+    assert after.ledger.state().waves[0].left == {"unsettled": 2}
+
+
+def update(warehouse: Path, sql: str) -> None:
+    with closing(sqlite3.connect(warehouse)) as connection, connection:
+        connection.execute(sql)
