@@ -239,8 +239,8 @@ class BatchHook(OpenAIHook):
             else:
                 place = {"after": batches[-1].id}
         raise ProviderError(
-            f"Listing batches: no end after {MAX_PAGES} pages, {len(seen):,} batches. Nothing was created, as the batch "
-            "that was looked for may be among the others."
+            f"Listing batches: no end after {MAX_PAGES} pages, {len(seen):,} batches. Nothing was created, as the "
+            "batch that was looked for may be among the others."
         )
 
     def _page(self, place: dict[str, str]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""A loopback HTTP server that answers word for word what a test says, for what the local batch server cannot do wrong."""
+"""A loopback HTTP server that answers word for word what a test says: for what the local batch server gets right."""
 
 from __future__ import annotations
 

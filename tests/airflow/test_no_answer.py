@@ -126,7 +126,7 @@ def test_a_wait_of_hours_that_a_server_asks_for_is_told_and_not_sat_out(
 ) -> None:
     later = reply({"error": {"message": "come back in two hours"}}, status=429, retry_after="7200")
     with serve(later, retries=5) as (server, hook):
-        with pytest.raises(ProviderError, match="HTTP 429: .*come back in two hours"):
+        with pytest.raises(ProviderError, match=r"HTTP 429: .*come back in two hours"):
             call(hook)
         assert len(server.requests) == 1
 
@@ -150,7 +150,7 @@ def test_a_batch_that_has_ended_cannot_be_cancelled_and_that_is_no_error(serve: 
 
 def test_a_batch_that_is_not_there_is_told_with_the_servers_words(serve: Serve) -> None:
     with serve(reply({"error": {"message": "No batch found with id 'batch_1'."}}, status=404)) as (_, hook):
-        with pytest.raises(ProviderError, match="HTTP 404: .*No batch found with id 'batch_1'"):
+        with pytest.raises(ProviderError, match=r"HTTP 404: .*No batch found with id 'batch_1'"):
             hook.retrieve("batch_1")
 
 
