@@ -120,6 +120,30 @@ def test_a_creation_is_sent_once_whatever_the_answer_says_about_sending_it_again
         assert server.calls("POST /batches") == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "message", "failure"),
+    [
+        (429, "insufficient_quota", "You exceeded your current quota.", "account"),
+        (401, "invalid_api_key", "Incorrect API key provided.", "account"),
+        (400, "invalid_value", "Invalid value: '/v1/x'. Supported values are: '/v1/responses'.", "account"),
+        (429, "rate_limit_exceeded", "2,000 batches were created in this hour.", "capacity"),
+        (400, None, "Cannot find file file-1 or project proj-x does not have access to it.", "file"),
+    ],
+)
+def test_a_refused_creation_is_told_with_its_code_and_the_servers_words(
+    serve: Serve, status: int, code: str | None, message: str, failure: str
+) -> None:
+    from airflow_provider_batch.hooks.batch import CreateRefused
+
+    said = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+    with serve(reply(said, status=status)) as (_, hook):
+        with pytest.raises(CreateRefused) as refused:
+            create(hook)
+    assert refused.value.failure == failure
+    assert refused.value.message.startswith(f"HTTP {status}, {code}: " if code else f"HTTP {status}: ")
+    assert refused.value.message.endswith(message)
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_wait_of_hours_that_a_server_asks_for_is_told_and_not_sat_out(
     serve: Serve, call: Callable[[Any], Any]

@@ -145,6 +145,20 @@ def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_c
     assert server.calls()["upload"] == server.calls()["create"] == 3
 
 
+@pytest.mark.parametrize("kind", [Kind.DROP, Kind.STATUS, Kind.COMMIT_THEN_STATUS])
+def test_an_upload_that_broke_off_is_sent_again_from_its_first_byte(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, kind: Kind
+) -> None:
+    server.set_faults(Fault(kind=kind, calls=frozenset({Call.UPLOAD}), times=1))
+    another_worker(ledger).run({})
+
+    assert server.calls()["upload"] == 3
+    sent = {batch.metadata["shard"]: batch.input_file_id for batch in batches_of(client, ledger)}
+    for shard in ledger.manifest.shards:
+        with ledger.folder.reader(shard.file) as file:
+            assert client.files.content(sent[shard.name]).read() == file.read()
+
+
 def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
