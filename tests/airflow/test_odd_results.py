@@ -258,6 +258,14 @@ def test_answers_come_under_the_key_of_their_row_whatever_the_order(running: Any
         assert job.landed() == {f"row-{n}": ("succeeded", f"answer {n}") for n in (1, 2, 3)}
 
 
+def test_what_was_collected_lands_though_the_provider_has_nothing_of_it_any_more(running: Any) -> None:
+    with running({"status": "completed", "output_file_id": "file-2"}, {"file-2": ALL}) as job:
+        job.collect()
+        job.provider.batch, job.provider.files = {"status": "completed", "output_file_id": None}, {}
+        assert job.outcomes() == GOOD
+        assert job.server.calls("GET /files/file-2/content") == 1
+
+
 @pytest.mark.parametrize(
     "shown",
     [
