@@ -11,7 +11,7 @@ import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
-from airflow_provider_batch.exceptions import BrokenDownloadError, InputError, ProviderError
+from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.canary import DEFAULT as DEFAULT_CANARY
 from airflow_provider_batch.jobs.ledger import Failure
@@ -167,12 +167,17 @@ class BatchHook(OpenAIHook):
     def retrieve(self, batch_id: str) -> BatchView:
         """One batch as it is now.
 
-        :raises ProviderError: if it cannot be read.
+        :raises AwayError: if it may be read later: no answer, one of no use, 408, 409, 429 or 5xx.
+        :raises ProviderError: if the server refuses to show it.
         """
+        failed = f"Reading batch {batch_id} failed: {{}}. It goes on, and is kept."
         try:
             return read_batch(self.conn.batches.retrieve(batch_id))
-        except _NO_ANSWER as error:
-            raise ProviderError(f"Reading batch {batch_id} failed: {_said(error)}. It goes on, and is kept.") from error
+        except openai.APIStatusError as error:
+            passes = error.status_code in (408, 409, 429) or error.status_code >= 500
+            raise (AwayError if passes else ProviderError)(failed.format(_said(error))) from error
+        except (*_NO_ANSWER, ProviderError) as error:
+            raise AwayError(failed.format(_said(error))) from error
 
     def cancel(self, batch_id: str) -> BatchView | None:
         """Ask for a batch to be cancelled; None if it had ended before (HTTP 409).
@@ -275,8 +280,9 @@ class BatchHook(OpenAIHook):
                     size += len(chunk)
         except openai.APIStatusError as error:
             kept = (
-                "It was deleted or has expired there, so its answers cannot be had any more; what was collected of "
-                "other batches is kept. A new run, or asking on purpose again, asks these rows anew."
+                "It was deleted or has expired there, so its answers cannot be had any more; those of other batches "
+                "are kept. Mark the wait as successful to land them: the rows of this file stay pending then, and a "
+                "new run asks them anew."
                 if error.status_code in (404, 410)
                 else "The provider still has it."
             )

@@ -52,6 +52,8 @@ class Provider:
 
     def __init__(self, batch: dict[str, Any], files: dict[str, bytes]) -> None:
         self.batch, self.files, self.ended, self.created = batch, files, False, 0
+        #: in place of the batch, if there is any
+        self.instead: bytes | None = None
 
     def __call__(self, request: Request) -> bytes:
         shown = {"id": "batch_1", "object": "batch", "status": "validating", "input_file_id": "file-1", "created_at": 1}
@@ -67,7 +69,7 @@ class Provider:
             case "GET /batches":
                 return reply({"object": "list", "data": [shown | {"metadata": self.metadata}], "has_more": False})
             case "GET /batches/batch_1":
-                return reply(shown)
+                return reply(shown) if self.instead is None else self.instead
         for name, content in self.files.items():
             if request.call == f"GET /files/{name}/content":
                 return reply(content, content_type="application/octet-stream")
@@ -289,6 +291,51 @@ def test_a_batch_that_has_not_ended_is_waited_for_even_if_it_has_files_already(
         assert rest.batch_ids == ["batch_1"]
         assert state.settled() == []
         assert not [one for one in job.server.requests if "/content" in one.target]
+
+
+NO = {"error": {"message": "no"}}
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        reply(NO, status=503),
+        reply(NO, status=429, retry_after="7200"),
+        reply(NO, status=409),
+        reply(b"<html>Bad gateway</html>", content_type="text/html"),
+        reply(b"<html>Bad gateway</html>"),
+        reply({}),
+        reply({"id": "batch_1", "status": None}),
+        b"",
+    ],
+    ids=["503", "429 for two hours", "409", "a web page", "no JSON", "an empty object", "no status", "no answer"],
+)
+def test_a_batch_that_cannot_be_read_just_now_is_waited_for(running: Any, instead: bytes) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Wait
+
+    with running({"status": "completed", "output_file_id": "file-2"}, {"file-2": ALL}) as job:
+        job.provider.instead = instead
+        state, rest = job.collect()
+        assert isinstance(rest, Wait)
+        assert rest.batch_ids == ["batch_1"]
+        assert state.settled() == []
+
+        job.provider.instead = None
+        assert job.outcomes() == GOOD
+        assert job.provider.created == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_batch_that_is_refused_to_be_shown_is_told_and_kept(running: Any, status: int) -> None:
+    from airflow_provider_batch.exceptions import ProviderError
+
+    with running({"status": "completed", "output_file_id": "file-2"}, {"file-2": ALL}) as job:
+        job.provider.instead = reply(NO, status=status)
+        with pytest.raises(ProviderError, match=f"HTTP {status}"):
+            job.collect()
+
+        job.provider.instead = None
+        assert job.outcomes() == GOOD
 
 
 @pytest.mark.parametrize(
