@@ -83,6 +83,10 @@ class ProviderError(BatchError):
     """The batch provider refused a call, or answered with something that is no answer."""
 
 
+class AwayError(ProviderError):
+    """The provider gave no answer of use just now. Nothing is known anew, and the same call may be answered later."""
+
+
 class BrokenDownloadError(ProviderError):
     """A result file broke off on its way. The provider still has it; what came of it is used for nothing."""
 

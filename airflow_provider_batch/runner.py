@@ -20,7 +20,7 @@ import msgspec
 
 from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
-from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError, StagingError, StoppedError
+from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, ProviderError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import finish, lifecycle, twins
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
@@ -105,8 +105,17 @@ class Runner:
         self._prices = Prices(ledger.manifest.prices)
 
     def look(self) -> dict[str, BatchView]:
-        """The live batches as the provider has them now."""
-        return {tried.batch_id: self.hook.retrieve(tried.batch_id) for _, tried in self.ledger.state().live()}
+        """The live batches as the provider has them now; one that cannot be read just now is waited for.
+
+        :raises ProviderError: if the provider refuses to show one.
+        """
+        seen: dict[str, BatchView] = {}
+        for shard, tried in self.ledger.state().live():
+            try:
+                seen[tried.batch_id] = self.hook.retrieve(tried.batch_id)
+            except AwayError as error:
+                self.log.warning("%s: %s It is read again later.", shard.shard.name, error)
+        return seen
 
     def run(self, seen: Mapping[str, BatchView]) -> Rest:
         """Do every step that can be done now; say what the job then waits for.
@@ -392,9 +401,31 @@ class Runner:
         self.log.warning("%s: cancelling batch %s (%s)", step.shard.shard.name, step.tried.batch_id, step.reason)
 
     def _collect(self, steps: list[Collect]) -> None:
-        """Fetch the files of ended batches, several at once; a batch settles once both its files lie in staging."""
+        """Fetch the files of ended batches, several at once; a batch settles once both its files lie in staging.
+
+        A file that cannot be had holds up no other: those may be gone too before a person has come.
+
+        :raises ProviderError: the first, once all others are settled.
+        """
+        failed: list[ProviderError] = []
+
+        def fetch(step: Collect) -> list[Collected] | ProviderError:
+            try:
+                return self._fetch(step)
+            except ProviderError as error:
+                return error
+
+        def settle(step: Collect, came: list[Collected] | ProviderError) -> None:
+            if isinstance(came, ProviderError):
+                failed.append(came)
+                self.log.warning("%s: batch %s was not collected: %s", step.shard.shard.name, step.batch.id, came)
+            else:
+                self._settle(step, came)
+
         self.hook.conn  # noqa: B018  # as for uploads
-        at_once(steps, self._fetch, self._settle, AT_ONCE)
+        at_once(steps, fetch, settle, AT_ONCE)
+        if failed:
+            raise failed[0]
 
     def _settle(self, step: Collect, files: list[Collected]) -> None:
         shard, tried, batch = step.shard.shard, step.tried, step.batch

@@ -11,7 +11,7 @@ import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
-from airflow_provider_batch.exceptions import BrokenDownloadError, InputError, ProviderError
+from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.canary import DEFAULT as DEFAULT_CANARY
 from airflow_provider_batch.jobs.ledger import Failure
@@ -23,11 +23,16 @@ from airflow_provider_batch.jobs.providers import provider_of
 CREATE_TIMEOUT = 60.0
 #: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
 ASK_TIMEOUT = 120.0
+#: batches asked for with each page of a list, the most that OpenAI gives
+PAGE = 100
 #: seconds that deleting a file may take
 DELETE_TIMEOUT = 30.0
 #: pages read at most while a batch is looked for
-MAX_PAGES = 50
+MAX_PAGES = 200
 _CHUNK = 1 << 20
+#: what a call ends in without an answer of use. The SDK lets the parser's ValueError through where an answer calls
+#: itself JSON and is none
+_NO_ANSWER = (openai.OpenAIError, ValueError)
 
 
 class Asked(NamedTuple):
@@ -128,7 +133,7 @@ class BatchHook(OpenAIHook):
         """
         try:
             answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
-        except openai.OpenAIError as error:
+        except _NO_ANSWER as error:
             raise ProviderError(f"Uploading {name} failed: {_said(error)}. No batch was created for it.") from error
         file_id = getattr(answer, "id", None)
         if not isinstance(file_id, str) or not file_id:
@@ -154,7 +159,7 @@ class BatchHook(OpenAIHook):
             if failure is not None:
                 raise CreateRefused(failure, _said(error)) from error
             raise CreateUnsure(_said(error)) from error
-        except openai.OpenAIError as error:
+        except _NO_ANSWER as error:
             raise CreateUnsure(_said(error)) from error
         try:
             return read_batch(answer)
@@ -164,12 +169,17 @@ class BatchHook(OpenAIHook):
     def retrieve(self, batch_id: str) -> BatchView:
         """One batch as it is now.
 
-        :raises ProviderError: if it cannot be read.
+        :raises AwayError: if it may be read later: no answer, one of no use, 408, 409, 429 or 5xx.
+        :raises ProviderError: if the server refuses to show it.
         """
+        failed = f"Reading batch {batch_id} failed: {{}}. It goes on, and is kept."
         try:
             return read_batch(self.conn.batches.retrieve(batch_id))
-        except openai.OpenAIError as error:
-            raise ProviderError(f"Reading batch {batch_id} failed: {_said(error)}. It goes on, and is kept.") from error
+        except openai.APIStatusError as error:
+            passes = error.status_code in (408, 409, 429) or error.status_code >= 500
+            raise (AwayError if passes else ProviderError)(failed.format(_said(error))) from error
+        except (*_NO_ANSWER, ProviderError) as error:
+            raise AwayError(failed.format(_said(error))) from error
 
     def cancel(self, batch_id: str) -> BatchView | None:
         """Ask for a batch to be cancelled; None if it had ended before (HTTP 409).
@@ -180,7 +190,7 @@ class BatchHook(OpenAIHook):
             return read_batch(self.conn.with_options(max_retries=0).batches.cancel(batch_id))
         except openai.ConflictError:
             return None
-        except openai.OpenAIError as error:
+        except _NO_ANSWER as error:
             raise ProviderError(f"Cancelling batch {batch_id} failed: {_said(error)}. It may go on.") from error
 
     def find(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
@@ -211,23 +221,55 @@ class BatchHook(OpenAIHook):
         return [batch for batch in self._recent(not_before) if batch.metadata.get("job_uid") == job_uid]
 
     def _recent(self, not_before: datetime) -> Iterator[BatchView]:
+        """The batches of the list that are not older, maybe with some that are.
+
+        :raises ProviderError: if the list cannot be read to its end. What it did not show may be there, so it is no
+            reason to create anything.
+        """
         seen: set[str] = set()
-        after: str | None = None
+        place: dict[str, str] = {}
         for _ in range(MAX_PAGES):
-            try:
-                page = self.conn.batches.list(limit=100, after=after or openai.omit)
-            except openai.OpenAIError as error:
-                raise ProviderError(f"Listing batches failed: {_said(error)}. Nothing was created.") from error
-            batches = [read_batch(item) for item in page.data or []]
+            page = self._page(place)
+            batches = [read_batch(item) for item in page["data"] or []]
             fresh = [batch for batch in batches if batch.id not in seen]
             if not fresh:
+                if len(batches) >= PAGE:
+                    raise ProviderError(
+                        f"Listing batches: the server shows the same {len(batches)} batches again, whatever page it is "
+                        "asked for. Nothing was created, as the batch that was looked for may be among the others."
+                    )
                 return
             seen.update(batch.id for batch in fresh)
             yield from fresh
-            # Without `has_more` (Groq) there may be more.
-            if page.has_more is False or all(0 < b.created_at < not_before.timestamp() for b in fresh):
+            times = [batch.created_at for batch in fresh]
+            # Newest first is customary and not promised; where the oldest come first, the newest are yet to come.
+            if times[0] >= times[-1] and all(0 < time < not_before.timestamp() for time in times):
                 return
-            after = batches[-1].id
+            paging = page.get("paging")
+            if isinstance(paging, Mapping) and "next_cursor" in paging:  # Groq, which has no has_more
+                if not paging["next_cursor"]:
+                    return
+                place = {"cursor": str(paging["next_cursor"])}
+            elif page.get("has_more") is False:
+                return
+            else:
+                place = {"after": batches[-1].id}
+        raise ProviderError(
+            f"Listing batches: no end after {MAX_PAGES} pages, {len(seen):,} batches. Nothing was created, as the "
+            "batch that was looked for may be among the others."
+        )
+
+    def _page(self, place: dict[str, str]) -> Mapping[str, Any]:
+        """One page of the list, as it came."""
+        params = {"limit": str(PAGE), **place}
+        try:
+            page = self.conn.get("/batches", cast_to=object, options={"params": params})
+        except _NO_ANSWER as error:
+            raise ProviderError(f"Listing batches failed: {_said(error)}. Nothing was created.") from error
+        # Go writes an empty list as null.
+        if isinstance(page, Mapping) and isinstance(page.get("data", ""), list | None):
+            return page
+        raise ProviderError("Listing batches: the server's answer is no list. Nothing was created.")
 
     def delete(self, file_id: str) -> None:
         """Delete a file at the provider; one that is not there any more counts as deleted.
@@ -238,26 +280,39 @@ class BatchHook(OpenAIHook):
             self.conn.with_options(timeout=DELETE_TIMEOUT).files.delete(file_id)
         except openai.NotFoundError:
             return
-        except openai.OpenAIError as error:
+        except _NO_ANSWER as error:
             raise ProviderError(f"Deleting file {file_id} failed: {_said(error)}.") from error
 
     def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
         """Stream a result file. Returns its size and sha256 (hex).
 
-        :raises BrokenDownloadError: if it did not come whole, or no byte came for as long as the client waits (the
-            connection's `openai_client_kwargs`, else 10 minutes).
+        :raises BrokenDownloadError: if it did not come whole, a web page came in its place, or no byte came for as long
+            as the client waits (the connection's `openai_client_kwargs`, else 10 minutes).
         :raises ProviderError: if the provider does not give it.
         """
         size, digest = 0, hashlib.sha256()
         try:
             with self.conn.files.with_streaming_response.content(file_id) as response:
                 for chunk in response.iter_bytes(_CHUNK):
+                    if not size and chunk.lstrip().startswith(b"<"):
+                        raise BrokenDownloadError(
+                            f"Downloading {file_id}: a web page came in place of the file. The provider still has it."
+                        )
                     into.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
+        except openai.APIStatusError as error:
+            kept = (
+                "It was deleted or has expired there, so its answers cannot be had any more; those of other batches "
+                "are kept. Mark the wait as successful to land them: the rows of this file stay pending then, and a "
+                "new run asks them anew."
+                if error.status_code in (404, 410)
+                else "The provider still has it."
+            )
+            raise ProviderError(f"Downloading {file_id} failed: {_said(error)}. {kept}") from error
         except openai.OpenAIError as error:
             raise ProviderError(f"Downloading {file_id} failed: {_said(error)}. The provider still has it.") from error
-        except OSError:
+        except (OSError, BrokenDownloadError):
             raise
         except Exception as error:  # a body cut short raises the transport's own error, of httpx2 or httpx
             raise BrokenDownloadError(
@@ -274,7 +329,7 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
-def _said(error: openai.OpenAIError) -> str:
+def _said(error: Exception) -> str:
     """An error in the provider's own words."""
     if isinstance(error, openai.APIStatusError):
         code = f", {error.code}" if error.code else ""

@@ -193,6 +193,17 @@ def test_a_batch_whose_file_never_comes_whole_is_not_settled_and_the_next_worker
     assert [record.outcomes for record in settled(ended)] == [{"succeeded": 1}] * SHARDS
 
 
+def test_a_result_file_that_is_gone_holds_up_no_other(ended: Any, client: openai.OpenAI) -> None:
+    (gone,) = [batch for batch in batches_of(client, ended) if batch.metadata["shard"] == "s0001"]
+    client.files.delete(gone.output_file_id)
+
+    with pytest.raises(ProviderError, match=r"HTTP 404.*deleted or has expired there"):
+        collect(ended)
+
+    assert len(settled(ended)) == SHARDS - 1
+    assert gone.id not in {record.batch_id for record in settled(ended)}
+
+
 @pytest.mark.usefixtures("patient")
 def test_four_batches_are_collected_at_once(ended: Any, server: LocalServer, wait_until: Callable[..., None]) -> None:
     server.set_faults(Fault(kind=Kind.STALL, calls=DOWNLOADS, seconds=1e6))

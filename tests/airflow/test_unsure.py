@@ -1,0 +1,206 @@
+"""Creations without a sure answer, files that are not found yet, and batches of others: a runner on the local server.
+
+Whatever was answered, in the end each shard has one batch, and no batch of another job was touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.test_runner import another_worker, batches_of, seal_job
+
+pytestmark = pytest.mark.usefixtures("offline")
+CREATES = frozenset({Call.CREATE})
+NOT_FOUND = "Cannot find file file-x, or organization org-x does not have access to it."
+
+
+@pytest.fixture
+def server(
+    tmp_path: Path, connect: Callable[..., None], offline: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalServer]:
+    """A server of the test's own; the SDK would repeat calls, and a creation is waited for 2 s."""
+    from airflow_provider_batch.hooks import batch
+
+    monkeypatch.setattr(batch, "CREATE_TIMEOUT", 2.0)
+    with LocalServer(tmp_path / "server", admin=True) as own:
+        extra = {"openai_client_kwargs": {"max_retries": 2}}
+        connect("openai_default", conn_type="openai", password="local", host=own.base_url, extra=extra)
+        yield own
+
+
+@pytest.fixture
+def client(server: LocalServer) -> openai.OpenAI:
+    return openai.OpenAI(api_key="local", base_url=server.base_url)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Any:
+    """A sealed job of two rows in two shards."""
+    return seal_job(tmp_path, ["one", "two"], requests=1)
+
+
+def shards_of(batches: list[Any]) -> list[str]:
+    return sorted(batch.metadata["shard"] for batch in batches)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind=Kind.COMMIT_THEN_STATUS, status=500, calls=CREATES, times=1),
+        Fault(kind=Kind.COMMIT_THEN_HANG, seconds=30, calls=CREATES, times=1),
+        Fault(kind=Kind.TRUNCATE, calls=CREATES, times=1),
+        Fault(kind=Kind.STALL, seconds=30, calls=CREATES, times=1),
+        Fault(kind=Kind.HTML, calls=CREATES, times=1),
+        Fault(kind=Kind.HANG, seconds=30, calls=CREATES, times=1),
+        Fault(kind=Kind.DROP, calls=CREATES, times=1),
+        Fault(kind=Kind.STATUS, status=500, calls=CREATES, times=1),
+        Fault(kind=Kind.STATUS, status=503, calls=CREATES, times=1, retry_after=7200),
+        Fault(kind=Kind.STATUS, status=408, calls=CREATES, times=1),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.status}" if "status" in fault.kind else fault.kind,
+)
+def test_a_creation_without_a_sure_answer_is_looked_up_and_each_shard_gets_one_batch(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, fault: Fault
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Wait
+
+    server.set_faults(fault)
+    rest = another_worker(ledger).run({})
+    assert isinstance(rest, Wait)
+    assert server.calls()["create"] == 2
+
+    another_worker(ledger, later=timedelta(seconds=121)).run({})
+
+    assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+
+
+def test_a_lookup_that_fails_creates_nothing_and_the_next_worker_looks_again(
+    ledger: Any, server: LocalServer, client: openai.OpenAI
+) -> None:
+    from airflow_provider_batch.exceptions import ProviderError
+
+    server.set_faults(
+        Fault(kind=Kind.COMMIT_THEN_STATUS, status=500, calls=CREATES, times=1),
+        Fault(kind=Kind.HTML, calls=frozenset({Call.LIST})),
+    )
+    another_worker(ledger).run({})
+    with pytest.raises(ProviderError, match=r"Listing batches.*Nothing was created"):
+        another_worker(ledger, later=timedelta(seconds=121)).run({})
+    assert server.calls()["create"] == 2
+
+    server.set_faults()
+    another_worker(ledger, later=timedelta(seconds=122)).run({})
+
+    assert server.calls()["create"] == 2
+    assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+
+
+@pytest.mark.parametrize("dialects", [("groq",), ("ignore-after", "no-has-more"), ("milliseconds",)], ids="+".join)
+def test_a_creation_is_looked_up_at_servers_whose_lists_and_times_are_not_openais(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path, dialects: tuple[str, ...]
+) -> None:
+    with LocalServer(tmp_path / "odd", admin=True, dialects=dialects) as odd:
+        connect("openai_default", conn_type="openai", password="local", host=odd.base_url)
+        odd.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, status=500, calls=CREATES, times=1))
+        another_worker(ledger).run({})
+        another_worker(ledger, later=timedelta(seconds=121)).run({})
+
+        assert odd.calls()["create"] == 2
+        client = openai.OpenAI(api_key="local", base_url=odd.base_url)
+        found = client.batches.list(limit=100).data  # one page: the SDK would page for ever
+        assert shards_of(found) == ["s0001", "s0002"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind=Kind.STATUS, status=400, message=NOT_FOUND, calls=CREATES, times=1),
+        Fault(kind=Kind.FAIL_BATCH, code="invalid_request", message=NOT_FOUND, times=1),
+    ],
+    ids=["while it is created", "once it was created"],
+)
+def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_costs_no_attempt(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None], fault: Fault
+) -> None:
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+
+    server.set_faults(fault)
+    another_worker(ledger).run({})
+    for _ in range(3):
+        wait_until(lambda: all(batch.status in ("completed", "failed") for batch in batches_of(client, ledger)))
+        worker = another_worker(ledger)
+        worker.run(worker.look())
+
+    state = worker.ledger.state()
+    assert outcomes_so_far(state) == {"succeeded": 2}
+    assert state.waves == []
+    assert server.calls()["upload"] == server.calls()["create"] == 3
+
+
+@pytest.mark.parametrize("kind", [Kind.DROP, Kind.STATUS, Kind.COMMIT_THEN_STATUS])
+def test_an_upload_that_broke_off_is_sent_again_from_its_first_byte(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, kind: Kind
+) -> None:
+    server.set_faults(Fault(kind=kind, calls=frozenset({Call.UPLOAD}), times=1))
+    another_worker(ledger).run({})
+
+    assert server.calls()["upload"] == 3
+    sent = {batch.metadata["shard"]: batch.input_file_id for batch in batches_of(client, ledger)}
+    for shard in ledger.manifest.shards:
+        with ledger.folder.reader(shard.file) as file:
+            assert client.files.content(sent[shard.name]).read() == file.read()
+
+
+def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
+    ledger: Any, server: LocalServer, client: openai.OpenAI
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Wait
+
+    server.set_faults(Fault(kind=Kind.STATUS, status=429, retry_after=7200, calls=CREATES))
+    assert isinstance(another_worker(ledger).run({}), Wait)
+    assert batches_of(client, ledger) == []
+    assert server.calls()["create"] <= 2
+
+    server.set_faults()
+    for hours in (3, 6):
+        another_worker(ledger, later=timedelta(hours=hours)).run({})
+    assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+    assert server.calls()["upload"] == 2
+
+
+def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touched(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Deadline, Intent, Uploaded
+
+    other = seal_job(tmp_path / "other", ["one", "two"], requests=1)
+    assert other.manifest.key == ledger.manifest.key
+    assert other.manifest.job_uid != ledger.manifest.job_uid
+    with LocalServer(tmp_path / "slow", in_progress=600) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+        client = openai.OpenAI(api_key="local", base_url=slow.base_url)
+        another_worker(other).run({})
+        now = datetime.now(UTC)
+        with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
+            file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
+        ledger.add(Uploaded("s0001", 1, file_id, now))
+        ledger.add(Intent("s0001", 1, "a nonce that no batch has", file_id, now))
+
+        another_worker(ledger, later=timedelta(seconds=121)).run({})
+        assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+        ledger.add(Deadline(now, now))
+        worker = another_worker(ledger)
+        worker.run(worker.look())
+
+        assert {batch.status for batch in batches_of(client, ledger)} <= {"cancelling", "cancelled"}
+        of_the_other = [batch.status for batch in batches_of(client, other)]
+        assert len(of_the_other) == 2
+        assert not {"cancelling", "cancelled"}.intersection(of_the_other)
