@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.canary import MOST as MOST_CANARY
 from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
-from airflow_provider_batch.jobs.ledger import open_ledger, seal
+from airflow_provider_batch.jobs.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.jobs.lifecycle import Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.render import RequestSpec, check
 from airflow_provider_batch.jobs.schema import strict_schema
+from airflow_provider_batch.kill import KillSwitch
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.arguments import (
     as_bool,
@@ -191,7 +193,7 @@ class BatchSubmitOperator(BaseOperator):
         self.canary = canary
         self.preview = preview
         self.on_empty = on_empty
-        self._stopping = False
+        self._kill = KillSwitch()
         self._check_arguments()
 
     @classmethod
@@ -227,7 +229,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job unless it is sealed, then create its batches as far as the provider has room."""
-        with told_to_airflow():
+        with told_to_airflow(), self._kill.watching(context["ti"], lambda: self._sealed(context), self.log):
             reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))
             return reference
 
@@ -254,6 +256,11 @@ class BatchSubmitOperator(BaseOperator):
                 check_landings(self, context, made.manifest)
             ledger = seal(folder, made.manifest)
             self.log.info("Sealed as job %s in %s", ledger.manifest.job_uid, folder.uri)
+            if not hasattr(BaseTrigger, "on_kill"):
+                self.log.info(
+                    "This Airflow does not tell a deferred task that it was killed (3.3 does): cancel_on_kill covers "
+                    "running tasks only. Batches of a wait that is marked failed while it is deferred go on."
+                )
         else:
             self.log.info(
                 "Job %s was sealed on %s; going on with it, the warehouse is not read again",
@@ -265,7 +272,7 @@ class BatchSubmitOperator(BaseOperator):
         if not manifest.requests:
             self._empty()
         policy = Policy(max_attempts=1, since=datetime.now(UTC))
-        rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping).run({})
+        rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked).run({})
         if isinstance(rest, Void):
             raise canary_error(rest)
         if isinstance(rest, Hold):
@@ -286,8 +293,14 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def on_kill(self) -> None:
-        """Make no further paid call. What was created is recorded, goes on, and is found again by the next attempt."""
-        self._stopping = True
+        """Make no further paid call. What was created is recorded, and the next attempt goes on with it.
+
+        Batches are cancelled only if the task was marked failed or skipped, or its run was deleted.
+        """
+        self._kill.pull()
+
+    def _sealed(self, context: Context) -> Ledger | None:
+        return open_ledger(job_folder(staging_root(self.staging), _key(context)))
 
     def _spec(self) -> RequestSpec:
         return RequestSpec(
@@ -303,7 +316,6 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def _plan(self, context: Context, hook: BatchHook) -> Plan:
-        ti = context["ti"]
         self.output_schema = plain_schema(self.output_schema)
         spec = self._spec()
         check(spec)
@@ -311,7 +323,7 @@ class BatchSubmitOperator(BaseOperator):
         logical_date = context.get("logical_date")
         canary = as_count("canary", self.canary, MOST_CANARY)
         return Plan(
-            key=JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
+            key=_key(context),
             spec=spec,
             sql=self.sql,
             parameters=self.parameters,
@@ -414,6 +426,11 @@ class BatchSubmitOperator(BaseOperator):
             raise InputError(
                 "metadata: a batch takes 16 pairs, and job_uid, shard, attempt and nonce are ours; up to 12 are yours."
             )
+
+
+def _key(context: Context) -> JobKey:
+    ti = context["ti"]
+    return JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index)
 
 
 def plain_schema(schema: Any) -> Any:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
-from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -15,6 +14,7 @@ from airflow_provider_batch.jobs.ledger import Deadline, JobState, Ledger
 from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
+from airflow_provider_batch.kill import KillSwitch
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.arguments import plain_moment
 from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
@@ -90,17 +90,12 @@ class BatchSensor(BaseSensorOperator):
         self.deadline = deadline
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
-        self._stopping = False
+        self._kill = KillSwitch(cancel=cancel_on_kill)
 
     def execute(self, context: Context) -> Any:
         """Do what can be done now, then wait."""
-        if not self.deferrable:
-            return super().execute(context)
-        if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
-            self.log.info(
-                "This Airflow does not tell a trigger that its task was killed (3.3 does): batches would go on."
-            )
-        return self._go_on(context)
+        with self._kill.watching(context["ti"], lambda: open_job(self.job), self.log):
+            return self._go_on(context) if self.deferrable else super().execute(context)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the trigger fired."""
@@ -109,7 +104,8 @@ class BatchSensor(BaseSensorOperator):
                 f"The provider refused to show the job's batches, sweep after sweep: {event.get('message')}. The "
                 "batches and everything in staging are kept. Check the connection's key and project, then clear it."
             )
-        return self._go_on(context)
+        with self._kill.watching(context["ti"], lambda: open_job(self.job), self.log):
+            return self._go_on(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """One look without a triggerer."""
@@ -120,8 +116,11 @@ class BatchSensor(BaseSensorOperator):
             return PokeReturnValue(done, self._summary(ledger.state()) if done else None)
 
     def on_kill(self) -> None:
-        """Make no further paid call; what is recorded is found again by the next attempt."""
-        self._stopping = True
+        """Make no further paid call; what is recorded is found again by the next attempt.
+
+        With `cancel_on_kill` the batches are cancelled if the task was marked failed or skipped, or its run deleted.
+        """
+        self._kill.pull()
 
     def _go_on(self, context: Context) -> dict[str, Any]:
         with told_to_airflow():
@@ -165,7 +164,7 @@ class BatchSensor(BaseSensorOperator):
             since=now,
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
-        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._stopping)
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
         rest = runner.run(runner.look())
         if isinstance(rest, Void):
             raise canary_error(rest)
