@@ -2,6 +2,7 @@
 
     airflow-batch demo     the DAG label_tickets on real Airflow, offline or live
     airflow-batch serve    the local batch server
+    airflow-batch jobs     show, cancel, again, clean: the jobs in staging
 
 Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. It is imported
 only if it is asked for, as Airflow reads its configuration when it is imported.
@@ -17,6 +18,7 @@ from importlib import import_module
 #: command -> module, and its line in `airflow-batch --help`
 COMMANDS = {
     "demo": ("airflow_provider_batch.demo.command", "run the DAG label_tickets on real Airflow"),
+    "jobs": ("airflow_provider_batch.manage.command", "the jobs in staging: show, cancel, again, clean"),
     "serve": ("airflow_provider_batch.local.command", "the local batch server"),
 }
 

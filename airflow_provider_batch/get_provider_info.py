@@ -68,6 +68,15 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "60",
                     },
+                    "retention": {
+                        "description": "Days that `airflow-batch jobs clean` leaves a job in staging after its last "
+                        "event (BatchSubmitOperator's retention where the DAG gives none). Nothing is removed by "
+                        "itself.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "30",
+                    },
                     "ask_again_after": {
                         "description": "Seconds that rows which failed for a passing reason wait before they are "
                         "asked again; doubled with each attempt.",

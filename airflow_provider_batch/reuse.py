@@ -59,7 +59,7 @@ def with_known(
                     request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
                 )
                 file.write(msgspec.json.encode(waiting) + b"\n")
-        known = KnownWriter(folder, prefix, sealer.asked, sealer.endpoint, judge)
+        known = KnownWriter(folder, prefix, sealer.asked, sealer.endpoint, judge, sealer.known)
         for sha256, output, finish_reason, model, batch_id in table:
             if isinstance(sha256, str):
                 known.add(KnownAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -19,23 +20,26 @@ import msgspec
 
 from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
-from airflow_provider_batch.exceptions import BrokenDownloadError, StagingError, StoppedError
+from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError, StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
-from airflow_provider_batch.jobs import lifecycle
+from airflow_provider_batch.jobs import lifecycle, twins
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.canary import judge
+from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import (
     CancelAsked,
     Collected,
     Created,
     Failure,
+    Finished,
     Intent,
     JobState,
     Ledger,
     Refused,
     Settled,
     ShardState,
+    Twin,
     Uploaded,
     Wave,
 )
@@ -45,9 +49,12 @@ from airflow_provider_batch.jobs.lifecycle import (
     Cancel,
     Collect,
     Create,
+    Finish,
+    GiveUp,
     Judge,
     LookUp,
     Policy,
+    Reseal,
     Rest,
     Step,
     Upload,
@@ -57,6 +64,7 @@ from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.spending import Purse
 
 #: files on their way at the same time: each is streamed, so this bounds connections rather than memory
 AT_ONCE = 4
@@ -89,10 +97,11 @@ class Runner:
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
         self._stopping, self._clock = stopping, clock
-        #: set when the account refused a batch: what else was planned would only be refused too
+        #: set when a batch was refused: what else was planned may only be refused too, so it is planned anew
         self._held = False
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
+        self._prices = Prices(ledger.manifest.prices)
 
     def look(self) -> dict[str, BatchView]:
         """The live batches as the provider has them now."""
@@ -104,8 +113,18 @@ class Runner:
         :raises StoppedError: before a paid call, once `stopping` says so.
         :raises ProviderError: if a call failed; everything done before is recorded.
         """
+        seen = dict(seen)
+        if twins.doubtful(self.ledger.state()):
+            seen.update(self._look_for_twins())
+        looked = False
         while True:
             steps, rest = next_steps(self.ledger.state(), seen, self.policy, self._clock())
+            if not steps and isinstance(rest, Finish) and not looked:
+                looked = True
+                adopted = self._look_for_twins()
+                seen.update(adopted)
+                if adopted:
+                    continue
             if not steps:
                 return rest
             self._held = False
@@ -113,6 +132,65 @@ class Runner:
                 self._do(list(alike))
                 if self._held:
                     break
+
+    def finish(self, rest: Finish) -> JobState:
+        """Record that the wait came to its end, and tell what the budget did not reach. The state then."""
+        state = self.ledger.state()
+        number = state.finished.number + 1 if state.finished else 1
+        while not self.ledger.add(Finished(number, self._clock(), list(rest.withheld))):
+            number += 1
+        self.tell_withheld(rest)
+        return self.ledger.state()
+
+    def tell_withheld(self, rest: Finish) -> None:
+        """Say what was not asked, as the budget does not reach, and what to do about it."""
+        if not rest.withheld:
+            return
+        state = self.ledger.state()
+        purse = Purse(state)
+        self.log.warning(
+            "%s requests in %d shard(s) are withheld: max_cost_usd is %s US dollars, %.4f are spent, and they may cost "
+            "up to %.4f. What was answered is kept. Raise max_cost_usd and clear submit to go on.",
+            f"{sum(state.shards[name].shard.requests for name in rest.withheld):,}",
+            len(rest.withheld),
+            purse.ceiling,
+            purse.spent,
+            sum(purse.cost(state.shards[name].shard) for name in rest.withheld),
+        )
+
+    def _look_for_twins(self) -> dict[str, BatchView]:
+        """Find the job's batches that it does not keep; those that it goes on with, by id.
+
+        A list that cannot be read changes nothing: what was paid for is landed all the same.
+        """
+        manifest = self.ledger.manifest
+        try:
+            batches = self.hook.of_job(manifest.job_uid, not_before=manifest.sealed_at - lifecycle.UNSURE)
+        except ProviderError as error:
+            self.log.warning("Whether batches of this job were created twice is not known: %s", error)
+            return {}
+        found = twins.look(self.ledger.state(), batches)
+        for shard, tried, batch in found.adopt:
+            self.ledger.add(Created(shard.shard.name, tried.n, batch.id, self._clock()))
+            self.log.info("%s: its unanswered creation had made batch %s; going on with it", shard.shard.name, batch.id)
+        for batch in found.cancel:
+            try:
+                self._cancel_twin(batch)
+            except ProviderError as error:
+                self.log.warning("Batch %s is a twin that should not run: %s", batch.id, error)
+        for batch in found.ended:
+            self._add_twin(batch)
+            tell = self.log.warning if batch.completed else self.log.info
+            tell("Batch %s, a twin of one that is kept, ended with %d requests answered", batch.id, batch.completed)
+        return {batch.id: batch for _, _, batch in found.adopt}
+
+    def _cancel_twin(self, twin: BatchView) -> None:
+        self._add_twin(self.hook.cancel(twin.id) or self.hook.retrieve(twin.id))
+        self.log.warning("%s: cancelled batch %s, a twin of the one it keeps", twin.metadata.get("shard"), twin.id)
+
+    def _add_twin(self, twin: BatchView) -> None:
+        shard = twin.metadata.get("shard", "")
+        self.ledger.add(Twin(twin.id, shard, twin.said, twin.status.ended, twin.completed, self._clock()))
 
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
@@ -142,6 +220,10 @@ class Runner:
                 self._cancel(step)
             case AskAgain():
                 self._ask_again(step)
+            case Reseal():
+                self._reseal(step)
+            case GiveUp():
+                self._give_up(step)
 
     def _answered(self, answers: canary.Answers) -> None:
         """Keep what came back for a model's canary, unless the account is what refused it."""
@@ -157,8 +239,7 @@ class Runner:
         self.ledger.add(self._count(shard, settled))
 
     def _judge_canary(self) -> None:
-        prices = Prices(self.ledger.manifest.prices)
-        verdict = judge(self.ledger.state(), self.ledger.folder, self._judge, prices, self._clock())
+        verdict = judge(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())
         if not self.ledger.add(verdict.judged):
             return
         tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in verdict.mean_output.items())
@@ -239,7 +320,7 @@ class Runner:
             )
         except CreateRefused as refused:
             self.ledger.add(Refused(shard.name, step.n, refused.failure, refused.message, self._clock()))
-            self._held = refused.failure is Failure.ACCOUNT
+            self._held = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
         except CreateUnsure as unsure:
             self.log.warning(
@@ -256,6 +337,9 @@ class Runner:
         shard, intent = step.shard.shard, step.tried.intent
         assert intent is not None
         found = self.hook.find(intent.nonce, intent.file_id, not_before=intent.at - lifecycle.UNSURE)
+        # A file is sent once for several tries: batches of earlier ones are not what this creation made.
+        kept = {tried.batch_id for one in self.ledger.state().shards.values() for tried in one.tries}
+        found = [batch for batch in found if batch.id not in kept]
         if not found:
             message = "the creation was never answered, and the provider has no such batch"
             self.ledger.add(Refused(shard.name, step.tried.n, Failure.LOST, message, self._clock()))
@@ -264,9 +348,12 @@ class Runner:
         self.ledger.add(Created(shard.name, step.tried.n, found[0].id, self._clock()))
         self.log.info("%s: the unanswered creation had made batch %s; going on with it", shard.name, found[0].id)
         for twin in found[1:]:
-            if not twin.status.ended:
-                self.hook.cancel(twin.id)
-                self.log.warning("%s: cancelled its twin %s", shard.name, twin.id)
+            if twin.metadata.get("job_uid") != self.ledger.manifest.job_uid:
+                continue
+            if twin.status.ended:
+                self._add_twin(twin)
+            else:
+                self._cancel_twin(twin)
 
     def _cancel(self, step: Cancel) -> None:
         self.hook.cancel(step.tried.batch_id)
@@ -320,19 +407,33 @@ class Runner:
                     raise
                 self.log.warning("%s Asking for it again.", broken)
             else:
-                return Collected(name, size, digest)
+                return Collected(name, size, digest, file_id)
         raise AssertionError("the last time returned or raised")
 
     def _count(self, shard: ShardState, settled: Settled) -> Settled:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.shard)
         outcomes: Counter[Outcome] = Counter()
-        transient = 0
+        transient = answered = output = 0
+        cost: Decimal | None = Decimal(0)
         for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
-        counts = {outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]}
-        return msgspec.structs.replace(settled, outcomes=counts, transient=transient)
+            if answer.usage.input_tokens or answer.usage.output_tokens:
+                answered += 1
+                output += answer.usage.output_tokens
+                price = self._prices.cost(
+                    shard.shard.model, answer.usage, answered_by=answer.model, batch=not shard.shard.synchronous
+                )
+                cost = None if cost is None or price is None else cost + price
+        return msgspec.structs.replace(
+            settled,
+            outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
+            transient=transient,
+            answered=answered,
+            output_tokens=output,
+            cost_usd=None if cost is None else str(cost),
+        )
 
     def _ask_again(self, step: AskAgain) -> None:
         """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
@@ -359,7 +460,7 @@ class Runner:
         finally:
             sealer.abandon()
         sources = [(shard.shard.name, settled.n) for shard, settled in tries]
-        if self.ledger.add(Wave(number, sources, shards, self._clock())):
+        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)):
             self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
 
     def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> None:
@@ -370,10 +471,59 @@ class Runner:
             for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
             if lifecycle.is_askable(answer, settled, self.policy)
         }
-        attempt = lifecycle.next_attempt(shard, settled)
-        with folder.reader(one.file) as stream:
+        self._pack_rows(sealer, one, rows, wanted, lifecycle.next_attempt(shard, settled))
+
+    def _pack_rows(
+        self, sealer: Sealer, one: Shard, rows: list[RowIndex], wanted: Container[int], attempt: int
+    ) -> None:
+        """Seal these lines of a shard again, each with the place where it was sealed first."""
+        with self.ledger.folder.reader(one.file) as stream:
             for number, line in enumerate(stream):
-                if number in wanted:
+                if number in wanted and rows[number].wanted:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
                     sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
+
+    def _reseal(self, step: Reseal) -> None:
+        """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
+        one, manifest, state = step.shard.shard, self.ledger.manifest, self.ledger.state()
+        number = len(state.waves) + 1
+        sealer = Sealer(
+            self.ledger.folder,
+            f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",
+            manifest.endpoint,
+            msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
+            names=f"w{number:02d}-{{:04d}}",
+        )
+        try:
+            self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
+            shards = sealer.finish()
+        finally:
+            sealer.abandon()
+        # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
+        wave = Wave(number, [(one.name, step.n)], shards, self._clock(), lifecycle.base_before(state, step.shard))
+        if self._claim(step.shard, step.n) and self.ledger.add(wave):
+            self.log.info(
+                "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
+                one.name,
+                f"{one.requests:,}",
+                f"{one.tokens:,}",
+                len(shards),
+                f"{max(shard.tokens for shard in shards):,}",
+            )
+
+    def _give_up(self, step: GiveUp) -> None:
+        if not self._claim(step.shard, step.n):
+            return
+        name = step.shard.shard.name
+        settled = Settled(name, step.n, "", "given up", self._clock(), failure=Failure.LINES, message=step.message)
+        lines = dict.fromkeys(range(step.shard.shard.requests), step.message)
+        self.ledger.add(self._count(step.shard, msgspec.structs.replace(settled, lines=lines)))
+        self.log.warning("%s: given up, as the provider will never have room for it: %s", name, step.message)
+
+    def _claim(self, shard: ShardState, n: int) -> bool:
+        """Take a try for oneself, as a creation does: no other worker creates its batch then."""
+        if self.ledger.add(Intent(shard.shard.name, n, secrets.token_hex(16), "", self._clock())):
+            return True
+        self.log.info("%s: another worker is at this shard; leaving it to that one", shard.shard.name)
+        return False

@@ -16,9 +16,10 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.jobs.carry import CarriedColumns
+from airflow_provider_batch.jobs.diff import Previous, RowSet
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
-from airflow_provider_batch.jobs.ledger import generation_prefix
+from airflow_provider_batch.jobs.ledger import canary_names, generation_prefix, shard_names
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.price import Estimator, Prices
 from airflow_provider_batch.jobs.render import RequestSpec, compile_renderer
@@ -54,6 +55,9 @@ class Plan(msgspec.Struct, frozen=True):
     ask_once: bool = True
     #: requests of each model that are asked synchronously before anything is uploaded
     canary: int = 0
+    #: days that staging keeps the job; None for the configured number
+    retention_days: float | None = None
+    delete_remote_files: bool = False
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -61,21 +65,44 @@ class Build(msgspec.Struct, frozen=True):
 
     manifest: Manifest
     sample: list[dict[str, Any]]
+    #: of the rows: those that stay in a shard of an earlier generation
+    kept: int = 0
+    #: everything is asked already, as it is asked now: there is nothing to seal
+    unchanged: bool = False
 
 
 def build(
-    plan: Plan, warehouse: DbApiHook, folder: Folder, generation: int = 1, *, reuse: KnownTable | None = None
+    plan: Plan,
+    warehouse: DbApiHook,
+    folder: Folder,
+    generation: int = 1,
+    *,
+    reuse: KnownTable | None = None,
+    previous: Previous | None = None,
 ) -> Build:
     """Read and render every row into shards in the folder, prove them, price them, check the budget.
 
     :param reuse: a results table; rows whose request succeeded there are not asked. Absent, it knows nothing yet.
+    :param previous: the generation before; rows that were asked there are not asked. The price is that of the others.
     :raises ResultsTableError: if that is no results table; before anything else is read.
     :raises InputError: (or one of its kinds) naming the row, column or argument.
     :raises WarehouseError: if the query fails.
     """
     known = reuse if reuse is not None and reuse.check() else None
     prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
-    sealer = Sealer(folder, prefix, plan.spec.endpoint, plan.limits, ask_once=plan.ask_once, canary=plan.canary)
+    sealer = Sealer(
+        folder,
+        prefix,
+        plan.spec.endpoint,
+        plan.limits,
+        names=shard_names(generation),
+        ask_once=plan.ask_once,
+        canary=plan.canary,
+        canary_names=canary_names(generation),
+    )
+    if previous is not None:
+        previous.offer(sealer, ask_once=plan.ask_once)
+    rowset, kept_rows = RowSet(), 0
     prices = Prices(plan.prices)
     estimator = Estimator(prices, plan.spec.endpoint)
     sample: list[dict[str, Any]] = []
@@ -92,7 +119,14 @@ def build(
                 judge = SchemaJudge(schema) if schema is not None else None
                 rendered = with_known(rendered, known, sealer, folder, prefix, judge)
             for request, carry, number in rendered:
-                if not sealer.is_copy(request, carry, number):
+                sha256 = sealer.sha256(request)
+                shard = previous.shard_of(request, sha256) if previous is not None else None
+                if previous is not None:
+                    rowset.add(request.custom_id, sha256, carry)
+                if shard is not None:
+                    sealer.keep(request, carry, number, shard)
+                    kept_rows += 1
+                elif not sealer.is_copy(request, carry, number):
                     tokens = estimator.add(request.model, request.body, request.inputs, request.outline, request.given)
                     sealer.add(request, carry, number, tokens)
                 if number <= SAMPLE:
@@ -101,14 +135,14 @@ def build(
     finally:
         sealer.abandon()
     estimate = estimator.finish()
-    _check_budget(estimate, plan.max_cost_usd)
+    check_budget(estimate, plan.max_cost_usd)
     manifest = Manifest(
         job_uid=secrets.token_hex(16),
         key=plan.key,
         sealed_at=datetime.now(UTC),
         endpoint=plan.spec.endpoint,
         openai_conn_id=plan.openai_conn_id,
-        requests=sealer.requests + sealer.same + sealer.reused,
+        requests=kept_rows + sealer.requests + sealer.same + sealer.reused,
         shards=shards,
         carry=carried.columns(),
         estimate=estimate,
@@ -119,15 +153,22 @@ def build(
         completion_window=plan.completion_window,
         metadata=plan.metadata,
         prices=plan.prices,
+        max_cost_usd=plan.max_cost_usd,
+        outputs=estimator.outputs(),
         generation=generation,
         same=sealer.same,
         known=sealer.reused,
+        retention_days=plan.retention_days,
+        delete_remote_files=plan.delete_remote_files,
         reuse_from=reuse.name if reuse is not None else "",
-        max_cost_usd=plan.max_cost_usd,
         copies=sealer.copies,
         known_answers=sealer.known,
     )
-    return Build(manifest, sample)
+    if previous is None:
+        return Build(manifest, sample)
+    if previous.manifest.generation == generation - 1 and previous.same_as(rowset, manifest):
+        return Build(previous.manifest, sample, kept_rows, unchanged=True)
+    return Build(previous.followed_by(manifest, sealer, prefix), sample, kept_rows)
 
 
 def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
@@ -141,7 +182,11 @@ def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
     return CarriedColumns(names, positions)
 
 
-def _check_budget(estimate: Estimate, ceiling: float | None) -> None:
+def check_budget(estimate: Estimate, ceiling: float | None) -> None:
+    """Refuse a ceiling that the lowest estimate is over, or that cannot be checked.
+
+    :raises BudgetError: with both numbers and the ways out.
+    """
     if ceiling is None:
         return
     if estimate.low_usd is None:

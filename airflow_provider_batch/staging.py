@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +72,31 @@ def job_folder(root: str, key: JobKey) -> Folder:
     digest = hashlib.sha256(key.canonical()).hexdigest()[:16]
     run = f"{_safe(key.run_id)[:60]}.{key.map_index}" if key.map_index >= 0 else _safe(key.run_id)[:60]
     return open_folder("/".join((root.rstrip("/"), _safe(key.dag_id), _safe(key.task_id), f"{run}.{digest}")))
+
+
+def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
+    """The folders under a staging root that may hold a job, of one DAG or of all."""
+    base = open_folder(root)
+    for dag in base.folders("") if dag_id is None else [_safe(dag_id)]:
+        for task in base.folders(dag):
+            for run in base.folders(f"{dag}/{task}"):
+                yield open_folder("/".join((root.rstrip("/"), dag, task, run)))
+
+
+def remove_folder(folder: Folder) -> None:
+    """Remove a job's folder with everything in it.
+
+    :raises StagingError: if something of it cannot be removed.
+    """
+    try:
+        if isinstance(folder, LocalFolder):
+            shutil.rmtree(folder.path)
+        elif isinstance(folder, ObjectFolder):
+            folder.path.fs.rm(folder.path.path, recursive=True)
+        else:
+            raise TypeError(f"{type(folder).__name__} is no folder of staging")
+    except OSError as error:
+        raise _cannot("remove", folder.uri, error) from error
 
 
 def open_folder(uri: str) -> Folder:

@@ -23,6 +23,8 @@ from airflow_provider_batch.jobs.providers import provider_of
 CREATE_TIMEOUT = 60.0
 #: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
 ASK_TIMEOUT = 120.0
+#: seconds that deleting a file may take
+DELETE_TIMEOUT = 30.0
 #: pages read at most while a batch is looked for
 MAX_PAGES = 50
 _CHUNK = 1 << 20
@@ -186,18 +188,27 @@ class BatchHook(OpenAIHook):
 
         Paged by hand, as servers are known that ignore `after` and never say that they are done.
 
+        :param file_id: empty if no file can be meant; batches may have an empty one too.
         :param not_before: older batches than this cannot be meant.
         """
         by_nonce, by_file = [], []
         for batch in self._recent(not_before):
             if batch.metadata.get("nonce") == nonce:
                 by_nonce.append(batch)
-            elif batch.input_file_id == file_id:
+            elif file_id and batch.input_file_id == file_id:
                 by_file.append(batch)
         found = by_nonce or by_file
         # Lists are newest first, stamps whole seconds: of one second the last in the list is the oldest.
         found.reverse()
         return sorted(found, key=lambda batch: batch.created_at)
+
+    def of_job(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
+        """Batches whose metadata name this job, in one listing.
+
+        :param not_before: when the job was sealed: older batches cannot be its own.
+        :raises ProviderError: if the list cannot be read.
+        """
+        return [batch for batch in self._recent(not_before) if batch.metadata.get("job_uid") == job_uid]
 
     def _recent(self, not_before: datetime) -> Iterator[BatchView]:
         seen: set[str] = set()
@@ -217,6 +228,18 @@ class BatchHook(OpenAIHook):
             if page.has_more is False or all(0 < b.created_at < not_before.timestamp() for b in fresh):
                 return
             after = batches[-1].id
+
+    def delete(self, file_id: str) -> None:
+        """Delete a file at the provider; one that is not there any more counts as deleted.
+
+        :raises ProviderError: if the provider does not delete it.
+        """
+        try:
+            self.conn.with_options(timeout=DELETE_TIMEOUT).files.delete(file_id)
+        except openai.NotFoundError:
+            return
+        except openai.OpenAIError as error:
+            raise ProviderError(f"Deleting file {file_id} failed: {_said(error)}.") from error
 
     def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
         """Stream a result file. Returns its size and sha256 (hex).

@@ -85,7 +85,7 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
     estimate = measured_estimate(manifest.estimate, prices, models, manifest.endpoint)
     asked = sum(outcomes.values())
     void, over_budget = _refusal(refused, asked), False
-    ceiling = manifest.max_cost_usd
+    ceiling = state.ceiling
     if not void and ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling:
         void, over_budget = _too_dear(estimate.low_usd, estimate.high_usd or 0.0, ceiling, asked), True
     return Verdict(

@@ -48,6 +48,10 @@ class Shard(msgspec.Struct, frozen=True):
     attempt: int = 1
     #: the canary: asked one by one and at once, so that what is wrong is known before the first file is uploaded
     synchronous: bool = False
+    #: of the requests, once a later generation keeps the shard: those whose row changed or vanished since, and of these
+    #: the ones whose answer no other row takes either
+    dropped: int = 0
+    unwanted: int = 0
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -67,6 +71,9 @@ class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     #: of a row that is asked again: the shard it was sealed in, and its line there (from 0)
     origin: str | None = None
     line: int = 0
+    #: False once the row changed or vanished; and whether the row, or another that asks the same, takes the answer
+    lands: bool = True
+    wanted: bool = True
 
 
 class Copies(msgspec.Struct, frozen=True):
@@ -128,14 +135,27 @@ class Manifest(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = {}
     #: prices that the author stated, as given to `Prices`
     prices: dict[str, Any] = {}
+    #: US dollars that the job may cost; None: no ceiling. A `Budget` in the ledger takes its place
+    max_cost_usd: float | None = None
+    #: by model: the output tokens that one request may have at most, on average; see `jobs.spending`
+    outputs: dict[str, float] = {}
     generation: int = 1
+    #: of a generation that keeps shards of earlier ones: the first of these, beside whose seal the records of shards
+    #: are kept for all of them
+    root: int = 0
+    #: shards that were sealed in a wave of an earlier generation, with the index of their rows as they are now
+    reindexed: list[Shard] = []
+    #: waves of earlier generations of which nothing was sent: their rows are asked again from where they were before
+    void_waves: list[int] = []
     #: rows that are not asked themselves, because their request is that of another row
     same: int = 0
     #: rows that are not asked, because the results table `reuse_from` holds their answer
     known: int = 0
     reuse_from: str = ""
-    #: the most that the job may cost in US dollars, by its lowest estimate
-    max_cost_usd: float | None = None
+    #: days that staging keeps the job after its last event; None for the configured number
+    retention_days: float | None = None
+    #: whether the provider's copies of its files go once they are safe in staging
+    delete_remote_files: bool = False
     #: the rows that are not asked themselves, and the answers from the results table
     copies: list[Copies] = []
     known_answers: list[Known] = []
@@ -144,7 +164,7 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def asked(self) -> int:
         """Rows that are asked: the requests in the shards."""
-        return sum(shard.requests for shard in self.shards)
+        return sum(shard.requests - shard.dropped for shard in self.shards)
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -6,7 +6,7 @@ get them are copies (see `jobs.once`) of such a file as other copies are of a sh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, BinaryIO
 
@@ -54,14 +54,21 @@ class KnownWriter:
     """Keeps the answers that a job's requests want, the first of each request, in files as they come."""
 
     def __init__(
-        self, folder: Folder, prefix: str, requests: AskedRequests, endpoint: str, judge: SchemaJudge | None
+        self,
+        folder: Folder,
+        prefix: str,
+        requests: AskedRequests,
+        endpoint: str,
+        judge: SchemaJudge | None,
+        before: Sequence[Known] = (),
     ) -> None:
+        """`before`: the files that there are already; they come first among those of `finish`."""
         self._folder, self._prefix, self._requests = folder, prefix, requests
         self._endpoint, self._judge = endpoint, judge
         self._stack = ExitStack()
         self._file: BinaryIO | None = None
         self._rows = self._bytes = 0
-        self._files: list[Known] = []
+        self._files: list[Known] = list(before)
 
     def add(self, known: KnownAnswer) -> None:
         """Keep an answer if a request of the job wants it and has none yet."""

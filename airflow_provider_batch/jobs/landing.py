@@ -29,7 +29,7 @@ from airflow_provider_batch.jobs.job import Known, Manifest, RowIndex, Shard
 from airflow_provider_batch.jobs.known import as_answer, read_known
 from airflow_provider_batch.jobs.ledger import JobState, Reason, Settled, ShardState, Try
 from airflow_provider_batch.jobs.once import FILE_ROWS, CopyReader
-from airflow_provider_batch.jobs.outcome import PENDING, Answer, Outcome
+from airflow_provider_batch.jobs.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, cutter
 
@@ -58,6 +58,8 @@ FIXED = (
 
 
 _NOTHING = Decimal(0)
+#: ranks of rows that no answer came for
+_UNANSWERED = frozenset({0, Outcome.WITHHELD.rank})
 
 
 class _Source(NamedTuple):
@@ -173,6 +175,8 @@ class Landing:
         self._copies = CopyReader(folder, manifest.copies)
         #: copies by the rank of what was given for them last
         self._copied: Counter[int] = Counter()
+        #: rows by the same rank that do not land themselves, though others take their answer
+        self._silent: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
         self.tokens: Counter[str] = Counter()
         #: US dollars for every answer collected, replaced ones included; None as soon as one price is unknown
@@ -186,8 +190,11 @@ class Landing:
             yield from self._settled(shard, tried, settled)
         for known in self._manifest.known_answers:
             yield from self._known(known)
+        for withheld in self._state.withheld:
+            for line, row in enumerate(read_rows(self._folder, withheld.shard)):
+                self._improve(withheld.shard, row, line, Outcome.WITHHELD)
         for sealed in self._manifest.shards:
-            if 0 in self._best[sealed.name]:
+            if any(rank in self._best[sealed.name] for rank in _UNANSWERED):
                 yield from self._unsettled(sealed)
 
     def _settled(self, state: ShardState, tried: Try, settled: Settled) -> Iterator[tuple[Any, ...]]:
@@ -209,8 +216,9 @@ class Landing:
             cost = self._account(shard, answer)
             before = self._improve(shard, rows[line], line, answer.outcome)
             if before is not None:
-                self._note(answer)
-                yield self._row(rows[line], answer, values, source, cost)
+                if rows[line].lands:
+                    self._note(answer)
+                    yield self._row(rows[line], answer, values, source, cost)
                 if self._copies:
                     improved[line] = before
                     yield from self._copied_rows(group.get(rows[line].sha256, ()), answer, values, source, before)
@@ -235,15 +243,20 @@ class Landing:
         best, batch = self._best[sealed.name], self._state.shards[sealed.name].last
         source = _Source(sealed.model, 0, (batch.batch_id or None) if batch else None)
         nothing: list[Any] = [None] * len(self._paths)
-        pending = set()
+        unanswered: dict[str, Answer] = {}
         for line, row in enumerate(read_rows(self._folder, sealed)):
-            if not best[line]:
-                best[line] = Outcome.PENDING.rank
-                pending.add(row.sha256)
-                yield self._row(row, PENDING, nothing, source, None)
+            if best[line] in _UNANSWERED and row.wanted:
+                before, why = best[line], WITHHELD if best[line] else PENDING
+                best[line] = why.outcome.rank
+                unanswered[row.sha256] = why
+                if row.lands:
+                    self._note(why)
+                    yield self._row(row, why, nothing, source, None)
+                elif not before:
+                    self._silent[why.outcome.rank] += 1
         for row in self._copies.of(sealed.name):
-            if row.sha256 in pending:
-                yield from self._copied_rows([row], PENDING, nothing, source, 0)
+            if row.sha256 in unanswered:
+                yield from self._copied_rows([row], unanswered[row.sha256], nothing, source, 0)
 
     def _answers(self, shard: Shard, settled: Settled, rows: list[RowIndex]) -> Iterator[tuple[int, Answer]]:
         return read_answers(
@@ -281,6 +294,7 @@ class Landing:
         """Rows by outcome, best first; they add up to the job's requests once every row was given."""
         counts = Counter(rank for ranks in self._best.values() for rank in ranks)
         counts.update(self._copied)
+        counts.subtract(self._silent)
         return {outcome.value: counts[outcome.rank] for outcome in Outcome if counts[outcome.rank]}
 
     def most_common_reasons(self, count: int) -> list[Reason]:
@@ -291,11 +305,16 @@ class Landing:
 
     def _improve(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> int | None:
         """The rank of the row's best answer before this one; None if this one is no better."""
-        ranks, place = (self._best[row.origin], row.line) if row.origin else (self._best[shard.name], line)
+        ranks, place = (self._best.get(row.origin), row.line) if row.origin else (self._best[shard.name], line)
+        if ranks is None or not row.wanted:
+            return None
         before = ranks[place]
         if outcome.rank <= before:
             return None
         ranks[place] = outcome.rank
+        if not row.lands:
+            self._silent[before] -= 1
+            self._silent[outcome.rank] += 1
         return before
 
     def _columns(self, answer: Answer) -> tuple[Answer, list[Any]]:
@@ -342,7 +361,7 @@ class Landing:
     ) -> tuple[Any, ...]:
         usage, outcome = answer.usage, answer.outcome
         spent: tuple[Any, ...]
-        if outcome is Outcome.PENDING:
+        if outcome in (Outcome.PENDING, Outcome.WITHHELD):
             spent = (None, None, None, None, None, 0)
         elif copy:
             spent = (0, 0, 0, 0, cost, 0)

@@ -9,22 +9,34 @@ gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
 gNNN/records/canary.json                what the canary's answers say of the rest, and what it will cost
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
-gNNN/records/deadline.json              the absolute end of the wait
+gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
+gNNN/records/budget.1.json              another ceiling than that of the seal
+gNNN/records/finished.1.json            the wait came to its end
+gNNN/records/twin.DIGEST.1.json         a batch of the job beside those it keeps, found late; .2 once it has ended
 gNNN/records/landed.1.json              the answers were written to a table
+gNNN/records/deleted.s0001.1.json       its files with the provider are deleted; staging has them
+gNNN/records/begun.wait.2.json          a task of the job began its life, after a clear a new one
+gNNN/records/submitted.json             submit returned
+gNNN/records/stopped.1.json             a person cancelled the job
+gNNN/records/again.json                 a person wants everything asked anew
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.exceptions import LedgerError
+from airflow_provider_batch.exceptions import LedgerError, StoppedError
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import FORMAT, Estimate, Manifest, Shard
+
+#: why a batch was cancelled
+BY_PERSON = "person"
 
 
 class Failure(StrEnum):
@@ -90,6 +102,8 @@ class Collected(msgspec.Struct, frozen=True):
     name: str
     bytes: int
     sha256: str
+    #: the provider's id of it
+    file_id: str = ""
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
@@ -106,6 +120,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     outcomes: dict[str, int] = {}
     #: of the failed rows: how many asking again may help
     transient: int = 0
+    #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
+    answered: int = 0
+    output_tokens: int = 0
+    cost_usd: str | None = "0"
     #: set if the batch failed validation: nothing of it ran
     failure: Failure | None = None
     message: str = ""
@@ -125,21 +143,70 @@ class Judged(msgspec.Struct, frozen=True, tag="canary"):
     over_budget: bool = False
 
 
+class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
+    """The files of a settled try are deleted at the provider."""
+
+    shard: str
+    n: int
+    at: datetime
+
+
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
-    """Rows of settled tries, sealed again."""
+    """Rows of settled tries, sealed again; or those of a shard that is made smaller, as none of them was asked.
+
+    The latter's try is claimed by an intent before, so that no other worker can create its batch.
+    """
 
     number: int
     #: (shard, n) of the tries whose rows these are
     sources: list[tuple[str, int]]
     shards: list[Shard]
     at: datetime
+    #: of the attempts at these rows, how many count no more: a person cleared the wait after them
+    base: int = 0
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
-    """The absolute end of the wait, set once."""
+    """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
 
     ends: datetime
     at: datetime
+    #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
+    clear: int = 0
+    #: True if the wait had ended before: rows without a usable answer get a fresh allowance of attempts
+    fresh: bool = False
+
+
+class Budget(msgspec.Struct, frozen=True, tag="budget"):
+    """A ceiling that takes the place of the one before: submit was run again with another."""
+
+    number: int
+    #: US dollars; None: no ceiling
+    max_cost_usd: float | None
+    at: datetime
+
+
+class Twin(msgspec.Struct, frozen=True, tag="twin"):
+    """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
+
+    batch_id: str
+    shard: str
+    #: the provider's word for how it is
+    status: str
+    #: False if it ran when it was found and cancelled
+    ended: bool
+    #: requests that it had answered: they were paid for twice
+    completed: int
+    at: datetime
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The wait came to its end."""
+
+    number: int
+    at: datetime
+    #: shards that were not asked, because the budget did not reach
+    withheld: list[str] = []
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -165,7 +232,66 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     at: datetime
 
 
-Record = Uploaded | Intent | Created | Refused | CancelAsked | Settled | Judged | Wave | Deadline | Landed
+class Task(StrEnum):
+    """The tasks of a job whose clears matter to it."""
+
+    SUBMIT = "submit"
+    WAIT = "wait"
+
+
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """A task of the job began.
+
+    Airflow counts the attempts of a task up over retries and clears alike, but a clear alone moves `max_tries`, to the
+    attempts made so far plus `retries` (`clear_task_instances`). So it names the life of a task: the first attempt in
+    a life records it, a retry finds it recorded.
+    """
+
+    task: Task
+    #: the task instance's max_tries
+    life: int
+    at: datetime
+
+
+class Submitted(msgspec.Struct, frozen=True, tag="submitted"):
+    """Submit returned: as many batches were created as there was room for."""
+
+    at: datetime
+
+
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+    """A person cancelled the job: nothing is sent or asked again until a task of it is cleared."""
+
+    number: int
+    at: datetime
+
+
+class AgainAsked(msgspec.Struct, frozen=True, tag="again"):
+    """A person wants everything asked anew when submit runs next."""
+
+    at: datetime
+
+
+Record = (
+    Uploaded
+    | Intent
+    | Created
+    | Refused
+    | CancelAsked
+    | Settled
+    | Judged
+    | Wave
+    | Deadline
+    | Budget
+    | Finished
+    | Twin
+    | Landed
+    | Begun
+    | Submitted
+    | Stopped
+    | AgainAsked
+    | Deleted
+)
 _TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
 
 
@@ -177,6 +303,7 @@ class Phase(StrEnum):
     CREATING = "creating"  # intent recorded, no answer known
     LIVE = "live"
     SETTLED = "settled"
+    RESEALED = "resealed"  # its rows were sealed into smaller shards, which take its place
 
 
 class Try(msgspec.Struct):
@@ -210,6 +337,11 @@ class ShardState(msgspec.Struct):
 
     shard: Shard
     tries: list[Try] = []
+    #: its rows go on in the shards of a wave, though they were not asked here
+    resealed: bool = False
+    #: when it was sealed, and how many attempts at its rows counted no more then
+    sealed_at: datetime | None = None
+    base: int = 0
 
     @property
     def last(self) -> Try | None:
@@ -220,6 +352,8 @@ class ShardState(msgspec.Struct):
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
         last = self.last
+        if self.resealed:
+            return Phase.RESEALED
         if last is None or last.blocked:
             return Phase.SEALED
         if last.settled:
@@ -247,9 +381,26 @@ class JobState(msgspec.Struct):
     waves: list[Wave] = []
     #: the newest landing
     landed: Landed | None = None
-    deadline: datetime | None = None
     #: what the canary said; None before, and for a job without one
     judged: Judged | None = None
+    begun: list[Begun] = []
+    submitted: bool = False
+    #: the newest of a person's cancels
+    stopped_at: datetime | None = None
+    again_asked: bool = False
+    #: tries whose files are deleted at the provider
+    deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    #: the newest end of the wait
+    finished: Finished | None = None
+    #: the newest ceiling that takes the place of the seal's
+    budget: Budget | None = None
+    #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
+    set_deadline: Deadline | None = None
+    fresh: Deadline | None = None
+    #: batches beside those that are kept, by id, as last seen
+    twins: dict[str, Twin] = {}
+    #: clears of the wait that are known
+    clears: set[int] = set()
 
     @property
     def canary(self) -> list[ShardState]:
@@ -260,6 +411,38 @@ class JobState(msgspec.Struct):
     def estimate(self) -> Estimate:
         """What the job is expected to cost: as measured by the canary, else as sealed."""
         return self.judged.estimate if self.judged else self.manifest.estimate
+
+    @property
+    def stopped(self) -> bool:
+        """A person cancelled the job, and no task of it was cleared since."""
+        stopped_at = self.stopped_at
+        return stopped_at is not None and not any(begun.at > stopped_at for begun in self.begun)
+
+    def lives(self, task: Task) -> set[int]:
+        """The lives of a task that worked on this generation."""
+        return {begun.life for begun in self.begun if begun.task is task}
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The absolute end of the wait; None if nothing waited yet."""
+        return self.set_deadline.ends if self.set_deadline else None
+
+    @property
+    def paid_twice(self) -> int:
+        """Requests that were answered in more than one batch of the same attempt; 0, if all is well."""
+        return sum(twin.completed for twin in self.twins.values())
+
+    @property
+    def ceiling(self) -> float | None:
+        """US dollars that the job may cost; None: no ceiling."""
+        return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
+
+    @property
+    def withheld(self) -> list[ShardState]:
+        """Shards that the budget did not reach at the end of the wait, and that did not go on since."""
+        names = self.finished.withheld if self.finished else []
+        found = [self.shards[name] for name in names if name in self.shards]
+        return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
 
     @property
     def drained(self) -> set[tuple[str, int]]:
@@ -287,15 +470,47 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         elif isinstance(record, Landed):
             if state.landed is None or record.number > state.landed.number:
                 state.landed = record
+        elif isinstance(record, Finished):
+            if state.finished is None or record.number > state.finished.number:
+                state.finished = record
+        elif isinstance(record, Twin):
+            if record.batch_id not in state.twins or record.ended:
+                state.twins[record.batch_id] = record
+        elif isinstance(record, Budget):
+            if state.budget is None or record.number > state.budget.number:
+                state.budget = record
         elif isinstance(record, Deadline):
-            state.deadline = record.ends
+            state.clears.add(record.clear)
+            if state.set_deadline is None or record.clear > state.set_deadline.clear:
+                state.set_deadline = record
+            if record.fresh and (state.fresh is None or record.clear > state.fresh.clear):
+                state.fresh = record
         elif isinstance(record, Judged):
             state.judged = record
+        elif isinstance(record, Begun):
+            state.begun.append(record)
+        elif isinstance(record, Submitted):
+            state.submitted = True
+        elif isinstance(record, Stopped):
+            state.stopped_at = max(state.stopped_at or record.at, record.at)
+        elif isinstance(record, AgainAsked):
+            state.again_asked = True
+        elif isinstance(record, Deleted):
+            state.deleted.add((record.shard, record.n))
         else:
             loose.append(record)
-    state.waves.sort(key=lambda wave: wave.number)
+    void = {shard.name for wave in state.waves if wave.number in manifest.void_waves for shard in wave.shards}
+    state.waves = sorted(
+        (wave for wave in state.waves if wave.number not in manifest.void_waves), key=lambda wave: wave.number
+    )
+    reindexed = {shard.name: shard for shard in manifest.reindexed}
     for wave in state.waves:
-        state.shards.update({shard.name: ShardState(shard) for shard in wave.shards})
+        state.shards.update(
+            {
+                shard.name: ShardState(reindexed.get(shard.name, shard), sealed_at=wave.at, base=wave.base)
+                for shard in wave.shards
+            }
+        )
     for record in loose:
         one = tries.setdefault((record.shard, record.n), Try(record.n))
         match record:
@@ -314,12 +529,35 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
                 one.settled = record
                 one.batch_id = one.batch_id or record.batch_id
     for (name, _), one in sorted(tries.items()):
+        if name not in state.shards and (name in void or _of_another(name, manifest)):
+            continue
         if name not in state.shards:
             raise LedgerError(f"The ledger holds a record of shard {name!r}, which neither the seal nor a wave names.")
         state.shards[name].tries.append(one)
     for shard in state.shards.values():
         shard.tries.sort(key=lambda one: one.n)
+    drained = state.drained
+    for shard in state.shards.values():
+        if (last := shard.last) and (shard.shard.name, last.n) in drained:
+            shard.resealed = not (last.settled or last.batch_id)
     return state
+
+
+def shard_names(generation: int) -> str:
+    """How the shards of a generation are named: unlike those of the others, whose records may lie in the same place."""
+    return "s{:04d}" if generation == 1 else f"g{generation:03d}-{{:04d}}"
+
+
+def canary_names(generation: int) -> str:
+    """The same for its canaries."""
+    return "c{:04d}" if generation == 1 else f"g{generation:03d}-c{{:04d}}"
+
+
+def _of_another(name: str, manifest: Manifest) -> bool:
+    """A shard of an earlier generation that this one does not keep, or of a later one."""
+    first = _line(manifest)
+    generation = int(name[1:4]) if name.startswith("g") and name[1:4].isdigit() else 1
+    return generation != manifest.generation and (generation > manifest.generation or generation >= first)
 
 
 class Ledger:
@@ -329,6 +567,8 @@ class Ledger:
         self.folder = folder
         self.manifest = manifest
         self._known: dict[str, Record] = {}
+        #: records of an earlier generation alone, which lie where it shares those of its shards
+        self._foreign: set[str] = set()
 
     @property
     def prefix(self) -> str:
@@ -336,20 +576,44 @@ class Ledger:
         return generation_prefix(self.manifest.generation)
 
     def add(self, record: Record) -> bool:
-        """Record one thing. False if this very thing was recorded before, by whomever: nothing is changed then."""
-        name = _name(record)
-        written = self.folder.create(f"{self.prefix}/records/{name}", msgspec.json.encode(record))
+        """Record one thing. False if this very thing was recorded before, by whomever: nothing is changed then.
+
+        :raises StoppedError: instead of an intent, if a newer generation was sealed since this one was opened.
+        """
+        if isinstance(record, Intent) and self._followed():
+            raise StoppedError(
+                f"Job {self.manifest.job_uid} was sealed anew while this worker was at work, so the batch of "
+                f"{record.shard} was not created. Everything is recorded; the next attempt goes on with the new seal."
+            )
+        name = f"{self._place(record)}/{_name(record)}"
+        written = self.folder.create(name, msgspec.json.encode(record))
         if written:
             self._known[name] = record
         return written
 
+    def _place(self, record: Record) -> str:
+        of_shards = isinstance(record, _TryRecord | Wave | Deleted)
+        return f"{self._root if of_shards else self.prefix}/records"
+
+    @property
+    def _root(self) -> str:
+        return generation_prefix(_line(self.manifest))
+
+    def _followed(self) -> bool:
+        later = (name for name in self.folder.folders("") if name.startswith("g") and name > self.prefix)
+        return any(self.folder.read(f"{name}/seal.json") is not None for name in later)
+
     def state(self) -> JobState:
         """The fold of everything recorded until now, by anyone."""
-        for name in self.folder.names(f"{self.prefix}/records"):
-            if name not in self._known:
-                data = self.folder.read(f"{self.prefix}/records/{name}")
+        for place in {f"{self._root}/records", f"{self.prefix}/records"}:
+            for name in (f"{place}/{file}" for file in self.folder.names(place)):
+                data = self.folder.read(name) if name not in self._known and name not in self._foreign else None
                 if data is not None:
-                    self._known[name] = decode(data, Record, f"{self.folder.uri}/{self.prefix}/records/{name}")
+                    record: Record = decode(data, Record, f"{self.folder.uri}/{name}")
+                    if self._place(record) == place:
+                        self._known[name] = record
+                    else:
+                        self._foreign.add(name)
         return fold(self.manifest, self._known.values())
 
 
@@ -382,6 +646,35 @@ def open_ledger(folder: Folder) -> Ledger | None:
     return None
 
 
+def earlier_lines(folder: Folder, manifest: Manifest) -> list[Ledger]:
+    """The newest generation of each line of generations that ended before the one of this manifest began."""
+    newest = {_line(ledger.manifest): ledger for ledger in _generations(folder)}
+    return [ledger for root, ledger in newest.items() if root < _line(manifest)]
+
+
+def sound_before(folder: Folder, manifest: Manifest) -> Ledger | None:
+    """The newest generation before this one, of its line, that no canary stopped; None if there is none."""
+    for ledger in reversed(list(_generations(folder))):
+        if ledger.manifest.generation < manifest.generation and _line(ledger.manifest) == _line(manifest):
+            judged = ledger.state().judged
+            if judged is None or not judged.void:
+                return ledger
+    return None
+
+
+def _generations(folder: Folder) -> Iterator[Ledger]:
+    """Every generation that was sealed, oldest first."""
+    for name in folder.folders(""):
+        data = folder.read(f"{name}/seal.json") if name.startswith("g") else None
+        if data is not None:
+            yield Ledger(folder, decode(data, Manifest, f"{folder.uri}/{name}/seal.json"))
+
+
+def _line(manifest: Manifest) -> int:
+    """The first generation of those that keep what the one before asked."""
+    return manifest.root or manifest.generation
+
+
 def decode(data: bytes, kind: Any, where: str) -> Any:
     """A small file of the ledger.
 
@@ -396,8 +689,15 @@ def decode(data: bytes, kind: Any, where: str) -> Any:
 def _name(record: Record) -> str:
     kind = record.__struct_config__.tag
     match record:
-        case Wave() | Landed():
+        case Wave() | Landed() | Stopped() | Budget() | Finished():
             return f"{kind}.{record.number}.json"
-        case Deadline() | Judged():
+        case Begun():
+            return f"{kind}.{record.task}.{record.life}.json"
+        case Twin():
+            digest = hashlib.sha256(record.batch_id.encode()).hexdigest()[:16]
+            return f"{kind}.{digest}.{2 if record.ended else 1}.json"
+        case Deadline():
+            return f"{kind}.{record.clear}.json"
+        case Judged() | Submitted() | AgainAsked():
             return f"{kind}.json"
     return f"{kind}.{record.shard}.{record.n}.json"

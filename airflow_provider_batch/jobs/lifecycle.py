@@ -4,23 +4,33 @@ Everything that decides over a job's steps lives in this file. Nothing here does
 came of it, and asks again; so a worker may be killed between any two steps and its successor goes on from the record.
 
     phase      seen                                  then
-    sealed     held back (capacity), not yet time    wait until then
+    sealed     no room for it (see `room`)           wait for a batch to end, or until its time
+    sealed     can never fit                         seal it again into smaller shards; a single row is given up
+    sealed     past the budget                       ask a part of it, if nothing else runs; else withhold it
     sealed     account failure in this attempt       hold all: a person must act
     sealed     a file id of an earlier try           create
     sealed     a canary                              ask it, one request at a time
     sealed     else                                  upload
+    resealed                                         -
     uploaded                                         create
     creating   intent younger than 120 s             wait until then
     creating   older                                 look the batch up before any second POST
     live       running                               wait
     live       ended                                 collect
-    live       running, deadline over                cancel, once
+    live       running, every row of it changed      cancel, once
+    live       running, deadline over, or cancelled  cancel, once
     settled    rows to be asked again, their wait over, attempts left     ask again
     settled    nothing to ask again                  -
     all settled                                      finish
 
 Before the canaries are settled and judged, nothing is uploaded, created or asked again. If they say that the rest would
 be refused, or cost too much, the generation is void: nothing of it is ever uploaded.
+
+A person who clears the wait after it ended, or after its deadline, gives it a new deadline, and the rows without a
+usable answer a fresh allowance of attempts: those made before count no more. See `begin`.
+
+After a person cancelled the job nothing is uploaded, created or asked again either, what runs is cancelled and what
+was answered is collected, until a task of it is cleared.
 
 After the deadline nothing is uploaded, created or asked again; what runs is cancelled and collected, and an unanswered
 create is still looked up, for at most the grace of 15 minutes (cancelling takes up to ten).
@@ -36,8 +46,10 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.jobs.batch import BatchView
-from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Settled, ShardState, Try
+from airflow_provider_batch.jobs.ledger import BY_PERSON, Deadline, Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.room import admit
+from airflow_provider_batch.jobs.spending import Purse
 
 #: how long an unanswered create is given before the batch is looked up
 UNSURE = timedelta(seconds=120)
@@ -45,9 +57,6 @@ UNSURE = timedelta(seconds=120)
 GRACE = timedelta(minutes=15)
 #: outcomes that may be asked again at all; the rest is final
 ASKABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
-#: the shortest and the longest that a full queue holds a shard back before it is tried again
-MIN_HOLD = timedelta(seconds=1)
-MAX_HOLD = timedelta(hours=1)
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -56,7 +65,7 @@ class Policy(msgspec.Struct, frozen=True):
     #: how often a row is asked in all
     max_attempts: int = 3
     retry_on: frozenset[Outcome] = ASKABLE
-    #: rows to be asked again wait this long, doubled with each attempt; so does a shard held back by capacity
+    #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
     backoff: timedelta = timedelta(minutes=5)
     #: account failures recorded before this moment are forgiven: the task was started again since
     since: datetime | None = None
@@ -115,6 +124,26 @@ class AskAgain(NamedTuple):
     """Seal the askable rows of these settled tries into new shards."""
 
     sources: list[tuple[ShardState, Settled]]
+    #: of the attempts at these rows, how many count no more
+    base: int = 0
+
+
+class Reseal(NamedTuple):
+    """Seal the rows of a shard, none of which was asked, into smaller shards. No attempt is counted."""
+
+    shard: ShardState
+    n: int
+    #: the most estimated tokens, and the most requests, of each new shard
+    tokens: int
+    requests: int
+
+
+class GiveUp(NamedTuple):
+    """Settle a shard that the provider will never take: its row fails in the provider's words."""
+
+    shard: ShardState
+    n: int
+    message: str
 
 
 class Wait(NamedTuple):
@@ -142,8 +171,11 @@ class Void(NamedTuple):
 class Finish(NamedTuple):
     """The wait is over: nothing more will come."""
 
+    #: names of the shards that the budget does not reach
+    withheld: tuple[str, ...] = ()
 
-Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain
+
+Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp
 Rest = Wait | Hold | Void | Finish
 
 
@@ -155,23 +187,24 @@ def next_steps(
     :param seen: the batches as just read from the provider, by id; one that is absent was not looked at.
     """
     over = state.deadline is not None and now >= state.deadline
+    ending = over or state.stopped
     steps: list[Step] = []
     waits: list[datetime] = []
     live: list[str] = []
     backlog = False
     holds: list[str] = []
-    onward: list[Step] = []
+    waiting: list[ShardState] = []
+    withheld: list[ShardState] = []
     for shard in state.shards.values():
         match shard.phase:
-            case Phase.SEALED | Phase.UPLOADED if not over:
+            case Phase.SEALED | Phase.UPLOADED if not ending:
                 held = _held(shard, policy, now)
                 if isinstance(held, str):
                     holds.append(held)
                 elif held is not None:
                     waits.append(held)
-                    backlog = True
                 else:
-                    onward.append(_onward(shard))
+                    waiting.append(shard)
             case Phase.CREATING:
                 tried = shard.tries[-1]
                 assert tried.intent is not None
@@ -186,24 +219,74 @@ def next_steps(
                     steps.append(Collect(shard, tried, batch))
                 else:
                     live.append(tried.batch_id)
-                    if over and tried.cancel is None:
-                        steps.append(Cancel(shard, tried, "deadline"))
+                    if tried.cancel is None and (ending or _unwanted(shard)):
+                        reason = BY_PERSON if state.stopped else "deadline" if over else "no row asks this any more"
+                        steps.append(Cancel(shard, tried, reason))
     if state.judged is not None and state.judged.void:
         return steps, Void(state.judged.void, state.judged.over_budget)
-    if not over and any(shard.phase is not Phase.SETTLED for shard in state.canary):
-        steps.extend(step for step in onward if isinstance(step, Ask) and not holds)
-        return steps, _rest(state, now, over, live, waits, backlog, holds)
-    if not over and state.canary and state.judged is None:
-        return [*steps, Judge()], _rest(state, now, over, live, waits, backlog, holds)
-    if not holds:
-        steps.extend(onward)
-    if not over and not holds:
+    if not ending and any(shard.phase is not Phase.SETTLED for shard in state.canary):
+        steps.extend(Ask(shard, shard.next_n) for shard in waiting if shard.shard.synchronous and not holds)
+        return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
+    if not ending and state.canary and state.judged is None:
+        return [*steps, Judge()], _rest(state, now, over, live, waits, backlog, holds, withheld)
+    if waiting and not holds:
+        room = admit(state, waiting, policy.backoff, now)
+        steps.extend(_smaller(shard, tokens) for shard, tokens in room.reseal)
+        steps.extend(_given_up(shard) for shard in room.give_up)
+        within, withheld = (room.go, []) if state.ceiling is None else Purse(state).afford(room.go)
+        steps.extend(_onward(shard) for shard in within)
+        waits.extend(room.waits)
+        backlog = room.backlog or bool(withheld)
+    if not ending and not holds:
         again, later = _to_ask_again(state, policy, now)
-        if again:
-            steps.append(AskAgain(again))
+        for base in sorted({base_after(state, shard, settled) for shard, settled in again}):
+            steps.append(AskAgain([one for one in again if base_after(state, *one) == base], base))
         if later is not None:
             waits.append(later)
-    return steps, _rest(state, now, over, live, waits, backlog, holds)
+    if withheld and not (steps or live or waits):
+        # What runs will tell what is left; only when nothing does is it known.
+        steps.extend(_part(state, withheld))
+    return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
+
+
+def begin(state: JobState, clear: int, ends: datetime, now: datetime) -> Deadline | None:
+    """The deadline to record as a task that waits begins; None if it is known already.
+
+    A retry after a crash, and a wait that goes on, find what was recorded for the same clear, and change nothing. The
+    first start after a clear keeps the deadline of a wait that has not ended, and sets a new one otherwise.
+
+    :param clear: tells clears of the task apart; it only grows.
+    :param ends: when a wait that begins now would end.
+    """
+    last = state.set_deadline
+    if clear in state.clears:
+        return None
+    if last is None:
+        return Deadline(ends, now, clear)
+    fresh = now >= last.ends or (state.finished is not None and state.finished.at >= last.at)
+    return Deadline(ends if fresh else last.ends, now, clear, fresh)
+
+
+def base_before(state: JobState, shard: ShardState) -> int:
+    """Of the attempts at the rows of a shard before this one, how many count no more."""
+    made = shard.shard.attempt - 1
+    return max(shard.base, made) if _sealed_before_clear(state, shard) else shard.base
+
+
+def base_after(state: JobState, shard: ShardState, settled: Settled) -> int:
+    """Of the attempts at the rows of a settled try, this one included, how many count no more."""
+    base = base_before(state, shard)
+    asked_before = state.fresh is not None and settled.at < state.fresh.at and settled.failure is not Failure.LINES
+    return max(base, shard.shard.attempt) if asked_before and _sealed_before_clear(state, shard) else base
+
+
+def _sealed_before_clear(state: JobState, shard: ShardState) -> bool:
+    return state.fresh is not None and (shard.sealed_at or state.manifest.sealed_at) < state.fresh.at
+
+
+def _unwanted(shard: ShardState) -> bool:
+    """Every row of the shard changed or vanished since it was sealed."""
+    return 0 < shard.shard.requests == shard.shard.unwanted
 
 
 def _rest(
@@ -214,6 +297,7 @@ def _rest(
     waits: list[datetime],
     backlog: bool,
     holds: list[str],
+    withheld: list[ShardState],
 ) -> Rest:
     if over:
         assert state.deadline is not None
@@ -222,32 +306,47 @@ def _rest(
     if live or waits:
         ends = [state.deadline] if state.deadline else []
         return Wait(live, min([*waits, *ends], default=None), backlog)
-    return Hold(holds[0]) if holds else Finish()
+    return Hold(holds[0]) if holds else Finish(tuple(shard.shard.name for shard in withheld))
 
 
 def _onward(shard: ShardState) -> Step:
-    """Ask, upload or create: an input file that the provider still has is used again."""
-    if shard.shard.synchronous:
-        return Ask(shard, shard.next_n)
-    last = shard.last
-    file_id = last.file_id if last else ""
-    if last and last.blocked and last.blocked.failure is Failure.FILE:
-        file_id = ""
+    """Upload or create: an input file that the provider still has is used again."""
+    file_id = ""
+    for tried in reversed(shard.tries):
+        if file_id or (tried.blocked and tried.blocked.failure is Failure.FILE):
+            break
+        file_id = tried.file_id
     return Create(shard, shard.next_n, file_id) if file_id else Upload(shard, shard.next_n)
 
 
+def _smaller(shard: ShardState, tokens: int) -> Reseal:
+    """Into shards of so many tokens and at most half of its requests each: tokens are estimated, requests counted."""
+    return Reseal(shard, shard.next_n, max(tokens, 1), -(-shard.shard.requests // 2))
+
+
+def _part(state: JobState, withheld: list[ShardState]) -> list[Step]:
+    """Divide the first shard of which a part is within the budget."""
+    purse = Purse(state)
+    for shard in withheld:
+        requests = purse.part(shard.shard)
+        if requests:
+            return [Reseal(shard, shard.next_n, max(shard.shard.tokens, 1), requests)]
+    return []
+
+
+def _given_up(shard: ShardState) -> GiveUp:
+    blocked = shard.last.blocked if shard.last else None
+    return GiveUp(shard, shard.next_n, blocked.message if blocked else "")
+
+
 def _held(shard: ShardState, policy: Policy, now: datetime) -> datetime | str | None:
-    """Until when a shard is held back, or why a person must act; None if it may go on."""
+    """Until when a shard is held back, or why a person must act; None if it may go on, as far as there is room."""
     blocked = shard.last.blocked if shard.last else None
     if blocked is None:
         return None
     match blocked.failure:
         case Failure.ACCOUNT:
             return None if policy.since and blocked.at < policy.since else blocked.message
-        case Failure.CAPACITY:
-            times = sum(1 for t in shard.tries if t.blocked and t.blocked.failure is Failure.CAPACITY)
-            until = blocked.at + min(max(policy.backoff, MIN_HOLD) * float(2 ** min(times - 1, 10)), MAX_HOLD)
-            return until if now < until else None
         case Failure.FILE:
             until = blocked.at + policy.backoff / 10
             return until if now < until else None
@@ -266,10 +365,11 @@ def _to_ask_again(
         (shard, settled)
         for shard, tried, settled in state.settled()
         if (shard.shard.name, tried.n) not in drained
-        and shard.shard.attempt < policy.max_attempts + _free(settled)
+        and shard.shard.attempt < base_after(state, shard, settled) + policy.max_attempts + _free(settled)
         and askable_rows(settled, policy)
+        and not _unwanted(shard)
     ]
-    ripe = max((settled.at + _wait(shard, settled, policy) for shard, settled in again), default=now)
+    ripe = max((settled.at + _wait(state, shard, settled, policy) for shard, settled in again), default=now)
     if now >= ripe:
         return again, None
     return [(shard, settled) for shard, settled in again if settled.failure is Failure.LINES], ripe
@@ -280,11 +380,12 @@ def _free(settled: Settled) -> int:
     return 1 if settled.failure is Failure.LINES else 0
 
 
-def _wait(shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
+def _wait(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
     if settled.failure is Failure.LINES:
         return timedelta(0)
     spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255
-    return policy.backoff * (float(2 ** min(shard.shard.attempt - 1, 10)) * (1 + 0.2 * spread))
+    times = max(shard.shard.attempt - base_after(state, shard, settled) - 1, 0)
+    return policy.backoff * (float(2 ** min(times, 10)) * (1 + 0.2 * spread))
 
 
 def askable_rows(settled: Settled, policy: Policy) -> int:

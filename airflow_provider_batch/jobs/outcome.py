@@ -73,6 +73,11 @@ MISSING = Answer(
     error_message="The batch is settled, but its files hold no readable line for this request.",
 )
 PENDING = Answer(Outcome.PENDING)
+WITHHELD = Answer(
+    Outcome.WITHHELD,
+    error_code="max_cost_usd",
+    error_message="Not asked, as the budget did not reach. Raise max_cost_usd and clear submit to go on.",
+)
 
 
 def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:

@@ -221,7 +221,7 @@ class _Sums:
 
     def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
         self.rate, self.counter = rate, counter
-        self.input = self.low = self.high = 0
+        self.requests = self.input = self.low = self.high = 0
         self.usd = [Decimal(0), Decimal(0)]
 
 
@@ -255,6 +255,7 @@ class Estimator:
         if self._has_output:
             high = ask.choices * (max(HIGH_OUTPUT, tokens) if ask.cap is None else max(ask.cap, 0))
             low = min(ask.choices * LOW_OUTPUT, high)
+        sums.requests += 1
         sums.input += tokens
         sums.low += low
         sums.high += high
@@ -266,6 +267,10 @@ class Estimator:
                 assert cost is not None
                 sums.usd[end] += cost - _linear(sums.rate, tokens, 0, output)
         return tokens
+
+    def outputs(self) -> dict[str, float]:
+        """By model: the output tokens of a request at the high end, on average."""
+        return {model: sums.high / sums.requests for model, sums in self._models.items()}
 
     def finish(self) -> Estimate:
         """The sums over all requests. The dollars are None as soon as one model has no known price."""

@@ -14,10 +14,13 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
 
     A row that is asked again counts as pending until its new answer is settled. Rows of a try that was asked again are
     told apart by their outcome, as only some outcomes are ever asked again; with a `retry_on` that leaves some of those
-    out, their rows count as pending until they are landed.
+    out, their rows count as pending until they are landed. What the budget withheld at the end of the wait counts as
+    withheld, though some of it may have had an answer that was to be asked again.
     """
     counts: Counter[Outcome] = Counter()
     for shard, tried, settled in state.settled():
+        if 0 < shard.shard.requests == shard.shard.unwanted:
+            continue
         again = (shard.shard.name, tried.n) in state.drained
         for outcome in Outcome:
             rows = settled.outcomes.get(outcome, 0)
@@ -26,5 +29,6 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
             elif again and outcome in ASKABLE:
                 rows = 0
             counts[outcome] += rows
+    counts[Outcome.WITHHELD] += sum(shard.shard.requests for shard in state.withheld)
     counts[Outcome.PENDING] += state.manifest.asked - sum(counts.values())
     return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}

@@ -136,6 +136,7 @@ class Sealer:
         names: str = "s{:04d}",
         ask_once: bool = False,
         canary: int = 0,
+        canary_names: str = "c{:04d}",
     ) -> None:
         """What is sealed where, and how.
 
@@ -151,7 +152,7 @@ class Sealer:
         self._closing: Future[Shard] | None = None
         # two, so that one shard is synced while the next grows
         self._pool = ThreadPoolExecutor(2, "seal")
-        self._canary = canary
+        self._canary, self._canary_names = canary, canary_names
         #: None for one that is full
         self._canaries: dict[str, _OpenShard | None] = {}
         self._ids = UniqueIds()
@@ -163,6 +164,9 @@ class Sealer:
         self.known: list[Known] = []
         self._known_names: frozenset[str] = frozenset()
         self._copies = CopyWriter(folder, prefix)
+        self._kept = CopyWriter(folder, f"{prefix}/kept")
+        #: the rows that stay in the shard of an earlier generation, once finished
+        self.kept = CopyReader(folder, [])
         self._hashed: tuple[Request | None, str] = (None, "")
         #: the files of rows that share the answer of another row, once finished
         self.copies: list[Copies] = []
@@ -172,8 +176,8 @@ class Sealer:
 
     def want(self, request: Request) -> None:
         """A request that will come, if an answer to it is known."""
-        sha256 = self._sha256(request)
-        if not self.asked.wants(sha256):
+        sha256 = self.sha256(request)
+        if self.asked.shard_of(sha256) is None and not self.asked.wants(sha256):
             self.asked.put(sha256, "")
 
     def know(self, answers: list[Known]) -> None:
@@ -182,7 +186,7 @@ class Sealer:
 
     def is_copy(self, request: Request, carry: list[Any], number: int) -> bool:
         """Take a row whose request is asked or answered already; False if it has to be added. Arguments as of `add`."""
-        sha256 = self._sha256(request)
+        sha256 = self.sha256(request)
         shard = self.asked.shard_of(sha256)
         if shard is None:
             return False
@@ -195,7 +199,14 @@ class Sealer:
         self._copies.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
         return True
 
-    def _sha256(self, request: Request) -> str:
+    def keep(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
+        """Take a row that is asked already, in a shard of an earlier generation. Other arguments as of `add`."""
+        self._ids.add(request.custom_id)
+        self.several_inputs = self.several_inputs or request.inputs > 1
+        self._kept.add(shard, RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs))
+
+    def sha256(self, request: Request) -> str:
+        """The request hash."""
         if self._hashed[0] is not request:
             self._hashed = (request, request_sha256(self.endpoint, request.body))
         return self._hashed[1]
@@ -207,7 +218,7 @@ class Sealer:
         :raises InputError: if the rows name more than 100 models.
         """
         line = request_line(request.custom_id, self.endpoint, request.body)
-        sha256 = self._sha256(request)
+        sha256 = self.sha256(request)
         row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
         size = self._size(line, request.inputs, tokens, request.outline)
         self._check_alone(size, row)
@@ -240,10 +251,8 @@ class Sealer:
         if model not in self._canaries:
             if len(self._canaries) >= MAX_MODELS:
                 raise _too_many_models()
-            name = f"c{len(self._canaries) + 1:04d}"
-            self._canaries[model] = _OpenShard(
-                self._folder, name, model, self._prefix, 1, self._pool, synchronous=True
-            )
+            name = self._canary_names.format(len(self._canaries) + 1)
+            self._canaries[model] = _OpenShard(self._folder, name, model, self._prefix, 1, self._pool, synchronous=True)
         shard = self._canaries[model]
         if shard is None:
             return None
@@ -294,6 +303,7 @@ class Sealer:
         self.asked = AskedRequests()
         self.copies = self._copies.finish()
         copies = CopyReader(self._folder, self.copies)
+        self.kept = CopyReader(self._folder, self._kept.finish())
         shared = self._ids.shared(lambda: self._sealed_ids(copies))
         if shared is not None:
             raise _not_unique(shared)
@@ -320,7 +330,7 @@ class Sealer:
                 yield decoder.decode(line)
 
     def _sealed_ids(self, copies: CopyReader) -> Iterator[tuple[str, int]]:
-        for row in chain(chain.from_iterable(map(self._index, self._closed)), copies.all()):
+        for row in chain(chain.from_iterable(map(self._index, self._closed)), self.kept.all(), copies.all()):
             yield row.custom_id, row.number
 
     def _check_alone(self, size: Size, row: RowIndex) -> None:

@@ -22,12 +22,13 @@ from airflow_provider_batch.exceptions import (
 from airflow_provider_batch.jobs.columns import Column
 from airflow_provider_batch.jobs.job import Manifest
 from airflow_provider_batch.jobs.landing import Landing, results_columns
-from airflow_provider_batch.jobs.ledger import Landed, Ledger, Reason
+from airflow_provider_batch.jobs.ledger import JobState, Landed, Ledger, Reason
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.landed_file import write_landed_file
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.operators.reference import asked_for, open_job
+from airflow_provider_batch.remote_files import delete_remote_files
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.write import Sink, SinkFactory, open_sink
 
@@ -44,8 +45,9 @@ class BatchResultsOperator(BaseOperator):
     The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
     that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
     `requests`), `tokens`, `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
-    `asked_again`, `reasons`, and with `landed_file` the file's address under that name. What is not asked itself has
-    an attempt of 0, and 0 tokens and cost: sums over the table are what was paid for the answers in it.
+    `asked_again`, `paid_twice` (requests answered in two batches of one attempt: 0, if all is well), `reasons`, and
+    with `landed_file` the file's address under that name. What is not asked itself has an attempt of 0, and 0 tokens
+    and cost: sums over the table are what was paid for the answers in it.
 
     :param job: the reference that submit returned.
     :param warehouse_conn_id: connection to write to.
@@ -120,9 +122,10 @@ class BatchResultsOperator(BaseOperator):
             sink = self.prepared_sink(manifest, self.warehouse_conn_id, self.table, self.key)
         except (ResultsTableError, SchemaError) as error:
             raise type(error)(f"{error} The answers are kept in staging; mend it, then clear this task.") from error
+        state = ledger.state()
         landing = Landing(
             ledger.folder,
-            ledger.state(),
+            state,
             key=self.key,
             columns=self.columns,
             store_response=self.store_response,
@@ -137,9 +140,10 @@ class BatchResultsOperator(BaseOperator):
             self.log.info("Wrote %s rows to %s", f"{manifest.requests:,}", file)
         elif sink is not None:
             sink.write(landing)
-        account = self._account(landing, manifest, file)
+        account = self._account(landing, state, file)
         self._tell(account, manifest)
         _record(ledger, account)
+        delete_remote_files(ledger, self.log)
         if sum(account["outcomes"].values()) != manifest.requests:
             raise LedgerError(
                 f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {_place(account)}, "
@@ -177,7 +181,8 @@ class BatchResultsOperator(BaseOperator):
             manifest, key=key, columns=self.columns, history=self.history, store_response=self.store_response
         )
 
-    def _account(self, landing: Landing, manifest: Manifest, file: str | None) -> dict[str, Any]:
+    def _account(self, landing: Landing, state: JobState, file: str | None) -> dict[str, Any]:
+        manifest = state.manifest
         return {
             "job_uid": manifest.job_uid,
             "table": self.table,
@@ -191,6 +196,7 @@ class BatchResultsOperator(BaseOperator):
             "cost_usd": _dollars(landing.cost),
             "standard_cost_usd": _dollars(landing.standard_cost),
             "asked_again": landing.asked_again,
+            "paid_twice": state.paid_twice,
             "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
         }
 
@@ -199,11 +205,12 @@ class BatchResultsOperator(BaseOperator):
             self.log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
         outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in account["outcomes"].items())
         self.log.info(
-            "Landed %s rows in %s: %s. Cost: %s US dollars",
+            "Landed %s rows in %s: %s. Cost: %s US dollars. Paid twice: %d",
             f"{account['requests']:,}",
             _place(account),
             outcomes or "none",
             account["cost_usd"] or "unknown",
+            account["paid_twice"],
         )
         for reason in account["reasons"]:
             self.log.warning(

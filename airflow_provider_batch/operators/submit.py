@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,12 +12,25 @@ import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_batch.cancelling import ASKED_ANEW, cancel_live
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.canary import MOST as MOST_CANARY
+from airflow_provider_batch.jobs.diff import Previous
+from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
-from airflow_provider_batch.jobs.ledger import Ledger, open_ledger, seal
-from airflow_provider_batch.jobs.lifecycle import Hold, Policy, Void
+from airflow_provider_batch.jobs.ledger import (
+    Begun,
+    Budget,
+    Ledger,
+    Submitted,
+    Task,
+    earlier_lines,
+    open_ledger,
+    seal,
+    sound_before,
+)
+from airflow_provider_batch.jobs.lifecycle import Finish, Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.render import RequestSpec, check
@@ -38,7 +51,7 @@ from airflow_provider_batch.operators.errors import canary_error, told_to_airflo
 from airflow_provider_batch.operators.landings import check_landings
 from airflow_provider_batch.operators.reference import asked_for
 from airflow_provider_batch.runner import Runner
-from airflow_provider_batch.sealing import Build, Plan, build
+from airflow_provider_batch.sealing import Build, Plan, build, check_budget
 from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.known import KnownTable
@@ -48,6 +61,8 @@ if TYPE_CHECKING:
 
 #: arguments that Airflow resolves and we render per row
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
+#: what `delete_remote_files` may be
+NEVER, AFTER_COLLECT = "never", "after_collect"
 #: XCom key under which a preview leaves its first requests
 PREVIEW_KEY = "preview"
 
@@ -56,7 +71,9 @@ class BatchSubmitOperator(BaseOperator):
     """Ask every row of a query, through the batch API. Returns a reference to the job.
 
     The rows are rendered, checked, priced and sealed in staging before anything is uploaded; a retry goes on from the
-    sealed files and never reads the warehouse again.
+    sealed files and never reads the warehouse again. When the task is cleared it reads and renders again, which is
+    free, and compares: rows whose custom_id and request are as before keep their batch and their answer, only the
+    others are asked, and rows that are gone are not landed again.
 
     The price before is a range from estimated tokens. If tiktoken is installed and its vocabulary lies in its cache
     (`TIKTOKEN_CACHE_DIR`), it counts the first 1,000 requests of each model and 1 % of the others, which corrects the
@@ -80,7 +97,9 @@ class BatchSubmitOperator(BaseOperator):
         be in it.
     :param request: function, or its import path: dict of the row -> request body; instead of `prompt` and `system`.
     :param carry: columns of the query that land beside the answer, with their types.
-    :param max_cost_usd: refuse the job if its lowest estimate is over this many US dollars.
+    :param max_cost_usd: ceiling in US dollars. The job is refused if its lowest estimate is over it; while it runs, no
+        batch is created that could take it past the ceiling, and rows that are not asked for that land as `withheld`.
+        Raise it and clear this task with those after it, and the job goes on from there.
     :param prices: your own prices, by model: `{"my-model": {"input": 0.1, "output": 0.4}}` in US dollars per million
         tokens, or the name of a model with the same price.
     :param openai_conn_id: connection of the official OpenAI provider's type.
@@ -104,6 +123,14 @@ class BatchSubmitOperator(BaseOperator):
         are refused for what its requests have in common, or the job would cost more than `max_cost_usd` by the output
         that they had, submit fails and nothing is uploaded. Default: 2; 0 at Azure, whose batch deployments answer
         nothing but batches.
+    :param again: when the task is cleared, ask every row anew, and pay for it, instead of keeping what is unchanged;
+        `reuse_from` is passed over, and batches of the job that still run are cancelled. The run conf
+        `{"batch_again": true}` and `airflow-batch jobs again` do the same. A retry never asks anew.
+    :param retention: how long `airflow-batch jobs clean` leaves the job in staging after its last event; default:
+        config `[batch] retention`, 30 days. Nothing is ever removed by itself.
+    :param delete_remote_files: "after_collect": landing deletes the input and result files at the provider whose
+        answers lie in staging; a file that cannot be deleted is told of and left. "never": they stay, until the
+        provider's own time for them is over.
     :param preview: render, check and price, show the first requests; seal nothing, pay nothing.
     :param on_empty: what zero rows do: "succeed", "skip" or "fail".
     :raises AirflowFailException: for bad arguments or rows, before anything is uploaded.
@@ -121,6 +148,7 @@ class BatchSubmitOperator(BaseOperator):
         "ask_once",
         "canary",
         "reuse_from",
+        "again",
         "preview",
         *ROW_ARGUMENTS,
     )
@@ -162,6 +190,9 @@ class BatchSubmitOperator(BaseOperator):
         ask_once: bool | str = True,
         reuse_from: str | Mapping[str, str] | None = None,
         canary: int | str | None = None,
+        again: bool | str = False,
+        retention: timedelta | None = None,
+        delete_remote_files: str = NEVER,
         preview: bool | str = False,
         on_empty: str = "succeed",
         **kwargs: Any,
@@ -191,6 +222,9 @@ class BatchSubmitOperator(BaseOperator):
         self.ask_once = ask_once
         self.reuse_from = reuse_from
         self.canary = canary
+        self.again = again
+        self.retention = retention
+        self.delete_remote_files = delete_remote_files
         self.preview = preview
         self.on_empty = on_empty
         self._kill = KillSwitch()
@@ -229,7 +263,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job unless it is sealed, then create its batches as far as the provider has room."""
-        with told_to_airflow(), self._kill.watching(context["ti"], lambda: self._sealed(context), self.log):
+        with told_to_airflow(), self._kill.watching(context["ti"], lambda: self._own_ledger(context), self.log):
             reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))
             return reference
 
@@ -241,45 +275,27 @@ class BatchSubmitOperator(BaseOperator):
         root = staging_root(self.staging)
         check_reachable(root, allow_local=self.allow_local_staging)
         folder = job_folder(root, plan.key)
-        ledger = open_ledger(folder)
-        void = ledger.state().judged if ledger is not None else None
-        if ledger is None or (void is not None and void.void):
-            generation = 1
-            if ledger is not None:
-                generation = ledger.manifest.generation + 1
-                self.log.info("Job %s was stopped by its canary; sealing anew", ledger.manifest.job_uid)
-            self._tell_limits(plan.limits, hook)
-            self.log.info("Reading %s", self.warehouse_conn_id)
-            made = build(plan, sql_hook(self.warehouse_conn_id), folder, generation, reuse=self._known_table())
-            self._tell(made.manifest)
-            if made.manifest.requests:
-                check_landings(self, context, made.manifest)
-            ledger = seal(folder, made.manifest)
-            self.log.info("Sealed as job %s in %s", ledger.manifest.job_uid, folder.uri)
-            if not hasattr(BaseTrigger, "on_kill"):
-                self.log.info(
-                    "This Airflow does not tell a deferred task that it was killed (3.3 does): cancel_on_kill covers "
-                    "running tasks only. Batches of a wait that is marked failed while it is deferred go on."
-                )
-        else:
-            self.log.info(
-                "Job %s was sealed on %s; going on with it, the warehouse is not read again",
-                ledger.manifest.job_uid,
-                ledger.manifest.sealed_at.isoformat(timespec="seconds"),
-            )
+        ledger = self._sealed(context, plan, hook, folder)
+        self._change_budget(ledger, plan.max_cost_usd)
+        ledger.add(Begun(Task.SUBMIT, context["ti"].max_tries, datetime.now(UTC)))
+        self._cancel_what_was_asked_before(ledger)
         manifest = ledger.manifest
         BatchJobLink.persist(context, folder.uri)
         if not manifest.requests:
             self._empty()
         policy = Policy(max_attempts=1, since=datetime.now(UTC))
-        rest = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked).run({})
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
+        rest = runner.run({})
         if isinstance(rest, Void):
             raise canary_error(rest)
+        if isinstance(rest, Finish):
+            runner.tell_withheld(rest)
         if isinstance(rest, Hold):
             raise JobHeldError(
                 f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.asked:,} requests stay sealed in "
                 f"{folder.uri}, and batches that exist go on. Mend the account or the connection, then clear this task."
             )
+        ledger.add(Submitted(datetime.now(UTC)))
         return Reference(
             job_uid=manifest.job_uid,
             ledger=folder.uri,
@@ -292,6 +308,110 @@ class BatchSubmitOperator(BaseOperator):
             known=manifest.known,
         )
 
+    def _sealed(self, context: Context, plan: Plan, hook: BatchHook, folder: Folder) -> Ledger:
+        """The generation of the job that this attempt works on: a retry's is the one before, a clear's may be new.
+
+        It was cleared if submit had returned, or another life of the task worked on the generation (see `Begun`).
+        """
+        ledger = open_ledger(folder)
+        if ledger is None:
+            return self._seal(context, plan, hook, folder, 1)
+        manifest, state = ledger.manifest, ledger.state()
+        lives = state.lives(Task.SUBMIT)
+        cleared = state.submitted or (bool(lives) and context["ti"].max_tries not in lives)
+        if state.again_asked or (cleared and self._again(context)):
+            self.log.warning(
+                "Asking everything anew, as was asked for; the answers of job %s stay in %s, and are used for nothing",
+                manifest.job_uid,
+                folder.uri,
+            )
+            return self._seal(context, plan, hook, folder, manifest.generation + 1, anew=True)
+        if state.judged is not None and state.judged.void:
+            self.log.info("Job %s was stopped by its canary; sealing anew", manifest.job_uid)
+            return self._seal(
+                context, plan, hook, folder, manifest.generation + 1, before=sound_before(folder, manifest)
+            )
+        if cleared:
+            self.log.info("Job %s was submitted before: comparing what is asked now with it", manifest.job_uid)
+            return self._seal(context, plan, hook, folder, manifest.generation + 1, before=ledger)
+        self.log.info(
+            "Job %s was sealed on %s; going on with it, the warehouse is not read again",
+            manifest.job_uid,
+            manifest.sealed_at.isoformat(timespec="seconds"),
+        )
+        return ledger
+
+    def _seal(
+        self,
+        context: Context,
+        plan: Plan,
+        hook: BatchHook,
+        folder: Folder,
+        generation: int,
+        *,
+        before: Ledger | None = None,
+        anew: bool = False,
+    ) -> Ledger:
+        """Read the warehouse and seal; `before` is the generation to keep what is unchanged of."""
+        if before is not None and before.manifest.openai_conn_id != plan.openai_conn_id:
+            raise InputError(
+                f"openai_conn_id is {plan.openai_conn_id!r} now, but batches of job {before.manifest.job_uid} are with "
+                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Put it back, or give again=True, which "
+                "asks every row anew and pays for it."
+            )
+        self._tell_limits(plan.limits, hook)
+        self.log.info("Reading %s", self.warehouse_conn_id)
+        reuse = None if anew or self._again(context) else self._known_table()
+        previous = Previous(before) if before is not None else None
+        made = build(plan, sql_hook(self.warehouse_conn_id), folder, generation, reuse=reuse, previous=previous)
+        if before is not None and made.unchanged:
+            self.log.info("All %s rows are as they were: nothing is asked anew", f"{made.manifest.requests:,}")
+            return before
+        self._tell(made.manifest)
+        if before is not None:
+            asked = made.manifest.requests - made.kept - made.manifest.same - made.manifest.known
+            self.log.info(
+                "%s rows are as they were and keep batch and answer, %s are new, changed or not sent yet and are asked",
+                f"{made.kept:,}",
+                f"{asked:,}",
+            )
+        if made.manifest.requests:
+            check_landings(self, context, made.manifest)
+        ledger = seal(folder, made.manifest)
+        self.log.info(
+            "Sealed as job %s, generation %d, in %s",
+            ledger.manifest.job_uid,
+            ledger.manifest.generation,
+            folder.uri,
+        )
+        if not hasattr(BaseTrigger, "on_kill"):
+            self.log.info(
+                "This Airflow does not tell a deferred task that it was killed (3.3 does): cancel_on_kill covers "
+                "running tasks only. Batches of a wait that is marked failed while it is deferred go on."
+            )
+        return ledger
+
+    def _again(self, context: Context) -> bool:
+        conf = getattr(context.get("dag_run"), "conf", None) or {}
+        return as_bool("again", self.again) or as_bool("batch_again", conf.get("batch_again"))
+
+    def _cancel_what_was_asked_before(self, ledger: Ledger) -> None:
+        """After `again`: batches of the generations before would be paid for, and land nowhere."""
+        for earlier in earlier_lines(ledger.folder, ledger.manifest):
+            hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
+            cancel_live(earlier, hook, self.log.warning, reason=ASKED_ANEW)
+
+    def _change_budget(self, ledger: Ledger, ceiling: float | None) -> None:
+        """Let another ceiling count from here on, whether it is higher or lower."""
+        state = ledger.state()
+        if ceiling == state.ceiling:
+            return
+        if ceiling is not None and ledger.manifest.estimate.low_usd is None:
+            check_budget(ledger.manifest.estimate, ceiling)
+        number = state.budget.number + 1 if state.budget else 1
+        if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
+            self.log.info("max_cost_usd was %s and is now %s", state.ceiling, ceiling)
+
     def on_kill(self) -> None:
         """Make no further paid call. What was created is recorded, and the next attempt goes on with it.
 
@@ -299,7 +419,7 @@ class BatchSubmitOperator(BaseOperator):
         """
         self._kill.pull()
 
-    def _sealed(self, context: Context) -> Ledger | None:
+    def _own_ledger(self, context: Context) -> Ledger | None:
         return open_ledger(job_folder(staging_root(self.staging), _key(context)))
 
     def _spec(self) -> RequestSpec:
@@ -338,6 +458,8 @@ class BatchSubmitOperator(BaseOperator):
             logical_date=plain_moment(logical_date) if logical_date else None,
             ask_once=as_bool("ask_once", self.ask_once),
             canary=hook.canary if canary is None else canary,
+            retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
+            delete_remote_files=self.delete_remote_files == AFTER_COLLECT,
         )
 
     def _known_table(self) -> KnownTable | None:
@@ -411,6 +533,13 @@ class BatchSubmitOperator(BaseOperator):
         """What can be said while the DAG is parsed."""
         if self.on_empty not in ("succeed", "skip", "fail"):
             raise InputError(f"on_empty must be 'succeed', 'skip' or 'fail', not {self.on_empty!r}.")
+        if self.delete_remote_files not in (NEVER, AFTER_COLLECT):
+            raise InputError(
+                f"delete_remote_files is {NEVER!r} or {AFTER_COLLECT!r}, not {self.delete_remote_files!r}."
+            )
+        kept = self.retention
+        if kept is not None and not (isinstance(kept, timedelta) and kept >= timedelta(0)):
+            raise InputError(f"retention is a timedelta of at least 0, not {kept!r}.")
         read_limits(self.limits)
         if not is_late(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
             as_count("canary", self.canary, MOST_CANARY)

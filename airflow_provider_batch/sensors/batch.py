@@ -10,8 +10,8 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import Deadline, JobState, Ledger
-from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait
+from airflow_provider_batch.jobs.ledger import Begun, JobState, Ledger, Task
+from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait, begin
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.kill import KillSwitch
@@ -20,7 +20,7 @@ from airflow_provider_batch.operators.arguments import plain_moment
 from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
 from airflow_provider_batch.runner import Runner
-from airflow_provider_batch.triggers.batch import MAX_BATCHES, BatchTrigger
+from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, BatchTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,9 +39,11 @@ class BatchSensor(BaseSensorOperator):
     :param ask_again_after: how long rows wait before they are asked again; doubled with each attempt; default:
         config `[batch] ask_again_after`.
     :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
-        and date as `datetime` or ISO text (templated).
+        and date as `datetime` or ISO text (templated). Retries never move it. A person who clears the task after the
+        wait ended sets it anew, and gives rows without a usable answer a fresh allowance of attempts.
     :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
-    :param poke_interval: seconds between two looks at the batches; default: config `[batch] poll_interval`.
+    :param poke_interval: seconds between two looks at a batch, at most; young and nearly ended ones are looked at
+        sooner while deferred; default: config `[batch] poll_interval`.
     :param cancel_on_kill: cancel the batches when the task is marked failed or skipped, or its run is deleted. A clear,
         a retry, or a restart of anything never cancels.
     :raises JobHeldError: if the account or the connection needs a person; nothing is lost, clear the task then.
@@ -95,7 +97,7 @@ class BatchSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Do what can be done now, then wait."""
         with self._kill.watching(context["ti"], lambda: open_job(self.job), self.log):
-            return self._go_on(context) if self.deferrable else super().execute(context)
+            return self._go_on(context, begins=True) if self.deferrable else super().execute(context)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the trigger fired."""
@@ -111,7 +113,7 @@ class BatchSensor(BaseSensorOperator):
         """One look without a triggerer."""
         with told_to_airflow():
             ledger = open_job(self.job)
-            rest = self._advance(context, ledger)
+            rest = self._advance(context, ledger, begins=True)
             done = isinstance(rest, Finish)
             return PokeReturnValue(done, self._summary(ledger.state()) if done else None)
 
@@ -122,10 +124,10 @@ class BatchSensor(BaseSensorOperator):
         """
         self._kill.pull()
 
-    def _go_on(self, context: Context) -> dict[str, Any]:
+    def _go_on(self, context: Context, *, begins: bool = False) -> dict[str, Any]:
         with told_to_airflow():
             ledger = open_job(self.job)
-            rest = self._advance(context, ledger)
+            rest = self._advance(context, ledger, begins=begins)
         state = ledger.state()
         if not isinstance(rest, Wait):
             return self._summary(state)
@@ -138,10 +140,13 @@ class BatchSensor(BaseSensorOperator):
             else "",
             f"{deadline:%Y-%m-%d %H:%M:%S} UTC" if deadline else "they end",
         )
+        # So that the trigger knows whether it is this attempt that a person stopped, or a later one failed by itself.
+        context["ti"].xcom_push(key=ATTEMPT_KEY, value=str(context["ti"].id))
         self.defer(
             trigger=BatchTrigger(
                 openai_conn_id=ledger.manifest.openai_conn_id,
                 job_uid=ledger.manifest.job_uid,
+                # Those that were created first, which end first; when they ended, the next ones are waited for.
                 batch_ids=rest.batch_ids[:MAX_BATCHES],
                 deadline=deadline.isoformat() if deadline and datetime.now(UTC) < deadline else None,
                 wake_at=rest.until.isoformat() if rest.until else None,
@@ -153,10 +158,12 @@ class BatchSensor(BaseSensorOperator):
         )
         raise AssertionError("defer returns never")
 
-    def _advance(self, context: Context, ledger: Ledger) -> Rest:
+    def _advance(self, context: Context, ledger: Ledger, *, begins: bool) -> Rest:
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
-        ledger.add(Deadline(self._ends(now), now))
+        ledger.add(Begun(Task.WAIT, context["ti"].max_tries, now))
+        if begins:
+            self._begin(context, ledger, now)
         policy = Policy(
             max_attempts=self.max_attempts,
             retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
@@ -173,7 +180,24 @@ class BatchSensor(BaseSensorOperator):
                 f"Job {ledger.manifest.job_uid} is held: {rest.message}. What was answered is kept in "
                 f"{ledger.folder.uri}, batches that run go on. Mend the account or connection, then clear this task."
             )
+        if isinstance(rest, Finish):
+            runner.finish(rest)
         return rest
+
+    def _begin(self, context: Context, ledger: Ledger, now: datetime) -> None:
+        """Set the deadline, unless a try of this task did so since it was last cleared.
+
+        A clear sets max_tries to the tries made plus the task's retries (`airflow.models.taskinstance`); nothing else
+        changes it. So it tells a person's clear from a retry after a crash.
+        """
+        clear = getattr(context["ti"], "max_tries", 0)
+        deadline = begin(ledger.state(), clear, self._ends(now), now)
+        if deadline is not None and ledger.add(deadline) and deadline.fresh:
+            self.log.info(
+                "The wait had ended and was cleared: rows without a usable answer may be asked %d times more, until %s",
+                self.max_attempts,
+                f"{deadline.ends:%Y-%m-%d %H:%M:%S} UTC",
+            )
 
     def _ends(self, now: datetime) -> datetime:
         deadline = self.deadline
@@ -186,11 +210,17 @@ class BatchSensor(BaseSensorOperator):
 
     def _summary(self, state: JobState) -> dict[str, Any]:
         batches = sum(1 for shard in state.shards.values() for tried in shard.tries if tried.batch_id)
-        self.log.info("The wait is over: %d batches, %d wave(s) asked again", batches, len(state.waves))
+        self.log.info(
+            "The wait is over: %d batches, %d wave(s) asked again, requests paid twice: %d",
+            batches,
+            len(state.waves),
+            state.paid_twice,
+        )
         return {
             "job_uid": state.manifest.job_uid,
             "batches": batches,
             "waves": len(state.waves),
+            "paid_twice": state.paid_twice,
             "outcomes": outcomes_so_far(state),
         }
 

@@ -14,14 +14,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
+from airflow.providers.openai.hooks.openai import OpenAIHook
 from openai import AsyncOpenAI
-
-from airflow_provider_batch.hooks.batch import BatchHook
 
 #: seconds after which a client is built anew
 MAX_AGE = 15 * 60.0
 #: seconds that one poll may take
 POLL_TIMEOUT = 60.0
+#: polls of one connection that are under way at once, at most
+SLOTS = 16
 
 
 class _PollsUntold(logging.Filter):
@@ -29,7 +30,7 @@ class _PollsUntold(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         method, url = record.args[:2] if isinstance(record.args, tuple) and len(record.args) > 1 else ("", "")
-        return record.levelno != logging.INFO or method != "GET" or "/batches/" not in str(url)
+        return record.levelno != logging.INFO or method != "GET" or "/batches" not in str(url)
 
 
 for _transport in ("httpx", "httpx2"):
@@ -42,18 +43,21 @@ class SharedClient:
 
     conn_id: str
     users: int = 0
-    #: at most this many polls of one connection are under way at once
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLOTS))
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _client: AsyncOpenAI | None = None
     _built: float = 0.0
+    #: the client before, with which polls may still be under way
+    _former: AsyncOpenAI | None = None
 
     async def get(self) -> AsyncOpenAI:
         """The client, built if there is none or it is too old. The connection is looked up without blocking."""
         async with self._lock:
             if self._client is None or time.monotonic() - self._built > MAX_AGE:
-                await self._close()
-                built = await BatchHook(conn_id=self.conn_id).aget_conn()
+                former, self._former, self._client = self._former, self._client, None
+                if former is not None:
+                    await former.close()
+                built = await OpenAIHook(conn_id=self.conn_id).aget_conn()
                 self._client = built.with_options(timeout=POLL_TIMEOUT, max_retries=0)
                 self._built = time.monotonic()
             return self._client
@@ -62,17 +66,16 @@ class SharedClient:
         """Have the next `get` build a client, unless somebody did already."""
         async with self._lock:
             if self._client is stale:
-                await self._close()
+                self._client = None
+                await stale.close()
 
     async def close(self) -> None:
         """Close the client."""
         async with self._lock:
-            await self._close()
-
-    async def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+            clients, self._client, self._former = (self._client, self._former), None, None
+            for client in clients:
+                if client is not None:
+                    await client.close()
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, SharedClient]] = WeakKeyDictionary()

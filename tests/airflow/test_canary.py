@@ -73,6 +73,7 @@ class Instance:
     task_id: str = "submit"
     run_id: str = field(default_factory=lambda: f"manual__{uuid4()}")
     map_index: int = -1
+    max_tries: int = 0
 
     @property
     def ti_key(self) -> Instance:

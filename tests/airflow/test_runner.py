@@ -31,8 +31,8 @@ def ledger(tmp_path: Path) -> Any:
     return seal_job(tmp_path, ["one", f"[[fail:500:once]] {once}", "three", f"[[fail:429:once]] {once}"], requests=2)
 
 
-def seal_job(place: Path, prompts: list[str], *, requests: int) -> Any:
-    """A sealed job of one row for each prompt, with so many requests in each shard."""
+def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10, **more: Any) -> Any:
+    """A sealed job of one row for each prompt, with so many requests in each shard; `more` goes to its manifest."""
     from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.jobs.ledger import seal
     from airflow_provider_batch.jobs.limits import Limits
@@ -45,20 +45,21 @@ def seal_job(place: Path, prompts: list[str], *, requests: int) -> Any:
     renderer = compile_renderer(spec, ["id", "text"], {})
     sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=requests))
     for number, text in enumerate(prompts, start=1):
-        sealer.add(renderer((f"row-{number}", text), number), [], number, 10)
+        sealer.add(renderer((f"row-{number}", text), number), [], number, tokens)
     shards = sealer.finish()
-    manifest = Manifest(
-        job_uid=uuid4().hex,
-        key=JobKey("dag", "submit", "run"),
-        sealed_at=datetime.now(UTC),
-        endpoint=spec.endpoint,
-        openai_conn_id="openai_default",
-        requests=len(prompts),
-        shards=shards,
-        carry=[],
-        estimate=Estimate(),
-        limits=Limits(requests=requests),
-    )
+    fields: dict[str, Any] = {
+        "job_uid": uuid4().hex,
+        "key": JobKey("dag", "submit", "run"),
+        "sealed_at": datetime.now(UTC),
+        "endpoint": spec.endpoint,
+        "openai_conn_id": "openai_default",
+        "requests": len(prompts),
+        "shards": shards,
+        "carry": [],
+        "estimate": Estimate(),
+        "limits": Limits(requests=requests),
+    }
+    manifest = Manifest(**(fields | more))
     return seal(folder, manifest)
 
 
@@ -150,6 +151,25 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then
     assert (of_first.metadata["nonce"] == nonce) is committed
 
 
+def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_same_file(
+    ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Created, Failure, Intent, Settled
+
+    unanswered(ledger, client, committed=True)
+    (earlier,) = batches_of(client, ledger)
+    now = datetime.now(UTC)
+    ledger.add(Created("s0001", 1, earlier.id, now))
+    ledger.add(Settled("s0001", 1, earlier.id, "failed", now, failure=Failure.CAPACITY, message="full"))
+    ledger.add(Intent("s0001", 2, uuid4().hex, earlier.input_file_id, now))
+
+    another_worker(ledger, later=timedelta(seconds=121)).run({})
+
+    tries = another_worker(ledger).ledger.state().shards["s0001"].tries
+    assert (tries[1].refused.failure, tries[1].batch_id) == (Failure.LOST, "")
+    assert tries[2].batch_id not in ("", earlier.id)
+
+
 def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -171,6 +191,70 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
         assert client.batches.retrieve(first.id).status not in ("cancelling", "cancelled")
 
 
+def created_behind_our_back(ledger: Any, client: openai.OpenAI, **metadata: str) -> Any:
+    """A batch of shard s0001 that nobody recorded."""
+    with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
+        file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
+    named = {"job_uid": ledger.manifest.job_uid, "shard": "s0001", "attempt": "1", "nonce": uuid4().hex, **metadata}
+    return client.batches.create(
+        input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata=named
+    )
+
+
+def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others_are_left_alone(
+    connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Finish
+
+    ledger = seal_job(tmp_path, ["one", "two"], requests=2)
+    with LocalServer(tmp_path / "server", in_progress=600, admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        another_worker(ledger).run({})
+        ended = created_behind_our_back(ledger, client)
+        wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"in_progress"})
+        server.advance(3_600)
+        wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"completed"})
+        running = created_behind_our_back(ledger, client)
+        foreign = created_behind_our_back(ledger, client, job_uid=uuid4().hex)
+
+        worker = another_worker(ledger)
+        rest = worker.run(worker.look())
+
+        assert isinstance(rest, Finish)
+        assert client.batches.retrieve(running.id).status in ("cancelling", "cancelled")
+        assert client.batches.retrieve(foreign.id).status in ("validating", "in_progress")
+        state = worker.ledger.state()
+        assert set(state.twins) == {ended.id, running.id}
+        assert state.paid_twice == 2
+        another_worker(ledger).run({})
+        after = another_worker(ledger).ledger.state()
+        assert (set(after.twins), after.paid_twice) == (set(state.twins), 2)
+
+
+def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_place(
+    connect: Callable[..., None], tmp_path: Path
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Failure, Intent, Refused, Uploaded
+
+    ledger = seal_job(tmp_path, ["one", "two"], requests=2)
+    with LocalServer(tmp_path / "server", in_progress=600) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        late = created_behind_our_back(ledger, client, nonce="the nonce of the first try")
+        now = datetime.now(UTC)
+        ledger.add(Uploaded("s0001", 1, late.input_file_id, now))
+        ledger.add(Intent("s0001", 1, "the nonce of the first try", late.input_file_id, now))
+        ledger.add(Refused("s0001", 1, Failure.LOST, "no such batch", now))
+
+        another_worker(ledger).run({})
+
+        assert [batch.id for batch in batches_of(client, ledger)] == [late.id]
+        state = another_worker(ledger).ledger.state()
+        assert [tried.batch_id for _, tried in state.live()] == [late.id]
+        assert state.paid_twice == 0
+
+
 def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_files(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
@@ -186,7 +270,8 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
         worker = another_worker(ledger)
         worker.run(worker.look())
 
-        first_tries = [shard.tries[0].settled for shard in worker.ledger.state().shards.values()]
+        state = worker.ledger.state()
+        first_tries = [state.shards[shard.name].tries[0].settled for shard in ledger.manifest.shards]
         assert [settled and settled.failure for settled in first_tries] == [Failure.CAPACITY, Failure.CAPACITY]
 
 
@@ -229,3 +314,134 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
     assert isinstance(rest, Finish)
     assert outcomes_so_far(worker.ledger.state()) == {"succeeded": 4}
     assert sum(batch.request_counts.total for batch in batches_of(client, ledger)) == 6
+
+
+def seal_counted(place: Path, prompts: list[str], *, requests: int) -> Any:
+    """As `seal_job`, with the input tokens estimated as submit does."""
+    from airflow_provider_batch.jobs.price import Estimator, Prices
+
+    estimator = Estimator(Prices(), "/v1/chat/completions")
+    tokens = estimator.add("gpt-5-mini", b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode(), 1)
+    return seal_job(place, prompts, requests=requests, tokens=tokens)
+
+
+def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[..., None]) -> Any:
+    """Workers, one after the other, each an hour after the one before, while the server's batches go on. The state."""
+    from airflow_provider_batch.jobs.lifecycle import Finish
+
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    for hour in range(200):
+        worker = another_worker(ledger, later=timedelta(hours=hour))
+        if isinstance(worker.run(worker.look()), Finish):
+            return worker.ledger.state()
+        live = {tried.batch_id for _, tried in worker.ledger.state().live()}
+        wait_until(lambda live=live: _any_ended(client, live))
+    raise AssertionError("the job does not come to its end")
+
+
+def _any_ended(client: openai.OpenAI, batch_ids: set[str]) -> bool:
+    """Whether one of these batches ended; also true if there is none."""
+    ended = ("completed", "failed", "expired", "cancelled")
+    return not batch_ids or any(client.batches.retrieve(batch_id).status in ended for batch_id in batch_ids)
+
+
+def test_forty_shards_against_room_for_three_flow_through_without_a_person(
+    connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+
+    ledger = seal_counted(tmp_path, [f"Say the number {n:02d} in words." for n in range(40)], requests=1)
+    limit = 3 * ledger.manifest.shards[0].tokens + 2
+    with LocalServer(tmp_path / "narrow", enqueued_token_limit=limit, in_progress=0.2) as narrow:
+        connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
+
+        state = go_on_until_finished(ledger, narrow, wait_until)
+
+    assert outcomes_so_far(state) == {"succeeded": 40}
+    assert {settled.outcomes["succeeded"] for _, _, settled in state.settled()} == {1}
+    assert not state.waves
+
+
+def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_in_the_providers_words(
+    connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.landing import Landing
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+
+    ledger = seal_counted(tmp_path, [f"Say {n:02d}." for n in range(6)], requests=6)
+    tokens = ledger.manifest.shards[0].tokens
+    with LocalServer(tmp_path / "narrow", enqueued_token_limit=tokens // 2) as narrow:
+        connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
+        state = go_on_until_finished(ledger, narrow, wait_until)
+    assert outcomes_so_far(state) == {"succeeded": 6}
+    assert {shard.attempt for wave in state.waves for shard in wave.shards} == {1}
+
+    small = seal_counted(tmp_path / "never", ["Say one word."], requests=1)
+    with LocalServer(tmp_path / "none", enqueued_token_limit=1) as none:
+        connect("openai_default", conn_type="openai", password="local", host=none.base_url)
+        state = go_on_until_finished(small, none, wait_until)
+    landing = Landing(
+        small.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
+    )
+    assert len(list(landing)) == 1
+    assert landing.outcomes == {"failed": 1}
+    assert "Limit: 1 enqueued tokens" in landing.most_common_reasons(1)[0].message
+
+
+def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go_later(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Failure
+
+    with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+        worker = another_worker(ledger)
+        rest = worker.run({})
+        (first, second) = worker.ledger.state().shards.values()
+        assert (bool(first.tries[-1].batch_id), second.tries[-1].refused.failure) == (True, Failure.CAPACITY)
+        assert rest.any_end
+        assert slow.calls()["create"] == 2
+
+        slow.advance(3601)
+        worker = another_worker(ledger, later=timedelta(hours=2))
+        worker.run({})
+        assert all(shard.tries[-1].batch_id for shard in worker.ledger.state().shards.values())
+
+
+def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on(
+    batch_server: LocalServer, client: openai.OpenAI, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.landing import Landing
+    from airflow_provider_batch.jobs.ledger import Budget
+    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.jobs.spending import Purse
+
+    prices = {"gpt-5-mini": {"input": 0, "output": 1_000_000}}
+    ceiling = {"max_cost_usd": 300.0, "outputs": {"gpt-5-mini": 100.0}}
+    ledger = seal_job(tmp_path, [f"Say {n:03d}." for n in range(60)], requests=20, prices=prices, **ceiling)
+
+    def to_the_end() -> Any:
+        for _ in range(20):
+            worker = another_worker(ledger)
+            rest = worker.run(worker.look())
+            if isinstance(rest, Finish):
+                return worker.finish(rest)
+            until_ended(client, ledger, wait_until)
+        raise AssertionError("the job does not come to its end")
+
+    # an answer costs a dollar a token; nothing is known of their length but that 100 may come
+    spent = Purse(to_the_end()).spent
+    state = another_worker(ledger).ledger.state()
+    outcomes = outcomes_so_far(state)
+    assert outcomes.keys() == {"succeeded", "withheld"}
+    assert 0 < spent <= 300
+    landing = Landing(
+        ledger.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
+    )
+    assert len({row[0] for row in landing}) == 60
+    assert landing.outcomes == outcomes
+    assert {reason.code for reason in landing.most_common_reasons(9)} == {"max_cost_usd"}
+
+    ledger.add(Budget(1, 60_000.0, datetime.now(UTC)))
+    assert outcomes_so_far(to_the_end()) == {"succeeded": 60}

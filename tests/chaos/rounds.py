@@ -46,6 +46,9 @@ STEPS: dict[str, Strike] = {
     "staging": Strike("after", r"write g001/build-.*/s0002\.jsonl"),
     "before sealing": Strike("before", r"create g001/seal\.json"),
     "sealed": Strike("after", r"create g001/seal\.json"),
+    "canary asked, not recorded": Strike("before", r"create g001/records/settled\.c.*"),
+    "canary asked": Strike("after", r"create g001/records/settled\.c.*"),
+    "canary judged": Strike("after", r"create g001/records/canary\.json"),
     "uploaded, not recorded": Strike("before", r"create g001/records/uploaded\..*", nth=2),
     "uploaded": Strike("after", r"create g001/records/uploaded\..*", nth=2),
     "before the create": Strike("after", r"create g001/records/intent\..*", nth=2),
@@ -53,9 +56,9 @@ STEPS: dict[str, Strike] = {
     "created, not recorded": Strike("before", r"create g001/records/created\..*", nth=2),
     "created": Strike("after", r"create g001/records/created\..*", nth=2),
     "waiting": Strike("after", r"create g001/records/deadline\.json", delay=0.3),
-    "downloading": Strike("before", r"write g001/collected/.*", nth=2),
-    "downloaded": Strike("before", r"create g001/records/settled\..*", nth=2),
-    "settled": Strike("after", r"create g001/records/settled\..*", nth=2),
+    "downloading": Strike("before", r"write g001/collected/[sw].*", nth=2),
+    "downloaded": Strike("before", r"create g001/records/settled\.[sw].*", nth=2),
+    "settled": Strike("after", r"create g001/records/settled\.[sw].*", nth=2),
     "before a wave": Strike("before", r"create g001/records/wave\.1\.json"),
     "asked again": Strike("after", r"create g001/records/wave\.1\.json"),
     "writing": Strike("at", "land row", nth=20),
@@ -341,16 +344,17 @@ class Chaos:
 
     def _count(self, count: Count, place: Path, warehouse: Path) -> None:
         with closing(sqlite3.connect(warehouse)) as connection:
-            landed = connection.execute(f"SELECT custom_id, outcome, body FROM {TABLE}").fetchall()
+            landed = connection.execute(f"SELECT custom_id, outcome, body, batch_id FROM {TABLE}").fetchall()
             source = {str(number): body for number, body in connection.execute("SELECT id, body FROM tickets")}
-        rows = Counter(custom_id for custom_id, _, _ in landed)
-        succeeded = {custom_id for custom_id, outcome, _ in landed if outcome == "succeeded"}
+        rows = Counter(custom_id for custom_id, *_ in landed)
+        succeeded = {custom_id for custom_id, outcome, *_ in landed if outcome == "succeeded"}
         count.lost += len(source.keys() - succeeded)
         count.duplicated += sum(times - 1 for times in rows.values())
-        count.wrong += sum(source.get(custom_id) != body for custom_id, _, body in landed)
+        count.wrong += sum(source.get(custom_id) != body for custom_id, _, body, _ in landed)
         job_uids = {path.parent for path in place.glob("staging/**/seal.json")}
         uids = {json.loads((folder / "seal.json").read_text())["job_uid"] for folder in job_uids}
-        answered: Counter[str] = Counter()
+        # the canary is asked without a batch
+        answered = Counter(custom_id for custom_id, _, _, batch_id in landed if batch_id is None)
         for batch in self._batches(uids):
             count.ownerless += batch.status not in ("completed", "failed", "expired", "cancelled")
             for custom_id in self._answered(batch.output_file_id):

@@ -84,11 +84,17 @@ def manifest_of(
 
 
 def plain_shard(
-    name: str, *, requests: int = 3, model: str = "gpt-5-mini", attempt: int = 1, synchronous: bool = False
+    name: str,
+    *,
+    requests: int = 3,
+    model: str = "gpt-5-mini",
+    tokens: int = 0,
+    attempt: int = 1,
+    synchronous: bool = False,
 ) -> Shard:
     """A shard without files, for what never looks into them."""
     files = (f"{name}.jsonl", f"{name}.rows.jsonl")
-    return Shard(name, model, *files, requests, 100, "0" * 64, attempt=attempt, synchronous=synchronous)
+    return Shard(name, model, *files, requests, 100, "0" * 64, tokens, attempt, synchronous)
 
 
 def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: tuple[int, int] = (10, 2)) -> bytes:

@@ -17,6 +17,7 @@ from airflow_provider_batch.jobs.ledger import (
     Created,
     Deadline,
     Failure,
+    Finished,
     Intent,
     JobState,
     Judged,
@@ -30,7 +31,6 @@ from airflow_provider_batch.jobs.ledger import (
 from airflow_provider_batch.jobs.lifecycle import (
     ASKABLE,
     GRACE,
-    MAX_HOLD,
     UNSURE,
     Ask,
     AskAgain,
@@ -46,6 +46,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     Void,
     Wait,
     askable_rows,
+    begin,
     failure_of,
     is_askable,
     next_attempt,
@@ -53,6 +54,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     refusal_of,
 )
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.room import MAX_HOLD
 from tests.jobs.building import NOW, manifest_of, plain_shard
 
 POLICY = Policy(max_attempts=3, backoff=timedelta(minutes=5))
@@ -398,6 +400,70 @@ def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready():
     assert until >= NOW + 8 * MINUTE
     (step,) = steps(state, at=until)
     assert [shard.shard.name for shard, _ in step.sources] == ["s0001", "s0002"]
+
+
+# A person clears the wait
+
+LATER = NOW + 31 * HOUR
+
+
+def test_the_first_start_sets_the_deadline_and_no_retry_moves_it():
+    first = begin(job(), 2, NOW + 30 * HOUR, NOW)
+    assert first == Deadline(NOW + 30 * HOUR, NOW, clear=2)
+    for state in (job(first), job(first, Finished(1, NOW + HOUR))):
+        assert begin(state, 2, LATER + 30 * HOUR, LATER) is None
+
+
+def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good():
+    first = Deadline(NOW + 30 * HOUR, NOW, clear=0)
+    kept = begin(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
+    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear=1)
+    # a worker that is killed after the deadline is retried under the same clear
+    assert begin(job(first, kept), 1, LATER + 30 * HOUR, LATER) is None
+
+
+@pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
+def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records):
+    at = NOW + 2 * HOUR if records else LATER
+    state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
+    fresh = begin(state, 1, at + 30 * HOUR, at)
+    assert fresh == Deadline(at + 30 * HOUR, at, clear=1, fresh=True)
+    assert begin(job(Deadline(NOW + 30 * HOUR, NOW), *records, fresh), 2, LATER + 99 * HOUR, at + HOUR).fresh is False
+
+
+def cleared(at: datetime = LATER) -> list[Record]:
+    return [Deadline(NOW + 30 * HOUR, NOW), Deadline(at + 30 * HOUR, at, clear=1, fresh=True)]
+
+
+def test_a_fresh_allowance_counts_the_attempts_made_before_no_more():
+    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=3)], NOW)
+    used_up = [*settled(expired=3), wave, *settled(1, "w01-0001", expired=3)]
+    assert rest(job(*used_up)) == Finish()
+    (step,) = steps(job(*used_up, *cleared()), at=LATER)
+    assert isinstance(step, AskAgain)
+    assert step.base == 3
+    new = Wave(2, [("w01-0001", 1)], [plain_shard("w02-0001", attempt=4)], LATER, base=3)
+    once = [*used_up, *cleared(), new, *settled(1, "w02-0001", at=LATER, expired=3)]
+    assert LATER + 5 * MINUTE <= rest(job(*once), at=LATER).until <= LATER + 6 * MINUTE
+    last = Wave(3, [("w02-0001", 1)], [plain_shard("w03-0001", attempt=6)], LATER, base=3)
+    assert rest(job(*once, last, *settled(1, "w03-0001", at=LATER, expired=3)), at=LATER) == Finish()
+
+
+def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowance():
+    policy = msgspec.structs.replace(POLICY, max_attempts=2)
+    state = job(*settled(at=LATER, expired=3), *cleared())
+    (step,) = steps(state, at=LATER + HOUR, policy=policy)
+    assert (step.base, next_attempt(*step.sources[0])) == (0, 2)
+
+
+def test_rows_with_and_without_attempts_left_are_sealed_apart():
+    state = job(
+        *settled(1, "s0001", expired=1),
+        *settled(1, "s0002", expired=1, at=LATER),
+        *cleared(),
+        shards=("s0001", "s0002"),
+    )
+    assert [(step.base, len(step.sources)) for step in steps(state, at=LATER + HOUR)] == [(0, 1), (1, 1)]
 
 
 # Batches that failed validation

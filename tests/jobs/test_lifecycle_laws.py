@@ -1,8 +1,12 @@
-"""The lifecycle against a model of the provider, with two workers that may be killed between any two steps.
+"""Laws of the lifecycle, against a model of everything around it.
 
-The machine plays the workers (each plans with `next_steps` and does its plan step by step, on a record that is created
-exclusively), the provider (which validates, runs, refuses, loses answers on the way, ends batches as it likes) and the
-clock. Afterwards one worker brings the job to its end.
+Two workers (each plans with `next_steps` and does its plan step by step, on a record that is created exclusively;
+either may be killed between any two steps, or go on with an old plan), the provider (which validates, runs, refuses
+for want of room or money, loses answers on the way, lists late, ends batches as it likes), a person (who clears tasks
+and raises the ceiling) and the clock, in any order. Afterwards one worker brings the job to its end.
+
+Every row has one place; none is asked more often than allowed, nor paid for twice, nor past the ceiling; no batch is
+left without an owner; and it ends. Only a late list can make a batch twice: then it is found and told.
 """
 
 from __future__ import annotations
@@ -20,10 +24,12 @@ from airflow_provider_batch.jobs.answers import read_answers
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
 from airflow_provider_batch.jobs.job import Estimate, RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import (
+    Budget,
     CancelAsked,
     Created,
     Deadline,
     Failure,
+    Finished,
     Intent,
     JobState,
     Judged,
@@ -31,6 +37,8 @@ from airflow_provider_batch.jobs.ledger import (
     Record,
     Refused,
     Settled,
+    ShardState,
+    Twin,
     Uploaded,
     Wave,
     fold,
@@ -43,27 +51,33 @@ from airflow_provider_batch.jobs.lifecycle import (
     Collect,
     Create,
     Finish,
+    GiveUp,
     Hold,
     Judge,
     LookUp,
     Policy,
+    Reseal,
     Rest,
     Step,
     Upload,
     Void,
     Wait,
+    base_before,
+    begin,
     failure_of,
     is_askable,
     next_attempt,
     next_steps,
 )
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.twins import look
 from tests.jobs.building import CHAT, NOW, manifest_of, plain_shard
 
 ROWS = 3
 #: what the provider may say of a batch that failed validation
 PROBLEMS = [
     [BatchProblem("token_limit_exceeded", "full")],
+    [BatchProblem("token_limit_exceeded", "Limit: 2 enqueued tokens")],
     [BatchProblem("insufficient_quota", "pay")],
     [BatchProblem("invalid_request", "Cannot find file file-x")],
     [BatchProblem("invalid_url", "no", 1)],
@@ -72,7 +86,11 @@ PROBLEMS = [
     [BatchProblem("never_seen_before", "hm")],
 ]
 #: how the provider ends every batch in the end: with answers, or with the same problem for ever
-IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[3], PROBLEMS[5], PROBLEMS[6]]
+IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[4], PROBLEMS[6], PROBLEMS[7]]
+#: a row has one token, and costs a dollar
+PRICES = {"gpt-5-mini": {"input": 1_000_000, "output": 0}}
+#: what is paid for
+PAID = frozenset({Outcome.SUCCEEDED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})
 #: what may become of a row of a batch that ran
 ANSWERS = [
     Answer(Outcome.SUCCEEDED),
@@ -89,11 +107,19 @@ ANSWERS = [
 class Batch:
     """A batch as the provider has it."""
 
-    def __init__(self, number: int, shard: str, nonce: str, rows: list[str]) -> None:
+    def __init__(self, number: int, shard: str, nonce: str, rows: list[str], job_uid: str) -> None:
+        self.job_uid = job_uid
         self.id, self.shard, self.nonce, self.rows = f"batch-{number}", shard, nonce, rows
         self.said = "in_progress"
         self.problems: list[BatchProblem] = []
         self.answers: list[Answer] = []
+
+    @property
+    def cost(self) -> int:
+        """Dollars; while it runs, the most that it may come to."""
+        if self.said in ("in_progress", "cancelling"):
+            return len(self.rows)
+        return sum(answer.outcome in PAID for answer in self.answers) if self.ran else 0
 
     @property
     def ran(self) -> bool:
@@ -102,7 +128,14 @@ class Batch:
 
     def view(self) -> BatchView:
         status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING}.get(self.said)
-        return BatchView(self.id, status or Status(self.said), self.said, problems=self.problems)
+        return BatchView(
+            self.id,
+            status or Status(self.said),
+            self.said,
+            problems=self.problems,
+            completed=self.cost if self.said not in ("in_progress", "cancelling") else 0,
+            metadata={"job_uid": self.job_uid, "nonce": self.nonce, "shard": self.shard},
+        )
 
 
 class Lifecycle(RuleBasedStateMachine):
@@ -115,6 +148,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.uploads = 0
         #: what came back for each canary that was settled
         self.answered: dict[str, list[Answer]] = {}
+        #: how often a person cleared the wait, and how often that gave a fresh allowance of attempts
+        self.clears = 0
+        #: set once a batch was taken for lost, as a list was late: then it may be paid for twice
+        self.late_lists = False
+        self.allowances = 0
 
     @initialize(
         shards=st.integers(0, 3),
@@ -122,6 +160,7 @@ class Lifecycle(RuleBasedStateMachine):
         void=st.sampled_from(["", "", "refused"]),
         attempts=st.integers(1, 3),
         minutes=st.sampled_from([None, 1, 2, 10, 60, 300]),
+        ceiling=st.sampled_from([None, None, 0.5, 2, 3, 4, 7, 30]),
         in_the_end=st.sampled_from(IN_THE_END),
         last_creations=st.sampled_from(["goes well", "unsure"]),
     )
@@ -132,12 +171,13 @@ class Lifecycle(RuleBasedStateMachine):
         void: str,
         attempts: int,
         minutes: int | None,
+        ceiling: float | None,
         in_the_end: list[BatchProblem],
         last_creations: str,
     ) -> None:
-        first = [plain_shard(f"c{n:04d}", requests=ROWS, synchronous=True) for n in range(1, canaries + 1)]
-        others = [plain_shard(f"s{n:04d}", requests=ROWS) for n in range(1, shards + 1)]
-        self.manifest, self.void = manifest_of(first + others), void
+        first = [plain_shard(f"c{n:04d}", requests=ROWS, tokens=ROWS, synchronous=True) for n in range(1, canaries + 1)]
+        others = [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)]
+        self.manifest, self.void = manifest_of(first + others, max_cost_usd=ceiling, prices=PRICES), void
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
         self.policy = Policy(max_attempts=attempts, since=self.now)
         self.in_the_end, self.last_creations = in_the_end, last_creations
@@ -149,8 +189,14 @@ class Lifecycle(RuleBasedStateMachine):
         match record:
             case Wave():
                 key: tuple[Any, ...] = (Wave, record.number)
-            case Deadline() | Judged():
+            case Judged():
                 key = (type(record),)
+            case Deadline():
+                key = (Deadline, record.clear)
+            case Twin():
+                key = (Twin, record.batch_id, record.ended)
+            case Budget() | Finished():
+                key = (type(record), record.number)
             case _:
                 key = (type(record), record.shard, record.n)
         if key in self.records:
@@ -198,13 +244,18 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker=st.integers(0, 1), look=st.booleans())
     def a_worker_plans(self, worker: int, look: bool) -> None:
-        self.plans[worker] = self.plan(look)[0]
+        self.plans[worker], rest = self.plan(look)
+        if isinstance(rest, Finish) and not self.plans[worker]:
+            finished = self.state().finished
+            self.add(Finished(finished.number + 1 if finished else 1, self.now, list(rest.withheld)))
 
     @precondition(lambda self: any(self.plans.values()))
     @rule(data=st.data())
     def a_worker_does_its_next_step(self, data: st.DataObject) -> None:
         worker = data.draw(st.sampled_from([worker for worker, plan in self.plans.items() if plan]))
-        self.do(self.plans[worker].pop(0), data.draw(st.sampled_from(["goes well", *Failure, "unsure", "killed"])))
+        self.do(
+            self.plans[worker].pop(0), data.draw(st.sampled_from(["goes well", *Failure, "unsure", "late", "killed"]))
+        )
 
     @precondition(lambda self: any(self.plans.values()))
     @rule(worker=st.integers(0, 1))
@@ -214,6 +265,33 @@ class Lifecycle(RuleBasedStateMachine):
     @rule()
     def a_person_clears_the_task(self) -> None:
         self.policy = msgspec.structs.replace(self.policy, since=self.now)
+
+    @rule(minutes=st.sampled_from([1, 10, 300]))
+    def a_person_clears_the_wait(self, minutes: int) -> None:
+        """Airflow's max_tries grows; then the task starts."""
+        self.clears += 1
+        self.the_wait_starts(minutes)
+
+    @rule(minutes=st.sampled_from([1, 10, 300]))
+    def the_wait_is_retried(self, minutes: int) -> None:
+        """After a crash: nothing may change, whatever was recorded meanwhile."""
+        known = self.clears in self.state().clears
+        assert not known or begin(self.state(), self.clears, self.now + timedelta(minutes=minutes), self.now) is None
+
+    def the_wait_starts(self, minutes: int) -> None:
+        before = self.state()
+        deadline = begin(before, self.clears, self.now + timedelta(minutes=minutes), self.now)
+        assert deadline is not None
+        self.add(deadline)
+        self.allowances += deadline.fresh
+        going_on = before.deadline is not None and self.now < before.deadline and before.finished is None
+        assert not going_on or self.state().deadline == before.deadline
+
+    @rule(more=st.sampled_from([1, 3, 10]))
+    def a_person_raises_the_ceiling(self, more: int) -> None:
+        state = self.state()
+        if state.ceiling is not None:
+            self.add(Budget(state.budget.number + 1 if state.budget else 1, state.ceiling + more, self.now))
 
     @rule(minutes=st.sampled_from([0.5, 1, 3, 6, 20, 90]))
     def time_passes(self, minutes: float) -> None:
@@ -234,7 +312,7 @@ class Lifecycle(RuleBasedStateMachine):
             case Create():
                 self.create(step, fate)
             case LookUp():
-                self.look_up(step)
+                self.look_up(step, late=fate == "late")
             case Collect():
                 self.collect(step)
             case Cancel():
@@ -243,6 +321,31 @@ class Lifecycle(RuleBasedStateMachine):
                 self.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self.now))
             case AskAgain():
                 self.ask_again(step)
+            case Reseal():
+                if self.claim(step.shard, step.n) and fate != "killed":
+                    self.reseal(step)
+            case GiveUp():
+                if self.claim(step.shard, step.n) and fate != "killed":
+                    name, rows = step.shard.shard.name, step.shard.shard.requests
+                    settled = Settled(name, step.n, "", "given up", self.now, message=step.message)
+                    lines, outcomes = dict.fromkeys(range(rows), step.message), {"failed": rows}
+                    failed = {"failure": Failure.LINES, "lines": lines, "outcomes": outcomes}
+                    self.add(msgspec.structs.replace(settled, **failed))
+
+    def claim(self, shard: ShardState, n: int) -> bool:
+        return self.add(Intent(shard.shard.name, n, f"claim-{len(self.records)}", "", self.now))
+
+    def reseal(self, step: Reseal) -> None:
+        name, number = step.shard.shard.name, len(self.state().waves) + 1
+        rows, shards = self.rows[name], list[Shard]()
+        size = min(step.requests, step.tokens)
+        assert 0 < size < len(rows)
+        for first in range(0, len(rows), size):
+            part, new = rows[first : first + size], f"w{number:02d}-{len(shards) + 1:04d}"
+            self.rows[new] = part
+            attempt = step.shard.shard.attempt
+            shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
+        self.add(Wave(number, [(name, step.n)], shards, self.now, base_before(self.state(), step.shard)))
 
     def ask(self, step: Ask, fate: str) -> None:
         """The answers are good, or fail for a passing reason, or the account refuses; or nobody hears of them."""
@@ -264,16 +367,19 @@ class Lifecycle(RuleBasedStateMachine):
         if fate in (Failure.CAPACITY, Failure.ACCOUNT, Failure.FILE):
             self.add(Refused(name, step.n, Failure(fate), f"{fate} said no", self.now))
             return
-        batch = Batch(len(self.batches), name, nonce, self.rows[name])
+        batch = Batch(len(self.batches), name, nonce, self.rows[name], self.manifest.job_uid)
         self.batches.append(batch)
         if fate != "unsure":
             self.add(Created(name, step.n, batch.id, self.now))
 
-    def look_up(self, step: LookUp) -> None:
+    def look_up(self, step: LookUp, *, late: bool) -> None:
+        """In a list; which may be late, so that it does not show the batch yet."""
         intent = cast(Intent, step.tried.intent)
         found = [batch for batch in self.batches if batch.nonce == intent.nonce]
         assert len(found) <= 1
-        if found:
+        if found and late:
+            self.late_lists = True
+        if found and not late:
             self.add(Created(intent.shard, intent.n, found[0].id, self.now))
         else:
             self.add(Refused(intent.shard, intent.n, Failure.LOST, "lost", self.now))
@@ -288,7 +394,9 @@ class Lifecycle(RuleBasedStateMachine):
             answers = self.answers(shard, settled)
             counts = Counter(answer.outcome.value for answer in answers)
             transient = sum(answer.transient for answer in answers)
-            settled = msgspec.structs.replace(settled, outcomes=dict(counts), transient=transient)
+            settled = msgspec.structs.replace(
+                settled, outcomes=dict(counts), transient=transient, cost_usd=str(batch.cost), answered=batch.cost
+            )
         self.add(settled)
 
     def answers(self, shard: Shard, settled: Settled) -> list[Answer]:
@@ -317,9 +425,9 @@ class Lifecycle(RuleBasedStateMachine):
         for attempt, names in merged.items():
             shard_name = f"w{number:02d}-{len(shards) + 1:04d}"
             self.rows[shard_name] = names
-            shards.append(plain_shard(shard_name, requests=len(names), attempt=attempt))
+            shards.append(plain_shard(shard_name, requests=len(names), tokens=len(names), attempt=attempt))
         assert shards
-        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now))
+        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now, step.base))
 
     def batch(self, batch_id: str) -> Batch:
         return next(batch for batch in self.batches if batch.id == batch_id)
@@ -343,13 +451,22 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def no_shard_is_paid_for_twice(self) -> None:
         paid = Counter(batch.shard for batch in self.batches if batch.ran)
+        if self.late_lists:
+            return
         assert not paid or max(paid.values()) == 1
 
     @invariant()
+    def no_more_is_spent_than_the_ceiling(self) -> None:
+        ceiling = self.state().ceiling if self.batches and not self.late_lists else None
+        assert ceiling is None or sum(batch.cost for batch in self.batches) <= ceiling
+
+    @invariant()
     def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
+        if self.late_lists:
+            return
         asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
         asked.update(row for canary in self.answered for row in self.rows[canary])
-        assert not asked or max(asked.values()) <= self.policy.max_attempts
+        assert not asked or max(asked.values()) <= self.policy.max_attempts * (1 + self.allowances)
         open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
         assert not open_ones or max(open_ones.values()) == 1
 
@@ -366,8 +483,11 @@ class Lifecycle(RuleBasedStateMachine):
             if steps:
                 continue
             match rest:
-                case Finish() | Void():
+                case Void():
                     break
+                case Finish():
+                    if not self.twins_are_found():
+                        break
                 case Hold():
                     self.policy = msgspec.structs.replace(self.policy, since=self.now + timedelta(seconds=1))
                     self.now += timedelta(seconds=1)
@@ -382,21 +502,65 @@ class Lifecycle(RuleBasedStateMachine):
             raise AssertionError("the job does not come to its end")
         self.no_shard_is_paid_for_twice()
         self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
+        self.no_more_is_spent_than_the_ceiling()
         state = self.state()
+        withheld = set(rest.withheld) if isinstance(rest, Finish) else set()
         if state.judged is not None and state.judged.void:
             assert self.uploads == 0
             assert not self.batches
         elif not self.over(state):
-            assert all(shard.phase is Phase.SETTLED for shard in state.shards.values())
+            left = {s.shard.name for s in state.shards.values() if s.phase not in (Phase.SETTLED, Phase.RESEALED)}
+            assert left == withheld
         paid = {batch.id for batch in self.batches if batch.ran}
+        self.every_row_has_one_place(state)
+        self.no_batch_is_without_an_owner(state)
         collected = {settled.batch_id for _, _, settled in state.settled()}
         unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
-        assert paid <= collected | unsure
+        assert paid <= collected | unsure | state.twins.keys()
+
+    def twins_are_found(self) -> bool:
+        """As a worker does at the end, with a list that is not late any more; True if the job goes on."""
+        found = look(self.state(), [batch.view() for batch in self.batches])
+        for shard, tried, view in found.adopt:
+            self.add(Created(shard.shard.name, tried.n, view.id, self.now))
+        for view in [*found.cancel, *found.ended]:
+            batch = self.batch(view.id)
+            if not view.status.ended:
+                batch.said, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
+            self.add(Twin(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
+        return bool(found.adopt)
+
+    def no_batch_is_without_an_owner(self, state: JobState) -> None:
+        """What ran is kept by a try, or known as a twin and not running any more; what was paid for twice is told."""
+        kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries}
+        assert {batch.id for batch in self.batches} <= kept | state.twins.keys()
+        twins = [batch for batch in self.batches if batch.id in state.twins]
+        assert not {batch.id for batch in twins} & kept
+        assert all(batch.view().status.ended for batch in twins)
+        assert state.paid_twice == sum(batch.cost for batch in twins)
+        assert self.late_lists or not twins
+
+    def every_row_has_one_place(self, state: JobState) -> None:
+        """Followed from seal to seal, no row is lost on the way and none goes on in two shards."""
+        places = Counter(
+            row
+            for shard in state.shards.values()
+            if not shard.resealed and shard.shard.attempt == 1
+            for row in self.rows[shard.shard.name]
+        )
+        asked_again = {
+            row
+            for shard, _, one in state.settled()
+            if one.failure is Failure.LINES and (shard.shard.name, one.n) in state.drained
+            for row in self.rows[shard.shard.name]
+        }
+        assert set(places) == {row for shard in self.manifest.shards for row in self.rows[shard.name]}
+        assert all(count == 1 or row in asked_again for row, count in places.items())
 
     def end_of_grace(self, state: JobState) -> datetime:
         assert state.deadline is not None
         return state.deadline + GRACE
 
 
-Lifecycle.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Lifecycle.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestLifecycle = Lifecycle.TestCase

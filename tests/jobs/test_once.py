@@ -17,7 +17,7 @@ from airflow_provider_batch.jobs.answers import read_rows
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Manifest, Shard
-from airflow_provider_batch.jobs.ledger import Failure, Record, Settled, Uploaded, fold
+from airflow_provider_batch.jobs.ledger import Failure, Finished, Record, Settled, Uploaded, fold
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.once import AskedRequests, CopyReader
 from airflow_provider_batch.jobs.outcome import Outcome
@@ -203,6 +203,26 @@ def test_copies_wait_with_the_row_that_is_asked(folder):
     assert landed.outcomes == {"a": "succeeded", "c": "succeeded", "b": "pending", "d": "pending"}
     assert (landed.table["d"]["cost_usd"], landed.table["d"]["input_tokens"]) == (None, None)
     assert landed.landing.outcomes == {"succeeded": 2, "pending": 2}
+
+
+def test_rows_and_copies_that_the_budget_did_not_reach_are_withheld_and_told(folder):
+    manifest = seal_once(folder, named("abcdef", "xyxyzz"), limits=Limits(requests=1))
+    first = settle(folder, manifest.shards[0], [chat_line("a")])
+    landed = Landed(folder, manifest, [first, Finished(1, NOW, ["s0002"])])
+    withheld = {"b": "withheld", "d": "withheld"}
+    assert landed.outcomes == {"a": "succeeded", "c": "succeeded", **withheld, "e": "pending", "f": "pending"}
+    assert landed.landing.outcomes == {"succeeded": 2, "withheld": 2, "pending": 2}
+    assert [(reason.code, reason.rows) for reason in landed.landing.most_common_reasons(5)] == [("max_cost_usd", 2)]
+    assert (landed.table["b"]["cost_usd"], landed.table["d"]["input_tokens"]) == (None, None)
+
+
+def test_a_row_whose_second_asking_is_withheld_keeps_its_first_answer(folder):
+    manifest = seal_once(folder, named("ab", "xy"))
+    (shard,) = manifest.shards
+    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    first = settle(folder, shard, [chat_line("b")], [never_ran_line("a")])
+    landed = Landed(folder, manifest, [first, again, Finished(1, NOW, [w1.name])])
+    assert landed.outcomes == {"a": "expired", "b": "succeeded"}
 
 
 def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder):

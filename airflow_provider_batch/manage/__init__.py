@@ -1,0 +1,1 @@
+"""`airflow-batch jobs`: what a person sees of jobs, and does to them, outside of any task."""

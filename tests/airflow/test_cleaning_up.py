@@ -1,0 +1,89 @@
+"""Files that nobody needs any more: those at the provider, and staging after its retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import openai
+import pytest
+
+from airflow_provider_batch import cli
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.clearing import ClearedJob
+from tests.airflow.jobs import make_tickets, query, run_job
+
+
+@pytest.fixture
+def server(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
+    with LocalServer(tmp_path / "server", admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        yield server
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(path, [(f"T-{n}", f"Ticket {n}", f"text {n}", "bug") for n in range(1, 4)])
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+def files(server: LocalServer) -> int:
+    return len(list(openai.OpenAI(api_key="local", base_url=server.base_url).files.list()))
+
+
+def test_files_at_the_provider_stay_unless_asked_otherwise(warehouse: Path, server: LocalServer) -> None:
+    run_job(limits={"requests": 2})
+    assert files(server) == 4
+
+
+def test_files_at_the_provider_are_deleted_once_staging_has_the_answers(warehouse: Path, server: LocalServer) -> None:
+    job = ClearedJob()
+    first = job.run(limits={"requests": 2}, delete_remote_files="after_collect")
+    assert first.state == "success"
+    assert files(server) == 0
+
+    second = job.clear("land")
+    assert second.state == "success"
+    assert query(warehouse, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(3,)]
+
+
+def test_a_file_that_cannot_be_deleted_fails_nothing_and_the_next_landing_tries_again(
+    warehouse: Path, server: LocalServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.DELETE,), status=403))
+    job = ClearedJob()
+    first = job.run(delete_remote_files="after_collect")
+    assert first.state == "success"
+    assert files(server) == 2
+    assert "Files are left at the provider; clear this task to try again." in capfd.readouterr().out
+
+    server.set_faults()
+    job.clear("land")
+    assert files(server) == 0
+
+
+def test_a_job_says_itself_how_long_staging_keeps_it(
+    warehouse: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = run_job().returned["submit"]["job_uid"]
+    gone = run_job(retention=timedelta(0)).returned["submit"]["job_uid"]
+    capsys.readouterr()
+
+    assert cli.main(["jobs", "clean"]) == 0
+    text = capsys.readouterr().out
+    assert f"kept  {kept[:8]}" in text
+    assert f"removed  {gone[:8]}" in text
+
+
+@pytest.mark.parametrize("wrong", [{"retention": 30}, {"delete_remote_files": "always"}])
+def test_options_that_mean_nothing_are_refused_when_the_dag_is_parsed(
+    airflow_home: Path, wrong: dict[str, object]
+) -> None:
+    from airflow_provider_batch.exceptions import InputError
+
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        run_job(**wrong)

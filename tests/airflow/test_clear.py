@@ -1,0 +1,280 @@
+"""Submit is cleared: what is unchanged keeps batch and answer, the rest is asked; on purpose, everything."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import openai
+import pytest
+
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.clearing import ClearedJob
+from tests.airflow.jobs import make_tickets, query
+
+ANSWERS = "SELECT custom_id, output, batch_id, cost_usd, attempt, job_uid, outcome FROM answers"
+
+
+@pytest.fixture
+def server(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
+    with LocalServer(tmp_path / "server", admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        yield server
+
+
+@pytest.fixture
+def slow(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
+    """A server that takes ten minutes for a batch, until it is told that they are over."""
+    with LocalServer(tmp_path / "slow", in_progress=600, admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        yield server
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(path, [(f"T-{n}", f"Ticket {n}", f"text {n}", "bug") for n in range(1, 6)])
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+def change(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def asked(server: LocalServer) -> list[int]:
+    """Requests of each batch that there is, the oldest first."""
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    return [batch.request_counts.total for batch in client.batches.list(limit=100)][::-1]
+
+
+def statuses(server: LocalServer) -> list[str]:
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    return [batch.status for batch in client.batches.list(limit=100)][::-1]
+
+
+def answers(path: Path) -> dict[str, tuple[Any, ...]]:
+    return {row[0]: row[1:] for row in query(path, ANSWERS)}
+
+
+def test_a_clear_of_everything_asks_nothing_when_nothing_changed(
+    warehouse: Path, server: LocalServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = ClearedJob()
+    first = job.run(limits={"requests": 2})
+    before = answers(warehouse)
+    second = job.clear(limits={"requests": 2})
+
+    assert second.state == "success"
+    assert asked(server) == [2, 2, 1]
+    assert "All 5 rows are as they were: nothing is asked anew" in capfd.readouterr().out
+    assert second.returned["submit"] == first.returned["submit"]
+    assert answers(warehouse) == before
+
+
+def test_only_what_changed_or_came_is_asked_and_what_went_is_not_landed(
+    warehouse: Path, server: LocalServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = ClearedJob()
+    first = job.run(limits={"requests": 3}, carry=["label"])
+    before = answers(warehouse)
+    change(
+        warehouse,
+        "UPDATE tickets SET body = 'another text' WHERE id = 'T-2'",
+        "DELETE FROM tickets WHERE id = 'T-4'",
+        "INSERT INTO tickets VALUES ('T-0', 'New', 'text', 'new')",
+        "UPDATE tickets SET label = 'corrected' WHERE id = 'T-1'",
+        "DELETE FROM answers",
+    )
+    second = job.clear(limits={"requests": 3}, carry=["label"])
+
+    assert second.state == "success"
+    assert asked(server) == [3, 2, 2]
+    assert "3 rows are as they were and keep batch and answer, 2 are new, changed or not sent yet and are asked" in (
+        capfd.readouterr().out
+    )
+    after = answers(warehouse)
+    assert sorted(after) == ["T-0", "T-1", "T-2", "T-3", "T-5"]
+    assert {row: after[row] for row in ("T-1", "T-3", "T-5")} == {row: before[row] for row in ("T-1", "T-3", "T-5")}
+    assert len({after["T-0"][1], after["T-2"][1], before["T-2"][1]}) == 2
+    assert query(warehouse, "SELECT label FROM answers WHERE custom_id = 'T-1'") == [("corrected",)]
+    account, reference = second.returned["land"], second.returned["submit"]
+    assert account["outcomes"] == {"succeeded": 5}
+    assert (account["requests"], account["asked"]) == (5, 5)
+    assert reference["job_uid"] == first.returned["submit"]["job_uid"]
+
+
+def test_another_prompt_asks_everything_and_the_old_one_finds_its_answers_again(
+    warehouse: Path, server: LocalServer
+) -> None:
+    job = ClearedJob()
+    job.run()
+    before = answers(warehouse)
+    job.clear(prompt="Shorter: {{ row.body }}")
+    assert asked(server) == [5, 5]
+    between = answers(warehouse)
+    assert {row[1] for row in between.values()}.isdisjoint({row[1] for row in before.values()})
+
+    job.clear()
+    assert asked(server) == [5, 5]
+    assert answers(warehouse) == before
+
+
+def test_rows_that_were_asked_again_keep_their_answer(warehouse: Path, server: LocalServer) -> None:
+    once = f"[[fail:500:once]] {uuid4()}"
+    change(warehouse, f"UPDATE tickets SET body = '{once}' WHERE id = 'T-3'")
+    job = ClearedJob()
+    job.run(carry=["label"])
+    before = answers(warehouse)
+    assert before["T-3"][3] == 2
+    change(warehouse, "UPDATE tickets SET label = 'corrected'", "UPDATE tickets SET body = 'new' WHERE id = 'T-1'")
+    second = job.clear(carry=["label"])
+
+    assert asked(server) == [5, 1, 1]
+    after = answers(warehouse)
+    assert {row for row in after if after[row] != before[row]} == {"T-1"}
+    assert query(warehouse, "SELECT DISTINCT label FROM answers") == [("corrected",)]
+    assert second.returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+def test_a_row_keeps_the_answer_to_a_request_that_it_shared_with_one_that_went(
+    warehouse: Path, server: LocalServer
+) -> None:
+    change(warehouse, "UPDATE tickets SET title = 'Same', body = 'text' WHERE id IN ('T-1', 'T-2', 'T-3')")
+    job = ClearedJob()
+    job.run()
+    assert asked(server) == [3]
+    before = answers(warehouse)
+    change(warehouse, "DELETE FROM tickets WHERE id = 'T-1'", "DELETE FROM answers")
+    second = job.clear()
+
+    assert asked(server) == [3]
+    after = answers(warehouse)
+    assert sorted(after) == ["T-2", "T-3", "T-4", "T-5"]
+    assert all(after[row][:2] == before[row][:2] for row in after)
+    assert second.returned["land"]["outcomes"] == {"succeeded": 4}
+
+
+def test_samples_of_one_prompt_each_keep_their_own_answer(warehouse: Path, server: LocalServer) -> None:
+    change(warehouse, "UPDATE tickets SET title = 'Same', body = 'text'")
+    job = ClearedJob()
+    job.run(ask_once=False)
+    change(warehouse, "INSERT INTO tickets VALUES ('T-6', 'Same', 'text', 'new')")
+    before = answers(warehouse)
+    second = job.clear(ask_once=False)
+
+    assert asked(server) == [5, 1]
+    assert {row: answer for row, answer in answers(warehouse).items() if row != "T-6"} == before
+    assert second.returned["land"]["outcomes"] == {"succeeded": 6}
+
+
+def test_a_retry_goes_on_from_the_sealed_rows_whatever_the_warehouse_holds_now(
+    warehouse: Path, server: LocalServer
+) -> None:
+    server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.UPLOAD,), status=400))
+    job = ClearedJob()
+    assert job.run().states["submit"] == "failed"
+    change(warehouse, "UPDATE tickets SET body = 'changed'")
+    server.set_faults()
+    assert job.retry().state == "success"
+    assert asked(server) == [5]
+
+    change(warehouse, "UPDATE tickets SET body = 'text 1' WHERE id = 'T-1'")
+    assert job.clear().state == "success"
+    # the sealed text of T-1 is asked, the four others are as they were changed before
+    assert asked(server) == [5, 4]
+
+
+def test_a_clear_of_a_submit_that_never_got_through_takes_the_new_prompt(warehouse: Path, server: LocalServer) -> None:
+    server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.CREATE,), status=400, message="Unknown parameter"))
+    job = ClearedJob()
+    assert job.run().states["submit"] == "failed"
+    server.set_faults()
+    second = job.clear(body={"temperature": 1})
+
+    assert second.state == "success"
+    assert asked(server) == [5]
+    assert second.returned["land"]["outcomes"] == {"succeeded": 5}
+
+
+def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_wants_are_cancelled(
+    warehouse: Path, slow: LocalServer, wait_until: Callable[..., None]
+) -> None:
+    """Three shards: one stays as it is, of one a row goes, and of one every row is changed."""
+    job = ClearedJob()
+    stays = {"wait": {"deferrable": False, "trigger_rule": "all_failed"}, "limits": {"requests": 2}}
+    job.run(**stays)
+    assert asked(slow) == [2, 2, 1]
+    change(warehouse, "DELETE FROM tickets WHERE id = 'T-3'", "UPDATE tickets SET body = 'new' WHERE id = 'T-5'")
+    ending = threading.Thread(target=lambda: (wait_until(lambda: len(asked(slow)) == 4), slow.advance(1000)))
+    ending.start()
+    second = job.clear(limits={"requests": 2})
+    ending.join()
+
+    assert second.state == "success"
+    assert asked(slow) == [2, 2, 1, 1]
+    assert statuses(slow) == ["completed", "completed", "cancelled", "completed"]
+    assert second.returned["land"]["outcomes"] == {"succeeded": 4}
+    assert sorted(answers(warehouse)) == ["T-1", "T-2", "T-4", "T-5"]
+
+
+@pytest.mark.parametrize("how", ["argument", "conf", "command"])
+def test_on_purpose_everything_is_asked_anew_once(warehouse: Path, server: LocalServer, how: str) -> None:
+    job = ClearedJob({"batch_again": True} if how == "conf" else None)
+    arguments = {"again": "true"} if how == "argument" else {}
+    first = job.run(**arguments)
+    assert asked(server) == [5]
+    if how == "command":
+        uid = first.returned["submit"]["job_uid"]
+        command = [sys.executable, "-m", "airflow_provider_batch.cli", "jobs", "again", uid]
+        assert subprocess.run(command, check=False, timeout=120, stdin=subprocess.DEVNULL).returncode == 1
+        assert subprocess.run([*command, "--yes"], check=False, timeout=120).returncode == 0
+    second = job.clear(**arguments)
+
+    assert asked(server) == [5, 5]
+    uids = [ran.returned["submit"]["job_uid"] for ran in (first, second)]
+    assert uids[0] != uids[1]
+    assert {row[4] for row in answers(warehouse).values()} == {uids[1]}
+    if how == "command":
+        job.clear()
+        assert asked(server) == [5, 5]
+
+
+def test_asked_anew_what_still_runs_is_cancelled(warehouse: Path, slow: LocalServer) -> None:
+    job = ClearedJob()
+    stays = {"wait": {"deferrable": False, "trigger_rule": "all_failed"}}
+    job.run(**stays)
+    job.clear(**stays, again=True)
+
+    assert statuses(slow)[0] in ("cancelling", "cancelled")
+    assert asked(slow) == [5, 5]
+
+
+def test_a_clear_that_its_canary_stopped_costs_none_of_the_answers_before_it(
+    warehouse: Path, server: LocalServer
+) -> None:
+    job = ClearedJob()
+    job.run(canary=1)
+    before = query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1")
+    change(warehouse, "UPDATE tickets SET body = 'another text' WHERE id = 'T-2'")
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=400, code="unsupported_parameter"))
+    assert job.clear(canary=1).states["submit"] == "failed"
+    server.set_faults()
+
+    ran = job.clear(canary=1)
+
+    assert ran.state == "success", ran.errors
+    assert query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1") == before
+    assert query(warehouse, "SELECT outcome FROM answers WHERE custom_id = 'T-2'") == [("succeeded",)]
+    assert asked(server) == [4]
+    assert server.calls()["ask"] == 3

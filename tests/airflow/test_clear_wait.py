@@ -1,0 +1,102 @@
+"""What a person's clear changes, and a retry does not: the deadline, the attempts, the ceiling."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.airflow.test_runner import seal_job
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+
+def started(max_tries: int) -> dict[str, Any]:
+    """What Airflow gives a task that it starts; a clear raises max_tries, a retry does not."""
+    ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="wait", map_index=-1, max_tries=max_tries)
+    return {"ti": SimpleNamespace(**vars(ti), task=None, xcom_push=lambda **_: None)}
+
+
+def waiting(ledger: Any, **options: Any) -> Any:
+    import msgspec
+
+    from airflow_provider_batch.jobs.job import Reference
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    manifest = ledger.manifest
+    reference = Reference(
+        manifest.job_uid,
+        ledger.folder.uri,
+        "openai_default",
+        manifest.requests,
+        len(manifest.shards),
+        manifest.estimate,
+    )
+    job = msgspec.to_builtins(reference)
+    return BatchSensor(task_id="wait", job=job, deferrable=False, ask_again_after=timedelta(0), **options)
+
+
+def state_of(ledger: Any) -> Any:
+    from airflow_provider_batch.jobs.ledger import open_ledger
+
+    return open_ledger(ledger.folder).state()
+
+
+def test_a_retry_keeps_the_deadline_and_a_clear_after_the_end_gives_a_new_one_and_asks_the_rest(tmp_path: Path) -> None:
+    ledger = seal_job(tmp_path, ["one", "[[fail:500]] two"], requests=2)
+    past = waiting(ledger, deadline=datetime.now(UTC) - timedelta(minutes=1))
+    assert past.poke(started(max_tries=0)).is_done
+    ends = state_of(ledger).deadline
+
+    later = waiting(ledger, deadline=timedelta(hours=1), max_attempts=2)
+    done = later.poke(started(max_tries=0))
+    assert done.is_done
+    assert done.xcom_value["outcomes"] == {"pending": 2}
+    assert state_of(ledger).deadline == ends
+
+    assert not later.poke(started(max_tries=1)).is_done
+    assert state_of(ledger).deadline > datetime.now(UTC)
+    assert _to_the_end(later, max_tries=1)["outcomes"] == {"succeeded": 1, "failed": 1}
+    assert [shard.attempt for wave in state_of(ledger).waves for shard in wave.shards] == [2]
+
+    # the wait ended: a retry asks nothing more, a clear asks as often again
+    assert _to_the_end(later, max_tries=1)["waves"] == 1
+    assert _to_the_end(later, max_tries=2)["waves"] == 3
+    assert state_of(ledger).waves[-1].shards[0].attempt == 4
+
+
+def _to_the_end(sensor: Any, max_tries: int) -> Any:
+    end = datetime.now(UTC) + timedelta(minutes=1)
+    while datetime.now(UTC) < end:
+        done = sensor.poke(started(max_tries))
+        if done.is_done:
+            return done.xcom_value
+    raise AssertionError("the wait does not end")
+
+
+def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Path) -> None:
+    from airflow_provider_batch.jobs.job import Estimate
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
+    ledger = seal_job(tmp_path, ["one"], requests=1, max_cost_usd=5.0, estimate=Estimate(low_usd=1.0, high_usd=9.0))
+    for ceiling, records in ((5.0, None), (7.5, 1), (7.5, 1), (None, 2), (6.0, 3)):
+        submit._change_budget(ledger, ceiling)
+        state = state_of(ledger)
+        assert state.ceiling == ceiling
+        assert (state.budget and state.budget.number) == records
+
+
+def test_a_ceiling_for_a_job_without_a_known_price_is_refused(tmp_path: Path) -> None:
+    from airflow_provider_batch.exceptions import BudgetError
+    from airflow_provider_batch.jobs.job import Estimate
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
+    ledger = seal_job(tmp_path, ["one"], requests=1, estimate=Estimate(unknown_models=["m"]))
+    with pytest.raises(BudgetError, match="no price is known for m"):
+        submit._change_budget(ledger, 5.0)
+    assert state_of(ledger).ceiling is None

@@ -1,0 +1,202 @@
+"""`airflow-batch jobs`, on jobs of real runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import openai
+import pytest
+
+from airflow_provider_batch import cli
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.clearing import ClearedJob
+from tests.airflow.jobs import make_tickets, query, run_job
+
+ROWS = 6
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    rows = [(f"T-{n}", f"Ticket {n}", f"secret text {uuid4()}", "bug") for n in range(1, ROWS)]
+    make_tickets(path, [*rows, (f"T-{ROWS}", "Refused", "[[refuse]]", "bug")])
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+@pytest.fixture
+def slow(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
+    """A server that takes ten minutes for a batch, until it is told that they are over."""
+    with LocalServer(tmp_path / "slow", in_progress=600, admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        yield server
+
+
+def batches(server: LocalServer) -> list[Any]:
+    return list(openai.OpenAI(api_key="local", base_url=server.base_url).batches.list(limit=100))
+
+
+def jobs(*arguments: str) -> int:
+    return cli.main(["jobs", *arguments])
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    capsys.readouterr()
+    assert jobs("show", *arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_jobs_are_listed_the_newest_first(warehouse: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uids = [run_job().returned["submit"]["job_uid"] for _ in range(3)]
+
+    listed = shown(capsys, "--limit", "2")
+    assert [job["job_uid"] for job in listed] == uids[:0:-1]
+    assert listed[0]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
+    assert float(listed[0]["cost_usd"]) > 0
+    assert jobs("show", "--limit", "2") == 0
+    text = capsys.readouterr().out
+    assert f"{uids[2][:8]}  job_" in text
+    assert "landed in answers; 5 succeeded, 1 refused; cost 0.0" in text
+    assert "… and 1 older ones" in text
+
+
+def test_everything_about_a_job_is_told_by_whatever_name_it_is_called(
+    warehouse: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = ClearedJob()
+    reference = job.run(limits={"requests": 4}).returned["submit"]
+    uid, run_id = reference["job_uid"], job.run_id()
+
+    for named in ([uid], [uid[:10]], [reference["ledger"]], [job.dag_id, run_id], [job.dag_id, run_id, "submit"]):
+        told = shown(capsys, *named)
+        assert told["job_uid"] == uid
+    assert [(shard["name"], shard["requests"], shard["phase"]) for shard in told["shards"]] == [
+        ("s0001", 4, "settled"),
+        ("s0002", 2, "settled"),
+    ]
+    assert jobs("show", uid) == 0
+    text = capsys.readouterr().out
+    for expected in (
+        "state       landed in answers",
+        "next        nothing.",
+        f"folder      {reference['ledger']}",
+        f"try 1  {told['shards'][0]['tries'][0]['batch_id']}  completed at ",
+        "1 refused, refusal: what the model said is in the row's error_message and output",
+    ):
+        assert expected in text
+    assert "secret text" not in text + json.dumps(told)
+
+
+def test_a_job_that_is_not_there_is_said(warehouse: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert jobs("show") == 0
+    assert "No jobs in file:" in capsys.readouterr().out
+    assert jobs("show", "nothing") == 1
+    assert "There is no job whose uid begins with 'nothing' in file:" in capsys.readouterr().err
+    assert jobs("show", "dag", "run") == 1
+    assert "There is no job of DAG 'dag' and run 'run'" in capsys.readouterr().err
+    assert jobs("show", "a/folder") == 1
+    assert "holds no sealed job" in capsys.readouterr().err
+
+
+def test_a_held_job_says_so_in_the_providers_words(
+    warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "Billing hard limit has been reached."
+    slow.set_faults(Fault(kind=Kind.STATUS, calls=(Call.CREATE,), status=400, message=said))
+    ran = run_job()
+
+    assert ran.states["submit"] == "failed"
+    told = shown(capsys)[0]
+    assert (told["batches"], told["outcomes"]) == (0, {"pending": ROWS})
+    assert told["state"].startswith("held: ")
+    assert said in told["state"]
+    assert told["next"].startswith("mend the account or the connection")
+
+
+def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
+    warehouse: Path, slow: LocalServer, capfd: pytest.CaptureFixture[str], wait_until: Callable[..., None]
+) -> None:
+    told: list[str] = []
+
+    def a_person() -> None:
+        wait_until(lambda: bool(batches(slow)) and batches(slow)[0].status == "in_progress")
+        slow.advance(300)
+        wait_until(lambda: 0 < batches(slow)[0].request_counts.completed < ROWS)
+        uid = batches(slow)[0].metadata["job_uid"]
+        command = [sys.executable, "-m", "airflow_provider_batch.cli", "jobs", "cancel", uid[:8]]
+        for more in ([], ["--yes"]):
+            done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=120)
+            told.append(f"{done.returncode} {done.stdout} {done.stderr}")
+
+    person = threading.Thread(target=a_person)
+    person.start()
+    job = ClearedJob()
+    first = job.run()
+    person.join()
+
+    assert "Nothing was done: give --yes" in told[0]
+    assert told[0].startswith("1 ")
+    assert f"batch {batches(slow)[0].id} is being cancelled (cancelling)" in told[1]
+    assert told[1].startswith("0 ")
+    assert first.states == {"submit": "success", "wait": "success", "land": "success"}
+    assert len(batches(slow)) == 1
+    kept = query(warehouse, "SELECT custom_id, output, batch_id FROM answers WHERE output IS NOT NULL")
+    assert 0 < len(kept) < ROWS
+    assert first.returned["land"]["outcomes"]["cancelled"] == ROWS - len(kept)
+
+    job.clear("land")
+    assert len(batches(slow)) == 1
+    asking = threading.Thread(target=lambda: (wait_until(lambda: len(batches(slow)) == 2), slow.advance(1000)))
+    asking.start()
+    second = job.clear("wait", "land")
+    asking.join()
+
+    assert second.returned["land"]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
+    assert batches(slow)[0].request_counts.total == ROWS - len(kept)
+    assert set(kept) <= set(query(warehouse, "SELECT custom_id, output, batch_id FROM answers"))
+
+
+def test_a_job_is_removed_when_it_is_landed_and_its_retention_over(
+    warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow.set_faults(Fault(kind=Kind.STATUS, calls=(Call.RETRIEVE,), status=500))
+    waits = run_job(wait={"deferrable": False, "retries": 0})
+    assert waits.states["wait"] == "failed"
+    running = waits.returned["submit"]
+    landed = run_job(sql="SELECT id, title, body, label FROM tickets WHERE id = 'none'").returned["submit"]
+    capsys.readouterr()
+
+    assert jobs("clean") == 0
+    text = capsys.readouterr().out
+    assert f"kept  {landed['job_uid'][:8]}" in text
+    assert "its last event is less than 30 days ago" in text
+    assert jobs("clean", "--older-than", "0", "--dry-run") == 0
+    assert f"would remove  {landed['job_uid'][:8]}" in capsys.readouterr().out
+    assert jobs("clean", "--older-than", "0", "--abandoned") == 0
+    text = capsys.readouterr().out
+    assert f"kept  {running['job_uid'][:8]}" in text
+    assert "1 batch(es) may be live; `jobs cancel` stops them" in text
+    assert "1 of 2 jobs removed." in text
+    assert [job["job_uid"] for job in shown(capsys)] == [running["job_uid"]]
+
+
+def test_answers_that_never_landed_are_removed_only_on_purpose(
+    warehouse: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = run_job(land={"trigger_rule": "all_failed"})
+    assert ran.states["land"] == "skipped"
+    capsys.readouterr()
+
+    assert jobs("clean", "--older-than", "0") == 0
+    assert "it never landed whole, and its answers are here alone" in capsys.readouterr().out
+    assert shown(capsys)[0]["state"] == "answered, not landed yet"
+    assert jobs("clean", "--older-than", "0", "--abandoned") == 0
+    assert shown(capsys) == []
