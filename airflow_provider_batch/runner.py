@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, Protocol
@@ -59,6 +59,7 @@ from airflow_provider_batch.jobs.lifecycle import (
     Rest,
     Step,
     Upload,
+    Wait,
     next_steps,
 )
 from airflow_provider_batch.jobs.outcome import Outcome
@@ -71,6 +72,8 @@ from airflow_provider_batch.jobs.spending import Purse
 AT_ONCE = 4
 #: how often a result file is asked for that broke off on its way
 DOWNLOADS = 3
+#: how long until a cancel is asked for again that the provider did not take
+CANCEL_AGAIN = timedelta(seconds=60)
 
 
 class Log(Protocol):
@@ -100,6 +103,8 @@ class Runner:
         self._stopping, self._clock = stopping, clock
         #: set when a batch was refused: what else was planned may only be refused too, so it is planned anew
         self._held = False
+        #: batches whose cancel the provider did not take just now
+        self._unheard: set[str] = set()
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._prices = Prices(ledger.manifest.prices)
@@ -124,6 +129,7 @@ class Runner:
         :raises ProviderError: if a call failed; everything done before is recorded.
         """
         seen = dict(seen)
+        self._unheard.clear()
         if twins.doubtful(self.ledger.state()):
             seen.update(self._look_for_twins())
         looked = False
@@ -135,13 +141,21 @@ class Runner:
                 seen.update(adopted)
                 if adopted:
                     continue
+            steps = [one for one in steps if not (isinstance(one, Cancel) and one.tried.batch_id in self._unheard)]
             if not steps:
-                return rest
+                return self._soon(rest)
             self._held = False
             for _, alike in groupby(steps, type):
                 self._do(list(alike))
                 if self._held:
                     break
+
+    def _soon(self, rest: Rest) -> Rest:
+        """The same rest, but short if a cancel was not taken."""
+        if not self._unheard or not isinstance(rest, Wait):
+            return rest
+        again = self._clock() + CANCEL_AGAIN
+        return rest._replace(until=min(again, rest.until) if rest.until else again)
 
     def finish(self, rest: Finish) -> JobState:
         """Record that the wait came to its end, and tell what the budget did not reach. The state then."""
@@ -396,7 +410,13 @@ class Runner:
                 self._cancel_twin(twin)
 
     def _cancel(self, step: Cancel) -> None:
-        self.hook.cancel(step.tried.batch_id)
+        """Ask for a batch to be cancelled. A provider that does not take it now holds up nothing else."""
+        try:
+            self.hook.cancel(step.tried.batch_id)
+        except ProviderError as error:
+            self._unheard.add(step.tried.batch_id)
+            self.log.warning("%s: %s It is asked again in %d s.", step.shard.shard.name, error, CANCEL_AGAIN.seconds)
+            return
         self.ledger.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self._clock()))
         self.log.warning("%s: cancelling batch %s (%s)", step.shard.shard.name, step.tried.batch_id, step.reason)
 

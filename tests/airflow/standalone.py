@@ -120,9 +120,10 @@ class Run:
         """The extra links of a task instance."""
         return dict(self.airflow.get(f"{self._path}/taskInstances/{task_id}/links")["extra_links"])
 
-    def clear(self, task_id: str) -> None:
-        """Press *Clear* on a task."""
-        body = {"dag_run_id": self.run_id, "task_ids": [task_id], "dry_run": False, "only_failed": False}
+    def clear(self, *task_ids: str) -> None:
+        """Press *Clear* on these tasks, or on the whole run."""
+        named = {"task_ids": list(task_ids)} if task_ids else {}
+        body = {"dag_run_id": self.run_id, "dry_run": False, "only_failed": False, **named}
         self.airflow.client.post(f"/api/v2/dags/{self.dag_id}/clearTaskInstances", json=body).raise_for_status()
 
     def mark(self, task_id: str, state: str, map_index: int = -1) -> None:
@@ -141,7 +142,8 @@ class RunningAirflow:
 
     def __init__(self, home: Home, standalone: Standalone, environment: Mapping[str, str]) -> None:
         self.home = home
-        self._environment = dict(environment)
+        # what is started anew has to find the API server
+        self._environment = dict(environment) | {"AIRFLOW__API__BASE_URL": standalone.url}
         self._later = contextlib.ExitStack()
         # what Airflow renames loses sight of its environment, but not of its session
         self._sessions = {os.getsid(process.pid) for process in _at_home(home.airflow)}
@@ -201,7 +203,8 @@ class RunningAirflow:
 
     def start(self, part: str) -> None:
         """Start a part anew, such as "triggerer"."""
-        environment = self._environment | {"AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port())}
+        ports = {f"AIRFLOW__LOGGING__{of}_LOG_SERVER_PORT": str(free_port()) for of in ("TRIGGER", "WORKER")}
+        environment = self._environment | ports
         with self.home.log.open("ab") as log:
             process = psutil.Popen(
                 [sys.executable, "-m", "airflow", part],

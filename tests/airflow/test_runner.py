@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from airflow_provider_batch.exceptions import StoppedError
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -445,3 +446,29 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
 
     ledger.add(Budget(1, 60_000.0, datetime.now(UTC)))
     assert outcomes_so_far(to_the_end()) == {"succeeded": 60}
+
+
+def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_for_again(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    from airflow_provider_batch.jobs.ledger import Deadline
+    from airflow_provider_batch.jobs.lifecycle import Wait
+
+    with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+        another_worker(ledger).run({})
+        now = datetime.now(UTC)
+        ledger.add(Deadline(now, now))
+        slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=503, times=1))
+
+        worker = another_worker(ledger)
+        rest = worker.run(worker.look())
+
+        cancelled = [shard.tries[-1].cancel is not None for shard in worker.ledger.state().shards.values()]
+        assert sorted(cancelled) == [False, True]
+        assert isinstance(rest, Wait)
+        assert rest.until is not None
+        assert rest.until - now < timedelta(minutes=2)
+
+        worker.run(worker.look())
+        assert all(shard.tries[-1].cancel for shard in worker.ledger.state().shards.values())

@@ -11,11 +11,12 @@ import re
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from importlib.metadata import version
 from os import kill
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,7 +25,11 @@ import pytest
 from openai.types import Batch
 
 from airflow_provider_batch.demo.home import Provider
+from airflow_provider_batch.jobs.job import JobKey
+from airflow_provider_batch.jobs.ledger import JobState, Phase, open_ledger
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.staging import job_folder
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 
 pytestmark = pytest.mark.standalone
@@ -51,7 +56,7 @@ class Batches:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._server = LocalServer(state, in_progress=HELD, api_key=KEY).start()
+        self._server = LocalServer(state, in_progress=HELD, api_key=KEY, admin=True).start()
         self.base_url = self._server.base_url
         self._client = openai.OpenAI(
             base_url=self.base_url, api_key=KEY, http_client=openai.DefaultHttpxClient(trust_env=False)
@@ -65,6 +70,21 @@ class Batches:
     def status(self, batch_id: str) -> str:
         """Status of one batch."""
         return self._client.batches.retrieve(batch_id).status
+
+    def answer_some(self) -> None:
+        """Let every batch get on by more than half, and none end."""
+        self._server.advance(HELD * 0.6)
+
+    def stall(self, call: Call) -> None:
+        """The second such call from now is carried out, but is not answered before the server ends."""
+        self._server.set_faults(
+            Fault(kind=Kind.STALL, calls=frozenset({call}), skip=1, times=1, seconds=HELD),
+        )
+
+    def restart(self) -> None:
+        """End what stalls: its connection is cut."""
+        self._server.stop()
+        self._server.start()
 
     def finish(self) -> None:
         """Let every batch end."""
@@ -102,7 +122,7 @@ class Batches:
         self._server.stop()
         port = urlsplit(self.base_url).port
         assert port is not None
-        self._server = LocalServer(self._state, port=port, in_progress=in_progress, api_key=KEY).start()
+        self._server = LocalServer(self._state, port=port, in_progress=in_progress, api_key=KEY, admin=True).start()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +140,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, batches: Batches) -> Itera
             warehouse.executemany(
                 "INSERT INTO tickets VALUES (?, ?)", [(n, f"{WORDS} number {n}") for n in range(ROWS)]
             )
-        started.await_dags("tickets", "doomed", "mapped", "other")
+        started.await_dags("tickets", "again", "halves", "doomed", "mapped", "other")
         yield started
 
 
@@ -143,6 +163,27 @@ def landed(airflow: RunningAirflow, run: Run, table: str = "ticket_answers") -> 
     with closing(sqlite3.connect(airflow.home.warehouse)) as warehouse:
         query = f"SELECT custom_id, outcome FROM {table} WHERE run_id = ?"
         return sorted(warehouse.execute(query, [run.run_id]))
+
+
+def await_ledger(airflow: RunningAirflow, run: Run, what: Callable[[JobState], bool]) -> JobState:
+    """The ledger of a run's job, once it says so."""
+    folder = job_folder(airflow.home.staging.as_uri(), JobKey(run.dag_id, "submit", run.run_id, -1))
+
+    def look() -> JobState | None:
+        ledger = open_ledger(folder)
+        state = ledger.state() if ledger is not None else None
+        return state if state is not None and what(state) else None
+
+    return wait_until("the ledger says so", look)
+
+
+def _title(task: dict[str, Any]) -> str:
+    """Of the process that runs a task; the one of its supervisor speaks of its executor."""
+    return f"airflow worker -- {task['id']}"
+
+
+def await_end_of(airflow: RunningAirflow, task: dict[str, Any]) -> None:
+    wait_until("the process of the task ended", lambda: not airflow.processes(_title(task)))
 
 
 ALL_SUCCEEDED = sorted((str(n), "succeeded") for n in range(ROWS))
@@ -271,6 +312,111 @@ def test_a_killed_triggerer_is_replaced_and_the_run_goes_on_with_the_same_batch(
     wait_until(
         "another triggerer has it", lambda: (run.task("wait")["triggerer_job"] or {}).get("id", before) != before
     )
+    batches.finish()
+    assert run.await_end() == "success"
+    assert landed(airflow, run) == ALL_SUCCEEDED
+    assert [batch.status for batch in batches.of(run)] == ["completed"]
+
+
+def test_clears_of_the_run_and_of_each_task_ask_nothing_again(airflow: RunningAirflow, batches: Batches) -> None:
+    run = deferred(airflow, "again")
+    run.await_workers("wait")
+    run.clear()
+    run.await_task("wait", "deferred", attempt=2)
+    run.await_workers("wait", ended=2)
+    assert [batch.status for batch in batches.of(run)] == ["in_progress"]
+    batches.finish()
+    assert run.await_end() == "success"
+
+    table = landed(airflow, run, "again_answers")
+    assert table == ALL_SUCCEEDED
+    run.clear()
+    run.await_task("land", "success", attempt=2)
+    for task_id, attempt in (("submit", 4), ("wait", 4), ("land", 3)):
+        run.clear(task_id)
+        run.await_task(task_id, "success", attempt=attempt)
+    assert [batch.status for batch in batches.of(run)] == ["completed"]
+    assert landed(airflow, run, "again_answers") == table
+
+
+@ON_KILL
+def test_a_wait_marked_failed_half_way_keeps_what_was_answered_and_a_clear_asks_the_rest(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    run = deferred(airflow, "again")
+    run.await_workers("wait")
+    batches.answer_some()
+    wait_until("some rows are answered", lambda: batches.of(run)[0].request_counts.completed)
+    run.mark("wait", "failed")
+    wait_until("the batch is cancelled", lambda: [b.status for b in batches.of(run)] == ["cancelled"])
+    (first,) = batches.of(run)
+    kept = first.request_counts.completed
+    assert 0 < kept < ROWS
+
+    run.clear("wait", "land")
+    wait_until("the rest is asked", lambda: len(batches.of(run)) == 2)
+    (rest,) = (batch for batch in batches.of(run) if batch.id != first.id)
+    batches.finish()
+    assert run.await_end() == "success"
+    assert landed(airflow, run, "again_answers") == ALL_SUCCEEDED
+    assert rest.request_counts.total == ROWS - kept
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "clear"])
+def test_a_submit_that_is_ended_while_it_uploads_goes_on_in_its_next_attempt_and_pays_nothing_twice(
+    airflow: RunningAirflow, batches: Batches, how: str
+) -> None:
+    batches.stall(Call.UPLOAD)
+    run = airflow.trigger("halves")
+    await_ledger(airflow, run, lambda state: any(shard.phase is Phase.UPLOADED for shard in state.shards.values()))
+    task = run.task("submit")
+    if how == "clear":
+        run.clear("submit")
+    else:
+        (process,) = airflow.processes(_title(task))
+        process.send_signal(signal.Signals[how])
+    if how == "SIGTERM":
+        # the task goes on, so that its upload ends; it makes no paid call any more
+        wait_until("submit asked for its state", lambda: "Task state is running: the batches go" in run.log("submit"))
+        batches.restart()
+    await_end_of(airflow, task)
+    if how != "SIGTERM":
+        batches.restart()
+    run.await_task("submit", "success", attempt=2)
+    run.await_task("wait", "deferred")
+    run.await_workers("wait")
+    batches.finish()
+    assert run.await_end() == "success"
+    assert landed(airflow, run, "halves_answers") == ALL_SUCCEEDED
+    assert [(b.status, b.request_counts.total) for b in batches.of(run)] == [("completed", ROWS // 2)] * 2
+
+
+def test_marking_a_submit_as_failed_while_it_creates_cancels_what_it_created(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    batches.stall(Call.CREATE)
+    run = airflow.trigger("halves")
+    state = await_ledger(airflow, run, lambda state: state.shards["s0002"].phase is Phase.CREATING)
+    ((_, tried),) = state.live()
+    task = run.task("submit")
+    run.mark("submit", "failed")
+    wait_until("the batch is cancelled", lambda: batches.status(tried.batch_id) == "cancelled")
+    await_end_of(airflow, task)
+    assert "Task state is failed: its batches are cancelled" in run.log("submit")
+    state = await_ledger(airflow, run, lambda state: True)
+    assert [shard.last.cancel.reason for shard in state.shards.values() if shard.last and shard.last.cancel] == [
+        "killed"
+    ]
+    batches.restart()
+
+
+def test_a_killed_scheduler_is_replaced_and_the_run_goes_on_with_the_same_batch(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    run = deferred(airflow, "tickets")
+    run.await_workers("wait")
+    airflow.kill("scheduler")
+    airflow.start("scheduler")
     batches.finish()
     assert run.await_end() == "success"
     assert landed(airflow, run) == ALL_SUCCEEDED
