@@ -67,6 +67,9 @@ STEPS: dict[str, Strike] = {
     "landed": Strike("after", r"create g001/records/landed\..*"),
 }
 
+#: steps inside a transaction: a worker that stops there holds SQLite's lock, and its successor rightly waits for it
+LOCKED = ("writing", "written, not committed")
+
 #: what the server may do wrong; each ends by itself
 FAULTS: list[Fault] = [
     Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=500, times=2),
@@ -115,8 +118,8 @@ class Round:
         strikes = []
         for name in [first, *others]:
             strike = STEPS[name]
-            again = msgspec.structs.replace(strike, stop=chance.random() < 0.25)
-            strikes.append((name, again))
+            stop = chance.random() < 0.25 and name not in LOCKED
+            strikes.append((name, msgspec.structs.replace(strike, stop=stop)))
         faults = chance.sample(FAULTS, chance.choice((0, 1, 2, 3)))
         if first in ("before a wave", "asked again"):
             faults.append(Fault(kind=Kind.ERROR, status=503, rate=0.3, times=1))
@@ -391,5 +394,7 @@ def play(rounds: range, folder: Path) -> Count:
             if count.bad:
                 print(f"round {number}: {count.bad}\n{round_}", flush=True)
             total.add(count)
+            if total.rounds % 50 == 0:
+                print(f"{total.told()}; {time.monotonic() - began:.0f} s", flush=True)
     print(f"{total.told()}; {time.monotonic() - began:.0f} s", flush=True)
     return total
