@@ -167,7 +167,7 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
 def test_a_job_is_removed_when_it_is_landed_and_its_retention_over(
     warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slow.set_faults(Fault(kind=Kind.STATUS, calls=(Call.RETRIEVE,), status=500))
+    slow.set_faults(Fault(kind=Kind.STATUS, calls=(Call.RETRIEVE,), status=403))
     waits = run_job(wait={"deferrable": False, "retries": 0})
     assert waits.states["wait"] == "failed"
     running = waits.returned["submit"]
