@@ -71,6 +71,11 @@ class _Source(NamedTuple):
     batch_id: str | None
 
 
+def _sum(total: Decimal | None, more: Decimal | None) -> Decimal | None:
+    """US dollars; unknown if one of them is."""
+    return None if total is None or more is None else total + more
+
+
 def _grouped(copies: Iterable[RowIndex]) -> Iterator[dict[str, list[RowIndex]]]:
     """Copies by request hash, so many of them at a time as may be held."""
     copies = iter(copies)
@@ -183,7 +188,10 @@ class Landing:
         self.cost: Decimal | None = Decimal(0)
         #: what the same answers cost without batch
         self.standard_cost: Decimal | None = Decimal(0)
+        #: requests of the attempts after the first
         self.asked_again = 0
+        #: US dollars for the answers of those; None as soon as one price is unknown
+        self.asked_again_cost: Decimal | None = Decimal(0)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for shard, tried, settled in reversed(self._state.settled()):
@@ -214,6 +222,8 @@ class Landing:
         for line, answer in self._answers(shard, settled, rows):
             answer, values = self._columns(answer)
             cost = self._account(shard, answer)
+            if shard.attempt > 1:
+                self.asked_again_cost = _sum(self.asked_again_cost, cost)
             before = self._improve(shard, rows[line], line, answer.outcome)
             if before is not None:
                 if rows[line].lands:
@@ -345,8 +355,8 @@ class Landing:
             return Decimal(0)
         cost = self._prices.cost(shard.model, usage, answered_by=answer.model, batch=not shard.synchronous)
         standard = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
-        self.cost = None if self.cost is None or cost is None else self.cost + cost
-        self.standard_cost = None if self.standard_cost is None or standard is None else self.standard_cost + standard
+        self.cost = _sum(self.cost, cost)
+        self.standard_cost = _sum(self.standard_cost, standard)
         return cost
 
     def _row(

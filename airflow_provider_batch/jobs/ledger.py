@@ -236,6 +236,9 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: the most frequent first
     reasons: list[Reason]
     at: datetime
+    #: requests of the attempts after the first, and what their answers cost: a part of `cost_usd`
+    asked_again: int = 0
+    asked_again_cost_usd: str | None = None
 
 
 class Task(StrEnum):

@@ -45,8 +45,9 @@ class BatchResultsOperator(BaseOperator):
     The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
     that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
     `requests`), `tokens`, `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
-    `asked_again`, `paid_twice` (requests answered in two batches of one attempt: 0, if all is well), `reasons`, and
-    with `landed_file` the file's address under that name. What is not asked itself has an attempt of 0, and 0 tokens
+    `asked_again` (requests of the attempts after the first), `asked_again_cost_usd` (what their answers cost, a part of
+    `cost_usd`), `paid_twice` (requests answered in two batches of one attempt: 0, if all is well), `reasons`, and with
+    `landed_file` the file's address under that name. What is not asked itself has an attempt of 0, and 0 tokens
     and cost: sums over the table are what was paid for the answers in it.
 
     :param job: the reference that submit returned.
@@ -196,6 +197,7 @@ class BatchResultsOperator(BaseOperator):
             "cost_usd": _dollars(landing.cost),
             "standard_cost_usd": _dollars(landing.standard_cost),
             "asked_again": landing.asked_again,
+            "asked_again_cost_usd": _dollars(landing.asked_again_cost),
             "paid_twice": state.paid_twice,
             "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
         }
@@ -212,6 +214,12 @@ class BatchResultsOperator(BaseOperator):
             account["cost_usd"] or "unknown",
             account["paid_twice"],
         )
+        if account["asked_again"]:
+            self.log.info(
+                "Asked again: %s requests, which cost %s US dollars of these",
+                f"{account['asked_again']:,}",
+                account["asked_again_cost_usd"] or "unknown",
+            )
         for reason in account["reasons"]:
             self.log.warning(
                 "%s %s, %s: %s", f"{reason['rows']:,}", reason["outcome"], reason["code"], reason["message"]
@@ -241,6 +249,8 @@ def _record(ledger: Ledger, account: dict[str, Any]) -> None:
         outcomes=account["outcomes"],
         cost_usd=account["cost_usd"],
         standard_cost_usd=account["standard_cost_usd"],
+        asked_again=account["asked_again"],
+        asked_again_cost_usd=account["asked_again_cost_usd"],
         reasons=[msgspec.convert(reason, Reason) for reason in account["reasons"]],
         at=datetime.now(UTC),
     )

@@ -63,6 +63,8 @@ def _view(state: JobState, address: str, task_id: str, map_index: int) -> JobVie
         estimate_high_usd=state.estimate.high_usd,
         cost_usd=float(landed.cost_usd) if landed and landed.cost_usd else None,
         standard_cost_usd=float(landed.standard_cost_usd) if landed and landed.standard_cost_usd else None,
+        asked_again=landed.asked_again if landed else 0,
+        asked_again_cost_usd=float(landed.asked_again_cost_usd) if landed and landed.asked_again_cost_usd else None,
     )
 
 

@@ -73,6 +73,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None = None
     #: what the same would have cost without batch
     standard_cost_usd: float | None = None
+    #: requests of the attempts after the first, as far as they landed, and what those cost
+    asked_again: int = 0
+    asked_again_cost_usd: float | None = None
 
 
 def _asset(name: str) -> str:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,11 @@ def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
 
     assert ran.state == "success"
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert ran.returned["land"]["asked_again"] == 2
+    account = ran.returned["land"]
+    assert account["asked_again"] == 2
+    assert Decimal(account["asked_again_cost_usd"]) == sum(
+        Decimal(str(cost)) for (cost,) in query(warehouse, "SELECT cost_usd FROM answers WHERE attempt = 2")
+    )
     attempts = dict(query(warehouse, "SELECT custom_id, attempt FROM answers"))
     assert attempts == {"T-1": 1, "T-2": 2, "T-3": 1, "T-4": 2, "T-5": 1}
     batches = batches_of(client, ran.returned["submit"]["job_uid"])

@@ -53,6 +53,9 @@ def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str)
     assert [(failure.outcome, failure.code, failure.count) for failure in view.failures] == [("refused", "refusal", 1)]
     assert view.cost_usd is not None
     assert view.standard_cost_usd == pytest.approx(2 * view.cost_usd)
+    assert view.asked_again == 1
+    assert view.asked_again_cost_usd is not None
+    assert 0 < view.asked_again_cost_usd < view.cost_usd
 
 
 def test_the_page_of_a_job_counts_the_rows_that_are_asked_for_others_too_or_were_known(warehouse: Path) -> None:

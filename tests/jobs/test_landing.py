@@ -500,6 +500,7 @@ def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(fo
     assert landing.tokens == {"input": 2500, "output": 35, "cached": 0, "reasoning": 0}
     assert landing.cost == (2500 * Decimal("0.125") + 35 * 1) / 1_000_000
     assert landing.standard_cost == 2 * landing.cost
+    assert landing.asked_again_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
 
 
 def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder):
@@ -508,8 +509,18 @@ def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder):
     records = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
     landed = Landed(folder, manifest_of(shards), records)
     assert (landed.landing.cost, landed.landing.standard_cost) == (None, None)
+    assert landed.landing.asked_again_cost == 0
     assert landed.table["a"]["cost_usd"] is not None
     assert landed.table["b"]["cost_usd"] is None
+
+
+def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder):
+    (shard,) = seal_all(folder, [request("a", model="my-model")])
+    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    line = chat_line("a").replace(b"gpt-5-mini-2025-08-07", b"my-model")
+    records = [settle(folder, shard, errors=[never_ran_line("a")]), again, settle(folder, w1, [line])]
+    landing = Landed(folder, manifest_of([shard]), records).landing
+    assert (landing.asked_again, landing.asked_again_cost) == (1, None)
 
 
 def test_the_authors_own_price_counts(folder):

@@ -30,6 +30,8 @@ JOB = JobView(
     estimate_high_usd=61.25,
     cost_usd=0.1234,
     standard_cost_usd=0.2468,
+    asked_again=1_200,
+    asked_again_cost_usd=0.0021,
 )
 
 
@@ -59,6 +61,7 @@ def test_the_page_shows_counts_batches_money_times_and_reasons():
         "Deadline–",
         "Estimate$3.50 to $61.25",
         "Cost so far$0.1234, without batch $0.2468",
+        "Asked again1,200 requests, $0.0021 of the cost",
         "succeeded119,500",
         "500failedinvalid_requestToo long",
         "s0001completedbatch_agpt-5-mini50,0001",
