@@ -87,6 +87,17 @@ class AwayError(ProviderError):
     """The provider gave no answer of use just now. Nothing is known anew, and the same call may be answered later."""
 
 
+class NoRoomError(ProviderError):
+    """The provider takes no more just now (HTTP 429, or a Retry-After): the same call may be made later.
+
+    :param retry_after: seconds after which it asks to be called again; None if it does not say.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class BrokenDownloadError(ProviderError):
     """A result file broke off on its way. The provider still has it; what came of it is used for nothing."""
 

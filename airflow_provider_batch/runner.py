@@ -20,7 +20,14 @@ import msgspec
 
 from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
-from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, ProviderError, StagingError, StoppedError
+from airflow_provider_batch.exceptions import (
+    AwayError,
+    BrokenDownloadError,
+    NoRoomError,
+    ProviderError,
+    StagingError,
+    StoppedError,
+)
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import finish, lifecycle, twins
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
@@ -41,6 +48,7 @@ from airflow_provider_batch.jobs.ledger import (
     ShardState,
     Twin,
     Uploaded,
+    UploadsHeld,
     Wave,
 )
 from airflow_provider_batch.jobs.lifecycle import (
@@ -64,6 +72,7 @@ from airflow_provider_batch.jobs.lifecycle import (
 )
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.room import uploads_from
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
 from airflow_provider_batch.jobs.spending import Purse
@@ -313,16 +322,35 @@ class Runner:
     def _upload(self, steps: list[Upload]) -> None:
         """Send the input files, several at once; each is recorded as soon as the provider has it.
 
+        If the provider takes no more of them for now, that is recorded, and the others wait.
+
         :raises StoppedError: if `stopping` said so before all were sent. Those that were are recorded.
         """
         self.hook.conn  # noqa: B018  # built here: connections are looked up by the task's own thread
-        sent = at_once(steps, self._send, self._sent, AT_ONCE, stop=self._stopping)
+        try:
+            sent = at_once(steps, self._send, self._sent, AT_ONCE, stop=self._stopping)
+        except NoRoomError as error:
+            self._hold_uploads(error)
+            return
         if sent < len(steps):
             raise StoppedError(
                 f"This worker was told to end, so {len(steps) - sent} of {len(steps)} input files were not uploaded, "
                 f"{steps[0].shard.shard.name} to {steps[-1].shard.shard.name}. Everything done before is recorded; "
                 "the next attempt goes on from there."
             )
+
+    def _hold_uploads(self, error: NoRoomError) -> None:
+        state = self.ledger.state()
+        number = max((one.number for one in state.uploads_refused), default=0) + 1
+        while not self.ledger.add(UploadsHeld(number, str(error), self._clock(), error.retry_after)):
+            number += 1
+        self._held = True
+        until = uploads_from(self.ledger.state(), self.policy.backoff)
+        self.log.warning(
+            "%s No further input file is uploaded before %s UTC.",
+            error,
+            f"{until:%Y-%m-%d %H:%M:%S}" if until else "now",
+        )
 
     def _sent(self, step: Upload, file_id: str) -> None:
         shard = step.shard.shard
@@ -368,7 +396,9 @@ class Runner:
                 metadata=metadata,
             )
         except CreateRefused as refused:
-            self.ledger.add(Refused(shard.name, step.n, refused.failure, refused.message, self._clock()))
+            self.ledger.add(
+                Refused(shard.name, step.n, refused.failure, refused.message, self._clock(), refused.retry_after)
+            )
             self._held = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
         except CreateUnsure as unsure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple
@@ -11,11 +12,11 @@ import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
-from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, ProviderError
+from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.canary import DEFAULT as DEFAULT_CANARY
 from airflow_provider_batch.jobs.ledger import Failure
-from airflow_provider_batch.jobs.lifecycle import refusal_of
+from airflow_provider_batch.jobs.lifecycle import is_of_account, refusal_of
 from airflow_provider_batch.jobs.limits import Limits, read_limits
 from airflow_provider_batch.jobs.providers import provider_of
 
@@ -52,9 +53,11 @@ class Asked(NamedTuple):
 class CreateRefused(Exception):
     """The provider said no: surely no batch was created."""
 
-    def __init__(self, failure: Failure, message: str) -> None:
+    def __init__(self, failure: Failure, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.failure, self.message = failure, message
+        #: seconds after which the provider asks to be called again; None if it does not say
+        self.retry_after = retry_after
 
 
 class CreateUnsure(Exception):
@@ -129,10 +132,19 @@ class BatchHook(OpenAIHook):
     def upload(self, file: BinaryIO, name: str) -> str:
         """Send an input file; streams from disk. Returns the provider's file id.
 
+        :raises NoRoomError: if the provider takes no more files just now: it said 429, or failed and asked to be called
+            again after a while that the client did not wait.
         :raises ProviderError: if the provider refuses it. Nothing is billed for a file.
         """
         try:
             answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
+        except openai.APIStatusError as error:
+            message = f"Uploading {name} failed: {_said(error)}. No batch was created for it."
+            retry_after = _seconds(error.response.headers.get("retry-after"))
+            later = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
+            if later and not is_of_account(error.status_code, error.code):
+                raise NoRoomError(message, retry_after) from error
+            raise ProviderError(message) from error
         except _NO_ANSWER as error:
             raise ProviderError(f"Uploading {name} failed: {_said(error)}. No batch was created for it.") from error
         file_id = getattr(answer, "id", None)
@@ -157,7 +169,8 @@ class BatchHook(OpenAIHook):
         except openai.APIStatusError as error:
             failure = refusal_of(error.status_code, error.code, error.message)
             if failure is not None:
-                raise CreateRefused(failure, _said(error)) from error
+                retry_after = _seconds(error.response.headers.get("retry-after"))
+                raise CreateRefused(failure, _said(error), retry_after) from error
             raise CreateUnsure(_said(error)) from error
         except _NO_ANSWER as error:
             raise CreateUnsure(_said(error)) from error
@@ -322,11 +335,12 @@ class BatchHook(OpenAIHook):
 
 
 def _seconds(header: str | None) -> float | None:
-    """A Retry-After header; None if there is none, or it names a date."""
+    """A Retry-After header; None if there is none, or it names a date or no time to wait."""
     try:
-        return float(header) if header else None
+        seconds = float(header) if header else math.nan
     except ValueError:
         return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _said(error: Exception) -> str:

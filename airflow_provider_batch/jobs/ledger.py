@@ -11,6 +11,7 @@ gNNN/records/canary.json                what the canary's answers say of the res
 gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
 gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
 gNNN/records/budget.1.json              another ceiling than that of the seal
+gNNN/records/uploads.1.json             the provider took no more input files for now
 gNNN/records/finished.1.json            the wait came to its end
 gNNN/records/twin.DIGEST.1.json         a batch of the job beside those it keeps, found late; .2 once it has ended
 gNNN/records/landed.1.json              the answers were written to a table
@@ -85,6 +86,22 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     failure: Failure
     message: str
     at: datetime
+    #: seconds after which the provider asked to be called again
+    retry_after: float | None = None
+
+
+class UploadsHeld(msgspec.Struct, frozen=True, tag="uploads"):
+    """The provider took no more input files for now (HTTP 429): no upload is begun until a while after.
+
+    It is of no shard's try: whoever uploads the same file meanwhile goes on with that try, and no other may begin.
+    """
+
+    number: int
+    message: str
+    #: once every upload that was under way then had come to its end
+    at: datetime
+    #: seconds after which the provider asked to be called again
+    retry_after: float | None = None
 
 
 class CancelAsked(msgspec.Struct, frozen=True, tag="cancel"):
@@ -293,6 +310,7 @@ Record = (
     | Deadline
     | Budget
     | Finished
+    | UploadsHeld
     | Twin
     | Landed
     | Begun
@@ -399,6 +417,9 @@ class JobState(msgspec.Struct):
     again_asked: bool = False
     #: tries whose files are deleted at the provider
     deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    #: refusals to take input files, oldest first, and the newest moment at which one was taken
+    uploads_refused: list[UploadsHeld] = []
+    uploaded_at: datetime | None = None
     #: the newest end of the wait
     finished: Finished | None = None
     #: the newest ceiling that takes the place of the seal's
@@ -440,6 +461,12 @@ class JobState(msgspec.Struct):
     def deadline(self) -> datetime | None:
         """The absolute end of the wait; None if nothing waited yet."""
         return self.set_deadline.ends if self.set_deadline else None
+
+    @property
+    def uploads_held(self) -> list[UploadsHeld]:
+        """Refusals to take input files since the newest that was taken, oldest first."""
+        newest = self.uploaded_at
+        return [one for one in self.uploads_refused if newest is None or one.at >= newest]
 
     @property
     def paid_twice(self) -> int:
@@ -492,6 +519,8 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
         elif isinstance(record, Finished):
             if state.finished is None or record.number > state.finished.number:
                 state.finished = record
+        elif isinstance(record, UploadsHeld):
+            state.uploads_refused.append(record)
         elif isinstance(record, Twin):
             if record.batch_id not in state.twins or record.ended:
                 state.twins[record.batch_id] = record
@@ -530,6 +559,8 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
                 for shard in wave.shards
             }
         )
+    state.uploads_refused.sort(key=lambda one: one.number)
+    state.uploaded_at = max((record.at for record in loose if isinstance(record, Uploaded)), default=None)
     for record in loose:
         one = tries.setdefault((record.shard, record.n), Try(record.n))
         match record:
@@ -708,7 +739,7 @@ def decode(data: bytes, kind: Any, where: str) -> Any:
 def _name(record: Record) -> str:
     kind = record.__struct_config__.tag
     match record:
-        case Wave() | Landed() | Stopped() | Budget() | Finished():
+        case Wave() | Landed() | Stopped() | Budget() | Finished() | UploadsHeld():
             return f"{kind}.{record.number}.json"
         case Begun():
             return f"{kind}.{record.task}.{record.life}.json"

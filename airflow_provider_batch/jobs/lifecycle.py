@@ -9,6 +9,7 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     sealed     past the budget                       ask a part of it, if nothing else runs; else withhold it
     sealed     account failure in this attempt       hold all: a person must act
     sealed     a file id of an earlier try           create
+    sealed     input files were refused (429)        wait until its time; what is up goes on
     sealed     a canary                              ask it, one request at a time
     sealed     else                                  upload
     resealed                                         -
@@ -58,7 +59,7 @@ import msgspec
 from airflow_provider_batch.jobs.batch import BatchView
 from airflow_provider_batch.jobs.ledger import BY_PERSON, Deadline, Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
-from airflow_provider_batch.jobs.room import admit
+from airflow_provider_batch.jobs.room import admit, uploads_from
 from airflow_provider_batch.jobs.spending import Purse
 
 #: how long an unanswered create is given before the batch is looked up
@@ -270,7 +271,12 @@ def next_steps(
         steps.extend(_smaller(shard, tokens) for shard, tokens in room.reseal)
         steps.extend(_given_up(shard) for shard in room.give_up)
         within, withheld = (room.go, []) if state.ceiling is None else Purse(state).afford(room.go)
-        steps.extend(_onward(shard) for shard in within)
+        onward = [_onward(shard) for shard in within]
+        held_until = uploads_from(state, policy.backoff)
+        if held_until is not None and now < held_until and any(isinstance(step, Upload) for step in onward):
+            onward = [step for step in onward if not isinstance(step, Upload)]
+            waits.append(held_until)
+        steps.extend(onward)
         waits.extend(room.waits)
         backlog = room.backlog or bool(withheld)
     if not ending and not holds:

@@ -8,7 +8,8 @@ full queue is no error. What is known of it is learned from the refusals in the 
     inferred   a batch failed for a full queue without a number: what of ours ran beside it is what had room
     unknown    a create was refused outright (429), which may be about calls rather than tokens
 
-After a refusal no shard of that model goes until its backoff is over or a batch of the model has ended. Then:
+After a refusal no shard of that model goes until its backoff is over or a batch of the model has ended, and in no case
+before the time that the provider asked for (Retry-After), if that is within an hour. Then:
 
     nothing of ours is live    one shard at a time, the smallest, until something ran to its end
     told                       as many as fit beside what is live
@@ -18,6 +19,10 @@ After a refusal no shard of that model goes until its backoff is over or a batch
 A shard is sealed again into smaller ones if the told limit is below its tokens, or if it was refused twice while
 nothing else of ours was live: then it may not fit at all, or not beside other jobs. It is halved, and halved again, as
 long as it has rows to divide. A single row over the told limit, refused twice alone, is given up.
+
+Input files may be refused too (429), for their rate or for the room they take. That is of the key and not of a model,
+and tells nothing of the queue: no file goes up until the backoff is over, doubled for each refusal since the newest
+file that was taken, or the time that the provider asked for, if that is longer. What is up goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -58,6 +63,25 @@ def told_limit(message: str) -> int | None:
         return int(float(digits) * _SUFFIXES[suffix]) or None
     except ValueError:
         return None
+
+
+def hold(backoff: timedelta, times: int, retry_after: float | None = None) -> timedelta:
+    """How long nothing is sent after so many refusals in a row.
+
+    :param retry_after: seconds that the provider asked for: at least so long, if that is within `MAX_HOLD`.
+    """
+    own = max(backoff, MIN_HOLD) * float(2 ** min(times - 1, 10))
+    return min(max(own, _asked(retry_after)), MAX_HOLD)
+
+
+def _asked(retry_after: float | None) -> timedelta:
+    return timedelta(seconds=min(retry_after or 0.0, MAX_HOLD.total_seconds()))
+
+
+def uploads_from(state: JobState, backoff: timedelta) -> datetime | None:
+    """When input files may go up again; None if none was refused since the newest that was taken."""
+    held = state.uploads_held
+    return held[-1].at + hold(backoff, len(held), held[-1].retry_after) if held else None
 
 
 class Admission(NamedTuple):
@@ -152,19 +176,23 @@ class _Queue:
                 left.append(shard)
         if not left:
             return False
-        if self._fresh:
-            until = self._held_until()
-            if now < until:
-                found.waits.append(until)
-                return True
-            if not self._anything_live:
-                self._probe(min(left, key=lambda shard: (shard.shard.tokens, shard.shard.name)), told, found)
-                return True
+        until = self._held_until()
+        if now < until:
+            found.waits.append(until)
+            return True
+        if self._fresh and not self._anything_live:
+            self._probe(min(left, key=lambda shard: (shard.shard.tokens, shard.shard.name)), told, found)
+            return True
         return self._fill(left, told, now, found)
 
     def _held_until(self) -> datetime:
+        """By the backoff, which the end of a batch ends; and by what the provider asked for, which nothing does."""
+        reasons = [refusal.why for refusal in self._refusals]
+        asked = max(why.at + _asked(why.retry_after if isinstance(why, Refused) else None) for why in reasons)
+        if not self._fresh:
+            return asked
         times = max(Counter(refusal.shard for refusal in self._fresh).values())
-        return self._fresh[-1].why.at + min(self._backoff * float(2 ** min(times - 1, 10)), MAX_HOLD)
+        return max(asked, self._fresh[-1].why.at + hold(self._backoff, times))
 
     def _probe(self, shard: ShardState, told: int | None, found: Admission) -> None:
         """Try one shard with nothing else of ours in the queue; or make it smaller, if that was tried often enough."""

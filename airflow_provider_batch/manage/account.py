@@ -169,6 +169,11 @@ def in_words(state: JobState) -> tuple[str, str]:
         parts += [f"{creating} creation(s) not answered yet"] if creating else []
         parts += [f"{len(waiting)} shard(s) wait for room"] if waiting else []
         return f"running: {', '.join(parts)}", "nothing: the wait goes on by itself. `jobs cancel` stops its batches."
+    if waiting and state.uploads_held:
+        return (
+            f"{len(waiting)} shard(s) wait to be sent: {state.uploads_held[-1].message}",
+            "nothing, if the wait runs: it goes on by itself. Else clear it: it goes on from here.",
+        )
     if waiting and len(waiting) == len(phases) and not any(shard.tries for shard in waiting):
         return "sealed, nothing sent yet", "look at the submit task; clear it if it failed: it goes on from here."
     if waiting:

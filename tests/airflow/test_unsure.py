@@ -82,6 +82,61 @@ def test_a_creation_without_a_sure_answer_is_looked_up_and_each_shard_gets_one_b
     assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
 
 
+UPLOADS = frozenset({Call.UPLOAD})
+
+
+@pytest.mark.parametrize(
+    ("fault", "minutes"),
+    [
+        (Fault(kind=Kind.STATUS, status=429, calls=UPLOADS, times=3, skip=1), 0),
+        (Fault(kind=Kind.STATUS, status=429, calls=UPLOADS, times=1, skip=1, retry_after=1_800), 30),
+        (Fault(kind=Kind.STATUS, status=503, calls=UPLOADS, times=1, skip=1, retry_after=7_200), 60),
+    ],
+    ids=["429, three times", "429 for half an hour", "503 for two hours"],
+)
+def test_an_input_file_that_the_provider_has_no_room_for_is_uploaded_later_and_the_others_go_on(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, fault: Fault, minutes: int
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Wait
+
+    server.set_faults(fault)
+    before = datetime.now(UTC)
+    rest = another_worker(ledger).run({})
+    assert isinstance(rest, Wait)
+    assert rest.until is not None
+    assert rest.until > before + timedelta(minutes=minutes)
+    assert len(batches_of(client, ledger)) == 1
+    sent = server.calls()["upload"]
+    if minutes:
+        another_worker(ledger, later=timedelta(minutes=minutes - 1)).run({})
+        assert server.calls()["upload"] == sent
+
+    another_worker(ledger, later=timedelta(minutes=minutes + 1)).run({})
+
+    assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+    assert {tried.n for shard in ledger.state().shards.values() for tried in shard.tries} == {1}
+
+
+def test_a_creation_waits_as_long_as_the_provider_asks(ledger: Any, server: LocalServer, client: openai.OpenAI) -> None:
+    server.set_faults(Fault(kind=Kind.STATUS, status=429, calls=CREATES, times=1, retry_after=1_800))
+    another_worker(ledger).run({})
+    another_worker(ledger, later=timedelta(minutes=29)).run({})
+    assert batches_of(client, ledger) == []
+
+    another_worker(ledger, later=timedelta(minutes=31)).run({})
+
+    assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+
+
+def test_an_upload_that_the_account_may_not_pay_for_is_no_lack_of_room(ledger: Any, server: LocalServer) -> None:
+    from airflow_provider_batch.exceptions import NoRoomError, ProviderError
+
+    server.set_faults(Fault(kind=Kind.STATUS, status=429, code="insufficient_quota", calls=UPLOADS))
+    with pytest.raises(ProviderError, match="insufficient_quota") as failed:
+        another_worker(ledger).run({})
+    assert not isinstance(failed.value, NoRoomError)
+
+
 def test_a_lookup_that_fails_creates_nothing_and_the_next_worker_looks_again(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:

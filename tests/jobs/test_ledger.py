@@ -30,6 +30,7 @@ from airflow_provider_batch.jobs.ledger import (
     Refused,
     Settled,
     Uploaded,
+    UploadsHeld,
     Wave,
     fold,
     open_ledger,
@@ -174,6 +175,8 @@ LIFE: list[Record] = [
     Refused("w01-0001", 1, Failure.LOST, "no", NOW),
     uploaded(shard="w02-0001"),
     Deadline(NOW + timedelta(hours=30), NOW),
+    UploadsHeld(1, "no room", NOW),
+    UploadsHeld(2, "no room", NOW, 60.0),
     Landed(1, "labels", {"pending": 6}, None, None, [Reason("expired", "batch_expired", "late", 3)], NOW),
     Landed(2, "labels", {"succeeded": 6}, "0.1", "0.2", [], NOW),
 ]

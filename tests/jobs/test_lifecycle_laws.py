@@ -40,6 +40,7 @@ from airflow_provider_batch.jobs.ledger import (
     ShardState,
     Twin,
     Uploaded,
+    UploadsHeld,
     Wave,
     fold,
 )
@@ -306,6 +307,9 @@ class Lifecycle(RuleBasedStateMachine):
                 self.ask(step, fate)
             case Judge():
                 self.add(Judged(Estimate(), self.now, self.void))
+            case Upload() if fate == Failure.CAPACITY:
+                number = len(self.state().uploads_refused) + 1
+                self.add(UploadsHeld(number, "HTTP 429", self.now))
             case Upload():
                 self.uploads += 1
                 self.add(Uploaded(step.shard.shard.name, step.n, f"file-{self.uploads}", self.now))

@@ -11,6 +11,7 @@ from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
 from airflow_provider_batch.jobs.job import Shard
 from airflow_provider_batch.jobs.ledger import (
     Created,
+    Deadline,
     Failure,
     Intent,
     JobState,
@@ -19,6 +20,7 @@ from airflow_provider_batch.jobs.ledger import (
     Refused,
     Settled,
     Uploaded,
+    UploadsHeld,
     Wave,
     fold,
 )
@@ -164,6 +166,64 @@ def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over():
     records = [*tried("s0001"), *refused("s0002", at=NOW + MINUTE)]
     assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
     assert [name for _, name in plan(SHARDS, *records, at=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
+
+
+def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for():
+    turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    steps, rest = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
+    assert (steps, rest.until) == ([], NOW + 30 * MINUTE)
+    assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
+
+
+def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for():
+    turned_away = [*tried("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
+    steps, rest = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    assert (steps, rest.until) == ([], NOW + 30 * MINUTE)
+
+
+@pytest.mark.parametrize(("asked", "minutes"), [(None, 5), (0.0, 5), (20.0, 5), (301.0, 301 / 60), (1e300, 60)])
+def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_the_provider_asks(asked, minutes):
+    turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
+    assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
+    assert plan(SHARDS, UploadsHeld(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
+
+
+# Input files that are refused
+
+
+def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on():
+    other = plain_shard("s0009", model="another", tokens=300)
+    records = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
+    steps, rest = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
+    assert steps == [(Create, "s0002")]
+    assert rest.until == NOW + 5 * MINUTE
+    assert len(plan([*SHARDS, other], *records, at=NOW + 5 * MINUTE)[0]) == 6
+
+
+def test_a_refused_input_file_is_no_try_of_its_shard():
+    state = fold(manifest_of(SHARDS), [UploadsHeld(1, "HTTP 429", NOW)])
+    steps, _ = next_steps(state, {}, POLICY, NOW + 5 * MINUTE)
+    assert {step.n for step in steps if isinstance(step, Upload)} == {1}
+
+
+def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues():
+    held = UploadsHeld(1, TOLD, NOW)
+    assert [kind for kind, _ in plan([shard(tokens=2_000)], held, at=NOW + 5 * MINUTE)[0]] == [Upload]
+
+
+def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken():
+    held = [UploadsHeld(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
+    assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
+    taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
+    steps, rest = plan(SHARDS, *held, taken, at=NOW + 3 * MINUTE)
+    assert (steps, rest.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
+
+
+def test_at_the_deadline_the_wait_ends_though_uploads_are_held():
+    records = [UploadsHeld(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
+    assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
+    assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
 
 
 # Shards that do not fit
