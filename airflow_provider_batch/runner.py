@@ -564,6 +564,7 @@ class Runner:
             self.ledger.manifest.endpoint,
             self.ledger.manifest.limits,
             names=f"w{number:02d}-{{:04d}}",
+            learned=self.ledger.manifest.learned_tokens,
         )
         try:
             for shard, settled in tries:

@@ -19,6 +19,7 @@ from airflow_provider_batch.jobs.carry import CarriedColumns
 from airflow_provider_batch.jobs.diff import Previous, RowSet
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
+from airflow_provider_batch.jobs.learned import Learned
 from airflow_provider_batch.jobs.ledger import canary_names, generation_prefix, shard_names
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.price import Estimator, Prices
@@ -58,6 +59,8 @@ class Plan(msgspec.Struct, frozen=True):
     #: days that staging keeps the job; None for the configured number
     retention_days: float | None = None
     delete_remote_files: bool = False
+    #: what earlier jobs found out
+    learned: Learned = Learned()
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -99,6 +102,7 @@ def build(
         ask_once=plan.ask_once,
         canary=plan.canary,
         canary_names=canary_names(generation),
+        learned={model: limit.tokens for model, limit in plan.learned.limits.items()},
     )
     if previous is not None:
         previous.offer(sealer, ask_once=plan.ask_once)
@@ -134,8 +138,9 @@ def build(
         shards = sealer.finish()
     finally:
         sealer.abandon()
-    estimate = estimator.finish()
-    check_budget(estimate, plan.max_cost_usd)
+    # What earlier jobs needed may be out of date: it is shown, and refuses none.
+    check_budget(estimator.finish(), plan.max_cost_usd)
+    estimate = estimator.finish(plan.learned.outputs)
     manifest = Manifest(
         job_uid=secrets.token_hex(16),
         key=plan.key,
@@ -147,6 +152,7 @@ def build(
         carry=carried.columns(),
         estimate=estimate,
         limits=plan.limits,
+        learned_tokens={model: limit.tokens for model, limit in plan.learned.limits.items()},
         output_schema=plan.spec.output_schema,
         several_inputs=sealer.several_inputs,
         logical_date=plan.logical_date,

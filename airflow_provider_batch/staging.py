@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 #: bytes of a part of an upload to an object store, and of what is read ahead. S3 takes at least 5 MiB, at most 10,000
 #: parts; s3fs's own 50 MiB, for two files of each of a hundred models, would be 10 GB of memory
 PART = 8 << 20
+#: folder of a staging root that holds what jobs learned; no DAG's folder begins with a dot
+MEMORY = ".learned"
 #: executors whose tasks all see the disk of this machine
 LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
 
@@ -78,9 +80,24 @@ def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
     """The folders under a staging root that may hold a job, of one DAG or of all."""
     base = open_folder(root)
     for dag in base.folders("") if dag_id is None else [_safe(dag_id)]:
+        # a local disk does not list these, an object store does
+        if dag == MEMORY:
+            continue
         for task in base.folders(dag):
             for run in base.folders(f"{dag}/{task}"):
                 yield open_folder("/".join((root.rstrip("/"), dag, task, run)))
+
+
+def root_of(folder: Folder, key: JobKey) -> str | None:
+    """The staging root that the folder of the job with this key lies in; None if it was put elsewhere."""
+    root = folder.uri.rsplit("/", 3)[0]
+    return root if job_folder(root, key).uri == folder.uri else None
+
+
+def memory_folder(root: str, conn_id: str) -> Folder:
+    """The folder under a staging root for what jobs learned of a connection."""
+    digest = hashlib.sha256(conn_id.encode()).hexdigest()[:16]
+    return open_folder("/".join((root.rstrip("/"), MEMORY, f"{_safe(conn_id)[:60]}.{digest}")))
 
 
 def remove_folder(folder: Folder) -> None:

@@ -31,7 +31,10 @@ from airflow_provider_batch.staging import (
     check_reachable,
     is_local,
     job_folder,
+    job_folders,
+    memory_folder,
     open_folder,
+    root_of,
     staging_root,
 )
 
@@ -310,6 +313,29 @@ def test_two_run_ids_never_share_a_folder():
     keys = [JobKey("dag", "ask", run_id, map_index) for run_id in RUN_IDS for map_index in (-1, 0, 1)]
     keys += [JobKey("dag", "ask.b", "r"), JobKey("dag", "ask_b", "r"), JobKey("dag.ask", "b", "r")]
     assert len({job_folder("/staging", key).uri for key in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("kind", ["local disk", "memory"])
+def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path, kind):
+    # the local path is one that an address quotes
+    root = (tmp_path / "a b%").as_uri() if kind == "local disk" else f"memory://{secrets.token_hex(8)}/staging"
+    keys = [JobKey("dag", "ask", "run"), JobKey(".learned", "ask", "run")]
+    for key in keys:
+        job_folder(root, key).create("g001/seal.json", b"{}")
+    memory_folder(root, "openai.default").create("deep/down/limit.json", b"{}")
+    memory_folder(root, "openai_default").create("limit.json", b"{}")
+    assert memory_folder(root, "openai.default").names("") == []
+    assert {folder.uri for folder in job_folders(root)} == {job_folder(root, key).uri for key in keys}
+
+
+@pytest.mark.parametrize("root", ["file:///srv/a%20b", "/srv/batch", "memory://bucket/staging/", "memory://bucket"])
+def test_the_root_of_a_job_is_known_from_its_folder_unless_that_was_put_elsewhere(root):
+    key = JobKey("dag", "ask", "manual__2026-11-20T10:00:00+00:00")
+    found = root_of(job_folder(root, key), key)
+    assert found is not None
+    assert job_folder(found, key).uri == job_folder(root, key).uri
+    assert root_of(job_folder(root, key), JobKey("dag", "ask", "another")) is None
+    assert root_of(open_folder("/job"), key) is None
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)

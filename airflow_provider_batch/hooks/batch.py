@@ -104,6 +104,14 @@ class BatchHook(OpenAIHook):
         where = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
         return read_limits(overrides, base=read_limits(stated, base=provider_of(self.host).limits, where=where))
 
+    def states_tokens(self, overrides: Mapping[str, Any] | None = None) -> bool:
+        """Whether a person stated how many tokens an input file may have, here or in the connection's extra.
+
+        None, for no limit, is stated too. What earlier jobs learned does not count then.
+        """
+        stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
+        return any(isinstance(one, Mapping) and "tokens" in one for one in (overrides, stated))
+
     @property
     def canary(self) -> int:
         """Requests of each model to ask first, unless the author says: 0 where models answer batches alone."""

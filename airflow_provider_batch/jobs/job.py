@@ -112,6 +112,8 @@ class Estimate(msgspec.Struct, frozen=True):
     standard_price_models: list[str] = []
     #: requests whose prompts tiktoken counted; the other input tokens are estimated, all of them if it is 0
     counted_requests: int = 0
+    #: answers of earlier jobs that tell the output; 0 if none does
+    earlier_answers: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -130,6 +132,8 @@ class Manifest(msgspec.Struct, frozen=True):
     estimate: Estimate
     limits: Limits
     output_schema: dict[str, Any] | None = None
+    #: by model: the tokens that a shard may have, as the provider told earlier jobs of the connection
+    learned_tokens: dict[str, int] = {}
     #: True if a request has more than one input (embeddings), so that its output is a list of lists
     several_inputs: bool = False
     logical_date: datetime | None = None

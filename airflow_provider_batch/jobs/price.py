@@ -272,18 +272,31 @@ class Estimator:
         """By model: the output tokens of a request at the high end, on average."""
         return {model: sums.high / sums.requests for model, sums in self._models.items()}
 
-    def finish(self) -> Estimate:
-        """The sums over all requests. The dollars are None as soon as one model has no known price."""
+    def finish(self, earlier: Mapping[str, tuple[int, int]] | None = None) -> Estimate:
+        """The sums over all requests. The dollars are None as soon as one model has no known price.
+
+        :param earlier: by model: answers of earlier jobs and their output tokens. Their mean takes the place of a
+            guess, with the same spread as that of a canary's, and never above what the requests allow.
+        """
         low = high = Decimal(0)
-        for sums in self._models.values():
+        output, answers = [0, 0], 0
+        for model, sums in self._models.items():
+            least, most = sums.low, sums.high
+            if earlier is not None and model in earlier and self._has_output:
+                count, tokens = earlier[model]
+                most = min(sums.requests * tokens * SPREAD // count, sums.high)
+                least = min(sums.requests * tokens // (count * SPREAD), most)
+                answers += count
+            output[0] += least
+            output[1] += most
             if sums.rate is not None:
-                low += sums.usd[0] + _linear(sums.rate, sums.input, 0, sums.low)
-                high += sums.usd[1] + _linear(sums.rate, sums.input, 0, sums.high)
+                low += sums.usd[0] + _linear(sums.rate, sums.input, 0, least)
+                high += sums.usd[1] + _linear(sums.rate, sums.input, 0, most)
         unknown = sorted(model for model, sums in self._models.items() if sums.rate is None)
         return Estimate(
             input_tokens=sum(sums.input for sums in self._models.values()),
-            output_tokens_low=sum(sums.low for sums in self._models.values()),
-            output_tokens_high=sum(sums.high for sums in self._models.values()),
+            output_tokens_low=output[0],
+            output_tokens_high=output[1],
             low_usd=None if unknown else float(low),
             high_usd=None if unknown else float(high),
             unknown_models=unknown,
@@ -291,6 +304,7 @@ class Estimator:
             standard_price_models=sorted(
                 model for model, sums in self._models.items() if sums.rate is not None and not sums.rate.batch
             ),
+            earlier_answers=answers,
         )
 
 
@@ -351,6 +365,7 @@ def measured_estimate(
         output_tokens_high=output[1],
         low_usd=float(usd[0]) if known else None,
         high_usd=float(usd[1]) if known else None,
+        earlier_answers=0,
     )
 
 

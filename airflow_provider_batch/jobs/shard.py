@@ -9,7 +9,7 @@ the interpreter. One block of each open shard waits at most; an error comes with
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
@@ -137,13 +137,17 @@ class Sealer:
         ask_once: bool = False,
         canary: int = 0,
         canary_names: str = "c{:04d}",
+        learned: Mapping[str, int] | None = None,
     ) -> None:
         """What is sealed where, and how.
 
         :param ask_once: only the first of several equal requests goes into a shard.
         :param canary: so many requests of each model, the first ones, go into a shard of their own that is asked
             synchronously.
+        :param learned: the tokens that a shard of a model may have, as the provider told an earlier job. Unlike a limit
+            that was stated it refuses no row: one that is over it alone gets a shard of its own.
         """
+        self._learned = learned or {}
         self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
         self._names = names
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
@@ -267,7 +271,9 @@ class Sealer:
         """Put a line into a shard; the shard's name."""
         shard = self._open.get((model, attempt))
         together = size if shard is None else shard.size + size
-        if shard is not None and together.over(self._limits):
+        if shard is not None and (
+            together.over(self._limits) or together.tokens > self._learned.get(model, together.tokens)
+        ):
             self._close(shard)
             shard, together = None, size
         if shard is None:

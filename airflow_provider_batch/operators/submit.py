@@ -37,6 +37,7 @@ from airflow_provider_batch.jobs.render import RequestSpec, check
 from airflow_provider_batch.jobs.schema import strict_schema
 from airflow_provider_batch.kill import KillSwitch
 from airflow_provider_batch.links import BatchJobLink
+from airflow_provider_batch.memory import recall
 from airflow_provider_batch.operators.arguments import (
     as_bool,
     as_count,
@@ -77,7 +78,9 @@ class BatchSubmitOperator(BaseOperator):
 
     The price before is a range from estimated tokens. If tiktoken is installed and its vocabulary lies in its cache
     (`TIKTOKEN_CACHE_DIR`), it counts the first 1,000 requests of each model and 1 % of the others, which corrects the
-    estimate of the rest; nothing is ever downloaded for that. The log says which of the two it was.
+    estimate of the rest; nothing is ever downloaded for that. The log says which of the two it was. Where earlier jobs
+    of the task had 20 answers from a model, their mean narrows the range that is shown; the ceiling is not checked by
+    it, as the prompt may be another now.
 
     Row templates (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja with `row`, `params`, `run_id`,
     `dag_run.conf` and the run's dates; strict: an unknown column is an error. They may be XComArgs, mapped arguments,
@@ -108,7 +111,9 @@ class BatchSubmitOperator(BaseOperator):
     :param limits: the most that one input file may hold, in place of what its provider takes: `requests`, `bytes`,
         `inputs` (of embeddings), `tokens` (estimated input tokens, so that a file fits the provider's queue) and
         `output_bytes` (expected size of its answers). They come before those in the connection's extra
-        (`{"batch_limits": {…}}`), and those before the provider's own, which the connection's base URL tells.
+        (`{"batch_limits": {…}}`), and those before the provider's own, which the connection's base URL tells. Where
+        nobody states `tokens`, a queue limit counts that the provider told a job of this connection in the last 30
+        days; a row that is over it alone is still asked.
     :param completion_window: as the provider takes it.
     :param metadata: up to 12 pairs of your own on every batch.
     :param ask_once: ask equal requests once and land the answer for each of their rows: the same text under another key
@@ -360,6 +365,7 @@ class BatchSubmitOperator(BaseOperator):
                 "asks every row anew and pays for it."
             )
         self._tell_limits(plan.limits, hook)
+        plan = self._with_learned(plan, hook)
         self.log.info("Reading %s", self.warehouse_conn_id)
         reuse = None if anew or self._again(context) else self._known_table()
         previous = Previous(before) if before is not None else None
@@ -477,6 +483,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def _preview(self, context: Context, plan: Plan, hook: BatchHook) -> Reference:
         self._tell_limits(plan.limits, hook)
+        plan = self._with_learned(plan, hook)
         with TemporaryDirectory(prefix="batch-preview-") as place:
             made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)), reuse=self._known_table())
         self._tell(made.manifest)
@@ -485,6 +492,13 @@ class BatchSubmitOperator(BaseOperator):
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
         context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
         return _preview_reference(made)
+
+    def _with_learned(self, plan: Plan, hook: BatchHook) -> Plan:
+        """The plan with what earlier jobs learned; stated limits come before a learned one."""
+        learned = recall(staging_root(self.staging), plan.openai_conn_id, plan.key, self.log)
+        if hook.states_tokens(self.limits):
+            learned = msgspec.structs.replace(learned, limits={})
+        return msgspec.structs.replace(plan, learned=learned)
 
     def _tell_limits(self, limits: Limits, hook: BatchHook) -> None:
         if limits != Limits():
@@ -508,6 +522,23 @@ class BatchSubmitOperator(BaseOperator):
         else:
             how = "estimated: tiktoken or its vocabulary is not at hand"
         self.log.info("About %s input tokens (%s)", f"{estimate.input_tokens:,}", how)
+        models = {shard.model for shard in manifest.shards}
+        for model, tokens in manifest.learned_tokens.items():
+            if model not in models:
+                continue
+            self.log.info(
+                "learned: the provider told an earlier job that %s may have %s enqueued tokens, so a file holds no "
+                'more. limits={"tokens": …} comes before that.',
+                model,
+                f"{tokens:,}",
+            )
+        if estimate.earlier_answers:
+            self.log.info(
+                "learned: the output is taken from %s answers of earlier jobs of this task: between %s and %s tokens",
+                f"{estimate.earlier_answers:,}",
+                f"{estimate.output_tokens_low:,}",
+                f"{estimate.output_tokens_high:,}",
+            )
         if estimate.low_usd is None:
             self.log.warning("No price is known for %s: the cost is unknown.", ", ".join(estimate.unknown_models))
         else:

@@ -17,6 +17,7 @@ from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.kill import KillSwitch
 from airflow_provider_batch.links import BatchJobLink
+from airflow_provider_batch.memory import remember
 from airflow_provider_batch.operators.arguments import plain_moment
 from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
 from airflow_provider_batch.operators.reference import open_job
@@ -207,6 +208,7 @@ class BatchSensor(BaseSensorOperator):
             )
         if isinstance(rest, Finish):
             runner.finish(rest)
+        remember(ledger, self.log, ended=isinstance(rest, Finish))
         return rest
 
     def _begin(self, context: Context, ledger: Ledger, now: datetime) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.jobs.price import HIGH_OUTPUT, LOW_OUTPUT, Estimator, Prices, Usage
+from airflow_provider_batch.jobs.price import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator, Prices, Usage
 from airflow_provider_batch.jobs.tokens import read_ask
 
 MILLION = 1_000_000
@@ -192,6 +192,29 @@ def test_a_cap_below_a_short_answer_and_several_choices_are_heeded():
     estimator.add("gpt-5-mini", body(max_tokens=1, n=4), 1)
     estimate = estimator.finish()
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (4, 4)
+
+
+def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone():
+    estimator = Estimator(Prices(), CHAT)
+    for _ in range(10):
+        estimator.add("gpt-5-mini", body(), 1)
+    estimator.add("gpt-5-nano", body(), 1)
+    earlier = estimator.finish({"gpt-5-mini": (20, 2_000)})
+    assert earlier.output_tokens_low == 10 * 100 // SPREAD + LOW_OUTPUT
+    assert earlier.output_tokens_high == 10 * 100 * SPREAD + HIGH_OUTPUT
+    assert earlier.earlier_answers == 20
+    guessed = estimator.finish()
+    assert guessed.earlier_answers == 0
+    # at batch prices of 1 and 0.2 dollars per million
+    assert guessed.high_usd - earlier.high_usd == pytest.approx(10 * (HIGH_OUTPUT - 100 * SPREAD) / 1e6)
+    assert earlier.low_usd - guessed.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)
+
+
+def test_earlier_answers_never_take_the_estimate_above_the_cap_of_the_requests():
+    estimator = Estimator(Prices(), CHAT)
+    estimator.add("gpt-5-mini", body(max_completion_tokens=50), 1)
+    estimate = estimator.finish({"gpt-5-mini": (20, 20_000)})
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (50, 50)
 
 
 def test_embeddings_and_moderations_have_no_output():
