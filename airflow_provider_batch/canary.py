@@ -19,8 +19,9 @@ from airflow_provider_batch.at_once import at_once
 from airflow_provider_batch.exceptions import StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import Asked, BatchHook
 from airflow_provider_batch.jobs.finish import AT_ONCE as FINISH_AT_ONCE
-from airflow_provider_batch.jobs.ledger import Collected, Ledger
+from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import Ask, is_of_account
+from airflow_provider_batch.jobs.records import Collected
 
 
 class Manner(NamedTuple):

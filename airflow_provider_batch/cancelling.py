@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import BY_PERSON, CancelAsked, Ledger
+from airflow_provider_batch.jobs.ledger import Ledger
+from airflow_provider_batch.jobs.records import BY_PERSON, CancelAsked
 
 #: why batches are cancelled of rows that were then asked anew
 ASKED_ANEW = "asked anew"

@@ -26,7 +26,9 @@ from typing import Any
 from airflow_provider_batch.at_once import at_once
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import CancelAsked, Ledger, ShardState, Try
+from airflow_provider_batch.jobs.ledger import Ledger
+from airflow_provider_batch.jobs.records import CancelAsked
+from airflow_provider_batch.jobs.state import ShardState, Try
 from airflow_provider_batch.task_state import STOPPED_STATES, Log, task_state
 
 #: of a cancel that a person's decision is the reason for

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import Deleted, Ledger, Phase
+from airflow_provider_batch.jobs.ledger import Ledger
+from airflow_provider_batch.jobs.records import Deleted
+from airflow_provider_batch.jobs.state import Phase
 from airflow_provider_batch.runner import Log
 
 

@@ -34,23 +34,7 @@ from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.canary import judge
 from airflow_provider_batch.jobs.job import RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import (
-    CancelAsked,
-    Collected,
-    Created,
-    Failure,
-    Finished,
-    Intent,
-    JobState,
-    Ledger,
-    Refused,
-    Settled,
-    ShardState,
-    Twin,
-    Uploaded,
-    UploadsHeld,
-    Wave,
-)
+from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import (
     Ask,
     AskAgain,
@@ -72,10 +56,25 @@ from airflow_provider_batch.jobs.lifecycle import (
 )
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.records import (
+    CancelAsked,
+    Collected,
+    Created,
+    Failure,
+    Finished,
+    Intent,
+    Refused,
+    Settled,
+    Twin,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
 from airflow_provider_batch.jobs.room import uploads_from
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
 from airflow_provider_batch.jobs.spending import Purse
+from airflow_provider_batch.jobs.state import JobState, ShardState
 
 #: files on their way at the same time: each is streamed, so this bounds connections rather than memory
 AT_ONCE = 4

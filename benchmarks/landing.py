@@ -45,7 +45,8 @@ KEY = ["custom_id"]
 def collect(folder: str) -> Callable[[], int]:
     """A sealed job whose every request is answered: what lies in staging when land begins."""
     from airflow_provider_batch.jobs.answers import read_rows
-    from airflow_provider_batch.jobs.ledger import Collected, Created, Intent, Settled, Uploaded, seal
+    from airflow_provider_batch.jobs.ledger import seal
+    from airflow_provider_batch.jobs.records import Collected, Created, Intent, Settled, Uploaded
     from airflow_provider_batch.sealing import build
     from airflow_provider_batch.staging import LocalFolder
     from airflow_provider_batch.warehouse.connect import sql_hook

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 
 if TYPE_CHECKING:
-    from airflow_provider_batch.jobs.ledger import JobState
+    from airflow_provider_batch.jobs.state import JobState
 
 #: what tells somebody about an event
 Tell = Callable[[dict[str, Any]], None]

@@ -15,10 +15,10 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.jobs.canary import DEFAULT as DEFAULT_CANARY
-from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import is_of_account, refusal_of
 from airflow_provider_batch.jobs.limits import Limits, read_limits
 from airflow_provider_batch.jobs.providers import provider_of
+from airflow_provider_batch.jobs.records import Failure
 
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0

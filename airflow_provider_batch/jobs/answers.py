@@ -15,8 +15,8 @@ import msgspec
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import Settled
 from airflow_provider_batch.jobs.outcome import MISSING, Answer, Outcome
+from airflow_provider_batch.jobs.records import Settled
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.usual import line_reader
 

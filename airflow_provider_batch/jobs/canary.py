@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.ledger import JobState, Judged
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
 from airflow_provider_batch.jobs.price import Measured, Prices, Unasked, measured_estimate
+from airflow_provider_batch.jobs.records import Judged
 from airflow_provider_batch.jobs.schema import SchemaJudge
+from airflow_provider_batch.jobs.state import JobState
 
 #: requests of each model that are asked first, unless the author says otherwise; and the most that may be
 DEFAULT = 2

@@ -20,10 +20,11 @@ from airflow_provider_batch.exceptions import EqualDigestsError
 from airflow_provider_batch.jobs.answers import read_rows
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Manifest, RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import JobState, Ledger, Phase
+from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.once import AskedRequests, CopyReader
 from airflow_provider_batch.jobs.render import Request
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.state import JobState, Phase
 
 #: phases of a shard that a batch exists of, or may exist
 _SENT = (Phase.CREATING, Phase.LIVE, Phase.SETTLED)

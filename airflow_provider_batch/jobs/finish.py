@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.job import RowIndex
-from airflow_provider_batch.jobs.ledger import JobState, Ledger, ShardState, Wave
+from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import (
     FinishLine,
     Policy,
@@ -28,9 +28,11 @@ from airflow_provider_batch.jobs.lifecycle import (
     next_attempt,
 )
 from airflow_provider_batch.jobs.price import Prices, at_most
+from airflow_provider_batch.jobs.records import Wave
 from airflow_provider_batch.jobs.schema import SchemaJudge
 from airflow_provider_batch.jobs.shard import Sealer
 from airflow_provider_batch.jobs.spending import Purse
+from airflow_provider_batch.jobs.state import JobState, ShardState
 
 #: rows that are asked unless the author says otherwise
 DEFAULT_ROWS = 1_000

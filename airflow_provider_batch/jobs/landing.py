@@ -27,11 +27,12 @@ from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Known, Manifest, RowIndex, Shard
 from airflow_provider_batch.jobs.known import as_answer, read_known
-from airflow_provider_batch.jobs.ledger import JobState, Reason, Settled, ShardState, Try
 from airflow_provider_batch.jobs.once import FILE_ROWS, CopyReader
 from airflow_provider_batch.jobs.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.records import Reason, Settled
 from airflow_provider_batch.jobs.schema import SchemaJudge, column_type, cutter
+from airflow_provider_batch.jobs.state import JobState, ShardState, Try
 
 #: the columns of every results table after its key, in order; `output` gets its type from the endpoint
 FIXED = (

@@ -24,8 +24,9 @@ import msgspec
 
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import JobKey
-from airflow_provider_batch.jobs.ledger import Failure, JobState
+from airflow_provider_batch.jobs.records import Failure
 from airflow_provider_batch.jobs.room import told_limit
+from airflow_provider_batch.jobs.state import JobState
 
 #: older lessons count no more
 MAX_AGE = timedelta(days=30)

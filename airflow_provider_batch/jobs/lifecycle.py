@@ -57,10 +57,11 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.jobs.batch import BatchView
-from airflow_provider_batch.jobs.ledger import BY_PERSON, Deadline, Failure, JobState, Phase, Settled, ShardState, Try
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.records import BY_PERSON, Deadline, Failure, Settled
 from airflow_provider_batch.jobs.room import admit, uploads_from
 from airflow_provider_batch.jobs.spending import Purse
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState, Try
 
 #: how long an unanswered create is given before the batch is looked up
 UNSURE = timedelta(seconds=120)

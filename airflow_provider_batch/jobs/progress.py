@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from airflow_provider_batch.jobs.ledger import JobState
 from airflow_provider_batch.jobs.lifecycle import ASKABLE
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.state import JobState
 
 
 def outcomes_so_far(state: JobState) -> dict[str, int]:

@@ -32,7 +32,8 @@ from collections import Counter
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, Refused, Settled, ShardState, Try
+from airflow_provider_batch.jobs.records import Failure, Refused, Settled
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState, Try
 
 #: the shortest and the longest that a full queue holds a model back before it is tried again
 MIN_HOLD = timedelta(seconds=1)

@@ -19,8 +19,8 @@ from decimal import Decimal
 from math import ceil, sqrt
 
 from airflow_provider_batch.jobs.job import Shard
-from airflow_provider_batch.jobs.ledger import JobState, Phase, ShardState
 from airflow_provider_batch.jobs.price import HIGH_OUTPUT, Prices, Usage
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState
 
 #: a shard is divided only if a part of at least this share of it is within the budget
 SMALLEST_PART = 0.1

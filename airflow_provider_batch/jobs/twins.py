@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from airflow_provider_batch.jobs.batch import BatchView
-from airflow_provider_batch.jobs.ledger import Failure, JobState, Phase, ShardState, Try
+from airflow_provider_batch.jobs.records import Failure
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState, Try
 
 
 class Found(NamedTuple):

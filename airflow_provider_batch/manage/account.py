@@ -6,8 +6,10 @@ from datetime import datetime
 
 import msgspec
 
-from airflow_provider_batch.jobs.ledger import Failure, JobState, Landed, Ledger, Phase, ShardState, Try, earlier_lines
+from airflow_provider_batch.jobs.ledger import Ledger, earlier_lines
 from airflow_provider_batch.jobs.progress import outcomes_so_far
+from airflow_provider_batch.jobs.records import Failure, Landed
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState, Try
 
 
 class TryAccount(msgspec.Struct, frozen=True, kw_only=True):

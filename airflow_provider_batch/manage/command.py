@@ -19,7 +19,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_batch.cancelling import cancel_live
 from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.ledger import AgainAsked, Ledger, Stopped
+from airflow_provider_batch.jobs.ledger import Ledger
+from airflow_provider_batch.jobs.records import AgainAsked, Stopped
 from airflow_provider_batch.manage.account import JobAccount, account_of
 from airflow_provider_batch.manage.clean import judge
 from airflow_provider_batch.manage.find import all_jobs, find_job

@@ -22,8 +22,10 @@ from airflow_provider_batch.exceptions import (
 from airflow_provider_batch.jobs.columns import Column
 from airflow_provider_batch.jobs.job import Manifest
 from airflow_provider_batch.jobs.landing import Landing, results_columns
-from airflow_provider_batch.jobs.ledger import JobState, Landed, Ledger, Reason
+from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.records import Landed, Reason
+from airflow_provider_batch.jobs.state import JobState
 from airflow_provider_batch.landed_file import write_landed_file
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.operators.errors import told_to_airflow

@@ -19,20 +19,11 @@ from airflow_provider_batch.jobs.canary import MOST as MOST_CANARY
 from airflow_provider_batch.jobs.diff import Previous
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
-from airflow_provider_batch.jobs.ledger import (
-    Begun,
-    Budget,
-    Ledger,
-    Submitted,
-    Task,
-    earlier_lines,
-    open_ledger,
-    seal,
-    sound_before,
-)
+from airflow_provider_batch.jobs.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
 from airflow_provider_batch.jobs.lifecycle import Finish, Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
 from airflow_provider_batch.jobs.price import Prices
+from airflow_provider_batch.jobs.records import Begun, Budget, Submitted, Task
 from airflow_provider_batch.jobs.render import RequestSpec, check
 from airflow_provider_batch.jobs.schema import strict_schema
 from airflow_provider_batch.kill import KillSwitch

@@ -5,8 +5,9 @@ from __future__ import annotations
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
-from airflow_provider_batch.jobs.ledger import JobState, ShardState, open_ledger
+from airflow_provider_batch.jobs.ledger import open_ledger
 from airflow_provider_batch.jobs.progress import outcomes_so_far
+from airflow_provider_batch.jobs.state import JobState, ShardState
 from airflow_provider_batch.links import LEDGER_KEY
 from airflow_provider_batch.plugins.page import FailureView, JobView, ShardView
 from airflow_provider_batch.staging import open_folder

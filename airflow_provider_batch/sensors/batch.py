@@ -11,10 +11,12 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.finish import DEFAULT_ROWS
-from airflow_provider_batch.jobs.ledger import Begun, JobState, Ledger, Phase, Task
+from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait, begin
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
+from airflow_provider_batch.jobs.records import Begun, Task
+from airflow_provider_batch.jobs.state import JobState, Phase
 from airflow_provider_batch.kill import KillSwitch
 from airflow_provider_batch.links import BatchJobLink
 from airflow_provider_batch.memory import remember

@@ -229,7 +229,7 @@ def ledger(tmp_path: Path, server: LocalServer) -> Any:
 
 def end(ledger: Any) -> None:
     """Set the deadline to this moment."""
-    from airflow_provider_batch.jobs.ledger import Deadline
+    from airflow_provider_batch.jobs.records import Deadline
 
     now = datetime.now(UTC)
     ledger.add(Deadline(now, now))
@@ -361,8 +361,8 @@ def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Cal
 def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     tmp_path: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import CancelAsked
     from airflow_provider_batch.jobs.lifecycle import GRACE, Finish, Upload, Wait, next_steps
+    from airflow_provider_batch.jobs.records import CancelAsked
 
     ledger = seal_job(tmp_path, [f"{n} {uuid4()}" for n in range(4)], requests=2)
     one = worker(ledger)

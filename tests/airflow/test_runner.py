@@ -120,7 +120,7 @@ def test_a_sealed_file_that_was_changed_is_never_uploaded(ledger: Any, client: o
 
 def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
     """As a worker leaves it that was killed while it created s0001. Gives the nonce."""
-    from airflow_provider_batch.jobs.ledger import Intent, Uploaded
+    from airflow_provider_batch.jobs.records import Intent, Uploaded
 
     now, nonce = datetime.now(UTC), uuid4().hex
     with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
@@ -155,7 +155,7 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then
 def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_same_file(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import Created, Failure, Intent, Settled
+    from airflow_provider_batch.jobs.records import Created, Failure, Intent, Settled
 
     unanswered(ledger, client, committed=True)
     (earlier,) = batches_of(client, ledger)
@@ -236,7 +236,7 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
 def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_place(
     connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import Failure, Intent, Refused, Uploaded
+    from airflow_provider_batch.jobs.records import Failure, Intent, Refused, Uploaded
 
     ledger = seal_job(tmp_path, ["one", "two"], requests=2)
     with LocalServer(tmp_path / "server", in_progress=600) as server:
@@ -259,7 +259,7 @@ def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_plac
 def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_files(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import Failure
+    from airflow_provider_batch.jobs.records import Failure
 
     with LocalServer(tmp_path / "azure", dialects=("failed-with-files",), enqueued_token_limit=1) as full:
         connect("openai_default", conn_type="openai", password="local", host=full.base_url)
@@ -392,7 +392,7 @@ def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_
 def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go_later(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import Failure
+    from airflow_provider_batch.jobs.records import Failure
 
     with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
@@ -413,9 +413,9 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     batch_server: LocalServer, client: openai.OpenAI, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.jobs.landing import Landing
-    from airflow_provider_batch.jobs.ledger import Budget
     from airflow_provider_batch.jobs.lifecycle import Finish
     from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.jobs.records import Budget
     from airflow_provider_batch.jobs.spending import Purse
 
     prices = {"gpt-5-mini": {"input": 0, "output": 1_000_000}}
@@ -451,8 +451,8 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
 def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_for_again(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import Deadline
     from airflow_provider_batch.jobs.lifecycle import Wait
+    from airflow_provider_batch.jobs.records import Deadline
 
     with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)

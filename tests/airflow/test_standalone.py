@@ -26,7 +26,8 @@ from openai.types import Batch
 
 from airflow_provider_batch.demo.home import Provider
 from airflow_provider_batch.jobs.job import JobKey
-from airflow_provider_batch.jobs.ledger import JobState, Phase, open_ledger
+from airflow_provider_batch.jobs.ledger import open_ledger
+from airflow_provider_batch.jobs.state import JobState, Phase
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging import job_folder

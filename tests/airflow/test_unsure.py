@@ -234,7 +234,7 @@ def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
 def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touched(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import Deadline, Intent, Uploaded
+    from airflow_provider_batch.jobs.records import Deadline, Intent, Uploaded
 
     other = seal_job(tmp_path / "other", ["one", "two"], requests=1)
     assert other.manifest.key == ledger.manifest.key

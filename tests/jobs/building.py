@@ -16,8 +16,8 @@ import msgspec
 from airflow_provider_batch.jobs.columns import Column
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest, Shard
-from airflow_provider_batch.jobs.ledger import Collected, Settled
 from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.records import Collected, Settled
 from airflow_provider_batch.jobs.render import Request
 from airflow_provider_batch.jobs.shard import Sealer
 from airflow_provider_batch.staging import LocalFolder

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.job import RowIndex
-from airflow_provider_batch.jobs.ledger import Collected, Failure, Settled
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.records import Collected, Failure, Settled
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import CHAT, NOW, chat_line, never_ran_line, plain_shard, request, seal_all, settle
 

@@ -14,11 +14,11 @@ from airflow_provider_batch.exceptions import CustomIdError, InputError
 from airflow_provider_batch.jobs.answers import read_rows
 from airflow_provider_batch.jobs.canary import Verdict, judge
 from airflow_provider_batch.jobs.job import Estimate, Shard
-from airflow_provider_batch.jobs.ledger import fold
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.once import CopyReader
 from airflow_provider_batch.jobs.price import Measured, Prices, Unasked, Usage, measured_estimate
 from airflow_provider_batch.jobs.shard import MAX_MODELS, Sealer
+from airflow_provider_batch.jobs.state import fold
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import CHAT, EMBEDDINGS, NOW, chat_line, manifest_of, request, settle, temporary_folder
 

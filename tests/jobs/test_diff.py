@@ -16,9 +16,11 @@ from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.diff import Previous
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Shard
-from airflow_provider_batch.jobs.ledger import Created, Deadline, Intent, Ledger, Phase, Uploaded, seal, shard_names
+from airflow_provider_batch.jobs.ledger import Ledger, seal, shard_names
 from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.records import Created, Deadline, Intent, Uploaded
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.state import Phase
 from tests.jobs.building import CHAT, NOW, chat_line, manifest_of, request, settle, temporary_folder
 from tests.jobs.test_landing import Landed, wave
 

@@ -15,9 +15,9 @@ import pytest
 from airflow_provider_batch.exceptions import RowTooLargeError
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.job import Shard
-from airflow_provider_batch.jobs.ledger import Collected, Settled
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.records import Collected, Settled
 from airflow_provider_batch.jobs.render import Request, request_line
 from airflow_provider_batch.jobs.shard import Sealer
 from airflow_provider_batch.staging import LocalFolder

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_batch.jobs.batch import read_batch
-from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import failure_of
+from airflow_provider_batch.jobs.records import Failure
 
 #: code, message, 1-based line
 OF_A_LINE = [

@@ -18,26 +18,7 @@ from airflow_provider_batch.jobs.finish import Allowance, seal_line, told
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Shard
 from airflow_provider_batch.jobs.landing import Landing
-from airflow_provider_batch.jobs.ledger import (
-    CancelAsked,
-    Created,
-    Deadline,
-    Failure,
-    Intent,
-    JobState,
-    Ledger,
-    Phase,
-    Record,
-    Refused,
-    Settled,
-    ShardState,
-    Stopped,
-    Uploaded,
-    Wave,
-    fold,
-    open_ledger,
-    seal,
-)
+from airflow_provider_batch.jobs.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.jobs.lifecycle import (
     ASKING,
     FINISH,
@@ -57,6 +38,20 @@ from airflow_provider_batch.jobs.lifecycle import (
 )
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.records import (
+    CancelAsked,
+    Created,
+    Deadline,
+    Failure,
+    Intent,
+    Record,
+    Refused,
+    Settled,
+    Stopped,
+    Uploaded,
+    Wave,
+)
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState, fold
 from tests.jobs.building import (
     NOW,
     chat_line,

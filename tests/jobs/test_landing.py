@@ -20,21 +20,12 @@ from airflow_provider_batch.jobs.carry import CarriedColumns
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.job import Manifest, Shard
 from airflow_provider_batch.jobs.landing import FIXED, Landing, results_columns
-from airflow_provider_batch.jobs.ledger import (
-    Created,
-    Failure,
-    Intent,
-    Record,
-    Refused,
-    Settled,
-    Uploaded,
-    Wave,
-    fold,
-)
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.records import Created, Failure, Intent, Record, Refused, Settled, Uploaded, Wave
 from airflow_provider_batch.jobs.schema import strict_schema
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.state import fold
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import (
     CHAT,

@@ -9,9 +9,10 @@ import pytest
 from airflow_provider_batch.jobs.job import JobKey
 from airflow_provider_batch.jobs.learned import ENOUGH, KEPT, MAX_AGE, Learned, Output, QueueLimit, recall, remember
 from airflow_provider_batch.jobs.learned import lessons as lessons_of
-from airflow_provider_batch.jobs.ledger import Created, Failure, Intent, Record, Refused, Settled, UploadsHeld, fold
 from airflow_provider_batch.jobs.limits import Limits
+from airflow_provider_batch.jobs.records import Created, Failure, Intent, Record, Refused, Settled, UploadsHeld
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.state import fold
 from tests.jobs.building import CHAT, NOW, manifest_of, plain_shard, request
 
 KEY = JobKey("dag", "ask", "manual__2026-11-20")

@@ -14,17 +14,15 @@ from hypothesis import strategies as st
 from airflow_provider_batch.exceptions import LedgerError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.job import FORMAT, Manifest
-from airflow_provider_batch.jobs.ledger import (
+from airflow_provider_batch.jobs.ledger import Ledger, open_ledger, seal
+from airflow_provider_batch.jobs.records import (
     CancelAsked,
     Collected,
     Created,
     Deadline,
     Failure,
     Intent,
-    JobState,
     Landed,
-    Ledger,
-    Phase,
     Reason,
     Record,
     Refused,
@@ -32,10 +30,8 @@ from airflow_provider_batch.jobs.ledger import (
     Uploaded,
     UploadsHeld,
     Wave,
-    fold,
-    open_ledger,
-    seal,
 )
+from airflow_provider_batch.jobs.state import JobState, Phase, fold
 from airflow_provider_batch.staging import LocalFolder
 from tests.jobs.building import NOW, manifest_of, plain_shard
 

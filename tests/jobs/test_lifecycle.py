@@ -12,22 +12,6 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
 from airflow_provider_batch.jobs.job import Estimate
-from airflow_provider_batch.jobs.ledger import (
-    CancelAsked,
-    Created,
-    Deadline,
-    Failure,
-    Finished,
-    Intent,
-    JobState,
-    Judged,
-    Record,
-    Refused,
-    Settled,
-    Uploaded,
-    Wave,
-    fold,
-)
 from airflow_provider_batch.jobs.lifecycle import (
     ASKABLE,
     GRACE,
@@ -54,7 +38,22 @@ from airflow_provider_batch.jobs.lifecycle import (
     refusal_of,
 )
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.records import (
+    CancelAsked,
+    Created,
+    Deadline,
+    Failure,
+    Finished,
+    Intent,
+    Judged,
+    Record,
+    Refused,
+    Settled,
+    Uploaded,
+    Wave,
+)
 from airflow_provider_batch.jobs.room import MAX_HOLD
+from airflow_provider_batch.jobs.state import JobState, fold
 from tests.jobs.building import NOW, manifest_of, plain_shard
 
 POLICY = Policy(max_attempts=3, backoff=timedelta(minutes=5))

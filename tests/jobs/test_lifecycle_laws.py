@@ -23,27 +23,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from airflow_provider_batch.jobs.answers import read_answers
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
 from airflow_provider_batch.jobs.job import Estimate, RowIndex, Shard
-from airflow_provider_batch.jobs.ledger import (
-    Budget,
-    CancelAsked,
-    Created,
-    Deadline,
-    Failure,
-    Finished,
-    Intent,
-    JobState,
-    Judged,
-    Phase,
-    Record,
-    Refused,
-    Settled,
-    ShardState,
-    Twin,
-    Uploaded,
-    UploadsHeld,
-    Wave,
-    fold,
-)
 from airflow_provider_batch.jobs.lifecycle import (
     GRACE,
     Ask,
@@ -71,6 +50,24 @@ from airflow_provider_batch.jobs.lifecycle import (
     next_steps,
 )
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
+from airflow_provider_batch.jobs.records import (
+    Budget,
+    CancelAsked,
+    Created,
+    Deadline,
+    Failure,
+    Finished,
+    Intent,
+    Judged,
+    Record,
+    Refused,
+    Settled,
+    Twin,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
+from airflow_provider_batch.jobs.state import JobState, Phase, ShardState, fold
 from airflow_provider_batch.jobs.twins import look
 from tests.jobs.building import CHAT, NOW, manifest_of, plain_shard
 

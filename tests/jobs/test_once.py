@@ -17,13 +17,14 @@ from airflow_provider_batch.jobs.answers import read_rows
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.jobs.folder import Folder
 from airflow_provider_batch.jobs.job import Manifest, Shard
-from airflow_provider_batch.jobs.ledger import Failure, Finished, Record, Settled, Uploaded, fold
 from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.jobs.once import AskedRequests, CopyReader
 from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.progress import outcomes_so_far
+from airflow_provider_batch.jobs.records import Failure, Finished, Record, Settled, Uploaded
 from airflow_provider_batch.jobs.render import Request
 from airflow_provider_batch.jobs.shard import Sealer
+from airflow_provider_batch.jobs.state import fold
 from tests.jobs.building import CHAT, NOW, chat_line, manifest_of, never_ran_line, request, settle, temporary_folder
 from tests.jobs.test_landing import KINDS, Landed, wave
 

@@ -9,21 +9,6 @@ import pytest
 
 from airflow_provider_batch.jobs.batch import BatchProblem, BatchView, Status
 from airflow_provider_batch.jobs.job import Shard
-from airflow_provider_batch.jobs.ledger import (
-    Created,
-    Deadline,
-    Failure,
-    Intent,
-    JobState,
-    Phase,
-    Record,
-    Refused,
-    Settled,
-    Uploaded,
-    UploadsHeld,
-    Wave,
-    fold,
-)
 from airflow_provider_batch.jobs.lifecycle import (
     Collect,
     Create,
@@ -35,7 +20,20 @@ from airflow_provider_batch.jobs.lifecycle import (
     Wait,
     next_steps,
 )
+from airflow_provider_batch.jobs.records import (
+    Created,
+    Deadline,
+    Failure,
+    Intent,
+    Record,
+    Refused,
+    Settled,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
 from airflow_provider_batch.jobs.room import told_limit
+from airflow_provider_batch.jobs.state import JobState, Phase, fold
 from tests.jobs.building import NOW, manifest_of, plain_shard
 
 MINUTE = timedelta(minutes=1)

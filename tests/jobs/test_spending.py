@@ -7,22 +7,21 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batch.jobs.ledger import (
+from airflow_provider_batch.jobs.lifecycle import Finish, Policy, Reseal, Upload, Wait, next_steps
+from airflow_provider_batch.jobs.progress import outcomes_so_far
+from airflow_provider_batch.jobs.records import (
     Budget,
     Created,
     Deadline,
     Finished,
     Intent,
-    JobState,
     Record,
     Settled,
     Uploaded,
     Wave,
-    fold,
 )
-from airflow_provider_batch.jobs.lifecycle import Finish, Policy, Reseal, Upload, Wait, next_steps
-from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.jobs.spending import Purse
+from airflow_provider_batch.jobs.state import JobState, fold
 from tests.jobs.building import NOW, manifest_of, plain_shard
 
 #: a dollar for a million tokens: 100 requests of 1,000 tokens cost 0.10, and 0.01 with an answer of 100 tokens each

@@ -5,19 +5,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_batch.jobs.batch import BatchView, Status
-from airflow_provider_batch.jobs.ledger import (
-    Created,
-    Failure,
-    Intent,
-    JobState,
-    Record,
-    Refused,
-    Settled,
-    Twin,
-    Uploaded,
-    Wave,
-    fold,
-)
+from airflow_provider_batch.jobs.records import Created, Failure, Intent, Record, Refused, Settled, Twin, Uploaded, Wave
+from airflow_provider_batch.jobs.state import JobState, fold
 from airflow_provider_batch.jobs.twins import doubtful, look
 from tests.jobs.building import NOW, manifest_of, plain_shard
 

@@ -22,9 +22,9 @@ from openai import AzureOpenAI, BadRequestError, OpenAI
 
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.jobs.batch import BatchView, Status, read_batch
-from airflow_provider_batch.jobs.ledger import Failure
 from airflow_provider_batch.jobs.lifecycle import failure_of
 from airflow_provider_batch.jobs.outcome import Answer, Outcome, read_line
+from airflow_provider_batch.jobs.records import Failure
 from airflow_provider_batch.local import records
 from airflow_provider_batch.local.dialects import DIALECTS
 from airflow_provider_batch.local.faults.plan import Fault, Kind

@@ -13,8 +13,8 @@ from openai.types import Batch
 
 from airflow_provider_batch.jobs.answers import read_answers
 from airflow_provider_batch.jobs.job import RowIndex
-from airflow_provider_batch.jobs.ledger import Settled
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.records import Settled
 from airflow_provider_batch.local.faults.plan import Fault, Faults, Kind, Place
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging import LocalFolder
