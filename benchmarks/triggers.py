@@ -1,9 +1,10 @@
 """What it costs a triggerer's event loop to wait for many batches.
 
-    python -m benchmarks.triggers [--json FILE] [--triggers 1000] [--only ours|peers|first]
+    python -m benchmarks.triggers [--json FILE] [--triggers 1000] [--only ours|peers|first|triggerer]
 
-Each case is a process of its own with a bare event loop, against a provider on loopback whose every answer takes
-`latency` seconds. All triggers start at once, as after a restart of the triggerer. Measured while nothing ends:
+Each case is a process of its own, with a bare event loop or the whole of `airflow triggerer` (benchmarks/triggerer.py),
+against a provider on loopback whose every answer takes `latency` seconds. All triggers start at once, as after a
+restart of the triggerer. Measured while nothing ends:
 
 * how late the loop is (a timer of 5 ms measures it): p50, p99 and the longest;
 * HTTP requests for every 50 looks at a batch, the share of one CPU core, the memory a trigger takes, and the clients;
@@ -262,38 +263,47 @@ def first(who: str, url: str) -> Callable[[], float]:
     return lambda: asyncio.run(run())
 
 
-def case(name: str, folder: Path, url: str, **given: Any) -> Worker:
+def case(name: str, folder: Path, url: str, environment: dict[str, str] | None = None, **given: Any) -> Worker:
     """A process for a case, with the connections of all triggers."""
-    environment = {
+    connections = {
         f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps({"conn_type": kind, "password": "local-key", "host": f"{url}/v1"})
         for conn_id, kind in (("openai_default", "openai"), ("pydanticai_default", "pydanticai"))
     }
-    return Worker(f"benchmarks.triggers:{name}", logs=folder, environment=environment, url=url, **given)
+    return Worker(name, logs=folder, environment=connections | (environment or {}), url=url, **given)
 
 
-def measured(who: str, triggers: int, each: int, latency: float, runs: int, folder: Path) -> list[Figure]:
-    """One row of figures."""
+def measured(
+    who: str, triggers: int, each: int, latency: float, runs: int, folder: Path, *, whole: bool = False
+) -> list[Figure]:
+    """One row of figures: of a bare loop, or of a whole triggerer."""
     # A page is read for few batches too: the targets are for many.
     ours = who == "ours" and triggers * each >= 1000
     title = f"{who}: {triggers:,} triggers, {triggers * each:,} batches, answers in {latency:g} s"
+    title += ", in `airflow triggerer`" if whole else ""
     figures = {
         "p50": Figure(f"{title}: loop lag p50", "ms"),
         "p99": Figure("  p99", "ms", most=MOST_LAG if ours else None),
         "longest": Figure("  longest", "ms"),
+        "blocked": Figure("  warnings of a blocked loop in Airflow's log", ""),
         "requests": Figure("  HTTP requests for 50 looks at a batch", "", most=MOST_REQUESTS if ours else None),
         "looks": Figure(f"  looks at each batch in {STEADY:g} s", ""),
         "first": Figure("  until each batch was looked at once", "s"),
         "cpu": Figure("  CPU", "%"),
+        "supervisor": Figure("  CPU of Airflow's supervisor", "%"),
         "kb": Figure("  memory of a trigger", "kB"),
         "clients": Figure("  clients", "", most=1 if ours else None),
         "to_event": Figure("  from a job's end to its event", "s"),
     }
     for _ in range(runs):
         with provider(triggers * each, latency) as url:
-            with case("many", folder, url, who=who, triggers=triggers, each=each) as worker:
+            name, environment = "benchmarks.triggers:many", {}
+            if whole:
+                name = "benchmarks.triggerer:many"
+                environment = {"AIRFLOW_HOME": tempfile.mkdtemp(dir=folder)}
+            with case(name, folder, url, environment, who=who, triggers=triggers, each=each) as worker:
                 for name, value in worker.run().returned.items():
                     figures[name].add(value)
-    return list(figures.values())
+    return [figure for figure in figures.values() if figure.runs]
 
 
 def firsts(runs: int, folder: Path) -> list[Figure]:
@@ -302,7 +312,7 @@ def firsts(runs: int, folder: Path) -> list[Figure]:
     for who in CLASSES:
         figure = Figure(f"{who}: the first trigger of a process: longest loop lag", "ms")
         for _ in range(max(3, runs)):
-            with provider(10, 0.0) as url, case("first", folder, url, who=who) as worker:
+            with provider(10, 0.0) as url, case("benchmarks.triggers:first", folder, url, who=who) as worker:
                 figure.add(worker.run().returned)
         figures.append(figure)
     return figures
@@ -315,7 +325,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, nargs="+", default=[0.0, 0.2, 2.0])
     parser.add_argument("--peers", type=int, nargs="*", default=[5, 40, 200])
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--only", choices=("ours", "peers", "first"))
+    parser.add_argument("--only", choices=("ours", "peers", "first", "triggerer"))
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     figures: list[Figure] = []
@@ -331,6 +341,12 @@ def main() -> None:
                 for who in CLASSES:
                     if who != "ours" or triggers == max(args.peers):
                         figures += measured(who, triggers, 1, 0.2, args.runs, folder)
+        if args.only in (None, "triggerer"):
+            for latency in args.latency:
+                figures += measured("ours", args.triggers, 10, latency, args.runs, folder, whole=True)
+            for who in CLASSES:
+                if who != "ours" and args.peers:
+                    figures += measured(who, max(args.peers), 1, 0.2, args.runs, folder, whole=True)
     report("Many waits in one event loop", figures, args.json)
 
 
