@@ -193,10 +193,13 @@ def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str,
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=sys.stderr)
     metadata = Metadata(home / "airflow.db")
     log = home / "triggerer.log"
-    # the name of a socket is short
-    path = f"{tempfile.mkdtemp()}/meter"
 
     def run() -> dict[str, float]:
+        # the name of a socket has to be short
+        with tempfile.TemporaryDirectory() as folder:
+            return measure(f"{folder}/meter")
+
+    def measure(path: str) -> dict[str, float]:
         metadata.defer("meter", "benchmarks.triggerer.Meter", [{"path": path}])
         jobs = [[f"batch_{each * n + k}" for k in range(each)] for n in range(triggers)]
         with running(log, triggers + 1) as supervisor:

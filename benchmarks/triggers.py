@@ -278,8 +278,8 @@ def measured(
     """One row of figures: of a bare loop, or of a whole triggerer."""
     # A page is read for few batches too: the targets are for many.
     ours = who == "ours" and triggers * each >= 1000
-    title = f"{who}: {triggers:,} triggers, {triggers * each:,} batches, answers in {latency:g} s"
-    title += ", in `airflow triggerer`" if whole else ""
+    place = " in a triggerer" if whole else ""
+    title = f"{who}{place}: {triggers:,} triggers, {triggers * each:,} batches, answers in {latency:g} s"
     figures = {
         "p50": Figure(f"{title}: loop lag p50", "ms"),
         "p99": Figure("  p99", "ms", most=MOST_LAG if ours else None),
