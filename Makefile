@@ -34,15 +34,16 @@ airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080,
 test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one after another
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
-bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 30 minutes; ARGS="--rows 1000000 --runs 1"
+bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 40 minutes; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
 
-soak: $(BENCH) ## a million rows through the three operators, and 500 rounds of chaos: count that nothing is lost; ARGS="--rows 20000"
+soak: $(BENCH) ## a million rows through the three operators, 500 rounds of chaos, 100 waits: nothing is lost; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
 	@$(BIN)/python -m tests.chaos --rounds 500
+	@BATCH_TEST_WAITS=100 $(BIN)/python -m pytest tests/airflow/test_many_waits.py
 
 lint: $(STAMP) ## format, style, types and import rules
 	@$(BIN)/ruff format --check .

@@ -203,6 +203,18 @@ class RunningAirflow:
 
     def start(self, part: str) -> None:
         """Start a part anew, such as "triggerer"."""
+        self._later.callback(_end, self._start(part))
+
+    @contextlib.contextmanager
+    def another(self, part: str) -> Iterator[None]:
+        """Meanwhile a part runs once more, such as a second triggerer."""
+        process = self._start(part)
+        try:
+            yield
+        finally:
+            _end(process)
+
+    def _start(self, part: str) -> psutil.Popen:
         ports = {f"AIRFLOW__LOGGING__{of}_LOG_SERVER_PORT": str(free_port()) for of in ("TRIGGER", "WORKER")}
         environment = self._environment | ports
         with self.home.log.open("ab") as log:
@@ -215,7 +227,7 @@ class RunningAirflow:
                 start_new_session=True,
             )
         self._sessions.add(os.getsid(process.pid))
-        self._later.callback(_end, process)
+        return process
 
     def close(self) -> None:
         """End what was started anew."""
@@ -224,14 +236,17 @@ class RunningAirflow:
 
 
 @contextlib.contextmanager
-def running_airflow(path: Path, provider: Provider, dags: Path) -> Iterator[RunningAirflow]:
+def running_airflow(
+    path: Path, provider: Provider, dags: Path, pace: Mapping[str, str] | None = None
+) -> Iterator[RunningAirflow]:
     """Airflow with scheduler, triggerer, DAG processor and API server, healthy; all it writes is below `path`.
 
+    :param pace: settings that differ from those of one task at a time, as environment variables.
     :raises AssertionError: at the end, if one of its processes had to be killed or is left.
     """
     home = Home(path)
     home.prepare()
-    environment = home.environment(provider) | _PACE | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+    environment = home.environment(provider) | _PACE | (pace or {}) | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
     with Standalone(environment, home.log, port=free_port()) as standalone:
         standalone.await_healthy()
         airflow = RunningAirflow(home, standalone, environment)

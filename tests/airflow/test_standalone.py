@@ -72,6 +72,10 @@ class Batches:
         """Status of one batch."""
         return self._client.batches.retrieve(batch_id).status
 
+    def cancels(self) -> int:
+        """How many cancels were asked for since the server was started last."""
+        return self._server.calls().get(Call.CANCEL, 0)
+
     def answer_some(self) -> None:
         """Let every batch get on by more than half, and none end."""
         self._server.advance(HELD * 0.6)
@@ -315,6 +319,39 @@ def test_a_killed_triggerer_is_replaced_and_the_run_goes_on_with_the_same_batch(
     )
     batches.finish()
     assert run.await_end() == "success"
+    assert landed(airflow, run) == ALL_SUCCEEDED
+    assert [batch.status for batch in batches.of(run)] == ["completed"]
+
+
+def test_a_wait_that_another_triggerer_takes_over_is_told_of_an_end_and_cancels_nothing(
+    airflow: RunningAirflow, batches: Batches
+) -> None:
+    run = deferred(airflow, "tickets")
+    before = run.task("wait")
+    with airflow.another("triggerer"):
+        with closing(sqlite3.connect(airflow.home.airflow / "airflow.db", timeout=60)) as metadata:
+            others = "SELECT id FROM job WHERE job_type = 'TriggererJob' AND state = 'running' AND id > ?"
+            ((other,),) = wait_until(
+                "the other triggerer is there",
+                lambda: metadata.execute(others, [before["triggerer_job"]["id"]]).fetchall(),
+            )
+            with metadata:
+                move = "UPDATE trigger SET triggerer_id = ? WHERE id = ?"
+                metadata.execute(move, [other, before["trigger"]["id"]])
+        if TOLD:
+            wait_until("the first trigger was told", lambda: airflow.said(run, "the batches go on"))
+        # Each triggerer writes a file of its own.
+        log = f"run_id={run.run_id}/task_id=wait/attempt=1.log.trigger.{other}.log"
+        (folder,) = (airflow.home.airflow / "logs").glob(f"dag_id={run.dag_id}")
+        wait_until(
+            "the other triggerer looks at the batch",
+            lambda: (path := folder / log).exists() and f"of {ROWS} requests done" in path.read_text("utf-8"),
+        )
+        assert run.task("wait")["trigger"]["triggerer_id"] == other
+        assert batches.cancels() == 0
+        assert [batch.status for batch in batches.of(run)] == ["in_progress"]
+        batches.finish()
+        assert run.await_end() == "success"
     assert landed(airflow, run) == ALL_SUCCEEDED
     assert [batch.status for batch in batches.of(run)] == ["completed"]
 
