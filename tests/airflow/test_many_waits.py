@@ -1,7 +1,9 @@
 """Many waits in one triggerer of a whole Airflow, which is killed half-way.
 
 `BATCH_TEST_WAITS=100` makes it a hundred waits, which takes some minutes; `make soak` does so, with the cores for
-itself. Then Airflow's own watchdog must not find the event loop blocked even for as long as it warns of by default.
+itself. Then Airflow's own watchdog must not find the event loop blocked at all while all wait. While workers start,
+Airflow itself does, or the first trigger imports the SDK in a thread, two cores are busy enough for it to warn, even
+before there is a trigger; that is only told.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ HELD = 7_200.0
 INTERVAL = 8.0
 #: seconds in which requests are counted
 COUNTED = 30.0
-#: seconds that the loop may be blocked: while other tests take the cores, no trigger has to be to blame
+#: seconds that the loop may be blocked: while other tests take the cores, no trigger need be to blame
 BLOCKED = 0.0 if WAITS >= MANY else 2.0
 PATIENCE = 60.0 + 10.0 * WAITS
 DAGS = Path(__file__).parent / "standalone_dags"
@@ -104,9 +106,9 @@ def await_looks(run: Run, what: str, *, done: str, but: set[Path] | None = None)
     wait_until(what, look, patience=PATIENCE)
 
 
-def blocked(airflow: RunningAirflow) -> list[float]:
-    """For how many seconds Airflow's watchdog found the triggerer's event loop blocked, each time."""
-    log = airflow.home.log.read_text("utf-8", errors="replace")
+def blocked(airflow: RunningAirflow, since: int = 0) -> list[float]:
+    """For how many seconds Airflow's watchdog found the event loop blocked, each time from there on in the log."""
+    log = airflow.home.log.read_bytes()[since:].decode(errors="replace")
     return [float(seconds) for seconds in re.findall(r"async thread was blocked for ([\d.]+) seconds", log)]
 
 
@@ -129,6 +131,7 @@ def test_many_deferred_waits_share_one_poller_and_outlive_their_triggerer(
     deferred = time.monotonic()
 
     # Of all batches that fit on a page, one request tells. Each is looked at this often at most.
+    said = airflow.home.log.stat().st_size
     before = batches.calls()
     since = time.monotonic()
     time.sleep(COUNTED)
@@ -137,6 +140,7 @@ def test_many_deferred_waits_share_one_poller_and_outlive_their_triggerer(
     asked = {call: after[call] - before.get(call, 0) for call in (Call.LIST, Call.RETRIEVE)}
     assert 0 < sum(asked.values()) <= looks * math.ceil(WAITS * BATCHES / 50)
     assert connections(airflow, batches) <= SLOTS
+    assert [seconds for seconds in blocked(airflow, said) if seconds > BLOCKED] == []
 
     before_kill = logs_of_triggers(run)
     batches.advance(0.6 * HELD)
@@ -146,6 +150,9 @@ def test_many_deferred_waits_share_one_poller_and_outlive_their_triggerer(
     await_looks(run, "each is taken up anew", done="[1-9]", but=before_kill)
     assert states(run, "wait") == {"deferred": WAITS}
     taken_up = time.monotonic()
+    said = airflow.home.log.stat().st_size
+    time.sleep(2 * INTERVAL)
+    assert [seconds for seconds in blocked(airflow, said) if seconds > BLOCKED] == []
 
     batches.advance(HELD)
     await_all(run, "land", "success")
@@ -161,6 +168,5 @@ def test_many_deferred_waits_share_one_poller_and_outlive_their_triggerer(
         "told",
         f"{WAITS} waits, {WAITS * BATCHES} batches: deferred after {deferred - began:.0f} s; {asked} in {COUNTED:g} s; "
         f"all taken up {taken_up - killed:.0f} s after the kill; ended {ended - taken_up:.0f} s after their batches; "
-        f"the loop was blocked for {blocked(airflow)} s",
+        f"while Airflow or its workers started, the loop was blocked for {blocked(airflow)} s",
     )
-    assert [seconds for seconds in blocked(airflow) if seconds > BLOCKED] == []
