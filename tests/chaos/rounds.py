@@ -55,7 +55,7 @@ STEPS: dict[str, Strike] = {
     "in the create": Strike("after", r"create g001/records/intent\..*", nth=2, delay=0.4),
     "created, not recorded": Strike("before", r"create g001/records/created\..*", nth=2),
     "created": Strike("after", r"create g001/records/created\..*", nth=2),
-    "waiting": Strike("after", r"create g001/records/deadline\.json", delay=0.3),
+    "waiting": Strike("after", r"create g001/records/deadline\..*", delay=0.3),
     "downloading": Strike("before", r"write g001/collected/[sw].*", nth=2),
     "downloaded": Strike("before", r"create g001/records/settled\.[sw].*", nth=2),
     "settled": Strike("after", r"create g001/records/settled\.[sw].*", nth=2),
