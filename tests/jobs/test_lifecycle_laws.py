@@ -193,7 +193,7 @@ class Lifecycle(RuleBasedStateMachine):
                 key = (Deadline, record.clear)
             case Twin():
                 key = (Twin, record.batch_id, record.ended)
-            case Budget() | Finished():
+            case Budget() | Finished() | UploadsHeld():
                 key = (type(record), record.number)
             case _:
                 key = (type(record), record.shard, record.n)
