@@ -46,6 +46,8 @@ class Standalone:
         self._port = port
         self._home = Path(environment["AIRFLOW_HOME"])
         self._environment = dict(environment) | {
+            # else the last lines of a quiet Airflow stay in its buffer
+            "PYTHONUNBUFFERED": "1",
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": self.url,

@@ -216,7 +216,7 @@ class RunningAirflow:
 
     def _start(self, part: str) -> psutil.Popen:
         ports = {f"AIRFLOW__LOGGING__{of}_LOG_SERVER_PORT": str(free_port()) for of in ("TRIGGER", "WORKER")}
-        environment = self._environment | ports
+        environment = self._environment | ports | {"PYTHONUNBUFFERED": "1"}
         with self.home.log.open("ab") as log:
             process = psutil.Popen(
                 [sys.executable, "-m", "airflow", part],
