@@ -232,6 +232,6 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
     after_a_third, at_the_end, files, largest = map(int, done.stdout.split()[-4:])
     assert files == 10
     assert largest < 2 * PART
-    # 160,000 further rows are 160 MB. Of each row 8 bytes stay; the peak also depends on how many parts on their way were
-    # ever held at the same moment, of the shard that grows and of the one that is being closed beside it.
+    # 160,000 further rows are 160 MB. Of each row 8 bytes stay; the peak also depends on how many parts on their way
+    # were ever held at the same moment, of the shard that grows and of the one that is being closed beside it.
     assert at_the_end - after_a_third < 4 * PART
