@@ -43,7 +43,7 @@ bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 
 soak: $(BENCH) ## a million rows through the three operators, 500 rounds of chaos, 100 waits: nothing is lost; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
 	@$(BIN)/python -m tests.chaos --rounds 500
-	@BATCH_TEST_WAITS=100 $(BIN)/python -m pytest tests/airflow/test_many_waits.py
+	@BATCH_TEST_WAITS=100 $(BIN)/python -m pytest tests/airflow/test_many_waits.py tests/airflow/test_standalone.py
 
 lint: $(STAMP) ## format, style, types and import rules
 	@$(BIN)/ruff format --check .

@@ -27,7 +27,11 @@ from airflow_provider_batch.triggers.clients import SLOTS
 from airflow_provider_batch.triggers.pace import SOONER
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 
-pytestmark = [pytest.mark.standalone, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.standalone,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif("BATCH_TEST_WAITS" not in os.environ, reason="takes minutes; run by make soak"),
+]
 
 KEY = "sk-of-the-local-server"
 MANY = 100

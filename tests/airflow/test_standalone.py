@@ -7,6 +7,7 @@ on how long anything takes.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -46,6 +47,8 @@ HANGS = 4.0
 DAGS = Path(__file__).parent / "standalone_dags"
 #: whether a trigger is told that a person ended its task
 TOLD = tuple(map(int, version("apache-airflow-core").split(".")[:2])) >= (3, 3)
+#: these restart Airflow's parts, and wait for its slow reactions: minutes, and more of them on a busy machine
+SOAK = pytest.mark.skipif("BATCH_TEST_WAITS" not in os.environ, reason="takes minutes; run by make soak")
 ON_KILL = pytest.mark.skipif(
     not TOLD,
     reason="Before Airflow 3.3 a trigger is not told that a person ended its task (there is no BaseTrigger.on_kill)",
@@ -323,6 +326,7 @@ def test_a_killed_triggerer_is_replaced_and_the_run_goes_on_with_the_same_batch(
     assert [batch.status for batch in batches.of(run)] == ["completed"]
 
 
+@SOAK
 def test_a_wait_that_another_triggerer_takes_over_is_told_of_an_end_and_cancels_nothing(
     airflow: RunningAirflow, batches: Batches
 ) -> None:
@@ -356,6 +360,7 @@ def test_a_wait_that_another_triggerer_takes_over_is_told_of_an_end_and_cancels_
     assert [batch.status for batch in batches.of(run)] == ["completed"]
 
 
+@SOAK
 def test_clears_of_the_run_and_of_each_task_ask_nothing_again(airflow: RunningAirflow, batches: Batches) -> None:
     run = deferred(airflow, "again")
     run.await_workers("wait")
@@ -377,6 +382,7 @@ def test_clears_of_the_run_and_of_each_task_ask_nothing_again(airflow: RunningAi
     assert landed(airflow, run, "again_answers") == table
 
 
+@SOAK
 @ON_KILL
 def test_a_wait_marked_failed_half_way_keeps_what_was_answered_and_a_clear_asks_the_rest(
     airflow: RunningAirflow, batches: Batches
@@ -400,6 +406,7 @@ def test_a_wait_marked_failed_half_way_keeps_what_was_answered_and_a_clear_asks_
     assert rest.request_counts.total == ROWS - kept
 
 
+@SOAK
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "clear"])
 def test_a_submit_that_is_ended_while_it_uploads_goes_on_in_its_next_attempt_and_pays_nothing_twice(
     airflow: RunningAirflow, batches: Batches, how: str
@@ -429,6 +436,7 @@ def test_a_submit_that_is_ended_while_it_uploads_goes_on_in_its_next_attempt_and
     assert [(b.status, b.request_counts.total) for b in batches.of(run)] == [("completed", ROWS // 2)] * 2
 
 
+@SOAK
 def test_marking_a_submit_as_failed_while_it_creates_cancels_what_it_created(
     airflow: RunningAirflow, batches: Batches
 ) -> None:
@@ -448,6 +456,7 @@ def test_marking_a_submit_as_failed_while_it_creates_cancels_what_it_created(
     batches.restart()
 
 
+@SOAK
 def test_a_killed_scheduler_is_replaced_and_the_run_goes_on_with_the_same_batch(
     airflow: RunningAirflow, batches: Batches
 ) -> None:
