@@ -1,7 +1,8 @@
 """DuckDB's Python driver: opening a file that others use too, and reading one query.
 
 DuckDB lets one process write a file, or several read it: https://duckdb.org/docs/stable/connect/concurrency.
-Whoever opens it while another process has it gets an error at once, so waiting is done here.
+Whoever opens it while another process has it gets an error at once, so waiting is done here. So does a thread that
+opens it at the instant at which another one closes the last connection of the process to it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 LOCKED_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
+#: how DuckDB says that another process has the file, and that this one is only just giving it up
+_IN_USE = ("Could not set lock on file", "Unique file handle conflict")
+
 
 def connect(hook: DbApiHook, kept: str) -> Any:
     """A connection of its own; waits while another process holds the file.
@@ -35,7 +39,7 @@ def connect(hook: DbApiHook, kept: str) -> Any:
             return hook.get_conn()
         except Exception as error:
             said = str(error)
-            if "Could not set lock on file" not in said:
+            if not any(words in said for words in _IN_USE):
                 raise
             if time.monotonic() + pause > end:
                 raise WarehouseError(
