@@ -41,7 +41,7 @@ with DAG(
         deadline=timedelta(hours=12),
     )
     # marked as success by whoever did delete more than half of the documents
-    left = SQLCheckOperator(task_id="left", conn_id="warehouse", sql="sql/document_vectors_left.sql")
+    half = SQLCheckOperator(task_id="half_is_left", conn_id="warehouse", sql="sql/document_vectors_half.sql")
     prune = SQLExecuteQueryOperator(task_id="prune", conn_id="warehouse", sql="sql/document_vectors_prune.sql")
     check = SQLCheckOperator(task_id="check", conn_id="warehouse", sql="sql/document_vectors_check.sql")
-    landed >> left >> prune >> check
+    landed >> half >> prune >> check

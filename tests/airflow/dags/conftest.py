@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.dags.warehouses import Warehouse, make
 from tests.airflow.jobs import Ran, run_dag
 
 
@@ -67,6 +68,23 @@ def check_costs(dag_id: str, *accounts: dict[str, Any]) -> None:
 
 #: of `billed`, when nothing was asked and nothing was paid
 NOTHING = {"upload": 0, "create": 0, "ask": 0}
+
+
+@pytest.fixture
+def warehouse_of(
+    tmp_path: Path, connect: Callable[..., None], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Warehouse]:
+    """Makes the connection `warehouse` lead to a warehouse of a kind, with the tables that `seed` makes."""
+
+    def of(kind: str, seed: Callable[[Path], object]) -> Warehouse:
+        made = make(kind, seed, tmp_path, lambda: request.getfixturevalue("postgres_database"))
+        if isinstance(made.connection, str):
+            monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", made.connection)
+        else:
+            connect("warehouse", **made.connection)
+        return made
+
+    return of
 
 
 @pytest.fixture

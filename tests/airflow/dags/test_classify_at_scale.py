@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import msgspec
 import pytest
 
 from airflow_provider_batch.demo import tickets
 from tests.airflow.dags.conftest import blocks, check_costs
-from tests.airflow.jobs import Ran, query
+from tests.airflow.dags.warehouses import KINDS, Warehouse
+from tests.airflow.jobs import Ran
 
 WITH_TEXT = [ticket for ticket in tickets.load() if (ticket.title + ticket.body).strip()]
 
 
-@pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None]) -> Path:
-    path = tmp_path / "warehouse.sqlite"
+def seed(path: Path) -> None:
     tickets.seed(path, tickets.load())
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+
+
+@pytest.fixture
+def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
+    return warehouse_of("sqlite", seed)
 
 
 def check(account: dict[str, Any], landed: list[tuple[Any, ...]], summary: list[tuple[Any, ...]]) -> None:
@@ -56,43 +55,24 @@ LANDED = "SELECT ticket, opinion, size, model, outcome, category, cost_usd, gold
 SUMMARY = "SELECT * FROM label_summary ORDER BY size"
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_ticket_is_asked_of_its_model_and_every_tenth_of_both(
-    warehouse: Path, run_ready: Callable[..., Ran], billed: Callable[[], dict[str, int]]
+    kind: str,
+    warehouse_of: Callable[..., Warehouse],
+    run_ready: Callable[..., Ran],
+    billed: Callable[[], dict[str, int]],
 ) -> None:
+    warehouse = warehouse_of(kind, seed)
+
     ran = run_ready("classify_at_scale")
 
     assert ran.errors == {}
     assert billed() == {"upload": 2, "create": 2, "ask": 4}
-    check(ran.returned["batch_job.land"], query(warehouse, LANDED), query(warehouse, SUMMARY))
-    check_costs("classify_at_scale", ran.returned["batch_job.land"])
+    account = ran.returned["batch_job.land"]
+    check(account, warehouse.execute(LANDED), warehouse.execute(SUMMARY))
+    check_costs("classify_at_scale", account)
     (sql,) = blocks("classify_at_scale", "sql")
-    assert [row[0] for row in query(warehouse, sql)] == ["large", "small"]
-
-
-def test_it_runs_unchanged_on_duckdb(
-    tmp_path: Path, run_ready: Callable[..., Ran], connect: Callable[..., None], offline: None
-) -> None:
-    path = tmp_path / "warehouse.duckdb"
-    with closing(duckdb.connect(path)) as connection:
-        connection.execute(
-            "CREATE TABLE tickets (id VARCHAR, day DATE, country VARCHAR, title VARCHAR, body VARCHAR, "
-            "category VARCHAR, urgency VARCHAR)"
-        )
-        connection.executemany(
-            "INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [msgspec.structs.astuple(ticket) for ticket in tickets.load()],
-        )
-    connect("warehouse", conn_type="duckdb", host=str(path))
-
-    ran = run_ready("classify_at_scale")
-
-    assert ran.errors == {}
-    with closing(duckdb.connect(path)) as connection:
-        check(
-            ran.returned["batch_job.land"],
-            connection.execute(LANDED).fetchall(),
-            connection.execute(SUMMARY).fetchall(),
-        )
+    assert [row[0] for row in warehouse.execute(sql)] == ["large", "small"]
 
 
 @pytest.mark.usefixtures("warehouse")

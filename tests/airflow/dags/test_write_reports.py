@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -17,17 +15,15 @@ from airflow_provider_batch.jobs.ledger import open_ledger
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging import open_folder
 from tests.airflow.dags.conftest import blocks, check_costs
-from tests.airflow.jobs import Ran, query
+from tests.airflow.dags.warehouses import KINDS, Warehouse
+from tests.airflow.jobs import Ran
 
 COMPANIES = companies.load()
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None]) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    companies.seed(path)
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
+    return warehouse_of("sqlite", companies.seed)
 
 
 @pytest.fixture
@@ -38,13 +34,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_company_has_a_row_and_a_page_and_a_second_run_rewrites_both(
-    warehouse: Path, folder: Path, tmp_path: Path, run_ready: Callable[..., Ran]
+    kind: str,
+    warehouse_of: Callable[..., Warehouse],
+    folder: Path,
+    tmp_path: Path,
+    run_ready: Callable[..., Ran],
 ) -> None:
+    warehouse = warehouse_of(kind, companies.seed)
     ran = run_ready("write_reports")
 
     assert ran.errors == {}
-    rows = query(warehouse, "SELECT custom_id, quarter, name, outcome, revenue_before FROM company_reports ORDER BY 1")
+    rows = warehouse.execute("SELECT custom_id, quarter, name, outcome, revenue_before FROM company_reports ORDER BY 1")
     assert rows == [(one.id, "2026-Q3", one.name, "succeeded", one.quarters[-2].revenue_usd) for one in COMPANIES]
     account = ran.returned["batch_job.land"]
     assert account["estimate"]["low_usd"] <= float(account["cost_usd"]) <= account["estimate"]["high_usd"]
@@ -64,8 +66,7 @@ def test_every_company_has_a_row_and_a_page_and_a_second_run_rewrites_both(
         assert f"<td>{one.quarters[-1].revenue_usd:,}<td>{one.quarters[-2].revenue_usd:,}" in page
         assert "<b>" not in page
 
-    with closing(sqlite3.connect(warehouse)) as connection, connection:
-        connection.execute("UPDATE company_metrics SET sensors = 777 WHERE company_id = 'C-01' AND quarter = '2026-Q3'")
+    warehouse.execute("UPDATE company_metrics SET sensors = 777 WHERE company_id = 'C-01' AND quarter = '2026-Q3'")
     again = run_ready("write_reports")
 
     assert again.errors == {}
@@ -73,7 +74,7 @@ def test_every_company_has_a_row_and_a_page_and_a_second_run_rewrites_both(
     assert rewritten.keys() == pages.keys()
     (changed,) = (path for path in pages if rewritten[path] != pages[path])
     assert "<td>777<td>" in rewritten[changed]
-    assert query(warehouse, "SELECT count(*) FROM company_reports") == [(len(COMPANIES),)]
+    assert warehouse.execute("SELECT count(*) FROM company_reports") == [(len(COMPANIES),)]
 
 
 @pytest.mark.usefixtures("offline", "warehouse")
