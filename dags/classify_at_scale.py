@@ -33,7 +33,9 @@ with DAG(
         "large": Param("gpt-5-mini", type="string", minLength=1, description="Model for long texts"),
         "long_text": Param(250, type="integer", minimum=0, description="A text of more characters is long"),
         "check_every": Param(10, type="integer", minimum=1, description="Ask both models of every so-manieth ticket"),
-        "table": Param("ticket_categories", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$", description="Where it lands"),
+        "table": Param(
+            "ticket_categories", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Where it lands"
+        ),
     },
     tags=["batch", "example"],
 ) as dag:

@@ -54,7 +54,7 @@ with DAG(
     params={
         "quarter": Param("2026-Q3", pattern=r"^\d{4}-Q[1-4]$"),
         "model": Param("gpt-5-mini", type="string", minLength=1),
-        "table": Param("company_reports", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)?$", description="Where it lands"),
+        "table": Param("company_reports", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Where it lands"),
     },
     tags=["batch", "example"],
 ) as dag:
