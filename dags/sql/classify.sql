@@ -1,10 +1,10 @@
 WITH texts AS (
     SELECT
         id, title, body, category,
-        CASE WHEN length(title) + length(body) > {{ params.long_text }} THEN 'large' ELSE 'small' END AS size,
+        CASE WHEN length(coalesce(title, '') || coalesce(body, '')) > {{ params.long_text }} THEN 'large' ELSE 'small' END AS size,
         row_number() OVER (ORDER BY id) AS number
     FROM tickets
-    WHERE trim(title || body) <> ''
+    WHERE trim(coalesce(title, '') || coalesce(body, '')) <> ''
 )
 SELECT id AS ticket, title, body, category AS gold_category, size, 'first' AS opinion
 FROM texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
@@ -78,8 +79,8 @@ def test_every_company_has_a_row_and_a_page_and_a_second_run_rewrites_both(
 
 
 @pytest.mark.usefixtures("offline", "warehouse")
-def test_the_reports_are_due_at_seven_in_the_morning_after_the_run(folder: Path, run_ready: Callable[..., Ran]) -> None:
-    before = datetime.now(UTC).date()
+def test_the_reports_are_due_at_seven_in_the_morning(folder: Path, run_ready: Callable[..., Ran]) -> None:
+    before = datetime.now(UTC)
     ran = run_ready("write_reports", quarter="2026-Q1")
 
     assert ran.errors == {}
@@ -87,7 +88,7 @@ def test_the_reports_are_due_at_seven_in_the_morning_after_the_run(folder: Path,
     assert ledger is not None
     due = ledger.state().deadline
     assert due is not None
-    assert due.date() - before in (timedelta(days=1), timedelta(days=2))
+    assert timedelta(hours=3) <= due - before < timedelta(hours=28)
     assert due.timetz() == time(7, tzinfo=UTC)
     pages = [path.read_text(encoding="utf-8") for path in folder.glob("2026-Q1/*.html")]
     assert len(pages) == sum(one.quarters[0].quarter == "2026-Q1" for one in COMPANIES)
@@ -99,7 +100,7 @@ def test_what_has_no_answer_when_they_are_due_is_asked_at_once_and_pages_go_to_a
     tmp_path: Path, run_ready: Callable[..., Ran], connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_REPORTS_FOLDER", "memory://bucket-of-reports/by quarter")
-    deadline = "(dag_run.run_after + macros.timedelta(days=1)).strftime('%Y-%m-%dT07:00:00+00:00')"
+    deadline = "(dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00')"
     with LocalServer(tmp_path / "slow", in_progress=3600) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         ran = run_ready("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
@@ -111,6 +112,38 @@ def test_what_has_no_answer_when_they_are_due_is_asked_at_once_and_pages_go_to_a
     assert {page.rpartition("/")[0] for page in pages} == {"/bucket-of-reports/by quarter/2026-Q3"}
     assert len(pages) == len(COMPANIES)
     assert all(store.cat_file(page).startswith(b"<!doctype html>") for page in pages)
+
+
+@pytest.mark.usefixtures("offline")
+def test_no_name_of_a_company_leads_its_page_elsewhere(
+    warehouse: Warehouse, folder: Path, tmp_path: Path, run_ready: Callable[..., Ran]
+) -> None:
+    names = [
+        "..",
+        "/etc/passwd",
+        f"{tmp_path}/x",
+        "a\0b",
+        "x" * 50_000,
+        "Same",
+        "same",
+        "SAME.",
+        "~",
+        "C:\\x",
+        "%2e%2e%2f",
+        "é" * 300,
+    ]
+    with closing(warehouse.open()) as connection, connection:
+        for one, name in zip(COMPANIES, names, strict=True):
+            connection.execute("UPDATE companies SET name = ? WHERE id = ?", (name, one.id))
+    before = {path for path in tmp_path.rglob("*") if "staging" not in path.parts}
+
+    assert run_ready("write_reports").state == "success"
+
+    new = {path for path in tmp_path.rglob("*") if "staging" not in path.parts} - before
+    pages = {path for path in new if path.is_file()}
+    assert {path.parent for path in pages} == {folder / "2026-Q3"}
+    assert new - pages == {folder, folder / "2026-Q3"}
+    assert len(pages) == len(names)
 
 
 def test_the_names_on_the_page_are_those_that_it_gives() -> None:
