@@ -10,6 +10,9 @@ import msgspec
 
 from airflow_provider_batch.evals.statistics import corrected, p_value
 
+#: accepted runs that say how steady a case is
+HISTORY = 10
+
 
 class Verdict(StrEnum):
     """What a comparison comes to."""
@@ -40,6 +43,14 @@ class Change(msgspec.Struct, frozen=True):
     score_before: float
     score_now: float
     tags: str
+    #: accepted runs, the baseline and up to `HISTORY` in all, in which the same case was answered; in how many right
+    runs_before: int
+    right_before: int
+
+    @property
+    def regressed(self) -> bool:
+        """Right before and wrong now; with repeats, most of the time."""
+        return self.score_before > 0.5 > self.score_now
 
     @property
     def word(self) -> str:
@@ -73,10 +84,13 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def regressions(self) -> list[str]:
-        """The case_ids that got worse: those that were always right first, then by how much they lost."""
-        worse = [change for change in self.changes if change.word == "worse"]
-        worse.sort(key=lambda change: (change.score_now - change.score_before, change.case_id))
-        return [change.case_id for change in worse]
+        """The case_ids that were right and are wrong now, the least likely to be chance first: those that were right
+        in all of the accepted runs before, then those that lost the most."""
+        found = [change for change in self.changes if change.regressed]
+        found.sort(
+            key=lambda change: (-change.right_before / change.runs_before, change.score_now - change.score_before)
+        )
+        return [change.case_id for change in found]
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -84,6 +98,8 @@ class Baseline(msgspec.Struct, frozen=True):
 
     run: str
     scores: Sequence[Scored]
+    #: the grades of accepted runs before it, at most `HISTORY` less this one
+    earlier: Sequence[Sequence[Scored]] = ()
 
 
 def compare(
@@ -95,8 +111,7 @@ def compare(
     both. `verdict` goes by the p-value that is corrected for the number of variants that have a baseline.
     """
     pairs = {
-        variant: _changes(now[variant], baselines[variant].scores) if variant in baselines else None
-        for variant in sorted(now)
+        variant: _changes(now[variant], baselines[variant]) if variant in baselines else None for variant in sorted(now)
     }
     # Thirds do not add up to the same number in every order; sorted they do.
     steps = {
@@ -121,25 +136,25 @@ def compare(
     return found
 
 
-def _changes(now: Iterable[Scored], then: Iterable[Scored]) -> tuple[int, tuple[Change, ...]]:
+def _changes(now: Sequence[Scored], baseline: Baseline) -> tuple[int, tuple[Change, ...]]:
     """How many cases can be compared, and those of them whose score changed."""
-    new, old = _by_case(now), _by_case(then)
-    both = sorted(key for key in new.keys() & old.keys())
-    changes = [
-        Change(key[0], _mean(old[key]), _mean(new[key]), new[key][0].tags)
-        for key in both
-        if _mean(old[key]) != _mean(new[key])
-    ]
+    new, old = _means(now), _means(baseline.scores)
+    runs = [old, *map(_means, baseline.earlier)]
+    tags = {scored.case_id: scored.tags for scored in now}
+    both = sorted(new.keys() & old.keys())
+    changes = []
+    for key in both:
+        if new[key] != old[key]:
+            before = [run[key] for run in runs if key in run]
+            right = sum(score > 0.5 for score in before)
+            changes.append(Change(key[0], old[key], new[key], tags[key[0]], len(before), right))
     return len(both), tuple(changes)
 
 
-def _by_case(scores: Iterable[Scored]) -> dict[tuple[str, str], list[Scored]]:
-    found: defaultdict[tuple[str, str], list[Scored]] = defaultdict(list)
+def _means(scores: Iterable[Scored]) -> dict[tuple[str, str], float]:
+    """The mean score of each case that was answered, by its id and its hash."""
+    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for scored in scores:
         if scored.answered:
-            found[scored.case_id, scored.case_sha256].append(scored)
-    return found
-
-
-def _mean(scores: Sequence[Scored]) -> float:
-    return sum(scored.score for scored in scores) / len(scores)
+            found[scored.case_id, scored.case_sha256].append(scored.score)
+    return {key: sum(each) / len(each) for key, each in found.items()}

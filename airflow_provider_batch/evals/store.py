@@ -12,14 +12,14 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.evals import tables
 from airflow_provider_batch.evals.cases import Case, read_cases
-from airflow_provider_batch.evals.compare import Baseline, Comparison, Scored
+from airflow_provider_batch.evals.compare import HISTORY, Baseline, Change, Comparison, Scored
 from airflow_provider_batch.evals.grading import Answer, AnswerKey, Graded, Judgement
 from airflow_provider_batch.evals.summary import Summary
 from airflow_provider_batch.evals.tables import EvalTable
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
 from airflow_provider_batch.warehouse.naming import split_table
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.replace import Change, ReplacedTables, speech_of
+from airflow_provider_batch.warehouse.replace import ReplacedTables, Replacement, speech_of
 
 
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
@@ -84,14 +84,10 @@ class EvalStore:
         """
         found: dict[str, Baseline] = {}
         for variant, moment in asked_at.items():
-            before = self._accepted_before(run, variant, moment)
-            if before is not None:
-                columns = ("case_id", "case_sha256", "score", "answered", "tags")
-                rows = self._rows(self._named(tables.GRADES), columns, {"run": before, "variant": variant})
-                scores = [
-                    Scored(case_id, sha, float(score), bool(there), tags) for case_id, sha, score, there, tags in rows
-                ]
-                found[variant] = Baseline(before, scores)
+            runs = self._accepted_before(run, variant, moment)[:HISTORY]
+            if runs:
+                last, *earlier = (self._scores(name, variant) for name in runs)
+                found[variant] = Baseline(runs[0], last, earlier)
         return found
 
     def write(
@@ -109,13 +105,9 @@ class EvalStore:
             tables.GRADES: [_grade_row(run, one, graded_at) for one in graded],
             tables.SUMMARIES: [_summary_row(run, summary, graded_at) for summary in summaries],
             tables.COMPARISONS: [_comparison_row(run, one, alpha, graded_at) for one in comparisons],
-            tables.CHANGES: [
-                (run, one.variant, c.case_id, one.baseline_run, c.word, c.score_before, c.score_now, c.tags)
-                for one in comparisons
-                for c in one.changes
-            ],
+            tables.CHANGES: [_change_row(run, one, change) for one in comparisons for change in one.changes],
         }
-        self._tables.apply(Change(self._named(table), {"run": run}, rows[table]) for table in tables.WRITTEN)
+        self._tables.apply(Replacement(self._named(table), {"run": run}, rows[table]) for table in tables.WRITTEN)
 
     def accept(self, run: str, variants: Sequence[str] | None, note: str, now: datetime) -> list[str]:
         """Accept these variants of a run, or all; those that are accepted already stay as they are. Returns them.
@@ -134,21 +126,29 @@ class EvalStore:
         table = self._named(tables.ACCEPTED)
         there = {variant for (variant,) in self._rows(table, ("variant",), {"run": run})}
         self._tables.apply(
-            Change(table, {"run": run, "variant": variant}, [(run, variant, now, note or None)])
+            Replacement(table, {"run": run, "variant": variant}, [(run, variant, now, note or None)])
             for variant in wanted
             if variant not in there
         )
         return wanted
 
-    def _accepted_before(self, run: str, variant: str, moment: datetime | None) -> str | None:
+    def _accepted_before(self, run: str, variant: str, moment: datetime | None) -> list[str]:
+        """The accepted runs that were asked before this moment, the latest first."""
         accepted = {name for (name,) in self._rows(self._named(tables.ACCEPTED), ("run",), {"variant": variant})}
         where = {"variant": variant, "tag": tables.ALL}
-        best: tuple[datetime, str] | None = None
-        for name, asked_at in self._rows(self._named(tables.SUMMARIES), ("run", "asked_at"), where):
-            then = _moment(asked_at)
-            if name in accepted and name != run and then is not None and (moment is None or then < moment):
-                best = max(best or (then, name), (then, name))
-        return best[1] if best else None
+        asked = [
+            (then, name)
+            for name, asked_at in self._rows(self._named(tables.SUMMARIES), ("run", "asked_at"), where)
+            if name in accepted and name != run and (then := _moment(asked_at)) is not None
+        ]
+        return [name for then, name in sorted(asked, reverse=True) if moment is None or then < moment]
+
+    def _scores(self, run: str, variant: str) -> list[Scored]:
+        columns = ("case_id", "case_sha256", "score", "answered", "tags")
+        rows = self._rows(self._named(tables.GRADES), columns, {"run": run, "variant": variant})
+        return [
+            Scored(case_id, sha256, float(score), bool(there), tags) for case_id, sha256, score, there, tags in rows
+        ]
 
     def _named(self, table: EvalTable) -> str:
         return self._prefix + table.name
@@ -212,6 +212,21 @@ def _comparison_row(run: str, one: Comparison, alpha: float, graded_at: datetime
         alpha,
         one.verdict.value,
         graded_at,
+    )
+
+
+def _change_row(run: str, one: Comparison, change: Change) -> tuple[Any, ...]:
+    return (
+        run,
+        one.variant,
+        change.case_id,
+        one.baseline_run,
+        change.word,
+        change.score_before,
+        change.score_now,
+        change.tags,
+        change.runs_before,
+        change.right_before,
     )
 
 

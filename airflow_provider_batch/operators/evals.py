@@ -65,7 +65,8 @@ class EvalGradeOperator(BaseOperator):
 
     Returns an account: `run`, `cases`, and `variants`, by name: `cases`, `answers`, `graded`, `unanswered`,
     `accuracy`, `low`, `high`, `cost_usd` (text or None), `baseline_run`, `difference`, `better`, `worse`,
-    `p_corrected`, `verdict`, `regressions` (case_ids, up to 20; all of them are in the table `eval_changes`).
+    `p_corrected`, `verdict`, `regressions` (case_ids that were right and are wrong now, up to 20, the least likely to
+    be chance first; all of them are in the table `eval_changes`).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: the results table with the answers; key columns `run` and `variant`, carried `case_id` and `repeat`.
@@ -187,7 +188,7 @@ class EvalGradeOperator(BaseOperator):
             return
         self.log.log(
             logging.WARNING if comparison.verdict is Verdict.REGRESSED else logging.INFO,
-            "%s: %s against run %s: %d better, %d worse of %d cases, %+.1f points, p = %.3g. Worse: %s",
+            "%s: %s against run %s: %d better, %d worse of %d cases, %+.1f points, p = %.3g. Wrong now: %s",
             summary.variant,
             comparison.verdict.value,
             comparison.baseline_run,

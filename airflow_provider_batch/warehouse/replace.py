@@ -35,7 +35,7 @@ Binder = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Change:
+class Replacement:
     """A group of rows of one table, and what is to be there instead."""
 
     table: str
@@ -147,7 +147,7 @@ class ReplacedTables:
                     f"it; {_NOTHING_WRITTEN}. Add them, then run this task again:\n{mended}"
                 )
 
-    def apply(self, changes: Iterable[Change]) -> None:
+    def apply(self, changes: Iterable[Replacement]) -> None:
         """Make all these changes in one transaction.
 
         :raises WarehouseError: for what the database refuses; nothing is changed then.
