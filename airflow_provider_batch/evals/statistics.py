@@ -19,8 +19,12 @@ _RESAMPLES = 9_999
 #: fixed, so that grading a run again ends in the same tables
 _SEED = 20_000
 
-#: differences smaller than this come of adding thirds
+#: a count that is this near to a whole number is one: thirds do not add up exactly
 _NOTHING = 1e-9
+
+#: differences are counted in these parts of one answer, a multiple of all numbers of repeats up to 12. Whole numbers add
+#: up to the same in every order, so that as large as the observed difference means just that
+_PARTS = 27_720
 
 
 def interval(accuracy: float, cases: int) -> tuple[float, float]:
@@ -47,15 +51,15 @@ def p_value(differences: Sequence[float]) -> float:
     With one answer each, that is the exact test of McNemar: of the cases that changed, as many get better as worse.
     With several, a permutation test that swaps now and then case by case: exact for few changes, else by 9,999 draws.
     """
-    changed = sorted(difference for difference in differences if abs(difference) > _NOTHING)
+    changed = sorted(parts for parts in (round(difference * _PARTS) for difference in differences) if parts)
     if len(changed) < 2:  # one change is as likely the one way as the other
         return 1.0
-    if all(abs(difference) == 1 for difference in changed):
-        better = sum(difference > 0 for difference in changed)
+    if all(abs(parts) == _PARTS for parts in changed):
+        better = sum(parts > 0 for parts in changed)
         return float(_scipy().binomtest(better, len(changed)).pvalue)
     test = _scipy().permutation_test(
-        (changed, [0.0] * len(changed)),
-        _mean_difference,
+        (changed, [0] * len(changed)),
+        _difference,
         permutation_type="samples",
         vectorized=True,
         n_resamples=_RESAMPLES,
@@ -79,8 +83,8 @@ def corrected(p_values: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def _mean_difference(now: Any, then: Any, axis: int) -> Any:
-    return now.mean(axis=axis) - then.mean(axis=axis)
+def _difference(now: Any, then: Any, axis: int) -> Any:
+    return now.sum(axis=axis) - then.sum(axis=axis)
 
 
 def _scipy() -> Any:
