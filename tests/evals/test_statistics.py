@@ -39,26 +39,40 @@ def test_repeats_alone_make_no_interval_narrower() -> None:
     [(0, 0, 1.0), (1, 0, 1.0), (0, 5, 0.0625), (5, 5, 1.0), (2, 10, 0.03857), (6, 22, 0.003719)],
 )
 def test_with_one_answer_each_the_p_value_is_mcnemars_exact_one(better: int, worse: int, expected: float) -> None:
-    assert p_value([1.0] * better + [-1.0] * worse + [0.0] * 50) == pytest.approx(expected, rel=1e-3)
+    assert p_value([(1, 0)] * better + [(0, 1)] * worse + [(1, 1), (0, 0)] * 25) == pytest.approx(expected, rel=1e-3)
 
 
 def test_with_repeats_it_is_that_of_the_sign_flips() -> None:
     # of the 2^3 ways to flip, two are as far from 0
-    assert p_value([-1 / 3, -2 / 3, -1.0]) == pytest.approx(0.25)
+    assert p_value([(1 / 3, 2 / 3), (1 / 3, 1), (0, 1)]) == pytest.approx(0.25)
     # of 2^10, only the two ends
-    assert p_value([-1 / 3] * 5 + [-2 / 3] * 5) == pytest.approx(2 / 1024)
+    assert p_value([(2 / 3, 1)] * 5 + [(0, 2 / 3)] * 5) == pytest.approx(2 / 1024)
+    assert p_value([(0, 1 / 3)]) == 1
 
 
-@given(st.lists(st.sampled_from([-1.0, -2 / 3, -1 / 3, 0.0, 1 / 3, 2 / 3, 1.0]), max_size=60), st.randoms())
-def test_a_p_value_is_a_share_that_neither_order_nor_direction_changes(
-    differences: list[float], rng: random.Random
+def test_with_several_runs_before_any_of_them_could_have_been_the_one_of_now() -> None:
+    # each of the 3 cases was wrong in one of 3 runs: that it was now, thrice, is one way of 27, and nothing is below
+    assert p_value([(0, 1, 1)] * 3) == pytest.approx(2 / 27)
+    # the same with 20 steady cases, and in any order
+    assert p_value([(1, 1, 1), *[(0, 1, 1)] * 3, *[(0, 0, 0)] * 19]) == pytest.approx(2 / 27)
+    assert p_value([(1, 1, 0), (1, 0, 1), (0, 1, 1)]) == 1
+
+
+SCORES = st.sampled_from([0.0, 1 / 3, 2 / 3, 1.0])
+
+
+@given(st.integers(1, 4).flatmap(lambda runs: st.lists(st.tuples(*[SCORES] * (runs + 1)), max_size=40)), st.randoms())
+def test_a_p_value_is_a_share_that_the_order_of_cases_and_of_runs_does_not_change(
+    scores: list[tuple[float, ...]], rng: random.Random
 ) -> None:
-    found = p_value(differences)
+    found = p_value(scores)
     assert 0 < found <= 1
-    shuffled = rng.sample(differences, len(differences))
-    assert p_value(shuffled) == found
-    if len(differences) <= 10:  # all ways are counted, none drawn
-        assert p_value([-difference for difference in differences]) == pytest.approx(found)
+    assert p_value([(now, *reversed(before)) for now, *before in rng.sample(scores, len(scores))]) == found
+
+
+@given(st.lists(st.tuples(SCORES, SCORES), max_size=10))
+def test_a_p_value_is_the_same_for_better_and_for_worse(scores: list[tuple[float, float]]) -> None:
+    assert p_value([(before, now) for now, before in scores]) == pytest.approx(p_value(scores))
 
 
 def test_several_models_are_corrected_for_and_those_without_history_do_not_count() -> None:
