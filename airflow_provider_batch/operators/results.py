@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_provider_batch.exceptions import (
     InputError,
@@ -46,11 +46,14 @@ class BatchResultsOperator(BaseOperator):
 
     The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
     that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
-    `requests`), `tokens`, `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
+    `requests`), `tokens`, `estimate` (as in the reference: `low_usd` and `high_usd` are what was expected before it
+    ran), `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
     `asked_again` (requests of the attempts after the first), `asked_again_cost_usd` (what their answers cost, a part of
     `cost_usd`), `paid_twice` (requests answered in two batches of one attempt: 0, if all is well), `reasons`, and with
     `landed_file` the file's address under that name. What is not asked itself has an attempt of 0, and 0 tokens
     and cost: sums over the table are what was paid for the answers in it.
+
+    The event of each asset among the task's `outlets` carries the account too, as its extra, without the `reasons`.
 
     :param job: the reference that submit returned.
     :param warehouse_conn_id: connection to write to.
@@ -153,7 +156,15 @@ class BatchResultsOperator(BaseOperator):
                 f"but {manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
             )
         self._judge(context, account)
+        self._attach(context, account)
         return account
+
+    def _attach(self, context: Context, account: Mapping[str, Any]) -> None:
+        """Say with the event of each outlet what was landed. `reasons` stay out: they hold the provider's words."""
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                told = {name: value for name, value in account.items() if name != "reasons"}
+                context["outlet_events"][outlet].extra.update(told)
 
     def prepared_sink(
         self, manifest: Manifest, warehouse_conn_id: str, table: str | None, key: Mapping[str, Any]
@@ -196,6 +207,7 @@ class BatchResultsOperator(BaseOperator):
             "known": manifest.known,
             "outcomes": landing.outcomes,
             "tokens": dict(landing.tokens),
+            "estimate": msgspec.to_builtins(state.estimate),
             "cost_usd": _dollars(landing.cost),
             "standard_cost_usd": _dollars(landing.standard_cost),
             "asked_again": landing.asked_again,
