@@ -350,7 +350,7 @@ class TestBadInput:
     )
     def test_cases_come_from_a_query_that_changes_nothing(self, evals_anywhere: Evals, sql: str) -> None:
         evals_anywhere.cases(*CASES)
-        with pytest.raises(Exception, match="(?i)nothing was"):
+        with pytest.raises(Exception, match=r"(?i)nothing was"):
             EvalCasesOperator(task_id="cases", cases_sql=sql).execute({})  # type: ignore[arg-type]
         assert len(evals_anywhere.table("eval_cases")) == 20
 
