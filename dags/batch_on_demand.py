@@ -62,7 +62,7 @@ with DAG(
             format="multiline",
             minLength=1,
             section=ROWS,
-            description_md="One `SELECT`. Each row of it is one request; its columns are what *Prompt* may name.",
+            description_md="One SELECT. Each row of it is one request; *Key* and *Prompt* may name its columns.",
         ),
         "custom_id": Param(
             "{{ row.id }}",
@@ -70,8 +70,8 @@ with DAG(
             title="Key",
             pattern=r"\{\{.*row.*\}\}",
             section=ROWS,
-            description_md="What tells the rows apart, such as `{{ row.id }}` or `{{ row.country }}-{{ row.number }}`. "
-            "Answers land under it; two rows with the same key are an error.",
+            description_md="What tells the rows apart, in double braces: a column as **{{ row.id }}**, or several as "
+            "**{{ row.country }}-{{ row.number }}**. The answers land under it. No two rows may have the same.",
         ),
         "max_rows": Param(
             20,
@@ -116,14 +116,14 @@ with DAG(
             format="multiline",
             minLength=1,
             section=QUESTION,
-            description_md="The text for each row. `{{ row.title }}` stands for its column *title*.",
+            description_md="The text for each row: **{{ row.title }}** stands for what is in its column *title*.",
         ),
         "output_schema": Param(
             SCHEMA,
             type=["object", "null"],
             title="Answer schema",
             section=QUESTION,
-            description_md="JSON Schema of the answer, which is then JSON that fits it. `{}`: free text.",
+            description_md="JSON Schema that every answer has to fit. With nothing but {} here, answers are free text.",
         ),
         "table": Param(
             "on_demand_answers",
@@ -132,8 +132,8 @@ with DAG(
             pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$",
             maxLength=200,
             section=ANSWERS,
-            description_md="`table` or `schema.table`: letters, digits and `_`. Made if there is none. It keeps the "
-            "latest answer of each key: name a new table to keep the answers of an earlier run.",
+            description_md="A name, or schema.name, of letters, digits and underscores. Made if there is none. It "
+            "keeps the latest answer of each key: name another table to keep the answers of an earlier run.",
         ),
         "max_cost_usd": Param(
             1.0,
@@ -148,12 +148,12 @@ with DAG(
         "approve_above_usd": Param(
             0.5,
             type="number",
-            title="Ask a person above (US dollars)",
+            title="Approval above (US dollars)",
             minimum=0,
             maximum=10_000,
             section=MONEY,
-            description_md="If the highest estimate is over it, or no price is known, a person has to approve. "
-            "0: always.",
+            description_md="If the estimate may be over it, or no price is known, nothing is asked before a person "
+            "approves. 0: whenever it costs anything.",
         ),
         "preview_only": Param(
             False,
@@ -179,19 +179,17 @@ with DAG(
     def report(landed: dict[str, Any] | None, params: dict[str, Any], ti: Any) -> str:
         """Say what became of the run."""
         if landed:
-            estimate = landed["estimate"]
             outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landed["outcomes"].items()) or "no rows"
-            told = (
-                f"Landed in {landed['table']}: {outcomes}. Cost: {landed['cost_usd'] or 'unknown'} US dollars, "
-                f"estimated between {estimate['low_usd']} and {estimate['high_usd']}."
-            )
-        elif params["preview_only"]:
-            told = "Preview only: nothing was asked, nothing is billed."
-        else:
-            person = (ti.xcom_pull(task_ids="approve") or {}).get("responded_by_user") or {}
-            told = f"Refused by {person.get('name', 'nobody answering in time')}: nothing was asked, nothing is billed."
-        print(told)
-        return told
+            told = f"Landed in {landed['table']}: {outcomes}. "
+            low, high = landed["estimate"]["low_usd"], landed["estimate"]["high_usd"]
+            if landed["cost_usd"] is None or low is None:
+                return told + "What it cost is unknown, as no price is known for the model."
+            return told + f"It cost {float(landed['cost_usd']):.4f} US dollars, estimated {low:.4f} to {high:.4f}."
+        if params["preview_only"]:
+            return "Preview only: nothing was asked, nothing is billed."
+        answer = ti.xcom_pull(task_ids="approve")
+        person = (answer["responded_by_user"] or {}).get("name", "the time limit, as nobody answered")
+        return f"Refused by {person}: nothing was asked, nothing is billed."
 
     preview = BatchSubmitOperator(task_id="preview", preview=True, **asked)
     approve = ApprovalOperator(

@@ -7,6 +7,7 @@ run of backticks in them, and what could change how a line reads (controls, mark
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ MOST_OF_A_TEXT = 2_000
 MOST_OF_A_REQUEST = 8_000
 #: items of one list that are shown
 MOST_ITEMS = 50
+#: characters of a line; longer ones are broken, as a code block does not do that
+LINE = 90
 
 
 def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more: bool = False) -> str:
@@ -29,9 +32,10 @@ def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more
     :param more: the query has more rows than were asked for.
     """
     models = sorted({shard.model for shard in manifest.shards})
+    shards = len(manifest.shards)
     lines = [
-        f"**{manifest.asked:,} {_plural(manifest.asked, 'request')}** in {len(manifest.shards):,} "
-        f"{_plural(len(manifest.shards), 'shard')} (input files) to {_code(manifest.endpoint)}"
+        f"**{manifest.asked:,} {_plural(manifest.asked, 'request')}** in {shards:,} {_plural(shards, 'shard')} "
+        f"({_plural(shards, 'input file')}) to {_code(manifest.endpoint)}"
         + (f", model {', '.join(map(_code, models[:10]))}" if models else ""),
         "",
         f"- **{told_estimate(manifest.estimate)}**, {_ceiling(manifest.max_cost_usd)}",
@@ -44,11 +48,22 @@ def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more
         )
     if more:
         lines.append("- the query has more rows, which are not asked")
-    if sample:
-        lines += ["", f"The first {len(sample)}:" if len(sample) > 1 else "The first:"]
-    for request in sample:
-        lines += ["", _code(str(request["custom_id"])), "", fenced(_request(request["body"]), "yaml")]
+    common = _in_common([request["body"] for request in sample])
+    for number, request in enumerate(sample, start=1):
+        own = {key: value for key, value in request["body"].items() if key not in common}
+        lines += ["", f"Request {number}, {_code(str(request['custom_id']))}:", "", fenced(_request(own), "yaml")]
+    if common:
+        lines += ["", "In each of them:", "", fenced(_request(common), "yaml")]
     return "\n".join(lines) + "\n"
+
+
+def _in_common(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several bodies all say, so that a schema is shown once."""
+    if len(bodies) < 2:
+        return {}
+    first, *others = bodies
+    absent = object()
+    return {key: value for key, value in first.items() if all(body.get(key, absent) == value for body in others)}
 
 
 def told_estimate(estimate: Estimate) -> str:
@@ -108,10 +123,13 @@ def _request(body: Any) -> str:
 
 def _short(value: Any) -> Any:
     if isinstance(value, str):
-        value = value.replace("\r\n", "\n").replace("\t", "    ")
-        return value if len(value) <= MOST_OF_A_TEXT else f"{value[:MOST_OF_A_TEXT]}\n… cut: {len(value):,} characters"
+        cut = f"\n… cut: {len(value):,} characters" if len(value) > MOST_OF_A_TEXT else ""
+        # YAML keeps the lines only of a text without controls and without blanks at the end of a line.
+        lines = _visible(value[:MOST_OF_A_TEXT].replace("\t", "    ")).split("\n")
+        return "\n".join(textwrap.fill(line.rstrip(), LINE) for line in lines) + cut
     if isinstance(value, Mapping):
-        return {key: _short(item) for key, item in value.items()}
+        # the role says who speaks, so it comes before what is said
+        return {key: _short(value[key]) for key in sorted(value, key=lambda key: key != "role")}
     if isinstance(value, (list, tuple)):
         more = [f"… cut: {len(value):,} items"] if len(value) > MOST_ITEMS else []
         return [*map(_short, value[:MOST_ITEMS]), *more]

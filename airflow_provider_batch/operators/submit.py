@@ -445,6 +445,9 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def _plan(self, context: Context, hook: BatchHook) -> Plan:
+        for name in ("warehouse_conn_id", "sql", "openai_conn_id"):
+            if given(getattr(self, name)) is None:
+                raise InputError(f"{name} is empty. Nothing was run, nothing was uploaded.")
         self.output_schema = plain_schema(self.output_schema)
         spec = self._spec()
         check(spec)

@@ -166,9 +166,9 @@ class RunningAirflow:
 
         wait_until(f"the DAGs {', '.join(dag_ids)} are there", look)
 
-    def trigger(self, dag_id: str) -> Run:
-        """Press *Trigger*: a run without a logical date."""
-        answer = self.client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None})
+    def trigger(self, dag_id: str, **conf: Any) -> Run:
+        """Press *Trigger*: a run without a logical date, with what was filled in in the form."""
+        answer = self.client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         return Run(self, dag_id, answer.raise_for_status().json()["dag_run_id"])
 
     def delete_dag(self, dag_id: str) -> None:

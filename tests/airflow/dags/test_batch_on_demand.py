@@ -96,7 +96,7 @@ def test_the_defaults_of_the_form_work_on_the_demo_tickets_without_asking_a_pers
     assert [row[0] for row in landed] == [ticket.id for ticket in tickets.load() if ticket.title and ticket.body][:20]
     assert {row[1] for row in landed} == {"succeeded"}
     assert all('"urgency"' in row[2] for row in landed)
-    assert ran.returned["report"].startswith("Landed in on_demand_answers: 20 succeeded. Cost: 0.0")
+    assert ran.returned["report"].startswith("Landed in on_demand_answers: 20 succeeded. It cost 0.00")
 
 
 def test_a_preview_ends_there_and_shows_what_would_be_asked(
@@ -210,7 +210,11 @@ def test_a_malformed_form_makes_no_run(run: Callable[..., Ran], server: LocalSer
             {"sql": "SELECT * FROM tickets; DROP TABLE tickets"}, ["more than one statement"], id="several-statements"
         ),
         pytest.param({"prompt": "{{ row.titel }}"}, ["prompt", "'titel'", "Did you mean 'title'?"], id="no-column"),
-        pytest.param({"custom_id": "{{ row.country }}", "sql": "SELECT * FROM tickets"}, ["given to more than one row"], id="same-keys"),
+        pytest.param(
+            {"custom_id": "{{ row.country }}", "sql": "SELECT * FROM tickets"},
+            ["given to more than one row"],
+            id="same-keys",
+        ),
         pytest.param(
             {"output_schema": {"type": "object", "properties": {"label": {"type": "strng"}}}},
             ["output_schema", "strng"],
