@@ -187,9 +187,9 @@ with DAG(
             return told + f"It cost {float(landed['cost_usd']):.4f} US dollars, estimated {low:.4f} to {high:.4f}."
         if params["preview_only"]:
             return "Preview only: nothing was asked, nothing is billed."
-        answer = ti.xcom_pull(task_ids="approve")
-        person = (answer["responded_by_user"] or {}).get("name", "the time limit, as nobody answered")
-        return f"Refused by {person}: nothing was asked, nothing is billed."
+        person = ((ti.xcom_pull(task_ids="approve") or {}).get("responded_by_user") or {}).get("name")
+        refused = f"Refused by {person}" if person else "Approved by nobody"
+        return f"{refused}: nothing was asked, nothing is billed."
 
     preview = BatchSubmitOperator(task_id="preview", preview=True, **asked)
     approve = ApprovalOperator(

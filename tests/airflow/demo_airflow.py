@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from airflow_provider_batch.demo import tickets
 from airflow_provider_batch.demo.home import Provider, dags_folder
 from airflow_provider_batch.local.faults.plan import Call
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.standalone import RunningAirflow, running_airflow
+from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,16 @@ def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
             tickets.seed(airflow.home.warehouse, tickets.load())
             airflow.await_dags(*dag_ids)
             yield DemoAirflow(airflow, server)
+
+
+def question(run: Run) -> dict[str, Any]:
+    """What `approve` asks a person, once it does and its first worker has ended."""
+    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
+
+    def look() -> dict[str, Any] | None:
+        answer = run.airflow.client.get(path)
+        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
+
+    asked = wait_until("a person is asked", look)
+    run.await_workers("approve")
+    return asked

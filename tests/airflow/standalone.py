@@ -149,7 +149,9 @@ class RunningAirflow:
         self._sessions = {os.getsid(process.pid) for process in _at_home(home.airflow)}
         # an address on loopback is never asked for through a proxy
         self.client = httpx.Client(base_url=standalone.url, timeout=30, trust_env=False)
-        answer = self.client.post("/auth/token", json={"username": "admin", "password": standalone.password})
+        #: of the user `admin`
+        self.password = standalone.password
+        answer = self.client.post("/auth/token", json={"username": "admin", "password": self.password})
         self.client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['access_token']}"
 
     def get(self, path: str, **params: Any) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.airflow.demo_airflow import DemoAirflow, demo_airflow
+from tests.airflow.demo_airflow import DemoAirflow, demo_airflow, question
 from tests.airflow.jobs import query
-from tests.airflow.standalone import Run, wait_until
+from tests.airflow.standalone import Run
 
 pytestmark = pytest.mark.standalone
 
@@ -18,17 +17,6 @@ pytestmark = pytest.mark.standalone
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoAirflow]:
     with demo_airflow(tmp_path_factory.mktemp("on-demand"), "batch_on_demand") as started:
         yield started
-
-
-def question(run: Run) -> dict[str, Any]:
-    """What a person is asked, once somebody is."""
-    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
-
-    def look() -> dict[str, Any] | None:
-        answer = run.airflow.client.get(path)
-        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
-
-    return wait_until("a person is asked", look)
 
 
 def decide(run: Run, decision: str) -> None:
