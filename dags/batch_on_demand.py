@@ -194,7 +194,7 @@ with DAG(
     preview = BatchSubmitOperator(task_id="preview", preview=True, **asked)
     approve = ApprovalOperator(
         task_id="approve",
-        subject="Ask {{ '{:,}'.format(ti.xcom_pull(task_ids='preview')['asked']) }} requests, and pay for them?",
+        subject="Shall this be asked, and paid for?",
         body="{{ ti.xcom_pull(task_ids='preview', key='preview_text') }}",
         response_timeout=timedelta(days=3),
         defaults="Reject",

@@ -22,7 +22,7 @@ MOST_OF_A_REQUEST = 8_000
 #: items of one list that are shown
 MOST_ITEMS = 50
 #: characters of a line; longer ones are broken, as a code block does not do that
-LINE = 90
+LINE = 80
 
 
 def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more: bool = False) -> str:
@@ -51,9 +51,9 @@ def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more
     common = _in_common([request["body"] for request in sample])
     for number, request in enumerate(sample, start=1):
         own = {key: value for key, value in request["body"].items() if key not in common}
-        lines += ["", f"Request {number}, {_code(str(request['custom_id']))}:", "", fenced(_request(own), "yaml")]
+        lines += ["", f"Request {number}, {_code(str(request['custom_id']))}:", "", fenced(_request(own))]
     if common:
-        lines += ["", "In each of them:", "", fenced(_request(common), "yaml")]
+        lines += ["", "In each of them:", "", fenced(_request(common))]
     return "\n".join(lines) + "\n"
 
 
@@ -79,11 +79,11 @@ def dollars(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:,.4f}"
 
 
-def fenced(text: str, language: str = "") -> str:
-    """Text in a Markdown code block that it cannot break out of."""
+def fenced(text: str) -> str:
+    """Text in a Markdown code block that it cannot break out of. Of no language: a prompt is none."""
     shown = _visible(text)
     fence = "`" * max(3, _longest_run(shown) + 1)
-    return f"{fence}{language}\n{shown}\n{fence}"
+    return f"{fence}\n{shown}\n{fence}"
 
 
 def _code(text: str) -> str:

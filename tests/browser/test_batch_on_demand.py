@@ -81,7 +81,7 @@ def test_a_person_fills_in_the_form_reads_the_preview_approves_it_and_the_rows_l
     approve.wait_for()
     ui.picture("approval")
     shown = ui.page.locator("body").inner_text()
-    assert "Ask 4 requests, and pay for them?" in shown
+    assert "4 requests in 1 shard" in shown
     assert re.search(r"between 0\.\d{4} and 0\.\d{4} US dollars, ceiling 1\.00 US dollars", shown)
     assert "Title: ```\n" in shown
     assert "# Free of charge" in shown

@@ -5,6 +5,8 @@ What a person decides is in test_batch_on_demand_approval.py, on a whole Airflow
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,3 +271,26 @@ def test_a_table_that_is_no_results_table_is_refused_before_anything_is_asked(
     assert ran.states["batch_job.submit"] == "failed"
     assert "'tickets'" in ran.error("batch_job.submit")
     assert _paid(server) == before
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "dags" / "batch_on_demand.md").read_text(encoding="utf-8")
+
+
+def test_the_page_tells_of_every_field_in_the_order_of_the_form(dag: Any) -> None:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"]
+    told, section = [], ""
+    for first, title, name, _ in rows[2:]:
+        section = first or section
+        told.append((section, title, name.strip("`")))
+
+    params = {name: dag.params.get_param(name).schema for name in dag.params}
+    assert told == [(schema["section"], schema["title"], name) for name, schema in params.items()]
+
+
+def test_the_command_of_the_page_fills_in_what_the_form_takes(dag: Any) -> None:
+    (conf,) = re.findall(r"^\$ airflow dags trigger batch_on_demand --conf '(.*)'$", PAGE, re.MULTILINE)
+
+    for name, value in json.loads(conf).items():
+        assert name in dag.params
+        dag.params[name] = value
+    dag.params.validate()
