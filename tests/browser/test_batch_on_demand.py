@@ -116,7 +116,7 @@ def test_a_person_refuses_and_nothing_is_asked(ui: Ui) -> None:
 
     assert run.await_end() == "success"
     ui.open_task(DAG, run_id, "report")
-    ui.page.get_by_text("Refused by admin: nothing was asked, nothing is billed.").first.wait_for()
+    ui.page.get_by_text("Refused: nothing was asked, nothing is billed.").first.wait_for()
     ui.picture("refused")
     assert ui.demo.paid() == before
     assert query(ui.demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused_answers'") == []

@@ -37,7 +37,7 @@ def test_a_refusal_asks_nothing_and_the_run_says_so(demo: DemoAirflow) -> None:
         "wait": "skipped",
         "land": "skipped",
     }
-    assert run.xcom("report") == "Refused by admin: nothing was asked, nothing is billed."
+    assert run.xcom("report") == "Refused: nothing was asked, nothing is billed."
     assert demo.paid() == [0, 0, 0]
     assert query(demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused'") == []
 
