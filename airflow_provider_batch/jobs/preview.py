@@ -80,10 +80,11 @@ def dollars(amount: float) -> str:
 
 
 def fenced(text: str) -> str:
-    """Text in a Markdown code block that it cannot break out of. Of no language: a prompt is none."""
+    """Text in a Markdown code block that it cannot break out of."""
     shown = _visible(text)
     fence = "`" * max(3, _longest_run(shown) + 1)
-    return f"{fence}\n{shown}\n{fence}"
+    # Without a language Airflow's pages show a block as code within a line, and lose its lines (seen with 3.3.2).
+    return f"{fence}text\n{shown}\n{fence}"
 
 
 def _code(text: str) -> str:

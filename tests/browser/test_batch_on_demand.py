@@ -117,6 +117,12 @@ def test_a_person_refuses_and_nothing_is_asked(ui: Ui) -> None:
     assert run.await_end() == "success"
     ui.open_task(DAG, run_id, "report")
     ui.page.get_by_text("Refused: nothing was asked, nothing is billed.").first.wait_for()
-    ui.picture("refused")
+    ui.picture("report")
+    ui.open_task(DAG, run_id, "approve", "/required_actions")
+    ui.page.get_by_text(re.compile("Response received at .* from admin")).wait_for()
+    ui.picture("who-refused")
+    ui.page.goto(ui.page.url.split("/tasks/")[0])
+    ui.page.get_by_text("Skipped").first.wait_for()
+    ui.picture("run")
     assert ui.demo.paid() == before
     assert query(ui.demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused_answers'") == []
