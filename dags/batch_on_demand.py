@@ -198,7 +198,7 @@ with DAG(
         defaults="Reject",
     )
     landed = batch_job.override(default_args={"trigger_rule": "none_failed_min_one_success"})(
-        **asked, table=dag.param("table")
+        **asked, table=dag.param("table"), deadline=timedelta(hours=30)
     )
     decision = decide(preview.output)
     decision >> approve

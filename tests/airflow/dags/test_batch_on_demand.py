@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +18,52 @@ from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.jobs.endpoints import ENDPOINTS
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import Ran, query, run_dag
+from tests.airflow.dags.conftest import NOTHING, check_costs, page
+from tests.airflow.dags.warehouses import KINDS, Warehouse
+from tests.airflow.jobs import Ran, query
 
-#: calls that cost money, or lead to some that do
-PAID = (Call.UPLOAD, Call.CREATE, Call.ASK)
+DAG = "batch_on_demand"
+
+
+def seed(path: Path) -> None:
+    tickets.seed(path, tickets.load())
 
 
 @pytest.fixture
 def dag(airflow_home: Path) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
-    bag = DagBag(str(dags_folder() / "batch_on_demand.py"))
-    assert bag.import_errors == {}
-    return bag.dags["batch_on_demand"]
+    return DagBag(str(dags_folder() / f"{DAG}.py")).dags[DAG]
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None]) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    tickets.seed(path, tickets.load())
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A local batch server that counts its calls."""
-    with LocalServer(tmp_path_factory.mktemp("server"), admin=True) as running:
-        yield running
+def warehouse(tmp_path: Path, warehouse_of: Callable[..., Warehouse]) -> Path:
+    """A SQLite file with the demo's tickets."""
+    warehouse_of("sqlite", seed)
+    return tmp_path / "warehouse.sqlite"
 
 
 @pytest.fixture
-def run(dag: Any, warehouse: Path, offline: None, server: LocalServer, connect: Callable[..., None]) -> Any:
+def trigger(run_ready: Callable[..., Ran], billed: Callable[[], dict[str, int]]) -> Callable[..., Ran]:
     """Presses *Trigger* with these changes to the form's defaults."""
-    connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-
-    def trigger(**form: Any) -> Ran:
-        return run_dag(dag, conf=form)
-
-    return trigger
+    return lambda **form: run_ready(DAG, **form)
 
 
 @pytest.fixture
-def refused(run: Callable[..., Ran], server: LocalServer, warehouse: Path) -> Callable[..., str]:
+def refusal(trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path) -> Callable[..., str]:
     """Runs what the preview must refuse; gives what it says once it is sure that nothing was paid or changed."""
 
-    def trigger(**form: Any) -> str:
-        before, held = _paid(server), tables(warehouse)
-        ran = run(**form)
-        assert ran.states["preview"] == "failed"
-        assert {state for task, state in ran.states.items() if task != "preview"} == {"upstream_failed"}
+    def run(**form: Any) -> str:
+        held = tables(warehouse)
+        ran = trigger(**form)
         assert ran.state == "failed"
-        assert _paid(server) == before
+        assert ran.states.pop("preview") == "failed"
+        assert set(ran.states.values()) == {"upstream_failed"}
+        assert billed() == NOTHING
         assert tables(warehouse) == held
         return ran.error("preview")
 
-    return trigger
-
-
-def _paid(server: LocalServer) -> dict[str, int]:
-    calls = server.calls()
-    return {call: calls.get(call, 0) for call in PAID}
+    return run
 
 
 def tables(warehouse: Path) -> dict[str, int]:
@@ -87,37 +72,41 @@ def tables(warehouse: Path) -> dict[str, int]:
     return {name: query(warehouse, f'SELECT count(*) FROM "{name}"')[0][0] for (name,) in names}
 
 
-def test_the_defaults_of_the_form_work_on_the_demo_tickets_without_asking_a_person(
-    run: Callable[..., Ran], warehouse: Path
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_defaults_of_the_form_label_the_first_tickets_without_asking_a_person(
+    trigger: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], kind: str
 ) -> None:
-    ran = run()
+    warehouse = warehouse_of(kind, seed)
+
+    ran = trigger()
 
     assert ran.states.pop("approve") == "skipped"
     assert set(ran.states.values()) == {"success"}
-    landed = query(warehouse, "SELECT custom_id, outcome, output FROM on_demand_answers ORDER BY 1")
+    landed = warehouse.execute("SELECT custom_id, outcome, output FROM on_demand_answers ORDER BY custom_id")
     assert [row[0] for row in landed] == [ticket.id for ticket in tickets.load() if ticket.title and ticket.body][:20]
     assert {row[1] for row in landed} == {"succeeded"}
-    assert all('"urgency"' in row[2] for row in landed)
+    assert all("urgency" in str(row[2]) for row in landed)
     assert ran.returned["report"].startswith("Landed in on_demand_answers: 20 succeeded. It cost 0.00")
+    check_costs(DAG, ran.returned["batch_job.land"])
 
 
 def test_a_preview_ends_there_and_shows_what_would_be_asked(
-    run: Callable[..., Ran], server: LocalServer, warehouse: Path
+    trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
-    before = _paid(server)
-
-    ran = run(preview_only=True, approve_above_usd=0)
+    ran = trigger(preview_only=True, approve_above_usd=0)
 
     assert {task for task, state in ran.states.items() if state == "success"} == {"preview", "decide", "report"}
     assert {state for task, state in ran.states.items() if task not in ("preview", "decide", "report")} == {"skipped"}
     assert ran.returned["preview"]["requests"] == 20
     assert ran.returned["report"] == "Preview only: nothing was asked, nothing is billed."
-    assert _paid(server) == before
+    assert billed() == NOTHING
     assert set(tables(warehouse)) == {"tickets"}
 
 
-def test_fields_that_were_emptied_are_not_given(run: Callable[..., Ran], warehouse: Path) -> None:
-    ran = run(system=None, output_schema=None, max_rows=None, max_cost_usd=None, sql="SELECT * FROM tickets LIMIT 3")
+def test_fields_that_were_emptied_are_not_given(trigger: Callable[..., Ran], warehouse: Path) -> None:
+    ran = trigger(
+        system=None, output_schema=None, max_rows=None, max_cost_usd=None, sql="SELECT * FROM tickets LIMIT 3"
+    )
 
     assert ran.state == "success"
     assert query(warehouse, "SELECT outcome FROM on_demand_answers") == [("succeeded",)] * 3
@@ -189,13 +178,13 @@ def test_the_form_refuses_a_malformed_value_and_names_the_field(dag: Any, field:
         dag.params[field] = value
 
 
-def test_a_malformed_form_makes_no_run(run: Callable[..., Ran], server: LocalServer, warehouse: Path) -> None:
-    before = _paid(server)
-
+def test_a_malformed_form_makes_no_run(
+    trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path
+) -> None:
     with pytest.raises(Exception, match="answers; DROP TABLE tickets"):
-        run(table="answers; DROP TABLE tickets")
+        trigger(table="answers; DROP TABLE tickets")
 
-    assert _paid(server) == before
+    assert billed() == NOTHING
     assert set(tables(warehouse)) == {"tickets"}
 
 
@@ -234,50 +223,45 @@ def test_a_malformed_form_makes_no_run(run: Callable[..., Ran], server: LocalSer
     ],
 )
 def test_the_preview_refuses_what_cannot_be_asked(
-    refused: Callable[..., str], form: dict[str, Any], words: list[str]
+    refusal: Callable[..., str], form: dict[str, Any], words: list[str]
 ) -> None:
-    error = refused(**form)
+    error = refusal(**form)
 
     for word in words:
         assert word in error
-    assert "Traceback" not in error
 
 
 def test_a_model_that_the_provider_does_not_know_is_found_by_the_canary_before_anything_is_uploaded(
-    run: Callable[..., Ran], server: LocalServer
+    trigger: Callable[..., Ran],
+    billed: Callable[[], dict[str, int]],
+    counting_server: LocalServer,
+    warehouse: Path,
 ) -> None:
-    before = _paid(server)
     said = "The model `gpt-5-nano` does not exist or you do not have access to it."
-    unknown = Fault(
-        kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=404, code="model_not_found", message=said, times=2
+    counting_server.set_faults(
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=404, code="model_not_found", message=said, times=2)
     )
-    server.set_faults(unknown)
 
-    ran = run(model="gpt-5-nano")
+    ran = trigger(model="gpt-5-nano")
 
     assert ran.states["batch_job.submit"] == "failed"
     assert said in ran.error("batch_job.submit")
-    after = _paid(server)
-    assert (after[Call.UPLOAD], after[Call.CREATE]) == (before[Call.UPLOAD], before[Call.CREATE])
+    assert billed() == NOTHING | {"ask": 2}
 
 
 def test_a_table_that_is_no_results_table_is_refused_before_anything_is_asked(
-    run: Callable[..., Ran], server: LocalServer, warehouse: Path
+    trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
-    before = _paid(server)
-
-    ran = run(table="tickets")
+    ran = trigger(table="tickets")
 
     assert ran.states["batch_job.submit"] == "failed"
     assert "'tickets'" in ran.error("batch_job.submit")
-    assert _paid(server) == before
-
-
-PAGE = (Path(__file__).parents[3] / "docs" / "dags" / "batch_on_demand.md").read_text(encoding="utf-8")
+    assert billed() == NOTHING
 
 
 def test_the_page_tells_of_every_field_in_the_order_of_the_form(dag: Any) -> None:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"]
+    table = page(DAG).partition("## The form")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
     told, section = [], ""
     for first, title, name, _ in rows[2:]:
         section = first or section
@@ -288,7 +272,7 @@ def test_the_page_tells_of_every_field_in_the_order_of_the_form(dag: Any) -> Non
 
 
 def test_the_command_of_the_page_fills_in_what_the_form_takes(dag: Any) -> None:
-    (conf,) = re.findall(r"^\$ airflow dags trigger batch_on_demand --conf '(.*)'$", PAGE, re.MULTILINE)
+    (conf,) = re.findall(r"^\$ airflow dags trigger batch_on_demand --conf '(.*)'$", page(DAG), re.MULTILINE)
 
     for name, value in json.loads(conf).items():
         assert name in dag.params
