@@ -24,7 +24,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "operators": [
-            {"integration-name": name, "python-modules": ["airflow_provider_batch.operators.batch"]},
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_batch.operators.batch", "airflow_provider_batch.operators.evals"],
+            },
         ],
         "sensors": [
             {"integration-name": name, "python-modules": ["airflow_provider_batch.sensors.batch"]},
