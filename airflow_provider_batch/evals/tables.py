@@ -140,7 +140,8 @@ COMPARISONS = EvalTable(
     ),
 )
 
-#: one row per compared case whose score is not what it was: the named regressions and improvements
+#: one row per compared case whose score is not what it was. A named regression is one that was right and is wrong
+#: now: score_before > 0.5 and score_now < 0.5
 CHANGES = EvalTable(
     "changes",
     _columns(
@@ -153,6 +154,10 @@ CHANGES = EvalTable(
             ("score_before", _FLOAT),
             ("score_now", _FLOAT),
             ("tags", _TEXT),
+            # of the last accepted runs (ten at most): in how many the same case was answered, and in how many right.
+            # The nearer the two, the less likely is a regression to be chance.
+            ("runs_before", _INTEGER),
+            ("right_before", _INTEGER),
         ),
     ),
 )

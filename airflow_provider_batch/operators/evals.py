@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_batch.evals.cases import tags_of
+from airflow_provider_batch.evals.compare import Comparison, Verdict, compare
+from airflow_provider_batch.evals.grading import Grading, grade_answers, scores
+from airflow_provider_batch.evals.store import EvalStore, load_cases
+from airflow_provider_batch.evals.summary import Summary, summaries
+from airflow_provider_batch.evals.tables import ALL
+from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.operators.errors import told_to_airflow
+from airflow_provider_batch.warehouse.connect import sql_hook
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+#: the cases where the DAG names none
 CASES_SQL = "SELECT case_id, input, expected, grader, tags FROM eval_cases"
+
+#: case_ids that an account and a log name at most
+NAMED = 20
 
 
 class EvalCasesOperator(BaseOperator):
@@ -33,7 +50,11 @@ class EvalCasesOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        raise NotImplementedError
+        with told_to_airflow():
+            cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
+        judged = sum(case.grader.is_judge for case in cases)
+        self.log.info("%s cases can be graded, %s of them by a judge", f"{len(cases):,}", f"{judged:,}")
+        return {"cases": len(cases), "judged": judged, "tags": tags_of(cases)}
 
 
 class EvalGradeOperator(BaseOperator):
@@ -44,7 +65,8 @@ class EvalGradeOperator(BaseOperator):
 
     Returns an account: `run`, `cases`, and `variants`, by name: `cases`, `answers`, `graded`, `unanswered`,
     `accuracy`, `low`, `high`, `cost_usd` (text or None), `baseline_run`, `difference`, `better`, `worse`,
-    `p_corrected`, `verdict`, `regressions` (case_ids, up to 20; all of them are in the table `eval_changes`).
+    `p_corrected`, `verdict`, `regressions` (case_ids that were right and are wrong now, up to 20, the least likely to
+    be chance first; all of them are in the table `eval_changes`).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: the results table with the answers; key columns `run` and `variant`, carried `case_id` and `repeat`.
@@ -87,6 +109,8 @@ class EvalGradeOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not 0 < alpha < 1:
+            raise InputError(f"alpha is a share between 0 and 1, such as 0.02, not {alpha!r}.")
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
@@ -97,7 +121,84 @@ class EvalGradeOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        raise NotImplementedError
+        with told_to_airflow():
+            return self._execute()
+
+    def _execute(self) -> dict[str, Any]:
+        variants = _names(self.variants)
+        hook = sql_hook(self.warehouse_conn_id)
+        store = EvalStore(hook, self.prefix)
+        cases = load_cases(hook, self.cases_sql)
+        store.prepare()
+        judgements = None
+        if self.judgements and any(case.grader.is_judge for case in cases):
+            judgements = store.judgements(self.judgements, self.run)
+        grading = grade_answers(
+            cases,
+            store.answers(self.answers, self.run),
+            judgements=judgements,
+            variants=variants,
+            asked=store.asked(self.run),
+        )
+        found = summaries(grading.graded)
+        overall = {summary.variant: summary for summary in found if summary.tag == ALL}
+        baselines = store.baselines(self.run, {name: summary.asked_at for name, summary in overall.items()})
+        comparisons = compare(scores(grading.graded), baselines, alpha=self.alpha)
+        store.write(self.run, grading.graded, found, comparisons, alpha=self.alpha, graded_at=datetime.now(UTC))
+        self._tell_left_out(grading)
+        for comparison in comparisons:
+            self._tell(overall[comparison.variant], comparison)
+        return {
+            "run": self.run,
+            "cases": len(cases),
+            "gone": len(grading.gone),
+            "changed": len(grading.changed),
+            "variants": {one.variant: _account(overall[one.variant], one) for one in comparisons},
+        }
+
+    def _tell_left_out(self, grading: Grading) -> None:
+        if grading.gone:
+            self.log.warning("Left out: %s cases that were asked and are gone", f"{len(grading.gone):,}")
+        if grading.changed:
+            self.log.warning("Left out: %s cases whose question has changed since", f"{len(grading.changed):,}")
+
+    def _tell(self, summary: Summary, comparison: Comparison) -> None:
+        self.log.info(
+            "%s: accuracy %.1f %% (%.1f to %.1f) over %s cases, %s US dollars",
+            summary.variant,
+            100 * summary.accuracy,
+            100 * summary.low,
+            100 * summary.high,
+            f"{summary.cases:,}",
+            "unknown" if summary.cost_usd is None else _dollars(summary.cost_usd),
+        )
+        if summary.unanswered:
+            self.log.warning(
+                "%s: %s of %s answers never came. They count as wrong, and are not compared with other runs",
+                summary.variant,
+                f"{summary.unanswered:,}",
+                f"{summary.answers:,}",
+            )
+        if comparison.verdict is Verdict.NO_HISTORY:
+            self.log.warning(
+                "%s: there is no accepted run before this one, so there is nothing to compare it with. A gate lets it "
+                "pass; accept it (EvalAcceptOperator), and later runs are held against it",
+                summary.variant,
+            )
+            return
+        self.log.log(
+            logging.WARNING if comparison.verdict is Verdict.REGRESSED else logging.INFO,
+            "%s: %s against run %s: %d better, %d worse of %d cases, %+.1f points, p = %.3g. Wrong now: %s",
+            summary.variant,
+            comparison.verdict.value,
+            comparison.baseline_run,
+            comparison.better,
+            comparison.worse,
+            comparison.cases,
+            100 * (comparison.difference or 0.0),
+            comparison.p_corrected,
+            ", ".join(comparison.regressions[:NAMED]) or "none",
+        )
 
 
 class EvalAcceptOperator(BaseOperator):
@@ -134,4 +235,41 @@ class EvalAcceptOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> list[str]:
-        raise NotImplementedError
+        with told_to_airflow():
+            store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
+            store.prepare()
+            accepted = store.accept(self.run, _names(self.variants), self.note, datetime.now(UTC))
+        self.log.info("Accepted run %s of %s", self.run, ", ".join(accepted))
+        return accepted
+
+
+def _names(variants: Any) -> list[str] | None:
+    if variants is None:
+        return None
+    if isinstance(variants, str) or not all(isinstance(name, str) for name in variants):
+        raise InputError(f"variants is a list of names such as ['gpt-5-mini'], not {variants!r}. Nothing was written.")
+    return list(dict.fromkeys(variants))
+
+
+def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
+    return {
+        "cases": summary.cases,
+        "answers": summary.answers,
+        "graded": summary.graded,
+        "unanswered": summary.unanswered,
+        "accuracy": summary.accuracy,
+        "low": summary.low,
+        "high": summary.high,
+        "cost_usd": _dollars(summary.cost_usd),
+        "baseline_run": comparison.baseline_run,
+        "difference": comparison.difference,
+        "better": comparison.better,
+        "worse": comparison.worse,
+        "p_corrected": comparison.p_corrected,
+        "verdict": comparison.verdict.value,
+        "regressions": comparison.regressions[:NAMED],
+    }
+
+
+def _dollars(amount: Decimal | None) -> str | None:
+    return None if amount is None else format(amount.normalize() if amount else Decimal(0), "f")
