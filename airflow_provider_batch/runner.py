@@ -33,6 +33,7 @@ from airflow_provider_batch.jobs import finish, lifecycle, twins
 from airflow_provider_batch.jobs.answers import read_answers, read_rows
 from airflow_provider_batch.jobs.batch import BatchView, Status
 from airflow_provider_batch.jobs.canary import judge
+from airflow_provider_batch.jobs.caps import RAISE, is_cut_off, raised
 from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import (
@@ -525,11 +526,12 @@ class Runner:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.shard)
         outcomes: Counter[Outcome] = Counter()
-        transient = answered = output = 0
+        transient = cut_off = answered = output = 0
         cost: Decimal | None = Decimal(0)
         for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
+            cut_off += is_cut_off(answer)
             if answer.usage.input_tokens or answer.usage.output_tokens:
                 answered += 1
                 output += answer.usage.output_tokens
@@ -541,6 +543,7 @@ class Runner:
             settled,
             outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
             transient=transient,
+            cut_off=cut_off,
             answered=answered,
             output_tokens=output,
             cost_usd=None if cost is None else str(cost),
@@ -566,32 +569,49 @@ class Runner:
             learned=self.ledger.manifest.learned_tokens,
         )
         try:
+            raise_to = 1
             for shard, settled in tries:
-                self._pack(sealer, state, shard, settled)
-            shards = sealer.finish()
+                if self._pack(sealer, state, shard, settled):
+                    raise_to = max(raise_to, shard.shard.raised * RAISE)
+            shards = [msgspec.structs.replace(shard, raised=raise_to) for shard in sealer.finish()]
         finally:
             sealer.abandon()
         sources = [(shard.shard.name, settled.n) for shard, settled in tries]
-        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)):
+        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)) and shards:
             self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
 
-    def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> None:
+    def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> bool:
+        """Seal the rows of a settled try that are to be asked again; True if the cap of some is raised."""
         folder, one = self.ledger.folder, shard.shard
         rows = read_rows(folder, one)
         wanted = {
-            line
+            line: is_cut_off(answer)
             for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
             if lifecycle.is_askable(answer, settled, self.policy)
         }
-        self._pack_rows(sealer, one, rows, wanted, lifecycle.next_attempt(shard, settled))
+        longer = {line for line, cut_off in wanted.items() if cut_off}
+        self._pack_rows(sealer, one, rows, wanted, lifecycle.next_attempt(shard, settled), longer)
+        return bool(longer)
 
     def _pack_rows(
-        self, sealer: Sealer, one: Shard, rows: list[RowIndex], wanted: Container[int], attempt: int
+        self,
+        sealer: Sealer,
+        one: Shard,
+        rows: list[RowIndex],
+        wanted: Container[int],
+        attempt: int,
+        longer: Container[int] = (),
     ) -> None:
-        """Seal these lines of a shard again, each with the place where it was sealed first."""
+        """Seal these lines of a shard again, each with the place where it was sealed first.
+
+        :param longer: lines whose output cap is raised. Those that have none are left as they are.
+        """
         with self.ledger.folder.reader(one.file) as stream:
-            for number, line in enumerate(stream):
+            for number, sealed in enumerate(stream):
                 if number in wanted and rows[number].wanted:
+                    line = raised(sealed) if number in longer else sealed
+                    if line is None:
+                        continue
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
                     sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
@@ -609,7 +629,7 @@ class Runner:
         )
         try:
             self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
-            shards = sealer.finish()
+            shards = [msgspec.structs.replace(shard, raised=one.raised) for shard in sealer.finish()]
         finally:
             sealer.abandon()
         # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.

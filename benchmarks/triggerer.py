@@ -1,8 +1,12 @@
 """Many triggers in a whole triggerer: `airflow triggerer` with its supervisor, its database and a log for each trigger.
 
-A case of `benchmarks.triggers`, which tells what is measured. Task instances that are deferred to the triggers lie in a
-metadata database of the case's own; there is no scheduler, as nobody has to run what is resumed. How late the loop is
-tells one more trigger, `Meter`, over a socket. An event has arrived when its task instance is no longer deferred.
+A case of `benchmarks.triggers`, which tells what is measured; `idle` is what Airflow itself does to the loop: as many
+triggers that only sleep. Its watchdog warns of those too while they start: `run_trigger` writes a line per trigger to
+the supervisor, which blocks while that one is busy, and a full garbage collection of the process takes 0.3 s.
+
+Task instances that are deferred to the triggers lie in a metadata database of the case's own; there is no scheduler, as
+nobody has to run what is resumed. How late the loop is tells one more trigger, `Meter`, over a socket. An event has
+arrived when its task instance is no longer deferred.
 """
 
 from __future__ import annotations
@@ -36,6 +40,22 @@ from benchmarks.triggers import CLASSES, ENDING, STEADY, Counts, Lag, arguments,
 PATIENCE = 900.0
 
 
+class Idle(BaseTrigger):
+    """Sleeps: what is seen of a loop full of these is Airflow's own."""
+
+    running = 0
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments."""
+        return "benchmarks.triggerer.Idle", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleep until cancelled."""
+        type(self).running += 1
+        await asyncio.Event().wait()
+        yield TriggerEvent(None)
+
+
 class Meter(BaseTrigger):
     """Measures the loop that it runs in. Whoever connects to its socket is told what was seen since the first did."""
 
@@ -65,6 +85,7 @@ class Meter(BaseTrigger):
                 "looks": counts.looks,
                 "seen": len(counts.seen),
                 "clients": counts.clients,
+                "idle": Idle.running,
             }
             writer.write(json.dumps(told).encode())
             writer.close()
@@ -208,9 +229,14 @@ def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str,
             resident, _ = memory(pid)
             warned = log.stat().st_size
             began = time.perf_counter()
-            metadata.defer("wait", CLASSES[who], [arguments(who, job) for job in jobs])
+            if who == "idle":
+                metadata.defer("wait", "benchmarks.triggerer.Idle", [{} for _ in jobs])
+            else:
+                metadata.defer("wait", CLASSES[who], [arguments(who, job) for job in jobs])
 
             def all_seen() -> bool:
+                if who == "idle":
+                    return bool(read(path)["idle"] >= triggers)
                 if who == "ours":
                     return bool(read(path)["seen"] == triggers * each)
                 return bool(ask(f"{url}/asked").get("single", 0) >= triggers)
@@ -231,6 +257,9 @@ def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str,
             with log.open("rb") as said:
                 said.seek(warned)
                 blocked = re.findall(rb"async thread was blocked for ([\d.]+) seconds", said.read())
+            if who == "idle":
+                told = {"p50": now["p50"], "p99": now["p99"], "longest": now["longest"], "first": first_seen}
+                return told | {"blocked": len(blocked), "kb": (used - resident) / 1000 / triggers}
             at = {}
             for number in range(0, triggers, max(1, triggers // ENDING)):
                 for batch_id in jobs[number]:

@@ -345,6 +345,7 @@ def main() -> None:
                     if who != "ours" or triggers == max(args.peers):
                         figures += measured(who, triggers, 1, 0.2, args.runs, folder)
         if args.only in (None, "triggerer"):
+            figures += measured("idle", args.triggers, 1, 0.0, args.runs, folder, whole=True)
             for latency in args.latency:
                 figures += measured("ours", args.triggers, 10, latency, args.runs, folder, whole=True)
             for who in CLASSES:

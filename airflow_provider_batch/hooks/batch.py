@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple
@@ -19,6 +18,7 @@ from airflow_provider_batch.jobs.lifecycle import is_of_account, refusal_of
 from airflow_provider_batch.jobs.limits import Limits, read_limits
 from airflow_provider_batch.jobs.providers import provider_of
 from airflow_provider_batch.jobs.records import Failure
+from airflow_provider_batch.jobs.retry_after import seconds_of
 
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0
@@ -129,7 +129,7 @@ class BatchHook(OpenAIHook):
                 error.request_id or "",
                 response.content,
                 error.code,
-                _seconds(response.headers.get("retry-after")),
+                seconds_of(response.headers.get("retry-after")),
             )
         except openai.APITimeoutError:
             return Asked(0, "", f"No answer within {ASK_TIMEOUT:.0f} seconds.".encode(), "request_timeout")
@@ -148,7 +148,7 @@ class BatchHook(OpenAIHook):
             answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
         except openai.APIStatusError as error:
             message = f"Uploading {name} failed: {_said(error)}. No batch was created for it."
-            retry_after = _seconds(error.response.headers.get("retry-after"))
+            retry_after = seconds_of(error.response.headers.get("retry-after"))
             later = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
             if later and not is_of_account(error.status_code, error.code):
                 raise NoRoomError(message, retry_after) from error
@@ -177,7 +177,7 @@ class BatchHook(OpenAIHook):
         except openai.APIStatusError as error:
             failure = refusal_of(error.status_code, error.code, error.message)
             if failure is not None:
-                retry_after = _seconds(error.response.headers.get("retry-after"))
+                retry_after = seconds_of(error.response.headers.get("retry-after"))
                 raise CreateRefused(failure, _said(error), retry_after) from error
             raise CreateUnsure(_said(error)) from error
         except _NO_ANSWER as error:
@@ -340,15 +340,6 @@ class BatchHook(OpenAIHook):
                 f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has it."
             ) from error
         return size, digest.hexdigest()
-
-
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After header; None if there is none, or it names a date or no time to wait."""
-    try:
-        seconds = float(header) if header else math.nan
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _said(error: Exception) -> str:

@@ -54,6 +54,8 @@ class Shard(msgspec.Struct, frozen=True):
     #: the ones whose answer no other row takes either
     dropped: int = 0
     unwanted: int = 0
+    #: by how much the output cap of its requests was raised since they were sealed first, at most
+    raised: int = 1
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -57,6 +57,7 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.jobs.batch import BatchView
+from airflow_provider_batch.jobs.caps import is_cut_off
 from airflow_provider_batch.jobs.outcome import Answer, Outcome
 from airflow_provider_batch.jobs.records import BY_PERSON, Deadline, Failure, Settled
 from airflow_provider_batch.jobs.room import admit, uploads_from
@@ -83,6 +84,8 @@ class Policy(msgspec.Struct, frozen=True):
     #: how often a row is asked in all
     max_attempts: int = 3
     retry_on: frozenset[Outcome] = ASKABLE
+    #: whether answers that were cut off at the output cap are asked again with a higher one
+    raise_cap: bool = False
     #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
     backoff: timedelta = timedelta(minutes=5)
     #: the most rows that are asked synchronously after the deadline; 0 for none
@@ -384,8 +387,11 @@ def _finish_line(state: JobState, policy: Policy, now: datetime, *, waiting: boo
 
 
 def at_the_finish_line(policy: Policy) -> Policy:
-    """What is asked there: what the policy asks again, however often it was asked, and what was never asked."""
-    return msgspec.structs.replace(policy, retry_on=policy.retry_on | NEVER_ASKED)
+    """What is asked there: what the policy asks again, however often it was asked, and what was never asked.
+
+    No cap is raised there: those rows have an answer, if not a whole one.
+    """
+    return msgspec.structs.replace(policy, retry_on=policy.retry_on | NEVER_ASKED, raise_cap=False)
 
 
 def _onward(shard: ShardState) -> Step:
@@ -472,6 +478,7 @@ def askable_rows(settled: Settled, policy: Policy) -> int:
     if settled.failure is Failure.LINES:
         return settled.transient
     count = settled.transient if Outcome.FAILED in policy.retry_on else 0
+    count += settled.cut_off if policy.raise_cap else 0
     return count + sum(settled.outcomes.get(outcome, 0) for outcome in policy.retry_on if outcome is not Outcome.FAILED)
 
 
@@ -479,6 +486,8 @@ def is_askable(answer: Answer, settled: Settled, policy: Policy) -> bool:
     """Whether the policy asks this row again; `askable_rows` counts the same."""
     if settled.failure is Failure.LINES:
         return answer.transient
+    if answer.outcome is Outcome.INCOMPLETE:
+        return policy.raise_cap and is_cut_off(answer)
     if answer.outcome not in policy.retry_on:
         return False
     return answer.transient if answer.outcome is Outcome.FAILED else True

@@ -225,8 +225,9 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-#: reasons to stop that mean: cut off
-_CUT_OFF = frozenset({"length", "max_output_tokens", "max_tokens", "incomplete", "in_progress", "queued", "cancelled"})
+#: reasons to stop that mean: cut off, at the output cap or otherwise
+AT_CAP = frozenset({"length", "max_output_tokens", "max_tokens"})
+_CUT_OFF = AT_CAP | {"incomplete", "in_progress", "queued", "cancelled"}
 
 
 def _judged(

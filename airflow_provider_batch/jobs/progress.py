@@ -18,16 +18,22 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
     withheld, though some of it may have had an answer that was to be asked again.
     """
     counts: Counter[Outcome] = Counter()
+    raised = {
+        source for wave in state.waves if any(shard.raised > 1 for shard in wave.shards) for source in wave.sources
+    }
     for shard, tried, settled in state.settled():
         if 0 < shard.shard.requests == shard.shard.unwanted:
             continue
         again = (shard.shard.name, tried.n) in state.drained
+        longer = (shard.shard.name, tried.n) in raised
         for outcome in Outcome:
             rows = settled.outcomes.get(outcome, 0)
             if again and outcome is Outcome.FAILED:
                 rows -= settled.transient
             elif again and outcome in ASKABLE:
                 rows = 0
+            elif longer and outcome is Outcome.INCOMPLETE:
+                rows -= settled.cut_off
             counts[outcome] += rows
     counts[Outcome.WITHHELD] += sum(shard.shard.requests for shard in state.withheld)
     counts[Outcome.PENDING] += state.manifest.asked - sum(counts.values())

@@ -111,6 +111,8 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     outcomes: dict[str, int] = {}
     #: of the failed rows: how many asking again may help
     transient: int = 0
+    #: of the incomplete rows: how many ended at the output cap
+    cut_off: int = 0
     #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
     answered: int = 0
     output_tokens: int = 0

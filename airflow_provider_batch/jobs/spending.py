@@ -5,7 +5,8 @@ reserved for must stay within it. Spent is counted from the usage of collected a
 
     input     the estimated input tokens of the shard
     output    before anything of the model was answered, the high end of the estimate: each request's own cap, or what
-              stands in for one; then the measured mean, with a margin that shrinks with the number of answers n: 1/√n
+              stands in for one; then the measured mean, with a margin that shrinks with the number of answers n: 1/√n.
+              Requests whose cap was raised are reserved for up to that cap: what was cut off is longer than the mean
 
 The high end, because a ceiling is a promise: at the low end (a few tokens an answer) a job could pass it many times
 over before the first answer tells. So that a job whose ceiling lies between the two ends still begins, a shard that is
@@ -53,18 +54,16 @@ class Purse:
 
     def cost(self, shard: Shard) -> Decimal:
         """What is reserved for a shard; infinite if no price is known."""
-        usage = Usage(
-            input_tokens=-(-shard.tokens // max(shard.requests, 1)), output_tokens=self._expected(shard.model)
-        )
+        usage = Usage(input_tokens=-(-shard.tokens // max(shard.requests, 1)), output_tokens=self._expected(shard))
         cost = self._prices.cost(shard.model, usage)
         return Decimal("Infinity") if cost is None else cost * shard.requests
 
-    def _expected(self, model: str) -> int:
+    def _expected(self, shard: Shard) -> int:
         """Output tokens that one request is reserved for."""
-        high, answered = self._high.get(model, HIGH_OUTPUT), self._answered[model]
-        if not answered:
+        high, answered = self._high.get(shard.model, HIGH_OUTPUT) * shard.raised, self._answered[shard.model]
+        if not answered or shard.raised > 1:
             return ceil(high)
-        mean = self._output[model] / answered
+        mean = self._output[shard.model] / answered
         padded = mean * (1 + 1 / sqrt(answered))
         return ceil(min(high, padded) if mean <= high else padded)
 

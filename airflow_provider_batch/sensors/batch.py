@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: what may be done at the deadline with rows that have no usable answer
 FINISHES = ("collect", "sync")
+#: what may be done with answers that were cut off at the output cap
+ON_INCOMPLETE = KEEP, RAISE_CAP = ("keep", "raise_cap")
 
 
 class BatchSensor(BaseSensorOperator):
@@ -50,6 +52,9 @@ class BatchSensor(BaseSensorOperator):
     :param job: the reference that submit returned.
     :param max_attempts: how often a row is asked in all.
     :param retry_on: outcomes that are asked again, of failed, expired, cancelled, invalid_output and missing.
+    :param on_incomplete: what becomes of answers that were cut off at the output cap: "keep" lands them as they are,
+        "raise_cap" asks those rows again, as one of their `max_attempts`, each time with twice the cap that they had.
+        Rows whose request states no cap are kept. `request_sha256` stays that of the request as it was first asked.
     :param ask_again_after: how long rows wait before they are asked again; doubled with each attempt; default:
         config `[batch] ask_again_after`.
     :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
@@ -76,6 +81,7 @@ class BatchSensor(BaseSensorOperator):
         job: Any,
         max_attempts: int = 3,
         retry_on: Iterable[str] = tuple(sorted(ASKABLE)),
+        on_incomplete: str = "keep",
         ask_again_after: timedelta | None = None,
         deadline: timedelta | datetime | str = timedelta(hours=30),
         finish: str = "collect",
@@ -102,6 +108,8 @@ class BatchSensor(BaseSensorOperator):
         unknown = [outcome for outcome in retry_on if outcome not in ASKABLE]
         if unknown:
             raise InputError(f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(ASKABLE))}.")
+        if on_incomplete not in ON_INCOMPLETE:
+            raise InputError(f"on_incomplete: {on_incomplete!r} is none of {', '.join(ON_INCOMPLETE)}.")
         if finish not in FINISHES:
             raise InputError(f"finish: {finish!r} is none of {', '.join(FINISHES)}.")
         if finish_rows < 1:
@@ -113,6 +121,7 @@ class BatchSensor(BaseSensorOperator):
         self.job = job
         self.max_attempts = max_attempts
         self.retry_on = sorted(retry_on)
+        self.on_incomplete = on_incomplete
         self.ask_again_after = ask_again_after
         self.deadline = deadline
         self.finish = finish
@@ -194,6 +203,7 @@ class BatchSensor(BaseSensorOperator):
         policy = Policy(
             max_attempts=self.max_attempts,
             retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
+            raise_cap=self.on_incomplete == RAISE_CAP,
             backoff=self.ask_again_after,
             since=now,
             finish_rows=self.finish_rows if self.finish == "sync" else 0,

@@ -7,10 +7,9 @@ minutes; so are those that are nearly done.
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from airflow_provider_batch.jobs.batch import BatchView, Status
+from airflow_provider_batch.jobs.retry_after import seconds_of
 
 #: how many times sooner than the interval a young or nearly ended batch is looked at
 SOONER = 4
@@ -66,14 +65,4 @@ def backoff(failures: int, interval: float) -> float:
 
 def retry_after(said: str | None) -> float:
     """Seconds that a server's Retry-After asks for, a number or a date; 0 for none and for nonsense."""
-    if not said:
-        return 0.0
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(said)
-        except (ValueError, IndexError):
-            return 0.0
-        seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds()
-    return min(seconds, LONGEST_RETRY_AFTER) if seconds > 0 else 0.0
+    return min(seconds_of(said) or 0.0, LONGEST_RETRY_AFTER)

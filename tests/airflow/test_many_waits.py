@@ -1,9 +1,9 @@
 """Many waits in one triggerer of a whole Airflow, which is killed half-way.
 
 `BATCH_TEST_WAITS=100` makes it a hundred waits, which takes some minutes; `make soak` does so, with the cores for
-itself. Then Airflow's own watchdog must not find the event loop blocked at all while all wait. While workers start,
-Airflow itself does, or the first trigger imports the SDK in a thread, two cores are busy enough for it to warn, even
-before there is a trigger; that is only told.
+itself. Then Airflow's own watchdog must not find the event loop blocked at all while all wait. While triggers start it
+warns of Airflow itself, also where they only sleep (`python -m benchmarks.triggers --only triggerer`, case `idle`): it
+writes a line for each to a supervisor that is busy; that is only told.
 """
 
 from __future__ import annotations
