@@ -1,0 +1,241 @@
+"""`nightly_eval`, run from end to end: nights on the local batch server, in a warehouse of the test's own."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import openai
+import pytest
+
+from airflow_provider_batch.demo.home import dags_folder
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import Ran, query, run_dag
+
+#: the offline responder says that it is offline, whatever it is asked
+RIGHT = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "easy") for number in range(12)]
+WRONG = [(f"wrong-{number}", f"Riddle {number}?", "42", "exact", "hard,number") for number in range(3)]
+JUDGED = [("judged-1", "Tell a joke.", "a joke", "judge", "hard,text")]
+CASES = [*RIGHT, *WRONG, *JUDGED]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None]) -> Path:
+    path = tmp_path / "warehouse.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE eval_cases (case_id, input, expected, grader, tags)")
+        connection.executemany("INSERT INTO eval_cases VALUES (?, ?, ?, ?, ?)", CASES)
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
+
+
+@pytest.fixture
+def server(
+    airflow_home: Path, tmp_path: Path, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalServer]:
+    """A batch server of the test's own, that makes mistakes on request."""
+    with LocalServer(tmp_path / "server", admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
+        yield server
+
+
+@pytest.fixture
+def night(warehouse: Path, server: LocalServer) -> Callable[..., Ran]:
+    """Runs the DAG, with the parameters of its form."""
+
+    def run(folder: Path | None = None, **params: Any) -> Ran:
+        from airflow.dag_processing.dagbag import DagBag
+
+        bag = DagBag(str((folder or dags_folder()) / "nightly_eval.py"))
+        assert bag.import_errors == {}
+        return run_dag(bag.dags["nightly_eval"], conf=params)
+
+    return run
+
+
+def change(warehouse: Path, sql: str) -> None:
+    with closing(sqlite3.connect(warehouse)) as connection, connection:
+        connection.execute(sql)
+
+
+def files_and_batches(server: LocalServer) -> tuple[int, int]:
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    return len(list(client.files.list())), len(list(client.batches.list(limit=100)))
+
+
+def page_of(ran: Ran) -> str:
+    return Path(unquote(urlsplit(ran.returned["report"]["report"]).path)).read_text(encoding="utf-8")
+
+
+def test_the_first_night_has_no_history_and_is_what_the_second_is_compared_with(
+    night: Callable[..., Ran], warehouse: Path
+) -> None:
+    first, second = night(), night()
+
+    assert (first.state, second.state) == ("success", "success")
+    runs = [name for (name,) in query(warehouse, "SELECT DISTINCT run FROM eval_answers ORDER BY run")]
+    assert query(
+        warehouse,
+        "SELECT run, variant, COUNT(*), COUNT(DISTINCT case_id) FROM eval_answers GROUP BY 1, 2 ORDER BY 1, 2",
+    ) == [(run, model, len(CASES), len(CASES)) for run in runs for model in ("gpt-5-mini", "gpt-5-nano")]
+    assert query(warehouse, "SELECT COUNT(*), COUNT(verdict), COUNT(reason) FROM eval_judgements") == [(4, 4, 4)]
+    assert query(
+        warehouse,
+        "SELECT run, baseline_run, cases, worse, verdict FROM eval_comparisons WHERE variant LIKE '%mini' ORDER BY run",
+    ) == [(runs[0], None, 0, 0, "no_history"), (runs[1], runs[0], len(CASES), 0, "same")]
+    assert query(warehouse, "SELECT COUNT(*) FROM eval_accepted") == [(4,)]
+    assert "nothing to compare with" in page_of(first)
+    assert f"compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
+
+
+def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Path
+) -> None:
+    night(models=["gpt-5-mini"])
+    server.set_faults(Fault(kind=Kind.REFUSAL, custom_ids=frozenset(case[0] for case in RIGHT[2:])))
+
+    failed = night(models=["gpt-5-mini"])
+
+    assert failed.state == "failed"
+    assert (failed.states["gate"], failed.states["accept"]) == ("failed", "upstream_failed")
+    error = failed.error("gate")
+    assert "gpt-5-mini regressed by 62.5 points" in error
+    assert "10 cases worse, 0 better of 16" in error
+    assert "such as right-02, right-03" in error
+    assert '<section class="card bad">' in page_of(failed)
+    assert page_of(failed).count('<details class="case">') == 10
+    assert query(warehouse, "SELECT COUNT(*) FROM eval_accepted") == [(1,)]
+
+    warned = night(models=["gpt-5-mini"], gate="warn")
+
+    assert warned.state == "success"
+    assert (warned.states["gate"], warned.states["accept"]) == ("skipped", "skipped")
+    assert query(warehouse, "SELECT COUNT(*) FROM eval_accepted") == [(1,)]
+
+
+def test_each_case_is_asked_as_often_as_it_is_to_be_repeated(night: Callable[..., Ran], warehouse: Path) -> None:
+    assert night(models=["gpt-5-mini"], repeats=3).state == "success"
+
+    assert query(
+        warehouse,
+        "SELECT repeat, COUNT(*), MIN(custom_id), SUM(attempt) FROM eval_answers GROUP BY repeat ORDER BY repeat",
+    ) == [(1, 16, "judged-1", 16), (2, 16, "judged-1~2", 16), (3, 16, "judged-1~3", 16)]
+    assert query(warehouse, "SELECT cases, answers FROM eval_summaries WHERE tag = ''") == [(16, 48)]
+
+
+def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Path
+) -> None:
+    from airflow_provider_batch.links import report_page
+    from airflow_provider_batch.operators.evals import EvalGradeOperator
+    from airflow_provider_batch.plugins.lookup import load_report
+
+    ran = night(models=["gpt-5-mini"])
+
+    ((run,),) = query(warehouse, "SELECT DISTINCT run FROM eval_answers")
+    told = ran.returned["report"]
+    assert told["link"] == report_page("nightly_eval", run, "report")
+    assert told["bytes"] == len(page_of(ran).encode())
+    assert load_report("nightly_eval", run, "report", -1) == page_of(ran).encode()
+    assert load_report("nightly_eval", run, "gate", -1) is None
+    assert query(
+        warehouse, "SELECT run, part, estimate_high_usd >= cost_usd, cost_usd > 0 FROM eval_costs ORDER BY part"
+    ) == [(run, "answers", 1, 1), (run, "judgements", 1, 1)]
+
+    calls, correct = server.calls(), "SELECT correct FROM eval_summaries WHERE tag = 'number'"
+    assert query(warehouse, correct) == [(0,)]
+    change(warehouse, "UPDATE eval_cases SET expected = '(?i)offline', grader = 'regex' WHERE case_id LIKE 'wrong-%'")
+
+    EvalGradeOperator(task_id="grade", run=run, judgements="eval_judgements").execute({})  # type: ignore[arg-type]
+
+    assert query(warehouse, correct) == [(3,)]
+    assert server.calls() == calls
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("INSERT INTO eval_cases SELECT * FROM eval_cases WHERE case_id = 'right-03'", "'right-03'.*more than once"),
+        ("UPDATE eval_cases SET grader = 'vibes' WHERE case_id = 'wrong-1'", "'wrong-1': there is no grader 'vibes'"),
+    ],
+)
+def test_cases_that_cannot_be_graded_are_told_before_anything_is_asked(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Path, sql: str, said: str
+) -> None:
+    change(warehouse, sql)
+
+    ran = night()
+
+    assert ran.state == "failed"
+    assert list(ran.errors) == ["cases"]
+    with pytest.raises(Exception, match=said):
+        raise ran.errors["cases"]
+    assert server.calls()["ask"] == 0
+    assert files_and_batches(server) == (0, 0)
+
+
+def test_a_prompt_that_names_a_missing_column_is_told_before_anything_is_asked(
+    night: Callable[..., Ran], server: LocalServer, tmp_path: Path
+) -> None:
+    copy = tmp_path / "dags"
+    shutil.copytree(dags_folder(), copy)
+    file = copy / "nightly_eval.py"
+    file.write_text(file.read_text(encoding="utf-8").replace("{{ row.input }}", "{{ row.question }}"), encoding="utf-8")
+
+    ran = night(copy)
+
+    assert ran.state == "failed"
+    assert "prompt" in ran.error("evaluate.ask.submit")
+    assert "'question'" in ran.error("evaluate.ask.submit")
+    assert (ran.states["grade"], ran.states["accept"]) == ("upstream_failed", "upstream_failed")
+    assert files_and_batches(server) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"), [("gpt-5-nano", "The model does not exist"), ("gpt-17", "no price is known for gpt-17")]
+)
+def test_a_model_that_is_unknown_costs_nothing_and_keeps_no_other_from_being_graded(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Path, other: str, said: str
+) -> None:
+    # the canary of the model that comes first; one without a price is not even asked so
+    refused = Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=404, times=2)
+    server.set_faults(*([refused] if other == "gpt-5-nano" else []))
+
+    ran = night(models=["gpt-5-mini", other])
+
+    error = ran.error("evaluate.ask.submit")
+    assert said in error
+    assert "Nothing was uploaded" in error
+    (unknown,) = (name for name in ("gpt-5-mini", other) if name in error)
+    (known,) = {"gpt-5-mini", other} - {unknown}
+    assert query(warehouse, "SELECT graded, unanswered, variant FROM eval_summaries WHERE tag = '' ORDER BY 1") == [
+        (0, 16, unknown),
+        (16, 0, known),
+    ]
+    assert f"{unknown}: 16 of 16 answers are missing" in ran.error("gate")
+    assert query(warehouse, "SELECT DISTINCT variant FROM eval_answers") == [(known,)]
+    assert query(warehouse, "SELECT COUNT(*) FROM eval_accepted") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"models": []},
+        {"models": ["gpt-5-mini", "gpt-5-mini"]},
+        {"models": ["x' OR '1'='1"]},
+        {"repeats": 0},
+        {"max_cost_usd": -1},
+        {"gate": "maybe"},
+    ],
+    ids=str,
+)
+def test_the_form_refuses_what_makes_no_sense(night: Callable[..., Ran], params: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=next(iter(params))):
+        night(**params)
