@@ -1,19 +1,20 @@
 """How often an eval's gate finds a planted regression, and how often it cries wolf.
 
-    python -m benchmarks.eval_nights [--nights 100] [--flips 0.02 0.05 0.1] [--repeats 1 3] [--seed 7] [--json FILE]
+    python -m benchmarks.eval_nights [--nights 100] [--flips 0.02 0.05 0.1] [--repeats 1 3] [--baselines 1 10]
 
 A simulated model answers 400 cases, night after night. Most cases it always gets right or always wrong; some are
 unsteady, each with a difficulty of its own, and are drawn anew in every night and every repeat. There are so many of
 those that from one quiet night to the next the stated share of all cases flips (of single answers).
 
 Its answers are written as BatchResultsOperator writes them, into a SQLite database, and `EvalGradeOperator`,
-`gate_sql` and `EvalAcceptOperator` do the rest. Each quiet night is held against the last accepted one. After each of
-them comes a night of the same model with 20 of the 400 cases broken (5 points): once all of one tag, once of any. What
-is broken is what the model can do, and gives wrong answers only.
+`gate_sql` and `EvalAcceptOperator` do the rest. Each quiet night is held against the last accepted one alone, or
+against it and up to nine before it (`--baselines`). After each of them comes a night of the same model with 20 of the
+400 cases broken (5 points): once all of one tag, once of any. Broken is what the model can do, and it stays wrong.
 
-Told are, over all nights: in how many quiet ones the gate stopped (false alarms); in how many of the others it did
+Told are, over all nights: in how many quiet ones the gate stopped (cried wolf); in how many of the others it did
 (found); and of the cases that it named then, how many were broken (precision) and how many of the broken ones were
-named (recall): of all that it named, of the first 20, and of those that were right in every accepted run before.
+named (recall): of all that it named, of the first 20, and of those that were right in every run that the night was
+held against.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Outcome:
 
     flips: float
     repeats: int
+    baselines: int
     quiet: Nights
     one_tag: Nights
     spread: Nights
@@ -152,7 +154,7 @@ class Warehouse:
             rows = [(name, f"What is {name}?", "right", "exact", tag_of(name)) for name in names]
             connection.executemany("INSERT INTO eval_cases VALUES (?, ?, ?, ?, ?)", rows)
 
-    def night(self, run: str, model: Model, repeats: int, rng: random.Random) -> bool:
+    def night(self, run: str, model: Model, repeats: int, rng: random.Random, baselines: int) -> bool:
         """Land a night's answers, grade them, ask the gate. Whether it passes."""
         from airflow_provider_batch.evals.tables import gate_sql
         from airflow_provider_batch.operators.evals import EvalGradeOperator
@@ -163,7 +165,8 @@ class Warehouse:
             (run, MODEL, f"{name}~{repeat}", "succeeded", answer, name, repeat, 0, 0, None, sealed)
             for name, repeat, answer in model.answers(repeats, rng)
         )
-        EvalGradeOperator(task_id="grade", run=run, warehouse_conn_id="eval_nights").execute({})  # type: ignore[arg-type]
+        grade = EvalGradeOperator(task_id="grade", run=run, baseline_runs=baselines, warehouse_conn_id="eval_nights")
+        grade.execute({})  # type: ignore[arg-type]
         return all(self.query(gate_sql(run))[0])
 
     def accept(self, run: str) -> None:
@@ -176,8 +179,7 @@ class Warehouse:
         """The regressions of a run, the least likely to be chance first; and those of them that were always right."""
         rows = self.query(
             "SELECT case_id, right_before = runs_before FROM eval_changes WHERE run = ? "
-            "AND score_before > 0.5 AND score_now < 0.5 "
-            "ORDER BY 1.0 * right_before / runs_before DESC, score_now - score_before, case_id",
+            "AND change = 'worse' ORDER BY 1.0 * right_before / runs_before DESC, score_now - score_before, case_id",
             run,
         )
         return [name for name, _ in rows], [name for name, steady in rows if steady]
@@ -188,19 +190,19 @@ class Warehouse:
             return connection.execute(sql, parameters).fetchall()
 
 
-def simulate(folder: Path, *, nights: int, flips: float, repeats: int, seed: int) -> Outcome:
+def simulate(folder: Path, *, nights: int, flips: float, repeats: int, baselines: int, seed: int) -> Outcome:
     """So many quiet nights, and after each of them two with broken cases."""
     rng = random.Random(f"{seed} {flips} {repeats}")
-    warehouse = Warehouse(folder / f"nights-{flips}-{repeats}.sqlite")
+    warehouse = Warehouse(folder / f"nights-{flips}-{repeats}-{baselines}.sqlite")
     warehouse.cases()
     model = Model.with_flips(flips, rng)
     able = [name for name, chance in model.chances.items() if chance > 0.5]
     quiet, one_tag, spread = Nights(), Nights(), Nights()
-    warehouse.night("first", model, repeats, rng)
+    warehouse.night("first", model, repeats, rng, baselines)
     warehouse.accept("first")
     for number in range(nights):
         run = f"quiet-{number:03}"
-        passed = warehouse.night(run, model, repeats, rng)
+        passed = warehouse.night(run, model, repeats, rng, baselines)
         quiet.nights += 1
         quiet.stopped += not passed
         if passed:
@@ -209,7 +211,7 @@ def simulate(folder: Path, *, nights: int, flips: float, repeats: int, seed: int
         for kind, among in ((one_tag, [name for name in able if tag_of(name) == tag]), (spread, able)):
             broken = rng.sample(among, BROKEN)
             run = f"broken-{number:03}-{len(among)}"
-            passed = warehouse.night(run, model.broken(broken), repeats, rng)
+            passed = warehouse.night(run, model.broken(broken), repeats, rng, baselines)
             kind.nights += 1
             kind.stopped += not passed
             if not passed:
@@ -217,7 +219,7 @@ def simulate(folder: Path, *, nights: int, flips: float, repeats: int, seed: int
                 kind.every.add(every, broken)
                 kind.first.add(every[:BROKEN], broken)
                 kind.steady.add(steady, broken)
-    return Outcome(flips, repeats, quiet, one_tag, spread, _flipped(warehouse))
+    return Outcome(flips, repeats, baselines, quiet, one_tag, spread, _flipped(warehouse))
 
 
 def _flipped(warehouse: Warehouse) -> float:
@@ -232,12 +234,22 @@ def _flipped(warehouse: Warehouse) -> float:
 def show(outcomes: Sequence[Outcome]) -> None:
     """A table for people."""
     print(f"{CASES} cases, {BROKEN} of them broken on the nights that are not quiet. Named: precision / recall.")
-    columns = ("flips", "repeats", "cried wolf", "broken", "found", "all named", f"first {BROKEN}", "always right")
-    print("{:>6} {:>8} {:>11}  {:<8} {:>9} {:>12} {:>12} {:>13}".format(*columns))
+    columns = (
+        "flips",
+        "repeats",
+        "runs",
+        "cried wolf",
+        "broken",
+        "found",
+        "all named",
+        f"first {BROKEN}",
+        "always right",
+    )
+    print("{:>6} {:>8} {:>5} {:>11}  {:<8} {:>9} {:>12} {:>12} {:>13}".format(*columns))
     for one in outcomes:
         for place, kind in (("one tag", one.one_tag), ("spread", one.spread)):
             print(
-                f"{one.flipped:6.1%} {one.repeats:8} {one.quiet.stopped:4} of {one.quiet.nights:3}  "
+                f"{one.flipped:6.1%} {one.repeats:8} {one.baselines:5} {one.quiet.stopped:4} of {one.quiet.nights:3}  "
                 f"{place:<8} {kind.stopped:2} of {kind.nights:3} {kind.every.told:>12} {kind.first.told:>12} "
                 f"{kind.steady.told:>13}"
             )
@@ -249,15 +261,19 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--flips", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     parser.add_argument("--repeats", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--baselines", type=int, nargs="+", default=[1, 10], help="accepted runs to be held against")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     with airflow_home(), tempfile.TemporaryDirectory(prefix="eval-nights-") as folder:
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
         outcomes = [
-            simulate(Path(folder), nights=args.nights, flips=flips, repeats=repeats, seed=args.seed)
+            simulate(
+                Path(folder), nights=args.nights, flips=flips, repeats=repeats, baselines=baselines, seed=args.seed
+            )
             for flips in args.flips
             for repeats in args.repeats
+            for baselines in args.baselines
         ]
     show(outcomes)
     if args.json:

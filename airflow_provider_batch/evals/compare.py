@@ -1,17 +1,20 @@
-"""The grades of two runs of one model, case by case: better, worse, and whether that can be chance."""
+"""The grades of a run and of accepted runs before it, case by case: better, worse, and whether that can be chance.
+
+What a run is held against is the last accepted one, and with it those accepted before of which it was the `same`: one
+night alone has its luck, several have less. Back from a run that was accepted as improved (or, by hand, as regressed)
+nothing counts any more.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from math import fsum
 
 import msgspec
 
 from airflow_provider_batch.evals.statistics import corrected, p_value
-
-#: accepted runs that say how steady a case is
-HISTORY = 10
 
 
 class Verdict(StrEnum):
@@ -39,22 +42,17 @@ class Change(msgspec.Struct, frozen=True):
     """One row of `eval_changes`, but for the run, the variant and the baseline."""
 
     case_id: str
-    #: mean scores over the repeats that were answered
+    #: mean scores over the answers there were: more than 0.5 is right, less is wrong
     score_before: float
     score_now: float
     tags: str
-    #: accepted runs, the baseline and up to `HISTORY` in all, in which the same case was answered; in how many right
+    #: in how many runs of the baseline the case was answered, and in how many right
     runs_before: int
     right_before: int
 
     @property
-    def regressed(self) -> bool:
-        """Right before and wrong now; with repeats, most of the time."""
-        return self.score_before > 0.5 > self.score_now
-
-    @property
     def word(self) -> str:
-        """better or worse"""
+        """better: was wrong and is right; worse: was right and is wrong."""
         return "better" if self.score_now > self.score_before else "worse"
 
 
@@ -63,6 +61,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     variant: str
     baseline_run: str | None
+    baseline_runs: int
     cases: int
     left_out: int
     difference: float | None
@@ -74,32 +73,30 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def better(self) -> int:
-        """Cases whose score is higher than it was."""
+        """Cases that were wrong and are right."""
         return sum(change.word == "better" for change in self.changes)
 
     @property
     def worse(self) -> int:
-        """Cases whose score is lower than it was."""
+        """Cases that were right and are wrong."""
         return len(self.changes) - self.better
 
     @property
     def regressions(self) -> list[str]:
-        """The case_ids that were right and are wrong now, the least likely to be chance first: those that were right
-        in all of the accepted runs before, then those that lost the most."""
-        found = [change for change in self.changes if change.regressed]
-        found.sort(
-            key=lambda change: (-change.right_before / change.runs_before, change.score_now - change.score_before)
-        )
+        """The case_ids that were right and are wrong, the least likely to be chance first: those that were right in the
+        largest share of the runs before, then those that lost the most."""
+        found = [change for change in self.changes if change.word == "worse"]
+        found.sort(key=lambda one: (-one.right_before / one.runs_before, one.score_now - one.score_before))
         return [change.case_id for change in found]
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """An accepted run of one variant."""
+    """What a run of one variant is held against."""
 
+    #: the last accepted run
     run: str
-    scores: Sequence[Scored]
-    #: the grades of accepted runs before it, at most `HISTORY` less this one
-    earlier: Sequence[Sequence[Scored]] = ()
+    #: its grades, and those of the accepted runs before it that stand for the same
+    runs: Sequence[Sequence[Scored]]
 
 
 def compare(
@@ -110,45 +107,60 @@ def compare(
     Cases are compared that are in both, with the same question, expected answer and grader, and that were answered in
     both. `verdict` goes by the p-value that is corrected for the number of variants that have a baseline.
     """
-    pairs = {
-        variant: _changes(now[variant], baselines[variant]) if variant in baselines else None for variant in sorted(now)
-    }
-    # Thirds do not add up to the same number in every order; sorted they do.
-    steps = {
-        variant: sorted(change.score_now - change.score_before for change in pair[1]) if pair else None
-        for variant, pair in pairs.items()
-    }
-    p_values = [None if each is None else p_value(each) for each in steps.values()]
+    variants = sorted(now)
+    pairs = [_Pair(now[name], baselines[name]) if name in baselines else None for name in variants]
+    p_values = [None if pair is None else p_value(pair.scores) for pair in pairs]
     found = []
-    for variant, p, p_of_all in zip(pairs, p_values, corrected(p_values), strict=True):
+    for variant, pair, p, p_of_all in zip(variants, pairs, p_values, corrected(p_values), strict=True):
         cases = len({scored.case_id for scored in now[variant]})
-        pair, differences = pairs[variant], steps[variant]
-        if pair is None or differences is None:
-            found.append(Comparison(variant, None, 0, cases, None, None, None, Verdict.NO_HISTORY))
+        if pair is None or p_of_all is None:
+            found.append(Comparison(variant, None, 0, 0, cases, None, None, None, Verdict.NO_HISTORY))
             continue
-        compared, changes = pair
-        difference = sum(differences) / compared if compared else 0.0
         verdict = Verdict.SAME
-        if p_of_all is not None and p_of_all <= alpha and difference:
-            verdict = Verdict.IMPROVED if difference > 0 else Verdict.REGRESSED
-        run = baselines[variant].run
-        found.append(Comparison(variant, run, compared, cases - compared, difference, p, p_of_all, verdict, changes))
+        if p_of_all <= alpha and pair.difference:
+            verdict = Verdict.IMPROVED if pair.difference > 0 else Verdict.REGRESSED
+        baseline = baselines[variant]
+        compared = len(pair.scores)
+        found.append(
+            Comparison(
+                variant=variant,
+                baseline_run=baseline.run,
+                baseline_runs=len(baseline.runs),
+                cases=compared,
+                left_out=cases - compared,
+                difference=pair.difference,
+                p_value=p,
+                p_corrected=p_of_all,
+                verdict=verdict,
+                changes=tuple(pair.changes),
+            )
+        )
     return found
 
 
-def _changes(now: Sequence[Scored], baseline: Baseline) -> tuple[int, tuple[Change, ...]]:
-    """How many cases can be compared, and those of them whose score changed."""
-    new, old = _means(now), _means(baseline.scores)
-    runs = [old, *map(_means, baseline.earlier)]
-    tags = {scored.case_id: scored.tags for scored in now}
-    both = sorted(new.keys() & old.keys())
-    changes = []
-    for key in both:
-        if new[key] != old[key]:
+class _Pair:
+    """The cases of a run that can be compared with its baseline."""
+
+    def __init__(self, now: Sequence[Scored], baseline: Baseline) -> None:
+        new, runs = _means(now), [_means(run) for run in baseline.runs]
+        tags = {scored.case_id: scored.tags for scored in now}
+        #: per case the score now, then those before; in place of an answer that one of those runs lacks the mean of the
+        #: others
+        self.scores: list[list[float]] = []
+        self.changes: list[Change] = []
+        differences = []
+        for key in sorted(new):
             before = [run[key] for run in runs if key in run]
-            right = sum(score > 0.5 for score in before)
-            changes.append(Change(key[0], old[key], new[key], tags[key[0]], len(before), right))
-    return len(both), tuple(changes)
+            if not before:
+                continue
+            mean = fsum(before) / len(before)
+            self.scores.append([new[key], *before, *[mean] * (len(runs) - len(before))])
+            differences.append(new[key] - mean)
+            if new[key] < 0.5 < mean or mean < 0.5 < new[key]:
+                right = sum(score > 0.5 for score in before)
+                self.changes.append(Change(key[0], mean, new[key], tags[key[0]], len(before), right))
+        #: accuracy now less accuracy before, over these cases
+        self.difference = fsum(differences) / len(differences) if differences else 0.0
 
 
 def _means(scores: Iterable[Scored]) -> dict[tuple[str, str], float]:
@@ -157,4 +169,4 @@ def _means(scores: Iterable[Scored]) -> dict[tuple[str, str], float]:
     for scored in scores:
         if scored.answered:
             found[scored.case_id, scored.case_sha256].append(scored.score)
-    return {key: sum(each) / len(each) for key, each in found.items()}
+    return {key: fsum(each) / len(each) for key, each in found.items()}

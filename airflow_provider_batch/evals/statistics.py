@@ -19,8 +19,12 @@ _RESAMPLES = 9_999
 #: fixed, so that grading a run again ends in the same tables
 _SEED = 20_000
 
-#: differences smaller than this come of adding thirds
+#: a count that is this near to a whole number is one: thirds do not add up exactly
 _NOTHING = 1e-9
+
+#: scores are counted in these parts of an answer, a multiple of all numbers of repeats up to 12. Whole numbers add up
+#: to the same in every order, so that as far off as the observed scores means just that
+_PARTS = 27_720
 
 
 def interval(accuracy: float, cases: int) -> tuple[float, float]:
@@ -39,23 +43,28 @@ def interval(accuracy: float, cases: int) -> tuple[float, float]:
     return min(float(low), accuracy), max(float(high), accuracy)
 
 
-def p_value(differences: Sequence[float]) -> float:
-    """How often chance alone makes a difference as large as this one, in either direction, if nothing has changed.
+def p_value(scores: Sequence[Sequence[float]]) -> float:
+    """How often chance alone makes the scores of now as far from those of before, up or down, if nothing has changed.
 
-    :param differences: per case its score now less its score then; the order counts for nothing.
+    :param scores: per case its score now, then its scores in each of the runs before, as many for every case. The order
+        of cases counts for nothing.
 
-    With one answer each, that is the exact test of McNemar: of the cases that changed, as many get better as worse.
-    With several, a permutation test that swaps now and then case by case: exact for few changes, else by 9,999 draws.
+    If nothing has changed, the score of now could as well have been that of any of the runs before, case by case: a
+    permutation test swaps them, exactly for few cases, else by 9,999 draws. With one run before and one answer each
+    that is the exact test of McNemar (of the cases that changed, as many got better as worse), which is then taken.
     """
-    changed = sorted(difference for difference in differences if abs(difference) > _NOTHING)
-    if len(changed) < 2:  # one change is as likely the one way as the other
+    parts = ([round(score * _PARTS) for score in case] for case in scores)
+    changed = sorted([now, *sorted(before)] for now, *before in parts if any(other != now for other in before))
+    if not changed:
         return 1.0
-    if all(abs(difference) == 1 for difference in changed):
-        better = sum(difference > 0 for difference in changed)
+    runs = len(changed[0])
+    if runs == 2 and all(abs(now - before) == _PARTS for now, before in changed):
+        better = sum(now > before for now, before in changed)
         return float(_scipy().binomtest(better, len(changed)).pvalue)
+    changed.append([0] * runs)  # scipy takes no single case; this one changes nothing
     test = _scipy().permutation_test(
-        (changed, [0.0] * len(changed)),
-        _mean_difference,
+        tuple(zip(*changed, strict=True)),
+        _now,
         permutation_type="samples",
         vectorized=True,
         n_resamples=_RESAMPLES,
@@ -79,8 +88,9 @@ def corrected(p_values: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def _mean_difference(now: Any, then: Any, axis: int) -> Any:
-    return now.mean(axis=axis) - then.mean(axis=axis)
+def _now(now: Any, *_: Any, axis: int) -> Any:
+    """What differs between two ways to swap: all runs together always add up to the same."""
+    return now.sum(axis=axis)
 
 
 def _scipy() -> Any:

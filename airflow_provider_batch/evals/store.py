@@ -12,7 +12,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.evals import tables
 from airflow_provider_batch.evals.cases import Case, read_cases
-from airflow_provider_batch.evals.compare import HISTORY, Baseline, Change, Comparison, Scored
+from airflow_provider_batch.evals.compare import Baseline, Change, Comparison, Scored, Verdict
 from airflow_provider_batch.evals.grading import Answer, AnswerKey, Graded, Judgement
 from airflow_provider_batch.evals.summary import Summary
 from airflow_provider_batch.evals.tables import EvalTable
@@ -77,17 +77,17 @@ class EvalStore:
         """The questions of a run as it was graded first: case_id -> sha256 of the input. Empty if it never was."""
         return dict(self._rows(self._named(tables.GRADES), ("case_id", "input_sha256"), {"run": run}))
 
-    def baselines(self, run: str, asked_at: Mapping[str, datetime | None]) -> dict[str, Baseline]:
-        """For each variant of `asked_at`, the accepted run that was asked last before that time, with its grades.
+    def baselines(self, run: str, asked_at: Mapping[str, datetime | None], most: int) -> dict[str, Baseline]:
+        """For each variant of `asked_at`, the accepted runs before that time that it is held against, and their grades.
 
         :param run: the run that is compared; never its own baseline.
+        :param most: how many runs at most.
         """
         found: dict[str, Baseline] = {}
         for variant, moment in asked_at.items():
-            runs = self._accepted_before(run, variant, moment)[:HISTORY]
+            runs = self._alike(variant, self._accepted_before(run, variant, moment))[:most]
             if runs:
-                last, *earlier = (self._scores(name, variant) for name in runs)
-                found[variant] = Baseline(runs[0], last, earlier)
+                found[variant] = Baseline(runs[0], [self._scores(name, variant) for name in runs])
         return found
 
     def write(
@@ -142,6 +142,17 @@ class EvalStore:
             if name in accepted and name != run and (then := _moment(asked_at)) is not None
         ]
         return [name for then, name in sorted(asked, reverse=True) if moment is None or then < moment]
+
+    def _alike(self, variant: str, runs: Sequence[str]) -> list[str]:
+        """The first of these runs, and those after it up to one that was not the `same` as what came before it."""
+        columns = ("run", "verdict")
+        verdicts = dict(self._rows(self._named(tables.COMPARISONS), columns, {"variant": variant}))
+        found = []
+        for run in runs:
+            found.append(run)
+            if verdicts.get(run) != Verdict.SAME:
+                break
+        return found
 
     def _scores(self, run: str, variant: str) -> list[Scored]:
         columns = ("case_id", "case_sha256", "score", "answered", "tags")
@@ -202,6 +213,7 @@ def _comparison_row(run: str, one: Comparison, alpha: float, graded_at: datetime
         run,
         one.variant,
         one.baseline_run,
+        one.baseline_runs,
         one.cases,
         one.left_out,
         one.better,

@@ -114,7 +114,8 @@ SUMMARIES = EvalTable(
     ),
 )
 
-#: one row per run and variant: held against the last accepted run of the same variant that was asked before it
+#: one row per run and variant: held against the last accepted run of the same variant that was asked before it, and
+#: those accepted before that one of which it was the `same`
 COMPARISONS = EvalTable(
     "comparisons",
     _columns(
@@ -122,12 +123,15 @@ COMPARISONS = EvalTable(
         (
             # NULL where there is none
             ("baseline_run", _TEXT),
+            # how many accepted runs that is, the last one among them
+            ("baseline_runs", _INTEGER),
             # those in both, unchanged and answered in both; the others of this run are `left_out`
             ("cases", _INTEGER),
             ("left_out", _INTEGER),
+            # were wrong and are right; were right and are wrong
             ("better", _INTEGER),
             ("worse", _INTEGER),
-            # accuracy now less accuracy then, over these cases
+            # accuracy now less accuracy before, over these cases
             ("difference", _FLOAT),
             # two-sided; `p_corrected` for the number of variants in the run (Holm); NULL without a baseline
             ("p_value", _FLOAT),
@@ -140,8 +144,7 @@ COMPARISONS = EvalTable(
     ),
 )
 
-#: one row per compared case whose score is not what it was. A named regression is one that was right and is wrong
-#: now: score_before > 0.5 and score_now < 0.5
+#: one row per compared case that was right and is wrong, or the other way round: the named regressions and improvements
 CHANGES = EvalTable(
     "changes",
     _columns(
@@ -150,12 +153,12 @@ CHANGES = EvalTable(
             ("baseline_run", _TEXT),
             # better | worse
             ("change", _TEXT),
-            # mean scores over the repeats
+            # mean scores over the answers; before: of all runs of the baseline
             ("score_before", _FLOAT),
             ("score_now", _FLOAT),
             ("tags", _TEXT),
-            # of the last accepted runs (ten at most): in how many the same case was answered, and in how many right.
-            # The nearer the two, the less likely is a regression to be chance.
+            # in how many runs of the baseline the case was answered, and in how many right. The nearer the two, the
+            # less likely is a regression to be chance.
             ("runs_before", _INTEGER),
             ("right_before", _INTEGER),
         ),

@@ -64,9 +64,9 @@ class EvalGradeOperator(BaseOperator):
     with a corrected `expected`. The rows of the run are replaced in one transaction.
 
     Returns an account: `run`, `cases`, and `variants`, by name: `cases`, `answers`, `graded`, `unanswered`,
-    `accuracy`, `low`, `high`, `cost_usd` (text or None), `baseline_run`, `difference`, `better`, `worse`,
-    `p_corrected`, `verdict`, `regressions` (case_ids that were right and are wrong now, up to 20, the least likely to
-    be chance first; all of them are in the table `eval_changes`).
+    `accuracy`, `low`, `high`, `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`,
+    `worse`, `p_corrected`, `verdict`, `regressions` (case_ids that were right and are wrong now, up to 20, the least
+    likely to be chance first; all of them are in the table `eval_changes`).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: the results table with the answers; key columns `run` and `variant`, carried `case_id` and `repeat`.
@@ -78,6 +78,8 @@ class EvalGradeOperator(BaseOperator):
     :param prefix: before the names of the tables that are written, such as `analytics.eval_`. Created if absent.
     :param alpha: a difference is `regressed` or `improved` if chance alone would make one as large, in either
         direction, on at most this share of nights; so 0.02 means one false alarm in a hundred quiet nights at most.
+    :param baseline_runs: how many accepted runs this one is held against at most: the last one, and those before it
+        that it was the `same` as. More of them find smaller regressions; 1 is the last accepted run alone.
     :param warehouse_conn_id: connection to read from and write to.
     :raises AirflowFailException: for cases that cannot be graded, and a run without answers.
     """
@@ -105,12 +107,15 @@ class EvalGradeOperator(BaseOperator):
         variants: Sequence[str] | None = None,
         prefix: str = "eval_",
         alpha: float = 0.02,
+        baseline_runs: int = 10,
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not 0 < alpha < 1:
             raise InputError(f"alpha is a share between 0 and 1, such as 0.02, not {alpha!r}.")
+        if baseline_runs < 1:
+            raise InputError(f"baseline_runs is at least 1, not {baseline_runs!r}.")
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
@@ -118,6 +123,7 @@ class EvalGradeOperator(BaseOperator):
         self.variants = variants
         self.prefix = prefix
         self.alpha = alpha
+        self.baseline_runs = baseline_runs
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -142,7 +148,8 @@ class EvalGradeOperator(BaseOperator):
         )
         found = summaries(grading.graded)
         overall = {summary.variant: summary for summary in found if summary.tag == ALL}
-        baselines = store.baselines(self.run, {name: summary.asked_at for name, summary in overall.items()})
+        asked_at = {name: summary.asked_at for name, summary in overall.items()}
+        baselines = store.baselines(self.run, asked_at, self.baseline_runs)
         comparisons = compare(scores(grading.graded), baselines, alpha=self.alpha)
         store.write(self.run, grading.graded, found, comparisons, alpha=self.alpha, graded_at=datetime.now(UTC))
         self._tell_left_out(grading)
@@ -188,10 +195,11 @@ class EvalGradeOperator(BaseOperator):
             return
         self.log.log(
             logging.WARNING if comparison.verdict is Verdict.REGRESSED else logging.INFO,
-            "%s: %s against run %s: %d better, %d worse of %d cases, %+.1f points, p = %.3g. Wrong now: %s",
+            "%s: %s against run %s and %d before: %d better, %d worse of %d, %+.1f points, p = %.3g. Wrong now: %s",
             summary.variant,
             comparison.verdict.value,
             comparison.baseline_run,
+            comparison.baseline_runs - 1,
             comparison.better,
             comparison.worse,
             comparison.cases,
@@ -262,6 +270,7 @@ def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
         "high": summary.high,
         "cost_usd": _dollars(summary.cost_usd),
         "baseline_run": comparison.baseline_run,
+        "baseline_runs": comparison.baseline_runs,
         "difference": comparison.difference,
         "better": comparison.better,
         "worse": comparison.worse,

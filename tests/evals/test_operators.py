@@ -22,8 +22,8 @@ def written(evals: Evals) -> dict[str, list[tuple[Any, ...]]]:
     columns = {
         "eval_grades": "run, variant, case_id, repeat, grader, score, reason, tags, outcome, answered, case_sha256",
         "eval_summaries": "run, variant, tag, cases, answers, graded, correct, accuracy, low, high, cost_usd",
-        "eval_comparisons": "run, variant, baseline_run, cases, left_out, better, worse, difference, p_value, verdict",
-        "eval_changes": "run, variant, case_id, baseline_run, change, score_before, score_now, tags",
+        "eval_comparisons": "run, variant, baseline_run, baseline_runs, left_out, better, worse, p_value, verdict",
+        "eval_changes": "run, variant, case_id, baseline_run, change, score_before, score_now, right_before",
     }
     return {name: evals.table(name, listed) for name, listed in columns.items()}
 
@@ -80,7 +80,7 @@ def test_grading_a_run_again_ends_in_the_same_tables(evals_anywhere: Evals) -> N
     evals.grade("two")
     evals.grade("one")
     assert written(evals) == before
-    assert {row[9] for row in before["eval_comparisons"]} == {"no_history", "regressed", "improved"}
+    assert {row[-1] for row in before["eval_comparisons"]} == {"no_history", "regressed", "improved"}
 
 
 def test_old_answers_are_graded_anew_when_what_was_expected_is_corrected(evals: Evals) -> None:
@@ -156,11 +156,13 @@ def test_with_repeats_the_cases_are_what_is_counted(evals: Evals) -> None:
     assert (account["cases"], account["answers"]) == (20, 60)
     assert account["low"] == pytest.approx(0.8389, abs=1e-4)
     evals.accept("one")
-    evals.land("two", "mini", [("c00", "wrong", "succeeded", 2), *(row for row in repeated if row[::3] != ("c00", 2))])
+    wrong = {("c00", 1), ("c00", 2), ("c01", 3)}
+    evals.land("two", "mini", [(c, "-1" if (c, n) in wrong else e, o, n) for c, e, o, n in repeated])
     account = evals.grade("two")["variants"]["mini"]
+    assert account["accuracy"] == pytest.approx(57 / 60)
+    assert account["difference"] == pytest.approx(-3 / 60)
+    # wrong most of the time; c01 is still right most of the time
     assert account["regressions"] == ["c00"]
-    assert account["difference"] == pytest.approx(-1 / 60)
-    assert account["accuracy"] == pytest.approx(59 / 60)
 
 
 def test_verdicts_come_from_the_judges_table(evals_anywhere: Evals) -> None:
@@ -235,6 +237,69 @@ def test_a_run_id_is_a_value_and_never_sql(evals_anywhere: Evals) -> None:
     evals.accept(name)
     assert {row[0] for row in evals.table("eval_grades", "run", "1")} == {name}
     assert gate(evals, name) == (1, 1, 1)
+
+
+class TestWhatARunIsHeldAgainst:
+    """The last accepted run, and those before it that it was the `same` as."""
+
+    def nights(self, evals: Evals, **outputs: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+        """Each night graded, and accepted whatever came out."""
+        evals.cases(*CASES)
+        accounts = {}
+        for run, answers in outputs.items():
+            evals.land(run, "mini", answers)
+            accounts[run] = evals.grade(run)["variants"]["mini"]
+            evals.accept(run)
+        return accounts
+
+    def test_quiet_nights_are_one_baseline(self, evals: Evals) -> None:
+        unsteady = [("c00", "?"), *RIGHT[1:]]
+        accounts = self.nights(evals, a=RIGHT, b=RIGHT, c=unsteady, d=[("c01", "?"), *unsteady[::19]])
+        assert [account["baseline_runs"] for account in accounts.values()] == [0, 1, 2, 3]
+        assert {account["baseline_run"] for account in accounts.values()} == {None, "a", "b", "c"}
+        rows = evals.table("eval_changes", "case_id, score_before, score_now, runs_before, right_before", "run, 1")
+        # c00 was right in two nights of three when it was wrong again
+        assert rows == [
+            ("c00", 1.0, 0.0, 2, 2),
+            ("c00", pytest.approx(2 / 3), 0.0, 3, 2),
+            ("c01", 1.0, 0.0, 3, 3),
+        ]
+        # what was always right is named first
+        assert accounts["d"]["regressions"] == ["c01", "c00"]
+
+    def test_there_are_no_more_of_them_than_is_said(self, evals: Evals) -> None:
+        self.nights(evals, a=RIGHT, b=RIGHT, c=RIGHT, d=RIGHT)
+        evals.land("e", "mini", RIGHT)
+        assert evals.grade("e", baseline_runs=2)["variants"]["mini"]["baseline_runs"] == 2
+        with pytest.raises(InputError, match="baseline_runs is at least 1"):
+            evals.grade("e", baseline_runs=0)
+
+    def test_a_change_that_was_accepted_is_where_history_begins(self, evals: Evals) -> None:
+        accounts = self.nights(evals, a=RIGHT, b=RIGHT, c=WRONG_HALF, d=WRONG_HALF, e=WRONG_HALF)
+        assert [account["verdict"] for account in accounts.values()] == [
+            "no_history",
+            "same",
+            "regressed",
+            "same",
+            "same",
+        ]
+        assert [account["baseline_runs"] for account in accounts.values()] == [0, 1, 2, 1, 2]
+
+    def test_each_model_has_its_own_and_all_of_them_are_corrected_for(self, evals: Evals) -> None:
+        evals.cases(*CASES)
+        wrong = [(case_id, "?") for case_id, _ in RIGHT[:7]] + RIGHT[7:]
+        for run, answers in (("a", RIGHT), ("b", wrong)):
+            for variant in ("large", "mini", "nano")[: 3 if run == "b" else 2]:
+                evals.land(run, variant, answers if variant == "mini" else RIGHT)
+            evals.grade(run)
+            evals.accept(run)
+        rows = evals.table("eval_comparisons", "variant, p_value, p_corrected, verdict", "run, variant")[2:]
+        assert rows == [
+            ("large", 1.0, 1.0, "same"),
+            ("mini", 2 / 128, 4 / 128, "same"),
+            ("nano", None, None, "no_history"),
+        ]
+        assert evals.grade("b", alpha=0.04)["variants"]["mini"]["verdict"] == "regressed"
 
 
 class TestBadInput:
