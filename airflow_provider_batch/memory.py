@@ -12,8 +12,8 @@ from airflow_provider_batch.jobs import learned
 from airflow_provider_batch.jobs.job import JobKey
 from airflow_provider_batch.jobs.learned import Learned, QueueLimit
 from airflow_provider_batch.jobs.ledger import Ledger
-from airflow_provider_batch.runner import Log
 from airflow_provider_batch.staging import memory_folder, root_of
+from airflow_provider_batch.task_log import Log
 
 
 def remember(ledger: Ledger, log: Log, *, ended: bool) -> None:

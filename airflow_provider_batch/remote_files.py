@@ -9,7 +9,7 @@ from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.records import Deleted
 from airflow_provider_batch.jobs.state import Phase
-from airflow_provider_batch.runner import Log
+from airflow_provider_batch.task_log import Log
 
 
 def delete_remote_files(ledger: Ledger, log: Log) -> None:

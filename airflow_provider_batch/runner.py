@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from itertools import groupby
-from typing import Any, Protocol
 
 import msgspec
 
 from airflow_provider_batch import canary
 from airflow_provider_batch.at_once import at_once
+from airflow_provider_batch.collecting import AT_ONCE, Collector
 from airflow_provider_batch.exceptions import (
     AwayError,
-    BrokenDownloadError,
     NoRoomError,
     ProviderError,
     StagingError,
@@ -30,11 +27,8 @@ from airflow_provider_batch.exceptions import (
 )
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
 from airflow_provider_batch.jobs import finish, lifecycle, twins
-from airflow_provider_batch.jobs.answers import read_answers, read_rows
-from airflow_provider_batch.jobs.batch import BatchView, Status
+from airflow_provider_batch.jobs.batch import BatchView
 from airflow_provider_batch.jobs.canary import judge
-from airflow_provider_batch.jobs.caps import RAISE, is_cut_off, raised
-from airflow_provider_batch.jobs.job import RowIndex, Shard
 from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import (
     Ask,
@@ -59,7 +53,6 @@ from airflow_provider_batch.jobs.outcome import Outcome
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.records import (
     CancelAsked,
-    Collected,
     Created,
     Failure,
     Finished,
@@ -69,30 +62,16 @@ from airflow_provider_batch.jobs.records import (
     Twin,
     Uploaded,
     UploadsHeld,
-    Wave,
 )
 from airflow_provider_batch.jobs.room import uploads_from
 from airflow_provider_batch.jobs.schema import SchemaJudge
-from airflow_provider_batch.jobs.shard import Sealer
 from airflow_provider_batch.jobs.spending import Purse
 from airflow_provider_batch.jobs.state import JobState, ShardState
+from airflow_provider_batch.task_log import Log
+from airflow_provider_batch.waves import Waves
 
-#: files on their way at the same time: each is streamed, so this bounds connections rather than memory
-AT_ONCE = 4
-#: how often a result file is asked for that broke off on its way
-DOWNLOADS = 3
 #: how long until a cancel is asked for again that the provider did not take
 CANCEL_AGAIN = timedelta(seconds=60)
-
-
-class Log(Protocol):
-    """A task's logger, of the standard library or of structlog."""
-
-    def info(self, event: str, *args: Any) -> Any:
-        """Something happened."""
-
-    def warning(self, event: str, *args: Any) -> Any:
-        """Something that a person may want to look at."""
 
 
 class Runner:
@@ -117,6 +96,8 @@ class Runner:
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._prices = Prices(ledger.manifest.prices)
+        self._collector = Collector(ledger, hook, self._judge, log, clock)
+        self._waves = Waves(ledger, policy, self._judge, log, clock, self._claim)
 
     def look(self) -> dict[str, BatchView]:
         """The live batches as the provider has them now; one that cannot be read just now is waited for.
@@ -237,7 +218,7 @@ class Runner:
             case Upload():
                 self._upload([step for step in steps if isinstance(step, Upload)])
             case Collect():
-                self._collect([step for step in steps if isinstance(step, Collect)])
+                self._collector.collect([step for step in steps if isinstance(step, Collect)])
             case _:
                 for step in steps:
                     self._do_one(step)
@@ -255,9 +236,9 @@ class Runner:
             case Cancel():
                 self._cancel(step)
             case AskAgain():
-                self._ask_again(step)
+                self._waves.ask_again(step)
             case Reseal():
-                self._reseal(step)
+                self._waves.reseal(step)
             case GiveUp():
                 self._give_up(step)
             case FinishLine():
@@ -275,7 +256,7 @@ class Runner:
         settled = Settled(
             shard.shard.name, n, "", "answered", self._clock(), files=[canary.write(self.ledger, answers)]
         )
-        self.ledger.add(self._count(shard, settled))
+        self.ledger.add(self._collector.count(shard, settled))
 
     def _ask_last(self, step: Ask) -> None:
         """Ask a shard of the finish line, which no other worker is at: a claim is recorded before."""
@@ -450,207 +431,13 @@ class Runner:
         self.ledger.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self._clock()))
         self.log.warning("%s: cancelling batch %s (%s)", step.shard.shard.name, step.tried.batch_id, step.reason)
 
-    def _collect(self, steps: list[Collect]) -> None:
-        """Fetch the files of ended batches, several at once; a batch settles once both its files lie in staging.
-
-        A file that cannot be had holds up no other: those may be gone too before a person has come.
-
-        :raises ProviderError: the first, once all others are settled.
-        """
-        failed: list[ProviderError] = []
-
-        def fetch(step: Collect) -> list[Collected] | ProviderError:
-            try:
-                return self._fetch(step)
-            except ProviderError as error:
-                return error
-
-        def settle(step: Collect, came: list[Collected] | ProviderError) -> None:
-            if isinstance(came, ProviderError):
-                failed.append(came)
-                self.log.warning("%s: batch %s was not collected: %s", step.shard.shard.name, step.batch.id, came)
-            else:
-                self._settle(step, came)
-
-        self.hook.conn  # noqa: B018  # as for uploads
-        at_once(steps, fetch, settle, AT_ONCE)
-        if failed:
-            raise failed[0]
-
-    def _settle(self, step: Collect, files: list[Collected]) -> None:
-        shard, tried, batch = step.shard.shard, step.tried, step.batch
-        settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
-        # Azure gives a batch that failed validation both files, without a byte in them.
-        if batch.status is Status.FAILED and not any(file.bytes for file in files):
-            failure, message, at_lines = lifecycle.failure_of(batch)
-            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=at_lines)
-            self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
-        else:
-            settled = msgspec.structs.replace(settled, files=files)
-        if settled.failure in (None, Failure.LINES):
-            settled = self._count(step.shard, settled)
-            self.log.info(
-                "%s: batch %s %s: %s",
-                shard.name,
-                batch.id,
-                batch.said,
-                ", ".join(f"{count:,} {outcome}" for outcome, count in settled.outcomes.items()),
-            )
-        self.ledger.add(settled)
-
-    def _fetch(self, step: Collect) -> list[Collected]:
-        """Stream the result files of a batch into staging."""
-        place = f"{self.ledger.prefix}/collected/{step.shard.shard.name}.{step.tried.n}"
-        ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
-        return [self._download(f"{place}/{kind}", file_id) for kind, file_id in ids if file_id]
-
-    def _download(self, place: str, file_id: str) -> Collected:
-        """One result file, whole; each time that it breaks off it is asked for anew, into another file.
-
-        :raises BrokenDownloadError: if it never came whole.
-        """
-        for times in range(1, DOWNLOADS + 1):
-            name = f"{place}.{secrets.token_hex(4)}.jsonl"
-            try:
-                with self.ledger.folder.writer(name) as into:
-                    size, digest = self.hook.download(file_id, into)
-            except BrokenDownloadError as broken:
-                if times == DOWNLOADS:
-                    raise
-                self.log.warning("%s Asking for it again.", broken)
-            else:
-                return Collected(name, size, digest, file_id)
-        raise AssertionError("the last time returned or raised")
-
-    def _count(self, shard: ShardState, settled: Settled) -> Settled:
-        folder, manifest = self.ledger.folder, self.ledger.manifest
-        rows = read_rows(folder, shard.shard)
-        outcomes: Counter[Outcome] = Counter()
-        transient = cut_off = answered = output = 0
-        cost: Decimal | None = Decimal(0)
-        for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
-            outcomes[answer.outcome] += 1
-            transient += answer.outcome is Outcome.FAILED and answer.transient
-            cut_off += is_cut_off(answer)
-            if answer.usage.input_tokens or answer.usage.output_tokens:
-                answered += 1
-                output += answer.usage.output_tokens
-                price = self._prices.cost(
-                    shard.shard.model, answer.usage, answered_by=answer.model, batch=not shard.shard.synchronous
-                )
-                cost = None if cost is None or price is None else cost + price
-        return msgspec.structs.replace(
-            settled,
-            outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
-            transient=transient,
-            cut_off=cut_off,
-            answered=answered,
-            output_tokens=output,
-            cost_usd=None if cost is None else str(cost),
-        )
-
-    def _ask_again(self, step: AskAgain) -> None:
-        """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
-        state = self.ledger.state()
-        # another worker may have sealed a wave of these rows since the step was decided on
-        tries = [
-            (shard, settled) for shard, settled in step.sources if (shard.shard.name, settled.n) not in state.drained
-        ]
-        if not tries:
-            return
-        number = state.next_wave
-        prefix = f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}"
-        sealer = Sealer(
-            self.ledger.folder,
-            prefix,
-            self.ledger.manifest.endpoint,
-            self.ledger.manifest.limits,
-            names=f"w{number:02d}-{{:04d}}",
-            learned=self.ledger.manifest.learned_tokens,
-        )
-        try:
-            raise_to = 1
-            for shard, settled in tries:
-                if self._pack(sealer, state, shard, settled):
-                    raise_to = max(raise_to, shard.shard.raised * RAISE)
-            shards = [msgspec.structs.replace(shard, raised=raise_to) for shard in sealer.finish()]
-        finally:
-            sealer.abandon()
-        sources = [(shard.shard.name, settled.n) for shard, settled in tries]
-        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)) and shards:
-            self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
-
-    def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> bool:
-        """Seal the rows of a settled try that are to be asked again; True if the cap of some is raised."""
-        folder, one = self.ledger.folder, shard.shard
-        rows = read_rows(folder, one)
-        wanted = {
-            line: is_cut_off(answer)
-            for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
-            if lifecycle.is_askable(answer, settled, self.policy)
-        }
-        longer = {line for line, cut_off in wanted.items() if cut_off}
-        self._pack_rows(sealer, one, rows, wanted, lifecycle.next_attempt(shard, settled), longer)
-        return bool(longer)
-
-    def _pack_rows(
-        self,
-        sealer: Sealer,
-        one: Shard,
-        rows: list[RowIndex],
-        wanted: Container[int],
-        attempt: int,
-        longer: Container[int] = (),
-    ) -> None:
-        """Seal these lines of a shard again, each with the place where it was sealed first.
-
-        :param longer: lines whose output cap is raised. Those that have none are left as they are.
-        """
-        with self.ledger.folder.reader(one.file) as stream:
-            for number, sealed in enumerate(stream):
-                if number in wanted and rows[number].wanted:
-                    line = raised(sealed) if number in longer else sealed
-                    if line is None:
-                        continue
-                    row = rows[number]
-                    origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
-                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
-
-    def _reseal(self, step: Reseal) -> None:
-        """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
-        one, manifest, state = step.shard.shard, self.ledger.manifest, self.ledger.state()
-        number = state.next_wave
-        sealer = Sealer(
-            self.ledger.folder,
-            f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",
-            manifest.endpoint,
-            msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
-            names=f"w{number:02d}-{{:04d}}",
-        )
-        try:
-            self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
-            shards = [msgspec.structs.replace(shard, raised=one.raised) for shard in sealer.finish()]
-        finally:
-            sealer.abandon()
-        # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
-        wave = Wave(number, [(one.name, step.n)], shards, self._clock(), lifecycle.base_before(state, step.shard))
-        if self._claim(step.shard, step.n) and self.ledger.add(wave):
-            self.log.info(
-                "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
-                one.name,
-                f"{one.requests:,}",
-                f"{one.tokens:,}",
-                len(shards),
-                f"{max(shard.tokens for shard in shards):,}",
-            )
-
     def _give_up(self, step: GiveUp) -> None:
         if not self._claim(step.shard, step.n):
             return
         name = step.shard.shard.name
         settled = Settled(name, step.n, "", "given up", self._clock(), failure=Failure.LINES, message=step.message)
         lines = dict.fromkeys(range(step.shard.shard.requests), step.message)
-        self.ledger.add(self._count(step.shard, msgspec.structs.replace(settled, lines=lines)))
+        self.ledger.add(self._collector.count(step.shard, msgspec.structs.replace(settled, lines=lines)))
         self.log.warning("%s: given up, as the provider will never have room for it: %s", name, step.message)
 
     def _claim(self, shard: ShardState, n: int) -> bool:

@@ -71,10 +71,11 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
 def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
     """Send every file of the job and create its batches, then fetch the files; MB that each way took."""
     from airflow_provider_batch.at_once import at_once
+    from airflow_provider_batch.collecting import AT_ONCE
     from airflow_provider_batch.hooks.batch import BatchHook
     from airflow_provider_batch.jobs.ledger import open_ledger
     from airflow_provider_batch.jobs.lifecycle import Policy
-    from airflow_provider_batch.runner import AT_ONCE, Runner
+    from airflow_provider_batch.runner import Runner
     from airflow_provider_batch.staging import LocalFolder
 
     ledger = open_ledger(LocalFolder(Path(folder) / "job"))

@@ -64,7 +64,12 @@ AnswerKey = tuple[str, str, int]
 class Graded(msgspec.Struct, frozen=True):
     """One answer and what it is worth."""
 
-    case: Case
+    case_id: str
+    #: as the case named it
+    grader: str
+    tags: tuple[str, ...]
+    input_sha256: str
+    case_sha256: str
     #: without its text, which may be long
     answer: Answer
     #: 1 right, 0 wrong or unanswered
@@ -75,15 +80,36 @@ class Graded(msgspec.Struct, frozen=True):
     judge_cost_usd: Decimal | None = Decimal(0)
 
 
+class Earlier(msgspec.Struct, frozen=True):
+    """A grade from when the run was graded before."""
+
+    grader: str
+    tags: tuple[str, ...]
+    input_sha256: str
+    case_sha256: str
+    score: int
+    reason: str
+    answered: bool
+    graded_at: datetime
+
+    def holds(self, case: Case | None, answer: Answer) -> bool:
+        """Whether it stays: the answer is still the one that was graded, and its question is no longer asked.
+
+        A run that is cleared and asks anew seals its job anew, with the cases as they are then.
+        """
+        same_answer = answer.sealed_at is None or answer.sealed_at <= self.graded_at
+        return same_answer and (case is None or case.input_sha256 != self.input_sha256)
+
+
 class Grading(NamedTuple):
-    """All grades of a run, and what was left out of them."""
+    """All grades of a run, and what could not be graded."""
 
     #: by variant, case and repeat
     graded: Sequence[Graded]
-    #: case_ids of answers that no case is there for any more
+    #: case_ids of answers that no case is there for, and that were not graded before either: they are left out
     gone: Sequence[str]
-    #: case_ids whose question is another than the one that was asked in this run
-    changed: Sequence[str]
+    #: case_ids whose question has changed since it was asked, or which are gone: they keep the grade they had
+    kept: Sequence[str]
 
 
 def grade_answers(
@@ -92,14 +118,13 @@ def grade_answers(
     *,
     judgements: Mapping[AnswerKey, Judgement] | None,
     variants: Sequence[str] | None = None,
-    asked: Mapping[str, str] | None = None,
+    earlier: Mapping[AnswerKey, Earlier] | None = None,
 ) -> Grading:
     """A grade for every answer whose case is there.
 
     :param judgements: None where no table of judgements was named.
     :param variants: those that were to be asked; every case of one without any answer is unanswered.
-    :param asked: where the run was graded before, what its questions were then (case_id -> sha256 of the input): an
-        answer to what is no longer the question is left out.
+    :param earlier: the grades of the run from before. An answer to what is no longer the question keeps its grade.
     :raises InputError: if a case needs a judge and there are no judgements; if no answer is left to grade.
     """
     by_id = {case.case_id: case for case in cases}
@@ -109,68 +134,105 @@ def grade_answers(
             f"{count:,} cases have the grader 'judge', but no table with verdicts was named. Ask a judge in a second "
             "batch job, and give its results table as judgements=. Nothing was graded."
         )
-    asked = asked or {}
     graded: list[Graded] = []
     gone: set[str] = set()
-    changed: set[str] = set()
+    kept: set[str] = set()
     seen: set[str] = set()
     for answer in answers:
         seen.add(answer.variant)
-        case = by_id.get(answer.case_id)
-        if case is None:
+        key = (answer.variant, answer.case_id, answer.repeat)
+        case, before = by_id.get(answer.case_id), (earlier or {}).get(key)
+        judgement = (judgements or {}).get(key)
+        if before is not None and before.holds(case, answer):
+            kept.add(answer.case_id)
+            graded.append(_as_before(answer, before, judgement))
+        elif case is None:
             gone.add(answer.case_id)
-        elif asked.get(answer.case_id, case.input_sha256) != case.input_sha256:
-            changed.add(answer.case_id)
         else:
-            graded.append(_grade(case, answer, judgements or {}))
+            graded.append(_graded(case, answer, *_grade(case, answer, judgement)))
     for variant in variants or ():
         if variant not in seen:
-            graded.extend(_never_asked(case, variant) for case in cases)
+            nothing = (0, "nothing of this model landed", False)
+            graded.extend(_graded(case, _no_answer(case, variant), *nothing) for case in cases)
     if not graded:
         raise InputError(
-            f"There is nothing to grade: {len(gone):,} answers of the run belong to no case of cases_sql, and the "
-            f"question of {len(changed):,} has changed since. Nothing was written."
+            f"There is nothing to grade: {len(gone):,} answers of the run belong to no case of cases_sql. Nothing was "
+            "written."
             if seen
             else "There is nothing to grade: the run has no answers. Look at what it landed, and at the names of the "
             "run and of the table. Nothing was written."
         )
-    graded.sort(key=lambda one: (one.answer.variant, one.case.case_id, one.answer.repeat))
-    return Grading(graded, sorted(gone), sorted(changed))
+    graded.sort(key=lambda one: (one.answer.variant, one.case_id, one.answer.repeat))
+    return Grading(graded, sorted(gone), sorted(kept))
 
 
 def scores(graded: Iterable[Graded]) -> dict[str, list[Scored]]:
     """The grades as they are compared, by variant."""
     found: defaultdict[str, list[Scored]] = defaultdict(list)
     for one in graded:
-        case = one.case
         found[one.answer.variant].append(
-            Scored(case.case_id, case.case_sha256, one.score, one.answered, ",".join(case.tags))
+            Scored(one.case_id, one.case_sha256, one.score, one.answered, ",".join(one.tags))
         )
     return dict(found)
 
 
-def _grade(case: Case, given: Answer, judgements: Mapping[AnswerKey, Judgement]) -> Graded:
-    answer = msgspec.structs.replace(given, output=None)
+#: score, reason, answered and what the verdict cost
+_Grade = tuple[int, str, bool, Decimal | None]
+
+
+def _grade(case: Case, answer: Answer, judgement: Judgement | None) -> _Grade:
+    nothing = Decimal(0)
     if answer.outcome != Outcome.SUCCEEDED:
-        return Graded(case, answer, 0, answer.outcome, answer.came)
-    if case.grader.is_judge:
-        return _judged(case, answer, judgements.get((answer.variant, answer.case_id, answer.repeat)))
-    score, reason = case.grader.grade(case.expected, given.output or "")
-    return Graded(case, answer, score, reason, answered=True)
-
-
-def _judged(case: Case, answer: Answer, judgement: Judgement | None) -> Graded:
+        return 0, answer.outcome, answer.came, nothing
+    if not case.grader.is_judge:
+        return *case.grader.grade(case.expected, answer.output or ""), True, nothing
     if judgement is None:
-        return Graded(case, answer, 0, "the judge was not asked", answered=False)
-    cost = judgement.cost_usd
+        return 0, "the judge was not asked", False, nothing
+    cost = _verdict_cost(judgement)
     if judgement.outcome != Outcome.SUCCEEDED:
-        return Graded(case, answer, 0, f"the judge's answer: {judgement.outcome}", False, cost or Decimal(0))
+        return 0, f"the judge's answer: {judgement.outcome}", False, cost
     right = verdict(judgement.verdict)
     if right is None:
-        return Graded(case, answer, 0, "the judge's verdict is neither correct nor incorrect", False, cost)
-    return Graded(case, answer, int(right), f"judge: {judgement.reason or 'no reason given'}", True, cost)
+        return 0, "the judge's verdict is neither correct nor incorrect", False, cost
+    return int(right), f"judge: {judgement.reason or 'no reason given'}", True, cost
 
 
-def _never_asked(case: Case, variant: str) -> Graded:
-    nothing = Answer(variant, case.case_id, 1, Outcome.MISSING.value, None, Decimal(0), 0, 0, None)
-    return Graded(case, nothing, 0, "nothing of this model landed", answered=False)
+def _graded(
+    case: Case, answer: Answer, score: int, reason: str, answered: bool, judge_cost_usd: Decimal | None = Decimal(0)
+) -> Graded:
+    return Graded(
+        case_id=case.case_id,
+        grader=case.grader.text,
+        tags=case.tags,
+        input_sha256=case.input_sha256,
+        case_sha256=case.case_sha256,
+        answer=msgspec.structs.replace(answer, output=None),
+        score=score,
+        reason=reason,
+        answered=answered,
+        judge_cost_usd=judge_cost_usd,
+    )
+
+
+def _as_before(answer: Answer, before: Earlier, judgement: Judgement | None) -> Graded:
+    return Graded(
+        case_id=answer.case_id,
+        grader=before.grader,
+        tags=before.tags,
+        input_sha256=before.input_sha256,
+        case_sha256=before.case_sha256,
+        answer=msgspec.structs.replace(answer, output=None),
+        score=before.score,
+        reason=before.reason,
+        answered=before.answered,
+        judge_cost_usd=Decimal(0) if judgement is None else _verdict_cost(judgement),
+    )
+
+
+def _verdict_cost(judgement: Judgement) -> Decimal | None:
+    # A verdict that never came cost nothing, which is not an unknown price.
+    return judgement.cost_usd if judgement.outcome == Outcome.SUCCEEDED else judgement.cost_usd or Decimal(0)
+
+
+def _no_answer(case: Case, variant: str) -> Answer:
+    return Answer(variant, case.case_id, 1, Outcome.MISSING.value, None, Decimal(0), 0, 0, None)

@@ -13,7 +13,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_batch.evals import tables
 from airflow_provider_batch.evals.cases import Case, read_cases
 from airflow_provider_batch.evals.compare import Baseline, Change, Comparison, Scored, Verdict
-from airflow_provider_batch.evals.grading import Answer, AnswerKey, Graded, Judgement
+from airflow_provider_batch.evals.grading import Answer, AnswerKey, Earlier, Graded, Judgement
 from airflow_provider_batch.evals.summary import Summary
 from airflow_provider_batch.evals.tables import EvalTable
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
@@ -73,9 +73,11 @@ class EvalStore:
                 )
             }
 
-    def asked(self, run: str) -> dict[str, str]:
-        """The questions of a run as it was graded first: case_id -> sha256 of the input. Empty if it never was."""
-        return dict(self._rows(self._named(tables.GRADES), ("case_id", "input_sha256"), {"run": run}))
+    def earlier(self, run: str) -> dict[AnswerKey, Earlier]:
+        """The grades that a run has already, by variant, case and repeat. Empty if it was never graded."""
+        columns = ("variant", "case_id", "repeat", *_EARLIER)
+        rows = self._rows(self._named(tables.GRADES), columns, {"run": run})
+        return {(variant, case_id, int(repeat)): _earlier(*row) for variant, case_id, repeat, *row in rows}
 
     def baselines(self, run: str, asked_at: Mapping[str, datetime | None], most: int) -> dict[str, Baseline]:
         """For each variant of `asked_at`, the accepted runs before that time that it is held against, and their grades.
@@ -185,20 +187,19 @@ def _must_be_there(table: str, what: str) -> Iterator[None]:
 
 
 def _grade_row(run: str, one: Graded, graded_at: datetime) -> tuple[Any, ...]:
-    case, answer = one.case, one.answer
     return (
         run,
-        answer.variant,
-        case.case_id,
-        answer.repeat,
-        case.grader.text,
+        one.answer.variant,
+        one.case_id,
+        one.answer.repeat,
+        one.grader,
         float(one.score),
         one.reason,
-        ",".join(case.tags),
-        answer.outcome,
+        ",".join(one.tags),
+        one.answer.outcome,
         int(one.answered),
-        case.input_sha256,
-        case.case_sha256,
+        one.input_sha256,
+        one.case_sha256,
         graded_at,
     )
 
@@ -239,6 +240,25 @@ def _change_row(run: str, one: Comparison, change: Change) -> tuple[Any, ...]:
         change.tags,
         change.runs_before,
         change.right_before,
+    )
+
+
+#: the columns of a grade from before, in the order of `_earlier`
+_EARLIER = ("grader", "tags", "input_sha256", "case_sha256", "score", "reason", "answered", "graded_at")
+
+
+def _earlier(
+    grader: str, tags: str, input_sha256: str, case_sha256: str, score: Any, reason: str, answered: Any, graded_at: Any
+) -> Earlier:
+    return Earlier(
+        grader=grader,
+        tags=tuple(tags.split(",")) if tags else (),
+        input_sha256=input_sha256,
+        case_sha256=case_sha256,
+        score=int(score),
+        reason=reason,
+        answered=bool(answered),
+        graded_at=_moment(graded_at) or datetime.now(UTC),
     )
 
 

@@ -38,7 +38,7 @@ def summaries(graded: Iterable[Graded]) -> list[Summary]:
     """One per variant and tag, and one per variant over all its cases, by variant and tag."""
     groups: defaultdict[tuple[str, str], list[Graded]] = defaultdict(list)
     for one in graded:
-        for tag in {ALL, *one.case.tags}:
+        for tag in {ALL, *one.tags}:
             groups[one.answer.variant, tag].append(one)
     return [_summary(variant, tag, group) for (variant, tag), group in sorted(groups.items())]
 
@@ -47,7 +47,7 @@ def case_scores(graded: Iterable[Graded]) -> dict[str, float]:
     """The mean score of each case, by case_id."""
     scores: defaultdict[str, list[int]] = defaultdict(list)
     for one in graded:
-        scores[one.case.case_id].append(one.score)
+        scores[one.case_id].append(one.score)
     return {case_id: sum(each) / len(each) for case_id, each in sorted(scores.items())}
 
 

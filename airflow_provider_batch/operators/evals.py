@@ -61,9 +61,11 @@ class EvalGradeOperator(BaseOperator):
     """Grade the answers of a run, sum them up, and hold them against the last accepted run.
 
     Reads tables and writes tables: nothing is asked of a model, so any earlier run can be graded again, for example
-    with a corrected `expected`. The rows of the run are replaced in one transaction.
+    with a corrected `expected`. An answer to what is no longer the question keeps the grade it had. The rows of the run
+    are replaced in one transaction.
 
-    Returns an account: `run`, `cases`, and `variants`, by name: `cases`, `answers`, `graded`, `unanswered`,
+    Returns an account: `run`, `cases`, `gone` and `kept` (cases that were left out, and that kept an older grade, since
+    they are gone or their question has changed), and `variants`, by name: `cases`, `answers`, `graded`, `unanswered`,
     `accuracy`, `low`, `high`, `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`,
     `worse`, `p_corrected`, `verdict`, `regressions` (case_ids that were right and are wrong now, up to 20, the least
     likely to be chance first; all of them are in the table `eval_changes`).
@@ -144,7 +146,7 @@ class EvalGradeOperator(BaseOperator):
             store.answers(self.answers, self.run),
             judgements=judgements,
             variants=variants,
-            asked=store.asked(self.run),
+            earlier=store.earlier(self.run),
         )
         found = summaries(grading.graded)
         overall = {summary.variant: summary for summary in found if summary.tag == ALL}
@@ -159,15 +161,18 @@ class EvalGradeOperator(BaseOperator):
             "run": self.run,
             "cases": len(cases),
             "gone": len(grading.gone),
-            "changed": len(grading.changed),
+            "kept": len(grading.kept),
             "variants": {one.variant: _account(overall[one.variant], one) for one in comparisons},
         }
 
     def _tell_left_out(self, grading: Grading) -> None:
         if grading.gone:
             self.log.warning("Left out: %s cases that were asked and are gone", f"{len(grading.gone):,}")
-        if grading.changed:
-            self.log.warning("Left out: %s cases whose question has changed since", f"{len(grading.changed):,}")
+        if grading.kept:
+            self.log.warning(
+                "%s cases keep the grade they had: their question has changed since it was asked, or they are gone",
+                f"{len(grading.kept):,}",
+            )
 
     def _tell(self, summary: Summary, comparison: Comparison) -> None:
         self.log.info(

@@ -20,7 +20,7 @@ from tests.warehouse.conftest import (
     sqlite_warehouse,
 )
 
-START = datetime(2026, 11, 20, 2, tzinfo=UTC)
+START = datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 ANSWERS = (
     Column("run", ColumnType.TEXT, key=True),
@@ -56,12 +56,20 @@ class Evals:
             literals = ", ".join("NULL" if value is None else "'" + value.replace("'", "''") + "'" for value in values)
             quoted(f"INSERT INTO eval_cases VALUES ({literals})")
 
-    def land(self, run: str, variant: str, answers: Iterable[tuple[Any, ...]], table: str = "eval_answers") -> None:
-        """Land answers: case_id, output, and where it matters outcome and repeat (for judgements verdict, reason)."""
+    def land(
+        self,
+        run: str,
+        variant: str,
+        answers: Iterable[tuple[Any, ...]],
+        table: str = "eval_answers",
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Land answers: case_id, output, and where it matters outcome and repeat. `anew`: the job was just sealed."""
         judged = table == "eval_judgements"
         if run not in self._nights:
             self._nights.append(run)
-        sealed = START + timedelta(days=self._nights.index(run))
+        sealed = datetime.now(UTC) if anew else START + timedelta(days=self._nights.index(run))
         sink = open_sink(self.warehouse.hook, table, JUDGEMENTS if judged else ANSWERS)
         sink.prepare()
         sink.write(self._row(run, variant, sealed, judged, *answer) for answer in answers)

@@ -91,14 +91,41 @@ def test_old_answers_are_graded_anew_when_what_was_expected_is_corrected(evals: 
     assert evals.grade("one")["variants"]["mini"]["accuracy"] == 1.0
 
 
-def test_an_answer_to_what_is_no_longer_the_question_is_left_out_when_a_run_is_graded_again(evals: Evals) -> None:
+def test_an_answer_to_what_is_no_longer_the_question_keeps_its_grade_however_often_the_run_is_graded(
+    evals_anywhere: Evals,
+) -> None:
+    evals = evals_anywhere
+    evals.cases(*CASES)
+    evals.land("one", "mini", RIGHT)
+    assert (evals.grade("one")["kept"], evals.grade("one")["gone"]) == (0, 0)
+    before = written(evals)
+    evals.cases(("c00", "77", "numeric", "", "Another question?"), *CASES[2:])
+    for _ in range(2):
+        account = evals.grade("one")
+        assert (account["cases"], account["kept"], account["gone"]) == (19, 2, 0)
+        assert account["variants"]["mini"]["accuracy"] == 1.0
+        assert written(evals) == before
+
+
+def test_a_run_that_was_cleared_and_asked_anew_is_graded_anew_though_its_question_has_changed(evals: Evals) -> None:
     evals.cases(*CASES)
     evals.land("one", "mini", RIGHT)
     evals.grade("one")
-    evals.cases(("c00", "0", "numeric", "", "Another question?"), *CASES[1:])
+    evals.cases(("c00", "77", "numeric", "", "Another question?"), *CASES[1:])
+    evals.land("one", "mini", RIGHT, anew=True)
     account = evals.grade("one")
-    assert account["changed"] == 1
-    assert account["variants"]["mini"]["cases"] == 19
+    assert (account["kept"], account["variants"]["mini"]["accuracy"]) == (0, 0.95)
+
+
+def test_an_answer_whose_case_was_gone_before_it_was_graded_is_left_out(evals: Evals) -> None:
+    evals.cases(*CASES[2:])
+    evals.land("one", "mini", RIGHT)
+    account = evals.grade("one")
+    assert (account["gone"], account["variants"]["mini"]["cases"]) == (2, 18)
+    evals.cases(("other", "1", "numeric", ""))
+    evals.land("two", "mini", RIGHT)
+    with pytest.raises(AirflowFailException, match="20 answers of the run belong to no case"):
+        evals.grade("two")
 
 
 def test_cases_that_are_new_gone_or_changed_are_not_compared(evals: Evals) -> None:
