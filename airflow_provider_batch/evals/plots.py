@@ -124,7 +124,7 @@ def tags(series: Sequence[Series], names: Sequence[str]) -> str:
 
 def cost(series: Sequence[Series]) -> str:
     """Accuracy with its interval against what it cost, as SVG. `x` of a point is US dollars."""
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     with _figure(2.7) as (axes, done):
         known = [point.x for one in series for point in one.points]
@@ -134,6 +134,7 @@ def cost(series: Sequence[Series]) -> str:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         else:
             axes.set_xlim(0, max(known, default=1) * 1.15 or 1)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"${value:.12f}".rstrip("0").rstrip("."))
         axes.xaxis.set_minor_formatter(lambda *_: "")
         for one in series:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
+from itertools import groupby
 
 import jinja2
 import msgspec
@@ -28,7 +29,7 @@ MAX_TEXT = 2_000
 MAX_VARIANTS = plots.SERIES
 
 #: characters of a prompt that stand beside a closed case
-_LINE = 120
+_LINE = 90
 
 
 class Accuracy(msgspec.Struct, frozen=True):
@@ -173,6 +174,8 @@ def render(report: Report) -> str:
     return _template.render(
         report=report,
         plots=_plots(report),
+        runs=[list(rows) for _, rows in groupby(report.runs, key=lambda row: row.run)],
+        moments={row.run: _time(row.at) for row in report.runs if row.at},
         can_plot=plots.available(),
         style=Markup(_style),
         policy=policy(_style.encode()),
@@ -191,7 +194,8 @@ def _plots(report: Report) -> list[_Plot]:
         return []
     drawn = []
     order = list(dict.fromkeys(row.run for row in reversed(report.runs)))[-plots.MAX_RUNS :]
-    when = {row.run: f"{row.at:%d %b}" if row.at else row.run[-6:] for row in report.runs}
+    days = {row.run: f"{row.at:%d %b}" if row.at else row.run[-6:] for row in report.runs}
+    when = days if len(set(days.values())) == len(days) else {row.run: _clock(row) for row in report.runs}
     history = [
         plots.Series(
             variant.name,
@@ -249,6 +253,11 @@ def _plots(report: Report) -> list[_Plot]:
     return drawn
 
 
+def _clock(row: RunView) -> str:
+    """When a run was, where there are several a day."""
+    return f"{row.at:%d %b}\n{row.at:%H:%M}" if row.at else row.run[-6:]
+
+
 def _three(value: Accuracy | None) -> Sequence[float]:
     assert value is not None
     return value.share, value.low, value.high
@@ -278,7 +287,8 @@ def _cut(value: str | None) -> str:
 
 def _line(value: str | None) -> str:
     """How a text begins, on one line."""
-    return "" if value is None else " ".join(value[: 4 * _LINE].split())[:_LINE]
+    line = " ".join((value or "")[: 4 * _LINE].split())
+    return line if len(line) <= _LINE else f"{line[:_LINE]}…"
 
 
 def _probability(value: float) -> str:
@@ -299,9 +309,10 @@ _environment.filters.update(
     percent=lambda value: f"{value * 100:.1f} %",
     points=lambda value: f"{value * 100:+.1f} points".replace("-", "−"),
     probability=_probability,
+    range=lambda value: f"{value.low * 100:.1f} to {value.high * 100:.1f} %",
     score=lambda value: f"{value:.2f}".rstrip("0").rstrip("."),
     time=_time,
     usd=_usd,
-    verdict=lambda value: VERDICTS.get(value, value),
+    verdict=lambda value: {"no_history": "no history", "same": "no change"}.get(value, value),
 )
 _template = _environment.from_string(_asset("report.html"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -23,6 +24,14 @@ RIGHT = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "
 WRONG = [(f"wrong-{number}", f"Riddle {number}?", "42", "exact", "hard,number") for number in range(3)]
 JUDGED = [("judged-1", "Tell a joke.", "a joke", "judge", "hard,text")]
 CASES = [*RIGHT, *WRONG, *JUDGED]
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "dags" / "nightly_eval.md"
+
+
+def sql_of_the_page() -> list[str]:
+    """The SQL that docs/dags/nightly_eval.md shows: cases, and what they cost."""
+    return re.findall(r"^```sql\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -145,9 +154,12 @@ def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
     assert told["bytes"] == len(page_of(ran).encode())
     assert load_report("nightly_eval", run, "report", -1) == page_of(ran).encode()
     assert load_report("nightly_eval", run, "gate", -1) is None
-    assert query(
-        warehouse, "SELECT run, part, estimate_high_usd >= cost_usd, cost_usd > 0 FROM eval_costs ORDER BY part"
-    ) == [(run, "answers", 1, 1), (run, "judgements", 1, 1)]
+    _, costs = sql_of_the_page()
+    assert [row[:3] for row in query(warehouse, costs)] == [
+        (run, "gpt-5-mini", "answers"),
+        (run, "gpt-5-mini", "judgements"),
+    ]
+    assert all(low <= float(cost) <= high for *_, low, high, cost, _, _, _ in query(warehouse, costs))
 
     calls, correct = server.calls(), "SELECT correct FROM eval_summaries WHERE tag = 'number'"
     assert query(warehouse, correct) == [(0,)]
@@ -157,6 +169,31 @@ def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
 
     assert query(warehouse, correct) == [(3,)]
     assert server.calls() == calls
+
+
+def test_the_cases_of_the_page_can_be_graded(warehouse: Path, airflow_home: Path) -> None:
+    from airflow_provider_batch.operators.evals import EvalCasesOperator
+
+    change(warehouse, "DROP TABLE eval_cases")
+    with closing(sqlite3.connect(warehouse)) as connection:
+        connection.executescript(sql_of_the_page()[0])
+
+    told = EvalCasesOperator(task_id="cases").execute({})  # type: ignore[arg-type]
+
+    assert (told["cases"], told["judged"]) == (3, 1)
+
+
+def test_the_page_tells_of_the_tasks_and_files_that_there_are(airflow_home: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    page = PAGE.read_text(encoding="utf-8")
+    tasks = DagBag(str(dags_folder() / "nightly_eval.py")).dags["nightly_eval"].task_ids
+
+    told = re.findall(r"^\| `([\w.]+)` \|", page, flags=re.MULTILINE)
+    assert {"models"} | {part for name in told for part in tasks if part == name or part.startswith(f"{name}.")} == set(
+        tasks
+    )
+    assert [name for name in re.findall(r"\]\(([^)#:]+)\)", page) if not (PAGE.parent / name).exists()] == []
 
 
 @pytest.mark.parametrize(
