@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import duckdb
 import openai
 import pytest
 
@@ -18,6 +21,7 @@ from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import Ran, query, run_dag
+from tests.postgres import Database
 
 #: the offline responder says that it is offline, whatever it is asked
 RIGHT = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "easy") for number in range(12)]
@@ -67,6 +71,33 @@ def night(warehouse: Path, server: LocalServer) -> Callable[..., Ran]:
         return run_dag(bag.dags["nightly_eval"], conf=params)
 
     return run
+
+
+@pytest.fixture(params=["sqlite", "duckdb", "postgresql"])
+def elsewhere(
+    request: pytest.FixtureRequest, warehouse: Path, tmp_path: Path, connect: Callable[..., None]
+) -> Callable[[str], list[tuple[Any, ...]]]:
+    """The same cases in a warehouse of each kind; runs SQL there."""
+    if request.param == "sqlite":
+        return partial(query, warehouse)
+    values = ", ".join("({})".format(", ".join(f"'{value}'" for value in case)) for case in CASES)
+    cases = f"INSERT INTO eval_cases VALUES {values}"
+    if request.param == "postgresql":
+        database: Database = request.getfixturevalue("postgres_database")
+        connect("warehouse", **json.loads(database.airflow_connection()))
+        database.execute("CREATE TABLE eval_cases (case_id text, input text, expected text, grader text, tags text)")
+        database.execute(cases)
+        return database.execute
+    path = tmp_path / "warehouse.duckdb"
+    connect("warehouse", conn_type="duckdb", host=str(path))
+
+    def execute(sql: str) -> list[tuple[Any, ...]]:
+        with closing(duckdb.connect(path)) as connection:
+            return connection.execute(sql).fetchall()
+
+    execute("CREATE TABLE eval_cases (case_id text, input text, expected text, grader text, tags text)")
+    execute(cases)
+    return execute
 
 
 def change(warehouse: Path, sql: str) -> None:
@@ -129,14 +160,19 @@ def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
     assert query(warehouse, "SELECT COUNT(*) FROM eval_accepted") == [(1,)]
 
 
-def test_each_case_is_asked_as_often_as_it_is_to_be_repeated(night: Callable[..., Ran], warehouse: Path) -> None:
-    assert night(models=["gpt-5-mini"], repeats=3).state == "success"
+def test_each_case_is_asked_as_often_as_it_is_to_be_repeated_in_any_warehouse(
+    night: Callable[..., Ran], elsewhere: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    ran = night(models=["gpt-5-mini"], repeats=3)
 
-    assert query(
-        warehouse,
-        "SELECT repeat, COUNT(*), MIN(custom_id), SUM(attempt) FROM eval_answers GROUP BY repeat ORDER BY repeat",
-    ) == [(1, 16, "judged-1", 16), (2, 16, "judged-1~2", 16), (3, 16, "judged-1~3", 16)]
-    assert query(warehouse, "SELECT cases, answers FROM eval_summaries WHERE tag = ''") == [(16, 48)]
+    assert ran.state == "success"
+    assert elsewhere(
+        "SELECT repeat, COUNT(*), MIN(custom_id), MAX(attempt) FROM eval_answers GROUP BY repeat ORDER BY repeat"
+    ) == [(1, 16, "judged-1", 1), (2, 16, "judged-1~2", 1), (3, 16, "judged-1~3", 1)]
+    assert elsewhere("SELECT COUNT(*), COUNT(DISTINCT repeat), COUNT(verdict) FROM eval_judgements") == [(3, 3, 3)]
+    assert elsewhere("SELECT cases, answers, unanswered FROM eval_summaries WHERE tag = ''") == [(16, 48, 0)]
+    assert elsewhere("SELECT COUNT(*) FROM eval_costs WHERE cost_usd > 0 AND estimate_high_usd > 0") == [(2,)]
+    assert page_of(ran).count('<details class="case">') in (3, 4)
 
 
 def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
