@@ -36,12 +36,20 @@ with DAG(
     params={
         "models": Param(
             ["gpt-5-mini", "gpt-5-nano"], type="array", items=MODEL, minItems=1, maxItems=8, uniqueItems=True,
-            description="Who is asked, one per line",
+            title="Models", description="Who is asked, one per line",
         ),
-        "judge": Param("gpt-5-mini", **MODEL, description="Who judges the cases with the grader judge"),
-        "repeats": Param(1, type="integer", minimum=1, maximum=20, description="How often each case is asked"),
-        "max_cost_usd": Param(5, type="number", exclusiveMinimum=0, description="Dollars per model, and to judge it"),
-        "gate": Param("fail", enum=["fail", "warn"], description="What a regression does; neither accepts the run"),
+        "judge": Param("gpt-5-mini", **MODEL, title="Judge", description="Who judges the cases with the grader judge"),
+        "repeats": Param(
+            1, type="integer", minimum=1, maximum=20, title="Repeats", description="How often each case is asked"
+        ),
+        "max_cost_usd": Param(
+            5, type="number", exclusiveMinimum=0,
+            title="Ceiling", description="US dollars for each model, and again for judging it",
+        ),
+        "gate": Param(
+            "fail", enum=["fail", "warn"],
+            title="Gate", description="What a regression does to the run; it is not accepted either way",
+        ),
     },
     tags=["batch", "example"],
 ) as dag:  # fmt: skip
@@ -55,7 +63,7 @@ with DAG(
     @task_group
     def evaluate(model: str) -> Any:
         """Ask one model, then let its answers be judged."""
-        # 07:00 is five hours after the start; asking at once what is left may take half an hour of each part
+        # 07:00 is five hours after the start; asking at once what is left may take half an hour in each of both parts
         common: dict[str, Any] = {
             "custom_id": "{{ row.id }}",
             "carry": ["case_id", "repeat"],
@@ -71,7 +79,7 @@ with DAG(
             prompt="{{ row.input }}",
             ask_once=False,  # else all repeats would get one answer
             table="eval_answers",
-            deadline="{{ dag_run.run_after + macros.timedelta(hours=2, minutes=30) }}",
+            deadline="{{ dag_run.start_date + macros.timedelta(hours=2, minutes=30) }}",
         )
         judged = batch_job.override(group_id="judge")(
             **common,
@@ -82,7 +90,7 @@ with DAG(
             output_schema=Verdict,
             table="eval_judgements",
             columns={"verdict": "verdict", "reason": "reason"},
-            deadline="{{ dag_run.run_after + macros.timedelta(hours=4, minutes=15) }}",
+            deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
         )
         asked >> judged
         return judged

@@ -33,12 +33,18 @@ _NO_REPORT = (
     "/job/{dag_id}/{task_id}/{map_index}",
     dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))],
 )
-def job(dag_id: str, task_id: str, map_index: str, run_id: str) -> HTMLResponse:
-    """The page of one job. The UI leaves `{MAP_INDEX}` in the address of a task that is not mapped."""
+def job(dag_id: str, task_id: str, map_index: str, run_id: str) -> Response:
+    """The page of one job, or of the report that a task wrote: the tab is the same for all tasks.
+
+    The UI leaves `{MAP_INDEX}` in the address of a task that is not mapped.
+    """
     try:
         view = load_job_view(dag_id, run_id, task_id, _index(map_index))
+        page = load_report(dag_id, run_id, task_id, _index(map_index)) if view is None else None
     except BatchError as error:
         return HTMLResponse(render_message(f"The job's record cannot be read. {error}"), headers=HEADERS)
+    if page is not None:
+        return HTMLResponse(page, headers=headers(page))
     return HTMLResponse(render_message(_NO_JOB) if view is None else render(view), headers=HEADERS)
 
 

@@ -11,7 +11,7 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.testclient import TestClient
 
 from airflow_provider_batch.exceptions import StagingError
-from airflow_provider_batch.links import report_page
+from airflow_provider_batch.links import job_page, report_page
 from airflow_provider_batch.plugins import routes
 
 RUN = "scheduled__2026-11-20T02:00:00+00:00/again?&#%"
@@ -74,6 +74,18 @@ def test_whoever_may_see_the_dag_gets_the_page_as_it_lies_and_nothing_in_it_may_
     assert not [rule for rule in policy if rule.startswith("script-src") or "unsafe" in rule]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_the_tab_of_a_task_without_a_job_shows_the_report_that_it_wrote(
+    get: Get, looked_up: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "load_job_view", lambda *_: None)
+
+    answer = get("viewer", job_page("nightly_eval", RUN, "group.report", 7))
+
+    assert answer.content == FOREIGN
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert looked_up == [("nightly_eval", RUN, "group.report", 7)]
 
 
 def test_a_task_instance_without_a_report_is_told_in_plain_words(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
