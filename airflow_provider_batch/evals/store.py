@@ -79,15 +79,14 @@ class EvalStore:
         rows = self._rows(self._named(tables.GRADES), columns, {"run": run})
         return {(variant, case_id, int(repeat)): _earlier(*row) for variant, case_id, repeat, *row in rows}
 
-    def baselines(self, run: str, asked_at: Mapping[str, datetime | None], most: int) -> dict[str, Baseline]:
+    def baselines(self, asked_at: Mapping[str, datetime | None], most: int) -> dict[str, Baseline]:
         """For each variant of `asked_at`, the accepted runs before that time that it is held against, and their grades.
 
-        :param run: the run that is compared; never its own baseline.
         :param most: how many runs at most.
         """
         found: dict[str, Baseline] = {}
         for variant, moment in asked_at.items():
-            runs = self._alike(variant, self._accepted_before(run, variant, moment))[:most]
+            runs = self._alike(variant, self._accepted_before(variant, moment))[:most]
             if runs:
                 found[variant] = Baseline(runs[0], [self._scores(name, variant) for name in runs])
         return found
@@ -134,14 +133,14 @@ class EvalStore:
         )
         return wanted
 
-    def _accepted_before(self, run: str, variant: str, moment: datetime | None) -> list[str]:
+    def _accepted_before(self, variant: str, moment: datetime | None) -> list[str]:
         """The accepted runs that were asked before this moment, the latest first."""
         accepted = {name for (name,) in self._rows(self._named(tables.ACCEPTED), ("run",), {"variant": variant})}
         where = {"variant": variant, "tag": tables.ALL}
         asked = [
             (then, name)
             for name, asked_at in self._rows(self._named(tables.SUMMARIES), ("run", "asked_at"), where)
-            if name in accepted and name != run and (then := _moment(asked_at)) is not None
+            if name in accepted and (then := _moment(asked_at)) is not None
         ]
         return [name for then, name in sorted(asked, reverse=True) if moment is None or then < moment]
 

@@ -7,9 +7,11 @@ always all at once, and `eval_accepted` by `EvalAcceptOperator` or by hand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.jobs.columns import Column, ColumnType
 
 #: what is read of the cases; `sql` of the operators gives these columns
@@ -168,11 +170,18 @@ CHANGES = EvalTable(
 #: the runs that later ones are held against
 ACCEPTED = EvalTable("accepted", _columns(_RUN_VARIANT, (("accepted_at", _TIMESTAMP), ("note", _TEXT))))
 
+#: the run of the task that asks, as a template of Airflow's within a text of SQL
+THIS_RUN = '{{ run_id | replace("\'", "\'\'") }}'
+
 #: those that grading a run writes anew
 WRITTEN = (GRADES, SUMMARIES, COMPARISONS, CHANGES)
 
 
-def gate_sql(run: str = "{{ run_id }}", prefix: str = "eval_", max_unanswered: float = 0.02) -> str:
+#: a prefix that needs no quotation marks, which differ between databases
+_PLAIN = re.compile(r"(\w+\.)*\w*")
+
+
+def gate_sql(run: str = THIS_RUN, prefix: str = "eval_", max_unanswered: float = 0.02) -> str:
     """The query of a gate, for `SQLCheckOperator(sql=gate_sql())`: one row, each column 1 where all is well.
 
     `graded`: the run has grades at all. `answered`: of no variant more than this share of answers is missing.
@@ -181,7 +190,10 @@ def gate_sql(run: str = "{{ run_id }}", prefix: str = "eval_", max_unanswered: f
     :param run: the run to judge; a template of Airflow's by default, else a run_id.
     :param prefix: as given to the operators.
     :param max_unanswered: the share of a variant's answers that may be missing.
+    :raises InputError: for a prefix of other characters than letters, digits, _ and dots.
     """
+    if not _PLAIN.fullmatch(prefix):
+        raise InputError(f"The prefix {prefix!r} is none that a table can be named by without quotation marks.")
     run = run.replace("'", "''") if "{{" not in run else run
     return (
         f"SELECT CASE WHEN EXISTS (SELECT 1 FROM {prefix}summaries WHERE run = '{run}') "

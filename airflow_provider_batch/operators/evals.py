@@ -151,7 +151,7 @@ class EvalGradeOperator(BaseOperator):
         found = summaries(grading.graded)
         overall = {summary.variant: summary for summary in found if summary.tag == ALL}
         asked_at = {name: summary.asked_at for name, summary in overall.items()}
-        baselines = store.baselines(self.run, asked_at, self.baseline_runs)
+        baselines = store.baselines(asked_at, self.baseline_runs)
         comparisons = compare(scores(grading.graded), baselines, alpha=self.alpha)
         store.write(self.run, grading.graded, found, comparisons, alpha=self.alpha, graded_at=datetime.now(UTC))
         self._tell_left_out(grading)

@@ -73,6 +73,24 @@ def test_unanswered_rows_never_make_an_eval_look_better(given: list[Answer]) -> 
             assert one.unanswered >= before[one.variant].unanswered
 
 
+@pytest.mark.parametrize(
+    ("outcome", "price", "cost"),
+    [
+        ("succeeded", Decimal("0.5"), Decimal("1.5")),
+        ("succeeded", None, None),
+        ("refused", None, None),
+        ("expired", None, Decimal(1)),
+    ],
+)
+def test_a_cost_is_unknown_if_that_of_an_answer_is_and_not_for_one_that_never_came(
+    outcome: str, price: Decimal | None, cost: Decimal | None
+) -> None:
+    first = Answer("mini", "c0", 1, "succeeded", "1", Decimal(1), 3, 4, None)
+    other = Answer("mini", "c1", 1, outcome, None, price, 3, 4, None)
+    graded = grade_answers(CASES, [first, other], judgements=None).graded
+    assert [one.cost_usd for one in summaries(graded) if not one.tag] == [cost]
+
+
 @given(runs, st.integers(1, 3))
 def test_a_run_compared_with_itself_is_the_same(given: list[Answer], times: int) -> None:
     now = scored(given)
@@ -129,6 +147,14 @@ def test_chance_alone_regresses_on_one_night_in_a_hundred_at_most(worse: int, ve
     assert one.verdict is verdict
     (turned,) = compare({"mini": then}, {"mini": Baseline("now", [now])}, alpha=0.02)
     assert turned.verdict is (Verdict.SAME if verdict is Verdict.SAME else Verdict.IMPROVED)
+
+
+def test_what_got_better_is_not_named_among_what_got_worse() -> None:
+    now = [grade("a", 0), grade("b", 1), grade("c", 1), grade("d", 0.4)]
+    then = [grade("a", 1), grade("b", 0), grade("c", 1), grade("d", 1)]
+    (one,) = compare({"mini": now}, {"mini": Baseline("then", [then])}, alpha=0.02)
+    assert (one.better, one.worse, one.regressions) == (1, 2, ["a", "d"])
+    assert {change.case_id: change.word for change in one.changes} == {"a": "worse", "b": "better", "d": "worse"}
 
 
 def test_nothing_to_compare_is_the_same() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from jinja2 import Environment
 
 from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.exceptions import InputError
@@ -329,7 +330,30 @@ class TestWhatARunIsHeldAgainst:
         assert evals.grade("b", alpha=0.04)["variants"]["mini"]["verdict"] == "regressed"
 
 
+def test_the_gate_asks_for_the_run_it_stands_in_unless_told_otherwise(evals: Evals) -> None:
+    evals.cases(*CASES)
+    evals.land("it's", "mini", RIGHT)
+    evals.grade("it's")
+    sql = Environment().from_string(gate_sql()).render(run_id="it's")
+    assert evals.warehouse.execute(sql) == [(1, 1, 1)] == evals.warehouse.execute(gate_sql("it's"))
+
+
 class TestBadInput:
+    @pytest.mark.parametrize("prefix", ["my evals; ", "eval_'", 'a"b', "a..b", "."])
+    def test_a_gate_takes_no_prefix_that_is_more_than_a_name(self, prefix: str) -> None:
+        with pytest.raises(InputError, match="is none that a table can be named by"):
+            gate_sql(prefix=prefix)
+
+    @pytest.mark.parametrize(
+        "sql",
+        ["DELETE FROM eval_cases", "SELECT 1; DROP TABLE eval_cases", "WITH a AS (SELECT 1) DELETE FROM eval_cases"],
+    )
+    def test_cases_come_from_a_query_that_changes_nothing(self, evals_anywhere: Evals, sql: str) -> None:
+        evals_anywhere.cases(*CASES)
+        with pytest.raises(Exception, match=r"(?i)nothing was"):
+            EvalCasesOperator(task_id="cases", cases_sql=sql).execute({})  # type: ignore[arg-type]
+        assert len(evals_anywhere.table("eval_cases")) == 20
+
     def test_a_run_that_was_not_graded_cannot_be_accepted(self, evals: Evals) -> None:
         with pytest.raises(AirflowFailException, match="the run 'one' cannot be accepted"):
             evals.accept("one")

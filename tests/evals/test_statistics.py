@@ -31,6 +31,7 @@ def test_the_interval_holds_the_accuracy_and_more_cases_make_it_narrower(
 
 
 def test_repeats_alone_make_no_interval_narrower() -> None:
+    assert interval(59 / 60, 20) == (interval(19 / 20, 20)[0], 1.0)
     assert interval(sum([1, 2 / 3, 1 / 3] * 10) / 30, 30) == interval(20 / 30, 30)
 
 
