@@ -78,9 +78,11 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
         rows = read_rows(folder, shard)
         answers = [one for _, one in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)]
         outcomes.update(answer.outcome.value for answer in answers)
-        if all(_is_refusal_of_all(answer) for answer in answers):
-            refused.append(f"{shard.model}: {_said(answers)}")
         others = [one for one in manifest.shards if one.model == shard.model and not one.synchronous]
+        # Where no request to the model is left to be refused, its few rows fail alone, and the others of the job go on.
+        protects = bool(others) or shard.requests == manifest.requests
+        if protects and all(_is_refusal_of_all(answer) for answer in answers):
+            refused.append(f"{shard.model}: {_said(answers)}")
         rest = Unasked(sum(one.requests for one in others), sum(one.tokens for one in others))
         models[shard.model] = (_measured(shard.model, answers, prices), rest)
     estimate = measured_estimate(manifest.estimate, prices, models, manifest.endpoint)

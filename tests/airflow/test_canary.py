@@ -197,9 +197,47 @@ def test_a_model_that_refuses_stops_the_job_although_another_one_answers(
             sql=TWO_MODELS,
             model="{{ row.m }}",
             body={"temperature": "{{ 'hot' if row.m == 'gpt-5-nano' else 1 }}"},
+            canary=1,
         )
 
-    assert made() == {"ask": 4, "upload": 0, "create": 0}
+    assert made() == {"ask": 2, "upload": 0, "create": 0}
+
+
+def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_asked_of_another_one(
+    warehouse: Path, made: Callable[[], dict[str, int]]
+) -> None:
+    ran = run_job(
+        sql=TWO_MODELS,
+        model="{{ row.m }}",
+        body={"temperature": "{{ 'hot' if row.m == 'gpt-5-nano' else 1 }}"},
+        canary=2,
+    )
+
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "failed": 2}
+    assert made() == {"ask": 4, "upload": 1, "create": 1}
+
+
+def test_a_refused_new_row_stops_nothing_where_the_rest_is_known_from_last_night(
+    warehouse: Path, made: Callable[[], dict[str, int]]
+) -> None:
+    known = {"sql": "SELECT * FROM tickets", "reuse_from": "answers"}
+    assert run_job(**known, canary=2).state == "success"
+    update(warehouse, "UPDATE tickets SET body = '[[fail:400]]' WHERE id = 'T-1'")
+    made()
+
+    ran = run_job(**known, canary=2)
+
+    assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
+    assert made() == {"ask": 1, "upload": 0, "create": 0}
+
+
+def test_a_refusal_of_the_whole_of_a_small_job_is_told_by_submit(
+    warehouse: Path, made: Callable[[], dict[str, int]]
+) -> None:
+    with pytest.raises(AirflowFailException, match="temperature"):
+        attempt(Instance(), body={"temperature": "hot"}, canary=20)
+
+    assert made() == {"ask": 5, "upload": 0, "create": 0}
 
 
 def test_a_canary_in_which_one_row_alone_is_refused_stops_nothing(

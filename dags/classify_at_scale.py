@@ -1,0 +1,58 @@
+"""Label every ticket by the model that its length calls for: a cheap one for short texts, a better one for long ones.
+
+It is one job, with input files of each model. Every tenth ticket is also asked of the other model. What each model
+cost, how often its category was right by the gold label, and how often the two agree on it, lands in `label_summary`
+and is what the last task returns.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.sdk import DAG, Param
+from pydantic import BaseModel
+
+from airflow_provider_batch.task_groups import batch_job
+
+
+class Label(BaseModel):
+    """What a model answers for one ticket."""
+
+    category: Literal["billing", "login", "bug", "shipping", "feature_request", "cancellation", "other"]
+    urgency: Literal["low", "normal", "high"]
+
+
+with DAG(
+    "classify_at_scale",
+    schedule=None,
+    doc_md=__doc__,
+    params={
+        "small": Param("gpt-5-nano", type="string", minLength=1, description="Model for short texts"),
+        "large": Param("gpt-5-mini", type="string", minLength=1, description="Model for long texts"),
+        "long_text": Param(250, type="integer", minimum=0, description="A text of more characters is long"),
+        "check_every": Param(10, type="integer", minimum=1, description="Ask both models of every so-manieth ticket"),
+        "table": Param(
+            "ticket_categories", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Where it lands"
+        ),
+    },
+    tags=["batch", "example"],
+) as dag:
+    landed = batch_job(
+        sql="sql/classify.sql",
+        custom_id="{{ row.ticket }}/{{ row.opinion }}",
+        model="{{ params.large if row.size == 'large' else params.small }}",
+        system="prompts/tickets.md",
+        prompt="{{ row.title }}\n\n{{ row.body }}",
+        output_schema=Label,
+        columns={"category": "category", "urgency": "urgency"},
+        carry=["ticket", "opinion", "size", "gold_category"],
+        table="{{ params.table }}",
+        max_cost_usd=25,
+        deadline=timedelta(hours=30),
+    )
+    summary = SQLExecuteQueryOperator(
+        task_id="summary", conn_id="warehouse", sql="sql/label_summary.sql", split_statements=True
+    )
+    landed >> summary

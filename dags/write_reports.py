@@ -1,0 +1,80 @@
+"""Write a report on every company from its numbers of a quarter: into a table, and as a page for each company.
+
+The pages are written from the table into the folder that the Airflow Variable `reports_folder` names, on a disk or in
+an object store (`s3://aws_default@bucket/reports`). A page written again has the same name. The reports are
+there at seven in the morning (UTC), on the same day if it is three hours off: what has no answer by then is asked at
+once, at the standard price.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from airflow.configuration import AIRFLOW_HOME
+from airflow.sdk import DAG, ObjectStoragePath, Param, Variable, task
+from jinja2 import Environment, FileSystemLoader
+from pydantic import BaseModel
+
+from airflow_provider_batch.file_names import file_name
+from airflow_provider_batch.task_groups import batch_job
+from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.warehouse.read import read_rows
+
+
+class Report(BaseModel):
+    """What the model writes about one company."""
+
+    headline: str
+    report: str
+    outlook: Literal["better", "steady", "worse"]
+
+
+@task
+def write_pages(landed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """One page for each report of the quarter that is in the table."""
+    folder = ObjectStoragePath(Variable.get("reports_folder", default=f"file://{AIRFLOW_HOME}/reports"))
+    folder = folder / params["quarter"]
+    folder.mkdir(parents=True, exist_ok=True)
+    # escaped: names and reports are data
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+    page = templates.get_template("company_report.html")
+    sql = f"SELECT * FROM {landed['table']} WHERE quarter = '{params['quarter']}' AND outcome = 'succeeded'"
+    with read_rows(sql_hook("warehouse"), sql) as rows:
+        for values in rows:
+            row = dict(zip(rows.columns, values, strict=True))
+            name = file_name(row["name"], row["custom_id"], ".html")
+            (folder / name).write_text(page.render(row), encoding="utf-8")
+    return {"folder": str(folder), "pages": rows.count, "cost_usd": landed["cost_usd"], "estimate": landed["estimate"]}
+
+
+with DAG(
+    "write_reports",
+    schedule=None,
+    doc_md=__doc__,
+    params={
+        "quarter": Param("2026-Q3", pattern=r"^\d{4}-Q[1-4]$"),
+        "model": Param("gpt-5-mini", type="string", minLength=1),
+        "table": Param("company_reports", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Where it lands"),
+    },
+    tags=["batch", "example"],
+) as dag:
+    landed = batch_job(
+        sql="sql/company_metrics.sql",
+        custom_id="{{ row.id }}",
+        model=dag.param("model"),
+        system="prompts/reporter.md",
+        prompt="prompts/company.md",
+        output_schema=Report,
+        columns={"headline": "headline", "report": "report", "outlook": "outlook"},
+        carry=[
+            *("name", "country", "revenue_usd", "revenue_before"),
+            *("sensors", "sensors_before", "tickets", "tickets_before"),
+        ],
+        table="{{ params.table }}",
+        key={"quarter": "{{ params.quarter }}"},
+        max_cost_usd=10,
+        deadline="{{ (dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00') }}",
+        finish="sync",
+    )
+    write_pages(landed)

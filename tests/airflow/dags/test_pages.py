@@ -1,0 +1,28 @@
+"""The page of each bulk DAG shows the tasks that it has, and names files that are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_batch.demo.home import dags_folder
+from tests.airflow.dags.conftest import page
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("dag_id", ["classify_at_scale", "embed_documents", "write_reports"])
+def test_its_picture_shows_every_task_and_the_files_that_it_names_are_there(dag_id: str, airflow_home: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    (picture,) = re.findall(r"^```mermaid\n(.*?)^```$", page(dag_id), flags=re.DOTALL | re.MULTILINE)
+    dag = DagBag(str(dags_folder() / f"{dag_id}.py")).dags[dag_id]
+    assert {name for task in dag.task_ids for name in task.split(".")} - set(re.findall(r"\w+", picture)) == set()
+
+    named = re.findall(r"`(dags/[\w/.*]+)`", page(dag_id))
+    assert named
+    assert [name for name in named if not list(ROOT.glob(name))] == []
+    assert dag.doc_md
+    assert dag.get_task("batch_job.wait").deadline

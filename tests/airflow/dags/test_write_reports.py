@@ -1,0 +1,176 @@
+"""`write_reports`: a row and a page for each company, and no name of a company leads a page astray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from markupsafe import escape
+
+from airflow_provider_batch.demo import companies
+from airflow_provider_batch.jobs.ledger import open_ledger
+from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.staging import open_folder
+from tests.airflow.dags.conftest import blocks, check_costs
+from tests.airflow.dags.warehouses import KINDS, Warehouse
+from tests.airflow.jobs import Ran
+
+COMPANIES = companies.load()
+
+
+@pytest.fixture
+def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
+    return warehouse_of("sqlite", companies.seed)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "the reports"
+    monkeypatch.setenv("AIRFLOW_VAR_REPORTS_FOLDER", f"file://{path}")
+    return path
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_company_has_a_row_and_a_page_and_a_second_run_rewrites_both(
+    kind: str,
+    warehouse_of: Callable[..., Warehouse],
+    folder: Path,
+    tmp_path: Path,
+    run_ready: Callable[..., Ran],
+) -> None:
+    warehouse = warehouse_of(kind, companies.seed)
+    ran = run_ready("write_reports")
+
+    assert ran.errors == {}
+    rows = warehouse.execute("SELECT custom_id, quarter, name, outcome, revenue_before FROM company_reports ORDER BY 1")
+    assert rows == [(one.id, "2026-Q3", one.name, "succeeded", one.quarters[-2].revenue_usd) for one in COMPANIES]
+    account = ran.returned["batch_job.land"]
+    assert account["estimate"]["low_usd"] <= float(account["cost_usd"]) <= account["estimate"]["high_usd"]
+    assert ran.returned["write_pages"] == {
+        "folder": f"file://{folder}/2026-Q3",
+        "pages": len(COMPANIES),
+        "cost_usd": account["cost_usd"],
+        "estimate": account["estimate"],
+    }
+    check_costs("write_reports", account)
+    pages = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
+    assert {path.parent for path in pages} == {folder / "2026-Q3"}
+    assert set(tmp_path.rglob("*.html")) == pages.keys()
+    assert len(pages) == len(COMPANIES)
+    for one in COMPANIES:
+        (page,) = (text for text in pages.values() if f"<title>{escape(one.name)}, 2026-Q3</title>" in text)
+        assert f"<td>{one.quarters[-1].revenue_usd:,}<td>{one.quarters[-2].revenue_usd:,}" in page
+        assert "<b>" not in page
+
+    warehouse.execute("UPDATE company_metrics SET sensors = 777 WHERE company_id = 'C-01' AND quarter = '2026-Q3'")
+    again = run_ready("write_reports")
+
+    assert again.errors == {}
+    rewritten = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
+    assert rewritten.keys() == pages.keys()
+    (changed,) = (path for path in pages if rewritten[path] != pages[path])
+    assert "<td>777<td>" in rewritten[changed]
+    assert warehouse.execute("SELECT count(*) FROM company_reports") == [(len(COMPANIES),)]
+
+
+@pytest.mark.usefixtures("offline", "warehouse")
+def test_the_reports_are_due_at_seven_in_the_morning(folder: Path, run_ready: Callable[..., Ran]) -> None:
+    before = datetime.now(UTC)
+    ran = run_ready("write_reports", quarter="2026-Q1")
+
+    assert ran.errors == {}
+    ledger = open_ledger(open_folder(ran.returned["batch_job.submit"]["ledger"]))
+    assert ledger is not None
+    due = ledger.state().deadline
+    assert due is not None
+    assert timedelta(hours=3) <= due - before < timedelta(hours=28)
+    assert due.timetz() == time(7, tzinfo=UTC)
+    pages = [path.read_text(encoding="utf-8") for path in folder.glob("2026-Q1/*.html")]
+    assert len(pages) == sum(one.quarters[0].quarter == "2026-Q1" for one in COMPANIES)
+    assert all("<td>–" in page for page in pages)
+
+
+@pytest.mark.usefixtures("offline", "warehouse")
+def test_what_has_no_answer_when_they_are_due_is_asked_at_once_and_pages_go_to_an_object_store(
+    tmp_path: Path, run_ready: Callable[..., Ran], connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_VAR_REPORTS_FOLDER", "memory://bucket-of-reports/by quarter")
+    deadline = "(dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00')"
+    with LocalServer(tmp_path / "slow", in_progress=3600) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        ran = run_ready("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
+
+    assert ran.errors == {}
+    assert ran.returned["batch_job.wait"]["finish"] == {"asked": len(COMPANIES) - 2, "left": {}}
+    store = MemoryFileSystem()
+    pages = store.find("/bucket-of-reports/by quarter")
+    assert {page.rpartition("/")[0] for page in pages} == {"/bucket-of-reports/by quarter/2026-Q3"}
+    assert len(pages) == len(COMPANIES)
+    assert all(store.cat_file(page).startswith(b"<!doctype html>") for page in pages)
+
+
+@pytest.mark.usefixtures("offline")
+def test_no_name_of_a_company_leads_its_page_elsewhere(
+    warehouse: Warehouse, folder: Path, tmp_path: Path, run_ready: Callable[..., Ran]
+) -> None:
+    names = [
+        "..",
+        "/etc/passwd",
+        f"{tmp_path}/x",
+        "a\0b",
+        "x" * 50_000,
+        "Same",
+        "same",
+        "SAME.",
+        "~",
+        "C:\\x",
+        "%2e%2e%2f",
+        "é" * 300,
+    ]
+    with closing(warehouse.open()) as connection, connection:
+        for one, name in zip(COMPANIES, names, strict=True):
+            connection.execute("UPDATE companies SET name = ? WHERE id = ?", (name, one.id))
+    before = {path for path in tmp_path.rglob("*") if "staging" not in path.parts}
+
+    assert run_ready("write_reports").state == "success"
+
+    new = {path for path in tmp_path.rglob("*") if "staging" not in path.parts} - before
+    pages = {path for path in new if path.is_file()}
+    assert {path.parent for path in pages} == {folder / "2026-Q3"}
+    assert new - pages == {folder, folder / "2026-Q3"}
+    assert len(pages) == len(names)
+
+
+def test_the_names_on_the_page_are_those_that_it_gives() -> None:
+    (source,) = blocks("write_reports", "python")
+    exec(source, {})
+
+
+@pytest.mark.usefixtures("warehouse")
+@pytest.mark.parametrize(
+    ("changes", "conf", "words"),
+    [
+        (
+            {"sql/company_metrics.sql": ("WITH by_quarter", "DROP TABLE companies; WITH by_quarter")},
+            {},
+            "begins with DROP",
+        ),
+        ({"prompts/company.md": ("row.sensors ", "row.sensor ")}, {}, "Did you mean 'sensors'?"),
+        ({}, {"model": "gpt-99"}, "no price is known for gpt-99"),
+        ({}, {"table": "reports; DROP TABLE companies"}, "table"),
+        ({}, {"table": 'reports"'}, "table"),
+        ({}, {"quarter": "2026-Q3' OR 1=1 --"}, "quarter"),
+        ({}, {"quarter": "../../2026-Q3"}, "quarter"),
+    ],
+    ids=["SQL that writes", "missing column", "unknown model", "semicolon", "quote", "SQL for a quarter", "a path"],
+)
+def test_bad_input_is_told_and_nothing_is_paid(
+    changes: dict[str, tuple[str, str]], conf: dict[str, object], words: str, folder: Path, refused: Callable[..., str]
+) -> None:
+    assert words in refused("write_reports", changes, **conf)
+    assert not folder.exists()
