@@ -38,7 +38,10 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {"integration-name": name, "python-modules": ["airflow_provider_batch.triggers.batch"]},
         ],
-        "extra-links": ["airflow_provider_batch.links.BatchJobLink"],
+        "extra-links": [
+            "airflow_provider_batch.links.BatchJobLink",
+            "airflow_provider_batch.links.EvalReportLink",
+        ],
         "plugins": [
             {"name": "batch", "plugin-class": "airflow_provider_batch.plugins.batch.BatchPlugin"},
         ],
