@@ -79,7 +79,7 @@ class EvalGradeOperator(BaseOperator):
         this it would not be seen.
     :param prefix: before the names of the tables that are written, such as `analytics.eval_`. Created if absent.
     :param alpha: a difference is `regressed` or `improved` if chance alone would make one as large, in either
-        direction, on at most this share of nights; so 0.02 means one false alarm in a hundred quiet nights at most.
+        direction, on at most this share of nights; so 0.02 means about one false alarm in a hundred quiet nights.
     :param baseline_runs: how many accepted runs this one is held against at most: the last one, and those before it
         that it was the `same` as. More of them find smaller regressions; 1 is the last accepted run alone.
     :param warehouse_conn_id: connection to read from and write to.
