@@ -24,7 +24,10 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "operators": [
-            {"integration-name": name, "python-modules": ["airflow_provider_batch.operators.batch"]},
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_provider_batch.operators.batch", "airflow_provider_batch.operators.evals"],
+            },
         ],
         "sensors": [
             {"integration-name": name, "python-modules": ["airflow_provider_batch.sensors.batch"]},
@@ -35,7 +38,10 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {"integration-name": name, "python-modules": ["airflow_provider_batch.triggers.batch"]},
         ],
-        "extra-links": ["airflow_provider_batch.links.BatchJobLink"],
+        "extra-links": [
+            "airflow_provider_batch.links.BatchJobLink",
+            "airflow_provider_batch.links.EvalReportLink",
+        ],
         "plugins": [
             {"name": "batch", "plugin-class": "airflow_provider_batch.plugins.batch.BatchPlugin"},
         ],

@@ -1,4 +1,4 @@
-"""The link from a task to the page of its job.
+"""The links from a task to the page of its job, and to the report that it wrote.
 
 Airflow's UI reads the value of an extra link from XCom alone, under the link's `xcom_key`. Airflow writes it there
 when a task ends; `persist` writes it while the task still runs, or before it is deferred.
@@ -16,6 +16,8 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 MOUNT = "/batch"
 #: XCom key of the address of the job's ledger, which the page of any task of the job is drawn from
 LEDGER_KEY = "batch_ledger"
+#: XCom key of the name of the report that a task wrote, in the folder of staging that is the task's own
+REPORT_KEY = "batch_report"
 
 
 def mounted(path: str) -> str:
@@ -26,9 +28,18 @@ def mounted(path: str) -> str:
 
 def job_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
     """The address of the page for the job of a task instance."""
+    return _page("job", dag_id, run_id, task_id, map_index)
+
+
+def report_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    """The address of the report that a task instance wrote."""
+    return _page("report", dag_id, run_id, task_id, map_index)
+
+
+def _page(kind: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     # the run_id, which may hold a slash, is a parameter; an encoded slash in a path is decoded before routing
     task = "/".join(quote(str(part), safe="") for part in (dag_id, task_id, map_index))
-    return mounted(f"/job/{task}?run_id={quote(run_id, safe='')}")
+    return mounted(f"/{kind}/{task}?run_id={quote(run_id, safe='')}")
 
 
 class BatchJobLink(BaseOperatorLink):
@@ -47,3 +58,13 @@ class BatchJobLink(BaseOperatorLink):
         link = cls()
         ti.xcom_push(key=LEDGER_KEY, value=ledger)
         ti.xcom_push(key=link.xcom_key, value=link.get_link(ti.task, ti_key=ti))
+
+
+class EvalReportLink(BaseOperatorLink):
+    """The button "Eval report" on a task instance that wrote one."""
+
+    name = "Eval report"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The address of the page; only asked for on the worker, which knows the task instance."""
+        return report_page(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from airflow_provider_batch.demo import report, standalone, tickets
+from airflow_provider_batch.demo import companies, documents, eval_cases, report, standalone, tickets
 from airflow_provider_batch.demo.home import DemoError, Home, Provider, dags_folder
 from airflow_provider_batch.demo.story import Story
 from airflow_provider_batch.local.process import LocalServer, ServerStartError
@@ -109,8 +109,10 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
 def _seed(home: Home, story: Story, *, live: bool) -> None:
     planted = [] if live else tickets.planted(datetime.now())
     count = tickets.seed(home.warehouse, [*tickets.load(), *planted])
+    for other in (companies, documents, eval_cases):
+        other.seed(home.warehouse)
     beside = f", {len(planted)} of them planted to go wrong" if planted else ""
-    story.step(f"SQLite warehouse seeded: {count} support tickets with gold labels{beside}")
+    story.step(f"SQLite warehouse seeded: {count} support tickets with gold labels{beside}; and the other DAGs' tables")
 
 
 def _where(console: Console, home: Home, *, live: bool) -> None:

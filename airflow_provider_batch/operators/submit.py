@@ -122,9 +122,9 @@ class BatchSubmitOperator(BaseOperator):
         yet, as in the first night of a job that lands in it, every row is asked.
     :param canary: how many requests of each model, the first ones, are asked synchronously before anything is uploaded,
         at the standard price; 0 for none, 20 at most. Their answers count and land like all others. If all of a model
-        are refused for what its requests have in common, or the job would cost more than `max_cost_usd` by the output
-        that they had, submit fails and nothing is uploaded. Default: 2; 0 at Azure, whose batch deployments answer
-        nothing but batches.
+        are refused for what its requests have in common, and more would be asked of it, or the job would cost more than
+        `max_cost_usd` by the output that they had, submit fails and nothing is uploaded. Default: 2; 0 at Azure, whose
+        batch deployments answer nothing but batches.
     :param again: when the task is cleared, ask every row anew, and pay for it, instead of keeping what is unchanged;
         `reuse_from` is passed over, and batches of the job that still run are cancelled. The run conf
         `{"batch_again": true}` and `airflow-batch jobs again` do the same. A retry never asks anew.

@@ -1,14 +1,17 @@
-"""Finding the job of a task instance, on the API server."""
+"""Finding the job of a task instance, or the report that it wrote, on the API server."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
+from airflow_provider_batch.evals.page import is_report, report_folder
 from airflow_provider_batch.jobs.ledger import open_ledger
 from airflow_provider_batch.jobs.progress import outcomes_so_far
 from airflow_provider_batch.jobs.state import JobState, ShardState
-from airflow_provider_batch.links import LEDGER_KEY
+from airflow_provider_batch.links import LEDGER_KEY, REPORT_KEY
 from airflow_provider_batch.plugins.page import FailureView, JobView, ShardView
 from airflow_provider_batch.staging import open_folder
 
@@ -21,18 +24,36 @@ def load_job_view(dag_id: str, run_id: str, task_id: str, map_index: int) -> Job
 
     `map_index` is -1 for a task that is not mapped. Raises BatchError when there is a record that cannot be read.
     """
-    with create_session() as session:
-        statement = XComModel.get_many(
-            run_id=run_id, key=LEDGER_KEY, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
-        )
-        found = session.scalars(statement).first()
-        address = XComModel.deserialize_value(found) if found is not None else None
+    address = _left(LEDGER_KEY, dag_id, run_id, task_id, map_index)
     if not isinstance(address, str):
         return None
     ledger = open_ledger(open_folder(address))
     if ledger is None or (ledger.manifest.key.dag_id, ledger.manifest.key.run_id) != (dag_id, run_id):
         return None
     return _view(ledger.state(), ledger.folder.uri, task_id, map_index)
+
+
+def load_report(dag_id: str, run_id: str, task_id: str, map_index: int) -> bytes | None:
+    """The report that a task instance wrote, None when there is none.
+
+    Its folder follows from the task instance alone, so nothing that a request or XCom says leads out of it.
+
+    Raises BatchError if staging cannot be read.
+    """
+    name = _left(REPORT_KEY, dag_id, run_id, task_id, map_index)
+    if not isinstance(name, str) or not is_report(name):
+        return None
+    return report_folder(dag_id, run_id, task_id, map_index).read(name)
+
+
+def _left(key: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> Any:
+    """What a task instance left in XCom under a key."""
+    with create_session() as session:
+        statement = XComModel.get_many(
+            run_id=run_id, key=key, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
+        )
+        found = session.scalars(statement).first()
+        return XComModel.deserialize_value(found) if found is not None else None
 
 
 def _view(state: JobState, address: str, task_id: str, map_index: int) -> JobView:

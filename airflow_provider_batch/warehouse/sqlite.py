@@ -65,7 +65,7 @@ class SqliteSink(TableSink[_Plan]):
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         plan = self._plan or self._prepared()
-        binders = [_BINDERS[column.type] for column in self._columns]
+        binders = [BINDERS[column.type] for column in self._columns]
         incoming = Incoming(rows, self._columns, binders, plain=str.isascii)
         doing = f"Landing in the table {self._target.name!r}"
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
@@ -187,7 +187,8 @@ def _is(kind: type, value: Any) -> Any:
     return value
 
 
-_BINDERS: Mapping[ColumnType, Callable[[Any], Any]] = {
+#: our values as SQLite takes them
+BINDERS: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.TEXT: _text,
     ColumnType.INTEGER: lambda value: int(_is(int, value)),
     ColumnType.FLOAT: float,

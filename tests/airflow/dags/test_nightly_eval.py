@@ -1,0 +1,265 @@
+"""`nightly_eval`, run from end to end: nights on the local batch server, in a warehouse of the test's own."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import openai
+import pytest
+
+from airflow_provider_batch.demo.home import dags_folder
+from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.dags.conftest import blocks, page
+from tests.airflow.dags.warehouses import KINDS, Warehouse
+from tests.airflow.jobs import Ran
+
+ROOT = Path(__file__).parents[3]
+#: the offline responder says that it is offline, whatever it is asked
+RIGHT = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "easy") for number in range(12)]
+WRONG = [(f"wrong-{number}", f"Riddle {number}?", "42", "exact", "hard,number") for number in range(3)]
+JUDGED = [("judged-1", "Tell a joke.", "a joke", "judge", "hard,text")]
+CASES = [*RIGHT, *WRONG, *JUDGED]
+
+
+def seed(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE eval_cases (case_id TEXT, input TEXT, expected TEXT, grader TEXT, tags TEXT)")
+        connection.executemany("INSERT INTO eval_cases VALUES (?, ?, ?, ?, ?)", CASES)
+
+
+@pytest.fixture
+def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
+    return warehouse_of("sqlite", seed)
+
+
+@pytest.fixture
+def server(
+    airflow_home: Path, tmp_path: Path, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalServer]:
+    """A batch server of the test's own, that makes mistakes on request."""
+    with LocalServer(tmp_path / "server", admin=True) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
+        yield server
+
+
+@pytest.fixture
+def night(run_ready: Callable[..., Ran], warehouse: Warehouse, server: LocalServer) -> Callable[..., Ran]:
+    """Runs the DAG, with the parameters of its form."""
+    return partial(run_ready, "nightly_eval")
+
+
+def files_and_batches(server: LocalServer) -> tuple[int, int]:
+    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    return len(list(client.files.list())), len(list(client.batches.list(limit=100)))
+
+
+def page_of(ran: Ran) -> str:
+    return Path(unquote(urlsplit(ran.returned["report"]["report"]).path)).read_text(encoding="utf-8")
+
+
+def test_the_first_night_has_no_history_and_is_what_the_second_is_compared_with(
+    night: Callable[..., Ran], warehouse: Warehouse
+) -> None:
+    first, second = night(), night()
+
+    assert (first.state, second.state) == ("success", "success")
+    runs = [name for (name,) in warehouse.execute("SELECT DISTINCT run FROM eval_answers ORDER BY run")]
+    assert warehouse.execute(
+        "SELECT run, variant, COUNT(*), COUNT(DISTINCT case_id) FROM eval_answers GROUP BY 1, 2 ORDER BY 1, 2",
+    ) == [(run, model, len(CASES), len(CASES)) for run in runs for model in ("gpt-5-mini", "gpt-5-nano")]
+    assert warehouse.execute("SELECT COUNT(*), COUNT(verdict), COUNT(reason) FROM eval_judgements") == [(4, 4, 4)]
+    assert warehouse.execute(
+        "SELECT run, baseline_run, cases, worse, verdict FROM eval_comparisons WHERE variant LIKE '%mini' ORDER BY run",
+    ) == [(runs[0], None, 0, 0, "no_history"), (runs[1], runs[0], len(CASES), 0, "same")]
+    assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(4,)]
+    assert "nothing to compare with" in page_of(first)
+    assert f"compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
+
+
+def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
+) -> None:
+    night(models=["gpt-5-mini"])
+    server.set_faults(Fault(kind=Kind.REFUSAL, custom_ids=frozenset(case[0] for case in RIGHT[2:])))
+
+    failed = night(models=["gpt-5-mini"])
+
+    assert failed.state == "failed"
+    assert (failed.states["gate"], failed.states["accept"]) == ("failed", "upstream_failed")
+    error = failed.error("gate")
+    assert "gpt-5-mini regressed by 62.5 points" in error
+    assert "10 cases worse, 0 better of 16" in error
+    assert "such as right-02, right-03" in error
+    assert '<section class="card bad">' in page_of(failed)
+    assert page_of(failed).count('<details class="case">') == 10
+    assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(1,)]
+
+    warned = night(models=["gpt-5-mini"], gate="warn")
+
+    assert warned.state == "success"
+    assert (warned.states["gate"], warned.states["accept"]) == ("skipped", "skipped")
+    assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_case_is_asked_as_often_as_it_is_to_be_repeated_in_any_warehouse(
+    run_ready: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], server: LocalServer, kind: str
+) -> None:
+    warehouse = warehouse_of(kind, seed)
+
+    ran = run_ready("nightly_eval", models=["gpt-5-mini"], repeats=3)
+
+    assert ran.state == "success"
+    assert warehouse.execute(
+        "SELECT repeat, COUNT(*), MIN(custom_id), MAX(attempt) FROM eval_answers GROUP BY repeat ORDER BY repeat"
+    ) == [(1, 16, "judged-1", 1), (2, 16, "judged-1~2", 1), (3, 16, "judged-1~3", 1)]
+    assert warehouse.execute("SELECT COUNT(*), COUNT(DISTINCT repeat), COUNT(verdict) FROM eval_judgements") == [
+        (3, 3, 3)
+    ]
+    assert warehouse.execute("SELECT cases, answers, unanswered FROM eval_summaries WHERE tag = ''") == [(16, 48, 0)]
+    assert warehouse.execute("SELECT COUNT(*) FROM eval_costs WHERE cost_usd > 0 AND estimate_high_usd > 0") == [(2,)]
+    assert page_of(ran).count('<details class="case">') in (3, 4)
+
+
+def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
+) -> None:
+    from airflow_provider_batch.links import report_page
+    from airflow_provider_batch.operators.evals import EvalGradeOperator
+    from airflow_provider_batch.plugins.lookup import load_report
+
+    ran = night(models=["gpt-5-mini"])
+
+    ((run,),) = warehouse.execute("SELECT DISTINCT run FROM eval_answers")
+    told = ran.returned["report"]
+    assert told["link"] == report_page("nightly_eval", run, "report")
+    assert told["bytes"] == len(page_of(ran).encode())
+    assert load_report("nightly_eval", run, "report", -1) == page_of(ran).encode()
+    assert load_report("nightly_eval", run, "gate", -1) is None
+    _, costs = blocks("nightly_eval", "sql")
+    assert [row[:3] for row in warehouse.execute(costs)] == [
+        (run, "gpt-5-mini", "answers"),
+        (run, "gpt-5-mini", "judgements"),
+    ]
+    assert all(low <= float(cost) <= high for *_, low, high, cost, _, _, _ in warehouse.execute(costs))
+
+    calls, correct = server.calls(), "SELECT correct FROM eval_summaries WHERE tag = 'number'"
+    assert warehouse.execute(correct) == [(0,)]
+    warehouse.execute("UPDATE eval_cases SET expected = '(?i)offline', grader = 'regex' WHERE case_id LIKE 'wrong-%'")
+
+    EvalGradeOperator(task_id="grade", run=run, judgements="eval_judgements").execute({})  # type: ignore[arg-type]
+
+    assert warehouse.execute(correct) == [(3,)]
+    assert server.calls() == calls
+
+
+def test_the_cases_of_the_page_can_be_graded(warehouse: Warehouse, airflow_home: Path) -> None:
+    from airflow_provider_batch.operators.evals import EvalCasesOperator
+
+    warehouse.execute("DROP TABLE eval_cases")
+    for statement in blocks("nightly_eval", "sql")[0].split(";\n"):
+        warehouse.execute(statement)
+
+    told = EvalCasesOperator(task_id="cases").execute({})  # type: ignore[arg-type]
+
+    assert (told["cases"], told["judged"]) == (3, 1)
+
+
+def test_the_page_tells_of_the_tasks_and_files_that_there_are(airflow_home: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    text = page("nightly_eval")
+    tasks = set(DagBag(str(dags_folder() / "nightly_eval.py")).dags["nightly_eval"].task_ids)
+
+    told = re.findall(r"^\| `([\w.]+)` \|", text, flags=re.MULTILINE)
+    assert {task for task in tasks for name in told if f"{task}.".startswith(f"{name}.")} == tasks - {"models"}
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert links
+    assert [name for name in links if not (ROOT / "docs" / "dags" / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("INSERT INTO eval_cases SELECT * FROM eval_cases WHERE case_id = 'right-03'", "'right-03'.*more than once"),
+        ("UPDATE eval_cases SET grader = 'vibes' WHERE case_id = 'wrong-1'", "'wrong-1': there is no grader 'vibes'"),
+    ],
+)
+def test_cases_that_cannot_be_graded_are_told_before_anything_is_asked(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, sql: str, said: str
+) -> None:
+    warehouse.execute(sql)
+
+    ran = night()
+
+    assert ran.state == "failed"
+    assert list(ran.errors) == ["cases"]
+    with pytest.raises(Exception, match=said):
+        raise ran.errors["cases"]
+    assert server.calls()["ask"] == 0
+    assert files_and_batches(server) == (0, 0)
+
+
+def test_a_prompt_that_names_a_missing_column_is_told_before_anything_is_asked(
+    night: Callable[..., Ran], server: LocalServer
+) -> None:
+    ran = night({"nightly_eval.py": ("{{ row.input }}", "{{ row.question }}")})
+
+    assert ran.state == "failed"
+    assert "prompt" in ran.error("evaluate.ask.submit")
+    assert "'question'" in ran.error("evaluate.ask.submit")
+    assert (ran.states["grade"], ran.states["accept"]) == ("upstream_failed", "upstream_failed")
+    assert server.calls()["ask"] == 0
+    assert files_and_batches(server) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"), [("gpt-5-nano", "The model does not exist"), ("gpt-17", "no price is known for gpt-17")]
+)
+def test_a_model_that_is_unknown_costs_nothing_and_keeps_no_other_from_being_graded(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, other: str, said: str
+) -> None:
+    # the canary of the model that comes first; one without a price is not even asked so
+    refused = Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=404, times=2)
+    server.set_faults(*([refused] if other == "gpt-5-nano" else []))
+
+    ran = night(models=["gpt-5-mini", other])
+
+    error = ran.error("evaluate.ask.submit")
+    assert said in error
+    assert "Nothing was uploaded" in error
+    (unknown,) = (name for name in ("gpt-5-mini", other) if name in error)
+    (known,) = {"gpt-5-mini", other} - {unknown}
+    assert warehouse.execute("SELECT graded, unanswered, variant FROM eval_summaries WHERE tag = '' ORDER BY 1") == [
+        (0, 16, unknown),
+        (16, 0, known),
+    ]
+    assert f"{unknown}: 16 of 16 answers are missing" in ran.error("gate")
+    assert warehouse.execute("SELECT DISTINCT variant FROM eval_answers") == [(known,)]
+    assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"models": []},
+        {"models": ["gpt-5-mini", "gpt-5-mini"]},
+        {"models": ["x' OR '1'='1"]},
+        {"repeats": 0},
+        {"max_cost_usd": -1},
+        {"gate": "maybe"},
+    ],
+    ids=str,
+)
+def test_the_form_refuses_what_makes_no_sense(night: Callable[..., Ran], params: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=next(iter(params))):
+        night(**params)

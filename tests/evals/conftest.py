@@ -1,0 +1,121 @@
+"""A warehouse in each dialect that evals were run with, and answers as a landing leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.jobs.columns import Column, ColumnType
+from airflow_provider_batch.operators.evals import EvalAcceptOperator, EvalGradeOperator
+from airflow_provider_batch.warehouse.write import open_sink
+from tests.warehouse.conftest import (
+    Warehouse,
+    duckdb_warehouse,
+    postgres_warehouse,
+    sqlite_warehouse,
+)
+
+START = datetime(2026, 1, 1, 2, tzinfo=UTC)
+
+ANSWERS = (
+    Column("run", ColumnType.TEXT, key=True),
+    Column("variant", ColumnType.TEXT, key=True),
+    Column("custom_id", ColumnType.TEXT, key=True),
+    Column("outcome", ColumnType.TEXT),
+    Column("output", ColumnType.TEXT),
+    Column("input_tokens", ColumnType.INTEGER),
+    Column("output_tokens", ColumnType.INTEGER),
+    Column("cost_usd", ColumnType.NUMERIC),
+    Column("sealed_at", ColumnType.TIMESTAMP),
+    Column("case_id", ColumnType.TEXT),
+    Column("repeat", ColumnType.INTEGER),
+)
+JUDGEMENTS = (*ANSWERS, Column("verdict", ColumnType.TEXT), Column("reason", ColumnType.TEXT))
+
+
+class Evals:
+    """A warehouse with the tables of evals, and the operators that work on it."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.warehouse = warehouse
+        #: nights so far: a later landing was sealed later
+        self._nights: list[str] = []
+
+    def cases(self, *cases: Sequence[str | None]) -> None:
+        """Make the table `eval_cases` hold these: case_id, expected, grader and tags, and the input if it matters."""
+        quoted = self.warehouse.execute
+        quoted("DROP TABLE IF EXISTS eval_cases")
+        quoted("CREATE TABLE eval_cases (case_id text, input text, expected text, grader text, tags text)")
+        for case_id, expected, grader, tags, *question in cases:
+            values = (case_id, question[0] if question else f"What is {case_id}?", expected, grader, tags)
+            literals = ", ".join("NULL" if value is None else "'" + value.replace("'", "''") + "'" for value in values)
+            quoted(f"INSERT INTO eval_cases VALUES ({literals})")
+
+    def land(
+        self,
+        run: str,
+        variant: str,
+        answers: Iterable[tuple[Any, ...]],
+        table: str = "eval_answers",
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Land answers: case_id, output, and where it matters outcome and repeat. `anew`: the job was just sealed."""
+        judged = table == "eval_judgements"
+        if run not in self._nights:
+            self._nights.append(run)
+        sealed = datetime.now(UTC) if anew else START + timedelta(days=self._nights.index(run))
+        sink = open_sink(self.warehouse.hook, table, JUDGEMENTS if judged else ANSWERS)
+        sink.prepare()
+        sink.write(self._row(run, variant, sealed, judged, *answer) for answer in answers)
+
+    def _row(
+        self,
+        run: str,
+        variant: str,
+        sealed: datetime,
+        judged: bool,
+        case_id: str,
+        output: str | None,
+        outcome: str = "succeeded",
+        repeat: int = 1,
+    ) -> tuple[Any, ...]:
+        custom_id = case_id if repeat == 1 else f"{case_id}~{repeat}"
+        cost = Decimal("0.001") if outcome == "succeeded" else None
+        row = (run, variant, custom_id, outcome, output, 10, 5, cost, sealed, case_id, repeat)
+        return (*row, output, "because") if judged else row
+
+    def grade(self, run: str, **options: Any) -> dict[str, Any]:
+        """What the operator returns for this run."""
+        account: dict[str, Any] = EvalGradeOperator(task_id="grade", run=run, **options).execute({})  # type: ignore[arg-type]
+        return account
+
+    def accept(self, run: str, **options: Any) -> list[str]:
+        """The variants that were accepted."""
+        return EvalAcceptOperator(task_id="accept", run=run, **options).execute({})  # type: ignore[arg-type]
+
+    def table(self, name: str, columns: str = "*", order: str = "1, 2, 3") -> list[tuple[Any, ...]]:
+        """Rows of one of the tables, in order."""
+        return [tuple(row) for row in self.warehouse.execute(f"SELECT {columns} FROM {name} ORDER BY {order}")]
+
+
+@pytest.fixture
+def evals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evals:
+    """Evals in an empty SQLite database."""
+    return Evals(sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch))
+
+
+@pytest.fixture(params=("sqlite", "duckdb", "psycopg", "psycopg2"))
+def evals_anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evals]:
+    """The same, once in each dialect."""
+    if request.param == "sqlite":
+        yield Evals(sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch))
+    elif request.param == "duckdb":
+        yield Evals(duckdb_warehouse(tmp_path / "warehouse.duckdb", monkeypatch))
+    else:
+        yield Evals(postgres_warehouse(request.param, request.getfixturevalue("postgres_database"), monkeypatch))

@@ -1,0 +1,222 @@
+"""The report of a run: read from the tables, drawn, and safe to open whatever a model answered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.evals import plots
+from airflow_provider_batch.evals.report import MAX_CASES, MAX_TEXT, Report, render
+from airflow_provider_batch.exceptions import InputError
+from tests.evals.nights import CASES_SQL, TAGS, Model, regressing, steady, write_nights
+
+HOSTILE = (
+    "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
+    "<style>*{display:none}</style>{{ 7 * 7 }}{% raw %}&lt;\"'"
+)
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
+    """Writes nights, and reads the report of one of them, by default the last."""
+    from airflow_provider_batch.evals.read_report import ReportTables
+    from airflow_provider_batch.warehouse.connect import sql_hook
+
+    path = tmp_path / "warehouse.sqlite"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+
+    def written(models: dict[str, Model], *, night: int = -1, accounts: Any = (), **nights: Any) -> Report:
+        runs = write_nights(path, models, **nights)
+        tables = ReportTables(
+            sql_hook("warehouse"), cases_sql=CASES_SQL, answers="eval_answers", judgements=None, prefix="eval_"
+        )
+        tables.note_costs(runs[night], accounts)
+        return tables.read(runs[night], "nightly_eval")
+
+    return written
+
+
+class _Tags(HTMLParser):
+    """The tags of a page with their attributes, and what stands in each kind of tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+def test_it_says_of_each_model_what_became_of_it_and_what_it_was_compared_with(read: Callable[..., Report]) -> None:
+    report = read({"model-a": regressing(0.9, since=1, lost=0.9), "model-b": steady(0.7)}, cases=100)
+
+    fallen, kept = report.variants
+    assert (fallen.name, fallen.verdict, kept.name, kept.verdict) == ("model-a", "regressed", "model-b", "same")
+    assert fallen.comparison is not None
+    assert fallen.comparison.baseline_run == "scheduled__2026-11-01T02:00:00+00:00"
+    assert fallen.comparison.worse == fallen.cases_in_all == len(fallen.cases) > 10
+    page = render(report)
+    assert page.count('<section class="card bad">') == 1
+    assert page.count("compared with the accepted run <code>scheduled__2026-11-01T02:00:00+00:00</code>") == 2
+
+
+def test_a_case_that_got_worse_stands_there_with_prompt_expected_answer_and_reason(
+    read: Callable[..., Report],
+) -> None:
+    report = read({"model-a": regressing(1, since=1, lost=1)}, cases=40)
+
+    case = next(case for case in report.variants[0].cases if case.case_id == "c005")
+    assert (case.prompt, case.expected, case.before, case.now) == ("Question 5: what is 5 plus 37?", "42", 1, 0)
+    (answer,) = case.answers
+    assert (answer.text, answer.reason) == ("I cannot work that out.", "the answer is not '42'")
+    assert case.before_answer == "42"
+    assert next(iter(report.variants[0].cases_by_tag)) == TAGS[0]
+
+
+def test_without_history_it_shows_the_wrong_answers_instead(read: Callable[..., Report]) -> None:
+    report = read({"model-a": steady(0.5)}, nights=1)
+
+    (variant,) = report.variants
+    assert (variant.verdict, variant.comparison, variant.cases_in_all) == ("no_history", None, len(variant.cases))
+    assert 5 < variant.cases_in_all < 35
+    page = render(report)
+    assert "nothing to compare with" in page
+    assert f"These {variant.cases_in_all} cases were answered wrong." in page
+
+
+def test_answers_that_never_came_are_told_apart_from_wrong_ones(read: Callable[..., Report]) -> None:
+    report = read({"model-a": lambda run, case, random: (None, False) if case < 3 else ("42", True)})
+
+    assert report.variants[0].unanswered == {"expired": 3}
+    assert "no answer: 3 expired" in render(report)
+
+
+def test_a_later_run_is_not_in_the_report_of_an_earlier_one(read: Callable[..., Report]) -> None:
+    report = read({"model-a": steady(0.8)}, nights=5, night=2)
+
+    assert [row.run[11:21] for row in report.runs] == ["2026-11-03", "2026-11-02", "2026-11-01"]
+
+
+def test_costs_stand_beside_what_was_expected(read: Callable[..., Report]) -> None:
+    account = {
+        "job_uid": "job of model-a",
+        "estimate": {"low_usd": 0.1, "high_usd": 0.625},
+        "cost_usd": "0.42",
+        "standard_cost_usd": "0.84",
+        "requests": 40,
+        "asked": 40,
+        "asked_again": 0,
+    }
+    report = read({"model-a": steady(0.8)}, accounts=[account, account | {"job_uid": "of another run"}])
+
+    assert [row.estimate for row in report.runs] == [(0.1, 0.625), None]
+    assert "$0.1000 to $0.6250" in render(report)
+
+
+def test_an_ungraded_run_has_no_report(read: Callable[..., Report], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has not been graded"):
+        read({}, nights=1)
+
+
+def test_what_a_model_answered_is_text_in_the_page_and_nothing_else(read: Callable[..., Report]) -> None:
+    hostile = {"input": HOSTILE, "expected": HOSTILE, "grader": HOSTILE, "tags": f"{HOSTILE},$x^$,\x00\x1f"}
+
+    def answer(run: int, case: int, random: Any) -> tuple[str, bool]:
+        return (HOSTILE, run == 0)
+
+    page = render(read({HOSTILE: answer}, cases=3, case=lambda number: hostile | {"case_id": f"{number}{HOSTILE}"}))
+
+    found = _Tags(page)
+    assert (found.count("script"), found.count("img"), found.count("style")) == (0, 0, 1)
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    assert found.count("details") == 3
+    assert "{{ 7 * 7 }}" in page
+    assert "49" not in re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL)
+
+
+def test_the_page_needs_nothing_but_itself(read: Callable[..., Report]) -> None:
+    page = render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=4))
+
+    assert "http" not in re.sub(r'<meta http-equiv="', "", page)
+    for tag, attributes in _Tags(page).tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "form", "base")
+        assert "style" not in attributes
+        for name in ("src", "href", "action", "clip-path"):
+            assert (attributes.get(name) or "#").removeprefix("url(").startswith("#"), (tag, attributes)
+
+
+def test_its_own_policy_lets_a_browser_apply_its_style_and_nothing_else(read: Callable[..., Report]) -> None:
+    from airflow_provider_batch.evals.page import headers
+
+    page = render(read({"model-a": steady(0.8)}))
+
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    (meta,) = [tag for name, tag in _Tags(page).tags if tag.get("http-equiv")]
+    assert meta == {"http-equiv": "Content-Security-Policy", "content": policy}
+    assert headers(page.encode())["Content-Security-Policy"] == f"{policy}; frame-ancestors 'self'; sandbox"
+    assert "script-src" not in headers(b"<script>alert(1)</script>")["Content-Security-Policy"]
+
+
+def test_the_same_tables_give_the_same_bytes(read: Callable[..., Report], tmp_path: Path) -> None:
+    first = render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=3))
+    with closing(sqlite3.connect(tmp_path / "warehouse.sqlite")) as connection, connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            connection.execute(f"DROP TABLE {name}")
+
+    assert render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=3)) == first
+
+
+def test_plots_show_each_model_in_the_page_s_colours(read: Callable[..., Report]) -> None:
+    page = render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=3))
+
+    drawn = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawn) == 3
+    for svg in drawn:
+        assert {"s0", "s1"} <= set(re.findall(r'class="(\w+)"', svg))
+        assert "#0000" not in re.sub(r'href="#\w+"|url\(#\w+\)', "", svg)
+
+
+def test_without_matplotlib_it_says_what_is_missing_and_shows_the_rest(
+    read: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+
+    page = render(read({"model-a": steady(0.8)}))
+
+    assert "<svg" not in page
+    assert "airflow-provider-batch[evals]" in page
+    assert '<section class="card good">' in page
+
+
+def test_the_size_of_a_page_is_bounded(read: Callable[..., Report]) -> None:
+    """Three models that lose every one of 300 cases, each with texts of 30,000 characters."""
+    long = {"input": "i" * 30_000, "expected": "e" * 30_000, "grader": "g" * 30_000}
+
+    def answer(run: int, case: int, random: Any) -> tuple[str, bool]:
+        return ("a" * 30_000, run == 0)
+
+    models: dict[str, Model] = dict.fromkeys(("model-a", "model-b", "model-c"), answer)
+    report = read(models, cases=300, case=lambda number: long)
+
+    assert [len(variant.cases) for variant in report.variants] == [MAX_CASES] * 3
+    page = render(report)
+    assert len(page.encode()) < 2_000_000
+    assert page.count("250 cases more are in the tables.") == 3
+    assert f"({30_000 - MAX_TEXT:,} more characters are in the table)" in page
