@@ -28,7 +28,7 @@ def runs(ui: Ui) -> int:
     return int(ui.demo.airflow.get(f"/api/v2/dags/{DAG}/dagRuns")["total_entries"])
 
 
-def test_the_form_refuses_a_table_name_with_a_semicolon_and_a_prompt_that_is_missing(ui: Ui) -> None:
+def test_the_form_refuses_what_is_malformed(ui: Ui) -> None:
     before = runs(ui)
     form = ui.open_form(DAG)
     for section in ("1 · Which rows", "2 · What is asked", "4 · What it may cost", "3 · Where the answers land"):
@@ -47,6 +47,16 @@ def test_the_form_refuses_a_table_name_with_a_semicolon_and_a_prompt_that_is_mis
     ui.open_section("2 · What is asked")
     ui.field("prompt").fill("")
     ui.picture("missing-prompt")
+    assert form.get_by_role("button", name="Trigger").last.is_disabled()
+    ui.field("prompt").fill("{{ row.body }}")
+    assert form.get_by_role("button", name="Trigger").last.is_enabled()
+
+    # the last brace of the schema
+    form.locator(".monaco-editor").first.click()
+    ui.page.keyboard.press("Control+End")
+    ui.page.keyboard.press("Backspace")
+    form.get_by_text(re.compile("SyntaxError|JSON")).first.wait_for()
+    ui.picture("broken-schema")
     assert form.get_by_role("button", name="Trigger").last.is_disabled()
     assert runs(ui) == before
 
