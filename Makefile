@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 BENCH := $(VENV)/.bench
+BROWSER := $(VENV)/.browser
 FIND_PYTHON := for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
 	then echo $$python; break; fi; done
@@ -18,7 +19,7 @@ GROUP = $(BIN)/python -c 'import sys, tomllib; \
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo airflow test bench soak lint clean
+.PHONY: help setup demo airflow test browser bench soak lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -33,6 +34,9 @@ airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080,
 
 test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one after another
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SCREENSHOTS=folder leaves pictures
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 40 minutes; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
@@ -70,6 +74,11 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 $(PEERS): $(STAMP)
 	@$(GROUP) peers > $(VENV)/peers.txt
 	@$(PIP) --requirement $(VENV)/peers.txt
+	@touch $@
+
+$(BROWSER): $(STAMP)
+	@$(GROUP) browser > $(VENV)/browser.txt
+	@$(PIP) --requirement $(VENV)/browser.txt
 	@touch $@
 
 $(BENCH): $(PEERS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -56,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True):
     ask_once: bool = True
     #: requests of each model that are asked synchronously before anything is uploaded
     canary: int = 0
+    #: of the query's rows, at most so many, the first ones; None: all
+    max_rows: int | None = None
     #: days that staging keeps the job; None for the configured number
     retention_days: float | None = None
     delete_remote_files: bool = False
@@ -68,6 +71,8 @@ class Build(msgspec.Struct, frozen=True):
 
     manifest: Manifest
     sample: list[dict[str, Any]]
+    #: the query has more rows than `max_rows`
+    more: bool = False
     #: of the rows: those that stay in a shard of an earlier generation
     kept: int = 0
     #: everything is asked already, as it is asked now: there is nothing to seal
@@ -114,9 +119,10 @@ def build(
         with read_rows(warehouse, plan.sql, plan.parameters) as rows:
             renderer = compile_renderer(plan.spec, rows.columns, plan.context)
             carried = _carried(plan.carry, rows.columns)
+            every = iter(rows)
             rendered: Iterator[Rendered] = (
                 Rendered(renderer(row, number), carried.take(row, number), number)
-                for number, row in enumerate(rows, start=1)
+                for number, row in enumerate(islice(every, plan.max_rows), start=1)
             )
             if known is not None:
                 schema = plan.spec.output_schema
@@ -135,6 +141,7 @@ def build(
                     sealer.add(request, carry, number, tokens)
                 if number <= SAMPLE:
                     sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
+            more = plan.max_rows is not None and next(every, None) is not None
         shards = sealer.finish()
     finally:
         sealer.abandon()
@@ -171,10 +178,10 @@ def build(
         known_answers=sealer.known,
     )
     if previous is None:
-        return Build(manifest, sample)
+        return Build(manifest, sample, more)
     if previous.manifest.generation == generation - 1 and previous.same_as(rowset, manifest):
-        return Build(previous.manifest, sample, kept_rows, unchanged=True)
-    return Build(previous.followed_by(manifest, sealer, prefix), sample, kept_rows)
+        return Build(previous.manifest, sample, more, kept_rows, unchanged=True)
+    return Build(previous.followed_by(manifest, sealer, prefix), sample, more, kept_rows)
 
 
 def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:

@@ -190,7 +190,8 @@ def until(what: str, look: Callable[[], Any], log: Path, pause: float = 1.0) -> 
     deadline = time.monotonic() + PATIENCE
     while not (found := look()):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"Not within {PATIENCE:g} s: {what}\n{log.read_text('utf-8', errors='replace')[-4000:]}")
+            said = log.read_text("utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"{said}\nNot within {PATIENCE:g} s: {what}")
         time.sleep(pause)
     return found
 

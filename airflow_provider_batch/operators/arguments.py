@@ -80,14 +80,20 @@ def as_bool(name: str, value: Any) -> bool:
     raise InputError(f"{name}: {value!r} is neither true nor false.")
 
 
-def as_count(name: str, value: Any, most: int) -> int | None:
+def given(value: Any) -> Any:
+    """The value, or None for what a form gives where nothing was filled in: blank text, an empty JSON editor."""
+    return None if value == {} or (isinstance(value, str) and not value.strip()) else value
+
+
+def as_count(name: str, value: Any, most: int | None = None) -> int | None:
     """A whole number from 0 to `most` that may come from a form or a template as text; None and '' are none.
 
     :raises InputError: for anything else.
     """
     number = as_number(name, value)
-    if number is not None and (number != int(number) or number > most):
-        raise InputError(f"{name}: {value!r} is no whole number from 0 to {most}.")
+    if number is not None and (number != int(number) or (most is not None and number > most)):
+        allowed = "of at least 0" if most is None else f"from 0 to {most}"
+        raise InputError(f"{name}: {value!r} is no whole number {allowed}.")
     return None if number is None else int(number)
 
 

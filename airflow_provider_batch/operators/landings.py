@@ -6,9 +6,11 @@ DAG, so submit prepares their tables first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.sdk.definitions.param import DagParam
 
 from airflow_provider_batch.exceptions import ResultsTableError, SchemaError
 from airflow_provider_batch.jobs.job import Manifest
@@ -27,7 +29,7 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
         if not isinstance(task, BatchResultsOperator) or not _lands(task.job, submit.task_id):
             continue
         arguments = (task.warehouse_conn_id, task.table, task.key)
-        if is_late(arguments):
+        if _comes_from_a_task(arguments):
             continue
         conn_id, table, key = submit.render_template(arguments, context)
         try:
@@ -36,6 +38,15 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
             raise type(error)(
                 f"Task {task.task_id!r} could not land this job: {error} Nothing was uploaded."
             ) from error
+
+
+def _comes_from_a_task(value: Any) -> bool:
+    """Whether a value is known only once another task has run; what the form of the run gave is known."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        return any(map(_comes_from_a_task, value))
+    return is_late(value) and not isinstance(value, DagParam)
 
 
 def _lands(job: Any, task_id: str) -> bool:

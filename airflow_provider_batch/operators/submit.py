@@ -22,6 +22,7 @@ from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
 from airflow_provider_batch.jobs.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
 from airflow_provider_batch.jobs.lifecycle import Finish, Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
+from airflow_provider_batch.jobs.preview import as_markdown
 from airflow_provider_batch.jobs.price import Prices
 from airflow_provider_batch.jobs.records import Begun, Budget, Submitted, Task
 from airflow_provider_batch.jobs.render import RequestSpec, check
@@ -33,6 +34,7 @@ from airflow_provider_batch.operators.arguments import (
     as_bool,
     as_count,
     as_number,
+    given,
     is_late,
     names_a_file,
     plain_moment,
@@ -55,8 +57,9 @@ if TYPE_CHECKING:
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
 #: what `delete_remote_files` may be
 NEVER, AFTER_COLLECT = "never", "after_collect"
-#: XCom key under which a preview leaves its first requests
+#: XCom keys under which a preview leaves its first requests, and what a person reads of it
 PREVIEW_KEY = "preview"
+PREVIEW_TEXT_KEY = "preview_text"
 
 
 class BatchSubmitOperator(BaseOperator):
@@ -75,10 +78,13 @@ class BatchSubmitOperator(BaseOperator):
 
     Row templates (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja with `row`, `params`, `run_id`,
     `dag_run.conf` and the run's dates; strict: an unknown column is an error. They may be XComArgs, mapped arguments,
-    `dag.param(...)`, or names of `.txt`, `.md` and `.j2` files beside the DAG.
+    `dag.param(...)`, or names of `.txt`, `.md` and `.j2` files beside the DAG. What a form gives for a field that was
+    left empty (None, blank text, `{}`) is as if an optional argument were not given.
 
     :param warehouse_conn_id: connection to read from; any connection whose hook is a `DbApiHook`.
     :param sql: one SELECT. Airflow-templated; a name ending in `.sql` is a file.
+    :param max_rows: at most so many rows of the query, the first ones, are asked; the log says if there are more. For
+        the same rows in every run, let the SQL sort them. Default: all.
     :param parameters: values for placeholders in the SQL, in the style of the database's driver.
     :param custom_id: row template for the caller's key of a row; unique in the job; never rewritten.
     :param model: row template; each model gets files of its own.
@@ -127,7 +133,9 @@ class BatchSubmitOperator(BaseOperator):
     :param delete_remote_files: "after_collect": landing deletes the input and result files at the provider whose
         answers lie in staging; a file that cannot be deleted is told of and left. "never": they stay, until the
         provider's own time for them is over.
-    :param preview: render, check and price, show the first requests; seal nothing, pay nothing.
+    :param preview: render, check and price, show the first requests; seal nothing, pay nothing. Beside the reference
+        it leaves the XComs `preview`, the first requests, and `preview_text`, Markdown with counts, estimate and those
+        requests: the body of an `ApprovalOperator`, say.
     :param on_empty: what zero rows do: "succeed", "skip" or "fail".
     :raises AirflowFailException: for bad arguments or rows, before anything is uploaded.
     """
@@ -135,6 +143,7 @@ class BatchSubmitOperator(BaseOperator):
     template_fields: Sequence[str] = (
         "warehouse_conn_id",
         "sql",
+        "max_rows",
         "parameters",
         "endpoint",
         "max_cost_usd",
@@ -165,6 +174,7 @@ class BatchSubmitOperator(BaseOperator):
         sql: str,
         custom_id: Any,
         warehouse_conn_id: str = "warehouse",
+        max_rows: int | str | None = None,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         model: Any = None,
         endpoint: str = "/v1/chat/completions",
@@ -196,6 +206,7 @@ class BatchSubmitOperator(BaseOperator):
         super().__init__(**kwargs)
         self.warehouse_conn_id = warehouse_conn_id
         self.sql = sql
+        self.max_rows = max_rows
         self.parameters = parameters
         self.custom_id = custom_id
         self.model = model
@@ -361,6 +372,7 @@ class BatchSubmitOperator(BaseOperator):
         reuse = None if anew or self._again(context) else self._known_table()
         previous = Previous(before) if before is not None else None
         made = build(plan, sql_hook(self.warehouse_conn_id), folder, generation, reuse=reuse, previous=previous)
+        self._tell_rows(made)
         if before is not None and made.unchanged:
             self.log.info("All %s rows are as they were: nothing is asked anew", f"{made.manifest.requests:,}")
             return before
@@ -423,16 +435,19 @@ class BatchSubmitOperator(BaseOperator):
         return RequestSpec(
             endpoint=self.endpoint,
             custom_id=self.custom_id,
-            model=self.model,
-            system=self.system,
+            model=given(self.model),
+            system=given(self.system),
             prompt=self.prompt,
-            body=self.body,
-            request=self.request,
+            body=given(self.body),
+            request=given(self.request),
             output_schema=self.output_schema,
             max_output_tokens=self.max_output_tokens,
         )
 
     def _plan(self, context: Context, hook: BatchHook) -> Plan:
+        for name in ("warehouse_conn_id", "sql", "openai_conn_id"):
+            if given(getattr(self, name)) is None:
+                raise InputError(f"{name} is empty. Nothing was run, nothing was uploaded.")
         self.output_schema = plain_schema(self.output_schema)
         spec = self._spec()
         check(spec)
@@ -443,7 +458,8 @@ class BatchSubmitOperator(BaseOperator):
             key=_key(context),
             spec=spec,
             sql=self.sql,
-            parameters=self.parameters,
+            max_rows=as_count("max_rows", self.max_rows),
+            parameters=given(self.parameters),
             carry=self.carry,
             context=row_context(context),
             openai_conn_id=self.openai_conn_id,
@@ -451,7 +467,7 @@ class BatchSubmitOperator(BaseOperator):
             prices=self.prices,
             max_cost_usd=as_number("max_cost_usd", self.max_cost_usd),
             completion_window=self.completion_window,
-            metadata=dict(self.metadata),
+            metadata=dict(given(self.metadata) or {}),
             logical_date=plain_moment(logical_date) if logical_date else None,
             ask_once=as_bool("ask_once", self.ask_once),
             canary=hook.canary if canary is None else canary,
@@ -460,12 +476,12 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def _known_table(self) -> KnownTable | None:
-        if self.reuse_from is None:
+        named = given(self.reuse_from)
+        if named is None:
             return None
-        named = self.reuse_from
-        given = {"table": named} if isinstance(named, str) else dict(named) if isinstance(named, Mapping) else {}
-        table, conn_id = given.pop("table", None), given.pop("conn_id", self.warehouse_conn_id)
-        if given or not (isinstance(table, str) and table.strip() and isinstance(conn_id, str)):
+        parts = {"table": named} if isinstance(named, str) else dict(named) if isinstance(named, Mapping) else {}
+        table, conn_id = parts.pop("table", None), parts.pop("conn_id", self.warehouse_conn_id)
+        if parts or not (isinstance(table, str) and table.strip() and isinstance(conn_id, str)):
             raise InputError(
                 f"reuse_from: {named!r} names no table. Give `table`, `schema.table` or "
                 '{"conn_id": …, "table": …}, or None to ask every row. Nothing was built.'
@@ -477,11 +493,14 @@ class BatchSubmitOperator(BaseOperator):
         plan = self._with_learned(plan, hook)
         with TemporaryDirectory(prefix="batch-preview-") as place:
             made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)), reuse=self._known_table())
+        self._tell_rows(made)
         self._tell(made.manifest)
         for request in made.sample:
             self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
         context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
+        text = as_markdown(made.manifest, made.sample, more=made.more)
+        context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
         return _preview_reference(made)
 
     def _with_learned(self, plan: Plan, hook: BatchHook) -> Plan:
@@ -494,6 +513,10 @@ class BatchSubmitOperator(BaseOperator):
     def _tell_limits(self, limits: Limits, hook: BatchHook) -> None:
         if limits != Limits():
             self.log.info("An input file for %s may hold %s", hook.host, told(limits))
+
+    def _tell_rows(self, made: Build) -> None:
+        if made.more:
+            self.log.info("max_rows is %s: the query has more rows, which are not asked", self.max_rows)
 
     def _tell(self, manifest: Manifest) -> None:
         estimate = manifest.estimate
@@ -565,6 +588,8 @@ class BatchSubmitOperator(BaseOperator):
         read_limits(self.limits)
         if not is_late(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
             as_count("canary", self.canary, MOST_CANARY)
+        if not is_late(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
+            as_count("max_rows", self.max_rows)
         Prices(self.prices)
         spec = self._spec()
         plain = not any(is_late(getattr(self, name)) or names_a_file(getattr(self, name)) for name in ROW_ARGUMENTS)
@@ -586,8 +611,11 @@ def _key(context: Context) -> JobKey:
 
 def plain_schema(schema: Any) -> Any:
     """A schema as strict JSON Schema; what Airflow resolves later is left for then."""
-    if schema is None or is_late(schema):
+    if is_late(schema):
         return schema
+    schema = given(schema)
+    if schema is None:
+        return None
     return strict_schema(schema)
 
 

@@ -149,7 +149,9 @@ class RunningAirflow:
         self._sessions = {os.getsid(process.pid) for process in _at_home(home.airflow)}
         # an address on loopback is never asked for through a proxy
         self.client = httpx.Client(base_url=standalone.url, timeout=30, trust_env=False)
-        answer = self.client.post("/auth/token", json={"username": "admin", "password": standalone.password})
+        #: of the user `admin`
+        self.password = standalone.password
+        answer = self.client.post("/auth/token", json={"username": "admin", "password": self.password})
         self.client.headers["Authorization"] = f"Bearer {answer.raise_for_status().json()['access_token']}"
 
     def get(self, path: str, **params: Any) -> Any:
@@ -166,9 +168,9 @@ class RunningAirflow:
 
         wait_until(f"the DAGs {', '.join(dag_ids)} are there", look)
 
-    def trigger(self, dag_id: str) -> Run:
-        """Press *Trigger*: a run without a logical date."""
-        answer = self.client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None})
+    def trigger(self, dag_id: str, **conf: Any) -> Run:
+        """Press *Trigger*: a run without a logical date, with what was filled in in the form."""
+        answer = self.client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         return Run(self, dag_id, answer.raise_for_status().json()["dag_run_id"])
 
     def delete_dag(self, dag_id: str) -> None:

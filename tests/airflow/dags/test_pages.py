@@ -1,4 +1,4 @@
-"""The page of each bulk DAG shows the tasks that it has, and names files that are there."""
+"""The page of each DAG shows the tasks that it has, and names files that are there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.airflow.dags.conftest import page
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("dag_id", ["classify_at_scale", "embed_documents", "write_reports"])
+@pytest.mark.parametrize("dag_id", ["batch_on_demand", "classify_at_scale", "embed_documents", "write_reports"])
 def test_its_picture_shows_every_task_and_the_files_that_it_names_are_there(dag_id: str, airflow_home: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
 

@@ -1,0 +1,57 @@
+"""A whole Airflow with the ready DAGs, the demo's tickets and a local batch server whose batches end at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_batch.demo import tickets
+from airflow_provider_batch.demo.home import Provider, dags_folder
+from airflow_provider_batch.local.faults.plan import Call
+from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
+
+
+@dataclass(frozen=True)
+class DemoAirflow:
+    """See `demo_airflow`."""
+
+    airflow: RunningAirflow
+    server: LocalServer
+
+    @property
+    def warehouse(self) -> Path:
+        """The SQLite file behind the connection `warehouse`."""
+        return self.airflow.home.warehouse
+
+    def paid(self) -> list[int]:
+        """How many calls came in that cost money, or lead to some that do: uploads, batches, requests asked at once."""
+        calls = self.server.calls()
+        return [calls.get(call, 0) for call in (Call.UPLOAD, Call.CREATE, Call.ASK)]
+
+
+@contextlib.contextmanager
+def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
+    """Start it below `path` and wait until these DAGs are parsed."""
+    with LocalServer(path / "server", admin=True) as server:
+        provider = Provider(server.base_url, "local", local=True)
+        with running_airflow(path / "home", provider, dags_folder()) as airflow:
+            tickets.seed(airflow.home.warehouse, tickets.load())
+            airflow.await_dags(*dag_ids)
+            yield DemoAirflow(airflow, server)
+
+
+def question(run: Run) -> dict[str, Any]:
+    """What `approve` asks a person, once it does and its first worker has ended."""
+    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
+
+    def look() -> dict[str, Any] | None:
+        answer = run.airflow.client.get(path)
+        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
+
+    asked = wait_until("a person is asked", look)
+    run.await_workers("approve")
+    return asked
