@@ -204,7 +204,7 @@ def _figure(height: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
 
         def done() -> str:
             drawn = io.BytesIO()
-            figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            figure.savefig(drawn, format="svg", transparent=True)
             return _for_a_page(drawn.getvalue())
 
         yield axes, done

@@ -64,7 +64,8 @@ def test_it_lies_in_the_task_s_own_folder_of_staging(reported: Callable[..., Ran
 
 
 @pytest.mark.parametrize(
-    "name", ["../../../secret.html", "/etc/passwd", "secret.html", "report-0123456789abcdef.html/../x", 7, None]
+    "name",
+    ["../../../secret.html", "/etc/passwd", "secret.html", "report-0123456789abcdef.html/../secret.html", 7, None],
 )
 def test_nothing_that_xcom_says_leads_out_of_that_folder(
     reported: Callable[..., Ran], tmp_path: Path, name: object
@@ -74,6 +75,7 @@ def test_nothing_that_xcom_says_leads_out_of_that_folder(
     reported()
     (file,) = (tmp_path / "staging").rglob("*.html")
     (file.parent / "secret.html").write_bytes(b"secret")
+    (file.parent / "report-0123456789abcdef.html").mkdir()
     (tmp_path / "staging" / "secret.html").write_bytes(b"secret")
     leave(name)
 

@@ -35,8 +35,12 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Repor
     path = tmp_path / "warehouse.sqlite"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
 
-    def written(models: dict[str, Model], *, night: int = -1, accounts: Any = (), **nights: Any) -> Report:
+    def written(
+        models: dict[str, Model], *, night: int = -1, accounts: Any = (), edit: str = "", **nights: Any
+    ) -> Report:
         runs = write_nights(path, models, **nights)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(edit)
         tables = ReportTables(
             sql_hook("warehouse"), cases_sql=CASES_SQL, answers="eval_answers", judgements=None, prefix="eval_"
         )
@@ -87,6 +91,29 @@ def test_a_case_that_got_worse_stands_there_with_prompt_expected_answer_and_reas
     assert next(iter(report.variants[0].cases_by_tag)) == TAGS[0]
 
 
+def test_cases_that_were_right_the_most_often_before_come_first(read: Callable[..., Report]) -> None:
+    often = (
+        "UPDATE eval_changes SET runs_before = 10, right_before = CASE case_id WHEN 'c030' THEN 10 "
+        "WHEN 'c015' THEN 9 ELSE 4 END"
+    )
+    report = read({"model-a": regressing(1, since=1, lost=1)}, cases=40, edit=often)
+
+    assert [case.case_id for case in report.variants[0].cases][:4] == ["c030", "c015", "c000", "c005"]
+    assert "right in 10 of the last 10 accepted runs" in render(report)
+
+
+def test_the_answer_before_is_one_that_was_right(read: Callable[..., Report]) -> None:
+    repeated = (
+        "INSERT INTO eval_answers SELECT run, variant, custom_id || '~2', case_id, 2, outcome, 'wrong too', job_uid "
+        "FROM eval_answers WHERE run LIKE '%11-01T%';"
+        "INSERT INTO eval_grades (run, variant, case_id, repeat, grader, score, answered) "
+        "SELECT run, variant, case_id, 2, grader, 0, 1 FROM eval_grades WHERE run LIKE '%11-01T%'"
+    )
+    report = read({"model-a": regressing(1, since=1, lost=1)}, cases=40, edit=repeated)
+
+    assert {case.before_answer for case in report.variants[0].cases if case.tags[0] == TAGS[0]} == {"42"}
+
+
 def test_without_history_it_shows_the_wrong_answers_instead(read: Callable[..., Report]) -> None:
     report = read({"model-a": steady(0.5)}, nights=1)
 
@@ -111,20 +138,31 @@ def test_a_later_run_is_not_in_the_report_of_an_earlier_one(read: Callable[..., 
     assert [row.run[11:21] for row in report.runs] == ["2026-11-03", "2026-11-02", "2026-11-01"]
 
 
+ACCOUNT = {
+    "job_uid": "job of model-a",
+    "estimate": {"low_usd": 0.1, "high_usd": 0.625},
+    "cost_usd": "0.42",
+    "standard_cost_usd": "0.84",
+    "requests": 40,
+    "asked": 40,
+    "asked_again": 0,
+}
+
+
 def test_costs_stand_beside_what_was_expected(read: Callable[..., Report]) -> None:
-    account = {
-        "job_uid": "job of model-a",
-        "estimate": {"low_usd": 0.1, "high_usd": 0.625},
-        "cost_usd": "0.42",
-        "standard_cost_usd": "0.84",
-        "requests": 40,
-        "asked": 40,
-        "asked_again": 0,
-    }
-    report = read({"model-a": steady(0.8)}, accounts=[account, account | {"job_uid": "of another run"}])
+    report = read({"model-a": steady(0.8)}, accounts=[ACCOUNT, ACCOUNT | {"job_uid": "of another run"}])
 
     assert [row.estimate for row in report.runs] == [(0.1, 0.625), None]
     assert "$0.1000 to $0.6250" in render(report)
+
+
+def test_a_price_that_is_unknown_in_part_is_unknown(read: Callable[..., Report]) -> None:
+    unknown = ACCOUNT | {"estimate": {"low_usd": None, "high_usd": None}, "cost_usd": None, "standard_cost_usd": None}
+
+    report = read({"model-a": steady(0.8)}, accounts=[unknown], edit="UPDATE eval_summaries SET judge_cost_usd = NULL")
+
+    assert (report.variants[0].cost_usd, report.runs[0].estimate) == (None, None)
+    assert "unknown cost" in render(report)
 
 
 def test_an_ungraded_run_has_no_report(read: Callable[..., Report], tmp_path: Path) -> None:
