@@ -43,6 +43,7 @@ bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
+	@$(BIN)/python -m benchmarks.eval_nights --json build/bench/eval_nights.json
 
 soak: $(BENCH) ## a million rows through the three operators, 500 rounds of chaos, 100 waits: nothing is lost; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
