@@ -12,6 +12,8 @@ nothing is asked any more, so all that follows can be done again at no cost:
     statistics the three figures behind both, from scipy
     tables     the tables that all of it lies in, and queries over them
     store      those tables in a warehouse
+    costs      what a run was expected to cost, beside what it did
+    report     a graded run as one HTML file, with `plots`; from the tables by `read_report`, into staging by `page`
 
-All but `store` are pure: no Airflow, no database, no network.
+All but `store`, `read_report` and `page` are pure: no Airflow, no database, no network.
 """
