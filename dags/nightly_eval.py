@@ -11,9 +11,13 @@ from typing import Any, Literal
 from airflow.sdk import DAG, Param, task, task_group
 from pydantic import BaseModel
 
-from airflow_provider_batch.operators.evals import EvalAcceptOperator, EvalCasesOperator, EvalGradeOperator
-from airflow_provider_batch.operators.evals_gate import EvalGateOperator
-from airflow_provider_batch.operators.evals_report import EvalReportOperator
+from airflow_provider_batch.operators.evals import (
+    EvalAcceptOperator,
+    EvalCasesOperator,
+    EvalGateOperator,
+    EvalGradeOperator,
+    EvalReportOperator,
+)
 from airflow_provider_batch.task_groups import batch_job
 
 MODEL = {"type": "string", "pattern": r"^[\w.:/-]+$"}

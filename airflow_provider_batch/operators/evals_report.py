@@ -12,7 +12,7 @@ from airflow_provider_batch.evals.read_report import ReportTables
 from airflow_provider_batch.evals.report import render
 from airflow_provider_batch.links import REPORT_KEY, EvalReportLink
 from airflow_provider_batch.operators.errors import told_to_airflow
-from airflow_provider_batch.operators.evals import CASES_SQL
+from airflow_provider_batch.operators.evals_grade import CASES_SQL
 from airflow_provider_batch.operators.results import BatchResultsOperator
 from airflow_provider_batch.warehouse.connect import sql_hook
 

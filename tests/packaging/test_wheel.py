@@ -69,6 +69,7 @@ def test_the_wheel_holds_nothing_else_but_its_description_and_the_licence(files:
         "WHEEL",
         "entry_points.txt",
         "licenses/LICENSE",
+        f"licenses/{PACKAGE}/demo/eval_cases.LICENSE",
     }
 
 
@@ -90,9 +91,11 @@ def test_airflow_shows_all_that_the_provider_brings(command: Command) -> None:
     (shown,) = json.loads(
         command("airflow", "providers", "get", "airflow-provider-batch", "--full", "--output", "json")
     )
-    for part in ("operators", "sensors", "hooks", "triggers"):
-        assert [modules for entry in shown[part] for modules in entry["python-modules"]] == [f"{PACKAGE}.{part}.batch"]
-    assert shown["extra-links"] == [f"{PACKAGE}.links.BatchJobLink"]
+    modules = {"operators": ["batch", "evals"], "sensors": ["batch"], "hooks": ["batch"], "triggers": ["batch"]}
+    for part, names in modules.items():
+        told = [name for entry in shown[part] for name in entry["python-modules"]]
+        assert told == [f"{PACKAGE}.{part}.{name}" for name in names]
+    assert shown["extra-links"] == [f"{PACKAGE}.links.BatchJobLink", f"{PACKAGE}.links.EvalReportLink"]
     assert [plugin["plugin-class"] for plugin in shown["plugins"]] == [f"{PACKAGE}.plugins.batch.BatchPlugin"]
     assert shown["config"] == get_provider_info()["config"]
 
