@@ -18,7 +18,7 @@ from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.jobs.canary import MOST as MOST_CANARY
 from airflow_provider_batch.jobs.diff import Previous
 from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.job import JobKey, Manifest, Reference
+from airflow_provider_batch.jobs.job import JobKey, Reference
 from airflow_provider_batch.jobs.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
 from airflow_provider_batch.jobs.lifecycle import Finish, Hold, Policy, Void
 from airflow_provider_batch.jobs.limits import Limits, read_limits, told
@@ -43,7 +43,7 @@ from airflow_provider_batch.operators.arguments import (
 )
 from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
 from airflow_provider_batch.operators.landings import check_landings
-from airflow_provider_batch.operators.reference import asked_for
+from airflow_provider_batch.operators.telling import tell
 from airflow_provider_batch.runner import Runner
 from airflow_provider_batch.sealing import Build, Plan, build, check_budget
 from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
@@ -376,7 +376,7 @@ class BatchSubmitOperator(BaseOperator):
         if before is not None and made.unchanged:
             self.log.info("All %s rows are as they were: nothing is asked anew", f"{made.manifest.requests:,}")
             return before
-        self._tell(made.manifest)
+        tell(self.log, made.manifest)
         if before is not None:
             asked = made.manifest.requests - made.kept - made.manifest.same - made.manifest.known
             self.log.info(
@@ -494,7 +494,7 @@ class BatchSubmitOperator(BaseOperator):
         with TemporaryDirectory(prefix="batch-preview-") as place:
             made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)), reuse=self._known_table())
         self._tell_rows(made)
-        self._tell(made.manifest)
+        tell(self.log, made.manifest)
         for request in made.sample:
             self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
@@ -517,55 +517,6 @@ class BatchSubmitOperator(BaseOperator):
     def _tell_rows(self, made: Build) -> None:
         if made.more:
             self.log.info("max_rows is %s: the query has more rows, which are not asked", self.max_rows)
-
-    def _tell(self, manifest: Manifest) -> None:
-        estimate = manifest.estimate
-        if manifest.same or manifest.reuse_from:
-            self.log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
-        self.log.info(
-            "%s requests in %d shard(s), %s bytes",
-            f"{manifest.asked:,}",
-            len(manifest.shards),
-            f"{sum(shard.bytes for shard in manifest.shards):,}",
-        )
-        canary = sum(shard.requests for shard in manifest.shards if shard.synchronous)
-        if canary:
-            self.log.info("%d of them are the canary: asked before anything is uploaded, at the standard price", canary)
-        if estimate.counted_requests:
-            how = f"tiktoken counted {estimate.counted_requests:,} of the requests, which corrects the estimate"
-        else:
-            how = "estimated: tiktoken or its vocabulary is not at hand"
-        self.log.info("About %s input tokens (%s)", f"{estimate.input_tokens:,}", how)
-        models = {shard.model for shard in manifest.shards}
-        for model, tokens in manifest.learned_tokens.items():
-            if model not in models:
-                continue
-            self.log.info(
-                "learned: the provider told an earlier job that %s may have %s enqueued tokens, so a file holds no "
-                'more. limits={"tokens": …} comes before that.',
-                model,
-                f"{tokens:,}",
-            )
-        if estimate.earlier_answers:
-            self.log.info(
-                "learned: the output is taken from %s answers of earlier jobs of this task: between %s and %s tokens",
-                f"{estimate.earlier_answers:,}",
-                f"{estimate.output_tokens_low:,}",
-                f"{estimate.output_tokens_high:,}",
-            )
-        if estimate.low_usd is None:
-            self.log.warning("No price is known for %s: the cost is unknown.", ", ".join(estimate.unknown_models))
-        else:
-            self.log.info(
-                "Estimate: between %.4f and %.4f US dollars at batch prices",
-                estimate.low_usd,
-                estimate.high_usd,
-            )
-        if estimate.standard_price_models:
-            self.log.warning(
-                "No batch price is known for %s: the standard price stands in, the batch price may be half of it.",
-                ", ".join(estimate.standard_price_models),
-            )
 
     def _empty(self) -> None:
         if self.on_empty == "skip":
