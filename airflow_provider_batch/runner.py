@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -29,6 +29,7 @@ from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateU
 from airflow_provider_batch.jobs import finish, lifecycle, twins
 from airflow_provider_batch.jobs.batch import BatchView
 from airflow_provider_batch.jobs.canary import judge
+from airflow_provider_batch.jobs.job import Shard
 from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.lifecycle import (
     Ask,
@@ -187,16 +188,20 @@ class Runner:
         for shard, tried, batch in found.adopt:
             self.ledger.add(Created(shard.shard.name, tried.n, batch.id, self._clock()))
             self.log.info("%s: its unanswered creation had made batch %s; going on with it", shard.shard.name, batch.id)
-        for batch in found.cancel:
-            try:
-                self._cancel_twin(batch)
-            except ProviderError as error:
-                self.log.warning("Batch %s is a twin that should not run: %s", batch.id, error)
+        self._cancel_twins(found.cancel)
         for batch in found.ended:
             self._add_twin(batch)
             tell = self.log.warning if batch.completed else self.log.info
             tell("Batch %s, a twin of one that is kept, ended with %d requests answered", batch.id, batch.completed)
         return {batch.id: batch for _, _, batch in found.adopt}
+
+    def _cancel_twins(self, batches: Iterable[BatchView]) -> None:
+        """Cancel batches that run beside the ones that are kept. One that cannot be cancelled now is found again."""
+        for batch in batches:
+            try:
+                self._cancel_twin(batch)
+            except ProviderError as error:
+                self.log.warning("Batch %s is a twin that should not run: %s", batch.id, error)
 
     def _cancel_twin(self, twin: BatchView) -> None:
         self._add_twin(self.hook.cancel(twin.id) or self.hook.retrieve(twin.id))
@@ -358,9 +363,11 @@ class Runner:
                 "done before is recorded; the next attempt goes on from there."
             )
         shard, manifest = step.shard.shard, self.ledger.manifest
-        nonce = secrets.token_hex(16)
-        if not self.ledger.add(Intent(shard.name, step.n, nonce, step.file_id, self._clock())):
+        nonce, began = secrets.token_hex(16), self._clock()
+        if not self.ledger.add(Intent(shard.name, step.n, nonce, step.file_id, began)):
             self.log.info("%s: another worker is creating this batch; leaving it to that one", shard.name)
+            return
+        if self._overslept(shard, began):
             return
         metadata = {
             **manifest.metadata,
@@ -392,6 +399,8 @@ class Runner:
         else:
             self.ledger.add(Created(shard.name, step.n, batch.id, self._clock()))
             self.log.info("%s: batch %s created, %s requests", shard.name, batch.id, f"{shard.requests:,}")
+            if any(tried.n == step.n for tried in self.ledger.state().shards[shard.name].superseded):
+                self._cancel_twins([batch])
 
     def _look_up(self, step: LookUp) -> None:
         shard, intent = step.shard.shard, step.tried.intent
@@ -442,7 +451,20 @@ class Runner:
 
     def _claim(self, shard: ShardState, n: int) -> bool:
         """Take a try for oneself, as a creation does: no other worker creates its batch then."""
-        if self.ledger.add(Intent(shard.shard.name, n, secrets.token_hex(16), "", self._clock())):
-            return True
+        began = self._clock()
+        if self.ledger.add(Intent(shard.shard.name, n, secrets.token_hex(16), "", began)):
+            return not self._overslept(shard.shard, began)
         self.log.info("%s: another worker is at this shard; leaving it to that one", shard.shard.name)
         return False
+
+    def _overslept(self, shard: Shard, began: datetime) -> bool:
+        now = self._clock()
+        late = lifecycle.overslept(began, now)
+        if late:
+            self.log.warning(
+                "%s: this worker stood still for %d s before it could ask for the batch. It leaves that be: whether "
+                "there is one is looked up first, as another worker may have taken it over.",
+                shard.name,
+                (now - began).total_seconds(),
+            )
+        return late

@@ -14,7 +14,7 @@ came of it, and asks again; so a worker may be killed between any two steps and 
     sealed     else                                  upload
     resealed                                         -
     uploaded                                         create
-    creating   intent younger than 120 s             wait until then
+    creating   intent younger than 120 s             wait until then; who recorded it creates within 30 s, or not at all
     creating   older                                 look the batch up before any second POST
     live       running                               wait
     live       ended                                 collect
@@ -537,6 +537,15 @@ def failure_of(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
         return Failure.FILE, message, {}
     lines = {p.line - 1: f"{p.code}: {p.message}" for p in batch.problems if p.line is not None and p.line > 0}
     return Failure.LINES, message, lines
+
+
+def overslept(since: datetime, now: datetime) -> bool:
+    """Whether a worker that took a try at `since` may no longer act on it: another may soon take it for lost.
+
+    A worker can be stopped at any instruction, and go on hours later (SIGSTOP, a machine that sleeps). A quarter of the
+    time before the look-up leaves a creation, which takes a minute at most, the rest.
+    """
+    return now - since > UNSURE / 4
 
 
 def is_of_account(status: int, code: str | None) -> bool:

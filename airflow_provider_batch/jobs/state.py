@@ -91,6 +91,11 @@ class ShardState(msgspec.Struct):
         return self.tries[-1] if self.tries else None
 
     @property
+    def superseded(self) -> list[Try]:
+        """Tries with a batch beside the newest one's: it was taken for lost, another was made, and then its id came."""
+        return [tried for tried in self.tries[:-1] if tried.batch_id and not tried.settled]
+
+    @property
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
         last = self.last

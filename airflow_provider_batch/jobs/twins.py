@@ -28,7 +28,9 @@ class Found(NamedTuple):
 
 
 def doubtful(state: JobState) -> bool:
-    """Whether a creation was taken for lost, so that its batch may appear yet."""
+    """Whether a creation was taken for lost, so that its batch may appear yet, or has appeared since."""
+    if any(not _is_counted(state, tried) for shard in state.shards.values() for tried in shard.superseded):
+        return True
     tries = (tried for shard in state.shards.values() for tried in shard.tries)
     return any(t.refused is not None and t.refused.failure is Failure.LOST and not t.batch_id for t in tries)
 
@@ -38,7 +40,8 @@ def look(state: JobState, batches: Iterable[BatchView]) -> Found:
 
     :param state: read *after* the list was: so the intent of every batch in it is known.
     """
-    kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries}
+    superseded = {tried.batch_id for shard in state.shards.values() for tried in shard.superseded}
+    kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries} - superseded
     newest = {
         last.intent.nonce: (shard, last)
         for shard in state.shards.values()
@@ -59,3 +62,8 @@ def look(state: JobState, batches: Iterable[BatchView]) -> Found:
         elif known is None or not known.ended:
             found.ended.append(batch)
     return found
+
+
+def _is_counted(state: JobState, tried: Try) -> bool:
+    known = state.twins.get(tried.batch_id)
+    return known is not None and known.ended

@@ -259,3 +259,61 @@ def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touch
         of_the_other = [batch.status for batch in batches_of(client, other)]
         assert len(of_the_other) == 2
         assert not {"cancelling", "cancelled"}.intersection(of_the_other)
+
+
+def test_a_worker_that_stood_still_before_the_creation_leaves_it_to_the_look_up(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = another_worker(ledger)
+    write = worker.ledger.add
+
+    def add(record: Any) -> bool:
+        done = bool(write(record))
+        if type(record).__name__ == "Intent":
+            # stopped right after the record is written, as SIGSTOP or a machine that sleeps does it
+            worker._clock = lambda: datetime.now(UTC) + timedelta(hours=1)
+        return done
+
+    worker.ledger.add = add
+    worker.run({})
+
+    # An hour later it is the first to look whether another worker has made the batch meanwhile.
+    assert "s0001: this worker stood still for 36" in caplog.text
+    assert "s0001: the creation was never answered" in caplog.text
+    assert [tried.batch_id != "" for tried in ledger.state().shards["s0001"].tries] == [False, True]
+    assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
+    assert server.calls()["create"] == 2
+
+
+def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_and_counted(
+    ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.jobs.records import Intent
+
+    # Right before the first worker's creation another one takes it over, long after: it finds no batch, and makes one.
+    first = another_worker(ledger)
+    create, others = first.hook.create, [another_worker(ledger, later=timedelta(seconds=121))]
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        if others:
+            others.pop().run({})
+        return create(*args, **kwargs)
+
+    first.hook.create = late
+    first.run({})
+    wait_until(lambda: all(batch.status in ("completed", "cancelled") for batch in batches_of(client, ledger)))
+    state = ledger.state()
+    assert [tried.n for tried in state.shards["s0001"].superseded] == [1]
+    assert sum(isinstance(tried.intent, Intent) for tried in state.shards["s0001"].tries) == 2
+
+    worker = another_worker(ledger)
+    rest = worker.run(worker.look())
+    assert isinstance(rest, Finish)
+
+    state = ledger.state()
+    (twin,) = state.twins.values()
+    assert twin.batch_id == state.shards["s0001"].tries[0].batch_id
+    made = {batch.id: batch.request_counts.completed for batch in batches_of(client, ledger)}
+    assert len(made) == 3
+    assert state.paid_twice == made[twin.batch_id]
