@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -122,7 +121,7 @@ class DuckdbSink(TableSink[_Plan]):
         incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
         doing = f"Landing in the table {self._target.name!r}"
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
-            with closing(self._connect()) as conn:
+            with duckdb_driver.closing(self._connect()) as conn:
                 conn.execute(plan.create_landing)
                 appender = conn.appender(_LANDING)
                 number = 0
@@ -140,7 +139,7 @@ class DuckdbSink(TableSink[_Plan]):
     def _connect(self) -> Any:
         conn = duckdb_driver.connect(self._hook, f"{NOTHING_COMMITTED}. {THEN}")
         if not hasattr(conn, "appender"):
-            conn.close()
+            duckdb_driver.close(conn)
             raise WarehouseConnectionError(
                 f"Landing in DuckDB needs the package duckdb in version 2.0 or newer, and the one that is installed "
                 f"is older: pip install 'airflow-provider-batch[duckdb]'. {NOTHING_COMMITTED}. {THEN}"
@@ -152,7 +151,7 @@ class DuckdbSink(TableSink[_Plan]):
     def _prepared(self) -> _Plan:
         doing = f"Preparing the results table {self._target.name!r}"
         with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}"):
-            with closing(self._connect()) as conn:
+            with duckdb_driver.closing(self._connect()) as conn:
                 self._refuse_memory(conn)
                 with _one_at_a_time:
                     found = self._find(conn)

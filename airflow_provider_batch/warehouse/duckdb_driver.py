@@ -1,16 +1,21 @@
 """DuckDB's Python driver: opening a file that others use too, and reading one query.
 
 DuckDB lets one process write a file, or several read it: https://duckdb.org/docs/stable/connect/concurrency.
-Whoever opens it while another process has it gets an error at once, so waiting is done here. So does a thread that
-opens it at the instant at which another one closes the last connection of the process to it.
+Whoever opens it while another process has it gets an error at once, so waiting is done here.
+
+Connections of one process to one file share a database, which DuckDB (2.0.0) finds in a cache. A thread that opens the
+file while another one closes the last connection to it may be left with a database that is not in the cache; nobody else
+can open the file then until that one is closed. So threads open and close one at a time.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -22,6 +27,8 @@ log = logging.getLogger(__name__)
 #: how long opening a file waits for another process that has it open, before it fails and can be run again
 LOCKED_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+_one_at_a_time = threading.Lock()
 
 #: how DuckDB says that another process has the file, and that this one is only just giving it up
 _IN_USE = ("Could not set lock on file", "Unique file handle conflict")
@@ -36,7 +43,8 @@ def connect(hook: DbApiHook, kept: str) -> Any:
     pause = _FIRST_PAUSE
     while True:
         try:
-            return hook.get_conn()
+            with _one_at_a_time:
+                return hook.get_conn()
         except Exception as error:
             said = str(error)
             if not any(words in said for words in _IN_USE):
@@ -53,6 +61,21 @@ def connect(hook: DbApiHook, kept: str) -> Any:
                 log.info("The DuckDB file of connection %r is in use; waiting for it.", hook.get_conn_id())
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def close(conn: Any) -> None:
+    """Close a connection that `connect` opened."""
+    with _one_at_a_time:
+        conn.close()
+
+
+@contextmanager
+def closing(conn: Any) -> Iterator[Any]:
+    """The connection, closed at the end."""
+    try:
+        yield conn
+    finally:
+        close(conn)
 
 
 def begin_reading(conn: Any, sql: str) -> None:

@@ -188,7 +188,10 @@ class Rows(AbstractContextManager["Rows"]):
         with suppress(Exception):
             self._conn.rollback()
         with suppress(Exception):
-            self._conn.close()
+            if speaks(self._hook, "duckdb"):
+                duckdb_driver.close(self._conn)
+            else:
+                self._conn.close()
 
 
 def read_rows(

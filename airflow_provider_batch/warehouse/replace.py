@@ -213,7 +213,12 @@ class ReplacedTables:
         """A cursor; what it did is committed at the end, or rolled back. Closes everything."""
         hook = self._hook
         duck, lite = speaks(hook, "duckdb"), speaks(hook, "sqlite")
-        with closing(duckdb_driver.connect(hook, _NOTHING_WRITTEN) if duck else open_connection(hook)) as conn:
+        opened = (
+            duckdb_driver.closing(duckdb_driver.connect(hook, _NOTHING_WRITTEN))
+            if duck
+            else closing(open_connection(hook))
+        )
+        with opened as conn:
             if duck:
                 cursor = conn  # a cursor of DuckDB's is a connection of its own
                 conn.execute("BEGIN TRANSACTION")
