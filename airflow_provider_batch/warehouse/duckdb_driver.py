@@ -3,9 +3,9 @@
 DuckDB lets one process write a file, or several read it: https://duckdb.org/docs/stable/connect/concurrency.
 Whoever opens it while another process has it gets an error at once, so waiting is done here.
 
-Connections of one process to one file share a database, which DuckDB (2.0.0) finds in a cache. A thread that opens the
-file while another one closes the last connection to it may be left with a database that is not in the cache; nobody else
-can open the file then until that one is closed. So threads open and close one at a time.
+Connections of one process to one file share a database, which DuckDB (2.0.0) finds in a cache. A thread that opens
+the file while another one closes the last connection to it may be left with a database that is not in the cache, and
+nobody else can open the file until that one is closed. So threads open and close one at a time.
 """
 
 from __future__ import annotations
