@@ -142,7 +142,7 @@ odd = st.sampled_from(
         *[FITS, '{"label": 1}', "\ud83d", [], [1], [{}], {}, {"message": "no"}, {"cached_tokens": 9}],
         *[[{"type": "function_call"}], [{"type": "output_text", "text": FITS}], {"content": "x"}, {"text": "x"}],
     ]
-)
+).map(copy.deepcopy)  # what is drawn is changed
 WORDS = """error code message type status status_code body choices text content refusal tool_calls function_call
 finish_reason output incomplete_details custom_id response usage prompt_tokens completion_tokens input_tokens
 output_tokens prompt_tokens_details completion_tokens_details input_tokens_details output_tokens_details cached_tokens
