@@ -387,3 +387,8 @@ def _cost_of_rest(prices: Prices, model: str, rest: Unasked, output: int) -> Dec
         usage = Usage(input_tokens=rest.input_tokens // rest.requests, output_tokens=output // rest.requests)
         return (prices.cost(model, usage) or Decimal(0)) * rest.requests
     return _linear(rate, rest.input_tokens, 0, output)
+
+
+def in_full(amount: Decimal | None) -> str | None:
+    """US dollars as text, with all their digits and no exponent; None is unknown."""
+    return None if amount is None else format(amount.normalize() if amount else Decimal(0), "f")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -17,6 +16,7 @@ from airflow_provider_batch.evals.store import EvalStore, load_cases
 from airflow_provider_batch.evals.summary import Summary, summaries
 from airflow_provider_batch.evals.tables import ALL
 from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.jobs.price import in_full
 from airflow_provider_batch.operators.errors import told_to_airflow
 from airflow_provider_batch.warehouse.connect import sql_hook
 
@@ -182,7 +182,7 @@ class EvalGradeOperator(BaseOperator):
             100 * summary.low,
             100 * summary.high,
             f"{summary.cases:,}",
-            "unknown" if summary.cost_usd is None else _dollars(summary.cost_usd),
+            "unknown" if summary.cost_usd is None else in_full(summary.cost_usd),
         )
         if summary.unanswered:
             self.log.warning(
@@ -273,7 +273,7 @@ def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
         "accuracy": summary.accuracy,
         "low": summary.low,
         "high": summary.high,
-        "cost_usd": _dollars(summary.cost_usd),
+        "cost_usd": in_full(summary.cost_usd),
         "baseline_run": comparison.baseline_run,
         "baseline_runs": comparison.baseline_runs,
         "difference": comparison.difference,
@@ -283,7 +283,3 @@ def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
         "verdict": comparison.verdict.value,
         "regressions": comparison.regressions[:NAMED],
     }
-
-
-def _dollars(amount: Decimal | None) -> str | None:
-    return None if amount is None else format(amount.normalize() if amount else Decimal(0), "f")

@@ -6,7 +6,6 @@ import importlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,6 +23,7 @@ from airflow_provider_batch.jobs.job import Manifest
 from airflow_provider_batch.jobs.landing import Landing, results_columns
 from airflow_provider_batch.jobs.ledger import Ledger
 from airflow_provider_batch.jobs.outcome import Outcome
+from airflow_provider_batch.jobs.price import in_full
 from airflow_provider_batch.jobs.records import Landed, Reason
 from airflow_provider_batch.jobs.state import JobState
 from airflow_provider_batch.landed_file import write_landed_file
@@ -208,10 +208,10 @@ class BatchResultsOperator(BaseOperator):
             "outcomes": landing.outcomes,
             "tokens": dict(landing.tokens),
             "estimate": msgspec.to_builtins(state.estimate),
-            "cost_usd": _dollars(landing.cost),
-            "standard_cost_usd": _dollars(landing.standard_cost),
+            "cost_usd": in_full(landing.cost),
+            "standard_cost_usd": in_full(landing.standard_cost),
             "asked_again": landing.asked_again,
-            "asked_again_cost_usd": _dollars(landing.asked_again_cost),
+            "asked_again_cost_usd": in_full(landing.asked_again_cost),
             "paid_twice": state.paid_twice,
             "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
         }
@@ -290,7 +290,3 @@ def _imported(path: str) -> SinkFactory:
             f"sink: cannot import {path!r}, which should be like 'package.module:Sink': {error}. Nothing was written."
         ) from error
     return found
-
-
-def _dollars(amount: Decimal | None) -> str | None:
-    return None if amount is None else format(amount.normalize() if amount else amount, "f")
