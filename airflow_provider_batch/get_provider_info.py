@@ -39,8 +39,8 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": name, "python-modules": ["airflow_provider_batch.triggers.batch"]},
         ],
         "extra-links": [
-            "airflow_provider_batch.links.BatchJobLink",
-            "airflow_provider_batch.links.EvalReportLink",
+            "airflow_provider_batch.links.batch.BatchJobLink",
+            "airflow_provider_batch.links.batch.EvalReportLink",
         ],
         "plugins": [
             {"name": "batch", "plugin-class": "airflow_provider_batch.plugins.batch.BatchPlugin"},

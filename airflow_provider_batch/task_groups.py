@@ -11,8 +11,8 @@ from airflow.sdk import BaseOperator, task_group
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
+from airflow_provider_batch.core.requests.arguments import is_late
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.operators.arguments import is_late
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
 

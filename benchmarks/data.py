@@ -18,15 +18,15 @@ import msgspec
 import psycopg
 from pydantic import BaseModel
 
+from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.requests.spec import RequestSpec
+from airflow_provider_batch.core.schema.judge import strict_schema
 from airflow_provider_batch.demo import tickets as demo
-from airflow_provider_batch.jobs.job import JobKey
-from airflow_provider_batch.jobs.limits import Limits
-from airflow_provider_batch.jobs.schema import strict_schema
-from airflow_provider_batch.jobs.spec import RequestSpec
 from tests.postgres import Database
 
 if TYPE_CHECKING:
-    from airflow_provider_batch.sealing import Plan
+    from airflow_provider_batch.worker.build import Plan
 
 CHAT = "/v1/chat/completions"
 MODEL = "gpt-5-mini"
@@ -106,7 +106,7 @@ def fill_duckdb(path: Path, count: int) -> None:
 def plan() -> Plan:
     """A job such as the README's: a system prompt, a prompt of two columns, a schema, a carried column."""
     # Imports Airflow, which reads its home: only in a process that has one of its own.
-    from airflow_provider_batch.sealing import Plan
+    from airflow_provider_batch.worker.build import Plan
 
     return Plan(
         key=JobKey("benchmark", "submit", "manual__1"),

@@ -126,9 +126,9 @@ class Warehouse:
     """A SQLite database with the cases, answers and grades of all nights."""
 
     def __init__(self, path: Path) -> None:
-        from airflow_provider_batch.jobs.columns import Column, ColumnType
+        from airflow_provider_batch.core.schema.columns import Column, ColumnType
         from airflow_provider_batch.warehouse.connect import sql_hook
-        from airflow_provider_batch.warehouse.write import open_sink
+        from airflow_provider_batch.warehouse.sinks.open import open_sink
 
         self.path = path
         os.environ["AIRFLOW_CONN_EVAL_NIGHTS"] = json.dumps({"conn_type": "sqlite", "host": str(path)})

@@ -44,12 +44,12 @@ KEY = ["custom_id"]
 
 def collect(folder: str) -> Callable[[], int]:
     """A sealed job whose every request is answered: what lies in staging when land begins."""
-    from airflow_provider_batch.jobs.answers import read_rows
-    from airflow_provider_batch.jobs.ledger import seal
-    from airflow_provider_batch.jobs.records import Collected, Created, Intent, Settled, Uploaded
-    from airflow_provider_batch.sealing import build
-    from airflow_provider_batch.staging import LocalFolder
+    from airflow_provider_batch.core.answers.result_files import read_rows
+    from airflow_provider_batch.core.ledger.ledger import seal
+    from airflow_provider_batch.core.ledger.records import Collected, Created, Intent, Settled, Uploaded
+    from airflow_provider_batch.staging.local import LocalFolder
     from airflow_provider_batch.warehouse.connect import sql_hook
+    from airflow_provider_batch.worker.build import build
 
     def run() -> int:
         job = LocalFolder(Path(folder) / "job")
@@ -77,8 +77,8 @@ class _Job:
     """The job in staging, and its way into a table: what `BatchResultsOperator` puts together."""
 
     def __init__(self, folder: str) -> None:
-        from airflow_provider_batch.jobs.ledger import open_ledger
-        from airflow_provider_batch.staging import LocalFolder
+        from airflow_provider_batch.core.ledger.ledger import open_ledger
+        from airflow_provider_batch.staging.local import LocalFolder
         from airflow_provider_batch.warehouse.connect import sql_hook
 
         ledger = open_ledger(LocalFolder(Path(folder) / "job"))
@@ -88,7 +88,7 @@ class _Job:
 
     def landing(self) -> Any:
         """The rows to land."""
-        from airflow_provider_batch.jobs.landing import Landing
+        from airflow_provider_batch.core.landing.landing import Landing
 
         return Landing(
             self.ledger.folder,
@@ -102,14 +102,14 @@ class _Job:
 
     def names(self) -> list[str]:
         """The columns of a row, in its order."""
-        from airflow_provider_batch.jobs.landing import results_columns
+        from airflow_provider_batch.core.landing.landing import results_columns
 
         return [column.name for column in results_columns(self.ledger.manifest, key={}, columns=data.COLUMNS)]
 
     def sink(self, table: str) -> Any:
         """A results table."""
-        from airflow_provider_batch.jobs.landing import results_columns
-        from airflow_provider_batch.warehouse.write import open_sink
+        from airflow_provider_batch.core.landing.landing import results_columns
+        from airflow_provider_batch.warehouse.sinks.open import open_sink
 
         return open_sink(self.hook, table, results_columns(self.ledger.manifest, key={}, columns=data.COLUMNS))
 

@@ -42,9 +42,9 @@ LEAST_OF_DUCKDB, LEAST_OF_PEER, MOST_MB = 0.5, 5.0, 64.0
 
 def ours(folder: str) -> Callable[[], int]:
     """Sealed shards, as submit builds them; every run in a folder that is removed before the next."""
-    from airflow_provider_batch.sealing import build
-    from airflow_provider_batch.staging import LocalFolder
+    from airflow_provider_batch.staging.local import LocalFolder
     from airflow_provider_batch.warehouse.connect import sql_hook
+    from airflow_provider_batch.worker.build import build
 
     hook, plan = sql_hook("warehouse"), data.plan()
     hook.get_conn().close()
@@ -61,7 +61,7 @@ def duckdb_copy(folder: str, database: str) -> Callable[[], int]:
     """The same lines, written by DuckDB with one thread from a table of its own."""
     import duckdb
 
-    from airflow_provider_batch.jobs.render import compile_renderer
+    from airflow_provider_batch.core.requests.render import compile_renderer
 
     plan = data.plan()
     sample = compile_renderer(plan.spec, ("id", "title", "body", "label"), {})((0, "a", "b", None), 1)

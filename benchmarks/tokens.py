@@ -19,8 +19,8 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from airflow_provider_batch.jobs.tokens import Encoding, estimate_tokens
-from airflow_provider_batch.jobs.vocabulary import tokenizer
+from airflow_provider_batch.core.tokens.estimate import Encoding, estimate_tokens
+from airflow_provider_batch.core.tokens.tiktoken_counter import tokenizer
 from benchmarks.measure import MB, Figure, report, timed
 
 

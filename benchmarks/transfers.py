@@ -33,12 +33,12 @@ LINE = 100_000
 
 def seal_files(folder: Path, sizes: list[int]) -> None:
     """A sealed job whose input files have these sizes, multiples of 100,000 bytes."""
-    from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
-    from airflow_provider_batch.jobs.ledger import seal
-    from airflow_provider_batch.jobs.limits import Limits
-    from airflow_provider_batch.jobs.render import Request, request_line
-    from airflow_provider_batch.jobs.shard import Sealer
-    from airflow_provider_batch.staging import LocalFolder
+    from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
+    from airflow_provider_batch.core.ledger.ledger import seal
+    from airflow_provider_batch.core.provider.limits import Limits
+    from airflow_provider_batch.core.requests.render import Request, request_line
+    from airflow_provider_batch.core.sealing.sealer import Sealer
+    from airflow_provider_batch.staging.local import LocalFolder
 
     job, limits = LocalFolder(folder / "job"), Limits(bytes=max(sizes))
     sealer = Sealer(job, "g001/build", data.CHAT, limits)
@@ -70,13 +70,13 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
 
 def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
     """Send every file of the job and create its batches, then fetch the files; MB that each way took."""
-    from airflow_provider_batch.at_once import at_once
-    from airflow_provider_batch.collecting import AT_ONCE
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.lifecycle import Policy
-    from airflow_provider_batch.runner import Runner
-    from airflow_provider_batch.staging import LocalFolder
+    from airflow_provider_batch.staging.local import LocalFolder
+    from airflow_provider_batch.worker.collect import AT_ONCE
+    from airflow_provider_batch.worker.parallel import at_once
+    from airflow_provider_batch.worker.runner import Runner
 
     ledger = open_ledger(LocalFolder(Path(folder) / "job"))
     assert ledger is not None

@@ -26,7 +26,7 @@ END = """
 print(time.perf_counter() - began, memory(os.getpid())[1])
 """
 PROOF = """
-from airflow_provider_batch.jobs.unique import UniqueIds
+from airflow_provider_batch.core.sealing.unique import UniqueIds
 unique = UniqueIds()
 for custom_id in ids:
     unique.add(custom_id)

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, ObjectStoragePath, Param, Variable, task
 from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
 
-from airflow_provider_batch.file_names import file_name
+from airflow_provider_batch.staging.file_names import file_name
 from airflow_provider_batch.task_groups import batch_job
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 
 if TYPE_CHECKING:
-    from airflow_provider_batch.jobs.state import JobState
+    from airflow_provider_batch.core.ledger.state import JobState
 
 #: what tells somebody about an event
 Tell = Callable[[dict[str, Any]], None]
@@ -145,9 +145,9 @@ class Watch:
 
     def _state(self) -> JobState | None:
         """What the run's ledger has; None before the job is sealed."""
-        from airflow_provider_batch.jobs.job import JobKey
-        from airflow_provider_batch.jobs.ledger import open_ledger
-        from airflow_provider_batch.staging import job_folder, staging_root
+        from airflow_provider_batch.core.ledger.job import JobKey
+        from airflow_provider_batch.core.ledger.ledger import open_ledger
+        from airflow_provider_batch.staging.layout import job_folder, staging_root
 
         ledger = open_ledger(job_folder(staging_root(), JobKey(self.dag_id, "submit", self._run_id)))
         return ledger.state() if ledger is not None else None

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.evals.tables import EvalTable
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 
 #: one row per run, model and part of it
 COSTS = EvalTable(

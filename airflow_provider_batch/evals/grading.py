@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import Scored
 from airflow_provider_batch.evals.graders import verdict
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.jobs.outcome import Outcome
 
 #: what the model itself did: an answer, if a useless one
 _MODELS_OWN = frozenset({Outcome.REFUSED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})

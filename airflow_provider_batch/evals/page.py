@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.evals.report import policy
-from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.job import JobKey
-from airflow_provider_batch.staging import job_folder, staging_root
+from airflow_provider_batch.staging.layout import job_folder, staging_root
 
 _NAME = re.compile(r"report-[0-9a-f]{16}\.html")
 _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)

@@ -30,7 +30,7 @@ from airflow_provider_batch.evals.report import (
 from airflow_provider_batch.evals.tables import ALL
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.replace import ReplacedTables, Replacement
+from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
 #: tags that are counted of the cases of a model
 _TAGS = 8

@@ -19,7 +19,7 @@ from airflow_provider_batch.evals.tables import EvalTable
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
 from airflow_provider_batch.warehouse.naming import split_table
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.replace import ReplacedTables, Replacement, speech_of
+from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement, speech_of
 
 
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 
 #: what is read of the cases; `sql` of the operators gives these columns
 CASE_COLUMNS = ("case_id", "input", "expected", "grader", "tags")

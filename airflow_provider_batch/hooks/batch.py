@@ -11,14 +11,14 @@ import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
+from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT as DEFAULT_CANARY
+from airflow_provider_batch.core.lifecycle.failures import is_of_account, refusal_of
+from airflow_provider_batch.core.provider.batch import BatchView, read_batch
+from airflow_provider_batch.core.provider.catalogue import provider_of
+from airflow_provider_batch.core.provider.limits import Limits, read_limits
+from airflow_provider_batch.core.provider.retry_after import seconds_of
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
-from airflow_provider_batch.jobs.batch import BatchView, read_batch
-from airflow_provider_batch.jobs.canary import DEFAULT as DEFAULT_CANARY
-from airflow_provider_batch.jobs.lifecycle import is_of_account, refusal_of
-from airflow_provider_batch.jobs.limits import Limits, read_limits
-from airflow_provider_batch.jobs.providers import provider_of
-from airflow_provider_batch.jobs.records import Failure
-from airflow_provider_batch.jobs.retry_after import seconds_of
 
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0

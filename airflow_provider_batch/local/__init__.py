@@ -19,7 +19,7 @@ every answer, or from one other server.
     results     the result files of a batch
     answers/    how one request is answered: offline, or by another server
     faults/     what goes wrong on request
-    dialects/   how other providers differ, on request; with `growing`, result files that can be read early
+    dialects/   how other providers differ, on request; with `partial_results`, result files that can be read early
     webhooks/   who is told when a batch has ended
     process     the server as a subprocess, for tests, demo and benchmarks
 

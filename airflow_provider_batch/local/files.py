@@ -16,7 +16,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, wrong_type
 from airflow_provider_batch.local.file_check import check_first_line, check_name_and_size, known_purpose, lifetime_of
-from airflow_provider_batch.local.growing import finished_content, growing_file
+from airflow_provider_batch.local.partial_results import finished_content, growing_file
 from airflow_provider_batch.local.records import FileObject, new_file_id
 from airflow_provider_batch.local.server import TheServer, expect_form, limit_of
 from airflow_provider_batch.local.settings import MAX_FILE_BYTES

@@ -20,7 +20,7 @@ from airflow_provider_batch.local.faults.plan import Call, Faults
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.store import Store
 from airflow_provider_batch.local.upload_store import UploadStore
-from airflow_provider_batch.local.webhooks.courier import Courier
+from airflow_provider_batch.local.webhooks.delivery import Courier
 from airflow_provider_batch.local.webhooks.store import WebhookStore
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions.param import DagParam
 
+from airflow_provider_batch.core.ledger.job import Manifest
+from airflow_provider_batch.core.requests.arguments import is_late
 from airflow_provider_batch.exceptions import ResultsTableError, SchemaError
-from airflow_provider_batch.jobs.job import Manifest
-from airflow_provider_batch.operators.arguments import is_late
 from airflow_provider_batch.operators.results import BatchResultsOperator
 
 

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
+from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.landing.landing import Landing, results_columns
+from airflow_provider_batch.core.ledger.job import Manifest
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import Landed, Reason
+from airflow_provider_batch.core.ledger.state import JobState
+from airflow_provider_batch.core.pricing.prices import in_full
+from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import (
     InputError,
     LedgerError,
@@ -18,21 +26,13 @@ from airflow_provider_batch.exceptions import (
     SchemaError,
     TooManyFailuresError,
 )
-from airflow_provider_batch.jobs.columns import Column
-from airflow_provider_batch.jobs.job import Manifest
-from airflow_provider_batch.jobs.landing import Landing, results_columns
-from airflow_provider_batch.jobs.ledger import Ledger
-from airflow_provider_batch.jobs.outcome import Outcome
-from airflow_provider_batch.jobs.price import in_full
-from airflow_provider_batch.jobs.records import Landed, Reason
-from airflow_provider_batch.jobs.state import JobState
-from airflow_provider_batch.landed_file import write_landed_file
-from airflow_provider_batch.links import BatchJobLink
-from airflow_provider_batch.operators.errors import told_to_airflow
-from airflow_provider_batch.operators.reference import asked_for, open_job
-from airflow_provider_batch.remote_files import delete_remote_files
+from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.write import Sink, SinkFactory, open_sink
+from airflow_provider_batch.warehouse.landed_file import write_landed_file
+from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_sink
+from airflow_provider_batch.worker.airflow_errors import told_to_airflow
+from airflow_provider_batch.worker.open_job import asked_for, open_job
+from airflow_provider_batch.worker.remote_files import delete_remote_files
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -12,43 +12,43 @@ import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_batch.cancelling import ASKED_ANEW, cancel_live
-from airflow_provider_batch.exceptions import InputError, JobHeldError
-from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.canary import MOST as MOST_CANARY
-from airflow_provider_batch.jobs.diff import Previous
-from airflow_provider_batch.jobs.folder import Folder
-from airflow_provider_batch.jobs.job import JobKey, Reference
-from airflow_provider_batch.jobs.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
-from airflow_provider_batch.jobs.lifecycle import Finish, Hold, Policy, Void
-from airflow_provider_batch.jobs.limits import Limits, read_limits, told
-from airflow_provider_batch.jobs.preview import as_markdown
-from airflow_provider_batch.jobs.price import Prices
-from airflow_provider_batch.jobs.records import Begun, Budget, Submitted, Task
-from airflow_provider_batch.jobs.render import RequestSpec, check
-from airflow_provider_batch.jobs.schema import strict_schema
-from airflow_provider_batch.kill import KillSwitch
-from airflow_provider_batch.links import BatchJobLink
-from airflow_provider_batch.memory import recall
-from airflow_provider_batch.operators.arguments import (
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import JobKey, Reference
+from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
+from airflow_provider_batch.core.ledger.records import Begun, Budget, Submitted, Task
+from airflow_provider_batch.core.lifecycle.canary_verdict import MOST as MOST_CANARY
+from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
+from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.limits import Limits, read_limits, told
+from airflow_provider_batch.core.requests.arguments import (
     as_bool,
     as_count,
     as_number,
     given,
     is_late,
     names_a_file,
-    plain_moment,
     resolve,
-    row_context,
 )
-from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
+from airflow_provider_batch.core.requests.preview import as_markdown
+from airflow_provider_batch.core.requests.render import RequestSpec, check
+from airflow_provider_batch.core.schema.judge import strict_schema
+from airflow_provider_batch.core.sealing.reuse_generation import Previous
+from airflow_provider_batch.exceptions import InputError, JobHeldError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.operators.landings import check_landings
-from airflow_provider_batch.operators.telling import tell
-from airflow_provider_batch.runner import Runner
-from airflow_provider_batch.sealing import Build, Plan, build, check_budget
-from airflow_provider_batch.staging import LocalFolder, check_reachable, job_folder, staging_root
+from airflow_provider_batch.operators.submit_log import tell
+from airflow_provider_batch.staging.layout import check_reachable, job_folder, staging_root
+from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.known import KnownTable
+from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
+from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
+from airflow_provider_batch.worker.cancel import ASKED_ANEW, cancel_live
+from airflow_provider_batch.worker.kill_switch import KillSwitch
+from airflow_provider_batch.worker.lessons import recall
+from airflow_provider_batch.worker.runner import Runner
+from airflow_provider_batch.worker.task_context import plain_moment, row_context
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_provider_batch.links import MOUNT, mounted
+from airflow_provider_batch.links.batch import MOUNT, mounted
 
 _Message = MutableMapping[str, Any]
 

@@ -7,13 +7,13 @@ from typing import Any
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 
+from airflow_provider_batch.core.ledger.ledger import open_ledger
+from airflow_provider_batch.core.ledger.state import JobState, ShardState
+from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.evals.page import is_report, report_folder
-from airflow_provider_batch.jobs.ledger import open_ledger
-from airflow_provider_batch.jobs.progress import outcomes_so_far
-from airflow_provider_batch.jobs.state import JobState, ShardState
-from airflow_provider_batch.links import LEDGER_KEY, REPORT_KEY
+from airflow_provider_batch.links.batch import LEDGER_KEY, REPORT_KEY
 from airflow_provider_batch.plugins.page import FailureView, JobView, ShardView
-from airflow_provider_batch.staging import open_folder
+from airflow_provider_batch.staging.layout import open_folder
 
 
 def load_job_view(dag_id: str, run_id: str, task_id: str, map_index: int) -> JobView | None:

@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
+from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import Begun, Task
+from airflow_provider_batch.core.ledger.state import JobState, Phase
+from airflow_provider_batch.core.lifecycle.next_steps import begin
+from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+from airflow_provider_batch.core.lifecycle.steps import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait
+from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.finish import DEFAULT_ROWS
-from airflow_provider_batch.jobs.ledger import Ledger
-from airflow_provider_batch.jobs.lifecycle import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait, begin
-from airflow_provider_batch.jobs.outcome import Outcome
-from airflow_provider_batch.jobs.progress import outcomes_so_far
-from airflow_provider_batch.jobs.records import Begun, Task
-from airflow_provider_batch.jobs.state import JobState, Phase
-from airflow_provider_batch.kill import KillSwitch
-from airflow_provider_batch.links import BatchJobLink
-from airflow_provider_batch.memory import remember
-from airflow_provider_batch.operators.arguments import plain_moment
-from airflow_provider_batch.operators.errors import canary_error, told_to_airflow
-from airflow_provider_batch.operators.reference import open_job
-from airflow_provider_batch.runner import Runner
+from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, BatchTrigger
+from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
+from airflow_provider_batch.worker.kill_switch import KillSwitch
+from airflow_provider_batch.worker.lessons import remember
+from airflow_provider_batch.worker.open_job import open_job
+from airflow_provider_batch.worker.runner import Runner
+from airflow_provider_batch.worker.task_context import plain_moment
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_batch.jobs.batch import BatchView
-from airflow_provider_batch.task_state import STOPPED_STATES, task_state
+from airflow_provider_batch.core.provider.batch import BatchView
+from airflow_provider_batch.worker.task_state import STOPPED_STATES, task_state
 
 if TYPE_CHECKING:
     from airflow_provider_batch.triggers.poller import Poller, Watch
@@ -328,6 +328,6 @@ def _import_watching() -> Callable[..., AbstractContextManager[tuple[Watch, Poll
 
 
 def _import_cancel_batches() -> Callable[[str, Sequence[str], Callable[[str, str], None]], Any]:
-    from airflow_provider_batch.triggers.cancelling import cancel_batches
+    from airflow_provider_batch.triggers.cancel import cancel_batches
 
     return cancel_batches

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 
-from airflow_provider_batch.jobs.batch import BatchView, Status
-from airflow_provider_batch.jobs.retry_after import seconds_of
+from airflow_provider_batch.core.provider.batch import BatchView, Status
+from airflow_provider_batch.core.provider.retry_after import seconds_of
 
 #: how many times sooner than the interval a young or nearly ended batch is looked at
 SOONER = 4

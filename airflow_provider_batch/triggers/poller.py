@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from airflow_provider_batch.jobs.batch import BatchView
+from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.triggers.clients import shared_client
 from airflow_provider_batch.triggers.pace import TOGETHER, backoff, spread, until_first_look, until_next_look
 from airflow_provider_batch.triggers.reading import Answer, Failed, Reader, Refused

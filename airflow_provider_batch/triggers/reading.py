@@ -21,8 +21,8 @@ import msgspec
 import openai
 from openai import AsyncOpenAI
 
+from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.exceptions import ProviderError
-from airflow_provider_batch.jobs.batch import BatchView, read_batch
 from airflow_provider_batch.triggers.clients import SLOTS, SharedClient
 from airflow_provider_batch.triggers.pace import retry_after
 

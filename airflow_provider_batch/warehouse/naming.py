@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.jobs.columns import Column
 
 
 def split_table(table: str) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse import duckdb_driver, mysql_driver, psycopg_driver
 from airflow_provider_batch.warehouse.connect import open_connection, speaks
-from airflow_provider_batch.warehouse.failures import NOTHING_UPLOADED, database_errors
+from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
+from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
+from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
+from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, database_errors
 from airflow_provider_batch.warehouse.naming import repeated
 from airflow_provider_batch.warehouse.values import whole
 

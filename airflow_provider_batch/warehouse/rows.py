@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.failures import NOTHING_COMMITTED
+from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED
 
 #: rows that are held in memory at a time
 CHUNK_ROWS = 5000

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming
 
 #: a JSON document, bytes or a vector names no row: databases compare them differently or not at all

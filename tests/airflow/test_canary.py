@@ -95,8 +95,8 @@ def attempt(instance: Instance, *, stopped: bool = False, **arguments: Any) -> d
 
 def records(reference: dict[str, Any]) -> Any:
     """The state of a submitted job."""
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.staging import open_folder
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.staging.layout import open_folder
 
     ledger = open_ledger(open_folder(reference["ledger"]))
     assert ledger is not None
@@ -378,14 +378,15 @@ def test_a_worker_that_was_told_to_end_asks_nothing_and_its_successor_goes_on(
 def test_a_worker_killed_between_the_answers_and_their_record_asks_these_requests_once_more(
     warehouse: Path, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_batch import canary
+
+    from airflow_provider_batch.worker import synchronous
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     instance = Instance()
     with monkeypatch.context() as patch:
-        patch.setattr(canary, "write", killed)
+        patch.setattr(synchronous, "write", killed)
         with pytest.raises(KeyboardInterrupt):
             attempt(instance)
     assert made() == {"ask": 2, "upload": 0, "create": 0}
@@ -399,7 +400,7 @@ def test_a_worker_killed_between_the_answers_and_their_record_asks_these_request
 def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
     warehouse: Path, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_batch import runner
+    from airflow_provider_batch.worker import runner
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -470,11 +471,12 @@ def test_the_page_shows_the_measured_estimate(warehouse: Path) -> None:
 
 
 def test_two_workers_that_ask_the_same_canary_keep_the_answers_of_the_first(warehouse: Path, tmp_path: Path) -> None:
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+    from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.lifecycle import Policy, next_steps
-    from airflow_provider_batch.runner import Runner
-    from airflow_provider_batch.staging import open_folder
+    from airflow_provider_batch.staging.layout import open_folder
+    from airflow_provider_batch.worker.runner import Runner
 
     instance = Instance()
     with pytest.raises(StoppedError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from airflow_provider_batch import cli
+from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
@@ -73,7 +73,7 @@ def test_a_job_says_itself_how_long_staging_keeps_it(
     gone = run_job(retention=timedelta(0)).returned["submit"]["job_uid"]
     capsys.readouterr()
 
-    assert cli.main(["jobs", "clean"]) == 0
+    assert main.main(["jobs", "clean"]) == 0
     text = capsys.readouterr().out
     assert f"kept  {kept[:8]}" in text
     assert f"removed  {gone[:8]}" in text

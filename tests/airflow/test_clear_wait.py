@@ -23,7 +23,7 @@ def started(max_tries: int) -> dict[str, Any]:
 def waiting(ledger: Any, **options: Any) -> Any:
     import msgspec
 
-    from airflow_provider_batch.jobs.job import Reference
+    from airflow_provider_batch.core.ledger.job import Reference
     from airflow_provider_batch.sensors.batch import BatchSensor
 
     manifest = ledger.manifest
@@ -40,7 +40,7 @@ def waiting(ledger: Any, **options: Any) -> Any:
 
 
 def state_of(ledger: Any) -> Any:
-    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
 
     return open_ledger(ledger.folder).state()
 
@@ -78,7 +78,7 @@ def _to_the_end(sensor: Any, max_tries: int) -> Any:
 
 
 def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Path) -> None:
-    from airflow_provider_batch.jobs.job import Estimate
+    from airflow_provider_batch.core.ledger.job import Estimate
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
 
     submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
@@ -91,8 +91,8 @@ def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Pat
 
 
 def test_a_ceiling_for_a_job_without_a_known_price_is_refused(tmp_path: Path) -> None:
+    from airflow_provider_batch.core.ledger.job import Estimate
     from airflow_provider_batch.exceptions import BudgetError
-    from airflow_provider_batch.jobs.job import Estimate
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
 
     submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")

@@ -50,7 +50,7 @@ def ledger(tmp_path: Path) -> Any:
 
 def uploaded(ledger: Any) -> dict[str, str]:
     """Shard -> id of its file, of those that are recorded."""
-    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
@@ -58,7 +58,7 @@ def uploaded(ledger: Any) -> dict[str, str]:
 
 
 def settled(ledger: Any) -> list[Any]:
-    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
 
     opened = open_ledger(ledger.folder)
     assert opened is not None

@@ -229,7 +229,7 @@ def ledger(tmp_path: Path, server: LocalServer) -> Any:
 
 def end(ledger: Any) -> None:
     """Set the deadline to this moment."""
-    from airflow_provider_batch.jobs.records import Deadline
+    from airflow_provider_batch.core.ledger.records import Deadline
 
     now = datetime.now(UTC)
     ledger.add(Deadline(now, now))
@@ -237,10 +237,10 @@ def end(ledger: Any) -> None:
 
 def worker(ledger: Any, *, later: timedelta = timedelta(), rows: int = 1_000, **options: Any) -> Any:
     """A runner that shares nothing with others but the job's folder."""
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.lifecycle import Policy
-    from airflow_provider_batch.runner import Runner
+    from airflow_provider_batch.worker.runner import Runner
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
@@ -251,8 +251,8 @@ def worker(ledger: Any, *, later: timedelta = timedelta(), rows: int = 1_000, **
 
 def outcomes(ledger: Any) -> dict[str, int]:
     """As they land."""
-    from airflow_provider_batch.jobs.landing import Landing
-    from airflow_provider_batch.jobs.ledger import open_ledger
+    from airflow_provider_batch.core.landing.landing import Landing
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
@@ -266,7 +266,7 @@ def outcomes(ledger: Any) -> dict[str, int]:
 def test_rows_that_were_never_sent_are_asked_and_it_is_their_first_attempt(
     ledger: Any, made: Callable[[], dict[str, int]]
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.core.lifecycle.steps import Finish
 
     last = worker(ledger)
     assert isinstance(last.run({}), Finish)
@@ -292,11 +292,11 @@ def test_of_rows_that_were_never_sent_those_past_the_bound_are_left(
 def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_flight(
     ledger: Any, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_batch import canary
-    from airflow_provider_batch.jobs.finish import AT_ONCE
-    from airflow_provider_batch.jobs.lifecycle import ASKING, Finish, Wait
+    from airflow_provider_batch.core.lifecycle.steps import ASKING, Finish, Wait
+    from airflow_provider_batch.core.sealing.final_pass import AT_ONCE
+    from airflow_provider_batch.worker import synchronous
 
-    write, written = canary.write, []
+    write, written = synchronous.write, []
 
     def killed_at_the_second(*given: Any) -> Any:
         written.append(given)
@@ -305,7 +305,7 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
         return write(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(canary, "write", killed_at_the_second)
+        patch.setattr(synchronous, "write", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             worker(ledger).run({})
     assert made()["ask"] == 2 * AT_ONCE
@@ -333,7 +333,7 @@ def test_a_worker_that_was_told_to_end_asks_nothing_there_and_its_successor_goes
 
 
 def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
-    from airflow_provider_batch.jobs.lifecycle import next_steps
+    from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 
     first, second = worker(ledger), worker(ledger)
     (sealing,), _ = next_steps(second.ledger.state(), {}, second.policy, datetime.now(UTC))
@@ -350,7 +350,7 @@ def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Cal
 
 
 def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
-    from airflow_provider_batch.jobs.lifecycle import FINISH, Finish
+    from airflow_provider_batch.core.lifecycle.steps import FINISH, Finish
 
     assert isinstance(worker(ledger, later=FINISH).run({}), Finish)
 
@@ -361,8 +361,9 @@ def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Cal
 def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     tmp_path: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import GRACE, Finish, Upload, Wait, next_steps
-    from airflow_provider_batch.jobs.records import CancelAsked
+    from airflow_provider_batch.core.ledger.records import CancelAsked
+    from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+    from airflow_provider_batch.core.lifecycle.steps import GRACE, Finish, Upload, Wait
 
     ledger = seal_job(tmp_path, [f"{n} {uuid4()}" for n in range(4)], requests=2)
     one = worker(ledger)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import openai
 import pytest
 
-from airflow_provider_batch import cli
+from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
@@ -45,7 +45,7 @@ def batches(server: LocalServer) -> list[Any]:
 
 
 def jobs(*arguments: str) -> int:
-    return cli.main(["jobs", *arguments])
+    return main.main(["jobs", *arguments])
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

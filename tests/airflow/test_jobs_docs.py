@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_batch import cli
+from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
@@ -71,13 +71,13 @@ def test_the_commands_of_the_page_print_what_it_shows(
     for command, shown in blocks():
         words = [uids[in_page.index(word)][:8] if word in in_page else word for word in command]
         capsys.readouterr()
-        cli.main(words)
+        main.main(words)
         printed = capsys.readouterr().out.replace(f"{dag_id}_too", "label_urgent").replace(dag_id, "label_tickets")
         assert told(printed) == told(shown), " ".join(command)
 
 
 def test_every_action_and_option_is_named() -> None:
-    from airflow_provider_batch.manage.command import add_arguments
+    from airflow_provider_batch.cli.jobs.command import add_arguments
 
     parser = argparse.ArgumentParser()
     add_arguments(parser)

@@ -17,7 +17,7 @@ import pendulum
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_batch.jobs.ledger import Ledger
+from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
@@ -175,7 +175,7 @@ def test_a_half_cancelled_job_that_is_run_again_keeps_what_was_answered_and_asks
 
 
 def test_a_switch_that_may_not_cancel_never_looks_for_a_ledger() -> None:
-    from airflow_provider_batch.kill import KillSwitch
+    from airflow_provider_batch.worker.kill_switch import KillSwitch
 
     def find() -> Ledger | None:
         raise AssertionError("nobody may look")
@@ -187,8 +187,8 @@ def test_a_switch_that_may_not_cancel_never_looks_for_a_ledger() -> None:
 
 
 def test_a_state_that_cannot_be_read_is_unsure_and_nothing_is_cancelled() -> None:
-    from airflow_provider_batch.kill import KillSwitch
-    from airflow_provider_batch.task_state import STOPPED_STATES, task_state
+    from airflow_provider_batch.worker.kill_switch import KillSwitch
+    from airflow_provider_batch.worker.task_state import STOPPED_STATES, task_state
 
     said: list[str] = []
     log = SimpleNamespace(
@@ -208,16 +208,16 @@ def test_a_state_that_cannot_be_read_is_unsure_and_nothing_is_cancelled() -> Non
 
 
 def test_an_error_while_cancelling_is_told_and_raised_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_batch import kill
+    from airflow_provider_batch.worker import kill_switch
 
     said: list[str] = []
     log = SimpleNamespace(info=print, warning=lambda event, *args: said.append(event % args))
-    monkeypatch.setattr(kill, "task_state", lambda ti, log: "failed")
+    monkeypatch.setattr(kill_switch, "task_state", lambda ti, log: "failed")
 
     def find() -> Ledger | None:
         raise OSError("staging is away")
 
-    switch = kill.KillSwitch()
+    switch = kill_switch.KillSwitch()
     with switch.watching(None, find, log):
         switch.pull()
     assert said[-1] == "The batches could not be cancelled (OSError: staging is away). They may go on."

@@ -13,9 +13,9 @@ from uuid import uuid4
 import pytest
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.jobs.columns import Column
-from airflow_provider_batch.staging import open_folder
+from airflow_provider_batch.staging.layout import open_folder
 from tests.airflow.jobs import make_tickets, query, run_job
 
 SCHEMA = {

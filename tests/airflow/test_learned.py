@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batch import cli
+from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
 from tests.airflow.jobs import make_tickets, run_job
@@ -53,7 +53,7 @@ def test_the_next_job_is_cut_into_files_that_fit_the_limit_that_this_one_was_tol
     assert second.returned["land"]["outcomes"] == {"succeeded": ROWS}
     assert f"told an earlier job that gpt-5-mini may have {room:,} enqueued tokens" in said(capsys)
     # what the jobs learned lies beside them and is none
-    assert cli.main(["jobs", "show", "--json"]) == 0
+    assert main.main(["jobs", "show", "--json"]) == 0
     assert capsys.readouterr().out.count('"job_uid"') == 2
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.jobs.limits import Limits
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import make_tickets, run_job
 

@@ -92,7 +92,7 @@ class Job(NamedTuple):
 
     def landed(self) -> dict[str, tuple[str, str | None]]:
         """custom_id -> outcome and output, as land would write them."""
-        from airflow_provider_batch.jobs.landing import Landing
+        from airflow_provider_batch.core.landing.landing import Landing
 
         state, _ = self.collect()
         landing = Landing(
@@ -115,10 +115,10 @@ class Job(NamedTuple):
 
 def worker_of(ledger: Any) -> Any:
     """A worker that asks no row twice."""
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.lifecycle import Policy
-    from airflow_provider_batch.runner import Runner
+    from airflow_provider_batch.worker.runner import Runner
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
@@ -283,7 +283,7 @@ def test_what_was_collected_lands_though_the_provider_has_nothing_of_it_any_more
 def test_a_batch_that_has_not_ended_is_waited_for_even_if_it_has_files_already(
     running: Any, shown: dict[str, Any]
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Wait
+    from airflow_provider_batch.core.lifecycle.steps import Wait
 
     with running(shown, {"file-2": ALL}) as job:
         state, rest = job.collect()
@@ -311,7 +311,7 @@ NO = {"error": {"message": "no"}}
     ids=["503", "429 for two hours", "409", "a web page", "no JSON", "an empty object", "no status", "no answer"],
 )
 def test_a_batch_that_cannot_be_read_just_now_is_waited_for(running: Any, instead: bytes) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Wait
+    from airflow_provider_batch.core.lifecycle.steps import Wait
 
     with running({"status": "completed", "output_file_id": "file-2"}, {"file-2": ALL}) as job:
         job.provider.instead = instead

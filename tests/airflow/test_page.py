@@ -84,7 +84,7 @@ def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
-    from airflow_provider_batch.links import LEDGER_KEY
+    from airflow_provider_batch.links.batch import LEDGER_KEY
     from airflow_provider_batch.plugins.lookup import load_job_view
 
     other = run_job().returned["submit"]["ledger"]
@@ -98,9 +98,9 @@ def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
 
 
 def test_the_ledger_alone_tells_how_far_a_job_is(warehouse: Path) -> None:
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.progress import outcomes_so_far
-    from airflow_provider_batch.staging import open_folder
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+    from airflow_provider_batch.staging.layout import open_folder
 
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute("UPDATE tickets SET body = '[[fail:500]]' WHERE id = 'T-1'")

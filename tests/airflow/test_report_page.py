@@ -27,7 +27,7 @@ def reported(
     def run(run: str = runs[-1]) -> Ran:
         from airflow.sdk import DAG
 
-        from airflow_provider_batch.operators.evals_report import EvalReportOperator
+        from airflow_provider_batch.operators.evals.report import EvalReportOperator
 
         with DAG(f"evals_{uuid4().hex[:8]}", schedule=None) as dag:
             EvalReportOperator(task_id="report", run=run)
@@ -42,7 +42,7 @@ def leave(value: object) -> None:
     from airflow.utils.session import create_session
     from sqlalchemy import update
 
-    from airflow_provider_batch.links import REPORT_KEY
+    from airflow_provider_batch.links.batch import REPORT_KEY
 
     dag_id, run_id = run_of("report")
     of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == REPORT_KEY)
@@ -89,7 +89,7 @@ def test_a_run_that_was_not_graded_fails_in_plain_words(reported: Callable[..., 
 
 
 def test_jobs_in_staging_are_listed_without_the_reports(reported: Callable[..., Any], tmp_path: Path) -> None:
-    from airflow_provider_batch.manage.find import all_jobs
+    from airflow_provider_batch.cli.jobs.find import all_jobs
 
     reported()
 

@@ -34,12 +34,12 @@ def ledger(tmp_path: Path) -> Any:
 
 def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10, **more: Any) -> Any:
     """A sealed job of one row for each prompt, with so many requests in each shard; `more` goes to its manifest."""
-    from airflow_provider_batch.jobs.job import Estimate, JobKey, Manifest
-    from airflow_provider_batch.jobs.ledger import seal
-    from airflow_provider_batch.jobs.limits import Limits
-    from airflow_provider_batch.jobs.render import RequestSpec, compile_renderer
-    from airflow_provider_batch.jobs.shard import Sealer
-    from airflow_provider_batch.staging import LocalFolder
+    from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
+    from airflow_provider_batch.core.ledger.ledger import seal
+    from airflow_provider_batch.core.provider.limits import Limits
+    from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
+    from airflow_provider_batch.core.sealing.sealer import Sealer
+    from airflow_provider_batch.staging.local import LocalFolder
 
     folder = LocalFolder(place / "job")
     spec = RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt="{{ row.text }}")
@@ -66,10 +66,10 @@ def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10
 
 def another_worker(ledger: Any, *, later: timedelta = timedelta(), **options: Any) -> Any:
     """A runner that shares nothing with others but the job's folder."""
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.lifecycle import Policy
-    from airflow_provider_batch.runner import Runner
+    from airflow_provider_batch.worker.runner import Runner
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
@@ -120,7 +120,7 @@ def test_a_sealed_file_that_was_changed_is_never_uploaded(ledger: Any, client: o
 
 def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
     """As a worker leaves it that was killed while it created s0001. Gives the nonce."""
-    from airflow_provider_batch.jobs.records import Intent, Uploaded
+    from airflow_provider_batch.core.ledger.records import Intent, Uploaded
 
     now, nonce = datetime.now(UTC), uuid4().hex
     with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
@@ -155,7 +155,7 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then
 def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_same_file(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.records import Created, Failure, Intent, Settled
+    from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Settled
 
     unanswered(ledger, client, committed=True)
     (earlier,) = batches_of(client, ledger)
@@ -205,7 +205,7 @@ def created_behind_our_back(ledger: Any, client: openai.OpenAI, **metadata: str)
 def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others_are_left_alone(
     connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.core.lifecycle.steps import Finish
 
     ledger = seal_job(tmp_path, ["one", "two"], requests=2)
     with LocalServer(tmp_path / "server", in_progress=600, admin=True) as server:
@@ -236,7 +236,7 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
 def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_place(
     connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    from airflow_provider_batch.jobs.records import Failure, Intent, Refused, Uploaded
+    from airflow_provider_batch.core.ledger.records import Failure, Intent, Refused, Uploaded
 
     ledger = seal_job(tmp_path, ["one", "two"], requests=2)
     with LocalServer(tmp_path / "server", in_progress=600) as server:
@@ -259,7 +259,7 @@ def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_plac
 def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_files(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.records import Failure
+    from airflow_provider_batch.core.ledger.records import Failure
 
     with LocalServer(tmp_path / "azure", dialects=("failed-with-files",), enqueued_token_limit=1) as full:
         connect("openai_default", conn_type="openai", password="local", host=full.base_url)
@@ -279,8 +279,9 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
 def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.ledger import open_ledger
-    from airflow_provider_batch.jobs.lifecycle import AskAgain, Policy, next_steps
+    from airflow_provider_batch.core.ledger.ledger import open_ledger
+    from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+    from airflow_provider_batch.core.lifecycle.steps import AskAgain, Policy
 
     another_worker(ledger).run({})
     until_ended(client, ledger, wait_until)
@@ -301,8 +302,8 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
 def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it_once(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Finish
-    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+    from airflow_provider_batch.core.lifecycle.steps import Finish
 
     rest: Any = None
     for _ in range(6):
@@ -319,7 +320,8 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
 
 def seal_counted(place: Path, prompts: list[str], *, requests: int) -> Any:
     """As `seal_job`, with the input tokens estimated as submit does."""
-    from airflow_provider_batch.jobs.price import Estimator, Prices
+    from airflow_provider_batch.core.pricing.estimate import Estimator
+    from airflow_provider_batch.core.pricing.prices import Prices
 
     estimator = Estimator(Prices(), "/v1/chat/completions")
     tokens = estimator.add("gpt-5-mini", b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode(), 1)
@@ -328,7 +330,7 @@ def seal_counted(place: Path, prompts: list[str], *, requests: int) -> Any:
 
 def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[..., None]) -> Any:
     """Workers, one after the other, each an hour after the one before, while the server's batches go on. The state."""
-    from airflow_provider_batch.jobs.lifecycle import Finish
+    from airflow_provider_batch.core.lifecycle.steps import Finish
 
     client = openai.OpenAI(api_key="local", base_url=server.base_url)
     for hour in range(200):
@@ -349,7 +351,7 @@ def _any_ended(client: openai.OpenAI, batch_ids: set[str]) -> bool:
 def test_forty_shards_against_room_for_three_flow_through_without_a_person(
     connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 
     ledger = seal_counted(tmp_path, [f"Say the number {n:02d} in words." for n in range(40)], requests=1)
     limit = 3 * ledger.manifest.shards[0].tokens + 2
@@ -366,8 +368,8 @@ def test_forty_shards_against_room_for_three_flow_through_without_a_person(
 def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_in_the_providers_words(
     connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.landing import Landing
-    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.core.landing.landing import Landing
+    from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 
     ledger = seal_counted(tmp_path, [f"Say {n:02d}." for n in range(6)], requests=6)
     tokens = ledger.manifest.shards[0].tokens
@@ -392,7 +394,7 @@ def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_
 def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go_later(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.records import Failure
+    from airflow_provider_batch.core.ledger.records import Failure
 
     with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
@@ -412,11 +414,11 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
 def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on(
     batch_server: LocalServer, client: openai.OpenAI, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.landing import Landing
-    from airflow_provider_batch.jobs.lifecycle import Finish
-    from airflow_provider_batch.jobs.progress import outcomes_so_far
-    from airflow_provider_batch.jobs.records import Budget
-    from airflow_provider_batch.jobs.spending import Purse
+    from airflow_provider_batch.core.landing.landing import Landing
+    from airflow_provider_batch.core.ledger.records import Budget
+    from airflow_provider_batch.core.lifecycle.budget import Purse
+    from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+    from airflow_provider_batch.core.lifecycle.steps import Finish
 
     prices = {"gpt-5-mini": {"input": 0, "output": 1_000_000}}
     ceiling = {"max_cost_usd": 300.0, "outputs": {"gpt-5-mini": 100.0}}
@@ -451,8 +453,8 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
 def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_for_again(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Wait
-    from airflow_provider_batch.jobs.records import Deadline
+    from airflow_provider_batch.core.ledger.records import Deadline
+    from airflow_provider_batch.core.lifecycle.steps import Wait
 
     with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)

@@ -25,13 +25,13 @@ import openai
 import pytest
 from openai.types import Batch
 
+from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.ledger.ledger import open_ledger
+from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.demo.home import Provider
-from airflow_provider_batch.jobs.job import JobKey
-from airflow_provider_batch.jobs.ledger import open_ledger
-from airflow_provider_batch.jobs.state import JobState, Phase
 from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from airflow_provider_batch.staging import job_folder
+from airflow_provider_batch.staging.layout import job_folder
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 
 pytestmark = pytest.mark.standalone

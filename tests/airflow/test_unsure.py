@@ -70,7 +70,7 @@ def shards_of(batches: list[Any]) -> list[str]:
 def test_a_creation_without_a_sure_answer_is_looked_up_and_each_shard_gets_one_batch(
     ledger: Any, server: LocalServer, client: openai.OpenAI, fault: Fault
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Wait
+    from airflow_provider_batch.core.lifecycle.steps import Wait
 
     server.set_faults(fault)
     rest = another_worker(ledger).run({})
@@ -97,7 +97,7 @@ UPLOADS = frozenset({Call.UPLOAD})
 def test_an_input_file_that_the_provider_has_no_room_for_is_uploaded_later_and_the_others_go_on(
     ledger: Any, server: LocalServer, client: openai.OpenAI, fault: Fault, minutes: int
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Wait
+    from airflow_provider_batch.core.lifecycle.steps import Wait
 
     server.set_faults(fault)
     before = datetime.now(UTC)
@@ -185,7 +185,7 @@ def test_a_creation_is_looked_up_at_servers_whose_lists_and_times_are_not_openai
 def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_costs_no_attempt(
     ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None], fault: Fault
 ) -> None:
-    from airflow_provider_batch.jobs.progress import outcomes_so_far
+    from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 
     server.set_faults(fault)
     another_worker(ledger).run({})
@@ -217,7 +217,7 @@ def test_an_upload_that_broke_off_is_sent_again_from_its_first_byte(
 def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Wait
+    from airflow_provider_batch.core.lifecycle.steps import Wait
 
     server.set_faults(Fault(kind=Kind.STATUS, status=429, retry_after=7200, calls=CREATES))
     assert isinstance(another_worker(ledger).run({}), Wait)
@@ -234,7 +234,7 @@ def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
 def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touched(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    from airflow_provider_batch.jobs.records import Deadline, Intent, Uploaded
+    from airflow_provider_batch.core.ledger.records import Deadline, Intent, Uploaded
 
     other = seal_job(tmp_path / "other", ["one", "two"], requests=1)
     assert other.manifest.key == ledger.manifest.key
@@ -288,8 +288,8 @@ def test_a_worker_that_stood_still_before_the_creation_leaves_it_to_the_look_up(
 def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_and_counted(
     ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
-    from airflow_provider_batch.jobs.lifecycle import Finish
-    from airflow_provider_batch.jobs.records import Intent
+    from airflow_provider_batch.core.ledger.records import Intent
+    from airflow_provider_batch.core.lifecycle.steps import Finish
 
     # Right before the first worker's creation another one takes it over, long after: it finds no batch, and makes one.
     first = another_worker(ledger)

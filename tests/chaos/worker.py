@@ -97,9 +97,9 @@ class Striker:
 
 def watch(striker: Striker) -> None:
     """Tell the striker of every file that is created or written in staging, and of every row read and landed."""
-    from airflow_provider_batch.jobs.landing import Landing
-    from airflow_provider_batch.jobs.shard import Sealer
-    from airflow_provider_batch.staging import LocalFolder
+    from airflow_provider_batch.core.landing.landing import Landing
+    from airflow_provider_batch.core.sealing.sealer import Sealer
+    from airflow_provider_batch.staging.local import LocalFolder
 
     create, writer, land, add = LocalFolder.create, LocalFolder.writer, Landing.__iter__, Sealer.add
 
@@ -136,12 +136,12 @@ def run(start: Start) -> dict[str, Any]:
     """Run the chain once; its state, its errors and what land returned."""
     from airflow.sdk import DAG
 
-    from airflow_provider_batch.jobs import lifecycle
+    from airflow_provider_batch.core.lifecycle import steps
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
     from tests.airflow.jobs import run_dag
 
-    lifecycle.UNSURE = UNSURE
+    steps.UNSURE = UNSURE
     watch(Striker(start.strike, Path(f"{start.result}.hit")))
     retries = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:

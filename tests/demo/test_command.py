@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_batch import cli
+from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.process import LocalServer
 
 KEY = "sk-not-a-real-key-0123456789"
@@ -87,15 +87,15 @@ def test_a_run_that_fails_ends_with_its_log_and_an_exit_code(tmp_path: Path) -> 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--help"])
+        main.main(["--help"])
     assert ended.value.code == 0
-    assert set(cli.COMMANDS) <= set(capsys.readouterr().out.split())
+    assert set(main.COMMANDS) <= set(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", main.COMMANDS)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        main.main([command, "--help"])
     assert ended.value.code == 0
     assert f"airflow-batch {command}" in capsys.readouterr().out
 
@@ -103,5 +103,5 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("given", [[], ["nonsense"]])
 def test_a_wrong_command_exits_with_2(given: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(given)
+        main.main(given)
     assert ended.value.code == 2

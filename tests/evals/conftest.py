@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batch.jobs.columns import Column, ColumnType
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.operators.evals import EvalAcceptOperator, EvalGradeOperator
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import (
     Warehouse,
     duckdb_warehouse,

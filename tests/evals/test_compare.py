@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import Baseline, Scored, Verdict, compare
 from airflow_provider_batch.evals.graders import parse_grader
 from airflow_provider_batch.evals.grading import Answer, grade_answers, scores
 from airflow_provider_batch.evals.summary import summaries
-from airflow_provider_batch.jobs.outcome import Outcome
 
 TAGS = ("", "a", "b")
 CASES = [

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.jobs.batch import read_batch
-from airflow_provider_batch.jobs.outcome import read_line
+from airflow_provider_batch.core.answers.outcome import read_line
+from airflow_provider_batch.core.provider.batch import read_batch
 from airflow_provider_batch.local import command
 from airflow_provider_batch.local.app import create_app
 from airflow_provider_batch.local.dialects import DIALECTS, OPENAI, SWITCHES, speak

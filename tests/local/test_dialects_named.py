@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from openai import AzureOpenAI, BadRequestError, OpenAI
 
+from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
+from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.lifecycle.failures import failure_of
+from airflow_provider_batch.core.provider.batch import BatchView, Status, read_batch
 from airflow_provider_batch.exceptions import ProviderError
-from airflow_provider_batch.jobs.batch import BatchView, Status, read_batch
-from airflow_provider_batch.jobs.lifecycle import failure_of
-from airflow_provider_batch.jobs.outcome import Answer, Outcome, read_line
-from airflow_provider_batch.jobs.records import Failure
 from airflow_provider_batch.local import records
 from airflow_provider_batch.local.dialects import DIALECTS
 from airflow_provider_batch.local.faults.plan import Fault, Kind

@@ -11,14 +11,14 @@ import pytest
 from openai import OpenAI
 from openai.types import Batch
 
-from airflow_provider_batch.jobs.answers import read_answers
-from airflow_provider_batch.jobs.job import RowIndex
-from airflow_provider_batch.jobs.outcome import Outcome
-from airflow_provider_batch.jobs.records import Settled
+from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.answers.result_files import read_answers
+from airflow_provider_batch.core.ledger.job import RowIndex
+from airflow_provider_batch.core.ledger.records import Settled
 from airflow_provider_batch.local.faults.plan import Fault, Faults, Kind, Place
 from airflow_provider_batch.local.process import LocalServer
-from airflow_provider_batch.staging import LocalFolder
-from tests.jobs.building import NOW, collect, plain_shard
+from airflow_provider_batch.staging.local import LocalFolder
+from tests.core.building import NOW, collect, plain_shard
 from tests.local.conftest import Serve, client_of
 from tests.local.driving import CHAT, answers, chat, chats, failures, run, submit, wait
 

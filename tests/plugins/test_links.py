@@ -4,7 +4,7 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_provider_batch.links import LEDGER_KEY, BatchJobLink, job_page
+from airflow_provider_batch.links.batch import LEDGER_KEY, BatchJobLink, job_page
 
 RUN = "manual__2026-11-20T10:00:00+00:00"
 LEDGER = "s3://bucket/batch/1"

@@ -11,7 +11,7 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.testclient import TestClient
 
 from airflow_provider_batch.exceptions import StagingError
-from airflow_provider_batch.links import job_page, report_page
+from airflow_provider_batch.links.batch import job_page, report_page
 from airflow_provider_batch.plugins import routes
 
 RUN = "scheduled__2026-11-20T02:00:00+00:00/again?&#%"

@@ -13,7 +13,7 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.testclient import TestClient
 
 from airflow_provider_batch.exceptions import LedgerError
-from airflow_provider_batch.links import job_page
+from airflow_provider_batch.links.batch import job_page
 from airflow_provider_batch.plugins import routes
 from airflow_provider_batch.plugins.page import HEADERS, FailureView, JobView
 from tests.plugins.test_page import HOSTILE, JOB

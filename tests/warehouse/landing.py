@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.write import Sink, open_sink
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.warehouse.sinks.open import Sink, open_sink
 from tests.warehouse.conftest import Warehouse
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)

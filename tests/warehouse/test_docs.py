@@ -13,12 +13,14 @@ from typing import Any
 
 from airflow.sdk import DAG
 
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.landed_file import write_landed_file
-from airflow_provider_batch.staging import LocalFolder
-from airflow_provider_batch.warehouse import duckdb as duckdb_sink
-from airflow_provider_batch.warehouse import duckdb_driver, mysql_table, others, postgres, read, rows, sqlite
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.staging.local import LocalFolder
+from airflow_provider_batch.warehouse import dialect, read, rows
+from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
+from airflow_provider_batch.warehouse.landed_file import write_landed_file
+from airflow_provider_batch.warehouse.sinks import duckdb as duckdb_sink
+from airflow_provider_batch.warehouse.sinks import mysql_table, postgres, sqlite
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import COLUMNS, START, row
 
@@ -143,7 +145,7 @@ def test_the_numbers_and_databases_of_the_page_are_those_of_the_code() -> None:
     assert f"per {rows.CHUNK_ROWS:,} rows" in PAGE
     assert f"waits {duckdb_driver.LOCKED_SECONDS:.0f} seconds" in PAGE
     names = ("Snowflake", "Redshift", "SQL Server", "Oracle", "Trino", "Databricks", "BigQuery")
-    assert len(names) == len(others.DIALECTS)
+    assert len(names) == len(dialect.DIALECTS)
     assert [name for name in names if f"\n| {name} | " not in PAGE] == []
 
 

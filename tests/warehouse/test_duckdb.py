@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import (
     InputError,
     ResultsTableError,
     WarehouseConnectionError,
     WarehouseError,
 )
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse import duckdb_driver
+from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse, duckdb_warehouse
 from tests.warehouse.landing import COLUMNS, land, landed, row, with_column
 
@@ -107,7 +107,7 @@ def test_a_moment_without_the_package_it_needs_is_told_with_the_way_to_install_i
 import sys
 sys.modules["pytz"] = None
 import duckdb
-from airflow_provider_batch.warehouse.failures import message_of
+from airflow_provider_batch.warehouse.errors import message_of
 try:
     duckdb.connect().execute("SELECT TIMESTAMPTZ '2026-11-20 12:30:00+00'").fetchall()
 except Exception as error:
@@ -157,7 +157,7 @@ def test_a_file_that_stays_in_use_is_an_error_that_says_what_to_do(
 def test_a_file_in_use_is_waited_for(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     land(duckdb, [row("a", "1")])
     with held_by_another_process(duckdb.path) as let_go:  # type: ignore[arg-type]
-        monkeypatch.setattr(duckdb_driver.time, "sleep", lambda seconds: let_go())
+        monkeypatch.setattr(duckdb.time, "sleep", lambda seconds: let_go())
         land(duckdb, [row("a", "2")])
     assert landed(duckdb) == {"a": ("succeeded", "2")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_batch.warehouse.failures import says_absent
+from airflow_provider_batch.warehouse.errors import says_absent
 
 
 class DriverError(Exception):

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.known import KnownTable
+from airflow_provider_batch.warehouse.reused_table import KnownTable
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import START, land
 

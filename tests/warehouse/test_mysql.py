@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.mysql_driver import one_statement
+from airflow_provider_batch.warehouse.drivers.mysql import one_statement
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.mysql import MySqlDatabase
 from tests.warehouse.conftest import Warehouse, mysql_warehouse
 from tests.warehouse.landing import COLUMNS, land, landed, row, with_column
@@ -319,7 +319,7 @@ def test_a_row_that_no_packet_holds_is_told_with_its_number(mysql: Warehouse, te
 def test_a_landing_waits_for_another_and_then_says_so(mysql: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mysql.mysql is not None
     land(mysql, [row("a", "1")])
-    monkeypatch.setattr("airflow_provider_batch.warehouse.mysql.LOCK_SECONDS", 0)
+    monkeypatch.setattr("airflow_provider_batch.warehouse.sinks.mysql.LOCK_SECONDS", 0)
     name = hashlib.sha256(f"`{mysql.mysql.name}`.`results`".encode()).hexdigest()[:40]
     with contextlib.closing(mysql.mysql.connect()) as other:
         other.cursor().execute(f"SELECT GET_LOCK('batch_{name}', 0)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse.psycopg_driver import one_statement
+from airflow_provider_batch.warehouse.drivers.psycopg import one_statement
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.known import KnownTable
-from airflow_provider_batch.warehouse.others import dialect_of
+from airflow_provider_batch.warehouse.dialect import dialect_of
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import COLUMNS, land, landed, row
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.replace import ReplacedTables, Replacement, speech_of
+from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement, speech_of
 from tests.warehouse.conftest import Warehouse
 
 COLUMNS = (

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse.rows import Incoming
 
 COLUMNS = [

@@ -6,14 +6,14 @@ import re
 
 import pytest
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.duckdb import DuckdbSink
-from airflow_provider_batch.warehouse.generic import GenericSink
-from airflow_provider_batch.warehouse.mysql import MySqlSink
-from airflow_provider_batch.warehouse.postgres import PostgresSink
-from airflow_provider_batch.warehouse.sqlite import SqliteSink
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.sinks.duckdb import DuckdbSink
+from airflow_provider_batch.warehouse.sinks.generic import GenericSink
+from airflow_provider_batch.warehouse.sinks.mysql import MySqlSink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
+from airflow_provider_batch.warehouse.sinks.postgres import PostgresSink
+from airflow_provider_batch.warehouse.sinks.sqlite import SqliteSink
 from tests.warehouse.conftest import KNOWS_KEYS, Warehouse, postgres_warehouse
 from tests.warehouse.landing import COLUMNS, land, landed, row, with_column
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import rows as chunking
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import MYSQL_DRIVERS, Warehouse
 from tests.warehouse.landing import COLUMNS, Row, land, landed, row
 

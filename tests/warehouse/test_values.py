@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
-from airflow_provider_batch.jobs.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import values
-from airflow_provider_batch.warehouse.write import open_sink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import KNOWS_KEYS, Warehouse, other_warehouse
 from tests.warehouse.landing import COLUMNS, land, row, with_column
 
@@ -305,7 +305,7 @@ def test_the_generic_sink_hides_whatever_a_driver_quotes(monkeypatch: pytest.Mon
 
 def test_a_locked_file_is_waited_for_and_then_told(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     land(sqlite, [row("a", "1")])
-    monkeypatch.setattr("airflow_provider_batch.warehouse.sqlite.BUSY_SECONDS", 0)
+    monkeypatch.setattr("airflow_provider_batch.warehouse.sinks.sqlite.BUSY_SECONDS", 0)
     other = sqlite3.connect(str(sqlite.path))
     other.execute("BEGIN IMMEDIATE")
     try:

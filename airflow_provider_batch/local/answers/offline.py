@@ -61,8 +61,8 @@ from airflow_provider_batch.local.answers.replies import (
 from airflow_provider_batch.local.answers.responder import Ask, Reply
 from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
 from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.faults.corrupt import instead, spoilt
 from airflow_provider_batch.local.faults.plan import Fault, Kind
-from airflow_provider_batch.local.faults.spoil import instead, spoilt
 
 #: `max_tokens` of a completions request that sets none (OpenAI's API description, schema CreateCompletionRequest)
 _COMPLETION_CAP = 16

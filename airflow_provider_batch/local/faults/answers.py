@@ -7,8 +7,8 @@ from hashlib import blake2b
 import msgspec
 
 from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.faults.corrupt import instead, spoilt
 from airflow_provider_batch.local.faults.plan import Faults, Place
-from airflow_provider_batch.local.faults.spoil import instead, spoilt
 
 
 class FaultyResponder:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 
 from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, wrong_type
 from airflow_provider_batch.local.server import TheServer, json_object, limit_of, only_known
-from airflow_provider_batch.local.webhooks.courier import UndeliveredError
+from airflow_provider_batch.local.webhooks.delivery import UndeliveredError
 from airflow_provider_batch.local.webhooks.store import Endpoint, event, new_endpoint_id, new_secret, new_webhook_id
 
 router = APIRouter()

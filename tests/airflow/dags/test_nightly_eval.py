@@ -133,7 +133,7 @@ def test_each_case_is_asked_as_often_as_it_is_to_be_repeated_in_any_warehouse(
 def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
     night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
 ) -> None:
-    from airflow_provider_batch.links import report_page
+    from airflow_provider_batch.links.batch import report_page
     from airflow_provider_batch.operators.evals import EvalGradeOperator
     from airflow_provider_batch.plugins.lookup import load_report
 

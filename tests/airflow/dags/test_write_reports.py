@@ -11,10 +11,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from markupsafe import escape
 
+from airflow_provider_batch.core.ledger.ledger import open_ledger
 from airflow_provider_batch.demo import companies
-from airflow_provider_batch.jobs.ledger import open_ledger
 from airflow_provider_batch.local.process import LocalServer
-from airflow_provider_batch.staging import open_folder
+from airflow_provider_batch.staging.layout import open_folder
 from tests.airflow.dags.conftest import blocks, check_costs
 from tests.airflow.dags.warehouses import KINDS, Warehouse
 from tests.airflow.jobs import Ran

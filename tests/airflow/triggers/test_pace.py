@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.jobs.batch import BatchView, read_batch
+from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.triggers.pace import (
     LONGEST_RETRY_AFTER,
     backoff,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_batch.jobs.batch import BatchView
+from airflow_provider_batch.core.provider.batch import BatchView
 from tests.airflow.triggers.conftest import CONN
 from tests.airflow.triggers.provider import Asked, Provider, Reply, batch
 

@@ -1,0 +1,7 @@
+"""`python -m airflow_provider_batch.cli`: the same as the command `airflow-batch`."""
+
+import sys
+
+from airflow_provider_batch.cli.main import main
+
+sys.exit(main())

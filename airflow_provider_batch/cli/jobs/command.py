@@ -1,0 +1,199 @@
+"""`airflow-batch jobs show | cancel | again | clean`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+# Outside of a task, Airflow looks connections up in its metadata database only for a process that says it is trusted
+# with it, as the commands of `airflow` do.
+os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_provider_batch.cli.jobs.clean import judge
+from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
+from airflow_provider_batch.cli.jobs.show import listed, shown
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import AgainAsked, Stopped
+from airflow_provider_batch.core.lifecycle.summary import JobAccount, account_of
+from airflow_provider_batch.exceptions import BatchError, InputError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.staging.layout import remove_folder, staging_root
+from airflow_provider_batch.worker.cancel import cancel_live
+
+DESCRIPTION = "Look at the jobs in staging, cancel one, ask one anew, clean up."
+_JOB = "uid of the job or how it begins, its folder, or DAG_ID RUN_ID [TASK_ID]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `airflow-batch jobs`."""
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--staging", help="staging URI (default: config [batch] staging, as the tasks see it)")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    show = actions.add_parser("show", parents=[place], help="the jobs, or everything about one")
+    show.add_argument("job", nargs="*", metavar="JOB", help=_JOB)
+    show.add_argument("--limit", type=int, default=20, help="jobs listed, the newest first (default: 20)")
+    show.add_argument("--json", action="store_true", help="for machines: one JSON document")
+
+    cancel = actions.add_parser("cancel", parents=[place], help="cancel the batches of a job with the provider")
+    cancel.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
+    cancel.add_argument("--yes", action="store_true", help="do not ask")
+
+    again = actions.add_parser("again", parents=[place], help="ask everything anew when submit is cleared")
+    again.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
+    again.add_argument("--yes", action="store_true", help="do not ask")
+
+    clean = actions.add_parser("clean", parents=[place], help="remove staging of jobs whose retention is over")
+    clean.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="instead of each job's retention: days since its last event"
+    )
+    clean.add_argument("--abandoned", action="store_true", help="jobs that never landed too, with what was answered")
+    clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; the process's exit code."""
+    actions = {"show": _show, "cancel": _cancel, "again": _again, "clean": _clean}
+    try:
+        return actions[arguments.action](arguments, staging_root(arguments.staging))
+    except BatchError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def _show(arguments: argparse.Namespace, root: str) -> int:
+    if arguments.job:
+        account = account_of(find_job(root, arguments.job))
+        print(_json(account) if arguments.json else "\n".join(shown(account)))
+        return 0
+    jobs, unreadable = _accounts(root)
+    jobs.sort(key=lambda job: job.sealed_at, reverse=True)
+    if arguments.json:
+        print(_json(jobs[: arguments.limit]))
+    else:
+        print("\n".join(listed(jobs[: arguments.limit])) if jobs else f"No jobs in {root}.")
+        if len(jobs) > arguments.limit:
+            print(f"… and {len(jobs) - arguments.limit} older ones; --limit shows more.")
+    for error in unreadable:
+        print(f"not readable: {error}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _cancel(arguments: argparse.Namespace, root: str) -> int:
+    ledger = find_job(root, arguments.job)
+    manifest, live = ledger.manifest, ledger.state().live()
+    print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
+    rows = sum(shard.shard.requests for shard, _ in live)
+    print(f"{len(live)} batch(es) with {rows:,} requests may be live; what they answered is paid for and kept.")
+    if not _sure("Cancel it?", arguments):
+        return 1
+    _stop(ledger)
+    failed = cancel_live(ledger, BatchHook(conn_id=manifest.openai_conn_id), print)
+    print(
+        "Nothing more of this job is sent or asked again. A wait that runs collects what was answered (cancelling may "
+        "take 10 minutes) and succeeds; the landing writes it, and judges what is missing. If no wait runs, clear it. "
+        "Clearing the wait or submit after this asks the rest: what was answered is kept."
+    )
+    return 1 if failed else 0
+
+
+def _again(arguments: argparse.Namespace, root: str) -> int:
+    ledger = find_job(root, arguments.job)
+    manifest = ledger.manifest
+    high = manifest.estimate.high_usd
+    cost = "at a cost that is unknown" if high is None else f"for up to about {high:.4f} US dollars"
+    print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
+    print(f"All {manifest.requests:,} rows will be asked anew {cost}; batches of it that run then are cancelled.")
+    if not _sure("Ask everything anew?", arguments):
+        return 1
+    ledger.add(AgainAsked(datetime.now(UTC)))
+    print(
+        f"Noted. Now clear task {manifest.key.task_id!r} and all after it (in the UI: Clear, Downstream). It reads the "
+        "warehouse and asks every row; answers that were landed stay in the table until the new ones land."
+    )
+    return 0
+
+
+def _clean(arguments: argparse.Namespace, root: str) -> int:
+    now = datetime.now(UTC)
+    days = arguments.older_than
+    if days is not None and days < 0:
+        raise InputError(f"--older-than: {days:g} is no number of days.")
+    jobs, unreadable = _accounts(root)
+    removed = 0
+    for job in sorted(jobs, key=lambda one: one.last_at):
+        own = job.retention_days if days is None else days
+        retention = timedelta(days=conf.getfloat("batch", "retention", fallback=30.0) if own is None else own)
+        verdict = judge(job, retention, now, abandoned=arguments.abandoned)
+        name = f"{job.job_uid[:8]}  {job.dag_id}  {job.run_id}"
+        if verdict.removable:
+            removed += 1
+            if not arguments.dry_run:
+                remove_folder(_reopened(root, job).folder)
+            print(f"{'would remove' if arguments.dry_run else 'removed'}  {name}: {verdict.why}")
+        else:
+            print(f"kept  {name}: {verdict.why}")
+    for error in unreadable:
+        print(f"kept  (not readable) {error}")
+    print(f"{removed} of {len(jobs) + len(unreadable)} jobs {'would be ' if arguments.dry_run else ''}removed.")
+    return 0
+
+
+def _reopened(root: str, job: JobAccount) -> Ledger:
+    """The job, if nothing happened to it since it was judged."""
+    ledger = find_job(root, [job.folder])
+    if account_of(ledger).last_at != job.last_at:
+        raise InputError(f"Job {job.job_uid} is being worked on; it was left. Run this again.")
+    return ledger
+
+
+def _accounts(root: str) -> tuple[list[JobAccount], list[BatchError]]:
+    """Every job, and what could not be read."""
+    jobs: list[JobAccount] = []
+    errors: list[BatchError] = []
+    for found in _each(root):
+        if isinstance(found, JobAccount):
+            jobs.append(found)
+        else:
+            errors.append(found)
+    return jobs, errors
+
+
+def _each(root: str) -> Iterator[JobAccount | BatchError]:
+    for ledger in all_jobs(root):
+        if isinstance(ledger, BatchError):
+            yield ledger
+            continue
+        try:
+            yield account_of(ledger)
+        except BatchError as error:
+            yield error
+
+
+def _stop(ledger: Ledger) -> None:
+    number = 1
+    while not ledger.add(Stopped(number, datetime.now(UTC))):
+        number += 1
+
+
+def _sure(question: str, arguments: argparse.Namespace) -> bool:
+    if arguments.yes:
+        return True
+    if not sys.stdin.isatty():
+        print("Nothing was done: give --yes where nobody can be asked.", file=sys.stderr)
+        return False
+    if input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
+        return True
+    print("Nothing was done.")
+    return False
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

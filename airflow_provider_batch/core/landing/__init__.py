@@ -1,0 +1,1 @@
+"""From answers to rows of the results table."""

@@ -1,0 +1,1 @@
+"""What a job is and what is recorded of it: folder, job, records, the fold into a state, the ledger."""

@@ -1,0 +1,316 @@
+"""What a ledger records: one small thing a file, created exclusively and never rewritten. See `core.ledger.ledger`."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from airflow_provider_batch.core.ledger.job import Estimate, Shard
+
+#: why a batch was cancelled
+BY_PERSON = "person"
+
+
+class Failure(StrEnum):
+    """Why a whole batch, or its creation, failed although no request ran."""
+
+    CAPACITY = "capacity"  # queue or rate limit: hold back, ask later
+    FILE = "file"  # the provider does not find the input file: upload again
+    ACCOUNT = "account"  # billing, quota, access, a call refused as wrong: a person must act
+    LINES = "lines"  # named lines are invalid: those rows fail, the rest is asked again
+    LOST = "lost"  # the creation was never answered and no such batch exists
+
+
+class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
+    """The input file of a try is with the provider."""
+
+    shard: str
+    n: int
+    file_id: str
+    at: datetime
+
+
+class Intent(msgspec.Struct, frozen=True, tag="intent"):
+    """This worker is about to create the batch of a try."""
+
+    shard: str
+    n: int
+    nonce: str
+    file_id: str
+    at: datetime
+
+
+class Created(msgspec.Struct, frozen=True, tag="created"):
+    """The batch exists."""
+
+    shard: str
+    n: int
+    batch_id: str
+    at: datetime
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The batch surely does not exist."""
+
+    shard: str
+    n: int
+    failure: Failure
+    message: str
+    at: datetime
+    #: seconds after which the provider asked to be called again
+    retry_after: float | None = None
+
+
+class UploadsHeld(msgspec.Struct, frozen=True, tag="uploads"):
+    """The provider took no more input files for now (HTTP 429): no upload is begun until a while after.
+
+    It is of no shard's try: whoever uploads the same file meanwhile goes on with that try, and no other may begin.
+    """
+
+    number: int
+    message: str
+    #: once every upload that was under way then had come to its end
+    at: datetime
+    #: seconds after which the provider asked to be called again
+    retry_after: float | None = None
+
+
+class CancelAsked(msgspec.Struct, frozen=True, tag="cancel"):
+    """We asked the provider to cancel the batch."""
+
+    shard: str
+    n: int
+    reason: str
+    at: datetime
+
+
+class Collected(msgspec.Struct, frozen=True):
+    """One result file in staging."""
+
+    name: str
+    bytes: int
+    sha256: str
+    #: the provider's id of it
+    file_id: str = ""
+
+
+class Settled(msgspec.Struct, frozen=True, tag="settled"):
+    """The batch ended, and everything it gave lies in staging."""
+
+    shard: str
+    n: int
+    batch_id: str
+    #: the provider's word for the end
+    status: str
+    at: datetime
+    files: list[Collected] = []
+    #: rows of the shard by outcome
+    outcomes: dict[str, int] = {}
+    #: of the failed rows: how many asking again may help
+    transient: int = 0
+    #: of the incomplete rows: how many ended at the output cap
+    cut_off: int = 0
+    #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
+    answered: int = 0
+    output_tokens: int = 0
+    cost_usd: str | None = "0"
+    #: set if the batch failed validation: nothing of it ran
+    failure: Failure | None = None
+    message: str = ""
+    #: for Failure.LINES: message by line of the input file, from 0; empty if no line is to blame
+    lines: dict[int, str] = {}
+
+
+class Judged(msgspec.Struct, frozen=True, tag="canary"):
+    """What the answers to the canary say of the requests that are not asked yet."""
+
+    #: the estimate, with the output of the answers in place of a guess
+    estimate: Estimate
+    at: datetime
+    #: why this generation must never be uploaded, for a person; empty if it may
+    void: str = ""
+    #: True if the price is why
+    over_budget: bool = False
+
+
+class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
+    """The files of a settled try are deleted at the provider."""
+
+    shard: str
+    n: int
+    at: datetime
+
+
+class Wave(msgspec.Struct, frozen=True, tag="wave"):
+    """Rows of settled tries, sealed again; or those of shards none of which was asked: one that is made smaller, or at
+    the finish line any that was never sent.
+
+    The latter's try is claimed by an intent before, so that no other worker can create its batch.
+    """
+
+    number: int
+    #: (shard, n) of the tries whose rows these are
+    sources: list[tuple[str, int]]
+    shards: list[Shard]
+    at: datetime
+    #: of the attempts at these rows, how many count no more: a person cleared the wait after them
+    base: int = 0
+    #: sealed after the deadline: its synchronous shards are asked at once; the others hold the rest of a source of
+    #: which only a part was allowed, and are not sent
+    finish: bool = False
+    #: rows without a usable answer that the finish line left, by what left them
+    left: dict[str, int] = {}
+
+
+class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
+    """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
+
+    ends: datetime
+    at: datetime
+    #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
+    clear: int = 0
+    #: True if the wait had ended before: rows without a usable answer get a fresh allowance of attempts
+    fresh: bool = False
+
+
+class Budget(msgspec.Struct, frozen=True, tag="budget"):
+    """A ceiling that takes the place of the one before: submit was run again with another."""
+
+    number: int
+    #: US dollars; None: no ceiling
+    max_cost_usd: float | None
+    at: datetime
+
+
+class Twin(msgspec.Struct, frozen=True, tag="twin"):
+    """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
+
+    batch_id: str
+    shard: str
+    #: the provider's word for how it is
+    status: str
+    #: False if it ran when it was found and cancelled
+    ended: bool
+    #: requests that it had answered: they were paid for twice
+    completed: int
+    at: datetime
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The wait came to its end."""
+
+    number: int
+    at: datetime
+    #: shards that were not asked, because the budget did not reach
+    withheld: list[str] = []
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why rows did not succeed, and how many."""
+
+    outcome: str
+    code: str
+    message: str
+    rows: int
+
+
+class Landed(msgspec.Struct, frozen=True, tag="landed"):
+    """The answers were written to a table."""
+
+    number: int
+    table: str
+    outcomes: dict[str, int]
+    #: US dollars for every answer; None if a price is unknown
+    cost_usd: str | None
+    standard_cost_usd: str | None
+    #: the most frequent first
+    reasons: list[Reason]
+    at: datetime
+    #: requests of the attempts after the first, and what their answers cost: a part of `cost_usd`
+    asked_again: int = 0
+    asked_again_cost_usd: str | None = None
+
+
+class Task(StrEnum):
+    """The tasks of a job whose clears matter to it."""
+
+    SUBMIT = "submit"
+    WAIT = "wait"
+
+
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """A task of the job began.
+
+    Airflow counts the attempts of a task up over retries and clears alike, but a clear alone moves `max_tries`, to the
+    attempts made so far plus `retries` (`clear_task_instances`). So it names the life of a task: the first attempt in
+    a life records it, a retry finds it recorded.
+    """
+
+    task: Task
+    #: the task instance's max_tries
+    life: int
+    at: datetime
+
+
+class Submitted(msgspec.Struct, frozen=True, tag="submitted"):
+    """Submit returned: as many batches were created as there was room for."""
+
+    at: datetime
+
+
+class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+    """A person cancelled the job: nothing is sent or asked again until a task of it is cleared."""
+
+    number: int
+    at: datetime
+
+
+class AgainAsked(msgspec.Struct, frozen=True, tag="again"):
+    """A person wants everything asked anew when submit runs next."""
+
+    at: datetime
+
+
+Record = (
+    Uploaded
+    | Intent
+    | Created
+    | Refused
+    | CancelAsked
+    | Settled
+    | Judged
+    | Wave
+    | Deadline
+    | Budget
+    | Finished
+    | UploadsHeld
+    | Twin
+    | Landed
+    | Begun
+    | Submitted
+    | Stopped
+    | AgainAsked
+    | Deleted
+)
+TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
+
+
+def file_name(record: Record) -> str:
+    """The name of the file that holds a record: two records of the same thing have the same."""
+    kind = record.__struct_config__.tag
+    match record:
+        case Wave() | Landed() | Stopped() | Budget() | Finished() | UploadsHeld():
+            return f"{kind}.{record.number}.json"
+        case Begun():
+            return f"{kind}.{record.task}.{record.life}.json"
+        case Twin():
+            digest = hashlib.sha256(record.batch_id.encode()).hexdigest()[:16]
+            return f"{kind}.{digest}.{2 if record.ended else 1}.json"
+        case Deadline():
+            return f"{kind}.{record.clear}.json"
+        case Judged() | Submitted() | AgainAsked():
+            return f"{kind}.json"
+    return f"{kind}.{record.shard}.{record.n}.json"

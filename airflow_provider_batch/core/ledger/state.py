@@ -1,0 +1,325 @@
+"""What is known of a job: the fold of its records, in which their order does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Shard
+from airflow_provider_batch.core.ledger.records import (
+    AgainAsked,
+    Begun,
+    Budget,
+    CancelAsked,
+    Created,
+    Deadline,
+    Deleted,
+    Failure,
+    Finished,
+    Intent,
+    Judged,
+    Landed,
+    Record,
+    Refused,
+    Settled,
+    Stopped,
+    Submitted,
+    Task,
+    TryRecord,
+    Twin,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
+from airflow_provider_batch.exceptions import LedgerError
+
+
+class Phase(StrEnum):
+    """Where a shard is on its way."""
+
+    SEALED = "sealed"
+    UPLOADED = "uploaded"
+    CREATING = "creating"  # intent recorded, no answer known
+    LIVE = "live"
+    SETTLED = "settled"
+    RESEALED = "resealed"  # its rows were sealed into the shards of a wave, which take its place
+
+
+class Try(msgspec.Struct):
+    """One go at having a shard executed."""
+
+    n: int
+    file_id: str = ""
+    intent: Intent | None = None
+    batch_id: str = ""
+    created_at: datetime | None = None
+    refused: Refused | None = None
+    cancel: CancelAsked | None = None
+    settled: Settled | None = None
+
+    @property
+    def blocked(self) -> Refused | Settled | None:
+        """Why nothing of this try ran, if that is its end; the shard then needs another try.
+
+        A batch id is knowledge; that a batch was lost is a conclusion, which one worker may record while the list it
+        looked at was late and another worker was still writing down the id.
+        """
+        if self.refused and not self.batch_id:
+            return self.refused
+        if self.settled and self.settled.failure not in (None, Failure.LINES):
+            return self.settled
+        return None
+
+
+class ShardState(msgspec.Struct):
+    """A shard and the tries at it."""
+
+    shard: Shard
+    tries: list[Try] = []
+    #: its rows go on in the shards of a wave, though they were not asked here
+    resealed: bool = False
+    #: when it was sealed, and how many attempts at its rows counted no more then
+    sealed_at: datetime | None = None
+    base: int = 0
+
+    @property
+    def last(self) -> Try | None:
+        """The newest try."""
+        return self.tries[-1] if self.tries else None
+
+    @property
+    def superseded(self) -> list[Try]:
+        """Tries with a batch beside the newest one's: it was taken for lost, another was made, and then its id came."""
+        return [tried for tried in self.tries[:-1] if tried.batch_id and not tried.settled]
+
+    @property
+    def phase(self) -> Phase:
+        """Where the shard is on its way, from its newest try."""
+        last = self.last
+        if self.resealed:
+            return Phase.RESEALED
+        if last is None or last.blocked:
+            return Phase.SEALED
+        if last.settled:
+            return Phase.SETTLED
+        if last.batch_id:
+            return Phase.LIVE
+        if last.intent:
+            return Phase.CREATING
+        return Phase.UPLOADED if last.file_id else Phase.SEALED
+
+    @property
+    def next_n(self) -> int:
+        """Number of the try that the next record belongs to."""
+        last = self.last
+        if last is None:
+            return 1
+        return last.n + 1 if last.blocked else last.n
+
+
+class JobState(msgspec.Struct):
+    """The fold of a ledger: everything that is known of a job."""
+
+    manifest: Manifest
+    shards: dict[str, ShardState]
+    waves: list[Wave] = []
+    #: the newest landing
+    landed: Landed | None = None
+    #: what the canary said; None before, and for a job without one
+    judged: Judged | None = None
+    begun: list[Begun] = []
+    submitted: bool = False
+    #: the newest of a person's cancels
+    stopped_at: datetime | None = None
+    again_asked: bool = False
+    #: tries whose files are deleted at the provider
+    deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    #: refusals to take input files, oldest first, and the newest moment at which one was taken
+    uploads_refused: list[UploadsHeld] = []
+    uploaded_at: datetime | None = None
+    #: the newest end of the wait
+    finished: Finished | None = None
+    #: the newest ceiling that takes the place of the seal's
+    budget: Budget | None = None
+    #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
+    set_deadline: Deadline | None = None
+    fresh: Deadline | None = None
+    #: batches beside those that are kept, by id, as last seen
+    twins: dict[str, Twin] = {}
+    #: clears of the wait that are known
+    clears: set[int] = set()
+
+    @property
+    def canary(self) -> list[ShardState]:
+        """The shards that are asked before anything is uploaded."""
+        return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
+
+    @property
+    def finish_line(self) -> list[ShardState]:
+        """The shards that are asked synchronously after the deadline."""
+        return [self.shards[shard.name] for wave in self.waves for shard in wave.shards if shard.synchronous]
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the job is expected to cost: as measured by the canary, else as sealed."""
+        return self.judged.estimate if self.judged else self.manifest.estimate
+
+    @property
+    def stopped(self) -> bool:
+        """A person cancelled the job, and no task of it was cleared since."""
+        stopped_at = self.stopped_at
+        return stopped_at is not None and not any(begun.at > stopped_at for begun in self.begun)
+
+    def lives(self, task: Task) -> set[int]:
+        """The lives of a task that worked on this generation."""
+        return {begun.life for begun in self.begun if begun.task is task}
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The absolute end of the wait; None if nothing waited yet."""
+        return self.set_deadline.ends if self.set_deadline else None
+
+    @property
+    def uploads_held(self) -> list[UploadsHeld]:
+        """Refusals to take input files since the newest that was taken, oldest first."""
+        newest = self.uploaded_at
+        return [one for one in self.uploads_refused if newest is None or one.at >= newest]
+
+    @property
+    def paid_twice(self) -> int:
+        """Requests that were answered in more than one batch of the same attempt; 0, if all is well."""
+        return sum(twin.completed for twin in self.twins.values())
+
+    @property
+    def ceiling(self) -> float | None:
+        """US dollars that the job may cost; None: no ceiling."""
+        return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
+
+    @property
+    def withheld(self) -> list[ShardState]:
+        """Shards that the budget did not reach at the end of the wait, and that did not go on since."""
+        names = self.finished.withheld if self.finished else []
+        found = [self.shards[name] for name in names if name in self.shards]
+        return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
+
+    @property
+    def next_wave(self) -> int:
+        """The number of a wave that is sealed now; those of void waves are not given again."""
+        return max([0, *(wave.number for wave in self.waves), *self.manifest.void_waves]) + 1
+
+    @property
+    def drained(self) -> set[tuple[str, int]]:
+        """Tries whose rows were asked again already."""
+        return {source for wave in self.waves for source in wave.sources}
+
+    def live(self) -> list[tuple[ShardState, Try]]:
+        """Shards whose batch the provider has and has not ended, as far as is recorded."""
+        return [(s, s.tries[-1]) for s in self.shards.values() if s.phase is Phase.LIVE]
+
+    def settled(self) -> list[tuple[ShardState, Try, Settled]]:
+        """Tries whose answers lie in staging, oldest attempt first."""
+        found = [(s, t, t.settled) for s in self.shards.values() for t in s.tries if t.settled and not t.blocked]
+        return sorted(found, key=lambda entry: (entry[0].shard.attempt, entry[0].shard.name))
+
+
+def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
+    """The state that a manifest and its records amount to; their order does not matter."""
+    state = JobState(manifest, {shard.name: ShardState(shard) for shard in manifest.shards})
+    tries: dict[tuple[str, int], Try] = {}
+    loose: list[TryRecord] = []
+    for record in records:
+        if isinstance(record, Wave):
+            state.waves.append(record)
+        elif isinstance(record, Landed):
+            if state.landed is None or record.number > state.landed.number:
+                state.landed = record
+        elif isinstance(record, Finished):
+            if state.finished is None or record.number > state.finished.number:
+                state.finished = record
+        elif isinstance(record, UploadsHeld):
+            state.uploads_refused.append(record)
+        elif isinstance(record, Twin):
+            if record.batch_id not in state.twins or record.ended:
+                state.twins[record.batch_id] = record
+        elif isinstance(record, Budget):
+            if state.budget is None or record.number > state.budget.number:
+                state.budget = record
+        elif isinstance(record, Deadline):
+            state.clears.add(record.clear)
+            if state.set_deadline is None or record.clear > state.set_deadline.clear:
+                state.set_deadline = record
+            if record.fresh and (state.fresh is None or record.clear > state.fresh.clear):
+                state.fresh = record
+        elif isinstance(record, Judged):
+            state.judged = record
+        elif isinstance(record, Begun):
+            state.begun.append(record)
+        elif isinstance(record, Submitted):
+            state.submitted = True
+        elif isinstance(record, Stopped):
+            state.stopped_at = max(state.stopped_at or record.at, record.at)
+        elif isinstance(record, AgainAsked):
+            state.again_asked = True
+        elif isinstance(record, Deleted):
+            state.deleted.add((record.shard, record.n))
+        else:
+            loose.append(record)
+    void = {shard.name for wave in state.waves if wave.number in manifest.void_waves for shard in wave.shards}
+    state.waves = sorted(
+        (wave for wave in state.waves if wave.number not in manifest.void_waves), key=lambda wave: wave.number
+    )
+    reindexed = {shard.name: shard for shard in manifest.reindexed}
+    for wave in state.waves:
+        state.shards.update(
+            {
+                shard.name: ShardState(reindexed.get(shard.name, shard), sealed_at=wave.at, base=wave.base)
+                for shard in wave.shards
+            }
+        )
+    state.uploads_refused.sort(key=lambda one: one.number)
+    state.uploaded_at = max((record.at for record in loose if isinstance(record, Uploaded)), default=None)
+    for record in loose:
+        one = tries.setdefault((record.shard, record.n), Try(record.n))
+        match record:
+            case Uploaded():
+                one.file_id = record.file_id
+            case Intent():
+                one.intent = record
+                one.file_id = one.file_id or record.file_id
+            case Created():
+                one.batch_id, one.created_at = record.batch_id, record.at
+            case Refused():
+                one.refused = record
+            case CancelAsked():
+                one.cancel = record
+            case Settled():
+                one.settled = record
+                one.batch_id = one.batch_id or record.batch_id
+    for (name, _), one in sorted(tries.items()):
+        if name not in state.shards and (name in void or _of_another(name, manifest)):
+            continue
+        if name not in state.shards:
+            raise LedgerError(f"The ledger holds a record of shard {name!r}, which neither the seal nor a wave names.")
+        state.shards[name].tries.append(one)
+    for shard in state.shards.values():
+        shard.tries.sort(key=lambda one: one.n)
+    drained = state.drained
+    for shard in state.shards.values():
+        if (last := shard.last) and (shard.shard.name, last.n) in drained:
+            shard.resealed = not (last.settled or last.batch_id)
+    return state
+
+
+def _of_another(name: str, manifest: Manifest) -> bool:
+    """A shard of an earlier generation that this one does not keep, or of a later one."""
+    first = line_of(manifest)
+    generation = int(name[1:4]) if name.startswith("g") and name[1:4].isdigit() else 1
+    return generation != manifest.generation and (generation > manifest.generation or generation >= first)
+
+
+def line_of(manifest: Manifest) -> int:
+    """The first generation of those that keep what the one before asked."""
+    return manifest.root or manifest.generation

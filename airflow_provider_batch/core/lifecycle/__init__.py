@@ -1,0 +1,1 @@
+"""What happens next to a job: steps, attempts, queue capacity, budget, the verdict on the canary, the summary."""

@@ -1,0 +1,69 @@
+"""Batches of a job besides the ones it keeps: found late, because a creation was unanswered and a list was behind.
+
+A creation without an answer is looked up before it is made again. But a list may be late: then the batch is taken for
+lost, another is made, and the first one appears afterwards, paid for twice. So the provider is asked once more at the
+end of the wait, and at each step of a job that has taken a creation for lost. A batch belongs to a job by the
+job_uid in its metadata, never by a name or a file: other deployments share keys and run_ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Try
+from airflow_provider_batch.core.provider.batch import BatchView
+
+
+class Found(NamedTuple):
+    """What a list of the provider's batches told."""
+
+    #: batches of newest tries that no id was recorded for: the job goes on with them
+    adopt: list[tuple[ShardState, Try, BatchView]]
+    #: batches that run, or may run, beside the one that is kept: to be cancelled
+    cancel: list[BatchView]
+    #: those that ended: to be counted
+    ended: list[BatchView]
+
+
+def doubtful(state: JobState) -> bool:
+    """Whether a creation was taken for lost, so that its batch may appear yet, or has appeared since."""
+    if any(not _is_counted(state, tried) for shard in state.shards.values() for tried in shard.superseded):
+        return True
+    tries = (tried for shard in state.shards.values() for tried in shard.tries)
+    return any(t.refused is not None and t.refused.failure is Failure.LOST and not t.batch_id for t in tries)
+
+
+def look(state: JobState, batches: Iterable[BatchView]) -> Found:
+    """Sort the batches that are the job's, but are not kept.
+
+    :param state: read *after* the list was: so the intent of every batch in it is known.
+    """
+    superseded = {tried.batch_id for shard in state.shards.values() for tried in shard.superseded}
+    kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries} - superseded
+    newest = {
+        last.intent.nonce: (shard, last)
+        for shard in state.shards.values()
+        if (last := shard.last) and last.intent and not last.batch_id and not last.settled
+        if shard.phase is not Phase.RESEALED
+    }
+    found = Found([], [], [])
+    for batch in batches:
+        if batch.metadata.get("job_uid") != state.manifest.job_uid or batch.id in kept:
+            continue
+        unanswered = newest.pop(batch.metadata.get("nonce", ""), None)
+        known = state.twins.get(batch.id)
+        if unanswered is not None:
+            found.adopt.append((*unanswered, batch))
+        elif not batch.status.ended:
+            if known is None:
+                found.cancel.append(batch)
+        elif known is None or not known.ended:
+            found.ended.append(batch)
+    return found
+
+
+def _is_counted(state: JobState, tried: Try) -> bool:
+    known = state.twins.get(tried.batch_id)
+    return known is not None and known.ended

@@ -1,0 +1,1 @@
+"""From a row to a request: templates, bodies, endpoints, preview."""

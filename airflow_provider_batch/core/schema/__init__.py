@@ -1,0 +1,1 @@
+"""Columns, strict JSON Schema, and the judge that checks an answer against it."""

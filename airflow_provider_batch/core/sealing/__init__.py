@@ -1,0 +1,1 @@
+"""From requests to sealed shards: duplicates, reuse, uniqueness."""

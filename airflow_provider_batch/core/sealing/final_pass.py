@@ -1,0 +1,204 @@
+"""The finish line: which rows are asked synchronously once the deadline is over, and what they may cost.
+
+They are sealed as a wave. Its shards are small, so that a worker which is killed leaves few requests of which nobody
+knows what came; a row that is not allowed is left where it is. If a source is allowed in part, its rest is sealed into
+a shard that is not sent: so every row of it has one place, and a later wait can tell what was asked and what was not.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.ledger.job import RowIndex
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import Wave
+from airflow_provider_batch.core.ledger.state import JobState, ShardState
+from airflow_provider_batch.core.lifecycle.attempts import askable_rows, at_the_finish_line, is_askable, next_attempt
+from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.steps import FinishLine, Policy
+from airflow_provider_batch.core.pricing.estimate import at_most
+from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.sealing.sealer import Sealer
+
+#: rows that are asked unless the author says otherwise
+DEFAULT_ROWS = 1_000
+#: requests on their way at the same time; a shard holds no more
+AT_ONCE = 16
+
+#: what left a row, for a person
+_WHY = {
+    "finish_rows": "more than finish_rows allows",
+    "max_cost_usd": "past max_cost_usd at the standard price",
+    "unsettled": "in batches that had not ended, so that their answers may yet come",
+}
+
+
+class Allowance:
+    """How many rows may still be asked, and what they may cost. The first that is over it is the last one looked at."""
+
+    def __init__(self, rows: int, usd: Decimal | None) -> None:
+        """`usd`: US dollars that are left; None: no ceiling."""
+        self._rows, self._usd = rows, usd
+        self._over = ""
+        #: rows that were left, by why
+        self.left: Counter[str] = Counter()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further row is taken."""
+        return bool(self._over)
+
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether the price of a row matters."""
+        return self._usd is not None
+
+    def take(self, cost: Decimal | None) -> bool:
+        """Whether a row of this price may be asked; None is unknown, which no ceiling allows."""
+        if not self._over and self._rows < 1:
+            self._over = "finish_rows"
+        if not self._over and self._usd is not None and (cost is None or cost > self._usd):
+            self._over = "max_cost_usd"
+        if self._over:
+            self.left[self._over] += 1
+            return False
+        self._rows -= 1
+        if self._usd is not None and cost is not None:
+            self._usd -= cost
+        return True
+
+    def leave(self, rows: int) -> None:
+        """Leave rows without looking at them, as nothing is taken any more."""
+        self.left[self._over] += rows
+
+
+class _Source(NamedTuple):
+    """Rows that may be asked."""
+
+    shard: ShardState
+    n: int
+    #: lines of the shard's input file
+    lines: Collection[int]
+    attempt: int
+    settled: bool
+
+
+class _Request(msgspec.Struct):
+    body: msgspec.Raw
+
+
+def seal_line(
+    ledger: Ledger,
+    step: FinishLine,
+    policy: Policy,
+    judge: SchemaJudge | None,
+    claim: Callable[[ShardState, int], bool],
+    now: datetime,
+) -> Wave | None:
+    """Seal the rows of the finish line as a wave; None if another worker sealed one meanwhile.
+
+    :param claim: takes a shard that was never sent, so that no other worker sends it; False if one does.
+    """
+    state = ledger.state()
+    if state.next_wave != step.number:
+        return None
+    line = _Line(ledger, state, Allowance(policy.finish_rows, Purse(state).left))
+    try:
+        for shard, settled in step.settled:
+            if line.allowance.closed:
+                line.allowance.leave(askable_rows(settled, at_the_finish_line(policy)))
+                continue
+            rows = read_rows(ledger.folder, shard.shard)
+            answers = read_answers(ledger.folder, shard.shard, settled, rows, state.manifest.endpoint, judge)
+            last = at_the_finish_line(policy)
+            lines = {at for at, answer in answers if rows[at].wanted and is_askable(answer, settled, last)}
+            line.add(_Source(shard, settled.n, lines, next_attempt(shard, settled), settled=True), rows, claim)
+        for shard in step.unsent:
+            if line.allowance.closed:
+                line.allowance.leave(shard.shard.requests - shard.shard.unwanted)
+                continue
+            rows = read_rows(ledger.folder, shard.shard)
+            lines = {at for at, row in enumerate(rows) if row.wanted}
+            line.add(_Source(shard, shard.next_n, lines, shard.shard.attempt, settled=False), rows, claim)
+        wave = line.finish(step.unsettled, now)
+    finally:
+        line.abandon()
+    return wave if ledger.add(wave) else None
+
+
+class _Line:
+    """The wave while it is sealed."""
+
+    def __init__(self, ledger: Ledger, state: JobState, allowance: Allowance) -> None:
+        self.allowance = allowance
+        self._folder, self._manifest = ledger.folder, state.manifest
+        self._prices = Prices(state.manifest.prices)
+        self._number = state.next_wave
+        self._sources: list[tuple[str, int]] = []
+        limits = self._manifest.limits
+        small = min(limits.requests or AT_ONCE, AT_ONCE)
+        prefix = f"{ledger.prefix}/wave-{self._number}-{secrets.token_hex(4)}"
+        names = f"{self._number:02d}-{{:04d}}"
+        self._asked = Sealer(
+            self._folder,
+            prefix,
+            self._manifest.endpoint,
+            msgspec.structs.replace(limits, requests=small),
+            names=f"f{names}",
+        )
+        self._rest = Sealer(self._folder, prefix, self._manifest.endpoint, limits, names=f"w{names}")
+
+    def add(self, source: _Source, rows: list[RowIndex], claim: Callable[[ShardState, int], bool]) -> None:
+        """Seal what is allowed of a source, and its rest; nothing if nothing of it is."""
+        taken = self._choose(source, rows)
+        if not taken or not (source.settled or claim(source.shard, source.n)):
+            return
+        one = source.shard.shard
+        self._sources.append((one.name, source.n))
+        with self._folder.reader(one.file) as stream:
+            for at, line in enumerate(stream):
+                if at in source.lines:
+                    row = rows[at]
+                    origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=at)
+                    sealer = self._asked if at in taken else self._rest
+                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=source.attempt)
+
+    def _choose(self, source: _Source, rows: list[RowIndex]) -> set[int]:
+        if not self.allowance.has_ceiling:
+            return {at for at in sorted(source.lines) if self.allowance.take(None)}
+        taken, model = set(), source.shard.shard.model
+        with self._folder.reader(source.shard.shard.file) as stream:
+            for at, line in enumerate(stream):
+                if at in source.lines:
+                    body = bytes(msgspec.json.decode(line, type=_Request).body)
+                    cost = at_most(self._prices, self._manifest.endpoint, model, body, rows[at].tokens)
+                    if self.allowance.take(cost):
+                        taken.add(at)
+        return taken
+
+    def finish(self, unsettled: int, now: datetime) -> Wave:
+        """The wave, its files complete."""
+        asked = [msgspec.structs.replace(shard, synchronous=True) for shard in self._asked.finish()]
+        if unsettled:
+            self.allowance.left["unsettled"] = unsettled
+        left = dict(self.allowance.left)
+        return Wave(self._number, self._sources, asked + self._rest.finish(), now, finish=True, left=left)
+
+    def abandon(self) -> None:
+        """Close the files if the wave is not complete."""
+        self._asked.abandon()
+        self._rest.abandon()
+
+
+def told(left: dict[str, int]) -> str:
+    """Rows that the finish line left, and why."""
+    return "; ".join(f"{rows:,} rows are left: {_WHY[why]}" for why, rows in left.items())

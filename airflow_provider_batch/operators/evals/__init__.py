@@ -1,0 +1,7 @@
+"""The operators of evals, under the path that DAGs import them from."""
+
+from airflow_provider_batch.operators.evals.gate import EvalGateOperator
+from airflow_provider_batch.operators.evals.grade import EvalAcceptOperator, EvalCasesOperator, EvalGradeOperator
+from airflow_provider_batch.operators.evals.report import EvalReportOperator
+
+__all__ = ["EvalAcceptOperator", "EvalCasesOperator", "EvalGateOperator", "EvalGradeOperator", "EvalReportOperator"]

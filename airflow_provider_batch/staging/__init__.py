@@ -1,0 +1,1 @@
+"""Where a job lies: on a local disk or in an object store."""

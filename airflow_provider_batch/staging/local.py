@@ -1,0 +1,71 @@
+"""A job's folder on a local disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from airflow_provider_batch.staging.path_folder import PathFolder, cannot
+
+
+class LocalFolder(PathFolder):
+    """A job's folder on a local disk (or a mount that has hard links)."""
+
+    path: Path
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.uri = self.path.as_uri()
+
+    def create(self, name: str, data: bytes) -> bool:
+        final = self.path / name
+        draft = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, final)
+            except FileExistsError:
+                return False
+            finally:
+                draft.unlink()
+        except OSError as error:
+            raise cannot("write", final, error) from error
+        return True
+
+    def _entries(self, under: str, *, folders: bool) -> list[str]:
+        try:
+            with os.scandir(self.path / under) as entries:
+                return sorted(e.name for e in entries if e.is_dir() == folders and not e.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise cannot("list", self.path / under, error) from error
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        final = self.path / name
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with final.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot("write", final, error) from error
+
+    @contextmanager
+    def reader(self, name: str) -> Iterator[BinaryIO]:
+        try:
+            file = (self.path / name).open("rb")
+        except OSError as error:
+            raise cannot("read", self.path / name, error) from error
+        with file:
+            yield file

@@ -1,0 +1,1 @@
+"""What the drivers of a database need: connections, cursors, errors."""

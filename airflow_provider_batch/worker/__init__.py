@@ -1,0 +1,1 @@
+"""Does the steps that the lifecycle decides on."""

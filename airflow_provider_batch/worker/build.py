@@ -1,0 +1,216 @@
+"""From the rows of a query to a sealed job: read, render, shard, price, budget, seal.
+
+Nothing is uploaded here. Whatever is wrong with the arguments or the rows is found here; a build that fails leaves
+a folder without a seal, which nobody reads.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import msgspec
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
+from airflow_provider_batch.core.ledger.ledger import canary_names, generation_prefix, shard_names
+from airflow_provider_batch.core.lifecycle.lessons import Learned
+from airflow_provider_batch.core.pricing.estimate import Estimator
+from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
+from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.sealing.carry import CarriedColumns
+from airflow_provider_batch.core.sealing.reuse_generation import Previous, RowSet
+from airflow_provider_batch.core.sealing.sealer import Sealer
+from airflow_provider_batch.exceptions import BudgetError, InputError
+from airflow_provider_batch.warehouse.read import read_rows
+from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.worker.reuse import Rendered, with_known
+
+#: requests that a preview shows
+SAMPLE = 3
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything submit decides that is not in the rows."""
+
+    key: JobKey
+    spec: RequestSpec
+    sql: str
+    parameters: Sequence[Any] | Mapping[str, Any] | None
+    carry: list[str]
+    #: plain values that row templates see besides `row`
+    context: dict[str, Any]
+    openai_conn_id: str
+    limits: Limits
+    prices: dict[str, Any]
+    max_cost_usd: float | None
+    completion_window: str
+    metadata: dict[str, str]
+    logical_date: datetime | None
+    #: equal requests are asked once
+    ask_once: bool = True
+    #: requests of each model that are asked synchronously before anything is uploaded
+    canary: int = 0
+    #: of the query's rows, at most so many, the first ones; None: all
+    max_rows: int | None = None
+    #: days that staging keeps the job; None for the configured number
+    retention_days: float | None = None
+    delete_remote_files: bool = False
+    #: what earlier jobs found out
+    learned: Learned = Learned()
+
+
+class Build(msgspec.Struct, frozen=True):
+    """A job that lies ready: its manifest, not yet the seal, and the first requests as they would be asked."""
+
+    manifest: Manifest
+    sample: list[dict[str, Any]]
+    #: the query has more rows than `max_rows`
+    more: bool = False
+    #: of the rows: those that stay in a shard of an earlier generation
+    kept: int = 0
+    #: everything is asked already, as it is asked now: there is nothing to seal
+    unchanged: bool = False
+
+
+def build(
+    plan: Plan,
+    warehouse: DbApiHook,
+    folder: Folder,
+    generation: int = 1,
+    *,
+    reuse: KnownTable | None = None,
+    previous: Previous | None = None,
+) -> Build:
+    """Read and render every row into shards in the folder, prove them, price them, check the budget.
+
+    :param reuse: a results table; rows whose request succeeded there are not asked. Absent, it knows nothing yet.
+    :param previous: the generation before; rows that were asked there are not asked. The price is that of the others.
+    :raises ResultsTableError: if that is no results table; before anything else is read.
+    :raises InputError: (or one of its kinds) naming the row, column or argument.
+    :raises WarehouseError: if the query fails.
+    """
+    known = reuse if reuse is not None and reuse.check() else None
+    prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
+    sealer = Sealer(
+        folder,
+        prefix,
+        plan.spec.endpoint,
+        plan.limits,
+        names=shard_names(generation),
+        ask_once=plan.ask_once,
+        canary=plan.canary,
+        canary_names=canary_names(generation),
+        learned={model: limit.tokens for model, limit in plan.learned.limits.items()},
+    )
+    if previous is not None:
+        previous.offer(sealer, ask_once=plan.ask_once)
+    rowset, kept_rows = RowSet(), 0
+    prices = Prices(plan.prices)
+    estimator = Estimator(prices, plan.spec.endpoint)
+    sample: list[dict[str, Any]] = []
+    try:
+        with read_rows(warehouse, plan.sql, plan.parameters) as rows:
+            renderer = compile_renderer(plan.spec, rows.columns, plan.context)
+            carried = _carried(plan.carry, rows.columns)
+            every = iter(rows)
+            rendered: Iterator[Rendered] = (
+                Rendered(renderer(row, number), carried.take(row, number), number)
+                for number, row in enumerate(islice(every, plan.max_rows), start=1)
+            )
+            if known is not None:
+                schema = plan.spec.output_schema
+                judge = SchemaJudge(schema) if schema is not None else None
+                rendered = with_known(rendered, known, sealer, folder, prefix, judge)
+            for request, carry, number in rendered:
+                sha256 = sealer.sha256(request)
+                shard = previous.shard_of(request, sha256) if previous is not None else None
+                if previous is not None:
+                    rowset.add(request.custom_id, sha256, carry)
+                if shard is not None:
+                    sealer.keep(request, carry, number, shard)
+                    kept_rows += 1
+                elif not sealer.is_copy(request, carry, number):
+                    tokens = estimator.add(request.model, request.body, request.inputs, request.outline, request.given)
+                    sealer.add(request, carry, number, tokens)
+                if number <= SAMPLE:
+                    sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
+            more = plan.max_rows is not None and next(every, None) is not None
+        shards = sealer.finish()
+    finally:
+        sealer.abandon()
+    # What earlier jobs needed may be out of date: it is shown, and refuses none.
+    check_budget(estimator.finish(), plan.max_cost_usd)
+    estimate = estimator.finish(plan.learned.outputs)
+    manifest = Manifest(
+        job_uid=secrets.token_hex(16),
+        key=plan.key,
+        sealed_at=datetime.now(UTC),
+        endpoint=plan.spec.endpoint,
+        openai_conn_id=plan.openai_conn_id,
+        requests=kept_rows + sealer.requests + sealer.same + sealer.reused,
+        shards=shards,
+        carry=carried.columns(),
+        estimate=estimate,
+        limits=plan.limits,
+        learned_tokens={model: limit.tokens for model, limit in plan.learned.limits.items()},
+        output_schema=plan.spec.output_schema,
+        several_inputs=sealer.several_inputs,
+        logical_date=plan.logical_date,
+        completion_window=plan.completion_window,
+        metadata=plan.metadata,
+        prices=plan.prices,
+        max_cost_usd=plan.max_cost_usd,
+        outputs=estimator.outputs(),
+        generation=generation,
+        same=sealer.same,
+        known=sealer.reused,
+        retention_days=plan.retention_days,
+        delete_remote_files=plan.delete_remote_files,
+        reuse_from=reuse.name if reuse is not None else "",
+        copies=sealer.copies,
+        known_answers=sealer.known,
+    )
+    if previous is None:
+        return Build(manifest, sample, more)
+    if previous.manifest.generation == generation - 1 and previous.same_as(rowset, manifest):
+        return Build(previous.manifest, sample, more, kept_rows, unchanged=True)
+    return Build(previous.followed_by(manifest, sealer, prefix), sample, more, kept_rows)
+
+
+def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
+    known = Columns(columns)
+    positions = []
+    for name in names:
+        try:
+            positions.append(known.index(name))
+        except UnknownColumnError as error:
+            raise InputError(f"carry: {error} Nothing was uploaded.") from error
+    return CarriedColumns(names, positions)
+
+
+def check_budget(estimate: Estimate, ceiling: float | None) -> None:
+    """Refuse a ceiling that the lowest estimate is over, or that cannot be checked.
+
+    :raises BudgetError: with both numbers and the ways out.
+    """
+    if ceiling is None:
+        return
+    if estimate.low_usd is None:
+        raise BudgetError(
+            f"max_cost_usd is {ceiling:g}, but no price is known for {', '.join(estimate.unknown_models)}, so the "
+            "budget cannot be checked. Nothing was uploaded. State the price with prices={"
+            f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} (US dollars per 1M tokens).'
+        )
+    if estimate.low_usd > ceiling:
+        raise BudgetError(
+            f"The job would cost at least {estimate.low_usd:,.2f} US dollars (at most about {estimate.high_usd:,.2f}), "
+            f"max_cost_usd is {ceiling:,.2f}. Nothing was uploaded. Raise it, ask fewer rows, or a smaller model."
+        )

@@ -1,0 +1,146 @@
+"""Brings what ended batches gave into staging, and settles them: streamed once, several files at once.
+
+A batch settles once both its files lie in staging with their checksums. Its rows are counted by outcome then, with what
+they cost; landing reads staging alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from airflow_provider_batch.core.answers.caps import is_cut_off
+from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import Collected, Failure, Settled
+from airflow_provider_batch.core.ledger.state import ShardState
+from airflow_provider_batch.core.lifecycle import failures
+from airflow_provider_batch.core.lifecycle.steps import Collect
+from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.batch import Status
+from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.worker.log import Log
+from airflow_provider_batch.worker.parallel import at_once
+
+#: files on their way at the same time: each is streamed, so this bounds connections rather than memory
+AT_ONCE = 4
+#: how often a result file is asked for that broke off on its way
+DOWNLOADS = 3
+
+
+class Collector:
+    """Settles the ended batches of a job."""
+
+    def __init__(
+        self, ledger: Ledger, hook: BatchHook, judge: SchemaJudge | None, log: Log, clock: Callable[[], datetime]
+    ) -> None:
+        self.ledger, self.hook, self.log = ledger, hook, log
+        self._judge, self._clock = judge, clock
+        self._prices = Prices(ledger.manifest.prices)
+
+    def collect(self, steps: list[Collect]) -> None:
+        """Fetch the files of ended batches, several at once; a batch settles once both its files lie in staging.
+
+        A file that cannot be had holds up no other: those may be gone too before a person has come.
+
+        :raises ProviderError: the first, once all others are settled.
+        """
+        failed: list[ProviderError] = []
+
+        def fetch(step: Collect) -> list[Collected] | ProviderError:
+            try:
+                return self._fetch(step)
+            except ProviderError as error:
+                return error
+
+        def settle(step: Collect, came: list[Collected] | ProviderError) -> None:
+            if isinstance(came, ProviderError):
+                failed.append(came)
+                self.log.warning("%s: batch %s was not collected: %s", step.shard.shard.name, step.batch.id, came)
+            else:
+                self._settle(step, came)
+
+        self.hook.conn  # noqa: B018  # as for uploads
+        at_once(steps, fetch, settle, AT_ONCE)
+        if failed:
+            raise failed[0]
+
+    def _settle(self, step: Collect, files: list[Collected]) -> None:
+        shard, tried, batch = step.shard.shard, step.tried, step.batch
+        settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
+        # Azure gives a batch that failed validation both files, without a byte in them.
+        if batch.status is Status.FAILED and not any(file.bytes for file in files):
+            failure, message, at_lines = failures.failure_of(batch)
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=at_lines)
+            self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
+        else:
+            settled = msgspec.structs.replace(settled, files=files)
+        if settled.failure in (None, Failure.LINES):
+            settled = self.count(step.shard, settled)
+            self.log.info(
+                "%s: batch %s %s: %s",
+                shard.name,
+                batch.id,
+                batch.said,
+                ", ".join(f"{count:,} {outcome}" for outcome, count in settled.outcomes.items()),
+            )
+        self.ledger.add(settled)
+
+    def _fetch(self, step: Collect) -> list[Collected]:
+        """Stream the result files of a batch into staging."""
+        place = f"{self.ledger.prefix}/collected/{step.shard.shard.name}.{step.tried.n}"
+        ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
+        return [self._download(f"{place}/{kind}", file_id) for kind, file_id in ids if file_id]
+
+    def _download(self, place: str, file_id: str) -> Collected:
+        """One result file, whole; each time that it breaks off it is asked for anew, into another file.
+
+        :raises BrokenDownloadError: if it never came whole.
+        """
+        for times in range(1, DOWNLOADS + 1):
+            name = f"{place}.{secrets.token_hex(4)}.jsonl"
+            try:
+                with self.ledger.folder.writer(name) as into:
+                    size, digest = self.hook.download(file_id, into)
+            except BrokenDownloadError as broken:
+                if times == DOWNLOADS:
+                    raise
+                self.log.warning("%s Asking for it again.", broken)
+            else:
+                return Collected(name, size, digest, file_id)
+        raise AssertionError("the last time returned or raised")
+
+    def count(self, shard: ShardState, settled: Settled) -> Settled:
+        folder, manifest = self.ledger.folder, self.ledger.manifest
+        rows = read_rows(folder, shard.shard)
+        outcomes: Counter[Outcome] = Counter()
+        transient = cut_off = answered = output = 0
+        cost: Decimal | None = Decimal(0)
+        for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
+            outcomes[answer.outcome] += 1
+            transient += answer.outcome is Outcome.FAILED and answer.transient
+            cut_off += is_cut_off(answer)
+            if answer.usage.input_tokens or answer.usage.output_tokens:
+                answered += 1
+                output += answer.usage.output_tokens
+                price = self._prices.cost(
+                    shard.shard.model, answer.usage, answered_by=answer.model, batch=not shard.shard.synchronous
+                )
+                cost = None if cost is None or price is None else cost + price
+        return msgspec.structs.replace(
+            settled,
+            outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
+            transient=transient,
+            cut_off=cut_off,
+            answered=answered,
+            output_tokens=output,
+            cost_usd=None if cost is None else str(cost),
+        )

@@ -1,0 +1,41 @@
+"""Files of a job at the provider, deleted once staging has what was in them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import Deleted
+from airflow_provider_batch.core.ledger.state import Phase
+from airflow_provider_batch.exceptions import BatchError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.worker.log import Log
+
+
+def delete_remote_files(ledger: Ledger, log: Log) -> None:
+    """Delete the input and result files of every shard whose batch is settled, if the job was submitted so.
+
+    Nothing that fails here fails the task: what could not be deleted is told of, and tried again by the next landing.
+    """
+    if not ledger.manifest.delete_remote_files:
+        return
+    state, deleted = ledger.state(), 0
+    try:
+        hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+        hook.check()
+        for shard in state.shards.values():
+            # a shard that may be sent again needs its input file
+            if shard.phase is not Phase.SETTLED:
+                continue
+            for tried in shard.tries:
+                if (shard.shard.name, tried.n) in state.deleted:
+                    continue
+                results = [file.file_id for file in tried.settled.files] if tried.settled else []
+                for file_id in filter(None, (tried.file_id, *results)):
+                    hook.delete(file_id)
+                    deleted += 1
+                ledger.add(Deleted(shard.shard.name, tried.n, datetime.now(UTC)))
+    except BatchError as error:
+        log.warning("%s Files are left at the provider; clear this task to try again.", error)
+    if deleted:
+        log.info("Deleted %d files at the provider; staging has what was in them", deleted)

@@ -1,0 +1,137 @@
+"""Seals rows again: those that are asked again, and those of a shard that the provider has no room for.
+
+A wave is recorded once its files are whole. Who seals one that another worker sealed meanwhile leaves files behind that
+nothing names.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Container
+from datetime import datetime
+
+import msgspec
+
+from airflow_provider_batch.core.answers.caps import RAISE, is_cut_off, raised
+from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.ledger.job import RowIndex, Shard
+from airflow_provider_batch.core.ledger.ledger import Ledger
+from airflow_provider_batch.core.ledger.records import Settled, Wave
+from airflow_provider_batch.core.ledger.state import JobState, ShardState
+from airflow_provider_batch.core.lifecycle import attempts
+from airflow_provider_batch.core.lifecycle.steps import AskAgain, Policy, Reseal
+from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.sealing.sealer import Sealer
+from airflow_provider_batch.worker.log import Log
+
+
+class Waves:
+    """Seals the waves of a job."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        judge: SchemaJudge | None,
+        log: Log,
+        clock: Callable[[], datetime],
+        claim: Callable[[ShardState, int], bool],
+    ) -> None:
+        """`claim` takes a try of a shard for this worker; False if another worker is at it."""
+        self.ledger, self.policy, self.log = ledger, policy, log
+        self._judge, self._clock, self._claim = judge, clock, claim
+
+    def ask_again(self, step: AskAgain) -> None:
+        """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
+        state = self.ledger.state()
+        # another worker may have sealed a wave of these rows since the step was decided on
+        tries = [
+            (shard, settled) for shard, settled in step.sources if (shard.shard.name, settled.n) not in state.drained
+        ]
+        if not tries:
+            return
+        number = state.next_wave
+        prefix = f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}"
+        sealer = Sealer(
+            self.ledger.folder,
+            prefix,
+            self.ledger.manifest.endpoint,
+            self.ledger.manifest.limits,
+            names=f"w{number:02d}-{{:04d}}",
+            learned=self.ledger.manifest.learned_tokens,
+        )
+        try:
+            raise_to = 1
+            for shard, settled in tries:
+                if self._pack(sealer, state, shard, settled):
+                    raise_to = max(raise_to, shard.shard.raised * RAISE)
+            shards = [msgspec.structs.replace(shard, raised=raise_to) for shard in sealer.finish()]
+        finally:
+            sealer.abandon()
+        sources = [(shard.shard.name, settled.n) for shard, settled in tries]
+        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)) and shards:
+            self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
+
+    def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> bool:
+        """Seal the rows of a settled try that are to be asked again; True if the cap of some is raised."""
+        folder, one = self.ledger.folder, shard.shard
+        rows = read_rows(folder, one)
+        wanted = {
+            line: is_cut_off(answer)
+            for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
+            if attempts.is_askable(answer, settled, self.policy)
+        }
+        longer = {line for line, cut_off in wanted.items() if cut_off}
+        self._pack_rows(sealer, one, rows, wanted, attempts.next_attempt(shard, settled), longer)
+        return bool(longer)
+
+    def _pack_rows(
+        self,
+        sealer: Sealer,
+        one: Shard,
+        rows: list[RowIndex],
+        wanted: Container[int],
+        attempt: int,
+        longer: Container[int] = (),
+    ) -> None:
+        """Seal these lines of a shard again, each with the place where it was sealed first.
+
+        :param longer: lines whose output cap is raised. Those that have none are left as they are.
+        """
+        with self.ledger.folder.reader(one.file) as stream:
+            for number, sealed in enumerate(stream):
+                if number in wanted and rows[number].wanted:
+                    line = raised(sealed) if number in longer else sealed
+                    if line is None:
+                        continue
+                    row = rows[number]
+                    origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
+                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
+
+    def reseal(self, step: Reseal) -> None:
+        """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
+        one, manifest, state = step.shard.shard, self.ledger.manifest, self.ledger.state()
+        number = state.next_wave
+        sealer = Sealer(
+            self.ledger.folder,
+            f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",
+            manifest.endpoint,
+            msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
+            names=f"w{number:02d}-{{:04d}}",
+        )
+        try:
+            self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
+            shards = [msgspec.structs.replace(shard, raised=one.raised) for shard in sealer.finish()]
+        finally:
+            sealer.abandon()
+        # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
+        wave = Wave(number, [(one.name, step.n)], shards, self._clock(), attempts.base_before(state, step.shard))
+        if self._claim(step.shard, step.n) and self.ledger.add(wave):
+            self.log.info(
+                "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
+                one.name,
+                f"{one.requests:,}",
+                f"{one.tokens:,}",
+                len(shards),
+                f"{max(shard.tokens for shard in shards):,}",
+            )

@@ -1,0 +1,77 @@
+"""Raising the output cap of a request."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from airflow_provider_batch.core.answers.caps import is_cut_off, raised
+from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.ledger.records import Settled
+from airflow_provider_batch.core.ledger.state import fold
+from airflow_provider_batch.core.lifecycle.attempts import askable_rows, at_the_finish_line, is_askable
+from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.steps import Policy
+from tests.core.building import NOW, manifest_of, plain_shard
+
+
+def line(**body: Any) -> bytes:
+    request = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", **body}}
+    return json.dumps(request).encode() + b"\n"
+
+
+@pytest.mark.parametrize("key", ["max_completion_tokens", "max_output_tokens", "max_tokens"])
+def test_the_cap_is_doubled_and_nothing_else_changes(key: str) -> None:
+    sealed = line(**{key: 50, "messages": [{"role": "user", "content": 'É \u2028 "x"'}], "temperature": 0.10})
+    longer = raised(sealed)
+    assert longer is not None
+    assert longer.endswith(b"\n")
+    before, after = json.loads(sealed), json.loads(longer)
+    assert after["body"].pop(key) == 2 * before["body"].pop(key)
+    assert after == before
+    assert list(after["body"]) == list(before["body"])
+
+
+@pytest.mark.parametrize("cap", [None, 0, -1, "50", 1.5, True])
+def test_what_is_no_cap_cannot_be_raised(cap: Any) -> None:
+    assert raised(line(max_tokens=cap)) is None
+    assert raised(line()) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "cut_off"),
+    [
+        (Answer(Outcome.INCOMPLETE, error_code="length"), True),
+        (Answer(Outcome.INCOMPLETE, error_code="max_output_tokens"), True),
+        (Answer(Outcome.INCOMPLETE, error_code="empty"), False),
+        (Answer(Outcome.INCOMPLETE, error_code="vectors"), False),
+        (Answer(Outcome.REFUSED, error_code="content_filter"), False),
+        (Answer(Outcome.SUCCEEDED), False),
+    ],
+)
+def test_only_what_ended_at_the_cap_is_asked_again_and_only_if_the_author_wants_it(
+    answer: Answer, cut_off: bool
+) -> None:
+    assert is_cut_off(answer) is cut_off
+    settled = Settled("s0001", 1, "b", "completed", NOW, outcomes={answer.outcome.value: 1}, cut_off=int(cut_off))
+    wants, keeps = Policy(raise_cap=True), Policy()
+    assert is_askable(answer, settled, wants) is cut_off
+    assert askable_rows(settled, wants) == cut_off
+    for policy in (keeps, at_the_finish_line(wants)):
+        assert not is_askable(answer, settled, policy)
+        assert askable_rows(settled, policy) == 0
+
+
+def test_requests_with_a_raised_cap_are_reserved_for_up_to_that_cap() -> None:
+    shard = plain_shard("s0001", requests=10)
+    longer = msgspec.structs.replace(shard, raised=4)
+    prices = {shard.model: {"input": 0, "output": 1_000_000}}
+    manifest = manifest_of([shard], prices=prices, outputs={shard.model: 100.0})
+    answered = Settled("s0001", 1, "b", "completed", NOW, answered=10, output_tokens=100, cost_usd="100")
+    purse = Purse(fold(manifest, [answered]))
+    assert purse.cost(shard) < Decimal(10 * 100)
+    assert purse.cost(longer) == Decimal(10 * 100 * 4)

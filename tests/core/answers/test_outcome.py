@@ -1,0 +1,621 @@
+"""Every shape of a result line, and the one outcome it is."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.answers.outcome import MISSING, PENDING, Answer, Outcome, read_line
+from airflow_provider_batch.core.pricing.prices import Usage
+from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
+from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
+
+COMPLETIONS = "/v1/completions"
+LABEL = strict_schema(
+    {"type": "object", "properties": {"label": {"type": "string", "enum": ["bug", "question"]}}, "required": ["label"]}
+)
+JUDGE = SchemaJudge(LABEL)
+
+
+def read(line: dict[str, Any], endpoint: str = CHAT, judge: SchemaJudge | None = None) -> Answer:
+    found = read_line(json.dumps({"custom_id": "row-1", **line}).encode(), endpoint, judge)
+    assert found is not None
+    assert found[0] == "row-1"
+    return found[1]
+
+
+def ok(body: Any, endpoint: str = CHAT, judge: SchemaJudge | None = None) -> Answer:
+    return read(
+        {"id": "batch_req_1", "response": {"status_code": 200, "request_id": "r", "body": body}, "error": None},
+        endpoint,
+        judge,
+    )
+
+
+def http(status: Any, body: Any, error: Any = None) -> Answer:
+    return read({"response": {"status_code": status, "request_id": "r", "body": body}, "error": error})
+
+
+def chat(content: Any = None, *, finish_reason: Any = "stop", **message: Any) -> dict[str, Any]:
+    return {
+        "model": "gpt-5-mini-2025-08-07",
+        "choices": [{"index": 0, "message": {"content": content, **message}, "finish_reason": finish_reason}],
+    }
+
+
+def message(*texts: str) -> dict[str, Any]:
+    return {"type": "message", "content": [{"type": "output_text", "text": text} for text in texts]}
+
+
+def response(*output: Any, status: str = "completed", **more: Any) -> dict[str, Any]:
+    return {"model": "gpt-5-mini", "status": status, "error": None, "output": list(output), **more}
+
+
+REASONING = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "let me think"}]}
+
+
+# The order of outcomes
+
+
+def test_outcomes_rank_as_the_table_of_outcomes_orders_them():
+    ordered = [
+        "succeeded",
+        "incomplete",
+        "refused",
+        "invalid_output",
+        "failed",
+        "expired",
+        "cancelled",
+        "missing",
+        "withheld",
+        "pending",
+    ]
+    assert sorted(Outcome, key=lambda outcome: outcome.rank, reverse=True) == ordered
+    assert len({outcome.rank for outcome in Outcome}) == len(Outcome)
+    assert min(outcome.rank for outcome in Outcome) > 0
+
+
+def test_the_answers_of_rows_without_a_line_say_so():
+    assert (MISSING.outcome, MISSING.error_code) == (Outcome.MISSING, "no_result_line")
+    assert (PENDING.outcome, PENDING.value) == (Outcome.PENDING, None)
+
+
+# Lines that are none
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"not json",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"row-1"',
+        b'{"custom_id": null}',
+        b'{"custom_id": 7, "response": null}',
+        b'{"custom_id": "row-1"',
+        b'{"custom_id": "\xff\xfe"}',
+        b'{"custom_id": "row-1", "response": {"status_code": 200, "body": {"choices": [{"mess',
+        b"[" * 100_000,
+    ],
+    ids=range(13),
+)
+def test_a_line_that_cannot_be_read_as_a_result_is_none(line):
+    assert read_line(line, CHAT, None) is None
+
+
+def test_the_custom_id_comes_back_exactly():
+    for custom_id in ("", " a ", "ä/ö", "\u2028", 'quote"', "x" * 5000):
+        line = json.dumps({"custom_id": custom_id, "response": None, "error": None}).encode()
+        assert read_line(line, CHAT, None)[0] == custom_id
+
+
+# Requests that never ran
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("batch_expired", Outcome.EXPIRED),
+        ("request_timeout", Outcome.EXPIRED),
+        ("batch_cancelled", Outcome.CANCELLED),
+    ],
+)
+def test_a_line_without_a_response_says_why_the_request_never_ran(code, outcome):
+    answer = read({"response": None, "error": {"code": code, "message": "This request could not be executed."}})
+    assert (answer.outcome, answer.error_code) == (outcome, code)
+    assert answer.error_message == "This request could not be executed."
+    assert answer.value is None
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ({"response": None, "error": {"code": "server_error", "message": "try again"}}, "server_error", "try again"),
+        ({"response": None, "error": "the worker died"}, "no_response", "the worker died"),
+        ({"response": None, "error": None}, "no_response", "neither a response nor a reason"),
+        ({"error": {"code": "server_error", "message": "no"}}, "server_error", "no"),
+        ({"response": {}, "error": None}, "no_response", "neither a response nor a reason"),
+        ({"response": "oops"}, "no_response", "neither a response nor a reason"),
+        ({}, "no_response", "neither a response nor a reason"),
+    ],
+)
+def test_a_line_with_no_response_and_another_reason_failed_and_may_be_asked_again(line, code, said):
+    answer = read(line)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, True)
+    assert said in answer.error_message
+
+
+def test_an_empty_response_does_not_hide_that_the_request_expired():
+    assert read({"response": {}, "error": {"code": "batch_expired", "message": ""}}).outcome is Outcome.EXPIRED
+
+
+# HTTP failures
+
+
+@pytest.mark.parametrize(
+    ("status", "transient"),
+    [
+        (400, False),
+        (401, False),
+        (403, False),
+        (404, False),
+        (413, False),
+        (422, False),
+        (408, True),
+        (409, True),
+        (429, True),
+        (500, True),
+        (502, True),
+        (503, True),
+        (504, True),
+        (529, True),
+        (0, True),
+    ],
+)
+def test_an_http_error_fails_the_row_and_only_a_passing_one_may_be_asked_again(status, transient):
+    error = {"message": "Something.", "type": "invalid_request_error", "param": None, "code": "some_code"}
+    answer = http(status, {"error": error})
+    assert (answer.outcome, answer.transient) == (Outcome.FAILED, transient)
+    assert (answer.error_code, answer.error_message) == ("some_code", "Something.")
+
+
+def test_an_error_line_with_a_null_error_is_no_success_whatever_its_body_looks_like():
+    answer = http(500, chat("a whole answer"))
+    assert (answer.outcome, answer.value, answer.error_code) == (Outcome.FAILED, None, "http_500")
+
+
+@pytest.mark.parametrize("status", [None, "200", 0, True, 201, 204, -1, 200.5])
+def test_only_a_status_of_200_can_succeed(status):
+    assert http(status, chat("fine")).outcome is Outcome.FAILED
+
+
+def test_a_status_of_zero_may_be_asked_again_even_without_any_error():
+    answer = http(0, None)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "http_0", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("Input validation failed", "http_400", "Input validation failed"),
+        ({"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}, "400", "bad"),
+        ({"message": "bad", "type": "BadRequestError"}, "BadRequestError", "bad"),
+        ({"error": {"message": "bad", "type": "BadRequestError", "code": 400}}, "400", "bad"),
+        ({"error": {}}, "http_400", "HTTP status 400"),
+        (["bad"], "http_400", "bad"),
+    ],
+)
+def test_vllms_error_beside_a_null_body_is_read_as_text_and_as_an_object(error, code, said):
+    answer = http(400, None, error)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, False)
+    assert said in answer.error_message
+
+
+def test_an_error_whose_body_gives_text_instead_of_an_object_is_told():
+    answer = http(503, {"error": "overloaded"})
+    assert (answer.error_code, answer.error_message) == ("http_503", "overloaded")
+
+
+def test_an_error_beside_a_status_of_200_fails_the_row():
+    answer = http(200, chat("fine"), {"code": "server_error", "message": "lost on the way"})
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
+
+
+@pytest.mark.parametrize("error", [None, {}, "", {"code": None, "message": None}, {"code": "", "message": ""}])
+def test_an_error_that_says_nothing_does_not_fail_a_good_answer(error):
+    assert http(200, chat("fine"), error).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS])
+def test_a_200_whose_body_is_an_error_failed_and_may_be_asked_again(endpoint):
+    answer = ok({"error": {"message": "upstream is gone", "code": 502}}, endpoint)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "502", True)
+    assert answer.error_message == "upstream is gone"
+
+
+@pytest.mark.parametrize("body", [None, "text", [], 7])
+def test_a_200_without_an_object_for_a_body_failed(body):
+    answer = http(200, body)
+    assert (answer.outcome, answer.transient) == (Outcome.FAILED, True)
+
+
+# Chat completions
+
+
+def test_a_whole_chat_answer_succeeds_with_its_text_reason_and_model():
+    answer = ok(chat("It is a bug."))
+    assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, "It is a bug.", "It is a bug.")
+    assert (answer.finish_reason, answer.model) == ("stop", "gpt-5-mini-2025-08-07")
+    assert (answer.error_code, answer.error_message, answer.transient) == (None, None, False)
+
+
+def test_nebius_gives_the_completion_itself_as_the_response():
+    answer = read({"response": chat("fine")})
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
+
+
+def test_a_line_of_doubleword_without_error_and_request_id_succeeds():
+    assert read({"response": {"status_code": 200, "body": chat("fine")}}).outcome is Outcome.SUCCEEDED
+
+
+def test_an_azure_endpoint_without_v1_is_read_like_openais():
+    assert ok(chat("fine"), "/chat/completions").value == "fine"
+    assert ok(response(message("fine")), "/responses").value == "fine"
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "code"),
+    [
+        (chat("It is a", finish_reason="length"), Outcome.INCOMPLETE, "length"),
+        (chat("", finish_reason="length"), Outcome.INCOMPLETE, "length"),
+        (chat(None, finish_reason="content_filter"), Outcome.REFUSED, "content_filter"),
+        (chat("half", finish_reason="content_filter"), Outcome.REFUSED, "content_filter"),
+        (chat(None, refusal="I cannot help with that."), Outcome.REFUSED, "refusal"),
+        (chat(""), Outcome.INCOMPLETE, "empty"),
+        (chat(None), Outcome.INCOMPLETE, "empty"),
+        ({"choices": []}, Outcome.INCOMPLETE, "empty"),
+        ({"choices": None}, Outcome.INCOMPLETE, "empty"),
+        ({"choices": [None]}, Outcome.INCOMPLETE, "empty"),
+        ({"choices": [{"message": None}]}, Outcome.INCOMPLETE, "empty"),
+        ({}, Outcome.INCOMPLETE, "empty"),
+    ],
+)
+def test_a_chat_answer_that_is_not_whole_is_no_success(body, outcome, code):
+    answer = ok(body)
+    assert (answer.outcome, answer.error_code, answer.transient) == (outcome, code, False)
+    assert answer.error_message
+
+
+def test_a_cut_off_answer_keeps_the_text_that_there_is():
+    assert ok(chat("It is a", finish_reason="length")).text == "It is a"
+
+
+def test_the_refusal_is_the_message_of_a_refused_row():
+    assert ok(chat(None, refusal="I cannot help with that.")).error_message == "I cannot help with that."
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "label", "arguments": '{"label":"bug"}'}}
+
+
+@pytest.mark.parametrize("judge", [None, JUDGE])
+@pytest.mark.parametrize("content", [None, "", "Let me look that up."])
+def test_tool_calls_are_an_answer_and_are_not_judged_as_text(content, judge):
+    answer = ok(chat(content, finish_reason="tool_calls", tool_calls=[CALL]), judge=judge)
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [CALL])
+    assert json.loads(answer.text) == [CALL]
+
+
+def test_an_old_function_call_is_an_answer_too():
+    call = {"name": "label", "arguments": "{}"}
+    assert ok(chat(None, finish_reason="function_call", function_call=call)).value == call
+
+
+def test_tool_calls_that_were_cut_off_are_incomplete():
+    assert ok(chat(None, finish_reason="length", tool_calls=[CALL])).outcome is Outcome.INCOMPLETE
+
+
+def test_an_empty_list_of_tool_calls_is_no_answer():
+    assert ok(chat(None, tool_calls=[])).outcome is Outcome.INCOMPLETE
+
+
+def test_content_given_in_parts_is_joined():
+    parts = [
+        {"type": "text", "text": "It is "},
+        {"type": "text", "text": None},
+        None,
+        {"type": "text", "text": "a bug."},
+    ]
+    assert ok(chat(parts)).value == "It is a bug."
+
+
+def test_content_that_a_server_parsed_already_is_judged_as_the_json_it_was():
+    answer = ok(chat({"label": "bug"}), judge=JUDGE)
+    assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, '{"label":"bug"}')
+
+
+def test_a_completion_gives_its_text():
+    body = {"model": "gpt-3.5-turbo-instruct", "choices": [{"text": "a bug", "finish_reason": "stop"}]}
+    assert ok(body, COMPLETIONS).value == "a bug"
+    body["choices"][0]["finish_reason"] = "length"
+    assert ok(body, COMPLETIONS).outcome is Outcome.INCOMPLETE
+
+
+# Structured output
+
+
+def test_output_that_fits_the_schema_is_given_parsed():
+    answer = ok(chat('{"label":"bug"}'), judge=JUDGE)
+    assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, '{"label":"bug"}')
+
+
+@pytest.mark.parametrize("content", ['{"label":"spam"}', '{"label":', "bug", "[]", '{"label":"bug","more":1}', "null"])
+def test_output_that_does_not_fit_the_schema_is_invalid_and_keeps_its_text(content):
+    answer = ok(chat(content), judge=JUDGE)
+    assert (answer.outcome, answer.error_code, answer.value) == (Outcome.INVALID_OUTPUT, "schema", None)
+    assert answer.text == content
+    assert answer.error_message
+
+
+def test_output_that_was_cut_off_is_incomplete_rather_than_invalid():
+    assert ok(chat('{"label":', finish_reason="length"), judge=JUDGE).outcome is Outcome.INCOMPLETE
+
+
+def test_a_refusal_is_not_judged_by_the_schema():
+    assert ok(chat("I cannot.", refusal="I cannot."), judge=JUDGE).outcome is Outcome.REFUSED
+
+
+# Responses
+
+
+def test_reasoning_before_the_message_is_no_part_of_the_answer():
+    answer = ok(response(REASONING, message("It is a bug.")), RESPONSES)
+    assert (answer.outcome, answer.value, answer.finish_reason) == (Outcome.SUCCEEDED, "It is a bug.", "completed")
+
+
+def test_of_several_texts_the_one_that_fits_the_schema_counts():
+    """Of 233,124 recorded lines 557 held several texts; the first was cut-off JSON in all of them."""
+    for output in (
+        [REASONING, message('{"label":"qu'), REASONING, message('{"label":"question"}')],
+        [message('{"label":"qu', '{"label":"question"}')],
+        [message('{"label":"question"}'), message("")],
+        [message('{"label":"question"}'), message("That is all.")],
+    ):
+        answer = ok(response(*output), RESPONSES, JUDGE)
+        assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, {"label": "question"})
+        assert answer.text == '{"label":"question"}'
+
+
+def test_of_several_whole_texts_the_last_one_counts():
+    answer = ok(response(message('{"label":"bug"}'), message('{"label":"question"}')), RESPONSES, JUDGE)
+    assert answer.value == {"label": "question"}
+
+
+def test_several_texts_none_of_which_fits_are_invalid():
+    answer = ok(response(message('{"label":"qu'), message('{"label":"spam"}')), RESPONSES, JUDGE)
+    assert (answer.outcome, answer.text) == (Outcome.INVALID_OUTPUT, '{"label":"spam"}')
+
+
+def test_the_parts_of_a_message_are_one_text_where_no_schema_tells_them_apart():
+    assert ok(response(message("It is ", "a bug.")), RESPONSES).value == "It is a bug."
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "code"),
+    [
+        (
+            response(message("It is"), status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
+            Outcome.INCOMPLETE,
+            "max_output_tokens",
+        ),
+        (
+            response(message("It"), status="incomplete", incomplete_details={"reason": "content_filter"}),
+            Outcome.REFUSED,
+            "content_filter",
+        ),
+        (response(message("It is"), status="incomplete"), Outcome.INCOMPLETE, "incomplete"),
+        (response(message("It is"), status="cancelled"), Outcome.INCOMPLETE, "cancelled"),
+        (response(message("It is"), status="in_progress"), Outcome.INCOMPLETE, "in_progress"),
+        (
+            response({"type": "message", "content": [{"type": "refusal", "refusal": "I cannot."}]}),
+            Outcome.REFUSED,
+            "refusal",
+        ),
+        (response(REASONING), Outcome.INCOMPLETE, "empty"),
+        (response(message("")), Outcome.INCOMPLETE, "empty"),
+        (response(), Outcome.INCOMPLETE, "empty"),
+        ({"status": "completed", "output": None}, Outcome.INCOMPLETE, "empty"),
+        ({"status": "completed", "output": "text"}, Outcome.INCOMPLETE, "empty"),
+        (
+            {"status": "completed", "output": [None, "x", {"type": "message", "content": 7}]},
+            Outcome.INCOMPLETE,
+            "empty",
+        ),
+    ],
+)
+def test_a_response_that_is_not_whole_is_no_success(body, outcome, code):
+    answer = ok(body, RESPONSES)
+    assert (answer.outcome, answer.error_code, answer.transient) == (outcome, code, False)
+    assert answer.error_message
+
+
+def test_a_failed_response_failed_and_may_be_asked_again():
+    body = response(status="failed") | {"error": {"code": "server_error", "message": "The model broke."}}
+    answer = ok(body, RESPONSES)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
+    assert answer.error_message == "The model broke."
+    assert ok(response(message("half"), status="failed"), RESPONSES).outcome is Outcome.FAILED
+
+
+def test_a_function_call_of_a_response_is_an_answer():
+    call = {"type": "function_call", "name": "label", "arguments": "{}", "call_id": "c"}
+    answer = ok(response(REASONING, message("One moment."), call), RESPONSES, JUDGE)
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [call])
+
+
+@pytest.mark.parametrize("kind", ["web_search_call", "file_search_call", "code_interpreter_call", "mcp_call"])
+def test_a_call_that_the_provider_made_itself_does_not_stand_in_the_place_of_the_text(kind):
+    answer = ok(response({"type": kind, "status": "completed"}, message('{"label":"bug"}')), RESPONSES, JUDGE)
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, {"label": "bug"})
+    assert ok(response({"type": kind}, message("nothing to see")), RESPONSES, JUDGE).outcome is Outcome.INVALID_OUTPUT
+
+
+def test_a_call_that_the_provider_made_is_the_answer_where_there_is_no_other():
+    image = {"type": "image_generation_call", "result": "aGk="}
+    assert ok(response(image), RESPONSES).value == [image]
+
+
+# Embeddings and moderations
+
+
+def floats(*numbers: float) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def vectors(*embeddings: Any) -> dict[str, Any]:
+    return {
+        "model": "text-embedding-3-small",
+        "data": [{"object": "embedding", "index": i, "embedding": e} for i, e in enumerate(embeddings)],
+    }
+
+
+def test_an_embedding_is_a_list_of_floats_however_it_was_sent():
+    assert ok(vectors([0.5, -1.25, 0.0]), EMBEDDINGS).value == [0.5, -1.25, 0.0]
+    assert ok(vectors(floats(0.5, -1.25, 0.0)), EMBEDDINGS).value == [0.5, -1.25, 0.0]
+
+
+def test_the_vectors_of_several_inputs_come_in_the_order_of_the_inputs():
+    body = vectors([0.0], [1.0], floats(2.0))
+    body["data"].reverse()
+    assert ok(body, EMBEDDINGS).value == [[0.0], [1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"data": None},
+        {"data": []},
+        {"data": "x"},
+        vectors([]),
+        vectors(None),
+        vectors(""),
+        vectors("!!!"),
+        vectors("AAA="),
+        vectors([1.0], []),
+    ],
+)
+def test_an_embedding_without_a_vector_is_incomplete(body):
+    answer = ok(body, EMBEDDINGS)
+    assert (answer.outcome, answer.error_code, answer.value) == (Outcome.INCOMPLETE, "empty", None)
+
+
+def test_odd_indexes_of_vectors_are_no_reason_to_end():
+    body = {"data": [{"index": "1", "embedding": [1.0]}, {"index": None, "embedding": [2.0]}]}
+    assert ok(body, EMBEDDINGS).outcome is Outcome.SUCCEEDED
+
+
+def test_a_moderation_gives_its_results():
+    results = [{"flagged": False, "categories": {"hate": False}}]
+    answer = ok({"id": "modr-1", "model": "omni-moderation-latest", "results": results}, MODERATIONS)
+    assert (answer.outcome, answer.value, answer.model) == (Outcome.SUCCEEDED, results, "omni-moderation-latest")
+
+
+@pytest.mark.parametrize("body", [{}, {"results": []}, {"results": None}])
+def test_a_moderation_without_results_is_incomplete(body):
+    assert ok(body, MODERATIONS).outcome is Outcome.INCOMPLETE
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "usage", "expected"),
+    [
+        (
+            CHAT,
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 120,
+                "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
+                "completion_tokens_details": {"reasoning_tokens": 12},
+            },
+            Usage(100, 64, 12, 20),
+        ),
+        (
+            RESPONSES,
+            {
+                "input_tokens": 100,
+                "input_tokens_details": {"cached_tokens": 64},
+                "output_tokens": 20,
+                "output_tokens_details": {"reasoning_tokens": 12},
+                "total_tokens": 120,
+            },
+            Usage(100, 64, 12, 20),
+        ),
+        (EMBEDDINGS, {"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 0, 0)),
+        (COMPLETIONS, {"prompt_tokens": 5, "completion_tokens": 7}, Usage(5, 0, 0, 7)),
+        (CHAT, {"prompt_tokens": 5, "prompt_tokens_details": None, "completion_tokens": None}, Usage(5)),
+        (CHAT, {"prompt_tokens": None, "input_tokens": 5}, Usage(5)),
+        (CHAT, {"prompt_tokens": "5", "completion_tokens": -2, "prompt_tokens_details": [1]}, Usage()),
+        (CHAT, None, Usage()),
+        (CHAT, "7 tokens", Usage()),
+    ],
+)
+def test_tokens_are_read_in_every_endpoints_own_words(endpoint, usage, expected):
+    bodies = {CHAT: chat("x"), RESPONSES: response(message("x")), EMBEDDINGS: vectors([1.0])}
+    body = bodies.get(endpoint, {"choices": [{"text": "x", "finish_reason": "stop"}]})
+    assert ok({**body, "usage": usage}, endpoint).usage == expected
+
+
+def test_tokens_of_answers_that_did_not_succeed_are_counted_too():
+    usage = {"prompt_tokens": 100, "completion_tokens": 20}
+    for body in (chat("x", finish_reason="length"), chat(None, refusal="no"), chat("{}")):
+        assert ok({**body, "usage": usage}, judge=JUDGE).usage == Usage(100, 0, 0, 20)
+
+
+# The law
+
+
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 600)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=6)
+)
+WORDS = """error code message type status status_code body choices text content refusal tool_calls finish_reason output
+incomplete_details reason data index embedding results usage prompt_tokens model response"""
+names = st.sampled_from(WORDS.split())
+anything = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(
+    st.dictionaries(names, anything),
+    st.sampled_from([CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS]),
+    st.sampled_from([None, JUDGE]),
+    st.booleans(),
+)
+def test_whatever_a_line_holds_it_has_one_outcome_that_can_be_recorded(line, endpoint, judge, as_body):
+    if as_body:
+        line = {"response": {"status_code": 200, "body": line}}
+    answer = read(line, endpoint, judge)
+    assert answer.outcome in set(Outcome) - {Outcome.MISSING, Outcome.PENDING, Outcome.WITHHELD}
+    assert (answer.error_code is None) == (answer.outcome is Outcome.SUCCEEDED)
+    assert answer.error_message or answer.outcome is Outcome.SUCCEEDED
+    assert not answer.transient or answer.outcome is Outcome.FAILED
+    msgspec.json.encode(answer)

@@ -1,0 +1,149 @@
+"""Small jobs in a real folder, for the tests of the core."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
+from airflow_provider_batch.core.ledger.records import Collected, Settled
+from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.schema.columns import Column
+from airflow_provider_batch.core.sealing.sealer import Sealer
+from airflow_provider_batch.staging.local import LocalFolder
+
+CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
+MODERATIONS = "/v1/moderations"
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[LocalFolder]:
+    """A job's folder that goes away, for tests that need one per Hypothesis example."""
+    with tempfile.TemporaryDirectory() as place:
+        yield LocalFolder(Path(place) / "job")
+
+
+def request(custom_id: str, *, model: str = "gpt-5-mini", text: str = "Label this.", inputs: int = 1) -> Request:
+    """A rendered request."""
+    return Request(custom_id, model, json.dumps({"model": model, "text": text}).encode(), inputs)
+
+
+def seal_all(
+    folder: Folder,
+    requests: Iterable[Request],
+    *,
+    limits: Limits | None = None,
+    endpoint: str = CHAT,
+    carry: Iterable[list[Any]] = (),
+) -> list[Shard]:
+    """The requests as sealed shards."""
+    sealer = Sealer(folder, "g001/build", endpoint, limits or Limits())
+    values = iter(carry)
+    for number, one in enumerate(requests, start=1):
+        sealer.add(one, next(values, []), number, 7)
+    return sealer.finish()
+
+
+def manifest_of(
+    shards: list[Shard],
+    *,
+    endpoint: str = CHAT,
+    output_schema: dict[str, Any] | None = None,
+    carry: Iterable[Column] = (),
+    **more: Any,
+) -> Manifest:
+    """The seal of these shards."""
+    fields: dict[str, Any] = {
+        "job_uid": "0123456789abcdef0123456789abcdef",
+        "key": JobKey("dag", "ask", "manual__2026-11-20"),
+        "sealed_at": NOW,
+        "endpoint": endpoint,
+        "openai_conn_id": "openai_default",
+        "requests": sum(shard.requests for shard in shards),
+        "shards": shards,
+        "carry": list(carry),
+        "estimate": Estimate(),
+        "limits": Limits(),
+        "output_schema": output_schema,
+    }
+    return Manifest(**{**fields, **more})
+
+
+def plain_shard(
+    name: str,
+    *,
+    requests: int = 3,
+    model: str = "gpt-5-mini",
+    tokens: int = 0,
+    attempt: int = 1,
+    synchronous: bool = False,
+) -> Shard:
+    """A shard without files, for what never looks into them."""
+    files = (f"{name}.jsonl", f"{name}.rows.jsonl")
+    return Shard(name, model, *files, requests, 100, "0" * 64, tokens, attempt, synchronous)
+
+
+def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: tuple[int, int] = (10, 2)) -> bytes:
+    """One line of a result file: a chat completion, or an HTTP error."""
+    body: dict[str, Any] = {
+        "model": "gpt-5-mini-2025-08-07",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
+    }
+    if status != 200:
+        body = {"error": {"message": "no", "type": "server_error", "param": None, "code": None}}
+    return msgspec.json.encode(
+        {
+            "id": "batch_req_1",
+            "custom_id": custom_id,
+            "response": {"status_code": status, "request_id": "r", "body": body},
+            "error": None,
+        }
+    )
+
+
+def never_ran_line(custom_id: str, code: str = "batch_expired") -> bytes:
+    """One line of an error file: a request that was not executed."""
+    return msgspec.json.encode(
+        {"id": "batch_req_1", "custom_id": custom_id, "response": None, "error": {"code": code, "message": code}}
+    )
+
+
+def collect(folder: Folder, name: str, data: bytes) -> Collected:
+    """A result file in staging."""
+    with folder.writer(name) as file:
+        file.write(data)
+    return Collected(name, len(data), hashlib.sha256(data).hexdigest())
+
+
+def settle(
+    folder: Folder,
+    shard: Shard,
+    output: Iterable[bytes] = (),
+    errors: Iterable[bytes] = (),
+    *,
+    n: int = 1,
+    status: str = "completed",
+    **more: Any,
+) -> Settled:
+    """The record of an ended batch with these result lines; an empty file is left out, as OpenAI does."""
+    files = []
+    for kind, lines in (("output", list(output)), ("error", list(errors))):
+        if lines:
+            data = b"".join(line + b"\n" for line in lines)
+            files.append(collect(folder, f"g001/collected/{shard.name}.{n}/{kind}.jsonl", data))
+    return Settled(shard.name, n, f"batch_{shard.name}_{n}", status, NOW, files=files, **more)

@@ -1,0 +1,343 @@
+"""The ledger: records that are created once, and the state that they amount to in any order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from threading import Barrier, Thread
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
+from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
+from airflow_provider_batch.core.ledger.records import (
+    CancelAsked,
+    Collected,
+    Created,
+    Deadline,
+    Failure,
+    Intent,
+    Landed,
+    Reason,
+    Record,
+    Refused,
+    Settled,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
+from airflow_provider_batch.core.ledger.state import JobState, Phase, fold
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.exceptions import LedgerError
+from airflow_provider_batch.staging.local import LocalFolder
+from tests.core.building import NOW, manifest_of, plain_shard
+
+MANIFEST = manifest_of([plain_shard("s0001"), plain_shard("s0002", model="large")])
+
+
+def uploaded(n: int = 1, shard: str = "s0001") -> Uploaded:
+    return Uploaded(shard, n, f"file-{n}", NOW)
+
+
+def intent(n: int = 1, shard: str = "s0001") -> Intent:
+    return Intent(shard, n, f"nonce-{n}", f"file-{n}", NOW)
+
+
+def created(n: int = 1, shard: str = "s0001") -> Created:
+    return Created(shard, n, f"batch-{n}", NOW)
+
+
+def refused(failure: Failure, n: int = 1) -> Refused:
+    return Refused("s0001", n, failure, "no", NOW)
+
+
+def settled(n: int = 1, failure: Failure | None = None, shard: str = "s0001", **more: Any) -> Settled:
+    return Settled(shard, n, f"batch-{n}", "completed", NOW, failure=failure, **more)
+
+
+def state(*records: Record) -> JobState:
+    return fold(MANIFEST, records)
+
+
+# Where a shard is
+
+
+@pytest.mark.parametrize(
+    ("records", "phase", "next_n"),
+    [
+        ([], Phase.SEALED, 1),
+        ([uploaded()], Phase.UPLOADED, 1),
+        ([uploaded(), intent()], Phase.CREATING, 1),
+        ([intent()], Phase.CREATING, 1),
+        ([uploaded(), intent(), created()], Phase.LIVE, 1),
+        ([uploaded(), intent(), created(), CancelAsked("s0001", 1, "deadline", NOW)], Phase.LIVE, 1),
+        ([uploaded(), intent(), created(), settled()], Phase.SETTLED, 1),
+        ([uploaded(), intent(), created(), settled(failure=Failure.LINES)], Phase.SETTLED, 1),
+        ([uploaded(), intent(), refused(Failure.CAPACITY)], Phase.SEALED, 2),
+        ([uploaded(), intent(), refused(Failure.ACCOUNT)], Phase.SEALED, 2),
+        ([uploaded(), intent(), refused(Failure.LOST)], Phase.SEALED, 2),
+        ([uploaded(), intent(), created(), settled(failure=Failure.CAPACITY)], Phase.SEALED, 2),
+        ([uploaded(), intent(), created(), settled(failure=Failure.FILE)], Phase.SEALED, 2),
+        ([uploaded(), intent(), refused(Failure.FILE), uploaded(2)], Phase.UPLOADED, 2),
+        ([uploaded(), intent(), refused(Failure.CAPACITY), intent(2)], Phase.CREATING, 2),
+        ([uploaded(), intent(), refused(Failure.CAPACITY), intent(2), created(2)], Phase.LIVE, 2),
+        ([uploaded(), intent(), refused(Failure.CAPACITY), intent(2), created(2), settled(2)], Phase.SETTLED, 2),
+    ],
+)
+def test_the_phase_of_a_shard_follows_from_its_newest_try(records, phase, next_n):
+    shard = state(*records).shards["s0001"]
+    assert (shard.phase, shard.next_n) == (phase, next_n)
+
+
+def test_a_batch_id_outweighs_the_conclusion_that_the_batch_was_lost():
+    """One worker writes down the id late; another found no such batch in the provider's list meanwhile."""
+    shard = state(uploaded(), intent(), refused(Failure.LOST), created()).shards["s0001"]
+    assert (shard.phase, shard.next_n) == (Phase.LIVE, 1)
+
+
+def test_a_try_that_reuses_a_file_knows_it_from_the_intent():
+    assert state(intent()).shards["s0001"].tries[0].file_id == "file-1"
+
+
+def test_the_other_shards_are_not_touched():
+    assert state(uploaded(), intent(), created()).shards["s0002"].phase is Phase.SEALED
+
+
+def test_live_batches_are_those_created_and_not_ended():
+    found = state(
+        uploaded(),
+        intent(),
+        created(),
+        intent(shard="s0002"),
+        created(shard="s0002"),
+        settled(shard="s0002"),
+    ).live()
+    assert [(shard.shard.name, tried.batch_id) for shard, tried in found] == [("s0001", "batch-1")]
+
+
+def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all():
+    waves = [Wave(1, [("s0002", 1)], [plain_shard("w01-0001", attempt=2)], NOW)]
+    found = state(
+        settled(failure=Failure.CAPACITY),
+        settled(2),
+        settled(1, shard="w01-0001"),
+        settled(1, Failure.LINES, shard="s0002"),
+        *waves,
+    ).settled()
+    assert [(shard.shard.name, tried.n) for shard, tried, _ in found] == [("s0001", 2), ("s0002", 1), ("w01-0001", 1)]
+
+
+def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained():
+    wave = Wave(1, [("s0001", 1), ("s0002", 1)], [plain_shard("w01-0001", attempt=2)], NOW)
+    job = state(wave, uploaded(shard="w01-0001"))
+    assert job.shards["w01-0001"].phase is Phase.UPLOADED
+    assert job.drained == {("s0001", 1), ("s0002", 1)}
+
+
+def test_the_newest_landing_counts():
+    assert state(*LIFE).landed == state(*reversed(LIFE)).landed
+    assert state(*LIFE).landed.number == 2
+
+
+def test_a_record_of_a_shard_that_was_never_sealed_is_an_error():
+    with pytest.raises(LedgerError, match="'s0009'"):
+        state(uploaded(shard="s0009"))
+
+
+# The fold has no order
+
+LIFE: list[Record] = [
+    uploaded(),
+    intent(),
+    refused(Failure.CAPACITY),
+    intent(2),
+    created(2),
+    settled(2, Failure.CAPACITY),
+    intent(3),
+    created(3),
+    CancelAsked("s0001", 3, "deadline", NOW),
+    settled(3, files=[Collected("x", 1, "0")], outcomes={"expired": 3}),
+    uploaded(shard="s0002"),
+    intent(shard="s0002"),
+    created(shard="s0002"),
+    settled(1, Failure.LINES, shard="s0002", lines={0: "bad"}, transient=2),
+    Wave(1, [("s0002", 1)], [plain_shard("w01-0001")], NOW),
+    Wave(2, [("s0001", 3), ("w01-0001", 1)], [plain_shard("w02-0001", attempt=2)], NOW),
+    uploaded(shard="w01-0001"),
+    intent(shard="w01-0001"),
+    Refused("w01-0001", 1, Failure.LOST, "no", NOW),
+    uploaded(shard="w02-0001"),
+    Deadline(NOW + timedelta(hours=30), NOW),
+    UploadsHeld(1, "no room", NOW),
+    UploadsHeld(2, "no room", NOW, 60.0),
+    Landed(1, "labels", {"pending": 6}, None, None, [Reason("expired", "batch_expired", "late", 3)], NOW),
+    Landed(2, "labels", {"succeeded": 6}, "0.1", "0.2", [], NOW),
+]
+
+
+@given(st.permutations(LIFE))
+def test_the_order_in_which_records_are_read_does_not_matter(records):
+    assert fold(MANIFEST, records) == fold(MANIFEST, LIFE)
+
+
+@given(st.permutations(LIFE), st.data())
+def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records, data):
+    """Whatever part of the records a worker can see yet: what has a batch id is never created again in that try."""
+    kept = records[: data.draw(st.integers(0, len(records)))]
+    known = {shard.name for record in kept if isinstance(record, Wave) for shard in record.shards} | {"s0001", "s0002"}
+    seen = [record for record in kept if not hasattr(record, "shard") or record.shard in known]
+    for shard in fold(MANIFEST, seen).shards.values():
+        last = shard.last
+        if last and last.batch_id and not last.settled:
+            assert shard.phase is Phase.LIVE
+
+
+# On disk
+
+
+def test_what_is_recorded_is_the_state_of_everyone_who_looks(folder):
+    mine = seal(folder, MANIFEST)
+    for record in (uploaded(), intent(), created(), Deadline(NOW, NOW)):
+        assert mine.add(record)
+    other = open_ledger(folder)
+    assert other is not None
+    assert other.manifest == MANIFEST
+    assert other.state() == mine.state() == fold(MANIFEST, [uploaded(), intent(), created(), Deadline(NOW, NOW)])
+    other.add(settled())
+    assert mine.state().shards["s0001"].phase is Phase.SETTLED
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(LIFE))
+def test_every_record_comes_back_from_disk_as_it_was(tmp_path_factory, records):
+    folder = LocalFolder(tmp_path_factory.mktemp("ledger"))
+    ledger = seal(folder, MANIFEST)
+    assert all(ledger.add(record) for record in records)
+    read_back = Ledger(folder, MANIFEST)
+    assert read_back.state() == fold(MANIFEST, LIFE)
+
+
+def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder):
+    ledger = seal(folder, MANIFEST)
+    assert ledger.add(Created("s0001", 1, "first", NOW))
+    assert not ledger.add(Created("s0001", 1, "second", NOW))
+    assert not Ledger(folder, MANIFEST).add(Created("s0001", 1, "third", NOW))
+    assert ledger.state().shards["s0001"].tries[0].batch_id == "first"
+
+
+def test_a_deadline_is_set_once(folder):
+    ledger = seal(folder, MANIFEST)
+    ledger.add(Deadline(NOW, NOW))
+    assert not ledger.add(Deadline(NOW + timedelta(days=9), NOW))
+    assert ledger.state().deadline == NOW
+
+
+def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder):
+    workers = 16
+    seal(folder, MANIFEST)
+    together = Barrier(workers)
+    won: list[str] = []
+
+    def work(nonce: str) -> None:
+        ledger = Ledger(folder, MANIFEST)
+        together.wait()
+        if ledger.add(Intent("s0001", 1, nonce, "file-1", NOW)):
+            won.append(nonce)
+
+    threads = [Thread(target=work, args=(str(number),)) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    tried = Ledger(folder, MANIFEST).state().shards["s0001"].tries[0]
+    assert tried.intent is not None
+    assert won == [tried.intent.nonce]
+
+
+def test_a_job_is_what_was_sealed_first(folder):
+    first = seal(folder, MANIFEST)
+    second = seal(folder, msgspec.structs.replace(MANIFEST, job_uid="f" * 32))
+    assert first.manifest == second.manifest == MANIFEST
+
+
+def test_a_folder_without_a_seal_is_no_job(folder):
+    assert open_ledger(folder) is None
+    with folder.writer("g001/build-1/s0001.jsonl") as file:
+        file.write(b"half a")
+    assert open_ledger(folder) is None
+
+
+def test_the_newest_sealed_generation_is_the_job(folder):
+    second = msgspec.structs.replace(MANIFEST, generation=2, job_uid="2" * 32)
+    seal(folder, MANIFEST)
+    seal(folder, second).add(uploaded())
+    with folder.writer("g003/build-1/s0001.jsonl") as file:
+        file.write(b"not sealed")
+    ledger = open_ledger(folder)
+    assert ledger is not None
+    assert ledger.manifest == second
+    assert ledger.state().shards["s0001"].phase is Phase.UPLOADED
+
+
+def test_a_manifest_comes_back_from_disk_as_it_was(folder):
+    manifest = msgspec.structs.replace(
+        MANIFEST,
+        carry=[Column("label", ColumnType.TEXT)],
+        output_schema={"type": "object", "properties": {"b": {}, "a": {}}},
+        prices={"m": {"input": "0.1", "output": 1}},
+        logical_date=NOW,
+        metadata={"team": "ä"},
+    )
+    assert seal(folder, manifest).manifest == manifest
+    assert list(seal(folder, manifest).manifest.output_schema["properties"]) == ["b", "a"]
+
+
+# What does not read
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"type":"uploaded","shard":"\xff"}',
+        b"[]",
+        b"{}",
+        b'{"type":"teleported","shard":"s0001","n":1}',
+        b'{"type":"uploaded","shard":"s0001"}',
+        b'{"type":"created","shard":"s0001","n":1,"batch_id":3,"at":"2026-11-20T12:00:00Z"}',
+    ],
+    ids=range(9),
+)
+def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder, data):
+    ledger = seal(folder, MANIFEST)
+    folder.create("g001/records/uploaded.s0001.1.json", data)
+    with pytest.raises(LedgerError) as caught:
+        ledger.state()
+    assert f"{folder.uri}/g001/records/uploaded.s0001.1.json" in str(caught.value)
+    assert folder.read("g001/records/uploaded.s0001.1.json") == data
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"{}", b"\xff"])
+def test_a_seal_that_does_not_read_is_an_error_that_names_its_file(folder, data):
+    folder.create("g001/seal.json", data)
+    with pytest.raises(LedgerError, match=r"g001/seal\.json does not read"):
+        open_ledger(folder)
+
+
+def test_a_job_of_another_format_is_refused_with_the_way_out(folder):
+    folder.create("g001/seal.json", msgspec.json.encode(msgspec.structs.replace(MANIFEST, format=FORMAT + 1)))
+    with pytest.raises(LedgerError, match=rf"of format {FORMAT + 1}, this package reads {FORMAT}\..* new run_id"):
+        open_ledger(folder)
+
+
+def test_fields_that_a_later_patch_adds_do_not_stop_an_earlier_one(folder):
+    data = msgspec.to_builtins(MANIFEST) | {"of_tomorrow": 1}
+    folder.create("g001/seal.json", msgspec.json.encode(data))
+    ledger = open_ledger(folder)
+    assert ledger is not None
+    assert isinstance(ledger.manifest, Manifest)

@@ -1,0 +1,157 @@
+"""The budget while a job runs: what is spent, what is reserved, and what is not asked for that."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.core.ledger.records import (
+    Budget,
+    Created,
+    Deadline,
+    Finished,
+    Intent,
+    Record,
+    Settled,
+    Uploaded,
+    Wave,
+)
+from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+from airflow_provider_batch.core.lifecycle.steps import Finish, Policy, Reseal, Upload, Wait
+from tests.core.building import NOW, manifest_of, plain_shard
+
+#: a dollar for a million tokens: 100 requests of 1,000 tokens cost 0.10, and 0.01 with an answer of 100 tokens each
+PRICES = {"m": {"input": 1, "output": 1}}
+
+
+def job(ceiling: float | None, *records: Record, shards: int = 3, requests: int = 100, **more: Any) -> JobState:
+    """Shards that are reserved for 0.2 dollars each: 1,000 tokens in and at most 1,000 out for each request."""
+    sealed = [
+        plain_shard(f"s{n:04d}", model="m", requests=requests, tokens=1_000 * requests) for n in range(1, shards + 1)
+    ]
+    more = {"prices": PRICES, "outputs": {"m": 1_000.0}, **more}
+    return fold(manifest_of(sealed, max_cost_usd=ceiling, **more), records)
+
+
+def live(name: str) -> list[Record]:
+    return [
+        Uploaded(name, 1, "f", NOW),
+        Intent(name, 1, "x", "f", NOW),
+        Created(name, 1, f"b-{name}", NOW),
+    ]
+
+
+def done(name: str, *, cost: str = "0.11", output: int = 10_000, answered: int = 100) -> list[Record]:
+    settled = Settled(
+        name,
+        1,
+        f"b-{name}",
+        "completed",
+        NOW,
+        outcomes={"succeeded": 100},
+        answered=answered,
+        output_tokens=output,
+        cost_usd=cost,
+    )
+    return [*live(name), settled]
+
+
+def plan(state: JobState) -> tuple[list[str], Any]:
+    steps, rest = next_steps(state, {}, Policy(), NOW)
+    return [f"{type(step).__name__} {step.shard.shard.name}" for step in steps], rest
+
+
+def test_without_a_ceiling_everything_goes():
+    assert plan(job(None))[0] == ["Upload s0001", "Upload s0002", "Upload s0003"]
+
+
+def test_before_anything_was_answered_the_high_end_is_reserved():
+    assert Purse(job(1.0)).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+
+
+def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end():
+    assert plan(job(0.4))[0] == ["Upload s0001", "Upload s0002"]
+    assert plan(job(0.4, *live("s0001")))[0] == ["Upload s0002"]
+    steps, rest = plan(job(0.4, *live("s0001"), *live("s0002")))
+    assert steps == []
+    assert rest == Wait(["b-s0001", "b-s0002"], None, any_end=True)
+
+
+def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks():
+    state = job(1.0, *done("s0001"))
+    # 100 tokens on average over 100 answers, and a tenth more
+    assert Purse(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.1111")
+    few = job(1.0, *done("s0001", output=400, answered=4))
+    assert Purse(few).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
+
+
+def test_a_measured_mean_is_never_padded_past_the_cap_of_the_requests():
+    state = job(1.0, *done("s0001", output=990 * 4, answered=4))
+    assert Purse(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+
+
+def test_what_was_spent_counts_as_it_was_and_frees_what_was_reserved():
+    purse = Purse(job(0.4, *done("s0001"), *live("s0002")))
+    assert (purse.spent, purse.reserved, purse.left) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
+    assert plan(job(0.4, *done("s0001"), *live("s0002")))[0] == ["Upload s0003"]
+
+
+def test_an_answer_without_a_known_price_counts_as_it_was_reserved():
+    state = job(0.4, *done("s0001", cost=None, answered=0))
+    assert Purse(state).spent == Decimal("0.2")
+
+
+def test_shards_that_the_budget_does_not_reach_are_withheld_at_the_end():
+    steps, rest = plan(job(0.12, *done("s0001")))
+    assert steps == []
+    assert rest == Finish(("s0002", "s0003"))
+
+
+def test_a_shard_without_a_known_price_is_withheld_under_a_ceiling():
+    assert plan(job(9.0, prices={}, shards=1))[1] == Finish(("s0001",))
+
+
+def test_with_nothing_measured_a_part_that_fits_is_asked_first():
+    (step,), _ = next_steps(job(0.05, shards=1), {}, Policy(), NOW)
+    assert isinstance(step, Reseal)
+    assert step.requests == 25
+
+
+def test_a_shard_is_not_divided_while_something_runs_that_will_tell_more():
+    assert plan(job(0.25, *live("s0001")))[0] == []
+
+
+def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it():
+    assert plan(job(0.019, shards=1)) == ([], Finish(("s0001",)))
+
+
+def test_a_wave_of_rows_that_are_asked_again_is_withheld_likewise():
+    again = plain_shard("w01-0001", model="m", requests=100, tokens=100_000, attempt=2)
+    state = job(0.12, *done("s0001"), Wave(1, [("s0001", 1)], [again], NOW), shards=1)
+    assert plan(state)[1] == Finish(("w01-0001",))
+
+
+def test_a_raised_ceiling_lets_the_job_go_on_from_there():
+    records = [*done("s0001"), Finished(1, NOW, ["s0002", "s0003"])]
+    assert outcomes_so_far(job(0.22, *records)) == {"succeeded": 100, "withheld": 200}
+    assert plan(job(0.22, *records, Budget(1, 0.23, NOW)))[0] == ["Upload s0002"]
+    assert plan(job(0.22, *records, Budget(1, 0.23, NOW), Budget(2, None, NOW)))[0] == ["Upload s0002", "Upload s0003"]
+    going_on = job(0.22, *records, Budget(1, 0.23, NOW), *live("s0002"))
+    assert outcomes_so_far(going_on) == {"succeeded": 100, "withheld": 100, "pending": 100}
+
+
+def test_at_the_deadline_nothing_is_withheld_any_more_but_pending():
+    assert plan(job(0.22, *done("s0001"), Deadline(NOW, NOW)))[1] == Finish()
+
+
+@pytest.mark.parametrize("ceiling", [0.2, 0.4, 0.61])
+def test_no_plan_reserves_more_than_the_ceiling(ceiling):
+    state = job(ceiling, shards=5)
+    steps, _ = next_steps(state, {}, Policy(), NOW)
+    purse = Purse(state)
+    assert sum(purse.cost(step.shard.shard) for step in steps if isinstance(step, Upload)) <= Decimal(str(ceiling))

@@ -1,0 +1,205 @@
+"""The first requests of each model: sealed once, apart from the others, and what their answers say of the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.answers.result_files import read_rows
+from airflow_provider_batch.core.ledger.job import Estimate, Shard
+from airflow_provider_batch.core.ledger.state import fold
+from airflow_provider_batch.core.lifecycle.canary_verdict import Verdict, judge
+from airflow_provider_batch.core.pricing.estimate import Measured, Unasked, measured_estimate
+from airflow_provider_batch.core.pricing.prices import Prices, Usage
+from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.sealing.deduplicate import CopyReader
+from airflow_provider_batch.core.sealing.sealer import MAX_MODELS, Sealer
+from airflow_provider_batch.exceptions import CustomIdError, InputError
+from airflow_provider_batch.staging.local import LocalFolder
+from tests.core.building import CHAT, EMBEDDINGS, NOW, chat_line, manifest_of, request, settle, temporary_folder
+
+MODELS = ["a", "b", "c"]
+#: a refused request as a batch would report it: code and message
+BAD_PARAMETER = ("unsupported_parameter", "Unsupported parameter: 'temperature'.")
+TOO_LONG = ("context_length_exceeded", "This model's maximum context length is 10 tokens.")
+
+
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(MODELS), st.integers(0, 4)), max_size=30),
+    canary=st.integers(0, 4),
+    ask_once=st.booleans(),
+)
+def test_the_first_requests_of_each_model_are_sealed_apart_and_every_row_is_sealed_once(
+    rows: list[tuple[str, int]], canary: int, ask_once: bool
+) -> None:
+    with temporary_folder() as folder:
+        sealer = Sealer(folder, "g001/b", CHAT, Limits(requests=5), ask_once=ask_once, canary=canary)
+        different: dict[str, list[str]] = {model: [] for model in MODELS}
+        for number, (model, text) in enumerate(rows, start=1):
+            one = request(f"row-{number}", model=model, text=f"{text}")
+            if not (ask_once and sealer.is_copy(one, [], number)):
+                sealer.add(one, [], number, 1)
+                different[model].append(one.custom_id)
+        shards = sealer.finish()
+        copies = CopyReader(folder, sealer.copies)
+        asked = {shard: [row.custom_id for row in read_rows(folder, shard)] for shard in shards}
+        sealed = [name for names in asked.values() for name in names] + [row.custom_id for row in copies.all()]
+
+    assert Counter(sealed) == Counter(f"row-{number}" for number in range(1, len(rows) + 1))
+    first = {shard.model: names for shard, names in asked.items() if shard.synchronous}
+    assert first == {model: names[:canary] for model, names in different.items() if names[:canary]}
+    assert sealer.requests == sum(shard.requests for shard in shards)
+    assert all(shard.name.startswith("c") == shard.synchronous for shard in shards)
+
+
+def test_a_custom_id_in_the_canary_and_in_another_shard_is_found(tmp_path: Any) -> None:
+    sealer = Sealer(LocalFolder(tmp_path), "g001/b", CHAT, Limits(), canary=1)
+    for number, text in enumerate(("one", "two", "three"), start=1):
+        sealer.add(request("the same" if number != 2 else "another", text=text), [], number, 1)
+
+    with pytest.raises(CustomIdError, match=r"'the same' \(rows 1, 3\)"):
+        sealer.finish()
+
+
+def test_more_models_than_files_may_be_open_are_refused_by_the_canary_too(tmp_path: Any) -> None:
+    sealer = Sealer(LocalFolder(tmp_path), "g001/b", CHAT, Limits(), canary=1)
+    for number in range(1, MAX_MODELS + 1):
+        sealer.add(request(f"row-{number}", model=f"m{number}"), [], number, 1)
+
+    with pytest.raises(InputError, match=f"more than {MAX_MODELS} models"):
+        sealer.add(request("one more", model="one more"), [], MAX_MODELS + 1, 1)
+    sealer.abandon()
+
+
+def refused(custom_id: str, code: str, message: str, status: int = 400) -> bytes:
+    """A result line of a refused request."""
+    error = f'{{"error": {{"message": "{message}", "code": "{code}"}}}}'
+    return (
+        f'{{"custom_id": "{custom_id}", "response": {{"status_code": {status}, "body": {error}}}, "error": null}}'
+    ).encode()
+
+
+def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **manifest: Any) -> Verdict:
+    """What a canary of these answers says of `rest` further requests of 100 input tokens each."""
+    sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
+    for number in range(len(answers) + rest):
+        sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
+    shards: list[Shard] = sealer.finish()
+    before = Estimate(100 * (len(answers) + rest), 100, 10_000, 1.0, 2.0)
+    state = fold(manifest_of(shards, **{"estimate": before, **manifest}), [settle(folder, shards[0], answers)])
+    return judge(state, folder, None, Prices(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_void"),
+    [
+        ([BAD_PARAMETER, BAD_PARAMETER], True),
+        ([BAD_PARAMETER], True),
+        ([("model_not_found", "The model does not exist."), ("model_not_found", "The model does not exist.")], True),
+        ([BAD_PARAMETER, None], False),
+        ([TOO_LONG, TOO_LONG], False),
+        ([BAD_PARAMETER, TOO_LONG], False),
+        ([("content_policy_violation", "no"), ("content_filter", "no")], False),
+        ([("400", "The response was filtered due to Azure's content management policy"), TOO_LONG], False),
+        ([None, None], False),
+    ],
+)
+def test_a_generation_is_void_only_if_all_were_refused_for_what_they_have_in_common(
+    tmp_path: Any, answers: list[tuple[str, str] | None], is_void: bool
+) -> None:
+    lines = [chat_line(f"row-{n}") if said is None else refused(f"row-{n}", *said) for n, said in enumerate(answers)]
+
+    judged = verdict_on(LocalFolder(tmp_path), lines).judged
+
+    assert bool(judged.void) is is_void
+    if is_void:
+        assert "gpt-5-mini: " in judged.void
+        assert (answers[0] or ("",))[0] in judged.void
+        assert "Nothing was uploaded" in judged.void
+        assert not judged.over_budget
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_failures_that_may_pass_void_nothing_and_leave_the_guess(tmp_path: Any, status: int) -> None:
+    verdict = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
+
+    assert verdict.judged.void == ""
+    assert (verdict.asked, verdict.answered, verdict.mean_output) == (2, 0, {})
+    assert (verdict.judged.estimate.output_tokens_low, verdict.judged.estimate.output_tokens_high) == (100, 10_000)
+
+
+def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
+    verdict = verdict_on(
+        LocalFolder(tmp_path), [chat_line("row-0", usage=(110, 300)), chat_line("row-1", usage=(90, 100))]
+    )
+
+    assert (verdict.asked, verdict.answered, verdict.mean_output) == (2, 2, {"gpt-5-mini": 200})
+    estimate = verdict.judged.estimate
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (400 + 8 * 100, 400 + 8 * 400)
+    canary = (200 * 0.25 + 400 * 2) / 1e6
+    assert estimate.low_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 100 * 1) / 1e6)
+    assert estimate.high_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 400 * 1) / 1e6)
+    assert estimate.input_tokens == 1_000
+
+
+def test_a_measured_price_over_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
+    lines = [chat_line("row-0", usage=(100, 200_000))]
+    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).judged
+    dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).judged
+
+    assert (affordable.void, affordable.over_budget) == ("", False)
+    assert dear.over_budget
+    assert "at least 1.20 US dollars (at most about 3.60), max_cost_usd is 1.00. Nothing was uploaded" in dear.void
+
+
+def test_an_unknown_price_stays_unknown() -> None:
+    before = Estimate(100, 10, 1_000, None, None, ["mine"])
+
+    after = measured_estimate(before, Prices(), {"mine": (Measured(2, 60, None), Unasked(3, 100))}, CHAT)
+
+    assert (after.low_usd, after.high_usd) == (None, None)
+    assert (after.output_tokens_low, after.output_tokens_high) == (60 + 45, 60 + 180)
+
+
+def test_embeddings_have_no_output_to_measure() -> None:
+    models = {"text-embedding-3-small": (Measured(1, 0, Decimal("0.5")), Unasked(3, 1_000_000))}
+
+    after = measured_estimate(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
+
+    assert after.output_tokens_high == 0
+    assert after.low_usd == after.high_usd == pytest.approx(0.52)
+
+
+def test_a_model_that_gave_no_answer_keeps_its_share_of_the_guess() -> None:
+    models = {"gpt-5-mini": (Measured(1, 10, Decimal(0)), Unasked(4, 0)), "gpt-5-nano": (_NONE, Unasked(5, 0))}
+
+    after = measured_estimate(Estimate(0, 100, 1_000, 0.0, 0.0), Prices(), models, CHAT)
+
+    assert (after.output_tokens_low, after.output_tokens_high) == (10 + 20 + 50, 10 + 80 + 500)
+
+
+def test_large_prompts_keep_their_dearer_price() -> None:
+    rest = Unasked(10, 10 * 300_000)
+    models = {"gpt-5.4": (Measured(1, 100, Decimal(0)), rest)}
+
+    after = measured_estimate(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
+
+    one = Prices().cost("gpt-5.4", Usage(input_tokens=300_000, output_tokens=200))
+    assert one is not None
+    assert after.high_usd == pytest.approx(float(one) * 10)
+
+
+def test_the_price_without_a_batch_is_the_standard_one_or_the_one_that_was_stated() -> None:
+    usage = Usage(input_tokens=1_000_000)
+    assert Prices().cost("gpt-5-mini", usage, batch=False) == Prices().standard_cost("gpt-5-mini", usage)
+    stated = Prices({"mine": {"input": 3, "output": 4}})
+    assert stated.cost("mine", usage, batch=False) == 3
+    assert Prices().cost("nobody's", usage, batch=False) is None
+
+
+_NONE = Measured(0, 0, Decimal(0))

@@ -1,0 +1,389 @@
+"""A full queue: what holds a model back, what is learned from it, what is made smaller, and that all of it flows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.core.ledger.job import Shard
+from airflow_provider_batch.core.ledger.records import (
+    Created,
+    Deadline,
+    Failure,
+    Intent,
+    Record,
+    Refused,
+    Settled,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
+from airflow_provider_batch.core.ledger.state import JobState, Phase, fold
+from airflow_provider_batch.core.lifecycle.capacity import told_limit
+from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+from airflow_provider_batch.core.lifecycle.steps import Collect, Create, Finish, GiveUp, Policy, Reseal, Upload, Wait
+from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
+from tests.core.building import NOW, manifest_of, plain_shard
+
+MINUTE = timedelta(minutes=1)
+POLICY = Policy(backoff=5 * MINUTE)
+TOLD = (
+    "token_limit_exceeded: Enqueued token limit reached for m in organization o. Limit: 1,000 enqueued tokens. "
+    "Please try again once some in_progress batches have been completed."
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "limit"),
+    [
+        # as seen at OpenAI (openai-python issue 2084) and Azure (learn.microsoft.com/answers 2285577)
+        (TOLD.replace("1,000", "2,000,000"), 2_000_000),
+        (
+            "token_limit_exceeded: The number of enqueued tokens has surpassed the configured limit of 30K for the "
+            "deployment 'd'",
+            30_000,
+        ),
+        ("enqueued tokens: limit is 1.5M", 1_500_000),
+        ("enqueued tokens: LIMIT=2.000.000.", 2_000_000),
+        ("enqueued tokens, limit: 900 000 tokens", 900_000),
+        ("Enqueued token limit: 5b.", 5_000_000_000),
+        ("Enqueued token limit reached for gpt-4o", None),
+        ("Enqueued token limit: 0", None),
+        ("token_limit_exceeded: limit: 1.2.3 tokens", None),
+        # limits of calls, or per minute, are not about the queue
+        ("rate_limit_exceeded: Rate limit reached on tokens per min. Limit: 30000, used 29000", None),
+        ("Too many batches. Limit: 2000 per hour", None),
+        ("", None),
+    ],
+)
+def test_the_limit_is_read_from_the_providers_message(message, limit):
+    assert told_limit(message) == limit
+
+
+def shard(name: str = "s0001", tokens: int = 300, requests: int = 4) -> Shard:
+    return plain_shard(name, requests=requests, tokens=tokens)
+
+
+def tried(name: str, n: int = 1, at: datetime = NOW) -> list[Record]:
+    return [Uploaded(name, n, "file", at), Intent(name, n, "nonce", "file", at), Created(name, n, f"b-{name}-{n}", at)]
+
+
+def full(name: str, n: int = 1, at: datetime = NOW, message: str = TOLD) -> list[Record]:
+    failed = Settled(name, n, f"b-{name}-{n}", "failed", at, failure=Failure.CAPACITY, message=message)
+    return [*tried(name, n, at), failed]
+
+
+def refused(name: str, n: int = 1, at: datetime = NOW, message: str = "HTTP 429") -> list[Record]:
+    return [*tried(name, n, at)[:2], Refused(name, n, Failure.CAPACITY, message, at)]
+
+
+def ran(name: str, n: int = 1, at: datetime = NOW, until: datetime = NOW) -> list[Record]:
+    return [*tried(name, n, at), Settled(name, n, "b", "completed", until, outcomes={"succeeded": 4})]
+
+
+def plan(shards: list[Shard], *records: Record, at: datetime) -> tuple[list[tuple[Any, ...]], Any]:
+    """The steps as (kind, shard), and the rest."""
+    steps, rest = next_steps(fold(manifest_of(shards), records), {}, POLICY, at)
+    return [(type(step), step.shard.shard.name) for step in steps], rest
+
+
+SHARDS = [shard(f"s{n:04d}") for n in range(1, 6)]
+
+
+def test_a_full_queue_holds_back_all_shards_of_the_model_and_no_other():
+    other = plain_shard("s0009", model="another", tokens=300)
+    steps, rest = plan([*SHARDS, other], *full("s0001"), at=NOW + MINUTE)
+    assert steps == [(Upload, "s0009")]
+    assert rest.until == NOW + 5 * MINUTE
+
+
+def test_with_nothing_of_ours_live_one_shard_goes_first_and_it_is_the_smallest():
+    shards = [*SHARDS, shard("s0006", tokens=100)]
+    steps, _ = plan(shards, *full("s0001"), at=NOW + 5 * MINUTE)
+    assert steps == [(Upload, "s0006")]
+
+
+def test_the_end_of_a_batch_of_the_model_ends_the_backoff():
+    records = [*ran("s0001", until=NOW + 2 * MINUTE), *full("s0002", at=NOW + MINUTE)]
+    steps, _ = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    assert steps[0] == (Create, "s0002")
+
+
+def test_no_more_is_created_at_once_than_fits_the_told_limit():
+    records = [*ran("s0001", until=NOW + 2 * MINUTE), *tried("s0002"), *full("s0003", at=NOW + MINUTE)]
+    steps, rest = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    assert steps == [(Create, "s0003"), (Upload, "s0004")]
+    assert rest == Wait(["b-s0002-1"], None, any_end=True)
+
+
+def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal():
+    message = "Enqueued token limit reached"
+    records = [
+        *ran("s0001", until=NOW + 2 * MINUTE),
+        *tried("s0002"),
+        *full("s0003", at=NOW + MINUTE, message=message),
+    ]
+    steps, rest = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    assert steps == [(Create, "s0003")]
+    assert rest == Wait(["b-s0002-1"], None, any_end=True)
+
+
+def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed_without_a_creation():
+    message = "Enqueued token limit reached"
+    records = [
+        *ran("s0001", until=NOW + 2 * MINUTE),
+        *tried("s0002"),
+        *full("s0003", at=NOW + MINUTE, message=message),
+        *tried("s0003", 2, at=NOW + 2 * MINUTE),
+    ]
+    steps, rest = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    assert steps == []
+    assert rest.until == NOW + 7 * MINUTE
+    assert plan(SHARDS, *records, at=NOW + 7 * MINUTE)[0] == [(Upload, "s0004")]
+
+
+def test_a_creation_without_an_answer_counts_as_live():
+    records = [*full("s0001", message="Enqueued token limit reached"), *tried("s0002", at=NOW + 6 * MINUTE)[:2]]
+    steps, rest = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
+    assert steps == []
+    assert rest.until == NOW + 8 * MINUTE
+
+
+def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over():
+    records = [*tried("s0001"), *refused("s0002", at=NOW + MINUTE)]
+    assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
+    assert [name for _, name in plan(SHARDS, *records, at=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
+
+
+def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for():
+    turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    steps, rest = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
+    assert (steps, rest.until) == ([], NOW + 30 * MINUTE)
+    assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
+
+
+def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for():
+    turned_away = [*tried("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
+    steps, rest = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    assert (steps, rest.until) == ([], NOW + 30 * MINUTE)
+
+
+@pytest.mark.parametrize(("asked", "minutes"), [(None, 5), (0.0, 5), (20.0, 5), (301.0, 301 / 60), (1e300, 60)])
+def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_the_provider_asks(asked, minutes):
+    turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
+    assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
+    assert plan(SHARDS, UploadsHeld(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
+
+
+# Input files that are refused
+
+
+def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on():
+    other = plain_shard("s0009", model="another", tokens=300)
+    records = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
+    steps, rest = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
+    assert steps == [(Create, "s0002")]
+    assert rest.until == NOW + 5 * MINUTE
+    assert len(plan([*SHARDS, other], *records, at=NOW + 5 * MINUTE)[0]) == 6
+
+
+def test_a_refused_input_file_is_no_try_of_its_shard():
+    state = fold(manifest_of(SHARDS), [UploadsHeld(1, "HTTP 429", NOW)])
+    steps, _ = next_steps(state, {}, POLICY, NOW + 5 * MINUTE)
+    assert {step.n for step in steps if isinstance(step, Upload)} == {1}
+
+
+def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues():
+    held = UploadsHeld(1, TOLD, NOW)
+    assert [kind for kind, _ in plan([shard(tokens=2_000)], held, at=NOW + 5 * MINUTE)[0]] == [Upload]
+
+
+def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken():
+    held = [UploadsHeld(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
+    assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
+    taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
+    steps, rest = plan(SHARDS, *held, taken, at=NOW + 3 * MINUTE)
+    assert (steps, rest.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
+
+
+def test_at_the_deadline_the_wait_ends_though_uploads_are_held():
+    records = [UploadsHeld(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
+    assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
+    assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
+
+
+# Shards that do not fit
+
+
+def test_a_shard_over_the_told_limit_is_sealed_again_to_fit_it_without_waiting():
+    state = fold(manifest_of([shard(tokens=2_500, requests=100)]), full("s0001"))
+    (step,), _ = next_steps(state, {}, POLICY, NOW)
+    assert isinstance(step, Reseal)
+    assert (step.n, step.tokens, step.requests) == (2, 1_000, 50)
+
+
+def test_a_shard_over_a_limit_told_for_another_is_sealed_again_before_it_is_sent():
+    steps, _ = plan([shard("s0001"), shard("s0002", tokens=2_000)], *full("s0001"), at=NOW)
+    assert steps == [(Reseal, "s0002")]
+
+
+def test_a_shard_that_was_refused_once_alone_is_tried_again_as_it_is():
+    steps, _ = plan([shard()], *full("s0001"), at=NOW + 5 * MINUTE)
+    assert steps == [(Create, "s0001")]
+
+
+@pytest.mark.parametrize("message", [TOLD, "Enqueued token limit reached"])
+def test_a_shard_that_was_refused_again_alone_is_halved(message):
+    records = [*full("s0001", message=message), *full("s0001", 2, at=NOW + 5 * MINUTE, message=message)]
+    state = fold(manifest_of([shard(requests=5)]), records)
+    assert next_steps(state, {}, POLICY, NOW + 14 * MINUTE)[0] == []
+    (step,), _ = next_steps(state, {}, POLICY, NOW + 15 * MINUTE)
+    assert isinstance(step, Reseal)
+    assert (step.n, step.tokens, step.requests) == (3, 150, 3)
+
+
+def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole():
+    records = [
+        *ran("s0002", until=NOW + 30 * MINUTE),
+        *full("s0001"),
+        *full("s0001", 2, at=NOW + 5 * MINUTE),
+        *full("s0001", 3, at=NOW + 20 * MINUTE),
+    ]
+    assert plan([shard("s0001"), shard("s0002")], *records, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
+
+
+def test_a_single_row_over_the_told_limit_is_given_up_in_the_providers_words_after_it_was_refused_twice():
+    one = [shard(tokens=2_000, requests=1)]
+    assert plan(one, *full("s0001"), at=NOW + 5 * MINUTE)[0] == [(Create, "s0001")]
+    state = fold(manifest_of(one), [*full("s0001"), *full("s0001", 2)])
+    (step,), _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
+    assert isinstance(step, GiveUp)
+    assert (step.n, step.message) == (3, TOLD)
+
+
+def test_a_single_row_that_may_fit_is_tried_on_and_on():
+    records = [record for n in range(1, 20) for record in full("s0001", n, message="Enqueued token limit reached")]
+    assert plan([shard(requests=1)], *records, at=NOW + timedelta(hours=1))[0] == [(Create, "s0001")]
+
+
+def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_ones():
+    records = [
+        *full("s0001"),
+        Intent("s0001", 2, "claim", "", NOW),
+        Wave(1, [("s0001", 2)], [shard("w01-0001"), shard("w01-0002")], NOW),
+    ]
+    state = fold(manifest_of([shard(tokens=600)]), records)
+    assert state.shards["s0001"].phase is Phase.RESEALED
+    steps, _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
+    assert [(type(step), step.shard.shard.name) for step in steps] == [(Upload, "w01-0001")]
+
+
+def test_a_claim_whose_worker_was_killed_is_found_to_have_made_no_batch_and_the_shard_goes_on():
+    records = [*full("s0001"), Intent("s0001", 2, "claim", "", NOW)]
+    assert fold(manifest_of([shard()]), records).shards["s0001"].phase is Phase.CREATING
+    records.append(Refused("s0001", 2, Failure.LOST, "lost", NOW + 2 * MINUTE))
+    assert plan([shard()], *records, at=NOW + 10 * MINUTE)[0] == [(Create, "s0001")]
+
+
+# All of it flows
+
+
+class Provider:
+    """A provider with a queue: what has no room is created, and fails a minute later; what runs takes 20 minutes."""
+
+    def __init__(self, limit: int, *, foreign: int = 0, says: str = "Enqueued token limit reached.") -> None:
+        self.limit, self.foreign, self.says = limit, foreign, says
+        self.batches: dict[str, tuple[Shard, datetime, bool]] = {}
+        self.refused = 0
+
+    def create(self, one: Shard, now: datetime) -> str:
+        waiting = sum(s.tokens for s, since, fits in self.batches.values() if fits and now < since + 20 * MINUTE)
+        fits = self.foreign + waiting + one.tokens <= self.limit
+        self.refused += not fits
+        name = f"batch-{len(self.batches)}"
+        self.batches[name] = one, now, fits
+        return name
+
+    def view(self, batch_id: str, now: datetime) -> BatchView:
+        _, since, fits = self.batches[batch_id]
+        if now < since + (20 * MINUTE if fits else MINUTE):
+            return BatchView(batch_id, Status.RUNNING, "in_progress")
+        if fits:
+            return BatchView(batch_id, Status.COMPLETED, "completed")
+        return BatchView(batch_id, Status.FAILED, "failed", problems=[BatchProblem("token_limit_exceeded", self.says)])
+
+
+def flow(provider: Provider, shards: list[Shard]) -> JobState:
+    """One worker that looks whenever it is due, until the job is finished."""
+    manifest, records, now = manifest_of(shards), list[Record](), NOW
+    for _ in range(3_000):
+        state = fold(manifest, records)
+        live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live()}
+        steps, rest = next_steps(state, live, POLICY, now)
+        for step in steps:
+            one = step.shard.shard
+            match step:
+                case Upload(n=n):
+                    records.append(Uploaded(one.name, n, "file", now))
+                case Create(n=n):
+                    records += [Intent(one.name, n, "nonce", "file", now)]
+                    records += [Created(one.name, n, provider.create(one, now), now)]
+                case Collect(tried=tried, batch=batch) if batch.status is Status.FAILED:
+                    why = f"token_limit_exceeded: {provider.says}"
+                    records.append(
+                        Settled(one.name, tried.n, batch.id, "failed", now, failure=Failure.CAPACITY, message=why)
+                    )
+                case Collect(tried=tried, batch=batch):
+                    done = {"succeeded": one.requests}
+                    records.append(Settled(one.name, tried.n, batch.id, "completed", now, outcomes=done))
+                case Reseal(n=n, tokens=tokens, requests=requests):
+                    number, parts, left = len(state.waves) + 1, list[Shard](), one.requests
+                    each = max(min(requests, tokens * one.requests // one.tokens), 1)
+                    while left:
+                        rows = min(each, left)
+                        part = shard(f"w{number:02d}-{len(parts):04d}", one.tokens * rows // one.requests, rows)
+                        parts, left = [*parts, part], left - rows
+                    records += [Intent(one.name, n, "claim", "", now), Wave(number, [(one.name, n)], parts, now)]
+                    break
+                case _:
+                    raise AssertionError(step)
+        if steps:
+            continue
+        if isinstance(rest, Finish):
+            return state
+        assert isinstance(rest, Wait)
+        ends = [provider.batches[b][1] + (20 * MINUTE if provider.batches[b][2] else MINUTE) for b in rest.batch_ids]
+        due = [rest.until] if rest.until else []
+        now = min([*due, min(ends) if rest.any_end and ends else max(ends, default=now + timedelta(days=99))])
+    raise AssertionError("the job does not come to its end")
+
+
+def answered(state: JobState) -> int:
+    return sum(settled.outcomes.get("succeeded", 0) for _, _, settled in state.settled())
+
+
+@pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
+def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says):
+    provider = Provider(1_000, says=says)
+    state = flow(provider, [shard(f"s{n:04d}") for n in range(1, 41)])
+    assert answered(state) == 160
+    assert not state.waves
+    # 37 are sent before anything is known; then less than one refusal for each
+    assert provider.refused <= 37 + (0 if "1,000" in says else 37)
+
+
+@pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
+def test_shards_that_can_never_fit_are_made_smaller_until_they_do(says):
+    provider = Provider(1_000, says=says)
+    state = flow(provider, [shard(f"s{n:04d}", tokens=6_400, requests=64) for n in range(1, 4)])
+    assert answered(state) == 192
+    assert max(one.attempt for wave in state.waves for one in wave.shards) == 1
+
+
+def test_room_that_other_jobs_take_is_no_reason_to_fail():
+    provider = Provider(1_000, foreign=900, says="Limit: 1,000 enqueued tokens.")
+    state = flow(provider, [shard(f"s{n:04d}", tokens=400, requests=8) for n in range(1, 4)])
+    assert answered(state) == 24

@@ -1,0 +1,93 @@
+"""Batches of a job besides the ones it keeps: which are adopted, cancelled, counted, and left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_batch.core.ledger.records import (
+    Created,
+    Failure,
+    Intent,
+    Record,
+    Refused,
+    Settled,
+    Twin,
+    Uploaded,
+    Wave,
+)
+from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.lifecycle.duplicate_batches import doubtful, look
+from airflow_provider_batch.core.provider.batch import BatchView, Status
+from tests.core.building import NOW, manifest_of, plain_shard
+
+MANIFEST = manifest_of([plain_shard("s0001")])
+
+
+def job(*records: Record) -> JobState:
+    return fold(MANIFEST, records)
+
+
+def batch(name: str, nonce: str = "n1", *, ended: bool = False, job_uid: str = MANIFEST.job_uid) -> BatchView:
+    status = Status.COMPLETED if ended else Status.RUNNING
+    return BatchView(name, status, status.value, completed=3, metadata={"job_uid": job_uid, "nonce": nonce})
+
+
+def intent(n: int = 1) -> list[Record]:
+    return [Uploaded("s0001", n, "f", NOW), Intent("s0001", n, f"n{n}", "f", NOW)]
+
+
+LOST = Refused("s0001", 1, Failure.LOST, "lost", NOW)
+KEPT = [*intent(), Created("s0001", 1, "kept", NOW)]
+
+
+def sorted_out(state: JobState, *batches: BatchView) -> dict[str, list[str]]:
+    found = look(state, batches)
+    names = {
+        "adopt": [one.id for _, _, one in found.adopt],
+        "cancel": [one.id for one in found.cancel],
+        "ended": [one.id for one in found.ended],
+    }
+    return {kind: ids for kind, ids in names.items() if ids}
+
+
+def test_batches_that_are_kept_and_those_of_another_job_are_left_alone():
+    assert sorted_out(job(*KEPT), batch("kept"), batch("theirs", "n9", job_uid="f" * 32)) == {}
+    assert sorted_out(job(*KEPT), BatchView("unnamed", Status.RUNNING, "in_progress")) == {}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_batch_beside_the_one_that_is_kept_is_cancelled_or_counted(ended):
+    assert sorted_out(job(*KEPT), batch("twin", ended=ended)) == {"ended" if ended else "cancel": ["twin"]}
+
+
+@pytest.mark.parametrize("records", [intent(), [*intent(), LOST]])
+def test_the_batch_of_an_unanswered_creation_is_adopted_and_its_twin_is_not(records):
+    assert sorted_out(job(*records), batch("late"), batch("twin")) == {"adopt": ["late"], "cancel": ["twin"]}
+
+
+def test_the_batch_of_a_try_that_another_one_followed_is_a_twin():
+    state = job(*intent(), LOST, *intent(2), Created("s0001", 2, "kept", NOW))
+    assert sorted_out(state, batch("late", "n1"), batch("kept", "n2")) == {"cancel": ["late"]}
+
+
+def test_the_batch_of_a_shard_that_goes_on_in_smaller_ones_or_is_settled_is_a_twin():
+    state = job(*intent(), Wave(1, [("s0001", 1)], [plain_shard("w01-0001")], NOW))
+    assert sorted_out(state, batch("late")) == {"cancel": ["late"]}
+    assert sorted_out(job(*intent(), Settled("s0001", 1, "", "given up", NOW)), batch("late")) == {"cancel": ["late"]}
+
+
+def test_a_twin_is_cancelled_once_and_counted_once_it_ended():
+    found = Twin("twin", "s0001", "cancelling", False, 1, NOW)
+    assert sorted_out(job(*KEPT, found), batch("twin")) == {}
+    assert sorted_out(job(*KEPT, found), batch("twin", ended=True)) == {"ended": ["twin"]}
+    ended = Twin("twin", "s0001", "cancelled", True, 2, NOW)
+    for state in (job(*KEPT, found, ended), job(*KEPT, ended, found)):
+        assert sorted_out(state, batch("twin", ended=True)) == {}
+        assert state.paid_twice == 2
+
+
+def test_a_job_is_in_doubt_once_it_took_a_creation_for_lost_and_found_no_batch_of_it():
+    assert not doubtful(job(*KEPT))
+    assert not doubtful(job(*intent()))
+    assert doubtful(job(*intent(), LOST))
+    assert not doubtful(job(*intent(), LOST, Created("s0001", 1, "kept", NOW)))

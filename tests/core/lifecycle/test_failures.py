@@ -1,0 +1,90 @@
+"""Every code of a failed batch that is known, in the words it was seen with: what becomes of the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.lifecycle.failures import failure_of
+from airflow_provider_batch.core.provider.batch import read_batch
+
+#: code, message, 1-based line
+OF_A_LINE = [
+    ("invalid_json_line", "This line is not parseable as valid JSON.", 3),
+    ("missing_required_parameter", "Missing required parameter: 'custom_id'.", 1),
+    ("invalid_url", "The URL provided for this request does not match the batch endpoint.", 2),
+    ("url_mismatch", "The URL of the row does not match the endpoint of the batch.", 2),
+    ("streaming_unsupported", "Chat Completions: Streaming is not supported in the Batch API.", 4),
+    ("model_not_found", "The provided model 'gpt-x' is not supported by the Batch API.", 1),
+    ("invalid_request", "Model parameter is required.", 1),
+    ("invalid_request", "Messages parameter is required.", 5),
+    ("duplicate_custom_id", "The custom_id of this line was used before.", 2),
+    ("model_mismatch", "The model differs from the rest of the file.", 2),
+    ("mismatched_model", "The model differs from the rest of the file.", 2),
+    ("invalid_method", "Invalid value: 'GET'. Supported values are: 'POST'", 1),
+    ("a code that nobody has seen yet", "hm", 1),
+]
+OF_THE_FILE = [
+    ("empty_file", "The input file is empty. Please ensure that the batch contains at least one request."),
+    ("too_many_tasks", "The input file has more than 100,000 requests."),
+    ("input_modified", "The blob was changed."),
+    ("input_no_permissions", "The blob cannot be read."),
+    ("a code that nobody has seen yet", "hm"),
+]
+OF_THE_QUEUE = [
+    "Enqueued token limit reached for gpt-4o-mini in organization org-x. Limit: 2,000,000 enqueued tokens. Please try "
+    "again once some in_progress batches have been completed.",
+    "The number of enqueued tokens has surpassed the configured limit of 30K for the deployment 'd'",
+]
+OF_THE_ACCOUNT = [
+    "billing_hard_limit_reached",
+    "insufficient_quota",
+    "billing_not_active",
+    "project_spend_limit_exceeded",
+    "organization_spend_limit_exceeded",
+]
+
+
+def failed(*errors: dict[str, Any]) -> Any:
+    """A batch that failed validation with these errors, as OpenAI shows it."""
+    shown = {"id": "batch_1", "status": "failed", "errors": {"object": "list", "data": list(errors)}}
+    return failure_of(read_batch(shown))
+
+
+def error(code: str | None, message: str | None, line: int | None = None, param: str | None = None) -> dict[str, Any]:
+    return {"code": code, "message": message, "param": param, "line": line}
+
+
+@pytest.mark.parametrize(("code", "message", "line"), OF_A_LINE)
+def test_what_is_wrong_with_a_line_fails_that_row(code: str, message: str, line: int) -> None:
+    assert failed(error(code, message, line, "body"))[::2] == (Failure.LINES, {line - 1: f"{code}: {message}"})
+
+
+def test_every_line_at_fault_is_known_at_once() -> None:
+    _, message, lines = failed(*(error(code, text, n) for n, (code, text, _) in enumerate(OF_A_LINE, start=1)))
+    assert sorted(lines) == list(range(len(OF_A_LINE)))
+    assert message.startswith("invalid_json_line: This line is not parseable")
+
+
+@pytest.mark.parametrize(("code", "message"), OF_THE_FILE)
+def test_what_is_wrong_with_the_whole_file_fails_its_rows_in_the_providers_words(code: str, message: str) -> None:
+    assert failed(error(code, message)) == (Failure.LINES, f"{code}: {message}", {})
+
+
+@pytest.mark.parametrize("message", OF_THE_QUEUE)
+@pytest.mark.parametrize("code", ["token_limit_exceeded", None])
+def test_a_full_queue_holds_the_shard_back(code: str | None, message: str) -> None:
+    assert failed(error(code, message))[::2] == (Failure.CAPACITY, {})
+
+
+@pytest.mark.parametrize("code", OF_THE_ACCOUNT)
+def test_what_is_wrong_with_the_account_waits_for_a_person(code: str) -> None:
+    assert failed(error(code, "You exceeded your current quota."))[::2] == (Failure.ACCOUNT, {})
+
+
+@pytest.mark.parametrize("who", ["organization org-x", "project proj-x"])
+def test_a_file_that_is_not_found_is_uploaded_again(who: str) -> None:
+    message = f"Cannot find file file-x, or {who} does not have access to it."
+    assert failed(error("invalid_request", message, param="file_id"))[::2] == (Failure.FILE, {})

@@ -1,0 +1,564 @@
+"""Laws of the lifecycle, against a model of everything around it.
+
+Two workers (each plans with `next_steps` and does its plan step by step, on a record that is created exclusively;
+either may be killed between any two steps, or go on with an old plan), the provider (which validates, runs, refuses
+for want of room or money, loses answers on the way, lists late, ends batches as it likes), a person (who clears tasks
+and raises the ceiling) and the clock, in any order. Afterwards one worker brings the job to its end.
+
+Every row has one place; none is asked more often than allowed, nor paid for twice, nor past the ceiling; no batch is
+left without an owner; and it ends. Only a late list can make a batch twice: then it is found and told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.answers.result_files import read_answers
+from airflow_provider_batch.core.ledger.job import Estimate, RowIndex, Shard
+from airflow_provider_batch.core.ledger.records import (
+    Budget,
+    CancelAsked,
+    Created,
+    Deadline,
+    Failure,
+    Finished,
+    Intent,
+    Judged,
+    Record,
+    Refused,
+    Settled,
+    Twin,
+    Uploaded,
+    UploadsHeld,
+    Wave,
+)
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, fold
+from airflow_provider_batch.core.lifecycle.attempts import base_before, is_askable, next_attempt
+from airflow_provider_batch.core.lifecycle.duplicate_batches import look
+from airflow_provider_batch.core.lifecycle.failures import failure_of
+from airflow_provider_batch.core.lifecycle.next_steps import begin, next_steps
+from airflow_provider_batch.core.lifecycle.steps import (
+    GRACE,
+    Ask,
+    AskAgain,
+    Cancel,
+    Collect,
+    Create,
+    Finish,
+    GiveUp,
+    Hold,
+    Judge,
+    LookUp,
+    Policy,
+    Reseal,
+    Rest,
+    Step,
+    Upload,
+    Void,
+    Wait,
+)
+from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
+from tests.core.building import CHAT, NOW, manifest_of, plain_shard
+
+ROWS = 3
+#: what the provider may say of a batch that failed validation
+PROBLEMS = [
+    [BatchProblem("token_limit_exceeded", "full")],
+    [BatchProblem("token_limit_exceeded", "Limit: 2 enqueued tokens")],
+    [BatchProblem("insufficient_quota", "pay")],
+    [BatchProblem("invalid_request", "Cannot find file file-x")],
+    [BatchProblem("invalid_url", "no", 1)],
+    [BatchProblem("invalid_url", "no", 2), BatchProblem("invalid_url", "no", 3)],
+    [BatchProblem("invalid_url", "no such line", 99)],
+    [BatchProblem("never_seen_before", "hm")],
+]
+#: how the provider ends every batch in the end: with answers, or with the same problem for ever
+IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[4], PROBLEMS[6], PROBLEMS[7]]
+#: a row has one token, and costs a dollar
+PRICES = {"gpt-5-mini": {"input": 1_000_000, "output": 0}}
+#: what is paid for
+PAID = frozenset({Outcome.SUCCEEDED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})
+#: what may become of a row of a batch that ran
+ANSWERS = [
+    Answer(Outcome.SUCCEEDED),
+    Answer(Outcome.INCOMPLETE),
+    Answer(Outcome.INVALID_OUTPUT),
+    Answer(Outcome.FAILED, transient=True),
+    Answer(Outcome.FAILED, transient=False),
+    Answer(Outcome.EXPIRED),
+    Answer(Outcome.CANCELLED),
+    Answer(Outcome.MISSING),
+]
+
+
+class Batch:
+    """A batch as the provider has it."""
+
+    def __init__(self, number: int, shard: str, nonce: str, rows: list[str], job_uid: str) -> None:
+        self.job_uid = job_uid
+        self.id, self.shard, self.nonce, self.rows = f"batch-{number}", shard, nonce, rows
+        self.said = "in_progress"
+        self.problems: list[BatchProblem] = []
+        self.answers: list[Answer] = []
+
+    @property
+    def cost(self) -> int:
+        """Dollars; while it runs, the most that it may come to."""
+        if self.said in ("in_progress", "cancelling"):
+            return len(self.rows)
+        return sum(answer.outcome in PAID for answer in self.answers) if self.ran else 0
+
+    @property
+    def ran(self) -> bool:
+        """Whether it is, or may come to be, paid for."""
+        return self.said != "failed"
+
+    def view(self) -> BatchView:
+        status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING}.get(self.said)
+        return BatchView(
+            self.id,
+            status or Status(self.said),
+            self.said,
+            problems=self.problems,
+            completed=self.cost if self.said not in ("in_progress", "cancelling") else 0,
+            metadata={"job_uid": self.job_uid, "nonce": self.nonce, "shard": self.shard},
+        )
+
+
+class Lifecycle(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.records: dict[tuple[Any, ...], Record] = {}
+        self.batches: list[Batch] = []
+        self.plans: dict[int, list[Step]] = {0: [], 1: []}
+        self.uploads = 0
+        #: what came back for each canary that was settled
+        self.answered: dict[str, list[Answer]] = {}
+        #: how often a person cleared the wait, and how often that gave a fresh allowance of attempts
+        self.clears = 0
+        #: set once a batch was taken for lost, as a list was late: then it may be paid for twice
+        self.late_lists = False
+        self.allowances = 0
+
+    @initialize(
+        shards=st.integers(0, 3),
+        canaries=st.integers(0, 2),
+        void=st.sampled_from(["", "", "refused"]),
+        attempts=st.integers(1, 3),
+        minutes=st.sampled_from([None, 1, 2, 10, 60, 300]),
+        ceiling=st.sampled_from([None, None, 0.5, 2, 3, 4, 7, 30]),
+        in_the_end=st.sampled_from(IN_THE_END),
+        last_creations=st.sampled_from(["goes well", "unsure"]),
+    )
+    def seal(
+        self,
+        shards: int,
+        canaries: int,
+        void: str,
+        attempts: int,
+        minutes: int | None,
+        ceiling: float | None,
+        in_the_end: list[BatchProblem],
+        last_creations: str,
+    ) -> None:
+        first = [plain_shard(f"c{n:04d}", requests=ROWS, tokens=ROWS, synchronous=True) for n in range(1, canaries + 1)]
+        others = [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)]
+        self.manifest, self.void = manifest_of(first + others, max_cost_usd=ceiling, prices=PRICES), void
+        self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
+        self.policy = Policy(max_attempts=attempts, since=self.now)
+        self.in_the_end, self.last_creations = in_the_end, last_creations
+        if minutes is not None:
+            self.add(Deadline(NOW + timedelta(minutes=minutes), NOW))
+
+    def add(self, record: Record) -> bool:
+        """As a ledger does it: created exclusively."""
+        match record:
+            case Wave():
+                key: tuple[Any, ...] = (Wave, record.number)
+            case Judged():
+                key = (type(record),)
+            case Deadline():
+                key = (Deadline, record.clear)
+            case Twin():
+                key = (Twin, record.batch_id, record.ended)
+            case Budget() | Finished() | UploadsHeld():
+                key = (type(record), record.number)
+            case _:
+                key = (type(record), record.shard, record.n)
+        if key in self.records:
+            return False
+        self.records[key] = record
+        return True
+
+    def state(self) -> JobState:
+        return fold(self.manifest, self.records.values())
+
+    def over(self, state: JobState) -> bool:
+        return state.deadline is not None and self.now >= state.deadline
+
+    # The workers
+
+    def plan(self, look: bool = True) -> tuple[list[Step], Rest]:
+        """What `next_steps` says, and what must hold of it at any time."""
+        state = self.state()
+        seen = {batch.id: batch.view() for batch in self.batches} if look else {}
+        steps, rest = next_steps(state, seen, self.policy, self.now)
+        for step in steps:
+            match step:
+                case Create(shard=shard):
+                    last = shard.last
+                    assert last is None or last.intent is None or last.blocked
+                    assert shard.phase in (Phase.SEALED, Phase.UPLOADED)
+                case LookUp(tried=tried):
+                    assert not tried.batch_id
+                case Cancel():
+                    assert self.over(state)
+            if isinstance(step, (Create, Upload, AskAgain, Ask, Judge)):
+                assert not self.over(state)
+            if isinstance(step, (Create, Upload, AskAgain)):
+                assert all(shard.phase is Phase.SETTLED for shard in state.canary)
+                assert not state.canary or (state.judged is not None and not state.judged.void)
+            if isinstance(step, Judge):
+                assert state.judged is None
+        if not steps and state.judged is not None and state.judged.void:
+            assert rest == Void(self.void, False)
+        if isinstance(rest, Wait) and rest.until is not None and not steps:
+            assert rest.until > self.now
+        if isinstance(rest, Wait) and not steps:
+            assert rest.until is not None or rest.batch_ids
+        return steps, rest
+
+    @rule(worker=st.integers(0, 1), look=st.booleans())
+    def a_worker_plans(self, worker: int, look: bool) -> None:
+        self.plans[worker], rest = self.plan(look)
+        if isinstance(rest, Finish) and not self.plans[worker]:
+            finished = self.state().finished
+            self.add(Finished(finished.number + 1 if finished else 1, self.now, list(rest.withheld)))
+
+    @precondition(lambda self: any(self.plans.values()))
+    @rule(data=st.data())
+    def a_worker_does_its_next_step(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from([worker for worker, plan in self.plans.items() if plan]))
+        self.do(
+            self.plans[worker].pop(0), data.draw(st.sampled_from(["goes well", *Failure, "unsure", "late", "killed"]))
+        )
+
+    @precondition(lambda self: any(self.plans.values()))
+    @rule(worker=st.integers(0, 1))
+    def a_worker_is_killed(self, worker: int) -> None:
+        self.plans[worker] = []
+
+    @rule()
+    def a_person_clears_the_task(self) -> None:
+        self.policy = msgspec.structs.replace(self.policy, since=self.now)
+
+    @rule(minutes=st.sampled_from([1, 10, 300]))
+    def a_person_clears_the_wait(self, minutes: int) -> None:
+        """Airflow's max_tries grows; then the task starts."""
+        self.clears += 1
+        self.the_wait_starts(minutes)
+
+    @rule(minutes=st.sampled_from([1, 10, 300]))
+    def the_wait_is_retried(self, minutes: int) -> None:
+        """After a crash: nothing may change, whatever was recorded meanwhile."""
+        known = self.clears in self.state().clears
+        assert not known or begin(self.state(), self.clears, self.now + timedelta(minutes=minutes), self.now) is None
+
+    def the_wait_starts(self, minutes: int) -> None:
+        before = self.state()
+        deadline = begin(before, self.clears, self.now + timedelta(minutes=minutes), self.now)
+        assert deadline is not None
+        self.add(deadline)
+        self.allowances += deadline.fresh
+        going_on = before.deadline is not None and self.now < before.deadline and before.finished is None
+        assert not going_on or self.state().deadline == before.deadline
+
+    @rule(more=st.sampled_from([1, 3, 10]))
+    def a_person_raises_the_ceiling(self, more: int) -> None:
+        state = self.state()
+        if state.ceiling is not None:
+            self.add(Budget(state.budget.number + 1 if state.budget else 1, state.ceiling + more, self.now))
+
+    @rule(minutes=st.sampled_from([0.5, 1, 3, 6, 20, 90]))
+    def time_passes(self, minutes: float) -> None:
+        """A worker's step takes no longer than the paid call may: 60 s. So plans that are older are not done."""
+        self.now += timedelta(minutes=minutes)
+        if minutes > 1:
+            self.plans = {0: [], 1: []}
+
+    def do(self, step: Step, fate: str) -> None:
+        match step:
+            case Ask():
+                self.ask(step, fate)
+            case Judge():
+                self.add(Judged(Estimate(), self.now, self.void))
+            case Upload() if fate == Failure.CAPACITY:
+                number = len(self.state().uploads_refused) + 1
+                self.add(UploadsHeld(number, "HTTP 429", self.now))
+            case Upload():
+                self.uploads += 1
+                self.add(Uploaded(step.shard.shard.name, step.n, f"file-{self.uploads}", self.now))
+            case Create():
+                self.create(step, fate)
+            case LookUp():
+                self.look_up(step, late=fate == "late")
+            case Collect():
+                self.collect(step)
+            case Cancel():
+                batch = self.batch(step.tried.batch_id)
+                batch.said = "cancelling" if batch.said == "in_progress" else batch.said
+                self.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self.now))
+            case AskAgain():
+                self.ask_again(step)
+            case Reseal():
+                if self.claim(step.shard, step.n) and fate != "killed":
+                    self.reseal(step)
+            case GiveUp():
+                if self.claim(step.shard, step.n) and fate != "killed":
+                    name, rows = step.shard.shard.name, step.shard.shard.requests
+                    settled = Settled(name, step.n, "", "given up", self.now, message=step.message)
+                    lines, outcomes = dict.fromkeys(range(rows), step.message), {"failed": rows}
+                    failed = {"failure": Failure.LINES, "lines": lines, "outcomes": outcomes}
+                    self.add(msgspec.structs.replace(settled, **failed))
+
+    def claim(self, shard: ShardState, n: int) -> bool:
+        return self.add(Intent(shard.shard.name, n, f"claim-{len(self.records)}", "", self.now))
+
+    def reseal(self, step: Reseal) -> None:
+        name, number = step.shard.shard.name, len(self.state().waves) + 1
+        rows, shards = self.rows[name], list[Shard]()
+        size = min(step.requests, step.tokens)
+        assert 0 < size < len(rows)
+        for first in range(0, len(rows), size):
+            part, new = rows[first : first + size], f"w{number:02d}-{len(shards) + 1:04d}"
+            self.rows[new] = part
+            attempt = step.shard.shard.attempt
+            shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
+        self.add(Wave(number, [(name, step.n)], shards, self.now, base_before(self.state(), step.shard)))
+
+    def ask(self, step: Ask, fate: str) -> None:
+        """The answers are good, or fail for a passing reason, or the account refuses; or nobody hears of them."""
+        name = step.shard.shard.name
+        if fate == Failure.ACCOUNT:
+            self.add(Refused(name, step.n, Failure.ACCOUNT, "pay", self.now))
+        elif fate != "killed":
+            passing = fate in (Failure.CAPACITY, "unsure")
+            answers = [ANSWERS[3] if passing else ANSWERS[0]] * ROWS
+            counts = Counter(answer.outcome.value for answer in answers)
+            settled = Settled(name, step.n, "", "answered", self.now, outcomes=dict(counts))
+            if self.add(msgspec.structs.replace(settled, transient=ROWS if passing else 0)):
+                self.answered[name] = answers
+
+    def create(self, step: Create, fate: str) -> None:
+        name, nonce = step.shard.shard.name, f"nonce-{len(self.records)}"
+        if not self.add(Intent(name, step.n, nonce, step.file_id, self.now)) or fate == "killed":
+            return
+        if fate in (Failure.CAPACITY, Failure.ACCOUNT, Failure.FILE):
+            self.add(Refused(name, step.n, Failure(fate), f"{fate} said no", self.now))
+            return
+        batch = Batch(len(self.batches), name, nonce, self.rows[name], self.manifest.job_uid)
+        self.batches.append(batch)
+        if fate != "unsure":
+            self.add(Created(name, step.n, batch.id, self.now))
+
+    def look_up(self, step: LookUp, *, late: bool) -> None:
+        """In a list; which may be late, so that it does not show the batch yet."""
+        intent = cast(Intent, step.tried.intent)
+        found = [batch for batch in self.batches if batch.nonce == intent.nonce]
+        assert len(found) <= 1
+        if found and late:
+            self.late_lists = True
+        if found and not late:
+            self.add(Created(intent.shard, intent.n, found[0].id, self.now))
+        else:
+            self.add(Refused(intent.shard, intent.n, Failure.LOST, "lost", self.now))
+
+    def collect(self, step: Collect) -> None:
+        batch, shard, n = self.batch(step.batch.id), step.shard.shard, step.tried.n
+        settled = Settled(shard.name, n, batch.id, batch.said, self.now)
+        if batch.said == "failed":
+            failure, message, lines = failure_of(batch.view())
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=lines)
+        if settled.failure in (None, Failure.LINES):
+            answers = self.answers(shard, settled)
+            counts = Counter(answer.outcome.value for answer in answers)
+            transient = sum(answer.transient for answer in answers)
+            settled = msgspec.structs.replace(
+                settled, outcomes=dict(counts), transient=transient, cost_usd=str(batch.cost), answered=batch.cost
+            )
+        self.add(settled)
+
+    def answers(self, shard: Shard, settled: Settled) -> list[Answer]:
+        if shard.synchronous:
+            return self.answered[shard.name]
+        if settled.failure is None:
+            return self.batch(settled.batch_id).answers
+        rows = [RowIndex(name, "0") for name in self.rows[shard.name]]
+        by_line = dict(read_answers(cast(Any, None), shard, settled, rows, CHAT, None))
+        return [by_line[line] for line in range(len(rows))]
+
+    def ask_again(self, step: AskAgain) -> None:
+        """One wave: rows merged per attempt. A worker looks first whether another was faster."""
+        state = self.state()
+        sources = [(s, one) for s, one in step.sources if (s.shard.name, one.n) not in state.drained]
+        if not sources:
+            return
+        number = len(state.waves) + 1
+        merged: dict[int, list[str]] = {}
+        for shard, one in sources:
+            names = self.rows[shard.shard.name]
+            for name, answer in zip(names, self.answers(shard.shard, one), strict=True):
+                if is_askable(answer, one, self.policy):
+                    merged.setdefault(next_attempt(shard, one), []).append(name)
+        shards = []
+        for attempt, names in merged.items():
+            shard_name = f"w{number:02d}-{len(shards) + 1:04d}"
+            self.rows[shard_name] = names
+            shards.append(plain_shard(shard_name, requests=len(names), tokens=len(names), attempt=attempt))
+        assert shards
+        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now, step.base))
+
+    def batch(self, batch_id: str) -> Batch:
+        return next(batch for batch in self.batches if batch.id == batch_id)
+
+    # The provider
+
+    @precondition(lambda self: any(not batch.view().status.ended for batch in self.batches))
+    @rule(data=st.data())
+    def a_batch_ends(self, data: st.DataObject) -> None:
+        batch = data.draw(st.sampled_from([batch for batch in self.batches if not batch.view().status.ended]))
+        said = data.draw(st.sampled_from(["completed", "expired", "cancelled", "failed"]))
+        if said == "failed":
+            batch.problems = data.draw(st.sampled_from(PROBLEMS))
+        else:
+            count = len(batch.rows)
+            batch.answers = data.draw(st.lists(st.sampled_from(ANSWERS), min_size=count, max_size=count))
+        batch.said = said
+
+    # What always holds
+
+    @invariant()
+    def no_shard_is_paid_for_twice(self) -> None:
+        paid = Counter(batch.shard for batch in self.batches if batch.ran)
+        if self.late_lists:
+            return
+        assert not paid or max(paid.values()) == 1
+
+    @invariant()
+    def no_more_is_spent_than_the_ceiling(self) -> None:
+        ceiling = self.state().ceiling if self.batches and not self.late_lists else None
+        assert ceiling is None or sum(batch.cost for batch in self.batches) <= ceiling
+
+    @invariant()
+    def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
+        if self.late_lists:
+            return
+        asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
+        asked.update(row for canary in self.answered for row in self.rows[canary])
+        assert not asked or max(asked.values()) <= self.policy.max_attempts * (1 + self.allowances)
+        open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
+        assert not open_ones or max(open_ones.values()) == 1
+
+    # How it ends
+
+    def teardown(self) -> None:
+        """One worker that nobody kills brings the job to its end, with nothing left behind."""
+        if not hasattr(self, "manifest"):
+            return
+        for _ in range(400):
+            steps, rest = self.plan()
+            for step in steps:
+                self.do(step, self.last_creations)
+            if steps:
+                continue
+            match rest:
+                case Void():
+                    break
+                case Finish():
+                    if not self.twins_are_found():
+                        break
+                case Hold():
+                    self.policy = msgspec.structs.replace(self.policy, since=self.now + timedelta(seconds=1))
+                    self.now += timedelta(seconds=1)
+                case Wait(batch_ids=live, until=until):
+                    self.now = min(until, self.now + timedelta(minutes=10)) if until and live else until or self.now
+                    for batch in self.batches:
+                        if not batch.view().status.ended:
+                            batch.problems = self.in_the_end
+                            batch.answers = [Answer(Outcome.EXPIRED)] * len(batch.rows)
+                            batch.said = "failed" if self.in_the_end else "expired"
+        else:
+            raise AssertionError("the job does not come to its end")
+        self.no_shard_is_paid_for_twice()
+        self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
+        self.no_more_is_spent_than_the_ceiling()
+        state = self.state()
+        withheld = set(rest.withheld) if isinstance(rest, Finish) else set()
+        if state.judged is not None and state.judged.void:
+            assert self.uploads == 0
+            assert not self.batches
+        elif not self.over(state):
+            left = {s.shard.name for s in state.shards.values() if s.phase not in (Phase.SETTLED, Phase.RESEALED)}
+            assert left == withheld
+        paid = {batch.id for batch in self.batches if batch.ran}
+        self.every_row_has_one_place(state)
+        self.no_batch_is_without_an_owner(state)
+        collected = {settled.batch_id for _, _, settled in state.settled()}
+        unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
+        assert paid <= collected | unsure | state.twins.keys()
+
+    def twins_are_found(self) -> bool:
+        """As a worker does at the end, with a list that is not late any more; True if the job goes on."""
+        found = look(self.state(), [batch.view() for batch in self.batches])
+        for shard, tried, view in found.adopt:
+            self.add(Created(shard.shard.name, tried.n, view.id, self.now))
+        for view in [*found.cancel, *found.ended]:
+            batch = self.batch(view.id)
+            if not view.status.ended:
+                batch.said, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
+            self.add(Twin(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
+        return bool(found.adopt)
+
+    def no_batch_is_without_an_owner(self, state: JobState) -> None:
+        """What ran is kept by a try, or known as a twin and not running any more; what was paid for twice is told."""
+        kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries}
+        assert {batch.id for batch in self.batches} <= kept | state.twins.keys()
+        twins = [batch for batch in self.batches if batch.id in state.twins]
+        assert not {batch.id for batch in twins} & kept
+        assert all(batch.view().status.ended for batch in twins)
+        assert state.paid_twice == sum(batch.cost for batch in twins)
+        assert self.late_lists or not twins
+
+    def every_row_has_one_place(self, state: JobState) -> None:
+        """Followed from seal to seal, no row is lost on the way and none goes on in two shards."""
+        places = Counter(
+            row
+            for shard in state.shards.values()
+            if not shard.resealed and shard.shard.attempt == 1
+            for row in self.rows[shard.shard.name]
+        )
+        asked_again = {
+            row
+            for shard, _, one in state.settled()
+            if one.failure is Failure.LINES and (shard.shard.name, one.n) in state.drained
+            for row in self.rows[shard.shard.name]
+        }
+        assert set(places) == {row for shard in self.manifest.shards for row in self.rows[shard.name]}
+        assert all(count == 1 or row in asked_again for row, count in places.items())
+
+    def end_of_grace(self, state: JobState) -> datetime:
+        assert state.deadline is not None
+        return state.deadline + GRACE
+
+
+Lifecycle.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestLifecycle = Lifecycle.TestCase

@@ -1,0 +1,636 @@
+"""What happens next to a job: every line of the lifecycle's table, and its laws against a model of the provider."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.ledger.job import Estimate
+from airflow_provider_batch.core.ledger.records import (
+    CancelAsked,
+    Created,
+    Deadline,
+    Failure,
+    Finished,
+    Intent,
+    Judged,
+    Record,
+    Refused,
+    Settled,
+    Uploaded,
+    Wave,
+)
+from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.lifecycle.attempts import askable_rows, is_askable, next_attempt
+from airflow_provider_batch.core.lifecycle.capacity import MAX_HOLD
+from airflow_provider_batch.core.lifecycle.failures import failure_of, refusal_of
+from airflow_provider_batch.core.lifecycle.next_steps import begin, next_steps
+from airflow_provider_batch.core.lifecycle.steps import (
+    ASKABLE,
+    GRACE,
+    UNSURE,
+    Ask,
+    AskAgain,
+    Cancel,
+    Collect,
+    Create,
+    Finish,
+    Hold,
+    Judge,
+    LookUp,
+    Policy,
+    Upload,
+    Void,
+    Wait,
+)
+from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
+from tests.core.building import NOW, manifest_of, plain_shard
+
+POLICY = Policy(max_attempts=3, backoff=timedelta(minutes=5))
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+
+
+def job(*records: Record, shards: tuple[str, ...] = ("s0001",)) -> JobState:
+    """Shards whose name begins with c are canaries."""
+    return fold(manifest_of([plain_shard(name, synchronous=name.startswith("c")) for name in shards]), records)
+
+
+def uploaded(n: int = 1, shard: str = "s0001") -> Uploaded:
+    return Uploaded(shard, n, f"file-{n}", NOW)
+
+
+def intent(n: int = 1, shard: str = "s0001", at: datetime = NOW) -> Intent:
+    return Intent(shard, n, f"nonce-{n}", "file-1", at)
+
+
+def live(n: int = 1, shard: str = "s0001") -> list[Record]:
+    return [uploaded(n, shard), intent(n, shard), Created(shard, n, f"batch-{shard}-{n}", NOW)]
+
+
+def refused(failure: Failure, n: int = 1, shard: str = "s0001", at: datetime = NOW) -> list[Record]:
+    return [uploaded(n, shard), intent(n, shard), Refused(shard, n, failure, f"{failure} said no", at)]
+
+
+def settled(
+    n: int = 1, shard: str = "s0001", *, at: datetime = NOW, failure: Failure | None = None, **outcomes: int
+) -> list[Record]:
+    transient = outcomes.pop("transient", 0)
+    record = Settled(
+        shard,
+        n,
+        f"batch-{shard}-{n}",
+        "completed",
+        at,
+        outcomes=outcomes,
+        transient=transient,
+        failure=failure,
+        message=f"{failure} said no",
+    )
+    return [*live(n, shard), record]
+
+
+def deadline(ends: datetime) -> Deadline:
+    return Deadline(ends, NOW)
+
+
+def view(batch_id: str = "batch-s0001-1", said: str = "in_progress", **more: Any) -> BatchView:
+    status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING, "paused": Status.RUNNING}
+    return BatchView(batch_id, status.get(said) or Status(said), said, **more)
+
+
+def seen(*views: BatchView) -> dict[str, BatchView]:
+    return {one.id: one for one in views}
+
+
+def steps(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy = POLICY) -> list[Any]:
+    return next_steps(state, seen(*views), policy, at)[0]
+
+
+def rest(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy = POLICY) -> Any:
+    """What follows where there is no step to do."""
+    found, after = next_steps(state, seen(*views), policy, at)
+    assert found == []
+    return after
+
+
+# Sealed
+
+
+def test_a_sealed_shard_is_uploaded():
+    (step,) = steps(job())
+    assert isinstance(step, Upload)
+    assert (step.shard.shard.name, step.n) == ("s0001", 1)
+
+
+def test_all_sealed_shards_are_uploaded_at_once():
+    assert [step.shard.shard.name for step in steps(job(shards=("s0001", "s0002")))] == ["s0001", "s0002"]
+
+
+def test_an_uploaded_shard_is_created_from_its_file():
+    (step,) = steps(job(uploaded()))
+    assert isinstance(step, Create)
+    assert (step.shard.shard.name, step.n, step.file_id) == ("s0001", 1, "file-1")
+
+
+@pytest.mark.parametrize("records", [refused(Failure.CAPACITY), settled(failure=Failure.CAPACITY)])
+def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records):
+    state = job(*records)
+    assert rest(state, at=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=True)
+    (step,) = steps(state, at=NOW + 5 * MINUTE)
+    assert isinstance(step, Create)
+    assert (step.n, step.file_id) == (2, "file-1")
+
+
+def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour():
+    records: list[Record] = []
+    waits = []
+    for n in range(1, 9):
+        records += refused(Failure.CAPACITY, n)
+        waits.append(rest(job(*records)).until - NOW)
+    assert waits == [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, *[MAX_HOLD] * 4]
+
+
+def test_a_shard_without_room_waits_for_the_end_of_any_batch():
+    state = job(*refused(Failure.CAPACITY), *live(1, "s0002"), shards=("s0001", "s0002"))
+    after = rest(state, view("batch-s0002-1"))
+    assert after == Wait(["batch-s0002-1"], NOW + 5 * MINUTE, any_end=True)
+
+
+@pytest.mark.parametrize("records", [refused(Failure.FILE), settled(failure=Failure.FILE)])
+def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment(records):
+    state = job(*records)
+    assert isinstance(rest(state, at=NOW + 29 * SECOND), Wait)
+    (step,) = steps(state, at=NOW + 30 * SECOND)
+    assert isinstance(step, Upload)
+    assert step.n == 2
+    (step,) = steps(job(*records, uploaded(2)), at=NOW + 30 * SECOND)
+    assert isinstance(step, Create)
+    assert (step.n, step.file_id) == (2, "file-2")
+
+
+@pytest.mark.parametrize("records", [refused(Failure.ACCOUNT), settled(failure=Failure.ACCOUNT)])
+def test_an_account_failure_holds_the_job_in_the_providers_words(records):
+    assert rest(job(*records)) == Hold("account said no")
+
+
+def test_an_account_failure_is_forgiven_once_the_task_is_started_again():
+    policy = msgspec.structs.replace(POLICY, since=NOW + SECOND)
+    (step,) = steps(job(*refused(Failure.ACCOUNT)), policy=policy, at=NOW + SECOND)
+    assert isinstance(step, Create)
+    assert (step.n, step.file_id) == (2, "file-1")
+    again = job(*refused(Failure.ACCOUNT), *refused(Failure.ACCOUNT, 2, at=NOW + SECOND))
+    assert rest(again, policy=policy, at=NOW + SECOND) == Hold("account said no")
+
+
+def test_batches_that_run_are_waited_for_before_a_held_job_ends():
+    state = job(*refused(Failure.ACCOUNT), *live(1, "s0002"), shards=("s0001", "s0002"))
+    assert isinstance(rest(state, view("batch-s0002-1")), Wait)
+
+
+def test_a_lost_creation_is_made_again_at_once_with_the_same_file():
+    (step,) = steps(job(*refused(Failure.LOST)))
+    assert isinstance(step, Create)
+    assert (step.n, step.file_id) == (2, "file-1")
+
+
+# The canary
+
+CANARIES = ("c0001", "c0002", "s0001")
+JUDGED = Judged(Estimate(), NOW)
+
+
+def answered(shard: str, **outcomes: int) -> Settled:
+    transient = outcomes.pop("transient", 0)
+    return Settled(shard, 1, "", "answered", NOW, outcomes=outcomes, transient=transient)
+
+
+def test_canaries_are_asked_before_anything_is_uploaded():
+    asks = steps(job(shards=CANARIES))
+    assert [(type(step), step.shard.shard.name, step.n) for step in asks] == [(Ask, "c0001", 1), (Ask, "c0002", 1)]
+    (step,) = steps(job(answered("c0001", succeeded=3), shards=CANARIES))
+    assert isinstance(step, Ask)
+    assert step.shard.shard.name == "c0002"
+
+
+def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again():
+    both = (answered("c0001", failed=3, transient=3), answered("c0002", succeeded=3))
+    assert steps(job(*both, shards=CANARIES), at=NOW + 60 * MINUTE) == [Judge()]
+    upload, again = steps(job(*both, JUDGED, shards=CANARIES), at=NOW + 60 * MINUTE)
+    assert isinstance(upload, Upload)
+    assert isinstance(again, AskAgain)
+
+
+def test_a_void_generation_is_never_uploaded():
+    both = (answered("c0001", failed=3), answered("c0002", succeeded=3))
+    state = job(*both, msgspec.structs.replace(JUDGED, void="wrong", over_budget=True), shards=CANARIES)
+    assert steps(state) == []
+    assert rest(state) == Void("wrong", over_budget=True)
+
+
+def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_acted():
+    state = job(Refused("c0001", 1, Failure.ACCOUNT, "pay", NOW), shards=CANARIES)
+    assert steps(state) == []
+    assert rest(state) == Hold("pay")
+    first, second = steps(state, policy=msgspec.structs.replace(POLICY, since=NOW + SECOND), at=NOW + SECOND)
+    assert [(first.shard.shard.name, first.n), (second.shard.shard.name, second.n)] == [("c0001", 2), ("c0002", 1)]
+
+
+def test_after_the_deadline_no_canary_is_asked():
+    state = job(deadline(NOW), shards=CANARIES)
+    assert steps(state) == []
+    assert rest(state) == Finish()
+
+
+# Creating
+
+
+def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up():
+    state = job(uploaded(), intent())
+    assert rest(state, at=NOW + UNSURE - SECOND) == Wait([], NOW + UNSURE, any_end=False)
+    (step,) = steps(state, at=NOW + UNSURE)
+    assert isinstance(step, LookUp)
+    assert step.tried.intent.nonce == "nonce-1"
+    assert timedelta(seconds=120) == UNSURE
+
+
+def test_an_unanswered_creation_is_looked_up_even_after_the_deadline():
+    """Its batch may run, and is paid for."""
+    state = job(uploaded(), intent(), deadline(NOW + MINUTE))
+    assert rest(state, at=NOW + MINUTE) == Wait([], NOW + UNSURE, any_end=False)
+    (step,) = steps(state, at=NOW + UNSURE)
+    assert isinstance(step, LookUp)
+    (step,) = steps(job(*live(), deadline(NOW + MINUTE)), at=NOW + UNSURE)
+    assert isinstance(step, Cancel)
+
+
+# Live
+
+
+@pytest.mark.parametrize("said", ["in_progress", "cancelling", "paused"])
+def test_a_running_batch_is_waited_for_whatever_its_word_for_that(said):
+    assert rest(job(*live()), view(said=said)) == Wait(["batch-s0001-1"], None, any_end=False)
+
+
+def test_a_batch_that_was_not_looked_at_is_waited_for():
+    assert rest(job(*live())) == Wait(["batch-s0001-1"], None, any_end=False)
+
+
+def test_a_wait_ends_at_the_deadline_at_the_latest():
+    assert rest(job(*live(), deadline(NOW + HOUR))) == Wait(["batch-s0001-1"], NOW + HOUR, any_end=False)
+
+
+@pytest.mark.parametrize("said", ["completed", "failed", "expired", "cancelled"])
+@pytest.mark.parametrize("over", [False, True])
+def test_an_ended_batch_is_collected_before_and_after_the_deadline(said, over):
+    batch = view(said=said)
+    (step,) = steps(job(*live(), deadline(NOW if over else NOW + HOUR)), batch)
+    assert isinstance(step, Collect)
+    assert (step.shard.shard.name, step.tried.n, step.batch) == ("s0001", 1, batch)
+
+
+def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_end_of_the_grace():
+    (step,) = steps(job(*live(), deadline(NOW)), view())
+    assert isinstance(step, Cancel)
+    assert (step.tried.batch_id, step.reason) == ("batch-s0001-1", "deadline")
+    told = job(*live(), deadline(NOW), CancelAsked("s0001", 1, "deadline", NOW))
+    assert rest(told, view(said="cancelling")) == Wait(["batch-s0001-1"], NOW + GRACE, any_end=False)
+    assert rest(told, view(said="cancelling"), at=NOW + GRACE) == Finish()
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [uploaded()],
+        refused(Failure.CAPACITY),
+        refused(Failure.FILE),
+        refused(Failure.LOST),
+        refused(Failure.ACCOUNT),
+        settled(failed=3, transient=3),
+        settled(expired=3),
+        settled(failure=Failure.LINES, failed=3, transient=2),
+    ],
+    ids=range(9),
+)
+def test_nothing_is_uploaded_created_or_asked_again_after_the_deadline(records):
+    assert rest(job(*records, deadline(NOW)), at=NOW + 100 * HOUR) == Finish()
+
+
+# Settled
+
+
+def test_a_job_with_nothing_more_to_ask_is_finished():
+    assert rest(job(*settled(succeeded=3))) == Finish()
+    assert rest(job(shards=())) == Finish()
+
+
+@pytest.mark.parametrize("outcome", ["expired", "cancelled", "invalid_output", "missing"])
+def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome):
+    state = job(*settled(succeeded=2, **{outcome: 1}))
+    until = rest(state).until
+    assert NOW + 5 * MINUTE <= until <= NOW + 6 * MINUTE
+    (step,) = steps(state, at=until)
+    assert isinstance(step, AskAgain)
+    assert [(shard.shard.name, one.n) for shard, one in step.sources] == [("s0001", 1)]
+
+
+def test_failed_rows_are_asked_again_only_if_asking_may_help():
+    assert rest(job(*settled(failed=3, transient=0))) == Finish()
+    assert isinstance(rest(job(*settled(failed=3, transient=1))), Wait)
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "incomplete", "refused"])
+def test_other_outcomes_are_final(outcome):
+    assert rest(job(*settled(**{outcome: 3}))) == Finish()
+
+
+@pytest.mark.parametrize("outcome", sorted(ASKABLE))
+def test_what_the_author_did_not_list_is_not_asked_again(outcome):
+    policy = msgspec.structs.replace(POLICY, retry_on=ASKABLE - {outcome})
+    counts = {outcome.value: 3, "transient": 3 if outcome is Outcome.FAILED else 0}
+    assert rest(job(*settled(**counts)), policy=policy) == Finish()
+    assert isinstance(rest(job(*settled(**counts))), Wait)
+
+
+def on_attempt(attempt: int, **outcomes: int) -> JobState:
+    """A shard of rows that are on this attempt, settled."""
+    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=attempt)], NOW)
+    return job(*settled(expired=3), wave, *settled(1, "w01-0001", **outcomes))
+
+
+def test_rows_are_asked_as_often_as_the_author_said_and_no_more():
+    assert isinstance(rest(on_attempt(2, expired=3)), Wait)
+    assert rest(on_attempt(3, expired=3)) == Finish()
+    assert rest(job(*settled(expired=3)), policy=msgspec.structs.replace(POLICY, max_attempts=1)) == Finish()
+
+
+def test_the_wait_doubles_with_each_attempt():
+    policy = msgspec.structs.replace(POLICY, max_attempts=5)
+    for attempt, base in ((1, 5), (2, 10), (3, 20), (4, 40)):
+        state = on_attempt(attempt, expired=3) if attempt > 1 else job(*settled(expired=3))
+        wait = rest(state, policy=policy).until - NOW
+        assert base * MINUTE <= wait <= 1.2 * base * MINUTE
+
+
+def test_rows_that_were_asked_again_are_not_asked_again_for_the_same_answer():
+    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=2)], NOW)
+    (step,) = steps(job(*settled(expired=3), wave), at=NOW + HOUR)
+    assert isinstance(step, Upload)
+    assert step.shard.shard.name == "w01-0001"
+
+
+def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready():
+    state = job(
+        *settled(1, "s0001", expired=1),
+        *settled(1, "s0002", expired=1, at=NOW + 3 * MINUTE),
+        shards=("s0001", "s0002"),
+    )
+    until = rest(state, at=NOW + 7 * MINUTE).until
+    assert until >= NOW + 8 * MINUTE
+    (step,) = steps(state, at=until)
+    assert [shard.shard.name for shard, _ in step.sources] == ["s0001", "s0002"]
+
+
+# A person clears the wait
+
+LATER = NOW + 31 * HOUR
+
+
+def test_the_first_start_sets_the_deadline_and_no_retry_moves_it():
+    first = begin(job(), 2, NOW + 30 * HOUR, NOW)
+    assert first == Deadline(NOW + 30 * HOUR, NOW, clear=2)
+    for state in (job(first), job(first, Finished(1, NOW + HOUR))):
+        assert begin(state, 2, LATER + 30 * HOUR, LATER) is None
+
+
+def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good():
+    first = Deadline(NOW + 30 * HOUR, NOW, clear=0)
+    kept = begin(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
+    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear=1)
+    # a worker that is killed after the deadline is retried under the same clear
+    assert begin(job(first, kept), 1, LATER + 30 * HOUR, LATER) is None
+
+
+@pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
+def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records):
+    at = NOW + 2 * HOUR if records else LATER
+    state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
+    fresh = begin(state, 1, at + 30 * HOUR, at)
+    assert fresh == Deadline(at + 30 * HOUR, at, clear=1, fresh=True)
+    assert begin(job(Deadline(NOW + 30 * HOUR, NOW), *records, fresh), 2, LATER + 99 * HOUR, at + HOUR).fresh is False
+
+
+def cleared(at: datetime = LATER) -> list[Record]:
+    return [Deadline(NOW + 30 * HOUR, NOW), Deadline(at + 30 * HOUR, at, clear=1, fresh=True)]
+
+
+def test_a_fresh_allowance_counts_the_attempts_made_before_no_more():
+    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=3)], NOW)
+    used_up = [*settled(expired=3), wave, *settled(1, "w01-0001", expired=3)]
+    assert rest(job(*used_up)) == Finish()
+    (step,) = steps(job(*used_up, *cleared()), at=LATER)
+    assert isinstance(step, AskAgain)
+    assert step.base == 3
+    new = Wave(2, [("w01-0001", 1)], [plain_shard("w02-0001", attempt=4)], LATER, base=3)
+    once = [*used_up, *cleared(), new, *settled(1, "w02-0001", at=LATER, expired=3)]
+    assert LATER + 5 * MINUTE <= rest(job(*once), at=LATER).until <= LATER + 6 * MINUTE
+    last = Wave(3, [("w02-0001", 1)], [plain_shard("w03-0001", attempt=6)], LATER, base=3)
+    assert rest(job(*once, last, *settled(1, "w03-0001", at=LATER, expired=3)), at=LATER) == Finish()
+
+
+def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowance():
+    policy = msgspec.structs.replace(POLICY, max_attempts=2)
+    state = job(*settled(at=LATER, expired=3), *cleared())
+    (step,) = steps(state, at=LATER + HOUR, policy=policy)
+    assert (step.base, next_attempt(*step.sources[0])) == (0, 2)
+
+
+def test_rows_with_and_without_attempts_left_are_sealed_apart():
+    state = job(
+        *settled(1, "s0001", expired=1),
+        *settled(1, "s0002", expired=1, at=LATER),
+        *cleared(),
+        shards=("s0001", "s0002"),
+    )
+    assert [(step.base, len(step.sources)) for step in steps(state, at=LATER + HOUR)] == [(0, 1), (1, 1)]
+
+
+# Batches that failed validation
+
+
+def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_attempt():
+    state = job(*settled(failure=Failure.LINES, failed=3, transient=2))
+    (step,) = steps(state, policy=msgspec.structs.replace(POLICY, max_attempts=1))
+    assert isinstance(step, AskAgain)
+    ((shard, one),) = step.sources
+    assert next_attempt(shard, one) == 1
+
+
+def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others():
+    state = job(
+        *settled(1, "s0001", expired=1),
+        *settled(1, "s0002", failure=Failure.LINES, failed=3, transient=2),
+        shards=("s0001", "s0002"),
+    )
+    found, _ = next_steps(state, {}, POLICY, NOW)
+    assert [[shard.shard.name for shard, _ in step.sources] for step in found] == [["s0002"]]
+    after = job(
+        *settled(1, "s0001", expired=1),
+        *settled(1, "s0002", failure=Failure.LINES, failed=3, transient=2),
+        Wave(1, [("s0002", 1)], [], NOW),
+        shards=("s0001", "s0002"),
+    )
+    assert NOW + 5 * MINUTE <= rest(after).until <= NOW + 6 * MINUTE
+
+
+def test_an_ordinary_answer_costs_an_attempt():
+    state = job(*settled(expired=3))
+    (step,) = steps(state, at=NOW + HOUR)
+    assert next_attempt(*step.sources[0]) == 2
+
+
+def test_a_batch_that_failed_without_a_line_to_blame_is_final():
+    assert rest(job(*settled(failure=Failure.LINES, failed=3, transient=0))) == Finish()
+
+
+def problem(code: str, message: str = "", line: int | None = None) -> BatchProblem:
+    return BatchProblem(code, message, line)
+
+
+@pytest.mark.parametrize(
+    ("problems", "failure", "lines"),
+    [
+        # messages as seen at OpenAI and Azure
+        (
+            [
+                problem(
+                    "token_limit_exceeded",
+                    "Enqueued token limit reached for gpt-4o-mini in organization org-x. Limit: 2,000,000 enqueued "
+                    "tokens. Please try again once some in_progress batches have been completed.",
+                )
+            ],
+            Failure.CAPACITY,
+            {},
+        ),
+        (
+            [
+                problem(
+                    "token_limit_exceeded", "The number of enqueued tokens has surpassed the configured limit of 30K"
+                )
+            ],
+            Failure.CAPACITY,
+            {},
+        ),
+        ([problem("", "Enqueued token limit reached for model")], Failure.CAPACITY, {}),
+        ([problem("batch_limit_exceeded", "10 batches run already")], Failure.CAPACITY, {}),
+        ([problem("rate_limit_exceeded")], Failure.CAPACITY, {}),
+        ([problem("billing_hard_limit_reached", "Billing hard limit has been reached")], Failure.ACCOUNT, {}),
+        ([problem("insufficient_quota", "You exceeded your current quota")], Failure.ACCOUNT, {}),
+        ([problem("billing_not_active")], Failure.ACCOUNT, {}),
+        ([problem("project_spend_limit_exceeded")], Failure.ACCOUNT, {}),
+        ([problem("organization_spend_limit_exceeded")], Failure.ACCOUNT, {}),
+        (
+            [problem("invalid_request", "Cannot find file file-x, or organization org-x does not have access to it.")],
+            Failure.FILE,
+            {},
+        ),
+        (
+            [problem("invalid_json_line", "This line is not parseable as valid JSON.", 3)],
+            Failure.LINES,
+            {2: "invalid_json_line: This line is not parseable as valid JSON."},
+        ),
+        (
+            [problem("missing_required_parameter", "custom_id", 1), problem("invalid_url", "no match", 4)],
+            Failure.LINES,
+            {0: "missing_required_parameter: custom_id", 3: "invalid_url: no match"},
+        ),
+        ([problem("streaming_unsupported", "no", 1)], Failure.LINES, {0: "streaming_unsupported: no"}),
+        ([problem("model_not_found", "no", 1)], Failure.LINES, {0: "model_not_found: no"}),
+        ([problem("empty_file", "The input file is empty.")], Failure.LINES, {}),
+        ([problem("never_seen_before", "hm")], Failure.LINES, {}),
+        ([problem("", "some text")], Failure.LINES, {}),
+        ([], Failure.LINES, {}),
+        ([problem("odd", "line nought", 0)], Failure.LINES, {}),
+        # what is said of a line is of that line
+        (
+            [problem("invalid_image", "Cannot find file file-of-an-image", 2)],
+            Failure.LINES,
+            {1: "invalid_image: Cannot find file file-of-an-image"},
+        ),
+        # a full queue is told beside bad lines: those will be told again
+        ([problem("invalid_url", "no", 4), problem("token_limit_exceeded", "full")], Failure.CAPACITY, {}),
+    ],
+    ids=range(22),
+)
+def test_the_errors_of_a_failed_batch_have_a_class(problems, failure, lines):
+    found, message, at_lines = failure_of(view(said="failed", problems=problems))
+    assert (found, at_lines) == (failure, lines)
+    assert message
+    assert all(one.message in message for one in problems)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "failure"),
+    [
+        (429, None, "Too many batches", Failure.CAPACITY),
+        (429, "rate_limit_exceeded", "slow down", Failure.CAPACITY),
+        (429, "insufficient_quota", "You exceeded your current quota", Failure.ACCOUNT),
+        (401, "invalid_api_key", "Incorrect API key provided", Failure.ACCOUNT),
+        (402, None, "Payment required", Failure.ACCOUNT),
+        (403, None, "Not allowed", Failure.ACCOUNT),
+        (400, "billing_hard_limit_reached", "Billing hard limit has been reached", Failure.ACCOUNT),
+        (400, None, "Cannot find file file-x or project p does not have access to it.", Failure.FILE),
+        (404, None, "No such File object: file not found", Failure.FILE),
+        (400, "invalid_value", "Invalid value: '/v1/x'. Supported values are: …", Failure.ACCOUNT),
+        (422, None, "metadata", Failure.ACCOUNT),
+        # these leave it open whether there is a batch: looked up, never created again blindly
+        (408, None, "timed out", None),
+        (409, None, "conflict", None),
+        (500, None, "", None),
+        (502, None, "", None),
+        (503, None, "", None),
+        (504, None, "", None),
+        (302, None, "", None),
+    ],
+)
+def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(status, code, message, failure):
+    assert refusal_of(status, code, message) is failure
+
+
+# Laws over single answers
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(Outcome)), st.integers(0, 4)),
+    st.integers(0, 4),
+    st.sets(st.sampled_from(sorted(ASKABLE))),
+    st.sampled_from([None, Failure.LINES]),
+)
+def test_as_many_rows_are_asked_again_as_are_counted(outcomes, transient, retry_on, failure):
+    outcomes.setdefault(Outcome.FAILED, transient)
+    transient = min(transient, outcomes[Outcome.FAILED])
+    if failure is Failure.LINES:
+        outcomes = {Outcome.FAILED: outcomes[Outcome.FAILED]}
+    one = Settled(
+        "s0001",
+        1,
+        "b",
+        "x",
+        NOW,
+        outcomes={k.value: v for k, v in outcomes.items()},
+        transient=transient,
+        failure=failure,
+    )
+    answers = [
+        Answer(outcome, transient=outcome is Outcome.FAILED and number < transient)
+        for outcome, count in outcomes.items()
+        for number in range(count)
+    ]
+    policy = Policy(retry_on=frozenset(retry_on))
+    assert sum(is_askable(answer, one, policy) for answer in answers) == askable_rows(one, policy)

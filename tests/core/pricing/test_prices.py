@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import genai_prices
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator
+from airflow_provider_batch.core.pricing.prices import Prices, Usage
+from airflow_provider_batch.core.tokens.estimate import read_ask
+from airflow_provider_batch.exceptions import InputError
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("model", "input", "cached", "output"),
+    [
+        ("gpt-5-mini", "0.125", "0.0125", "1"),
+        ("gpt-5-mini-2025-08-07", "0.125", "0.0125", "1"),
+        ("gpt-5.4", "1.25", "0.13", "7.5"),
+        ("gpt-6-luna", "0.05", "0.005", "0.25"),
+        ("gpt-4o-mini", "0.075", "0.075", "0.3"),
+        ("gpt-5-pro", "7.5", "7.5", "60"),
+        ("ft:gpt-4o-mini-2024-07-18:org::id", "0.15", "0.15", "0.6"),
+    ],
+)
+def test_the_rate_is_the_published_batch_price(model, input, cached, output):
+    rate = Prices().rate(model)
+    assert rate is not None
+    assert (rate.input, rate.cached, rate.output) == (Decimal(input), Decimal(cached), Decimal(output))
+    assert rate.batch
+    assert "genai-prices" in rate.source
+
+
+def test_a_standard_price_that_stands_in_for_an_unknown_batch_price_is_marked():
+    rate = Prices().rate("text-embedding-3-small")
+    assert rate is not None
+    assert (rate.input, rate.output, rate.batch) == (Decimal("0.02"), 0, False)
+
+
+def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked():
+    rate = Prices().rate("gpt-3.5-turbo-1106")
+    assert rate is not None
+    assert (rate.input, rate.output, rate.batch) == (1, 2, True)
+
+
+def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown():
+    rate = Prices().rate("omni-moderation-latest")
+    assert rate is not None
+    assert (rate.input, rate.output, rate.batch) == (0, 0, True)
+    assert Prices().rate("whisper-1") is None
+
+
+@pytest.mark.parametrize("model", ["", "my-deployment", "llama3.1:8b", "gpt-5-mini-turbo-max"])
+def test_an_unknown_price_is_none_and_never_nothing(model):
+    prices = Prices()
+    usage = Usage(input_tokens=1000, output_tokens=1000)
+    assert prices.rate(model) is None
+    assert prices.cost(model, usage) is None
+    assert prices.standard_cost(model, usage) is None
+
+
+def test_the_cost_counts_cached_input_at_its_own_rate():
+    usage = Usage(input_tokens=MILLION, cached_tokens=400_000, reasoning_tokens=1, output_tokens=MILLION)
+    assert Prices().cost("gpt-5-mini", usage) == Decimal("0.075") + Decimal("0.005") + 1
+    assert Prices().standard_cost("gpt-5-mini", usage) == 2 * Decimal("1.08")
+
+
+def test_tokens_that_cannot_be_are_bounded():
+    odd = Usage(input_tokens=1000, cached_tokens=5000, output_tokens=-7)
+    assert Prices().cost("gpt-5-mini", odd) == Decimal("0.0000125")
+
+
+reads = st.integers(0, 10_000) | st.sampled_from([272_000, 272_001]) | st.integers(272_001, 400_000)
+usages = reads.flatmap(
+    lambda read: st.builds(
+        Usage,
+        input_tokens=st.just(read),
+        cached_tokens=st.integers(0, read),
+        output_tokens=st.integers(0, 200_000),
+    )
+)
+
+
+@given(model=st.sampled_from(["gpt-5-mini", "gpt-5.4", "gpt-5.5-pro", "gpt-6.1-sol", "o3", "gpt-4.1"]), usage=usages)
+def test_the_cost_is_what_genai_prices_calculates_also_above_the_price_step(model, usage):
+    prices = Prices()
+    for context, ours in (
+        ({"processing": "batch"}, prices.cost(model, usage)),
+        (None, prices.standard_cost(model, usage)),
+    ):
+        theirs = genai_prices.calc_price(
+            genai_prices.Usage(
+                input_tokens=usage.input_tokens,
+                cache_read_tokens=usage.cached_tokens,
+                output_tokens=usage.output_tokens,
+            ),
+            model,
+            provider_id="openai",
+            price_context=context,
+        )
+        assert ours == theirs.total_price
+
+
+def test_the_model_that_answered_sets_the_price_if_it_is_known():
+    usage = Usage(input_tokens=MILLION)
+    prices = Prices()
+    assert prices.cost("gpt-5", usage, answered_by="gpt-5-mini-2025-08-07") == Decimal("0.125")
+    assert prices.cost("gpt-5", usage, answered_by="something-else") == Decimal("0.625")
+    assert prices.cost("my-deployment", usage, answered_by="gpt-5-2025-08-07") == Decimal("0.625")
+    assert prices.cost("my-deployment", usage, answered_by="") is None
+
+
+def test_a_stated_price_counts_whoever_answers():
+    prices = Prices({"mine": {"input": 0.1, "output": "0.4", "cached": 0.05}, "mini": "gpt-5-mini"})
+    usage = Usage(input_tokens=2 * MILLION, cached_tokens=MILLION, output_tokens=MILLION)
+    assert prices.cost("mine", usage, answered_by="gpt-5-2025-08-07") == Decimal("0.55")
+    assert prices.standard_cost("mine", usage) is None
+    assert prices.cost("mini", usage) == prices.cost("gpt-5-mini", usage)
+    assert prices.standard_cost("mini", usage) == prices.standard_cost("gpt-5-mini", usage)
+    assert prices.cost("gpt-5-mini", usage) == Decimal("1.1375")
+    rate = prices.rate("mine")
+    assert rate is not None
+    assert rate.batch
+    assert Prices({"a": {"input": 1, "output": 2}}).cost("a", Usage(input_tokens=9, cached_tokens=9)) == Decimal(
+        "0.000009"
+    )
+    assert Prices({"a": "b", "b": {"input": 1, "output": 2}}).rate("a") is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"m": 3}, ["'m'", "3"]),
+        ({"m": {"input": 1}}, ["'m'", "output"]),
+        ({"m": {"input": 1, "output": 1, "ouput": 1}}, ["ouput"]),
+        ({"m": {"input": -1, "output": 1}}, ["input of 'm'", "-1"]),
+        ({"m": {"input": "nan", "output": 1}}, ["input of 'm'", "nan"]),
+        ({"m": {"input": 1, "output": True}}, ["output of 'm'", "True"]),
+        ({"m": {"input": None, "output": 1}}, ["input of 'm'", "None"]),
+        ({"m": "gpt-5-minni"}, ["'m'", "'gpt-5-minni'", "no price is known"]),
+        ({"m": "m"}, ["'m'", "no price is known"]),
+        ({"m": "n", "n": "m"}, ["no price is known"]),
+    ],
+    ids=str,
+)
+def test_a_price_that_is_none_is_an_error_naming_the_model(overrides, words):
+    with pytest.raises(InputError) as raised:
+        Prices(overrides)
+    for word in [*words, "million tokens"]:
+        assert word in str(raised.value)
+
+
+def body(**rest: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": "Is this a bug? " * 50}], **rest}).encode()
+
+
+CHAT = "/v1/chat/completions"
+
+
+def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap():
+    estimator = Estimator(Prices(), CHAT)
+    tokens = read_ask(body()).input_tokens
+    for _ in range(1000):
+        assert estimator.add("gpt-5-mini", body(max_completion_tokens=200), 1) == tokens
+    estimate = estimator.finish()
+    assert estimate.input_tokens == 1000 * tokens
+    assert estimate.output_tokens_low == 1000 * LOW_OUTPUT
+    assert estimate.output_tokens_high == 200_000
+    assert estimate.low_usd == pytest.approx(0.000125 * tokens + 0.001 * LOW_OUTPUT)
+    assert estimate.high_usd == pytest.approx(0.000125 * tokens + 0.2)
+    assert (estimate.unknown_models, estimate.standard_price_models) == ([], [])
+
+
+def test_without_a_cap_the_high_end_is_the_documented_one_and_grows_with_the_input():
+    estimator = Estimator(Prices(), CHAT)
+    estimator.add("gpt-5-mini", body(), 1)
+    assert estimator.finish().output_tokens_high == HIGH_OUTPUT
+    long = json.dumps({"input": "word " * 50_000}).encode()
+    estimator = Estimator(Prices(), "/v1/responses")
+    tokens = estimator.add("gpt-5-mini", long, 1)
+    assert tokens > HIGH_OUTPUT
+    assert estimator.finish().output_tokens_high == tokens
+
+
+def test_a_cap_below_a_short_answer_and_several_choices_are_heeded():
+    estimator = Estimator(Prices(), CHAT)
+    estimator.add("gpt-5-mini", body(max_tokens=1, n=4), 1)
+    estimate = estimator.finish()
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (4, 4)
+
+
+def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone():
+    estimator = Estimator(Prices(), CHAT)
+    for _ in range(10):
+        estimator.add("gpt-5-mini", body(), 1)
+    estimator.add("gpt-5-nano", body(), 1)
+    earlier = estimator.finish({"gpt-5-mini": (20, 2_000)})
+    assert earlier.output_tokens_low == 10 * 100 // SPREAD + LOW_OUTPUT
+    assert earlier.output_tokens_high == 10 * 100 * SPREAD + HIGH_OUTPUT
+    assert earlier.earlier_answers == 20
+    guessed = estimator.finish()
+    assert guessed.earlier_answers == 0
+    # at batch prices of 1 and 0.2 dollars per million
+    assert guessed.high_usd - earlier.high_usd == pytest.approx(10 * (HIGH_OUTPUT - 100 * SPREAD) / 1e6)
+    assert earlier.low_usd - guessed.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)
+
+
+def test_earlier_answers_never_take_the_estimate_above_the_cap_of_the_requests():
+    estimator = Estimator(Prices(), CHAT)
+    estimator.add("gpt-5-mini", body(max_completion_tokens=50), 1)
+    estimate = estimator.finish({"gpt-5-mini": (20, 20_000)})
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (50, 50)
+
+
+def test_embeddings_and_moderations_have_no_output():
+    for endpoint, model in (
+        ("/v1/embeddings", "text-embedding-3-small"),
+        ("/v1/moderations", "omni-moderation-latest"),
+    ):
+        estimator = Estimator(Prices(), endpoint)
+        assert estimator.add(model, json.dumps({"input": ["a", "b", "", ""]}).encode(), 4) == 4
+        estimate = estimator.finish()
+        assert (estimate.output_tokens_low, estimate.output_tokens_high) == (0, 0)
+        assert estimate.low_usd == estimate.high_usd is not None
+        assert estimate.standard_price_models == (["text-embedding-3-small"] if "embed" in model else [])
+
+
+def test_one_unknown_model_makes_the_dollars_unknown_and_is_named():
+    estimator = Estimator(Prices(), CHAT)
+    estimator.add("gpt-5-mini", body(), 1)
+    estimator.add("llama", body(), 1)
+    estimate = estimator.finish()
+    assert (estimate.low_usd, estimate.high_usd) == (None, None)
+    assert estimate.unknown_models == ["llama"]
+    assert estimate.input_tokens == 2 * read_ask(body()).input_tokens
+
+
+def test_nothing_asked_costs_nothing():
+    estimate = Estimator(Prices(), CHAT).finish()
+    assert (estimate.low_usd, estimate.high_usd, estimate.input_tokens) == (0.0, 0.0, 0)
+
+
+def test_requests_above_the_price_step_are_estimated_at_the_higher_price():
+    prices, estimator = Prices(), Estimator(Prices(), "/v1/responses")
+    large = json.dumps({"input": "word " * 400_000, "max_output_tokens": 1000}).encode()
+    small = json.dumps({"input": "word " * 1_000, "max_output_tokens": 1000}).encode()
+    usages = [
+        Usage(input_tokens=estimator.add("gpt-6-luna", each, 1), output_tokens=1000) for each in (large, small, large)
+    ]
+    assert usages[0].input_tokens > 272_000
+    costs = [prices.cost("gpt-6-luna", usage) for usage in usages]
+    assert estimator.finish().high_usd == pytest.approx(float(sum(cost for cost in costs if cost is not None)))

@@ -1,0 +1,227 @@
+"""What is made of a provider's batch object, of the real one and of its look-alikes'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types import Batch
+
+from airflow_provider_batch.core.provider.batch import BatchProblem, Status, read_batch
+from airflow_provider_batch.exceptions import ProviderError
+
+#: as OpenAI's API reference shows one (https://platform.openai.com/docs/api-reference/batch/object)
+OPENAI = {
+    "id": "batch_abc123",
+    "object": "batch",
+    "endpoint": "/v1/chat/completions",
+    "errors": None,
+    "input_file_id": "file-abc123",
+    "completion_window": "24h",
+    "status": "completed",
+    "output_file_id": "file-cvaTdG",
+    "error_file_id": "file-HOWS94",
+    "created_at": 1711471533,
+    "in_progress_at": 1711471538,
+    "expires_at": 1711557933,
+    "completed_at": 1711493163,
+    "request_counts": {"total": 100, "completed": 95, "failed": 5},
+    "metadata": {"nonce": "n1", "shard": "s0001"},
+}
+
+
+def batch(**changes: Any) -> dict[str, Any]:
+    return {**OPENAI, **changes}
+
+
+@pytest.mark.parametrize("answer", [OPENAI, Batch.construct(**OPENAI)], ids=["mapping", "SDK object"])
+def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer):
+    view = read_batch(answer)
+    assert (view.id, view.status, view.said) == ("batch_abc123", Status.COMPLETED, "completed")
+    assert (view.input_file_id, view.output_file_id, view.error_file_id) == (
+        "file-abc123",
+        "file-cvaTdG",
+        "file-HOWS94",
+    )
+    assert (view.total, view.completed, view.failed, view.created_at) == (100, 95, 5, 1711471533)
+    assert view.metadata == {"nonce": "n1", "shard": "s0001"}
+    assert view.problems == []
+    assert view.known
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "ended"),
+    [
+        ("validating", Status.RUNNING, False),
+        ("in_progress", Status.RUNNING, False),
+        ("finalizing", Status.RUNNING, False),
+        ("cancelling", Status.CANCELLING, False),
+        ("completed", Status.COMPLETED, True),
+        ("failed", Status.FAILED, True),
+        ("expired", Status.EXPIRED, True),
+        ("cancelled", Status.CANCELLED, True),
+        # Together, in capitals
+        ("VALIDATING", Status.RUNNING, False),
+        ("IN_PROGRESS", Status.RUNNING, False),
+        ("COMPLETED", Status.COMPLETED, True),
+        ("FAILED", Status.FAILED, True),
+        ("EXPIRED", Status.EXPIRED, True),
+        ("CANCELLED", Status.CANCELLED, True),
+        # Mistral, SiliconFlow, Maritaca
+        ("QUEUED", Status.RUNNING, False),
+        ("RUNNING", Status.RUNNING, False),
+        ("SUCCESS", Status.COMPLETED, True),
+        ("TIMEOUT_EXCEEDED", Status.EXPIRED, True),
+        ("CANCELLATION_REQUESTED", Status.CANCELLING, False),
+        ("in_queue", Status.RUNNING, False),
+        # Novita
+        ("PROGRESS", Status.RUNNING, False),
+        ("succeeded", Status.COMPLETED, True),
+    ],
+)
+def test_every_known_word_for_a_status_is_understood(said, status, ended):
+    view = read_batch(batch(status=said))
+    assert (view.status, view.status.ended, view.said, view.known) == (status, ended, said, True)
+
+
+@pytest.mark.parametrize("said", ["JOB_STATE_PENDING", "paused", "", "completed?"])
+def test_an_unknown_status_keeps_the_job_waiting_and_can_be_told_apart(said):
+    view = read_batch(batch(status=said))
+    assert (view.status, view.said, view.known) == (Status.RUNNING, said, False)
+
+
+def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn):
+    answer = Batch.construct(**batch(created_at="2024-03-26T16:45:33Z", errors=[{"code": "c", "message": "m"}]))
+    assert read_batch(answer).problems == [BatchProblem("c", "m")]
+    assert not recwarn
+
+
+def test_a_batch_inside_a_job_is_found():
+    wrapped = {"job": batch(status="IN_PROGRESS"), "warning": "…"}
+    assert read_batch(wrapped).id == "batch_abc123"
+    assert read_batch(Batch.construct(**wrapped)).id == "batch_abc123"
+
+
+@pytest.mark.parametrize(
+    ("errors", "problems"),
+    [
+        (None, []),
+        ("", []),
+        ([], []),
+        ({"object": "list", "data": []}, []),
+        ({"object": "list", "data": None}, []),
+        (
+            {"object": "list", "data": [{"code": "invalid_url", "message": "no", "param": "url", "line": 3}]},
+            [BatchProblem("invalid_url", "no", 3)],
+        ),
+        ([{"code": "invalid_method", "message": "GET", "line": 1}], [BatchProblem("invalid_method", "GET", 1)]),
+        ({"code": "rate_limit_exceeded", "message": "slow down"}, [BatchProblem("rate_limit_exceeded", "slow down")]),
+        ("quota is used up", [BatchProblem(message="quota is used up")]),
+        (["first", {"message": "second"}], [BatchProblem(message="first"), BatchProblem(message="second")]),
+        ([{"code": None, "message": None, "line": None}], [BatchProblem()]),
+        ([{"code": 17, "message": "m", "line": "3"}], [BatchProblem(message="m")]),
+        ([{"message": "m", "line": True}], [BatchProblem(message="m")]),
+        (17, []),
+    ],
+)
+def test_errors_are_read_as_openais_list_as_a_bare_list_as_one_object_and_as_text(errors, problems):
+    assert read_batch(batch(status="failed", errors=errors)).problems == problems
+
+
+def test_the_reason_is_found_where_together_gives_it():
+    view = read_batch({"id": "b", "status": "FAILED", "error": "bad file"})
+    assert view.problems == [BatchProblem(message="bad file")]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [None, {}, [], "3/4", {"total": None, "completed": None, "failed": None}, {"total": "9", "completed": -1}],
+)
+def test_counts_that_are_missing_or_null_are_zero(counts):
+    view = read_batch(batch(request_counts=counts))
+    assert (view.total, view.completed, view.failed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("nothing", ["", None, 0, []])
+def test_an_empty_file_id_is_no_file_id(nothing):
+    view = read_batch(batch(input_file_id=nothing, output_file_id=nothing, error_file_id=nothing))
+    assert (view.input_file_id, view.output_file_id, view.error_file_id) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("created_at", "seconds"),
+    [
+        (1711471533, 1711471533),
+        (1711471533000, 1711471533),
+        ("1711471533", 1711471533),
+        ("1711471533000", 1711471533),
+        ("2024-03-26T16:45:33Z", 1711471533),
+        ("2024-03-26T18:45:33.2491382+02:00", 1711471533),
+        ("2024-03-26T16:45:33", 1711471533),
+        (None, 0),
+        (-1, 0),
+        (True, 0),
+        ("", 0),
+        ("soon", 0),
+        ("-1", 0),
+        ("9" * 5000, 0),
+        ("1900-01-01T00:00:00Z", 0),
+    ],
+)
+def test_creation_times_are_seconds_however_they_are_given_and_zero_if_unknown(created_at, seconds):
+    assert read_batch(batch(created_at=created_at)).created_at == seconds
+
+
+@pytest.mark.parametrize("metadata", [None, [], "x"])
+def test_missing_metadata_is_empty(metadata):
+    assert read_batch(batch(metadata=metadata)).metadata == {}
+
+
+def test_nothing_but_an_id_and_a_status_is_needed():
+    view = read_batch({"id": "b1", "status": "validating"})
+    assert (view.id, view.status, view.output_file_id, view.total) == ("b1", Status.RUNNING, "", 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<html>Bad gateway</html>",
+        None,
+        [],
+        [OPENAI],
+        17,
+        {},
+        {"id": "b1"},
+        {"status": "completed"},
+        {"id": "", "status": "completed"},
+        {"id": None, "status": "completed"},
+        {"id": "b1", "status": None},
+        {"id": "b1", "status": 3},
+        {"job": None},
+        {"job": {}},
+        {"error": {"message": "no"}},
+        Batch.construct(),
+    ],
+)
+def test_what_is_no_batch_is_refused_and_never_taken_for_one(answer):
+    with pytest.raises(ProviderError, match="where a batch was expected"):
+        read_batch(answer)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys([*OPENAI, "job", "error"], json_values)))
+def test_whatever_json_a_server_sends_it_is_a_batch_or_a_provider_error(answer):
+    try:
+        view = read_batch(answer)
+    except ProviderError:
+        return
+    assert view.id
+    assert view.status in Status

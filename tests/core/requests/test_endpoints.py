@@ -1,0 +1,239 @@
+"""What a body looks like for each endpoint, and what does not belong into it."""
+
+from __future__ import annotations
+
+import pytest
+from openai.types import CompletionCreateParams, EmbeddingCreateParams, ModerationCreateParams
+from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params
+
+from airflow_provider_batch.core.requests import endpoints
+from airflow_provider_batch.core.requests.endpoints import ENDPOINTS
+from airflow_provider_batch.core.requests.spec import RequestSpec
+from airflow_provider_batch.exceptions import InputError
+
+CHAT = ENDPOINTS["/v1/chat/completions"]
+RESPONSES = ENDPOINTS["/v1/responses"]
+EMBEDDINGS = ENDPOINTS["/v1/embeddings"]
+COMPLETIONS = ENDPOINTS["/v1/completions"]
+MODERATIONS = ENDPOINTS["/v1/moderations"]
+
+SCHEMA = {"title": "Ticket label", "type": "object", "properties": {"label": {"type": "string"}}}
+PARTS = [{"type": "text", "text": "What is this?"}]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "params"),
+    [
+        (CHAT, completion_create_params.CompletionCreateParamsNonStreaming),
+        (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
+        (EMBEDDINGS, EmbeddingCreateParams),
+        (COMPLETIONS, CompletionCreateParams.__args__[0]),
+        (MODERATIONS, ModerationCreateParams),
+    ],
+    ids=lambda value: getattr(value, "path", ""),
+)
+def test_the_openai_sdk_knows_every_key_and_none_of_the_mistaken_ones(endpoint, params):
+    known = {key for base in params.__mro__ for key in getattr(base, "__annotations__", {})} | set(
+        params.__annotations__
+    )
+    named = {endpoint.input_key, endpoint.input_alternative, endpoint.system_key, endpoint.schema_key}
+    assert {*named, *endpoint.cap_keys, *endpoint.defaults} - {None} <= known
+    assert not endpoint.instead.keys() & known
+
+
+def test_an_unknown_endpoint_is_answered_with_the_known_ones():
+    with pytest.raises(InputError, match=r"'/v1/videos' is unknown\. One of: /v1/chat/completions, /v1/responses"):
+        endpoints.find("/v1/videos")
+
+
+def test_chat():
+    spec = RequestSpec(output_schema=SCHEMA, max_output_tokens=9)
+    assert endpoints.filled(CHAT, {"temperature": 0}, spec, system="s", prompt="p") == {
+        "temperature": 0,
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}],
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "Ticket_label", "strict": True, "schema": SCHEMA},
+        },
+        "max_completion_tokens": 9,
+    }
+    assert endpoints.filled(CHAT, {}, RequestSpec(), prompt=PARTS) == {"messages": [{"role": "user", "content": PARTS}]}
+
+
+def test_responses():
+    spec = RequestSpec(output_schema=SCHEMA, max_output_tokens=9)
+    assert endpoints.filled(RESPONSES, {"text": {"verbosity": "low"}}, spec, system="s", prompt="p") == {
+        "instructions": "s",
+        "input": "p",
+        "text": {
+            "verbosity": "low",
+            "format": {"type": "json_schema", "name": "Ticket_label", "strict": True, "schema": SCHEMA},
+        },
+        "max_output_tokens": 9,
+    }
+    assert endpoints.filled(RESPONSES, {}, RequestSpec(), prompt=PARTS) == {
+        "input": [{"role": "user", "content": PARTS}]
+    }
+
+
+def test_embeddings_come_in_base64_unless_the_body_says_otherwise():
+    assert endpoints.filled(EMBEDDINGS, {}, RequestSpec(), prompt="p") == {"input": "p", "encoding_format": "base64"}
+    assert endpoints.filled(EMBEDDINGS, {"encoding_format": "float"}, RequestSpec(), prompt=["p", "q"]) == {
+        "input": ["p", "q"],
+        "encoding_format": "float",
+    }
+
+
+def test_completions():
+    assert endpoints.filled(COMPLETIONS, {}, RequestSpec(max_output_tokens=9), prompt="p") == {
+        "prompt": "p",
+        "max_tokens": 9,
+    }
+
+
+def test_moderations():
+    assert endpoints.filled(MODERATIONS, {}, RequestSpec(), prompt=PARTS) == {"input": PARTS}
+
+
+def test_filling_leaves_the_given_body_alone():
+    body = {"text": {"verbosity": "low"}}
+    endpoints.filled(RESPONSES, body, RequestSpec(output_schema=SCHEMA), prompt="p")
+    assert body == {"text": {"verbosity": "low"}}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "key", "right"),
+    [
+        (CHAT, "input", "messages"),
+        (CHAT, "max_output_tokens", "max_completion_tokens"),
+        (RESPONSES, "messages", "input"),
+        (RESPONSES, "response_format", "text.format"),
+        (EMBEDDINGS, "messages", "input"),
+        (EMBEDDINGS, "response_format", "leave it out"),
+        (COMPLETIONS, "messages", "prompt"),
+        (MODERATIONS, "prompt", "input"),
+    ],
+)
+def test_a_key_of_another_endpoint_is_refused_with_the_right_one(endpoint, key, right):
+    with pytest.raises(InputError, match=rf"{endpoint.path} has no '{key}'.*{right}"):
+        endpoints.checked(endpoint, {key: 1}, RequestSpec())
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.path)
+def test_streaming_is_refused(endpoint):
+    with pytest.raises(InputError, match="stream"):
+        endpoints.checked(endpoint, {"stream": True}, RequestSpec())
+    assert endpoints.checked(endpoint, {"stream": False}, RequestSpec()) == {"stream": False}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "spec", "argument"),
+    [
+        (CHAT, {"messages": []}, RequestSpec(prompt="p"), "prompt"),
+        (CHAT, {"messages": []}, RequestSpec(system="s"), "system"),
+        (CHAT, {"response_format": {}}, RequestSpec(output_schema=SCHEMA), "output_schema"),
+        (CHAT, {"max_completion_tokens": 1}, RequestSpec(max_output_tokens=9), "max_output_tokens"),
+        (CHAT, {"max_tokens": 1}, RequestSpec(max_output_tokens=9), "max_output_tokens"),
+        (RESPONSES, {"input": "x"}, RequestSpec(prompt="p"), "prompt"),
+        (RESPONSES, {"prompt": {"id": "x"}}, RequestSpec(prompt="p"), "prompt"),
+        (RESPONSES, {"instructions": "x"}, RequestSpec(system="s"), "system"),
+        (RESPONSES, {"text": {"format": {}}}, RequestSpec(output_schema=SCHEMA), "output_schema"),
+        (RESPONSES, {"text": "x"}, RequestSpec(output_schema=SCHEMA), "output_schema"),
+        (RESPONSES, {"max_output_tokens": 1}, RequestSpec(max_output_tokens=9), "max_output_tokens"),
+        (EMBEDDINGS, {"input": "x"}, RequestSpec(prompt="p"), "prompt"),
+        (COMPLETIONS, {"prompt": "x"}, RequestSpec(prompt="p"), "prompt"),
+        (COMPLETIONS, {"max_tokens": 1}, RequestSpec(max_output_tokens=9), "max_output_tokens"),
+        (MODERATIONS, {"input": "x"}, RequestSpec(prompt="p"), "prompt"),
+    ],
+)
+def test_what_an_argument_says_the_body_may_not_say_too(endpoint, body, spec, argument):
+    (key,) = body
+    with pytest.raises(InputError, match=f"'{key}' in the body and the argument {argument} say the same"):
+        endpoints.checked(endpoint, body, spec)
+    assert endpoints.checked(endpoint, body, RequestSpec()) == body
+
+
+def test_instructions_and_an_input_of_the_body_go_together_in_responses():
+    body = {"input": "x"}
+    assert endpoints.checked(RESPONSES, body, RequestSpec(system="s")) == body
+    assert endpoints.filled(RESPONSES, body, RequestSpec(), system="s") == {"input": "x", "instructions": "s"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "value"),
+    [
+        (CHAT, None),
+        (CHAT, []),
+        (CHAT, [{"role": "system", "content": "s"}, {"role": "user", "content": " "}]),
+        (CHAT, [{"role": "user", "content": None}]),
+        (RESPONSES, ""),
+        (RESPONSES, []),
+        (EMBEDDINGS, " \n"),
+        (EMBEDDINGS, ["a", ""]),
+        (EMBEDDINGS, ["a", None]),
+        (COMPLETIONS, None),
+        (MODERATIONS, ""),
+    ],
+)
+def test_asking_nothing_is_an_error_with_the_way_out(endpoint, value):
+    with pytest.raises(InputError, match=r"is empty.*add `WHERE title <> '' OR body <> ''`"):
+        endpoints.checked_input(endpoint, value, ["title", "body", "title"])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "value"),
+    [(CHAT, "text"), (CHAT, ["text"]), (RESPONSES, 5), (EMBEDDINGS, 5), (COMPLETIONS, {"a": 1})],
+)
+def test_what_cannot_be_read_as_input_is_an_error(endpoint, value):
+    with pytest.raises(InputError, match=f"'{endpoint.input_key}' must be"):
+        endpoints.checked_input(endpoint, value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "value"),
+    [
+        (CHAT, [{"role": "assistant", "content": None, "tool_calls": []}, {"role": "user", "content": "x"}]),
+        (RESPONSES, "x"),
+        (EMBEDDINGS, [1, 2]),
+        (EMBEDDINGS, [[1], [2]]),
+        (MODERATIONS, PARTS),
+    ],
+)
+def test_what_can_be_asked_passes_as_it_is(endpoint, value):
+    assert endpoints.checked_input(endpoint, value) is value
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Ticket", "Ticket"),
+        ("Ticket label/2", "Ticket_label_2"),
+        ("x" * 100, "x" * 64),
+        ("Bewertung für Müller", "Bewertung_f_r_M_ller"),
+        ("票", "output"),
+        ("", "output"),
+        (5, "output"),
+    ],
+)
+def test_a_schema_is_named_after_its_title_in_the_letters_allowed(title, name):
+    assert endpoints.schema_name({"title": title}) == name
+
+
+def test_a_schema_without_title_is_named_output():
+    assert endpoints.schema_name({}) == "output"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "value", "count"),
+    [
+        (EMBEDDINGS, "text", 1),
+        (EMBEDDINGS, ["a", "b", "c"], 3),
+        (EMBEDDINGS, [1, 2, 3], 1),
+        (EMBEDDINGS, [[1, 2], [3]], 2),
+        (MODERATIONS, ["a", "b"], 1),
+        (CHAT, [{"role": "user", "content": "x"}] * 3, 1),
+    ],
+)
+def test_only_embeddings_count_their_inputs(endpoint, value, count):
+    assert endpoints.count_inputs(endpoint, value) == count

@@ -1,0 +1,685 @@
+"""Row -> request: what a row becomes, and what is said when it cannot become anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tracemalloc
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.requests.render import (
+    RequestSpec,
+    check,
+    compile_renderer,
+    request_line,
+    request_sha256,
+)
+from airflow_provider_batch.core.requests.value import canonical
+from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
+
+SCHEMA = {
+    "title": "Ticket",
+    "type": "object",
+    "properties": {"reasons": {"type": "string"}, "label": {"type": "string"}},
+    "required": ["reasons", "label"],
+    "additionalProperties": False,
+}
+
+
+def spec(**arguments):
+    return RequestSpec(**{"custom_id": "{{ row.id }}", "model": "gpt-5-mini", "prompt": "{{ row.body }}", **arguments})
+
+
+def render(request_spec, number=1, context=None, **row):
+    return compile_renderer(request_spec, list(row), context or {})(tuple(row.values()), number)
+
+
+def body_of(request_spec, **row):
+    return json.loads(render(request_spec, **row).body)
+
+
+def refusal(request_spec, kind=InputError, number=17, **row):
+    with pytest.raises(kind) as caught:
+        render(request_spec, number, **row)
+    return str(caught.value)
+
+
+# --- the request ---
+
+
+def test_a_row_becomes_a_request_in_canonical_json():
+    request = render(
+        spec(
+            system="You label.",
+            prompt="{{ row.title }}\n\n{{ row.body }}",
+            body={"temperature": 0},
+            max_output_tokens=9,
+        ),
+        id=7,
+        title="Größe",
+        body='"quoted" \u2028 😀',
+    )
+    assert request.custom_id == "7"
+    assert request.model == "gpt-5-mini"
+    assert request.inputs == 1
+    assert request.body.decode() == (
+        '{"max_completion_tokens":9,"messages":[{"content":"You label.","role":"system"},'
+        '{"content":"Größe\\n\\n\\"quoted\\" \u2028 😀","role":"user"}],"model":"gpt-5-mini","temperature":0}'
+    )
+
+
+def test_a_request_is_one_line_of_an_input_file():
+    body = render(spec(), id='a"b', body="x\ny").body
+    line = request_line('a"b', "/v1/chat/completions", body)
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == {
+        "custom_id": 'a"b',
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "x\ny"}]},
+    }
+
+
+def test_the_request_hash_says_what_is_asked_and_not_who_asks():
+    one, other = render(spec(), id=1, body="x"), render(spec(), id=2, body="x")
+    assert request_sha256("/v1/responses", one.body) == request_sha256("/v1/responses", other.body)
+    assert request_sha256("/v1/responses", one.body) != request_sha256("/v1/chat/completions", one.body)
+    assert request_sha256("/v1/x", b"{}") == hashlib.sha256(b"/v1/x\n{}").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "row", "sha256"),
+    [
+        (
+            {
+                "system": "You label.",
+                "prompt": "{{ row.title }}\n\n{{ row.body }}",
+                "body": {"temperature": 0.5, "metadata": {"z": "{{ row.id }}", "a": ["{{ row.price }}"]}},
+                "output_schema": SCHEMA,
+                "max_output_tokens": 9,
+            },
+            {"title": "Größe", "body": '"quoted" \u2028 😀\x00\x7f/<', "price": Decimal("1.10")},
+            "b9203873b22a5e1bd4bdbb3aec6d243b320f014c3f72eea8a2d951f78f2462da",
+        ),
+        (
+            {
+                "endpoint": "/v1/embeddings",
+                "model": "text-embedding-3-small",
+                "prompt": ["{{ row.title }}", "{{ row.body }}"],
+            },
+            {"title": "Größe", "body": "x"},
+            "5ef25df20f448f0c4f560efe31f5016a6527d6cda6ce1f065913529ad9ae8502",
+        ),
+    ],
+)
+def test_a_request_has_the_hash_that_it_always_had_or_answers_already_paid_for_are_not_found(arguments, row, sha256):
+    asked = spec(**arguments)
+    assert request_sha256(asked.endpoint, render(asked, id=7, **row).body) == sha256
+
+
+def test_the_schema_keeps_its_order_because_the_model_answers_in_it():
+    body = render(spec(output_schema=SCHEMA), id=1, body="x").body
+    assert body.index(b'"reasons":{') < body.index(b'"label":{')
+    assert json.loads(body)["response_format"]["json_schema"] == {"name": "Ticket", "strict": True, "schema": SCHEMA}
+
+
+def test_a_schema_is_never_a_template():
+    schema = {"title": "T", "type": "object", "description": "{{ row.nothing }} {% if %}"}
+    assert body_of(spec(output_schema=schema), id=1, body="x")["response_format"]["json_schema"]["schema"] == schema
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "expected"),
+    [
+        (
+            "/v1/responses",
+            {"system": "s"},
+            {"instructions": "s", "input": "x"},
+        ),
+        ("/v1/embeddings", {}, {"input": "x", "encoding_format": "base64"}),
+        ("/v1/completions", {"max_output_tokens": 3}, {"prompt": "x", "max_tokens": 3}),
+        ("/v1/moderations", {}, {"input": "x"}),
+    ],
+)
+def test_each_endpoint_gets_its_own_body(endpoint, arguments, expected):
+    assert body_of(spec(endpoint=endpoint, **arguments), id=1, body="x") == {"model": "gpt-5-mini", **expected}
+
+
+# --- custom_id ---
+
+
+@pytest.mark.parametrize(
+    ("value", "custom_id"),
+    [(7, "7"), (" T 1 ", " T 1 "), (Decimal("7"), "7"), (UUID(int=7), str(UUID(int=7))), ("é" * 600, "é" * 600)],
+)
+def test_a_custom_id_is_the_text_of_its_value_and_nothing_else(value, custom_id):
+    assert render(spec(), id=value, body="x").custom_id == custom_id
+
+
+def test_a_custom_id_may_be_put_together():
+    assert render(spec(custom_id="{{ row.shop }}/{{ row.id }}"), id=7, shop="a", body="x").custom_id == "a/7"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "is NULL"),
+        ("", "is ''"),
+        (" \n", r"is ' \n'"),
+        (True, "boolean True"),
+        (b"7", "column 'id': the value is binary"),
+        (memoryview(b"7"), "column 'id': the value is binary"),
+        ("\ud800", "column 'id': the text has half of a surrogate pair"),
+    ],
+)
+def test_an_unusable_custom_id_is_an_error_that_names_the_row(value, said):
+    message = refusal(spec(), CustomIdError, id=value, body="x")
+    assert message.startswith("row 17: custom_id: ")
+    assert said in message
+
+
+def test_bytes_inside_a_custom_id_are_an_error_of_the_custom_id():
+    assert "column 'id'" in refusal(spec(custom_id="T-{{ row.id }}"), CustomIdError, id=b"7", body="x")
+
+
+# --- model ---
+
+
+def test_a_model_may_differ_from_row_to_row():
+    for arguments in ({"model": "{{ row.model }}"}, {"model": None, "body": {"model": " {{ row.model }}\n"}}):
+        request = render(spec(**arguments), id=1, body="x", model="gpt-5-nano")
+        assert request.model == "gpt-5-nano"
+        assert json.loads(request.body)["model"] == "gpt-5-nano"
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"model": "{{ row.model }}"}, {"model": None, "body": {"model": "{{ row.model }}"}}]
+)
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_a_row_without_a_model_is_an_error(arguments, value):
+    message = refusal(spec(**arguments), id="T-99", body="x", model=value)
+    assert message.startswith("row 17 (custom_id 'T-99'): ")
+    assert "model: is empty" in message
+
+
+# --- system and prompt ---
+
+
+def test_a_row_whose_system_is_blank_is_asked_without_it():
+    for endpoint, key in (("/v1/chat/completions", "messages"), ("/v1/responses", "instructions")):
+        with_system = spec(endpoint=endpoint, system="{{ row.system }}")
+        without = body_of(spec(endpoint=endpoint), id=1, body="x")
+        for blank in (None, "", " \n"):
+            assert body_of(with_system, id=1, body="x", system=blank) == without
+        assert body_of(with_system, id=1, body="x", system="s")[key] != without.get(key)
+
+
+def test_a_system_that_was_left_empty_in_a_form_is_none():
+    assert body_of(spec(system=""), id=1, body="x") == body_of(spec(), id=1, body="x")
+
+
+def test_a_prompt_is_text_whatever_the_type_of_its_column():
+    for value, content in ((5, "5"), ({"a": [1]}, '{"a":[1]}'), (date(2026, 1, 2), "2026-01-02"), ("1e5", "1e5")):
+        assert body_of(spec(), id=1, body=value)["messages"][0]["content"] == content
+
+
+@pytest.mark.parametrize("value", [None, "", " \n"])
+@pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"])
+def test_an_empty_prompt_is_an_error_that_shows_the_where_clause(endpoint, value):
+    message = refusal(spec(endpoint=endpoint), id="T-99", body=value)
+    assert message.startswith("row 17 (custom_id 'T-99'): prompt: is empty")
+    assert "add `WHERE body <> ''`" in message
+
+
+def test_a_prompt_of_several_columns_is_empty_only_if_all_are():
+    two = spec(prompt="{{ row.title }}\n\n{{ row.body }}")
+    assert "WHERE title <> '' OR body <> ''" in refusal(two, id=1, title=None, body=None)
+    assert body_of(two, id=1, title=None, body="x")["messages"][0]["content"] == "\n\nx"
+
+
+@pytest.mark.parametrize("argument", ["prompt", "system", "body"])
+@pytest.mark.parametrize("source", ["{{ row.photo }}", "see {{ row.photo }}", "{{ row.photo | string }}"])
+@pytest.mark.parametrize("value", [b"\x89PNG", bytearray(b"\x89"), memoryview(b"\x89")])
+def test_bytes_are_an_error_that_names_argument_column_row_and_custom_id(argument, source, value):
+    given = {"metadata": {"photo": source}} if argument == "body" else source
+    message = refusal(spec(**{argument: given}), TemplateError, id="T-99", body="x", photo=value)
+    path = "body.metadata.photo" if argument == "body" else argument
+    assert message.startswith(f"row 17 (custom_id 'T-99'): {path}: column 'photo': the value is binary")
+
+
+def test_broken_text_is_an_error_that_names_the_column():
+    message = refusal(spec(prompt="{{ row.title }}{{ row.body }}"), TemplateError, id="T-99", title="a", body="b\udfff")
+    assert message.startswith("row 17 (custom_id 'T-99'): prompt: column 'body': the text has half of a surrogate pair")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
+def test_numbers_that_json_does_not_have_are_an_error(value):
+    message = refusal(spec(body={"temperature": "{{ row.t }}"}), TemplateError, id="T-99", body="x", t=value)
+    assert message.startswith("row 17 (custom_id 'T-99'): body.temperature: column 't': ")
+
+
+def test_a_template_that_breaks_on_a_value_is_an_error_that_names_the_row():
+    message = refusal(spec(prompt="{{ row.body / 0 }}"), TemplateError, id="T-99", body=1)
+    assert message.startswith("row 17 (custom_id 'T-99'): prompt: ZeroDivisionError")
+
+
+def test_a_column_that_is_chosen_wrongly_is_an_error_that_names_the_row():
+    message = refusal(spec(prompt="{{ row[row.which] }}"), TemplateError, id="T-99", body="x", which="bodi")
+    assert message.startswith("row 17 (custom_id 'T-99'): prompt: the query has no column 'bodi'")
+    assert "Did you mean 'body'?" in message
+
+
+# --- prompts that are lists ---
+
+IMAGE = [
+    {"type": "text", "text": "What is on {{ row.title }}?"},
+    {"type": "image_url", "image_url": {"url": "{{ row.url }}", "detail": "low"}},
+]
+
+
+def test_content_parts_hold_templates_at_any_depth():
+    content = [
+        {"type": "text", "text": "What is on 7?"},
+        {"type": "image_url", "image_url": {"url": "https://example.org/7.png", "detail": "low"}},
+    ]
+    row = {"id": 1, "title": 7, "url": "https://example.org/7.png"}
+    assert body_of(spec(prompt=IMAGE, system="s"), **row)["messages"][1]["content"] == content
+    assert body_of(spec(prompt=IMAGE, endpoint="/v1/responses"), **row)["input"] == [
+        {"role": "user", "content": content}
+    ]
+    assert body_of(spec(prompt=IMAGE, endpoint="/v1/moderations"), **row)["input"] == content
+
+
+def test_a_text_part_is_text_whatever_the_type_of_its_column():
+    parts = [{"type": "text", "text": "{{ row.body }}"}]
+    assert body_of(spec(prompt=parts), id=1, body=5)["messages"][0]["content"] == [{"type": "text", "text": "5"}]
+
+
+def test_an_image_without_an_address_is_an_error():
+    message = refusal(spec(prompt=IMAGE), id="T-99", title="x", url=None)
+    assert message.startswith("row 17 (custom_id 'T-99'): prompt[1].image_url.url: is empty")
+    assert "WHERE url <> ''" in message
+
+
+def test_an_image_may_come_without_words():
+    parts = [{"type": "text", "text": "{{ row.title }}"}, IMAGE[1]]
+    assert body_of(spec(prompt=parts), id=1, title=None, url="u")["messages"][0]["content"][0]["text"] == ""
+
+
+def test_text_parts_may_be_empty_but_not_all_of_them():
+    parts = [{"type": "text", "text": "Label:"}, *({"type": "text", "text": f"{{{{ row.{x} }}}}"} for x in ("a", "b"))]
+    assert body_of(spec(prompt=parts), id=1, a=None, b="x")["messages"][0]["content"][1]["text"] == ""
+    assert body_of(spec(prompt=parts), id=1, a="x", b=None)["messages"][0]["content"][2]["text"] == ""
+    assert "WHERE a <> '' OR b <> ''" in refusal(spec(prompt=parts), id=1, a=None, b=" ")
+
+
+def test_several_texts_of_an_embeddings_row_are_so_many_inputs():
+    several = spec(endpoint="/v1/embeddings", prompt=["{{ row.title }}", "about {{ row.body }}"])
+    request = render(several, id=1, title=5, body="x")
+    assert request.inputs == 2
+    assert json.loads(request.body)["input"] == ["5", "about x"]
+    assert "prompt[0]: is empty" in refusal(several, id=1, title="", body="x")
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/moderations", "/v1/responses", "/v1/chat/completions"])
+def test_one_text_is_one_input(endpoint):
+    assert render(spec(endpoint=endpoint), id=1, body="x").inputs == 1
+
+
+# --- body ---
+
+
+def test_a_lone_expression_in_the_body_keeps_its_type():
+    body = {
+        "seed": "{{ row.seed }}",
+        "metadata": {"n": "no. {{ row.seed }}", "tags": ["{{ row.tags }}", 1.5, None, True]},
+        "user": "{{ row.user }}",
+        "price": "{{ row.price }}",
+        "at": "{{ row.at }}",
+        "literal": "a { b }",
+    }
+    row = {"seed": 5, "tags": ["a"], "user": None, "price": Decimal("1.50"), "at": datetime(2026, 1, 2, tzinfo=UTC)}
+    request = render(spec(body=body), id=1, body="x", **row)
+    assert json.loads(request.body) == {
+        "model": "gpt-5-mini",
+        "messages": [{"role": "user", "content": "x"}],
+        "seed": 5,
+        "metadata": {"n": "no. 5", "tags": [["a"], 1.5, None, True]},
+        "user": None,
+        "price": 1.5,
+        "at": "2026-01-02T00:00:00+00:00",
+        "literal": "a { b }",
+    }
+    assert b'"price":1.50,' in request.body
+
+
+def test_the_body_may_hold_what_is_asked():
+    messages = [{"role": "user", "content": "{{ row.body }}"}]
+    by_body = spec(prompt=None, body={"messages": messages})
+    assert render(by_body, id=1, body="x").body == render(spec(), id=1, body="x").body
+    message = refusal(by_body, id="T-99", body=None)
+    assert message.startswith("row 17 (custom_id 'T-99'): body.messages: is empty")
+    assert "WHERE body <> ''" in message
+
+
+def test_whole_messages_may_come_from_a_column():
+    by_column = spec(prompt=None, body={"messages": "{{ row.chat }}"})
+    chat = [{"role": "user", "content": "x"}]
+    assert body_of(by_column, id=1, chat=chat)["messages"] == chat
+    assert "body.messages: is empty" in refusal(by_column, id=1, chat=None)
+    assert "must be a list of objects" in refusal(by_column, id=1, chat=json.dumps(chat))
+    by_text = spec(prompt=None, body={"messages": "{{ row.chat | fromjson }}"})
+    assert body_of(by_text, id=1, chat=json.dumps(chat))["messages"] == chat
+
+
+def test_the_inputs_of_an_embeddings_body_are_counted_row_by_row():
+    by_body = spec(endpoint="/v1/embeddings", prompt=None, body={"input": "{{ row.chunks }}"})
+    assert render(by_body, id=1, chunks=["a", "b", "c"]).inputs == 3
+    assert render(by_body, id=1, chunks="a").inputs == 1
+    assert render(by_body, id=1, chunks=[1, 2, 3]).inputs == 1
+    assert "body.input: is empty" in refusal(by_body, id=1, chunks=["a", ""])
+
+
+def test_a_prompt_of_the_provider_stands_for_the_input_of_responses():
+    stored = spec(
+        endpoint="/v1/responses", prompt=None, body={"prompt": {"id": "p", "variables": {"t": "{{ row.body }}"}}}
+    )
+    assert body_of(stored, id=1, body="x")["prompt"] == {"id": "p", "variables": {"t": "x"}}
+
+
+# --- request= ---
+
+
+def question(row):
+    return {"messages": [{"role": "user", "content": row["body"]}]}
+
+
+def test_a_function_builds_the_body_of_a_row():
+    by_function = spec(prompt=None, request=question)
+    assert render(by_function, id=1, body="x").body == render(spec(), id=1, body="x").body
+
+
+@pytest.mark.parametrize("path", [f"{__name__}:question", f"{__name__}.question"])
+def test_a_function_may_be_given_by_its_import_path(path):
+    assert render(spec(prompt=None, request=path), id=1, body="x").body == render(spec(), id=1, body="x").body
+
+
+def test_schema_cap_and_base_body_are_added_to_what_a_function_returns():
+    arguments = {"output_schema": SCHEMA, "max_output_tokens": 9, "body": {"temperature": 0, "user": "{{ row.id }}"}}
+    by_function = spec(prompt=None, request=question, **arguments)
+    assert render(by_function, id=1, body="x").body == render(spec(**arguments), id=1, body="x").body
+
+
+def test_the_model_of_a_function_goes_first():
+    by_function = spec(prompt=None, request=lambda row: {**question(row), "model": row["model"]})
+    assert render(by_function, id=1, body="x", model="other").model == "other"
+    assert render(by_function, id=1, body="x", model=None).model == "gpt-5-mini"
+
+
+def test_a_function_counts_the_inputs_of_embeddings():
+    by_function = spec(endpoint="/v1/embeddings", prompt=None, request=lambda row: {"input": row["chunks"]})
+    request = render(by_function, id=1, chunks=["a", "b"])
+    assert request.inputs == 2
+    assert json.loads(request.body)["encoding_format"] == "base64"
+
+
+def test_a_function_gets_a_dict_of_its_own():
+    seen = []
+
+    def greedy(row):
+        seen.append(dict(row))
+        row.clear()
+        return {"messages": [{"role": "user", "content": "x"}]}
+
+    render(spec(prompt=None, request=greedy), id=1, Photo=b"\x00")
+    assert seen == [{"id": 1, "Photo": b"\x00"}]
+
+
+def test_a_function_may_return_tuples_and_read_only_dicts():
+    def frozen(row):
+        return MappingProxyType({"messages": (MappingProxyType(question(row)["messages"][0]),)})
+
+    by_function = spec(prompt=None, request=frozen)
+    assert render(by_function, id=1, body="x").body == render(spec(), id=1, body="x").body
+
+
+def fails(row):
+    raise ValueError("no such shop")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (fails, "ValueError: no such shop"),
+        (lambda row: None, "it returned NoneType; it must return the body, a dict"),
+        (lambda row: {}, "it returned no 'messages'"),
+        (lambda row: {"messages": []}, "is empty"),
+        (lambda row: {"messages": "x"}, "must be a list of objects"),
+        (lambda row: {**question(row), "temperature": 1}, "it returned 'temperature', which body has too"),
+        (lambda row: {**question(row), "input": "x"}, "has no 'input' in its body"),
+        (lambda row: {**question(row), "response_format": {}}, "the argument output_schema say the same"),
+        (lambda row: {**question(row), "max_tokens": 1}, "the argument max_output_tokens say the same"),
+        (lambda row: {**question(row), "stream": True}, "'stream' must be left out"),
+        (lambda row: {**question(row), "model": 5}, "its 'model' is a int"),
+        (lambda row: {**question(row), "user": b"x"}, "the value is binary"),
+        (lambda row: {**question(row), "top_p": float("nan")}, "does not exist in JSON"),
+        (lambda row: {**question(row), "user": "\ud800"}, "surrogate"),
+        (lambda row: {**question(row), "user": object()}, "a object is no JSON value"),
+        (lambda row: {**question(row), 5: 1}, "the key 5 is no text"),
+    ],
+)
+def test_what_a_function_does_wrong_is_an_error_that_names_the_row(function, said):
+    by_function = spec(
+        prompt=None, request=function, output_schema=SCHEMA, max_output_tokens=9, body={"temperature": 0}
+    )
+    message = refusal(by_function, id="T-99", body="x")
+    assert message.startswith("row 17 (custom_id 'T-99'): request: ")
+    assert said in message
+
+
+def test_a_row_without_any_model_is_an_error():
+    assert "it returned no 'model'" in refusal(spec(prompt=None, model=None, request=question), id=1, body="x")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("no_such_package.module:function", "ModuleNotFoundError"),
+        (f"{__name__}:nothing", "AttributeError"),
+        (f"{__name__}:SCHEMA", "is a dict, not a function"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_an_error(path, said):
+    with pytest.raises(InputError, match=said):
+        compile_renderer(spec(prompt=None, request=path), ["id"], {})
+
+
+# --- before there are rows ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"endpoint": "/v1/videos"}, "endpoint: '/v1/videos' is unknown"),
+        ({"custom_id": None}, "custom_id is missing"),
+        ({"custom_id": ""}, "custom_id: is empty"),
+        ({"custom_id": 5}, "custom_id: must be text"),
+        ({"model": None}, "model: is missing"),
+        ({"model": " "}, "model: is empty"),
+        ({"model": 5}, "model: must be text"),
+        ({"model": None, "body": {"model": 5}}, "body.model: must be"),
+        ({"model": None, "body": {"model": ""}}, "body.model: must be"),
+        ({"body": {"model": "x"}}, "'model' is also given"),
+        ({"system": 5}, "system: must be text"),
+        ({"prompt": None}, "prompt: nothing is asked"),
+        ({"prompt": None, "system": "s"}, "prompt: nothing is asked"),
+        ({"prompt": ""}, "prompt: is empty"),
+        ({"prompt": []}, "prompt: is empty"),
+        ({"prompt": 5}, "prompt: must be text or a list"),
+        ({"prompt": ["x"]}, "wants text or a list of content parts"),
+        ({"prompt": [{"text": "x"}], "endpoint": "/v1/embeddings"}, "wants text or a list of texts"),
+        ({"prompt": ["x", ""], "endpoint": "/v1/embeddings"}, "prompt: is empty"),
+        ({"prompt": ["x", {"text": "x"}], "endpoint": "/v1/moderations"}, "content parts (objects) or texts"),
+        ({"prompt": ["x"], "endpoint": "/v1/completions"}, "wants text."),
+        ({"body": ["x"]}, "body: must be a dict"),
+        ({"body": {"messages": []}}, "body: 'messages' in the body and the argument prompt"),
+        ({"prompt": None, "body": {"messages": []}}, "body.messages: is empty"),
+        ({"prompt": None, "body": {"messages": None}}, "body.messages: is empty"),
+        ({"body": {"stream": True}}, "body: 'stream' must be left out"),
+        ({"body": {"stream": "{{ row.x }}"}}, "body: 'stream' must be left out"),
+        ({"body": {"input": "x"}}, "has no 'input' in its body; there it is 'messages'"),
+        ({"body": {"metadata": {"a": [b"x"]}}}, "body.metadata.a[0]: the value is binary"),
+        ({"body": {"top_p": float("nan")}}, "body.top_p: the number nan does not exist in JSON"),
+        ({"body": {"tools": [object()]}}, "body.tools[0]: a object is no JSON value"),
+        ({"body": {"logit_bias": {50256: -100}}}, "body.logit_bias: the key 50256 is no text"),
+        ({"body": {"user": "\ud800"}}, "body.user: the text has half of a surrogate pair"),
+        ({"body": {"response_format": {}}, "output_schema": SCHEMA}, "argument output_schema say the same"),
+        ({"body": {"max_tokens": 1}, "max_output_tokens": 1}, "argument max_output_tokens say the same"),
+        ({"max_output_tokens": 0}, "max_output_tokens: must be a whole number"),
+        ({"max_output_tokens": True}, "max_output_tokens: must be a whole number"),
+        ({"max_output_tokens": "9"}, "max_output_tokens: must be a whole number"),
+        ({"output_schema": int}, "output_schema: must be a JSON Schema"),
+        ({"output_schema": SCHEMA, "endpoint": "/v1/embeddings"}, "output_schema: /v1/embeddings has nothing like it"),
+        ({"max_output_tokens": 1, "endpoint": "/v1/moderations"}, "max_output_tokens: /v1/moderations has nothing"),
+        ({"system": "s", "endpoint": "/v1/completions"}, "system: /v1/completions has nothing like it"),
+        ({"request": question}, "prompt: request builds what is asked"),
+        ({"request": question, "prompt": None, "system": "s"}, "system: request builds what is asked"),
+        ({"request": 5, "prompt": None}, "request: must be a function"),
+        ({"request": "question", "prompt": None}, "is no import path"),
+        ({"request": "a b:c", "prompt": None}, "is no import path"),
+        ({"prompt": "{{ row.x"}, "prompt, line 1: "),
+        ({"body": {"metadata": {"a": ["{{ row.x"]}}}, "body.metadata.a[0], line 1: "),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_said_before_there_are_rows(arguments, said):
+    for find in (check, lambda wrong: compile_renderer(wrong, ["id", "body", "x"], {})):
+        with pytest.raises(InputError) as caught:
+            find(spec(**arguments))
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"request": "no_such_package.module:function", "prompt": None, "model": None},
+        {"prompt": "{{ row.anything }} {{ params.anything }}"},
+        {"body": {"stream": False}},
+        {"body": {"text": {"verbosity": "low"}}, "endpoint": "/v1/responses", "output_schema": SCHEMA},
+        {"body": {}},
+    ],
+)
+def test_what_only_rows_can_tell_is_not_judged_before(arguments):
+    assert check(spec(**arguments)) is None
+
+
+@pytest.mark.parametrize("argument", ["custom_id", "model", "system", "prompt", "body"])
+def test_an_unknown_column_is_found_without_rows(argument):
+    given = {"metadata": {"a": ["{{ row.titel }}"]}} if argument == "body" else "{{ row.titel }}"
+    with pytest.raises(TemplateError) as caught:
+        compile_renderer(spec(**{argument: given}), ["id", "title", "body"], {})
+    assert str(caught.value).startswith("body.metadata.a[0], line 1" if argument == "body" else f"{argument}, line 1")
+    assert "no column 'titel'" in str(caught.value)
+    assert "'title'" in str(caught.value)
+    assert "id, title, body" in str(caught.value)
+
+
+def test_a_doubled_column_is_found_without_rows():
+    with pytest.raises(InputError, match="returns the column 'id' twice"):
+        compile_renderer(spec(), ["id", "id", "body"], {})
+
+
+def test_templates_are_given_plain_values_only():
+    with pytest.raises(InputError, match=r"^conn: row templates are given plain values only"):
+        compile_renderer(spec(), ["id", "body"], {"conn": object()})
+
+
+def test_params_and_the_run_may_be_named():
+    tone = spec(prompt="{{ params.tone }} {{ dag_run.conf.lang }} {{ run_id }}: {{ row.body }}")
+    context = {"params": {"tone": "kind"}, "dag_run": {"conf": {"lang": "de"}}, "run_id": "manual"}
+    request = render(tone, context=context, id=1, body="{{ params.tone }}")
+    assert json.loads(request.body)["messages"][0]["content"] == "kind de manual: {{ params.tone }}"
+
+
+# --- laws ---
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)))
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.text("abcdefgh_", min_size=1, max_size=5).map(lambda name: "x_" + name)
+
+
+def without_jinja(value):
+    if isinstance(value, dict):
+        return {key: without_jinja(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_jinja(item) for item in value]
+    return value.replace("{", "(") if isinstance(value, str) else value
+
+
+@given(st.dictionaries(NAMES, JSON_VALUES, max_size=4), TEXT.filter(str.strip), JSON_VALUES)
+def test_a_body_means_what_was_written_and_is_canonical(extra, prompt, value):
+    extra = without_jinja(extra)
+    request = render(spec(body={**extra, "x": {"deep": ["{{ row.value }}"]}}), id=1, body=prompt, value=value)
+    expected = {
+        **extra,
+        "x": {"deep": [value]},
+        "model": "gpt-5-mini",
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    assert json.loads(request.body) == expected
+    assert request.body == canonical(expected)
+
+
+@given(st.dictionaries(NAMES, JSON_VALUES, min_size=1, max_size=4), st.randoms())
+def test_the_order_in_which_a_body_is_written_makes_no_difference(extra, random):
+    extra = without_jinja(extra)
+    order = list(extra)
+    random.shuffle(order)
+    shuffled = {key: extra[key] for key in order}
+    assert render(spec(body=extra), id=1, body="x").body == render(spec(body=shuffled), id=1, body="x").body
+
+
+@given(TEXT.filter(str.strip), TEXT.filter(str.strip))
+def test_templates_and_a_function_that_say_the_same_give_the_same_bytes(system, prompt):
+    def function(row):
+        return {
+            "messages": [{"content": row["system"], "role": "system"}, {"content": row["body"], "role": "user"}],
+        }
+
+    by_templates = spec(system="{{ row.system }}", output_schema=SCHEMA, max_output_tokens=5)
+    by_function = spec(prompt=None, request=function, output_schema=SCHEMA, max_output_tokens=5)
+    row = {"id": 1, "system": system, "body": prompt}
+    assert render(by_templates, **row).body == render(by_function, **row).body
+
+
+@given(TEXT.filter(str.strip), TEXT.filter(str.strip))
+def test_a_line_gives_back_custom_id_and_data_as_they_were(custom_id, prompt):
+    request = render(spec(), id=custom_id, body=prompt)
+    line = json.loads(request_line(request.custom_id, "/v1/chat/completions", request.body))
+    assert line["custom_id"] == custom_id
+    assert line["body"]["messages"][0]["content"] == prompt
+
+
+def test_nothing_is_kept_of_a_row():
+    renderer = compile_renderer(spec(prompt="{% if row.body %}{{ row.body | trim }}{% endif %}"), ["id", "body"], {})
+    renderer(("warm", "up"), 1)
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            renderer((str(number), f"{number}" + "x" * 100_000), number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

@@ -1,0 +1,195 @@
+"""Carried columns: from the warehouse into staging and back, with their types."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.ledger.job import RowIndex
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.core.sealing.carry import CarriedColumns, read, type_of
+from airflow_provider_batch.exceptions import InputError
+
+HERE = timezone(timedelta(hours=5, minutes=30))
+
+
+def carried(*values: Any) -> tuple[ColumnType, list[Any]]:
+    """The type found for one column of these rows, and its values after the way through staging."""
+    columns = CarriedColumns(["label"], [0])
+    taken = [columns.take((value,), number) for number, value in enumerate(values, start=1)]
+    (column,) = columns.columns()
+    stored = [msgspec.json.decode(msgspec.json.encode(RowIndex("a", "0", row)), type=RowIndex).carry for row in taken]
+    return column.type, [read(row[0], column) for row in stored]
+
+
+@pytest.mark.parametrize(
+    ("value", "type", "back"),
+    [
+        ("bug", ColumnType.TEXT, "bug"),
+        ("", ColumnType.TEXT, ""),
+        ("null", ColumnType.TEXT, "null"),
+        ("2026-11-20", ColumnType.TEXT, "2026-11-20"),
+        (True, ColumnType.BOOLEAN, True),
+        (0, ColumnType.INTEGER, 0),
+        (-(2**63), ColumnType.INTEGER, -(2**63)),
+        (2**63 - 1, ColumnType.INTEGER, 2**63 - 1),
+        (2**63, ColumnType.NUMERIC, Decimal(2**63)),
+        (10**30, ColumnType.NUMERIC, Decimal(10**30)),
+        (0.1, ColumnType.FLOAT, 0.1),
+        (1e300, ColumnType.FLOAT, 1e300),
+        (Decimal("12345678901234567890.12345"), ColumnType.NUMERIC, Decimal("12345678901234567890.12345")),
+        (Decimal("1E+5"), ColumnType.NUMERIC, Decimal("1E+5")),
+        (date(2026, 11, 20), ColumnType.DATE, date(2026, 11, 20)),
+        (datetime(2026, 11, 20, 8, 30, 1, 7), ColumnType.TIMESTAMP, datetime(2026, 11, 20, 8, 30, 1, 7, UTC)),
+        (datetime(2026, 11, 20, 8, 30, tzinfo=HERE), ColumnType.TIMESTAMP, datetime(2026, 11, 20, 3, 0, tzinfo=UTC)),
+        (time(8, 30), ColumnType.TEXT, "08:30:00"),
+        (uuid.UUID(int=7), ColumnType.TEXT, "00000000-0000-0000-0000-000000000007"),
+        (b"\x00\xff", ColumnType.BYTES, b"\x00\xff"),
+        (bytearray(b"\x00"), ColumnType.BYTES, b"\x00"),
+        (memoryview(b"\x01"), ColumnType.BYTES, b"\x01"),
+        ({"a": [1, None, {"b": "ü"}]}, ColumnType.JSON, {"a": [1, None, {"b": "ü"}]}),
+        (["x", 1.5], ColumnType.JSON, ["x", 1.5]),
+        (("x", "y"), ColumnType.JSON, ["x", "y"]),
+        ([Decimal("1.50"), date(2026, 1, 2)], ColumnType.JSON, ["1.50", "2026-01-02"]),
+    ],
+)
+def test_a_value_comes_back_as_the_python_value_of_its_columns_type(value, type, back):
+    found, (came,) = carried(value)
+    assert (found, came) == (type, back)
+    assert came.__class__ is back.__class__
+
+
+def test_null_stays_null_and_says_nothing_about_the_type():
+    assert carried(None, 3, None) == (ColumnType.INTEGER, [None, 3, None])
+
+
+def test_a_column_that_was_always_null_is_text():
+    assert carried(None, None) == (ColumnType.TEXT, [None, None])
+    assert carried() == (ColumnType.TEXT, [])
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_floats_that_json_has_no_number_for_are_not_lost(value):
+    found, (came, other) = carried(value, 1.5)
+    assert (found, other) == (ColumnType.FLOAT, 1.5)
+    assert came == value or (math.isnan(came) and math.isnan(value))
+
+
+@pytest.mark.parametrize(
+    ("values", "type", "back"),
+    [
+        ([1, 2.5], ColumnType.FLOAT, [1.0, 2.5]),
+        ([1, Decimal("2.5")], ColumnType.NUMERIC, [Decimal(1), Decimal("2.5")]),
+        ([0.1, Decimal("2.5")], ColumnType.NUMERIC, [Decimal("0.1"), Decimal("2.5")]),
+        ([1, 2.5, Decimal(3)], ColumnType.NUMERIC, [Decimal(1), Decimal("2.5"), Decimal(3)]),
+        ([1, 2**70], ColumnType.NUMERIC, [Decimal(1), Decimal(2**70)]),
+        (
+            [date(2026, 1, 2), datetime(2026, 1, 2, 3)],
+            ColumnType.TIMESTAMP,
+            [datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 2, 3, tzinfo=UTC)],
+        ),
+        ([1, "x"], ColumnType.TEXT, ["1", "x"]),
+        ([True, "x"], ColumnType.TEXT, ["true", "x"]),
+        ([True, 1], ColumnType.TEXT, ["true", "1"]),
+        ([Decimal("1.50"), "x"], ColumnType.TEXT, ["1.50", "x"]),
+        ([date(2026, 1, 2), "x"], ColumnType.TEXT, ["2026-01-02", "x"]),
+        ([{"a": 1}, "x", 3], ColumnType.JSON, [{"a": 1}, "x", 3]),
+    ],
+)
+def test_a_column_that_holds_several_types_gets_one_that_holds_them_all(values, type, back):
+    for order in (values, list(reversed(values))):
+        found, came = carried(*order)
+        assert found == type
+        assert came == (back if order is values else list(reversed(back)))
+
+
+@pytest.mark.parametrize("value", [timedelta(1), {1, 2}, object(), 1j, [object()], {"a": {(1, 2): 3}}])
+def test_a_value_of_no_column_type_is_an_error_that_names_row_and_column(value):
+    columns = CarriedColumns(["id", "span"], [1, 0])
+    with pytest.raises(InputError) as caught:
+        columns.take((value, 1), 17)
+    for part in ("row 17", "'span'", "Nothing was uploaded", "Cast it in the SQL"):
+        assert part in str(caught.value)
+
+
+def test_columns_are_taken_from_their_positions_in_the_order_of_carry():
+    columns = CarriedColumns(["c", "a"], [2, 0])
+    assert columns.take(("x", "not carried", 3), 1) == [3, "x"]
+    assert columns.columns() == [Column("c", ColumnType.INTEGER), Column("a", ColumnType.TEXT)]
+
+
+def test_nothing_to_carry_is_nothing():
+    columns = CarriedColumns([], [])
+    assert (columns.take(("x",), 1), columns.columns()) == ([], [])
+
+
+# The law
+
+numbers = st.integers(-(2**63), 2**63 - 1)
+moments = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.none() | st.sampled_from([UTC, HERE]))
+json_values = st.recursive(
+    st.none() | st.booleans() | numbers | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+kinds = {
+    ColumnType.TEXT: st.text(st.characters(exclude_categories=["Cs"])) | st.uuids(),
+    ColumnType.BOOLEAN: st.booleans(),
+    ColumnType.INTEGER: numbers,
+    ColumnType.FLOAT: st.floats(allow_nan=False),
+    ColumnType.NUMERIC: st.decimals(allow_nan=False, allow_infinity=False) | st.integers(2**63, 2**80),
+    ColumnType.DATE: st.dates(),
+    ColumnType.TIMESTAMP: moments,
+    ColumnType.BYTES: st.binary(),
+    ColumnType.JSON: json_values.filter(lambda value: isinstance(value, (dict, list))),
+}
+
+
+def expected(value: Any) -> Any:
+    """What ColumnType documents for a value of the warehouse."""
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    return value
+
+
+@given(st.sampled_from(sorted(kinds)).flatmap(lambda kind: st.tuples(st.just(kind), st.lists(st.none() | kinds[kind]))))
+def test_every_value_of_one_type_survives_the_way_through_staging(made):
+    kind, values = made
+    found, came = carried(*values)
+    assert found == (kind if any(value is not None for value in values) else ColumnType.TEXT)
+    assert came == [None if value is None else expected(value) for value in values]
+    assert all(moment.utcoffset() == timedelta(0) for moment in came if isinstance(moment, datetime))
+
+
+@given(st.lists(st.none() | st.one_of(*kinds.values()), max_size=6))
+def test_whatever_a_column_holds_every_value_fits_the_type_found(values):
+    python = {
+        ColumnType.TEXT: str,
+        ColumnType.BOOLEAN: bool,
+        ColumnType.INTEGER: int,
+        ColumnType.FLOAT: float,
+        ColumnType.NUMERIC: Decimal,
+        ColumnType.DATE: date,
+        ColumnType.TIMESTAMP: datetime,
+        ColumnType.BYTES: bytes,
+        ColumnType.JSON: object,
+    }
+    found, came = carried(*values)
+    assert [value is None for value in came] == [value is None for value in values]
+    assert all(isinstance(value, python[found]) for value in came if value is not None)
+
+
+@pytest.mark.parametrize("value", [None, object(), timedelta(1)])
+def test_type_of_refuses_what_no_column_type_stands_for(value):
+    with pytest.raises(TypeError, match=type(value).__name__):
+        type_of(value)

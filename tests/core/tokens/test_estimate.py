@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.tokens.estimate import MEDIA_TOKENS, Encoding, encoding_of, estimate_tokens, read_ask
+
+#: tokens in o200k_base, as published by OpenAI in "Hello GPT-4o" (2024-05), section "Language tokenization"
+PUBLISHED = {
+    "Hello, my name is GPT-4o. I'm a new type of language model, it's nice to meet you!": 24,
+    "Olá, meu nome é GPT-4o. Sou um novo tipo de modelo de linguagem, é um prazer conhecê-lo!": 27,
+    "Hola, me llamo GPT-4o. Soy un nuevo tipo de modelo de lenguaje, ¡es un placer conocerte!": 26,
+    "Hallo, mein Name is GPT-4o. Ich bin ein neues KI-Sprachmodell. Es ist schön, dich kennenzulernen.": 29,
+    "Ciao, mi chiamo GPT-4o. Sono un nuovo tipo di modello linguistico, piacere di conoscerti!": 28,
+    "Merhaba, benim adım GPT-4o. Ben yeni bir dil modeli türüyüm, tanıştığımıza memnun oldum!": 30,
+    "Xin chào, tên tôi là GPT-4o. Tôi là một loại mô hình ngôn ngữ mới, rất vui được gặp bạn!": 30,
+    "こんにちは、私の名前はGPT-4oです。私は新しいタイプの言語モデルです。初めまして！": 26,
+    "你好，我的名字是GPT-4o。我是一种新型的语言模型，很高兴见到你!": 24,
+    "안녕하세요, 제 이름은 GPT-4o입니다. 저는 새로운 유형의 언어 모델입니다, 만나서 반갑습니다!": 27,
+    "Привет, меня зовут GPT-4o. Я — новая языковая модель, приятно познакомиться!": 23,
+    "سلام، اسم من جی پی تی-۴او است. من یک نوع جدیدی از مدل زبانی هستم، از ملاقات شما خوشبختم!": 32,
+    "مرحبًا، اسمي جي بي تي-4o. أنا نوع جديد من نموذج اللغة، سررت بلقائك!": 26,
+    "ہیلو، میرا نام جی پی ٹی-4o ہے۔ میں ایک نئے قسم کا زبان ماڈل ہوں، آپ سے مل کر اچھا لگا!": 33,
+    "नमस्ते, मेरा नाम जीपीटी-4o है। मैं एक नए प्रकार का भाषा मॉडल हूँ। आपसे मिलकर अच्छा लगा!": 31,
+}
+
+
+@pytest.mark.parametrize(("text", "tokens"), PUBLISHED.items())
+def test_a_sentence_in_any_language_is_within_three_tenths_of_its_published_count(text, tokens):
+    assert 0.7 * tokens < estimate_tokens(text) < 1.3 * tokens
+
+
+def test_the_published_sentences_together_are_within_a_tenth():
+    assert sum(map(estimate_tokens, PUBLISHED)) == pytest.approx(sum(PUBLISHED.values()), rel=0.1)
+
+
+#: texts of each kind and their true numbers of tokens, counted with tiktoken 0.14.0
+COUNTED = json.loads(Path(__file__).with_name("token_counts.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize("text", COUNTED, ids=[text["kind"] for text in COUNTED])
+def test_the_estimate_of_a_real_text_is_within_a_tenth_of_its_true_count(text, encoding):
+    assert estimate_tokens(text["text"], encoding) == pytest.approx(text[encoding.value], rel=0.1)
+
+
+def test_three_digits_in_a_row_are_one_token_and_so_is_one_digit():
+    assert estimate_tokens("123 456 789 " * 50) == pytest.approx(300, rel=0.1)
+    assert estimate_tokens("1 2 3 4 5 6 " * 50) == pytest.approx(600, rel=0.15)
+
+
+@given(st.binary(max_size=2_000), st.sampled_from(Encoding))
+def test_no_byte_has_more_than_three_tokens_and_no_text_fewer_than_one(text, encoding):
+    assert bool(text) <= estimate_tokens(text, encoding) <= 3 * len(text)
+
+
+def test_a_long_text_has_as_many_tokens_as_its_parts():
+    text = "".join(text["text"] for text in COUNTED)
+    whole, parts = estimate_tokens(text * 3), sum(estimate_tokens(text["text"]) for text in COUNTED)
+    assert whole == pytest.approx(3 * parts, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "encoding"),
+    [
+        ("gpt-5-mini", Encoding.O200K),
+        ("gpt-4o-mini-2024-07-18", Encoding.O200K),
+        ("gpt-4.1", Encoding.O200K),
+        ("o4-mini", Encoding.O200K),
+        ("ft:gpt-4o:acme::abc", Encoding.O200K),
+        ("my-deployment", Encoding.O200K),
+        ("gpt-4", Encoding.CL100K),
+        ("gpt-4-turbo", Encoding.CL100K),
+        ("gpt-3.5-turbo-0125", Encoding.CL100K),
+        ("ft:gpt-4:acme::abc", Encoding.CL100K),
+        ("ft:gpt-3.5-turbo:acme::abc", Encoding.CL100K),
+        ("text-embedding-3-small", Encoding.CL100K),
+    ],
+)
+def test_a_models_vocabulary_is_known_by_its_name(model, encoding):
+    assert encoding_of(model) is encoding
+
+
+def test_only_an_empty_text_has_no_tokens():
+    assert estimate_tokens("") == 0
+    assert estimate_tokens(b"") == 0
+    for text in (" ", "a", "\x00", "\ud800", b"\xff\xfe"):
+        assert estimate_tokens(text) == 1
+
+
+@given(st.text())
+def test_a_text_and_its_bytes_have_the_same_tokens(text):
+    assert estimate_tokens(text) == estimate_tokens(text.encode("utf-8", "surrogatepass"))
+
+
+def ask(**body: Any) -> Any:
+    return read_ask(json.dumps(body).encode())
+
+
+TEXT = "The printer on the second floor is on fire again, please send somebody. " * 10
+
+
+def test_the_prompt_is_counted_wherever_an_endpoint_has_it_and_the_json_around_it_is_not():
+    tokens = estimate_tokens(TEXT)
+    message = {"role": "user", "content": TEXT}
+    parts = {"role": "user", "content": [{"type": "text", "text": TEXT}]}
+    for body, overhead in [
+        ({"input": TEXT}, 0),
+        ({"input": [TEXT]}, 0),
+        ({"prompt": TEXT}, 0),
+        ({"instructions": TEXT}, 0),
+        ({"messages": [message]}, 7),
+        ({"messages": [parts]}, 7),
+        ({"input": [message]}, 4),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": TEXT}]}]}, 4),
+        ({"input": TEXT, "model": TEXT, "user": TEXT, "metadata": {"a": TEXT}, "stop": [TEXT]}, 0),
+    ]:
+        assert ask(**body).input_tokens == tokens + overhead, body
+    escaped = json.dumps({"input": "\u00e9\n" * 100}).encode()
+    assert read_ask(escaped).input_tokens == estimate_tokens("é\n" * 100)
+
+
+def test_token_numbers_count_one_each_and_media_a_round_number():
+    assert ask(input=[1, 2, 3]).input_tokens == 3
+    assert ask(input=[[1, 2, 3], [4]]).input_tokens == 4
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    assert ask(messages=[{"role": "user", "content": [image]}]).input_tokens == MEDIA_TOKENS + 7
+
+
+def test_schema_and_tools_are_part_of_the_input():
+    schema = {"type": "json_schema", "json_schema": {"schema": {"properties": {"label": {"type": "string"}}}}}
+    bare = ask(input=TEXT).input_tokens
+    for key in ("response_format", "text", "tools"):
+        assert ask(input=TEXT, **{key: schema}).input_tokens == bare + estimate_tokens(json.dumps(schema))
+
+
+def test_the_bodys_own_limits_are_read():
+    assert (ask(input="x").cap, ask(input="x").choices) == (None, 1)
+    for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        assert ask(input="x", **{key: 7}).cap == 7
+    assert ask(prompt="x", n=3).choices == 3
+    assert ask(prompt="x", n="three", max_tokens="many").cap is None

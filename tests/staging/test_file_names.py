@@ -1,0 +1,102 @@
+"""Whatever a company is called, its page stays in its folder and is nobody else's."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from pathlib import Path, PureWindowsPath
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.staging.file_names import file_name
+
+EVIL = [
+    "",
+    ".",
+    "..",
+    "../../etc/passwd",
+    "..\\..\\boot.ini",
+    "/etc/passwd",
+    "C:\\Windows\\win.ini",
+    "\\\\server\\share",
+    "file:///etc/passwd",
+    "s3://other-bucket/page",
+    "~root",
+    "nul\0byte",
+    "new\nline",
+    "con",
+    "AUX.html",
+    "a" * 100_000,
+    "é" * 300,
+    "株" * 300,
+    "\ud800",
+    "\u202egpj.exe",
+    "..\u2215..\u2044etc",
+    "%2e%2e%2f",
+    "&#47;&#x2f;&sol;&period;&period;",
+    "{{ row.id }}",
+    "-rf *",
+    "$(id)`id`;|&",
+    ".hidden",
+    "trailing. ",
+]
+names = st.text(st.characters(), max_size=200) | st.sampled_from(EVIL) | st.text("./\\%:&#;~\0 aA", max_size=30)
+
+
+def with_every_example(test):  # type: ignore[no-untyped-def]
+    """Hypothesis tries each of the names above, every time."""
+    for name in EVIL:
+        test = example(name, name)(test)
+    return test
+
+
+@with_every_example
+@given(names, names)
+def test_a_name_is_one_plain_word_that_every_file_system_takes(title: str, key: str) -> None:
+    name = file_name(title, key, ".html")
+
+    assert re.fullmatch(r"([a-z0-9][a-z0-9-]*-)?[0-9a-f]{16}\.html", name)
+    assert len(name) <= 77 + len(".html")
+    assert PureWindowsPath(name).parts == (name,)
+    assert not PureWindowsPath(name).is_reserved()
+
+
+@with_every_example
+@given(names, names)
+def test_no_title_and_no_key_leaves_the_folder(title: str, key: str) -> None:
+    for folder in (ObjectStoragePath("file:///srv/reports/2026-Q3"), ObjectStoragePath("memory://bucket/reports")):
+        page = folder / file_name(title, key, ".html")
+        assert page.parent.path == folder.path
+        assert (page.protocol, page.bucket) == (folder.protocol, folder.bucket)
+
+
+@given(names, names, names)
+@example("Blatt & Co", "C-01", "C-02")
+@example("x", "nul\0", "nul")
+@example("x", "\ud800", "\udfff")
+@example("x", unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"))
+def test_two_keys_have_two_names_and_one_has_one(title: str, key: str, other: str) -> None:
+    assert file_name(title, key) == file_name(title, key)
+    assert (file_name(title, key) == file_name(title, other)) == (key == other)
+
+
+def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_disk(tmp_path: Path) -> None:
+    titles = [*EVIL, "Blatt & Co", "Blatt + Co", "BLATT CO", "blatt-co", "株式会社みどり"]
+    for number, title in enumerate(titles):
+        (tmp_path / "in" / file_name(title, f"C-{number}", ".html")).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / file_name(title, f"C-{number}", ".html")).write_text("page", encoding="utf-8")
+
+    assert len(list((tmp_path / "in").iterdir())) == len(titles)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("title", "begins"),
+    [("Grüne Wände GmbH", "grune-wande-gmbh-"), ("AC/DC", "ac-dc-"), ("../../Compost", "compost-")],
+)
+def test_a_person_can_read_whose_page_it_is(title: str, begins: str) -> None:
+    assert file_name(title, secrets.token_hex(4)).startswith(begins)

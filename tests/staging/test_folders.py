@@ -1,0 +1,531 @@
+"""Staging: exclusive, whole, contained, and reachable from where the next task runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+from threading import Barrier, Thread
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+import pytest
+from airflow.configuration import AIRFLOW_HOME
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.exceptions import StagingError
+from airflow_provider_batch.staging.layout import (
+    check_reachable,
+    is_local,
+    job_folder,
+    job_folders,
+    memory_folder,
+    open_folder,
+    root_of,
+    staging_root,
+)
+from airflow_provider_batch.staging.local import LocalFolder
+from airflow_provider_batch.staging.object_store import ObjectFolder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory() -> None:
+    """fsspec's in-memory filesystem, attached as a provider would attach its object store."""
+    attach("memory", fs=MemoryFileSystem())
+
+
+@pytest.fixture(params=["local disk", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """A job's folder on a disk, and in fsspec's memory filesystem through Airflow's ObjectStoragePath."""
+    if request.param == "local disk":
+        return open_folder((tmp_path / "job").as_uri())
+    return open_folder(f"memory://{secrets.token_hex(8)}/job")
+
+
+def write(folder: Folder, name: str, data: bytes) -> None:
+    with folder.writer(name) as file:
+        file.write(data)
+
+
+def read(folder: Folder, name: str) -> bytes:
+    with folder.reader(name) as file:
+        return file.read()
+
+
+# What both kinds of folder do
+
+
+def test_a_file_is_created_once_and_never_changed(folder):
+    assert folder.create("g001/records/a.json", b"first")
+    assert not folder.create("g001/records/a.json", b"second, and longer")
+    assert folder.read("g001/records/a.json") == b"first"
+
+
+def test_what_is_not_there_is_none_and_lists_as_nothing(folder):
+    assert folder.read("g001/seal.json") is None
+    assert folder.names("g001/records") == []
+    assert folder.folders("") == []
+
+
+def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(folder):
+    for name in ("build/rendered.jsonl", "build/s0001.jsonl"):
+        write(folder, name, b"{}")
+    folder.remove("build/rendered.jsonl")
+    folder.remove("build/rendered.jsonl")
+    assert folder.names("build") == ["s0001.jsonl"]
+
+
+class WriteOnly(MemoryFileSystem):
+    """A store whose permissions let a worker write and not delete."""
+
+    cachable = False
+
+    def rm_file(self, path: str) -> None:
+        raise PermissionError(13, "Access Denied", path)
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        self.rm_file(path)
+
+
+def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplog: pytest.LogCaptureFixture):
+    conn_id = f"c{secrets.token_hex(8)}"
+    attach("memory", conn_id=conn_id, fs=WriteOnly())
+    folder = open_folder(f"memory://{conn_id}@bucket/{conn_id}")
+    write(folder, "build/rendered.jsonl", b"{}")
+    folder.remove("build/rendered.jsonl")
+    assert folder.names("build") == ["rendered.jsonl"]
+    assert "cannot remove" in caplog.text
+    assert "rendered.jsonl" in caplog.text
+
+
+def test_names_and_folders_are_told_apart_and_sorted(folder):
+    for name in ("g002/seal.json", "g001/seal.json", "g001/records/b.json", "g001/records/a.json", "top.json"):
+        folder.create(name, b"{}")
+    assert folder.folders("") == ["g001", "g002"]
+    assert folder.names("") == ["top.json"]
+    assert folder.names("g001/records") == ["a.json", "b.json"]
+    assert folder.folders("g001") == ["records"]
+
+
+def test_another_worker_sees_at_once_what_was_created(folder):
+    other = open_folder(folder.uri)
+    assert other.names("g001/records") == []
+    folder.create("g001/records/a.json", b"1")
+    assert other.names("g001/records") == ["a.json"]
+    assert other.read("g001/records/a.json") == b"1"
+    other.create("g001/records/b.json", b"2")
+    assert folder.names("g001/records") == ["a.json", "b.json"]
+
+
+def test_a_large_file_is_written_and_read_as_a_stream(folder):
+    with folder.writer("g001/build/s0001.jsonl") as file:
+        for number in range(1000):
+            file.write(f"{number}\n".encode())
+    with folder.reader("g001/build/s0001.jsonl") as file:
+        assert [int(line) for line in file] == list(range(1000))
+        file.seek(0)
+        assert file.read(4) == b"0\n1\n"
+
+
+def test_a_large_file_that_is_not_there_is_an_error_that_names_it(folder):
+    with pytest.raises(StagingError, match=r"cannot read .*g001/build/s0001\.jsonl"):
+        read(folder, "g001/build/s0001.jsonl")
+
+
+def test_the_address_of_a_folder_opens_the_same_folder(folder):
+    folder.create("a.json", b"1")
+    again = open_folder(folder.uri)
+    assert again.uri == folder.uri
+    assert again.read("a.json") == b"1"
+
+
+# Exclusive creation, by threads and by processes
+
+
+def test_of_many_threads_exactly_one_creates_a_file(tmp_path):
+    workers = 16
+    for turn in range(20):
+        together = Barrier(workers)
+        won: list[bytes] = []
+
+        def work(data: bytes, name: str = f"{turn}.json", barrier: Barrier = together, into: list[bytes] = won) -> None:
+            folder = LocalFolder(tmp_path)
+            barrier.wait()
+            if folder.create(name, data):
+                into.append(data)
+
+        threads = [Thread(target=work, args=(f"{number}".encode() * 1000,)) for number in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert won == [LocalFolder(tmp_path).read(f"{turn}.json")]
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", dedent(code), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return out
+
+
+RACER = """
+    import sys
+    from pathlib import Path
+    from airflow_provider_batch.staging.layout import LocalFolder
+    folder, me = LocalFolder(Path(sys.argv[1])), sys.argv[2]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(200):
+        if folder.create(f"records/{number}.json", me.encode() * 5000):
+            print(number)
+"""
+
+
+def test_of_several_processes_exactly_one_creates_each_file(tmp_path):
+    racers = {me: python(RACER, str(tmp_path), me) for me in "abc"}
+    for racer in racers.values():
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers.values():
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    claimed = {int(number): me for me, racer in racers.items() for number in ended(racer).split()}
+    folder = LocalFolder(tmp_path)
+    assert sorted(claimed) == list(range(200))
+    for number, me in claimed.items():
+        assert folder.read(f"records/{number}.json") == me.encode() * 5000
+
+
+WRITER = """
+    import json, sys
+    from itertools import count
+    from pathlib import Path
+    from airflow_provider_batch.staging.layout import LocalFolder
+    folder = LocalFolder(Path(sys.argv[1]))
+    for number in count(int(sys.argv[2])):
+        folder.create(f"records/{number}.json", json.dumps({"number": number, "fill": "x" * 200_000}).encode())
+"""
+
+
+def test_a_record_is_whole_or_absent_even_if_its_writer_is_killed(tmp_path):
+    folder = LocalFolder(tmp_path)
+    begun = 0
+    for _ in range(4):
+        writer = python(WRITER, str(tmp_path), str(begun))
+        try:
+            limit = time.monotonic() + 120
+            while len(folder.names("records")) < begun + 5:
+                assert writer.poll() is None
+                assert time.monotonic() < limit
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            writer.communicate(timeout=60)
+        seen = folder.names("records")
+        for name in seen:
+            record = json.loads(folder.read(f"records/{name}") or b"")
+            assert (f"{record['number']}.json", len(record["fill"])) == (name, 200_000)
+        begun = len(seen)
+
+
+def test_what_a_killed_writer_left_half_done_is_no_record_and_in_nobodys_way(tmp_path):
+    folder = LocalFolder(tmp_path)
+    (tmp_path / "records").mkdir(parents=True)
+    (tmp_path / "records" / ".a.json.0123456789abcdef").write_bytes(b"{half")
+    assert folder.names("records") == []
+    assert folder.create("records/a.json", b"{}")
+    assert folder.names("records") == ["a.json"]
+
+
+# Where a job lies
+
+
+RUN_IDS = [
+    "../../etc/passwd",
+    "..",
+    ".",
+    "",
+    "/",
+    "/etc/passwd",
+    "a/b\\c",
+    "manual__2026-11-20T12:00:00+00:00",
+    "manual__2026-11-20T12:00:00.000001+00:00",
+    "läuft 🚀",
+    "läuft",
+    "\x00\n",
+    "x" * 300,
+    "x" * 301,
+    "%2e%2e%2f",
+    "file:///etc",
+    "s3://bucket",
+    "?query#fragment",
+    "{{ run_id }}",
+]
+
+
+@pytest.mark.parametrize("run_id", RUN_IDS)
+@pytest.mark.parametrize("map_index", [-1, 0, 1023])
+def test_no_run_id_leads_out_of_staging(tmp_path, run_id, map_index):
+    root = tmp_path / "staging"
+    for key in (JobKey("dag", "ask", run_id, map_index), JobKey(run_id, run_id, run_id, map_index)):
+        folder = cast(LocalFolder, job_folder(root.as_uri(), key))
+        assert folder.create("g001/seal.json", b"{}")
+        place = folder.path.resolve()
+        assert place.relative_to(root.resolve()).parts[-1] not in ("", "..")
+        assert len(place.relative_to(root.resolve()).parts) == 3
+        assert (place / "g001" / "seal.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"staging"}
+
+
+@pytest.mark.parametrize("run_id", RUN_IDS)
+def test_no_run_id_leads_out_of_an_object_stores_prefix(run_id):
+    folder = job_folder("memory://bucket/staging/", JobKey("dag", "ask", run_id))
+    assert urlsplit(folder.uri).netloc == "bucket"
+    assert urlsplit(folder.uri).path.startswith("/staging/dag/ask/")
+    assert urlsplit(folder.uri).path.count("/") == 4
+    assert (urlsplit(folder.uri).query, urlsplit(folder.uri).fragment) == ("", "")
+    assert ".." not in folder.uri.split("/")
+
+
+def test_two_run_ids_never_share_a_folder():
+    keys = [JobKey("dag", "ask", run_id, map_index) for run_id in RUN_IDS for map_index in (-1, 0, 1)]
+    keys += [JobKey("dag", "ask.b", "r"), JobKey("dag", "ask_b", "r"), JobKey("dag.ask", "b", "r")]
+    assert len({job_folder("/staging", key).uri for key in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("kind", ["local disk", "memory"])
+def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path, kind):
+    # the local path is one that an address quotes
+    root = (tmp_path / "a b%").as_uri() if kind == "local disk" else f"memory://{secrets.token_hex(8)}/staging"
+    keys = [JobKey("dag", "ask", "run"), JobKey(".learned", "ask", "run")]
+    for key in keys:
+        job_folder(root, key).create("g001/seal.json", b"{}")
+    memory_folder(root, "openai.default").create("deep/down/limit.json", b"{}")
+    memory_folder(root, "openai_default").create("limit.json", b"{}")
+    assert memory_folder(root, "openai.default").names("") == []
+    assert {folder.uri for folder in job_folders(root)} == {job_folder(root, key).uri for key in keys}
+
+
+@pytest.mark.parametrize("root", ["file:///srv/a%20b", "/srv/batch", "memory://bucket/staging/", "memory://bucket"])
+def test_the_root_of_a_job_is_known_from_its_folder_unless_that_was_put_elsewhere(root):
+    key = JobKey("dag", "ask", "manual__2026-11-20T10:00:00+00:00")
+    found = root_of(job_folder(root, key), key)
+    assert found is not None
+    assert job_folder(found, key).uri == job_folder(root, key).uri
+    assert root_of(job_folder(root, key), JobKey("dag", "ask", "another")) is None
+    assert root_of(open_folder("/job"), key) is None
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+@given(names, names, names, st.integers(-1, 5), names)
+def test_any_two_different_keys_have_different_folders(dag_id, task_id, run_id, map_index, other):
+    key = JobKey(dag_id, task_id, run_id, map_index)
+    mine = job_folder("/staging", key).uri
+    assert mine == job_folder("/staging", JobKey(dag_id, task_id, run_id, map_index)).uri
+    for changed in (
+        JobKey(other, task_id, run_id, map_index),
+        JobKey(dag_id, other, run_id, map_index),
+        JobKey(dag_id, task_id, other, map_index),
+        JobKey(dag_id, task_id, run_id, map_index + 1),
+        JobKey(task_id, dag_id, run_id, map_index),
+    ):
+        assert (job_folder("/staging", changed).uri == mine) == (changed == key)
+
+
+def test_a_folders_name_shows_a_person_what_it_is():
+    folder = job_folder("/staging", JobKey("tickets", "ask", "manual__2026-11-20T12:00:00+00:00", 3))
+    *_, dag, task, run = cast(LocalFolder, folder).path.parts
+    assert (dag, task) == ("tickets", "ask")
+    assert run.startswith("manual__2026-11-20T12_00_00+00_00.3.")
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "ünïcode", "per%20cent", "ha#sh", "que?ry", "a+b&c=d;e"])
+def test_the_address_of_a_local_folder_survives_odd_characters(tmp_path, name):
+    folder = LocalFolder(tmp_path / name)
+    folder.create("a.json", b"1")
+    assert open_folder(folder.uri).read("a.json") == b"1"
+    assert (tmp_path / name / "a.json").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("as_uri", [True, False])
+def test_a_local_root_may_be_a_path_or_a_file_uri(tmp_path, as_uri):
+    root = tmp_path.as_uri() if as_uri else str(tmp_path)
+    folder = job_folder(root, JobKey("dag", "ask", "run"))
+    folder.create("a.json", b"1")
+    assert len(list(tmp_path.glob("dag/ask/run.*/a.json"))) == 1
+    assert is_local(root)
+
+
+def test_an_object_store_is_not_this_machine():
+    assert not is_local("s3://bucket/batch")
+    assert not is_local("memory://bucket/batch")
+
+
+# Staging that does not work
+
+
+@pytest.mark.parametrize("operation", ["create", "writer", "names", "read", "reader"])
+def test_a_path_below_a_regular_file_is_an_error_that_names_it(tmp_path, operation):
+    (tmp_path / "file").write_text("not a folder")
+    folder = LocalFolder(tmp_path / "file" / "job")
+    actions = {
+        "create": lambda: folder.create("g001/seal.json", b"{}"),
+        "writer": lambda: write(folder, "g001/s0001.jsonl", b""),
+        "names": lambda: folder.names("g001/records"),
+        "read": lambda: folder.read("g001/seal.json"),
+        "reader": lambda: read(folder, "g001/s0001.jsonl"),
+    }
+    with pytest.raises(StagingError) as caught:
+        actions[operation]()
+    for part in (f"{tmp_path}/file/job", "[batch] staging"):
+        assert part in str(caught.value)
+
+
+def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(tmp_path):
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        from airflow_provider_batch.exceptions import StagingError
+        from airflow_provider_batch.staging.layout import LocalFolder
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        folder = LocalFolder(Path(sys.argv[1]))
+        for large in (lambda: folder.create("a.json", b"x" * 200_000), lambda: folder.writer("b.jsonl").__enter__()):
+            try:
+                large()
+            except StagingError as error:
+                print(error)
+        try:
+            with folder.writer("c.jsonl") as file:
+                while True:
+                    file.write(b"x" * 1000)
+        except StagingError as error:
+            print(error)
+        print(folder.names(""))
+    """
+    said = ended(python(code, str(tmp_path)))
+    assert f"cannot write {tmp_path}/a.json" in said
+    assert f"cannot write {tmp_path}/c.jsonl" in said
+    assert "'a.json'" not in said
+
+
+@pytest.mark.parametrize("uri", ["nowhere://bucket/batch", "hdfs://bucket/batch"])
+def test_an_object_store_without_its_provider_is_an_error_that_says_what_to_install(uri):
+    with pytest.raises(StagingError, match=rf"{uri}.*apache-airflow-providers-"):
+        open_folder(uri)
+
+
+def test_an_error_of_the_object_store_is_told_with_the_path(tmp_path):
+    """fsspec's filesystem for the local disk stands in for a store that refuses: it makes no folders by itself."""
+    folder = ObjectFolder((tmp_path / "none" / "job").as_uri())
+    with pytest.raises(StagingError, match=r"cannot write file://.*/none/job/seal\.json"):
+        folder.create("seal.json", b"{}")
+    with pytest.raises(StagingError, match=r"cannot write file://.*/none/job/s0001\.jsonl"):
+        write(folder, "s0001.jsonl", b"x")
+
+
+class KeepsListings(MemoryFileSystem):
+    """A filesystem that keeps listings until it is told to forget them, as s3fs does."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Any] = {}
+
+    def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
+        if (path, detail) not in self.kept:
+            self.kept[path, detail] = super().ls(path, detail=detail, **kwargs)
+        return self.kept[path, detail]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.kept.clear()
+
+
+def test_a_listing_that_the_filesystem_kept_does_not_hide_what_others_recorded():
+    filesystem = KeepsListings()
+    attach("memory", conn_id="keeps", fs=filesystem)
+    bucket = secrets.token_hex(8)
+    mine, other = open_folder(f"memory://keeps@{bucket}/job"), open_folder(f"memory://{bucket}/job")
+    other.create("records/a.json", b"1")
+    assert mine.names("records") == ["a.json"]
+    other.create("records/b.json", b"2")
+    assert filesystem.kept
+    assert mine.names("records") == ["a.json", "b.json"]
+
+
+def test_an_object_stores_file_is_read_from_its_start_however_often(folder):
+    write(folder, "a.jsonl", b"1\n2\n")
+    with folder.reader("a.jsonl") as file:
+        assert cast("BinaryIO", file).readline() == b"1\n"
+    assert read(folder, "a.jsonl") == b"1\n2\n"
+
+
+# Which staging, and whether the next task can reach it
+
+
+@pytest.mark.parametrize(
+    ("executor", "named"),
+    [
+        ("CeleryExecutor", "CeleryExecutor"),
+        ("LocalExecutor,CeleryExecutor", "CeleryExecutor"),
+        ("airflow.providers.celery.executors.celery_executor.CeleryExecutor", "CeleryExecutor"),
+        ("remote:airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor", "Kubernetes"),
+    ],
+)
+def test_a_local_disk_is_refused_where_tasks_may_run_on_other_machines(monkeypatch, executor, named):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+    with pytest.raises(StagingError) as caught:
+        check_reachable("file:///var/staging", allow_local=False)
+    for part in (named, "file:///var/staging", "Nothing was uploaded", "allow_local_staging"):
+        assert part in str(caught.value)
+    assert "LocalExecutor" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("executor", "root", "allow", "environment"),
+    [
+        ("LocalExecutor", "file:///var/staging", False, {}),
+        ("here:LocalExecutor", "/var/staging", False, {}),
+        ("airflow.executors.local_executor.LocalExecutor", "/var/staging", False, {}),
+        ("CeleryExecutor", "s3://bucket/batch", False, {}),
+        ("CeleryExecutor", "file:///mnt/shared", True, {}),
+        ("CeleryExecutor", "file:///mnt/shared", False, {"AIRFLOW__BATCH__ALLOW_LOCAL_STAGING": "True"}),
+    ],
+)
+def test_staging_that_every_task_can_reach_is_allowed(monkeypatch, executor, root, allow, environment):
+    for name, value in {"AIRFLOW__CORE__EXECUTOR": executor, **environment}.items():
+        monkeypatch.setenv(name, value)
+    check_reachable(root, allow_local=allow)
+
+
+def test_the_argument_comes_before_the_configuration_and_that_before_airflows_home(monkeypatch):
+    monkeypatch.delenv("AIRFLOW__BATCH__STAGING", raising=False)
+    assert staging_root() == f"{Path(AIRFLOW_HOME).absolute().as_uri()}/batch_staging"
+    monkeypatch.setenv("AIRFLOW__BATCH__STAGING", "s3://conn@bucket/configured")
+    assert staging_root() == "s3://conn@bucket/configured"
+    assert staging_root("s3://bucket/given") == "s3://bucket/given"
