@@ -292,14 +292,14 @@ class BatchSubmitOperator(BaseOperator):
             self._empty()
         policy = Policy(max_attempts=1, since=datetime.now(UTC))
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
-        rest = runner.run({})
-        if isinstance(rest, Void):
-            raise canary_error(rest)
-        if isinstance(rest, Finish):
-            runner.tell_withheld(rest)
-        if isinstance(rest, Hold):
+        pause = runner.run({})
+        if isinstance(pause, Void):
+            raise canary_error(pause)
+        if isinstance(pause, Finish):
+            runner.tell_withheld(pause)
+        if isinstance(pause, Hold):
             raise JobHeldError(
-                f"Job {manifest.job_uid} is held: {rest.message}. Its {manifest.asked:,} requests stay sealed in "
+                f"Job {manifest.job_uid} is held: {pause.message}. Its {manifest.asked:,} requests stay sealed in "
                 f"{folder.uri}, and batches that exist go on. Mend the account or the connection, then clear this task."
             )
         ledger.add(Submitted(datetime.now(UTC)))

@@ -14,7 +14,7 @@ from airflow_provider_batch.core.ledger.records import Begun, Task
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.lifecycle.next_steps import begin
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
-from airflow_provider_batch.core.lifecycle.steps import ASKABLE, Finish, Hold, Policy, Rest, Void, Wait
+from airflow_provider_batch.core.lifecycle.steps import ASKABLE, Finish, Hold, Pause, Policy, Void, Wait
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -150,8 +150,8 @@ class BatchSensor(BaseSensorOperator):
         """One look without a triggerer."""
         with told_to_airflow():
             ledger = open_job(self.job)
-            rest = self._advance(context, ledger, begins=True)
-            done = isinstance(rest, Finish)
+            pause = self._advance(context, ledger, begins=True)
+            done = isinstance(pause, Finish)
             return PokeReturnValue(done, self._summary(ledger.state()) if done else None)
 
     def on_kill(self) -> None:
@@ -164,16 +164,16 @@ class BatchSensor(BaseSensorOperator):
     def _go_on(self, context: Context, *, begins: bool = False) -> dict[str, Any]:
         with told_to_airflow():
             ledger = open_job(self.job)
-            rest = self._advance(context, ledger, begins=begins)
+            pause = self._advance(context, ledger, begins=begins)
         state = ledger.state()
-        if not isinstance(rest, Wait):
+        if not isinstance(pause, Wait):
             return self._summary(state)
         deadline = state.deadline
         self.log.info(
             "Waiting for %d batch(es)%s, at most until %s",
-            len(rest.batch_ids),
-            f"; the next step is due at {rest.until:%Y-%m-%d %H:%M:%S} UTC"
-            if rest.until and rest.until != deadline
+            len(pause.batch_ids),
+            f"; the next step is due at {pause.until:%Y-%m-%d %H:%M:%S} UTC"
+            if pause.until and pause.until != deadline
             else "",
             f"{deadline:%Y-%m-%d %H:%M:%S} UTC" if deadline else "they end",
         )
@@ -184,10 +184,10 @@ class BatchSensor(BaseSensorOperator):
                 openai_conn_id=ledger.manifest.openai_conn_id,
                 job_uid=ledger.manifest.job_uid,
                 # Those that were created first, which end first; when they ended, the next ones are waited for.
-                batch_ids=rest.batch_ids[:MAX_BATCHES],
+                batch_ids=pause.batch_ids[:MAX_BATCHES],
                 deadline=deadline.isoformat() if deadline and datetime.now(UTC) < deadline else None,
-                wake_at=rest.until.isoformat() if rest.until else None,
-                any_end=rest.any_end,
+                wake_at=pause.until.isoformat() if pause.until else None,
+                any_end=pause.any_end,
                 poll_interval=self.poke_interval,
                 cancel_on_kill=self.cancel_on_kill,
             ),
@@ -195,7 +195,7 @@ class BatchSensor(BaseSensorOperator):
         )
         raise AssertionError("defer returns never")
 
-    def _advance(self, context: Context, ledger: Ledger, *, begins: bool) -> Rest:
+    def _advance(self, context: Context, ledger: Ledger, *, begins: bool) -> Pause:
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
         ledger.add(Begun(Task.WAIT, context["ti"].max_tries, now))
@@ -211,18 +211,18 @@ class BatchSensor(BaseSensorOperator):
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
-        rest = runner.run(runner.look())
-        if isinstance(rest, Void):
-            raise canary_error(rest)
-        if isinstance(rest, Hold):
+        pause = runner.run(runner.look())
+        if isinstance(pause, Void):
+            raise canary_error(pause)
+        if isinstance(pause, Hold):
             raise JobHeldError(
-                f"Job {ledger.manifest.job_uid} is held: {rest.message}. What was answered is kept in "
+                f"Job {ledger.manifest.job_uid} is held: {pause.message}. What was answered is kept in "
                 f"{ledger.folder.uri}, batches that run go on. Mend the account or connection, then clear this task."
             )
-        if isinstance(rest, Finish):
-            runner.finish(rest)
-        remember(ledger, self.log, ended=isinstance(rest, Finish))
-        return rest
+        if isinstance(pause, Finish):
+            runner.finish(pause)
+        remember(ledger, self.log, ended=isinstance(pause, Finish))
+        return pause
 
     def _begin(self, context: Context, ledger: Ledger, now: datetime) -> None:
         """Set the deadline, unless a try of this task did so since it was last cleared.

@@ -48,9 +48,9 @@ from airflow_provider_batch.core.lifecycle.steps import (
     GiveUp,
     Judge,
     LookUp,
+    Pause,
     Policy,
     Reseal,
-    Rest,
     Step,
     Upload,
     Wait,
@@ -115,7 +115,7 @@ class Runner:
                 self.log.warning("%s: %s It is read again later.", shard.shard.name, error)
         return seen
 
-    def run(self, seen: Mapping[str, BatchView]) -> Rest:
+    def run(self, seen: Mapping[str, BatchView]) -> Pause:
         """Do every step that can be done now; say what the job then waits for.
 
         :raises StoppedError: before a paid call, once `stopping` says so.
@@ -127,8 +127,8 @@ class Runner:
             seen.update(self._look_for_twins())
         looked = False
         while True:
-            steps, rest = next_steps(self.ledger.state(), seen, self.policy, self._clock())
-            if not steps and isinstance(rest, Finish) and not looked:
+            steps, pause = next_steps(self.ledger.state(), seen, self.policy, self._clock())
+            if not steps and isinstance(pause, Finish) and not looked:
                 looked = True
                 adopted = self._look_for_twins()
                 seen.update(adopted)
@@ -136,43 +136,43 @@ class Runner:
                     continue
             steps = [one for one in steps if not (isinstance(one, Cancel) and one.tried.batch_id in self._unheard)]
             if not steps:
-                return self._soon(rest)
+                return self._soon(pause)
             self._held = False
             for _, alike in groupby(steps, type):
                 self._do(list(alike))
                 if self._held:
                     break
 
-    def _soon(self, rest: Rest) -> Rest:
-        """The same rest, but short if a cancel was not taken."""
-        if not self._unheard or not isinstance(rest, Wait):
-            return rest
+    def _soon(self, pause: Pause) -> Pause:
+        """The same pause, but short if a cancel was not taken."""
+        if not self._unheard or not isinstance(pause, Wait):
+            return pause
         again = self._clock() + CANCEL_AGAIN
-        return rest._replace(until=min(again, rest.until) if rest.until else again)
+        return pause._replace(until=min(again, pause.until) if pause.until else again)
 
-    def finish(self, rest: Finish) -> JobState:
+    def finish(self, pause: Finish) -> JobState:
         """Record that the wait came to its end, and tell what the budget did not reach. The state then."""
         state = self.ledger.state()
         number = state.finished.number + 1 if state.finished else 1
-        while not self.ledger.add(Finished(number, self._clock(), list(rest.withheld))):
+        while not self.ledger.add(Finished(number, self._clock(), list(pause.withheld))):
             number += 1
-        self.tell_withheld(rest)
+        self.tell_withheld(pause)
         return self.ledger.state()
 
-    def tell_withheld(self, rest: Finish) -> None:
+    def tell_withheld(self, pause: Finish) -> None:
         """Say what was not asked, as the budget does not reach, and what to do about it."""
-        if not rest.withheld:
+        if not pause.withheld:
             return
         state = self.ledger.state()
         purse = Purse(state)
         self.log.warning(
             "%s requests in %d shard(s) are withheld: max_cost_usd is %s US dollars, %.4f are spent, and they may cost "
             "up to %.4f. What was answered is kept. Raise max_cost_usd and clear submit to go on.",
-            f"{sum(state.shards[name].shard.requests for name in rest.withheld):,}",
-            len(rest.withheld),
+            f"{sum(state.shards[name].shard.requests for name in pause.withheld):,}",
+            len(pause.withheld),
             purse.ceiling,
             purse.spent,
-            sum(purse.cost(state.shards[name].shard) for name in rest.withheld),
+            sum(purse.cost(state.shards[name].shard) for name in pause.withheld),
         )
 
     def _look_for_twins(self) -> dict[str, BatchView]:

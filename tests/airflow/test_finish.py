@@ -310,8 +310,8 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
             worker(ledger).run({})
     assert made()["ask"] == 2 * AT_ONCE
 
-    rest = worker(ledger).run({})
-    assert isinstance(rest, Wait)
+    pause = worker(ledger).run({})
+    assert isinstance(pause, Wait)
     assert made()["ask"] == ROWS - 2 * AT_ONCE
 
     assert isinstance(worker(ledger, later=ASKING).run({}), Finish)

@@ -87,8 +87,8 @@ class Job(NamedTuple):
         """One worker's look at the batch, and what it does then; the job's state afterwards, and what it waits for."""
         self.provider.ended = True
         worker = worker_of(self.ledger)
-        rest = worker.run(worker.look())
-        return worker.ledger.state(), rest
+        pause = worker.run(worker.look())
+        return worker.ledger.state(), pause
 
     def landed(self) -> dict[str, tuple[str, str | None]]:
         """custom_id -> outcome and output, as land would write them."""
@@ -286,9 +286,9 @@ def test_a_batch_that_has_not_ended_is_waited_for_even_if_it_has_files_already(
     from airflow_provider_batch.core.lifecycle.steps import Wait
 
     with running(shown, {"file-2": ALL}) as job:
-        state, rest = job.collect()
-        assert isinstance(rest, Wait)
-        assert rest.batch_ids == ["batch_1"]
+        state, pause = job.collect()
+        assert isinstance(pause, Wait)
+        assert pause.batch_ids == ["batch_1"]
         assert state.settled() == []
         assert not [one for one in job.server.requests if "/content" in one.target]
 
@@ -315,9 +315,9 @@ def test_a_batch_that_cannot_be_read_just_now_is_waited_for(running: Any, instea
 
     with running({"status": "completed", "output_file_id": "file-2"}, {"file-2": ALL}) as job:
         job.provider.instead = instead
-        state, rest = job.collect()
-        assert isinstance(rest, Wait)
-        assert rest.batch_ids == ["batch_1"]
+        state, pause = job.collect()
+        assert isinstance(pause, Wait)
+        assert pause.batch_ids == ["batch_1"]
         assert state.settled() == []
 
         job.provider.instead = None

@@ -220,9 +220,9 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
         foreign = created_behind_our_back(ledger, client, job_uid=uuid4().hex)
 
         worker = another_worker(ledger)
-        rest = worker.run(worker.look())
+        pause = worker.run(worker.look())
 
-        assert isinstance(rest, Finish)
+        assert isinstance(pause, Finish)
         assert client.batches.retrieve(running.id).status in ("cancelling", "cancelled")
         assert client.batches.retrieve(foreign.id).status in ("validating", "in_progress")
         state = worker.ledger.state()
@@ -305,15 +305,15 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
-    rest: Any = None
+    pause: Any = None
     for _ in range(6):
         worker = another_worker(ledger)
-        rest = worker.run(worker.look())
+        pause = worker.run(worker.look())
         until_ended(client, ledger, wait_until)
-        if isinstance(rest, Finish):
+        if isinstance(pause, Finish):
             break
 
-    assert isinstance(rest, Finish)
+    assert isinstance(pause, Finish)
     assert outcomes_so_far(worker.ledger.state()) == {"succeeded": 4}
     assert sum(batch.request_counts.total for batch in batches_of(client, ledger)) == 6
 
@@ -399,10 +399,10 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
     with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
         worker = another_worker(ledger)
-        rest = worker.run({})
+        pause = worker.run({})
         (first, second) = worker.ledger.state().shards.values()
         assert (bool(first.tries[-1].batch_id), second.tries[-1].refused.failure) == (True, Failure.CAPACITY)
-        assert rest.any_end
+        assert pause.any_end
         assert slow.calls()["create"] == 2
 
         slow.advance(3601)
@@ -427,9 +427,9 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     def to_the_end() -> Any:
         for _ in range(20):
             worker = another_worker(ledger)
-            rest = worker.run(worker.look())
-            if isinstance(rest, Finish):
-                return worker.finish(rest)
+            pause = worker.run(worker.look())
+            if isinstance(pause, Finish):
+                return worker.finish(pause)
             until_ended(client, ledger, wait_until)
         raise AssertionError("the job does not come to its end")
 
@@ -464,13 +464,13 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
         slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=503, times=1))
 
         worker = another_worker(ledger)
-        rest = worker.run(worker.look())
+        pause = worker.run(worker.look())
 
         cancelled = [shard.tries[-1].cancel is not None for shard in worker.ledger.state().shards.values()]
         assert sorted(cancelled) == [False, True]
-        assert isinstance(rest, Wait)
-        assert rest.until is not None
-        assert rest.until - now < timedelta(minutes=2)
+        assert isinstance(pause, Wait)
+        assert pause.until is not None
+        assert pause.until - now < timedelta(minutes=2)
 
         worker.run(worker.look())
         assert all(shard.tries[-1].cancel for shard in worker.ledger.state().shards.values())

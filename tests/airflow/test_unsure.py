@@ -73,8 +73,8 @@ def test_a_creation_without_a_sure_answer_is_looked_up_and_each_shard_gets_one_b
     from airflow_provider_batch.core.lifecycle.steps import Wait
 
     server.set_faults(fault)
-    rest = another_worker(ledger).run({})
-    assert isinstance(rest, Wait)
+    pause = another_worker(ledger).run({})
+    assert isinstance(pause, Wait)
     assert server.calls()["create"] == 2
 
     another_worker(ledger, later=timedelta(seconds=121)).run({})
@@ -101,10 +101,10 @@ def test_an_input_file_that_the_provider_has_no_room_for_is_uploaded_later_and_t
 
     server.set_faults(fault)
     before = datetime.now(UTC)
-    rest = another_worker(ledger).run({})
-    assert isinstance(rest, Wait)
-    assert rest.until is not None
-    assert rest.until > before + timedelta(minutes=minutes)
+    pause = another_worker(ledger).run({})
+    assert isinstance(pause, Wait)
+    assert pause.until is not None
+    assert pause.until > before + timedelta(minutes=minutes)
     assert len(batches_of(client, ledger)) == 1
     sent = server.calls()["upload"]
     if minutes:
@@ -308,8 +308,8 @@ def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_
     assert sum(isinstance(tried.intent, Intent) for tried in state.shards["s0001"].tries) == 2
 
     worker = another_worker(ledger)
-    rest = worker.run(worker.look())
-    assert isinstance(rest, Finish)
+    pause = worker.run(worker.look())
+    assert isinstance(pause, Finish)
 
     state = ledger.state()
     (twin,) = state.twins.values()

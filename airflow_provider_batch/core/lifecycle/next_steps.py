@@ -80,9 +80,9 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Hold,
     Judge,
     LookUp,
+    Pause,
     Policy,
     Reseal,
-    Rest,
     Step,
     Upload,
     Void,
@@ -93,7 +93,7 @@ from airflow_provider_batch.core.provider.batch import BatchView
 
 def next_steps(
     state: JobState, seen: Mapping[str, BatchView], policy: Policy, now: datetime
-) -> tuple[list[Step], Rest]:
+) -> tuple[list[Step], Pause]:
     """The steps to do now, and what follows if none of them changes anything.
 
     :param seen: the batches as just read from the provider, by id; one that is absent was not looked at.
@@ -139,9 +139,9 @@ def next_steps(
         return steps, Void(state.judged.void, state.judged.over_budget)
     if not ending and any(shard.phase is not Phase.SETTLED for shard in state.canary):
         steps.extend(Ask(shard, shard.next_n) for shard in waiting if shard.shard.synchronous and not holds)
-        return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
+        return steps, _pause(state, now, over, live, waits, backlog, holds, withheld)
     if not ending and state.canary and state.judged is None:
-        return [*steps, Judge()], _rest(state, now, over, live, waits, backlog, holds, withheld)
+        return [*steps, Judge()], _pause(state, now, over, live, waits, backlog, holds, withheld)
     if not holds:
         steps.extend(Ask(shard, shard.next_n, last=True) for shard in waiting if shard.shard.synchronous)
     waiting = [shard for shard in waiting if not shard.shard.synchronous]
@@ -169,7 +169,7 @@ def next_steps(
         steps.extend(_part(state, withheld))
     if over and not state.stopped and policy.finish_rows and not steps:
         steps.extend(_finish_line(state, policy, now, waiting=bool(live or waits)))
-    return steps, _rest(state, now, over, live, waits, backlog, holds, withheld)
+    return steps, _pause(state, now, over, live, waits, backlog, holds, withheld)
 
 
 def begin(state: JobState, clear: int, ends: datetime, now: datetime) -> Deadline | None:
@@ -190,7 +190,7 @@ def begin(state: JobState, clear: int, ends: datetime, now: datetime) -> Deadlin
     return Deadline(ends if fresh else last.ends, now, clear, fresh)
 
 
-def _rest(
+def _pause(
     state: JobState,
     now: datetime,
     over: bool,
@@ -199,7 +199,7 @@ def _rest(
     backlog: bool,
     holds: list[str],
     withheld: list[ShardState],
-) -> Rest:
+) -> Pause:
     if over:
         assert state.deadline is not None
         asking = any(shard.phase is Phase.CREATING for shard in state.finish_line)

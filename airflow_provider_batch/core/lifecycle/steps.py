@@ -167,7 +167,7 @@ class Finish(NamedTuple):
 
 Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp | FinishLine
 
-Rest = Wait | Hold | Void | Finish
+Pause = Wait | Hold | Void | Finish
 
 
 def overslept(since: datetime, now: datetime) -> bool:

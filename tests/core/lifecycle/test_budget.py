@@ -62,8 +62,8 @@ def done(name: str, *, cost: str = "0.11", output: int = 10_000, answered: int =
 
 
 def plan(state: JobState) -> tuple[list[str], Any]:
-    steps, rest = next_steps(state, {}, Policy(), NOW)
-    return [f"{type(step).__name__} {step.shard.shard.name}" for step in steps], rest
+    steps, pause = next_steps(state, {}, Policy(), NOW)
+    return [f"{type(step).__name__} {step.shard.shard.name}" for step in steps], pause
 
 
 def test_without_a_ceiling_everything_goes():
@@ -77,9 +77,9 @@ def test_before_anything_was_answered_the_high_end_is_reserved():
 def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end():
     assert plan(job(0.4))[0] == ["Upload s0001", "Upload s0002"]
     assert plan(job(0.4, *live("s0001")))[0] == ["Upload s0002"]
-    steps, rest = plan(job(0.4, *live("s0001"), *live("s0002")))
+    steps, pause = plan(job(0.4, *live("s0001"), *live("s0002")))
     assert steps == []
-    assert rest == Wait(["b-s0001", "b-s0002"], None, any_end=True)
+    assert pause == Wait(["b-s0001", "b-s0002"], None, any_end=True)
 
 
 def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks():
@@ -107,9 +107,9 @@ def test_an_answer_without_a_known_price_counts_as_it_was_reserved():
 
 
 def test_shards_that_the_budget_does_not_reach_are_withheld_at_the_end():
-    steps, rest = plan(job(0.12, *done("s0001")))
+    steps, pause = plan(job(0.12, *done("s0001")))
     assert steps == []
-    assert rest == Finish(("s0002", "s0003"))
+    assert pause == Finish(("s0002", "s0003"))
 
 
 def test_a_shard_without_a_known_price_is_withheld_under_a_ceiling():

@@ -84,9 +84,9 @@ def ran(name: str, n: int = 1, at: datetime = NOW, until: datetime = NOW) -> lis
 
 
 def plan(shards: list[Shard], *records: Record, at: datetime) -> tuple[list[tuple[Any, ...]], Any]:
-    """The steps as (kind, shard), and the rest."""
-    steps, rest = next_steps(fold(manifest_of(shards), records), {}, POLICY, at)
-    return [(type(step), step.shard.shard.name) for step in steps], rest
+    """The steps as (kind, shard), and the pause."""
+    steps, pause = next_steps(fold(manifest_of(shards), records), {}, POLICY, at)
+    return [(type(step), step.shard.shard.name) for step in steps], pause
 
 
 SHARDS = [shard(f"s{n:04d}") for n in range(1, 6)]
@@ -94,9 +94,9 @@ SHARDS = [shard(f"s{n:04d}") for n in range(1, 6)]
 
 def test_a_full_queue_holds_back_all_shards_of_the_model_and_no_other():
     other = plain_shard("s0009", model="another", tokens=300)
-    steps, rest = plan([*SHARDS, other], *full("s0001"), at=NOW + MINUTE)
+    steps, pause = plan([*SHARDS, other], *full("s0001"), at=NOW + MINUTE)
     assert steps == [(Upload, "s0009")]
-    assert rest.until == NOW + 5 * MINUTE
+    assert pause.until == NOW + 5 * MINUTE
 
 
 def test_with_nothing_of_ours_live_one_shard_goes_first_and_it_is_the_smallest():
@@ -113,9 +113,9 @@ def test_the_end_of_a_batch_of_the_model_ends_the_backoff():
 
 def test_no_more_is_created_at_once_than_fits_the_told_limit():
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *tried("s0002"), *full("s0003", at=NOW + MINUTE)]
-    steps, rest = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003"), (Upload, "s0004")]
-    assert rest == Wait(["b-s0002-1"], None, any_end=True)
+    assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
 
 def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal():
@@ -125,9 +125,9 @@ def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal(
         *tried("s0002"),
         *full("s0003", at=NOW + MINUTE, message=message),
     ]
-    steps, rest = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003")]
-    assert rest == Wait(["b-s0002-1"], None, any_end=True)
+    assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
 
 def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed_without_a_creation():
@@ -138,17 +138,17 @@ def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed
         *full("s0003", at=NOW + MINUTE, message=message),
         *tried("s0003", 2, at=NOW + 2 * MINUTE),
     ]
-    steps, rest = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
     assert steps == []
-    assert rest.until == NOW + 7 * MINUTE
+    assert pause.until == NOW + 7 * MINUTE
     assert plan(SHARDS, *records, at=NOW + 7 * MINUTE)[0] == [(Upload, "s0004")]
 
 
 def test_a_creation_without_an_answer_counts_as_live():
     records = [*full("s0001", message="Enqueued token limit reached"), *tried("s0002", at=NOW + 6 * MINUTE)[:2]]
-    steps, rest = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
+    steps, pause = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
     assert steps == []
-    assert rest.until == NOW + 8 * MINUTE
+    assert pause.until == NOW + 8 * MINUTE
 
 
 def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over():
@@ -159,16 +159,16 @@ def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over():
 
 def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for():
     turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
-    steps, rest = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
-    assert (steps, rest.until) == ([], NOW + 30 * MINUTE)
+    steps, pause = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
+    assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
     assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
 def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for():
     turned_away = [*tried("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
-    steps, rest = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
-    assert (steps, rest.until) == ([], NOW + 30 * MINUTE)
+    steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
 
 
 @pytest.mark.parametrize(("asked", "minutes"), [(None, 5), (0.0, 5), (20.0, 5), (301.0, 301 / 60), (1e300, 60)])
@@ -184,9 +184,9 @@ def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_t
 def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on():
     other = plain_shard("s0009", model="another", tokens=300)
     records = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
-    steps, rest = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
+    steps, pause = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
     assert steps == [(Create, "s0002")]
-    assert rest.until == NOW + 5 * MINUTE
+    assert pause.until == NOW + 5 * MINUTE
     assert len(plan([*SHARDS, other], *records, at=NOW + 5 * MINUTE)[0]) == 6
 
 
@@ -205,8 +205,8 @@ def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken():
     held = [UploadsHeld(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
     assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
     taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
-    steps, rest = plan(SHARDS, *held, taken, at=NOW + 3 * MINUTE)
-    assert (steps, rest.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
+    steps, pause = plan(SHARDS, *held, taken, at=NOW + 3 * MINUTE)
+    assert (steps, pause.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
 
 
 def test_at_the_deadline_the_wait_ends_though_uploads_are_held():
@@ -322,7 +322,7 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
     for _ in range(3_000):
         state = fold(manifest, records)
         live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live()}
-        steps, rest = next_steps(state, live, POLICY, now)
+        steps, pause = next_steps(state, live, POLICY, now)
         for step in steps:
             one = step.shard.shard
             match step:
@@ -352,12 +352,12 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
                     raise AssertionError(step)
         if steps:
             continue
-        if isinstance(rest, Finish):
+        if isinstance(pause, Finish):
             return state
-        assert isinstance(rest, Wait)
-        ends = [provider.batches[b][1] + (20 * MINUTE if provider.batches[b][2] else MINUTE) for b in rest.batch_ids]
-        due = [rest.until] if rest.until else []
-        now = min([*due, min(ends) if rest.any_end and ends else max(ends, default=now + timedelta(days=99))])
+        assert isinstance(pause, Wait)
+        ends = [provider.batches[b][1] + (20 * MINUTE if provider.batches[b][2] else MINUTE) for b in pause.batch_ids]
+        due = [pause.until] if pause.until else []
+        now = min([*due, min(ends) if pause.any_end and ends else max(ends, default=now + timedelta(days=99))])
     raise AssertionError("the job does not come to its end")
 
 

@@ -57,9 +57,9 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Hold,
     Judge,
     LookUp,
+    Pause,
     Policy,
     Reseal,
-    Rest,
     Step,
     Upload,
     Void,
@@ -207,11 +207,11 @@ class Lifecycle(RuleBasedStateMachine):
 
     # The workers
 
-    def plan(self, look: bool = True) -> tuple[list[Step], Rest]:
+    def plan(self, look: bool = True) -> tuple[list[Step], Pause]:
         """What `next_steps` says, and what must hold of it at any time."""
         state = self.state()
         seen = {batch.id: batch.view() for batch in self.batches} if look else {}
-        steps, rest = next_steps(state, seen, self.policy, self.now)
+        steps, pause = next_steps(state, seen, self.policy, self.now)
         for step in steps:
             match step:
                 case Create(shard=shard):
@@ -230,19 +230,19 @@ class Lifecycle(RuleBasedStateMachine):
             if isinstance(step, Judge):
                 assert state.judged is None
         if not steps and state.judged is not None and state.judged.void:
-            assert rest == Void(self.void, False)
-        if isinstance(rest, Wait) and rest.until is not None and not steps:
-            assert rest.until > self.now
-        if isinstance(rest, Wait) and not steps:
-            assert rest.until is not None or rest.batch_ids
-        return steps, rest
+            assert pause == Void(self.void, False)
+        if isinstance(pause, Wait) and pause.until is not None and not steps:
+            assert pause.until > self.now
+        if isinstance(pause, Wait) and not steps:
+            assert pause.until is not None or pause.batch_ids
+        return steps, pause
 
     @rule(worker=st.integers(0, 1), look=st.booleans())
     def a_worker_plans(self, worker: int, look: bool) -> None:
-        self.plans[worker], rest = self.plan(look)
-        if isinstance(rest, Finish) and not self.plans[worker]:
+        self.plans[worker], pause = self.plan(look)
+        if isinstance(pause, Finish) and not self.plans[worker]:
             finished = self.state().finished
-            self.add(Finished(finished.number + 1 if finished else 1, self.now, list(rest.withheld)))
+            self.add(Finished(finished.number + 1 if finished else 1, self.now, list(pause.withheld)))
 
     @precondition(lambda self: any(self.plans.values()))
     @rule(data=st.data())
@@ -475,12 +475,12 @@ class Lifecycle(RuleBasedStateMachine):
         if not hasattr(self, "manifest"):
             return
         for _ in range(400):
-            steps, rest = self.plan()
+            steps, pause = self.plan()
             for step in steps:
                 self.do(step, self.last_creations)
             if steps:
                 continue
-            match rest:
+            match pause:
                 case Void():
                     break
                 case Finish():
@@ -502,7 +502,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
         self.no_more_is_spent_than_the_ceiling()
         state = self.state()
-        withheld = set(rest.withheld) if isinstance(rest, Finish) else set()
+        withheld = set(pause.withheld) if isinstance(pause, Finish) else set()
         if state.judged is not None and state.judged.void:
             assert self.uploads == 0
             assert not self.batches

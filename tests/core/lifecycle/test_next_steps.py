@@ -112,7 +112,7 @@ def steps(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy
     return next_steps(state, seen(*views), policy, at)[0]
 
 
-def rest(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy = POLICY) -> Any:
+def pause(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy = POLICY) -> Any:
     """What follows where there is no step to do."""
     found, after = next_steps(state, seen(*views), policy, at)
     assert found == []
@@ -141,7 +141,7 @@ def test_an_uploaded_shard_is_created_from_its_file():
 @pytest.mark.parametrize("records", [refused(Failure.CAPACITY), settled(failure=Failure.CAPACITY)])
 def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records):
     state = job(*records)
-    assert rest(state, at=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=True)
+    assert pause(state, at=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=True)
     (step,) = steps(state, at=NOW + 5 * MINUTE)
     assert isinstance(step, Create)
     assert (step.n, step.file_id) == (2, "file-1")
@@ -152,20 +152,20 @@ def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour():
     waits = []
     for n in range(1, 9):
         records += refused(Failure.CAPACITY, n)
-        waits.append(rest(job(*records)).until - NOW)
+        waits.append(pause(job(*records)).until - NOW)
     assert waits == [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, *[MAX_HOLD] * 4]
 
 
 def test_a_shard_without_room_waits_for_the_end_of_any_batch():
     state = job(*refused(Failure.CAPACITY), *live(1, "s0002"), shards=("s0001", "s0002"))
-    after = rest(state, view("batch-s0002-1"))
+    after = pause(state, view("batch-s0002-1"))
     assert after == Wait(["batch-s0002-1"], NOW + 5 * MINUTE, any_end=True)
 
 
 @pytest.mark.parametrize("records", [refused(Failure.FILE), settled(failure=Failure.FILE)])
 def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment(records):
     state = job(*records)
-    assert isinstance(rest(state, at=NOW + 29 * SECOND), Wait)
+    assert isinstance(pause(state, at=NOW + 29 * SECOND), Wait)
     (step,) = steps(state, at=NOW + 30 * SECOND)
     assert isinstance(step, Upload)
     assert step.n == 2
@@ -176,7 +176,7 @@ def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment
 
 @pytest.mark.parametrize("records", [refused(Failure.ACCOUNT), settled(failure=Failure.ACCOUNT)])
 def test_an_account_failure_holds_the_job_in_the_providers_words(records):
-    assert rest(job(*records)) == Hold("account said no")
+    assert pause(job(*records)) == Hold("account said no")
 
 
 def test_an_account_failure_is_forgiven_once_the_task_is_started_again():
@@ -185,12 +185,12 @@ def test_an_account_failure_is_forgiven_once_the_task_is_started_again():
     assert isinstance(step, Create)
     assert (step.n, step.file_id) == (2, "file-1")
     again = job(*refused(Failure.ACCOUNT), *refused(Failure.ACCOUNT, 2, at=NOW + SECOND))
-    assert rest(again, policy=policy, at=NOW + SECOND) == Hold("account said no")
+    assert pause(again, policy=policy, at=NOW + SECOND) == Hold("account said no")
 
 
 def test_batches_that_run_are_waited_for_before_a_held_job_ends():
     state = job(*refused(Failure.ACCOUNT), *live(1, "s0002"), shards=("s0001", "s0002"))
-    assert isinstance(rest(state, view("batch-s0002-1")), Wait)
+    assert isinstance(pause(state, view("batch-s0002-1")), Wait)
 
 
 def test_a_lost_creation_is_made_again_at_once_with_the_same_file():
@@ -230,13 +230,13 @@ def test_a_void_generation_is_never_uploaded():
     both = (answered("c0001", failed=3), answered("c0002", succeeded=3))
     state = job(*both, msgspec.structs.replace(JUDGED, void="wrong", over_budget=True), shards=CANARIES)
     assert steps(state) == []
-    assert rest(state) == Void("wrong", over_budget=True)
+    assert pause(state) == Void("wrong", over_budget=True)
 
 
 def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_acted():
     state = job(Refused("c0001", 1, Failure.ACCOUNT, "pay", NOW), shards=CANARIES)
     assert steps(state) == []
-    assert rest(state) == Hold("pay")
+    assert pause(state) == Hold("pay")
     first, second = steps(state, policy=msgspec.structs.replace(POLICY, since=NOW + SECOND), at=NOW + SECOND)
     assert [(first.shard.shard.name, first.n), (second.shard.shard.name, second.n)] == [("c0001", 2), ("c0002", 1)]
 
@@ -244,7 +244,7 @@ def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_
 def test_after_the_deadline_no_canary_is_asked():
     state = job(deadline(NOW), shards=CANARIES)
     assert steps(state) == []
-    assert rest(state) == Finish()
+    assert pause(state) == Finish()
 
 
 # Creating
@@ -252,7 +252,7 @@ def test_after_the_deadline_no_canary_is_asked():
 
 def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up():
     state = job(uploaded(), intent())
-    assert rest(state, at=NOW + UNSURE - SECOND) == Wait([], NOW + UNSURE, any_end=False)
+    assert pause(state, at=NOW + UNSURE - SECOND) == Wait([], NOW + UNSURE, any_end=False)
     (step,) = steps(state, at=NOW + UNSURE)
     assert isinstance(step, LookUp)
     assert step.tried.intent.nonce == "nonce-1"
@@ -262,7 +262,7 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up
 def test_an_unanswered_creation_is_looked_up_even_after_the_deadline():
     """Its batch may run, and is paid for."""
     state = job(uploaded(), intent(), deadline(NOW + MINUTE))
-    assert rest(state, at=NOW + MINUTE) == Wait([], NOW + UNSURE, any_end=False)
+    assert pause(state, at=NOW + MINUTE) == Wait([], NOW + UNSURE, any_end=False)
     (step,) = steps(state, at=NOW + UNSURE)
     assert isinstance(step, LookUp)
     (step,) = steps(job(*live(), deadline(NOW + MINUTE)), at=NOW + UNSURE)
@@ -274,15 +274,15 @@ def test_an_unanswered_creation_is_looked_up_even_after_the_deadline():
 
 @pytest.mark.parametrize("said", ["in_progress", "cancelling", "paused"])
 def test_a_running_batch_is_waited_for_whatever_its_word_for_that(said):
-    assert rest(job(*live()), view(said=said)) == Wait(["batch-s0001-1"], None, any_end=False)
+    assert pause(job(*live()), view(said=said)) == Wait(["batch-s0001-1"], None, any_end=False)
 
 
 def test_a_batch_that_was_not_looked_at_is_waited_for():
-    assert rest(job(*live())) == Wait(["batch-s0001-1"], None, any_end=False)
+    assert pause(job(*live())) == Wait(["batch-s0001-1"], None, any_end=False)
 
 
 def test_a_wait_ends_at_the_deadline_at_the_latest():
-    assert rest(job(*live(), deadline(NOW + HOUR))) == Wait(["batch-s0001-1"], NOW + HOUR, any_end=False)
+    assert pause(job(*live(), deadline(NOW + HOUR))) == Wait(["batch-s0001-1"], NOW + HOUR, any_end=False)
 
 
 @pytest.mark.parametrize("said", ["completed", "failed", "expired", "cancelled"])
@@ -299,8 +299,8 @@ def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_en
     assert isinstance(step, Cancel)
     assert (step.tried.batch_id, step.reason) == ("batch-s0001-1", "deadline")
     told = job(*live(), deadline(NOW), CancelAsked("s0001", 1, "deadline", NOW))
-    assert rest(told, view(said="cancelling")) == Wait(["batch-s0001-1"], NOW + GRACE, any_end=False)
-    assert rest(told, view(said="cancelling"), at=NOW + GRACE) == Finish()
+    assert pause(told, view(said="cancelling")) == Wait(["batch-s0001-1"], NOW + GRACE, any_end=False)
+    assert pause(told, view(said="cancelling"), at=NOW + GRACE) == Finish()
 
 
 @pytest.mark.parametrize(
@@ -319,21 +319,21 @@ def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_en
     ids=range(9),
 )
 def test_nothing_is_uploaded_created_or_asked_again_after_the_deadline(records):
-    assert rest(job(*records, deadline(NOW)), at=NOW + 100 * HOUR) == Finish()
+    assert pause(job(*records, deadline(NOW)), at=NOW + 100 * HOUR) == Finish()
 
 
 # Settled
 
 
 def test_a_job_with_nothing_more_to_ask_is_finished():
-    assert rest(job(*settled(succeeded=3))) == Finish()
-    assert rest(job(shards=())) == Finish()
+    assert pause(job(*settled(succeeded=3))) == Finish()
+    assert pause(job(shards=())) == Finish()
 
 
 @pytest.mark.parametrize("outcome", ["expired", "cancelled", "invalid_output", "missing"])
 def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome):
     state = job(*settled(succeeded=2, **{outcome: 1}))
-    until = rest(state).until
+    until = pause(state).until
     assert NOW + 5 * MINUTE <= until <= NOW + 6 * MINUTE
     (step,) = steps(state, at=until)
     assert isinstance(step, AskAgain)
@@ -341,21 +341,21 @@ def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome):
 
 
 def test_failed_rows_are_asked_again_only_if_asking_may_help():
-    assert rest(job(*settled(failed=3, transient=0))) == Finish()
-    assert isinstance(rest(job(*settled(failed=3, transient=1))), Wait)
+    assert pause(job(*settled(failed=3, transient=0))) == Finish()
+    assert isinstance(pause(job(*settled(failed=3, transient=1))), Wait)
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "incomplete", "refused"])
 def test_other_outcomes_are_final(outcome):
-    assert rest(job(*settled(**{outcome: 3}))) == Finish()
+    assert pause(job(*settled(**{outcome: 3}))) == Finish()
 
 
 @pytest.mark.parametrize("outcome", sorted(ASKABLE))
 def test_what_the_author_did_not_list_is_not_asked_again(outcome):
     policy = msgspec.structs.replace(POLICY, retry_on=ASKABLE - {outcome})
     counts = {outcome.value: 3, "transient": 3 if outcome is Outcome.FAILED else 0}
-    assert rest(job(*settled(**counts)), policy=policy) == Finish()
-    assert isinstance(rest(job(*settled(**counts))), Wait)
+    assert pause(job(*settled(**counts)), policy=policy) == Finish()
+    assert isinstance(pause(job(*settled(**counts))), Wait)
 
 
 def on_attempt(attempt: int, **outcomes: int) -> JobState:
@@ -365,16 +365,16 @@ def on_attempt(attempt: int, **outcomes: int) -> JobState:
 
 
 def test_rows_are_asked_as_often_as_the_author_said_and_no_more():
-    assert isinstance(rest(on_attempt(2, expired=3)), Wait)
-    assert rest(on_attempt(3, expired=3)) == Finish()
-    assert rest(job(*settled(expired=3)), policy=msgspec.structs.replace(POLICY, max_attempts=1)) == Finish()
+    assert isinstance(pause(on_attempt(2, expired=3)), Wait)
+    assert pause(on_attempt(3, expired=3)) == Finish()
+    assert pause(job(*settled(expired=3)), policy=msgspec.structs.replace(POLICY, max_attempts=1)) == Finish()
 
 
 def test_the_wait_doubles_with_each_attempt():
     policy = msgspec.structs.replace(POLICY, max_attempts=5)
     for attempt, base in ((1, 5), (2, 10), (3, 20), (4, 40)):
         state = on_attempt(attempt, expired=3) if attempt > 1 else job(*settled(expired=3))
-        wait = rest(state, policy=policy).until - NOW
+        wait = pause(state, policy=policy).until - NOW
         assert base * MINUTE <= wait <= 1.2 * base * MINUTE
 
 
@@ -391,7 +391,7 @@ def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready():
         *settled(1, "s0002", expired=1, at=NOW + 3 * MINUTE),
         shards=("s0001", "s0002"),
     )
-    until = rest(state, at=NOW + 7 * MINUTE).until
+    until = pause(state, at=NOW + 7 * MINUTE).until
     assert until >= NOW + 8 * MINUTE
     (step,) = steps(state, at=until)
     assert [shard.shard.name for shard, _ in step.sources] == ["s0001", "s0002"]
@@ -433,15 +433,15 @@ def cleared(at: datetime = LATER) -> list[Record]:
 def test_a_fresh_allowance_counts_the_attempts_made_before_no_more():
     wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=3)], NOW)
     used_up = [*settled(expired=3), wave, *settled(1, "w01-0001", expired=3)]
-    assert rest(job(*used_up)) == Finish()
+    assert pause(job(*used_up)) == Finish()
     (step,) = steps(job(*used_up, *cleared()), at=LATER)
     assert isinstance(step, AskAgain)
     assert step.base == 3
     new = Wave(2, [("w01-0001", 1)], [plain_shard("w02-0001", attempt=4)], LATER, base=3)
     once = [*used_up, *cleared(), new, *settled(1, "w02-0001", at=LATER, expired=3)]
-    assert LATER + 5 * MINUTE <= rest(job(*once), at=LATER).until <= LATER + 6 * MINUTE
+    assert LATER + 5 * MINUTE <= pause(job(*once), at=LATER).until <= LATER + 6 * MINUTE
     last = Wave(3, [("w02-0001", 1)], [plain_shard("w03-0001", attempt=6)], LATER, base=3)
-    assert rest(job(*once, last, *settled(1, "w03-0001", at=LATER, expired=3)), at=LATER) == Finish()
+    assert pause(job(*once, last, *settled(1, "w03-0001", at=LATER, expired=3)), at=LATER) == Finish()
 
 
 def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowance():
@@ -486,7 +486,7 @@ def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others():
         Wave(1, [("s0002", 1)], [], NOW),
         shards=("s0001", "s0002"),
     )
-    assert NOW + 5 * MINUTE <= rest(after).until <= NOW + 6 * MINUTE
+    assert NOW + 5 * MINUTE <= pause(after).until <= NOW + 6 * MINUTE
 
 
 def test_an_ordinary_answer_costs_an_attempt():
@@ -496,7 +496,7 @@ def test_an_ordinary_answer_costs_an_attempt():
 
 
 def test_a_batch_that_failed_without_a_line_to_blame_is_final():
-    assert rest(job(*settled(failure=Failure.LINES, failed=3, transient=0))) == Finish()
+    assert pause(job(*settled(failure=Failure.LINES, failed=3, transient=0))) == Finish()
 
 
 def problem(code: str, message: str = "", line: int | None = None) -> BatchProblem:

@@ -139,9 +139,9 @@ def test_what_was_never_asked_is_asked_there_whatever_retry_on_says(outcomes: di
 def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]):
     state = job(*unsure, *settled("s0002", cancelled=3), shards=("s0001", "s0002"))
 
-    steps, rest = plan(state)
-    assert (steps, type(rest)) == ([], Wait)
-    assert rest.until > NOW
+    steps, pause = plan(state)
+    assert (steps, type(pause)) == ([], Wait)
+    assert pause.until > NOW
 
     steps, _ = plan(state, at=NOW + GRACE)
     (last,) = [step for step in steps if isinstance(step, FinishLine)] or [None]
@@ -405,15 +405,15 @@ def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands
                 if act == "killed":
                     plans[worker] = []
         for _ in range(100):
-            steps, rest = model.plan(0)
+            steps, pause = model.plan(0)
             if steps:
                 model.do(steps[0], 0)
-            elif isinstance(rest, Finish):
+            elif isinstance(pause, Finish):
                 break
             else:
-                assert rest.until is not None
-                assert rest.until > model.now
-                model.now = max(model.now, BATCHES_END) if rest.batch_ids else rest.until
+                assert pause.until is not None
+                assert pause.until > model.now
+                model.now = max(model.now, BATCHES_END) if pause.batch_ids else pause.until
         else:
             raise AssertionError("the wait does not end")
 
