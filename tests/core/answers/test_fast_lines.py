@@ -76,7 +76,7 @@ def tolerant(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str
 
 @pytest.mark.parametrize("judge", [None, JUDGE])
 @pytest.mark.parametrize("endpoint", BODIES)
-def test_a_line_as_openai_writes_it_is_usual_and_has_the_same_answer(endpoint, judge):
+def test_a_line_as_openai_writes_it_is_usual_and_has_the_same_answer(endpoint: str, judge: SchemaJudge | None) -> None:
     line = json.dumps(line_of(BODIES[endpoint])).encode()
     found = usual(line, endpoint, judge)
     assert found is not None
@@ -85,18 +85,18 @@ def test_a_line_as_openai_writes_it_is_usual_and_has_the_same_answer(endpoint, j
     assert (found[1].usage.cached_tokens, found[1].usage.reasoning_tokens) == (4, 3)
 
 
-def test_endpoints_without_usual_lines_have_no_reader_of_them():
+def test_endpoints_without_usual_lines_have_no_reader_of_them() -> None:
     assert usual_reader(EMBEDDINGS, None) is None
 
 
-def test_answers_hold_their_body_where_it_is_asked_for():
+def test_answers_hold_their_body_where_it_is_asked_for() -> None:
     line = json.dumps(line_of(CHAT_BODY)).encode()
     found = line_reader(CHAT, None, bodies=True)(line)
     assert found is not None
     assert found[1].body == CHAT_BODY
 
 
-def test_a_line_that_is_not_usual_is_read_all_the_same():
+def test_a_line_that_is_not_usual_is_read_all_the_same() -> None:
     cut = copy.deepcopy(CHAT_BODY)
     cut["choices"][0]["finish_reason"] = "length"
     line = json.dumps(line_of(cut)).encode()
@@ -106,7 +106,7 @@ def test_a_line_that_is_not_usual_is_read_all_the_same():
 
 
 @pytest.mark.parametrize("place", [b"chatcmpl-1", b"assistant", b"finish_reason"])
-def test_a_line_that_is_no_utf_8_is_not_usual_wherever_it_is_broken(place):
+def test_a_line_that_is_no_utf_8_is_not_usual_wherever_it_is_broken(place: bytes) -> None:
     line = json.dumps(line_of(CHAT_BODY)).encode().replace(place, b"\xff", 1)
     assert usual(line, CHAT, None) is None
 
@@ -126,7 +126,9 @@ def test_a_line_that_is_no_utf_8_is_not_usual_wherever_it_is_broken(place):
         (("model",), None),
     ],
 )
-def test_a_line_with_anything_odd_in_it_is_not_usual(path, value):
+def test_a_line_with_anything_odd_in_it_is_not_usual(
+    path: tuple[str | int, ...], value: dict[str, Any] | str | list[dict[str, Any]] | None
+) -> None:
     body = copy.deepcopy(CHAT_BODY)
     holder: Any = body
     for key in path[:-1]:
@@ -176,7 +178,9 @@ def nearly_usual(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 @given(nearly_usual(), st.sampled_from([None, JUDGE]))
-def test_both_readers_say_the_same_of_every_line_that_is_taken_for_usual(case, judge):
+def test_both_readers_say_the_same_of_every_line_that_is_taken_for_usual(
+    case: tuple[str, bytes], judge: SchemaJudge | None
+) -> None:
     endpoint, line = case
     found = usual(line, endpoint, judge)
     if found is not None:

@@ -64,7 +64,7 @@ REASONING = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "
 # The order of outcomes
 
 
-def test_outcomes_rank_as_the_table_of_outcomes_orders_them():
+def test_outcomes_rank_as_the_table_of_outcomes_orders_them() -> None:
     ordered = [
         "succeeded",
         "incomplete",
@@ -82,7 +82,7 @@ def test_outcomes_rank_as_the_table_of_outcomes_orders_them():
     assert min(outcome.rank for outcome in Outcome) > 0
 
 
-def test_the_answers_of_rows_without_a_line_say_so():
+def test_the_answers_of_rows_without_a_line_say_so() -> None:
     assert (MISSING.outcome, MISSING.error_code) == (Outcome.MISSING, "no_result_line")
     assert (PENDING.outcome, PENDING.value) == (Outcome.PENDING, None)
 
@@ -109,11 +109,11 @@ def test_the_answers_of_rows_without_a_line_say_so():
     ],
     ids=range(13),
 )
-def test_a_line_that_cannot_be_read_as_a_result_is_none(line):
+def test_a_line_that_cannot_be_read_as_a_result_is_none(line: bytes) -> None:
     assert read_line(line, CHAT, None) is None
 
 
-def test_the_custom_id_comes_back_exactly():
+def test_the_custom_id_comes_back_exactly() -> None:
     for custom_id in ("", " a ", "ä/ö", "\u2028", 'quote"', "x" * 5000):
         line = json.dumps({"custom_id": custom_id, "response": None, "error": None}).encode()
         assert read_line(line, CHAT, None)[0] == custom_id
@@ -130,7 +130,7 @@ def test_the_custom_id_comes_back_exactly():
         ("batch_cancelled", Outcome.CANCELLED),
     ],
 )
-def test_a_line_without_a_response_says_why_the_request_never_ran(code, outcome):
+def test_a_line_without_a_response_says_why_the_request_never_ran(code: str, outcome: Outcome) -> None:
     answer = read({"response": None, "error": {"code": code, "message": "This request could not be executed."}})
     assert (answer.outcome, answer.error_code) == (outcome, code)
     assert answer.error_message == "This request could not be executed."
@@ -149,13 +149,15 @@ def test_a_line_without_a_response_says_why_the_request_never_ran(code, outcome)
         ({}, "no_response", "neither a response nor a reason"),
     ],
 )
-def test_a_line_with_no_response_and_another_reason_failed_and_may_be_asked_again(line, code, said):
+def test_a_line_with_no_response_and_another_reason_failed_and_may_be_asked_again(
+    line: dict[str, Any], code: str, said: str
+) -> None:
     answer = read(line)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, True)
     assert said in answer.error_message
 
 
-def test_an_empty_response_does_not_hide_that_the_request_expired():
+def test_an_empty_response_does_not_hide_that_the_request_expired() -> None:
     assert read({"response": {}, "error": {"code": "batch_expired", "message": ""}}).outcome is Outcome.EXPIRED
 
 
@@ -182,24 +184,24 @@ def test_an_empty_response_does_not_hide_that_the_request_expired():
         (0, True),
     ],
 )
-def test_an_http_error_fails_the_row_and_only_a_passing_one_may_be_asked_again(status, transient):
+def test_an_http_error_fails_the_row_and_only_a_passing_one_may_be_asked_again(status: int, transient: bool) -> None:
     error = {"message": "Something.", "type": "invalid_request_error", "param": None, "code": "some_code"}
     answer = http(status, {"error": error})
     assert (answer.outcome, answer.transient) == (Outcome.FAILED, transient)
     assert (answer.error_code, answer.error_message) == ("some_code", "Something.")
 
 
-def test_an_error_line_with_a_null_error_is_no_success_whatever_its_body_looks_like():
+def test_an_error_line_with_a_null_error_is_no_success_whatever_its_body_looks_like() -> None:
     answer = http(500, chat("a whole answer"))
     assert (answer.outcome, answer.value, answer.error_code) == (Outcome.FAILED, None, "http_500")
 
 
 @pytest.mark.parametrize("status", [None, "200", 0, True, 201, 204, -1, 200.5])
-def test_only_a_status_of_200_can_succeed(status):
+def test_only_a_status_of_200_can_succeed(status: str | float | None) -> None:
     assert http(status, chat("fine")).outcome is Outcome.FAILED
 
 
-def test_a_status_of_zero_may_be_asked_again_even_without_any_error():
+def test_a_status_of_zero_may_be_asked_again_even_without_any_error() -> None:
     answer = http(0, None)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "http_0", True)
 
@@ -215,36 +217,38 @@ def test_a_status_of_zero_may_be_asked_again_even_without_any_error():
         (["bad"], "http_400", "bad"),
     ],
 )
-def test_vllms_error_beside_a_null_body_is_read_as_text_and_as_an_object(error, code, said):
+def test_vllms_error_beside_a_null_body_is_read_as_text_and_as_an_object(
+    error: str | dict[str, Any] | list[str], code: str, said: str
+) -> None:
     answer = http(400, None, error)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, False)
     assert said in answer.error_message
 
 
-def test_an_error_whose_body_gives_text_instead_of_an_object_is_told():
+def test_an_error_whose_body_gives_text_instead_of_an_object_is_told() -> None:
     answer = http(503, {"error": "overloaded"})
     assert (answer.error_code, answer.error_message) == ("http_503", "overloaded")
 
 
-def test_an_error_beside_a_status_of_200_fails_the_row():
+def test_an_error_beside_a_status_of_200_fails_the_row() -> None:
     answer = http(200, chat("fine"), {"code": "server_error", "message": "lost on the way"})
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
 
 
 @pytest.mark.parametrize("error", [None, {}, "", {"code": None, "message": None}, {"code": "", "message": ""}])
-def test_an_error_that_says_nothing_does_not_fail_a_good_answer(error):
+def test_an_error_that_says_nothing_does_not_fail_a_good_answer(error: dict[str, str | None] | str | None) -> None:
     assert http(200, chat("fine"), error).outcome is Outcome.SUCCEEDED
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS])
-def test_a_200_whose_body_is_an_error_failed_and_may_be_asked_again(endpoint):
+def test_a_200_whose_body_is_an_error_failed_and_may_be_asked_again(endpoint: str) -> None:
     answer = ok({"error": {"message": "upstream is gone", "code": 502}}, endpoint)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "502", True)
     assert answer.error_message == "upstream is gone"
 
 
 @pytest.mark.parametrize("body", [None, "text", [], 7])
-def test_a_200_without_an_object_for_a_body_failed(body):
+def test_a_200_without_an_object_for_a_body_failed(body: str | int | list[Any] | None) -> None:
     answer = http(200, body)
     assert (answer.outcome, answer.transient) == (Outcome.FAILED, True)
 
@@ -252,23 +256,23 @@ def test_a_200_without_an_object_for_a_body_failed(body):
 # Chat completions
 
 
-def test_a_whole_chat_answer_succeeds_with_its_text_reason_and_model():
+def test_a_whole_chat_answer_succeeds_with_its_text_reason_and_model() -> None:
     answer = ok(chat("It is a bug."))
     assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, "It is a bug.", "It is a bug.")
     assert (answer.finish_reason, answer.model) == ("stop", "gpt-5-mini-2025-08-07")
     assert (answer.error_code, answer.error_message, answer.transient) == (None, None, False)
 
 
-def test_nebius_gives_the_completion_itself_as_the_response():
+def test_nebius_gives_the_completion_itself_as_the_response() -> None:
     answer = read({"response": chat("fine")})
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
 
 
-def test_a_line_of_doubleword_without_error_and_request_id_succeeds():
+def test_a_line_of_doubleword_without_error_and_request_id_succeeds() -> None:
     assert read({"response": {"status_code": 200, "body": chat("fine")}}).outcome is Outcome.SUCCEEDED
 
 
-def test_an_azure_endpoint_without_v1_is_read_like_openais():
+def test_an_azure_endpoint_without_v1_is_read_like_openais() -> None:
     assert ok(chat("fine"), "/chat/completions").value == "fine"
     assert ok(response(message("fine")), "/responses").value == "fine"
 
@@ -290,17 +294,17 @@ def test_an_azure_endpoint_without_v1_is_read_like_openais():
         ({}, Outcome.INCOMPLETE, "empty"),
     ],
 )
-def test_a_chat_answer_that_is_not_whole_is_no_success(body, outcome, code):
+def test_a_chat_answer_that_is_not_whole_is_no_success(body: dict[str, Any], outcome: Outcome, code: str) -> None:
     answer = ok(body)
     assert (answer.outcome, answer.error_code, answer.transient) == (outcome, code, False)
     assert answer.error_message
 
 
-def test_a_cut_off_answer_keeps_the_text_that_there_is():
+def test_a_cut_off_answer_keeps_the_text_that_there_is() -> None:
     assert ok(chat("It is a", finish_reason="length")).text == "It is a"
 
 
-def test_the_refusal_is_the_message_of_a_refused_row():
+def test_the_refusal_is_the_message_of_a_refused_row() -> None:
     assert ok(chat(None, refusal="I cannot help with that.")).error_message == "I cannot help with that."
 
 
@@ -309,26 +313,26 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "label", "argum
 
 @pytest.mark.parametrize("judge", [None, JUDGE])
 @pytest.mark.parametrize("content", [None, "", "Let me look that up."])
-def test_tool_calls_are_an_answer_and_are_not_judged_as_text(content, judge):
+def test_tool_calls_are_an_answer_and_are_not_judged_as_text(content: str | None, judge: SchemaJudge | None) -> None:
     answer = ok(chat(content, finish_reason="tool_calls", tool_calls=[CALL]), judge=judge)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [CALL])
     assert json.loads(answer.text) == [CALL]
 
 
-def test_an_old_function_call_is_an_answer_too():
+def test_an_old_function_call_is_an_answer_too() -> None:
     call = {"name": "label", "arguments": "{}"}
     assert ok(chat(None, finish_reason="function_call", function_call=call)).value == call
 
 
-def test_tool_calls_that_were_cut_off_are_incomplete():
+def test_tool_calls_that_were_cut_off_are_incomplete() -> None:
     assert ok(chat(None, finish_reason="length", tool_calls=[CALL])).outcome is Outcome.INCOMPLETE
 
 
-def test_an_empty_list_of_tool_calls_is_no_answer():
+def test_an_empty_list_of_tool_calls_is_no_answer() -> None:
     assert ok(chat(None, tool_calls=[])).outcome is Outcome.INCOMPLETE
 
 
-def test_content_given_in_parts_is_joined():
+def test_content_given_in_parts_is_joined() -> None:
     parts = [
         {"type": "text", "text": "It is "},
         {"type": "text", "text": None},
@@ -338,12 +342,12 @@ def test_content_given_in_parts_is_joined():
     assert ok(chat(parts)).value == "It is a bug."
 
 
-def test_content_that_a_server_parsed_already_is_judged_as_the_json_it_was():
+def test_content_that_a_server_parsed_already_is_judged_as_the_json_it_was() -> None:
     answer = ok(chat({"label": "bug"}), judge=JUDGE)
     assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, '{"label":"bug"}')
 
 
-def test_a_completion_gives_its_text():
+def test_a_completion_gives_its_text() -> None:
     body = {"model": "gpt-3.5-turbo-instruct", "choices": [{"text": "a bug", "finish_reason": "stop"}]}
     assert ok(body, COMPLETIONS).value == "a bug"
     body["choices"][0]["finish_reason"] = "length"
@@ -353,36 +357,36 @@ def test_a_completion_gives_its_text():
 # Structured output
 
 
-def test_output_that_fits_the_schema_is_given_parsed():
+def test_output_that_fits_the_schema_is_given_parsed() -> None:
     answer = ok(chat('{"label":"bug"}'), judge=JUDGE)
     assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, '{"label":"bug"}')
 
 
 @pytest.mark.parametrize("content", ['{"label":"spam"}', '{"label":', "bug", "[]", '{"label":"bug","more":1}', "null"])
-def test_output_that_does_not_fit_the_schema_is_invalid_and_keeps_its_text(content):
+def test_output_that_does_not_fit_the_schema_is_invalid_and_keeps_its_text(content: str) -> None:
     answer = ok(chat(content), judge=JUDGE)
     assert (answer.outcome, answer.error_code, answer.value) == (Outcome.INVALID_OUTPUT, "schema", None)
     assert answer.text == content
     assert answer.error_message
 
 
-def test_output_that_was_cut_off_is_incomplete_rather_than_invalid():
+def test_output_that_was_cut_off_is_incomplete_rather_than_invalid() -> None:
     assert ok(chat('{"label":', finish_reason="length"), judge=JUDGE).outcome is Outcome.INCOMPLETE
 
 
-def test_a_refusal_is_not_judged_by_the_schema():
+def test_a_refusal_is_not_judged_by_the_schema() -> None:
     assert ok(chat("I cannot.", refusal="I cannot."), judge=JUDGE).outcome is Outcome.REFUSED
 
 
 # Responses
 
 
-def test_reasoning_before_the_message_is_no_part_of_the_answer():
+def test_reasoning_before_the_message_is_no_part_of_the_answer() -> None:
     answer = ok(response(REASONING, message("It is a bug.")), RESPONSES)
     assert (answer.outcome, answer.value, answer.finish_reason) == (Outcome.SUCCEEDED, "It is a bug.", "completed")
 
 
-def test_of_several_texts_the_one_that_fits_the_schema_counts():
+def test_of_several_texts_the_one_that_fits_the_schema_counts() -> None:
     """Of 233,124 recorded lines 557 held several texts; the first was cut-off JSON in all of them."""
     for output in (
         [REASONING, message('{"label":"qu'), REASONING, message('{"label":"question"}')],
@@ -395,17 +399,17 @@ def test_of_several_texts_the_one_that_fits_the_schema_counts():
         assert answer.text == '{"label":"question"}'
 
 
-def test_of_several_whole_texts_the_last_one_counts():
+def test_of_several_whole_texts_the_last_one_counts() -> None:
     answer = ok(response(message('{"label":"bug"}'), message('{"label":"question"}')), RESPONSES, JUDGE)
     assert answer.value == {"label": "question"}
 
 
-def test_several_texts_none_of_which_fits_are_invalid():
+def test_several_texts_none_of_which_fits_are_invalid() -> None:
     answer = ok(response(message('{"label":"qu'), message('{"label":"spam"}')), RESPONSES, JUDGE)
     assert (answer.outcome, answer.text) == (Outcome.INVALID_OUTPUT, '{"label":"spam"}')
 
 
-def test_the_parts_of_a_message_are_one_text_where_no_schema_tells_them_apart():
+def test_the_parts_of_a_message_are_one_text_where_no_schema_tells_them_apart() -> None:
     assert ok(response(message("It is ", "a bug.")), RESPONSES).value == "It is a bug."
 
 
@@ -442,13 +446,13 @@ def test_the_parts_of_a_message_are_one_text_where_no_schema_tells_them_apart():
         ),
     ],
 )
-def test_a_response_that_is_not_whole_is_no_success(body, outcome, code):
+def test_a_response_that_is_not_whole_is_no_success(body: dict[str, Any], outcome: Outcome, code: str) -> None:
     answer = ok(body, RESPONSES)
     assert (answer.outcome, answer.error_code, answer.transient) == (outcome, code, False)
     assert answer.error_message
 
 
-def test_a_failed_response_failed_and_may_be_asked_again():
+def test_a_failed_response_failed_and_may_be_asked_again() -> None:
     body = response(status="failed") | {"error": {"code": "server_error", "message": "The model broke."}}
     answer = ok(body, RESPONSES)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
@@ -456,20 +460,20 @@ def test_a_failed_response_failed_and_may_be_asked_again():
     assert ok(response(message("half"), status="failed"), RESPONSES).outcome is Outcome.FAILED
 
 
-def test_a_function_call_of_a_response_is_an_answer():
+def test_a_function_call_of_a_response_is_an_answer() -> None:
     call = {"type": "function_call", "name": "label", "arguments": "{}", "call_id": "c"}
     answer = ok(response(REASONING, message("One moment."), call), RESPONSES, JUDGE)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [call])
 
 
 @pytest.mark.parametrize("kind", ["web_search_call", "file_search_call", "code_interpreter_call", "mcp_call"])
-def test_a_call_that_the_provider_made_itself_does_not_stand_in_the_place_of_the_text(kind):
+def test_a_call_that_the_provider_made_itself_does_not_stand_in_the_place_of_the_text(kind: str) -> None:
     answer = ok(response({"type": kind, "status": "completed"}, message('{"label":"bug"}')), RESPONSES, JUDGE)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, {"label": "bug"})
     assert ok(response({"type": kind}, message("nothing to see")), RESPONSES, JUDGE).outcome is Outcome.INVALID_OUTPUT
 
 
-def test_a_call_that_the_provider_made_is_the_answer_where_there_is_no_other():
+def test_a_call_that_the_provider_made_is_the_answer_where_there_is_no_other() -> None:
     image = {"type": "image_generation_call", "result": "aGk="}
     assert ok(response(image), RESPONSES).value == [image]
 
@@ -488,12 +492,12 @@ def vectors(*embeddings: Any) -> dict[str, Any]:
     }
 
 
-def test_an_embedding_is_a_list_of_floats_however_it_was_sent():
+def test_an_embedding_is_a_list_of_floats_however_it_was_sent() -> None:
     assert ok(vectors([0.5, -1.25, 0.0]), EMBEDDINGS).value == [0.5, -1.25, 0.0]
     assert ok(vectors(floats(0.5, -1.25, 0.0)), EMBEDDINGS).value == [0.5, -1.25, 0.0]
 
 
-def test_the_vectors_of_several_inputs_come_in_the_order_of_the_inputs():
+def test_the_vectors_of_several_inputs_come_in_the_order_of_the_inputs() -> None:
     body = vectors([0.0], [1.0], floats(2.0))
     body["data"].reverse()
     assert ok(body, EMBEDDINGS).value == [[0.0], [1.0], [2.0]]
@@ -514,24 +518,24 @@ def test_the_vectors_of_several_inputs_come_in_the_order_of_the_inputs():
         vectors([1.0], []),
     ],
 )
-def test_an_embedding_without_a_vector_is_incomplete(body):
+def test_an_embedding_without_a_vector_is_incomplete(body: dict[str, Any]) -> None:
     answer = ok(body, EMBEDDINGS)
     assert (answer.outcome, answer.error_code, answer.value) == (Outcome.INCOMPLETE, "empty", None)
 
 
-def test_odd_indexes_of_vectors_are_no_reason_to_end():
+def test_odd_indexes_of_vectors_are_no_reason_to_end() -> None:
     body = {"data": [{"index": "1", "embedding": [1.0]}, {"index": None, "embedding": [2.0]}]}
     assert ok(body, EMBEDDINGS).outcome is Outcome.SUCCEEDED
 
 
-def test_a_moderation_gives_its_results():
+def test_a_moderation_gives_its_results() -> None:
     results = [{"flagged": False, "categories": {"hate": False}}]
     answer = ok({"id": "modr-1", "model": "omni-moderation-latest", "results": results}, MODERATIONS)
     assert (answer.outcome, answer.value, answer.model) == (Outcome.SUCCEEDED, results, "omni-moderation-latest")
 
 
 @pytest.mark.parametrize("body", [{}, {"results": []}, {"results": None}])
-def test_a_moderation_without_results_is_incomplete(body):
+def test_a_moderation_without_results_is_incomplete(body: dict[str, list[Any] | None]) -> None:
     assert ok(body, MODERATIONS).outcome is Outcome.INCOMPLETE
 
 
@@ -572,13 +576,15 @@ def test_a_moderation_without_results_is_incomplete(body):
         (CHAT, "7 tokens", Usage()),
     ],
 )
-def test_tokens_are_read_in_every_endpoints_own_words(endpoint, usage, expected):
+def test_tokens_are_read_in_every_endpoints_own_words(
+    endpoint: str, usage: dict[str, Any] | str | None, expected: Usage
+) -> None:
     bodies = {CHAT: chat("x"), RESPONSES: response(message("x")), EMBEDDINGS: vectors([1.0])}
     body = bodies.get(endpoint, {"choices": [{"text": "x", "finish_reason": "stop"}]})
     assert ok({**body, "usage": usage}, endpoint).usage == expected
 
 
-def test_tokens_of_answers_that_did_not_succeed_are_counted_too():
+def test_tokens_of_answers_that_did_not_succeed_are_counted_too() -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
     for body in (chat("x", finish_reason="length"), chat(None, refusal="no"), chat("{}")):
         assert ok({**body, "usage": usage}, judge=JUDGE).usage == Usage(100, 0, 0, 20)
@@ -610,7 +616,9 @@ anything = st.recursive(
     st.sampled_from([None, JUDGE]),
     st.booleans(),
 )
-def test_whatever_a_line_holds_it_has_one_outcome_that_can_be_recorded(line, endpoint, judge, as_body):
+def test_whatever_a_line_holds_it_has_one_outcome_that_can_be_recorded(
+    line: dict[str, Any], endpoint: str, judge: SchemaJudge | None, as_body: bool
+) -> None:
     if as_body:
         line = {"response": {"status_code": 200, "body": line}}
     answer = read(line, endpoint, judge)

@@ -78,44 +78,44 @@ def joined(*given: bytes) -> bytes:
     return b"".join(line + b"\n" for line in given)
 
 
-def test_answers_find_their_rows_whatever_the_order_of_the_lines():
+def test_answers_find_their_rows_whatever_the_order_of_the_lines() -> None:
     data = joined(chat_line("c", "3"), chat_line("a", "1"), chat_line("b", "2"))
     found = answers_of({"output": data}, rows_named("a", "b", "c"))
     assert {line: answer.value for line, answer in found.items()} == {0: "1", 1: "2", 2: "3"}
 
 
-def test_the_output_and_the_error_file_together_answer_the_rows():
+def test_the_output_and_the_error_file_together_answer_the_rows() -> None:
     files = {"output": joined(chat_line("a")), "error": joined(never_ran_line("b"), chat_line("c", status=500))}
     assert outcomes_of(files, rows_named("a", "b", "c")) == ["succeeded", "expired", "failed"]
 
 
-def test_a_row_without_a_line_is_missing():
+def test_a_row_without_a_line_is_missing() -> None:
     assert outcomes_of({"output": joined(chat_line("a"))}, rows_named("a", "b")) == ["succeeded", "missing"]
     assert outcomes_of({}, rows_named("a", "b")) == ["missing", "missing"]
     assert outcomes_of({"output": b"", "error": b""}, rows_named("a")) == ["missing"]
 
 
-def test_a_line_that_names_a_row_twice_counts_once():
+def test_a_line_that_names_a_row_twice_counts_once() -> None:
     data = joined(chat_line("a", "first"), chat_line("a", "second"))
     assert answers_of({"output": data}, rows_named("a"))[0].value == "first"
 
 
-def test_an_answer_in_the_output_file_counts_before_one_in_the_error_file():
+def test_an_answer_in_the_output_file_counts_before_one_in_the_error_file() -> None:
     files = {"output": joined(chat_line("a")), "error": joined(never_ran_line("a"))}
     assert outcomes_of(files, rows_named("a")) == ["succeeded"]
 
 
-def test_two_lines_with_the_same_line_id_are_two_answers():
+def test_two_lines_with_the_same_line_id_are_two_answers() -> None:
     """OpenAI's own sample of an expired batch gives two lines the id batch_req_123."""
     data = joined(never_ran_line("a"), never_ran_line("b"))
     assert outcomes_of({"error": data}, rows_named("a", "b")) == ["expired", "expired"]
 
 
-def test_a_line_for_a_row_of_another_shard_is_passed_over():
+def test_a_line_for_a_row_of_another_shard_is_passed_over() -> None:
     assert outcomes_of({"output": joined(chat_line("z"), chat_line("a"))}, rows_named("a")) == ["succeeded"]
 
 
-def test_one_broken_line_costs_only_its_own_row():
+def test_one_broken_line_costs_only_its_own_row() -> None:
     broken = chat_line("b")[:-20]
     data = joined(chat_line("a"), broken, b"<html>", b"\xff\xfe", chat_line("c"))
     assert outcomes_of({"output": data}, rows_named("a", "b", "c")) == ["succeeded", "missing", "succeeded"]
@@ -123,7 +123,7 @@ def test_one_broken_line_costs_only_its_own_row():
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\r\n\r\n", "\n \t\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_any_line_end_will_do_and_the_last_line_needs_none(end, last):
+def test_any_line_end_will_do_and_the_last_line_needs_none(end: str, last: bool) -> None:
     data = end.join(chat_line(name).decode() for name in "abc") + (end if last else "")
     assert outcomes_of({"output": data.encode()}, rows_named("a", "b", "c")) == ["succeeded"] * 3
 
@@ -131,7 +131,7 @@ def test_any_line_end_will_do_and_the_last_line_needs_none(end, last):
 SEPARATORS = "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e"
 
 
-def test_characters_that_split_lines_elsewhere_do_not_split_them_here():
+def test_characters_that_split_lines_elsewhere_do_not_split_them_here() -> None:
     """httpx's iter_lines and str.splitlines split on these, which JSON text may hold as they are."""
     text = f"one{SEPARATORS[:3]}two"
     line = json.dumps(json.loads(chat_line("a", text)), ensure_ascii=False).encode()
@@ -139,7 +139,7 @@ def test_characters_that_split_lines_elsewhere_do_not_split_them_here():
     assert answers_of({"output": line}, rows_named("a"))[0].value == text
 
 
-def test_a_file_of_several_chunks_is_read_whole(folder: LocalFolder):
+def test_a_file_of_several_chunks_is_read_whole(folder: LocalFolder) -> None:
     names = [f"row-{number}" for number in range(3000)]
     shard = seal_all(folder, [request(name) for name in names])[0]
     settled = settle(folder, shard, [chat_line(name, "ü€😀" * 100) for name in reversed(names)])
@@ -150,21 +150,21 @@ def test_a_file_of_several_chunks_is_read_whole(folder: LocalFolder):
     assert {answer.value for answer in found.values()} == {"ü€😀" * 100}
 
 
-def test_a_line_longer_than_a_chunk_is_one_line(folder: LocalFolder):
+def test_a_line_longer_than_a_chunk_is_one_line(folder: LocalFolder) -> None:
     shard = seal_all(folder, [request("a"), request("b")])[0]
     settled = settle(folder, shard, [chat_line("a", "€" * 1_000_000), chat_line("b")])
     found = dict(read_answers(folder, shard, settled, read_rows(folder, shard), CHAT, None))
     assert (found[0].value, found[1].outcome) == ("€" * 1_000_000, Outcome.SUCCEEDED)
 
 
-def test_a_collected_file_that_is_gone_is_an_error_and_no_missing_rows(folder: LocalFolder):
+def test_a_collected_file_that_is_gone_is_an_error_and_no_missing_rows(folder: LocalFolder) -> None:
     shard = seal_all(folder, [request("a")])[0]
     settled = Settled("s0001", 1, "b", "completed", NOW, files=[Collected("g001/collected/gone.jsonl", 1, "")])
     with pytest.raises(StagingError, match=r"gone\.jsonl"):
         list(read_answers(folder, shard, settled, read_rows(folder, shard), CHAT, None))
 
 
-def test_the_index_gives_the_rows_in_the_order_of_the_file(folder: LocalFolder):
+def test_the_index_gives_the_rows_in_the_order_of_the_file(folder: LocalFolder) -> None:
     ids = ["b", "a", "\u2028c", 'd"\n']
     shard = seal_all(folder, [request(one) for one in ids], carry=[[1], [None], ["x"], [{"k": [1]}]])[0]
     rows = read_rows(folder, shard)
@@ -175,7 +175,7 @@ def test_the_index_gives_the_rows_in_the_order_of_the_file(folder: LocalFolder):
         assert [json.loads(line)["custom_id"] for line in file] == ids
 
 
-def test_an_embedding_answer_without_a_vector_for_each_input_is_incomplete():
+def test_an_embedding_answer_without_a_vector_for_each_input_is_incomplete() -> None:
     body = {"object": "list", "data": [{"index": 0, "embedding": [1.0, 0.0]}], "model": "m"}
     line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None}).encode()
     settled = Settled("s0001", 1, "b", "completed", NOW, files=[collected("output", line)])
@@ -198,7 +198,7 @@ def failed_validation(rows: int, lines_at_fault: dict[int, str]) -> list[tuple[s
     return [(found[n].error_code or "", found[n].error_message, found[n].transient) for n in range(rows)]
 
 
-def test_of_a_batch_that_failed_validation_the_named_lines_failed_and_the_rest_may_be_asked():
+def test_of_a_batch_that_failed_validation_the_named_lines_failed_and_the_rest_may_be_asked() -> None:
     assert failed_validation(3, {1: "invalid_url: no"}) == [
         ("batch_failed", "The batch failed validation, so this row was never asked: bad lines", True),
         ("invalid_line", "invalid_url: no", False),
@@ -206,11 +206,11 @@ def test_of_a_batch_that_failed_validation_the_named_lines_failed_and_the_rest_m
     ]
 
 
-def test_a_batch_that_failed_without_naming_a_line_fails_all_its_rows():
+def test_a_batch_that_failed_without_naming_a_line_fails_all_its_rows() -> None:
     assert [transient for _, _, transient in failed_validation(3, {})] == [False] * 3
 
 
-def test_a_batch_that_blames_only_lines_that_do_not_exist_fails_all_its_rows():
+def test_a_batch_that_blames_only_lines_that_do_not_exist_fails_all_its_rows() -> None:
     """Else the same rows would be sealed, uploaded and refused again without end."""
     assert [transient for _, _, transient in failed_validation(3, {3: "x", 17: "y", -1: "z"})] == [False] * 3
 
@@ -247,7 +247,9 @@ def result_files(draw: st.DrawFn) -> tuple[list[str], dict[str, bytes], dict[str
 
 @settings(max_examples=300, deadline=None)
 @given(result_files())
-def test_every_row_gets_exactly_one_answer_and_it_is_one_that_was_given_for_it(made):
+def test_every_row_gets_exactly_one_answer_and_it_is_one_that_was_given_for_it(
+    made: tuple[list[str], dict[str, bytes], dict[str, set[str]]],
+) -> None:
     ids, files, said = made
     found = answers_of(files, rows_named(*ids))
     assert sorted(found) == list(range(len(ids)))
@@ -260,7 +262,7 @@ def test_every_row_gets_exactly_one_answer_and_it_is_one_that_was_given_for_it(m
             assert answer.outcome is Outcome.MISSING
 
 
-def test_a_collected_file_that_was_changed_is_an_error_that_names_it_and_its_batch():
+def test_a_collected_file_that_was_changed_is_an_error_that_names_it_and_its_batch() -> None:
     data = joined(chat_line("a"))
     settled = Settled("s0001", 1, "batch_7", "completed", NOW, files=[collected("output.jsonl", data)])
     changed = InMemory({"output.jsonl": data + b"\n"})
@@ -269,6 +271,6 @@ def test_a_collected_file_that_was_changed_is_an_error_that_names_it_and_its_bat
 
 
 @pytest.mark.parametrize("odd", ["NaN", '"\\ud800"'])
-def test_a_line_with_json_that_only_python_reads_still_answers_its_row(odd):
+def test_a_line_with_json_that_only_python_reads_still_answers_its_row(odd: str) -> None:
     line = chat_line("a").replace(b'"custom_id"', b'"odd": ' + odd.encode() + b', "custom_id"', 1)
     assert outcomes_of({"output": joined(line)}, rows_named("a")) == ["succeeded"]

@@ -124,7 +124,7 @@ def wave(folder: LocalFolder, number: int, attempt: int, *rows: tuple[Shard, str
 # The columns
 
 
-def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_callers():
+def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_callers() -> None:
     manifest = manifest_of(
         [], output_schema=TICKET, carry=[Column("gold", ColumnType.TEXT), Column("n", ColumnType.NUMERIC)]
     )
@@ -147,7 +147,7 @@ def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_ca
     ]
 
 
-def test_the_tables_own_columns_are_those_of_the_documentation():
+def test_the_tables_own_columns_are_those_of_the_documentation() -> None:
     assert [column.name for column in FIXED] == [
         "outcome",
         "output",
@@ -171,18 +171,18 @@ def test_the_tables_own_columns_are_those_of_the_documentation():
     ]
 
 
-def test_without_key_a_row_is_named_by_its_custom_id_alone():
+def test_without_key_a_row_is_named_by_its_custom_id_alone() -> None:
     keys = [column.name for column in results_columns(manifest_of([]), key={}, columns={}) if column.key]
     assert keys == ["custom_id"]
 
 
-def test_with_history_the_job_joins_the_key():
+def test_with_history_the_job_joins_the_key() -> None:
     found = results_columns(manifest_of([]), key={"run": "r"}, columns={}, history=True)
     assert [column.name for column in found if column.key] == ["run", "custom_id", "job_uid"]
 
 
 @pytest.mark.parametrize("name", TYPED)
-def test_the_callers_columns_have_the_types_of_the_schema(name):
+def test_the_callers_columns_have_the_types_of_the_schema(name: str) -> None:
     path, type_ = TYPED[name]
     found = results_columns(manifest_of([], output_schema=TICKET), key={}, columns={name: path})
     assert found[-1] == Column(name, type_)
@@ -199,7 +199,7 @@ def test_the_callers_columns_have_the_types_of_the_schema(name):
         (MODERATIONS, False, ColumnType.JSON),
     ],
 )
-def test_the_output_has_the_type_of_what_the_endpoint_gives(endpoint, several, type_):
+def test_the_output_has_the_type_of_what_the_endpoint_gives(endpoint: str, several: bool, type_: ColumnType) -> None:
     manifest = manifest_of([], endpoint=endpoint, several_inputs=several)
     found = {column.name: column.type for column in results_columns(manifest, key={}, columns={})}
     assert found["output"] is type_
@@ -218,29 +218,31 @@ def test_the_output_has_the_type_of_what_the_endpoint_gives(endpoint, several, t
         ({}, ["response"], {}, True, "response"),
     ],
 )
-def test_a_column_that_would_be_there_twice_is_an_error_that_names_it(key, carry, columns, store_response, name):
+def test_a_column_that_would_be_there_twice_is_an_error_that_names_it(
+    key: dict[str, str], carry: list[str], columns: dict[str, str], store_response: bool, name: str
+) -> None:
     manifest = manifest_of([], output_schema=TICKET, carry=[Column(one, ColumnType.TEXT) for one in carry])
     with pytest.raises(SchemaError, match=rf"column '{name}' twice"):
         results_columns(manifest, key=key, columns=columns, store_response=store_response)
 
 
-def test_a_carried_column_may_be_called_response_where_none_is_stored():
+def test_a_carried_column_may_be_called_response_where_none_is_stored() -> None:
     manifest = manifest_of([], carry=[Column("response", ColumnType.TEXT)])
     assert results_columns(manifest, key={}, columns={})[-1].name == "response"
 
 
-def test_columns_without_a_schema_are_an_error():
+def test_columns_without_a_schema_are_an_error() -> None:
     with pytest.raises(SchemaError, match=r"label.*has no output_schema"):
         results_columns(manifest_of([]), key={}, columns={"label": "label"})
 
 
-def test_a_path_that_the_schema_does_not_have_is_an_error():
+def test_a_path_that_the_schema_does_not_have_is_an_error() -> None:
     with pytest.raises(SchemaError, match=r"place\.town"):
         results_columns(manifest_of([], output_schema=TICKET), key={}, columns={"town": "place.town"})
 
 
 @pytest.mark.parametrize("value", [None, object()])
-def test_a_key_value_that_names_no_row_is_an_error(value):
+def test_a_key_value_that_names_no_row_is_an_error(value: Any) -> None:
     with pytest.raises(SchemaError, match="key= gives column 'run'"):
         results_columns(manifest_of([]), key={"run": value}, columns={})
 
@@ -248,7 +250,7 @@ def test_a_key_value_that_names_no_row_is_an_error(value):
 # A row
 
 
-def test_a_row_holds_the_answer_and_everything_about_it(folder):
+def test_a_row_holds_the_answer_and_everything_about_it(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a")], carry=[["bug"]])
     manifest = manifest_of(shards, carry=[Column("gold", ColumnType.TEXT)], logical_date=NOW)
     (row,) = Landed(folder, manifest, [settle(folder, shards[0], [chat_line("a", "fine")])], key={"run": "r1"}).given
@@ -278,7 +280,7 @@ def test_a_row_holds_the_answer_and_everything_about_it(folder):
     }
 
 
-def test_a_failed_row_says_why_and_names_the_model_that_was_asked(folder):
+def test_a_failed_row_says_why_and_names_the_model_that_was_asked(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="gpt-5")])
     settled = settle(folder, shard, errors=[chat_line("a", status=500)])
     (row,) = Landed(folder, manifest_of([shard]), [settled]).given
@@ -287,7 +289,7 @@ def test_a_failed_row_says_why_and_names_the_model_that_was_asked(folder):
     assert (row["input_tokens"], row["output_tokens"], row["cost_usd"]) == (0, 0, 0)
 
 
-def test_carried_values_land_with_their_types(folder):
+def test_carried_values_land_with_their_types(folder: LocalFolder) -> None:
     carried = CarriedColumns(["price", "day", "at", "raw", "tags"], range(5))
     values = (Decimal("1.10"), date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), b"\x00", {"a": [1]})
     shards = seal_all(folder, [request("a"), request("b")], carry=[carried.take(v, 1) for v in (values, [None] * 5)])
@@ -317,7 +319,7 @@ def ticket(**changes: Any) -> str:
     return json.dumps({**whole, **changes})
 
 
-def test_the_callers_columns_get_python_values_of_their_types(folder):
+def test_the_callers_columns_get_python_values_of_their_types(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     manifest = manifest_of([shard], output_schema=TICKET)
     settled = settle(folder, shard, [chat_line("a", ticket()), chat_line("b", ticket(due=None, tags=[]))])
@@ -337,7 +339,7 @@ def test_the_callers_columns_get_python_values_of_their_types(folder):
     assert table["a"]["output"] == ticket()
 
 
-def test_an_answer_that_is_no_success_leaves_the_callers_columns_empty(folder):
+def test_an_answer_that_is_no_success_leaves_the_callers_columns_empty(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     manifest = manifest_of([shard], output_schema=TICKET)
     (row,) = Landed(folder, manifest, [settle(folder, shard, [chat_line("a", "no json")])], columns=PATHS).given
@@ -345,7 +347,7 @@ def test_an_answer_that_is_no_success_leaves_the_callers_columns_empty(folder):
     assert all(row[name] is None for name in PATHS)
 
 
-def test_an_answer_that_does_not_fit_its_column_is_invalid_output(folder):
+def test_an_answer_that_does_not_fit_its_column_is_invalid_output(folder: LocalFolder) -> None:
     """JSON Schema takes any integer; a column of 64 bits does not."""
     (shard,) = seal_all(folder, [request("a")])
     manifest = manifest_of([shard], output_schema=TICKET)
@@ -357,7 +359,7 @@ def test_an_answer_that_does_not_fit_its_column_is_invalid_output(folder):
     assert landed.landing.outcomes == {"invalid_output": 1}
 
 
-def test_the_whole_answer_lands_where_that_is_asked_for(folder):
+def test_the_whole_answer_lands_where_that_is_asked_for(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     settled = settle(folder, shard, [chat_line("a", "fine")], [chat_line("b", status=500)])
     table = Landed(folder, manifest_of([shard]), [settled], store_response=True).table
@@ -365,7 +367,7 @@ def test_the_whole_answer_lands_where_that_is_asked_for(folder):
     assert table["b"]["response"]["error"]["message"] == "no"
 
 
-def test_an_embedding_lands_as_a_vector(folder):
+def test_an_embedding_lands_as_a_vector(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")], endpoint=EMBEDDINGS)
     body = {"data": [{"index": 0, "embedding": [0.5, 1.0]}], "model": "text-embedding-3-small"}
     line = msgspec.json.encode({"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None})
@@ -376,7 +378,7 @@ def test_an_embedding_lands_as_a_vector(folder):
 # Rows that are not settled
 
 
-def test_rows_without_a_settled_batch_are_pending(folder):
+def test_rows_without_a_settled_batch_are_pending(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(str(n)) for n in range(4)], limits=Limits(requests=2))
     records = [settle(folder, shards[0], [chat_line("0"), chat_line("1")]), Created("s0002", 1, "batch_x", NOW)]
     landed = Landed(folder, manifest_of(shards), records)
@@ -387,14 +389,14 @@ def test_rows_without_a_settled_batch_are_pending(folder):
     assert all(pending[name] is None for name in ("output", "input_tokens", "output_tokens", "cost_usd"))
 
 
-def test_a_job_of_which_nothing_was_sent_is_all_pending(folder):
+def test_a_job_of_which_nothing_was_sent_is_all_pending(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a")])
     (row,) = Landed(folder, manifest_of(shards), []).given
     assert (row["outcome"], row["batch_id"], row["attempt"]) == ("pending", None, 0)
 
 
 @pytest.mark.parametrize("failure", [Failure.CAPACITY, Failure.FILE, Failure.ACCOUNT])
-def test_a_batch_that_the_provider_had_no_room_for_is_no_attempt(folder, failure):
+def test_a_batch_that_the_provider_had_no_room_for_is_no_attempt(folder: LocalFolder, failure: Failure) -> None:
     shards = seal_all(folder, [request("a")])
     (row,) = Landed(folder, manifest_of(shards), [settle(folder, shards[0], status="failed", failure=failure)]).given
     assert (row["outcome"], row["attempt"], row["input_tokens"], row["cost_usd"]) == ("pending", 0, None, None)
@@ -403,7 +405,7 @@ def test_a_batch_that_the_provider_had_no_room_for_is_no_attempt(folder, failure
     assert (row["outcome"], row["attempt"], row["batch_id"]) == ("pending", 0, None)
 
 
-def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder):
+def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     records = [
         settle(folder, shard, status="failed", failure=Failure.CAPACITY),
@@ -413,7 +415,7 @@ def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder):
     assert (row["outcome"], row["batch_id"], row["attempt"]) == ("succeeded", "batch_s0001_2", 1)
 
 
-def test_a_job_of_no_rows_lands_nothing(folder):
+def test_a_job_of_no_rows_lands_nothing(folder: LocalFolder) -> None:
     landed = Landed(folder, manifest_of([]), [])
     assert (landed.given, landed.landing.outcomes, landed.landing.cost) == ([], {}, 0)
 
@@ -421,7 +423,7 @@ def test_a_job_of_no_rows_lands_nothing(folder):
 # Rows that were asked again
 
 
-def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder):
+def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(n) for n in "abcd"], limits=Limits(requests=2), carry=[[1], [2], [3], [4]])
     again, w1 = wave(folder, 1, 2, (shards[0], "b"), (shards[1], "c"))
     records = [
@@ -439,7 +441,7 @@ def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder):
     assert landed.landing.asked_again == 2
 
 
-def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder):
+def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
     records = [
@@ -453,7 +455,7 @@ def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder):
     assert landed.landing.outcomes == {"failed": 1}
 
 
-def test_of_equally_good_answers_the_newest_lands(folder):
+def test_of_equally_good_answers_the_newest_lands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
     records = [
@@ -465,7 +467,7 @@ def test_of_equally_good_answers_the_newest_lands(folder):
     assert [row["attempt"] for row in landed.given] == [2]
 
 
-def test_while_rows_are_asked_again_their_answer_so_far_stands(folder):
+def test_while_rows_are_asked_again_their_answer_so_far_stands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     again, _ = wave(folder, 1, 2, (shard, "b"))
     records = [settle(folder, shard, [chat_line("a")], [never_ran_line("b")]), again]
@@ -474,7 +476,7 @@ def test_while_rows_are_asked_again_their_answer_so_far_stands(folder):
     assert landed.landing.outcomes == {"succeeded": 1, "expired": 1}
 
 
-def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folder):
+def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b"), request("c")])
     again, w1 = wave(folder, 1, 1, (shard, "a"), (shard, "c"))
     bad = settle(folder, shard, status="failed", failure=Failure.LINES, message="m", lines={1: "invalid_url: no"})
@@ -487,7 +489,7 @@ def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folde
 # The account
 
 
-def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(folder):
+def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
     manifest = manifest_of([shard], output_schema=TICKET)
@@ -503,7 +505,7 @@ def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(fo
     assert landing.asked_again_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
 
 
-def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder):
+def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a", model="gpt-5-mini"), request("b", model="my-model")])
     line = chat_line("b").replace(b"gpt-5-mini-2025-08-07", b"my-model")
     records = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
@@ -514,7 +516,7 @@ def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder):
     assert landed.table["b"]["cost_usd"] is None
 
 
-def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder):
+def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
     line = chat_line("a").replace(b"gpt-5-mini-2025-08-07", b"my-model")
@@ -523,20 +525,20 @@ def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder):
     assert (landing.asked_again, landing.asked_again_cost) == (1, None)
 
 
-def test_the_authors_own_price_counts(folder):
+def test_the_authors_own_price_counts(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     manifest = manifest_of([shard], prices={"my-model": {"input": 1, "output": 5}})
     landed = Landed(folder, manifest, [settle(folder, shard, [chat_line("a", usage=(1_000_000, 100_000))])])
     assert landed.landing.cost == landed.table["a"]["cost_usd"] == Decimal("1.5")
 
 
-def test_rows_that_never_ran_cost_nothing_even_if_no_price_is_known(folder):
+def test_rows_that_never_ran_cost_nothing_even_if_no_price_is_known(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     landed = Landed(folder, manifest_of([shard]), [settle(folder, shard, errors=[never_ran_line("a")])])
     assert landed.landing.cost == 0
 
 
-def test_the_reasons_are_counted_the_commonest_first(folder):
+def test_the_reasons_are_counted_the_commonest_first(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request(n) for n in "abcd"])
     records = [settle(folder, shard, [chat_line("a")], [never_ran_line("b"), never_ran_line("c")])]
     landing = Landed(folder, manifest_of([shard]), records).landing
@@ -550,7 +552,7 @@ def test_the_reasons_are_counted_the_commonest_first(folder):
 
 
 @pytest.mark.parametrize("content", ['{"label": "a secret"}', "a secret"])
-def test_what_the_model_said_is_in_the_row_and_not_among_the_reasons(folder, content):
+def test_what_the_model_said_is_in_the_row_and_not_among_the_reasons(folder: LocalFolder, content: str) -> None:
     (shard,) = seal_all(folder, [request("a")])
     landed = Landed(
         folder, manifest_of([shard], output_schema=TICKET), [settle(folder, shard, [chat_line("a", content)])]
@@ -574,7 +576,7 @@ KINDS: dict[str, tuple[str, Any]] = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_whatever_happened_every_row_lands_its_best_answer_and_every_answer_is_paid(data):
+def test_whatever_happened_every_row_lands_its_best_answer_and_every_answer_is_paid(data: st.DataObject) -> None:
     names = [f"row-{number}" for number in range(data.draw(st.integers(1, 6)))]
     best: dict[str, tuple[int, int, str]] = {}
     paid = 0

@@ -87,26 +87,26 @@ def state(*records: Record) -> JobState:
         ([uploaded(), intent(), refused(Failure.CAPACITY), intent(2), created(2), settled(2)], Phase.SETTLED, 2),
     ],
 )
-def test_the_phase_of_a_shard_follows_from_its_newest_try(records, phase, next_n):
+def test_the_phase_of_a_shard_follows_from_its_newest_try(records: list[Any], phase: Phase, next_n: int) -> None:
     shard = state(*records).shards["s0001"]
     assert (shard.phase, shard.next_n) == (phase, next_n)
 
 
-def test_a_batch_id_outweighs_the_conclusion_that_the_batch_was_lost():
+def test_a_batch_id_outweighs_the_conclusion_that_the_batch_was_lost() -> None:
     """One worker writes down the id late; another found no such batch in the provider's list meanwhile."""
     shard = state(uploaded(), intent(), refused(Failure.LOST), created()).shards["s0001"]
     assert (shard.phase, shard.next_n) == (Phase.LIVE, 1)
 
 
-def test_a_try_that_reuses_a_file_knows_it_from_the_intent():
+def test_a_try_that_reuses_a_file_knows_it_from_the_intent() -> None:
     assert state(intent()).shards["s0001"].tries[0].file_id == "file-1"
 
 
-def test_the_other_shards_are_not_touched():
+def test_the_other_shards_are_not_touched() -> None:
     assert state(uploaded(), intent(), created()).shards["s0002"].phase is Phase.SEALED
 
 
-def test_live_batches_are_those_created_and_not_ended():
+def test_live_batches_are_those_created_and_not_ended() -> None:
     found = state(
         uploaded(),
         intent(),
@@ -118,7 +118,7 @@ def test_live_batches_are_those_created_and_not_ended():
     assert [(shard.shard.name, tried.batch_id) for shard, tried in found] == [("s0001", "batch-1")]
 
 
-def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all():
+def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all() -> None:
     waves = [Wave(1, [("s0002", 1)], [plain_shard("w01-0001", attempt=2)], NOW)]
     found = state(
         settled(failure=Failure.CAPACITY),
@@ -130,19 +130,19 @@ def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all():
     assert [(shard.shard.name, tried.n) for shard, tried, _ in found] == [("s0001", 2), ("s0002", 1), ("w01-0001", 1)]
 
 
-def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained():
+def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained() -> None:
     wave = Wave(1, [("s0001", 1), ("s0002", 1)], [plain_shard("w01-0001", attempt=2)], NOW)
     job = state(wave, uploaded(shard="w01-0001"))
     assert job.shards["w01-0001"].phase is Phase.UPLOADED
     assert job.drained == {("s0001", 1), ("s0002", 1)}
 
 
-def test_the_newest_landing_counts():
+def test_the_newest_landing_counts() -> None:
     assert state(*LIFE).landed == state(*reversed(LIFE)).landed
     assert state(*LIFE).landed.number == 2
 
 
-def test_a_record_of_a_shard_that_was_never_sealed_is_an_error():
+def test_a_record_of_a_shard_that_was_never_sealed_is_an_error() -> None:
     with pytest.raises(LedgerError, match="'s0009'"):
         state(uploaded(shard="s0009"))
 
@@ -179,12 +179,12 @@ LIFE: list[Record] = [
 
 
 @given(st.permutations(LIFE))
-def test_the_order_in_which_records_are_read_does_not_matter(records):
+def test_the_order_in_which_records_are_read_does_not_matter(records: list[Any]) -> None:
     assert fold(MANIFEST, records) == fold(MANIFEST, LIFE)
 
 
 @given(st.permutations(LIFE), st.data())
-def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records, data):
+def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records: list[Any], data: st.DataObject) -> None:
     """Whatever part of the records a worker can see yet: what has a batch id is never created again in that try."""
     kept = records[: data.draw(st.integers(0, len(records)))]
     known = {shard.name for record in kept if isinstance(record, Wave) for shard in record.shards} | {"s0001", "s0002"}
@@ -198,7 +198,7 @@ def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records, data):
 # On disk
 
 
-def test_what_is_recorded_is_the_state_of_everyone_who_looks(folder):
+def test_what_is_recorded_is_the_state_of_everyone_who_looks(folder: LocalFolder) -> None:
     mine = seal(folder, MANIFEST)
     for record in (uploaded(), intent(), created(), Deadline(NOW, NOW)):
         assert mine.add(record)
@@ -212,7 +212,9 @@ def test_what_is_recorded_is_the_state_of_everyone_who_looks(folder):
 
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(LIFE))
-def test_every_record_comes_back_from_disk_as_it_was(tmp_path_factory, records):
+def test_every_record_comes_back_from_disk_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Any]
+) -> None:
     folder = LocalFolder(tmp_path_factory.mktemp("ledger"))
     ledger = seal(folder, MANIFEST)
     assert all(ledger.add(record) for record in records)
@@ -220,7 +222,7 @@ def test_every_record_comes_back_from_disk_as_it_was(tmp_path_factory, records):
     assert read_back.state() == fold(MANIFEST, LIFE)
 
 
-def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder):
+def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
     assert ledger.add(Created("s0001", 1, "first", NOW))
     assert not ledger.add(Created("s0001", 1, "second", NOW))
@@ -228,14 +230,14 @@ def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder):
     assert ledger.state().shards["s0001"].tries[0].batch_id == "first"
 
 
-def test_a_deadline_is_set_once(folder):
+def test_a_deadline_is_set_once(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
     ledger.add(Deadline(NOW, NOW))
     assert not ledger.add(Deadline(NOW + timedelta(days=9), NOW))
     assert ledger.state().deadline == NOW
 
 
-def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder):
+def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder: LocalFolder) -> None:
     workers = 16
     seal(folder, MANIFEST)
     together = Barrier(workers)
@@ -257,20 +259,20 @@ def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder):
     assert won == [tried.intent.nonce]
 
 
-def test_a_job_is_what_was_sealed_first(folder):
+def test_a_job_is_what_was_sealed_first(folder: LocalFolder) -> None:
     first = seal(folder, MANIFEST)
     second = seal(folder, msgspec.structs.replace(MANIFEST, job_uid="f" * 32))
     assert first.manifest == second.manifest == MANIFEST
 
 
-def test_a_folder_without_a_seal_is_no_job(folder):
+def test_a_folder_without_a_seal_is_no_job(folder: LocalFolder) -> None:
     assert open_ledger(folder) is None
     with folder.writer("g001/build-1/s0001.jsonl") as file:
         file.write(b"half a")
     assert open_ledger(folder) is None
 
 
-def test_the_newest_sealed_generation_is_the_job(folder):
+def test_the_newest_sealed_generation_is_the_job(folder: LocalFolder) -> None:
     second = msgspec.structs.replace(MANIFEST, generation=2, job_uid="2" * 32)
     seal(folder, MANIFEST)
     seal(folder, second).add(uploaded())
@@ -282,7 +284,7 @@ def test_the_newest_sealed_generation_is_the_job(folder):
     assert ledger.state().shards["s0001"].phase is Phase.UPLOADED
 
 
-def test_a_manifest_comes_back_from_disk_as_it_was(folder):
+def test_a_manifest_comes_back_from_disk_as_it_was(folder: LocalFolder) -> None:
     manifest = msgspec.structs.replace(
         MANIFEST,
         carry=[Column("label", ColumnType.TEXT)],
@@ -313,7 +315,7 @@ def test_a_manifest_comes_back_from_disk_as_it_was(folder):
     ],
     ids=range(9),
 )
-def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder, data):
+def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
     ledger = seal(folder, MANIFEST)
     folder.create("g001/records/uploaded.s0001.1.json", data)
     with pytest.raises(LedgerError) as caught:
@@ -323,19 +325,19 @@ def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder, dat
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"{}", b"\xff"])
-def test_a_seal_that_does_not_read_is_an_error_that_names_its_file(folder, data):
+def test_a_seal_that_does_not_read_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
     folder.create("g001/seal.json", data)
     with pytest.raises(LedgerError, match=r"g001/seal\.json does not read"):
         open_ledger(folder)
 
 
-def test_a_job_of_another_format_is_refused_with_the_way_out(folder):
+def test_a_job_of_another_format_is_refused_with_the_way_out(folder: LocalFolder) -> None:
     folder.create("g001/seal.json", msgspec.json.encode(msgspec.structs.replace(MANIFEST, format=FORMAT + 1)))
     with pytest.raises(LedgerError, match=rf"of format {FORMAT + 1}, this package reads {FORMAT}\..* new run_id"):
         open_ledger(folder)
 
 
-def test_fields_that_a_later_patch_adds_do_not_stop_an_earlier_one(folder):
+def test_fields_that_a_later_patch_adds_do_not_stop_an_earlier_one(folder: LocalFolder) -> None:
     data = msgspec.to_builtins(MANIFEST) | {"of_tomorrow": 1}
     folder.create("g001/seal.json", msgspec.json.encode(data))
     ledger = open_ledger(folder)

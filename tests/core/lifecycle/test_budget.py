@@ -66,15 +66,15 @@ def plan(state: JobState) -> tuple[list[str], Any]:
     return [f"{type(step).__name__} {step.shard.shard.name}" for step in steps], pause
 
 
-def test_without_a_ceiling_everything_goes():
+def test_without_a_ceiling_everything_goes() -> None:
     assert plan(job(None))[0] == ["Upload s0001", "Upload s0002", "Upload s0003"]
 
 
-def test_before_anything_was_answered_the_high_end_is_reserved():
+def test_before_anything_was_answered_the_high_end_is_reserved() -> None:
     assert Purse(job(1.0)).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
-def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end():
+def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end() -> None:
     assert plan(job(0.4))[0] == ["Upload s0001", "Upload s0002"]
     assert plan(job(0.4, *live("s0001")))[0] == ["Upload s0002"]
     steps, pause = plan(job(0.4, *live("s0001"), *live("s0002")))
@@ -82,7 +82,7 @@ def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_
     assert pause == Wait(["b-s0001", "b-s0002"], None, any_end=True)
 
 
-def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks():
+def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks() -> None:
     state = job(1.0, *done("s0001"))
     # 100 tokens on average over 100 answers, and a tenth more
     assert Purse(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.1111")
@@ -90,53 +90,53 @@ def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shr
     assert Purse(few).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
 
 
-def test_a_measured_mean_is_never_padded_past_the_cap_of_the_requests():
+def test_a_measured_mean_is_never_padded_past_the_cap_of_the_requests() -> None:
     state = job(1.0, *done("s0001", output=990 * 4, answered=4))
     assert Purse(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
-def test_what_was_spent_counts_as_it_was_and_frees_what_was_reserved():
+def test_what_was_spent_counts_as_it_was_and_frees_what_was_reserved() -> None:
     purse = Purse(job(0.4, *done("s0001"), *live("s0002")))
     assert (purse.spent, purse.reserved, purse.left) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
     assert plan(job(0.4, *done("s0001"), *live("s0002")))[0] == ["Upload s0003"]
 
 
-def test_an_answer_without_a_known_price_counts_as_it_was_reserved():
+def test_an_answer_without_a_known_price_counts_as_it_was_reserved() -> None:
     state = job(0.4, *done("s0001", cost=None, answered=0))
     assert Purse(state).spent == Decimal("0.2")
 
 
-def test_shards_that_the_budget_does_not_reach_are_withheld_at_the_end():
+def test_shards_that_the_budget_does_not_reach_are_withheld_at_the_end() -> None:
     steps, pause = plan(job(0.12, *done("s0001")))
     assert steps == []
     assert pause == Finish(("s0002", "s0003"))
 
 
-def test_a_shard_without_a_known_price_is_withheld_under_a_ceiling():
+def test_a_shard_without_a_known_price_is_withheld_under_a_ceiling() -> None:
     assert plan(job(9.0, prices={}, shards=1))[1] == Finish(("s0001",))
 
 
-def test_with_nothing_measured_a_part_that_fits_is_asked_first():
+def test_with_nothing_measured_a_part_that_fits_is_asked_first() -> None:
     (step,), _ = next_steps(job(0.05, shards=1), {}, Policy(), NOW)
     assert isinstance(step, Reseal)
     assert step.requests == 25
 
 
-def test_a_shard_is_not_divided_while_something_runs_that_will_tell_more():
+def test_a_shard_is_not_divided_while_something_runs_that_will_tell_more() -> None:
     assert plan(job(0.25, *live("s0001")))[0] == []
 
 
-def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it():
+def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it() -> None:
     assert plan(job(0.019, shards=1)) == ([], Finish(("s0001",)))
 
 
-def test_a_wave_of_rows_that_are_asked_again_is_withheld_likewise():
+def test_a_wave_of_rows_that_are_asked_again_is_withheld_likewise() -> None:
     again = plain_shard("w01-0001", model="m", requests=100, tokens=100_000, attempt=2)
     state = job(0.12, *done("s0001"), Wave(1, [("s0001", 1)], [again], NOW), shards=1)
     assert plan(state)[1] == Finish(("w01-0001",))
 
 
-def test_a_raised_ceiling_lets_the_job_go_on_from_there():
+def test_a_raised_ceiling_lets_the_job_go_on_from_there() -> None:
     records = [*done("s0001"), Finished(1, NOW, ["s0002", "s0003"])]
     assert outcomes_so_far(job(0.22, *records)) == {"succeeded": 100, "withheld": 200}
     assert plan(job(0.22, *records, Budget(1, 0.23, NOW)))[0] == ["Upload s0002"]
@@ -145,12 +145,12 @@ def test_a_raised_ceiling_lets_the_job_go_on_from_there():
     assert outcomes_so_far(going_on) == {"succeeded": 100, "withheld": 100, "pending": 100}
 
 
-def test_at_the_deadline_nothing_is_withheld_any_more_but_pending():
+def test_at_the_deadline_nothing_is_withheld_any_more_but_pending() -> None:
     assert plan(job(0.22, *done("s0001"), Deadline(NOW, NOW)))[1] == Finish()
 
 
 @pytest.mark.parametrize("ceiling", [0.2, 0.4, 0.61])
-def test_no_plan_reserves_more_than_the_ceiling(ceiling):
+def test_no_plan_reserves_more_than_the_ceiling(ceiling: float) -> None:
     state = job(ceiling, shards=5)
     steps, _ = next_steps(state, {}, Policy(), NOW)
     purse = Purse(state)

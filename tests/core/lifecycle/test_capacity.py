@@ -58,7 +58,7 @@ TOLD = (
         ("", None),
     ],
 )
-def test_the_limit_is_read_from_the_providers_message(message, limit):
+def test_the_limit_is_read_from_the_providers_message(message: str, limit: int | None) -> None:
     assert told_limit(message) == limit
 
 
@@ -92,33 +92,33 @@ def plan(shards: list[Shard], *records: Record, at: datetime) -> tuple[list[tupl
 SHARDS = [shard(f"s{n:04d}") for n in range(1, 6)]
 
 
-def test_a_full_queue_holds_back_all_shards_of_the_model_and_no_other():
+def test_a_full_queue_holds_back_all_shards_of_the_model_and_no_other() -> None:
     other = plain_shard("s0009", model="another", tokens=300)
     steps, pause = plan([*SHARDS, other], *full("s0001"), at=NOW + MINUTE)
     assert steps == [(Upload, "s0009")]
     assert pause.until == NOW + 5 * MINUTE
 
 
-def test_with_nothing_of_ours_live_one_shard_goes_first_and_it_is_the_smallest():
+def test_with_nothing_of_ours_live_one_shard_goes_first_and_it_is_the_smallest() -> None:
     shards = [*SHARDS, shard("s0006", tokens=100)]
     steps, _ = plan(shards, *full("s0001"), at=NOW + 5 * MINUTE)
     assert steps == [(Upload, "s0006")]
 
 
-def test_the_end_of_a_batch_of_the_model_ends_the_backoff():
+def test_the_end_of_a_batch_of_the_model_ends_the_backoff() -> None:
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *full("s0002", at=NOW + MINUTE)]
     steps, _ = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
     assert steps[0] == (Create, "s0002")
 
 
-def test_no_more_is_created_at_once_than_fits_the_told_limit():
+def test_no_more_is_created_at_once_than_fits_the_told_limit() -> None:
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *tried("s0002"), *full("s0003", at=NOW + MINUTE)]
     steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003"), (Upload, "s0004")]
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
 
-def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal():
+def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal() -> None:
     message = "Enqueued token limit reached"
     records = [
         *ran("s0001", until=NOW + 2 * MINUTE),
@@ -130,7 +130,7 @@ def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal(
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
 
-def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed_without_a_creation():
+def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed_without_a_creation() -> None:
     message = "Enqueued token limit reached"
     records = [
         *ran("s0001", until=NOW + 2 * MINUTE),
@@ -144,27 +144,27 @@ def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed
     assert plan(SHARDS, *records, at=NOW + 7 * MINUTE)[0] == [(Upload, "s0004")]
 
 
-def test_a_creation_without_an_answer_counts_as_live():
+def test_a_creation_without_an_answer_counts_as_live() -> None:
     records = [*full("s0001", message="Enqueued token limit reached"), *tried("s0002", at=NOW + 6 * MINUTE)[:2]]
     steps, pause = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
     assert steps == []
     assert pause.until == NOW + 8 * MINUTE
 
 
-def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over():
+def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over() -> None:
     records = [*tried("s0001"), *refused("s0002", at=NOW + MINUTE)]
     assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
     assert [name for _, name in plan(SHARDS, *records, at=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
 
 
-def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for():
+def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for() -> None:
     turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     steps, pause = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
     assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
-def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for():
+def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for() -> None:
     turned_away = [*tried("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
     steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
@@ -172,7 +172,9 @@ def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_fo
 
 
 @pytest.mark.parametrize(("asked", "minutes"), [(None, 5), (0.0, 5), (20.0, 5), (301.0, 301 / 60), (1e300, 60)])
-def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_the_provider_asks(asked, minutes):
+def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_the_provider_asks(
+    asked: float | None, minutes: float
+) -> None:
     turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
     assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
     assert plan(SHARDS, UploadsHeld(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
@@ -181,7 +183,7 @@ def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_t
 # Input files that are refused
 
 
-def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on():
+def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -> None:
     other = plain_shard("s0009", model="another", tokens=300)
     records = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
     steps, pause = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
@@ -190,18 +192,18 @@ def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on():
     assert len(plan([*SHARDS, other], *records, at=NOW + 5 * MINUTE)[0]) == 6
 
 
-def test_a_refused_input_file_is_no_try_of_its_shard():
+def test_a_refused_input_file_is_no_try_of_its_shard() -> None:
     state = fold(manifest_of(SHARDS), [UploadsHeld(1, "HTTP 429", NOW)])
     steps, _ = next_steps(state, {}, POLICY, NOW + 5 * MINUTE)
     assert {step.n for step in steps if isinstance(step, Upload)} == {1}
 
 
-def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues():
+def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues() -> None:
     held = UploadsHeld(1, TOLD, NOW)
     assert [kind for kind, _ in plan([shard(tokens=2_000)], held, at=NOW + 5 * MINUTE)[0]] == [Upload]
 
 
-def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken():
+def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken() -> None:
     held = [UploadsHeld(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
     assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
     taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
@@ -209,7 +211,7 @@ def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken():
     assert (steps, pause.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
 
 
-def test_at_the_deadline_the_wait_ends_though_uploads_are_held():
+def test_at_the_deadline_the_wait_ends_though_uploads_are_held() -> None:
     records = [UploadsHeld(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
     assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
     assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
@@ -218,25 +220,25 @@ def test_at_the_deadline_the_wait_ends_though_uploads_are_held():
 # Shards that do not fit
 
 
-def test_a_shard_over_the_told_limit_is_sealed_again_to_fit_it_without_waiting():
+def test_a_shard_over_the_told_limit_is_sealed_again_to_fit_it_without_waiting() -> None:
     state = fold(manifest_of([shard(tokens=2_500, requests=100)]), full("s0001"))
     (step,), _ = next_steps(state, {}, POLICY, NOW)
     assert isinstance(step, Reseal)
     assert (step.n, step.tokens, step.requests) == (2, 1_000, 50)
 
 
-def test_a_shard_over_a_limit_told_for_another_is_sealed_again_before_it_is_sent():
+def test_a_shard_over_a_limit_told_for_another_is_sealed_again_before_it_is_sent() -> None:
     steps, _ = plan([shard("s0001"), shard("s0002", tokens=2_000)], *full("s0001"), at=NOW)
     assert steps == [(Reseal, "s0002")]
 
 
-def test_a_shard_that_was_refused_once_alone_is_tried_again_as_it_is():
+def test_a_shard_that_was_refused_once_alone_is_tried_again_as_it_is() -> None:
     steps, _ = plan([shard()], *full("s0001"), at=NOW + 5 * MINUTE)
     assert steps == [(Create, "s0001")]
 
 
 @pytest.mark.parametrize("message", [TOLD, "Enqueued token limit reached"])
-def test_a_shard_that_was_refused_again_alone_is_halved(message):
+def test_a_shard_that_was_refused_again_alone_is_halved(message: str) -> None:
     records = [*full("s0001", message=message), *full("s0001", 2, at=NOW + 5 * MINUTE, message=message)]
     state = fold(manifest_of([shard(requests=5)]), records)
     assert next_steps(state, {}, POLICY, NOW + 14 * MINUTE)[0] == []
@@ -245,7 +247,7 @@ def test_a_shard_that_was_refused_again_alone_is_halved(message):
     assert (step.n, step.tokens, step.requests) == (3, 150, 3)
 
 
-def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole():
+def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole() -> None:
     records = [
         *ran("s0002", until=NOW + 30 * MINUTE),
         *full("s0001"),
@@ -255,7 +257,7 @@ def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole():
     assert plan([shard("s0001"), shard("s0002")], *records, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
-def test_a_single_row_over_the_told_limit_is_given_up_in_the_providers_words_after_it_was_refused_twice():
+def test_a_single_row_over_the_told_limit_is_given_up_in_the_providers_words_after_it_was_refused_twice() -> None:
     one = [shard(tokens=2_000, requests=1)]
     assert plan(one, *full("s0001"), at=NOW + 5 * MINUTE)[0] == [(Create, "s0001")]
     state = fold(manifest_of(one), [*full("s0001"), *full("s0001", 2)])
@@ -264,12 +266,12 @@ def test_a_single_row_over_the_told_limit_is_given_up_in_the_providers_words_aft
     assert (step.n, step.message) == (3, TOLD)
 
 
-def test_a_single_row_that_may_fit_is_tried_on_and_on():
+def test_a_single_row_that_may_fit_is_tried_on_and_on() -> None:
     records = [record for n in range(1, 20) for record in full("s0001", n, message="Enqueued token limit reached")]
     assert plan([shard(requests=1)], *records, at=NOW + timedelta(hours=1))[0] == [(Create, "s0001")]
 
 
-def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_ones():
+def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_ones() -> None:
     records = [
         *full("s0001"),
         Intent("s0001", 2, "claim", "", NOW),
@@ -281,7 +283,7 @@ def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_o
     assert [(type(step), step.shard.shard.name) for step in steps] == [(Upload, "w01-0001")]
 
 
-def test_a_claim_whose_worker_was_killed_is_found_to_have_made_no_batch_and_the_shard_goes_on():
+def test_a_claim_whose_worker_was_killed_is_found_to_have_made_no_batch_and_the_shard_goes_on() -> None:
     records = [*full("s0001"), Intent("s0001", 2, "claim", "", NOW)]
     assert fold(manifest_of([shard()]), records).shards["s0001"].phase is Phase.CREATING
     records.append(Refused("s0001", 2, Failure.LOST, "lost", NOW + 2 * MINUTE))
@@ -366,7 +368,7 @@ def answered(state: JobState) -> int:
 
 
 @pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
-def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says):
+def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says: str) -> None:
     provider = Provider(1_000, says=says)
     state = flow(provider, [shard(f"s{n:04d}") for n in range(1, 41)])
     assert answered(state) == 160
@@ -376,14 +378,14 @@ def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says
 
 
 @pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
-def test_shards_that_can_never_fit_are_made_smaller_until_they_do(says):
+def test_shards_that_can_never_fit_are_made_smaller_until_they_do(says: str) -> None:
     provider = Provider(1_000, says=says)
     state = flow(provider, [shard(f"s{n:04d}", tokens=6_400, requests=64) for n in range(1, 4)])
     assert answered(state) == 192
     assert max(one.attempt for wave in state.waves for one in wave.shards) == 1
 
 
-def test_room_that_other_jobs_take_is_no_reason_to_fail():
+def test_room_that_other_jobs_take_is_no_reason_to_fail() -> None:
     provider = Provider(1_000, foreign=900, says="Limit: 1,000 enqueued tokens.")
     state = flow(provider, [shard(f"s{n:04d}", tokens=400, requests=8) for n in range(1, 4)])
     assert answered(state) == 24

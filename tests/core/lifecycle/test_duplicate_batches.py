@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_batch.core.ledger.records import (
@@ -50,33 +52,33 @@ def sorted_out(state: JobState, *batches: BatchView) -> dict[str, list[str]]:
     return {kind: ids for kind, ids in names.items() if ids}
 
 
-def test_batches_that_are_kept_and_those_of_another_job_are_left_alone():
+def test_batches_that_are_kept_and_those_of_another_job_are_left_alone() -> None:
     assert sorted_out(job(*KEPT), batch("kept"), batch("theirs", "n9", job_uid="f" * 32)) == {}
     assert sorted_out(job(*KEPT), BatchView("unnamed", Status.RUNNING, "in_progress")) == {}
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_batch_beside_the_one_that_is_kept_is_cancelled_or_counted(ended):
+def test_a_batch_beside_the_one_that_is_kept_is_cancelled_or_counted(ended: bool) -> None:
     assert sorted_out(job(*KEPT), batch("twin", ended=ended)) == {"ended" if ended else "cancel": ["twin"]}
 
 
 @pytest.mark.parametrize("records", [intent(), [*intent(), LOST]])
-def test_the_batch_of_an_unanswered_creation_is_adopted_and_its_twin_is_not(records):
+def test_the_batch_of_an_unanswered_creation_is_adopted_and_its_twin_is_not(records: list[Any]) -> None:
     assert sorted_out(job(*records), batch("late"), batch("twin")) == {"adopt": ["late"], "cancel": ["twin"]}
 
 
-def test_the_batch_of_a_try_that_another_one_followed_is_a_twin():
+def test_the_batch_of_a_try_that_another_one_followed_is_a_twin() -> None:
     state = job(*intent(), LOST, *intent(2), Created("s0001", 2, "kept", NOW))
     assert sorted_out(state, batch("late", "n1"), batch("kept", "n2")) == {"cancel": ["late"]}
 
 
-def test_the_batch_of_a_shard_that_goes_on_in_smaller_ones_or_is_settled_is_a_twin():
+def test_the_batch_of_a_shard_that_goes_on_in_smaller_ones_or_is_settled_is_a_twin() -> None:
     state = job(*intent(), Wave(1, [("s0001", 1)], [plain_shard("w01-0001")], NOW))
     assert sorted_out(state, batch("late")) == {"cancel": ["late"]}
     assert sorted_out(job(*intent(), Settled("s0001", 1, "", "given up", NOW)), batch("late")) == {"cancel": ["late"]}
 
 
-def test_a_twin_is_cancelled_once_and_counted_once_it_ended():
+def test_a_twin_is_cancelled_once_and_counted_once_it_ended() -> None:
     found = Twin("twin", "s0001", "cancelling", False, 1, NOW)
     assert sorted_out(job(*KEPT, found), batch("twin")) == {}
     assert sorted_out(job(*KEPT, found), batch("twin", ended=True)) == {"ended": ["twin"]}
@@ -86,7 +88,7 @@ def test_a_twin_is_cancelled_once_and_counted_once_it_ended():
         assert state.paid_twice == 2
 
 
-def test_a_job_is_in_doubt_once_it_took_a_creation_for_lost_and_found_no_batch_of_it():
+def test_a_job_is_in_doubt_once_it_took_a_creation_for_lost_and_found_no_batch_of_it() -> None:
     assert not doubtful(job(*KEPT))
     assert not doubtful(job(*intent()))
     assert doubtful(job(*intent(), LOST))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from airflow_provider_batch.core.lifecycle.lessons import (
 from airflow_provider_batch.core.lifecycle.lessons import lessons as lessons_of
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.sealer import Sealer
+from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, manifest_of, plain_shard, request
 
 KEY = JobKey("dag", "ask", "manual__2026-11-20")
@@ -34,7 +36,7 @@ def learned_from(*records: Record, models: tuple[str, ...] = ("small",)) -> list
     return lessons_of(fold(manifest_of(shards), records))
 
 
-def full(n: int, message: str, at=NOW, shard: str = "s0001") -> list[Record]:
+def full(n: int, message: str, at: datetime = NOW, shard: str = "s0001") -> list[Record]:
     settled = Settled(shard, n, f"b-{n}", "failed", at, failure=Failure.CAPACITY, message=message)
     return [Intent(shard, n, "nonce", "file", at), Created(shard, n, f"b-{n}", at), settled]
 
@@ -44,7 +46,7 @@ def answered(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
     return [Created(shard, 1, "b", NOW), settled]
 
 
-def output(uid: str, answers: int = ENOUGH, tokens: int = 100, at=NOW, **more: str) -> Output:
+def output(uid: str, answers: int = ENOUGH, tokens: int = 100, at: datetime = NOW, **more: str) -> Output:
     of = {"dag_id": "dag", "task_id": "ask", "model": "small"} | more
     return Output(uid, of["dag_id"], of["task_id"], of["model"], answers, tokens, at)
 
@@ -52,7 +54,7 @@ def output(uid: str, answers: int = ENOUGH, tokens: int = 100, at=NOW, **more: s
 # What a job teaches
 
 
-def test_the_newest_limit_that_the_provider_told_for_each_model_is_learned():
+def test_the_newest_limit_that_the_provider_told_for_each_model_is_learned() -> None:
     records = [
         *full(1, TOLD.format("2,000")),
         *full(2, TOLD.format("1,000"), at=NOW + DAY),
@@ -64,7 +66,7 @@ def test_the_newest_limit_that_the_provider_told_for_each_model_is_learned():
     ]
 
 
-def test_a_limit_is_learned_from_a_refused_creation_too():
+def test_a_limit_is_learned_from_a_refused_creation_too() -> None:
     refused = Refused("s0001", 1, Failure.CAPACITY, TOLD.format("1,000"), NOW)
     assert learned_from(Intent("s0001", 1, "nonce", "file", NOW), refused) == [QueueLimit("small", 1_000, NOW)]
 
@@ -79,11 +81,11 @@ def test_a_limit_is_learned_from_a_refused_creation_too():
     ],
     ids=["no number is told", "it is about the account", "it is about files", "nothing answered"],
 )
-def test_nothing_is_learned_where_nothing_was_told(records):
+def test_nothing_is_learned_where_nothing_was_told(records: list[Any]) -> None:
     assert learned_from(*records) == []
 
 
-def test_the_answers_of_each_model_and_their_output_tokens_are_learned():
+def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None:
     records = [*answered(3, 60), *answered(2, 10, "s0002"), *answered(1, 5, "s0003")]
     uid = manifest_of([]).job_uid
     assert learned_from(*records, models=("small", "large", "small")) == [
@@ -95,39 +97,39 @@ def test_the_answers_of_each_model_and_their_output_tokens_are_learned():
 # What the next one may use
 
 
-def test_a_told_limit_counts_for_all_tasks_of_the_connection_and_the_newest_counts(folder):
+def test_a_told_limit_counts_for_all_tasks_of_the_connection_and_the_newest_counts(folder: LocalFolder) -> None:
     remember(folder, [QueueLimit("small", 2_000, NOW), QueueLimit("large", 500, NOW)])
     remember(folder, [QueueLimit("small", 1_000, NOW - DAY)])
     found = recall(folder, JobKey("another", "task", "run"), NOW + DAY)
     assert {model: limit.tokens for model, limit in found.limits.items()} == {"small": 2_000, "large": 500}
 
 
-def test_the_output_counts_for_the_same_task_of_the_same_dag_alone(folder):
+def test_the_output_counts_for_the_same_task_of_the_same_dag_alone(folder: LocalFolder) -> None:
     remember(folder, [output("1"), output("2", dag_id="another"), output("3", task_id="another")])
     assert recall(folder, KEY, NOW).outputs == {"small": (ENOUGH, 100)}
     assert recall(folder, JobKey("dag", "third", "run"), NOW).outputs == {}
 
 
-def test_small_jobs_tell_together_what_one_alone_is_too_small_for(folder):
+def test_small_jobs_tell_together_what_one_alone_is_too_small_for(folder: LocalFolder) -> None:
     remember(folder, [output("1", ENOUGH - 1, 19)])
     assert recall(folder, KEY, NOW).outputs == {}
     remember(folder, [output("2", 1, 1, at=NOW + DAY)])
     assert recall(folder, KEY, NOW + DAY).outputs == {"small": (ENOUGH, 20)}
 
 
-def test_what_is_older_than_thirty_days_counts_no_more(folder):
+def test_what_is_older_than_thirty_days_counts_no_more(folder: LocalFolder) -> None:
     remember(folder, [QueueLimit("small", 1_000, NOW), output("1")])
     assert recall(folder, KEY, NOW + MAX_AGE - DAY) != Learned()
     assert recall(folder, KEY, NOW + MAX_AGE) == Learned()
 
 
-def test_a_job_whose_wait_ends_twice_teaches_once(folder):
+def test_a_job_whose_wait_ends_twice_teaches_once(folder: LocalFolder) -> None:
     assert len(remember(folder, [QueueLimit("small", 1_000, NOW), output("1")])) == 2
     assert remember(folder, [QueueLimit("small", 1_000, NOW), output("1", 2 * ENOUGH)]) == []
     assert recall(folder, KEY, NOW).outputs == {"small": (ENOUGH, 100)}
 
 
-def test_the_newest_few_are_kept_of_each_thing(folder):
+def test_the_newest_few_are_kept_of_each_thing(folder: LocalFolder) -> None:
     for n in range(KEPT + 3):
         remember(folder, [QueueLimit("small", 1_000 + n, NOW + n * DAY), output(str(n), at=NOW + n * DAY)])
     remember(folder, [QueueLimit("large", 1, NOW)])
@@ -136,7 +138,7 @@ def test_the_newest_few_are_kept_of_each_thing(folder):
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"type":"limit"}', b'{"type":"poem"}', b"\xff"])
-def test_a_file_that_is_no_lesson_is_passed_over(folder, data):
+def test_a_file_that_is_no_lesson_is_passed_over(folder: LocalFolder, data: bytes) -> None:
     remember(folder, [QueueLimit("small", 1_000, NOW)])
     folder.create(f"{folder.names('')[0][:-5]}.x.json", data)
     assert recall(folder, KEY, NOW).limits["small"].tokens == 1_000
@@ -145,7 +147,7 @@ def test_a_file_that_is_no_lesson_is_passed_over(folder, data):
 # Shards
 
 
-def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(folder):
+def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned={"small": 20})
     for number in range(1, 7):
         sealer.add(request(f"r{number}", model="small" if number < 6 else "large"), [], number, 9)
@@ -155,7 +157,7 @@ def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(
     assert found == [("large", 36), ("small", 9), ("small", 18), ("small", 18)]
 
 
-def test_a_row_over_a_learned_limit_is_not_refused_but_goes_alone(folder):
+def test_a_row_over_a_learned_limit_is_not_refused_but_goes_alone(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned={"gpt-5-mini": 20})
     for number, tokens in enumerate([5, 21, 5], start=1):
         sealer.add(request(f"r{number}"), [], number, tokens)

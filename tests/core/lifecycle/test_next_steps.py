@@ -122,24 +122,24 @@ def pause(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy
 # Sealed
 
 
-def test_a_sealed_shard_is_uploaded():
+def test_a_sealed_shard_is_uploaded() -> None:
     (step,) = steps(job())
     assert isinstance(step, Upload)
     assert (step.shard.shard.name, step.n) == ("s0001", 1)
 
 
-def test_all_sealed_shards_are_uploaded_at_once():
+def test_all_sealed_shards_are_uploaded_at_once() -> None:
     assert [step.shard.shard.name for step in steps(job(shards=("s0001", "s0002")))] == ["s0001", "s0002"]
 
 
-def test_an_uploaded_shard_is_created_from_its_file():
+def test_an_uploaded_shard_is_created_from_its_file() -> None:
     (step,) = steps(job(uploaded()))
     assert isinstance(step, Create)
     assert (step.shard.shard.name, step.n, step.file_id) == ("s0001", 1, "file-1")
 
 
 @pytest.mark.parametrize("records", [refused(Failure.CAPACITY), settled(failure=Failure.CAPACITY)])
-def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records):
+def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records: list[Any]) -> None:
     state = job(*records)
     assert pause(state, at=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=True)
     (step,) = steps(state, at=NOW + 5 * MINUTE)
@@ -147,7 +147,7 @@ def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records)
     assert (step.n, step.file_id) == (2, "file-1")
 
 
-def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour():
+def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour() -> None:
     records: list[Record] = []
     waits = []
     for n in range(1, 9):
@@ -156,14 +156,14 @@ def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour():
     assert waits == [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, *[MAX_HOLD] * 4]
 
 
-def test_a_shard_without_room_waits_for_the_end_of_any_batch():
+def test_a_shard_without_room_waits_for_the_end_of_any_batch() -> None:
     state = job(*refused(Failure.CAPACITY), *live(1, "s0002"), shards=("s0001", "s0002"))
     after = pause(state, view("batch-s0002-1"))
     assert after == Wait(["batch-s0002-1"], NOW + 5 * MINUTE, any_end=True)
 
 
 @pytest.mark.parametrize("records", [refused(Failure.FILE), settled(failure=Failure.FILE)])
-def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment(records):
+def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment(records: list[Any]) -> None:
     state = job(*records)
     assert isinstance(pause(state, at=NOW + 29 * SECOND), Wait)
     (step,) = steps(state, at=NOW + 30 * SECOND)
@@ -175,11 +175,11 @@ def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment
 
 
 @pytest.mark.parametrize("records", [refused(Failure.ACCOUNT), settled(failure=Failure.ACCOUNT)])
-def test_an_account_failure_holds_the_job_in_the_providers_words(records):
+def test_an_account_failure_holds_the_job_in_the_providers_words(records: list[Any]) -> None:
     assert pause(job(*records)) == Hold("account said no")
 
 
-def test_an_account_failure_is_forgiven_once_the_task_is_started_again():
+def test_an_account_failure_is_forgiven_once_the_task_is_started_again() -> None:
     policy = msgspec.structs.replace(POLICY, since=NOW + SECOND)
     (step,) = steps(job(*refused(Failure.ACCOUNT)), policy=policy, at=NOW + SECOND)
     assert isinstance(step, Create)
@@ -188,12 +188,12 @@ def test_an_account_failure_is_forgiven_once_the_task_is_started_again():
     assert pause(again, policy=policy, at=NOW + SECOND) == Hold("account said no")
 
 
-def test_batches_that_run_are_waited_for_before_a_held_job_ends():
+def test_batches_that_run_are_waited_for_before_a_held_job_ends() -> None:
     state = job(*refused(Failure.ACCOUNT), *live(1, "s0002"), shards=("s0001", "s0002"))
     assert isinstance(pause(state, view("batch-s0002-1")), Wait)
 
 
-def test_a_lost_creation_is_made_again_at_once_with_the_same_file():
+def test_a_lost_creation_is_made_again_at_once_with_the_same_file() -> None:
     (step,) = steps(job(*refused(Failure.LOST)))
     assert isinstance(step, Create)
     assert (step.n, step.file_id) == (2, "file-1")
@@ -210,7 +210,7 @@ def answered(shard: str, **outcomes: int) -> Settled:
     return Settled(shard, 1, "", "answered", NOW, outcomes=outcomes, transient=transient)
 
 
-def test_canaries_are_asked_before_anything_is_uploaded():
+def test_canaries_are_asked_before_anything_is_uploaded() -> None:
     asks = steps(job(shards=CANARIES))
     assert [(type(step), step.shard.shard.name, step.n) for step in asks] == [(Ask, "c0001", 1), (Ask, "c0002", 1)]
     (step,) = steps(job(answered("c0001", succeeded=3), shards=CANARIES))
@@ -218,7 +218,7 @@ def test_canaries_are_asked_before_anything_is_uploaded():
     assert step.shard.shard.name == "c0002"
 
 
-def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again():
+def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again() -> None:
     both = (answered("c0001", failed=3, transient=3), answered("c0002", succeeded=3))
     assert steps(job(*both, shards=CANARIES), at=NOW + 60 * MINUTE) == [Judge()]
     upload, again = steps(job(*both, JUDGED, shards=CANARIES), at=NOW + 60 * MINUTE)
@@ -226,14 +226,14 @@ def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again(
     assert isinstance(again, AskAgain)
 
 
-def test_a_void_generation_is_never_uploaded():
+def test_a_void_generation_is_never_uploaded() -> None:
     both = (answered("c0001", failed=3), answered("c0002", succeeded=3))
     state = job(*both, msgspec.structs.replace(JUDGED, void="wrong", over_budget=True), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Void("wrong", over_budget=True)
 
 
-def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_acted():
+def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_acted() -> None:
     state = job(Refused("c0001", 1, Failure.ACCOUNT, "pay", NOW), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Hold("pay")
@@ -241,7 +241,7 @@ def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_
     assert [(first.shard.shard.name, first.n), (second.shard.shard.name, second.n)] == [("c0001", 2), ("c0002", 1)]
 
 
-def test_after_the_deadline_no_canary_is_asked():
+def test_after_the_deadline_no_canary_is_asked() -> None:
     state = job(deadline(NOW), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Finish()
@@ -250,7 +250,7 @@ def test_after_the_deadline_no_canary_is_asked():
 # Creating
 
 
-def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up():
+def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up() -> None:
     state = job(uploaded(), intent())
     assert pause(state, at=NOW + UNSURE - SECOND) == Wait([], NOW + UNSURE, any_end=False)
     (step,) = steps(state, at=NOW + UNSURE)
@@ -259,7 +259,7 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up
     assert timedelta(seconds=120) == UNSURE
 
 
-def test_an_unanswered_creation_is_looked_up_even_after_the_deadline():
+def test_an_unanswered_creation_is_looked_up_even_after_the_deadline() -> None:
     """Its batch may run, and is paid for."""
     state = job(uploaded(), intent(), deadline(NOW + MINUTE))
     assert pause(state, at=NOW + MINUTE) == Wait([], NOW + UNSURE, any_end=False)
@@ -273,28 +273,28 @@ def test_an_unanswered_creation_is_looked_up_even_after_the_deadline():
 
 
 @pytest.mark.parametrize("said", ["in_progress", "cancelling", "paused"])
-def test_a_running_batch_is_waited_for_whatever_its_word_for_that(said):
+def test_a_running_batch_is_waited_for_whatever_its_word_for_that(said: str) -> None:
     assert pause(job(*live()), view(said=said)) == Wait(["batch-s0001-1"], None, any_end=False)
 
 
-def test_a_batch_that_was_not_looked_at_is_waited_for():
+def test_a_batch_that_was_not_looked_at_is_waited_for() -> None:
     assert pause(job(*live())) == Wait(["batch-s0001-1"], None, any_end=False)
 
 
-def test_a_wait_ends_at_the_deadline_at_the_latest():
+def test_a_wait_ends_at_the_deadline_at_the_latest() -> None:
     assert pause(job(*live(), deadline(NOW + HOUR))) == Wait(["batch-s0001-1"], NOW + HOUR, any_end=False)
 
 
 @pytest.mark.parametrize("said", ["completed", "failed", "expired", "cancelled"])
 @pytest.mark.parametrize("over", [False, True])
-def test_an_ended_batch_is_collected_before_and_after_the_deadline(said, over):
+def test_an_ended_batch_is_collected_before_and_after_the_deadline(said: str, over: bool) -> None:
     batch = view(said=said)
     (step,) = steps(job(*live(), deadline(NOW if over else NOW + HOUR)), batch)
     assert isinstance(step, Collect)
     assert (step.shard.shard.name, step.tried.n, step.batch) == ("s0001", 1, batch)
 
 
-def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_end_of_the_grace():
+def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_end_of_the_grace() -> None:
     (step,) = steps(job(*live(), deadline(NOW)), view())
     assert isinstance(step, Cancel)
     assert (step.tried.batch_id, step.reason) == ("batch-s0001-1", "deadline")
@@ -318,20 +318,20 @@ def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_en
     ],
     ids=range(9),
 )
-def test_nothing_is_uploaded_created_or_asked_again_after_the_deadline(records):
+def test_nothing_is_uploaded_created_or_asked_again_after_the_deadline(records: list[Any]) -> None:
     assert pause(job(*records, deadline(NOW)), at=NOW + 100 * HOUR) == Finish()
 
 
 # Settled
 
 
-def test_a_job_with_nothing_more_to_ask_is_finished():
+def test_a_job_with_nothing_more_to_ask_is_finished() -> None:
     assert pause(job(*settled(succeeded=3))) == Finish()
     assert pause(job(shards=())) == Finish()
 
 
 @pytest.mark.parametrize("outcome", ["expired", "cancelled", "invalid_output", "missing"])
-def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome):
+def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome: str) -> None:
     state = job(*settled(succeeded=2, **{outcome: 1}))
     until = pause(state).until
     assert NOW + 5 * MINUTE <= until <= NOW + 6 * MINUTE
@@ -340,18 +340,18 @@ def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome):
     assert [(shard.shard.name, one.n) for shard, one in step.sources] == [("s0001", 1)]
 
 
-def test_failed_rows_are_asked_again_only_if_asking_may_help():
+def test_failed_rows_are_asked_again_only_if_asking_may_help() -> None:
     assert pause(job(*settled(failed=3, transient=0))) == Finish()
     assert isinstance(pause(job(*settled(failed=3, transient=1))), Wait)
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "incomplete", "refused"])
-def test_other_outcomes_are_final(outcome):
+def test_other_outcomes_are_final(outcome: str) -> None:
     assert pause(job(*settled(**{outcome: 3}))) == Finish()
 
 
 @pytest.mark.parametrize("outcome", sorted(ASKABLE))
-def test_what_the_author_did_not_list_is_not_asked_again(outcome):
+def test_what_the_author_did_not_list_is_not_asked_again(outcome: Outcome) -> None:
     policy = msgspec.structs.replace(POLICY, retry_on=ASKABLE - {outcome})
     counts = {outcome.value: 3, "transient": 3 if outcome is Outcome.FAILED else 0}
     assert pause(job(*settled(**counts)), policy=policy) == Finish()
@@ -364,13 +364,13 @@ def on_attempt(attempt: int, **outcomes: int) -> JobState:
     return job(*settled(expired=3), wave, *settled(1, "w01-0001", **outcomes))
 
 
-def test_rows_are_asked_as_often_as_the_author_said_and_no_more():
+def test_rows_are_asked_as_often_as_the_author_said_and_no_more() -> None:
     assert isinstance(pause(on_attempt(2, expired=3)), Wait)
     assert pause(on_attempt(3, expired=3)) == Finish()
     assert pause(job(*settled(expired=3)), policy=msgspec.structs.replace(POLICY, max_attempts=1)) == Finish()
 
 
-def test_the_wait_doubles_with_each_attempt():
+def test_the_wait_doubles_with_each_attempt() -> None:
     policy = msgspec.structs.replace(POLICY, max_attempts=5)
     for attempt, base in ((1, 5), (2, 10), (3, 20), (4, 40)):
         state = on_attempt(attempt, expired=3) if attempt > 1 else job(*settled(expired=3))
@@ -378,14 +378,14 @@ def test_the_wait_doubles_with_each_attempt():
         assert base * MINUTE <= wait <= 1.2 * base * MINUTE
 
 
-def test_rows_that_were_asked_again_are_not_asked_again_for_the_same_answer():
+def test_rows_that_were_asked_again_are_not_asked_again_for_the_same_answer() -> None:
     wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=2)], NOW)
     (step,) = steps(job(*settled(expired=3), wave), at=NOW + HOUR)
     assert isinstance(step, Upload)
     assert step.shard.shard.name == "w01-0001"
 
 
-def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready():
+def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready() -> None:
     state = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", expired=1, at=NOW + 3 * MINUTE),
@@ -402,14 +402,14 @@ def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready():
 LATER = NOW + 31 * HOUR
 
 
-def test_the_first_start_sets_the_deadline_and_no_retry_moves_it():
+def test_the_first_start_sets_the_deadline_and_no_retry_moves_it() -> None:
     first = begin(job(), 2, NOW + 30 * HOUR, NOW)
     assert first == Deadline(NOW + 30 * HOUR, NOW, clear=2)
     for state in (job(first), job(first, Finished(1, NOW + HOUR))):
         assert begin(state, 2, LATER + 30 * HOUR, LATER) is None
 
 
-def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good():
+def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good() -> None:
     first = Deadline(NOW + 30 * HOUR, NOW, clear=0)
     kept = begin(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
     assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear=1)
@@ -418,7 +418,7 @@ def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good():
 
 
 @pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
-def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records):
+def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records: list[Finished]) -> None:
     at = NOW + 2 * HOUR if records else LATER
     state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
     fresh = begin(state, 1, at + 30 * HOUR, at)
@@ -430,7 +430,7 @@ def cleared(at: datetime = LATER) -> list[Record]:
     return [Deadline(NOW + 30 * HOUR, NOW), Deadline(at + 30 * HOUR, at, clear=1, fresh=True)]
 
 
-def test_a_fresh_allowance_counts_the_attempts_made_before_no_more():
+def test_a_fresh_allowance_counts_the_attempts_made_before_no_more() -> None:
     wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=3)], NOW)
     used_up = [*settled(expired=3), wave, *settled(1, "w01-0001", expired=3)]
     assert pause(job(*used_up)) == Finish()
@@ -444,14 +444,14 @@ def test_a_fresh_allowance_counts_the_attempts_made_before_no_more():
     assert pause(job(*once, last, *settled(1, "w03-0001", at=LATER, expired=3)), at=LATER) == Finish()
 
 
-def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowance():
+def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowance() -> None:
     policy = msgspec.structs.replace(POLICY, max_attempts=2)
     state = job(*settled(at=LATER, expired=3), *cleared())
     (step,) = steps(state, at=LATER + HOUR, policy=policy)
     assert (step.base, next_attempt(*step.sources[0])) == (0, 2)
 
 
-def test_rows_with_and_without_attempts_left_are_sealed_apart():
+def test_rows_with_and_without_attempts_left_are_sealed_apart() -> None:
     state = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", expired=1, at=LATER),
@@ -464,7 +464,7 @@ def test_rows_with_and_without_attempts_left_are_sealed_apart():
 # Batches that failed validation
 
 
-def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_attempt():
+def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_attempt() -> None:
     state = job(*settled(failure=Failure.LINES, failed=3, transient=2))
     (step,) = steps(state, policy=msgspec.structs.replace(POLICY, max_attempts=1))
     assert isinstance(step, AskAgain)
@@ -472,7 +472,7 @@ def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_att
     assert next_attempt(shard, one) == 1
 
 
-def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others():
+def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others() -> None:
     state = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", failure=Failure.LINES, failed=3, transient=2),
@@ -489,13 +489,13 @@ def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others():
     assert NOW + 5 * MINUTE <= pause(after).until <= NOW + 6 * MINUTE
 
 
-def test_an_ordinary_answer_costs_an_attempt():
+def test_an_ordinary_answer_costs_an_attempt() -> None:
     state = job(*settled(expired=3))
     (step,) = steps(state, at=NOW + HOUR)
     assert next_attempt(*step.sources[0]) == 2
 
 
-def test_a_batch_that_failed_without_a_line_to_blame_is_final():
+def test_a_batch_that_failed_without_a_line_to_blame_is_final() -> None:
     assert pause(job(*settled(failure=Failure.LINES, failed=3, transient=0))) == Finish()
 
 
@@ -568,7 +568,9 @@ def problem(code: str, message: str = "", line: int | None = None) -> BatchProbl
     ],
     ids=range(22),
 )
-def test_the_errors_of_a_failed_batch_have_a_class(problems, failure, lines):
+def test_the_errors_of_a_failed_batch_have_a_class(
+    problems: list[BatchProblem], failure: Failure, lines: dict[int, str]
+) -> None:
     found, message, at_lines = failure_of(view(said="failed", problems=problems))
     assert (found, at_lines) == (failure, lines)
     assert message
@@ -599,7 +601,9 @@ def test_the_errors_of_a_failed_batch_have_a_class(problems, failure, lines):
         (302, None, "", None),
     ],
 )
-def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(status, code, message, failure):
+def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(
+    status: int, code: str | None, message: str, failure: Failure | None
+) -> None:
     assert refusal_of(status, code, message) is failure
 
 
@@ -612,7 +616,9 @@ def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(status, code, m
     st.sets(st.sampled_from(sorted(ASKABLE))),
     st.sampled_from([None, Failure.LINES]),
 )
-def test_as_many_rows_are_asked_again_as_are_counted(outcomes, transient, retry_on, failure):
+def test_as_many_rows_are_asked_again_as_are_counted(
+    outcomes: dict[Outcome, int], transient: int, retry_on: set[Outcome], failure: Failure | None
+) -> None:
     outcomes.setdefault(Outcome.FAILED, transient)
     transient = min(transient, outcomes[Outcome.FAILED])
     if failure is Failure.LINES:

@@ -29,7 +29,7 @@ MILLION = 1_000_000
         ("ft:gpt-4o-mini-2024-07-18:org::id", "0.15", "0.15", "0.6"),
     ],
 )
-def test_the_rate_is_the_published_batch_price(model, input, cached, output):
+def test_the_rate_is_the_published_batch_price(model: str, input: str, cached: str, output: str) -> None:
     rate = Prices().rate(model)
     assert rate is not None
     assert (rate.input, rate.cached, rate.output) == (Decimal(input), Decimal(cached), Decimal(output))
@@ -37,19 +37,19 @@ def test_the_rate_is_the_published_batch_price(model, input, cached, output):
     assert "genai-prices" in rate.source
 
 
-def test_a_standard_price_that_stands_in_for_an_unknown_batch_price_is_marked():
+def test_a_standard_price_that_stands_in_for_an_unknown_batch_price_is_marked() -> None:
     rate = Prices().rate("text-embedding-3-small")
     assert rate is not None
     assert (rate.input, rate.output, rate.batch) == (Decimal("0.02"), 0, False)
 
 
-def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked():
+def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked() -> None:
     rate = Prices().rate("gpt-3.5-turbo-1106")
     assert rate is not None
     assert (rate.input, rate.output, rate.batch) == (1, 2, True)
 
 
-def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown():
+def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown() -> None:
     rate = Prices().rate("omni-moderation-latest")
     assert rate is not None
     assert (rate.input, rate.output, rate.batch) == (0, 0, True)
@@ -57,7 +57,7 @@ def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown():
 
 
 @pytest.mark.parametrize("model", ["", "my-deployment", "llama3.1:8b", "gpt-5-mini-turbo-max"])
-def test_an_unknown_price_is_none_and_never_nothing(model):
+def test_an_unknown_price_is_none_and_never_nothing(model: str) -> None:
     prices = Prices()
     usage = Usage(input_tokens=1000, output_tokens=1000)
     assert prices.rate(model) is None
@@ -65,13 +65,13 @@ def test_an_unknown_price_is_none_and_never_nothing(model):
     assert prices.standard_cost(model, usage) is None
 
 
-def test_the_cost_counts_cached_input_at_its_own_rate():
+def test_the_cost_counts_cached_input_at_its_own_rate() -> None:
     usage = Usage(input_tokens=MILLION, cached_tokens=400_000, reasoning_tokens=1, output_tokens=MILLION)
     assert Prices().cost("gpt-5-mini", usage) == Decimal("0.075") + Decimal("0.005") + 1
     assert Prices().standard_cost("gpt-5-mini", usage) == 2 * Decimal("1.08")
 
 
-def test_tokens_that_cannot_be_are_bounded():
+def test_tokens_that_cannot_be_are_bounded() -> None:
     odd = Usage(input_tokens=1000, cached_tokens=5000, output_tokens=-7)
     assert Prices().cost("gpt-5-mini", odd) == Decimal("0.0000125")
 
@@ -88,7 +88,7 @@ usages = reads.flatmap(
 
 
 @given(model=st.sampled_from(["gpt-5-mini", "gpt-5.4", "gpt-5.5-pro", "gpt-6.1-sol", "o3", "gpt-4.1"]), usage=usages)
-def test_the_cost_is_what_genai_prices_calculates_also_above_the_price_step(model, usage):
+def test_the_cost_is_what_genai_prices_calculates_also_above_the_price_step(model: str, usage: Usage) -> None:
     prices = Prices()
     for context, ours in (
         ({"processing": "batch"}, prices.cost(model, usage)),
@@ -107,7 +107,7 @@ def test_the_cost_is_what_genai_prices_calculates_also_above_the_price_step(mode
         assert ours == theirs.total_price
 
 
-def test_the_model_that_answered_sets_the_price_if_it_is_known():
+def test_the_model_that_answered_sets_the_price_if_it_is_known() -> None:
     usage = Usage(input_tokens=MILLION)
     prices = Prices()
     assert prices.cost("gpt-5", usage, answered_by="gpt-5-mini-2025-08-07") == Decimal("0.125")
@@ -116,7 +116,7 @@ def test_the_model_that_answered_sets_the_price_if_it_is_known():
     assert prices.cost("my-deployment", usage, answered_by="") is None
 
 
-def test_a_stated_price_counts_whoever_answers():
+def test_a_stated_price_counts_whoever_answers() -> None:
     prices = Prices({"mine": {"input": 0.1, "output": "0.4", "cached": 0.05}, "mini": "gpt-5-mini"})
     usage = Usage(input_tokens=2 * MILLION, cached_tokens=MILLION, output_tokens=MILLION)
     assert prices.cost("mine", usage, answered_by="gpt-5-2025-08-07") == Decimal("0.55")
@@ -149,7 +149,7 @@ def test_a_stated_price_counts_whoever_answers():
     ],
     ids=str,
 )
-def test_a_price_that_is_none_is_an_error_naming_the_model(overrides, words):
+def test_a_price_that_is_none_is_an_error_naming_the_model(overrides: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(InputError) as raised:
         Prices(overrides)
     for word in [*words, "million tokens"]:
@@ -163,7 +163,7 @@ def body(**rest: Any) -> bytes:
 CHAT = "/v1/chat/completions"
 
 
-def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap():
+def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
     estimator = Estimator(Prices(), CHAT)
     tokens = read_ask(body()).input_tokens
     for _ in range(1000):
@@ -177,7 +177,7 @@ def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap():
     assert (estimate.unknown_models, estimate.standard_price_models) == ([], [])
 
 
-def test_without_a_cap_the_high_end_is_the_documented_one_and_grows_with_the_input():
+def test_without_a_cap_the_high_end_is_the_documented_one_and_grows_with_the_input() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(), 1)
     assert estimator.finish().output_tokens_high == HIGH_OUTPUT
@@ -188,14 +188,14 @@ def test_without_a_cap_the_high_end_is_the_documented_one_and_grows_with_the_inp
     assert estimator.finish().output_tokens_high == tokens
 
 
-def test_a_cap_below_a_short_answer_and_several_choices_are_heeded():
+def test_a_cap_below_a_short_answer_and_several_choices_are_heeded() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(max_tokens=1, n=4), 1)
     estimate = estimator.finish()
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (4, 4)
 
 
-def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone():
+def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone() -> None:
     estimator = Estimator(Prices(), CHAT)
     for _ in range(10):
         estimator.add("gpt-5-mini", body(), 1)
@@ -211,14 +211,14 @@ def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone
     assert earlier.low_usd - guessed.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)
 
 
-def test_earlier_answers_never_take_the_estimate_above_the_cap_of_the_requests():
+def test_earlier_answers_never_take_the_estimate_above_the_cap_of_the_requests() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(max_completion_tokens=50), 1)
     estimate = estimator.finish({"gpt-5-mini": (20, 20_000)})
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (50, 50)
 
 
-def test_embeddings_and_moderations_have_no_output():
+def test_embeddings_and_moderations_have_no_output() -> None:
     for endpoint, model in (
         ("/v1/embeddings", "text-embedding-3-small"),
         ("/v1/moderations", "omni-moderation-latest"),
@@ -231,7 +231,7 @@ def test_embeddings_and_moderations_have_no_output():
         assert estimate.standard_price_models == (["text-embedding-3-small"] if "embed" in model else [])
 
 
-def test_one_unknown_model_makes_the_dollars_unknown_and_is_named():
+def test_one_unknown_model_makes_the_dollars_unknown_and_is_named() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(), 1)
     estimator.add("llama", body(), 1)
@@ -241,12 +241,12 @@ def test_one_unknown_model_makes_the_dollars_unknown_and_is_named():
     assert estimate.input_tokens == 2 * read_ask(body()).input_tokens
 
 
-def test_nothing_asked_costs_nothing():
+def test_nothing_asked_costs_nothing() -> None:
     estimate = Estimator(Prices(), CHAT).finish()
     assert (estimate.low_usd, estimate.high_usd, estimate.input_tokens) == (0.0, 0.0, 0)
 
 
-def test_requests_above_the_price_step_are_estimated_at_the_higher_price():
+def test_requests_above_the_price_step_are_estimated_at_the_higher_price() -> None:
     prices, estimator = Prices(), Estimator(Prices(), "/v1/responses")
     large = json.dumps({"input": "word " * 400_000, "max_output_tokens": 1000}).encode()
     small = json.dumps({"input": "word " * 1_000, "max_output_tokens": 1000}).encode()

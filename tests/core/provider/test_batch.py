@@ -37,7 +37,7 @@ def batch(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("answer", [OPENAI, Batch.construct(**OPENAI)], ids=["mapping", "SDK object"])
-def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer):
+def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer: dict[str, Any] | Batch) -> None:
     view = read_batch(answer)
     assert (view.id, view.status, view.said) == ("batch_abc123", Status.COMPLETED, "completed")
     assert (view.input_file_id, view.output_file_id, view.error_file_id) == (
@@ -81,24 +81,24 @@ def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer):
         ("succeeded", Status.COMPLETED, True),
     ],
 )
-def test_every_known_word_for_a_status_is_understood(said, status, ended):
+def test_every_known_word_for_a_status_is_understood(said: str, status: Status, ended: bool) -> None:
     view = read_batch(batch(status=said))
     assert (view.status, view.status.ended, view.said, view.known) == (status, ended, said, True)
 
 
 @pytest.mark.parametrize("said", ["JOB_STATE_PENDING", "paused", "", "completed?"])
-def test_an_unknown_status_keeps_the_job_waiting_and_can_be_told_apart(said):
+def test_an_unknown_status_keeps_the_job_waiting_and_can_be_told_apart(said: str) -> None:
     view = read_batch(batch(status=said))
     assert (view.status, view.said, view.known) == (Status.RUNNING, said, False)
 
 
-def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn):
+def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     answer = Batch.construct(**batch(created_at="2024-03-26T16:45:33Z", errors=[{"code": "c", "message": "m"}]))
     assert read_batch(answer).problems == [BatchProblem("c", "m")]
     assert not recwarn
 
 
-def test_a_batch_inside_a_job_is_found():
+def test_a_batch_inside_a_job_is_found() -> None:
     wrapped = {"job": batch(status="IN_PROGRESS"), "warning": "…"}
     assert read_batch(wrapped).id == "batch_abc123"
     assert read_batch(Batch.construct(**wrapped)).id == "batch_abc123"
@@ -126,11 +126,13 @@ def test_a_batch_inside_a_job_is_found():
         (17, []),
     ],
 )
-def test_errors_are_read_as_openais_list_as_a_bare_list_as_one_object_and_as_text(errors, problems):
+def test_errors_are_read_as_openais_list_as_a_bare_list_as_one_object_and_as_text(
+    errors: Any, problems: list[BatchProblem]
+) -> None:
     assert read_batch(batch(status="failed", errors=errors)).problems == problems
 
 
-def test_the_reason_is_found_where_together_gives_it():
+def test_the_reason_is_found_where_together_gives_it() -> None:
     view = read_batch({"id": "b", "status": "FAILED", "error": "bad file"})
     assert view.problems == [BatchProblem(message="bad file")]
 
@@ -139,13 +141,13 @@ def test_the_reason_is_found_where_together_gives_it():
     "counts",
     [None, {}, [], "3/4", {"total": None, "completed": None, "failed": None}, {"total": "9", "completed": -1}],
 )
-def test_counts_that_are_missing_or_null_are_zero(counts):
+def test_counts_that_are_missing_or_null_are_zero(counts: dict[str, Any] | list[Any] | str | None) -> None:
     view = read_batch(batch(request_counts=counts))
     assert (view.total, view.completed, view.failed) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("nothing", ["", None, 0, []])
-def test_an_empty_file_id_is_no_file_id(nothing):
+def test_an_empty_file_id_is_no_file_id(nothing: str | int | list[Any] | None) -> None:
     view = read_batch(batch(input_file_id=nothing, output_file_id=nothing, error_file_id=nothing))
     assert (view.input_file_id, view.output_file_id, view.error_file_id) == ("", "", "")
 
@@ -170,16 +172,18 @@ def test_an_empty_file_id_is_no_file_id(nothing):
         ("1900-01-01T00:00:00Z", 0),
     ],
 )
-def test_creation_times_are_seconds_however_they_are_given_and_zero_if_unknown(created_at, seconds):
+def test_creation_times_are_seconds_however_they_are_given_and_zero_if_unknown(
+    created_at: int | str | None, seconds: int
+) -> None:
     assert read_batch(batch(created_at=created_at)).created_at == seconds
 
 
 @pytest.mark.parametrize("metadata", [None, [], "x"])
-def test_missing_metadata_is_empty(metadata):
+def test_missing_metadata_is_empty(metadata: list[Any] | str | None) -> None:
     assert read_batch(batch(metadata=metadata)).metadata == {}
 
 
-def test_nothing_but_an_id_and_a_status_is_needed():
+def test_nothing_but_an_id_and_a_status_is_needed() -> None:
     view = read_batch({"id": "b1", "status": "validating"})
     assert (view.id, view.status, view.output_file_id, view.total) == ("b1", Status.RUNNING, "", 0)
 
@@ -205,7 +209,7 @@ def test_nothing_but_an_id_and_a_status_is_needed():
         Batch.construct(),
     ],
 )
-def test_what_is_no_batch_is_refused_and_never_taken_for_one(answer):
+def test_what_is_no_batch_is_refused_and_never_taken_for_one(answer: Any) -> None:
     with pytest.raises(ProviderError, match="where a batch was expected"):
         read_batch(answer)
 
@@ -218,7 +222,7 @@ json_values = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([*OPENAI, "job", "error"], json_values)))
-def test_whatever_json_a_server_sends_it_is_a_batch_or_a_provider_error(answer):
+def test_whatever_json_a_server_sends_it_is_a_batch_or_a_provider_error(answer: dict[str, Any]) -> None:
     try:
         view = read_batch(answer)
     except ProviderError:

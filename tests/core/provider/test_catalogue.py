@@ -24,25 +24,25 @@ from airflow_provider_batch.core.provider.limits import Limits
         ("api.doubleword.ai", "Doubleword"),
     ],
 )
-def test_a_provider_is_known_by_the_host_of_its_api(host, name):
+def test_a_provider_is_known_by_the_host_of_its_api(host: str, name: str) -> None:
     assert provider_of(host).name == name
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "", "llm.example.com", "notapi.groq.com", "api.groq.com.example.com"]
 )
-def test_a_host_that_is_not_listed_has_openais_limits(host):
+def test_a_host_that_is_not_listed_has_openais_limits(host: str) -> None:
     assert provider_of(host) is OPENAI
     assert OPENAI.limits == Limits()
 
 
-def test_the_clients_of_openai_and_azure_lead_to_their_providers():
+def test_the_clients_of_openai_and_azure_lead_to_their_providers() -> None:
     azure = AzureOpenAI(azure_endpoint="https://res.openai.azure.com", api_version="2025-04-01-preview", api_key="k")
     assert provider_of(azure.base_url.host).limits == Limits(requests=100_000, bytes=200_000_000)
     assert provider_of(OpenAI(api_key="k", base_url="https://api.groq.com/openai/v1").base_url.host).name == "Groq"
 
 
-def test_every_row_of_the_table_names_its_source_and_domains_of_its_own():
+def test_every_row_of_the_table_names_its_source_and_domains_of_its_own() -> None:
     domains = [domain for provider in PROVIDERS for domain in provider.domains]
     assert len(domains) == len(set(domains))
     assert all(provider.source.startswith("https://") and provider.domains for provider in PROVIDERS)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from openai.types import CompletionCreateParams, EmbeddingCreateParams, ModerationCreateParams
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
 
 from airflow_provider_batch.core.requests import endpoints
-from airflow_provider_batch.core.requests.endpoints import ENDPOINTS
+from airflow_provider_batch.core.requests.endpoints import ENDPOINTS, Endpoint
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.exceptions import InputError
 
@@ -33,7 +35,7 @@ PARTS = [{"type": "text", "text": "What is this?"}]
     ],
     ids=lambda value: getattr(value, "path", ""),
 )
-def test_the_openai_sdk_knows_every_key_and_none_of_the_mistaken_ones(endpoint, params):
+def test_the_openai_sdk_knows_every_key_and_none_of_the_mistaken_ones(endpoint: Endpoint, params: type[Any]) -> None:
     known = {key for base in params.__mro__ for key in getattr(base, "__annotations__", {})} | set(
         params.__annotations__
     )
@@ -42,12 +44,12 @@ def test_the_openai_sdk_knows_every_key_and_none_of_the_mistaken_ones(endpoint, 
     assert not endpoint.instead.keys() & known
 
 
-def test_an_unknown_endpoint_is_answered_with_the_known_ones():
+def test_an_unknown_endpoint_is_answered_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'/v1/videos' is unknown\. One of: /v1/chat/completions, /v1/responses"):
         endpoints.find("/v1/videos")
 
 
-def test_chat():
+def test_chat() -> None:
     spec = RequestSpec(output_schema=SCHEMA, max_output_tokens=9)
     assert endpoints.filled(CHAT, {"temperature": 0}, spec, system="s", prompt="p") == {
         "temperature": 0,
@@ -61,7 +63,7 @@ def test_chat():
     assert endpoints.filled(CHAT, {}, RequestSpec(), prompt=PARTS) == {"messages": [{"role": "user", "content": PARTS}]}
 
 
-def test_responses():
+def test_responses() -> None:
     spec = RequestSpec(output_schema=SCHEMA, max_output_tokens=9)
     assert endpoints.filled(RESPONSES, {"text": {"verbosity": "low"}}, spec, system="s", prompt="p") == {
         "instructions": "s",
@@ -77,7 +79,7 @@ def test_responses():
     }
 
 
-def test_embeddings_come_in_base64_unless_the_body_says_otherwise():
+def test_embeddings_come_in_base64_unless_the_body_says_otherwise() -> None:
     assert endpoints.filled(EMBEDDINGS, {}, RequestSpec(), prompt="p") == {"input": "p", "encoding_format": "base64"}
     assert endpoints.filled(EMBEDDINGS, {"encoding_format": "float"}, RequestSpec(), prompt=["p", "q"]) == {
         "input": ["p", "q"],
@@ -85,18 +87,18 @@ def test_embeddings_come_in_base64_unless_the_body_says_otherwise():
     }
 
 
-def test_completions():
+def test_completions() -> None:
     assert endpoints.filled(COMPLETIONS, {}, RequestSpec(max_output_tokens=9), prompt="p") == {
         "prompt": "p",
         "max_tokens": 9,
     }
 
 
-def test_moderations():
+def test_moderations() -> None:
     assert endpoints.filled(MODERATIONS, {}, RequestSpec(), prompt=PARTS) == {"input": PARTS}
 
 
-def test_filling_leaves_the_given_body_alone():
+def test_filling_leaves_the_given_body_alone() -> None:
     body = {"text": {"verbosity": "low"}}
     endpoints.filled(RESPONSES, body, RequestSpec(output_schema=SCHEMA), prompt="p")
     assert body == {"text": {"verbosity": "low"}}
@@ -115,13 +117,13 @@ def test_filling_leaves_the_given_body_alone():
         (MODERATIONS, "prompt", "input"),
     ],
 )
-def test_a_key_of_another_endpoint_is_refused_with_the_right_one(endpoint, key, right):
+def test_a_key_of_another_endpoint_is_refused_with_the_right_one(endpoint: Endpoint, key: str, right: str) -> None:
     with pytest.raises(InputError, match=rf"{endpoint.path} has no '{key}'.*{right}"):
         endpoints.checked(endpoint, {key: 1}, RequestSpec())
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.path)
-def test_streaming_is_refused(endpoint):
+def test_streaming_is_refused(endpoint: Endpoint) -> None:
     with pytest.raises(InputError, match="stream"):
         endpoints.checked(endpoint, {"stream": True}, RequestSpec())
     assert endpoints.checked(endpoint, {"stream": False}, RequestSpec()) == {"stream": False}
@@ -147,14 +149,16 @@ def test_streaming_is_refused(endpoint):
         (MODERATIONS, {"input": "x"}, RequestSpec(prompt="p"), "prompt"),
     ],
 )
-def test_what_an_argument_says_the_body_may_not_say_too(endpoint, body, spec, argument):
+def test_what_an_argument_says_the_body_may_not_say_too(
+    endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec, argument: str
+) -> None:
     (key,) = body
     with pytest.raises(InputError, match=f"'{key}' in the body and the argument {argument} say the same"):
         endpoints.checked(endpoint, body, spec)
     assert endpoints.checked(endpoint, body, RequestSpec()) == body
 
 
-def test_instructions_and_an_input_of_the_body_go_together_in_responses():
+def test_instructions_and_an_input_of_the_body_go_together_in_responses() -> None:
     body = {"input": "x"}
     assert endpoints.checked(RESPONSES, body, RequestSpec(system="s")) == body
     assert endpoints.filled(RESPONSES, body, RequestSpec(), system="s") == {"input": "x", "instructions": "s"}
@@ -176,7 +180,7 @@ def test_instructions_and_an_input_of_the_body_go_together_in_responses():
         (MODERATIONS, ""),
     ],
 )
-def test_asking_nothing_is_an_error_with_the_way_out(endpoint, value):
+def test_asking_nothing_is_an_error_with_the_way_out(endpoint: Endpoint, value: list[Any] | str | None) -> None:
     with pytest.raises(InputError, match=r"is empty.*add `WHERE title <> '' OR body <> ''`"):
         endpoints.checked_input(endpoint, value, ["title", "body", "title"])
 
@@ -185,7 +189,7 @@ def test_asking_nothing_is_an_error_with_the_way_out(endpoint, value):
     ("endpoint", "value"),
     [(CHAT, "text"), (CHAT, ["text"]), (RESPONSES, 5), (EMBEDDINGS, 5), (COMPLETIONS, {"a": 1})],
 )
-def test_what_cannot_be_read_as_input_is_an_error(endpoint, value):
+def test_what_cannot_be_read_as_input_is_an_error(endpoint: Endpoint, value: Any) -> None:
     with pytest.raises(InputError, match=f"'{endpoint.input_key}' must be"):
         endpoints.checked_input(endpoint, value)
 
@@ -200,7 +204,7 @@ def test_what_cannot_be_read_as_input_is_an_error(endpoint, value):
         (MODERATIONS, PARTS),
     ],
 )
-def test_what_can_be_asked_passes_as_it_is(endpoint, value):
+def test_what_can_be_asked_passes_as_it_is(endpoint: Endpoint, value: list[Any] | str) -> None:
     assert endpoints.checked_input(endpoint, value) is value
 
 
@@ -216,11 +220,11 @@ def test_what_can_be_asked_passes_as_it_is(endpoint, value):
         (5, "output"),
     ],
 )
-def test_a_schema_is_named_after_its_title_in_the_letters_allowed(title, name):
+def test_a_schema_is_named_after_its_title_in_the_letters_allowed(title: str | int, name: str) -> None:
     assert endpoints.schema_name({"title": title}) == name
 
 
-def test_a_schema_without_title_is_named_output():
+def test_a_schema_without_title_is_named_output() -> None:
     assert endpoints.schema_name({}) == "output"
 
 
@@ -235,5 +239,5 @@ def test_a_schema_without_title_is_named_output():
         (CHAT, [{"role": "user", "content": "x"}] * 3, 1),
     ],
 )
-def test_only_embeddings_count_their_inputs(endpoint, value, count):
+def test_only_embeddings_count_their_inputs(endpoint: Endpoint, value: str | list[Any], count: int) -> None:
     assert endpoints.count_inputs(endpoint, value) == count

@@ -86,7 +86,9 @@ def in_any_order(ask: Ask) -> Ask:
 
 
 @given(st.sampled_from(SPECS), ROWS, ROWS, st.sampled_from(Encoding))
-def test_the_numbers_are_those_that_reading_the_body_gives(spec, first, second, encoding):
+def test_the_numbers_are_those_that_reading_the_body_gives(
+    spec: RequestSpec, first: dict[str, Any], second: dict[str, Any], encoding: Encoding
+) -> None:
     try:
         requests = rendered(spec, first, second)
     except InputError:
@@ -103,14 +105,16 @@ def test_the_numbers_are_those_that_reading_the_body_gives(spec, first, second, 
 @pytest.mark.parametrize(
     ("number", "known"), [(0, True), (1, True), (2, False), (3, False), (5, True), (8, False), (13, True)]
 )
-def test_texts_in_a_prompt_are_known_without_reading_the_body_and_other_things_are_not(number, known):
+def test_texts_in_a_prompt_are_known_without_reading_the_body_and_other_things_are_not(
+    number: int, known: bool
+) -> None:
     row = {"id": 1, "a": "x", "b": "y", "n": 1, "any": 1, "messages": [{"role": "user", "content": "x"}], "texts": [1]}
     (request,) = rendered(SPECS[number], row)
     assert request.outline is not None
     assert (request.outline.ask(request.given, Encoding.O200K) is not None) == known
 
 
-def test_of_a_function_nothing_is_known_before_it_is_called():
+def test_of_a_function_nothing_is_known_before_it_is_called() -> None:
     (request,) = rendered(
         made(CHAT, request=lambda row: {"messages": [{"role": "user", "content": row["a"]}]}), {"id": 1, "a": "x"}
     )

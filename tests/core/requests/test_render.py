@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.render import (
+    Request,
     RequestSpec,
     check,
     compile_renderer,
@@ -33,19 +36,21 @@ SCHEMA = {
 }
 
 
-def spec(**arguments):
+def spec(**arguments: Any) -> RequestSpec:
     return RequestSpec(**{"custom_id": "{{ row.id }}", "model": "gpt-5-mini", "prompt": "{{ row.body }}", **arguments})
 
 
-def render(request_spec, number=1, context=None, **row):
+def render(
+    request_spec: RequestSpec, number: int = 1, context: dict[str, Any] | None = None, **row: Any
+) -> Request | None:
     return compile_renderer(request_spec, list(row), context or {})(tuple(row.values()), number)
 
 
-def body_of(request_spec, **row):
+def body_of(request_spec: RequestSpec, **row: Any) -> dict[str, Any]:
     return json.loads(render(request_spec, **row).body)
 
 
-def refusal(request_spec, kind=InputError, number=17, **row):
+def refusal(request_spec: RequestSpec, kind: type[InputError] = InputError, number: int = 17, **row: Any) -> str:
     with pytest.raises(kind) as caught:
         render(request_spec, number, **row)
     return str(caught.value)
@@ -54,7 +59,7 @@ def refusal(request_spec, kind=InputError, number=17, **row):
 # --- the request ---
 
 
-def test_a_row_becomes_a_request_in_canonical_json():
+def test_a_row_becomes_a_request_in_canonical_json() -> None:
     request = render(
         spec(
             system="You label.",
@@ -75,7 +80,7 @@ def test_a_row_becomes_a_request_in_canonical_json():
     )
 
 
-def test_a_request_is_one_line_of_an_input_file():
+def test_a_request_is_one_line_of_an_input_file() -> None:
     body = render(spec(), id='a"b', body="x\ny").body
     line = request_line('a"b', "/v1/chat/completions", body)
     assert line.endswith(b"}\n")
@@ -88,7 +93,7 @@ def test_a_request_is_one_line_of_an_input_file():
     }
 
 
-def test_the_request_hash_says_what_is_asked_and_not_who_asks():
+def test_the_request_hash_says_what_is_asked_and_not_who_asks() -> None:
     one, other = render(spec(), id=1, body="x"), render(spec(), id=2, body="x")
     assert request_sha256("/v1/responses", one.body) == request_sha256("/v1/responses", other.body)
     assert request_sha256("/v1/responses", one.body) != request_sha256("/v1/chat/completions", one.body)
@@ -120,18 +125,20 @@ def test_the_request_hash_says_what_is_asked_and_not_who_asks():
         ),
     ],
 )
-def test_a_request_has_the_hash_that_it_always_had_or_answers_already_paid_for_are_not_found(arguments, row, sha256):
+def test_a_request_has_the_hash_that_it_always_had_or_answers_already_paid_for_are_not_found(
+    arguments: dict[str, Any], row: dict[str, str | Decimal], sha256: str
+) -> None:
     asked = spec(**arguments)
     assert request_sha256(asked.endpoint, render(asked, id=7, **row).body) == sha256
 
 
-def test_the_schema_keeps_its_order_because_the_model_answers_in_it():
+def test_the_schema_keeps_its_order_because_the_model_answers_in_it() -> None:
     body = render(spec(output_schema=SCHEMA), id=1, body="x").body
     assert body.index(b'"reasons":{') < body.index(b'"label":{')
     assert json.loads(body)["response_format"]["json_schema"] == {"name": "Ticket", "strict": True, "schema": SCHEMA}
 
 
-def test_a_schema_is_never_a_template():
+def test_a_schema_is_never_a_template() -> None:
     schema = {"title": "T", "type": "object", "description": "{{ row.nothing }} {% if %}"}
     assert body_of(spec(output_schema=schema), id=1, body="x")["response_format"]["json_schema"]["schema"] == schema
 
@@ -149,7 +156,9 @@ def test_a_schema_is_never_a_template():
         ("/v1/moderations", {}, {"input": "x"}),
     ],
 )
-def test_each_endpoint_gets_its_own_body(endpoint, arguments, expected):
+def test_each_endpoint_gets_its_own_body(
+    endpoint: str, arguments: dict[str, str | int], expected: dict[str, str | int]
+) -> None:
     assert body_of(spec(endpoint=endpoint, **arguments), id=1, body="x") == {"model": "gpt-5-mini", **expected}
 
 
@@ -160,11 +169,11 @@ def test_each_endpoint_gets_its_own_body(endpoint, arguments, expected):
     ("value", "custom_id"),
     [(7, "7"), (" T 1 ", " T 1 "), (Decimal("7"), "7"), (UUID(int=7), str(UUID(int=7))), ("é" * 600, "é" * 600)],
 )
-def test_a_custom_id_is_the_text_of_its_value_and_nothing_else(value, custom_id):
+def test_a_custom_id_is_the_text_of_its_value_and_nothing_else(value: Any, custom_id: str) -> None:
     assert render(spec(), id=value, body="x").custom_id == custom_id
 
 
-def test_a_custom_id_may_be_put_together():
+def test_a_custom_id_may_be_put_together() -> None:
     assert render(spec(custom_id="{{ row.shop }}/{{ row.id }}"), id=7, shop="a", body="x").custom_id == "a/7"
 
 
@@ -180,20 +189,20 @@ def test_a_custom_id_may_be_put_together():
         ("\ud800", "column 'id': the text has half of a surrogate pair"),
     ],
 )
-def test_an_unusable_custom_id_is_an_error_that_names_the_row(value, said):
+def test_an_unusable_custom_id_is_an_error_that_names_the_row(value: Any, said: str) -> None:
     message = refusal(spec(), CustomIdError, id=value, body="x")
     assert message.startswith("row 17: custom_id: ")
     assert said in message
 
 
-def test_bytes_inside_a_custom_id_are_an_error_of_the_custom_id():
+def test_bytes_inside_a_custom_id_are_an_error_of_the_custom_id() -> None:
     assert "column 'id'" in refusal(spec(custom_id="T-{{ row.id }}"), CustomIdError, id=b"7", body="x")
 
 
 # --- model ---
 
 
-def test_a_model_may_differ_from_row_to_row():
+def test_a_model_may_differ_from_row_to_row() -> None:
     for arguments in ({"model": "{{ row.model }}"}, {"model": None, "body": {"model": " {{ row.model }}\n"}}):
         request = render(spec(**arguments), id=1, body="x", model="gpt-5-nano")
         assert request.model == "gpt-5-nano"
@@ -204,7 +213,7 @@ def test_a_model_may_differ_from_row_to_row():
     "arguments", [{"model": "{{ row.model }}"}, {"model": None, "body": {"model": "{{ row.model }}"}}]
 )
 @pytest.mark.parametrize("value", [None, "", " "])
-def test_a_row_without_a_model_is_an_error(arguments, value):
+def test_a_row_without_a_model_is_an_error(arguments: dict[str, Any], value: str | None) -> None:
     message = refusal(spec(**arguments), id="T-99", body="x", model=value)
     assert message.startswith("row 17 (custom_id 'T-99'): ")
     assert "model: is empty" in message
@@ -213,7 +222,7 @@ def test_a_row_without_a_model_is_an_error(arguments, value):
 # --- system and prompt ---
 
 
-def test_a_row_whose_system_is_blank_is_asked_without_it():
+def test_a_row_whose_system_is_blank_is_asked_without_it() -> None:
     for endpoint, key in (("/v1/chat/completions", "messages"), ("/v1/responses", "instructions")):
         with_system = spec(endpoint=endpoint, system="{{ row.system }}")
         without = body_of(spec(endpoint=endpoint), id=1, body="x")
@@ -222,24 +231,24 @@ def test_a_row_whose_system_is_blank_is_asked_without_it():
         assert body_of(with_system, id=1, body="x", system="s")[key] != without.get(key)
 
 
-def test_a_system_that_was_left_empty_in_a_form_is_none():
+def test_a_system_that_was_left_empty_in_a_form_is_none() -> None:
     assert body_of(spec(system=""), id=1, body="x") == body_of(spec(), id=1, body="x")
 
 
-def test_a_prompt_is_text_whatever_the_type_of_its_column():
+def test_a_prompt_is_text_whatever_the_type_of_its_column() -> None:
     for value, content in ((5, "5"), ({"a": [1]}, '{"a":[1]}'), (date(2026, 1, 2), "2026-01-02"), ("1e5", "1e5")):
         assert body_of(spec(), id=1, body=value)["messages"][0]["content"] == content
 
 
 @pytest.mark.parametrize("value", [None, "", " \n"])
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"])
-def test_an_empty_prompt_is_an_error_that_shows_the_where_clause(endpoint, value):
+def test_an_empty_prompt_is_an_error_that_shows_the_where_clause(endpoint: str, value: str | None) -> None:
     message = refusal(spec(endpoint=endpoint), id="T-99", body=value)
     assert message.startswith("row 17 (custom_id 'T-99'): prompt: is empty")
     assert "add `WHERE body <> ''`" in message
 
 
-def test_a_prompt_of_several_columns_is_empty_only_if_all_are():
+def test_a_prompt_of_several_columns_is_empty_only_if_all_are() -> None:
     two = spec(prompt="{{ row.title }}\n\n{{ row.body }}")
     assert "WHERE title <> '' OR body <> ''" in refusal(two, id=1, title=None, body=None)
     assert body_of(two, id=1, title=None, body="x")["messages"][0]["content"] == "\n\nx"
@@ -248,30 +257,32 @@ def test_a_prompt_of_several_columns_is_empty_only_if_all_are():
 @pytest.mark.parametrize("argument", ["prompt", "system", "body"])
 @pytest.mark.parametrize("source", ["{{ row.photo }}", "see {{ row.photo }}", "{{ row.photo | string }}"])
 @pytest.mark.parametrize("value", [b"\x89PNG", bytearray(b"\x89"), memoryview(b"\x89")])
-def test_bytes_are_an_error_that_names_argument_column_row_and_custom_id(argument, source, value):
+def test_bytes_are_an_error_that_names_argument_column_row_and_custom_id(
+    argument: str, source: str, value: bytes | bytearray | memoryview
+) -> None:
     given = {"metadata": {"photo": source}} if argument == "body" else source
     message = refusal(spec(**{argument: given}), TemplateError, id="T-99", body="x", photo=value)
     path = "body.metadata.photo" if argument == "body" else argument
     assert message.startswith(f"row 17 (custom_id 'T-99'): {path}: column 'photo': the value is binary")
 
 
-def test_broken_text_is_an_error_that_names_the_column():
+def test_broken_text_is_an_error_that_names_the_column() -> None:
     message = refusal(spec(prompt="{{ row.title }}{{ row.body }}"), TemplateError, id="T-99", title="a", body="b\udfff")
     assert message.startswith("row 17 (custom_id 'T-99'): prompt: column 'body': the text has half of a surrogate pair")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
-def test_numbers_that_json_does_not_have_are_an_error(value):
+def test_numbers_that_json_does_not_have_are_an_error(value: float | Decimal) -> None:
     message = refusal(spec(body={"temperature": "{{ row.t }}"}), TemplateError, id="T-99", body="x", t=value)
     assert message.startswith("row 17 (custom_id 'T-99'): body.temperature: column 't': ")
 
 
-def test_a_template_that_breaks_on_a_value_is_an_error_that_names_the_row():
+def test_a_template_that_breaks_on_a_value_is_an_error_that_names_the_row() -> None:
     message = refusal(spec(prompt="{{ row.body / 0 }}"), TemplateError, id="T-99", body=1)
     assert message.startswith("row 17 (custom_id 'T-99'): prompt: ZeroDivisionError")
 
 
-def test_a_column_that_is_chosen_wrongly_is_an_error_that_names_the_row():
+def test_a_column_that_is_chosen_wrongly_is_an_error_that_names_the_row() -> None:
     message = refusal(spec(prompt="{{ row[row.which] }}"), TemplateError, id="T-99", body="x", which="bodi")
     assert message.startswith("row 17 (custom_id 'T-99'): prompt: the query has no column 'bodi'")
     assert "Did you mean 'body'?" in message
@@ -285,7 +296,7 @@ IMAGE = [
 ]
 
 
-def test_content_parts_hold_templates_at_any_depth():
+def test_content_parts_hold_templates_at_any_depth() -> None:
     content = [
         {"type": "text", "text": "What is on 7?"},
         {"type": "image_url", "image_url": {"url": "https://example.org/7.png", "detail": "low"}},
@@ -298,30 +309,30 @@ def test_content_parts_hold_templates_at_any_depth():
     assert body_of(spec(prompt=IMAGE, endpoint="/v1/moderations"), **row)["input"] == content
 
 
-def test_a_text_part_is_text_whatever_the_type_of_its_column():
+def test_a_text_part_is_text_whatever_the_type_of_its_column() -> None:
     parts = [{"type": "text", "text": "{{ row.body }}"}]
     assert body_of(spec(prompt=parts), id=1, body=5)["messages"][0]["content"] == [{"type": "text", "text": "5"}]
 
 
-def test_an_image_without_an_address_is_an_error():
+def test_an_image_without_an_address_is_an_error() -> None:
     message = refusal(spec(prompt=IMAGE), id="T-99", title="x", url=None)
     assert message.startswith("row 17 (custom_id 'T-99'): prompt[1].image_url.url: is empty")
     assert "WHERE url <> ''" in message
 
 
-def test_an_image_may_come_without_words():
+def test_an_image_may_come_without_words() -> None:
     parts = [{"type": "text", "text": "{{ row.title }}"}, IMAGE[1]]
     assert body_of(spec(prompt=parts), id=1, title=None, url="u")["messages"][0]["content"][0]["text"] == ""
 
 
-def test_text_parts_may_be_empty_but_not_all_of_them():
+def test_text_parts_may_be_empty_but_not_all_of_them() -> None:
     parts = [{"type": "text", "text": "Label:"}, *({"type": "text", "text": f"{{{{ row.{x} }}}}"} for x in ("a", "b"))]
     assert body_of(spec(prompt=parts), id=1, a=None, b="x")["messages"][0]["content"][1]["text"] == ""
     assert body_of(spec(prompt=parts), id=1, a="x", b=None)["messages"][0]["content"][2]["text"] == ""
     assert "WHERE a <> '' OR b <> ''" in refusal(spec(prompt=parts), id=1, a=None, b=" ")
 
 
-def test_several_texts_of_an_embeddings_row_are_so_many_inputs():
+def test_several_texts_of_an_embeddings_row_are_so_many_inputs() -> None:
     several = spec(endpoint="/v1/embeddings", prompt=["{{ row.title }}", "about {{ row.body }}"])
     request = render(several, id=1, title=5, body="x")
     assert request.inputs == 2
@@ -330,14 +341,14 @@ def test_several_texts_of_an_embeddings_row_are_so_many_inputs():
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/moderations", "/v1/responses", "/v1/chat/completions"])
-def test_one_text_is_one_input(endpoint):
+def test_one_text_is_one_input(endpoint: str) -> None:
     assert render(spec(endpoint=endpoint), id=1, body="x").inputs == 1
 
 
 # --- body ---
 
 
-def test_a_lone_expression_in_the_body_keeps_its_type():
+def test_a_lone_expression_in_the_body_keeps_its_type() -> None:
     body = {
         "seed": "{{ row.seed }}",
         "metadata": {"n": "no. {{ row.seed }}", "tags": ["{{ row.tags }}", 1.5, None, True]},
@@ -361,7 +372,7 @@ def test_a_lone_expression_in_the_body_keeps_its_type():
     assert b'"price":1.50,' in request.body
 
 
-def test_the_body_may_hold_what_is_asked():
+def test_the_body_may_hold_what_is_asked() -> None:
     messages = [{"role": "user", "content": "{{ row.body }}"}]
     by_body = spec(prompt=None, body={"messages": messages})
     assert render(by_body, id=1, body="x").body == render(spec(), id=1, body="x").body
@@ -370,7 +381,7 @@ def test_the_body_may_hold_what_is_asked():
     assert "WHERE body <> ''" in message
 
 
-def test_whole_messages_may_come_from_a_column():
+def test_whole_messages_may_come_from_a_column() -> None:
     by_column = spec(prompt=None, body={"messages": "{{ row.chat }}"})
     chat = [{"role": "user", "content": "x"}]
     assert body_of(by_column, id=1, chat=chat)["messages"] == chat
@@ -380,7 +391,7 @@ def test_whole_messages_may_come_from_a_column():
     assert body_of(by_text, id=1, chat=json.dumps(chat))["messages"] == chat
 
 
-def test_the_inputs_of_an_embeddings_body_are_counted_row_by_row():
+def test_the_inputs_of_an_embeddings_body_are_counted_row_by_row() -> None:
     by_body = spec(endpoint="/v1/embeddings", prompt=None, body={"input": "{{ row.chunks }}"})
     assert render(by_body, id=1, chunks=["a", "b", "c"]).inputs == 3
     assert render(by_body, id=1, chunks="a").inputs == 1
@@ -388,7 +399,7 @@ def test_the_inputs_of_an_embeddings_body_are_counted_row_by_row():
     assert "body.input: is empty" in refusal(by_body, id=1, chunks=["a", ""])
 
 
-def test_a_prompt_of_the_provider_stands_for_the_input_of_responses():
+def test_a_prompt_of_the_provider_stands_for_the_input_of_responses() -> None:
     stored = spec(
         endpoint="/v1/responses", prompt=None, body={"prompt": {"id": "p", "variables": {"t": "{{ row.body }}"}}}
     )
@@ -398,43 +409,43 @@ def test_a_prompt_of_the_provider_stands_for_the_input_of_responses():
 # --- request= ---
 
 
-def question(row):
+def question(row: dict[str, Any]) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": "user", "content": row["body"]}]}
 
 
-def test_a_function_builds_the_body_of_a_row():
+def test_a_function_builds_the_body_of_a_row() -> None:
     by_function = spec(prompt=None, request=question)
     assert render(by_function, id=1, body="x").body == render(spec(), id=1, body="x").body
 
 
 @pytest.mark.parametrize("path", [f"{__name__}:question", f"{__name__}.question"])
-def test_a_function_may_be_given_by_its_import_path(path):
+def test_a_function_may_be_given_by_its_import_path(path: str) -> None:
     assert render(spec(prompt=None, request=path), id=1, body="x").body == render(spec(), id=1, body="x").body
 
 
-def test_schema_cap_and_base_body_are_added_to_what_a_function_returns():
+def test_schema_cap_and_base_body_are_added_to_what_a_function_returns() -> None:
     arguments = {"output_schema": SCHEMA, "max_output_tokens": 9, "body": {"temperature": 0, "user": "{{ row.id }}"}}
     by_function = spec(prompt=None, request=question, **arguments)
     assert render(by_function, id=1, body="x").body == render(spec(**arguments), id=1, body="x").body
 
 
-def test_the_model_of_a_function_goes_first():
+def test_the_model_of_a_function_goes_first() -> None:
     by_function = spec(prompt=None, request=lambda row: {**question(row), "model": row["model"]})
     assert render(by_function, id=1, body="x", model="other").model == "other"
     assert render(by_function, id=1, body="x", model=None).model == "gpt-5-mini"
 
 
-def test_a_function_counts_the_inputs_of_embeddings():
+def test_a_function_counts_the_inputs_of_embeddings() -> None:
     by_function = spec(endpoint="/v1/embeddings", prompt=None, request=lambda row: {"input": row["chunks"]})
     request = render(by_function, id=1, chunks=["a", "b"])
     assert request.inputs == 2
     assert json.loads(request.body)["encoding_format"] == "base64"
 
 
-def test_a_function_gets_a_dict_of_its_own():
+def test_a_function_gets_a_dict_of_its_own() -> None:
     seen = []
 
-    def greedy(row):
+    def greedy(row: dict[str, int | bytes]) -> dict[str, list[dict[str, str]]]:
         seen.append(dict(row))
         row.clear()
         return {"messages": [{"role": "user", "content": "x"}]}
@@ -443,15 +454,15 @@ def test_a_function_gets_a_dict_of_its_own():
     assert seen == [{"id": 1, "Photo": b"\x00"}]
 
 
-def test_a_function_may_return_tuples_and_read_only_dicts():
-    def frozen(row):
+def test_a_function_may_return_tuples_and_read_only_dicts() -> None:
+    def frozen(row: dict[str, int | str]) -> Any:
         return MappingProxyType({"messages": (MappingProxyType(question(row)["messages"][0]),)})
 
     by_function = spec(prompt=None, request=frozen)
     assert render(by_function, id=1, body="x").body == render(spec(), id=1, body="x").body
 
 
-def fails(row):
+def fails(row: dict[str, str]) -> None:
     raise ValueError("no such shop")
 
 
@@ -476,7 +487,7 @@ def fails(row):
         (lambda row: {**question(row), 5: 1}, "the key 5 is no text"),
     ],
 )
-def test_what_a_function_does_wrong_is_an_error_that_names_the_row(function, said):
+def test_what_a_function_does_wrong_is_an_error_that_names_the_row(function: Callable[..., Any], said: str) -> None:
     by_function = spec(
         prompt=None, request=function, output_schema=SCHEMA, max_output_tokens=9, body={"temperature": 0}
     )
@@ -485,7 +496,7 @@ def test_what_a_function_does_wrong_is_an_error_that_names_the_row(function, sai
     assert said in message
 
 
-def test_a_row_without_any_model_is_an_error():
+def test_a_row_without_any_model_is_an_error() -> None:
     assert "it returned no 'model'" in refusal(spec(prompt=None, model=None, request=question), id=1, body="x")
 
 
@@ -497,7 +508,7 @@ def test_a_row_without_any_model_is_an_error():
         (f"{__name__}:SCHEMA", "is a dict, not a function"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_an_error(path, said):
+def test_a_path_that_leads_nowhere_is_an_error(path: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         compile_renderer(spec(prompt=None, request=path), ["id"], {})
 
@@ -559,7 +570,7 @@ def test_a_path_that_leads_nowhere_is_an_error(path, said):
         ({"body": {"metadata": {"a": ["{{ row.x"]}}}, "body.metadata.a[0], line 1: "),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_said_before_there_are_rows(arguments, said):
+def test_what_is_wrong_with_the_arguments_is_said_before_there_are_rows(arguments: dict[str, Any], said: str) -> None:
     for find in (check, lambda wrong: compile_renderer(wrong, ["id", "body", "x"], {})):
         with pytest.raises(InputError) as caught:
             find(spec(**arguments))
@@ -577,12 +588,12 @@ def test_what_is_wrong_with_the_arguments_is_said_before_there_are_rows(argument
         {"body": {}},
     ],
 )
-def test_what_only_rows_can_tell_is_not_judged_before(arguments):
+def test_what_only_rows_can_tell_is_not_judged_before(arguments: dict[str, Any]) -> None:
     assert check(spec(**arguments)) is None
 
 
 @pytest.mark.parametrize("argument", ["custom_id", "model", "system", "prompt", "body"])
-def test_an_unknown_column_is_found_without_rows(argument):
+def test_an_unknown_column_is_found_without_rows(argument: str) -> None:
     given = {"metadata": {"a": ["{{ row.titel }}"]}} if argument == "body" else "{{ row.titel }}"
     with pytest.raises(TemplateError) as caught:
         compile_renderer(spec(**{argument: given}), ["id", "title", "body"], {})
@@ -592,17 +603,17 @@ def test_an_unknown_column_is_found_without_rows(argument):
     assert "id, title, body" in str(caught.value)
 
 
-def test_a_doubled_column_is_found_without_rows():
+def test_a_doubled_column_is_found_without_rows() -> None:
     with pytest.raises(InputError, match="returns the column 'id' twice"):
         compile_renderer(spec(), ["id", "id", "body"], {})
 
 
-def test_templates_are_given_plain_values_only():
+def test_templates_are_given_plain_values_only() -> None:
     with pytest.raises(InputError, match=r"^conn: row templates are given plain values only"):
         compile_renderer(spec(), ["id", "body"], {"conn": object()})
 
 
-def test_params_and_the_run_may_be_named():
+def test_params_and_the_run_may_be_named() -> None:
     tone = spec(prompt="{{ params.tone }} {{ dag_run.conf.lang }} {{ run_id }}: {{ row.body }}")
     context = {"params": {"tone": "kind"}, "dag_run": {"conf": {"lang": "de"}}, "run_id": "manual"}
     request = render(tone, context=context, id=1, body="{{ params.tone }}")
@@ -620,7 +631,7 @@ JSON_VALUES = st.recursive(
 NAMES = st.text("abcdefgh_", min_size=1, max_size=5).map(lambda name: "x_" + name)
 
 
-def without_jinja(value):
+def without_jinja(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_jinja(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -629,7 +640,9 @@ def without_jinja(value):
 
 
 @given(st.dictionaries(NAMES, JSON_VALUES, max_size=4), TEXT.filter(str.strip), JSON_VALUES)
-def test_a_body_means_what_was_written_and_is_canonical(extra, prompt, value):
+def test_a_body_means_what_was_written_and_is_canonical(
+    extra: dict[str, Any], prompt: str, value: list[Any] | float | dict[str, Any] | None
+) -> None:
     extra = without_jinja(extra)
     request = render(spec(body={**extra, "x": {"deep": ["{{ row.value }}"]}}), id=1, body=prompt, value=value)
     expected = {
@@ -643,7 +656,7 @@ def test_a_body_means_what_was_written_and_is_canonical(extra, prompt, value):
 
 
 @given(st.dictionaries(NAMES, JSON_VALUES, min_size=1, max_size=4), st.randoms())
-def test_the_order_in_which_a_body_is_written_makes_no_difference(extra, random):
+def test_the_order_in_which_a_body_is_written_makes_no_difference(extra: dict[str, Any], random: Any) -> None:
     extra = without_jinja(extra)
     order = list(extra)
     random.shuffle(order)
@@ -652,8 +665,8 @@ def test_the_order_in_which_a_body_is_written_makes_no_difference(extra, random)
 
 
 @given(TEXT.filter(str.strip), TEXT.filter(str.strip))
-def test_templates_and_a_function_that_say_the_same_give_the_same_bytes(system, prompt):
-    def function(row):
+def test_templates_and_a_function_that_say_the_same_give_the_same_bytes(system: str, prompt: str) -> None:
+    def function(row: dict[str, int | str]) -> dict[str, list[dict[str, str]]]:
         return {
             "messages": [{"content": row["system"], "role": "system"}, {"content": row["body"], "role": "user"}],
         }
@@ -665,14 +678,14 @@ def test_templates_and_a_function_that_say_the_same_give_the_same_bytes(system, 
 
 
 @given(TEXT.filter(str.strip), TEXT.filter(str.strip))
-def test_a_line_gives_back_custom_id_and_data_as_they_were(custom_id, prompt):
+def test_a_line_gives_back_custom_id_and_data_as_they_were(custom_id: str, prompt: str) -> None:
     request = render(spec(), id=custom_id, body=prompt)
     line = json.loads(request_line(request.custom_id, "/v1/chat/completions", request.body))
     assert line["custom_id"] == custom_id
     assert line["body"]["messages"][0]["content"] == prompt
 
 
-def test_nothing_is_kept_of_a_row():
+def test_nothing_is_kept_of_a_row() -> None:
     renderer = compile_renderer(spec(prompt="{% if row.body %}{{ row.body | trim }}{% endif %}"), ["id", "body"], {})
     renderer(("warm", "up"), 1)
     tracemalloc.start()

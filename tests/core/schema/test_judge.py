@@ -67,19 +67,19 @@ MODELS = [Address, Ticket, Node, Wrapped, Empty, OneAllOf]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_a_model_becomes_what_the_openai_sdk_makes_of_it_down_to_the_order_of_keys(model):
+def test_a_model_becomes_what_the_openai_sdk_makes_of_it_down_to_the_order_of_keys(model: type[BaseModel]) -> None:
     assert json.dumps(strict_schema(model)) == json.dumps(to_strict_json_schema(model))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_a_strict_schema_is_its_own_strict_schema_and_the_argument_is_left_alone(model):
+def test_a_strict_schema_is_its_own_strict_schema_and_the_argument_is_left_alone(model: type[BaseModel]) -> None:
     strict = strict_schema(model)
     before = json.dumps(strict)
     assert strict_schema(strict) == strict
     assert json.dumps(strict) == before
 
 
-def test_every_default_is_dropped_because_every_property_is_required():
+def test_every_default_is_dropped_because_every_property_is_required() -> None:
     class Defaults(BaseModel):
         a: str = "x"
         b: Urgency = Urgency.LOW
@@ -90,7 +90,7 @@ def test_every_default_is_dropped_because_every_property_is_required():
     assert strict["properties"]["b"] == {"$ref": "#/$defs/Urgency"}
 
 
-def test_optional_properties_of_a_dict_schema_become_required_and_its_meta_keywords_go():
+def test_optional_properties_of_a_dict_schema_become_required_and_its_meta_keywords_go() -> None:
     strict = strict_schema(
         {
             "$schema": "http://json-schema.org/draft-07/schema#",
@@ -116,7 +116,7 @@ def test_optional_properties_of_a_dict_schema_become_required_and_its_meta_keywo
     }
 
 
-def test_a_type_that_enum_or_const_imply_is_written_out():
+def test_a_type_that_enum_or_const_imply_is_written_out() -> None:
     class Mixed(BaseModel):
         a: Literal["x", 1, None]
 
@@ -125,7 +125,7 @@ def test_a_type_that_enum_or_const_imply_is_written_out():
     assert strict_schema(wrap({"properties": {}}))["properties"]["a"]["type"] == "object"
 
 
-def test_a_property_may_bear_the_name_of_a_keyword():
+def test_a_property_may_bear_the_name_of_a_keyword() -> None:
     names = ["oneOf", "not", "allOf", "$ref", "default", "properties"]
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}}
     assert list(strict_schema(schema)["properties"]) == names
@@ -219,14 +219,16 @@ STRING = {"type": "string"}
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_strict_output_cannot_express_is_refused_with_the_place_and_the_way_out(schema, words):
+def test_what_strict_output_cannot_express_is_refused_with_the_place_and_the_way_out(
+    schema: Any, words: list[str]
+) -> None:
     with pytest.raises(SchemaError) as raised:
         strict_schema(schema)
     for word in words:
         assert word in str(raised.value)
 
 
-def test_models_that_strict_output_cannot_express_are_refused_too():
+def test_models_that_strict_output_cannot_express_are_refused_too() -> None:
     class Extra(BaseModel):
         model_config = ConfigDict(extra="allow")
         a: str
@@ -270,7 +272,7 @@ def test_models_that_strict_output_cannot_express_are_refused_too():
         strict_schema(NoSchema)
 
 
-def test_recursion_and_ten_levels_are_allowed():
+def test_recursion_and_ten_levels_are_allowed() -> None:
     assert strict_schema(nested(10))
     mutual = {
         "$defs": {
@@ -291,7 +293,7 @@ def chain(levels: int, last: dict[str, Any]) -> dict[str, Any]:
     return wrap({"$ref": "#/$defs/L2"}, **{"$defs": {**steps, f"L{levels}": wrap(last)}})
 
 
-def test_levels_are_counted_through_references_and_a_way_back_adds_none():
+def test_levels_are_counted_through_references_and_a_way_back_adds_none() -> None:
     assert strict_schema(chain(10, STRING))
     assert strict_schema(chain(10, {"anyOf": [{"$ref": "#/$defs/L2"}, {"type": "null"}]}))
     with pytest.raises(SchemaError, match="11 levels"):
@@ -299,7 +301,7 @@ def test_levels_are_counted_through_references_and_a_way_back_adds_none():
 
 
 @pytest.mark.parametrize("title", [{}, {"title": "A"}])
-def test_references_in_a_circle_are_refused(title):
+def test_references_in_a_circle_are_refused(title: dict[str, str]) -> None:
     circle = {"A": {"$ref": "#/$defs/B", **title}, "B": {"$ref": "#/$defs/A", **title}}
     with pytest.raises(SchemaError, match=r"refers (to itself|by #/\$defs/[AB] to nothing but itself)"):
         strict_schema(wrap({"$ref": "#/$defs/A", **title}, **{"$defs": circle}))
@@ -323,7 +325,7 @@ ANSWER = {
 }
 
 
-def test_the_judge_gives_the_parsed_value_of_an_answer_that_fits():
+def test_the_judge_gives_the_parsed_value_of_an_answer_that_fits() -> None:
     judge = SchemaJudge(strict_schema(Ticket))
     assert judge.judge(json.dumps(ANSWER)) == (ANSWER, None)
     assert judge.judge(json.dumps(ANSWER).encode()) == (ANSWER, None)
@@ -342,7 +344,7 @@ def test_the_judge_gives_the_parsed_value_of_an_answer_that_fits():
     ],
     ids=str,
 )
-def test_the_judge_says_briefly_what_does_not_fit_and_where(change, words):
+def test_the_judge_says_briefly_what_does_not_fit_and_where(change: dict[str, Any], words: list[str]) -> None:
     value, error = SchemaJudge(strict_schema(Ticket)).judge(json.dumps({**ANSWER, **change}))
     assert value is None
     assert error is not None
@@ -356,7 +358,7 @@ def test_the_judge_says_briefly_what_does_not_fit_and_where(change, words):
     ["", "Sure! {}", '{"label": "bu', "NaN", b"\xff", "[" * 5_000 + "]" * 5_000, '"\ud800"', "1e999"],
     ids=repr,
 )
-def test_what_is_no_json_is_judged_and_not_raised(text):
+def test_what_is_no_json_is_judged_and_not_raised(text: str | bytes) -> None:
     value, error = SchemaJudge(strict_schema(Address)).judge(text)
     assert value is None
     assert error
@@ -384,7 +386,9 @@ likely = json_values | addresses | nodes | st.fixed_dictionaries({"node": nodes,
 
 @pytest.mark.parametrize("model", [Address, Node, Wrapped], ids=lambda model: model.__name__)
 @given(value=likely)
-def test_the_judge_agrees_with_the_jsonschema_package(model, value):
+def test_the_judge_agrees_with_the_jsonschema_package(
+    model: type[BaseModel], value: dict[str, Any] | int | list[Any] | None
+) -> None:
     schema = strict_schema(model)
     verdict = SchemaJudge(schema).judge(json.dumps(value))[1] is None
     assert verdict == jsonschema.Draft202012Validator(schema).is_valid(value)
@@ -413,11 +417,11 @@ def test_the_judge_agrees_with_the_jsonschema_package(model, value):
         ("open", ColumnType.BOOLEAN),
     ],
 )
-def test_a_column_has_the_type_that_the_schema_gives_its_path(path, type):
+def test_a_column_has_the_type_that_the_schema_gives_its_path(path: str, type: ColumnType) -> None:
     assert column_type(strict_schema(Ticket), path) is type
 
 
-def test_unions_have_the_type_that_holds_all_of_them():
+def test_unions_have_the_type_that_holds_all_of_them() -> None:
     def of(*options: dict[str, Any]) -> ColumnType:
         return column_type(strict_schema(wrap({"anyOf": list(options)})), "a")
 
@@ -444,14 +448,14 @@ def test_unions_have_the_type_that_holds_all_of_them():
         ("", ["no ''"]),
     ],
 )
-def test_a_path_that_the_schema_does_not_have_is_an_error_naming_what_there_is(path, words):
+def test_a_path_that_the_schema_does_not_have_is_an_error_naming_what_there_is(path: str, words: list[str]) -> None:
     with pytest.raises(SchemaError) as raised:
         column_type(strict_schema(Ticket), path)
     for word in words:
         assert word in str(raised.value)
 
 
-def test_a_value_is_found_by_its_path_and_none_when_absent():
+def test_a_value_is_found_by_its_path_and_none_when_absent() -> None:
     value = {"a": {"b": [{"c": 1}, {"c": None}]}, "0": "zero"}
     assert value_at(value, "a.b.0.c") == 1
     assert value_at(value, "0") == "zero"
@@ -481,7 +485,7 @@ def test_a_value_is_found_by_its_path_and_none_when_absent():
         (None, ColumnType.INTEGER, None),
     ],
 )
-def test_a_value_becomes_what_its_column_holds(value, type, converted):
+def test_a_value_becomes_what_its_column_holds(value: Any, type: ColumnType, converted: Any) -> None:
     found = convert(value, type)
     assert found == converted
     assert found.__class__ is converted.__class__
@@ -509,7 +513,7 @@ def test_a_value_becomes_what_its_column_holds(value, type, converted):
     ],
     ids=repr,
 )
-def test_a_value_that_does_not_fit_its_column_is_a_value_error(value, type):
+def test_a_value_that_does_not_fit_its_column_is_a_value_error(value: Any, type: ColumnType) -> None:
     with pytest.raises(ValueError, match="is no "):
         convert(value, type)
 
@@ -527,7 +531,7 @@ texts = st.text(max_size=5) | st.dates().map(str) | st.datetimes(timezones=st.ti
         }
     )
 )
-def test_what_the_judge_lets_through_fits_its_column(answer):
+def test_what_the_judge_lets_through_fits_its_column(answer: dict[str, Any]) -> None:
     schema = strict_schema(Ticket)
     value, error = SchemaJudge(schema).judge(json.dumps({**ANSWER, **answer}))
     if error is None:

@@ -61,23 +61,23 @@ def carried(*values: Any) -> tuple[ColumnType, list[Any]]:
         ([Decimal("1.50"), date(2026, 1, 2)], ColumnType.JSON, ["1.50", "2026-01-02"]),
     ],
 )
-def test_a_value_comes_back_as_the_python_value_of_its_columns_type(value, type, back):
+def test_a_value_comes_back_as_the_python_value_of_its_columns_type(value: Any, type: ColumnType, back: Any) -> None:
     found, (came,) = carried(value)
     assert (found, came) == (type, back)
     assert came.__class__ is back.__class__
 
 
-def test_null_stays_null_and_says_nothing_about_the_type():
+def test_null_stays_null_and_says_nothing_about_the_type() -> None:
     assert carried(None, 3, None) == (ColumnType.INTEGER, [None, 3, None])
 
 
-def test_a_column_that_was_always_null_is_text():
+def test_a_column_that_was_always_null_is_text() -> None:
     assert carried(None, None) == (ColumnType.TEXT, [None, None])
     assert carried() == (ColumnType.TEXT, [])
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_floats_that_json_has_no_number_for_are_not_lost(value):
+def test_floats_that_json_has_no_number_for_are_not_lost(value: float) -> None:
     found, (came, other) = carried(value, 1.5)
     assert (found, other) == (ColumnType.FLOAT, 1.5)
     assert came == value or (math.isnan(came) and math.isnan(value))
@@ -104,7 +104,9 @@ def test_floats_that_json_has_no_number_for_are_not_lost(value):
         ([{"a": 1}, "x", 3], ColumnType.JSON, [{"a": 1}, "x", 3]),
     ],
 )
-def test_a_column_that_holds_several_types_gets_one_that_holds_them_all(values, type, back):
+def test_a_column_that_holds_several_types_gets_one_that_holds_them_all(
+    values: list[Any], type: ColumnType, back: list[Any]
+) -> None:
     for order in (values, list(reversed(values))):
         found, came = carried(*order)
         assert found == type
@@ -112,7 +114,7 @@ def test_a_column_that_holds_several_types_gets_one_that_holds_them_all(values, 
 
 
 @pytest.mark.parametrize("value", [timedelta(1), {1, 2}, object(), 1j, [object()], {"a": {(1, 2): 3}}])
-def test_a_value_of_no_column_type_is_an_error_that_names_row_and_column(value):
+def test_a_value_of_no_column_type_is_an_error_that_names_row_and_column(value: Any) -> None:
     columns = CarriedColumns(["id", "span"], [1, 0])
     with pytest.raises(InputError) as caught:
         columns.take((value, 1), 17)
@@ -120,13 +122,13 @@ def test_a_value_of_no_column_type_is_an_error_that_names_row_and_column(value):
         assert part in str(caught.value)
 
 
-def test_columns_are_taken_from_their_positions_in_the_order_of_carry():
+def test_columns_are_taken_from_their_positions_in_the_order_of_carry() -> None:
     columns = CarriedColumns(["c", "a"], [2, 0])
     assert columns.take(("x", "not carried", 3), 1) == [3, "x"]
     assert columns.columns() == [Column("c", ColumnType.INTEGER), Column("a", ColumnType.TEXT)]
 
 
-def test_nothing_to_carry_is_nothing():
+def test_nothing_to_carry_is_nothing() -> None:
     columns = CarriedColumns([], [])
     assert (columns.take(("x",), 1), columns.columns()) == ([], [])
 
@@ -163,7 +165,7 @@ def expected(value: Any) -> Any:
 
 
 @given(st.sampled_from(sorted(kinds)).flatmap(lambda kind: st.tuples(st.just(kind), st.lists(st.none() | kinds[kind]))))
-def test_every_value_of_one_type_survives_the_way_through_staging(made):
+def test_every_value_of_one_type_survives_the_way_through_staging(made: tuple[ColumnType, list[Any]]) -> None:
     kind, values = made
     found, came = carried(*values)
     assert found == (kind if any(value is not None for value in values) else ColumnType.TEXT)
@@ -172,7 +174,7 @@ def test_every_value_of_one_type_survives_the_way_through_staging(made):
 
 
 @given(st.lists(st.none() | st.one_of(*kinds.values()), max_size=6))
-def test_whatever_a_column_holds_every_value_fits_the_type_found(values):
+def test_whatever_a_column_holds_every_value_fits_the_type_found(values: list[Any]) -> None:
     python = {
         ColumnType.TEXT: str,
         ColumnType.BOOLEAN: bool,
@@ -190,6 +192,6 @@ def test_whatever_a_column_holds_every_value_fits_the_type_found(values):
 
 
 @pytest.mark.parametrize("value", [None, object(), timedelta(1)])
-def test_type_of_refuses_what_no_column_type_stands_for(value):
+def test_type_of_refuses_what_no_column_type_stands_for(value: Any) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
         type_of(value)

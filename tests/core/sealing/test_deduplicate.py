@@ -26,6 +26,7 @@ from airflow_provider_batch.core.sealing import deduplicate
 from airflow_provider_batch.core.sealing.deduplicate import AskedRequests, CopyReader
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError, StagingError
+from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, manifest_of, never_ran_line, request, settle, temporary_folder
 from tests.core.landing.test_landing import KINDS, Landed, wave
 
@@ -65,13 +66,13 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 # Sealing
 
 
-def test_the_first_of_several_equal_requests_is_asked_and_no_other(folder):
+def test_the_first_of_several_equal_requests_is_asked_and_no_other(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcde", "xyxxz"))
     assert asked(folder, manifest) == ["a", "b", "e"]
     assert (manifest.requests, manifest.asked, manifest.same) == (5, 3, 2)
 
 
-def test_only_the_asked_requests_are_in_the_input_file(folder):
+def test_only_the_asked_requests_are_in_the_input_file(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abc", "xxx"))
     (shard,) = manifest.shards
     with folder.reader(shard.file) as file:
@@ -79,18 +80,20 @@ def test_only_the_asked_requests_are_in_the_input_file(folder):
     assert (shard.requests, shard.tokens) == (1, 7)
 
 
-def test_requests_to_different_models_are_different(folder):
+def test_requests_to_different_models_are_different(folder: LocalFolder) -> None:
     manifest = seal_once(folder, [request("a", model="m1"), request("b", model="m2")])
     assert manifest.same == 0
 
 
-def test_a_request_is_known_also_when_its_shard_is_full_and_closed(folder):
+def test_a_request_is_known_also_when_its_shard_is_full_and_closed(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xyzx"), limits=Limits(requests=1))
     assert asked(folder, manifest) == ["a", "b", "c"]
     assert [row.custom_id for row in CopyReader(folder, manifest.copies).of("s0001")] == ["d"]
 
 
-def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_query(folder, small_files):
+def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_query(
+    folder: LocalFolder, small_files: None
+) -> None:
     manifest = seal_once(folder, named("abcdefgh", "xyxyxyyx"), limits=Limits(requests=1))
     assert len(manifest.copies) == 3
     reader = CopyReader(folder, manifest.copies)
@@ -99,31 +102,35 @@ def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_qu
     assert sorted(row.custom_id for row in reader.all()) == list("cdefgh")
 
 
-def test_no_equal_requests_are_no_files_beside_the_shards(folder):
+def test_no_equal_requests_are_no_files_beside_the_shards(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abc", "xyz"))
     assert manifest.copies == []
     assert not CopyReader(folder, manifest.copies)
 
 
 @pytest.mark.parametrize(("names", "texts"), [("aa", "xx"), ("aba", "xyy"), ("abb", "xxx"), ("aab", "xyx")])
-def test_a_custom_id_given_twice_is_an_error_also_where_requests_are_equal(folder, names, texts):
+def test_a_custom_id_given_twice_is_an_error_also_where_requests_are_equal(
+    folder: LocalFolder, names: str, texts: str
+) -> None:
     with pytest.raises(CustomIdError, match="1 of them are given to more than one row"):
         seal_once(folder, named(names, texts))
 
 
-def test_two_requests_taken_for_one_by_chance_are_never_sealed(folder, monkeypatch):
+def test_two_requests_taken_for_one_by_chance_are_never_sealed(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(AskedRequests, "_digest", lambda self, sha256: 7)
     with pytest.raises(EqualDigestsError, match=r"Row 2 .* Nothing was uploaded. Clear the task") as caught:
         seal_once(folder, named("ab", "xy"))
     assert caught.value.retry
 
 
-def test_what_a_digest_is_cannot_be_known_before_the_build():
+def test_what_a_digest_is_cannot_be_known_before_the_build() -> None:
     first, second = AskedRequests(), AskedRequests()
     assert first._digest("0" * 64) != second._digest("0" * 64)
 
 
-def test_more_shards_than_two_bytes_can_number_are_told_apart():
+def test_more_shards_than_two_bytes_can_number_are_told_apart() -> None:
     requests = AskedRequests()
     for number in range(2**16 + 2):
         requests.put(f"{number:064x}", f"s{number}")
@@ -136,7 +143,7 @@ def test_more_shards_than_two_bytes_can_number_are_told_apart():
     assert requests.shard_of("f" * 64) is None
 
 
-def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes():
+def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes() -> None:
     """10 bytes each and what arrays reserve: 10 million stay under 120 MB beside the 80 MB of their custom_ids."""
     tracemalloc.start()
     try:
@@ -150,7 +157,7 @@ def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes():
     assert grown < 1_400_000
 
 
-def test_a_lost_file_of_copies_is_told(folder):
+def test_a_lost_file_of_copies_is_told(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("ab", "xx"))
     (folder.path / manifest.copies[0].segments).unlink()
     with pytest.raises(StagingError, match=r"segments.json is gone"):
@@ -160,7 +167,7 @@ def test_a_lost_file_of_copies_is_told(folder):
 # Landing
 
 
-def test_a_copy_lands_the_answer_under_its_own_key_with_its_own_columns(folder):
+def test_a_copy_lands_the_answer_under_its_own_key_with_its_own_columns(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("ab", "xx"), carry=[["one"], ["two"]])
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], [chat_line("a", "yes")])])
     a, b = landed.table["a"], landed.table["b"]
@@ -170,7 +177,7 @@ def test_a_copy_lands_the_answer_under_its_own_key_with_its_own_columns(folder):
     assert {name for name in a if a[name] != b[name]} == own
 
 
-def test_a_copy_cost_nothing_so_that_sums_over_the_table_are_what_was_paid(folder):
+def test_a_copy_cost_nothing_so_that_sums_over_the_table_are_what_was_paid(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xxyx"))
     answers = [chat_line("a", usage=(1000, 10)), chat_line("c", usage=(500, 5))]
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], answers)])
@@ -180,7 +187,7 @@ def test_a_copy_cost_nothing_so_that_sums_over_the_table_are_what_was_paid(folde
     assert [(landed.table[n]["cost_usd"], landed.table[n]["attempt"]) for n in "bd"] == [(0, 0), (0, 0)]
 
 
-def test_a_copy_cost_nothing_also_where_no_price_is_known(folder):
+def test_a_copy_cost_nothing_also_where_no_price_is_known(folder: LocalFolder) -> None:
     manifest = seal_once(folder, [request("a", model="m"), request("b", model="m")])
     line = chat_line("a").replace(b"gpt-5-mini-2025-08-07", b"m")
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], [line])])
@@ -188,7 +195,7 @@ def test_a_copy_cost_nothing_also_where_no_price_is_known(folder):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "succeeded"])
-def test_copies_share_whatever_became_of_the_row_that_was_asked(folder, kind):
+def test_copies_share_whatever_became_of_the_row_that_was_asked(folder: LocalFolder, kind: str) -> None:
     manifest = seal_once(folder, named("abc", "xxy"))
     where, line = KINDS[kind]
     files = {where: [line("a")]} if where else {}
@@ -199,7 +206,7 @@ def test_copies_share_whatever_became_of_the_row_that_was_asked(folder, kind):
     assert sum(reason.rows for reason in landed.landing.most_common_reasons(5)) == 2
 
 
-def test_copies_wait_with_the_row_that_is_asked(folder):
+def test_copies_wait_with_the_row_that_is_asked(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xyxy"), limits=Limits(requests=1))
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], [chat_line("a")])])
     assert landed.outcomes == {"a": "succeeded", "c": "succeeded", "b": "pending", "d": "pending"}
@@ -207,7 +214,7 @@ def test_copies_wait_with_the_row_that_is_asked(folder):
     assert landed.landing.outcomes == {"succeeded": 2, "pending": 2}
 
 
-def test_rows_and_copies_that_the_budget_did_not_reach_are_withheld_and_told(folder):
+def test_rows_and_copies_that_the_budget_did_not_reach_are_withheld_and_told(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcdef", "xyxyzz"), limits=Limits(requests=1))
     first = settle(folder, manifest.shards[0], [chat_line("a")])
     landed = Landed(folder, manifest, [first, Finished(1, NOW, ["s0002"])])
@@ -218,7 +225,7 @@ def test_rows_and_copies_that_the_budget_did_not_reach_are_withheld_and_told(fol
     assert (landed.table["b"]["cost_usd"], landed.table["d"]["input_tokens"]) == (None, None)
 
 
-def test_a_row_whose_second_asking_is_withheld_keeps_its_first_answer(folder):
+def test_a_row_whose_second_asking_is_withheld_keeps_its_first_answer(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("ab", "xy"))
     (shard,) = manifest.shards
     again, w1 = wave(folder, 1, 2, (shard, "a"))
@@ -227,7 +234,7 @@ def test_a_row_whose_second_asking_is_withheld_keeps_its_first_answer(folder):
     assert landed.outcomes == {"a": "expired", "b": "succeeded"}
 
 
-def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder):
+def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xxyy"))
     (shard,) = manifest.shards
     again, w1 = wave(folder, 1, 2, (shard, "a"))
@@ -243,7 +250,7 @@ def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder):
     assert landed.landing.asked_again == 1
 
 
-def test_copies_of_a_line_that_failed_validation_failed_with_it(folder):
+def test_copies_of_a_line_that_failed_validation_failed_with_it(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xxyy"))
     bad = settle(folder, manifest.shards[0], status="failed", failure=Failure.LINES, message="m", lines={0: "no url"})
     landed = Landed(folder, manifest, [bad])
@@ -255,7 +262,7 @@ def test_copies_of_a_line_that_failed_validation_failed_with_it(folder):
     }
 
 
-def test_one_row_with_very_many_copies_lands_them_all(folder, small_files):
+def test_one_row_with_very_many_copies_lands_them_all(folder: LocalFolder, small_files: None) -> None:
     names = [f"row-{number}" for number in range(50)]
     manifest = seal_once(folder, [request(name, text="x") for name in names])
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], [chat_line("row-0", "yes")])])
@@ -263,7 +270,7 @@ def test_one_row_with_very_many_copies_lands_them_all(folder, small_files):
     assert {row["output"] for row in landed.given} == {"yes"}
 
 
-def test_progress_counts_the_rows_that_are_asked(folder):
+def test_progress_counts_the_rows_that_are_asked(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abc", "xxy"))
     state = fold(manifest, [settle(folder, manifest.shards[0], [chat_line("a")], outcomes={"succeeded": 1})])
     assert outcomes_so_far(state) == {"succeeded": 1, "pending": 1}
@@ -274,7 +281,7 @@ def test_progress_counts_the_rows_that_are_asked(folder):
 
 @settings(max_examples=80, deadline=None)
 @given(st.data())
-def test_every_custom_id_lands_once_and_every_different_request_is_asked_once(data):
+def test_every_custom_id_lands_once_and_every_different_request_is_asked_once(data: st.DataObject) -> None:
     texts = data.draw(st.lists(st.sampled_from("xyzuv"), min_size=1, max_size=12))
     requests = [request(f"row-{number}", text=text) for number, text in enumerate(texts)]
     leader = {one.custom_id: f"row-{texts.index(text)}" for one, text in zip(requests, texts, strict=True)}

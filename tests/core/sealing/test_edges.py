@@ -50,14 +50,18 @@ def seal(folder: LocalFolder, bodies: list[tuple[bytes, int]], endpoint: str) ->
 @pytest.mark.parametrize(
     ("requests", "sizes"), [(49_999, [49_999]), (50_000, [50_000]), (50_001, [50_000, 1])], ids=lambda value: str(value)
 )
-def test_fifty_thousand_requests_are_one_file_and_one_more_is_another(folder, requests, sizes):
+def test_fifty_thousand_requests_are_one_file_and_one_more_is_another(
+    folder: LocalFolder, requests: int, sizes: list[int]
+) -> None:
     shards = seal(folder, [(BODY, 1)] * requests, CHAT)
     assert [shard.requests for shard in shards] == sizes
     assert [len(read_rows(folder, shard)) for shard in shards] == sizes
 
 
 @pytest.mark.parametrize(("spare", "sizes"), [(-1, [2_000]), (0, [2_000]), (1, [1_999, 1])])
-def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(folder, spare, sizes):
+def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(
+    folder: LocalFolder, spare: int, sizes: list[int]
+) -> None:
     empty = b'{"max_tokens":9,"text":"%b"}'
     around = len(request_line("00001", CHAT, empty % b""))
     body = empty % (b"x" * (100_000 - around))
@@ -69,7 +73,7 @@ def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(folder, 
         assert Path(folder.path / shard.file).stat().st_size == shard.bytes <= 200_000_000
 
 
-def test_a_row_of_two_hundred_million_bytes_is_a_file_of_its_own_and_one_larger_is_named(folder):
+def test_a_row_of_two_hundred_million_bytes_is_a_file_of_its_own_and_one_larger_is_named(folder: LocalFolder) -> None:
     empty = b'{"max_tokens":9,"text":"%b"}'
     around = len(request_line("00001", CHAT, empty % b""))
     largest = empty % (b"x" * (200_000_000 - around))
@@ -92,7 +96,9 @@ def test_a_row_of_two_hundred_million_bytes_is_a_file_of_its_own_and_one_larger_
     ],
     ids=["50,000", "49,999", "50,001", "51,987"],
 )
-def test_fifty_thousand_embedding_inputs_are_one_file_however_they_are_spread_over_rows(folder, inputs, sizes):
+def test_fifty_thousand_embedding_inputs_are_one_file_however_they_are_spread_over_rows(
+    folder: LocalFolder, inputs: list[int], sizes: list[int]
+) -> None:
     shards = seal(folder, [(embeddings_body(count), count) for count in inputs], EMBEDDINGS)
     assert [shard.requests for shard in shards] == sizes
     for shard in shards:
@@ -102,13 +108,15 @@ def test_fifty_thousand_embedding_inputs_are_one_file_however_they_are_spread_ov
 @pytest.mark.parametrize(
     ("encoding", "files"), [("base64", 1), ("float", 3)], ids=["0.47 GB in base64", "1.14 GB as numbers"]
 )
-def test_fifty_thousand_embeddings_are_one_download_in_base64_and_three_as_numbers(folder, encoding, files):
+def test_fifty_thousand_embeddings_are_one_download_in_base64_and_three_as_numbers(
+    folder: LocalFolder, encoding: str, files: int
+) -> None:
     shards = seal(folder, [(embeddings_body(1, encoding), 1)] * 50_000, EMBEDDINGS)
     assert len(shards) == files
     assert sum(shard.requests for shard in shards) == 50_000
 
 
-def test_fifty_thousand_base64_embeddings_of_1536_dimensions_are_read_one_by_one(folder):
+def test_fifty_thousand_base64_embeddings_of_1536_dimensions_are_read_one_by_one(folder: LocalFolder) -> None:
     (shard,) = seal(folder, [(embeddings_body(1), 1)] * 50_000, EMBEDDINGS)
     vector = [n / 1_536 for n in range(1_536)]
     encoded = base64.b64encode(struct.pack("<1536f", *vector))

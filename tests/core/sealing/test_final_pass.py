@@ -107,7 +107,7 @@ def plan(state: JobState, *, at: datetime = NOW, policy: Policy = POLICY) -> tup
     return next_steps(state, {}, policy, at)
 
 
-def test_after_the_deadline_rows_without_an_answer_are_sealed_for_the_finish_line():
+def test_after_the_deadline_rows_without_an_answer_are_sealed_for_the_finish_line() -> None:
     ((step,), _) = plan(job(*settled(cancelled=2, succeeded=1), shards=("s0001", "s0002")))
 
     assert isinstance(step, FinishLine)
@@ -115,7 +115,7 @@ def test_after_the_deadline_rows_without_an_answer_are_sealed_for_the_finish_lin
     assert [shard.shard.name for shard in step.unsent] == ["s0002"]
 
 
-def test_there_is_no_finish_line_before_the_deadline_or_where_nobody_wants_it():
+def test_there_is_no_finish_line_before_the_deadline_or_where_nobody_wants_it() -> None:
     state = job(*settled(cancelled=3))
 
     assert not any(isinstance(step, FinishLine) for step in plan(state, at=NOW - SECOND)[0])
@@ -123,12 +123,12 @@ def test_there_is_no_finish_line_before_the_deadline_or_where_nobody_wants_it():
 
 
 @pytest.mark.parametrize("outcomes", [{"succeeded": 3}, {"refused": 3}, {"incomplete": 3}, {"failed": 3}])
-def test_final_answers_are_never_asked_there(outcomes: dict[str, int]):
+def test_final_answers_are_never_asked_there(outcomes: dict[str, int]) -> None:
     assert plan(job(*settled(**outcomes))) == ([], Finish())
 
 
 @pytest.mark.parametrize("outcomes", [{"expired": 1}, {"cancelled": 1}])
-def test_what_was_never_asked_is_asked_there_whatever_retry_on_says(outcomes: dict[str, int]):
+def test_what_was_never_asked_is_asked_there_whatever_retry_on_says(outcomes: dict[str, int]) -> None:
     nothing_again = msgspec.structs.replace(POLICY, retry_on=frozenset(), max_attempts=1)
 
     assert plan(job(*settled(**outcomes)), policy=nothing_again)[0]
@@ -136,7 +136,7 @@ def test_what_was_never_asked_is_asked_there_whatever_retry_on_says(outcomes: di
 
 
 @pytest.mark.parametrize("unsure", [live(), [intent()]], ids=["cancelling", "unanswered create"])
-def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]):
+def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]) -> None:
     state = job(*unsure, *settled("s0002", cancelled=3), shards=("s0001", "s0002"))
 
     steps, pause = plan(state)
@@ -152,14 +152,14 @@ def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]):
         assert (last.unsent, last.unsettled) == ([], 3)
 
 
-def test_a_canary_without_a_verdict_lets_nothing_be_asked():
+def test_a_canary_without_a_verdict_lets_nothing_be_asked() -> None:
     canary = plain_shard("c0001", synchronous=True)
     state = fold(manifest_of([canary, plain_shard("s0001")]), [OVER, answered("c0001")])
 
     assert plan(state) == ([], Finish())
 
 
-def test_every_shard_of_the_finish_line_is_asked_once():
+def test_every_shard_of_the_finish_line_is_asked_once() -> None:
     steps, _ = plan(job(*line()))
     assert [(step.shard.shard.name, step.last) for step in steps] == [("f01-0001", True), ("f01-0002", True)]
 
@@ -170,7 +170,7 @@ def test_every_shard_of_the_finish_line_is_asked_once():
     assert plan(job(*line(answered("f01-0001"), bad))) == ([], Finish())
 
 
-def test_a_shard_that_another_worker_is_at_is_waited_for_and_then_lost():
+def test_a_shard_that_another_worker_is_at_is_waited_for_and_then_lost() -> None:
     state = job(*line(answered("f01-0001"), intent("f01-0002")))
 
     assert plan(state) == ([], Wait([], NOW + ASKING, False))
@@ -181,14 +181,14 @@ def test_a_shard_that_another_worker_is_at_is_waited_for_and_then_lost():
     assert (type(again), again.n) == (Ask, 2)
 
 
-def test_a_claim_is_waited_for_beyond_the_grace_and_not_beyond_the_end_of_the_finish_line():
+def test_a_claim_is_waited_for_beyond_the_grace_and_not_beyond_the_end_of_the_finish_line() -> None:
     late = job(*line(answered("f01-0001"), intent("f01-0002", NOW + FINISH - SECOND)))
 
     assert plan(late, at=NOW + GRACE + SECOND)[1] == Wait([], NOW + FINISH, False)
     assert plan(late, at=NOW + FINISH) == ([], Finish())
 
 
-def test_an_account_that_refused_ends_it_until_the_task_starts_again():
+def test_an_account_that_refused_ends_it_until_the_task_starts_again() -> None:
     refused = Refused("f01-0001", 1, Failure.ACCOUNT, "no credit", NOW)
     state = job(*line(intent("f01-0001"), refused))
 
@@ -197,16 +197,16 @@ def test_an_account_that_refused_ends_it_until_the_task_starts_again():
     assert len(plan(state, at=NOW + SECOND, policy=since)[0]) == 2
 
 
-def test_it_is_over_half_an_hour_after_the_deadline():
+def test_it_is_over_half_an_hour_after_the_deadline() -> None:
     assert plan(job(*line()), at=NOW + FINISH) == ([], Finish())
     assert plan(job(*settled(cancelled=3)), at=NOW + FINISH) == ([], Finish())
 
 
-def test_the_finish_line_is_no_canary():
+def test_the_finish_line_is_no_canary() -> None:
     assert job(*line()).canary == []
 
 
-def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_is_sent():
+def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_is_sent() -> None:
     left = plain_shard("w01-0001", attempt=2)
     (wave,) = [one for one in line() if isinstance(one, Wave)]
     wave = msgspec.structs.replace(wave, shards=[*wave.shards, left])
@@ -219,11 +219,11 @@ def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_
     assert steps[0].last
 
 
-def test_a_job_that_a_person_cancelled_has_no_finish_line():
+def test_a_job_that_a_person_cancelled_has_no_finish_line() -> None:
     assert plan(job(*settled(cancelled=3), Stopped(1, NOW))) == ([], Finish())
 
 
-def test_a_wave_never_gets_the_number_of_one_that_is_void():
+def test_a_wave_never_gets_the_number_of_one_that_is_void() -> None:
     state = fold(manifest_of([plain_shard("s0001")], void_waves=[2]), line())
 
     assert state.next_wave == 3
@@ -239,7 +239,7 @@ def test_a_wave_never_gets_the_number_of_one_that_is_void():
 )
 def test_what_is_taken_is_within_both_bounds_and_what_is_not_is_counted(
     rows: int, usd: Decimal | None, costs: list[Decimal | None]
-):
+) -> None:
     allowance = Allowance(rows, usd)
 
     taken = [cost for cost in costs if allowance.take(cost)]
@@ -251,7 +251,7 @@ def test_what_is_taken_is_within_both_bounds_and_what_is_not_is_counted(
     assert allowance.closed == (len(taken) < len(costs))
 
 
-def test_what_is_left_is_told_with_its_reason():
+def test_what_is_left_is_told_with_its_reason() -> None:
     assert told({"finish_rows": 1200, "unsettled": 3}) == (
         "1,200 rows are left: more than finish_rows allows; "
         "3 rows are left: in batches that had not ended, so that their answers may yet come"
@@ -388,7 +388,7 @@ class Model:
 
 @given(st.data())
 @settings(max_examples=40, deadline=None)
-def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands_once(data: st.DataObject):
+def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands_once(data: st.DataObject) -> None:
     with temporary_folder() as folder:
         model = Model(data, folder)
         plans: dict[int, list[Step]] = {0: [], 1: []}

@@ -21,6 +21,7 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.sealing.reuse_generation import Previous
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import StoppedError
+from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, manifest_of, request, settle, temporary_folder
 from tests.core.landing.test_landing import Landed, wave
 
@@ -117,7 +118,7 @@ def test_nothing_is_asked_twice_and_every_row_lands_once_whatever_was_sent_befor
         assert all(int(note.split("/")[1]) == generation for note in noted.values())
 
 
-def test_rows_that_have_no_answer_yet_are_pending_and_those_that_went_are_not(folder):
+def test_rows_that_have_no_answer_yet_are_pending_and_those_that_went_are_not(folder: LocalFolder) -> None:
     first = sealed(folder, {"a": "x", "b": "y"})
     first.add(Created("s0001", 1, "batch_1", NOW))
     second = sealed(folder, {"b": "y", "c": "z"}, first)
@@ -126,7 +127,7 @@ def test_rows_that_have_no_answer_yet_are_pending_and_those_that_went_are_not(fo
     assert landed(second).landing.outcomes == {"pending": 2}
 
 
-def test_a_shard_that_was_never_sent_is_not_sent_with_rows_that_nobody_asks(folder):
+def test_a_shard_that_was_never_sent_is_not_sent_with_rows_that_nobody_asks(folder: LocalFolder) -> None:
     first = sealed(folder, {"a": "x", "b": "y"})
     first.add(Uploaded("s0001", 1, "file-1", NOW))
     second = sealed(folder, {"a": "x"}, first)
@@ -135,7 +136,7 @@ def test_a_shard_that_was_never_sent_is_not_sent_with_rows_that_nobody_asks(fold
     assert list(second.state().shards) == ["g002-0001"]
 
 
-def test_rows_that_were_asked_again_land_with_what_they_carry_now(folder):
+def test_rows_that_were_asked_again_land_with_what_they_carry_now(folder: LocalFolder) -> None:
     first = sealed(folder, {"a": "x", "b": "y"})
     (shard,) = first.manifest.shards
     first.add(Created("s0001", 1, "batch_1", NOW))
@@ -152,7 +153,7 @@ def test_rows_that_were_asked_again_land_with_what_they_carry_now(folder):
     }
 
 
-def test_a_wave_that_was_never_sent_is_sealed_again_without_the_rows_that_went(folder):
+def test_a_wave_that_was_never_sent_is_sealed_again_without_the_rows_that_went(folder: LocalFolder) -> None:
     first = sealed(folder, {"a": "x", "b": "y"})
     (shard,) = first.manifest.shards
     first.add(Created("s0001", 1, "batch_1", NOW))
@@ -167,7 +168,7 @@ def test_a_wave_that_was_never_sent_is_sealed_again_without_the_rows_that_went(f
     ]
 
 
-def test_generations_share_the_records_of_shards_and_have_their_own_deadline(folder):
+def test_generations_share_the_records_of_shards_and_have_their_own_deadline(folder: LocalFolder) -> None:
     first = sealed(folder, {"a": "x", "b": "y"})
     first.add(Created("s0001", 1, "batch_1", NOW))
     first.add(Deadline(NOW, NOW))
@@ -181,7 +182,7 @@ def test_generations_share_the_records_of_shards_and_have_their_own_deadline(fol
     assert list(first.state().shards) == ["s0001"]
 
 
-def test_a_worker_of_an_earlier_generation_creates_nothing_any_more(folder):
+def test_a_worker_of_an_earlier_generation_creates_nothing_any_more(folder: LocalFolder) -> None:
     first = sealed(folder, {"a": "x"})
     second = sealed(folder, {"a": "y"}, first)
     intent = Intent("s0001", 1, "nonce", "file-1", NOW)

@@ -23,6 +23,7 @@ from airflow_provider_batch.core.sealing.deduplicate import AskedRequests
 from airflow_provider_batch.core.sealing.reused_answers import KnownAnswer, KnownWriter, as_answer
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError
+from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, chat_line, manifest_of, request, settle, temporary_folder
 from tests.core.landing.test_landing import Landed
 
@@ -75,7 +76,7 @@ def asked(folder: Folder, manifest: Manifest) -> list[str]:
     return [row.custom_id for shard in manifest.shards for row in read_rows(folder, shard)]
 
 
-def test_a_row_whose_answer_is_known_is_not_asked_and_lands_it_for_nothing(folder):
+def test_a_row_whose_answer_is_known_is_not_asked_and_lands_it_for_nothing(folder: LocalFolder) -> None:
     a, b = request("a", text="x"), request("b", text="y")
     manifest = seal_known(folder, [a, b], [answer_to(a)])
     assert asked(folder, manifest) == ["b"]
@@ -91,46 +92,48 @@ def test_a_row_whose_answer_is_known_is_not_asked_and_lands_it_for_nothing(folde
     assert landed.landing.cost == landed.table["b"]["cost_usd"]
 
 
-def test_a_job_of_which_everything_is_known_has_no_shard_and_lands(folder):
+def test_a_job_of_which_everything_is_known_has_no_shard_and_lands(folder: LocalFolder) -> None:
     requests = [request(name, text="x") for name in "abc"]
     manifest = seal_known(folder, requests, [answer_to(requests[0])])
     assert (manifest.shards, manifest.requests, manifest.known) == ([], 3, 3)
     assert set(Landed(folder, manifest, []).outcomes.values()) == {"succeeded"}
 
 
-def test_of_several_answers_to_a_request_the_first_that_is_whole_counts(folder):
+def test_of_several_answers_to_a_request_the_first_that_is_whole_counts(folder: LocalFolder) -> None:
     a = request("a")
     manifest = seal_known(folder, [a], [answer_to(a, None), answer_to(a, ""), answer_to(a, "1"), answer_to(a, "2")])
     assert Landed(folder, manifest, []).table["a"]["output"] == "1"
 
 
-def test_answers_that_nobody_asks_for_are_not_kept(folder):
+def test_answers_that_nobody_asks_for_are_not_kept(folder: LocalFolder) -> None:
     a = request("a", text="x")
     manifest = seal_known(folder, [a], [answer_to(request("z", text=str(n))) for n in range(9)])
     assert manifest.known_answers == []
     assert asked(folder, manifest) == ["a"]
 
 
-def test_samples_of_unknown_requests_are_each_asked_while_known_ones_are_not(folder):
+def test_samples_of_unknown_requests_are_each_asked_while_known_ones_are_not(folder: LocalFolder) -> None:
     requests = [request(name, text=text) for name, text in zip("abcd", "xxyy", strict=True)]
     manifest = seal_known(folder, requests, [answer_to(requests[0])], ask_once=False)
     assert asked(folder, manifest) == ["c", "d"]
     assert (manifest.asked, manifest.same, manifest.known) == (2, 0, 2)
 
 
-def test_a_custom_id_given_twice_is_an_error_also_where_the_answer_is_known(folder):
+def test_a_custom_id_given_twice_is_an_error_also_where_the_answer_is_known(folder: LocalFolder) -> None:
     a = request("a")
     with pytest.raises(CustomIdError):
         seal_known(folder, [a, a], [answer_to(a)])
 
 
-def test_an_answer_taken_for_that_of_another_request_by_chance_is_never_sealed(folder, monkeypatch):
+def test_an_answer_taken_for_that_of_another_request_by_chance_is_never_sealed(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(AskedRequests, "_digest", lambda self, sha256: 7)
     with pytest.raises(EqualDigestsError):
         seal_known(folder, [request("a", text="x")], [answer_to(request("z", text="z"))])
 
 
-def test_the_callers_columns_are_read_from_the_old_output(folder):
+def test_the_callers_columns_are_read_from_the_old_output(folder: LocalFolder) -> None:
     a = request("a")
     output = json.dumps({"label": "bug", "due": "2026-11-20"})
     manifest = seal_known(folder, [a], [answer_to(a, output)], output_schema=LABEL)
@@ -139,20 +142,22 @@ def test_the_callers_columns_are_read_from_the_old_output(folder):
 
 
 @pytest.mark.parametrize("output", ["no json", '{"label": 1}', '{"label": "bug"}'])
-def test_an_old_output_that_does_not_fit_the_schema_is_asked_for(folder, output):
+def test_an_old_output_that_does_not_fit_the_schema_is_asked_for(folder: LocalFolder, output: str) -> None:
     a = request("a")
     manifest = seal_known(folder, [a], [answer_to(a, output)], output_schema=LABEL)
     assert asked(folder, manifest) == ["a"]
 
 
 @pytest.mark.parametrize("output", [[0.5, 1.0], "[0.5, 1.0]", [[0.5, 1.0]]])
-def test_a_known_vector_lands_as_a_vector_however_it_was_stored(folder, output):
+def test_a_known_vector_lands_as_a_vector_however_it_was_stored(
+    folder: LocalFolder, output: list[float | list[float]] | str
+) -> None:
     a = request("a")
     manifest = seal_known(folder, [a], [answer_to(a, output, endpoint=EMBEDDINGS)], endpoint=EMBEDDINGS)
     assert Landed(folder, manifest, []).table["a"]["output"] == [0.5, 1.0]
 
 
-def test_known_vectors_land_as_lists_of_vectors_where_a_row_has_several_inputs(folder):
+def test_known_vectors_land_as_lists_of_vectors_where_a_row_has_several_inputs(folder: LocalFolder) -> None:
     one, two = request("one", text="x"), request("two", text="y", inputs=2)
     table = [
         answer_to(one, [0.5], endpoint=EMBEDDINGS),
@@ -165,13 +170,15 @@ def test_known_vectors_land_as_lists_of_vectors_where_a_row_has_several_inputs(f
 
 @pytest.mark.parametrize("output", ["{", "", None, [], "[]"])
 @pytest.mark.parametrize("endpoint", [EMBEDDINGS, MODERATIONS])
-def test_what_is_no_answer_of_the_endpoint_is_not_taken(endpoint, output):
+def test_what_is_no_answer_of_the_endpoint_is_not_taken(endpoint: str, output: str | list[Any] | None) -> None:
     assert as_answer(KnownAnswer("0" * 64, output), endpoint, None) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_exactly_the_different_requests_that_are_not_known_are_asked_and_every_row_lands_once(data):
+def test_exactly_the_different_requests_that_are_not_known_are_asked_and_every_row_lands_once(
+    data: st.DataObject,
+) -> None:
     texts = data.draw(st.lists(st.sampled_from("uvwxyz"), min_size=1, max_size=12))
     table = data.draw(st.lists(st.tuples(st.sampled_from("stuvwx"), st.sampled_from(["known", None]))))
     requests = [request(f"row-{number}", text=text) for number, text in enumerate(texts)]

@@ -23,34 +23,34 @@ def shared(custom_ids: Iterable[str], ids: UniqueIds | None = None) -> Shared | 
     return ids.shared(lambda: ((custom_id, number) for number, custom_id in enumerate(given_ids, start=1)))
 
 
-def test_no_ids_and_one_id_are_unique():
+def test_no_ids_and_one_id_are_unique() -> None:
     assert shared([]) is None
     assert shared(["a"]) is None
 
 
-def test_an_id_given_twice_is_named_with_its_rows():
+def test_an_id_given_twice_is_named_with_its_rows() -> None:
     assert shared(["a", "b", "a"]) == Shared({"a": [1, 3]}, complete=True)
 
 
-def test_of_an_id_given_often_the_first_rows_are_named():
+def test_of_an_id_given_often_the_first_rows_are_named() -> None:
     assert shared(["a"] * 1000) == Shared({"a": list(range(1, ROWS + 1))}, complete=True)
 
 
-def test_ids_that_differ_only_in_case_space_or_form_are_different_ids():
+def test_ids_that_differ_only_in_case_space_or_form_are_different_ids() -> None:
     assert shared(["a", "A", "a ", " a", "ä", "a\u0308", "1", "01", "1.0", ""]) is None
 
 
-def test_a_digest_has_eight_bytes():
+def test_a_digest_has_eight_bytes() -> None:
     digests = [digest_of(str(number)) for number in range(100)]
     assert all(0 <= digest < 2**64 for digest in digests)
     assert max(digests) > 2**56
 
 
-def test_a_hundred_thousand_different_ids_are_proven_different():
+def test_a_hundred_thousand_different_ids_are_proven_different() -> None:
     assert shared(f"row-{number}" for number in range(100_000)) is None
 
 
-def test_what_was_sealed_is_read_again_only_on_suspicion():
+def test_what_was_sealed_is_read_again_only_on_suspicion() -> None:
     ids = UniqueIds()
     for number in range(1000):
         ids.add(f"row-{number}")
@@ -62,7 +62,7 @@ def test_what_was_sealed_is_read_again_only_on_suspicion():
     assert ids.shared(sealed) is None
 
 
-def test_if_nearly_all_are_shared_the_first_portion_is_told_as_at_least_so_many():
+def test_if_nearly_all_are_shared_the_first_portion_is_told_as_at_least_so_many() -> None:
     found = shared(f"row-{number}" for _ in range(2) for number in range(PORTION + 1))
     assert found is not None
     assert len(found.rows) == PORTION
@@ -83,13 +83,15 @@ def repeated(custom_ids: list[str]) -> dict[str, list[int]]:
 
 
 @given(IDS)
-def test_exactly_the_ids_given_more_than_once_are_shared(custom_ids):
+def test_exactly_the_ids_given_more_than_once_are_shared(custom_ids: list[str]) -> None:
     found = shared(custom_ids)
     assert (found.rows if found else {}) == repeated(custom_ids)
 
 
 @given(IDS, st.integers(1, 5), st.sampled_from([1, 256, 2**56]))
-def test_equal_digests_of_different_ids_are_no_duplicates_and_hide_none(custom_ids, digests, step):
+def test_equal_digests_of_different_ids_are_no_duplicates_and_hide_none(
+    custom_ids: list[str], digests: int, step: int
+) -> None:
     """Digests of so few values collide all the time, within a bucket and over all of them."""
     found = shared(custom_ids, UniqueIds(lambda custom_id: len(custom_id) % digests * step))
     assert (found.rows if found else {}) == repeated(custom_ids)
@@ -97,8 +99,8 @@ def test_equal_digests_of_different_ids_are_no_duplicates_and_hide_none(custom_i
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 3))
 def test_in_whatever_portions_suspicions_are_settled_something_shared_is_found_exactly_if_there_is_any(
-    numbers, portion
-):
+    numbers: list[int], portion: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("airflow_provider_batch.core.sealing.unique.PORTION", portion)
         custom_ids = [str(number) for number in numbers]
@@ -110,7 +112,7 @@ def test_in_whatever_portions_suspicions_are_settled_something_shared_is_found_e
         assert not found.complete or found.rows == expected
 
 
-def test_a_million_ids_are_proven_unique_in_twenty_megabytes():
+def test_a_million_ids_are_proven_unique_in_twenty_megabytes() -> None:
     """In a process of its own, as memory once taken is never given back; a set of the strings would take 100 MB."""
     code = """
         import os

@@ -31,11 +31,11 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize(("text", "tokens"), PUBLISHED.items())
-def test_a_sentence_in_any_language_is_within_three_tenths_of_its_published_count(text, tokens):
+def test_a_sentence_in_any_language_is_within_three_tenths_of_its_published_count(text: str, tokens: int) -> None:
     assert 0.7 * tokens < estimate_tokens(text) < 1.3 * tokens
 
 
-def test_the_published_sentences_together_are_within_a_tenth():
+def test_the_published_sentences_together_are_within_a_tenth() -> None:
     assert sum(map(estimate_tokens, PUBLISHED)) == pytest.approx(sum(PUBLISHED.values()), rel=0.1)
 
 
@@ -45,21 +45,23 @@ COUNTED = json.loads(Path(__file__).with_name("token_counts.json").read_text(enc
 
 @pytest.mark.parametrize("encoding", Encoding)
 @pytest.mark.parametrize("text", COUNTED, ids=[text["kind"] for text in COUNTED])
-def test_the_estimate_of_a_real_text_is_within_a_tenth_of_its_true_count(text, encoding):
+def test_the_estimate_of_a_real_text_is_within_a_tenth_of_its_true_count(
+    text: dict[str, str | int], encoding: Encoding
+) -> None:
     assert estimate_tokens(text["text"], encoding) == pytest.approx(text[encoding.value], rel=0.1)
 
 
-def test_three_digits_in_a_row_are_one_token_and_so_is_one_digit():
+def test_three_digits_in_a_row_are_one_token_and_so_is_one_digit() -> None:
     assert estimate_tokens("123 456 789 " * 50) == pytest.approx(300, rel=0.1)
     assert estimate_tokens("1 2 3 4 5 6 " * 50) == pytest.approx(600, rel=0.15)
 
 
 @given(st.binary(max_size=2_000), st.sampled_from(Encoding))
-def test_no_byte_has_more_than_three_tokens_and_no_text_fewer_than_one(text, encoding):
+def test_no_byte_has_more_than_three_tokens_and_no_text_fewer_than_one(text: bytes, encoding: Encoding) -> None:
     assert bool(text) <= estimate_tokens(text, encoding) <= 3 * len(text)
 
 
-def test_a_long_text_has_as_many_tokens_as_its_parts():
+def test_a_long_text_has_as_many_tokens_as_its_parts() -> None:
     text = "".join(text["text"] for text in COUNTED)
     whole, parts = estimate_tokens(text * 3), sum(estimate_tokens(text["text"]) for text in COUNTED)
     assert whole == pytest.approx(3 * parts, rel=0.05)
@@ -82,11 +84,11 @@ def test_a_long_text_has_as_many_tokens_as_its_parts():
         ("text-embedding-3-small", Encoding.CL100K),
     ],
 )
-def test_a_models_vocabulary_is_known_by_its_name(model, encoding):
+def test_a_models_vocabulary_is_known_by_its_name(model: str, encoding: Encoding) -> None:
     assert encoding_of(model) is encoding
 
 
-def test_only_an_empty_text_has_no_tokens():
+def test_only_an_empty_text_has_no_tokens() -> None:
     assert estimate_tokens("") == 0
     assert estimate_tokens(b"") == 0
     for text in (" ", "a", "\x00", "\ud800", b"\xff\xfe"):
@@ -94,7 +96,7 @@ def test_only_an_empty_text_has_no_tokens():
 
 
 @given(st.text())
-def test_a_text_and_its_bytes_have_the_same_tokens(text):
+def test_a_text_and_its_bytes_have_the_same_tokens(text: str) -> None:
     assert estimate_tokens(text) == estimate_tokens(text.encode("utf-8", "surrogatepass"))
 
 
@@ -105,7 +107,7 @@ def ask(**body: Any) -> Any:
 TEXT = "The printer on the second floor is on fire again, please send somebody. " * 10
 
 
-def test_the_prompt_is_counted_wherever_an_endpoint_has_it_and_the_json_around_it_is_not():
+def test_the_prompt_is_counted_wherever_an_endpoint_has_it_and_the_json_around_it_is_not() -> None:
     tokens = estimate_tokens(TEXT)
     message = {"role": "user", "content": TEXT}
     parts = {"role": "user", "content": [{"type": "text", "text": TEXT}]}
@@ -125,21 +127,21 @@ def test_the_prompt_is_counted_wherever_an_endpoint_has_it_and_the_json_around_i
     assert read_ask(escaped).input_tokens == estimate_tokens("é\n" * 100)
 
 
-def test_token_numbers_count_one_each_and_media_a_round_number():
+def test_token_numbers_count_one_each_and_media_a_round_number() -> None:
     assert ask(input=[1, 2, 3]).input_tokens == 3
     assert ask(input=[[1, 2, 3], [4]]).input_tokens == 4
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     assert ask(messages=[{"role": "user", "content": [image]}]).input_tokens == MEDIA_TOKENS + 7
 
 
-def test_schema_and_tools_are_part_of_the_input():
+def test_schema_and_tools_are_part_of_the_input() -> None:
     schema = {"type": "json_schema", "json_schema": {"schema": {"properties": {"label": {"type": "string"}}}}}
     bare = ask(input=TEXT).input_tokens
     for key in ("response_format", "text", "tools"):
         assert ask(input=TEXT, **{key: schema}).input_tokens == bare + estimate_tokens(json.dumps(schema))
 
 
-def test_the_bodys_own_limits_are_read():
+def test_the_bodys_own_limits_are_read() -> None:
     assert (ask(input="x").cap, ask(input="x").choices) == (None, 1)
     for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         assert ask(input="x", **{key: 7}).cap == 7
