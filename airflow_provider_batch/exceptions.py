@@ -1,11 +1,59 @@
 """Every error this package raises, in one tree.
 
-A message says what happened, to which job, shard, row or column, what was kept, and what to do next.
-`retry` says whether running the same task again can help: the operators turn errors that cannot be helped
-that way into Airflow's `AirflowFailException`, so that no retry is wasted on them.
+    BatchError
+        InputError *
+            TemplateError *
+            CustomIdError *
+            RowTooLargeError *
+            SchemaError *
+            BudgetError *
+            CanaryError *
+        EqualDigestsError
+        WarehouseError
+            WarehouseConnectionError *
+            AbsentTableError
+            ResultsTableError *
+        StagingError
+            LedgerError *
+        ProviderError
+            AwayError
+            NoRoomError
+            BrokenDownloadError
+            JobHeldError
+        StoppedError
+        TooManyFailuresError *
+
+A message says what happened, to which job, shard, row or column, what was kept, and what to do next. An asterisk marks
+the errors that running the same task again cannot help (`retry` is False): the operators turn them into Airflow's
+`AirflowFailException`, so that no retry is wasted on them.
 """
 
 from __future__ import annotations
+
+__all__ = [
+    "AbsentTableError",
+    "AwayError",
+    "BatchError",
+    "BrokenDownloadError",
+    "BudgetError",
+    "CanaryError",
+    "CustomIdError",
+    "EqualDigestsError",
+    "InputError",
+    "JobHeldError",
+    "LedgerError",
+    "NoRoomError",
+    "ProviderError",
+    "ResultsTableError",
+    "RowTooLargeError",
+    "SchemaError",
+    "StagingError",
+    "StoppedError",
+    "TemplateError",
+    "TooManyFailuresError",
+    "WarehouseConnectionError",
+    "WarehouseError",
+]
 
 
 class BatchError(Exception):

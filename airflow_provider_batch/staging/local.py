@@ -22,6 +22,7 @@ class LocalFolder(PathFolder):
         self.uri = self.path.as_uri()
 
     def create(self, name: str, data: bytes) -> bool:
+        """Write a new file whole and return True; False, without writing, if the file exists."""
         final = self.path / name
         draft = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
         try:
@@ -51,6 +52,7 @@ class LocalFolder(PathFolder):
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file for writing; it counts once the block has ended without an error."""
         final = self.path / name
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,7 @@ class LocalFolder(PathFolder):
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file for reading."""
         try:
             file = (self.path / name).open("rb")
         except OSError as error:

@@ -38,6 +38,7 @@ class ObjectFolder(PathFolder):
             ) from error
 
     def create(self, name: str, data: bytes) -> bool:
+        """Write a new file whole and return True; False, without writing, if the file exists."""
         try:
             with self._written(name, "xb") as file:
                 file.write(data)
@@ -59,6 +60,7 @@ class ObjectFolder(PathFolder):
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file for writing; it counts once the block has ended without an error."""
         try:
             with self._written(name, "wb") as file:
                 yield file
@@ -67,6 +69,7 @@ class ObjectFolder(PathFolder):
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file for reading."""
         try:
             with self._open(name, "rb") as file:
                 yield file

@@ -18,6 +18,7 @@ class PathFolder:
     path: Path | ObjectStoragePath
 
     def read(self, name: str) -> bytes | None:
+        """Return a whole file, None if it does not exist."""
         try:
             found: bytes = (self.path / name).read_bytes()
             return found
@@ -27,12 +28,15 @@ class PathFolder:
             raise cannot("read", self.path / name, error) from error
 
     def names(self, under: str) -> list[str]:
+        """Return the names of the files in a folder."""
         return self._entries(under, folders=False)
 
     def folders(self, under: str) -> list[str]:
+        """Return the names of the folders in a folder."""
         return self._entries(under, folders=True)
 
     def remove(self, name: str) -> None:
+        """Delete a file that is no longer needed; a refusal is logged."""
         try:
             (self.path / name).unlink()
         except FileNotFoundError:
@@ -46,6 +50,7 @@ class PathFolder:
 
 
 def cannot(verb: str, path: object, error: OSError) -> StagingError:
+    """Return the error for a path that cannot be used."""
     return StagingError(
         f"Staging: cannot {verb} {path}: {error.strerror or error}. What was sealed or collected before is kept. "
         "Check the path and its permissions ([batch] staging or staging=), then clear the task."

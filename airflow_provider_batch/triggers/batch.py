@@ -24,22 +24,24 @@ from airflow_provider_batch.worker.task_state import STOPPED_STATES, task_state
 if TYPE_CHECKING:
     from airflow_provider_batch.triggers.poller import Poller, Watch
 
+__all__ = ["BatchTrigger"]
+
 #: most batch ids that a trigger carries; the metadata database keeps them in one text column
 MAX_BATCHES = 500
 #: sweeps in a row that may be refused (401, 403, 404) before the wait ends in a failure
-MAX_REFUSALS = 5
+_MAX_REFUSALS = 5
 #: seconds before the first event. A worker may take some seconds to end after it deferred (Airflow's supervisor looks
 #: every 5); if the task is queued again just then, the scheduler takes that end for the new worker's and fails the task
-FIRST_PAUSE = 10.0
+_FIRST_PAUSE = 10.0
 #: seconds from an end until the worker is woken, as others may end meanwhile, where shards wait for room …
-ROOM_WITHIN = 60.0
+_ROOM_WITHIN = 60.0
 #: … and where there are only rows to collect: at least so many intervals, and as long as this part of the job's age.
 #: So a job's waits get longer, and however many batches end one after the other, its worker wakes about ten times a day
 COLLECT_AFTER, PART_OF_AGE = 10, 0.5
 #: seconds after which progress is told even if nothing changed
 TELL_EVERY = 300.0
 #: progress of the requests alone is told when it is this part of them all
-TELL_STEP = 0.05
+_TELL_STEP = 0.05
 #: the XCom in which the sensor leaves the id of the task instance that deferred last
 ATTEMPT_KEY = "batch_attempt"
 #: cancels under way; the event loop alone would not keep them from being collected
@@ -139,7 +141,7 @@ class BatchTrigger(BaseTrigger):
     def _event(self, watch: Watch) -> tuple[dict[str, Any] | None, float]:
         """The event that is next as things stand, if any, and the seconds until it is."""
         event, pause = self._time_event()
-        if watch.refusals >= MAX_REFUSALS:
+        if watch.refusals >= _MAX_REFUSALS:
             return {"reason": "refused", "message": watch.refusal}, self._first_pause()
         ended = sum(view.status.ended for view in watch.latest.values())
         if not ended:
@@ -150,7 +152,7 @@ class BatchTrigger(BaseTrigger):
         if ended == len(watch.batch_ids):
             wait = 0.0
         elif self.any_end:
-            wait = self._first_end + min(ROOM_WITHIN, self.poll_interval) - now
+            wait = self._first_end + min(_ROOM_WITHIN, self.poll_interval) - now
         else:
             patience = max(COLLECT_AFTER * self.poll_interval, PART_OF_AGE * _age(watch.latest.values()))
             wait = self._first_end + patience - now
@@ -167,7 +169,7 @@ class BatchTrigger(BaseTrigger):
         return event, max(pause, self._first_pause())
 
     def _first_pause(self) -> float:
-        return self._began + min(self.poll_interval, FIRST_PAUSE) - time.monotonic()
+        return self._began + min(self.poll_interval, _FIRST_PAUSE) - time.monotonic()
 
     def _report(self, watch: Watch) -> None:
         crash, watch.crash = watch.crash, None
@@ -264,7 +266,7 @@ class _Teller:
         total = sum(view.total for view in latest.values())
         said = sorted({view.said for view in running})
         state = (len(latest) - len(running), bool(failed), total, said)
-        moved = abs(done + failed - self._answered) >= max(1, TELL_STEP * total)
+        moved = abs(done + failed - self._answered) >= max(1, _TELL_STEP * total)
         if state == self._told and not moved and now - self._told_at < TELL_EVERY:
             return
         self._told, self._answered, self._told_at = state, done + failed, now

@@ -68,7 +68,7 @@ class Failed:
 Answer = BatchView | Refused | Failed
 
 
-class _CutShort(Exception):
+class _CutShortError(Exception):
     """The rest of this look is of no use now."""
 
     def __init__(self, failed: Failed) -> None:
@@ -103,7 +103,7 @@ class Reader:
             if len(left) >= FROM and not self._rested():
                 await self._pages(left, tell)
             await self._singles(left, tell)
-        except* _CutShort as cut:
+        except* _CutShortError as cut:
             failed = _first(cut).failed
         return failed
 
@@ -206,10 +206,10 @@ class Reader:
                 return None
             except (openai.APIConnectionError, openai.RateLimitError) as error:
                 self._leave_lists()
-                raise _CutShort(_failed(error)) from error
+                raise _CutShortError(_failed(error)) from error
             except openai.APIStatusError as error:
                 if (failed := _failed(error)).pause:
-                    raise _CutShort(failed) from error
+                    raise _CutShortError(failed) from error
                 return None
             except (openai.OpenAIError, ProviderError):
                 return None
@@ -238,7 +238,7 @@ class Reader:
                         tell(other, answer)
                 in_a_row = in_a_row + 1 if isinstance(answer, Failed) else 0
                 if isinstance(answer, Failed) and (answer.pause or in_a_row >= GIVE_UP):
-                    raise _CutShort(answer)
+                    raise _CutShortError(answer)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(SLOTS, len(left))):
@@ -277,7 +277,7 @@ class Reader:
             return await self._shared.get()
         except Exception as error:  # a secrets backend, a token exchange: whatever it raises may pass
             message = f"connection {self._shared.conn_id!r} makes no client: {type(error).__name__}: {error}"
-            raise _CutShort(Failed(message)) from error
+            raise _CutShortError(Failed(message)) from error
 
 
 def _failed(error: Exception) -> Failed:
@@ -304,7 +304,7 @@ def _view(entry: Any) -> BatchView | None:
         return None
 
 
-def _first(group: BaseExceptionGroup[_CutShort]) -> _CutShort:
+def _first(group: BaseExceptionGroup[_CutShortError]) -> _CutShortError:
     for error in group.exceptions:
         return _first(error) if isinstance(error, BaseExceptionGroup) else error
     raise AssertionError("a group holds at least one exception")

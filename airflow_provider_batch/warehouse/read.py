@@ -203,7 +203,7 @@ def read_rows(
     *,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Rows:
-    """The rows of one SELECT, for use in `with`: `with read_rows(hook, sql) as rows: for row in rows: ...`.
+    """The rows of one SELECT, to iterate over in a `with` block.
 
     The query runs when the block is entered, on a connection of its own that is rolled back and closed at its
     end. `parameters` go to the driver as they are; when they are given, a % in the SQL must be written %%

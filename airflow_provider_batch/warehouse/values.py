@@ -13,9 +13,9 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 def mend(text: str) -> str:
-    """Text that UTF-8 can carry: halves of a surrogate pair are joined, lone ones become U+FFFD.
+    r"""Text that UTF-8 can carry: halves of a surrogate pair are joined, lone ones become U+FFFD.
 
-    Models answer with JSON such as "\\ud83d", which Python reads as a lone surrogate and no database stores.
+    Models answer with JSON such as "\ud83d", which Python reads as a lone surrogate and no database stores.
     """
     if text.isascii():
         return text

@@ -119,6 +119,7 @@ class Collector:
         raise AssertionError("the last time returned or raised")
 
     def count(self, shard: ShardState, settled: Settled) -> Settled:
+        """Return the record with the outcomes, tokens and cost of the collected files."""
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.shard)
         outcomes: Counter[Outcome] = Counter()

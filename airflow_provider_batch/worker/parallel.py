@@ -31,7 +31,7 @@ def at_once(
 
     def begin(item: Item) -> Result:
         if over.is_set() or stop():
-            raise _NotBegun
+            raise _NotBegunError
         return work(item)
 
     failed: Exception | None = None
@@ -42,7 +42,7 @@ def at_once(
             for future in as_completed(futures):
                 try:
                     result = future.result()
-                except _NotBegun:
+                except _NotBegunError:
                     continue
                 except Exception as error:  # noqa: BLE001  # raised below, when nothing runs any more
                     over.set()
@@ -57,5 +57,5 @@ def at_once(
     return count
 
 
-class _NotBegun(Exception):
+class _NotBegunError(Exception):
     """The item was not worked on."""

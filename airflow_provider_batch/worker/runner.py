@@ -66,7 +66,7 @@ from airflow_provider_batch.exceptions import (
     StagingError,
     StoppedError,
 )
-from airflow_provider_batch.hooks.batch import BatchHook, CreateRefused, CreateUnsure
+from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnsureError
 from airflow_provider_batch.worker import synchronous
 from airflow_provider_batch.worker.collect import AT_ONCE, Collector
 from airflow_provider_batch.worker.log import Log
@@ -385,13 +385,13 @@ class Runner:
                 completion_window=manifest.completion_window,
                 metadata=metadata,
             )
-        except CreateRefused as refused:
+        except CreateRefusedError as refused:
             self.ledger.add(
                 Refused(shard.name, step.n, refused.failure, refused.message, self._clock(), refused.retry_after)
             )
             self._held = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
-        except CreateUnsure as unsure:
+        except CreateUnsureError as unsure:
             self.log.warning(
                 "%s: no sure answer to the creation (%s). It is looked up in %d s before anything is created again.",
                 shard.name,

@@ -79,10 +79,10 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 def test_an_answer_to_a_creation_that_is_no_batch_leaves_it_open_whether_there_is_one(
     serve: Serve, garbage: bytes
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateUnsure
+    from airflow_provider_batch.hooks.batch import CreateUnsureError
 
     with serve(garbage, retries=5) as (server, hook):
-        with pytest.raises(CreateUnsure):
+        with pytest.raises(CreateUnsureError):
             create(hook)
         assert server.calls("POST /batches") == 1
 
@@ -112,10 +112,10 @@ def test_an_answer_that_is_none_is_an_error_of_the_provider(
 def test_a_creation_is_sent_once_whatever_the_answer_says_about_sending_it_again(
     serve: Serve, status: int, headers: dict[str, str]
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateRefused, CreateUnsure
+    from airflow_provider_batch.hooks.batch import CreateRefusedError, CreateUnsureError
 
     with serve(reply({"error": {"message": "no"}}, status=status, **headers), retries=5) as (server, hook):
-        with pytest.raises(CreateRefused if status == 429 else CreateUnsure):
+        with pytest.raises(CreateRefusedError if status == 429 else CreateUnsureError):
             create(hook)
         assert server.calls("POST /batches") == 1
 
@@ -133,11 +133,11 @@ def test_a_creation_is_sent_once_whatever_the_answer_says_about_sending_it_again
 def test_a_refused_creation_is_told_with_its_code_and_the_servers_words(
     serve: Serve, status: int, code: str | None, message: str, failure: str
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateRefused
+    from airflow_provider_batch.hooks.batch import CreateRefusedError
 
     said = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     with serve(reply(said, status=status)) as (_, hook):
-        with pytest.raises(CreateRefused) as refused:
+        with pytest.raises(CreateRefusedError) as refused:
             create(hook)
     assert refused.value.failure == failure
     assert refused.value.message.startswith(f"HTTP {status}, {code}: " if code else f"HTTP {status}: ")

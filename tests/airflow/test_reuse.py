@@ -24,8 +24,10 @@ TODAY = "SELECT id, title, body, label FROM tickets ORDER BY id"
 
 @pytest.fixture
 def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    """Three tickets, labelled last night in `labels`; since then two came that ask the same as one of the three or as
-    each other, and one that asks what nobody asked."""
+    """Three tickets, labelled last night in `labels`, and three that came since then.
+
+    Two of the new ones are duplicates, of an old ticket or of each other; one is new.
+    """
     path = tmp_path / "warehouse.sqlite"
     tickets = [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 4)]
     tickets += [

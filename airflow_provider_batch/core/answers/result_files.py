@@ -1,8 +1,8 @@
-"""The collected files of a settled try, read as one answer per row of its shard.
+r"""The collected files of a settled try, read as one answer per row of its shard.
 
 Every row of the shard gets exactly one answer, in any order: a line that names a row twice counts once, a line that
 names no row of the shard is passed over, and a row without a readable line is `missing`. Files are read as bytes, which
-Python splits on \\n only: JSON text may hold U+2028, U+0085 and the like.
+Python splits on \n only: JSON text may hold U+2028, U+0085 and the like.
 """
 
 from __future__ import annotations

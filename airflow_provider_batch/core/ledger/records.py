@@ -34,7 +34,7 @@ class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent"):
-    """This worker is about to create the batch of a try."""
+    """A worker is about to create the batch of a submission."""
 
     shard: str
     n: int
@@ -145,10 +145,10 @@ class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
 
 
 class Wave(msgspec.Struct, frozen=True, tag="wave"):
-    """Rows of settled tries, sealed again; or those of shards none of which was asked: one that is made smaller, or at
-    the finish line any that was never sent.
+    """Rows of settled submissions, sealed again; or rows of shards that were never sent.
 
-    The latter's try is claimed by an intent before, so that no other worker can create its batch.
+    A shard that was never sent is sealed again when it is made smaller, or at the deadline. An intent claims its
+    submission first, so that no other worker can create its batch.
     """
 
     number: int

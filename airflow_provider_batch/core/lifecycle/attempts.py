@@ -50,6 +50,7 @@ def free_attempts(settled: Settled) -> int:
 
 
 def wait_before_retry(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
+    """Return how long a retry of the rows of a settled batch waits; it doubles with each attempt, up to 20 % more."""
     if settled.failure is Failure.LINES:
         return timedelta(0)
     spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255

@@ -71,7 +71,7 @@ def _from_pydantic(model: Any) -> Any:
 
 
 class SchemaJudge:
-    """The one judge of structured output: is this text JSON, and does the schema allow it?
+    """The one judge of structured output: whether a text is JSON, and whether the schema allows it.
 
     Formats are judged too; `date` and `date-time` by `convert`, so that what passes here fits its column.
     """

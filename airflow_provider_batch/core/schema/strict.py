@@ -65,6 +65,7 @@ def close(root: dict[str, Any]) -> dict[str, Any]:
 
 
 def refused(place: str, why: str) -> SchemaError:
+    """Return the error for a schema that strict structured output cannot express."""
     return SchemaError(f"output_schema: {place} {why}")
 
 

@@ -35,7 +35,7 @@ MAX_MODELS = 100
 BLOCK = 256 * 1024
 
 
-class _Abandoned(Exception):
+class _AbandonedError(Exception):
     """The files of a build are closed and will not be read."""
 
 
@@ -119,7 +119,7 @@ class _OpenShard:
     def abandon(self) -> None:
         """Called when nothing of the shard is being written any more."""
         # an end with an error, so that an object store does not keep half a file
-        error = _Abandoned()
+        error = _AbandonedError()
         self._stack.__exit__(type(error), error, None)
 
 

@@ -37,8 +37,11 @@ _UNSET_MILLISECONDS = 946_656_000_000
 
 
 def empty_ids(batch: Wire) -> None:
-    """File ids that are not there are `""` (Azure before the end; a client saw it in place of OpenAI's missing error
-    file too, github.com/tobert/kaibo pull 93)."""
+    """File ids that are not there are `""`.
+
+    Azure does so before the end; a client saw it in place of OpenAI's missing error file too
+    (github.com/tobert/kaibo pull 93).
+    """
     for name in ("output_file_id", "error_file_id"):
         batch[name] = batch.get(name) or ""
 
@@ -89,8 +92,10 @@ def iso_times(batch: Wire) -> None:
 
 
 def millisecond_times(batch: Wire) -> None:
-    """Times are milliseconds, and 946656000000 (the year 2000) where there is none (the reference of a gateway
-    whose name was not recorded)."""
+    """Times are milliseconds, and 946656000000 (the year 2000) where there is none.
+
+    From the reference of a gateway whose name was not recorded.
+    """
     for name in _STAMPS:
         value = batch.get(name)
         if value is None:
@@ -130,8 +135,10 @@ def no_counts(batch: Wire) -> None:
 
 
 def errors_when_completed(batch: Wire) -> None:
-    """A completed batch with failed requests has `errors` too (Groq, whose sample names the line; here one
-    entry stands for all)."""
+    """A completed batch with failed requests has `errors` too.
+
+    Groq does so. Its sample names the line; here one entry stands for all.
+    """
     counts = batch["request_counts"]
     if batch["status"] == "completed" and counts["failed"]:
         message = f"{counts['failed']} of {counts['total']} requests failed; see the error file."
@@ -209,8 +216,10 @@ def job_fields(batch: Wire) -> None:
 
 
 def job_wrapper(answer: Wire) -> None:
-    """The reply to create is `{"job": {…}, "warning": ""}` (Together, whose other calls show the batch
-    itself)."""
+    """The reply to create is `{"job": {…}, "warning": ""}`.
+
+    Together does so; its other calls show the batch itself.
+    """
     batch = dict(answer)
     answer.clear()
     answer |= {"job": batch, "warning": ""}
@@ -232,8 +241,11 @@ def cursor(page: Wire) -> None:
 
 
 def no_has_more(page: Wire) -> None:
-    """Lists say neither `has_more` nor where they begin and end (Groq's SDK, github.com/groq/groq-python
-    batch_list_response.py). With `ignore-after` OpenAI's SDK pages for ever."""
+    """Lists have neither `has_more` nor `first_id` and `last_id`.
+
+    From Groq's SDK (github.com/groq/groq-python batch_list_response.py). With `ignore-after` OpenAI's SDK pages for
+    ever.
+    """
     for name in ("has_more", "first_id", "last_id"):
         page.pop(name, None)
 

@@ -25,8 +25,10 @@ _NAMED = 10
 
 
 class EvalGateOperator(BaseOperator):
-    """Ask `gate_sql`, which `SQLCheckOperator` could ask as well, and say what it found: which model, by how much, and
-    which cases. A model without history passes.
+    """Run `gate_sql` and fail, or skip, if a model got worse.
+
+    The message says which model, by how much and in which cases. `SQLCheckOperator` could run the same SQL. A model
+    without history passes.
 
     Closed, the gate fails its task at once, or with `action="warn"` it skips it, and with it what comes after: either
     way put `EvalAcceptOperator` behind it, so that the run is not accepted. To accept it all the same, mark the gate

@@ -31,8 +31,9 @@ NAMED = 20
 
 
 class EvalCasesOperator(BaseOperator):
-    """Check the cases of an eval before anything is asked. Returns `cases`, `judged` (those with the grader `judge`)
-    and `tags` (cases per tag).
+    """Check the cases of an eval before anything is sent.
+
+    Returns `cases`, `judged` (those with the grader `judge`) and `tags` (cases per tag).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param warehouse_conn_id: connection to read from.
@@ -50,6 +51,7 @@ class EvalCasesOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
+        """Check the cases and return their counts."""
         with told_to_airflow():
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
         judged = sum(case.grader.is_judge for case in cases)
@@ -129,6 +131,7 @@ class EvalGradeOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
+        """Grade the answers and return the scores."""
         with told_to_airflow():
             return self._execute()
 
@@ -248,6 +251,7 @@ class EvalAcceptOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> list[str]:
+        """Accept the run and return the accepted variants."""
         with told_to_airflow():
             store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
             store.prepare()

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class EvalReportOperator(BaseOperator):
-    """Write the report of a graded run, and those before it, as one HTML file. Returns `report` (its address in
-    staging), `link` (the page in the Airflow UI) and `bytes`.
+    """Write the report of a graded run, and those before it, as one HTML file.
+
+    Returns `report` (its address in staging), `link` (the page in the Airflow UI) and `bytes`.
 
     The file needs no network and runs no script: it can be mailed, or kept. It lies in the task's folder under
     `[batch] staging`, and the button "Eval report" on the task shows it to whoever may see the task. A report with

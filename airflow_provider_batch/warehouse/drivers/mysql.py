@@ -91,8 +91,10 @@ def plain_cursor(conn: Any) -> Any:
 
 
 def unbuffered_cursor(conn: Any) -> Any:
-    """A cursor that gives tuples as they come from the server. Until it has given the last, or the connection is
-    closed, nothing else can be asked on the connection."""
+    """Return a cursor that gives tuples as they come from the server.
+
+    Until it has given the last one, or the connection is closed, the connection can run no other query.
+    """
     if speaks_mysqlclient(conn):
         from MySQLdb.cursors import SSCursor
 
@@ -128,8 +130,10 @@ def begin_reading(conn: Any) -> None:
 
 
 def plain_values(description: Any) -> Mapping[int, Callable[[Any], Any]]:
-    """Per position, what makes the same of a value that the two drivers give differently: BIT an int, SET a text
-    with commas, BLOB bytes."""
+    """Return, per column position, what evens out a value that the two drivers give differently.
+
+    BIT becomes an int, SET a text with commas, BLOB bytes.
+    """
     found: dict[int, Callable[[Any], Any]] = {}
     for index, column in enumerate(description):
         if column[1] == _BIT:

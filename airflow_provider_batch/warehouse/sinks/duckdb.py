@@ -118,6 +118,7 @@ class DuckdbSink(TableSink[_Plan]):
     types = TYPES
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
         incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
         doing = f"Landing in the table {self._target.name!r}"

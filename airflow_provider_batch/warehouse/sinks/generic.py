@@ -104,9 +104,11 @@ class GenericSink:
         return self._dialect.key_text if short else self._dialect.types[column.type]
 
     def prepare(self) -> None:
+        """Make sure that rows can be landed."""
         self._prepared()
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
         binders = dict(_BINDERS)
         if not self._dialect.booleans:

@@ -88,10 +88,12 @@ class MySqlSink(TableSink[_Plan]):
     marks = MARKS
 
     def problem_of(self, name: str) -> str:
+        """Return what is wrong with a column's name, an empty text if nothing is."""
         beyond = any(ord(character) > 0xFFFF for character in name)
         return "a character beyond U+FFFF, which MySQL takes in no name" if beyond else ""
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
         incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
         doing = f"Landing in the table {self._target.name!r}"

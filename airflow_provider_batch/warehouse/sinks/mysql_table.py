@@ -122,8 +122,10 @@ def landing_type(column: Column, there: TableColumn) -> str:
 
 
 def find(cursor: Any, target: Target, parts: Sequence[str]) -> tuple[str, str] | None:
-    """The database and the name of the table, None if it is not there. Raises ResultsTableError for a view and for a
-    table without transactions."""
+    """Return the database and the name of the table, None if it does not exist.
+
+    Raises ResultsTableError for a view and for a table without transactions.
+    """
     cursor.execute(_FIND_TABLE, (parts[0] if len(parts) > 1 else None, parts[-1]))
     for database, name, kind, engine, transactions, folded in cursor.fetchall():
         if name != parts[-1] and not int(folded):

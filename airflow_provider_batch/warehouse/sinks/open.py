@@ -34,8 +34,9 @@ class Sink(Protocol):
     """One results table, open for writing."""
 
     def prepare(self) -> None:
-        """Make sure that rows can be landed: create the table if it is absent and may be created, and check its
-        columns, types and key.
+        """Make sure that rows can be landed.
+
+        Creates the table if it is absent and may be created, and checks its columns, types and key.
 
         Raises ResultsTableError, which lists everything that does not fit with the statements that mend it, and
         WarehouseError if the database cannot be asked.

@@ -106,10 +106,12 @@ class PostgresSink(TableSink[_Plan]):
     types = TYPES
 
     def problem_of(self, name: str) -> str:
+        """Return what is wrong with a column's name, an empty text if nothing is."""
         too_long = len(name.encode()) > _NAME_BYTES
         return f"more than {_NAME_BYTES} bytes, which PostgreSQL would cut off" if too_long else ""
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
         incoming = Incoming(rows, self._columns, plan.encode, null="\\N", plain=_plain)
         doing = f"Landing in the table {self._target.name!r}"

@@ -64,6 +64,7 @@ class SqliteSink(TableSink[_Plan]):
     types = TYPES
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
         binders = [BINDERS[column.type] for column in self._columns]
         incoming = Incoming(rows, self._columns, binders, plain=str.isascii)

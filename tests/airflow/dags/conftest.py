@@ -27,7 +27,8 @@ def counting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS
 def billed(counting_server: LocalServer, connect: Callable[..., None], offline: None) -> Callable[[], dict[str, int]]:
     """Since it was last called: how many files were uploaded, batches created and requests asked at once.
 
-    `openai_default` leads to the counting server."""
+    `openai_default` leads to the counting server.
+    """
     connect("openai_default", conn_type="openai", password="local", host=counting_server.base_url)
     before: dict[str, int] = {}
 

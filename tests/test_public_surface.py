@@ -1,0 +1,79 @@
+"""What DAGs may import: a change to these names is a change for users, and belongs in the changelog."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_batch
+
+PACKAGE = Path(airflow_provider_batch.__file__).parent
+
+SURFACE = {
+    "airflow_provider_batch.exceptions": [
+        "AbsentTableError",
+        "AwayError",
+        "BatchError",
+        "BrokenDownloadError",
+        "BudgetError",
+        "CanaryError",
+        "CustomIdError",
+        "EqualDigestsError",
+        "InputError",
+        "JobHeldError",
+        "LedgerError",
+        "NoRoomError",
+        "ProviderError",
+        "ResultsTableError",
+        "RowTooLargeError",
+        "SchemaError",
+        "StagingError",
+        "StoppedError",
+        "TemplateError",
+        "TooManyFailuresError",
+        "WarehouseConnectionError",
+        "WarehouseError",
+    ],
+    "airflow_provider_batch.hooks.batch": ["BatchHook"],
+    "airflow_provider_batch.operators.batch": ["BatchResultsOperator", "BatchSubmitOperator"],
+    "airflow_provider_batch.operators.evals": [
+        "EvalAcceptOperator",
+        "EvalCasesOperator",
+        "EvalGateOperator",
+        "EvalGradeOperator",
+        "EvalReportOperator",
+    ],
+    "airflow_provider_batch.sensors.batch": ["BatchSensor"],
+    "airflow_provider_batch.task_groups": ["batch_job"],
+    "airflow_provider_batch.triggers.batch": ["BatchTrigger"],
+}
+
+
+@cache
+def names_imported_within_the_package() -> set[tuple[str, str]]:
+    """(module, name) of every `from module import name` in the package."""
+    return {
+        (node.module, alias.name)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_a_public_module_offers_these_names(module: str) -> None:
+    assert importlib.import_module(module).__all__ == SURFACE[module]
+    assert all(hasattr(importlib.import_module(module), name) for name in SURFACE[module])
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_what_only_a_public_module_itself_needs_has_an_underscore(module: str) -> None:
+    tree = ast.parse(Path(importlib.import_module(module).__file__ or "").read_text())
+    defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    public = [name for name in defined if not name.startswith("_") and name not in SURFACE[module]]
+    assert [name for name in public if (module, name) not in names_imported_within_the_package()] == []
