@@ -10,15 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import AbsentTableError, BatchError, WarehouseError
 from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
-
-if TYPE_CHECKING:
-    from airflow_provider_batch.warehouse.rows import Incoming
 
 #: said when a landing failed
 NOTHING_COMMITTED = "nothing of this landing was committed"
@@ -110,13 +107,21 @@ def says_absent(error: BaseException) -> bool:
     return said and _MAYBE_HIDDEN.search(text) is None
 
 
+class RowSource(Protocol):
+    """Rows that a driver reads from the caller while it writes; see `rows.Incoming`."""
+
+    @property
+    def raised(self) -> Exception | None:
+        """What reading or converting the rows raised, which is no fault of the database."""
+
+
 @contextmanager
 def database_errors(
     hook: DbApiHook,
     doing: str,
     kept: str,
     *,
-    incoming: Incoming | None = None,
+    incoming: RowSource | None = None,
     misfit: type[WarehouseError] = WarehouseError,
     hide_quoted: bool = False,
 ) -> Iterator[None]:

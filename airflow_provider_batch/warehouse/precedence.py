@@ -75,3 +75,18 @@ def replaces_values(incoming: tuple[str, str], existing: tuple[str, str], *, kee
         new, old = succeeded(new_outcome), succeeded(old_outcome)
         later = f"(({new} AND NOT {old}) OR (({new} OR NOT {old}) AND {later}))"
     return f"{has_outcome(new_outcome)} AND (NOT ({has_outcome(old_outcome)}) OR {later})"
+
+
+def best_first(outcome: str, sealed_at: str, number: str, *, keep_last_success: bool) -> str:
+    """SQL: what to order rows with the same key by, so that the one that stays comes first.
+
+    `outcome`, `sealed_at` and `number` are expressions of a row; `number` counts the rows as they arrived.
+    """
+    ranked = has_outcome(outcome)
+    order = [f"({ranked}) DESC"]
+    if keep_last_success:
+        order.append(f"({succeeded(outcome)}) DESC")
+    order.append(f"CASE WHEN {ranked} THEN {sealed_at} END DESC NULLS LAST")
+    # Among rows of equal rank the last one wins. Rows without an outcome never replace any, so the first stays.
+    order.append(f"CASE WHEN {ranked} THEN -{number} ELSE {number} END")
+    return ", ".join(order)

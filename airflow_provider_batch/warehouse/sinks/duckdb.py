@@ -229,20 +229,16 @@ class DuckdbSink(TableSink[_Plan]):
         )
         outcome = naming.position(self._columns, "outcome")
         sealed_at = naming.position(self._columns, "sealed_at")
-        has_outcome = precedence.has_outcome(landed[outcome])
-        ranks = [f"({has_outcome}) DESC"]
-        if self._keep_last_success:
-            ranks.append(f"({precedence.succeeded(landed[outcome])}) DESC")
-        ranks.append(f"CASE WHEN {has_outcome} THEN {landed[sealed_at]} END DESC NULLS LAST")
-        # The last of equals; without an outcome the first, since those never replace anything.
-        ranks.append(f"CASE WHEN {has_outcome} THEN -n ELSE n END")
+        ranks = precedence.best_first(
+            landed[outcome], landed[sealed_at], "n", keep_last_success=self._keep_last_success
+        )
         replaces = precedence.replaces(
             "excluded", "e", names[outcome], names[sealed_at], keep_last_success=self._keep_last_success
         )
         sets = ", ".join(f"{name} = excluded.{name}" for name, key in zip(names, is_key, strict=True) if not key)
         conflict = ", ".join(name for name, key in zip(names, is_key, strict=True) if key)
         # Only the narrow columns are sorted; the wide ones are read once, for the rows that stay.
-        ranked = f"SELECT n, row_number() OVER (PARTITION BY {key_values} ORDER BY {', '.join(ranks)}) AS place"
+        ranked = f"SELECT n, row_number() OVER (PARTITION BY {key_values} ORDER BY {ranks}) AS place"
         best = f"SELECT n FROM ({ranked} FROM {_LANDING}) WHERE place = 1"
         typed = "".join(f", {name} {_landing_type(column)}" for name, column in zip(landed, self._columns, strict=True))
         return _Plan(

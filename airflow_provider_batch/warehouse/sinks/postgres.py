@@ -207,13 +207,9 @@ class PostgresSink(TableSink[_Plan]):
         key_names = ", ".join(name for name, column in zip(names, self._columns, strict=True) if column.key)
         outcome = naming.position(self._columns, "outcome")
         sealed_at = naming.position(self._columns, "sealed_at")
-        has_outcome = precedence.has_outcome(landed[outcome])
-        ranks = [f"({has_outcome}) DESC"]
-        if self._keep_last_success:
-            ranks.append(f"({precedence.succeeded(landed[outcome])}) DESC")
-        ranks.append(f"CASE WHEN {has_outcome} THEN {landed[sealed_at]} END DESC NULLS LAST")
-        # The last of equals; without an outcome the first, since those never replace anything.
-        ranks.append(f"CASE WHEN {has_outcome} THEN -n ELSE n END")
+        ranks = precedence.best_first(
+            landed[outcome], landed[sealed_at], "n", keep_last_success=self._keep_last_success
+        )
         replaces = precedence.replaces(
             "excluded", "e", names[outcome], names[sealed_at], keep_last_success=self._keep_last_success
         )
@@ -222,7 +218,7 @@ class PostgresSink(TableSink[_Plan]):
         )
         into = f"INSERT INTO {table} AS e ({', '.join(names)})"
         conflict = f"ON CONFLICT ({key_names}) DO UPDATE SET {sets} WHERE {replaces}"
-        chosen = f"SELECT DISTINCT ON ({key_fields}) * FROM {_LANDING} ORDER BY {key_fields}, {', '.join(ranks)}"
+        chosen = f"SELECT DISTINCT ON ({key_fields}) * FROM {_LANDING} ORDER BY {key_fields}, {ranks}"
         typed = "".join(f", {name} {field.type}" for name, field in zip(landed, fields, strict=True))
         given = ", ".join(field.given.format(name) for name, field in zip(landed, fields, strict=True))
         return _Plan(
