@@ -15,12 +15,12 @@ from pathlib import Path
 
 import uvicorn
 
-from airflow_provider_batch.local.app import create_app
 from airflow_provider_batch.local.dialects import DIALECTS, speak
-from airflow_provider_batch.local.faults.calls import Protocol
-from airflow_provider_batch.local.faults.plan import Fault, FaultsError, read_faults
+from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
+from airflow_provider_batch.local.http.app import create_app
+from airflow_provider_batch.local.http.call_faults import Protocol
 from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings, Upstream
-from airflow_provider_batch.local.store import StateInUseError
+from airflow_provider_batch.local.storage.store import ADDRESS_FILE, StateInUseError
 from airflow_provider_batch.local.upstream_options import CONCURRENCY, add_upstream_arguments, upstream_of
 
 DESCRIPTION = (
@@ -28,8 +28,6 @@ DESCRIPTION = (
     "No production engine: an offline responder makes the answers up and says so in their model name, unless "
     "--upstream names a server that answers."
 )
-#: in the state directory while a server runs: its process id and base URL
-ADDRESS_FILE = "server.json"
 #: what answers without an upstream
 _OFFLINE = "an offline responder makes the answers up; no model is asked."
 #: how long the offline responder, which needs no time, takes for a batch

@@ -16,8 +16,8 @@ from typing import Any, Self, TypedDict, Unpack
 
 import msgspec
 
-from airflow_provider_batch.local.command import ADDRESS_FILE
-from airflow_provider_batch.local.faults.plan import Fault
+from airflow_provider_batch.local.faults import Fault
+from airflow_provider_batch.local.storage.store import ADDRESS_FILE
 
 #: seconds a server may take to answer, and to end
 _DEADLINE = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from airflow_provider_batch.local.dialects import OPENAI, Dialect
-from airflow_provider_batch.local.faults.plan import Fault
+from airflow_provider_batch.local.faults import Fault
 
 #: requests in one input file (OpenAI, Batch guide)
 MAX_REQUESTS = 50_000

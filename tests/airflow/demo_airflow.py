@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_batch.demo import tickets
 from airflow_provider_batch.demo.home import Provider, dags_folder
-from airflow_provider_batch.local.faults.plan import Call
+from airflow_provider_batch.local.faults import Call
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 

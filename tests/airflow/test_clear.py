@@ -15,7 +15,7 @@ from uuid import uuid4
 import openai
 import pytest
 
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
 from tests.airflow.jobs import make_tickets, query

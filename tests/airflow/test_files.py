@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError, StoppedError
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import make_tickets, query, run_job
 from tests.airflow.test_runner import another_worker, batches_of, seal_job

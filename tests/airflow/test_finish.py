@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_batch.exceptions import InputError, StoppedError
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import make_tickets, query, run_job
 from tests.airflow.test_runner import seal_job

@@ -18,7 +18,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_batch.demo.home import Provider
-from airflow_provider_batch.local.faults.plan import Call
+from airflow_provider_batch.local.faults import Call
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.triggers.clients import SLOTS
 from airflow_provider_batch.triggers.pace import SOONER

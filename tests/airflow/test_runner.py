@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from airflow_provider_batch.exceptions import StoppedError
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 
 pytestmark = pytest.mark.usefixtures("offline")

@@ -29,7 +29,7 @@ from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.ledger import open_ledger
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.demo.home import Provider
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.layout import job_folder
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until

@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.test_runner import another_worker, batches_of, seal_job
 

@@ -27,7 +27,7 @@ from typing import Any, Self
 import msgspec
 from openai import OpenAI
 
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.chaos.worker import Start, Strike
 

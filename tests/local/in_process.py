@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 from openai import AsyncOpenAI
 
-from airflow_provider_batch.local.app import create_app
+from airflow_provider_batch.local.api.objects import Status
 from airflow_provider_batch.local.dialects import speak
-from airflow_provider_batch.local.records import Status
-from airflow_provider_batch.local.server import Server
+from airflow_provider_batch.local.http.app import create_app
+from airflow_provider_batch.local.http.server import Server
 from airflow_provider_batch.local.settings import Settings
 from tests.local.driving import CHAT, jsonl
 

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_batch.local.command import add_arguments
 from airflow_provider_batch.local.dialects import DIALECTS, SWITCHES
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind, read_faults
+from airflow_provider_batch.local.faults import Call, Fault, Kind, read_faults
 
 PAGE = (Path(__file__).parents[2] / "docs" / "local-server.md").read_text(encoding="utf-8")
 

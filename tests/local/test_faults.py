@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.faults.plan import Call, Fault, Faults, FaultsError, Kind, Place, read_faults
+from airflow_provider_batch.local.faults import Call, Fault, Faults, FaultsError, Kind, Place, read_faults
 
 ROWS = [f"row-{number}" for number in range(200)]
 seeds = st.integers(0, 2**31)

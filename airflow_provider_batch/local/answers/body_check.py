@@ -24,7 +24,7 @@ from airflow_provider_batch.local.answers.prompt import (
     prompts,
     tokens_of_input,
 )
-from airflow_provider_batch.local.errors import ApiError, invalid_value, missing_parameter, out_of_range, wrong_type
+from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, out_of_range, wrong_type
 
 #: estimated tokens of the context window of every model here that writes
 CONTEXT_WINDOW = 128_000

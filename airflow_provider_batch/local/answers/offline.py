@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.local.answers.body_check import check_body
+from airflow_provider_batch.local.answers.corrupt import instead, spoilt
 from airflow_provider_batch.local.answers.embedding import dimensions_of, embed
 from airflow_provider_batch.local.answers.moderation import moderate
 from airflow_provider_batch.local.answers.prompt import (
@@ -60,9 +61,8 @@ from airflow_provider_batch.local.answers.replies import (
 )
 from airflow_provider_batch.local.answers.responder import Ask, Reply
 from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
-from airflow_provider_batch.local.errors import ApiError
-from airflow_provider_batch.local.faults.corrupt import instead, spoilt
-from airflow_provider_batch.local.faults.plan import Fault, Kind
+from airflow_provider_batch.local.api.errors import ApiError
+from airflow_provider_batch.local.faults import Fault, Kind
 
 #: `max_tokens` of a completions request that sets none (OpenAI's API description, schema CreateCompletionRequest)
 _COMPLETION_CAP = 16

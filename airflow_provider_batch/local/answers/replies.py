@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from airflow_provider_batch.local.answers.embedding import encode
 from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS
-from airflow_provider_batch.local.journal import Tokens
+from airflow_provider_batch.local.api.tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)

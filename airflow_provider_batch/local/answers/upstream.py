@@ -38,7 +38,7 @@ from openai import (
 from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
 from airflow_provider_batch.local.answers.replies import tokens_of
 from airflow_provider_batch.local.answers.responder import Ask, Reply
-from airflow_provider_batch.local.errors import ApiError
+from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.settings import Upstream
 
 _LOG = logging.getLogger(__name__)

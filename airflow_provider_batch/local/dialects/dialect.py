@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.local.api.objects import Status, new_file_id
 from airflow_provider_batch.local.dialects import lines, windows, wire
 from airflow_provider_batch.local.dialects.windows import Windows
 from airflow_provider_batch.local.dialects.wire import Rewrite, Wire
-from airflow_provider_batch.local.records import Status, new_file_id
 
 #: switches that act elsewhere than on the finished JSON
 HOOKS = (

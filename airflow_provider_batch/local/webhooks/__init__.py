@@ -1,6 +1,7 @@
-"""Who is told when a batch has ended, and how.
+"""Webhooks: who is notified when a batch has ended, and how.
 
-routes    `/v1/webhook_endpoints`
-store     endpoints, and what is still to be delivered
-courier   delivers, signed, until it is received
+    store     endpoints, and the deliveries that are still to be made
+    delivery  delivers each one, signed, until the receiver accepts it
+
+The routes are in `http/webhooks`.
 """

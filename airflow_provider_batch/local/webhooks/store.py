@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_batch.local.records import Batch
-from airflow_provider_batch.local.store import Store
+from airflow_provider_batch.local.api.objects import Batch
+from airflow_provider_batch.local.storage.store import Store
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS webhook_endpoint (

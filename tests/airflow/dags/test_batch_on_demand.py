@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_batch.core.requests.endpoints import ENDPOINTS
 from airflow_provider_batch.demo import tickets
 from airflow_provider_batch.demo.home import dags_folder
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.conftest import NOTHING, check_costs, page
 from tests.airflow.dags.warehouses import KINDS, Warehouse

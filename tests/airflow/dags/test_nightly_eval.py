@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from airflow_provider_batch.demo.home import dags_folder
-from airflow_provider_batch.local.faults.plan import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.conftest import blocks, page
 from tests.airflow.dags.warehouses import KINDS, Warehouse

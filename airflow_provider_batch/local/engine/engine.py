@@ -1,0 +1,391 @@
+"""Moves each batch through its states.
+
+    validating -> failed
+               -> in_progress -> finalizing -> completed
+                              -> expired
+    validating, in_progress, finalizing -> cancelling -> cancelled
+
+One task per live batch. Everything a step needs to be taken up again is on disk before the next step
+begins: the state in the store, the answers in the journal. A server that was killed therefore goes on where
+it stopped, and asks no line again whose answer it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from airflow_provider_batch.local.answers.replies import tokens_of
+from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.api.errors import ApiError
+from airflow_provider_batch.local.api.objects import (
+    ENDED,
+    Batch,
+    BatchError,
+    BatchErrors,
+    BatchUsage,
+    FileObject,
+    InputTokensDetails,
+    OutputTokensDetails,
+    RequestCounts,
+    Status,
+)
+from airflow_provider_batch.local.api.tokens import Tokens
+from airflow_provider_batch.local.engine.batch_faults import failure_of
+from airflow_provider_batch.local.engine.capacity import TokenQueue
+from airflow_provider_batch.local.engine.live import Live
+from airflow_provider_batch.local.engine.results import NEVER_RAN, Damage, ResultFiles, answered, never_ran
+from airflow_provider_batch.local.engine.validation import (
+    Findings,
+    cannot_find,
+    request_lines,
+    token_limit,
+    validate,
+)
+from airflow_provider_batch.local.faults import Faults, Kind, Place
+from airflow_provider_batch.local.settings import Settings
+from airflow_provider_batch.local.storage.journal import Ending
+from airflow_provider_batch.local.storage.record import Record
+from airflow_provider_batch.local.storage.store import Store
+
+_LOG = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs the live batches of one store. Belongs to one event loop."""
+
+    def __init__(self, store: Store, responder: Responder, settings: Settings, *, faults: Faults | None = None) -> None:
+        self._faults = Faults(settings.seed, store.first_time) if faults is None else faults
+        self._store = store
+        self._responder = responder
+        self._settings = settings
+        self._clock = store.clock
+        self._queue = TokenQueue(store.clock, settings.enqueued_token_limit, settings.release_after)
+        self._live: dict[str, Live] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def resume(self) -> None:
+        """Take up every batch that had not ended when the server last stopped."""
+        if self._settings.release_after:
+            self._recall_ended()
+        taken_up = [Live(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
+        # Counted before the first request is served: no client sees the counts fall.
+        await asyncio.to_thread(_recall, taken_up)
+        for live in taken_up:
+            if live.record.enqueued_tokens:
+                self._queue.add(live.record.asked_model or "", live.record.enqueued_tokens)
+            self._start(live)
+
+    def _recall_ended(self) -> None:
+        for record in self._store.ended_batches():
+            if record.enqueued_tokens and record.batch.ended_at is not None:
+                self._queue.add(record.asked_model or "", record.enqueued_tokens)
+                self._queue.release(record.asked_model or "", record.enqueued_tokens, record.batch.ended_at)
+
+    async def close(self) -> None:
+        """Stop where each batch stands; `resume` goes on from there."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for live in self._live.values():
+            live.journal.rest()
+
+    def submit(self, batch: Batch, *, output_lifetime: int) -> Batch:
+        """Accept a new batch."""
+        folder = self._folder(batch.id)
+        folder.mkdir()
+        if self._store.file(batch.input_file_id) is not None:
+            os.link(self._store.path(batch.input_file_id), folder / "input.jsonl")
+        record = Record(
+            batch=batch,
+            number=self._store.next_number(),
+            output_lifetime=output_lifetime,
+            fault=self._faults.of_batch(),
+        )
+        self._store.add_batch(record)
+        live = Live(record, folder)
+        self._start(live)
+        return live.batch
+
+    def batch(self, batch_id: str) -> Batch:
+        """One batch as of now; 404 if there is none."""
+        if batch_id in self._live:
+            return self._live[batch_id].batch
+        batch = self._store.batch(batch_id)
+        if batch is None:
+            raise ApiError(404, f"No batch found with id '{batch_id}'.")
+        return batch
+
+    def batches(self, *, after: str | None, limit: int) -> list[Batch]:
+        """Up to `limit` batches as of now, newest first, from just after `after`."""
+        stored = self._store.list_batches(after=after, limit=limit)
+        return [self._live[batch.id].batch if batch.id in self._live else batch for batch in stored]
+
+    def running(self) -> list[Live]:
+        """The batches that have not ended."""
+        return list(self._live.values())
+
+    def cancel(self, batch_id: str) -> Batch:
+        """Begin to cancel; 409 if the batch has ended otherwise. A second cancel changes nothing."""
+        batch = self.batch(batch_id)
+        if batch.status in (Status.CANCELLING, Status.CANCELLED):
+            return batch
+        if batch.status in ENDED:
+            raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
+        live = self._live[batch_id]
+        self._advance(live, status=Status.CANCELLING, cancelling_at=self._clock.seconds())
+        live.stop.set_result(None)
+        return live.batch
+
+    # the life of one batch
+
+    def _folder(self, batch_id: str) -> Path:
+        return self._store.work / batch_id
+
+    def _start(self, live: Live) -> None:
+        batch_id = live.record.batch.id
+        self._live[batch_id] = live
+        task = asyncio.create_task(self._drive(live), name=batch_id)
+        self._tasks[batch_id] = task
+        task.add_done_callback(lambda task: self._drop(live, task))
+
+    def _drop(self, live: Live, task: asyncio.Task[None]) -> None:
+        """Forget a task that is over; a batch that it could not bring to an end has failed."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _LOG.error("Batch %s broke off", live.record.batch.id, exc_info=error)
+            broken = BatchError(code="server_error", message=f"The local batch server broke off: {error!r}")
+            self._fail(live, [broken])
+        del self._tasks[live.record.batch.id]
+
+    async def _drive(self, live: Live) -> None:
+        if live.record.batch.status is Status.VALIDATING:
+            await self._validate(live)
+        if live.record.batch.status is Status.IN_PROGRESS:
+            if live.suffers(Kind.STUCK):
+                await self._pause(live, math.inf)
+            else:
+                await self._answer_all(live)
+        if live.record.batch.status not in ENDED:
+            await self._settle(live)
+
+    def _advance(self, live: Live, *, results: Iterable[FileObject] = (), **changes: Any) -> None:
+        batch = msgspec.structs.replace(live.record.batch, **changes)
+        live.record = msgspec.structs.replace(live.record, batch=batch)
+        self._store.save_batch(live.record, results=tuple(results))
+        if batch.status in ENDED:
+            live.journal.rest()
+            del self._live[batch.id]
+            if live.record.enqueued_tokens:
+                self._queue.release(live.record.asked_model or "", live.record.enqueued_tokens, self._clock.now())
+
+    def _fail(self, live: Live, errors: list[BatchError]) -> None:
+        files: list[FileObject] = []
+        if "failed-with-files" in self._settings.dialect:
+            files = self._result_files(live, Damage()).write_both(live.batch.id)
+        self._advance(
+            live,
+            results=files,
+            status=Status.FAILED,
+            failed_at=self._clock.seconds(),
+            errors=BatchErrors(data=errors),
+            **{name: file.id for name, file in zip(("output_file_id", "error_file_id"), files, strict=False)},
+        )
+
+    async def _pause(self, live: Live, seconds: float) -> None:
+        """Until the seconds are over, the batch is cancelled or its window ends."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        live.journal.rest()
+        until = min(self._clock.now() + seconds, live.record.batch.expires_at)
+        asleep = asyncio.ensure_future(self._clock.sleep_until(until))
+        try:
+            await asyncio.wait((live.stop, asleep), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asleep.cancel()
+
+    def _expired(self, live: Live) -> bool:
+        return self._clock.now() >= live.record.batch.expires_at
+
+    async def _validate(self, live: Live) -> None:
+        batch = live.record.batch
+        findings, _ = await asyncio.gather(
+            asyncio.to_thread(self._check, live), self._pause(live, self._settings.validating)
+        )
+        if live.stopped:
+            return
+        errors = self._on_request(live, findings) or findings.errors or self._over_the_limit(findings)
+        if errors:
+            self._fail(live, errors)
+            return
+        model = findings.model or ""
+        live.record = msgspec.structs.replace(live.record, asked_model=model, enqueued_tokens=findings.tokens)
+        self._queue.add(model, findings.tokens)
+        self._advance(
+            live,
+            status=Status.IN_PROGRESS,
+            in_progress_at=self._clock.seconds(),
+            model=self._responder.model_name(model),
+            request_counts=RequestCounts(total=findings.total),
+        )
+        _LOG.info("Batch %s runs: %d requests", batch.id, findings.total)
+
+    def _check(self, live: Live) -> Findings:
+        batch = live.record.batch
+        if not live.input.exists():
+            return cannot_find(batch.input_file_id)
+        return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect.urls(batch.endpoint))
+
+    def _on_request(self, live: Live, findings: Findings) -> list[BatchError]:
+        fault = live.record.fault
+        if fault is None or fault.kind is not Kind.FAIL_BATCH:
+            return []
+        return [failure_of(fault, live.record.batch, findings.model, self._queue.limit)]
+
+    def _over_the_limit(self, findings: Findings) -> list[BatchError]:
+        limit, model = self._queue.limit, findings.model
+        if limit is None or model is None or self._queue.fits(model, findings.tokens):
+            return []
+        return [token_limit(model, limit)]
+
+    async def _answer_all(self, live: Live) -> None:
+        """Answer the lines without an answer, in the order of the file, spread over the configured time."""
+        lines = self._open_lines(live)
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._settings.concurrency):
+                workers.create_task(self._answer_next(live, lines))
+        # Lines that never ran count for nothing: they are there if the server ended while the batch expired.
+        if not live.stopped and live.completed + live.failed == live.record.batch.request_counts.total:
+            self._advance(live, status=Status.FINALIZING, finalizing_at=self._clock.seconds())
+
+    def _open_lines(self, live: Live) -> Iterator[tuple[int, bytes, float]]:
+        """Each line without an answer: its number, its bytes, and when its turn is on the server's clock."""
+        each = self._settings.in_progress / live.record.batch.request_counts.total
+        turn = self._clock.now()
+        for number, raw in request_lines(live.input):
+            if number not in live.answered:
+                turn += each
+                yield number, raw, turn
+
+    async def _answer_next(self, live: Live, lines: Iterator[tuple[int, bytes, float]]) -> None:
+        for number, raw, turn in lines:
+            await self._pause(live, turn - self._clock.now())
+            if live.stopped or self._expired(live):
+                return
+            await self._answer_line(live, number, raw)
+
+    async def _answer_line(self, live: Live, number: int, raw: bytes) -> None:
+        request = msgspec.json.decode(raw)
+        custom_id, endpoint = request["custom_id"], live.record.batch.endpoint
+        reply = await self._ask(Ask(endpoint=endpoint, body=request["body"], custom_id=custom_id))
+        # Batches whose lines had the status 0 reported these as completed.
+        ending = Ending.SUCCEEDED if reply.status in (200, 0) else Ending.FAILED
+        tokens = tokens_of(endpoint, reply.body)
+        line = self._settings.dialect.line(answered(custom_id, reply))
+        live.journal.append(number, ending, tokens, line)
+        live.count(number, ending, tokens)
+
+    async def _ask(self, ask: Ask) -> Reply:
+        try:
+            return await self._responder.answer(ask)
+        except (Exception, asyncio.CancelledError) as error:  # one line that breaks the responder ends no batch
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            _LOG.exception("The responder broke on custom_id %r", ask.custom_id)
+            return Reply(500, ApiError(500, f"The responder broke: {error!r}", type="server_error").body())
+
+    async def _settle(self, live: Live) -> None:
+        """Write the result files, and end the batch when the configured time is over."""
+        status = live.record.batch.status
+        if status is Status.FINALIZING:
+            end = Status.COMPLETED
+        else:
+            end = Status.CANCELLED if status is Status.CANCELLING else Status.EXPIRED
+        until = self._clock.now() + (self._settings.finalizing if end is not Status.EXPIRED else 0)
+        if live.batch.in_progress_at is not None and end in NEVER_RAN:
+            await asyncio.to_thread(self._close_unanswered, live, end)
+        output, errors = await asyncio.to_thread(self._write_results, live, await self._damage(live))
+        live.journal.rest()
+        await self._clock.sleep_until(until)
+        if live.stopped:
+            end = Status.CANCELLED
+        tokens = live.tokens
+        self._advance(
+            live,
+            results=[file for file in (output, errors) if file is not None],
+            status=end,
+            output_file_id=output and output.id,
+            error_file_id=errors and errors.id,
+            request_counts=live.batch.request_counts,
+            usage=BatchUsage(
+                input_tokens=tokens.input,
+                input_tokens_details=InputTokensDetails(cached_tokens=tokens.cached),
+                output_tokens=tokens.output,
+                output_tokens_details=OutputTokensDetails(reasoning_tokens=tokens.reasoning),
+                total_tokens=tokens.input + tokens.output,
+            ),
+            **{f"{end}_at": self._clock.seconds()},
+        )
+
+    async def _damage(self, live: Live) -> Damage:
+        """What goes wrong with the result files, on request."""
+        lines = {}
+        if live.answered and any(fault.place is Place.LINE for fault in self._faults.plan):
+            for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
+                if number % 500 == 0:
+                    await asyncio.sleep(0)  # others are served meanwhile
+                fault = self._faults.of_row(Place.LINE, custom_id)
+                if fault is not None:
+                    lines[number] = fault.kind
+        return Damage(
+            lines=lines,
+            output=self._damage_of_file(live.completed),
+            errors=self._damage_of_file(len(live.answered) - live.completed),
+        )
+
+    def _damage_of_file(self, lines: int) -> frozenset[Kind]:
+        return frozenset(fault.kind for fault in self._faults.of_file()) if lines else frozenset()
+
+    # result files; in a thread, while nothing else touches the batch's journal
+
+    def _write_results(self, live: Live, damage: Damage) -> tuple[FileObject | None, FileObject | None]:
+        return self._result_files(live, damage).write(live.batch.id)
+
+    def _result_files(self, live: Live, damage: Damage) -> ResultFiles:
+        return ResultFiles(
+            self._store,
+            live.journal,
+            order=f"{self._settings.seed}/{live.record.number}",
+            created_at=self._clock.seconds(),
+            lifetime=live.record.output_lifetime,
+            dialect=self._settings.dialect,
+            damage=damage,
+        )
+
+    def _close_unanswered(self, live: Live, end: Status) -> None:
+        for number, raw in request_lines(live.input):
+            if number not in live.answered:
+                line = self._settings.dialect.line(never_ran(msgspec.json.decode(raw)["custom_id"], end))
+                live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
+                live.count(number, Ending.NEVER_RAN, Tokens())
+
+
+def _recall(batches: list[Live]) -> None:
+    for live in batches:
+        live.recall()
+
+
+def _custom_ids(path: Path) -> list[tuple[int, str]]:
+    return [(number, msgspec.json.decode(raw)["custom_id"]) for number, raw in request_lines(path)]

@@ -1,0 +1,118 @@
+"""The HTTP surface: routes under `/v1`, the API key, and OpenAI's shape for every error."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from airflow_provider_batch.local.answers.faulty import FaultyResponder
+from airflow_provider_batch.local.answers.offline import OfflineResponder
+from airflow_provider_batch.local.api.errors import ApiError
+from airflow_provider_batch.local.dialects.azure import AzureDoor
+from airflow_provider_batch.local.engine.engine import Engine
+from airflow_provider_batch.local.faults import Faults
+from airflow_provider_batch.local.http import admin, batches, endpoints, files, uploads, webhooks
+from airflow_provider_batch.local.http.call_faults import CallFaults
+from airflow_provider_batch.local.http.server import Server, TheServer
+from airflow_provider_batch.local.settings import Settings
+from airflow_provider_batch.local.storage.store import Store
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.local.answers.upstream import UpstreamResponder
+
+
+def create_app(state: Path, settings: Settings) -> FastAPI:
+    """The application over one state directory.
+
+    :raises airflow_provider_batch.local.storage.store.StateInUseError: another server works there.
+    """
+    store = Store(state, speed=settings.speed)
+    faults = Faults(settings.seed, store.first_time, settings.faults)
+    upstream = _upstream(settings)
+    responder = FaultyResponder(upstream or OfflineResponder(store.first_time), faults)
+    server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
+    server.recall_creates()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        server.courier.start()
+        await server.engine.resume()
+        yield
+        await server.engine.close()
+        await server.courier.close()
+        if upstream is not None:
+            await upstream.close()
+        store.clock.stop()
+        store.close()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.state.server = server
+    for routes in (files.router, uploads.router, batches.router, webhooks.router, endpoints.router):
+        app.include_router(routes, prefix="/v1", dependencies=[Depends(_authorise)])
+    if settings.admin:
+        app.include_router(admin.router, dependencies=[Depends(_authorise)])
+    if settings.calls_may_fail:
+        app.add_middleware(CallFaults, server=server)
+    if settings.dialect.azure_door:
+        # Added last it comes first, so that everything else sees OpenAI's paths.
+        app.add_middleware(AzureDoor, dialect=settings.dialect)
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_exception_handler(Exception, _broken)
+    return app
+
+
+def _upstream(settings: Settings) -> UpstreamResponder | None:
+    if settings.upstream is None:
+        return None
+    # The SDK in it takes longer to import than all the rest; a server without an upstream starts without it.
+    from airflow_provider_batch.local.answers.upstream import UpstreamResponder
+
+    return UpstreamResponder(settings.upstream, settings.concurrency)
+
+
+async def _authorise(request: Request, server: TheServer) -> None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise ApiError(
+            401,
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using"
+            " Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+        )
+    wanted = server.settings.api_key
+    if wanted is not None and not hmac.compare_digest(key.strip().encode(), wanted.encode()):
+        raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    where = f"({request.method} {request.url.path})"
+    message = {404: f"Invalid URL {where}", 405: f"Invalid method for URL {where}"}.get(error.status_code, error.detail)
+    refused = ApiError(error.status_code, message)
+    # Starlette names the methods of the first route on this path alone.
+    headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
+    return JSONResponse(refused.body(), status_code=error.status_code, headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """The methods that the path of this request has, as a header lists them."""
+    here = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
+
+
+async def _broken(_: Request, error: Exception) -> JSONResponse:
+    refused = ApiError(500, f"The local batch server broke on this request: {error!r}", type="server_error")
+    return JSONResponse(refused.body(), status_code=500)

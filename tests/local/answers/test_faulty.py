@@ -1,0 +1,435 @@
+"""Faults of answers: what a model's answer looks like that went wrong on request, in every endpoint's shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
+
+from airflow_provider_batch.local.faults import Fault, Kind
+from airflow_provider_batch.local.process import LocalServer
+from tests.local.driving import CHAT, EMBEDDINGS, RESPONSES, answers, chat, chats, failures, results, run
+
+COMPLETIONS = "/v1/completions"
+MODERATIONS = "/v1/moderations"
+Faulty = tuple[LocalServer, OpenAI]
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "category": {"enum": ["billing", "login"]},
+        "summary": {"type": "string"},
+        "words": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["category", "summary", "words"],
+    "additionalProperties": False,
+}
+#: kinds that only alter an answer
+SPOILING = (
+    Kind.REFUSAL,
+    Kind.CONTENT_FILTER,
+    Kind.LENGTH,
+    Kind.EMPTY,
+    Kind.INVALID_JSON,
+    Kind.MULTI_TEXT,
+    Kind.SEPARATORS,
+)
+
+
+def line(endpoint: str, custom_id: str, **body: Any) -> dict[str, Any]:
+    """One request line of any endpoint."""
+    return {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": {"model": "gpt-5-mini", **body}}
+
+
+def chat_form() -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "ticket", "schema": SCHEMA}}
+
+
+def text_form() -> dict[str, Any]:
+    return {"format": {"type": "json_schema", "name": "ticket", "schema": SCHEMA}}
+
+
+def spoilt_chat(faulty: Faulty, kind: Kind, **body: Any) -> ChatCompletion:
+    server, client = faulty
+    server.set_faults(Fault(kind=kind))
+    batch = run(client, [chat("a", "I was charged twice, please refund it", **body)])
+    return ChatCompletion.model_validate(answers(client, batch)["a"])
+
+
+def spoilt_response(faulty: Faulty, kind: Kind, **body: Any) -> Response:
+    server, client = faulty
+    server.set_faults(Fault(kind=kind))
+    batch = run(client, [line(RESPONSES, "a", input="I was charged twice, please refund it", **body)], RESPONSES)
+    return Response.model_validate(answers(client, batch)["a"])
+
+
+def texts(response: Response) -> list[str]:
+    """The texts of a response, one per message."""
+    return [
+        "".join(part.text for part in item.content if part.type == "output_text")
+        for item in response.output
+        if item.type == "message"
+    ]
+
+
+def without_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_ids(inner) for key, inner in value.items() if key != "id"}
+    return [without_ids(inner) for inner in value] if isinstance(value, list) else value
+
+
+# in place of an answer
+
+
+def test_an_error_of_any_status_lies_in_the_error_file_with_openais_body(faulty: Faulty) -> None:
+    server, client = faulty
+    statuses = (400, 404, 408, 409, 429, 500, 503, 504)
+    server.set_faults(
+        *(
+            Fault(kind=Kind.ERROR, status=status, custom_ids=frozenset({f"row-{n}"}))
+            for n, status in enumerate(statuses)
+        )
+    )
+    batch = run(client, chats(10))
+
+    assert batch.status == "completed"
+    assert set(answers(client, batch)) == {"row-8", "row-9"}
+    failed = failures(client, batch)
+    assert [failed[f"row-{n}"]["response"]["status_code"] for n in range(8)] == list(statuses)
+    for one in failed.values():
+        assert one["error"] is None
+        assert set(one["response"]["body"]["error"]) == {"message", "type", "param", "code"}
+        assert one["response"]["body"]["error"]["message"]
+    assert failed["row-4"]["response"]["body"]["error"]["code"] == "rate_limit_exceeded"
+    assert failed["row-7"]["response"]["body"]["error"]["message"] == (
+        "Timed out generating response. Please try again with a shorter prompt or with `max_tokens` set to a lower"
+        " value."
+    )
+    assert batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 8)
+
+
+def test_an_error_says_what_the_fault_says(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.ERROR, status=400, code="context_length_exceeded", message="Too long."))
+
+    error = failures(client, run(client, chats(1)))["row-0"]["response"]["body"]["error"]
+    assert (error["code"], error["message"]) == ("context_length_exceeded", "Too long.")
+
+
+def test_a_status_of_0_counts_as_completed_and_has_no_body(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.STATUS_0, custom_ids=frozenset({"row-1"})))
+    batch = run(client, chats(3))
+
+    assert batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 0)
+    assert batch.error_file_id is None
+    (found,) = (one for one in results(client, batch.output_file_id) if one["custom_id"] == "row-1")
+    assert found["error"] is None
+    assert (found["response"]["status_code"], found["response"]["body"]) == (0, None)
+
+
+def test_a_request_timeout_never_ran_and_counts_as_failed(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.REQUEST_TIMEOUT, custom_ids=frozenset({"row-1"})))
+    batch = run(client, chats(3))
+
+    assert batch.status == "completed"
+    assert batch.request_counts is not None
+    assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (3, 2, 1)
+    found = failures(client, batch)["row-1"]
+    assert found["response"] is None
+    assert found["error"] == {"code": "request_timeout", "message": "The underlying call to the model timed out."}
+
+
+# spoilt answers of a chat
+
+
+def test_a_refused_chat_has_a_refusal_in_place_of_its_content(faulty: Faulty) -> None:
+    (choice,) = spoilt_chat(faulty, Kind.REFUSAL).choices
+
+    assert choice.message.content is None
+    assert choice.message.refusal
+    assert choice.finish_reason == "stop"
+
+
+def test_a_filtered_chat_has_no_text_and_says_why(faulty: Faulty) -> None:
+    (choice,) = spoilt_chat(faulty, Kind.CONTENT_FILTER).choices
+
+    assert not choice.message.content
+    assert choice.finish_reason == "content_filter"
+
+
+def test_a_chat_that_is_cut_off_has_the_first_half_of_its_text(faulty: Faulty) -> None:
+    whole = spoilt_chat(faulty, Kind.MULTI_TEXT).choices[0].message.content or ""
+    (choice,) = spoilt_chat(faulty, Kind.LENGTH).choices
+
+    assert choice.message.content == whole[: len(whole) // 2]
+    assert choice.finish_reason == "length"
+
+
+def test_an_empty_chat_looks_finished(faulty: Faulty) -> None:
+    (choice,) = spoilt_chat(faulty, Kind.EMPTY).choices
+
+    assert (choice.message.content, choice.message.refusal, choice.finish_reason) == ("", None, "stop")
+
+
+def test_invalid_json_comes_for_a_schema(faulty: Faulty) -> None:
+    (choice,) = spoilt_chat(faulty, Kind.INVALID_JSON, response_format=chat_form()).choices
+
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(choice.message.content or "")
+    assert choice.finish_reason == "stop"
+
+
+def test_every_choice_of_a_chat_is_spoilt_and_counted(faulty: Faulty) -> None:
+    one, three = (spoilt_chat(faulty, Kind.REFUSAL, n=n) for n in (1, 3))
+
+    assert len(three.choices) == 3
+    assert all(choice.message.refusal for choice in three.choices)
+    assert one.usage is not None
+    assert three.usage is not None
+    assert three.usage.completion_tokens == 3 * one.usage.completion_tokens > 0
+
+
+# spoilt responses
+
+
+def test_a_refused_response_has_a_refusal_part(faulty: Faulty) -> None:
+    response = spoilt_response(faulty, Kind.REFUSAL)
+
+    (item,) = response.output
+    assert item.type == "message"
+    assert [part.type for part in item.content] == ["refusal"]
+    assert response.status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Kind.CONTENT_FILTER, "content_filter"), (Kind.LENGTH, "max_output_tokens")]
+)
+def test_a_response_that_is_stopped_is_incomplete_and_says_why(faulty: Faulty, kind: Kind, reason: str) -> None:
+    response = spoilt_response(faulty, kind)
+
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == reason
+    assert bool(response.output_text) == (kind is Kind.LENGTH)
+
+
+def test_an_empty_response_is_completed_without_a_message(faulty: Faulty) -> None:
+    response = spoilt_response(faulty, Kind.EMPTY)
+
+    assert response.status == "completed"
+    assert texts(response) == []
+
+
+def test_invalid_json_comes_for_the_schema_of_a_response(faulty: Faulty) -> None:
+    response = spoilt_response(faulty, Kind.INVALID_JSON, text=text_form())
+
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(response.output_text)
+
+
+def test_of_several_texts_the_first_is_cut_off_and_the_second_whole(faulty: Faulty) -> None:
+    response = spoilt_response(faulty, Kind.MULTI_TEXT, text=text_form())
+
+    assert [item.type for item in response.output] == ["reasoning", "message", "message"]
+    first, second = texts(response)
+    assert second.startswith(first)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(first)
+    assert set(json.loads(second)) == set(SCHEMA["required"])
+    assert response.status == "completed"
+
+
+# line separators
+
+
+@pytest.mark.parametrize("form", [None, chat_form()])
+def test_separators_stand_raw_in_the_file_and_leave_the_line_whole(faulty: Faulty, form: dict[str, Any] | None) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.SEPARATORS))
+    body = {} if form is None else {"response_format": form}
+    batch = run(client, [chat(f"row-{n}", "I was charged twice", **body) for n in range(3)])
+
+    content = client.files.content(batch.output_file_id or "").content
+    for separator in ("\u2028", "\u2029", "\u0085"):
+        assert content.count(separator.encode()) >= 3
+    assert len(content.splitlines()) == 3
+    assert len(content.decode().splitlines()) > 3
+    text = answers(client, batch)["row-0"]["choices"][0]["message"]["content"]
+    assert "\u2028" in text
+    if form is not None:
+        value = json.loads(text)
+        assert value["category"] in ("billing", "login"), "what may only be one of a few values is left alone"
+        assert "\u2028" in value["summary"]
+
+
+def test_separators_come_in_responses_too(faulty: Faulty) -> None:
+    response = spoilt_response(faulty, Kind.SEPARATORS, text=text_form())
+
+    assert "\u2029" in json.loads(response.output_text)["summary"]
+    assert response.status == "completed"
+
+
+# the other endpoints
+
+
+@pytest.mark.parametrize(
+    ("kind", "finish", "text"),
+    [
+        (Kind.CONTENT_FILTER, "content_filter", lambda whole: ""),
+        (Kind.LENGTH, "length", lambda whole: whole[: len(whole) // 2]),
+        (Kind.EMPTY, "stop", lambda whole: ""),
+        (Kind.REFUSAL, "stop", lambda whole: whole),
+        (Kind.MULTI_TEXT, "stop", lambda whole: whole),
+    ],
+)
+def test_a_text_completion_is_spoilt_where_that_makes_sense(
+    faulty: Faulty, kind: Kind, finish: str, text: Callable[[str], str]
+) -> None:
+    server, client = faulty
+    lines = [line(COMPLETIONS, "a", prompt="Once upon a time", max_tokens=200)]
+    server.set_faults()
+    whole = answers(client, run(client, lines, COMPLETIONS))["a"]["choices"][0]["text"]
+    server.set_faults(Fault(kind=kind))
+    completion = Completion.model_validate(answers(client, run(client, lines, COMPLETIONS))["a"])
+
+    (choice,) = completion.choices
+    assert choice.finish_reason == finish
+    assert choice.text == text(whole)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model"), [(EMBEDDINGS, "text-embedding-3-small"), (MODERATIONS, "omni-moderation-latest")]
+)
+def test_embeddings_and_moderations_are_not_spoilt_but_fail(faulty: Faulty, endpoint: str, model: str) -> None:
+    server, client = faulty
+    server.set_faults(
+        *(Fault(kind=kind, custom_ids=frozenset({kind})) for kind in SPOILING),
+        Fault(kind=Kind.ERROR, custom_ids=frozenset({"bad"})),
+    )
+    names = [*map(str, SPOILING), "good", "bad"]
+    batch = run(client, [line(endpoint, name, input="red pump", model=model) for name in names], endpoint)
+
+    bodies = answers(client, batch)
+    assert set(bodies) == {*map(str, SPOILING), "good"}
+    for body in bodies.values():
+        assert without_ids(body) == without_ids(bodies["good"])
+    assert set(failures(client, batch)) == {"bad"}
+
+
+# whom they hit
+
+
+def test_the_same_rows_are_hit_in_every_batch(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.ERROR, rate=0.3))
+
+    first, second = (set(failures(client, run(client, chats(100)))) for _ in range(2))
+    assert first == second
+    assert 10 < len(first) < 50
+
+
+def test_a_row_that_is_hit_once_is_answered_the_next_time(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.ERROR, status=429, times=1))
+
+    assert set(failures(client, run(client, chats(3)))) == {"row-0", "row-1", "row-2"}
+    assert set(answers(client, run(client, chats(3)))) == {"row-0", "row-1", "row-2"}
+
+
+def test_an_answer_that_failed_anyway_is_not_spoilt(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.EMPTY))
+
+    found = failures(client, run(client, [chat("a", "[[fail:404]]")]))
+    assert found["a"]["response"]["status_code"] == 404
+
+
+def test_the_tokens_of_a_batch_are_those_of_its_spoilt_answers(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(*(Fault(kind=kind, custom_ids=frozenset({f"row-{n}"})) for n, kind in enumerate(SPOILING)))
+    batch = run(client, chats(10))
+
+    bodies = answers(client, batch)
+    assert batch.usage is not None
+    assert batch.usage.output_tokens == sum(body["usage"]["completion_tokens"] for body in bodies.values())
+    for body in bodies.values():
+        usage = body["usage"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert bodies["row-3"]["usage"]["completion_tokens"] == 0, "an empty answer"
+
+
+# synchronous requests
+
+
+def test_synchronous_answers_are_hit_too_and_drawn_by_what_they_ask(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.ERROR, status=429, rate=0.5))
+
+    def refused(prompt: str) -> bool:
+        try:
+            client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": prompt}])
+        except openai.RateLimitError:
+            return True
+        return False
+
+    first = [refused(f"Question {number}") for number in range(20)]
+    assert len(set(first)) == 2
+    assert [refused(f"Question {number}") for number in range(20)] == first
+
+
+def test_a_synchronous_request_that_times_out_is_a_408_and_none_has_the_status_0(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.REQUEST_TIMEOUT, times=1), Fault(kind=Kind.STATUS_0))
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.responses.create(model="gpt-5-mini", input="hello")
+
+    assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")
+    assert client.responses.create(model="gpt-5-mini", input="hello").output_text
+
+
+# markers of the offline responder
+
+
+@pytest.mark.parametrize(
+    ("marker", "kind"),
+    [
+        ("refuse", Kind.REFUSAL),
+        ("filter", Kind.CONTENT_FILTER),
+        ("cutoff", Kind.LENGTH),
+        ("empty", Kind.EMPTY),
+        ("invalid-json", Kind.INVALID_JSON),
+        ("multi-text", Kind.MULTI_TEXT),
+        ("separators", Kind.SEPARATORS),
+    ],
+)
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+def test_a_marker_does_what_the_fault_does(faulty: Faulty, marker: str, kind: Kind, endpoint: str) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=kind, custom_ids=frozenset({"fault"})))
+
+    def asked(custom_id: str, prompt: str) -> dict[str, Any]:
+        return chat(custom_id, prompt) if endpoint == CHAT else line(RESPONSES, custom_id, input=prompt)
+
+    batch = run(client, [asked("fault", "Hello"), asked("marker", f"Hello [[{marker}]]")], endpoint)
+    bodies = answers(client, batch)
+    for name in ("choices", "output", "status", "incomplete_details"):
+        assert without_ids(bodies["marker"].get(name)) == without_ids(bodies["fault"].get(name))
+
+
+def test_markers_ask_for_a_timeout_and_for_the_status_0(client: OpenAI) -> None:
+    batch = run(client, [chat("late", "[[request-timeout]]"), chat("zero", "[[status-0]]"), chat("good", "hello")])
+
+    assert failures(client, batch)["late"]["error"]["code"] == "request_timeout"
+    statuses = {one["custom_id"]: one["response"]["status_code"] for one in results(client, batch.output_file_id)}
+    assert statuses == {"zero": 0, "good": 200}

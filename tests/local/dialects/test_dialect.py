@@ -1,0 +1,163 @@
+"""How a dialect is chosen, and that without one nothing changes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_batch.core.answers.outcome import read_line
+from airflow_provider_batch.core.provider.batch import read_batch
+from airflow_provider_batch.local import command
+from airflow_provider_batch.local.dialects import DIALECTS, OPENAI, SWITCHES, speak
+from airflow_provider_batch.local.http.app import create_app
+from airflow_provider_batch.local.settings import Settings
+from tests.local.conftest import Serve
+from tests.local.driving import CHAT, chats, failures, run
+
+BATCH = {
+    "id": "batch_00000000000000000000000000000001",
+    "object": "batch",
+    "endpoint": CHAT,
+    "model": "gpt-5-mini",
+    "errors": {"object": "list", "data": [{"code": "c", "message": "m", "param": None, "line": 2}]},
+    "input_file_id": "file-0000000000000000000000",
+    "completion_window": "24h",
+    "output_file_id": None,
+    "error_file_id": None,
+    "created_at": 1_800_000_000,
+    "in_progress_at": 1_800_000_001,
+    "expires_at": 1_800_086_400,
+    "finalizing_at": None,
+    "completed_at": None,
+    "failed_at": None,
+    "expired_at": None,
+    "cancelling_at": None,
+    "cancelled_at": None,
+    "request_counts": {"total": 3, "completed": 1, "failed": 1},
+    "usage": {},
+    "metadata": {"nonce": "n"},
+}
+STATUSES = ("validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled")
+RESPONSES: list[dict[str, Any] | None] = [
+    {"status_code": 200, "request_id": "r", "body": {"choices": [{"message": {"content": "hi"}}]}},
+    {"status_code": 400, "request_id": "r", "body": {"error": {"message": "bad", "code": None, "type": "t"}}},
+    {"status_code": 500, "request_id": "r", "body": {"error": {"message": "broke", "code": "server_error"}}},
+    {"status_code": 0, "request_id": None, "body": None},
+    None,
+]
+
+
+def test_openai_is_the_dialect_without_switches() -> None:
+    assert speak([]) == speak(["openai"]) == OPENAI
+    assert OPENAI.switches == frozenset()
+    assert Settings().dialect is OPENAI
+
+
+def test_dialects_and_switches_mix_in_any_order_and_may_be_named_twice() -> None:
+    mixed = speak(["no-has-more", "groq", "empty-ids", "groq"])
+    assert mixed == speak(["empty-ids", "groq"])
+    assert mixed.switches == {*DIALECTS["groq"], "empty-ids"}
+
+
+def test_every_dialect_is_made_of_known_switches() -> None:
+    for switches in DIALECTS.values():
+        assert set(switches) <= SWITCHES
+
+
+def test_an_unknown_name_is_answered_with_all_known_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"no dialect 'azur'\. Dialects: azure, .*Single switches: .*empty-ids"
+    ) as told:
+        speak(["empty-ids", "azur"])
+    for name in (*DIALECTS, *SWITCHES):
+        assert name in str(told.value)
+
+
+def test_serve_refuses_an_unknown_dialect_and_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.parse_args(["--dialect", "groq", "--dialect=empty-ids"]).dialects == ["groq", "empty-ids"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--dialect", "grok"])
+    assert "argument --dialect: There is no dialect 'grok'. Dialects: azure," in capsys.readouterr().err
+
+
+def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:
+    server, client = serve(dialects=("vllm", "empty-ids"))
+
+    log = (server.state / "server.log").read_text(encoding="utf-8")
+    assert "It differs from OpenAI as --dialect asks: empty-ids, in-order, one-file, vllm-lines." in log
+    batch = run(client, chats(1))
+    assert batch.error_file_id == ""
+    assert failures(client, batch) == {}
+
+
+def test_without_a_dialect_no_middleware_is_installed(tmp_path: Path) -> None:
+    app = create_app(tmp_path / "plain", Settings())
+    assert app.user_middleware == []
+    spoken = create_app(tmp_path / "azure", Settings(dialect=speak(["azure"])))
+    assert len(spoken.user_middleware) == 1
+    for made in (app, spoken):
+        made.state.server.store.close()
+
+
+def test_without_a_dialect_answers_and_lines_are_the_very_objects_they_were() -> None:
+    batch: dict[str, Any] = json.loads(json.dumps(BATCH)) | {"status": "in_progress"}
+    before = json.dumps(batch)
+    for show in (OPENAI.batch, OPENAI.created, OPENAI.file, OPENAI.uploaded, OPENAI.page):
+        assert show(batch) is batch
+    assert json.dumps(batch) == before
+    line = b'{"id": "batch_req_1"}'
+    assert OPENAI.line(line) is line
+    assert (OPENAI.window("24h"), OPENAI.window("1d"), OPENAI.window("48h")) == ("24h", None, None)
+    assert OPENAI.lifetime("24h", 86_400) == 86_400
+
+
+switch_sets = st.sets(st.sampled_from(sorted(SWITCHES)))
+
+
+@given(switch_sets, st.sampled_from(STATUSES), st.sampled_from([BATCH["errors"], None]))
+def test_whatever_switches_meet_a_batch_stays_json_and_readable(
+    switches: set[str], status: str, errors: dict[str, Any] | None
+) -> None:
+    dialect = speak(switches)
+
+    def batch() -> dict[str, Any]:
+        copied: dict[str, Any] = json.loads(json.dumps(BATCH))
+        return copied | {"status": status, "errors": errors and json.loads(json.dumps(errors))}
+
+    for shown in (dialect.batch(batch()), dialect.created(batch())):
+        view = read_batch(json.loads(json.dumps(shown)))
+        assert view.id == BATCH["id"]
+        assert view.known
+        assert view.status.ended == (status in ("failed", "completed", "expired", "cancelled"))
+        assert view.created_at == BATCH["created_at"]
+    page = {"object": "list", "data": [], "first_id": "a", "last_id": "b", "has_more": True}
+    assert json.dumps(dialect.page(page))
+
+
+@given(switch_sets, st.sampled_from(RESPONSES))
+def test_whatever_switches_meet_a_line_stays_readable_and_never_turns_into_a_success(
+    switches: set[str], response: dict[str, Any] | None
+) -> None:
+    error = None if response else {"code": "batch_expired", "message": "late"}
+    plain = json.dumps({"id": "batch_req_1", "custom_id": "row-1", "response": response, "error": error}).encode()
+
+    read, expected = read_line(speak(switches).line(plain), CHAT, None), read_line(plain, CHAT, None)
+
+    assert read is not None
+    assert expected is not None
+    assert read[0] == "row-1"
+    assert read[1].outcome is expected[1].outcome
+
+
+@given(st.text(max_size=6), st.sampled_from(sorted(DIALECTS)))
+def test_no_completion_window_makes_a_dialect_stumble(asked: str, name: str) -> None:
+    window = speak([name]).window(asked)
+    assert window is None or speak([name]).lifetime(window, 86_400) > 0

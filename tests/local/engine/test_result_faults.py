@@ -1,0 +1,225 @@
+"""Faults of result lines and files: what lies in them goes wrong on request, while the counts say that all is well."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+from openai import OpenAI
+from openai.types import Batch
+
+from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.answers.result_files import read_answers
+from airflow_provider_batch.core.ledger.job import RowIndex
+from airflow_provider_batch.core.ledger.records import Settled
+from airflow_provider_batch.local.faults import Fault, Faults, Kind, Place
+from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.staging.local import LocalFolder
+from tests.core.building import NOW, collect, plain_shard
+from tests.local.conftest import Serve, client_of
+from tests.local.driving import CHAT, answers, chat, chats, failures, run, submit, wait
+
+Faulty = tuple[LocalServer, OpenAI]
+
+
+def output(client: OpenAI, batch: Batch) -> bytes:
+    """The bytes of the output file."""
+    return client.files.content(batch.output_file_id or "").content
+
+
+def counts(batch: Batch) -> tuple[int, int, int]:
+    assert batch.request_counts is not None
+    return batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed
+
+
+def row(name: str) -> frozenset[str]:
+    return frozenset({name})
+
+
+# lines
+
+
+def test_a_missing_line_is_counted_all_the_same(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1")))
+    batch = run(client, chats(3))
+
+    assert set(answers(client, batch)) == {"row-0", "row-2"}
+    assert counts(batch) == (3, 3, 0)
+    assert batch.error_file_id is None
+
+
+def test_a_file_whose_lines_are_all_missing_is_there_and_empty(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.MISSING_LINE), Fault(kind=Kind.NO_FINAL_NEWLINE))
+    batch = run(client, chats(3))
+
+    assert batch.output_file_id
+    assert output(client, batch) == b""
+    assert client.files.retrieve(batch.output_file_id).bytes == 0
+    assert counts(batch) == (3, 3, 0)
+
+
+def test_a_duplicate_line_is_the_same_line_twice(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.DUPLICATE_LINE, custom_ids=row("row-7")))
+    batch = run(client, chats(40))
+
+    lines = output(client, batch).splitlines()
+    (twice,) = (line for line, times in Counter(lines).items() if times == 2)
+    assert json.loads(twice)["custom_id"] == "row-7"
+    assert len(lines) == 41
+    assert counts(batch) == (40, 40, 0)
+
+
+def test_a_broken_line_is_no_json_and_still_one_line(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.BROKEN_LINE, custom_ids=row("row-1")))
+    batch = run(client, chats(3))
+
+    lines = output(client, batch).splitlines()
+    assert len(lines) == 3
+    (broken,) = (line for line in lines if b'"row-1"' in line)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(broken)
+    assert {json.loads(line)["custom_id"] for line in lines if line != broken} == {"row-0", "row-2"}
+    assert counts(batch) == (3, 3, 0)
+
+
+def test_lines_of_the_error_file_are_hit_too(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(
+        Fault(kind=Kind.MISSING_LINE, custom_ids=row("bad-0")),
+        Fault(kind=Kind.BROKEN_LINE, custom_ids=row("bad-1")),
+    )
+    batch = run(client, [chat("good", "hello"), *(chat(f"bad-{n}", "[[fail:400]]") for n in range(3))])
+
+    lines = client.files.content(batch.error_file_id or "").content.splitlines()
+    assert sorted(b"bad-2" in line for line in lines) == [False, True]
+    assert counts(batch) == (4, 1, 3)
+
+
+def test_lines_of_requests_that_never_ran_are_hit_too(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.STUCK), Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1")))
+    batch = wait(client, submit(client, chats(3)), lambda seen: seen.status == "in_progress")
+    ended = wait(client, client.batches.cancel(batch.id))
+
+    assert set(failures(client, ended)) == {"row-0", "row-2"}
+
+
+def test_a_row_whose_line_was_hit_once_has_a_line_the_next_time(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1"), times=1))
+
+    assert set(answers(client, run(client, chats(2)))) == {"row-0"}
+    assert set(answers(client, run(client, chats(2)))) == {"row-0", "row-1"}
+
+
+# files
+
+
+def test_crlf_ends_every_line_of_a_file(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.CRLF))
+    content = output(client, run(client, chats(3)))
+
+    assert content.endswith(b"\r\n")
+    assert content.count(b"\r\n") == content.count(b"\n") == 3
+
+
+@pytest.mark.parametrize("more", [(), (Fault(kind=Kind.CRLF),)])
+def test_a_file_without_a_final_newline_ends_with_its_last_line(faulty: Faulty, more: tuple[Fault, ...]) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.NO_FINAL_NEWLINE), *more)
+    batch = run(client, chats(3))
+
+    content = output(client, batch)
+    assert content.endswith(b"}")
+    assert content.count(b"\n") == 2
+    assert client.files.retrieve(batch.output_file_id or "").bytes == len(content)
+
+
+def test_the_files_of_a_batch_are_counted_one_by_one(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.CRLF, skip=1, times=1))
+    batch = run(client, [chat("good", "hello"), chat("bad", "[[fail:400]]")])
+
+    assert b"\r" not in output(client, batch)
+    assert client.files.content(batch.error_file_id or "").content.endswith(b"\r\n")
+    assert b"\r" not in output(client, run(client, chats(1)))
+
+
+def test_a_file_that_is_not_written_is_not_counted(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.CRLF, times=1))
+    batch = run(client, [chat("bad", "[[fail:400]]")])
+
+    assert batch.output_file_id is None
+    assert client.files.content(batch.error_file_id or "").content.endswith(b"\r\n")
+
+
+def test_a_server_that_was_killed_hits_the_same_lines(serve: Serve, tmp_path: Path) -> None:
+    plan = tmp_path / "faults.json"
+    plan.write_bytes(msgspec.json.encode([Fault(kind=Kind.MISSING_LINE, rate=0.5)]))
+    server, client = serve(faults=plan, seed=3, finalizing=600)
+    undisturbed = Faults(3, lambda key: True, (Fault(kind=Kind.MISSING_LINE, rate=0.5),))
+    batch = wait(client, submit(client, chats(40)), lambda seen: seen.status == "finalizing")
+    server.kill()
+
+    with LocalServer(server.state, faults=plan, seed=3) as again, client_of(again) as reader:
+        ended = wait(reader, reader.batches.retrieve(batch.id))
+        kept = {f"row-{n}" for n in range(40) if undisturbed.of_row(Place.LINE, f"row-{n}") is None}
+        assert 5 < len(kept) < 35
+        assert set(answers(reader, ended)) == kept
+
+
+# what reads them
+
+
+def test_what_lands_of_spoilt_files_is_one_outcome_for_every_row(faulty: Faulty, tmp_path: Path) -> None:
+    server, client = faulty
+    rows = [f"row-{number}" for number in range(300)]
+    plan = (
+        *(Fault(kind=kind, rate=0.2) for kind in (Kind.MISSING_LINE, Kind.DUPLICATE_LINE, Kind.BROKEN_LINE)),
+        Fault(kind=Kind.CRLF),
+        Fault(kind=Kind.NO_FINAL_NEWLINE),
+        *(Fault(kind=kind, rate=0.2) for kind in (Kind.ERROR, Kind.STATUS_0, Kind.REQUEST_TIMEOUT, Kind.SEPARATORS)),
+    )
+    server.set_faults(*plan)
+    batch = run(client, chats(300))
+    # The server draws by the seed 0; a second set of the same faults draws the same.
+    drawn = Faults(0, lambda key: True, plan)
+    lost, answer = set(), {}
+    for name in rows:
+        line, spoilt = drawn.of_row(Place.LINE, name), drawn.of_row(Place.ANSWER, name)
+        answer[name] = spoilt.kind if spoilt else None
+        if line is not None and line.kind is not Kind.DUPLICATE_LINE:
+            lost.add(name)
+    assert 60 < len(lost) < 160
+    folder = LocalFolder(tmp_path / "job")
+    files = [
+        collect(folder, f"{number}.jsonl", client.files.content(file_id or "").content)
+        for number, file_id in enumerate((batch.output_file_id, batch.error_file_id))
+    ]
+    settled = Settled("s0001", 1, batch.id, "completed", NOW, files=files)
+    index = [RowIndex(name, "0" * 64) for name in rows]
+    read = list(read_answers(folder, plain_shard("s0001", requests=300), settled, index, CHAT, None))
+
+    assert sorted(line for line, _ in read) == list(range(300)), "each row once"
+    outcomes = {rows[line]: found.outcome for line, found in read}
+    expected = {
+        Kind.ERROR: Outcome.FAILED,
+        Kind.STATUS_0: Outcome.FAILED,
+        Kind.REQUEST_TIMEOUT: Outcome.EXPIRED,
+        Kind.SEPARATORS: Outcome.SUCCEEDED,
+        None: Outcome.SUCCEEDED,
+    }
+    assert outcomes == {name: Outcome.MISSING if name in lost else expected[answer[name]] for name in rows}
+    assert set(outcomes.values()) == {Outcome.MISSING, *expected.values()}
+    transient = {rows[line] for line, found in read if found.transient}
+    assert transient == {name for name in rows if name not in lost and answer[name] in (Kind.ERROR, Kind.STATUS_0)}
+    assert counts(batch)[0] == counts(batch)[1] + counts(batch)[2] == 300
