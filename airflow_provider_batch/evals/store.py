@@ -17,9 +17,10 @@ from airflow_provider_batch.evals.grading import Answer, AnswerKey, Earlier, Gra
 from airflow_provider_batch.evals.summary import Summary
 from airflow_provider_batch.evals.tables import EvalTable
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.naming import split_table
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement, speech_of
+from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
 
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
@@ -33,7 +34,7 @@ class EvalStore:
 
     def __init__(self, hook: DbApiHook, prefix: str) -> None:
         """:param prefix: before each table's name, such as `eval_` or `analytics.eval_`. Raises InputError."""
-        self._hook, self._prefix, self._speech = hook, prefix, speech_of(hook)
+        self._hook, self._prefix, self._dialect = hook, prefix, dialect_of(hook)
         every = (*tables.WRITTEN, tables.ACCEPTED)
         self._tables = ReplacedTables(hook, {self._named(table): table.columns for table in every})
 
@@ -166,7 +167,7 @@ class EvalStore:
         return self._prefix + table.name
 
     def _rows(self, table: str, columns: Sequence[str], where: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        sql = self._speech.select(table, columns, list(where))
+        sql = self._dialect.select(table, columns, list(where))
         with read_rows(self._hook, sql, list(where.values())) as rows:
             yield from rows
 

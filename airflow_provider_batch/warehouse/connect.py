@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
@@ -42,22 +41,3 @@ def sql_hook(conn_id: str) -> DbApiHook:
             f"sqlite. Nothing was uploaded."
         )
     return hook
-
-
-def speaks(hook: DbApiHook, conn_type: str) -> bool:
-    """Whether the hook is that of `conn_type` or derived from it: a subclass keeps its parent's dialect."""
-    return any(getattr(cls, "conn_type", None) == conn_type for cls in type(hook).__mro__)
-
-
-def is_redshift(hook: DbApiHook) -> bool:
-    """Redshift may be reached through the postgres hook, but it has no ON CONFLICT and enforces no keys."""
-    if not speaks(hook, "postgres"):
-        return speaks(hook, "redshift")
-    extra = hook.connection_extra
-    return bool(extra.get("redshift") or extra.get("redshift-serverless"))
-
-
-def open_connection(hook: DbApiHook) -> Any:
-    """A connection of its own, to be closed by whoever asked for it."""
-    # DatabricksSqlHook keeps its connection and gives it again, closed as it is; a copy that never connected has none.
-    return (copy(hook) if speaks(hook, "databricks") else hook).get_conn()

@@ -8,7 +8,7 @@ named cursor, on MySQL they come one by one as they are fetched. SQLite and Duck
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any
@@ -17,13 +17,10 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse.connect import open_connection, speaks
-from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
-from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
-from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
-from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, database_errors
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
+from airflow_provider_batch.warehouse.drivers.base import RowReader, to_tuple
+from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, database_errors, says
 from airflow_provider_batch.warehouse.naming import repeated
-from airflow_provider_batch.warehouse.values import whole
 
 #: rows that are held at a time
 CHUNK_ROWS = 2000
@@ -78,15 +75,13 @@ class Rows(AbstractContextManager["Rows"]):
         self._conn: Any = None
         self._cursor: Any = None
         self._first: list[Any] = []
-        self._plain: Callable[[Any], tuple[Any, ...]] = _tuple
+        self._plain: RowReader = to_tuple
+        self._driver = dialect_of(hook).driver
 
     def __enter__(self) -> Rows:
         sql = self._checked()
         with database_errors(self._hook, "Connecting", NOTHING_UPLOADED):
-            if speaks(self._hook, "duckdb"):
-                self._conn = duckdb_driver.connect(self._hook, NOTHING_UPLOADED)
-            else:
-                self._conn = open_connection(self._hook)
+            self._conn = self._driver.connect(self._hook, NOTHING_UPLOADED)
         try:
             with database_errors(self._hook, "Reading", NOTHING_UPLOADED):
                 self._execute(sql)
@@ -103,33 +98,11 @@ class Rows(AbstractContextManager["Rows"]):
             raise InputError(
                 f"sql must be one SELECT, but it begins with {word}. Nothing was run, nothing was uploaded."
             )
-        if speaks(self._hook, "postgres"):
-            return psycopg_driver.one_statement(self._sql)
-        if speaks(self._hook, "mysql"):
-            return mysql_driver.one_statement(self._sql)
-        # Several drivers take no semicolon at the end. Within a comment it is no loss.
-        return self._sql.rstrip("; \t\r\n")
+        return self._driver.one_statement(self._sql)
 
     def _execute(self, sql: str) -> None:
         conn = self._conn
-        driver = psycopg_driver.speaks_psycopg3(conn) if speaks(self._hook, "postgres") else None
-        if driver is not None:
-            cursor = psycopg_driver.named_cursor(conn)
-        elif speaks(self._hook, "duckdb"):
-            # A cursor of DuckDB's is a connection of its own, outside of this transaction.
-            duckdb_driver.begin_reading(conn, sql)
-            cursor = conn
-        elif speaks(self._hook, "mysql"):
-            mysql_driver.begin_reading(conn)
-            cursor = mysql_driver.unbuffered_cursor(conn)
-        else:
-            # A DELETE behind a WITH looks like a query; sqlite3 would not even open a transaction for it.
-            if speaks(self._hook, "sqlite"):
-                conn.execute("PRAGMA query_only = ON")
-            elif self._hook.supports_autocommit:
-                self._hook.set_autocommit(conn, False)
-            cursor = conn.cursor()
-        self._cursor = cursor
+        self._cursor = cursor = self._driver.begin_reading(self._hook, conn, sql)
         if cursor is not conn:
             cursor.arraysize = self._chunk_rows
         # A % in the SQL is a plain character only as long as no parameters are passed.
@@ -139,14 +112,12 @@ class Rows(AbstractContextManager["Rows"]):
             else:
                 cursor.execute(sql, self._parameters)
         except Exception as error:
-            # sqlite3's own words; the class of its exception differs between versions of Python
-            if "one statement at a time" in str(error):
+            if says(error, lambda errors: errors.several_statements):
                 raise InputError(
                     "sql holds more than one statement, but the rows come from one SELECT. Nothing was uploaded."
                 ) from None
             raise
-        # psycopg2 knows the columns of a named cursor only once it has fetched.
-        self._first = cursor.fetchmany(self._chunk_rows) if driver is False or cursor.description else []
+        self._first = self._driver.first_rows(conn, cursor, self._chunk_rows)
         if not cursor.description:
             raise InputError("sql gave no rows to read: it must be one SELECT. Nothing was uploaded.")
         self.columns = tuple(column[0] for column in cursor.description)
@@ -156,18 +127,7 @@ class Rows(AbstractContextManager["Rows"]):
                 f"The SELECT gives these columns more than once (upper and lower case do not tell them "
                 f"apart): {', '.join(again)}. Give each a name of its own with AS. Nothing was uploaded."
             )
-        if driver is False:
-            views = psycopg_driver.memoryview_columns(conn, cursor.description)
-            if views:
-                self._plain = _converted(dict.fromkeys(views, bytes))
-        elif speaks(self._hook, "duckdb"):
-            documents = duckdb_driver.json_columns(cursor.description)
-            if documents:
-                self._plain = duckdb_driver.with_json(documents)
-        elif speaks(self._hook, "mysql"):
-            self._plain = _converted(mysql_driver.plain_values(cursor.description))
-        elif speaks(self._hook, "oracle"):
-            self._plain = _whole
+        self._plain = self._driver.row_reader(conn, cursor.description)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         rows, self._first = self._first, []
@@ -190,10 +150,7 @@ class Rows(AbstractContextManager["Rows"]):
         with suppress(Exception):
             self._conn.rollback()
         with suppress(Exception):
-            if speaks(self._hook, "duckdb"):
-                duckdb_driver.close(self._conn)
-            else:
-                self._conn.close()
+            self._driver.close(self._conn)
 
 
 def read_rows(
@@ -218,24 +175,3 @@ def read_rows(
 def _first_word(sql: str) -> str:
     match = _FIRST_WORD.match(sql)
     return match[1].upper() if match else ""
-
-
-def _tuple(row: Any) -> tuple[Any, ...]:
-    if type(row) is tuple:
-        return row
-    return tuple(row.values()) if isinstance(row, Mapping) else tuple(row)
-
-
-def _whole(row: Any) -> tuple[Any, ...]:
-    return tuple(map(whole, _tuple(row)))
-
-
-def _converted(converters: Mapping[int, Callable[[Any], Any]]) -> Callable[[Any], tuple[Any, ...]]:
-    def plain(row: Any) -> tuple[Any, ...]:
-        values = list(row)
-        for index, convert in converters.items():
-            if values[index] is not None:
-                values[index] = convert(values[index])
-        return tuple(values)
-
-    return plain

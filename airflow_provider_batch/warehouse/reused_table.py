@@ -10,10 +10,9 @@ from typing import Any
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import AbsentTableError, InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.warehouse.connect import open_connection
-from airflow_provider_batch.warehouse.dialect import dialect_of
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, database_errors
-from airflow_provider_batch.warehouse.naming import quote, quote_table, spellings, split_table
+from airflow_provider_batch.warehouse.naming import spellings, split_table
 from airflow_provider_batch.warehouse.read import read_rows
 
 log = logging.getLogger(__name__)
@@ -31,11 +30,11 @@ class KnownTable:
     def __init__(self, hook: DbApiHook, table: str) -> None:
         """`table` or `schema.table`. Raises InputError if that names no table."""
         self._hook, self.name = hook, table
-        self._marks = dialect_of(hook).marks
+        self._dialect = dialect_of(hook)
         self._spellings = list(
             dict.fromkeys(
                 # as written, or as a database would have created it that folds unquoted names
-                quote_table(fold(split_table(table)), self._marks)
+                self._dialect.quote_table(fold(split_table(table)))
                 for fold in (tuple, _lower, _upper)
             )
         )
@@ -48,7 +47,8 @@ class KnownTable:
         :raises WarehouseError: if there is no connection.
         """
         with database_errors(self._hook, "Connecting", NOTHING_UPLOADED):
-            open_connection(self._hook).close()
+            with self._dialect.driver.connection(self._hook, NOTHING_UPLOADED):
+                pass
         found = self._found()
         if found is None:
             log.info(
@@ -67,7 +67,7 @@ class KnownTable:
                     f"{name!r}, so it is no results table of BatchResultsOperator. Nothing was built, nothing was "
                     "uploaded. Name the table that an earlier job landed in."
                 )
-            names[name] = quote(matches[0], self._marks)
+            names[name] = self._dialect.quote(matches[0])
         self._select = (
             f"SELECT {', '.join(names[name] for name in COLUMNS)} FROM {table} "
             f"WHERE {names['outcome']} = 'succeeded' AND {names['request_sha256']} IS NOT NULL"
@@ -84,7 +84,7 @@ class KnownTable:
         said = ""
         for table in self._spellings:
             try:
-                with read_rows(self._hook, f"SELECT * FROM {table} WHERE 1 = 0") as rows:
+                with read_rows(self._hook, self._dialect.probe(table)) as rows:
                     return table, rows.columns
             except InputError:
                 raise

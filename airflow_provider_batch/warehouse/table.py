@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.warehouse import naming
+from airflow_provider_batch.warehouse.dialects.base import Dialect
+
+#: columns that are looked up by value later on, although they are not part of the key
+COMPARED = ("outcome", "request_sha256")
 
 #: a JSON document, bytes or a vector names no row: databases compare them differently or not at all
 _NO_KEY = (ColumnType.JSON, ColumnType.BYTES, ColumnType.VECTOR)
@@ -39,7 +43,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """The table that is wanted, in one dialect."""
+    """The results table that is wanted."""
 
     #: the Airflow connection's id
     conn_id: str
@@ -48,20 +52,18 @@ class Target:
     #: the name as SQL
     sql: str
     columns: tuple[Column, ...]
-    #: the dialect's type of a column that is created; '' where it declares none
-    type_of: Callable[[Column], str]
-    #: the dialect's quotation marks for identifiers
-    marks: str = '""'
-    #: whether CREATE TABLE takes the key; some databases have none
-    declares_key: bool = True
+    dialect: Dialect
+    #: the type of a column that is created, if the dialect alone cannot tell
+    type_of: Callable[[Column], str] | None = None
 
     def quote(self, name: str) -> str:
         """One column's name as SQL."""
-        return naming.quote(name, self.marks)
+        return self.dialect.quote(name)
 
     def definition(self, column: Column) -> str:
         """A column as `CREATE TABLE` or `ALTER TABLE ADD COLUMN` names it."""
-        return f"{self.quote(column.name)} {self.type_of(column)}".rstrip()
+        type_ = self.type_of(column) if self.type_of else self.dialect.type_of(column, compared=COMPARED)
+        return f"{self.quote(column.name)} {type_}".rstrip()
 
     def key_list(self) -> str:
         """The key columns, quoted, with commas between."""
@@ -70,7 +72,7 @@ class Target:
     def create_statement(self) -> str:
         """The whole table, key first as the columns were given."""
         lines = [self.definition(column) + (" NOT NULL" if column.key else "") for column in self.columns]
-        if self.declares_key:
+        if self.dialect.declares_key:
             lines.append(f"PRIMARY KEY ({self.key_list()})")
         return f"CREATE TABLE {self.sql} (\n  " + ",\n  ".join(lines) + "\n)"
 

@@ -1,4 +1,4 @@
-"""Python values as text that databases take: mended text, JSON, moments in UTC."""
+"""Python values in the forms that databases take: mended text, JSON, moments in UTC."""
 
 from __future__ import annotations
 
@@ -61,6 +61,38 @@ def utc(moment: datetime) -> datetime:
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC, always with microseconds, so that comparing the text compares the moments."""
     return utc(moment).isoformat(timespec="microseconds")
+
+
+def typed(kind: type, value: Any) -> Any:
+    """Return the value. Raises TypeError if it is not of this type."""
+    if not isinstance(value, kind):
+        raise TypeError(kind)
+    return value
+
+
+def text(value: Any) -> str:
+    """Return a text that UTF-8 can carry. Raises TypeError for anything but a text."""
+    return mend(typed(str, value))
+
+
+def text_without_nul(value: Any) -> str:
+    """Return a text for a database that stores no NUL characters. Raises TypeError for anything but a text."""
+    return text(value).replace("\0", "")
+
+
+def integer(value: Any) -> int:
+    """Return an integer. Raises TypeError for anything else."""
+    return int(typed(int, value))
+
+
+def decimal(value: Any) -> Decimal:
+    """Return a number as a decimal with the digits that it is written with."""
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def binary(value: Any) -> bytes:
+    """Return anything that is made of bytes as bytes."""
+    return bytes(memoryview(value))
 
 
 def whole(value: Any) -> Any:

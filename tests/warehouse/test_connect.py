@@ -9,7 +9,7 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 
 from airflow_provider_batch.exceptions import WarehouseConnectionError, WarehouseError
-from airflow_provider_batch.warehouse.connect import speaks, sql_hook
+from airflow_provider_batch.warehouse.connect import sql_hook
 
 
 def test_a_connection_gives_the_hook_of_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +45,3 @@ def test_a_type_without_a_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_it_is_an_error_of_the_warehouse() -> None:
     assert issubclass(WarehouseConnectionError, WarehouseError)
-
-
-def test_a_derived_hook_speaks_its_parents_dialect() -> None:
-    class Derived(PostgresHook):
-        conn_type = "our_postgres"
-
-    assert speaks(Derived("x"), "postgres")
-    assert not speaks(Derived("x"), "sqlite")

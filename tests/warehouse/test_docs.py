@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,11 +15,16 @@ from airflow.sdk import DAG
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.staging.local import LocalFolder
-from airflow_provider_batch.warehouse import dialect, read, rows
+from airflow_provider_batch.warehouse import read, rows
+from airflow_provider_batch.warehouse.dialects import generic
+from airflow_provider_batch.warehouse.dialects.base import Dialect
+from airflow_provider_batch.warehouse.dialects.duckdb import DUCKDB
+from airflow_provider_batch.warehouse.dialects.mysql import MYSQL
+from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
+from airflow_provider_batch.warehouse.dialects.registry import DIALECTS
+from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
 from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
 from airflow_provider_batch.warehouse.landed_file import write_landed_file
-from airflow_provider_batch.warehouse.sinks import duckdb as duckdb_sink
-from airflow_provider_batch.warehouse.sinks import mysql_table, postgres, sqlite
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import COLUMNS, START, row
@@ -130,23 +135,56 @@ def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
     assert empty == {"id": "b", **dict.fromkeys(map(str, ColumnType))}
 
 
+#: the databases with a bulk path, as the page names them
+BULK = {"PostgreSQL": POSTGRES, "SQLite": SQLITE, "DuckDB": DUCKDB, "MariaDB, MySQL": MYSQL}
+
+
+def table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
+    """A table as the page has it."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, *lines)).replace(
+        "|\n", f"|\n|{'---|' * len(head)}\n", 1
+    )
+
+
 def test_the_types_of_the_page_are_those_that_are_created() -> None:
-    table = re.findall(r"^\| (\w+) \| (.*) \| (.*) \| (.*) \| (.*) \|$", PAGE, flags=re.MULTILINE)
-    written = {line[0]: line[1:] for line in table if line[0] in set(ColumnType)}
-    modules = (postgres, sqlite, duckdb_sink, mysql_table)
-    assert written == {
-        type_.value: tuple(f"`{module.TYPES[type_]}`" if module.TYPES[type_] else "none" for module in modules)
-        for type_ in ColumnType
-    }
+    def types(type_: ColumnType) -> Iterator[str]:
+        return (f"`{entry.types[type_]}`" if entry.types[type_] else "none" for entry in BULK.values())
+
+    assert table(("values", *BULK), ((type_.value, *types(type_)) for type_ in ColumnType)) in PAGE
+
+
+def test_the_limits_of_the_page_are_those_of_the_entries() -> None:
+    def limits(name: str, entry: Dialect) -> tuple[str, ...]:
+        known = entry.limits
+        names = "any that the database takes"
+        if known.name_bytes is not None:
+            names = f"at most {known.name_bytes} bytes"
+        elif known.name_code_point < 0x10FFFF:
+            names = f"no character beyond U+{known.name_code_point:04X}"
+        return (
+            name,
+            names,
+            "no limit" if known.key_bytes is None else f"{known.key_bytes:,} bytes",
+            "all digits" if known.numeric_scale is None else f"{known.numeric_scale} digits",
+            "kept" if known.text_has_nul else "left out",
+            "kept" if known.float_has_nan else "NULL",
+        )
+
+    entries = {**BULK, "Redshift": generic.REDSHIFT, "others": generic.GENERIC}
+    head = ("database", "names", "key", "decimals, after the point", "NUL in a text", "NaN, infinity in a float")
+    assert table(head, (limits(name, entry) for name, entry in entries.items())) in PAGE
 
 
 def test_the_numbers_and_databases_of_the_page_are_those_of_the_code() -> None:
     assert f"At most {read.CHUNK_ROWS:,} rows are held" in PAGE
     assert f"per {rows.CHUNK_ROWS:,} rows" in PAGE
     assert f"waits {duckdb_driver.LOCKED_SECONDS:.0f} seconds" in PAGE
-    names = ("Snowflake", "Redshift", "SQL Server", "Oracle", "Trino", "Databricks", "BigQuery")
-    assert len(names) == len(dialect.DIALECTS)
-    assert [name for name in names if f"\n| {name} | " not in PAGE] == []
+    others = {entry.name: entry for entry in DIALECTS if entry.sink == generic.GENERIC.sink}
+    documented = dict(re.findall(r"^\| ([\w ]+) \| [^|]+ \| (yes|no) \|", PAGE, flags=re.MULTILINE))
+    # BigQuery's cursor has no transactions either, but nothing is written with it.
+    assert documented.pop("BigQuery") == "no"
+    assert not others.pop("BigQuery").writable
+    assert documented == {name: "yes" if entry.transactions else "no" for name, entry in others.items()}
 
 
 def test_the_extras_of_the_page_are_there() -> None:

@@ -157,7 +157,7 @@ def test_a_file_that_stays_in_use_is_an_error_that_says_what_to_do(
 def test_a_file_in_use_is_waited_for(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     land(duckdb, [row("a", "1")])
     with held_by_another_process(duckdb.path) as let_go:  # type: ignore[arg-type]
-        monkeypatch.setattr(duckdb.time, "sleep", lambda seconds: let_go())
+        monkeypatch.setattr(duckdb_driver.time, "sleep", lambda seconds: let_go())
         land(duckdb, [row("a", "2")])
     assert landed(duckdb) == {"a": ("succeeded", "2")}
 

@@ -11,8 +11,9 @@ import pytest
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement, speech_of
+from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 from tests.warehouse.conftest import Warehouse
 
 COLUMNS = (
@@ -63,7 +64,7 @@ def test_values_come_back_as_they_were(warehouse: Warehouse) -> None:
     one = tables(warehouse)
     reason = "'quoted' 100 % \\ 🙂 \ud83d\ude00 \ud800\0"
     one.apply([Replacement("one", {"run": "a"}, [row("a", 1, reason), row("a", 2, None)])])
-    sql = speech_of(warehouse.hook).select("one", ("repeat", "reason", "share", "cost", "at"), ["run"])
+    sql = dialect_of(warehouse.hook).select("one", ("repeat", "reason", "share", "cost", "at"), ["run"])
     with read_rows(warehouse.hook, sql, ["a"]) as rows:
         first, second = sorted(rows)
     # halves that belong together are joined, a lone one is replaced; only some databases keep a NUL

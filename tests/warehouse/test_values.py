@@ -305,7 +305,7 @@ def test_the_generic_sink_hides_whatever_a_driver_quotes(monkeypatch: pytest.Mon
 
 def test_a_locked_file_is_waited_for_and_then_told(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     land(sqlite, [row("a", "1")])
-    monkeypatch.setattr("airflow_provider_batch.warehouse.sinks.sqlite.BUSY_SECONDS", 0)
+    monkeypatch.setattr("airflow_provider_batch.warehouse.drivers.sqlite.BUSY_SECONDS", 0)
     other = sqlite3.connect(str(sqlite.path))
     other.execute("BEGIN IMMEDIATE")
     try:

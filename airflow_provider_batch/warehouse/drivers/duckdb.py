@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseError
+from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, converting
 
 log = logging.getLogger(__name__)
 
@@ -34,82 +34,108 @@ _one_at_a_time = threading.Lock()
 _IN_USE = ("Could not set lock on file", "Unique file handle conflict")
 
 
-def connect(hook: DbApiHook, kept: str) -> Any:
-    """A connection of its own; waits while another process holds the file.
+_QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
-    Raises WarehouseError, which ends with `kept`, if the file is still held after `LOCKED_SECONDS`.
-    """
-    end = time.monotonic() + LOCKED_SECONDS
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            with _one_at_a_time:
-                return hook.get_conn()
-        except Exception as error:
-            said = str(error)
-            if not any(words in said for words in _IN_USE):
-                raise
-            if time.monotonic() + pause > end:
-                raise WarehouseError(
-                    f"The DuckDB file of connection {hook.get_conn_id()!r} was held by another process for "
-                    f"{LOCKED_SECONDS:.0f} seconds: {said.partition('. See also')[0]}.\nDuckDB lets one process "
-                    f"write a file, or several read it. End what holds it, or run the tasks that use this file one "
-                    f'after another (an Airflow pool of one slot); where all of them only read, put "read_only": '
-                    f"true into the connection's extra. Then run this task again; {kept}."
-                ) from None
-            if pause == _FIRST_PAUSE:
-                log.info("The DuckDB file of connection %r is in use; waiting for it.", hook.get_conn_id())
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+#: numbers, except those that belong to a type
+_NUMBER = re.compile(r"(DECIMAL\(\d+,\d+\))|(?<!\w)[-+]?\d[\w.+-]*")
+
+#: exceptions about names, syntax and files. All others may quote values, or hold bare numbers.
+_WITHOUT_VALUES = frozenset(
+    {
+        "BinderException",
+        "CatalogException",
+        "ConnectionException",
+        "IOException",
+        "NotImplementedException",
+        "OutOfMemoryException",
+        "ParserException",
+        "PermissionException",
+        "SyntaxException",
+    }
+)
 
 
-def close(conn: Any) -> None:
-    """Close a connection that `connect` opened."""
-    with _one_at_a_time:
-        conn.close()
+class DuckdbDriver(Driver):
+    """DuckDB's own driver."""
+
+    packages = ("duckdb", "_duckdb")
+
+    def connect(self, hook: DbApiHook, kept: str) -> Any:
+        """Return a connection of its own; wait while another process holds the file.
+
+        Raises WarehouseError, which ends with `kept`, if the file is still held after `LOCKED_SECONDS`.
+        """
+        end = time.monotonic() + LOCKED_SECONDS
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                with _one_at_a_time:
+                    return hook.get_conn()
+            except Exception as error:
+                text = str(error)
+                if not any(words in text for words in _IN_USE):
+                    raise
+                if time.monotonic() + pause > end:
+                    raise WarehouseError(
+                        f"The DuckDB file of connection {hook.get_conn_id()!r} was held by another process for "
+                        f"{LOCKED_SECONDS:.0f} seconds: {text.partition('. See also')[0]}.\nDuckDB lets one process "
+                        f"write a file, or several read it. End what holds it, or run the tasks that use this file one "
+                        f'after another (an Airflow pool of one slot); where all of them only read, put "read_only": '
+                        f"true into the connection's extra. Then run this task again; {kept}."
+                    ) from None
+                if pause == _FIRST_PAUSE:
+                    log.info("The DuckDB file of connection %r is in use; waiting for it.", hook.get_conn_id())
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def close(self, conn: Any) -> None:
+        """Close a connection while no other thread opens one."""
+        with _one_at_a_time:
+            conn.close()
+
+    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
+        """Open a transaction that cannot change anything, for this one query.
+
+        Raises InputError for SQL that is no single query, by DuckDB's own parser: the driver would run each of
+        several statements, and a DELETE can stand behind a WITH.
+        """
+        statements = conn.extract_statements(sql)
+        if len(statements) > 1:
+            raise InputError(
+                "sql holds more than one statement, but the rows come from one SELECT. Nothing was run, nothing was "
+                "uploaded."
+            )
+        for statement in statements:
+            kind = statement.type.name
+            if kind not in ("SELECT", "MULTI"):  # MULTI: what a PIVOT consists of
+                raise InputError(f"sql must be one SELECT, but it is a {kind}. Nothing was run, nothing was uploaded.")
+        conn.execute("BEGIN TRANSACTION READ ONLY")
+        # A cursor of DuckDB's is a connection of its own, outside of this transaction.
+        return conn
+
+    def row_reader(self, conn: Any, description: Any) -> RowReader:
+        """Return what reads columns of type JSON, which the driver gives as text."""
+        documents = [index for index, column in enumerate(description) if str(column[1]) == "JSON"]
+        return converting(dict.fromkeys(documents, json.loads))
+
+    def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
+        """Start a transaction on the connection itself."""
+        conn.execute("BEGIN TRANSACTION")
+        return conn
+
+    def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
+        """Return DuckDB's message without values."""
+        text = str(error).strip()
+        if "Required module 'pytz'" in text:
+            return (
+                "DuckDB's driver gives values of the type TIMESTAMP WITH TIME ZONE only where the package pytz is "
+                "installed: pip install 'airflow-provider-batch[duckdb]'"
+            )
+        if type(error).__name__ not in _WITHOUT_VALUES:
+            # The statement at the end may hold values that stand in the SQL.
+            text = _QUOTED.sub("(value not shown)", text).partition("\n\nLINE ")[0]
+            text = _NUMBER.sub(lambda match: match[1] or "(value not shown)", text)
+        return text.rstrip(".")
 
 
-@contextmanager
-def closing(conn: Any) -> Iterator[Any]:
-    """The connection, closed at the end."""
-    try:
-        yield conn
-    finally:
-        close(conn)
-
-
-def begin_reading(conn: Any, sql: str) -> None:
-    """Open a transaction that cannot change anything, for this one query.
-
-    Raises InputError for SQL that is no single query, by DuckDB's own parser: the driver would run each of
-    several statements, and a DELETE can stand behind a WITH.
-    """
-    statements = conn.extract_statements(sql)
-    if len(statements) > 1:
-        raise InputError(
-            "sql holds more than one statement, but the rows come from one SELECT. Nothing was run, nothing was "
-            "uploaded."
-        )
-    for statement in statements:
-        kind = statement.type.name
-        if kind not in ("SELECT", "MULTI"):  # MULTI: what a PIVOT consists of
-            raise InputError(f"sql must be one SELECT, but it is a {kind}. Nothing was run, nothing was uploaded.")
-    conn.execute("BEGIN TRANSACTION READ ONLY")
-
-
-def json_columns(description: Any) -> list[int]:
-    """The positions of columns of type JSON, whose values the driver gives as text."""
-    return [index for index, column in enumerate(description) if str(column[1]) == "JSON"]
-
-
-def with_json(positions: list[int]) -> Callable[[Any], tuple[Any, ...]]:
-    """A function that reads the JSON text at `positions` of a row, as PostgreSQL's drivers do."""
-
-    def plain(row: Any) -> tuple[Any, ...]:
-        values = list(row)
-        for index in positions:
-            if values[index] is not None:
-                values[index] = json.loads(values[index])
-        return tuple(values)
-
-    return plain
+DUCKDB_DRIVER = DuckdbDriver()

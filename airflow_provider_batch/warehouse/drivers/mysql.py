@@ -10,7 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
 from airflow_provider_batch.exceptions import InputError, WarehouseError
+from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, converting
 
 #: codes of column types and flags in MySQL's protocol (field_types.h, mysql_com.h)
 _BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 249, 250, 251, 252, 253, 254
@@ -27,9 +30,6 @@ _LEXEME = re.compile(
       | ;""",
     re.VERBOSE | re.DOTALL,
 )
-#: numbers of errors that are asked for by name
-UNKNOWN_DATABASE, TABLE_EXISTS = 1049, 1050
-
 _COMMENTS = ("#", "--", "/*")
 
 #: errors whose quotes hold names and no values, with the SQLSTATE that mysqlclient does not tell
@@ -71,7 +71,60 @@ _VALUE_FOR = re.compile(r"""['"].*['"](?= for (?:column|key) )""", re.DOTALL)
 _QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
 
-def speaks_mysqlclient(conn: Any) -> bool | None:
+class MysqlDriver(Driver):
+    """mysqlclient or mysql-connector-python, whichever Airflow's hook connects with."""
+
+    packages = ("MySQLdb", "mysql.connector")
+
+    def one_statement(self, sql: str) -> str:
+        """Return the SQL up to its first semicolon. Raises InputError for several statements."""
+        return one_statement(sql)
+
+    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
+        """Start a read-only transaction for a reader that may pause; return a cursor whose rows stay on the server."""
+        speak_utf8(conn)
+        cursor = plain_cursor(conn)
+        cursor.execute(f"SET SESSION net_write_timeout = {_READER_SECONDS}")
+        # A DELETE behind a WITH looks like a query.
+        cursor.execute("START TRANSACTION READ ONLY")
+        cursor.close()
+        return unbuffered_cursor(conn)
+
+    def row_reader(self, conn: Any, description: Any) -> RowReader:
+        """Return what evens out values that the two drivers give differently."""
+        return converting(_converters(description))
+
+    def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
+        """Start a transaction and return a cursor that gives tuples."""
+        speak_utf8(conn)
+        if hook.supports_autocommit:
+            hook.set_autocommit(conn, False)
+        return plain_cursor(conn)
+
+    def sqlstate_of(self, error: BaseException) -> str:
+        """Return the SQLSTATE, also where mysqlclient does not give it."""
+        return super().sqlstate_of(error) or _NAMES_ONLY.get(self.code_of(error) or 0, "")
+
+    def code_of(self, error: BaseException) -> int | None:
+        """Return the number of a MySQL error, 0 if the driver gives none."""
+        if type(error).__module__.startswith("MySQLdb"):
+            return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        return getattr(error, "errno", 0) or 0
+
+    def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
+        """Return the server's message without values."""
+        code = self.code_of(error)
+        text: str = getattr(error, "msg", None) or str(error.args[-1] if error.args else error)
+        if code not in _NAMES_ONLY and code not in _CLIENT_CODES:
+            hidden = _VALUE_FOR.sub("(value not shown)", text)
+            text = hidden if hidden != text else _QUOTED.sub("(value not shown)", text)
+        return text.rstrip(".")
+
+
+MYSQL_DRIVER = MysqlDriver()
+
+
+def is_mysqlclient(conn: Any) -> bool | None:
     """True for mysqlclient, False for mysql-connector-python, None for anything else."""
     for cls in type(conn).__mro__:
         if cls.__module__.startswith("MySQLdb."):
@@ -83,7 +136,7 @@ def speaks_mysqlclient(conn: Any) -> bool | None:
 
 def plain_cursor(conn: Any) -> Any:
     """A cursor that gives tuples, and holds a whole result."""
-    if speaks_mysqlclient(conn):
+    if is_mysqlclient(conn):
         from MySQLdb.cursors import Cursor
 
         return conn.cursor(Cursor)
@@ -95,7 +148,7 @@ def unbuffered_cursor(conn: Any) -> Any:
 
     Until it has given the last one, or the connection is closed, the connection can run no other query.
     """
-    if speaks_mysqlclient(conn):
+    if is_mysqlclient(conn):
         from MySQLdb.cursors import SSCursor
 
         return conn.cursor(SSCursor)
@@ -107,7 +160,7 @@ def speak_utf8(conn: Any) -> None:
 
     Raises WarehouseError for a connection of another driver.
     """
-    mysqlclient = speaks_mysqlclient(conn)
+    mysqlclient = is_mysqlclient(conn)
     if mysqlclient is None:
         raise WarehouseError(
             f"This connection is neither mysqlclient's nor mysql-connector-python's but a "
@@ -119,18 +172,8 @@ def speak_utf8(conn: Any) -> None:
         conn.set_charset_collation("utf8mb4")
 
 
-def begin_reading(conn: Any) -> None:
-    """A transaction in which nothing can be changed, for a reader that may pause."""
-    speak_utf8(conn)
-    cursor = plain_cursor(conn)
-    cursor.execute(f"SET SESSION net_write_timeout = {_READER_SECONDS}")
-    # A DELETE behind a WITH looks like a query.
-    cursor.execute("START TRANSACTION READ ONLY")
-    cursor.close()
-
-
-def plain_values(description: Any) -> Mapping[int, Callable[[Any], Any]]:
-    """Return, per column position, what evens out a value that the two drivers give differently.
+def _converters(description: Any) -> Mapping[int, Callable[[Any], Any]]:
+    """Return, by column position, what evens out a value that the two drivers give differently.
 
     BIT becomes an int, SET a text with commas, BLOB bytes.
     """
@@ -178,30 +221,3 @@ def one_statement(sql: str) -> str:
             "others in a task before it. Nothing was run, nothing was uploaded."
         )
     return sql[:end]
-
-
-def code_of(error: BaseException) -> int | None:
-    """The number of a MySQL error; 0 where a driver gives none, None for what is no driver's error."""
-    module = type(error).__module__
-    if module.startswith("MySQLdb"):
-        return error.args[0] if error.args and isinstance(error.args[0], int) else 0
-    if module.startswith("mysql.connector"):
-        return getattr(error, "errno", 0) or 0
-    return None
-
-
-def sqlstate_of(error: BaseException) -> str:
-    """The five-character code, or '' where it is not known."""
-    return _NAMES_ONLY.get(code_of(error) or 0, "")
-
-
-def message_of(error: BaseException) -> str | None:
-    """What the server says, without values. None for what is no driver's error."""
-    code = code_of(error)
-    if code is None:
-        return None
-    text = getattr(error, "msg", None) or str(error.args[-1] if error.args else error)
-    if code in _NAMES_ONLY or code in _CLIENT_CODES:
-        return text
-    told = _VALUE_FOR.sub("(value not shown)", text)
-    return told if told != text else _QUOTED.sub("(value not shown)", text)

@@ -11,7 +11,10 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
 from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, converting
 
 #: bytea's type code in psycopg2, which gives its values as memoryviews
 _BYTEA = 17
@@ -29,7 +32,40 @@ _LEXEME = re.compile(
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
-def speaks_psycopg3(conn: Any) -> bool | None:
+class PsycopgDriver(Driver):
+    """psycopg or psycopg2, whichever Airflow's hook connects with."""
+
+    packages = ("psycopg", "psycopg2")
+
+    def one_statement(self, sql: str) -> str:
+        """Return the SQL up to its first semicolon. Raises InputError for several statements."""
+        return one_statement(sql)
+
+    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
+        """Return a cursor whose rows stay on the server."""
+        if is_psycopg3(conn) is None:
+            return super().begin_reading(hook, conn, sql)
+        return named_cursor(conn)
+
+    def first_rows(self, conn: Any, cursor: Any, count: int) -> list[Any]:
+        """Return the first rows. psycopg2 knows the columns of a named cursor only once it has fetched."""
+        if is_psycopg3(conn) is False:
+            rows: list[Any] = cursor.fetchmany(count)
+            return rows
+        return super().first_rows(conn, cursor, count)
+
+    def row_reader(self, conn: Any, description: Any) -> RowReader:
+        """Return what makes bytes of the memoryviews that psycopg2 gives for bytea."""
+        if is_psycopg3(conn) is not False:
+            return super().row_reader(conn, description)
+        views = [index for index, column in enumerate(description) if column[1] == _BYTEA]
+        return converting(dict.fromkeys(views, bytes))
+
+
+PSYCOPG_DRIVER = PsycopgDriver()
+
+
+def is_psycopg3(conn: Any) -> bool | None:
     """True for psycopg, False for psycopg2, None for anything else."""
     for cls in type(conn).__mro__:
         package = cls.__module__.partition(".")[0]
@@ -50,7 +86,7 @@ def named_cursor(conn: Any) -> Any:
 
 
 def _tuples(conn: Any) -> dict[str, Any]:
-    if speaks_psycopg3(conn):
+    if is_psycopg3(conn):
         from psycopg.rows import tuple_row
 
         return {"row_factory": tuple_row}
@@ -59,16 +95,9 @@ def _tuples(conn: Any) -> dict[str, Any]:
     return {"cursor_factory": cursor}
 
 
-def memoryview_columns(conn: Any, description: Any) -> list[int]:
-    """The positions of columns whose values the driver gives as memoryviews instead of bytes."""
-    if speaks_psycopg3(conn):
-        return []
-    return [index for index, column in enumerate(description) if column[1] == _BYTEA]
-
-
 def copy_in(conn: Any, cursor: Any, statement: str, blocks: Iterator[bytes]) -> None:
     """Run `COPY ... FROM STDIN` with the blocks."""
-    if speaks_psycopg3(conn):
+    if is_psycopg3(conn):
         with cursor.copy(statement) as copy:
             for block in blocks:
                 copy.write(block)

@@ -1,17 +1,21 @@
-"""What the sinks of the databases that were run have in common: their arguments, names and target."""
+"""What all our sinks have in common: their arguments, their dialect and the table they write to."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse import naming
+from airflow_provider_batch.warehouse.dialects.base import Catalogue
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
+from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN
 from airflow_provider_batch.warehouse.table import Target
+from airflow_provider_batch.warehouse.upsert import Upserted
 
 Plan = TypeVar("Plan")
 
@@ -19,12 +23,8 @@ Plan = TypeVar("Plan")
 class TableSink(ABC, Generic[Plan]):
     """A results table. A subclass finds or creates it and plans for it in `_prepared`, and adds `write`."""
 
-    #: the database's name, and the parts of a table's name there, for errors
-    database: ClassVar[str]
-    name_parts: ClassVar[tuple[str, ...]]
-    #: types of columns that are created, and the quotation marks of names
-    types: ClassVar[Mapping[ColumnType, str]]
-    marks: ClassVar[str] = '""'
+    #: what an error during a landing says about the rows
+    _kept = f"{NOTHING_COMMITTED}. {THEN}"
 
     def __init__(
         self,
@@ -35,16 +35,10 @@ class TableSink(ABC, Generic[Plan]):
         create: bool,
         keep_last_success: bool,
     ) -> None:
-        """See `write.open_sink`. Raises InputError for a name that no table or column can have here."""
+        """See `open.open_sink`. Raises InputError for a name that no table or column can have here."""
+        self._dialect = dialect_of(hook)
         self._parts = naming.split_table(table)
-        if len(self._parts) > len(self.name_parts):
-            names = [f"`{'.'.join(self.name_parts[start:])}`" for start in range(len(self.name_parts))]
-            told = f"{', '.join(reversed(names[1:]))} or {names[0]}"
-            raise InputError(f"{table!r}: a table in {self.database} is {told}. Nothing was written.")
-        for name in [*self._parts, *(column.name for column in columns)]:
-            problem = self.problem_of(name)
-            if problem:
-                raise InputError(f"The name {name!r} has {problem}. Nothing was written.")
+        self._check_names(table, columns)
         self._hook = hook
         self._columns = columns
         self._create = create
@@ -53,20 +47,55 @@ class TableSink(ABC, Generic[Plan]):
         self._target = Target(
             conn_id=hook.get_conn_id(),
             name=table,
-            sql=naming.quote_table(self._parts, self.marks),
+            sql=self._dialect.quote_table(self._parts),
             columns=columns,
-            type_of=lambda column: self.types[column.type],
-            marks=self.marks,
+            dialect=self._dialect,
         )
 
-    def problem_of(self, name: str) -> str:
-        """What the database cannot take in this name of a table or column; '' if it can take it."""
-        return ""
+    def _check_names(self, table: str, columns: tuple[Column, ...]) -> None:
+        allowed = self._dialect.name_parts
+        if allowed and len(self._parts) > len(allowed):
+            names = [f"`{'.'.join(allowed[start:])}`" for start in range(len(allowed))]
+            choices = f"{', '.join(reversed(names[1:]))} or {names[0]}"
+            raise InputError(f"{table!r}: a table in {self._dialect.name} is {choices}. Nothing was written.")
+        for name in [*self._parts, *(column.name for column in columns)]:
+            problem = self._dialect.problem_with_name(name)
+            if problem:
+                raise InputError(f"The name {name!r} has {problem}. Nothing was written.")
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        """The queries that describe a table. Only sinks of a dialect that has them ask for this."""
+        if self._dialect.catalogue is None:
+            raise NotImplementedError(f"no catalogue is known for {self._dialect.name}")
+        return self._dialect.catalogue
+
+    @property
+    def _landing(self) -> str:
+        """What a landing does, for errors."""
+        return f"Landing in the table {self._target.name!r}"
+
+    @property
+    def _preparing(self) -> str:
+        """What `prepare` does, for errors."""
+        return f"Preparing the results table {self._target.name!r}"
 
     def prepare(self) -> None:
-        """See `write.Sink`."""
+        """See `open.Sink`."""
         self._prepared()
 
     @abstractmethod
     def _prepared(self) -> Plan:
         """Find or create the table, and keep what a landing in it runs."""
+
+    def _upsert(self, table: str, names: Sequence[str], rows: str) -> str:
+        """Return the statement that upserts `rows` into our columns; `table` and `names` are SQL."""
+        if self._dialect.upsert is None:
+            raise NotImplementedError(f"no upsert is known for {self._dialect.name}")
+        into = Upserted(table=table, columns=self._columns, names=names, keep_last_success=self._keep_last_success)
+        return self._dialect.upsert(into, rows)
+
+    def _plain_insert(self, table: str, names: Sequence[str]) -> str:
+        """Return an INSERT of one row, as lineage shows a landing."""
+        marks = ", ".join(self._dialect.placeholders(len(names)))
+        return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"

@@ -11,36 +11,20 @@ The temporary table takes numbers with all their digits, JSON and vectors as tex
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import WarehouseConnectionError
-from airflow_provider_batch.warehouse import naming, precedence, values
-from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN, database_errors, message_of
+from airflow_provider_batch.warehouse import naming, precedence
+from airflow_provider_batch.warehouse.errors import database_errors, message_of
 from airflow_provider_batch.warehouse.rows import Incoming, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, fit
-
-TYPES = {
-    ColumnType.TEXT: "VARCHAR",
-    ColumnType.INTEGER: "BIGINT",
-    ColumnType.FLOAT: "DOUBLE",
-    # The widest there is. 12 digits after the point are enough for the price of one token.
-    ColumnType.NUMERIC: "DECIMAL(38,12)",
-    ColumnType.BOOLEAN: "BOOLEAN",
-    ColumnType.DATE: "DATE",
-    ColumnType.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
-    ColumnType.JSON: "JSON",
-    ColumnType.BYTES: "BLOB",
-    ColumnType.VECTOR: "DOUBLE[]",
-}
 
 #: types that travel through the temporary table as text
 _AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
@@ -69,29 +53,6 @@ _ALLOWED = {
 
 _LANDING = "temp.main.batch_landing"
 
-_FIND_TABLE = """
-SELECT database_name, schema_name, table_name, false FROM duckdb_tables()
-WHERE lower(database_name) = lower(coalesce($database, current_database()))
-  AND lower(schema_name) = lower(coalesce($schema, current_schema())) AND lower(table_name) = lower($table)
-UNION ALL
-SELECT database_name, schema_name, view_name, true FROM duckdb_views()
-WHERE lower(database_name) = lower(coalesce($database, current_database()))
-  AND lower(schema_name) = lower(coalesce($schema, current_schema())) AND lower(view_name) = lower($table)"""
-
-_FIND_COLUMNS = """
-SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
-WHERE (database_name, schema_name, table_name) = (?, ?, ?) ORDER BY column_index"""
-
-_FIND_CONSTRAINTS = """
-SELECT constraint_column_names FROM duckdb_constraints()
-WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')
-ORDER BY constraint_type"""
-
-#: an index's expressions: a column's name, quoted where SQL needs it, or anything else in parentheses
-_FIND_INDEXES = """
-SELECT CAST(expressions AS VARCHAR[]) FROM duckdb_indexes()
-WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND is_unique ORDER BY index_oid"""
-
 #: Landings in threads of one process share the database; of two that change a row at once DuckDB would fail one.
 _one_at_a_time = threading.Lock()
 
@@ -107,23 +68,18 @@ class _Plan:
 
 
 class DuckdbSink(TableSink[_Plan]):
-    """A results table in DuckDB 2.0 or newer. See `write.Sink`.
+    """A results table in DuckDB 2.0 or newer. See `open.Sink`.
 
     The table is `table`, `schema.table` or `database.schema.table`. Decimals are created as DECIMAL(38,12): digits
     past the twelfth after the point are rounded, and 26 fit before it.
     """
 
-    database = "DuckDB"
-    name_parts = ("database", "schema", "table")
-    types = TYPES
-
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
-        incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
-        doing = f"Landing in the table {self._target.name!r}"
-        with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
-            with duckdb_driver.closing(self._connect()) as conn:
+        incoming = Incoming(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
+        with database_errors(self._hook, self._landing, self._kept, incoming=incoming):
+            with self._connection() as conn:
                 conn.execute(plan.create_landing)
                 appender = conn.appender(_LANDING)
                 number = 0
@@ -138,22 +94,21 @@ class DuckdbSink(TableSink[_Plan]):
         send_sql_hook_lineage(context=self._hook, sql=plan.shown, row_count=incoming.count)
         return incoming.count
 
-    def _connect(self) -> Any:
-        conn = duckdb_driver.connect(self._hook, f"{NOTHING_COMMITTED}. {THEN}")
-        if not hasattr(conn, "appender"):
-            duckdb_driver.close(conn)
-            raise WarehouseConnectionError(
-                f"Landing in DuckDB needs the package duckdb in version 2.0 or newer, and the one that is installed "
-                f"is older: pip install 'airflow-provider-batch[duckdb]'. {NOTHING_COMMITTED}. {THEN}"
-            )
-        # Casts from moments to dates and to timestamps without a zone go by the session's time zone.
-        conn.execute("SET TimeZone = 'UTC'")
-        return conn
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        with self._dialect.driver.connection(self._hook, self._kept) as conn:
+            if not hasattr(conn, "appender"):
+                raise WarehouseConnectionError(
+                    f"Landing in DuckDB needs the package duckdb in version 2.0 or newer, and the one that is "
+                    f"installed is older: pip install 'airflow-provider-batch[duckdb]'. {self._kept}"
+                )
+            # Casts from moments to dates and to timestamps without a zone go by the session's time zone.
+            conn.execute("SET TimeZone = 'UTC'")
+            yield conn
 
     def _prepared(self) -> _Plan:
-        doing = f"Preparing the results table {self._target.name!r}"
-        with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}"):
-            with duckdb_driver.closing(self._connect()) as conn:
+        with database_errors(self._hook, self._preparing, self._kept):
+            with self._connection() as conn:
                 self._refuse_memory(conn)
                 with _one_at_a_time:
                     found = self._find(conn)
@@ -168,7 +123,7 @@ class DuckdbSink(TableSink[_Plan]):
                 if is_view:
                     raise self._target.refuse("is a view")
                 table = self._describe(conn, names)
-                plan = self._planned(naming.quote_table(names), fit(self._target, table, refused=_refused))
+                plan = self._planned(self._dialect.quote_table(names), fit(self._target, table, refused=_refused))
                 conn.execute(plan.create_landing)
                 try:
                     conn.execute(f"EXPLAIN {plan.merge}")
@@ -187,14 +142,14 @@ class DuckdbSink(TableSink[_Plan]):
         if conn.execute(here).fetchone() == (True,):
             raise WarehouseConnectionError(
                 f"Connection {self._target.conn_id!r} opens a DuckDB database in memory, which is gone with the task: "
-                f"name a file as its host. {NOTHING_COMMITTED}. {THEN}"
+                f"name a file as its host. {self._kept}"
             )
 
     def _find(self, conn: Any) -> tuple[Any, ...] | None:
         """Database, schema and table as they are spelled, and whether it is a view."""
         database, schema, table = (None, None, *self._parts)[-3:]
         found: tuple[Any, ...] | None = conn.execute(
-            _FIND_TABLE, {"database": database, "schema": schema, "table": table}
+            self._catalogue.table, {"database": database, "schema": schema, "table": table}
         ).fetchone()
         return found
 
@@ -202,25 +157,24 @@ class DuckdbSink(TableSink[_Plan]):
         try:
             conn.execute(self._target.create_statement())
         except Exception as error:
-            if "Schema with name" not in str(error):
+            if not self._dialect.errors.absent_schema.matches(self._dialect.driver, error):
                 raise
-            schema = naming.quote_table(self._parts[:-1])
+            schema = self._dialect.quote_table(self._parts[:-1])
             raise self._target.refuse(f"needs the schema {schema}:\nCREATE SCHEMA {schema};") from None
 
     def _describe(self, conn: Any, names: list[str]) -> Table:
-        columns = tuple(TableColumn(*row) for row in conn.execute(_FIND_COLUMNS, names).fetchall())
-        keys = [tuple(key) for (key,) in conn.execute(_FIND_CONSTRAINTS, names).fetchall()]
-        spelled = {text: column.name for column in columns for text in (column.name, naming.quote(column.name))}
-        for (expressions,) in conn.execute(_FIND_INDEXES, names).fetchall():
+        columns = tuple(TableColumn(*row) for row in conn.execute(self._catalogue.columns, names).fetchall())
+        keys = [tuple(key) for (key,) in conn.execute(self._catalogue.keys, names).fetchall()]
+        spelled = {text: column.name for column in columns for text in (column.name, self._dialect.quote(column.name))}
+        for (expressions,) in conn.execute(self._catalogue.indexes, names).fetchall():
             if all(expression in spelled for expression in expressions):
                 keys.append(tuple(spelled[expression] for expression in expressions))
         return Table(columns, tuple(dict.fromkeys(keys)))
 
     def _planned(self, table: str, found: Mapping[str, TableColumn]) -> _Plan:
-        names = [naming.quote(found[column.name].name) for column in self._columns]
+        names = [self._dialect.quote(found[column.name].name) for column in self._columns]
         landed = [f"c{index}" for index in range(len(names))]
         given = [_given(column, found[column.name], name) for column, name in zip(self._columns, landed, strict=True)]
-        is_key = [column.key for column in self._columns]
         # Equal keys are those that are equal in the table.
         key_values = ", ".join(
             f"CAST({value} AS {found[column.name].type})"
@@ -232,28 +186,20 @@ class DuckdbSink(TableSink[_Plan]):
         ranks = precedence.best_first(
             landed[outcome], landed[sealed_at], "n", keep_last_success=self._keep_last_success
         )
-        replaces = precedence.replaces(
-            "excluded", "e", names[outcome], names[sealed_at], keep_last_success=self._keep_last_success
-        )
-        sets = ", ".join(f"{name} = excluded.{name}" for name, key in zip(names, is_key, strict=True) if not key)
-        conflict = ", ".join(name for name, key in zip(names, is_key, strict=True) if key)
         # Only the narrow columns are sorted; the wide ones are read once, for the rows that stay.
         ranked = f"SELECT n, row_number() OVER (PARTITION BY {key_values} ORDER BY {ranks}) AS place"
         best = f"SELECT n FROM ({ranked} FROM {_LANDING}) WHERE place = 1"
-        typed = "".join(f", {name} {_landing_type(column)}" for name, column in zip(landed, self._columns, strict=True))
+        typed = "".join(
+            f", {name} {self._landing_type(column)}" for name, column in zip(landed, self._columns, strict=True)
+        )
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {_LANDING.rpartition('.')[2]} (n BIGINT{typed})",
-            merge=(
-                f"INSERT INTO {table} AS e ({', '.join(names)}) "
-                f"SELECT {', '.join(given)} FROM {_LANDING} WHERE n IN ({best}) "
-                f"ON CONFLICT ({conflict}) DO UPDATE SET {sets} WHERE {replaces}"
-            ),
-            shown=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            merge=self._upsert(table, names, f"SELECT {', '.join(given)} FROM {_LANDING} WHERE n IN ({best})"),
+            shown=self._plain_insert(table, names),
         )
 
-
-def _landing_type(column: Column) -> str:
-    return "VARCHAR" if column.type in _AS_TEXT else TYPES[column.type]
+    def _landing_type(self, column: Column) -> str:
+        return "VARCHAR" if column.type in _AS_TEXT else self._dialect.types[column.type]
 
 
 def _given(column: Column, there: TableColumn, name: str) -> str:
@@ -268,27 +214,3 @@ def _refused(column: Column, there: TableColumn) -> bool:
     if there.type.endswith("]"):
         return column.type not in (ColumnType.VECTOR, ColumnType.JSON)
     return not there.type.startswith(_ALLOWED[column.type])
-
-
-def _is(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(kind)
-    return value
-
-
-def _numeric(value: Decimal) -> str:
-    return str(value if isinstance(value, Decimal) else Decimal(str(value)))
-
-
-_BINDERS: Mapping[ColumnType, Callable[[Any], Any]] = {
-    ColumnType.TEXT: lambda value: values.mend(_is(str, value)),
-    ColumnType.INTEGER: lambda value: int(_is(int, value)),
-    ColumnType.FLOAT: float,
-    ColumnType.NUMERIC: _numeric,
-    ColumnType.BOOLEAN: lambda value: _is(bool, value),
-    ColumnType.DATE: lambda value: _is(date, value),
-    ColumnType.TIMESTAMP: lambda value: values.utc(_is(datetime, value)),
-    ColumnType.JSON: values.json_text,
-    ColumnType.BYTES: lambda value: bytes(memoryview(value)),
-    ColumnType.VECTOR: values.json_text,
-}

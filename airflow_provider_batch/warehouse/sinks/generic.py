@@ -1,20 +1,18 @@
 """The sink for every other database that Airflow has a DB-API hook for.
 
-It has not been run against the warehouses it is meant for (Snowflake, Redshift, Databricks, Trino, Oracle, SQL Server
-and so on; see `others`); its logic is tested on SQLite. It uses only what every DB-API driver has: SELECT, UPDATE and
-INSERT with placeholders, in one transaction. So it is right but slow, and two things are beyond it:
+It was not run against the databases it is meant for (Snowflake, Redshift, Databricks, Trino, Oracle, SQL Server and so
+on; see `dialects.generic`); its logic is tested on SQLite. It only uses what every DB-API driver has: SELECT, UPDATE
+and INSERT with placeholders, in one transaction. So it is right but slow, and it cannot do two things:
 
-- it cannot see keys, so two landings at once may insert the same key twice where no primary key forbids it;
-- a warehouse without transactions keeps what was written before an error. Landing again mends that.
+- It cannot see keys. Two landings at the same time may insert the same key twice if no primary key forbids it.
+- A database without transactions keeps what was written before an error. Landing again repairs that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -23,15 +21,12 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, values
-from airflow_provider_batch.warehouse.connect import open_connection
-from airflow_provider_batch.warehouse.dialect import dialect_of
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN, database_errors, message_of
+from airflow_provider_batch.warehouse.dialects.generic import day, moment
+from airflow_provider_batch.warehouse.errors import THEN, database_errors, message_of
 from airflow_provider_batch.warehouse.precedence import Rank
 from airflow_provider_batch.warehouse.rows import Incoming, chunks
+from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
-
-#: parameters of one SELECT of keys that are there; Databricks takes no more than 255, others about a thousand
-_PARAMETERS_AT_ONCE = 200
 
 #: said when a landing failed where nothing can be rolled back
 _SOME_COMMITTED = (
@@ -54,8 +49,8 @@ class _Plan:
     others: tuple[int, ...]
 
 
-class GenericSink:
-    """A results table in any database. See `write.Sink`, and the limits above.
+class GenericSink(TableSink[_Plan]):
+    """A results table in any database. See `open.Sink`, and the limits above.
 
     Moments are bound as `datetime` in UTC without a time zone, JSON and vectors as JSON text.
     """
@@ -69,63 +64,27 @@ class GenericSink:
         create: bool,
         keep_last_success: bool,
     ) -> None:
-        self._hook = hook
-        self._columns = columns
-        self._create = create
-        self._keep_last_success = keep_last_success
-        self._plan: _Plan | None = None
+        super().__init__(hook, table, columns, create=create, keep_last_success=keep_last_success)
         self._outcome = naming.position(columns, "outcome")
         self._sealed_at = naming.position(columns, "sealed_at")
-        self._dialect = dialect = dialect_of(hook)
-        self._kept = f"{NOTHING_COMMITTED if dialect.transactions else _SOME_COMMITTED}. {THEN}"
-        parts = naming.split_table(table)
-        target = Target(
-            conn_id=hook.get_conn_id(),
-            name=table,
-            sql=naming.quote_table(parts, dialect.marks),
-            columns=columns,
-            type_of=self._type_of,
-            marks=dialect.marks,
-            declares_key=dialect.declares_key,
-        )
-        upper = replace(target, sql=naming.quote_table([part.upper() for part in parts], dialect.marks))
+        upper = replace(self._target, sql=self._dialect.quote_table([part.upper() for part in self._parts]))
         # As written, or as a database would have created it that folds unquoted names to upper case.
-        self._targets = list({target.sql: target, upper.sql: upper}.values())
-        self._created = target
-        if dialect.upper:
+        self._targets = list({target.sql: target for target in (self._target, upper)}.values())
+        self._created = self._target
+        if self._dialect.upper:
             self._created = replace(
                 upper, columns=tuple(msgspec.structs.replace(column, name=column.name.upper()) for column in columns)
             )
 
-    def _type_of(self, column: Column) -> str:
-        # Oracle compares no CLOB, and by these two answers are looked for later.
-        compared = column.key or column.name.lower() in ("outcome", "request_sha256")
-        short = compared and column.type is ColumnType.TEXT
-        return self._dialect.key_text if short else self._dialect.types[column.type]
-
-    def prepare(self) -> None:
-        """Make sure that rows can be landed."""
-        self._prepared()
-
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
-        binders = dict(_BINDERS)
-        if not self._dialect.booleans:
-            binders[ColumnType.BOOLEAN] = int
-        incoming = Incoming(rows, self._columns, [binders[column.type] for column in self._columns])
-        doing = f"Landing in the table {self._targets[0].name!r}"
-        with database_errors(self._hook, doing, self._kept, incoming=incoming, hide_quoted=True):
-            with closing(self._connect()) as conn, closing(conn.cursor()) as cursor:
-                try:
-                    for chunk in chunks(incoming):
-                        self._write_chunk(cursor, plan, chunk)
-                    conn.commit()
-                except BaseException:
-                    # A driver without transactions raises here, which would hide what happened.
-                    with suppress(Exception):
-                        conn.rollback()
-                    raise
+        incoming = Incoming(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
+        kept = self._kept if self._dialect.transactions else f"{_SOME_COMMITTED}. {THEN}"
+        with database_errors(self._hook, self._landing, kept, incoming=incoming, hide_quoted=True):
+            with self._dialect.driver.transaction(self._hook, kept) as cursor:
+                for chunk in chunks(incoming):
+                    self._write_chunk(cursor, plan, chunk)
         send_sql_hook_lineage(context=self._hook, sql=plan.insert, row_count=incoming.count)
         return incoming.count
 
@@ -138,10 +97,10 @@ class GenericSink:
                 best[key] = (rank, row)
         keys = sorted(best)
         existing: dict[Key, Rank] = {}
-        at_once = max(1, _PARAMETERS_AT_ONCE // len(plan.key))
+        at_once = max(1, self._dialect.limits.parameters // len(plan.key))
         for start in range(0, len(keys), at_once):
             asked = [best[key][1] for key in keys[start : start + at_once]]
-            marks = iter(self._marks(len(asked) * len(plan.key)))
+            marks = iter(self._dialect.placeholders(len(asked) * len(plan.key)))
             wanted = [" AND ".join(f"{name} = {next(marks)}" for name in plan.key_names) for _ in asked]
             cursor.execute(
                 f"{plan.existing} WHERE {' OR '.join(f'({one})' for one in wanted)}",
@@ -166,23 +125,16 @@ class GenericSink:
         return tuple(_COMPARABLE[type_](value) for type_, value in zip(types, given, strict=True))
 
     def _rank_of(self, outcome: str | None, sealed_at: Any) -> Rank:
-        moment = None if sealed_at is None else _moment(sealed_at).replace(tzinfo=UTC)
-        return precedence.rank(outcome, moment, keep_last_success=self._keep_last_success)
-
-    def _connect(self) -> Any:
-        conn = open_connection(self._hook)
-        if self._hook.supports_autocommit:
-            self._hook.set_autocommit(conn, False)
-        return conn
+        sealed = None if sealed_at is None else moment(sealed_at).replace(tzinfo=UTC)
+        return precedence.rank(outcome, sealed, keep_last_success=self._keep_last_success)
 
     def _prepared(self) -> _Plan:
-        doing = f"Preparing the results table {self._targets[0].name!r}"
         if not self._dialect.writable:
             raise self._targets[0].refuse(
                 "cannot be landed in row by row: this hook runs a job for each row and binds no values. Give "
                 "BatchResultsOperator landed_file=True and no table, and load the file that it leaves in staging."
             )
-        with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}"):
+        with database_errors(self._hook, self._preparing, self._kept):
             found = self._find()
             if isinstance(found, str):
                 if not self._create:
@@ -190,9 +142,8 @@ class GenericSink:
                         f"cannot be read ({found}), and it is not to be created here. If it is not there, create "
                         f"it:\n{self._created.create_statement()};"
                     )
-                with closing(self._connect()) as conn, closing(conn.cursor()) as cursor:
+                with self._dialect.driver.transaction(self._hook, self._kept) as cursor:
                     cursor.execute(self._created.create_statement())
-                    conn.commit()
                 found = self._find()
             if isinstance(found, str):
                 raise self._targets[0].refuse(f"was created but cannot be read: {found}")
@@ -208,9 +159,10 @@ class GenericSink:
         """The table and its columns, or what the database said instead."""
         said = ""
         for target in self._targets:
-            with closing(self._connect()) as conn, closing(conn.cursor()) as cursor:
+            with self._dialect.driver.connection(self._hook, self._kept) as conn:
+                cursor = self._dialect.driver.begin_writing(self._hook, conn)
                 try:
-                    cursor.execute(f"SELECT * FROM {target.sql} WHERE 1 = 0")
+                    cursor.execute(self._dialect.probe(target.sql))
                 except Exception as error:  # noqa: BLE001 - every driver has its own for "no such table"
                     said = said or message_of(error)
                 else:
@@ -218,19 +170,17 @@ class GenericSink:
         return said
 
     def _planned(self, target: Target, found: Mapping[str, TableColumn]) -> _Plan:
-        names = [target.quote(found[column.name].name) for column in self._columns]
-        table = target.sql
-        if self._dialect.placeholder == "%s":  # where a plain % in a name is to be doubled
-            names, table = [name.replace("%", "%%") for name in names], table.replace("%", "%%")
+        escaped = self._dialect.escaped
+        names, table = [escaped(target.quote(found[column.name].name)) for column in self._columns], escaped(target.sql)
         key = tuple(index for index, column in enumerate(self._columns) if column.key)
         others = tuple(index for index, column in enumerate(self._columns) if not column.key)
         asked = [names[index] for index in (*key, self._outcome, self._sealed_at)]
         key_names = tuple(names[index] for index in key)
-        marks = self._marks(len(names))
+        marks = self._dialect.placeholders(len(names))
         sets = ", ".join(f"{names[index]} = {mark}" for index, mark in zip(others, marks, strict=False))
         one_key = " AND ".join(f"{name} = {mark}" for name, mark in zip(key_names, marks[len(others) :], strict=True))
         return _Plan(
-            insert=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(marks)})",
+            insert=self._plain_insert(table, names),
             update=f"UPDATE {table} SET {sets} WHERE {one_key}",
             existing=f"SELECT {', '.join(asked)} FROM {table}",
             key_names=key_names,
@@ -238,48 +188,14 @@ class GenericSink:
             others=others,
         )
 
-    def _marks(self, count: int) -> list[str]:
-        """So many placeholders."""
-        mark = self._dialect.placeholder
-        return [f":{number}" for number in range(1, count + 1)] if mark == ":" else [mark] * count
-
-
-def _moment(value: Any) -> datetime:
-    """A moment in UTC without its time zone, from whatever a driver gives for one."""
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return values.utc(moment).replace(tzinfo=None)
-
-
-def _day(value: Any) -> date:
-    return value if type(value) is date else date.fromisoformat(str(value)[:10])
-
-
-def _text(value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(str)
-    return values.mend(value)
-
-
-_BINDERS: Mapping[ColumnType, Callable[[Any], Any]] = {
-    ColumnType.TEXT: _text,
-    ColumnType.INTEGER: int,
-    ColumnType.FLOAT: float,
-    ColumnType.NUMERIC: lambda value: Decimal(str(value)),
-    ColumnType.BOOLEAN: bool,
-    ColumnType.DATE: _day,
-    ColumnType.TIMESTAMP: _moment,
-    ColumnType.JSON: values.json_text,
-    ColumnType.BYTES: lambda value: bytes(memoryview(value)),
-    ColumnType.VECTOR: values.json_text,
-}
 
 #: key values in one form, whether they come from us or from the driver
 _COMPARABLE: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.TEXT: str,
     ColumnType.INTEGER: int,
     ColumnType.FLOAT: float,
-    ColumnType.NUMERIC: lambda value: Decimal(str(value)),
+    ColumnType.NUMERIC: values.decimal,
     ColumnType.BOOLEAN: bool,
-    ColumnType.DATE: _day,
-    ColumnType.TIMESTAMP: _moment,
+    ColumnType.DATE: day,
+    ColumnType.TIMESTAMP: moment,
 }

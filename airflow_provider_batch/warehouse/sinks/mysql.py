@@ -6,10 +6,7 @@ left (see `precedence`).
 
 `ON DUPLICATE KEY UPDATE` has traps, and this is how they are avoided:
 
-- It has no WHERE: every column is set to `IF(replaces, new, old)`. Assignments are made from left to right and see
-  what those before them set, so the two columns that `replaces` looks at come last, `sealed_at` before `outcome`.
-  With `sealed_at` already replaced, the condition for `outcome` is still true, since equal moments replace; where it
-  was not replaced, nothing has changed.
+- It has no WHERE, and its assignments see what those before them set: see `upsert.on_duplicate_key`.
 - It is triggered by any unique key, not only by ours. A table with another one that a row of ours could meet is
   refused.
 - Keys are compared by their column's collation, which may take 'a', 'A' and 'a ' for one. A text key must have a
@@ -22,24 +19,21 @@ of them deadlock in whatever order they insert.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import date
-from decimal import Decimal
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
-from airflow_provider_batch.warehouse import naming, precedence, values
+from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN, database_errors, sqlstate
+from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN, database_errors
 from airflow_provider_batch.warehouse.rows import Incoming
 from airflow_provider_batch.warehouse.sinks import mysql_table
 from airflow_provider_batch.warehouse.sinks.base import TableSink
-from airflow_provider_batch.warehouse.sinks.mysql_table import MARKS
 from airflow_provider_batch.warehouse.table import TableColumn, Target, fit
 
 #: how long a landing waits for another one's merge into the same table
@@ -76,28 +70,19 @@ class _Plan:
 
 
 class MySqlSink(TableSink[_Plan]):
-    """A results table in MySQL or MariaDB. See `write.Sink`.
+    """A results table in MySQL or MariaDB. See `open.Sink`.
 
     Moments are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits behind the point. NaN and the
     infinities, which MySQL lacks, become NULL.
     """
 
-    database = "MySQL"
-    name_parts = ("database", "table")
-    types = mysql_table.TYPES
-    marks = MARKS
-
-    def problem_of(self, name: str) -> str:
-        """Return what is wrong with a column's name, an empty text if nothing is."""
-        beyond = any(ord(character) > 0xFFFF for character in name)
-        return "a character beyond U+FFFF, which MySQL takes in no name" if beyond else ""
-
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
-        incoming = Incoming(rows, self._columns, [_BINDERS[column.type] for column in self._columns])
-        doing = f"Landing in the table {self._target.name!r}"
-        with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
+        # Bytes pass through UNHEX, since the two drivers write them differently.
+        bind = {**self._dialect.bind, ColumnType.BYTES: lambda value: memoryview(value).hex()}
+        incoming = Incoming(rows, self._columns, [bind[column.type] for column in self._columns])
+        with database_errors(self._hook, self._landing, self._kept, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
                 cursor.execute("SELECT @@max_allowed_packet")
@@ -132,29 +117,28 @@ class MySqlSink(TableSink[_Plan]):
             )
 
     def _prepared(self) -> _Plan:
-        doing = f"Preparing the results table {self._target.name!r}"
-        kept = f"{NOTHING_COMMITTED}. {THEN}"
-        with database_errors(self._hook, doing, kept, misfit=ResultsTableError):
+        with database_errors(self._hook, self._preparing, self._kept, misfit=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
                 collation = mysql_table.binary_collation(cursor)
                 if not collation:
                     raise ResultsTableError(
                         f"The server of connection {self._hook.get_conn_id()!r} has no collation that tells every two "
-                        f"keys apart, as MySQL has from 8.0.17 and MariaDB from 10.2 on; {kept}"
+                        f"keys apart, as MySQL has from 8.0.17 and MariaDB from 10.2 on; {self._kept}"
                     )
                 target = replace(
-                    self._target, type_of=lambda column: mysql_table.type_of(column, self._columns, collation)
+                    self._target,
+                    type_of=lambda column: mysql_table.type_of(self._dialect, column, self._columns, collation),
                 )
-                place = mysql_table.find(cursor, target, self._parts)
+                place = mysql_table.find(cursor, self._catalogue, target, self._parts)
                 if place is None:
                     if not self._create:
                         raise target.absent()
                     self._create_table(cursor, target)
-                    place = mysql_table.find(cursor, target, self._parts)
+                    place = mysql_table.find(cursor, self._catalogue, target, self._parts)
                 if place is None:
                     raise target.refuse("was created but cannot be found again")
-                table, uniques = mysql_table.describe(cursor, place)
+                table, uniques = mysql_table.describe(cursor, self._catalogue, place)
                 found = fit(
                     target,
                     table,
@@ -173,13 +157,13 @@ class MySqlSink(TableSink[_Plan]):
         try:
             cursor.execute(target.create_statement())
         except Exception as error:
-            code = mysql_driver.code_of(error)
-            if code == mysql_driver.UNKNOWN_DATABASE:
-                database = naming.quote(self._parts[0], MARKS)
+            errors, driver = self._dialect.errors, self._dialect.driver
+            if errors.absent_schema.matches(driver, error):
+                database = self._dialect.quote(self._parts[0])
                 raise target.refuse(f"needs the database {database}:\nCREATE DATABASE {database};") from None
-            if code == mysql_driver.TABLE_EXISTS:
+            if errors.table_exists.matches(driver, error):
                 return  # another landing has created it since the probe
-            if sqlstate(error) == "3D000":
+            if errors.no_schema_chosen.matches(driver, error):
                 raise target.refuse(
                     "is in no database: name it `database.table`, or give the connection a schema."
                 ) from None
@@ -187,45 +171,29 @@ class MySqlSink(TableSink[_Plan]):
 
     def _planned(self, place: tuple[str, str], found: Mapping[str, TableColumn]) -> _Plan:
         theirs = [found[column.name] for column in self._columns]
-        names = [naming.quote(column.name, MARKS) for column in theirs]
-        table = naming.quote_table(place, MARKS)
+        names = [self._dialect.quote(column.name) for column in theirs]
+        table = self._dialect.quote_table(place)
         # A temporary table hides another of its name.
         landing = _LANDING if place[1].casefold() != _LANDING else f"{_LANDING}_2"
-        landing = naming.quote_table((place[0], landing), MARKS)
+        landing = self._dialect.quote_table((place[0], landing))
         number = "n"
         while naming.spellings(number, [column.name for column in theirs]):
             number += "_"
         fields = [
-            f"{name} {mysql_table.landing_type(column, there)}"
+            f"{name} {mysql_table.landing_type(self._dialect, column, there)}"
             for name, column, there in zip(names, self._columns, theirs, strict=True)
         ]
-        outcome = names[naming.position(self._columns, "outcome")]
-        sealed_at = names[naming.position(self._columns, "sealed_at")]
-        replaces = precedence.replaces_values(
-            (f"VALUES({outcome})", f"VALUES({sealed_at})"),
-            (f"{table}.{outcome}", f"{table}.{sealed_at}"),
-            keep_last_success=self._keep_last_success,
-        )
-        plain = [
-            name
-            for name, column in zip(names, self._columns, strict=True)
-            if not column.key and name not in (outcome, sealed_at)
-        ]
-        # sealed_at or outcome may be among the key, where they stay as they are.
         keys = [name for name, column in zip(names, self._columns, strict=True) if column.key]
-        last = [name for name in (sealed_at, outcome) if name not in keys]
-        sets = ", ".join(f"{name} = IF({replaces}, VALUES({name}), {table}.{name})" for name in [*plain, *last])
         listed = ", ".join(names)
-        into = f"INSERT INTO {table} ({listed})"
+        ordered = f"SELECT {listed} FROM {landing} AS i ORDER BY {', '.join([*keys, f'i.{number}'])}"
         marks = ["UNHEX(%s)" if column.type is ColumnType.BYTES else "%s" for column in self._columns]
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {landing} ({number} BIGINT, {', '.join(fields)})",
-            insert=f"INSERT INTO {landing.replace('%', '%%')} VALUES ",
+            insert=f"INSERT INTO {self._dialect.escaped(landing)} VALUES ",
             row=f"({', '.join(['%s', *marks])})",
-            merge=f"{into} SELECT {listed} FROM {landing} AS i ORDER BY {', '.join([*keys, f'i.{number}'])} "
-            f"ON DUPLICATE KEY UPDATE {sets}",
+            merge=self._upsert(table, names, ordered),
             lock=f"batch_{hashlib.sha256(table.encode()).hexdigest()[:40]}",
-            shown=f"{into} VALUES ({', '.join(['%s'] * len(names))})",
+            shown=self._plain_insert(table, names),
         )
 
 
@@ -269,33 +237,3 @@ def _exactly(value: Any) -> int:
     if isinstance(value, str):
         return len(value.encode()) + sum(map(value.count, "\0\n\r\\'\"\x1a")) + _VALUE_REST
     return _VALUE_REST
-
-
-def _is(kind: type, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(kind)
-    return value
-
-
-def _float(value: Any) -> float | None:
-    number = float(value)
-    return number if number - number == 0 else None
-
-
-def _numeric(value: Any) -> str | None:
-    number = value if isinstance(value, Decimal) else Decimal(str(value))
-    return format(number, "f") if number.is_finite() else None
-
-
-_BINDERS: Mapping[ColumnType, Callable[[Any], Any]] = {
-    ColumnType.TEXT: lambda value: values.mend(_is(str, value)),
-    ColumnType.INTEGER: lambda value: int(_is(int, value)),
-    ColumnType.FLOAT: _float,
-    ColumnType.NUMERIC: _numeric,
-    ColumnType.BOOLEAN: lambda value: int(_is(bool, value)),
-    ColumnType.DATE: date.isoformat,
-    ColumnType.TIMESTAMP: lambda value: values.utc(value).replace(tzinfo=None).isoformat(" ", "microseconds"),
-    ColumnType.JSON: values.json_text,
-    ColumnType.BYTES: lambda value: memoryview(value).hex(),
-    ColumnType.VECTOR: values.json_text,
-}

@@ -11,26 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.warehouse import naming
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target
 
-MARKS = "``"
-
-TYPES = {
-    ColumnType.TEXT: "LONGTEXT CHARACTER SET utf8mb4",
-    ColumnType.INTEGER: "BIGINT",
-    ColumnType.FLOAT: "DOUBLE",
-    ColumnType.NUMERIC: "DECIMAL(65, 20)",
-    ColumnType.BOOLEAN: "BOOLEAN",
-    ColumnType.DATE: "DATE",
-    ColumnType.TIMESTAMP: "DATETIME(6)",
-    ColumnType.JSON: "JSON",
-    ColumnType.BYTES: "LONGBLOB",
-    ColumnType.VECTOR: "JSON",
-}
-
-#: bytes of an index of InnoDB, and what one of its columns that is no text takes at most
-_INDEX_BYTES, _OTHER_BYTES = 3072, 32
+#: bytes that a column that is no text takes at most in an index
+_OTHER_BYTES = 32
 #: characters of a key of text, of up to 4 bytes each
 _KEY_CHARACTERS = 512
 
@@ -54,20 +39,6 @@ _TAKES = {
     ColumnType.BYTES: _BYTES,
     ColumnType.VECTOR: _TEXTS | {"json"},
 }
-
-_FIND_TABLE = """
-SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_TYPE, t.ENGINE, e.TRANSACTIONS, @@lower_case_table_names
-FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE
-WHERE t.TABLE_SCHEMA = coalesce(%s, database()) AND lower(t.TABLE_NAME) = lower(%s)"""
-
-_FIND_COLUMNS = """
-SELECT COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, IS_NULLABLE, COLUMN_DEFAULT, EXTRA, CHARACTER_SET_NAME, COLLATION_NAME
-FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION"""
-
-_FIND_UNIQUES = """
-SELECT INDEX_NAME, COLUMN_NAME, SUB_PART
-FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0
-ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX"""
 
 
 @dataclass(frozen=True)
@@ -101,32 +72,33 @@ def binary_collation(cursor: Any) -> str:
     return next((name for name in _BINARY_COLLATIONS if name in there), "")
 
 
-def type_of(column: Column, columns: Sequence[Column], collation: str) -> str:
+def type_of(dialect: Dialect, column: Column, columns: Sequence[Column], collation: str) -> str:
     """The type of a column that is created. The texts of a key share what an index may take."""
-    if not column.key or column.type is not ColumnType.TEXT:
-        return TYPES[column.type]
+    key_bytes = dialect.limits.key_bytes
+    if not column.key or column.type is not ColumnType.TEXT or key_bytes is None:
+        return dialect.types[column.type]
     texts = sum(other.key and other.type is ColumnType.TEXT for other in columns)
     others = sum(other.key for other in columns) - texts
-    characters = min(_KEY_CHARACTERS, (_INDEX_BYTES - others * _OTHER_BYTES) // (4 * texts))
+    characters = min(_KEY_CHARACTERS, (key_bytes - others * _OTHER_BYTES) // (4 * texts))
     return f"VARCHAR({characters}) CHARACTER SET utf8mb4 COLLATE {collation}"
 
 
-def landing_type(column: Column, there: TableColumn) -> str:
+def landing_type(dialect: Dialect, column: Column, there: TableColumn) -> str:
     """The type of a column in the table that rows pass through. A key sorts as in the table."""
     if isinstance(there, MySqlColumn) and column.key:
         text = f" CHARACTER SET {there.character_set} COLLATE {there.collation}" if there.collation else ""
         return there.type + text
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
-        return TYPES[ColumnType.TEXT]
-    return TYPES[column.type]
+        return dialect.types[ColumnType.TEXT]
+    return dialect.types[column.type]
 
 
-def find(cursor: Any, target: Target, parts: Sequence[str]) -> tuple[str, str] | None:
+def find(cursor: Any, catalogue: Catalogue, target: Target, parts: Sequence[str]) -> tuple[str, str] | None:
     """Return the database and the name of the table, None if it does not exist.
 
     Raises ResultsTableError for a view and for a table without transactions.
     """
-    cursor.execute(_FIND_TABLE, (parts[0] if len(parts) > 1 else None, parts[-1]))
+    cursor.execute(catalogue.table, (parts[0] if len(parts) > 1 else None, parts[-1]))
     for database, name, kind, engine, transactions, folded in cursor.fetchall():
         if name != parts[-1] and not int(folded):
             continue
@@ -141,9 +113,9 @@ def find(cursor: Any, target: Target, parts: Sequence[str]) -> tuple[str, str] |
     return None
 
 
-def describe(cursor: Any, place: tuple[str, str]) -> tuple[Table, tuple[Unique, ...]]:
+def describe(cursor: Any, catalogue: Catalogue, place: tuple[str, str]) -> tuple[Table, tuple[Unique, ...]]:
     """The columns and keys of a table, and all its unique indexes."""
-    cursor.execute(_FIND_COLUMNS, place)
+    cursor.execute(catalogue.columns, place)
     columns = []
     for name, type_, data_type, nullable, default, extra, character_set, collation in cursor.fetchall():
         generated = "GENERATED" in extra.upper().replace("DEFAULT_GENERATED", "")
@@ -161,7 +133,7 @@ def describe(cursor: Any, place: tuple[str, str]) -> tuple[Table, tuple[Unique, 
                 distinct_by_default=counts or (nullable == "YES" and null and not generated),
             )
         )
-    cursor.execute(_FIND_UNIQUES, place)
+    cursor.execute(catalogue.keys, place)
     parts: dict[str, list[tuple[str, Any]]] = {}
     for index, column, beginning in cursor.fetchall():
         parts.setdefault(index, []).append((column or "", beginning))
@@ -199,8 +171,8 @@ def misfits(
         if isinstance(there, MySqlColumn) and there.data_type in _TEXTS and not _compares_bytes(there):
             yield (
                 f"has the key column {there.name!r} as {there.type} {there.collation}, which may take two keys for "
-                f"one: ALTER TABLE {target.sql} MODIFY {naming.quote(there.name, MARKS)} "
-                f"{type_of(column, target.columns, collation)} NOT NULL;"
+                f"one: ALTER TABLE {target.sql} MODIFY {target.quote(there.name)} "
+                f"{type_of(target.dialect, column, target.columns, collation)} NOT NULL;"
             )
     ours = {found[column.name].name for column in target.columns if column.name in found}
     named = {found[column.name].name for column in key if column.name in found}
@@ -213,7 +185,7 @@ def misfits(
         if fresh & set(unique.columns):
             continue  # no row that is inserted here ever meets another in it
         if not unique.whole or not named <= set(unique.columns):
-            index = "PRIMARY KEY" if unique.name == "PRIMARY" else f"INDEX {naming.quote(unique.name, MARKS)}"
+            index = "PRIMARY KEY" if unique.name == "PRIMARY" else f"INDEX {target.quote(unique.name)}"
             yield (
                 f"has the unique key {unique.name!r} ({', '.join(unique.columns)}), by which a row could replace "
                 f"one of another key: ALTER TABLE {target.sql} DROP {index};"

@@ -1,4 +1,4 @@
-"""The way into a results table: a `Sink`, chosen by the hook.
+"""The way into a results table: a `Sink`, chosen by the dialect of the hook.
 
     sink = open_sink(hook, "analytics.ticket_labels", columns)
     sink.prepare()
@@ -16,17 +16,13 @@ What every sink keeps:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column
-from airflow_provider_batch.warehouse.connect import is_redshift, speaks
-from airflow_provider_batch.warehouse.sinks.duckdb import DuckdbSink
-from airflow_provider_batch.warehouse.sinks.generic import GenericSink
-from airflow_provider_batch.warehouse.sinks.mysql import MySqlSink
-from airflow_provider_batch.warehouse.sinks.postgres import PostgresSink
-from airflow_provider_batch.warehouse.sinks.sqlite import SqliteSink
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.table import check_columns
 
 
@@ -87,15 +83,5 @@ def open_sink(
     Raises InputError for a name or columns that no table can have.
     """
     checked = check_columns(columns)
-    kind: SinkFactory = GenericSink
-    if factory is not None:
-        kind = factory
-    elif speaks(hook, "postgres") and not is_redshift(hook):
-        kind = PostgresSink
-    elif speaks(hook, "sqlite"):
-        kind = SqliteSink
-    elif speaks(hook, "duckdb"):
-        kind = DuckdbSink
-    elif speaks(hook, "mysql"):
-        kind = MySqlSink
+    kind: SinkFactory = factory if factory is not None else resolve_name(dialect_of(hook).sink)
     return kind(hook, table, checked, create=create, keep_last_success=keep_last_success)

@@ -21,23 +21,10 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN, database_errors, sqlstate
+from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, database_errors
 from airflow_provider_batch.warehouse.rows import Incoming
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, fit
-
-TYPES = {
-    ColumnType.TEXT: "text",
-    ColumnType.INTEGER: "bigint",
-    ColumnType.FLOAT: "double precision",
-    ColumnType.NUMERIC: "numeric",
-    ColumnType.BOOLEAN: "boolean",
-    ColumnType.DATE: "date",
-    ColumnType.TIMESTAMP: "timestamp with time zone",
-    ColumnType.JSON: "jsonb",
-    ColumnType.BYTES: "bytea",
-    ColumnType.VECTOR: "double precision[]",
-}
 
 #: the type categories (pg_type.typcategory) that a column of ours may go to: S strings, N numbers, B booleans,
 #: D dates and moments. Types that are not listed are judged by PostgreSQL itself, when `prepare` plans the merge.
@@ -52,31 +39,7 @@ _CATEGORIES = {
 }
 
 _LANDING = "pg_temp.batch_landing"
-_NAME_BYTES = 63  # NAMEDATALEN - 1: PostgreSQL cuts longer names off and says so only in a notice
 _BLOCK_CHARACTERS = 1 << 18
-
-_FIND_TABLE = """
-SELECT c.oid, n.nspname, c.relname, c.relkind
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass(%s)"""
-
-_FIND_COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod),
-       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', t.typcategory, coalesce(b.typname, t.typname)
-FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
-WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum"""
-
-#: one row per key column of each unique index that ON CONFLICT can use
-_FIND_KEYS = """
-SELECT i.indexrelid, a.attname
-FROM pg_catalog.pg_index i
-JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
-WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
-  AND i.indpred IS NULL AND i.indexprs IS NULL
-ORDER BY i.indisprimary DESC, i.indexrelid, a.attnum"""
 
 
 @dataclass(frozen=True)
@@ -99,23 +62,13 @@ class _Plan:
 
 
 class PostgresSink(TableSink[_Plan]):
-    """A results table in PostgreSQL. See `write.Sink`."""
-
-    database = "PostgreSQL"
-    name_parts = ("schema", "table")
-    types = TYPES
-
-    def problem_of(self, name: str) -> str:
-        """Return what is wrong with a column's name, an empty text if nothing is."""
-        too_long = len(name.encode()) > _NAME_BYTES
-        return f"more than {_NAME_BYTES} bytes, which PostgreSQL would cut off" if too_long else ""
+    """A results table in PostgreSQL. See `open.Sink`."""
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._prepared()
         incoming = Incoming(rows, self._columns, plan.encode, null="\\N", plain=_plain)
-        doing = f"Landing in the table {self._target.name!r}"
-        with database_errors(self._hook, doing, f"{NOTHING_COMMITTED}. {THEN}", incoming=incoming):
+        with database_errors(self._hook, self._landing, self._kept, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
                 self._begin(cursor, plan)
@@ -128,7 +81,7 @@ class PostgresSink(TableSink[_Plan]):
 
     def _connect(self) -> Any:
         conn: Any = self._hook.get_conn()
-        if psycopg_driver.speaks_psycopg3(conn) is None:
+        if psycopg_driver.is_psycopg3(conn) is None:
             conn.close()
             raise WarehouseError(
                 f"Connection {self._target.conn_id!r} is neither psycopg's nor psycopg2's but a "
@@ -143,9 +96,7 @@ class PostgresSink(TableSink[_Plan]):
         cursor.execute(plan.create_landing)
 
     def _prepared(self) -> _Plan:
-        doing = f"Preparing the results table {self._target.name!r}"
-        kept = f"{NOTHING_COMMITTED}. {THEN}"
-        with database_errors(self._hook, doing, kept, misfit=ResultsTableError):
+        with database_errors(self._hook, self._preparing, self._kept, misfit=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
                 found = self._find(cursor)
@@ -160,7 +111,9 @@ class PostgresSink(TableSink[_Plan]):
                 if kind not in ("r", "p"):
                     raise self._target.refuse("is a view or something else that is no table")
                 table = self._describe(cursor, oid)
-                plan = self._planned(naming.quote_table((schema, name)), fit(self._target, table, refused=_refused))
+                plan = self._planned(
+                    self._dialect.quote_table((schema, name)), fit(self._target, table, refused=_refused)
+                )
                 # Planning the merge checks every type and privilege before the first row.
                 self._begin(cursor, plan)
                 cursor.execute(f"EXPLAIN {plan.merge}")
@@ -171,7 +124,7 @@ class PostgresSink(TableSink[_Plan]):
     def _find(self, cursor: Any) -> tuple[int, str, str, str] | None:
         # As written, or as SQL without quotation marks would have created it.
         for parts in dict.fromkeys([self._parts, tuple(part.lower() for part in self._parts)]):
-            cursor.execute(_FIND_TABLE, (naming.quote_table(parts),))
+            cursor.execute(self._catalogue.table, (self._dialect.quote_table(parts),))
             row: tuple[int, str, str, str] | None = cursor.fetchone()
             if row is not None:
                 return row
@@ -182,8 +135,8 @@ class PostgresSink(TableSink[_Plan]):
             cursor.execute(self._target.create_statement())
             conn.commit()
         except Exception as error:
-            if sqlstate(error) == "3F000":
-                schema = naming.quote(self._parts[0])
+            if self._dialect.errors.absent_schema.matches(self._dialect.driver, error):
+                schema = self._dialect.quote(self._parts[0])
                 raise self._target.refuse(f"needs the schema {schema}:\nCREATE SCHEMA {schema};") from None
             conn.rollback()
             # Another landing may have created it since the probe; PostgreSQL has several errors for that.
@@ -191,41 +144,32 @@ class PostgresSink(TableSink[_Plan]):
                 raise
 
     def _describe(self, cursor: Any, oid: int) -> Table:
-        cursor.execute(_FIND_COLUMNS, (oid,))
+        cursor.execute(self._catalogue.columns, (oid,))
         columns = tuple(_PostgresColumn(*row) for row in cursor.fetchall())
-        cursor.execute(_FIND_KEYS, (oid,))
+        cursor.execute(self._catalogue.keys, (oid,))
         keys: dict[int, list[str]] = {}
         for index, name in cursor.fetchall():
             keys.setdefault(index, []).append(name)
         return Table(columns, tuple(tuple(names) for names in keys.values()))
 
     def _planned(self, table: str, found: Mapping[str, TableColumn]) -> _Plan:
-        fields = [_field(column, found[column.name]) for column in self._columns]
-        names = [naming.quote(found[column.name].name) for column in self._columns]
+        fields = [_field(self._dialect.types, column, found[column.name]) for column in self._columns]
+        names = [self._dialect.quote(found[column.name].name) for column in self._columns]
         landed = [f"c{index}" for index in range(len(names))]
         key_fields = ", ".join(name for name, column in zip(landed, self._columns, strict=True) if column.key)
-        key_names = ", ".join(name for name, column in zip(names, self._columns, strict=True) if column.key)
         outcome = naming.position(self._columns, "outcome")
         sealed_at = naming.position(self._columns, "sealed_at")
         ranks = precedence.best_first(
             landed[outcome], landed[sealed_at], "n", keep_last_success=self._keep_last_success
         )
-        replaces = precedence.replaces(
-            "excluded", "e", names[outcome], names[sealed_at], keep_last_success=self._keep_last_success
-        )
-        sets = ", ".join(
-            f"{name} = excluded.{name}" for name, column in zip(names, self._columns, strict=True) if not column.key
-        )
-        into = f"INSERT INTO {table} AS e ({', '.join(names)})"
-        conflict = f"ON CONFLICT ({key_names}) DO UPDATE SET {sets} WHERE {replaces}"
         chosen = f"SELECT DISTINCT ON ({key_fields}) * FROM {_LANDING} ORDER BY {key_fields}, {ranks}"
         typed = "".join(f", {name} {field.type}" for name, field in zip(landed, fields, strict=True))
         given = ", ".join(field.given.format(name) for name, field in zip(landed, fields, strict=True))
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {_LANDING} (n bigint{typed}) ON COMMIT DROP",
-            merge=f"{into} SELECT {given} FROM ({chosen}) AS i ORDER BY {key_fields} {conflict}",
+            merge=self._upsert(table, names, f"SELECT {given} FROM ({chosen}) AS i ORDER BY {key_fields}"),
             encode=tuple(field.encode for field in fields),
-            shown=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})",
+            shown=self._plain_insert(table, names),
         )
 
 
@@ -238,7 +182,7 @@ class _Field:
     given: str = "{}"
 
 
-def _field(column: Column, there: TableColumn) -> _Field:
+def _field(types: Mapping[ColumnType, str], column: Column, there: TableColumn) -> _Field:
     base = getattr(there, "base", "")
     is_text = getattr(there, "category", "") == "S"
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
@@ -252,7 +196,7 @@ def _field(column: Column, there: TableColumn) -> _Field:
     if column.type is ColumnType.TEXT and column.key and is_text:
         # Equal keys must be equal here too, which citext or char(n) decide in their own way.
         return _Field(there.type, _ENCODERS[column.type])
-    return _Field(TYPES[column.type], _ENCODERS[column.type])
+    return _Field(types[column.type], _ENCODERS[column.type])
 
 
 def _braced(text: str) -> str:
@@ -306,7 +250,7 @@ def _array(value: Sequence[float]) -> str:
 
 
 def _numeric(value: Decimal) -> str:
-    return str(value if isinstance(value, Decimal) else Decimal(str(value)))
+    return str(values.decimal(value))
 
 
 def _boolean(value: bool) -> str:

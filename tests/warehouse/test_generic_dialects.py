@@ -19,7 +19,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
-from airflow_provider_batch.warehouse.dialect import dialect_of
+from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.reused_table import KnownTable
 from airflow_provider_batch.warehouse.sinks.open import open_sink

@@ -1,0 +1,1 @@
+"""One entry per database. `base` says what an entry holds, `registry` finds the one for a hook."""

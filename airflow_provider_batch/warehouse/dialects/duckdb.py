@@ -1,0 +1,73 @@
+"""DuckDB 2.0 or newer, with its own driver."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from airflow_provider_batch.core.schema.columns import ColumnType
+from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.drivers.duckdb import DUCKDB_DRIVER
+
+_CATALOGUE = Catalogue(
+    table="""
+SELECT database_name, schema_name, table_name, false FROM duckdb_tables()
+WHERE lower(database_name) = lower(coalesce($database, current_database()))
+  AND lower(schema_name) = lower(coalesce($schema, current_schema())) AND lower(table_name) = lower($table)
+UNION ALL
+SELECT database_name, schema_name, view_name, true FROM duckdb_views()
+WHERE lower(database_name) = lower(coalesce($database, current_database()))
+  AND lower(schema_name) = lower(coalesce($schema, current_schema())) AND lower(view_name) = lower($table)""",
+    columns="""
+SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
+WHERE (database_name, schema_name, table_name) = (?, ?, ?) ORDER BY column_index""",
+    keys="""
+SELECT constraint_column_names FROM duckdb_constraints()
+WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')
+ORDER BY constraint_type""",
+    # an index's expressions: a column's name, quoted where SQL needs it, or anything else in parentheses
+    indexes="""
+SELECT CAST(expressions AS VARCHAR[]) FROM duckdb_indexes()
+WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND is_unique ORDER BY index_oid""",
+)
+
+DUCKDB = Dialect(
+    name="DuckDB",
+    conn_types=("duckdb",),
+    types={
+        ColumnType.TEXT: "VARCHAR",
+        ColumnType.INTEGER: "BIGINT",
+        ColumnType.FLOAT: "DOUBLE",
+        # The widest there is. 12 digits after the point are enough for the price of one token.
+        ColumnType.NUMERIC: "DECIMAL(38,12)",
+        ColumnType.BOOLEAN: "BOOLEAN",
+        ColumnType.DATE: "DATE",
+        ColumnType.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+        ColumnType.JSON: "JSON",
+        ColumnType.BYTES: "BLOB",
+        ColumnType.VECTOR: "DOUBLE[]",
+    },
+    # Numbers with all their digits, JSON and vectors are bound as text, which DuckDB casts.
+    bind={
+        ColumnType.TEXT: values.text,
+        ColumnType.INTEGER: values.integer,
+        ColumnType.FLOAT: float,
+        ColumnType.NUMERIC: lambda value: str(values.decimal(value)),
+        ColumnType.BOOLEAN: lambda value: values.typed(bool, value),
+        ColumnType.DATE: lambda value: values.typed(date, value),
+        ColumnType.TIMESTAMP: lambda value: values.utc(values.typed(datetime, value)),
+        ColumnType.JSON: values.json_text,
+        ColumnType.BYTES: values.binary,
+        ColumnType.VECTOR: values.json_text,
+    },
+    name_parts=("database", "schema", "table"),
+    limits=Limits(numeric_scale=12),
+    errors=Errors(
+        absent_table=Sign(words=r"^Catalog Error: Table with name .* does not exist"),
+        absent_schema=Sign(words="Schema with name"),
+    ),
+    catalogue=_CATALOGUE,
+    upsert=upsert.on_conflict,
+    driver=DUCKDB_DRIVER,
+    sink="airflow_provider_batch.warehouse.sinks.duckdb:DuckdbSink",
+)

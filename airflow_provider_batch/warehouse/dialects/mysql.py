@@ -1,0 +1,87 @@
+"""MySQL (8.0.17 and newer) and MariaDB, with mysqlclient or mysql-connector-python."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from airflow_provider_batch.core.schema.columns import ColumnType
+from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.drivers.mysql import MYSQL_DRIVER
+
+#: information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html
+_CATALOGUE = Catalogue(
+    table="""
+SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_TYPE, t.ENGINE, e.TRANSACTIONS, @@lower_case_table_names
+FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE
+WHERE t.TABLE_SCHEMA = coalesce(%s, database()) AND lower(t.TABLE_NAME) = lower(%s)""",
+    columns="""
+SELECT COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, IS_NULLABLE, COLUMN_DEFAULT, EXTRA, CHARACTER_SET_NAME, COLLATION_NAME
+FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION""",
+    keys="""
+SELECT INDEX_NAME, COLUMN_NAME, SUB_PART
+FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0
+ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX""",
+)
+
+
+def _float(value: Any) -> float | None:
+    number = float(value)
+    return number if number - number == 0 else None
+
+
+def _numeric(value: Any) -> str | None:
+    number = values.decimal(value)
+    return format(number, "f") if number.is_finite() else None
+
+
+MYSQL = Dialect(
+    name="MySQL",
+    conn_types=("mysql",),
+    types={
+        ColumnType.TEXT: "LONGTEXT CHARACTER SET utf8mb4",
+        ColumnType.INTEGER: "BIGINT",
+        ColumnType.FLOAT: "DOUBLE",
+        ColumnType.NUMERIC: "DECIMAL(65, 20)",
+        ColumnType.BOOLEAN: "BOOLEAN",
+        ColumnType.DATE: "DATE",
+        ColumnType.TIMESTAMP: "DATETIME(6)",
+        ColumnType.JSON: "JSON",
+        ColumnType.BYTES: "LONGBLOB",
+        ColumnType.VECTOR: "JSON",
+    },
+    bind={
+        ColumnType.TEXT: values.text,
+        ColumnType.INTEGER: values.integer,
+        ColumnType.FLOAT: _float,
+        ColumnType.NUMERIC: _numeric,
+        ColumnType.BOOLEAN: lambda value: int(values.typed(bool, value)),
+        ColumnType.DATE: date.isoformat,
+        ColumnType.TIMESTAMP: lambda value: values.utc(value).replace(tzinfo=None).isoformat(" ", "microseconds"),
+        ColumnType.JSON: values.json_text,
+        ColumnType.BYTES: values.binary,
+        ColumnType.VECTOR: values.json_text,
+    },
+    # Compared by its bytes. Three of these fit into one key. The sink asks the server for a better collation.
+    key_text="VARCHAR(250) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    marks="``",
+    placeholder="%s",
+    name_parts=("database", "table"),
+    limits=Limits(
+        name_code_point=0xFFFF,
+        key_bytes=3072,  # of an index of InnoDB
+        numeric_scale=20,
+        float_has_nan=False,
+    ),
+    errors=Errors(
+        absent_table=Sign(states=("42S02",)),
+        absent_schema=Sign(codes=(1049,)),
+        no_schema_chosen=Sign(states=("3D000",)),
+        table_exists=Sign(codes=(1050,)),
+    ),
+    catalogue=_CATALOGUE,
+    upsert=upsert.on_duplicate_key,
+    driver=MYSQL_DRIVER,
+    sink="airflow_provider_batch.warehouse.sinks.mysql:MySqlSink",
+)

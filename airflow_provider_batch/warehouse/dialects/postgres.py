@@ -1,0 +1,73 @@
+"""PostgreSQL, with psycopg or psycopg2."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from airflow_provider_batch.core.schema.columns import ColumnType
+from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.drivers.psycopg import PSYCOPG_DRIVER
+
+_CATALOGUE = Catalogue(
+    table="""
+SELECT c.oid, n.nspname, c.relname, c.relkind
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%s)""",
+    columns="""
+SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', t.typcategory, coalesce(b.typname, t.typname)
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum""",
+    # one row per key column of each unique index that ON CONFLICT can use
+    keys="""
+SELECT i.indexrelid, a.attname
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1])
+WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
+  AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY i.indisprimary DESC, i.indexrelid, a.attnum""",
+)
+
+POSTGRES = Dialect(
+    name="PostgreSQL",
+    conn_types=("postgres",),
+    types={
+        ColumnType.TEXT: "text",
+        ColumnType.INTEGER: "bigint",
+        ColumnType.FLOAT: "double precision",
+        ColumnType.NUMERIC: "numeric",
+        ColumnType.BOOLEAN: "boolean",
+        ColumnType.DATE: "date",
+        ColumnType.TIMESTAMP: "timestamp with time zone",
+        ColumnType.JSON: "jsonb",
+        ColumnType.BYTES: "bytea",
+        ColumnType.VECTOR: "double precision[]",
+    },
+    bind={
+        ColumnType.TEXT: values.text_without_nul,
+        ColumnType.INTEGER: values.integer,
+        ColumnType.FLOAT: float,
+        ColumnType.NUMERIC: values.decimal,
+        ColumnType.BOOLEAN: lambda value: values.typed(bool, value),
+        ColumnType.DATE: lambda value: values.typed(date, value),
+        ColumnType.TIMESTAMP: values.utc,
+        ColumnType.JSON: values.json_text,
+        ColumnType.BYTES: values.binary,
+        ColumnType.VECTOR: list,
+    },
+    placeholder="%s",
+    name_parts=("schema", "table"),
+    limits=Limits(
+        name_bytes=63,  # NAMEDATALEN - 1: PostgreSQL cuts longer names off and says so only in a notice
+        text_has_nul=False,
+    ),
+    errors=Errors(absent_table=Sign(states=("42P01",)), absent_schema=Sign(states=("3F000",))),
+    catalogue=_CATALOGUE,
+    upsert=upsert.on_conflict,
+    driver=PSYCOPG_DRIVER,
+    sink="airflow_provider_batch.warehouse.sinks.postgres:PostgresSink",
+)

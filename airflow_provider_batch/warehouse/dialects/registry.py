@@ -1,0 +1,47 @@
+"""All databases, and which of them a hook or an error belongs to."""
+
+from __future__ import annotations
+
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+from airflow_provider_batch.warehouse.dialects import generic
+from airflow_provider_batch.warehouse.dialects.base import Dialect
+from airflow_provider_batch.warehouse.dialects.duckdb import DUCKDB
+from airflow_provider_batch.warehouse.dialects.mysql import MYSQL
+from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
+from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
+from airflow_provider_batch.warehouse.drivers.base import ANY_DRIVER, Driver
+
+#: The first entry that recognises a hook counts. So an entry that also looks at the connection's extra comes before
+#: the one of the same connection type.
+DIALECTS: tuple[Dialect, ...] = (
+    generic.REDSHIFT_OVER_POSTGRES,
+    POSTGRES,
+    SQLITE,
+    DUCKDB,
+    MYSQL,
+    generic.SNOWFLAKE,
+    generic.REDSHIFT,
+    generic.SQL_SERVER,
+    generic.ORACLE,
+    generic.TRINO,
+    generic.DATABRICKS,
+    generic.BIGQUERY,
+)
+
+
+def dialect_of(hook: DbApiHook) -> Dialect:
+    """Return the dialect of the database that this hook reaches.
+
+    A hook that is derived from another one has the dialect of its own connection type, or else that of its parent.
+    """
+    for cls in type(hook).__mro__:
+        for dialect in DIALECTS:
+            if dialect.recognises(cls, hook):
+                return dialect.following(hook)
+    return generic.GENERIC.following(hook)
+
+
+def driver_of(error: BaseException) -> Driver:
+    """Return the driver that raised the error. It may be behind a hook that no entry recognises."""
+    return next((dialect.driver for dialect in DIALECTS if dialect.driver.raised(error)), ANY_DRIVER)

@@ -1,0 +1,70 @@
+"""SQLite, with Python's own driver."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from airflow_provider_batch.core.schema.columns import ColumnType
+from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Sign
+from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
+
+#: `{schema}` is '' or a quoted schema with a point, `{name}` is a quoted name.
+_CATALOGUE = Catalogue(
+    table="SELECT type FROM {schema}sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')",
+    columns="PRAGMA {schema}table_xinfo({name})",
+    keys="PRAGMA {schema}index_list({name})",
+    index="PRAGMA {schema}index_info({name})",
+)
+
+
+def _numeric(value: Any) -> int | float | str:
+    """Return a number if SQLite can hold it exactly, and text otherwise."""
+    number = values.decimal(value)
+    if not number.is_finite():
+        return str(number)
+    if number == int(number) and abs(number) < 1 << 63:
+        return int(number)
+    return float(number) if values.decimal(repr(float(number))) == number else str(number)
+
+
+SQLITE = Dialect(
+    name="SQLite",
+    conn_types=("sqlite",),
+    types={
+        ColumnType.TEXT: "TEXT",
+        ColumnType.INTEGER: "INTEGER",
+        ColumnType.FLOAT: "REAL",
+        # No type at all: every other affinity would round a number of more than 15 digits, or make all of them text.
+        ColumnType.NUMERIC: "",
+        ColumnType.BOOLEAN: "BOOLEAN",
+        ColumnType.DATE: "TEXT",
+        ColumnType.TIMESTAMP: "TEXT",
+        ColumnType.JSON: "TEXT",
+        ColumnType.BYTES: "BLOB",
+        ColumnType.VECTOR: "TEXT",
+    },
+    bind={
+        ColumnType.TEXT: values.text,
+        ColumnType.INTEGER: values.integer,
+        ColumnType.FLOAT: float,
+        ColumnType.NUMERIC: _numeric,
+        ColumnType.BOOLEAN: lambda value: int(values.typed(bool, value)),
+        ColumnType.DATE: date.isoformat,
+        ColumnType.TIMESTAMP: values.iso,
+        ColumnType.JSON: values.json_text,
+        ColumnType.BYTES: values.binary,
+        ColumnType.VECTOR: values.json_text,
+    },
+    name_parts=("database", "table"),
+    errors=Errors(
+        absent_table=Sign(words="no such table"),
+        # The class of this exception differs between versions of Python.
+        several_statements=Sign(words="one statement at a time"),
+    ),
+    catalogue=_CATALOGUE,
+    upsert=upsert.on_conflict,
+    driver=SQLITE_DRIVER,
+    sink="airflow_provider_batch.warehouse.sinks.sqlite:SqliteSink",
+)

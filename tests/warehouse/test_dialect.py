@@ -1,0 +1,216 @@
+"""One entry describes a database: the entries are complete, and adding one is all that a new database needs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import pytest
+from airflow.providers.common.sql.hooks.sql import DbApiHook
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.exceptions import InputError, ResultsTableError
+from airflow_provider_batch.warehouse.dialects import generic, registry
+from airflow_provider_batch.warehouse.dialects.base import Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.dialects.duckdb import DUCKDB
+from airflow_provider_batch.warehouse.dialects.mysql import MYSQL
+from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
+from airflow_provider_batch.warehouse.dialects.registry import DIALECTS, dialect_of
+from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
+from airflow_provider_batch.warehouse.drivers.base import Driver
+from airflow_provider_batch.warehouse.read import read_rows
+from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
+from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.sinks.base import TableSink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
+from tests.warehouse.conftest import Warehouse, postgres_warehouse
+from tests.warehouse.landing import COLUMNS, land, landed, row
+
+ENTRIES = (*DIALECTS, generic.GENERIC)
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SAMPLES: dict[ColumnType, Any] = {
+    ColumnType.TEXT: "text",
+    ColumnType.INTEGER: 7,
+    ColumnType.FLOAT: 0.5,
+    ColumnType.NUMERIC: Decimal("1.25"),
+    ColumnType.BOOLEAN: True,
+    ColumnType.DATE: date(2026, 11, 20),
+    ColumnType.TIMESTAMP: NOON,
+    ColumnType.JSON: {"a": [1, None]},
+    ColumnType.BYTES: b"\0\xff",
+    ColumnType.VECTOR: [0.5, 1.0],
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.name}-{'-'.join(entry.conn_types)}")
+class TestEveryEntry:
+    def test_knows_a_type_and_a_way_to_bind_for_each_type_of_value(self, entry: Dialect) -> None:
+        assert set(entry.types) == set(entry.bind) == set(ColumnType)
+        for type_, value in SAMPLES.items():
+            assert entry.bind[type_](value) is not None
+
+    def test_has_what_the_statements_are_built_from(self, entry: Dialect) -> None:
+        assert entry.name
+        assert entry.placeholder in ("?", "%s", ":") or (entry.follows_hook and not entry.placeholder)
+        assert len(entry.marks) == 2 or (entry.follows_hook and not entry.marks)
+        assert entry.limits.parameters > 0
+
+    def test_names_a_sink_that_there_is(self, entry: Dialect) -> None:
+        sink = resolve_name(entry.sink)
+        assert issubclass(sink, TableSink)
+        # A bulk path needs to look at the table and to upsert; the generic one can do without.
+        has_bulk_path = entry.sink != generic.GENERIC.sink
+        assert (entry.catalogue is not None) is (entry.upsert is not None) is has_bulk_path
+        assert bool(entry.name_parts) is has_bulk_path
+
+    def test_binds_no_value_of_another_type(self, entry: Dialect) -> None:
+        for type_, value in ((ColumnType.TEXT, 5), (ColumnType.INTEGER, "x"), (ColumnType.BYTES, 1.5)):
+            with pytest.raises((TypeError, ValueError)):
+                entry.bind[type_](value)
+
+
+def test_each_connection_type_has_one_entry_but_for_redshift_behind_the_postgres_hook() -> None:
+    types = [(type_, entry.extra_flags) for entry in DIALECTS for type_ in entry.conn_types]
+    assert len(types) == len(set(types))
+    assert [type_ for type_, flags in types if flags] == ["postgres"]
+
+
+def hook_of(cls: type[DbApiHook], monkeypatch: pytest.MonkeyPatch, **extra: object) -> DbApiHook:
+    monkeypatch.setenv("AIRFLOW_CONN_X", json.dumps({"conn_type": "x", "host": "x", "extra": extra}))
+    return cls("x")
+
+
+def test_a_derived_hook_has_its_parents_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Derived(PostgresHook):
+        conn_type = "our_postgres"
+
+    assert dialect_of(hook_of(Derived, monkeypatch)) is POSTGRES
+    assert dialect_of(hook_of(SqliteHook, monkeypatch)) is SQLITE
+
+
+def test_a_derived_hook_may_have_an_entry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Derived(PostgresHook):
+        conn_type = "our_postgres"
+
+    ours = replace(POSTGRES, name="ours", conn_types=("our_postgres",))
+    monkeypatch.setattr(registry, "DIALECTS", (*DIALECTS, ours))
+    assert dialect_of(hook_of(Derived, monkeypatch)) is ours
+    assert dialect_of(hook_of(PostgresHook, monkeypatch)) is POSTGRES
+
+
+@pytest.mark.parametrize("flag", ["redshift", "redshift-serverless"])
+def test_the_extra_of_a_postgres_connection_may_say_that_it_is_redshift(
+    monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    found = dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: True}))
+    assert (found.name, found.placeholder, found.driver) == ("Redshift", "%s", POSTGRES.driver)
+    assert dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: False})) is POSTGRES
+
+
+def test_a_nul_character_is_left_out_where_the_text_cannot_hold_it(
+    postgres: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert postgres.database is not None
+    redshift = postgres_warehouse(postgres.dialect, postgres.database, monkeypatch, redshift=True)
+    land(redshift, [row("a", "one\0two")])
+    assert landed(postgres) == {"a": ("succeeded", "onetwo")}
+
+
+@pytest.mark.parametrize("entry", [POSTGRES, MYSQL, SQLITE, DUCKDB], ids=lambda entry: entry.name)
+def test_a_name_is_checked_against_the_limits_of_the_entry(entry: Dialect) -> None:
+    problems = {name: entry.problem_with_name(name) for name in ("n" * 63, "n" * 64, "\U0001f600")}
+    assert not problems["n" * 63]
+    assert bool(problems["n" * 64]) is (entry is POSTGRES)
+    assert bool(problems["\U0001f600"]) is (entry is MYSQL)
+
+
+class MadeUpHook(DbApiHook):
+    """A database that nobody has heard of, over SQLite."""
+
+    conn_name_attr = "made_up_conn_id"
+    default_conn_name = "warehouse"
+    conn_type = "made_up"
+
+    def get_conn(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.connection.host)
+
+
+class MadeUpDriver(Driver):
+    """Like sqlite3, but counts the connections it opened."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def connect(self, hook: DbApiHook, kept: str) -> Any:
+        self.opened += 1
+        return super().connect(hook, kept)
+
+
+@pytest.fixture
+def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """A warehouse of a kind that one entry describes, and nothing else does."""
+    entry = Dialect(
+        name="Made-up DB",
+        conn_types=("made_up",),
+        types={**dict.fromkeys(ColumnType, "ANYTHING"), ColumnType.TEXT: "TEXT OF WORDS"},
+        bind={**SQLITE.bind, ColumnType.TEXT: lambda value: SQLITE.bind[ColumnType.TEXT](value).strip()},
+        key_text="KEY TEXT",
+        marks="[]",
+        placeholder=":",
+        upper=True,
+        name_parts=("schema", "table"),
+        limits=Limits(name_bytes=30, parameters=2),
+        errors=Errors(absent_table=Sign(words="no such table")),
+        driver=MadeUpDriver(),
+    )
+    monkeypatch.setattr(registry, "DIALECTS", (entry, *DIALECTS))
+    path = tmp_path / "made_up.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "made_up", "host": str(path)}))
+    return Warehouse("generic", MadeUpHook("warehouse"), path=path)
+
+
+def test_one_entry_is_enough_to_land_and_read(made_up: Warehouse) -> None:
+    names = ("request_sha256", "finish_reason", "model", "batch_id")
+    columns = (*COLUMNS, *(Column(name, ColumnType.TEXT) for name in names))
+    assert KnownTable(made_up.hook, "results").check() is False
+    rest = ("0" * 64, "stop", "m", "b")
+    land(made_up, [(*row(key, " 1 "), *rest) for key in "abc"], [(*row("b", "2", sealed=5), *rest)], columns=columns)
+    ((created,),) = made_up.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")
+    assert "CREATE TABLE [RESULTS]" in created
+    assert "[CUSTOM_ID] KEY TEXT NOT NULL" in created
+    assert "[OUTPUT] TEXT OF WORDS" in created
+    assert "[SEALED_AT] ANYTHING" in created
+    with read_rows(made_up.hook, "SELECT custom_id, output FROM results WHERE output > :1;", ["0"]) as rows:
+        assert sorted(rows) == [("a", "1"), ("b", "2"), ("c", "1")]
+    table = KnownTable(made_up.hook, "results")
+    assert table.check()
+    assert len(list(table)) == 3
+    driver = dialect_of(made_up.hook).driver
+    assert isinstance(driver, MadeUpDriver)
+    assert driver.opened > 5
+
+
+def test_one_entry_is_enough_for_tables_whose_rows_are_replaced(made_up: Warehouse) -> None:
+    columns = (Column("run", ColumnType.TEXT, key=True), Column("at", ColumnType.TIMESTAMP))
+    tables = ReplacedTables(made_up.hook, {"one": columns})
+    tables.prepare()
+    for moment in (NOON, NOON.replace(hour=13)):
+        tables.apply([Replacement("one", {"run": "a"}, [("a", moment)])])
+    assert made_up.execute("SELECT RUN, AT FROM ONE") == [("a", "2026-11-20T13:00:00.000000+00:00")]
+
+
+def test_the_errors_of_a_new_database_follow_from_its_entry(made_up: Warehouse) -> None:
+    with pytest.raises(InputError, match=r"a table in Made-up DB is `table` or `schema.table`"):
+        open_sink(made_up.hook, "a.schema.results", COLUMNS)
+    with pytest.raises(InputError, match="more than 30 bytes, which Made-up DB would cut off"):
+        open_sink(made_up.hook, "r" * 31, COLUMNS)
+    with pytest.raises(ResultsTableError, match=r"CREATE TABLE \[RESULTS\]"):
+        open_sink(made_up.hook, "results", COLUMNS, create=False).prepare()
