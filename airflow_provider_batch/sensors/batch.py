@@ -12,7 +12,7 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Begun, Task
 from airflow_provider_batch.core.ledger.state import JobState, Phase
-from airflow_provider_batch.core.lifecycle.next_steps import begin
+from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.steps import ASKABLE, Finish, Hold, Pause, Policy, Void, Wait
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
@@ -233,7 +233,7 @@ class BatchSensor(BaseSensorOperator):
         changes it. So it tells a person's clear from a retry after a crash.
         """
         clear = getattr(context["ti"], "max_tries", 0)
-        deadline = begin(ledger.state(), clear, self._ends(now), now)
+        deadline = deadline_to_record(ledger.state(), clear, self._ends(now), now)
         if deadline is not None and ledger.add(deadline) and deadline.fresh:
             self.log.info(
                 "The wait had ended and was cleared: rows without a usable answer may be asked %d times more, until %s",

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 
 from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.ledger.records import Failure, Settled
-from airflow_provider_batch.core.ledger.state import JobState, ShardState
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.steps import NEVER_ASKED, Policy
+
+
+class Retries(NamedTuple):
+    """Settled tries with rows to retry."""
+
+    #: those to retry now
+    due: list[tuple[ShardState, Settled]]
+    #: when the delay of the others is over; None if there are none
+    later: datetime | None
+
+
+class Unanswered(NamedTuple):
+    """Rows without a usable answer, for the final pass."""
+
+    settled: list[tuple[ShardState, Settled]]
+    #: shards that were never sent
+    unsent: list[ShardState]
+    #: number of rows whose batch has not settled; they are left out, since their answers may still come
+    unsettled: int
 
 
 def base_before(state: JobState, shard: ShardState) -> int:
@@ -81,3 +101,43 @@ def is_askable(answer: Answer, settled: Settled, policy: Policy) -> bool:
 def next_attempt(shard: ShardState, settled: Settled) -> int:
     """The attempt that rows of this try are on when they are asked again."""
     return shard.shard.attempt + (0 if settled.failure is Failure.LINES else 1)
+
+
+def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
+    """Return the settled tries with rows to retry.
+
+    Rows that wait for their delay are retried together, once the last of them is ready, so that they share shards.
+    The valid rows of a batch that failed validation do not wait.
+    """
+    drained = state.drained
+    sources = [
+        (shard, settled)
+        for shard, tried, settled in state.settled()
+        if (shard.shard.name, tried.n) not in drained
+        and shard.shard.attempt < base_after(state, shard, settled) + policy.max_attempts + free_attempts(settled)
+        and askable_rows(settled, policy)
+        and not is_unwanted(shard)
+    ]
+    delays = (settled.at + wait_before_retry(state, shard, settled, policy) for shard, settled in sources)
+    ready = max(delays, default=now)
+    if now >= ready:
+        return Retries(sources, None)
+    return Retries([(shard, settled) for shard, settled in sources if settled.failure is Failure.LINES], ready)
+
+
+def rows_without_answer(state: JobState, policy: Policy) -> Unanswered:
+    """Return what the final pass may send: rows without a usable answer whose batch can no longer answer them."""
+    drained, last = state.drained, at_the_finish_line(policy)
+    settled = [
+        (shard, settled)
+        for shard, tried, settled in state.settled()
+        if (shard.shard.name, tried.n) not in drained and askable_rows(settled, last) and not is_unwanted(shard)
+    ]
+    phases: dict[Phase, list[ShardState]] = {phase: [] for phase in Phase}
+    final_pass = {shard.shard.name for shard in state.finish_line}
+    for shard in state.shards.values():
+        if shard.shard.name not in final_pass and not is_unwanted(shard):
+            phases[shard.phase].append(shard)
+    unsent = phases[Phase.SEALED] + phases[Phase.UPLOADED]
+    unsettled = phases[Phase.CREATING] + phases[Phase.LIVE]
+    return Unanswered(settled, unsent, sum(shard.shard.requests for shard in unsettled))

@@ -42,9 +42,10 @@ from airflow_provider_batch.core.ledger.records import (
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, fold
 from airflow_provider_batch.core.lifecycle.attempts import base_before, is_askable, next_attempt
+from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
 from airflow_provider_batch.core.lifecycle.duplicate_batches import look
 from airflow_provider_batch.core.lifecycle.failures import failure_of
-from airflow_provider_batch.core.lifecycle.next_steps import begin, next_steps
+from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     GRACE,
     Ask,
@@ -271,11 +272,14 @@ class Lifecycle(RuleBasedStateMachine):
     def the_wait_is_retried(self, minutes: int) -> None:
         """After a crash: nothing may change, whatever was recorded meanwhile."""
         known = self.clears in self.state().clears
-        assert not known or begin(self.state(), self.clears, self.now + timedelta(minutes=minutes), self.now) is None
+        assert (
+            not known
+            or deadline_to_record(self.state(), self.clears, self.now + timedelta(minutes=minutes), self.now) is None
+        )
 
     def the_wait_starts(self, minutes: int) -> None:
         before = self.state()
-        deadline = begin(before, self.clears, self.now + timedelta(minutes=minutes), self.now)
+        deadline = deadline_to_record(before, self.clears, self.now + timedelta(minutes=minutes), self.now)
         assert deadline is not None
         self.add(deadline)
         self.allowances += deadline.fresh

@@ -17,7 +17,6 @@ from airflow_provider_batch.core.ledger.records import (
     Created,
     Deadline,
     Failure,
-    Finished,
     Intent,
     Judged,
     Record,
@@ -30,7 +29,7 @@ from airflow_provider_batch.core.ledger.state import JobState, fold
 from airflow_provider_batch.core.lifecycle.attempts import askable_rows, is_askable, next_attempt
 from airflow_provider_batch.core.lifecycle.capacity import MAX_HOLD
 from airflow_provider_batch.core.lifecycle.failures import failure_of, refusal_of
-from airflow_provider_batch.core.lifecycle.next_steps import begin, next_steps
+from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     ASKABLE,
     GRACE,
@@ -400,30 +399,6 @@ def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready() -> None:
 # A person clears the wait
 
 LATER = NOW + 31 * HOUR
-
-
-def test_the_first_start_sets_the_deadline_and_no_retry_moves_it() -> None:
-    first = begin(job(), 2, NOW + 30 * HOUR, NOW)
-    assert first == Deadline(NOW + 30 * HOUR, NOW, clear=2)
-    for state in (job(first), job(first, Finished(1, NOW + HOUR))):
-        assert begin(state, 2, LATER + 30 * HOUR, LATER) is None
-
-
-def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good() -> None:
-    first = Deadline(NOW + 30 * HOUR, NOW, clear=0)
-    kept = begin(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
-    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear=1)
-    # a worker that is killed after the deadline is retried under the same clear
-    assert begin(job(first, kept), 1, LATER + 30 * HOUR, LATER) is None
-
-
-@pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
-def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records: list[Finished]) -> None:
-    at = NOW + 2 * HOUR if records else LATER
-    state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
-    fresh = begin(state, 1, at + 30 * HOUR, at)
-    assert fresh == Deadline(at + 30 * HOUR, at, clear=1, fresh=True)
-    assert begin(job(Deadline(NOW + 30 * HOUR, NOW), *records, fresh), 2, LATER + 99 * HOUR, at + HOUR).fresh is False
 
 
 def cleared(at: datetime = LATER) -> list[Record]:

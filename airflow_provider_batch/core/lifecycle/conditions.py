@@ -1,0 +1,236 @@
+"""The conditions of the rules: small pure functions of the situation and of one shard, or of the plan so far."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.ledger.state import Phase, ShardState
+from airflow_provider_batch.core.lifecycle.attempts import is_unwanted
+from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
+from airflow_provider_batch.core.lifecycle.steps import ASKING, FINISH, GRACE, UNSURE
+
+# Of one shard
+
+
+def wait_is_ending(situation: Situation, shard: ShardState) -> bool:
+    """The deadline has passed, or a person cancelled the job."""
+    return situation.is_ending
+
+
+def account_failed(situation: Situation, shard: ShardState) -> bool:
+    """The account refused the shard, and no task was started again since."""
+    blocked, since = shard.last.blocked if shard.last else None, situation.policy.since
+    return blocked is not None and blocked.failure is Failure.ACCOUNT and not (since and blocked.at < since)
+
+
+def file_was_missing_just_now(situation: Situation, shard: ShardState) -> bool:
+    """The provider did not find the input file: it may only be late in noticing the upload."""
+    blocked = shard.last.blocked if shard.last else None
+    if blocked is None or blocked.failure is not Failure.FILE:
+        return False
+    return situation.now < blocked.at + situation.policy.backoff / 10
+
+
+def claim_is_recent(situation: Situation, shard: ShardState) -> bool:
+    """A worker may still be sending the synchronous shard that it claimed."""
+    return shard.shard.synchronous and _intent_is_younger(situation, shard, ASKING)
+
+
+def intent_is_recent(situation: Situation, shard: ShardState) -> bool:
+    """The worker that recorded the intent may still be creating the batch."""
+    return _intent_is_younger(situation, shard, UNSURE)
+
+
+def _intent_is_younger(situation: Situation, shard: ShardState, age: timedelta) -> bool:
+    intent = shard.tries[-1].intent
+    assert intent is not None
+    return situation.now < intent.at + age
+
+
+def batch_has_ended(situation: Situation, shard: ShardState) -> bool:
+    """The provider was just seen to have ended the batch. A batch that was not looked at is taken to run."""
+    batch = situation.seen.get(shard.tries[-1].batch_id)
+    return batch is not None and batch.status.ended
+
+
+def cancel_was_sent(situation: Situation, shard: ShardState) -> bool:
+    """The batch is being cancelled."""
+    return shard.tries[-1].cancel is not None
+
+
+def person_cancelled(situation: Situation, shard: ShardState) -> bool:
+    """A person cancelled the job, and no task of it was cleared since."""
+    return situation.is_cancelled
+
+
+def deadline_has_passed(situation: Situation, part: object) -> bool:
+    """The wait is past its deadline."""
+    return situation.is_past_deadline
+
+
+def no_row_is_wanted(situation: Situation, shard: ShardState) -> bool:
+    """Every row of the shard changed or disappeared after it was sealed."""
+    return is_unwanted(shard)
+
+
+def file_is_uploaded(situation: Situation, shard: ShardState) -> bool:
+    """The provider still has an input file of the shard."""
+    return bool(reusable_file(shard))
+
+
+def reusable_file(shard: ShardState) -> str:
+    """Id of the newest input file that the provider may still have; empty if it has none."""
+    for tried in reversed(shard.tries):
+        if tried.blocked and tried.blocked.failure is Failure.FILE:
+            return ""
+        if tried.file_id:
+            return tried.file_id
+    return ""
+
+
+def uploads_are_refused(situation: Situation, shard: ShardState) -> bool:
+    """The provider takes no input files for now (HTTP 429)."""
+    return situation.uploads_from is not None and situation.now < situation.uploads_from
+
+
+# Of the job: its stage
+
+
+def canary_is_void(job: Job, plan: Plan) -> bool:
+    """The canary's verdict says that this generation must not be uploaded."""
+    return job.state.judged is not None and bool(job.state.judged.void)
+
+
+def job_is_cancelled(job: Job, plan: Plan) -> bool:
+    """A person cancelled the job."""
+    return job.is_cancelled
+
+
+def verdict_is_due(job: Job, plan: Plan) -> bool:
+    """Every canary is answered, and there is no verdict yet."""
+    return bool(job.state.canary) and job.state.judged is None and not canary_is_open(job, plan)
+
+
+def job_is_held(job: Job, plan: Plan) -> bool:
+    """The account refused a shard."""
+    return bool(plan.holds)
+
+
+def canary_is_open(job: Job, plan: Plan) -> bool:
+    """A canary is not answered."""
+    return any(shard.phase is not Phase.SETTLED for shard in job.state.canary)
+
+
+# Of the job: what to send
+
+
+def final_pass_is_left_over(job: Job, plan: Plan) -> bool:
+    """A shard of an earlier final pass was never sent."""
+    return bool(job.synchronous)
+
+
+def shard_is_too_large(job: Job, plan: Plan) -> bool:
+    """A shard of several rows does not fit the queue capacity."""
+    return bool(job.batches and job.admission.reseal)
+
+
+def row_is_too_large(job: Job, plan: Plan) -> bool:
+    """A shard of one row does not fit the queue capacity."""
+    return bool(job.batches and job.admission.give_up)
+
+
+def shard_is_affordable(job: Job, plan: Plan) -> bool:
+    """A shard is within queue capacity and budget."""
+    return bool(job.batches and job.affordable[0])
+
+
+def queue_is_full(job: Job, plan: Plan) -> bool:
+    """A shard waits for queue capacity."""
+    return bool(job.batches and (job.admission.waits or job.admission.backlog))
+
+
+def budget_is_short(job: Job, plan: Plan) -> bool:
+    """A shard is within queue capacity, but not within the budget."""
+    return bool(job.batches and job.affordable[1])
+
+
+def retry_is_due(job: Job, plan: Plan) -> bool:
+    """Rows are to be retried now."""
+    return bool(job.retries.due)
+
+
+def retry_is_delayed(job: Job, plan: Plan) -> bool:
+    """Rows are to be retried later."""
+    return job.retries.later is not None
+
+
+def only_the_budget_is_in_the_way(job: Job, plan: Plan) -> bool:
+    """Shards are withheld, and nothing that is due or running will tell what is left of the budget."""
+    return bool(plan.withheld) and not (plan.steps or plan.running or plan.times)
+
+
+# Of the job: the final pass
+
+
+def a_step_is_due(job: Job, plan: Plan) -> bool:
+    """Something else is to be done first."""
+    return bool(plan.steps)
+
+
+def author_wants_no_final_pass(job: Job, plan: Plan) -> bool:
+    """No row may be sent after the deadline."""
+    return not job.policy.finish_rows
+
+
+def final_pass_is_over(job: Job, plan: Plan) -> bool:
+    """The time of the final pass has passed."""
+    return job.now >= job.deadline + FINISH
+
+
+def canary_has_no_verdict(job: Job, plan: Plan) -> bool:
+    """The deadline passed before the canary was judged."""
+    return bool(job.state.canary) and job.state.judged is None
+
+
+def account_refused_the_final_pass(job: Job, plan: Plan) -> bool:
+    """The final pass is sealed, and the account refused a shard of it."""
+    return job.is_final_pass_sealed and any(account_failed(job, shard) for shard in job.state.finish_line)
+
+
+def final_pass_is_sealed(job: Job, plan: Plan) -> bool:
+    """The rows of the final pass are chosen."""
+    return job.is_final_pass_sealed
+
+
+def answers_may_still_come(job: Job, plan: Plan) -> bool:
+    """A batch or an unanswered creation is not settled, and the grace is not over."""
+    return _is_awaited(plan) and job.now < job.deadline + GRACE
+
+
+def rows_have_no_answer(job: Job, plan: Plan) -> bool:
+    """Rows without a usable answer are left."""
+    return bool(job.unanswered.settled or job.unanswered.unsent)
+
+
+# Of the plan: what to wait for
+
+
+def claim_is_awaited(job: Job, plan: Plan) -> bool:
+    """After the deadline a worker may still be sending a shard of the final pass."""
+    claimed = any(shard.phase is Phase.CREATING for shard in job.state.finish_line)
+    return job.is_past_deadline and claimed and _is_awaited(plan) and job.now < job.deadline + FINISH
+
+
+def end_is_awaited(job: Job, plan: Plan) -> bool:
+    """After the deadline a cancelled batch or an unanswered creation may still be settled."""
+    return job.is_past_deadline and _is_awaited(plan) and job.now < job.deadline + GRACE
+
+
+def something_is_awaited(job: Job, plan: Plan) -> bool:
+    """A batch is running, or a time is set to look again."""
+    return _is_awaited(plan)
+
+
+def _is_awaited(plan: Plan) -> bool:
+    return bool(plan.running or plan.times)

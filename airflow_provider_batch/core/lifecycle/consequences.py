@@ -1,0 +1,250 @@
+"""The consequences of the rules: small pure functions that return a part of the plan, or the pause at its end."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow_provider_batch.core.ledger.records import BY_PERSON
+from airflow_provider_batch.core.ledger.state import Phase, ShardState
+from airflow_provider_batch.core.lifecycle.attempts import base_after
+from airflow_provider_batch.core.lifecycle.conditions import reusable_file
+from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
+from airflow_provider_batch.core.lifecycle.steps import (
+    ASKING,
+    FINISH,
+    GRACE,
+    UNSURE,
+    Ask,
+    AskAgain,
+    Cancel,
+    Collect,
+    Create,
+    Finish,
+    FinishLine,
+    GiveUp,
+    Hold,
+    Judge,
+    LookUp,
+    Reseal,
+    Upload,
+    Void,
+    Wait,
+)
+
+_NOTHING = Plan()
+
+
+def nothing(situation: Situation, part: object) -> Plan:
+    """Add nothing to the plan."""
+    return _NOTHING
+
+
+# For one shard
+
+
+def be_ready(situation: Situation, shard: ShardState) -> Plan:
+    """Leave it to the rules for the job when the shard is sent."""
+    return Plan(ready=(shard,))
+
+
+def hold_for_a_person(situation: Situation, shard: ShardState) -> Plan:
+    """Hold the job, in the provider's words."""
+    blocked = shard.last.blocked if shard.last else None
+    return Plan(holds=(blocked.message if blocked else "",))
+
+
+def wait_for_the_file(situation: Situation, shard: ShardState) -> Plan:
+    """Wait for a tenth of the backoff."""
+    blocked = shard.last.blocked if shard.last else None
+    return Plan(times=(blocked.at + situation.policy.backoff / 10,)) if blocked else _NOTHING
+
+
+def wait_for_the_claim(situation: Situation, shard: ShardState) -> Plan:
+    """Wait until the worker has sent the shard, or may no longer do so."""
+    return Plan(times=(_end_of_intent(shard, ASKING),))
+
+
+def wait_for_the_intent(situation: Situation, shard: ShardState) -> Plan:
+    """Wait until the worker has created the batch, or may no longer do so."""
+    return Plan(times=(_end_of_intent(shard, UNSURE),))
+
+
+def _end_of_intent(shard: ShardState, age: timedelta) -> datetime:
+    intent = shard.tries[-1].intent
+    assert intent is not None
+    return intent.at + age
+
+
+def look_up(situation: Situation, shard: ShardState) -> Plan:
+    """Find out whether there is a batch, before a second one is created."""
+    return Plan(steps=(LookUp(shard, shard.tries[-1]),))
+
+
+def collect(situation: Situation, shard: ShardState) -> Plan:
+    """Download the result files of the batch."""
+    tried = shard.tries[-1]
+    return Plan(steps=(Collect(shard, tried, situation.seen[tried.batch_id]),))
+
+
+def wait_for_the_batch(situation: Situation, shard: ShardState) -> Plan:
+    """Wait until the batch ends."""
+    return Plan(running=(shard.tries[-1].batch_id,))
+
+
+def cancel_for_a_person(situation: Situation, shard: ShardState) -> Plan:
+    """Cancel the batch, since a person said so."""
+    return _cancel(shard, BY_PERSON)
+
+
+def cancel_at_the_deadline(situation: Situation, shard: ShardState) -> Plan:
+    """Cancel the batch, since its answers would come too late."""
+    return _cancel(shard, "deadline")
+
+
+def cancel_unwanted(situation: Situation, shard: ShardState) -> Plan:
+    """Cancel the batch, since nobody needs its answers."""
+    return _cancel(shard, "no row asks this any more")
+
+
+def _cancel(shard: ShardState, reason: str) -> Plan:
+    tried = shard.tries[-1]
+    return Plan(steps=(Cancel(shard, tried, reason),), running=(tried.batch_id,))
+
+
+def create(situation: Situation, shard: ShardState) -> Plan:
+    """Create the batch from the file that the provider has."""
+    return Plan(steps=(Create(shard, shard.next_n, reusable_file(shard)),))
+
+
+def wait_for_uploads(situation: Situation, shard: ShardState) -> Plan:
+    """Wait until the provider takes input files again."""
+    assert situation.uploads_from is not None
+    return Plan(times=(situation.uploads_from,))
+
+
+def upload(situation: Situation, shard: ShardState) -> Plan:
+    """Upload the input file."""
+    return Plan(steps=(Upload(shard, shard.next_n),))
+
+
+# For the job
+
+
+def judge_the_canary(job: Job, plan: Plan) -> Plan:
+    """Record the verdict."""
+    return Plan(steps=(Judge(),))
+
+
+def send_the_canary(job: Job, plan: Plan) -> Plan:
+    """Send the requests of every canary that is ready."""
+    return Plan(steps=tuple(Ask(shard, shard.next_n) for shard in job.synchronous))
+
+
+def send_what_is_left_over(job: Job, plan: Plan) -> Plan:
+    """Send what an earlier final pass sealed and did not send."""
+    return Plan(steps=tuple(Ask(shard, shard.next_n, last=True) for shard in job.synchronous))
+
+
+def reseal_smaller(job: Job, plan: Plan) -> Plan:
+    """Divide shards. Tokens are only estimated, so each part also gets at most half of the requests."""
+    return Plan(
+        steps=tuple(
+            Reseal(shard, shard.next_n, max(tokens, 1), -(-shard.shard.requests // 2))
+            for shard, tokens in job.admission.reseal
+        )
+    )
+
+
+def give_up(job: Job, plan: Plan) -> Plan:
+    """Fail rows in the words in which the provider refused them."""
+    messages = [shard.last.blocked if shard.last else None for shard in job.admission.give_up]
+    return Plan(
+        steps=tuple(
+            GiveUp(shard, shard.next_n, blocked.message if blocked else "")
+            for shard, blocked in zip(job.admission.give_up, messages, strict=True)
+        )
+    )
+
+
+def wait_for_capacity(job: Job, plan: Plan) -> Plan:
+    """Look again when the backoff is over, or when any batch ends."""
+    backlog = ("queue capacity",) if job.admission.backlog else ()
+    return Plan(times=tuple(job.admission.waits), backlog=backlog)
+
+
+def withhold(job: Job, plan: Plan) -> Plan:
+    """Look again when any batch ends: it may cost less than was reserved for it."""
+    return Plan(withheld=tuple(job.affordable[1]), backlog=("budget",))
+
+
+def retry(job: Job, plan: Plan) -> Plan:
+    """Seal the rows into new shards: one retry round for each number of attempts that no longer count."""
+    sources = [(base_after(job.state, *source), source) for source in job.retries.due]
+    bases = sorted({base for base, _ in sources})
+    return Plan(steps=tuple(AskAgain([source for b, source in sources if b == base], base) for base in bases))
+
+
+def wait_to_retry(job: Job, plan: Plan) -> Plan:
+    """Look again when the delay is over."""
+    return Plan(times=(job.retries.later,)) if job.retries.later else _NOTHING
+
+
+def divide_by_budget(job: Job, plan: Plan) -> Plan:
+    """Divide the first shard of which a part is within the budget."""
+    for shard in plan.withheld:
+        requests = job.purse.part(shard.shard)
+        if requests:
+            return Plan(steps=(Reseal(shard, shard.next_n, max(shard.shard.tokens, 1), requests),))
+    return _NOTHING
+
+
+def send_the_final_pass(job: Job, plan: Plan) -> Plan:
+    """Send every shard of the final pass that was not sent."""
+    unsent = [shard for shard in job.state.finish_line if shard.phase is Phase.SEALED]
+    return Plan(steps=tuple(Ask(shard, shard.next_n, last=True) for shard in unsent))
+
+
+def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
+    """Seal as many rows as the author allows into synchronous shards."""
+    return Plan(steps=(FinishLine(job.state.next_wave, *job.unanswered),))
+
+
+# The pause
+
+
+def end_as_void(job: Job, plan: Plan) -> Void:
+    """End with the canary's verdict."""
+    judged = job.state.judged
+    assert judged is not None
+    return Void(judged.void, judged.over_budget)
+
+
+def wait_for_the_final_pass(job: Job, plan: Plan) -> Wait:
+    """Wait until the end of the final pass at the latest."""
+    return Wait(list(plan.running), min([*plan.times, job.deadline + FINISH]), any_end=False)
+
+
+def wait_for_the_end(job: Job, plan: Plan) -> Wait:
+    """Wait until the end of the grace at the latest."""
+    return Wait(list(plan.running), min([*plan.times, job.deadline + GRACE]), any_end=False)
+
+
+def finish(job: Job, plan: Plan) -> Finish:
+    """End the wait."""
+    return Finish()
+
+
+def wait(job: Job, plan: Plan) -> Wait:
+    """Wait until the deadline at the latest."""
+    ends = [job.state.deadline] if job.state.deadline else []
+    return Wait(list(plan.running), min([*plan.times, *ends], default=None), bool(plan.backlog))
+
+
+def hold(job: Job, plan: Plan) -> Hold:
+    """Hold the job with the first message."""
+    return Hold(plan.holds[0])
+
+
+def finish_with_what_is_withheld(job: Job, plan: Plan) -> Finish:
+    """End the wait, and name the shards that the budget did not reach."""
+    return Finish(tuple(shard.shard.name for shard in plan.withheld))

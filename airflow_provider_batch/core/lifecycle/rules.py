@@ -1,0 +1,386 @@
+"""The rules of the lifecycle: what happens next to a job.
+
+Everything that decides about a job's steps stands in the tables of this file, and `docs/lifecycle.md` is rendered from
+them. `next_steps` applies them. The functions that the rules name are in `conditions` and `consequences`. None of them
+does anything to the world: the worker does a step, records what came of it, and asks for the next steps. So a worker
+may be killed at any instruction, and its successor goes on from the ledger.
+
+A SHARD is in one phase, which follows from its records alone: sealed, uploaded, creating, live, settled or resealed.
+`phases.py` lists what moves it from one to another. For each shard, the first rule of its phase that holds says what to
+do. Some failures send a shard back to sealed (a full queue, a lost file, an account without credit): nothing of it ran
+then, so sending it again costs no attempt.
+
+A JOB is in one stage, which is computed each time and never recorded. The first line of STAGES that holds is its stage.
+Then the rules of the stage apply, in order, to the shards that are ready.
+
+The CANARY comes first, because a mistake in a prompt or a schema is the same mistake in every row. A few requests are
+sent synchronously, and their verdict can stop the job before the first upload, while it has cost next to nothing. Their
+answers also correct the estimate, against which the ceiling is held.
+
+An unanswered CREATION is the dangerous case: a batch may exist, and be paid for, that nobody recorded. So the intent is
+recorded before the call, and nobody creates a second batch before the first was looked up. The look-up waits 120 s: a
+worker that is still alive has created its batch by then, or may no longer create it (see `steps.overslept`).
+
+At the DEADLINE, nothing more is sent and every running batch is cancelled. What was answered until then is paid for, so
+the wait goes on for a grace of 15 minutes: the provider may take ten to cancel. Then it ends, whatever is left.
+
+The FINAL PASS, if the author allows it, comes once after that: it sends rows without a usable answer synchronously, at
+the standard price. Until 30 minutes after the deadline it may begin another shard. It never sends a row whose batch is
+not settled: the answer may still come, and would be paid for twice.
+
+When a person CANCELS the job, running batches are cancelled and collected too, but there is no final pass. Clearing a
+task of the job ends this. Clearing the wait may also set a new deadline, see `deadline.py`.
+
+How many shards of a model are sent at a time is decided in `capacity.py`, how many the ceiling allows in `budget.py`,
+and which rows may be retried in `attempts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow_provider_batch.core.ledger.state import Phase, ShardState
+from airflow_provider_batch.core.lifecycle import conditions, consequences
+from airflow_provider_batch.core.lifecycle.rule import Rule, always, choose
+from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation, Stage
+from airflow_provider_batch.core.lifecycle.steps import Pause
+
+ShardRule = Rule[Situation, ShardState, Plan]
+StageRule = Rule[Job, Plan, Stage]
+JobRule = Rule[Job, Plan, Plan]
+PauseRule = Rule[Job, Plan, Pause]
+
+UNSENT = (Phase.SEALED, Phase.UPLOADED)
+
+#: for each shard, the first rule of its phase that holds
+SHARD_RULES: tuple[ShardRule, ...] = (
+    Rule(
+        "the deadline has passed, or a person cancelled the job",
+        conditions.wait_is_ending,
+        "Do nothing. Only the final pass may still send its rows.",
+        consequences.nothing,
+        UNSENT,
+    ),
+    Rule(
+        "the account refused it (billing, quota, access), and no task was started again since",
+        conditions.account_failed,
+        "Hold the job until a person has acted. The message is the provider's.",
+        consequences.hold_for_a_person,
+        UNSENT,
+    ),
+    Rule(
+        "the provider did not find its input file, less than a tenth of the retry delay ago",
+        conditions.file_was_missing_just_now,
+        "Wait until that time is over.",
+        consequences.wait_for_the_file,
+        UNSENT,
+    ),
+    Rule(
+        "otherwise",
+        always,
+        "It is ready: the stage of the job decides when it is sent.",
+        consequences.be_ready,
+        UNSENT,
+    ),
+    Rule(
+        "it is a synchronous shard, and a worker claimed it less than 10 minutes ago",
+        conditions.claim_is_recent,
+        "Wait until then: that worker may still be sending it.",
+        consequences.wait_for_the_claim,
+        (Phase.CREATING,),
+    ),
+    Rule(
+        "the intent is less than 120 seconds old",
+        conditions.intent_is_recent,
+        "Wait until then: the worker that recorded it may still be creating the batch.",
+        consequences.wait_for_the_intent,
+        (Phase.CREATING,),
+    ),
+    Rule(
+        "otherwise",
+        always,
+        "Look the batch up at the provider, before any second creation. After the deadline too.",
+        consequences.look_up,
+        (Phase.CREATING,),
+    ),
+    Rule(
+        "its batch has ended",
+        conditions.batch_has_ended,
+        "Collect the result files, and settle the shard.",
+        consequences.collect,
+        (Phase.LIVE,),
+    ),
+    Rule(
+        "the provider was already told to cancel its batch",
+        conditions.cancel_was_sent,
+        "Wait for the batch to end.",
+        consequences.wait_for_the_batch,
+        (Phase.LIVE,),
+    ),
+    Rule(
+        "a person cancelled the job",
+        conditions.person_cancelled,
+        "Cancel the batch, and wait for it to end.",
+        consequences.cancel_for_a_person,
+        (Phase.LIVE,),
+    ),
+    Rule(
+        "the deadline has passed",
+        conditions.deadline_has_passed,
+        "Cancel the batch, and wait for it to end.",
+        consequences.cancel_at_the_deadline,
+        (Phase.LIVE,),
+    ),
+    Rule(
+        "every row of it changed or disappeared since it was sealed",
+        conditions.no_row_is_wanted,
+        "Cancel the batch, and wait for it to end.",
+        consequences.cancel_unwanted,
+        (Phase.LIVE,),
+    ),
+    Rule("otherwise", always, "Wait for the batch to end.", consequences.wait_for_the_batch, (Phase.LIVE,)),
+    Rule(
+        "always",
+        always,
+        "Do nothing. Rows that failed for a transient reason are retried in new shards.",
+        consequences.nothing,
+        (Phase.SETTLED,),
+    ),
+    Rule("always", always, "Do nothing. Other shards have its rows.", consequences.nothing, (Phase.RESEALED,)),
+)
+
+
+def _stage(stage: Stage) -> Callable[[Job, Plan], Stage]:
+    return lambda job, plan: stage
+
+
+#: the first line that holds is the stage of the job
+STAGES: tuple[StageRule, ...] = (
+    Rule(
+        "the canary's verdict is that the other requests would be refused, or cost too much",
+        conditions.canary_is_void,
+        "Nothing of this generation is ever uploaded.",
+        _stage(Stage.VOID),
+    ),
+    Rule(
+        "a person cancelled the job, and no task of it was cleared since",
+        conditions.job_is_cancelled,
+        "Nothing is sent or retried.",
+        _stage(Stage.CANCELLED),
+    ),
+    Rule(
+        "the deadline has passed",
+        conditions.deadline_has_passed,
+        "Nothing is sent or retried, except by the final pass.",
+        _stage(Stage.OVER),
+    ),
+    Rule(
+        "every canary is answered, and there is no verdict yet",
+        conditions.verdict_is_due,
+        "The verdict is computed from the answers.",
+        _stage(Stage.VERDICT),
+    ),
+    Rule(
+        "the account refused a shard, and a person must act",
+        conditions.job_is_held,
+        "Nothing is sent or retried. Running batches are still collected.",
+        _stage(Stage.HELD),
+    ),
+    Rule(
+        "a canary is not answered",
+        conditions.canary_is_open,
+        "Only canaries are sent.",
+        _stage(Stage.CANARY),
+    ),
+    Rule("otherwise", always, "Shards are sent, and rows are retried.", _stage(Stage.SENDING)),
+)
+
+#: for each shard that queue capacity and budget admit, the first rule that holds
+SEND_RULES: tuple[ShardRule, ...] = (
+    Rule(
+        "the provider still has its input file",
+        conditions.file_is_uploaded,
+        "Create the batch. This is the paid step.",
+        consequences.create,
+    ),
+    Rule(
+        "the provider takes no input files for now (HTTP 429)",
+        conditions.uploads_are_refused,
+        "Wait until the backoff, or the time that the provider asked for, is over.",
+        consequences.wait_for_uploads,
+    ),
+    Rule("otherwise", always, "Upload the input file.", consequences.upload),
+)
+
+#: after the deadline, the first rule that holds
+FINAL_PASS_RULES: tuple[JobRule, ...] = (
+    Rule(
+        "another step is due",
+        conditions.a_step_is_due,
+        "Do that step first.",
+        consequences.nothing,
+    ),
+    Rule(
+        "the author wants no final pass",
+        conditions.author_wants_no_final_pass,
+        "There is none.",
+        consequences.nothing,
+    ),
+    Rule(
+        "the deadline passed 30 minutes ago, or longer",
+        conditions.final_pass_is_over,
+        "The final pass is over.",
+        consequences.nothing,
+    ),
+    Rule(
+        "there is a canary, and no verdict on it",
+        conditions.canary_has_no_verdict,
+        "There is none: nothing may be sent before the verdict.",
+        consequences.nothing,
+    ),
+    Rule(
+        "it is sealed, and the account refused a shard of it",
+        conditions.account_refused_the_final_pass,
+        "The final pass is over. The other shards would be refused too.",
+        consequences.nothing,
+    ),
+    Rule(
+        "it is sealed",
+        conditions.final_pass_is_sealed,
+        "Send each of its shards once, synchronously.",
+        consequences.send_the_final_pass,
+    ),
+    Rule(
+        "a batch or an unanswered creation is not settled, and the grace of 15 minutes is not over",
+        conditions.answers_may_still_come,
+        "Wait first.",
+        consequences.nothing,
+    ),
+    Rule(
+        "rows have no usable answer, settled or never sent",
+        conditions.rows_have_no_answer,
+        "Seal as many of them as the author allows into synchronous shards.",
+        consequences.seal_the_final_pass,
+    ),
+    Rule("otherwise", always, "There is nothing to send.", consequences.nothing),
+)
+
+
+def _send_each(job: Job, plan: Plan) -> Plan:
+    return Plan.sum([choose(SEND_RULES, job, shard) for shard in job.affordable[0]])
+
+
+def _go_through_the_final_pass(job: Job, plan: Plan) -> Plan:
+    return choose(FINAL_PASS_RULES, job, plan)
+
+
+#: every rule of the job's stage that holds, in this order. A stage without rules adds nothing
+JOB_RULES: tuple[JobRule, ...] = (
+    Rule("always", always, "Go through the rules of the final pass.", _go_through_the_final_pass, (Stage.OVER,)),
+    Rule("always", always, "Record the verdict on the canary.", consequences.judge_the_canary, (Stage.VERDICT,)),
+    Rule("always", always, "Send every canary that is ready.", consequences.send_the_canary, (Stage.CANARY,)),
+    Rule(
+        "a shard of an earlier final pass was never sent",
+        conditions.final_pass_is_left_over,
+        "Send it synchronously: the wait was cleared and has a new deadline.",
+        consequences.send_what_is_left_over,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "a ready shard of several rows is too large for the queue capacity of its model",
+        conditions.shard_is_too_large,
+        "Reseal its rows into smaller shards. No attempt is counted.",
+        consequences.reseal_smaller,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "a ready shard of a single row is too large for the queue capacity of its model",
+        conditions.row_is_too_large,
+        "Give it up: the row fails in the provider's words.",
+        consequences.give_up,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "ready shards are within the queue capacity and the budget",
+        conditions.shard_is_affordable,
+        "Send each of them.",
+        _send_each,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "ready shards wait for queue capacity",
+        conditions.queue_is_full,
+        "Wait until the backoff is over, or until any batch has ended.",
+        consequences.wait_for_capacity,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "the budget does not reach a ready shard",
+        conditions.budget_is_short,
+        "Withhold it. When a batch has ended, its real cost decides again.",
+        consequences.withhold,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "rows failed for a transient reason, have attempts left, and their retry delay is over",
+        conditions.retry_is_due,
+        "Seal them into new shards.",
+        consequences.retry,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "their retry delay is not over",
+        conditions.retry_is_delayed,
+        "Wait until the last of them is ready.",
+        consequences.wait_to_retry,
+        (Stage.SENDING,),
+    ),
+    Rule(
+        "shards are withheld, and there is nothing else to do or to wait for",
+        conditions.only_the_budget_is_in_the_way,
+        "Divide the first shard of which a part is within the budget.",
+        consequences.divide_by_budget,
+        (Stage.SENDING,),
+    ),
+)
+
+#: how the job pauses if no step of the plan changes anything: the first rule that holds
+PAUSES: tuple[PauseRule, ...] = (
+    Rule(
+        "the canary's verdict is void",
+        conditions.canary_is_void,
+        "End: submit must seal a new generation.",
+        consequences.end_as_void,
+    ),
+    Rule(
+        "the deadline has passed, and a shard of the final pass is claimed",
+        conditions.claim_is_awaited,
+        "Wait for it, until 30 minutes after the deadline at the latest.",
+        consequences.wait_for_the_final_pass,
+    ),
+    Rule(
+        "the deadline has passed, and a batch is running or a time is set to look again",
+        conditions.end_is_awaited,
+        "Wait for it, until 15 minutes after the deadline at the latest.",
+        consequences.wait_for_the_end,
+    ),
+    Rule(
+        "the deadline has passed",
+        conditions.deadline_has_passed,
+        "Finish. The landing decides what becomes of the rows without an answer.",
+        consequences.finish,
+    ),
+    Rule(
+        "a batch is running, or a time is set to look again",
+        conditions.something_is_awaited,
+        "Wait for it, until the deadline at the latest.",
+        consequences.wait,
+    ),
+    Rule("a person must act", conditions.job_is_held, "Hold the job. Everything is kept.", consequences.hold),
+    Rule(
+        "otherwise",
+        always,
+        "Finish. Shards that the budget did not reach are withheld.",
+        consequences.finish_with_what_is_withheld,
+    ),
+)

@@ -1,0 +1,114 @@
+"""What the rules of the lifecycle look at, and the plan that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
+
+from airflow_provider_batch.core.ledger.state import JobState, ShardState
+from airflow_provider_batch.core.lifecycle.attempts import Retries, Unanswered, retries, rows_without_answer
+from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, uploads_from
+from airflow_provider_batch.core.lifecycle.steps import Policy, Step
+from airflow_provider_batch.core.provider.batch import BatchView
+
+
+class Stage(StrEnum):
+    """What a job as a whole is doing. It is computed for each plan and never recorded."""
+
+    VOID = "void"
+    CANCELLED = "cancelled"
+    OVER = "past the deadline"
+    VERDICT = "verdict"
+    HELD = "held"
+    CANARY = "canary"
+    SENDING = "sending"
+
+
+class Plan(NamedTuple):
+    """What there is to do now, and what there is to wait for. Each rule adds a part; `Plan.sum` adds them up."""
+
+    steps: tuple[Step, ...] = ()
+    #: when to look again
+    times: tuple[datetime, ...] = ()
+    #: ids of the batches that the provider is running
+    running: tuple[str, ...] = ()
+    #: messages of failures that a person must resolve
+    holds: tuple[str, ...] = ()
+    #: unsent shards that nothing of their own holds back
+    ready: tuple[ShardState, ...] = ()
+    #: shards that the budget does not reach
+    withheld: tuple[ShardState, ...] = ()
+    #: reasons why the end of any batch, and not only of the last, gives work at once
+    backlog: tuple[str, ...] = ()
+
+    @classmethod
+    def sum(cls, plans: Iterable[Plan]) -> Plan:
+        """Add up plans, in their order."""
+        return cls(*(tuple(chain.from_iterable(parts)) for parts in zip(*filter(any, plans), strict=True)))
+
+
+class Situation:
+    """A job at one moment: what its ledger records, what the provider shows, what the author decided, and the time."""
+
+    def __init__(self, state: JobState, seen: Mapping[str, BatchView], policy: Policy, now: datetime) -> None:
+        self.state, self.seen, self.policy, self.now = state, seen, policy, now
+        self.is_past_deadline = state.deadline is not None and now >= state.deadline
+        self.is_cancelled = state.stopped
+        #: nothing more is sent, except by the final pass
+        self.is_ending = self.is_past_deadline or self.is_cancelled
+
+    @property
+    def deadline(self) -> datetime:
+        """The deadline, where it is known to be set."""
+        assert self.state.deadline is not None
+        return self.state.deadline
+
+    @cached_property
+    def uploads_from(self) -> datetime | None:
+        """When input files may be uploaded again; None if the provider accepts them."""
+        return uploads_from(self.state, self.policy.backoff)
+
+
+class Job(Situation):
+    """A job whose shards were looked at one by one. What several rules need is computed once, and only if needed."""
+
+    def __init__(self, situation: Situation, ready: tuple[ShardState, ...]) -> None:
+        super().__init__(situation.state, situation.seen, situation.policy, situation.now)
+        #: shards to send as batches, and shards to send synchronously
+        self.batches = [shard for shard in ready if not shard.shard.synchronous]
+        self.synchronous = [shard for shard in ready if shard.shard.synchronous]
+
+    @cached_property
+    def admission(self) -> Admission:
+        """What the queue capacity of each model allows."""
+        return admit(self.state, self.batches, self.policy.backoff, self.now)
+
+    @cached_property
+    def purse(self) -> Purse:
+        """What is left of the budget."""
+        return Purse(self.state)
+
+    @cached_property
+    def affordable(self) -> tuple[list[ShardState], list[ShardState]]:
+        """The admitted shards that are within the budget, and those that are not."""
+        return (self.admission.go, []) if self.state.ceiling is None else self.purse.afford(self.admission.go)
+
+    @cached_property
+    def retries(self) -> Retries:
+        """Rows to retry, now or later."""
+        return retries(self.state, self.policy, self.now)
+
+    @cached_property
+    def unanswered(self) -> Unanswered:
+        """Rows for the final pass."""
+        return rows_without_answer(self.state, self.policy)
+
+    @cached_property
+    def is_final_pass_sealed(self) -> bool:
+        """Whether the final pass of this deadline is sealed. One of an earlier deadline does not count."""
+        return any(wave.finish and wave.at >= self.deadline for wave in self.state.waves)

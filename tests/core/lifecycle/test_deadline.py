@@ -1,0 +1,46 @@
+"""When the deadline of a wait is set, and when a cleared wait gets a new one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_batch.core.ledger.records import Deadline, Finished, Record
+from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
+from tests.core.building import NOW, manifest_of, plain_shard
+
+HOUR = timedelta(hours=1)
+LATER = NOW + 31 * HOUR
+
+
+def job(*records: Record) -> JobState:
+    return fold(manifest_of([plain_shard("s0001")]), records)
+
+
+def test_the_first_start_sets_the_deadline_and_no_retry_moves_it() -> None:
+    first = deadline_to_record(job(), 2, NOW + 30 * HOUR, NOW)
+    assert first == Deadline(NOW + 30 * HOUR, NOW, clear=2)
+    for state in (job(first), job(first, Finished(1, NOW + HOUR))):
+        assert deadline_to_record(state, 2, LATER + 30 * HOUR, LATER) is None
+
+
+def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good() -> None:
+    first = Deadline(NOW + 30 * HOUR, NOW, clear=0)
+    kept = deadline_to_record(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
+    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear=1)
+    # a worker that is killed after the deadline is retried under the same clear
+    assert deadline_to_record(job(first, kept), 1, LATER + 30 * HOUR, LATER) is None
+
+
+@pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
+def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records: list[Finished]) -> None:
+    at = NOW + 2 * HOUR if records else LATER
+    state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
+    fresh = deadline_to_record(state, 1, at + 30 * HOUR, at)
+    assert fresh == Deadline(at + 30 * HOUR, at, clear=1, fresh=True)
+    state = job(Deadline(NOW + 30 * HOUR, NOW), *records, fresh)
+    kept = deadline_to_record(state, 2, LATER + 99 * HOUR, at + HOUR)
+    assert kept is not None
+    assert not kept.fresh
