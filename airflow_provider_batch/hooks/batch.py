@@ -16,6 +16,7 @@ from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT as DEFA
 from airflow_provider_batch.core.lifecycle.failures import is_of_account, refusal_of
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.catalogue import provider_of
+from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import seconds_of
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
@@ -73,13 +74,20 @@ class BatchHook(OpenAIHook):
     the calls of a job, each with the retries that are safe for it.
     """
 
+    def warm_up(self) -> None:
+        """Build the client now, so that several threads can share it.
+
+        Only the task's own thread may ask Airflow for the connection.
+        """
+        _ = self.conn
+
     def check(self) -> None:
         """Build the client, so that a missing or unusable connection is known before the warehouse is read.
 
         :raises InputError: naming the connection and what it lacks.
         """
         try:
-            self.conn  # noqa: B018  # built and kept by OpenAIHook
+            self.warm_up()
         except AirflowNotFoundException as error:
             raise InputError(
                 f"openai_conn_id: there is no connection {self.conn_id!r}. Nothing was uploaded. Make one of type "
@@ -149,14 +157,16 @@ class BatchHook(OpenAIHook):
         try:
             answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
         except openai.APIStatusError as error:
-            message = f"Uploading {name} failed: {_said(error)}. No batch was created for it."
+            message = f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
             retry_after = seconds_of(error.response.headers.get("retry-after"))
             later = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
             if later and not is_of_account(error.status_code, error.code):
                 raise NoRoomError(message, retry_after) from error
             raise ProviderError(message) from error
         except _NO_ANSWER as error:
-            raise ProviderError(f"Uploading {name} failed: {_said(error)}. No batch was created for it.") from error
+            raise ProviderError(
+                f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
+            ) from error
         file_id = getattr(answer, "id", None)
         if not isinstance(file_id, str) or not file_id:
             raise ProviderError(f"Uploading {name}: the server's answer holds no file id. No batch was created for it.")
@@ -180,10 +190,10 @@ class BatchHook(OpenAIHook):
             failure = refusal_of(error.status_code, error.code, error.message)
             if failure is not None:
                 retry_after = seconds_of(error.response.headers.get("retry-after"))
-                raise CreateRefusedError(failure, _said(error), retry_after) from error
-            raise CreateUnsureError(_said(error)) from error
+                raise CreateRefusedError(failure, describe_error(error), retry_after) from error
+            raise CreateUnsureError(describe_error(error)) from error
         except _NO_ANSWER as error:
-            raise CreateUnsureError(_said(error)) from error
+            raise CreateUnsureError(describe_error(error)) from error
         try:
             return read_batch(answer)
         except ProviderError as error:
@@ -199,10 +209,10 @@ class BatchHook(OpenAIHook):
         try:
             return read_batch(self.conn.batches.retrieve(batch_id))
         except openai.APIStatusError as error:
-            passes = error.status_code in (408, 409, 429) or error.status_code >= 500
-            raise (AwayError if passes else ProviderError)(failed.format(_said(error))) from error
+            later = is_transient(error.status_code)
+            raise (AwayError if later else ProviderError)(failed.format(describe_error(error))) from error
         except (*_NO_ANSWER, ProviderError) as error:
-            raise AwayError(failed.format(_said(error))) from error
+            raise AwayError(failed.format(describe_error(error))) from error
 
     def cancel(self, batch_id: str) -> BatchView | None:
         """Ask for a batch to be cancelled; None if it had ended before (HTTP 409).
@@ -211,10 +221,12 @@ class BatchHook(OpenAIHook):
         """
         try:
             return read_batch(self.conn.with_options(max_retries=0).batches.cancel(batch_id))
-        except openai.ConflictError:
-            return None
         except _NO_ANSWER as error:
-            raise ProviderError(f"Cancelling batch {batch_id} failed: {_said(error)}. It may go on.") from error
+            if had_ended(error):
+                return None
+            raise ProviderError(
+                f"Cancelling batch {batch_id} failed: {describe_error(error)}. It may go on."
+            ) from error
 
     def find(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
         """Batches that carry this nonce, else those of this input file; the oldest first.
@@ -288,7 +300,7 @@ class BatchHook(OpenAIHook):
         try:
             page = self.conn.get("/batches", cast_to=object, options={"params": params})
         except _NO_ANSWER as error:
-            raise ProviderError(f"Listing batches failed: {_said(error)}. Nothing was created.") from error
+            raise ProviderError(f"Listing batches failed: {describe_error(error)}. Nothing was created.") from error
         # Go writes an empty list as null.
         if isinstance(page, Mapping) and isinstance(page.get("data", ""), list | None):
             return page
@@ -304,7 +316,7 @@ class BatchHook(OpenAIHook):
         except openai.NotFoundError:
             return
         except _NO_ANSWER as error:
-            raise ProviderError(f"Deleting file {file_id} failed: {_said(error)}.") from error
+            raise ProviderError(f"Deleting file {file_id} failed: {describe_error(error)}.") from error
 
     def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
         """Stream a result file. Returns its size and sha256 (hex).
@@ -332,9 +344,11 @@ class BatchHook(OpenAIHook):
                 if error.status_code in (404, 410)
                 else "The provider still has it."
             )
-            raise ProviderError(f"Downloading {file_id} failed: {_said(error)}. {kept}") from error
+            raise ProviderError(f"Downloading {file_id} failed: {describe_error(error)}. {kept}") from error
         except openai.OpenAIError as error:
-            raise ProviderError(f"Downloading {file_id} failed: {_said(error)}. The provider still has it.") from error
+            raise ProviderError(
+                f"Downloading {file_id} failed: {describe_error(error)}. The provider still has it."
+            ) from error
         except (OSError, BrokenDownloadError):
             raise
         except Exception as error:  # a body cut short raises the transport's own error, of httpx2 or httpx
@@ -344,8 +358,13 @@ class BatchHook(OpenAIHook):
         return size, digest.hexdigest()
 
 
-def _said(error: Exception) -> str:
-    """An error in the provider's own words."""
+def had_ended(error: Exception) -> bool:
+    """Whether this answer to a cancel says that the batch had already ended (HTTP 409)."""
+    return isinstance(error, openai.ConflictError)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error in the provider's own words, or its type and message if it is no HTTP answer."""
     if isinstance(error, openai.APIStatusError):
         code = f", {error.code}" if error.code else ""
         return f"HTTP {error.status_code}{code}: {error.message}"

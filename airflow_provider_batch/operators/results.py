@@ -268,8 +268,7 @@ def _record(ledger: Ledger, account: dict[str, Any]) -> None:
         reasons=[msgspec.convert(reason, Reason) for reason in account["reasons"]],
         at=datetime.now(UTC),
     )
-    while not ledger.add(record):
-        record = msgspec.structs.replace(record, number=record.number + 1)
+    ledger.append(record)
 
 
 def _place(account: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey, Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
-from airflow_provider_batch.core.ledger.records import Begun, Budget, Submitted, Task
+from airflow_provider_batch.core.ledger.records import ASKED_ANEW, Begun, Budget, Submitted, Task
 from airflow_provider_batch.core.lifecycle.canary_verdict import MOST as MOST_CANARY
 from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
 from airflow_provider_batch.core.pricing.prices import Prices
@@ -44,7 +44,7 @@ from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import KnownTable
 from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
 from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
-from airflow_provider_batch.worker.cancel import ASKED_ANEW, cancel_live
+from airflow_provider_batch.worker.cancel import cancel_job
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import recall
 from airflow_provider_batch.worker.runner import Runner
@@ -408,7 +408,7 @@ class BatchSubmitOperator(BaseOperator):
         """After `again`: batches of the generations before would be paid for, and land nowhere."""
         for earlier in earlier_lines(ledger.folder, ledger.manifest):
             hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
-            cancel_live(earlier, hook, self.log.warning, reason=ASKED_ANEW)
+            cancel_job(earlier, hook, ASKED_ANEW, self.log.warning)
 
     def _change_budget(self, ledger: Ledger, ceiling: float | None) -> None:
         """Let another ceiling count from here on, whether it is higher or lower."""

@@ -30,7 +30,7 @@ class ObjectFolder(PathFolder):
         self.uri = uri
         try:
             self.path = ObjectStoragePath(uri)
-            self.path.fs  # noqa: B018  # looked up and kept by Airflow
+            _ = self.path.fs  # Airflow looks the filesystem up here, and keeps it
         except (ValueError, ImportError) as error:
             raise StagingError(
                 f"Staging is {uri}, which this Airflow has no filesystem for: {error}. Install the provider that "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_batch.core.provider.batch import BatchView
-from airflow_provider_batch.worker.task_state import STOPPED_STATES, task_state
+from airflow_provider_batch.worker.task_state import STOPPED_STATES, is_stopped, task_state
 
 if TYPE_CHECKING:
     from airflow_provider_batch.triggers.poller import Poller, Watch
@@ -195,11 +195,8 @@ class BatchTrigger(BaseTrigger):
         await asyncio.shield(work)
 
     async def _cancel_if_stopped(self) -> None:
-        state = await self._task_state()
-        if state not in STOPPED_STATES:
-            self.log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
+        if not is_stopped(await self._task_state(), self.log):
             return
-        self.log.warning("Task state is %s: cancelling %d batches.", state, len(self.batch_ids))
         cancel_batches = await asyncio.to_thread(_import_cancel_batches)
         cancelled = await cancel_batches(self.openai_conn_id, self.batch_ids, self._not_cancelled)
         self.log.info("%d of %d batches are cancelled or had ended.", cancelled, len(self.batch_ids))

@@ -6,47 +6,42 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import openai
+from tenacity import retry, stop_after_attempt, wait_exponential
 
+from airflow_provider_batch.hooks.batch import describe_error, had_ended
 from airflow_provider_batch.triggers.clients import shared_client
 
 #: cancels under way at once; 500 batches have to be through in the 30 s that Airflow gives a trigger
 AT_ONCE = 32
 #: seconds that one cancel may take
 TIMEOUT = 10.0
-#: seconds before each try to cancel a batch: nobody comes back to it later
-PAUSES = (0, 1, 2, 4, 8, 16)
+#: how often a batch is cancelled until the provider takes it, 1, 2, 4, 8 and 16 s apart: nobody comes back to it later
+ATTEMPTS = 6
 
 
-async def cancel_batches(conn_id: str, batch_ids: Sequence[str], tell: Callable[[str, str], None]) -> int:
-    """Cancel these batches, each tried several times; how many were cancelled or had ended already.
+async def cancel_batches(conn_id: str, batch_ids: Sequence[str], report: Callable[[str, str], None]) -> int:
+    """Cancel these batches, each tried several times; return how many were cancelled or had already ended.
 
-    :param tell: is told each batch that was not cancelled, and why.
+    :param report: receives the id of each batch that was not cancelled, and why.
     """
     async with shared_client(conn_id) as shared:
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def cancel(batch_id: str) -> bool:
-            said = ""
-            for pause in PAUSES:
-                await asyncio.sleep(pause)
-                async with slots:
-                    try:
-                        client = await shared.get()
-                    except Exception as error:  # noqa: BLE001  # whatever a secrets backend raises; it may pass
-                        said = f"connection {conn_id!r} makes no client: {type(error).__name__}: {error}"
-                        continue
-                    try:
-                        await client.batches.with_raw_response.cancel(batch_id, timeout=TIMEOUT)
-                    except openai.ConflictError:  # it had ended
-                        return True
-                    except openai.AuthenticationError as error:
-                        await shared.renew(client)
-                        said = str(error)
-                    except openai.OpenAIError as error:
-                        said = str(error)
-                    else:
-                        return True
-            tell(batch_id, said)
-            return False
+        @retry(stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential(), reraise=True)
+        async def cancel(batch_id: str) -> None:
+            async with slots:
+                client = await shared.get()
+                try:
+                    await client.batches.with_raw_response.cancel(batch_id, timeout=TIMEOUT)
+                except openai.AuthenticationError:
+                    await shared.renew(client)
+                    raise
+                except openai.OpenAIError as error:
+                    if not had_ended(error):
+                        raise
 
-        return sum(await asyncio.gather(*(cancel(batch_id) for batch_id in batch_ids)))
+        results = await asyncio.gather(*map(cancel, batch_ids), return_exceptions=True)
+    not_cancelled = [(batch_id, error) for batch_id, error in zip(batch_ids, results, strict=True) if error is not None]
+    for batch_id, error in not_cancelled:
+        report(batch_id, describe_error(error))
+    return len(batch_ids) - len(not_cancelled)

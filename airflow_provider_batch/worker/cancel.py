@@ -1,38 +1,73 @@
-"""Cancelling the batches of a job because a person wants it."""
+"""Cancels batches of a job: for a person, for a killed task, and for the steps of the lifecycle.
+
+The trigger cancels the batches of a deferred wait by itself (`triggers.cancel`), as it may not read staging.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import BY_PERSON, CancelAsked
+from airflow_provider_batch.core.lifecycle.cancelling import cancel_all, record_of
+from airflow_provider_batch.core.lifecycle.steps import Cancel
+from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.hooks.batch import BatchHook
-
-#: why batches are cancelled of rows that were then asked anew
-ASKED_ANEW = "asked anew"
+from airflow_provider_batch.worker.parallel import at_once
 
 
-def cancel_live(ledger: Ledger, hook: BatchHook, tell: Callable[[str], Any], reason: str = BY_PERSON) -> int:
-    """Ask the provider to cancel every batch of a job that is not known to have ended; how many could not be asked.
+def cancel_job(
+    ledger: Ledger, hook: BatchHook, reason: str, report: Callable[[str], object], *, concurrency: int = 1
+) -> int:
+    """Cancel every batch of a job that is not known to have ended, and record it.
 
-    A batch that ended meanwhile is told of and left: the wait collects its answers. What was cancelled before is
-    cancelled once more only if a person says so.
+    :param reason: what the record says. Batches that were cancelled before are left alone, unless it is `BY_PERSON`.
+    :param report: receives a sentence about each batch.
+    :param concurrency: cancels sent at the same time.
+    :return: how many batches the provider did not cancel.
     """
-    failed = 0
-    for shard, tried in ledger.state().live():
-        if tried.cancel is not None and reason != BY_PERSON:
-            continue
+    steps = cancel_all(ledger.state(), reason)
+    return len(cancel_batches(ledger, hook, steps, report, concurrency=concurrency))
+
+
+def cancel_batches(
+    ledger: Ledger,
+    hook: BatchHook,
+    steps: Sequence[Cancel],
+    report: Callable[[str], object],
+    *,
+    concurrency: int = 1,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Cancel]:
+    """Cancel these batches, and record each cancel as soon as the provider has answered.
+
+    :return: the steps that the provider did not take. One of them keeps no other batch from being cancelled.
+    """
+    not_taken: list[Cancel] = []
+
+    def cancel(step: Cancel) -> BatchView | ProviderError | None:
         try:
-            taken = hook.cancel(tried.batch_id)
+            return hook.cancel(step.tried.batch_id)
         except ProviderError as error:
-            failed += 1
-            tell(f"{shard.shard.name}: {error}")
-            continue
-        said = f"is being cancelled ({taken.said})" if taken else "had ended before"
-        tell(f"{shard.shard.name}: batch {tried.batch_id} {said}")
-        if taken is not None or reason == ASKED_ANEW:
-            ledger.add(CancelAsked(shard.shard.name, tried.n, reason, datetime.now(UTC)))
-    return failed
+            return error
+
+    def record(step: Cancel, answer: BatchView | ProviderError | None) -> None:
+        name, batch_id = step.shard.shard.name, step.tried.batch_id
+        if isinstance(answer, ProviderError):
+            not_taken.append(step)
+            report(f"{name}: {answer}")
+            return
+        ledger.add(record_of(step, clock()))
+        if answer is None:
+            report(f"{name}: batch {batch_id} had ended before it was cancelled ({step.reason})")
+        else:
+            report(f"{name}: cancelling batch {batch_id} ({step.reason}); its status is {answer.said}")
+
+    if concurrency > 1 and steps:
+        hook.warm_up()
+        at_once(steps, cancel, record, concurrency)
+    else:
+        for step in steps:
+            record(step, cancel(step))
+    return not_taken

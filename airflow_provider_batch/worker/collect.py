@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 
 import msgspec
+from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt
 
 from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Outcome
@@ -32,8 +33,14 @@ from airflow_provider_batch.worker.parallel import at_once
 
 #: files on their way at the same time: each is streamed, so this bounds connections rather than memory
 AT_ONCE = 4
-#: how often a result file is asked for that broke off on its way
+#: how often a result file is downloaded until it comes whole
 DOWNLOADS = 3
+
+
+def _log_retry(state: RetryCallState) -> None:
+    collector: Collector = state.args[0]
+    assert state.outcome is not None
+    collector.log.warning("%s Downloading it again.", state.outcome.exception())
 
 
 class Collector:
@@ -68,7 +75,7 @@ class Collector:
             else:
                 self._settle(step, came)
 
-        self.hook.conn  # noqa: B018  # as for uploads
+        self.hook.warm_up()
         at_once(steps, fetch, settle, AT_ONCE)
         if failed:
             raise failed[0]
@@ -100,23 +107,21 @@ class Collector:
         ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
         return [self._download(f"{place}/{kind}", file_id) for kind, file_id in ids if file_id]
 
+    @retry(
+        retry=retry_if_exception_type(BrokenDownloadError),
+        stop=stop_after_attempt(DOWNLOADS),
+        before_sleep=_log_retry,
+        reraise=True,
+    )
     def _download(self, place: str, file_id: str) -> Collected:
-        """One result file, whole; each time that it breaks off it is asked for anew, into another file.
+        """Download a result file. A download that breaks off is retried at once, into another file.
 
-        :raises BrokenDownloadError: if it never came whole.
+        :raises BrokenDownloadError: if the file never came whole.
         """
-        for times in range(1, DOWNLOADS + 1):
-            name = f"{place}.{secrets.token_hex(4)}.jsonl"
-            try:
-                with self.ledger.folder.writer(name) as into:
-                    size, digest = self.hook.download(file_id, into)
-            except BrokenDownloadError as broken:
-                if times == DOWNLOADS:
-                    raise
-                self.log.warning("%s Asking for it again.", broken)
-            else:
-                return Collected(name, size, digest, file_id)
-        raise AssertionError("the last time returned or raised")
+        name = f"{place}.{secrets.token_hex(4)}.jsonl"
+        with self.ledger.folder.writer(name) as into:
+            size, digest = self.hook.download(file_id, into)
+        return Collected(name, size, digest, file_id)
 
     def count(self, shard: ShardState, settled: Settled) -> Settled:
         """Return the record with the outcomes, tokens and cost of the collected files."""

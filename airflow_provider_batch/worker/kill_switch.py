@@ -18,21 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import CancelAsked
-from airflow_provider_batch.core.ledger.state import ShardState, Try
-from airflow_provider_batch.exceptions import ProviderError
+from airflow_provider_batch.core.ledger.records import KILLED
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.worker.parallel import at_once
-from airflow_provider_batch.worker.task_state import STOPPED_STATES, Log, task_state
+from airflow_provider_batch.worker.cancel import cancel_job
+from airflow_provider_batch.worker.log import Log
+from airflow_provider_batch.worker.task_state import is_stopped, task_state
 
-#: of a cancel that a person's decision is the reason for
-KILLED = "killed"
 #: cancels on their way at the same time: all of them have to be through within seconds
 AT_ONCE = 16
 #: seconds that a task waits for its batches to be cancelled before it ends
@@ -89,44 +85,19 @@ def _watch(words: SimpleQueue[bool], ti: Any, find: Callable[[], Ledger | None],
     while words.get():
         if stopped:
             continue
-        state = task_state(ti, log)
-        stopped = state in STOPPED_STATES
+        stopped = is_stopped(task_state(ti, log), log)
         if stopped:
-            log.warning("Task state is %s: its batches are cancelled. What they have answered is kept.", state)
             _cancel_live(find, log)
-        else:
-            log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
     if stopped:
         _cancel_live(find, log)
 
 
 def _cancel_live(find: Callable[[], Ledger | None], log: Log) -> None:
-    """Cancel every batch that is recorded as running, and record that we did. It never raises."""
+    """Cancel every batch that is recorded as running. Never raises."""
     try:
         ledger = find()
-        if ledger is None:
-            return
-        live = [(shard, tried) for shard, tried in ledger.state().live() if tried.cancel is None]
-        if not live:
-            return
-        hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
-        hook.conn  # noqa: B018  # built here, once for all threads
-
-        def cancel(one: tuple[ShardState, Try]) -> str:
-            try:
-                hook.cancel(one[1].batch_id)
-            except ProviderError as error:
-                return str(error)
-            return ""
-
-        def cancelled(one: tuple[ShardState, Try], problem: str) -> None:
-            shard, tried = one
-            if problem:
-                log.warning("%s: %s", shard.shard.name, problem)
-                return
-            ledger.add(CancelAsked(shard.shard.name, tried.n, KILLED, datetime.now(UTC)))
-            log.warning("%s: cancelling batch %s (%s)", shard.shard.name, tried.batch_id, KILLED)
-
-        at_once(live, cancel, cancelled, AT_ONCE)
+        if ledger is not None:
+            hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+            cancel_job(ledger, hook, KILLED, log.warning, concurrency=AT_ONCE)
     except Exception as error:  # noqa: BLE001  # the task ends in any case; the batches are found again by a clear
         log.warning("The batches could not be cancelled (%s: %s). They may go on.", type(error).__name__, error)

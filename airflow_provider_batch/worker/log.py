@@ -1,4 +1,4 @@
-"""What the shell says to a person: in the log of the task that it works for."""
+"""The log of a task or a trigger, as everything outside the core writes to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Log(Protocol):
-    """A task's logger, of the standard library or of structlog."""
+    """The logger of a task or a trigger, of the standard library or of structlog."""
 
     def info(self, event: str, *args: Any) -> Any:
         """Something happened."""

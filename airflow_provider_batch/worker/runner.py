@@ -19,7 +19,6 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import (
-    CancelAsked,
     Created,
     Failure,
     Finished,
@@ -68,6 +67,7 @@ from airflow_provider_batch.exceptions import (
 )
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnsureError
 from airflow_provider_batch.worker import synchronous
+from airflow_provider_batch.worker.cancel import cancel_batches
 from airflow_provider_batch.worker.collect import AT_ONCE, Collector
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.parallel import at_once
@@ -154,8 +154,7 @@ class Runner:
         """Record that the wait came to its end, and tell what the budget did not reach. The state then."""
         state = self.ledger.state()
         number = state.finished.number + 1 if state.finished else 1
-        while not self.ledger.add(Finished(number, self._clock(), list(pause.withheld))):
-            number += 1
+        self.ledger.append(Finished(number, self._clock(), list(pause.withheld)))
         self.tell_withheld(pause)
         return self.ledger.state()
 
@@ -226,6 +225,8 @@ class Runner:
                 self._upload([step for step in steps if isinstance(step, Upload)])
             case Collect():
                 self._collector.collect([step for step in steps if isinstance(step, Collect)])
+            case Cancel():
+                self._cancel([step for step in steps if isinstance(step, Cancel)])
             case _:
                 for step in steps:
                     self._do_one(step)
@@ -240,8 +241,6 @@ class Runner:
                 self._create(step)
             case LookUp():
                 self._look_up(step)
-            case Cancel():
-                self._cancel(step)
             case AskAgain():
                 self._waves.ask_again(step)
             case Reseal():
@@ -314,7 +313,7 @@ class Runner:
 
         :raises StoppedError: if `stopping` said so before all were sent. Those that were are recorded.
         """
-        self.hook.conn  # noqa: B018  # built here: connections are looked up by the task's own thread
+        self.hook.warm_up()
         try:
             sent = at_once(steps, self._send, self._sent, AT_ONCE, stop=self._stopping)
         except NoRoomError as error:
@@ -330,8 +329,7 @@ class Runner:
     def _hold_uploads(self, error: NoRoomError) -> None:
         state = self.ledger.state()
         number = max((one.number for one in state.uploads_refused), default=0) + 1
-        while not self.ledger.add(UploadsHeld(number, str(error), self._clock(), error.retry_after)):
-            number += 1
+        self.ledger.append(UploadsHeld(number, str(error), self._clock(), error.retry_after))
         self._held = True
         until = uploads_from(self.ledger.state(), self.policy.backoff)
         self.log.warning(
@@ -431,16 +429,12 @@ class Runner:
             else:
                 self._cancel_twin(twin)
 
-    def _cancel(self, step: Cancel) -> None:
-        """Ask for a batch to be cancelled. A provider that does not take it now holds up nothing else."""
-        try:
-            self.hook.cancel(step.tried.batch_id)
-        except ProviderError as error:
-            self._unheard.add(step.tried.batch_id)
-            self.log.warning("%s: %s It is asked again in %d s.", step.shard.shard.name, error, CANCEL_AGAIN.seconds)
-            return
-        self.ledger.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self._clock()))
-        self.log.warning("%s: cancelling batch %s (%s)", step.shard.shard.name, step.tried.batch_id, step.reason)
+    def _cancel(self, steps: list[Cancel]) -> None:
+        """Cancel batches. What the provider does not take now holds up nothing else, and is tried again later."""
+        not_taken = cancel_batches(self.ledger, self.hook, steps, self.log.warning, clock=self._clock)
+        self._unheard.update(step.tried.batch_id for step in not_taken)
+        if not_taken:
+            self.log.warning("%d batch(es) are cancelled again in %d s.", len(not_taken), CANCEL_AGAIN.seconds)
 
     def _give_up(self, step: GiveUp) -> None:
         if not self._claim(step.shard, step.n):

@@ -87,7 +87,7 @@ def ask_all(
     :raises StoppedError: if `stopping` said so before all were asked.
     :raises StagingError: if an input file is not the one that was sealed; nothing was asked then.
     """
-    hook.conn  # noqa: B018  # built here: connections are looked up by the task's own thread
+    hook.warm_up()
     endpoint = ledger.manifest.endpoint
     requests = [request for step in steps for request in _requests(ledger, step)]
     came: dict[str, list[tuple[str, Asked]]] = {}

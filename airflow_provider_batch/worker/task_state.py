@@ -1,24 +1,16 @@
 """What Airflow says of a task, asked when it was told to end: whether a person wants its batches cancelled.
 
-Apart from Airflow it imports nothing: the triggerer imports it in its event loop.
+It imports nothing that is slow to import: the triggerer imports it in its event loop.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
+
+from airflow_provider_batch.worker.log import Log
 
 #: task states in which a person, or the run's end, wants the work stopped
 STOPPED_STATES = frozenset({"failed", "skipped", "removed"})
-
-
-class Log(Protocol):
-    """A task's or a trigger's logger."""
-
-    def info(self, event: str, *args: Any) -> Any:
-        """Something happened."""
-
-    def warning(self, event: str, *args: Any) -> Any:
-        """Something that a person may want to look at."""
 
 
 def task_state(ti: Any, log: Log) -> str:
@@ -44,3 +36,12 @@ def task_state(ti: Any, log: Log) -> str:
         return "removed"
     index = -1 if ti.map_index is None else ti.map_index
     return str(of_run.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}", "unknown") or "none")
+
+
+def is_stopped(state: str, log: Log) -> bool:
+    """Whether a task in this state was ended by a person's decision, so that its batches are cancelled. Logs which."""
+    if state in STOPPED_STATES:
+        log.warning("Task state is %s: its batches are cancelled. What they have answered is kept.", state)
+        return True
+    log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
+    return False

@@ -144,7 +144,7 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
 
     assert "Nothing was done: give --yes" in told[0]
     assert told[0].startswith("1 ")
-    assert f"batch {batches(slow)[0].id} is being cancelled (cancelling)" in told[1]
+    assert f"cancelling batch {batches(slow)[0].id} (person); its status is cancelling" in told[1]
     assert told[1].startswith("0 ")
     assert first.states == {"submit": "success", "wait": "success", "land": "success"}
     assert len(batches(slow)) == 1

@@ -474,3 +474,27 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
 
         worker.run(worker.look())
         assert all(shard.tries[-1].cancel for shard in worker.ledger.state().shards.values())
+
+
+def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_alone(
+    ledger: Any, connect: Callable[..., None], tmp_path: Path
+) -> None:
+    from airflow_provider_batch.core.ledger.records import BY_PERSON
+    from airflow_provider_batch.hooks.batch import BatchHook
+    from airflow_provider_batch.worker.cancel import cancel_job
+
+    with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow:
+        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+        another_worker(ledger).run({})
+        slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=409, times=1))
+        sentences: list[str] = []
+
+        assert cancel_job(ledger, BatchHook(), BY_PERSON, sentences.append) == 0
+
+    first, second = (shard.tries[-1] for shard in ledger.state().shards.values())
+    assert sentences == [
+        f"s0001: batch {first.batch_id} had ended before it was cancelled (person)",
+        f"s0002: cancelling batch {second.batch_id} (person); its status is cancelling",
+    ]
+    assert first.cancel
+    assert second.cancel

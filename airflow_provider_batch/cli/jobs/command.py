@@ -9,23 +9,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-
-# Outside of a task, Airflow looks connections up in its metadata database only for a process that says it is trusted
-# with it, as the commands of `airflow` do.
-os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_batch.cli.jobs.clean import judge
 from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
 from airflow_provider_batch.cli.jobs.show import listed, shown
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import AgainAsked, Stopped
+from airflow_provider_batch.core.ledger.records import BY_PERSON, AgainAsked, Stopped
 from airflow_provider_batch.core.lifecycle.summary import JobAccount, account_of
 from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.staging.layout import remove_folder, staging_root
-from airflow_provider_batch.worker.cancel import cancel_live
+from airflow_provider_batch.worker.cancel import cancel_job
 
 DESCRIPTION = "Look at the jobs in staging, cancel one, ask one anew, clean up."
 _JOB = "uid of the job or how it begins, its folder, or DAG_ID RUN_ID [TASK_ID]"
@@ -59,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the process's exit code."""
+    """Run the command and return the exit code of the process."""
+    # Outside of a task, Airflow looks connections up in its metadata database only for a process that declares itself
+    # trusted. There is no public way to say so: Airflow's own commands set this variable too.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     actions = {"show": _show, "cancel": _cancel, "again": _again, "clean": _clean}
     try:
         return actions[arguments.action](arguments, staging_root(arguments.staging))
@@ -94,8 +92,8 @@ def _cancel(arguments: argparse.Namespace, root: str) -> int:
     print(f"{len(live)} batch(es) with {rows:,} requests may be live; what they answered is paid for and kept.")
     if not _sure("Cancel it?", arguments):
         return 1
-    _stop(ledger)
-    failed = cancel_live(ledger, BatchHook(conn_id=manifest.openai_conn_id), print)
+    ledger.append(Stopped(1, datetime.now(UTC)))
+    failed = cancel_job(ledger, BatchHook(conn_id=manifest.openai_conn_id), BY_PERSON, print)
     print(
         "Nothing more of this job is sent or asked again. A wait that runs collects what was answered (cancelling may "
         "take 10 minutes) and succeeds; the landing writes it, and judges what is missing. If no wait runs, clear it. "
@@ -175,12 +173,6 @@ def _each(root: str) -> Iterator[JobAccount | BatchError]:
             yield account_of(ledger)
         except BatchError as error:
             yield error
-
-
-def _stop(ledger: Ledger) -> None:
-    number = 1
-    while not ledger.add(Stopped(number, datetime.now(UTC))):
-        number += 1
 
 
 def _sure(question: str, arguments: argparse.Namespace) -> bool:

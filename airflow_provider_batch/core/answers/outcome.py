@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.pricing.prices import Usage
+from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 
@@ -42,9 +43,6 @@ class Outcome(StrEnum):
 
 
 _RANKS = {outcome: rank for rank, outcome in enumerate(reversed(Outcome), start=1)}
-
-#: HTTP statuses that asking again may mend
-_TRANSIENT = frozenset({0, 408, 409, 429})
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -115,7 +113,7 @@ def _answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> A
         Outcome.FAILED,
         error_code=name or f"http_{code}",
         error_message=message or f"HTTP status {code} without a message",
-        transient=code in _TRANSIENT or code >= 500 or code < 100 or code == 200,
+        transient=is_transient(code) or code < 100 or code == 200,
         body=body,
     )
 

@@ -31,7 +31,15 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
-from airflow_provider_batch.core.ledger.records import Deleted, Intent, Record, TryRecord, Wave, file_name
+from airflow_provider_batch.core.ledger.records import (
+    Deleted,
+    Intent,
+    NumberedRecord,
+    Record,
+    TryRecord,
+    Wave,
+    file_name,
+)
 from airflow_provider_batch.core.ledger.state import JobState, fold, line_of
 from airflow_provider_batch.exceptions import LedgerError, StoppedError
 
@@ -76,6 +84,11 @@ class Ledger:
         if written:
             self._known[name] = record
         return written
+
+    def append(self, record: NumberedRecord) -> None:
+        """Record one more thing of its kind, under the first number from its own on that is free."""
+        while not self.add(record):
+            record = msgspec.structs.replace(record, number=record.number + 1)
 
     def _place(self, record: Record) -> str:
         of_shards = isinstance(record, TryRecord | Wave | Deleted)

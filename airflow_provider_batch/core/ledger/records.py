@@ -10,8 +10,12 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
 
-#: why a batch was cancelled
+#: why batches were cancelled: by `airflow-batch jobs cancel`, …
 BY_PERSON = "person"
+#: … because a person ended a task that was running, …
+KILLED = "killed"
+#: … and because their rows are sent from scratch
+ASKED_ANEW = "asked anew"
 
 
 class Failure(StrEnum):
@@ -296,6 +300,8 @@ Record = (
     | Deleted
 )
 TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
+#: records of which a job may have any number, one after the other
+NumberedRecord = Landed | Stopped | Finished | UploadsHeld
 
 
 def file_name(record: Record) -> str:

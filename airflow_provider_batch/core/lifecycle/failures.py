@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.provider.batch import BatchView
+from airflow_provider_batch.core.provider.http_status import is_transient
 
 #: words in an error's code that tell its class; the message decides where the code does not
 _CAPACITY_CODES = frozenset(
@@ -65,6 +66,6 @@ def refusal_of(status: int, code: str | None, message: str) -> Failure | None:
         return Failure.CAPACITY
     if status in (400, 404) and any(word in message.lower() for word in _FILE_WORDS):
         return Failure.FILE
-    if 400 <= status < 500 and status not in (408, 409):
+    if 400 <= status < 500 and not is_transient(status):
         return Failure.ACCOUNT
     return None

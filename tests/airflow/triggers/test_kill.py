@@ -138,6 +138,25 @@ def test_a_batch_that_has_ended_counts_as_cancelled(with_provider: Run) -> None:
     with_provider(test)
 
 
+def test_a_batch_that_the_provider_never_cancels_is_logged_in_its_words(
+    with_provider: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_batch.triggers import cancel
+
+    monkeypatch.setattr(cancel, "ATTEMPTS", 2)
+    not_cancelled: dict[str, str] = {}
+
+    async def test(provider: Provider) -> int:
+        ids = provider.add(*names(3))
+        provider.instead = lambda asked: (
+            (503, {"error": {"message": "later"}}, {}) if asked.batch_id == ids[1] else None
+        )
+        return await cancel.cancel_batches("openai_default", ids, not_cancelled.__setitem__)
+
+    assert with_provider(test) == 2
+    assert not_cancelled == {"batch_1": "HTTP 503: Error code: 503 - later"}
+
+
 def test_the_cancelling_goes_on_when_airflow_cancels_the_kill(with_provider: Run) -> None:
     """Airflow 3.3 cancels `on_kill` anew with each round of its loop, about every second."""
 

@@ -25,6 +25,7 @@ from airflow_provider_batch.core.ledger.records import (
     Record,
     Refused,
     Settled,
+    Stopped,
     Uploaded,
     UploadsHeld,
     Wave,
@@ -228,6 +229,16 @@ def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder: Loca
     assert not ledger.add(Created("s0001", 1, "second", NOW))
     assert not Ledger(folder, MANIFEST).add(Created("s0001", 1, "third", NOW))
     assert ledger.state().shards["s0001"].tries[0].batch_id == "first"
+
+
+def test_a_numbered_record_takes_the_next_free_number(folder: LocalFolder) -> None:
+    one, another = seal(folder, MANIFEST), seal(folder, MANIFEST)
+
+    one.append(Stopped(1, NOW))
+    another.append(Stopped(1, NOW))
+
+    names = sorted(path.name for path in folder.path.glob("**/records/stopped.*.json"))
+    assert names == ["stopped.1.json", "stopped.2.json"]
 
 
 def test_a_deadline_is_set_once(folder: LocalFolder) -> None:

@@ -1,0 +1,38 @@
+"""Which batches a cancel of the whole job concerns, and what is recorded of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_batch.core.ledger.records import ASKED_ANEW, BY_PERSON, KILLED, CancelAsked, Created, Settled
+from airflow_provider_batch.core.ledger.state import fold
+from airflow_provider_batch.core.lifecycle.cancelling import cancel_all, record_of
+from tests.core.building import NOW, manifest_of, plain_shard
+
+STATE = fold(
+    manifest_of([plain_shard("s0001"), plain_shard("s0002"), plain_shard("s0003"), plain_shard("s0004")]),
+    [
+        Created("s0001", 1, "running", NOW),
+        Created("s0002", 1, "cancelling", NOW),
+        CancelAsked("s0002", 1, "deadline", NOW),
+        Created("s0003", 1, "collected", NOW),
+        Settled("s0003", 1, "collected", "completed", NOW),
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "batches"),
+    [(KILLED, ["running"]), (ASKED_ANEW, ["running"]), (BY_PERSON, ["running", "cancelling"])],
+)
+def test_only_a_person_cancels_once_more_what_was_cancelled_before(reason: str, batches: list[str]) -> None:
+    assert [step.tried.batch_id for step in cancel_all(STATE, reason)] == batches
+
+
+def test_the_record_names_the_try_and_the_reason() -> None:
+    (step,) = cancel_all(STATE, KILLED)
+    later = NOW + timedelta(seconds=1)
+
+    assert record_of(step, later) == CancelAsked("s0001", 1, KILLED, later)
