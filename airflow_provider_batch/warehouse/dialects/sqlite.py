@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
@@ -26,7 +27,7 @@ def _numeric(value: Any) -> int | float | str:
         return str(number)
     if number == int(number) and abs(number) < 1 << 63:
         return int(number)
-    return float(number) if values.decimal(repr(float(number))) == number else str(number)
+    return float(number) if Decimal(repr(float(number))) == number else str(number)
 
 
 SQLITE = Dialect(
