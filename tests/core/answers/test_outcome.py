@@ -116,7 +116,9 @@ def test_a_line_that_cannot_be_read_as_a_result_is_none(line: bytes) -> None:
 def test_the_custom_id_comes_back_exactly() -> None:
     for custom_id in ("", " a ", "ä/ö", "\u2028", 'quote"', "x" * 5000):
         line = json.dumps({"custom_id": custom_id, "response": None, "error": None}).encode()
-        assert read_line(line, CHAT, None)[0] == custom_id
+        found = read_line(line, CHAT, None)
+        assert found
+        assert found[0] == custom_id
 
 
 # Requests that never ran
@@ -154,7 +156,7 @@ def test_a_line_with_no_response_and_another_reason_failed_and_may_be_asked_agai
 ) -> None:
     answer = read(line)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, True)
-    assert said in answer.error_message
+    assert said in (answer.error_message or "")
 
 
 def test_an_empty_response_does_not_hide_that_the_request_expired() -> None:
@@ -222,7 +224,7 @@ def test_vllms_error_beside_a_null_body_is_read_as_text_and_as_an_object(
 ) -> None:
     answer = http(400, None, error)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, False)
-    assert said in answer.error_message
+    assert said in (answer.error_message or "")
 
 
 def test_an_error_whose_body_gives_text_instead_of_an_object_is_told() -> None:
@@ -316,7 +318,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "label", "argum
 def test_tool_calls_are_an_answer_and_are_not_judged_as_text(content: str | None, judge: SchemaJudge | None) -> None:
     answer = ok(chat(content, finish_reason="tool_calls", tool_calls=[CALL]), judge=judge)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [CALL])
-    assert json.loads(answer.text) == [CALL]
+    assert json.loads(answer.text or "") == [CALL]
 
 
 def test_an_old_function_call_is_an_answer_too() -> None:
@@ -348,7 +350,7 @@ def test_content_that_a_server_parsed_already_is_judged_as_the_json_it_was() -> 
 
 
 def test_a_completion_gives_its_text() -> None:
-    body = {"model": "gpt-3.5-turbo-instruct", "choices": [{"text": "a bug", "finish_reason": "stop"}]}
+    body: dict[str, Any] = {"model": "gpt-3.5-turbo-instruct", "choices": [{"text": "a bug", "finish_reason": "stop"}]}
     assert ok(body, COMPLETIONS).value == "a bug"
     body["choices"][0]["finish_reason"] = "length"
     assert ok(body, COMPLETIONS).outcome is Outcome.INCOMPLETE

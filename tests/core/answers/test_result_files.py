@@ -221,7 +221,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(SEPAR
 
 
 @st.composite
-def result_files(draw: st.DrawFn) -> tuple[list[str], dict[str, bytes], dict[str, set[Any]], list[int]]:
+def result_files(draw: st.DrawFn) -> tuple[list[str], dict[str, bytes], dict[str, set[Any]]]:
     """Ids of rows; files in which each is answered never, once or more often; the answers given."""
     ids = draw(st.lists(texts, min_size=1, max_size=8, unique=True))
     given_lines: list[bytes] = []

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.landing.landing import FIXED, Landing, results_columns
+from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, Shard
 from airflow_provider_batch.core.ledger.records import (
     Created,
@@ -85,7 +86,7 @@ PATHS = {name: path for name, (path, _) in TYPED.items()}
 class Landed:
     """A landing as a writer sees it that lets the last row of a key win."""
 
-    def __init__(self, folder: LocalFolder, manifest: Manifest, records: Iterable[Record], **more: Any) -> None:
+    def __init__(self, folder: Folder, manifest: Manifest, records: Iterable[Record], **more: Any) -> None:
         key, columns = more.get("key", {}), more.get("columns", {})
         store_response = more.get("store_response", False)
         self.names = [
@@ -292,7 +293,7 @@ def test_a_failed_row_says_why_and_names_the_model_that_was_asked(folder: LocalF
 def test_carried_values_land_with_their_types(folder: LocalFolder) -> None:
     carried = CarriedColumns(["price", "day", "at", "raw", "tags"], range(5))
     values = (Decimal("1.10"), date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), b"\x00", {"a": [1]})
-    shards = seal_all(folder, [request("a"), request("b")], carry=[carried.take(v, 1) for v in (values, [None] * 5)])
+    shards = seal_all(folder, [request("a"), request("b")], carry=[carried.take(v, 1) for v in (values, (None,) * 5)])
     manifest = manifest_of(shards, carry=carried.columns())
     table = Landed(folder, manifest, [settle(folder, shards[0], [chat_line("a"), chat_line("b")])]).table
     assert [table["a"][name] for name in ("price", "day", "at", "raw", "tags")] == [
@@ -380,7 +381,10 @@ def test_an_embedding_lands_as_a_vector(folder: LocalFolder) -> None:
 
 def test_rows_without_a_settled_batch_are_pending(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(str(n)) for n in range(4)], limits=Limits(requests=2))
-    records = [settle(folder, shards[0], [chat_line("0"), chat_line("1")]), Created("s0002", 1, "batch_x", NOW)]
+    records: list[Record] = [
+        settle(folder, shards[0], [chat_line("0"), chat_line("1")]),
+        Created("s0002", 1, "batch_x", NOW),
+    ]
     landed = Landed(folder, manifest_of(shards), records)
     assert landed.outcomes == {"0": "succeeded", "1": "succeeded", "2": "pending", "3": "pending"}
     assert landed.landing.outcomes == {"succeeded": 2, "pending": 2}
@@ -400,14 +404,14 @@ def test_a_batch_that_the_provider_had_no_room_for_is_no_attempt(folder: LocalFo
     shards = seal_all(folder, [request("a")])
     (row,) = Landed(folder, manifest_of(shards), [settle(folder, shards[0], status="failed", failure=failure)]).given
     assert (row["outcome"], row["attempt"], row["input_tokens"], row["cost_usd"]) == ("pending", 0, None, None)
-    refused = [Intent("s0001", 1, "n", "f", NOW), Refused("s0001", 1, failure, "no", NOW)]
+    refused: list[Record] = [Intent("s0001", 1, "n", "f", NOW), Refused("s0001", 1, failure, "no", NOW)]
     (row,) = Landed(folder, manifest_of(shards), refused).given
     assert (row["outcome"], row["attempt"], row["batch_id"]) == ("pending", 0, None)
 
 
 def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
-    records = [
+    records: list[Record] = [
         settle(folder, shard, status="failed", failure=Failure.CAPACITY),
         settle(folder, shard, [chat_line("a")], n=2),
     ]
@@ -417,7 +421,7 @@ def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder: LocalFold
 
 def test_a_job_of_no_rows_lands_nothing(folder: LocalFolder) -> None:
     landed = Landed(folder, manifest_of([]), [])
-    assert (landed.given, landed.landing.outcomes, landed.landing.cost) == ([], {}, 0)
+    assert (landed.given, landed.landing.outcomes, landed.landing.cost) == ([], {}, Decimal(0))
 
 
 # Rows that were asked again
@@ -426,7 +430,7 @@ def test_a_job_of_no_rows_lands_nothing(folder: LocalFolder) -> None:
 def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(n) for n in "abcd"], limits=Limits(requests=2), carry=[[1], [2], [3], [4]])
     again, w1 = wave(folder, 1, 2, (shards[0], "b"), (shards[1], "c"))
-    records = [
+    records: list[Record] = [
         settle(folder, shards[0], [chat_line("a")], [never_ran_line("b")]),
         settle(folder, shards[1], [chat_line("d")], [chat_line("c", status=500)]),
         again,
@@ -444,7 +448,7 @@ def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: Loc
 def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
-    records = [
+    records: list[Record] = [
         settle(folder, shard, errors=[chat_line("a", status=500)]),
         again,
         settle(folder, w1, errors=[never_ran_line("a")], status="expired"),
@@ -458,7 +462,7 @@ def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: Loc
 def test_of_equally_good_answers_the_newest_lands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
-    records = [
+    records: list[Record] = [
         settle(folder, shard, errors=[chat_line("a", status=500)]),
         again,
         settle(folder, w1, errors=[chat_line("a", status=500)]),
@@ -470,7 +474,7 @@ def test_of_equally_good_answers_the_newest_lands(folder: LocalFolder) -> None:
 def test_while_rows_are_asked_again_their_answer_so_far_stands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     again, _ = wave(folder, 1, 2, (shard, "b"))
-    records = [settle(folder, shard, [chat_line("a")], [never_ran_line("b")]), again]
+    records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b")]), again]
     landed = Landed(folder, manifest_of([shard]), records)
     assert landed.outcomes == {"a": "succeeded", "b": "expired"}
     assert landed.landing.outcomes == {"succeeded": 1, "expired": 1}
@@ -493,7 +497,7 @@ def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(fo
     (shard,) = seal_all(folder, [request("a"), request("b")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
     manifest = manifest_of([shard], output_schema=TICKET)
-    records = [
+    records: list[Record] = [
         settle(folder, shard, [chat_line("a", "no json", usage=(1000, 10)), chat_line("b", ticket(), usage=(500, 5))]),
         again,
         settle(folder, w1, [chat_line("a", ticket(), usage=(1000, 20))]),
@@ -508,7 +512,7 @@ def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(fo
 def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a", model="gpt-5-mini"), request("b", model="my-model")])
     line = chat_line("b").replace(b"gpt-5-mini-2025-08-07", b"my-model")
-    records = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
+    records: list[Record] = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
     landed = Landed(folder, manifest_of(shards), records)
     assert (landed.landing.cost, landed.landing.standard_cost) == (None, None)
     assert landed.landing.asked_again_cost == 0
@@ -520,7 +524,7 @@ def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder: 
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     again, w1 = wave(folder, 1, 2, (shard, "a"))
     line = chat_line("a").replace(b"gpt-5-mini-2025-08-07", b"my-model")
-    records = [settle(folder, shard, errors=[never_ran_line("a")]), again, settle(folder, w1, [line])]
+    records: list[Record] = [settle(folder, shard, errors=[never_ran_line("a")]), again, settle(folder, w1, [line])]
     landing = Landed(folder, manifest_of([shard]), records).landing
     assert (landing.asked_again, landing.asked_again_cost) == (1, None)
 
@@ -540,7 +544,7 @@ def test_rows_that_never_ran_cost_nothing_even_if_no_price_is_known(folder: Loca
 
 def test_the_reasons_are_counted_the_commonest_first(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request(n) for n in "abcd"])
-    records = [settle(folder, shard, [chat_line("a")], [never_ran_line("b"), never_ran_line("c")])]
+    records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b"), never_ran_line("c")])]
     landing = Landed(folder, manifest_of([shard]), records).landing
     found = landing.most_common_reasons(5)
     assert [(one.outcome, one.code, one.rows) for one in found] == [

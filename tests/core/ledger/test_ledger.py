@@ -140,7 +140,9 @@ def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained() -> N
 
 def test_the_newest_landing_counts() -> None:
     assert state(*LIFE).landed == state(*reversed(LIFE)).landed
-    assert state(*LIFE).landed.number == 2
+    newest = state(*LIFE).landed
+    assert newest
+    assert newest.number == 2
 
 
 def test_a_record_of_a_shard_that_was_never_sealed_is_an_error() -> None:
@@ -305,7 +307,9 @@ def test_a_manifest_comes_back_from_disk_as_it_was(folder: LocalFolder) -> None:
         metadata={"team": "ä"},
     )
     assert seal(folder, manifest).manifest == manifest
-    assert list(seal(folder, manifest).manifest.output_schema["properties"]) == ["b", "a"]
+    schema = seal(folder, manifest).manifest.output_schema
+    assert schema
+    assert list(schema["properties"]) == ["b", "a"]
 
 
 # What does not read

@@ -23,7 +23,20 @@ from airflow_provider_batch.core.ledger.records import (
 from airflow_provider_batch.core.ledger.state import JobState, Phase, fold
 from airflow_provider_batch.core.lifecycle.capacity import told_limit
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
-from airflow_provider_batch.core.lifecycle.steps import Collect, Create, Finish, GiveUp, Policy, Reseal, Upload, Wait
+from airflow_provider_batch.core.lifecycle.steps import (
+    AskAgain,
+    Collect,
+    Create,
+    Finish,
+    FinishLine,
+    GiveUp,
+    Judge,
+    Policy,
+    Reseal,
+    Step,
+    Upload,
+    Wait,
+)
 from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
 from tests.core.building import NOW, manifest_of, plain_shard
 
@@ -83,10 +96,16 @@ def ran(name: str, n: int = 1, at: datetime = NOW, until: datetime = NOW) -> lis
     return [*tried(name, n, at), Settled(name, n, "b", "completed", until, outcomes={"succeeded": 4})]
 
 
+def shard_of(step: Step) -> str:
+    """The name of the one shard that a step is about."""
+    assert not isinstance(step, Judge | AskAgain | FinishLine)
+    return step.shard.shard.name
+
+
 def plan(shards: list[Shard], *records: Record, at: datetime) -> tuple[list[tuple[Any, ...]], Any]:
     """The steps as (kind, shard), and the pause."""
     steps, pause = next_steps(fold(manifest_of(shards), records), {}, POLICY, at)
-    return [(type(step), step.shard.shard.name) for step in steps], pause
+    return [(type(step), shard_of(step)) for step in steps], pause
 
 
 SHARDS = [shard(f"s{n:04d}") for n in range(1, 6)]
@@ -185,7 +204,7 @@ def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_t
 
 def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -> None:
     other = plain_shard("s0009", model="another", tokens=300)
-    records = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
+    records: list[Record] = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
     steps, pause = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
     assert steps == [(Create, "s0002")]
     assert pause.until == NOW + 5 * MINUTE
@@ -212,7 +231,7 @@ def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken() -
 
 
 def test_at_the_deadline_the_wait_ends_though_uploads_are_held() -> None:
-    records = [UploadsHeld(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
+    records: list[Record] = [UploadsHeld(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
     assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
     assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
 
@@ -280,7 +299,7 @@ def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_o
     state = fold(manifest_of([shard(tokens=600)]), records)
     assert state.shards["s0001"].phase is Phase.RESEALED
     steps, _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
-    assert [(type(step), step.shard.shard.name) for step in steps] == [(Upload, "w01-0001")]
+    assert [(type(step), shard_of(step)) for step in steps] == [(Upload, "w01-0001")]
 
 
 def test_a_claim_whose_worker_was_killed_is_found_to_have_made_no_batch_and_the_shard_goes_on() -> None:
@@ -326,6 +345,7 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
         live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live()}
         steps, pause = next_steps(state, live, POLICY, now)
         for step in steps:
+            assert not isinstance(step, Judge | AskAgain | FinishLine)
             one = step.shard.shard
             match step:
                 case Upload(n=n):

@@ -24,6 +24,8 @@ from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers
 from airflow_provider_batch.core.ledger.job import Estimate, RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import (
+    AgainAsked,
+    Begun,
     Budget,
     CancelAsked,
     Created,
@@ -32,9 +34,12 @@ from airflow_provider_batch.core.ledger.records import (
     Finished,
     Intent,
     Judged,
+    Landed,
     Record,
     Refused,
     Settled,
+    Stopped,
+    Submitted,
     Twin,
     Uploaded,
     UploadsHeld,
@@ -193,6 +198,8 @@ class Lifecycle(RuleBasedStateMachine):
                 key = (Twin, record.batch_id, record.ended)
             case Budget() | Finished() | UploadsHeld():
                 key = (type(record), record.number)
+            case AgainAsked() | Begun() | Landed() | Stopped() | Submitted():
+                raise AssertionError(f"{record} belongs to an operator, not to a worker")
             case _:
                 key = (type(record), record.shard, record.n)
         if key in self.records:
@@ -423,7 +430,7 @@ class Lifecycle(RuleBasedStateMachine):
             for name, answer in zip(names, self.answers(shard.shard, one), strict=True):
                 if is_askable(answer, one, self.policy):
                     merged.setdefault(next_attempt(shard, one), []).append(name)
-        shards = []
+        shards: list[Shard] = []
         for attempt, names in merged.items():
             shard_name = f"w{number:02d}-{len(shards) + 1:04d}"
             self.rows[shard_name] = names

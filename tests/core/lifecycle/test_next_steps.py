@@ -254,6 +254,7 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up
     assert pause(state, at=NOW + UNSURE - SECOND) == Wait([], NOW + UNSURE, any_end=False)
     (step,) = steps(state, at=NOW + UNSURE)
     assert isinstance(step, LookUp)
+    assert step.tried.intent
     assert step.tried.intent.nonce == "nonce-1"
     assert timedelta(seconds=120) == UNSURE
 
@@ -331,7 +332,7 @@ def test_a_job_with_nothing_more_to_ask_is_finished() -> None:
 
 @pytest.mark.parametrize("outcome", ["expired", "cancelled", "invalid_output", "missing"])
 def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome: str) -> None:
-    state = job(*settled(succeeded=2, **{outcome: 1}))
+    state = job(*settled_as({"succeeded": 2, outcome: 1}))
     until = pause(state).until
     assert NOW + 5 * MINUTE <= until <= NOW + 6 * MINUTE
     (step,) = steps(state, at=until)
@@ -346,21 +347,27 @@ def test_failed_rows_are_asked_again_only_if_asking_may_help() -> None:
 
 @pytest.mark.parametrize("outcome", ["succeeded", "incomplete", "refused"])
 def test_other_outcomes_are_final(outcome: str) -> None:
-    assert pause(job(*settled(**{outcome: 3}))) == Finish()
+    assert pause(job(*settled_as({outcome: 3}))) == Finish()
 
 
 @pytest.mark.parametrize("outcome", sorted(ASKABLE))
 def test_what_the_author_did_not_list_is_not_asked_again(outcome: Outcome) -> None:
     policy = msgspec.structs.replace(POLICY, retry_on=ASKABLE - {outcome})
     counts = {outcome.value: 3, "transient": 3 if outcome is Outcome.FAILED else 0}
-    assert pause(job(*settled(**counts)), policy=policy) == Finish()
-    assert isinstance(pause(job(*settled(**counts))), Wait)
+    assert pause(job(*settled_as(counts)), policy=policy) == Finish()
+    assert isinstance(pause(job(*settled_as(counts))), Wait)
+
+
+def settled_as(outcomes: dict[str, int], shard: str = "s0001") -> list[Record]:
+    """A settled shard with these outcomes, whose names are data here."""
+    counts: dict[str, Any] = outcomes
+    return settled(1, shard, **counts)
 
 
 def on_attempt(attempt: int, **outcomes: int) -> JobState:
     """A shard of rows that are on this attempt, settled."""
     wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=attempt)], NOW)
-    return job(*settled(expired=3), wave, *settled(1, "w01-0001", **outcomes))
+    return job(*settled(expired=3), wave, *settled_as(outcomes, "w01-0001"))
 
 
 def test_rows_are_asked_as_often_as_the_author_said_and_no_more() -> None:
@@ -454,7 +461,9 @@ def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others() -> None:
         shards=("s0001", "s0002"),
     )
     found, _ = next_steps(state, {}, POLICY, NOW)
-    assert [[shard.shard.name for shard, _ in step.sources] for step in found] == [["s0002"]]
+    (step,) = found
+    assert isinstance(step, AskAgain)
+    assert [shard.shard.name for shard, _ in step.sources] == ["s0002"]
     after = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", failure=Failure.LINES, failed=3, transient=2),

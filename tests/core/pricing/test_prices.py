@@ -40,19 +40,19 @@ def test_the_rate_is_the_published_batch_price(model: str, input: str, cached: s
 def test_a_standard_price_that_stands_in_for_an_unknown_batch_price_is_marked() -> None:
     rate = Prices().rate("text-embedding-3-small")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (Decimal("0.02"), 0, False)
+    assert (rate.input, rate.output, rate.batch) == (Decimal("0.02"), Decimal(0), False)
 
 
 def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked() -> None:
     rate = Prices().rate("gpt-3.5-turbo-1106")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (1, 2, True)
+    assert (rate.input, rate.output, rate.batch) == (Decimal(1), Decimal(2), True)
 
 
 def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown() -> None:
     rate = Prices().rate("omni-moderation-latest")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (0, 0, True)
+    assert (rate.input, rate.output, rate.batch) == (Decimal(0), Decimal(0), True)
     assert Prices().rate("whisper-1") is None
 
 
@@ -206,6 +206,10 @@ def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone
     assert earlier.earlier_answers == 20
     guessed = estimator.finish()
     assert guessed.earlier_answers == 0
+    assert guessed.high_usd
+    assert guessed.low_usd
+    assert earlier.high_usd
+    assert earlier.low_usd
     # at batch prices of 1 and 0.2 dollars per million
     assert guessed.high_usd - earlier.high_usd == pytest.approx(10 * (HIGH_OUTPUT - 100 * SPREAD) / 1e6)
     assert earlier.low_usd - guessed.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)

@@ -13,7 +13,7 @@ from airflow_provider_batch.core.provider.batch import BatchProblem, Status, rea
 from airflow_provider_batch.exceptions import ProviderError
 
 #: as OpenAI's API reference shows one (https://platform.openai.com/docs/api-reference/batch/object)
-OPENAI = {
+OPENAI: dict[str, Any] = {
     "id": "batch_abc123",
     "object": "batch",
     "endpoint": "/v1/chat/completions",
@@ -99,7 +99,7 @@ def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn: pyte
 
 
 def test_a_batch_inside_a_job_is_found() -> None:
-    wrapped = {"job": batch(status="IN_PROGRESS"), "warning": "…"}
+    wrapped: dict[str, Any] = {"job": batch(status="IN_PROGRESS"), "warning": "…"}
     assert read_batch(wrapped).id == "batch_abc123"
     assert read_batch(Batch.construct(**wrapped)).id == "batch_abc123"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openai.types import CompletionCreateParams, EmbeddingCreateParams, ModerationCreateParams
@@ -30,7 +30,7 @@ PARTS = [{"type": "text", "text": "What is this?"}]
         (CHAT, completion_create_params.CompletionCreateParamsNonStreaming),
         (RESPONSES, response_create_params.ResponseCreateParamsNonStreaming),
         (EMBEDDINGS, EmbeddingCreateParams),
-        (COMPLETIONS, CompletionCreateParams.__args__[0]),
+        (COMPLETIONS, get_args(CompletionCreateParams)[0]),
         (MODERATIONS, ModerationCreateParams),
     ],
     ids=lambda value: getattr(value, "path", ""),

@@ -182,6 +182,7 @@ def test_a_copy_cost_nothing_so_that_sums_over_the_table_are_what_was_paid(folde
     answers = [chat_line("a", usage=(1000, 10)), chat_line("c", usage=(500, 5))]
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], answers)])
     table = landed.table.values()
+    assert landed.landing.cost
     assert sum(row["cost_usd"] for row in table) == landed.landing.cost > 0
     assert sum(row["input_tokens"] for row in table) == landed.landing.tokens["input"] == 1500
     assert [(landed.table[n]["cost_usd"], landed.table[n]["attempt"]) for n in "bd"] == [(0, 0), (0, 0)]

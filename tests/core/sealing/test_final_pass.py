@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -85,7 +86,7 @@ def live(shard: str = "s0001") -> list[Record]:
     return [intent(shard), Created(shard, 1, f"batch-{shard}", NOW), CancelAsked(shard, 1, "deadline", NOW)]
 
 
-def settled(shard: str = "s0001", **outcomes: int) -> list[Record]:
+def settled(shard: str = "s0001", **outcomes: Any) -> list[Record]:
     transient = outcomes.pop("transient", 0)
     return [
         *live(shard),
@@ -123,12 +124,12 @@ def test_there_is_no_finish_line_before_the_deadline_or_where_nobody_wants_it() 
 
 
 @pytest.mark.parametrize("outcomes", [{"succeeded": 3}, {"refused": 3}, {"incomplete": 3}, {"failed": 3}])
-def test_final_answers_are_never_asked_there(outcomes: dict[str, int]) -> None:
+def test_final_answers_are_never_asked_there(outcomes: dict[str, Any]) -> None:
     assert plan(job(*settled(**outcomes))) == ([], Finish())
 
 
 @pytest.mark.parametrize("outcomes", [{"expired": 1}, {"cancelled": 1}])
-def test_what_was_never_asked_is_asked_there_whatever_retry_on_says(outcomes: dict[str, int]) -> None:
+def test_what_was_never_asked_is_asked_there_whatever_retry_on_says(outcomes: dict[str, Any]) -> None:
     nothing_again = msgspec.structs.replace(POLICY, retry_on=frozenset(), max_attempts=1)
 
     assert plan(job(*settled(**outcomes)), policy=nothing_again)[0]
@@ -144,7 +145,7 @@ def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]) -
     assert pause.until > NOW
 
     steps, _ = plan(state, at=NOW + GRACE)
-    (last,) = [step for step in steps if isinstance(step, FinishLine)] or [None]
+    last = next((step for step in steps if isinstance(step, FinishLine)), None)
     if last is None:  # an unanswered create is looked up first
         assert isinstance(steps[0], LookUp)
     else:
@@ -261,7 +262,7 @@ def test_what_is_left_is_told_with_its_reason() -> None:
 # What always holds
 
 #: how a row may come back: the line, and whether it is usable or final
-LINES = {
+LINES: dict[str, tuple[Callable[[str], bytes] | None, bool]] = {
     "fine": (chat_line, True),
     "refused for good": (lambda name: chat_line(name, status=400), True),
     "server error": (lambda name: chat_line(name, status=500), False),
@@ -323,7 +324,7 @@ class Model:
         """Some answer for each row; the record counts them as a runner does."""
         lines = []
         fates = {name: self.data.draw(st.sampled_from(sorted(LINES)), label=name) for name in self.names(shard)}
-        lines = [LINES[fate][0](name) for name, fate in fates.items() if LINES[fate][0]]  # type: ignore[operator]
+        lines = [line_of(name) for name, fate in fates.items() if (line_of := LINES[fate][0])]
         place = msgspec.structs.replace(shard, name=f"{shard.name}-{worker}-{len(self.asked)}-{self.now:%H%M%S}")
         came = settle(self.folder, place, lines, n=n)
         came = msgspec.structs.replace(came, shard=shard.name, batch_id=batch_id)
