@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import Ticket, client_of, count_billed, make_tickets
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +81,79 @@ def offline(
     """`openai_default` leads to the local batch server; staging is a folder of the test's own."""
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url)
     monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
+
+
+@pytest.fixture
+def client(batch_server: LocalServer) -> openai.OpenAI:
+    """A client of the local batch server."""
+    return client_of(batch_server)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[Callable[..., LocalServer]]:
+    """Starts a batch server of the test's own, which `openai_default` leads to: `serve("slow", in_progress=600)`."""
+    with ExitStack() as servers:
+
+        def start(
+            name: str = "server", *, openai_client_kwargs: dict[str, Any] | None = None, **options: Any
+        ) -> LocalServer:
+            server = servers.enter_context(LocalServer(tmp_path / name, admin=True, **options))
+            extra = {"openai_client_kwargs": openai_client_kwargs or {}}
+            connect("openai_default", conn_type="openai", password="local", host=server.base_url, extra=extra)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(serve: Callable[..., LocalServer]) -> LocalServer:
+    """A batch server of the test's own, whose batches end at once."""
+    return serve()
+
+
+@pytest.fixture
+def slow(serve: Callable[..., LocalServer]) -> LocalServer:
+    """A batch server of the test's own, which takes ten minutes for a batch; `slow.advance(600)` makes them pass."""
+    return serve("slow", in_progress=600)
+
+
+@pytest.fixture(scope="module")
+def _faulty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    with LocalServer(tmp_path_factory.mktemp("faulty-server"), admin=True) as server:
+        yield server
+
+
+@pytest.fixture
+def faulty(_faulty_server: LocalServer, offline: None, connect: Callable[..., None]) -> Iterator[LocalServer]:
+    """The module's batch server, on which nothing goes wrong until a test calls `set_faults`.
+
+    `openai_default` leads to it.
+    """
+    _faulty_server.set_faults()
+    connect("openai_default", conn_type="openai", password="local", host=_faulty_server.base_url)
+    yield _faulty_server
+    _faulty_server.set_faults()
+
+
+@pytest.fixture
+def made(server: LocalServer) -> Callable[[], dict[str, int]]:
+    """Counts what was asked, uploaded and created at `server` since it was last called."""
+    return count_billed(server)
+
+
+@pytest.fixture
+def tickets() -> list[Ticket]:
+    """The rows of the table `tickets`. A module whose tests need others has a fixture of this name."""
+    return [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 6)]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None, tickets: list[Ticket]) -> Path:
+    """A SQLite file with the table `tickets`; the connection `warehouse` leads to it."""
+    path = tmp_path / "warehouse.sqlite"
+    make_tickets(path, tickets)
+    connect("warehouse", conn_type="sqlite", host=str(path))
+    return path
 
 
 @pytest.fixture

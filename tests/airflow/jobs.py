@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
+
+import openai
+
+from airflow_provider_batch.local.process import LocalServer
+
+#: id, title, body and label of a ticket
+Ticket = tuple[Any, ...]
 
 
 @dataclass
@@ -115,7 +122,7 @@ def _make_known(dag: Any) -> None:
     sync_bag_to_db(bag, "dags-folder", None)
 
 
-def make_tickets(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+def make_tickets(path: Path, rows: Iterable[Ticket]) -> None:
     """A table `tickets` with columns id, title, body, label in a SQLite file."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE tickets (id, title TEXT, body TEXT, label TEXT)")
@@ -126,3 +133,22 @@ def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
     """Rows of a SQLite file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql).fetchall()
+
+
+def client_of(server: LocalServer) -> openai.OpenAI:
+    """A client of a local batch server."""
+    return openai.OpenAI(api_key="local", base_url=server.base_url)
+
+
+def count_billed(server: LocalServer) -> Callable[[], dict[str, int]]:
+    """Return a function that counts the uploads, creations and synchronous requests since it was last called."""
+    before = server.calls()
+
+    def since() -> dict[str, int]:
+        nonlocal before
+        now = server.calls()
+        counted = {call: now.get(call, 0) - before.get(call, 0) for call in ("upload", "create", "ask")}
+        before = now
+        return counted
+
+    return since

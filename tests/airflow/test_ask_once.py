@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import openai
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, client_of, query, run_job
 
 #: three different requests in seven rows
 TICKETS = [
@@ -24,17 +23,14 @@ TICKETS = [
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, TICKETS)
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return TICKETS
 
 
 @pytest.fixture
 def asked(batch_server: LocalServer) -> Callable[[str], list[str]]:
     """custom_ids of the result lines that the server wrote for a job, retries included."""
-    client = openai.OpenAI(api_key="local", base_url=batch_server.base_url)
+    client = client_of(batch_server)
 
     def of(job_uid: str) -> list[str]:
         found = []

@@ -14,22 +14,14 @@ from pydantic import BaseModel
 
 from airflow_provider_batch.exceptions import InputError, SchemaError
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
+from tests.airflow.jobs import Ticket, query, run_dag, run_job, submit_arguments
 
 ROWS = [("T-1", "One", "first", "a"), ("T-2", "Two", "second", "b"), ("T-3", "Three", "third", "c")]
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, ROWS)
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
-
-
-@pytest.fixture
-def client(batch_server: LocalServer) -> openai.OpenAI:
-    return openai.OpenAI(api_key="local", base_url=batch_server.base_url)
+def tickets() -> list[Ticket]:
+    return ROWS
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,49 +19,23 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_batch.exceptions import InputError, JobHeldError, StoppedError
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job, submit_arguments
+from tests.airflow.jobs import Ticket, query, run_job, submit_arguments
 
+pytestmark = pytest.mark.usefixtures("server")
 SCHEMA = {"title": "Ticket", "type": "object", "properties": {"label": {"type": "string", "enum": ["bug", "billing"]}}}
 #: half of the rows go to each
 TWO_MODELS = "SELECT id, title, body, CASE WHEN id < 'T-3' THEN 'gpt-5-nano' ELSE 'gpt-5-mini' END AS m FROM tickets"
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with LocalServer(tmp_path_factory.mktemp("canary-server"), admin=True) as server:
-        yield server
-
-
 @pytest.fixture
-def server(faulty: LocalServer, offline: None, connect: Callable[..., None]) -> Iterator[LocalServer]:
+def server(faulty: LocalServer) -> LocalServer:
     """A server on which nothing goes wrong yet; `openai_default` leads to it."""
-    faulty.set_faults()
-    connect("openai_default", conn_type="openai", password="local", host=faulty.base_url)
-    yield faulty
-    faulty.set_faults()
+    return faulty
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], server: LocalServer) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n} {uuid4()}", "The invoice is wrong", "billing") for n in range(1, 6)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
-
-
-@pytest.fixture
-def made(server: LocalServer) -> Callable[[], dict[str, int]]:
-    """What was asked, uploaded and created since the last look."""
-    seen = server.calls()
-
-    def since() -> dict[str, int]:
-        nonlocal seen
-        now = server.calls()
-        found = {name: now[name] - seen[name] for name in ("ask", "upload", "create")}
-        seen = now
-        return found
-
-    return since
+def tickets() -> list[Ticket]:
+    return [(f"T-{n}", f"Ticket {n} {uuid4()}", "The invoice is wrong", "billing") for n in range(1, 6)]
 
 
 @dataclass

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import openai
 import pytest
 
 from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, client_of, query, run_job
 
 
 @pytest.fixture
-def server(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
-    with LocalServer(tmp_path / "server", admin=True) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        yield server
-
-
-@pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n}", f"text {n}", "bug") for n in range(1, 4)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return [(f"T-{n}", f"Ticket {n}", f"text {n}", "bug") for n in range(1, 4)]
 
 
 def files(server: LocalServer) -> int:
-    return len(list(openai.OpenAI(api_key="local", base_url=server.base_url).files.list()))
+    return len(list(client_of(server).files.list()))
 
 
 def test_files_at_the_provider_stay_unless_asked_otherwise(warehouse: Path, server: LocalServer) -> None:

@@ -6,44 +6,25 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import openai
 import pytest
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import make_tickets, query
+from tests.airflow.jobs import Ticket, client_of, query
 
 ANSWERS = "SELECT custom_id, output, batch_id, cost_usd, attempt, job_uid, outcome FROM answers"
 
 
 @pytest.fixture
-def server(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
-    with LocalServer(tmp_path / "server", admin=True) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        yield server
-
-
-@pytest.fixture
-def slow(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
-    """A server that takes ten minutes for a batch, until it is told that they are over."""
-    with LocalServer(tmp_path / "slow", in_progress=600, admin=True) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        yield server
-
-
-@pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n}", f"text {n}", "bug") for n in range(1, 6)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return [(f"T-{n}", f"Ticket {n}", f"text {n}", "bug") for n in range(1, 6)]
 
 
 def change(path: Path, *statements: str) -> None:
@@ -54,12 +35,12 @@ def change(path: Path, *statements: str) -> None:
 
 def asked(server: LocalServer) -> list[int]:
     """Requests of each batch that there is, the oldest first."""
-    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    client = client_of(server)
     return [batch.request_counts.total for batch in client.batches.list(limit=100)][::-1]
 
 
 def statuses(server: LocalServer) -> list[str]:
-    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    client = client_of(server)
     return [batch.status for batch in client.batches.list(limit=100)][::-1]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError, StoppedError
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import client_of, make_tickets, query, run_job
 from tests.airflow.test_runner import another_worker, batches_of, seal_job
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -23,12 +23,9 @@ UPLOADS, DOWNLOADS = frozenset({Call.UPLOAD}), frozenset({Call.DOWNLOAD})
 
 
 @pytest.fixture
-def server(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
-    """A server of the test's own, which `openai_default` leads to; calls are not repeated, silence ends after 2 s."""
-    with LocalServer(tmp_path / "server", admin=True) as own:
-        options = {"openai_client_kwargs": {"max_retries": 0, "timeout": 2}}
-        connect("openai_default", conn_type="openai", password="local", host=own.base_url, extra=options)
-        yield own
+def server(serve: Callable[..., LocalServer]) -> LocalServer:
+    """A server of the test's own, which `openai_default` leads to; calls are not retried, silence ends after 2 s."""
+    return serve(openai_client_kwargs={"max_retries": 0, "timeout": 2})
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def patient(server: LocalServer, connect: Callable[..., None]) -> None:
 
 @pytest.fixture
 def client(server: LocalServer) -> openai.OpenAI:
-    return openai.OpenAI(api_key="local", base_url=server.base_url)
+    return client_of(server)
 
 
 @pytest.fixture

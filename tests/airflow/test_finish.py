@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,49 +16,24 @@ import pytest
 from airflow_provider_batch.exceptions import InputError, StoppedError
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, query, run_job
 from tests.airflow.test_runner import seal_job
 
+pytestmark = pytest.mark.usefixtures("server")
 SECOND = timedelta(seconds=1)
 STUCK = Fault(kind=Kind.STUCK)
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with LocalServer(tmp_path_factory.mktemp("finish-server"), admin=True) as server:
-        yield server
-
-
 @pytest.fixture
-def server(faulty: LocalServer, offline: None, connect: Callable[..., None]) -> Iterator[LocalServer]:
+def server(faulty: LocalServer) -> LocalServer:
     """A server whose batches never end by themselves; `openai_default` leads to it."""
     faulty.set_faults(STUCK)
-    connect("openai_default", conn_type="openai", password="local", host=faulty.base_url)
-    yield faulty
-    faulty.set_faults()
+    return faulty
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], server: LocalServer) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n} {uuid4()}", "The invoice is wrong", "billing") for n in range(1, 6)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
-
-
-@pytest.fixture
-def made(server: LocalServer) -> Callable[[], dict[str, int]]:
-    """What was asked, uploaded and created since the last look."""
-    seen = server.calls()
-
-    def since() -> dict[str, int]:
-        nonlocal seen
-        now = server.calls()
-        found = {name: now[name] - seen[name] for name in ("ask", "upload", "create")}
-        seen = now
-        return found
-
-    return since
+def tickets() -> list[Ticket]:
+    return [(f"T-{n}", f"Ticket {n} {uuid4()}", "The invoice is wrong", "billing") for n in range(1, 6)]
 
 
 def finish(**wait: Any) -> dict[str, Any]:

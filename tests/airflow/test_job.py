@@ -16,26 +16,13 @@ import pendulum
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
+from tests.airflow.jobs import client_of, make_tickets, query, run_dag, run_job, submit_arguments
 
 SCHEMA = {
     "title": "Ticket",
     "type": "object",
     "properties": {"label": {"type": "string", "enum": ["bug", "billing"]}, "score": {"type": "integer"}},
 }
-
-
-@pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 6)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
-
-
-@pytest.fixture
-def client(batch_server: LocalServer) -> openai.OpenAI:
-    return openai.OpenAI(api_key="local", base_url=batch_server.base_url)
 
 
 def batches_of(client: openai.OpenAI, job_uid: str) -> list[Any]:
@@ -397,7 +384,7 @@ def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
 
         ran = run_job(wait={"deadline": timedelta(seconds=3)})
 
-        (batch,) = openai.OpenAI(api_key="local", base_url=slow.base_url).batches.list()
+        (batch,) = client_of(slow).batches.list()
     assert batch.status == "cancelled"
     assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
     assert ran.returned["land"]["outcomes"]["cancelled"] > 0
@@ -414,7 +401,7 @@ def test_a_full_queue_holds_shards_back_and_fails_nothing(
 
         ran = run_job(limits={"requests": 3})
 
-        batches = list(openai.OpenAI(api_key="local", base_url=full.base_url).batches.list())
+        batches = list(client_of(full).batches.list())
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
     assert ran.returned["land"]["asked_again"] == 0
     assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]

@@ -6,42 +6,30 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import openai
 import pytest
 
 from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, client_of, query, run_job
 
 ROWS = 6
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
+def tickets() -> list[Ticket]:
     rows = [(f"T-{n}", f"Ticket {n}", f"secret text {uuid4()}", "bug") for n in range(1, ROWS)]
-    make_tickets(path, [*rows, (f"T-{ROWS}", "Refused", "[[refuse]]", "bug")])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
-
-
-@pytest.fixture
-def slow(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
-    """A server that takes ten minutes for a batch, until it is told that they are over."""
-    with LocalServer(tmp_path / "slow", in_progress=600, admin=True) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        yield server
+    return [*rows, (f"T-{ROWS}", "Refused", "[[refuse]]", "bug")]
 
 
 def batches(server: LocalServer) -> list[Any]:
-    return list(openai.OpenAI(api_key="local", base_url=server.base_url).batches.list(limit=100))
+    return list(client_of(server).batches.list(limit=100))
 
 
 def jobs(*arguments: str) -> int:

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-import openai
 import pendulum
 import pytest
 from airflow.triggers.base import BaseTrigger
@@ -20,7 +19,7 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_dag, run_job, submit_arguments
+from tests.airflow.jobs import Ticket, client_of, query, run_dag, run_job, submit_arguments
 
 ROWS = 8
 #: seconds for which a batch is in progress on the local server; only `advance` makes them pass
@@ -31,19 +30,14 @@ MOMENT = pendulum.datetime(2026, 11, 20)
 
 
 @pytest.fixture
-def held(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[LocalServer]:
+def held(serve: Callable[..., LocalServer]) -> LocalServer:
     """A server on which batches stay in progress; `openai_default` leads there."""
-    with LocalServer(tmp_path / "held", in_progress=HELD, admin=True) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        yield server
+    return serve("held", in_progress=HELD)
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None]) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(ROWS)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(ROWS)]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +80,7 @@ def records(tmp_path: Path) -> list[str]:
 
 
 def batches(server: LocalServer) -> list[Any]:
-    return list(openai.OpenAI(api_key="local", base_url=server.base_url).batches.list())
+    return list(client_of(server).batches.list())
 
 
 def a_dag(dag_id: str, wait: dict[str, Any] | None = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.staging.layout import open_folder
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, query, run_job
 
 SCHEMA = {
     "title": "Ticket",
@@ -26,13 +26,10 @@ SCHEMA = {
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+def tickets() -> list[Ticket]:
     """Three tickets; one is refused, and one fails once, so that it is landed from two tries."""
-    path = tmp_path / "warehouse.sqlite"
     once = f"[[fail:500:once]] {uuid4()}"
-    make_tickets(path, [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", None), ("T-3", "Three", once, "ü")])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+    return [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", None), ("T-3", "Three", once, "ü")]
 
 
 def lines(account: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,17 +11,14 @@ import pytest
 from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import make_tickets, run_job
+from tests.airflow.jobs import Ticket, run_job
 
 ROWS = 24
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(ROWS)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(ROWS)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, run_job
+from tests.airflow.jobs import run_job
 
 
 @pytest.fixture
@@ -62,11 +62,8 @@ def test_limits_in_a_connection_that_are_none_are_refused_with_its_name(limits_a
 
 
 @pytest.fixture
-def tickets(tmp_path: Path, connect: Callable[..., None], offline: None, batch_server: LocalServer) -> None:
-    """Five tickets, and a connection that allows two requests a file."""
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 6)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
+def two_requests_a_file(warehouse: Path, connect: Callable[..., None], batch_server: LocalServer) -> None:
+    """A connection that allows two requests in an input file."""
     extra = {"batch_limits": {"requests": 2}}
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url, extra=extra)
 
@@ -75,7 +72,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if "An input file for" in line]
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("limits", "shards"), [({}, 3), ({"requests": 4}, 2), ({"requests": 5}, 1)])
 def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argument(limits, shards):
     ran = run_job(limits=limits)
@@ -84,13 +81,13 @@ def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argumen
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 def test_a_limit_of_tokens_cuts_a_job_into_files_that_fit_a_queue():
     whole = run_job(limits={"requests": 5}).returned["submit"]["estimate"]["input_tokens"]
     assert run_job(limits={"requests": 5, "tokens": whole - 1}).returned["submit"]["shards"] == 2
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("spare", "shards"), [(-1, 2), (0, 1), (1, 1)])
 def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path, spare, shards):
     """What is cut is what arrives: the sum of the files' sizes is that of the rows' lines."""
@@ -101,14 +98,14 @@ def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path, spare, shards
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded():
     error = run_job(limits={"bytes": 100}).error()
     assert "Row 1 (custom_id 'T-1')" in error
     assert "Nothing was uploaded." in error
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("inputs", "shards"), [(9, 2), (10, 1), (11, 1)])
 def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs, shards):
     ran = run_job(
@@ -122,21 +119,21 @@ def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs, shards):
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 def test_limits_that_are_not_openais_are_said_once(capsys):
     run_job()
     (line,) = said(capsys)
     assert "An input file for 127.0.0.1 may hold 2 requests, 200,000,000 bytes" in line
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 def test_openais_limits_go_without_saying(capsys, connect, batch_server):
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url)
     run_job()
     assert said(capsys) == []
 
 
-@pytest.mark.usefixtures("tickets")
+@pytest.mark.usefixtures("two_requests_a_file")
 def test_a_row_over_the_limit_of_tokens_or_of_answers_is_named_before_anything_is_uploaded():
     error = run_job(limits={"tokens": 3}).error()
     assert "Row 1 (custom_id 'T-1') is about" in error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,15 +9,12 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_batch.exceptions import InputError
-from tests.airflow.jobs import Ran, make_tickets, query, run_dag, run_job, submit_arguments
+from tests.airflow.jobs import Ran, Ticket, query, run_dag, run_job, submit_arguments
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"t{n}", f"title {n}", f"body {n}", "x") for n in range(5)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return [(f"t{n}", f"title {n}", f"body {n}", "x") for n in range(5)]
 
 
 @pytest.mark.parametrize(("max_rows", "asked"), [(2, 2), ("3", 3), (9, 5), (5, 5), (0, 0), (None, 5), ("", 5)])

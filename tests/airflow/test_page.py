@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.airflow.jobs import make_tickets, run_job
+from tests.airflow.jobs import Ticket, run_job
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
+def tickets() -> list[Ticket]:
     # the server remembers which text it failed once
     once = f"[[fail:500:once]] {uuid4()}"
-    make_tickets(path, [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", once, "c")])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+    return [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", once, "c")]
 
 
 def run_of(task_id: str) -> tuple[str, str]:

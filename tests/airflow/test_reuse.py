@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import openai
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, client_of, query, run_job
 
 SCHEMA = {
     "title": "Ticket",
@@ -23,27 +22,24 @@ TODAY = "SELECT id, title, body, label FROM tickets ORDER BY id"
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
+def tickets() -> list[Ticket]:
     """Three tickets, labelled last night in `labels`, and three that came since then.
 
     Two of the new ones are duplicates, of an old ticket or of each other; one is new.
     """
-    path = tmp_path / "warehouse.sqlite"
-    tickets = [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 4)]
-    tickets += [
+    labelled = [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 4)]
+    return [
+        *labelled,
         ("T-4", "Ticket 1", "The invoice is wrong", "again"),
         ("T-5", "Ticket 5", "It does not start", "bug"),
         ("T-6", "Ticket 5", "It does not start", None),
     ]
-    make_tickets(path, tickets)
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
 
 
 @pytest.fixture
 def asked(batch_server: LocalServer) -> Callable[[str], int]:
     """How many requests the server was given for a job."""
-    client = openai.OpenAI(api_key="local", base_url=batch_server.base_url)
+    client = client_of(batch_server)
 
     def of(job_uid: str) -> int:
         batches = [b for b in client.batches.list(limit=100) if (b.metadata or {}).get("job_uid") == job_uid]

@@ -15,14 +15,10 @@ import pytest
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import client_of
 
 pytestmark = pytest.mark.usefixtures("offline")
 LOG = logging.getLogger(__name__)
-
-
-@pytest.fixture
-def client(batch_server: LocalServer) -> openai.OpenAI:
-    return openai.OpenAI(api_key="local", base_url=batch_server.base_url)
 
 
 @pytest.fixture
@@ -176,7 +172,7 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
 ) -> None:
     with LocalServer(tmp_path / "slow", in_progress=600) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
-        client = openai.OpenAI(api_key="local", base_url=slow.base_url)
+        client = client_of(slow)
         unanswered(ledger, client, committed=True)
         (first,) = batches_of(client, ledger)
         twin = client.batches.create(
@@ -210,7 +206,7 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
     ledger = seal_job(tmp_path, ["one", "two"], requests=2)
     with LocalServer(tmp_path / "server", in_progress=600, admin=True) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        client = client_of(server)
         another_worker(ledger).run({})
         ended = created_behind_our_back(ledger, client)
         wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"in_progress"})
@@ -241,7 +237,7 @@ def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_plac
     ledger = seal_job(tmp_path, ["one", "two"], requests=2)
     with LocalServer(tmp_path / "server", in_progress=600) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        client = client_of(server)
         late = created_behind_our_back(ledger, client, nonce="the nonce of the first try")
         now = datetime.now(UTC)
         ledger.add(Uploaded("s0001", 1, late.input_file_id, now))
@@ -263,7 +259,7 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
 
     with LocalServer(tmp_path / "azure", dialects=("failed-with-files",), enqueued_token_limit=1) as full:
         connect("openai_default", conn_type="openai", password="local", host=full.base_url)
-        client = openai.OpenAI(api_key="local", base_url=full.base_url)
+        client = client_of(full)
         another_worker(ledger).run({})
         wait_until(lambda: all(batch.status == "failed" for batch in batches_of(client, ledger)))
         assert all(batch.output_file_id and batch.error_file_id for batch in batches_of(client, ledger))
@@ -332,7 +328,7 @@ def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[
     """Workers, one after the other, each an hour after the one before, while the server's batches go on. The state."""
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
-    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    client = client_of(server)
     for hour in range(200):
         worker = another_worker(ledger, later=timedelta(hours=hour))
         if isinstance(worker.run(worker.look()), Finish):

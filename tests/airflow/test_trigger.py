@@ -6,29 +6,27 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import client_of
 
 pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture
-def slow(tmp_path: Path, connect: Callable[..., None]) -> Iterator[LocalServer]:
+def slow(serve: Callable[..., LocalServer]) -> LocalServer:
     """A server on which batches run for longer than any test."""
-    with LocalServer(tmp_path / "slow", in_progress=600) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        yield server
+    return serve("slow", in_progress=600)
 
 
 def create(server: LocalServer) -> str:
-    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    client = client_of(server)
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
     file = client.files.create(file=("a.jsonl", json.dumps(line).encode() + b"\n"), purpose="batch")
@@ -65,7 +63,7 @@ def test_it_fires_once_every_batch_has_ended(batch_server: LocalServer) -> None:
 
 
 def test_one_end_is_enough_where_shards_wait_for_room(slow: LocalServer) -> None:
-    client = openai.OpenAI(api_key="local", base_url=slow.base_url)
+    client = client_of(slow)
     first, second = create(slow), create(slow)
     client.batches.cancel(first)
 

@@ -5,7 +5,7 @@ Whatever was answered, in the end each shard has one batch, and no batch of anot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import client_of
 from tests.airflow.test_runner import another_worker, batches_of, seal_job
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -23,22 +24,17 @@ NOT_FOUND = "Cannot find file file-x, or organization org-x does not have access
 
 
 @pytest.fixture
-def server(
-    tmp_path: Path, connect: Callable[..., None], offline: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[LocalServer]:
-    """A server of the test's own; the SDK would repeat calls, and a creation is waited for 2 s."""
+def server(serve: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch) -> LocalServer:
+    """A server of the test's own; the SDK would retry calls, and a creation is waited for 2 s."""
     from airflow_provider_batch.hooks import batch
 
     monkeypatch.setattr(batch, "CREATE_TIMEOUT", 2.0)
-    with LocalServer(tmp_path / "server", admin=True) as own:
-        extra = {"openai_client_kwargs": {"max_retries": 2}}
-        connect("openai_default", conn_type="openai", password="local", host=own.base_url, extra=extra)
-        yield own
+    return serve(openai_client_kwargs={"max_retries": 2})
 
 
 @pytest.fixture
 def client(server: LocalServer) -> openai.OpenAI:
-    return openai.OpenAI(api_key="local", base_url=server.base_url)
+    return client_of(server)
 
 
 @pytest.fixture
@@ -169,7 +165,7 @@ def test_a_creation_is_looked_up_at_servers_whose_lists_and_times_are_not_openai
         another_worker(ledger, later=timedelta(seconds=121)).run({})
 
         assert odd.calls()["create"] == 2
-        client = openai.OpenAI(api_key="local", base_url=odd.base_url)
+        client = client_of(odd)
         found = client.batches.list(limit=100).data  # one page: the SDK would page for ever
         assert shards_of(found) == ["s0001", "s0002"]
 
@@ -241,7 +237,7 @@ def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touch
     assert other.manifest.job_uid != ledger.manifest.job_uid
     with LocalServer(tmp_path / "slow", in_progress=600) as slow:
         connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
-        client = openai.OpenAI(api_key="local", base_url=slow.base_url)
+        client = client_of(slow)
         another_worker(other).run({})
         now = datetime.now(UTC)
         with ledger.folder.reader(ledger.manifest.shards[0].file) as file:

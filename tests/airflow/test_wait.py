@@ -9,17 +9,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import make_tickets, query, run_job
+from tests.airflow.jobs import Ticket, query, run_job
 
 ROWS = 12
 
 
 @pytest.fixture
-def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None) -> Path:
-    path = tmp_path / "warehouse.sqlite"
-    make_tickets(path, [(f"T-{n:02}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(ROWS)])
-    connect("warehouse", conn_type="sqlite", host=str(path))
-    return path
+def tickets() -> list[Ticket]:
+    return [(f"T-{n:02}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(ROWS)]
 
 
 @pytest.fixture

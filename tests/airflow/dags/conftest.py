@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.warehouses import Warehouse, make
-from tests.airflow.jobs import Ran, run_dag
+from tests.airflow.jobs import Ran, count_billed, run_dag
 
 
 @pytest.fixture(scope="session")
@@ -25,21 +25,9 @@ def counting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS
 
 @pytest.fixture
 def billed(counting_server: LocalServer, connect: Callable[..., None], offline: None) -> Callable[[], dict[str, int]]:
-    """Since it was last called: how many files were uploaded, batches created and requests asked at once.
-
-    `openai_default` leads to the counting server.
-    """
+    """Counts what was uploaded, created and asked since it was last called. `openai_default` leads to that server."""
     connect("openai_default", conn_type="openai", password="local", host=counting_server.base_url)
-    before: dict[str, int] = {}
-
-    def since() -> dict[str, int]:
-        calls = {call: counting_server.calls().get(call, 0) for call in ("upload", "create", "ask")}
-        new = {call: calls[call] - before.get(call, 0) for call in calls}
-        before.update(calls)
-        return new
-
-    since()
-    return since
+    return count_billed(counting_server)
 
 
 def page(dag_id: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import openai
 import pytest
 
 from airflow_provider_batch.demo.home import dags_folder
@@ -19,7 +18,7 @@ from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.conftest import blocks, page
 from tests.airflow.dags.warehouses import KINDS, Warehouse
-from tests.airflow.jobs import Ran
+from tests.airflow.jobs import Ran, client_of
 
 ROOT = Path(__file__).parents[3]
 #: the offline responder says that it is offline, whatever it is asked
@@ -41,24 +40,13 @@ def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
 
 
 @pytest.fixture
-def server(
-    airflow_home: Path, tmp_path: Path, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[LocalServer]:
-    """A batch server of the test's own, that makes mistakes on request."""
-    with LocalServer(tmp_path / "server", admin=True) as server:
-        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
-        yield server
-
-
-@pytest.fixture
 def night(run_ready: Callable[..., Ran], warehouse: Warehouse, server: LocalServer) -> Callable[..., Ran]:
     """Runs the DAG, with the parameters of its form."""
     return partial(run_ready, "nightly_eval")
 
 
 def files_and_batches(server: LocalServer) -> tuple[int, int]:
-    client = openai.OpenAI(api_key="local", base_url=server.base_url)
+    client = client_of(server)
     return len(list(client.files.list())), len(list(client.batches.list(limit=100)))
 
 

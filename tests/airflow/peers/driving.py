@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-import openai
 from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
+from tests.airflow.jobs import client_of
 
 
 def a_dag() -> Any:
@@ -27,7 +27,7 @@ class Platform:
 
     def __init__(self, server: LocalServer) -> None:
         self.server = server
-        self.client = openai.OpenAI(api_key="local", base_url=server.base_url)
+        self.client = client_of(server)
         self._before = {batch.id for batch in self.client.batches.list(limit=100)}
 
     def batches(self) -> list[Batch]:
