@@ -95,14 +95,14 @@ def test_airflow_shows_all_that_the_provider_brings(command: Command) -> None:
     for part, names in modules.items():
         told = [name for entry in shown[part] for name in entry["python-modules"]]
         assert told == [f"{PACKAGE}.{part}.{name}" for name in names]
-    assert shown["extra-links"] == [f"{PACKAGE}.links.BatchJobLink", f"{PACKAGE}.links.EvalReportLink"]
+    assert shown["extra-links"] == [f"{PACKAGE}.links.batch.BatchJobLink", f"{PACKAGE}.links.batch.EvalReportLink"]
     assert [plugin["plugin-class"] for plugin in shown["plugins"]] == [f"{PACKAGE}.plugins.batch.BatchPlugin"]
     assert shown["config"] == get_provider_info()["config"]
 
 
 def test_airflow_loads_the_link_and_the_plugin(command: Command) -> None:
     links = json.loads(command("airflow", "providers", "links", "--output", "json"))
-    assert f"{PACKAGE}.links.BatchJobLink" in {link["extra_link_class_name"] for link in links}
+    assert f"{PACKAGE}.links.batch.BatchJobLink" in {link["extra_link_class_name"] for link in links}
     plugins = json.loads(command("airflow", "plugins", "--output", "json"))
     (ours,) = [plugin for plugin in plugins if plugin["name"] == "batch"]
     assert [app["url_prefix"] for app in ours["fastapi_apps"]] == ["/batch"]
