@@ -26,7 +26,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(Phase.SEALED, Intent, Phase.CREATING, "a worker claims it"),
     Transition(Phase.UPLOADED, Intent, Phase.CREATING, "a worker is about to create the batch"),
     Transition(Phase.CREATING, Created, Phase.LIVE, "the batch exists"),
-    Transition(Phase.CREATING, Refused, Phase.SEALED, "there is no batch: refused or lost"),
+    Transition(Phase.CREATING, Refused, Phase.SEALED, "there is no batch, it was refused or lost"),
     Transition(Phase.SEALED, Created, Phase.LIVE, "a batch taken for lost appears"),
     Transition(Phase.LIVE, Settled, Phase.SETTLED, "the batch ended and is collected"),
     Transition(Phase.LIVE, Settled, Phase.SEALED, "the batch failed before any request ran"),

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import (
     AgainAsked,
@@ -45,12 +46,13 @@ from airflow_provider_batch.core.ledger.records import (
     UploadsHeld,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, fold
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import base_before, is_askable, next_attempt
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
 from airflow_provider_batch.core.lifecycle.duplicate_batches import look
 from airflow_provider_batch.core.lifecycle.failures import failure_of
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+from airflow_provider_batch.core.lifecycle.phases import TRANSITIONS
 from airflow_provider_batch.core.lifecycle.steps import (
     GRACE,
     Ask,
@@ -75,6 +77,7 @@ from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, 
 from tests.core.building import CHAT, NOW, manifest_of, plain_shard
 
 ROWS = 3
+DIAGRAM = {(transition.before, transition.record, transition.after) for transition in TRANSITIONS}
 #: what the provider may say of a batch that failed validation
 PROBLEMS = [
     [BatchProblem("token_limit_exceeded", "full")],
@@ -204,8 +207,18 @@ class Lifecycle(RuleBasedStateMachine):
                 key = (type(record), record.shard, record.n)
         if key in self.records:
             return False
+        before = self.phases()
         self.records[key] = record
+        self.no_phase_changes_but_as_the_diagram_says(before, record)
         return True
+
+    def phases(self) -> dict[str, Phase]:
+        return {name: shard.phase for name, shard in self.state().shards.items()}
+
+    def no_phase_changes_but_as_the_diagram_says(self, before: dict[str, Phase], record: Record) -> None:
+        for name, phase in self.phases().items():
+            if before.get(name, phase) is not phase:
+                assert (before[name], type(record), phase) in DIAGRAM
 
     def state(self) -> JobState:
         return fold(self.manifest, self.records.values())
