@@ -29,6 +29,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.ledger.fold import fold, line_of
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
 from airflow_provider_batch.core.ledger.records import (
@@ -40,7 +41,7 @@ from airflow_provider_batch.core.ledger.records import (
     Wave,
     file_name,
 )
-from airflow_provider_batch.core.ledger.state import JobState, fold, line_of
+from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.exceptions import LedgerError, StoppedError
 
 

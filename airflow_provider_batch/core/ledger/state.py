@@ -1,8 +1,7 @@
-"""What is known of a job: the fold of its records, in which their order does not matter."""
+"""What the records of a job amount to: its state, its shards and the submissions of each. `fold.py` computes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 
@@ -10,31 +9,22 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Shard
 from airflow_provider_batch.core.ledger.records import (
-    AgainAsked,
     Begun,
     Budget,
     CancelAsked,
-    Created,
     Deadline,
-    Deleted,
     Failure,
     Finished,
     Intent,
     Judged,
     Landed,
-    Record,
     Refused,
     Settled,
-    Stopped,
-    Submitted,
     Task,
-    TryRecord,
     Twin,
-    Uploaded,
     UploadsHeld,
     Wave,
 )
-from airflow_provider_batch.exceptions import LedgerError
 
 
 class Phase(StrEnum):
@@ -223,103 +213,3 @@ class JobState(msgspec.Struct):
         """Tries whose answers lie in staging, oldest attempt first."""
         found = [(s, t, t.settled) for s in self.shards.values() for t in s.tries if t.settled and not t.blocked]
         return sorted(found, key=lambda entry: (entry[0].shard.attempt, entry[0].shard.name))
-
-
-def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
-    """The state that a manifest and its records amount to; their order does not matter."""
-    state = JobState(manifest, {shard.name: ShardState(shard) for shard in manifest.shards})
-    tries: dict[tuple[str, int], Try] = {}
-    loose: list[TryRecord] = []
-    for record in records:
-        if isinstance(record, Wave):
-            state.waves.append(record)
-        elif isinstance(record, Landed):
-            if state.landed is None or record.number > state.landed.number:
-                state.landed = record
-        elif isinstance(record, Finished):
-            if state.finished is None or record.number > state.finished.number:
-                state.finished = record
-        elif isinstance(record, UploadsHeld):
-            state.uploads_refused.append(record)
-        elif isinstance(record, Twin):
-            if record.batch_id not in state.twins or record.ended:
-                state.twins[record.batch_id] = record
-        elif isinstance(record, Budget):
-            if state.budget is None or record.number > state.budget.number:
-                state.budget = record
-        elif isinstance(record, Deadline):
-            state.clears.add(record.clear)
-            if state.set_deadline is None or record.clear > state.set_deadline.clear:
-                state.set_deadline = record
-            if record.fresh and (state.fresh is None or record.clear > state.fresh.clear):
-                state.fresh = record
-        elif isinstance(record, Judged):
-            state.judged = record
-        elif isinstance(record, Begun):
-            state.begun.append(record)
-        elif isinstance(record, Submitted):
-            state.submitted = True
-        elif isinstance(record, Stopped):
-            state.stopped_at = max(state.stopped_at or record.at, record.at)
-        elif isinstance(record, AgainAsked):
-            state.again_asked = True
-        elif isinstance(record, Deleted):
-            state.deleted.add((record.shard, record.n))
-        else:
-            loose.append(record)
-    void = {shard.name for wave in state.waves if wave.number in manifest.void_waves for shard in wave.shards}
-    state.waves = sorted(
-        (wave for wave in state.waves if wave.number not in manifest.void_waves), key=lambda wave: wave.number
-    )
-    reindexed = {shard.name: shard for shard in manifest.reindexed}
-    for wave in state.waves:
-        state.shards.update(
-            {
-                shard.name: ShardState(reindexed.get(shard.name, shard), sealed_at=wave.at, base=wave.base)
-                for shard in wave.shards
-            }
-        )
-    state.uploads_refused.sort(key=lambda one: one.number)
-    state.uploaded_at = max((record.at for record in loose if isinstance(record, Uploaded)), default=None)
-    for record in loose:
-        one = tries.setdefault((record.shard, record.n), Try(record.n))
-        match record:
-            case Uploaded():
-                one.file_id = record.file_id
-            case Intent():
-                one.intent = record
-                one.file_id = one.file_id or record.file_id
-            case Created():
-                one.batch_id, one.created_at = record.batch_id, record.at
-            case Refused():
-                one.refused = record
-            case CancelAsked():
-                one.cancel = record
-            case Settled():
-                one.settled = record
-                one.batch_id = one.batch_id or record.batch_id
-    for (name, _), one in sorted(tries.items()):
-        if name not in state.shards and (name in void or _of_another(name, manifest)):
-            continue
-        if name not in state.shards:
-            raise LedgerError(f"The ledger holds a record of shard {name!r}, which neither the seal nor a wave names.")
-        state.shards[name].tries.append(one)
-    for shard in state.shards.values():
-        shard.tries.sort(key=lambda one: one.n)
-    drained = state.drained
-    for shard in state.shards.values():
-        if (last := shard.last) and (shard.shard.name, last.n) in drained:
-            shard.resealed = not (last.settled or last.batch_id)
-    return state
-
-
-def _of_another(name: str, manifest: Manifest) -> bool:
-    """A shard of an earlier generation that this one does not keep, or of a later one."""
-    first = line_of(manifest)
-    generation = int(name[1:4]) if name.startswith("g") and name[1:4].isdigit() else 1
-    return generation != manifest.generation and (generation > manifest.generation or generation >= first)
-
-
-def line_of(manifest: Manifest) -> int:
-    """The first generation of those that keep what the one before asked."""
-    return manifest.root or manifest.generation

@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_batch.core.answers.caps import is_cut_off, raised
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import Settled
-from airflow_provider_batch.core.ledger.state import fold
 from airflow_provider_batch.core.lifecycle.attempts import askable_rows, at_the_finish_line, is_askable
 from airflow_provider_batch.core.lifecycle.budget import Purse
 from airflow_provider_batch.core.lifecycle.steps import Policy

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.landing.landing import FIXED, Landing, results_columns
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, Shard
 from airflow_provider_batch.core.ledger.records import (
@@ -29,7 +30,6 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import fold
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import strict_schema

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.ledger.fold import HANDLERS, fold
 from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.core.ledger.records import (
@@ -30,7 +31,7 @@ from airflow_provider_batch.core.ledger.records import (
     UploadsHeld,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, Phase, fold
+from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import LedgerError
 from airflow_provider_batch.staging.local import LocalFolder
@@ -148,6 +149,10 @@ def test_the_newest_landing_counts() -> None:
 def test_a_record_of_a_shard_that_was_never_sealed_is_an_error() -> None:
     with pytest.raises(LedgerError, match="'s0009'"):
         state(uploaded(shard="s0009"))
+
+
+def test_every_type_of_record_is_folded() -> None:
+    assert set(get_args(Record)) == set(HANDLERS)
 
 
 # The fold has no order

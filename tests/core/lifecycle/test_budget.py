@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import (
     Budget,
     Created,
@@ -18,7 +19,7 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.budget import Purse
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.result_files import read_rows
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
-from airflow_provider_batch.core.ledger.state import fold
 from airflow_provider_batch.core.lifecycle.canary_verdict import Verdict, judge
 from airflow_provider_batch.core.pricing.estimate import Measured, Unasked, measured_estimate
 from airflow_provider_batch.core.pricing.prices import Prices, Usage

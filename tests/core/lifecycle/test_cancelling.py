@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import ASKED_ANEW, BY_PERSON, KILLED, CancelAsked, Created, Settled
-from airflow_provider_batch.core.ledger.state import fold
 from airflow_provider_batch.core.lifecycle.cancelling import cancel_all, record_of
 from tests.core.building import NOW, manifest_of, plain_shard
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.records import (
     Created,
@@ -20,7 +21,7 @@ from airflow_provider_batch.core.ledger.records import (
     UploadsHeld,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, Phase, fold
+from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.lifecycle.capacity import told_limit
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (

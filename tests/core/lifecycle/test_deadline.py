@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import Deadline, Finished, Record
-from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
 from tests.core.building import NOW, manifest_of, plain_shard
 

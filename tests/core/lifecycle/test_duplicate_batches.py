@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import (
     Created,
     Failure,
@@ -17,7 +18,7 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.duplicate_batches import doubtful, look
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from tests.core.building import NOW, manifest_of, plain_shard

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Record, Refused, Settled, UploadsHeld
-from airflow_provider_batch.core.ledger.state import fold
 from airflow_provider_batch.core.lifecycle.lessons import (
     ENOUGH,
     KEPT,

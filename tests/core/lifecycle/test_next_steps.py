@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.records import (
     CancelAsked,
@@ -25,7 +26,7 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, fold
+from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.attempts import askable_rows, is_askable, next_attempt
 from airflow_provider_batch.core.lifecycle.capacity import MAX_HOLD
 from airflow_provider_batch.core.lifecycle.failures import failure_of, refusal_of

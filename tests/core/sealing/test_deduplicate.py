@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.landing import landing
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, Shard
 from airflow_provider_batch.core.ledger.records import Failure, Finished, Record, Settled, Uploaded
-from airflow_provider_batch.core.ledger.state import fold
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request

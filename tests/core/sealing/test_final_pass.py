@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.landing.landing import Landing
+from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
@@ -32,7 +33,7 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
     Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, fold
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     ASKING,
