@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	echo "Setting up $(VENV) with $$($$python --version); this takes a few minutes, once."; \
 	$$python -m venv --clear $(VENV)
 	@$(GROUP) dev > $(VENV)/dev.txt
-	@$(PIP) --editable '.[duckdb,postgres,sqlite]' --requirement $(VENV)/dev.txt
+	@$(PIP) --editable '.[demo,duckdb,postgres,sqlite]' --requirement $(VENV)/dev.txt
 	@touch $@
 
 $(PEERS): $(STAMP)

@@ -15,6 +15,8 @@ from airflow_provider_batch.demo.home import dags_folder
 from tests.mysql import mysql_database, mysql_server
 from tests.postgres import postgres_database, postgres_server
 
+pytest_plugins = ["airflow_provider_batch.testing"]
+
 __all__ = ["mysql_database", "mysql_server", "postgres_database", "postgres_server"]
 
 if "airflow" in sys.modules:

@@ -49,6 +49,20 @@ SURFACE = {
     ],
     "airflow_provider_batch.sensors.batch": ["BatchSensor"],
     "airflow_provider_batch.task_groups": ["batch_job"],
+    "airflow_provider_batch.testing": [
+        "Call",
+        "Fault",
+        "Kind",
+        "LocalServer",
+        "Options",
+        "StartBatchServer",
+        "batch_conn_id",
+        "batch_server",
+        "batch_server_options",
+        "connect_batch_server",
+        "offline_batches",
+        "start_batch_server",
+    ],
     "airflow_provider_batch.triggers.batch": ["BatchTrigger"],
 }
 

@@ -19,6 +19,9 @@ from airflow_provider_batch.demo.home import DemoError, Home, Provider, dags_fol
 from airflow_provider_batch.demo.story import Story
 from airflow_provider_batch.local.process import LocalServer, ServerStartError
 
+# Airflow finds the provider for the warehouse by name, so no import would miss it.
+version("apache-airflow-providers-sqlite")
+
 DESCRIPTION = "Run the DAG label_tickets on real Airflow, with a local warehouse and a local batch server."
 #: seconds that a batch is in each state: long enough that a person sees it go on, short enough to watch
 VALIDATING, IN_PROGRESS, FINALIZING = 2.0, 9.0, 2.0

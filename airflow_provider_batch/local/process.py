@@ -82,7 +82,8 @@ class LocalServer:
         self._port = port
         given: dict[str, Any] = {"validating": 0, "in_progress": 0, "finalizing": 0, **options}
         self._options = [flag for name, value in given.items() for flag in _flags(name, value)]
-        self._api_key = options.get("api_key") or "local"
+        #: a key that the server accepts
+        self.api_key = options.get("api_key") or "local"
         self._admin = options.get("admin", False)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -145,7 +146,7 @@ class LocalServer:
         return "\n".join(log.splitlines()[-20:])
 
     def _call(self, method: str, url: str, body: bytes | None = None, timeout: float = _DEADLINE) -> bytes:
-        request = urllib.request.Request(url, body, {"Authorization": f"Bearer {self._api_key}"}, method=method)
+        request = urllib.request.Request(url, body, {"Authorization": f"Bearer {self.api_key}"}, method=method)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=timeout) as answer:
             content: bytes = answer.read()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -16,7 +15,8 @@ from typing import Any
 import openai
 import pytest
 
-from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.testing import LocalServer
+from tests.airflow.in_process_api import await_in_process_api_server
 from tests.airflow.jobs import Ticket, client_of, count_billed, make_tickets
 
 
@@ -27,37 +27,8 @@ def airflow_home() -> Path:
         [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    _await_in_process_api_server()
+    await_in_process_api_server()
     return Path(os.environ["AIRFLOW_HOME"])
-
-
-def _await_in_process_api_server() -> None:
-    """On Airflow 3.2 `dag.test()` sends requests before its in-process API server has started; from 3.3 on it waits."""
-    from airflow import __version__
-    from airflow.sdk.execution_time import supervisor
-
-    if not __version__.startswith("3.2."):
-        return
-    start = supervisor.in_process_api_server
-
-    @functools.cache
-    def started() -> Any:
-        api = start()
-        assert api.transport
-        end = time.monotonic() + 60
-        while not hasattr(api.app.state, "svcs_registry"):
-            assert time.monotonic() < end, "Airflow's in-process API server did not start within 60 s"
-            time.sleep(0.02)
-        return api
-
-    supervisor.in_process_api_server = started
-
-
-@pytest.fixture(scope="session")
-def batch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A local batch server whose batches end at once."""
-    with LocalServer(tmp_path_factory.mktemp("batch-server")) as server:
-        yield server
 
 
 @pytest.fixture
@@ -71,16 +42,8 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def offline(
-    airflow_home: Path,
-    batch_server: LocalServer,
-    connect: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+def offline(airflow_home: Path, offline_batches: LocalServer) -> None:
     """`openai_default` leads to the local batch server; staging is a folder of the test's own."""
-    connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url)
-    monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
 
 
 @pytest.fixture
@@ -124,13 +87,15 @@ def _faulty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 
 
 @pytest.fixture
-def faulty(_faulty_server: LocalServer, offline: None, connect: Callable[..., None]) -> Iterator[LocalServer]:
+def faulty(
+    _faulty_server: LocalServer, offline: None, connect_batch_server: Callable[[LocalServer], None]
+) -> Iterator[LocalServer]:
     """The module's batch server, on which nothing goes wrong until a test calls `set_faults`.
 
     `openai_default` leads to it.
     """
     _faulty_server.set_faults()
-    connect("openai_default", conn_type="openai", password="local", host=_faulty_server.base_url)
+    connect_batch_server(_faulty_server)
     yield _faulty_server
     _faulty_server.set_faults()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import OpenAI
 
-from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.testing import LocalServer, StartBatchServer
 
 Serve = Callable[..., tuple[LocalServer, OpenAI]]
 
@@ -21,10 +20,9 @@ def client_of(server: LocalServer) -> OpenAI:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(batch_server: LocalServer) -> LocalServer:
     """A server without pauses, shared by all tests that need no other."""
-    with LocalServer(tmp_path_factory.mktemp("state")) as running:
-        yield running
+    return batch_server
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +46,12 @@ def faulty(admin_server: LocalServer) -> Iterator[tuple[LocalServer, OpenAI]]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(start_batch_server: StartBatchServer) -> Iterator[Serve]:
     """Start a server with options of one's own; called twice, it starts two."""
     with ExitStack() as stack:
 
         def start(**options: Any) -> tuple[LocalServer, OpenAI]:
-            state = tmp_path / f"state-{len(list(tmp_path.iterdir()))}"
-            running = stack.enter_context(LocalServer(state, **options))
+            running = start_batch_server(**options)
             return running, stack.enter_context(client_of(running))
 
         yield start

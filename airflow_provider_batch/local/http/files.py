@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+import python_multipart  # noqa: F401 - reads forms for Starlette, which misses it only when the first one arrives
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
