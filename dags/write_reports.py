@@ -8,6 +8,9 @@ once, at the standard price.
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +19,6 @@ from airflow.sdk import DAG, ObjectStoragePath, Param, Variable, task
 from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
 
-from airflow_provider_batch.staging.file_names import file_name
 from airflow_provider_batch.task_groups import batch_job
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows
@@ -28,6 +30,19 @@ class Report(BaseModel):
     headline: str
     report: str
     outlook: Literal["better", "steady", "worse"]
+
+
+def file_name(title: str, key: str) -> str:
+    """Return the name of the page about `title`: at most 77 characters of `a-z`, `0-9` and `-`, and `.html`.
+
+    Such a name is valid on every disk and in every object store, and it cannot leave its folder. The digest of `key`
+    keeps pages apart whose titles look alike. The same title and key always give the same name.
+    """
+    # NFKD splits an accented letter into the plain letter and its accents.
+    plain = "".join(char for char in unicodedata.normalize("NFKD", title[:500]) if not unicodedata.combining(char))
+    words = re.sub(r"[^a-z0-9]+", "-", plain.casefold()).strip("-")[:60].rstrip("-")
+    digest = sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{words}-{digest}.html" if words else f"{digest}.html"
 
 
 @task
@@ -43,7 +58,7 @@ def write_pages(landed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     with read_rows(sql_hook("warehouse"), sql) as rows:
         for values in rows:
             row = dict(zip(rows.columns, values, strict=True))
-            name = file_name(row["name"], row["custom_id"], ".html")
+            name = file_name(row["name"], row["custom_id"])
             (folder / name).write_text(page.render(row), encoding="utf-8")
     return {"folder": str(folder), "pages": rows.count, "cost_usd": landed["cost_usd"], "estimate": landed["estimate"]}
 

@@ -13,6 +13,7 @@ from markupsafe import escape
 
 from airflow_provider_batch.core.ledger.ledger import open_ledger
 from airflow_provider_batch.demo import companies
+from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.layout import open_folder
 from tests.airflow.dags.conftest import blocks, check_costs
@@ -146,7 +147,8 @@ def test_no_name_of_a_company_leads_its_page_elsewhere(
     assert len(pages) == len(names)
 
 
-def test_the_names_on_the_page_are_those_that_it_gives() -> None:
+def test_the_names_in_the_docs_are_those_of_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(dags_folder())
     (source,) = blocks("write_reports", "python")
     exec(source, {})
 

@@ -1,10 +1,12 @@
-"""Whatever a company is called, its page stays in its folder and is nobody else's."""
+"""The names of the pages of `write_reports`: whatever a company is called, its page stays in its folder."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import secrets
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 import pytest
@@ -12,8 +14,9 @@ from airflow.sdk import ObjectStoragePath
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.staging.file_names import file_name
+from airflow_provider_batch.demo.home import dags_folder
 
+FileName = Callable[[str, str], str]
 EVIL = [
     "",
     ".",
@@ -47,6 +50,13 @@ EVIL = [
 names = st.text(st.characters(), max_size=200) | st.sampled_from(EVIL) | st.text("./\\%:&#;~\0 aA", max_size=30)
 
 
+@pytest.fixture(scope="module")
+def file_name() -> FileName:
+    """The function of the DAG's file."""
+    function: FileName = runpy.run_path(str(dags_folder() / "write_reports.py"))["file_name"]
+    return function
+
+
 def with_every_example(test):  # type: ignore[no-untyped-def]
     """Hypothesis tries each of the names above, every time."""
     for name in EVIL:
@@ -56,8 +66,8 @@ def with_every_example(test):  # type: ignore[no-untyped-def]
 
 @with_every_example
 @given(names, names)
-def test_a_name_is_one_plain_word_that_every_file_system_takes(title: str, key: str) -> None:
-    name = file_name(title, key, ".html")
+def test_a_name_is_one_plain_word_that_every_file_system_takes(file_name: FileName, title: str, key: str) -> None:
+    name = file_name(title, key)
 
     assert re.fullmatch(r"([a-z0-9][a-z0-9-]*-)?[0-9a-f]{16}\.html", name)
     assert len(name) <= 77 + len(".html")
@@ -67,9 +77,9 @@ def test_a_name_is_one_plain_word_that_every_file_system_takes(title: str, key: 
 
 @with_every_example
 @given(names, names)
-def test_no_title_and_no_key_leaves_the_folder(title: str, key: str) -> None:
+def test_no_title_and_no_key_leaves_the_folder(file_name: FileName, title: str, key: str) -> None:
     for folder in (ObjectStoragePath("file:///srv/reports/2026-Q3"), ObjectStoragePath("memory://bucket/reports")):
-        page = folder / file_name(title, key, ".html")
+        page = folder / file_name(title, key)
         assert page.parent.path == folder.path
         assert (page.protocol, page.bucket) == (folder.protocol, folder.bucket)
 
@@ -79,16 +89,18 @@ def test_no_title_and_no_key_leaves_the_folder(title: str, key: str) -> None:
 @example("x", "nul\0", "nul")
 @example("x", "\ud800", "\udfff")
 @example("x", unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"))
-def test_two_keys_have_two_names_and_one_has_one(title: str, key: str, other: str) -> None:
+def test_two_keys_have_two_names_and_one_has_one(file_name: FileName, title: str, key: str, other: str) -> None:
     assert file_name(title, key) == file_name(title, key)
     assert (file_name(title, key) == file_name(title, other)) == (key == other)
 
 
-def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_disk(tmp_path: Path) -> None:
+def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_disk(
+    file_name: FileName, tmp_path: Path
+) -> None:
     titles = [*EVIL, "Blatt & Co", "Blatt + Co", "BLATT CO", "blatt-co", "株式会社みどり"]
     for number, title in enumerate(titles):
-        (tmp_path / "in" / file_name(title, f"C-{number}", ".html")).parent.mkdir(exist_ok=True)
-        (tmp_path / "in" / file_name(title, f"C-{number}", ".html")).write_text("page", encoding="utf-8")
+        (tmp_path / "in" / file_name(title, f"C-{number}")).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / file_name(title, f"C-{number}")).write_text("page", encoding="utf-8")
 
     assert len(list((tmp_path / "in").iterdir())) == len(titles)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -96,7 +108,12 @@ def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_d
 
 @pytest.mark.parametrize(
     ("title", "begins"),
-    [("Grüne Wände GmbH", "grune-wande-gmbh-"), ("AC/DC", "ac-dc-"), ("../../Compost", "compost-")],
+    [
+        ("Grüne Wände GmbH", "grune-wande-gmbh-"),
+        ("AC/DC", "ac-dc-"),
+        ("../../Compost", "compost-"),
+        ("Straße 5", "strasse-5-"),
+    ],
 )
-def test_a_person_can_read_whose_page_it_is(title: str, begins: str) -> None:
+def test_a_person_can_read_whose_page_it_is(file_name: FileName, title: str, begins: str) -> None:
     assert file_name(title, secrets.token_hex(4)).startswith(begins)
