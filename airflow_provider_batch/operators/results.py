@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
-from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.landing.landing import Landing, results_columns
+from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
-from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Landed, Reason
-from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.pricing.prices import in_full
+from airflow_provider_batch.core.ledger.records import Landed
+from airflow_provider_batch.core.lifecycle.summary import JobSummary, landing_result, summarize
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import (
     InputError,
@@ -31,7 +29,7 @@ from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.landed_file import write_landed_file
 from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_sink
 from airflow_provider_batch.worker.airflow_errors import told_to_airflow
-from airflow_provider_batch.worker.open_job import asked_for, open_job
+from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
 if TYPE_CHECKING:
@@ -69,7 +67,8 @@ class BatchResultsOperator(BaseOperator):
     :param landed_file: write the rows as newline-delimited JSON too, into the job's folder in staging, each row once,
         for `COPY INTO` and load jobs. Every landing writes a new file; the account tells its address.
     :param sink: your own way into the table, or its import path: called as `sink(hook, table, columns, create=…,
-        keep_last_success=…)`, it gives a `warehouse.write.Sink`. Default: by the kind of the connection's database.
+        keep_last_success=…)`, it gives a `warehouse.sinks.open.Sink`. Default: by the kind of the connection's
+        database.
     :param partial: take rows that are not settled yet as not failed; run again to land the rest.
     :raises AirflowFailException: if the table does not fit, or too many rows failed (all are landed then).
     """
@@ -146,25 +145,32 @@ class BatchResultsOperator(BaseOperator):
             self.log.info("Wrote %s rows to %s", f"{manifest.requests:,}", file)
         elif sink is not None:
             sink.write(landing)
-        account = self._account(landing, state, file)
-        self._tell(account, manifest)
-        _record(ledger, account)
+        landed = landed_record(landing, self.table, file, datetime.now(UTC))
+        ledger.append(landed)
+        summary = summarize(ledger)
+        self._log(summary, landed)
         delete_remote_files(ledger, self.log)
-        if sum(account["outcomes"].values()) != manifest.requests:
+        if sum(landed.outcomes.values()) != manifest.requests:
             raise LedgerError(
-                f"Job {manifest.job_uid}: {sum(account['outcomes'].values()):,} rows were landed in {_place(account)}, "
+                f"Job {manifest.job_uid}: {sum(landed.outcomes.values()):,} rows were landed in {landed.place}, "
                 f"but {manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
             )
-        self._judge(context, account)
-        self._attach(context, account)
-        return account
+        result: dict[str, Any] = msgspec.to_builtins(landing_result(summary, landed))
+        failure = failure_message(
+            landed, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
+        )
+        if failure is not None:
+            context["ti"].xcom_push(key="return_value", value=result)
+            raise TooManyFailuresError(failure)
+        self._attach(context, result)
+        return result
 
-    def _attach(self, context: Context, account: Mapping[str, Any]) -> None:
-        """Say with the event of each outlet what was landed. `reasons` stay out: they hold the provider's words."""
+    def _attach(self, context: Context, result: Mapping[str, Any]) -> None:
+        """Add what was landed to the event of each outlet, without `reasons`: they hold the provider's words."""
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
-                told = {name: value for name, value in account.items() if name != "reasons"}
-                context["outlet_events"][outlet].extra.update(told)
+                extra = {name: value for name, value in result.items() if name != "reasons"}
+                context["outlet_events"][outlet].extra.update(extra)
 
     def prepared_sink(
         self, manifest: Manifest, warehouse_conn_id: str, table: str | None, key: Mapping[str, Any]
@@ -195,85 +201,26 @@ class BatchResultsOperator(BaseOperator):
             manifest, key=key, columns=self.columns, history=self.history, store_response=self.store_response
         )
 
-    def _account(self, landing: Landing, state: JobState, file: str | None) -> dict[str, Any]:
-        manifest = state.manifest
-        return {
-            "job_uid": manifest.job_uid,
-            "table": self.table,
-            **({"landed_file": file} if file is not None else {}),
-            "requests": manifest.requests,
-            "asked": manifest.asked,
-            "same": manifest.same,
-            "known": manifest.known,
-            "outcomes": landing.outcomes,
-            "tokens": dict(landing.tokens),
-            "estimate": msgspec.to_builtins(state.estimate),
-            "cost_usd": in_full(landing.cost),
-            "standard_cost_usd": in_full(landing.standard_cost),
-            "asked_again": landing.asked_again,
-            "asked_again_cost_usd": in_full(landing.asked_again_cost),
-            "paid_twice": state.paid_twice,
-            "reasons": [msgspec.to_builtins(reason) for reason in landing.most_common_reasons(10)],
-        }
-
-    def _tell(self, account: dict[str, Any], manifest: Manifest) -> None:
-        if manifest.same or manifest.reuse_from:
-            self.log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
-        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in account["outcomes"].items())
+    def _log(self, summary: JobSummary, landed: Landed) -> None:
+        if summary.same or summary.reuse_from:
+            self.log.info("%s rows: %s", f"{summary.requests:,}", summary.sources)
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landed.outcomes.items())
         self.log.info(
             "Landed %s rows in %s: %s. Cost: %s US dollars. Paid twice: %d",
-            f"{account['requests']:,}",
-            _place(account),
+            f"{summary.requests:,}",
+            landed.place,
             outcomes or "none",
-            account["cost_usd"] or "unknown",
-            account["paid_twice"],
+            landed.cost_usd or "unknown",
+            summary.paid_twice,
         )
-        if account["asked_again"]:
+        if landed.asked_again:
             self.log.info(
                 "Asked again: %s requests, which cost %s US dollars of these",
-                f"{account['asked_again']:,}",
-                account["asked_again_cost_usd"] or "unknown",
+                f"{landed.asked_again:,}",
+                landed.asked_again_cost_usd or "unknown",
             )
-        for reason in account["reasons"]:
-            self.log.warning(
-                "%s %s, %s: %s", f"{reason['rows']:,}", reason["outcome"], reason["code"], reason["message"]
-            )
-
-    def _judge(self, context: Context, account: dict[str, Any]) -> None:
-        requests, outcomes = account["requests"], account["outcomes"]
-        bad = requests - outcomes.get(Outcome.SUCCEEDED, 0)
-        if self.accept_partial:
-            bad -= outcomes.get(Outcome.PENDING, 0) + outcomes.get(Outcome.WITHHELD, 0)
-        if requests and bad / requests > self.max_failure_rate:
-            context["ti"].xcom_push(key="return_value", value=account)
-            top = "; ".join(f"{r['rows']:,} x {r['code']}: {r['message']}" for r in account["reasons"][:3])
-            raise TooManyFailuresError(
-                f"{bad:,} of {requests:,} rows did not succeed ({bad / requests:.1%}, max_failure_rate is "
-                f"{self.max_failure_rate:.1%}). All rows are landed in {_place(account)}, with their outcome. Most "
-                f"often: {top or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows again."
-            )
-
-
-def _record(ledger: Ledger, account: dict[str, Any]) -> None:
-    """Keep the account in the ledger, for whoever looks at the job later."""
-    landed = ledger.state().landed
-    record = Landed(
-        number=landed.number + 1 if landed else 1,
-        table=_place(account),
-        outcomes=account["outcomes"],
-        cost_usd=account["cost_usd"],
-        standard_cost_usd=account["standard_cost_usd"],
-        asked_again=account["asked_again"],
-        asked_again_cost_usd=account["asked_again_cost_usd"],
-        reasons=[msgspec.convert(reason, Reason) for reason in account["reasons"]],
-        at=datetime.now(UTC),
-    )
-    ledger.append(record)
-
-
-def _place(account: dict[str, Any]) -> str:
-    """Where the rows are: the table, else the file."""
-    return str(account["table"] or account["landed_file"])
+        for reason in landed.reasons:
+            self.log.warning("%s %s, %s: %s", f"{reason.rows:,}", reason.outcome, reason.code, reason.message)
 
 
 def _only_count(rows: Iterable[tuple[Any, ...]]) -> int:

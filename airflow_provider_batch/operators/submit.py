@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,20 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
-from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import JobKey, Reference
-from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
-from airflow_provider_batch.core.ledger.records import ASKED_ANEW, Begun, Budget, Submitted, Task
+from airflow_provider_batch.core.ledger.job import Reference
+from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
+from airflow_provider_batch.core.ledger.records import Begun, Submitted, Task
 from airflow_provider_batch.core.lifecycle.canary_verdict import MOST as MOST_CANARY
+from airflow_provider_batch.core.lifecycle.generation import Action, Decision
 from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
+from airflow_provider_batch.core.lifecycle.summary import preview_reference, reference_of, summarize
 from airflow_provider_batch.core.pricing.prices import Prices
-from airflow_provider_batch.core.provider.limits import Limits, read_limits, told
+from airflow_provider_batch.core.provider.limits import read_limits
 from airflow_provider_batch.core.requests.arguments import (
     as_bool,
     as_count,
     as_number,
+    as_table,
     given,
     is_late,
     names_a_file,
@@ -32,23 +34,21 @@ from airflow_provider_batch.core.requests.arguments import (
 from airflow_provider_batch.core.requests.preview import as_markdown
 from airflow_provider_batch.core.requests.render import RequestSpec, check
 from airflow_provider_batch.core.schema.judge import strict_schema
-from airflow_provider_batch.core.sealing.reuse_generation import Previous
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.operators.landings import check_landings
-from airflow_provider_batch.operators.submit_log import tell
 from airflow_provider_batch.staging.layout import check_reachable, job_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import KnownTable
 from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
-from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
-from airflow_provider_batch.worker.cancel import cancel_job
+from airflow_provider_batch.worker.build import Plan
+from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
 from airflow_provider_batch.worker.kill_switch import KillSwitch
-from airflow_provider_batch.worker.lessons import recall
 from airflow_provider_batch.worker.runner import Runner
-from airflow_provider_batch.worker.task_context import plain_moment, row_context
+from airflow_provider_batch.worker.seal_log import log_build
+from airflow_provider_batch.worker.task_context import job_key, plain_moment, row_context
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -276,20 +276,28 @@ class BatchSubmitOperator(BaseOperator):
 
     def _execute(self, context: Context) -> Reference:
         hook = BatchHook(conn_id=self.openai_conn_id)
-        plan = self._plan(context, hook)
+        source = self._source(context, hook)
         if as_bool("preview", self.preview):
-            return self._preview(context, msgspec.structs.replace(plan, canary=0), hook)
-        root = staging_root(self.staging)
-        check_reachable(root, allow_local=self.allow_local_staging)
-        folder = job_folder(root, plan.key)
-        ledger = self._sealed(context, plan, hook, folder)
-        self._change_budget(ledger, plan.max_cost_usd)
-        ledger.add(Begun(Task.SUBMIT, context["ti"].max_tries, datetime.now(UTC)))
-        self._cancel_what_was_asked_before(ledger)
-        manifest = ledger.manifest
+            return self._preview(context, source, hook)
+        check_reachable(source.root, allow_local=self.allow_local_staging)
+        folder = job_folder(source.root, source.plan.key)
+        sealing = Sealing(
+            source, folder, hook, self.log, check_tables=lambda manifest: check_landings(self, context, manifest)
+        )
+        clear_epoch = context["ti"].max_tries
+        ledger = sealing.open(clear_epoch, resubmit=self._resubmits(context))
+        change_budget(ledger, source.plan.max_cost_usd, self.log)
+        ledger.add(Begun(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
+        cancel_earlier(ledger, self.log)
         BatchJobLink.persist(context, folder.uri)
-        if not manifest.requests:
+        if not ledger.manifest.requests:
             self._empty()
+        self._send(ledger, hook)
+        ledger.add(Submitted(datetime.now(UTC)))
+        return reference_of(summarize(ledger))
+
+    def _send(self, ledger: Ledger, hook: BatchHook) -> None:
+        """Create the job's batches as far as the provider has room."""
         policy = Policy(max_attempts=1, since=datetime.now(UTC))
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
         pause = runner.run({})
@@ -298,128 +306,16 @@ class BatchSubmitOperator(BaseOperator):
         if isinstance(pause, Finish):
             runner.tell_withheld(pause)
         if isinstance(pause, Hold):
+            manifest = ledger.manifest
             raise JobHeldError(
                 f"Job {manifest.job_uid} is held: {pause.message}. Its {manifest.asked:,} requests stay sealed in "
-                f"{folder.uri}, and batches that exist go on. Mend the account or the connection, then clear this task."
+                f"{ledger.folder.uri}, and batches that exist go on. Mend the account or the connection, then clear "
+                "this task."
             )
-        ledger.add(Submitted(datetime.now(UTC)))
-        return Reference(
-            job_uid=manifest.job_uid,
-            ledger=folder.uri,
-            openai_conn_id=manifest.openai_conn_id,
-            requests=manifest.requests,
-            shards=len(manifest.shards),
-            estimate=ledger.state().estimate,
-            asked=manifest.asked,
-            same=manifest.same,
-            known=manifest.known,
-        )
 
-    def _sealed(self, context: Context, plan: Plan, hook: BatchHook, folder: Folder) -> Ledger:
-        """The generation of the job that this attempt works on: a retry's is the one before, a clear's may be new.
-
-        It was cleared if submit had returned, or another life of the task worked on the generation (see `Begun`).
-        """
-        ledger = open_ledger(folder)
-        if ledger is None:
-            return self._seal(context, plan, hook, folder, 1)
-        manifest, state = ledger.manifest, ledger.state()
-        lives = state.lives(Task.SUBMIT)
-        cleared = state.submitted or (bool(lives) and context["ti"].max_tries not in lives)
-        if state.again_asked or (cleared and self._again(context)):
-            self.log.warning(
-                "Asking everything anew, as was asked for; the answers of job %s stay in %s, and are used for nothing",
-                manifest.job_uid,
-                folder.uri,
-            )
-            return self._seal(context, plan, hook, folder, manifest.generation + 1, anew=True)
-        if state.judged is not None and state.judged.void:
-            self.log.info("Job %s was stopped by its canary; sealing anew", manifest.job_uid)
-            return self._seal(
-                context, plan, hook, folder, manifest.generation + 1, before=sound_before(folder, manifest)
-            )
-        if cleared:
-            self.log.info("Job %s was submitted before: comparing what is asked now with it", manifest.job_uid)
-            return self._seal(context, plan, hook, folder, manifest.generation + 1, before=ledger)
-        self.log.info(
-            "Job %s was sealed on %s; going on with it, the warehouse is not read again",
-            manifest.job_uid,
-            manifest.sealed_at.isoformat(timespec="seconds"),
-        )
-        return ledger
-
-    def _seal(
-        self,
-        context: Context,
-        plan: Plan,
-        hook: BatchHook,
-        folder: Folder,
-        generation: int,
-        *,
-        before: Ledger | None = None,
-        anew: bool = False,
-    ) -> Ledger:
-        """Read the warehouse and seal; `before` is the generation to keep what is unchanged of."""
-        if before is not None and before.manifest.openai_conn_id != plan.openai_conn_id:
-            raise InputError(
-                f"openai_conn_id is {plan.openai_conn_id!r} now, but batches of job {before.manifest.job_uid} are with "
-                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Put it back, or give again=True, which "
-                "asks every row anew and pays for it."
-            )
-        self._tell_limits(plan.limits, hook)
-        plan = self._with_learned(plan, hook)
-        self.log.info("Reading %s", self.warehouse_conn_id)
-        reuse = None if anew or self._again(context) else self._known_table()
-        previous = Previous(before) if before is not None else None
-        made = build(plan, sql_hook(self.warehouse_conn_id), folder, generation, reuse=reuse, previous=previous)
-        self._tell_rows(made)
-        if before is not None and made.unchanged:
-            self.log.info("All %s rows are as they were: nothing is asked anew", f"{made.manifest.requests:,}")
-            return before
-        tell(self.log, made.manifest)
-        if before is not None:
-            asked = made.manifest.requests - made.kept - made.manifest.same - made.manifest.known
-            self.log.info(
-                "%s rows are as they were and keep batch and answer, %s are new, changed or not sent yet and are asked",
-                f"{made.kept:,}",
-                f"{asked:,}",
-            )
-        if made.manifest.requests:
-            check_landings(self, context, made.manifest)
-        ledger = seal(folder, made.manifest)
-        if not hasattr(BaseTrigger, "on_kill"):
-            self.log.info(
-                "This Airflow does not tell a deferred task that it was killed (3.3 does): cancel_on_kill covers "
-                "running tasks only. Batches of a wait that is marked failed while it is deferred go on."
-            )
-        self.log.info(
-            "Sealed as job %s, generation %d, in %s",
-            ledger.manifest.job_uid,
-            ledger.manifest.generation,
-            folder.uri,
-        )
-        return ledger
-
-    def _again(self, context: Context) -> bool:
+    def _resubmits(self, context: Context) -> bool:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
         return as_bool("again", self.again) or as_bool("batch_again", conf.get("batch_again"))
-
-    def _cancel_what_was_asked_before(self, ledger: Ledger) -> None:
-        """After `again`: batches of the generations before would be paid for, and land nowhere."""
-        for earlier in earlier_lines(ledger.folder, ledger.manifest):
-            hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
-            cancel_job(earlier, hook, ASKED_ANEW, self.log.warning)
-
-    def _change_budget(self, ledger: Ledger, ceiling: float | None) -> None:
-        """Let another ceiling count from here on, whether it is higher or lower."""
-        state = ledger.state()
-        if ceiling == state.ceiling:
-            return
-        if ceiling is not None and ledger.manifest.estimate.low_usd is None:
-            check_budget(ledger.manifest.estimate, ceiling)
-        number = state.budget.number + 1 if state.budget else 1
-        if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
-            self.log.info("max_cost_usd was %s and is now %s", state.ceiling, ceiling)
 
     def on_kill(self) -> None:
         """Make no further paid call. What was created is recorded, and the next attempt goes on with it.
@@ -429,7 +325,7 @@ class BatchSubmitOperator(BaseOperator):
         self._kill.pull()
 
     def _ledger(self, context: Context) -> Ledger | None:
-        return open_ledger(job_folder(staging_root(self.staging), _key(context)))
+        return open_ledger(job_folder(staging_root(self.staging), job_key(context)))
 
     def _spec(self) -> RequestSpec:
         return RequestSpec(
@@ -455,7 +351,7 @@ class BatchSubmitOperator(BaseOperator):
         logical_date = context.get("logical_date")
         canary = as_count("canary", self.canary, MOST_CANARY)
         return Plan(
-            key=_key(context),
+            key=job_key(context),
             spec=spec,
             sql=self.sql,
             max_rows=as_count("max_rows", self.max_rows),
@@ -475,48 +371,32 @@ class BatchSubmitOperator(BaseOperator):
             delete_remote_files=self.delete_remote_files == AFTER_COLLECT,
         )
 
-    def _known_table(self) -> KnownTable | None:
-        named = given(self.reuse_from)
-        if named is None:
-            return None
-        parts = {"table": named} if isinstance(named, str) else dict(named) if isinstance(named, Mapping) else {}
-        table, conn_id = parts.pop("table", None), parts.pop("conn_id", self.warehouse_conn_id)
-        if parts or not (isinstance(table, str) and table.strip() and isinstance(conn_id, str)):
-            raise InputError(
-                f"reuse_from: {named!r} names no table. Give `table`, `schema.table` or "
-                '{"conn_id": …, "table": …}, or None to ask every row. Nothing was built.'
-            )
-        return KnownTable(sql_hook(conn_id), table)
+    def _source(self, context: Context, hook: BatchHook) -> Source:
+        plan = self._plan(context, hook)
+        return Source(
+            plan,
+            conn_id=self.warehouse_conn_id,
+            reused_table=self._reused_table,
+            root=staging_root(self.staging),
+            states_tokens=hook.states_tokens(self.limits),
+        )
 
-    def _preview(self, context: Context, plan: Plan, hook: BatchHook) -> Reference:
-        self._tell_limits(plan.limits, hook)
-        plan = self._with_learned(plan, hook)
-        with TemporaryDirectory(prefix="batch-preview-") as place:
-            made = build(plan, sql_hook(self.warehouse_conn_id), LocalFolder(Path(place)), reuse=self._known_table())
-        self._tell_rows(made)
-        tell(self.log, made.manifest)
+    def _reused_table(self) -> KnownTable | None:
+        place = as_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
+        return None if place is None else KnownTable(sql_hook(place.conn_id), place.table)
+
+    def _preview(self, context: Context, source: Source, hook: BatchHook) -> Reference:
+        source = replace(source, plan=msgspec.structs.replace(source.plan, canary=0))
+        with TemporaryDirectory(prefix="batch-preview-") as path:
+            made = source.build(LocalFolder(Path(path)), Decision(Action.SEAL, 1, reuse=True), hook, self.log)
+        log_build(self.log, made)
         for request in made.sample:
             self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
         context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
         text = as_markdown(made.manifest, made.sample, more=made.more)
         context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
-        return _preview_reference(made)
-
-    def _with_learned(self, plan: Plan, hook: BatchHook) -> Plan:
-        """The plan with what earlier jobs learned; stated limits come before a learned one."""
-        learned = recall(staging_root(self.staging), plan.openai_conn_id, plan.key, self.log)
-        if hook.states_tokens(self.limits):
-            learned = msgspec.structs.replace(learned, limits={})
-        return msgspec.structs.replace(plan, learned=learned)
-
-    def _tell_limits(self, limits: Limits, hook: BatchHook) -> None:
-        if limits != Limits():
-            self.log.info("An input file for %s may hold %s", hook.host, told(limits))
-
-    def _tell_rows(self, made: Build) -> None:
-        if made.more:
-            self.log.info("max_rows is %s: the query has more rows, which are not asked", self.max_rows)
+        return preview_reference(made.manifest)
 
     def _empty(self) -> None:
         if self.on_empty == "skip":
@@ -555,11 +435,6 @@ class BatchSubmitOperator(BaseOperator):
             )
 
 
-def _key(context: Context) -> JobKey:
-    ti = context["ti"]
-    return JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index)
-
-
 def plain_schema(schema: Any) -> Any:
     """A schema as strict JSON Schema; what Airflow resolves later is left for then."""
     if is_late(schema):
@@ -568,19 +443,3 @@ def plain_schema(schema: Any) -> Any:
     if schema is None:
         return None
     return strict_schema(schema)
-
-
-def _preview_reference(made: Build) -> Reference:
-    manifest = made.manifest
-    return Reference(
-        job_uid="",
-        ledger="",
-        openai_conn_id=manifest.openai_conn_id,
-        requests=manifest.requests,
-        shards=len(manifest.shards),
-        estimate=manifest.estimate,
-        preview=True,
-        asked=manifest.asked,
-        same=manifest.same,
-        known=manifest.known,
-    )

@@ -12,70 +12,12 @@ from datetime import datetime
 from importlib import resources
 
 import jinja2
-import msgspec
+
+from airflow_provider_batch.core.lifecycle.summary import JobSummary
 
 #: longer lists are cut, and say so
 MAX_SHARDS = 500
 MAX_FAILURES = 50
-
-
-class ShardView(msgspec.Struct, frozen=True, kw_only=True):
-    """One input file and the batch that the provider made of it."""
-
-    name: str
-    model: str
-    requests: int
-    #: how often the provider is asked for these rows, this time included
-    attempt: int
-    #: the provider's status, or the step that comes before there is one
-    status: str
-    batch_id: str | None = None
-
-
-class FailureView(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that ended alike."""
-
-    outcome: str
-    code: str | None
-    message: str | None
-    count: int
-
-
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page shows of a job. None is unknown."""
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    job_uid: str
-    #: absolute address of the job's folder
-    ledger: str
-    endpoint: str
-    #: rows; of these as many are asked as there are neither `same` nor `known`
-    requests: int
-    #: rows whose request is asked once for another row too
-    same: int = 0
-    #: rows that an earlier job was answered, and the table that holds those answers; '' if none was looked at
-    known: int = 0
-    reuse_from: str = ""
-    sealed_at: datetime
-    deadline: datetime | None = None
-    settled_at: datetime | None = None
-    #: outcome -> number of requests, from the best to the worst
-    outcomes: dict[str, int] = {}
-    shards: list[ShardView] = []
-    #: the most frequent first
-    failures: list[FailureView] = []
-    #: US dollars
-    estimate_low_usd: float | None = None
-    estimate_high_usd: float | None = None
-    cost_usd: float | None = None
-    #: what the same would have cost without batch
-    standard_cost_usd: float | None = None
-    #: requests of the attempts after the first, as far as they landed, and what those cost
-    asked_again: int = 0
-    asked_again_cost_usd: float | None = None
 
 
 def _asset(name: str) -> str:
@@ -95,8 +37,11 @@ HEADERS = {
 }
 
 
-def _usd(value: float | None) -> str:
-    return "unknown" if value is None else f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+def _usd(value: str | float | None) -> str:
+    if value is None:
+        return "unknown"
+    amount = float(value)
+    return f"${amount:,.4f}" if amount < 1 else f"${amount:,.2f}"
 
 
 def _time(value: datetime | None) -> str:
@@ -108,11 +53,23 @@ _environment.filters.update(usd=_usd, time=_time, number=lambda value: f"{value:
 _template = _environment.from_string(_asset("page.html"))
 
 
-def render(view: JobView) -> str:
-    """The whole page of a job, as HTML."""
-    return _template.render(view=view, message=None, style=_style, shards=MAX_SHARDS, failures=MAX_FAILURES)
+def render(job: JobSummary, task_id: str, map_index: int) -> str:
+    """Return the whole page of a job, as HTML.
+
+    :param task_id: the task instance that the page was opened from: any task of the job.
+    :param map_index: its map index; -1 if it is not mapped.
+    """
+    return _template.render(
+        job=job,
+        task_id=task_id,
+        map_index=map_index,
+        message=None,
+        style=_style,
+        shards=MAX_SHARDS,
+        failures=MAX_FAILURES,
+    )
 
 
 def render_message(message: str) -> str:
     """A page that only says something, as HTML."""
-    return _template.render(view=None, message=message, style=_style, shards=MAX_SHARDS, failures=MAX_FAILURES)
+    return _template.render(job=None, message=message, style=_style, shards=MAX_SHARDS, failures=MAX_FAILURES)

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from airflow_provider_batch.evals.page import headers
 from airflow_provider_batch.exceptions import BatchError
-from airflow_provider_batch.plugins.lookup import load_job_view, load_report
+from airflow_provider_batch.plugins.lookup import load_report, load_summary
 from airflow_provider_batch.plugins.page import HEADERS, render, render_message
 
 app = FastAPI(title="Batch jobs", openapi_url=None, docs_url=None, redoc_url=None)
@@ -39,13 +39,15 @@ def job(dag_id: str, task_id: str, map_index: str, run_id: str) -> Response:
     The UI leaves `{MAP_INDEX}` in the address of a task that is not mapped.
     """
     try:
-        view = load_job_view(dag_id, run_id, task_id, _index(map_index))
-        page = load_report(dag_id, run_id, task_id, _index(map_index)) if view is None else None
+        summary = load_summary(dag_id, run_id, task_id, _index(map_index))
+        page = load_report(dag_id, run_id, task_id, _index(map_index)) if summary is None else None
     except BatchError as error:
         return HTMLResponse(render_message(f"The job's record cannot be read. {error}"), headers=HEADERS)
     if page is not None:
         return HTMLResponse(page, headers=headers(page))
-    return HTMLResponse(render_message(_NO_JOB) if view is None else render(view), headers=HEADERS)
+    if summary is None:
+        return HTMLResponse(render_message(_NO_JOB), headers=HEADERS)
+    return HTMLResponse(render(summary, task_id, _index(map_index)), headers=HEADERS)
 
 
 @app.get(

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Begun, Task
-from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
-from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.steps import ASKABLE, Finish, Hold, Pause, Policy, Void, Wait
+from airflow_provider_batch.core.lifecycle.summary import summarize, wait_result
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -154,7 +154,7 @@ class BatchSensor(BaseSensorOperator):
             ledger = open_job(self.job)
             pause = self._advance(context, ledger, begins=True)
             done = isinstance(pause, Finish)
-            return PokeReturnValue(done, self._summary(ledger.state()) if done else None)
+            return PokeReturnValue(done, self._result(ledger) if done else None)
 
     def on_kill(self) -> None:
         """Make no further paid call; what is recorded is found again by the next attempt.
@@ -169,7 +169,7 @@ class BatchSensor(BaseSensorOperator):
             pause = self._advance(context, ledger, begins=begins)
         state = ledger.state()
         if not isinstance(pause, Wait):
-            return self._summary(state)
+            return self._result(ledger)
         deadline = state.deadline
         self.log.info(
             "Waiting for %d batch(es)%s, at most until %s",
@@ -250,33 +250,16 @@ class BatchSensor(BaseSensorOperator):
         deadline = plain_moment(deadline)
         return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
-    def _summary(self, state: JobState) -> dict[str, Any]:
-        batches = sum(1 for shard in state.shards.values() for tried in shard.tries if tried.batch_id)
+    def _result(self, ledger: Ledger) -> dict[str, Any]:
+        result = wait_result(summarize(ledger))
         self.log.info(
             "The wait is over: %d batches, %d wave(s) asked again, requests paid twice: %d",
-            batches,
-            len(state.waves),
-            state.paid_twice,
+            result.batches,
+            result.waves,
+            result.paid_twice,
         )
-        return {
-            "job_uid": state.manifest.job_uid,
-            "batches": batches,
-            "waves": len(state.waves),
-            "paid_twice": state.paid_twice,
-            "outcomes": outcomes_so_far(state),
-            **_of_finish_line(state),
-        }
-
-
-def _of_finish_line(state: JobState) -> dict[str, Any]:
-    """What the newest finish line asked and left, if there was one."""
-    wave = next((wave for wave in reversed(state.waves) if wave.finish), None)
-    if wave is None:
-        return {}
-    line = [state.shards[shard.name] for shard in wave.shards if shard.synchronous]
-    asked = sum(shard.shard.requests for shard in line if shard.phase is Phase.SETTLED)
-    unasked = sum(shard.shard.requests for shard in line) - asked
-    return {"finish": {"asked": asked, "left": {**wave.left, **({"unasked": unasked} if unasked else {})}}}
+        returned: dict[str, Any] = msgspec.to_builtins(result)
+        return returned
 
 
 def _moment(deadline: str) -> datetime:

@@ -7,16 +7,10 @@ from typing import Any
 import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_batch.core.ledger.job import Manifest, Reference
+from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.exceptions import InputError, LedgerError
 from airflow_provider_batch.staging.layout import open_folder
-
-
-def asked_for(manifest: Manifest) -> str:
-    """How the rows of a job get their answers: "620 asked, 300 the same as another row, 80 known from labels"."""
-    known = f", {manifest.known:,} known from {manifest.reuse_from}" if manifest.reuse_from else ""
-    return f"{manifest.asked:,} asked, {manifest.same:,} the same as another row{known}"
 
 
 def open_job(job: Any) -> Ledger:

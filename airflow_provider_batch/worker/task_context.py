@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
+from airflow_provider_batch.core.ledger.job import JobKey
+
 #: names of the run's dates that row templates see, where the run has them
 _DATES = ("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_interval_end")
 
@@ -29,3 +31,9 @@ def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
 def plain_moment(moment: datetime) -> datetime:
     """The same moment as Python's own `datetime`: Airflow's are of a subclass, which records do not take."""
     return datetime.fromisoformat(moment.isoformat())
+
+
+def job_key(context: Mapping[str, Any]) -> JobKey:
+    """Return the key of the job that the task instance of a context sends."""
+    ti = context["ti"]
+    return JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index)

@@ -433,14 +433,15 @@ def test_azure_has_no_canary_unless_the_author_asks_for_one(offline: None, conne
     assert BatchHook().canary == 2
 
 
-def test_the_page_shows_the_measured_estimate(warehouse: Path) -> None:
-    from airflow_provider_batch.plugins.lookup import _view
+def test_page_and_command_line_show_the_measured_estimate(warehouse: Path) -> None:
+    from airflow_provider_batch.core.lifecycle.summary import summarize
+    from airflow_provider_batch.worker.open_job import open_job
 
     reference = attempt(Instance())
-    view = _view(records(reference), reference["ledger"], "submit", -1)
+    summary = summarize(open_job(reference))
 
-    assert view.estimate_high_usd == reference["estimate"]["high_usd"]
-    first = view.shards[0]
+    assert summary.estimate.high_usd == reference["estimate"]["high_usd"]
+    first = summary.shards[0]
     assert (first.name, first.status, first.batch_id) == ("c0001", "answered", None)
 
 

@@ -34,10 +34,10 @@ def run_of(task_id: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("task_id", ["submit", "wait", "land"])
 def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str) -> None:
-    from airflow_provider_batch.plugins.lookup import load_job_view
+    from airflow_provider_batch.plugins.lookup import load_summary
 
     ran = run_job()
-    view = load_job_view(*run_of(task_id), task_id, -1)
+    view = load_summary(*run_of(task_id), task_id, -1)
 
     assert view is not None
     assert view.job_uid == ran.returned["submit"]["job_uid"]
@@ -46,32 +46,36 @@ def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str)
         ("s0001", 3, 1, "completed"),
         ("w01-0001", 1, 2, "completed"),
     ]
-    assert [(failure.outcome, failure.code, failure.count) for failure in view.failures] == [("refused", "refusal", 1)]
-    assert view.cost_usd is not None
-    assert view.standard_cost_usd == pytest.approx(2 * view.cost_usd)
-    assert view.asked_again == 1
-    assert view.asked_again_cost_usd is not None
-    assert 0 < view.asked_again_cost_usd < view.cost_usd
+    landed = view.landed
+    assert landed is not None
+    assert [(reason.outcome, reason.code, reason.rows) for reason in landed.reasons] == [("refused", "refusal", 1)]
+    assert view.cost_usd == landed.cost_usd
+    assert landed.cost_usd is not None
+    assert landed.standard_cost_usd is not None
+    assert float(landed.standard_cost_usd) == pytest.approx(2 * float(landed.cost_usd))
+    assert landed.asked_again == 1
+    assert landed.asked_again_cost_usd is not None
+    assert 0 < float(landed.asked_again_cost_usd) < float(landed.cost_usd)
 
 
 def test_the_page_of_a_job_counts_the_rows_that_are_asked_for_others_too_or_were_known(warehouse: Path) -> None:
-    from airflow_provider_batch.plugins.lookup import load_job_view
+    from airflow_provider_batch.plugins.lookup import load_summary
 
     run_job(sql="SELECT * FROM tickets WHERE id = 'T-1'", land={"table": "labels"})
     twice = "SELECT * FROM tickets UNION ALL SELECT 'T-4', title, body, label FROM tickets WHERE id = 'T-3'"
     run_job(sql=twice, reuse_from="labels")
-    view = load_job_view(*run_of("submit"), "submit", -1)
+    view = load_summary(*run_of("submit"), "submit", -1)
 
     assert view is not None
     assert (view.requests, view.same, view.known, view.reuse_from) == (4, 1, 1, "labels")
 
 
 def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
-    from airflow_provider_batch.plugins.lookup import load_job_view
+    from airflow_provider_batch.plugins.lookup import load_summary
 
     run_job(sql="SELECT * FROM nowhere")
 
-    assert load_job_view(*run_of("submit"), "submit", -1) is None
+    assert load_summary(*run_of("submit"), "submit", -1) is None
 
 
 def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
@@ -81,7 +85,7 @@ def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
     from sqlalchemy import update
 
     from airflow_provider_batch.links.batch import LEDGER_KEY
-    from airflow_provider_batch.plugins.lookup import load_job_view
+    from airflow_provider_batch.plugins.lookup import load_summary
 
     other = run_job().returned["submit"]["ledger"]
     run_job()
@@ -90,7 +94,7 @@ def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
         of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == LEDGER_KEY)
         session.execute(update(XComModel).where(of_run).values(value=other))
 
-    assert load_job_view(dag_id, run_id, "submit", -1) is None
+    assert load_summary(dag_id, run_id, "submit", -1) is None
 
 
 def test_the_ledger_alone_tells_how_far_a_job_is(warehouse: Path) -> None:

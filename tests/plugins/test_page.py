@@ -8,31 +8,75 @@ from html.parser import HTMLParser
 
 import msgspec
 
-from airflow_provider_batch.plugins.page import HEADERS, FailureView, JobView, ShardView, render, render_message
+from airflow_provider_batch.core.ledger.job import Estimate
+from airflow_provider_batch.core.ledger.records import Landed, Reason
+from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSummary, SubmissionSummary
+from airflow_provider_batch.plugins.page import HEADERS, render, render_message
 
-JOB = JobView(
+SEALED_AT = datetime(2026, 11, 20, 10, 0, 5, tzinfo=UTC)
+FAILED = Reason("failed", "invalid_request", "Too long", 500)
+
+
+def shard(name: str, phase: str, *submissions: SubmissionSummary) -> ShardSummary:
+    return ShardSummary(
+        name=name, model="gpt-5-mini", requests=50_000, attempt=1, phase=phase, file=name, tries=list(submissions)
+    )
+
+
+LANDED = Landed(
+    number=1,
+    table="labels",
+    outcomes={"succeeded": 119_500, "failed": 500},
+    cost_usd="0.1234",
+    standard_cost_usd="0.2468",
+    reasons=[FAILED],
+    at=SEALED_AT,
+    asked_again=1_200,
+    asked_again_cost_usd="0.0021",
+)
+JOB = JobSummary(
     dag_id="label_tickets",
     run_id="manual__2026-11-20T10:00:00+00:00",
     task_id="submit",
     map_index=-1,
     job_uid="0123456789abcdef",
-    ledger="s3://bucket/batch/label_tickets",
+    generation=1,
+    folder="s3://bucket/batch/label_tickets",
+    state="landed in labels",
+    next="nothing.",
     endpoint="/v1/chat/completions",
+    connection="openai_default",
+    sealed_at=SEALED_AT,
+    last_at=SEALED_AT,
+    settled_at=None,
+    deadline=None,
+    retention_days=None,
     requests=120_000,
-    sealed_at=datetime(2026, 11, 20, 10, 0, 5, tzinfo=UTC),
-    outcomes={"succeeded": 119_500, "failed": 500},
+    asked=120_000,
+    same=0,
+    known=0,
+    reuse_from="",
+    sealed_shards=2,
+    batches=1,
+    live=0,
+    outcomes=LANDED.outcomes,
+    progress=LANDED.outcomes,
+    estimate=Estimate(low_usd=3.5, high_usd=61.25),
+    cost_usd=LANDED.cost_usd,
+    paid_twice=0,
+    landed=LANDED,
     shards=[
-        ShardView(name="s0001", model="gpt-5-mini", requests=50_000, attempt=1, status="completed", batch_id="batch_a"),
-        ShardView(name="s0002", model="gpt-5-mini", requests=50_000, attempt=1, status="uploading"),
+        shard("s0001", "settled", SubmissionSummary(n=1, status="completed", settled=True, batch_id="batch_a")),
+        shard("s0002", "uploaded"),
     ],
-    failures=[FailureView(outcome="failed", code="invalid_request", message="Too long", count=500)],
-    estimate_low_usd=3.5,
-    estimate_high_usd=61.25,
-    cost_usd=0.1234,
-    standard_cost_usd=0.2468,
-    asked_again=1_200,
-    asked_again_cost_usd=0.0021,
+    waves=[],
+    final_pass=None,
 )
+
+
+def page(job: JobSummary = JOB, task_id: str = "submit", **fields: object) -> str:
+    """The page of a job with these fields changed."""
+    return render(msgspec.structs.replace(job, **fields), task_id, -1)
 
 
 class Page(HTMLParser):
@@ -52,7 +96,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_shows_counts_batches_money_times_and_reasons():
-    text = re.sub(r"\s+", " ", Page(render(JOB)).text)
+    text = re.sub(r"\s+", " ", Page(page()).text)
     for shown in (
         "label_tickets · submit · manual__2026-11-20T10:00:00+00:00",
         "Rows120,000: 120,000 asked",
@@ -65,29 +109,29 @@ def test_the_page_shows_counts_batches_money_times_and_reasons():
         "succeeded119,500",
         "500failedinvalid_requestToo long",
         "s0001completedbatch_agpt-5-mini50,0001",
-        "s0002uploading–gpt-5-mini",
+        "s0002uploaded–gpt-5-mini",
     ):
         assert shown in re.sub(r" ?\n ?", "", text), shown
 
 
 def rows_of(**counts: object) -> str:
     """The line about rows on the page of JOB with these counts."""
-    text = re.sub(r"\s+", " ", Page(render(msgspec.structs.replace(JOB, **counts))).text)
+    text = re.sub(r"\s+", " ", Page(page(**counts)).text)
     return text.partition("Rows")[2].partition("Endpoint")[0].strip()
 
 
 def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be():
     assert rows_of() == "120,000: 120,000 asked"
-    assert rows_of(same=20_000) == "120,000: 100,000 asked, 20,000 the same as another row"
+    assert rows_of(asked=100_000, same=20_000) == "120,000: 100,000 asked, 20,000 the same as another row"
     assert (
-        rows_of(same=20_000, known=99_000, reuse_from="analytics.labels")
+        rows_of(asked=1_000, same=20_000, known=99_000, reuse_from="analytics.labels")
         == "120,000: 1,000 asked, 20,000 the same as another row, 99,000 known from analytics.labels"
     )
     assert rows_of(reuse_from="labels") == "120,000: 120,000 asked, 0 known from labels"
 
 
 def test_what_is_unknown_is_said_to_be_unknown():
-    text = Page(render(msgspec.structs.replace(JOB, cost_usd=None, estimate_high_usd=None, outcomes={}))).text
+    text = Page(page(cost_usd=None, landed=None, estimate=Estimate(low_usd=3.5), outcomes={})).text
     assert "Cost so far" in text
     assert "$3.50 to unknown" in text
     assert "without batch" not in text
@@ -98,42 +142,39 @@ HOSTILE = """</pre><script>alert(1)</script><img src=x onerror=alert(1)>"' {{ 7*
 
 
 def test_hostile_text_stays_text_in_every_field():
-    plain = [(tag, attrs) for tag, attrs in Page(render(JOB)).tags]
-    hostile = msgspec.structs.replace(
-        JOB,
+    plain = [(tag, attrs) for tag, attrs in Page(page()).tags]
+    submission = SubmissionSummary(n=1, status=HOSTILE, settled=True, batch_id=HOSTILE)
+    hostile = page(
+        task_id=HOSTILE,
         dag_id=HOSTILE,
         run_id=HOSTILE,
-        task_id=HOSTILE,
         job_uid=HOSTILE,
-        ledger=HOSTILE,
+        folder=HOSTILE,
         endpoint=HOSTILE,
         reuse_from=HOSTILE,
         outcomes={HOSTILE: 1, "failed": 2},
-        shards=[
-            ShardView(name=HOSTILE, model=HOSTILE, requests=1, attempt=1, status=HOSTILE, batch_id=HOSTILE),
-            JOB.shards[1],
-        ],
-        failures=[FailureView(outcome=HOSTILE, code=HOSTILE, message=HOSTILE, count=1)],
+        landed=msgspec.structs.replace(LANDED, reasons=[Reason(HOSTILE, HOSTILE, HOSTILE, 1)]),
+        shards=[msgspec.structs.replace(shard(HOSTILE, "settled", submission), model=HOSTILE), JOB.shards[1]],
     )
-    page = Page(render(hostile))
-    assert page.tags == plain
-    assert page.text.count("<script>alert(1)</script>") == 15
-    assert page.text.count("{{ 7*7 }}") == 15
+    shown = Page(hostile)
+    assert shown.tags == plain
+    assert shown.text.count("<script>alert(1)</script>") == 15
+    assert shown.text.count("{{ 7*7 }}") == 15
     assert Page(render_message(HOSTILE)).text.count("<script>") == 1
 
 
 def test_the_policy_lets_the_browser_use_the_style_of_the_page_and_nothing_else():
     policy = HEADERS["Content-Security-Policy"]
-    style = re.search(r"<style>(.*)</style>", render(JOB), re.DOTALL)
+    style = re.search(r"<style>(.*)</style>", page(), re.DOTALL)
     assert style is not None
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert policy.split("; ")[:2] == ["default-src 'none'", f"style-src 'sha256-{digest}'"]
-    assert not re.search(r"(src|href|action|on\w+)\s*=", render(JOB))
+    assert not re.search(r"(src|href|action|on\w+)\s*=", page())
 
 
 def test_long_lists_are_cut_and_say_so():
-    long = msgspec.structs.replace(JOB, shards=JOB.shards * 400, failures=JOB.failures * 70)
-    text = Page(render(long)).text
+    landed = msgspec.structs.replace(LANDED, reasons=[FAILED] * 70)
+    text = Page(page(shards=JOB.shards * 400, landed=landed)).text
     assert "300 more shards are not shown." in text
     assert "20 rarer messages are not shown." in text
     assert text.count("s0001") == 250

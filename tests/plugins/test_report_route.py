@@ -79,7 +79,7 @@ def test_whoever_may_see_the_dag_gets_the_page_as_it_lies_and_nothing_in_it_may_
 def test_the_tab_of_a_task_without_a_job_shows_the_report_that_it_wrote(
     get: Get, looked_up: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "load_job_view", lambda *_: None)
+    monkeypatch.setattr(routes, "load_summary", lambda *_: None)
 
     answer = get("viewer", job_page("nightly_eval", RUN, "group.report", 7))
 

@@ -12,11 +12,13 @@ from airflow.api_fastapi.app import create_app, get_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.testclient import TestClient
 
+from airflow_provider_batch.core.ledger.records import Reason
+from airflow_provider_batch.core.lifecycle.summary import JobSummary
 from airflow_provider_batch.exceptions import LedgerError
 from airflow_provider_batch.links.batch import job_page
 from airflow_provider_batch.plugins import routes
-from airflow_provider_batch.plugins.page import HEADERS, FailureView, JobView
-from tests.plugins.test_page import HOSTILE, JOB
+from airflow_provider_batch.plugins.page import HEADERS
+from tests.plugins.test_page import HOSTILE, JOB, LANDED
 
 RUN = "manual__2026-11-20T10:00:00+00:00/again?&#%"
 PAGE = job_page("label_tickets", RUN, "group.submit", 7)
@@ -39,13 +41,13 @@ def login(role: str | None) -> dict[str, str]:
 def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Lets every task instance have the job JOB, with a hostile failure; holds what was looked up."""
     asked: list[tuple[Any, ...]] = []
-    failure = FailureView(outcome="failed", code=None, message=HOSTILE, count=1)
+    landed = msgspec.structs.replace(LANDED, reasons=[Reason("failed", "", HOSTILE, 1)])
 
-    def look_up(*task_instance: Any) -> JobView:
+    def look_up(*task_instance: Any) -> JobSummary:
         asked.append(task_instance)
-        return msgspec.structs.replace(JOB, failures=[failure])
+        return msgspec.structs.replace(JOB, landed=landed)
 
-    monkeypatch.setattr(routes, "load_job_view", look_up)
+    monkeypatch.setattr(routes, "load_summary", look_up)
     return asked
 
 
@@ -79,7 +81,7 @@ def test_the_job_is_looked_up_by_exactly_the_task_instance_of_the_address(airflo
 
 
 def test_a_task_instance_without_a_job_is_told_in_plain_words(airflow, monkeypatch):
-    monkeypatch.setattr(routes, "load_job_view", lambda *_: None)
+    monkeypatch.setattr(routes, "load_summary", lambda *_: None)
     answer = airflow.get(PAGE, headers=login("viewer"))
     assert answer.status_code == 200
     assert "No job is recorded for this task instance (yet)." in answer.text
@@ -89,7 +91,7 @@ def test_a_record_that_cannot_be_read_is_told_too(airflow, monkeypatch):
     def broken(*_: Any) -> None:
         raise LedgerError("The ledger at <b>s3://x</b> is of version 9.")
 
-    monkeypatch.setattr(routes, "load_job_view", broken)
+    monkeypatch.setattr(routes, "load_summary", broken)
     answer = airflow.get(PAGE, headers=login("viewer"))
     assert answer.status_code == 200
     assert "cannot be read. The ledger at &lt;b&gt;s3://x&lt;/b&gt; is of version 9." in answer.text

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from airflow_provider_batch.core.lifecycle.summary import JobAccount
+from airflow_provider_batch.core.lifecycle.summary import JobSummary
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -16,7 +16,7 @@ class Verdict(msgspec.Struct, frozen=True):
     why: str
 
 
-def judge(job: JobAccount, retention: timedelta, now: datetime, *, abandoned: bool) -> Verdict:
+def judge(job: JobSummary, retention: timedelta, now: datetime, *, abandoned: bool) -> Verdict:
     """Whether the staging of a job may be removed: it is landed, nothing of it runs, and its retention is over.
 
     :param abandoned: jobs that never landed may go too; with them go the answers that were paid for.
@@ -28,7 +28,7 @@ def judge(job: JobAccount, retention: timedelta, now: datetime, *, abandoned: bo
     if now - job.last_at < retention:
         return Verdict(False, f"its last event is less than {days} ago")
     if job.landed is not None and "pending" not in job.outcomes:
-        return Verdict(True, f"landed in {job.landed.table}, {days} are over")
+        return Verdict(True, f"landed in {job.landed.place}, {days} are over")
     if abandoned:
         return Verdict(True, f"never landed whole, {days} are over")
     return Verdict(False, "it never landed whole, and its answers are here alone; --abandoned removes it too")

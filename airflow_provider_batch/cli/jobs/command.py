@@ -16,7 +16,7 @@ from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
 from airflow_provider_batch.cli.jobs.show import listed, shown
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import BY_PERSON, AgainAsked, Stopped
-from airflow_provider_batch.core.lifecycle.summary import JobAccount, account_of
+from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.staging.layout import remove_folder, staging_root
@@ -68,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace, root: str) -> int:
     if arguments.job:
-        account = account_of(find_job(root, arguments.job))
-        print(_json(account) if arguments.json else "\n".join(shown(account)))
+        summary = summarize(find_job(root, arguments.job))
+        print(_json(summary) if arguments.json else "\n".join(shown(summary)))
         return 0
-    jobs, unreadable = _accounts(root)
+    jobs, unreadable = _summaries(root)
     jobs.sort(key=lambda job: job.sealed_at, reverse=True)
     if arguments.json:
         print(_json(jobs[: arguments.limit]))
@@ -124,7 +124,7 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
     days = arguments.older_than
     if days is not None and days < 0:
         raise InputError(f"--older-than: {days:g} is no number of days.")
-    jobs, unreadable = _accounts(root)
+    jobs, unreadable = _summaries(root)
     removed = 0
     for job in sorted(jobs, key=lambda one: one.last_at):
         own = job.retention_days if days is None else days
@@ -144,33 +144,33 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
     return 0
 
 
-def _reopened(root: str, job: JobAccount) -> Ledger:
+def _reopened(root: str, job: JobSummary) -> Ledger:
     """The job, if nothing happened to it since it was judged."""
     ledger = find_job(root, [job.folder])
-    if account_of(ledger).last_at != job.last_at:
+    if summarize(ledger).last_at != job.last_at:
         raise InputError(f"Job {job.job_uid} is being worked on; it was left. Run this again.")
     return ledger
 
 
-def _accounts(root: str) -> tuple[list[JobAccount], list[BatchError]]:
+def _summaries(root: str) -> tuple[list[JobSummary], list[BatchError]]:
     """Every job, and what could not be read."""
-    jobs: list[JobAccount] = []
+    jobs: list[JobSummary] = []
     errors: list[BatchError] = []
     for found in _each(root):
-        if isinstance(found, JobAccount):
+        if isinstance(found, JobSummary):
             jobs.append(found)
         else:
             errors.append(found)
     return jobs, errors
 
 
-def _each(root: str) -> Iterator[JobAccount | BatchError]:
+def _each(root: str) -> Iterator[JobSummary | BatchError]:
     for ledger in all_jobs(root):
         if isinstance(ledger, BatchError):
             yield ledger
             continue
         try:
-            yield account_of(ledger)
+            yield summarize(ledger)
         except BatchError as error:
             yield error
 

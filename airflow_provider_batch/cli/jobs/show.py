@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from airflow_provider_batch.core.lifecycle.summary import JobAccount, ShardAccount
+from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSummary
 
 #: longer lists are cut, and say so
 MAX_SHARDS = 200
 
 
-def listed(jobs: Sequence[JobAccount]) -> Iterator[str]:
+def listed(jobs: Sequence[JobSummary]) -> Iterator[str]:
     """One block of two lines for each job."""
     for job in jobs:
         index = f"[{job.map_index}]" if job.map_index >= 0 else ""
@@ -23,7 +23,7 @@ def listed(jobs: Sequence[JobAccount]) -> Iterator[str]:
         )
 
 
-def shown(job: JobAccount) -> Iterator[str]:
+def shown(job: JobSummary) -> Iterator[str]:
     """Everything that is known of one job."""
     index = f", map index {job.map_index}" if job.map_index >= 0 else ""
     yield f"Job {job.job_uid}" + (f", generation {job.generation}" if job.generation > 1 else "")
@@ -41,7 +41,7 @@ def shown(job: JobAccount) -> Iterator[str]:
         ("sealed", _time(job.sealed_at)),
         ("last event", _time(job.last_at)),
         ("deadline", _time(job.deadline) if job.deadline else "none yet: it is set when the wait begins"),
-        ("estimate", _range(job.estimate_low_usd, job.estimate_high_usd)),
+        ("estimate", _range(job.estimate.low_usd, job.estimate.high_usd)),
         ("folder", job.folder),
     )
     if job.landed:
@@ -49,7 +49,7 @@ def shown(job: JobAccount) -> Iterator[str]:
         yield from _pairs(
             (
                 "landed",
-                f"in {job.landed.table} at {_time(job.landed.at)}, landing {job.landed.number}; cost "
+                f"in {job.landed.place} at {_time(job.landed.at)}, landing {job.landed.number}; cost "
                 f"{'unknown' if cost is None else f'{cost} US dollars'}",
             )
         )
@@ -64,7 +64,7 @@ def shown(job: JobAccount) -> Iterator[str]:
         yield f"    … and {len(job.shards) - MAX_SHARDS} more; --json has them all"
 
 
-def _shard(shard: ShardAccount) -> Iterator[str]:
+def _shard(shard: ShardSummary) -> Iterator[str]:
     yield f"    {shard.name}  {shard.model}  {shard.requests:,} requests, attempt {shard.attempt}: {shard.phase}"
     for tried in shard.tries:
         at = f" at {_time(tried.at)}" if tried.at else ""

@@ -174,6 +174,17 @@ class Manifest(msgspec.Struct, frozen=True):
         """Rows that are asked: the requests in the shards."""
         return sum(shard.requests - shard.dropped for shard in self.shards)
 
+    @property
+    def sources(self) -> str:
+        """Where the rows get their answers, in words."""
+        return sources_of(self.asked, self.same, self.known, self.reuse_from)
+
+
+def sources_of(asked: int, same: int, known: int, reuse_from: str) -> str:
+    """Return where rows get their answers: "620 asked, 300 the same as another row, 80 known from labels"."""
+    reused = f", {known:,} known from {reuse_from}" if reuse_from else ""
+    return f"{asked:,} asked, {same:,} the same as another row{reused}"
+
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     """What submit returns and the next tasks take: small enough for XCom, no data and no keys in it."""

@@ -222,10 +222,11 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Landed(msgspec.Struct, frozen=True, tag="landed"):
-    """The answers were written to a table."""
+    """The answers were written to a table, to a file, or to both."""
 
     number: int
-    table: str
+    #: name of the results table
+    table: str | None
     outcomes: dict[str, int]
     #: US dollars for every answer; None if a price is unknown
     cost_usd: str | None
@@ -236,6 +237,15 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: requests of the attempts after the first, and what their answers cost: a part of `cost_usd`
     asked_again: int = 0
     asked_again_cost_usd: str | None = None
+    #: by kind, such as `input_tokens`: what the provider reported for the answers
+    tokens: dict[str, int] = {}
+    #: absolute address of the file
+    file: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the rows are: the table, else the file."""
+        return self.table or self.file or "nowhere"
 
 
 class Task(StrEnum):

@@ -1,4 +1,8 @@
-"""What is known of a job, as a person or a machine is told it: no row data, no keys, from the ledger alone."""
+"""Everything known about a job, in one shape: no row data, no keys, from the ledger alone.
+
+`JobSummary` is the only description of a job. What the command line and the page show, what the tasks return as XComs,
+and what an asset event carries are views of it.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +10,56 @@ from datetime import datetime
 
 import msgspec
 
+from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Reference, sources_of
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines
-from airflow_provider_batch.core.ledger.records import Failure, Landed
+from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Try
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+from airflow_provider_batch.core.lifecycle.status import status_of
 
 
-class TryAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """One go at having a shard executed."""
+class SubmissionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One try at uploading a shard and creating its batch."""
 
     n: int
     #: sealed, uploaded, creating, live, cancelling, refused, failed, or the provider's word for the end
     status: str
+    #: whether its batch ended, and was collected
+    settled: bool = False
     batch_id: str | None = None
-    #: of the newest thing recorded of it
+    #: time of the newest record of it
     at: datetime | None = None
     #: the provider's words, if it was refused or failed
     message: str | None = None
     outcomes: dict[str, int] = {}
 
 
-class ShardAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """One input file and the tries at it."""
+class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One input file and its submissions."""
 
     name: str
     model: str
     requests: int
-    #: how often the provider is asked for these rows, this time included
+    #: how many times the provider has tried these rows, this time included
     attempt: int
     phase: str
     #: absolute address of the input file
     file: str
-    tries: list[TryAccount] = []
+    tries: list[SubmissionSummary] = []
+
+    @property
+    def status(self) -> str:
+        """The provider's word for the end of its newest batch, or the phase if that has not ended."""
+        return self.tries[-1].status if self.tries and self.tries[-1].settled else self.phase
+
+    @property
+    def batch_id(self) -> str | None:
+        """The newest batch."""
+        return self.tries[-1].batch_id if self.tries else None
 
 
-class WaveAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that were asked again together."""
+class RetryRoundSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that were retried together."""
 
     number: int
     at: datetime
@@ -49,8 +67,16 @@ class WaveAccount(msgspec.Struct, frozen=True, kw_only=True):
     shards: list[str]
 
 
-class JobAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """A job."""
+class FinalPassSummary(msgspec.Struct, frozen=True):
+    """Rows that were sent synchronously after the deadline."""
+
+    asked: int
+    #: by reason: rows that were left
+    left: dict[str, int]
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known about a job. None is unknown, never 0."""
 
     dag_id: str
     task_id: str
@@ -62,48 +88,98 @@ class JobAccount(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     #: in words
     state: str
-    #: what a person may do now
+    #: what a person can do now
     next: str
     endpoint: str
     connection: str
     sealed_at: datetime
-    #: of the newest thing that was recorded
+    #: time of the newest record
     last_at: datetime
+    #: when the last batch was collected; None while rows are pending
+    settled_at: datetime | None
     deadline: datetime | None
-    #: that staging keeps it after its last event, if the job says so itself
+    #: that staging keeps the job after its last event, if the job states it
     retention_days: float | None
-    #: rows; of these asked, same as another row, known from an earlier job
+    #: rows; of these, those that are sent, those whose request equals another row's, and those whose answer came from
+    #: the table `reuse_from`
     requests: int
     asked: int
     same: int
     known: int
-    #: that exist or existed, and of these with the provider as far as is recorded
+    reuse_from: str
+    #: input files of the seal; rows that are retried are sealed into more
+    sealed_shards: int
+    #: batches that exist or existed, and of these the ones not known to have ended
     batches: int
     live: int
+    #: rows by outcome, best first: as they landed, else of the rows that are sent, so far
     outcomes: dict[str, int]
-    estimate_low_usd: float | None
-    estimate_high_usd: float | None
-    #: US dollars, None until landed or where a price is unknown
+    #: the same of the rows that are sent, whether or not they landed before
+    progress: dict[str, int]
+    #: as measured by the canary, else as sealed
+    estimate: Estimate
+    #: US dollars
     cost_usd: str | None
+    #: requests that were answered in more than one batch of the same attempt
+    paid_twice: int
+    #: the newest landing
     landed: Landed | None
-    shards: list[ShardAccount]
-    waves: list[WaveAccount]
+    shards: list[ShardSummary]
+    waves: list[RetryRoundSummary]
+    final_pass: FinalPassSummary | None
+
+    @property
+    def sources(self) -> str:
+        """Where the rows get their answers: "620 asked, 300 the same as another row, 80 known from labels"."""
+        return sources_of(self.asked, self.same, self.known, self.reuse_from)
 
 
-def account_of(ledger: Ledger) -> JobAccount:
-    """The account of a job's newest generation.
+class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the sensor returns."""
+
+    job_uid: str
+    batches: int
+    #: retry rounds
+    waves: int
+    paid_twice: int
+    outcomes: dict[str, int]
+    finish: FinalPassSummary | None = None
+
+
+class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the results operator returns; `BatchResultsOperator` describes the fields."""
+
+    job_uid: str
+    table: str | None
+    requests: int
+    asked: int
+    same: int
+    known: int
+    outcomes: dict[str, int]
+    tokens: dict[str, int]
+    estimate: Estimate
+    cost_usd: str | None
+    standard_cost_usd: str | None
+    asked_again: int
+    asked_again_cost_usd: str | None
+    paid_twice: int
+    reasons: list[Reason]
+    landed_file: str | None = None
+
+
+def summarize(ledger: Ledger) -> JobSummary:
+    """Return the summary of a job's generation.
 
     :raises LedgerError: if its record cannot be read.
     """
     state, manifest = ledger.state(), ledger.manifest
-    said, next_thing = in_words(state)
-    if state.again_asked:
-        next_thing = (
-            f"clear {manifest.key.task_id!r} and all after it: everything is asked anew then, as was asked for."
-        )
-    tries = [tried for shard in state.shards.values() for tried in shard.tries]
-    moments = [moment for tried in tries for moment in _moments(tried)]
-    return JobAccount(
+    status, advice = status_of(state)
+    submissions = [tried for shard in state.shards.values() for tried in shard.tries]
+    times = [at for tried in submissions for at in _times(tried)]
+    settled = [record.at for _, _, record in state.settled()]
+    progress, landed = outcomes_so_far(state), state.landed
+    outcomes = landed.outcomes if landed else progress
+    return JobSummary(
         dag_id=manifest.key.dag_id,
         task_id=manifest.key.task_id,
         run_id=manifest.key.run_id,
@@ -111,28 +187,32 @@ def account_of(ledger: Ledger) -> JobAccount:
         job_uid=manifest.job_uid,
         generation=manifest.generation,
         folder=ledger.folder.uri,
-        state=said,
-        next=next_thing,
+        state=status,
+        next=advice,
         endpoint=manifest.endpoint,
         connection=manifest.openai_conn_id,
         sealed_at=manifest.sealed_at,
-        last_at=max([manifest.sealed_at, *moments, *([state.landed.at] if state.landed else [])]),
+        last_at=max([manifest.sealed_at, *times, *([landed.at] if landed else [])]),
+        settled_at=max(settled) if settled and "pending" not in outcomes else None,
         deadline=state.deadline,
         retention_days=manifest.retention_days,
         requests=manifest.requests,
         asked=manifest.asked,
         same=manifest.same,
         known=manifest.known,
-        batches=sum(1 for tried in tries if tried.batch_id),
+        reuse_from=manifest.reuse_from,
+        sealed_shards=len(manifest.shards),
+        batches=sum(1 for tried in submissions if tried.batch_id),
         live=len(state.live()) + _left_behind(ledger),
-        outcomes=state.landed.outcomes if state.landed else outcomes_so_far(state),
-        estimate_low_usd=manifest.estimate.low_usd,
-        estimate_high_usd=manifest.estimate.high_usd,
-        cost_usd=state.landed.cost_usd if state.landed else None,
-        landed=state.landed,
+        outcomes=outcomes,
+        progress=progress,
+        estimate=state.estimate,
+        cost_usd=landed.cost_usd if landed else None,
+        paid_twice=state.paid_twice,
+        landed=landed,
         shards=[_shard(ledger, shard) for shard in state.shards.values()],
         waves=[
-            WaveAccount(
+            RetryRoundSummary(
                 number=wave.number,
                 at=wave.at,
                 requests=sum(shard.requests for shard in wave.shards),
@@ -140,65 +220,88 @@ def account_of(ledger: Ledger) -> JobAccount:
             )
             for wave in state.waves
         ],
+        final_pass=_final_pass(state),
     )
 
 
-def in_words(state: JobState) -> tuple[str, str]:
-    """Where a job is, and what a person may do now."""
-    phases = [shard.phase for shard in state.shards.values()]
-    live, creating = phases.count(Phase.LIVE), phases.count(Phase.CREATING)
-    waiting = [shard for shard in state.shards.values() if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
-    held = [
-        blocked.message
-        for shard in waiting
-        if shard.last and (blocked := shard.last.blocked) and blocked.failure is Failure.ACCOUNT
-    ]
-    if state.stopped and not (state.landed and state.stopped_at and state.landed.at > state.stopped_at):
-        ends = f"{live + creating} batch(es) end" if live or creating else "what was answered lies in staging"
-        return (
-            f"cancelled by a person; {ends}",
-            "nothing, if the wait runs: it ends by itself. Else clear the landing to land the answers there are; clear "
-            "the wait or submit, with all after it, to ask the rest.",
-        )
-    if held:
-        also = f"; {live} batch(es) go on" if live else ""
-        return (
-            f"held: {held[0]}{also}",
-            "mend the account or the connection, then clear the task that failed: nothing is asked twice.",
-        )
-    if live or creating:
-        parts = [f"{live} batch(es) with the provider"] if live else []
-        parts += [f"{creating} creation(s) not answered yet"] if creating else []
-        parts += [f"{len(waiting)} shard(s) wait for room"] if waiting else []
-        return f"running: {', '.join(parts)}", "nothing: the wait goes on by itself. `jobs cancel` stops its batches."
-    if waiting and state.uploads_held:
-        return (
-            f"{len(waiting)} shard(s) wait to be sent: {state.uploads_held[-1].message}",
-            "nothing, if the wait runs: it goes on by itself. Else clear it: it goes on from here.",
-        )
-    if waiting and len(waiting) == len(phases) and not any(shard.tries for shard in waiting):
-        return "sealed, nothing sent yet", "look at the submit task; clear it if it failed: it goes on from here."
-    if waiting:
-        return (
-            f"{len(waiting)} shard(s) wait to be sent",
-            "look at the wait task; clear it if it failed: it goes on from here.",
-        )
-    if state.landed and "pending" not in state.landed.outcomes:
-        return (
-            f"landed in {state.landed.table}",
-            "nothing. To ask rows that did not succeed once more, clear the wait; to write the table again, clear the "
-            "landing, which asks nothing.",
-        )
-    if not phases:
-        return "nothing to ask, not landed yet", "look at the landing task; clear it if it failed."
-    return (
-        "answered, not landed yet",
-        "look at the wait and the landing; clear the one that failed: nothing that was answered is asked again.",
+def reference_of(summary: JobSummary) -> Reference:
+    """Return what submit returns of a job that it sent."""
+    return Reference(
+        job_uid=summary.job_uid,
+        ledger=summary.folder,
+        openai_conn_id=summary.connection,
+        requests=summary.requests,
+        shards=summary.sealed_shards,
+        estimate=summary.estimate,
+        asked=summary.asked,
+        same=summary.same,
+        known=summary.known,
     )
+
+
+def preview_reference(manifest: Manifest) -> Reference:
+    """Return what submit returns of a job that was rendered, checked and priced, but not sealed."""
+    return Reference(
+        job_uid="",
+        ledger="",
+        openai_conn_id=manifest.openai_conn_id,
+        requests=manifest.requests,
+        shards=len(manifest.shards),
+        estimate=manifest.estimate,
+        preview=True,
+        asked=manifest.asked,
+        same=manifest.same,
+        known=manifest.known,
+    )
+
+
+def wait_result(summary: JobSummary) -> WaitResult:
+    """Return what the sensor returns of a job whose wait is over."""
+    return WaitResult(
+        job_uid=summary.job_uid,
+        batches=summary.batches,
+        waves=len(summary.waves),
+        paid_twice=summary.paid_twice,
+        outcomes=summary.progress,
+        finish=summary.final_pass,
+    )
+
+
+def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
+    """Return what the results operator returns of a landing of the job."""
+    return LandingResult(
+        job_uid=summary.job_uid,
+        table=landed.table,
+        requests=summary.requests,
+        asked=summary.asked,
+        same=summary.same,
+        known=summary.known,
+        outcomes=landed.outcomes,
+        tokens=landed.tokens,
+        estimate=summary.estimate,
+        cost_usd=landed.cost_usd,
+        standard_cost_usd=landed.standard_cost_usd,
+        asked_again=landed.asked_again,
+        asked_again_cost_usd=landed.asked_again_cost_usd,
+        paid_twice=summary.paid_twice,
+        reasons=landed.reasons,
+        landed_file=landed.file,
+    )
+
+
+def _final_pass(state: JobState) -> FinalPassSummary | None:
+    """Return what the newest final pass sent and left; None if there was none."""
+    wave = next((wave for wave in reversed(state.waves) if wave.finish), None)
+    if wave is None:
+        return None
+    shards = [state.shards[shard.name] for shard in wave.shards if shard.synchronous]
+    sent = sum(shard.shard.requests for shard in shards if shard.phase is Phase.SETTLED)
+    unsent = sum(shard.shard.requests for shard in shards) - sent
+    return FinalPassSummary(sent, {**wave.left, **({"unasked": unsent} if unsent else {})})
 
 
 def _left_behind(ledger: Ledger) -> int:
-    """Batches of rows that were asked anew since, which nobody cancelled."""
+    """Batches of generations that every row was sent again since, which nobody cancelled."""
     return sum(
         tried.cancel is None
         for earlier in earlier_lines(ledger.folder, ledger.manifest)
@@ -206,26 +309,26 @@ def _left_behind(ledger: Ledger) -> int:
     )
 
 
-def _moments(tried: Try) -> list[datetime]:
+def _times(tried: Try) -> list[datetime]:
     records = (tried.intent, tried.refused, tried.cancel, tried.settled)
-    found = [record.at for record in records if record is not None]
-    return [*found, tried.created_at] if tried.created_at else found
+    times = [record.at for record in records if record is not None]
+    return [*times, tried.created_at] if tried.created_at else times
 
 
-def _shard(ledger: Ledger, state: ShardState) -> ShardAccount:
+def _shard(ledger: Ledger, state: ShardState) -> ShardSummary:
     shard = state.shard
-    return ShardAccount(
+    return ShardSummary(
         name=shard.name,
         model=shard.model,
         requests=shard.requests,
         attempt=shard.attempt,
         phase=state.phase.value,
         file=f"{ledger.folder.uri}/{shard.file}",
-        tries=[_try(tried) for tried in state.tries],
+        tries=[_submission(tried) for tried in state.tries],
     )
 
 
-def _try(tried: Try) -> TryAccount:
+def _submission(tried: Try) -> SubmissionSummary:
     blocked, settled = tried.blocked, tried.settled
     if settled:
         status = settled.status
@@ -238,11 +341,12 @@ def _try(tried: Try) -> TryAccount:
     else:
         status = "uploaded"
     message = (blocked.message if blocked else "") or (settled.message if settled else "")
-    return TryAccount(
+    return SubmissionSummary(
         n=tried.n,
         status=status,
+        settled=settled is not None,
         batch_id=tried.batch_id or None,
-        at=max(_moments(tried), default=None),
+        at=max(_times(tried), default=None),
         message=message or None,
         outcomes=settled.outcomes if settled else {},
     )

@@ -7,7 +7,8 @@ be neither resolved nor seen as dependencies. But it must not render them: their
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from airflow_provider_batch.exceptions import InputError
 
@@ -86,3 +87,28 @@ def as_number(name: str, value: Any) -> float | None:
     if isinstance(value, bool) or not 0 <= number < float("inf"):
         raise InputError(f"{name}: {value!r} is no amount. Give a number of at least 0.")
     return number
+
+
+class TablePlace(NamedTuple):
+    """A table, and the connection that leads to it."""
+
+    conn_id: str
+    table: str
+
+
+def as_table(name: str, value: Any, default_conn_id: str) -> TablePlace | None:
+    """Return the table that an argument names, as text or as `{"conn_id": …, "table": …}`; None if it is empty.
+
+    :raises InputError: for anything else.
+    """
+    place = given(value)
+    if place is None:
+        return None
+    parts = {"table": place} if isinstance(place, str) else dict(place) if isinstance(place, Mapping) else {}
+    table, conn_id = parts.pop("table", None), parts.pop("conn_id", default_conn_id)
+    if parts or not (isinstance(table, str) and table.strip() and isinstance(conn_id, str)):
+        raise InputError(
+            f"{name}: {place!r} names no table. Give `table`, `schema.table` or "
+            '{"conn_id": …, "table": …}, or None to ask every row. Nothing was built.'
+        )
+    return TablePlace(conn_id, table)

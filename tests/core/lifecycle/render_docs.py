@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_batch.core.ledger.state import Phase
-from airflow_provider_batch.core.lifecycle import rules
+from airflow_provider_batch.core.lifecycle import generation, rules
 from airflow_provider_batch.core.lifecycle.phases import TRANSITIONS
 from airflow_provider_batch.core.lifecycle.rule import Rule
 
@@ -60,6 +60,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sending": lambda: without_scope(rules.SEND_RULES),
     "final pass": lambda: without_scope(rules.FINAL_PASS_RULES),
     "pauses": lambda: without_scope(rules.PAUSES),
+    "generations": lambda: table(("if", "then"), ((rule.when, rule.then) for rule in generation.RULES)),
 }
 
 

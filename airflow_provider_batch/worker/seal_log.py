@@ -1,17 +1,20 @@
-"""What submit says of a job that it sealed, or only previewed."""
+"""What submit logs about a job that it sealed, or only previewed."""
 
 from __future__ import annotations
 
-from airflow_provider_batch.core.ledger.job import Manifest
+from airflow_provider_batch.worker.build import Build
 from airflow_provider_batch.worker.log import Log
-from airflow_provider_batch.worker.open_job import asked_for
 
 
-def tell(log: Log, manifest: Manifest) -> None:
-    """Say what is asked, what is known of its size, and what it may cost."""
+def log_build(log: Log, made: Build, *, compared: bool = False) -> None:
+    """Log what is sent, how large it is, and what it may cost.
+
+    :param compared: whether the rows were compared with an earlier generation.
+    """
+    manifest = made.manifest
     estimate = manifest.estimate
     if manifest.same or manifest.reuse_from:
-        log.info("%s rows: %s", f"{manifest.requests:,}", asked_for(manifest))
+        log.info("%s rows: %s", f"{manifest.requests:,}", manifest.sources)
     log.info(
         "%s requests in %d shard(s), %s bytes",
         f"{manifest.asked:,}",
@@ -55,4 +58,11 @@ def tell(log: Log, manifest: Manifest) -> None:
         log.warning(
             "No batch price is known for %s: the standard price stands in, the batch price may be half of it.",
             ", ".join(estimate.standard_price_models),
+        )
+    if compared:
+        asked = manifest.requests - made.kept - manifest.same - manifest.known
+        log.info(
+            "%s rows are as they were and keep batch and answer, %s are new, changed or not sent yet and are asked",
+            f"{made.kept:,}",
+            f"{asked:,}",
         )

@@ -1,0 +1,167 @@
+"""Seals the generation of a job that a start of submit works on.
+
+`core.lifecycle.generation` decides whether the start continues, compares or starts over; this module reads the
+warehouse and seals accordingly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+from airflow.triggers.base import BaseTrigger
+
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import Manifest
+from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
+from airflow_provider_batch.core.ledger.records import ASKED_ANEW, Budget
+from airflow_provider_batch.core.lifecycle.generation import Action, Decision, choose_generation
+from airflow_provider_batch.core.provider.limits import Limits, told
+from airflow_provider_batch.core.sealing.reuse_generation import Previous
+from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
+from airflow_provider_batch.worker.cancel import cancel_job
+from airflow_provider_batch.worker.lessons import recall
+from airflow_provider_batch.worker.log import Log
+from airflow_provider_batch.worker.seal_log import log_build
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of a job come from, and what is known before they are read."""
+
+    plan: Plan
+    #: connection of the warehouse
+    conn_id: str
+    #: returns the table of `reuse_from`; called only when its answers count
+    reused_table: Callable[[], KnownTable | None]
+    #: the staging root, which holds what earlier jobs learned
+    root: str
+    #: whether the author stated how many tokens an input file may hold
+    states_tokens: bool
+
+    def build(
+        self, folder: Folder, decision: Decision, hook: BatchHook, log: Log, before: Ledger | None = None
+    ) -> Build:
+        """Read the rows and build the input files in the folder, without sealing them."""
+        plan = self.plan
+        if plan.limits != Limits():
+            log.info("An input file for %s may hold %s", hook.host, told(plan.limits))
+        learned = recall(self.root, plan.openai_conn_id, plan.key, log)
+        if self.states_tokens:
+            learned = msgspec.structs.replace(learned, limits={})
+        log.info("Reading %s", self.conn_id)
+        made = build(
+            msgspec.structs.replace(plan, learned=learned),
+            sql_hook(self.conn_id),
+            folder,
+            decision.generation,
+            reuse=self.reused_table() if decision.reuse else None,
+            previous=Previous(before) if before is not None else None,
+        )
+        if made.more:
+            log.info("max_rows is %s: the query has more rows, which are not asked", plan.max_rows)
+        return made
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """Opens the job's generation that a start of submit works on, and seals it if need be."""
+
+    source: Source
+    folder: Folder
+    hook: BatchHook
+    log: Log
+    #: raises if the tables that the job will land in do not fit; called before the seal
+    check_tables: Callable[[Manifest], None]
+
+    def open(self, clear_epoch: int, *, resubmit: bool) -> Ledger:
+        """Return the generation to work on.
+
+        :param clear_epoch: the task instance's `max_tries`.
+        :param resubmit: whether every row is to be sent again after a clear.
+        """
+        newest = open_ledger(self.folder)
+        state = newest.state() if newest is not None else None
+        decision = choose_generation(state, clear_epoch, resubmit=resubmit)
+        if newest is None:
+            return self._seal(decision, None)
+        manifest = newest.manifest
+        match decision.action:
+            case Action.START_OVER:
+                self.log.warning(
+                    "Asking everything anew, as was asked for; the answers of job %s stay in %s, and are used for "
+                    "nothing",
+                    manifest.job_uid,
+                    self.folder.uri,
+                )
+                return self._seal(decision, None)
+            case Action.COMPARE_SOUND:
+                self.log.info("Job %s was stopped by its canary; sealing anew", manifest.job_uid)
+                return self._seal(decision, sound_before(self.folder, manifest))
+            case Action.COMPARE:
+                self.log.info("Job %s was submitted before: comparing what is asked now with it", manifest.job_uid)
+                return self._seal(decision, newest)
+        self.log.info(
+            "Job %s was sealed on %s; going on with it, the warehouse is not read again",
+            manifest.job_uid,
+            manifest.sealed_at.isoformat(timespec="seconds"),
+        )
+        return newest
+
+    def _seal(self, decision: Decision, before: Ledger | None) -> Ledger:
+        """Read the warehouse and seal; `before` is the generation whose unchanged rows are kept."""
+        conn_id = self.source.plan.openai_conn_id
+        if before is not None and before.manifest.openai_conn_id != conn_id:
+            raise InputError(
+                f"openai_conn_id is {conn_id!r} now, but batches of job {before.manifest.job_uid} are with "
+                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Put it back, or give again=True, which "
+                "asks every row anew and pays for it."
+            )
+        made = self.source.build(self.folder, decision, self.hook, self.log, before)
+        if before is not None and made.unchanged:
+            self.log.info("All %s rows are as they were: nothing is asked anew", f"{made.manifest.requests:,}")
+            return before
+        log_build(self.log, made, compared=before is not None)
+        if made.manifest.requests:
+            self.check_tables(made.manifest)
+        ledger = seal(self.folder, made.manifest)
+        if not hasattr(BaseTrigger, "on_kill"):
+            self.log.info(
+                "This Airflow does not tell a deferred task that it was killed (3.3 does): cancel_on_kill covers "
+                "running tasks only. Batches of a wait that is marked failed while it is deferred go on."
+            )
+        self.log.info(
+            "Sealed as job %s, generation %d, in %s",
+            ledger.manifest.job_uid,
+            ledger.manifest.generation,
+            self.folder.uri,
+        )
+        return ledger
+
+
+def change_budget(ledger: Ledger, ceiling: float | None, log: Log) -> None:
+    """Record another ceiling than the one that counts now, higher or lower.
+
+    :raises BudgetError: if there is a ceiling and no price is known.
+    """
+    state = ledger.state()
+    if ceiling == state.ceiling:
+        return
+    if ceiling is not None and ledger.manifest.estimate.low_usd is None:
+        check_budget(ledger.manifest.estimate, ceiling)
+    number = state.budget.number + 1 if state.budget else 1
+    if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
+        log.info("max_cost_usd was %s and is now %s", state.ceiling, ceiling)
+
+
+def cancel_earlier(ledger: Ledger, log: Log) -> None:
+    """Cancel the batches of generations whose answers land nowhere, because every row was sent again since."""
+    for earlier in earlier_lines(ledger.folder, ledger.manifest):
+        hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
+        cancel_job(earlier, hook, ASKED_ANEW, log.warning)

@@ -1,0 +1,57 @@
+"""The summary of a job, and what the tasks return of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from airflow_provider_batch.core.ledger.job import Estimate
+from airflow_provider_batch.core.ledger.ledger import seal
+from airflow_provider_batch.core.ledger.records import Intent, Judged, Landed, Record
+from airflow_provider_batch.core.lifecycle.summary import (
+    JobSummary,
+    landing_result,
+    reference_of,
+    summarize,
+    wait_result,
+)
+from airflow_provider_batch.staging.local import LocalFolder
+from tests.core.building import NOW, manifest_of, plain_shard
+
+LANDED = Landed(
+    1, "labels", {"pending": 2}, cost_usd="0.0001", standard_cost_usd=None, reasons=[], at=NOW, tokens={"input": 7}
+)
+
+
+def summary_of(folder: LocalFolder, *records: Record) -> JobSummary:
+    ledger = seal(folder, manifest_of([plain_shard("s0001")]))
+    for record in records:
+        assert ledger.add(record)
+    return summarize(ledger)
+
+
+def test_the_estimate_is_the_one_that_the_canary_measured(folder: LocalFolder) -> None:
+    assert summary_of(folder).estimate == Estimate()
+    measured = Estimate(input_tokens=12, low_usd=0.5, high_usd=0.6)
+    summary = summary_of(folder, Judged(measured, NOW))
+    assert summary.estimate == measured
+    assert reference_of(summary).estimate == measured
+
+
+def test_the_wait_counts_what_was_sent_whatever_an_earlier_landing_said(folder: LocalFolder) -> None:
+    summary = summary_of(folder, LANDED)
+    assert summary.outcomes == {"pending": 2}
+    assert wait_result(summary).outcomes == summary.progress
+
+
+def test_what_is_absent_is_not_returned(folder: LocalFolder) -> None:
+    summary = summary_of(folder)
+    assert "finish" not in msgspec.to_builtins(wait_result(summary))
+    result = msgspec.to_builtins(landing_result(summary, LANDED))
+    assert "landed_file" not in result
+    assert (result["table"], result["tokens"], result["standard_cost_usd"]) == ("labels", {"input": 7}, None)
+
+
+def test_a_summary_can_be_read_by_machines(folder: LocalFolder) -> None:
+    summary = summary_of(folder, Intent("s0001", 1, "file-1", "nonce", NOW), LANDED)
+    assert msgspec.json.decode(msgspec.json.encode(summary), type=JobSummary) == summary
+    assert summary.shards[0].status == "creating"
