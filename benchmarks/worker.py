@@ -82,9 +82,8 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        # Closes its pipes, at which it ends, and waits for it.
+        self._process.__exit__(kind, error, trace)
 
 
 def forget_peak() -> int:

@@ -32,6 +32,8 @@ os.environ |= {
     "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    # The one that Airflow makes up is too short for PyJWT, which warns.
+    "AIRFLOW__API_AUTH__JWT_SECRET": "of the tests alone " * 4,
     "AIRFLOW__BATCH__POLL_INTERVAL": "0.2",
     "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "0.2",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

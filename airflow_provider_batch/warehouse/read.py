@@ -148,7 +148,7 @@ class Rows(AbstractContextManager["Rows"]):
     def _close(self) -> None:
         # Nothing read is worth an error while closing: the server drops the cursor with its connection.
         with suppress(Exception):
-            self._conn.rollback()
+            self._driver.end_reading(self._conn, self._cursor)
         with suppress(Exception):
             self._driver.close(self._conn)
 

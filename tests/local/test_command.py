@@ -29,16 +29,15 @@ def run(*arguments: str) -> int:
 
 @contextmanager
 def serving(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "airflow_provider_batch.local", "--state", str(state), *arguments],
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def greeting(process: subprocess.Popen[str]) -> str:

@@ -64,6 +64,10 @@ class Driver:
         rows: list[Any] = cursor.fetchmany(count) if cursor.description else []
         return rows
 
+    def end_reading(self, conn: Any, cursor: Any) -> None:
+        """Let go of the cursor of `begin_reading`, and of its transaction."""
+        conn.rollback()
+
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return what turns the rows of a query into tuples of plain values."""
         return to_tuple

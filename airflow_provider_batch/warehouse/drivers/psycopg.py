@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -53,6 +54,12 @@ class PsycopgDriver(Driver):
             rows: list[Any] = cursor.fetchmany(count)
             return rows
         return super().first_rows(conn, cursor, count)
+
+    def end_reading(self, conn: Any, cursor: Any) -> None:
+        """Close the cursor too: psycopg warns about a named one that is left open, even on a closed connection."""
+        with suppress(Exception):
+            cursor.close()
+        super().end_reading(conn, cursor)
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return what makes bytes of the memoryviews that psycopg2 gives for bytea."""
