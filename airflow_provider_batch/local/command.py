@@ -88,6 +88,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory for files and batches; a server started again on it goes on (default %(default)s)",
     )
+    _add_time_arguments(parser)
+    add_upstream_arguments(parser)
+    _add_limit_arguments(parser)
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="order of the lines in result files, and whom faults hit"
+    )
+    _add_test_arguments(parser)
+
+
+def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
     times = parser.add_argument_group("time between the states of a batch, in seconds of the server's clock")
     times.add_argument("--validating", type=_seconds, default=2.0, metavar="S", help="default %(default)s")
     times.add_argument(
@@ -117,7 +127,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the completion window after which a batch expires (default %(default)s, 24 hours)",
     )
-    add_upstream_arguments(parser)
+
+
+def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits and access")
     limits.add_argument(
         "--model",
@@ -134,6 +146,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="requests of one batch that are asked at the same time, and of an upstream over all batches and calls"
         f" (default 1, with --upstream {CONCURRENCY})",
     )
+    _add_quota_arguments(limits)
+    limits.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="accept this key only; needed to listen beyond loopback (default: any non-empty key)",
+    )
+
+
+def _add_quota_arguments(limits: argparse._ArgumentGroup) -> None:
     limits.add_argument(
         "--enqueued-token-limit",
         type=int,
@@ -161,14 +182,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="files that may be uploaded in a minute, 0 for no limit (default %(default)s)",
     )
-    limits.add_argument(
-        "--api-key",
-        metavar="KEY",
-        help="accept this key only; needed to listen beyond loopback (default: any non-empty key)",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="order of the lines in result files, and whom faults hit"
-    )
+
+
+def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
     tests = parser.add_argument_group("for tests of what uses the server")
     tests.add_argument(
         "--admin", action="store_true", help="routes under /admin that set faults and move the clock (default: none)"
