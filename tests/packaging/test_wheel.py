@@ -6,9 +6,12 @@ import json
 import subprocess
 import tarfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from airflow_provider_batch.get_provider_info import get_provider_info
 from tests.packaging.conftest import ROOT, Command
@@ -16,20 +19,59 @@ from tests.packaging.conftest import ROOT, Command
 pytestmark = pytest.mark.packaging
 
 PACKAGE = "airflow_provider_batch"
-#: imports every module and prints what went wrong, and which optional providers are there
+#: what a worker has to install, and no more; the extras bring everything else
+REQUIRED = {
+    "apache-airflow",
+    "apache-airflow-providers-common-compat",
+    "apache-airflow-providers-common-sql",
+    "apache-airflow-providers-openai",
+    "fsspec",
+    "genai-prices",
+    "jinja2",
+    "jsonschema-rs",
+    "msgspec",
+    "openai",
+    "pyyaml",
+    "tenacity",
+}
+#: Hides the packages that only an extra requires. Airflow happens to bring most of them and imports some for itself, so
+#: only the imports in modules of our own fail.
+HIDE = f"""
+import builtins
+hidden = {{"fastapi", "starlette", "httpx2", "uvicorn", "python_multipart", "multipart", "psutil", "rich", "slugify"}}
+real_import = builtins.__import__
+def refuse(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {{}}).get("__name__") or ""
+    package = name.partition(".")[0]
+    if level == 0 and package in hidden and importer.partition(".")[0] == "{PACKAGE}":
+        raise ModuleNotFoundError(f"No module named {{name!r}}", name=package)
+    return real_import(name, globals, locals, fromlist, level)
+builtins.__import__ = refuse
+"""
+#: what only an extra makes importable; `testing` needs pytest too, which no extra brings
+BEHIND_EXTRAS = ("dags", "demo", "local", "testing")
+#: The page of the plugin runs in Airflow's API server, which brings FastAPI. No other process imports it.
+PAGE = f"{PACKAGE}.plugins.routes"
+#: imports every module that needs no extra and prints what went wrong, and which optional providers are there
 IMPORT_ALL = f"""
 import importlib, json, pkgutil
 from importlib.util import find_spec
 import {PACKAGE}
 failed, seen = {{}}, []
-for module in pkgutil.walk_packages({PACKAGE}.__path__, "{PACKAGE}."):
-    if module.name.startswith("{PACKAGE}.dags"):
-        continue
-    seen.append(module.name)
-    try:
-        importlib.import_module(module.name)
-    except Exception as error:
-        failed[module.name] = repr(error)
+def walk(folder, prefix):
+    for module in pkgutil.iter_modules([folder]):
+        name = prefix + module.name
+        if name in {[f"{PACKAGE}.{part}" for part in BEHIND_EXTRAS]}:
+            continue
+        seen.append(name)
+        try:
+            loaded = importlib.import_module(name)
+        except Exception as error:
+            failed[name] = repr(error)
+        else:
+            if module.ispkg:
+                walk(loaded.__path__[0], name + ".")
+walk({PACKAGE}.__path__[0], "{PACKAGE}.")
 extras = [name for name in ("airflow.providers.postgres", "airflow.providers.sqlite", "psycopg", "psycopg2")
           if find_spec(name)]
 print(json.dumps({{"place": {PACKAGE}.__file__, "seen": seen, "failed": failed, "extras": extras}}))
@@ -115,18 +157,72 @@ def test_airflow_knows_the_defaults_of_the_configuration(command: Command, optio
     assert command("airflow", "config", "get-value", "batch", option).strip() == value
 
 
-def test_every_module_imports_without_optional_extras(command: Command, clean: Path) -> None:
-    found = json.loads(command("python", "-c", IMPORT_ALL).splitlines()[-1])
-    assert Path(found["place"]).is_relative_to(clean)
-    assert found["extras"] == []
-    assert len(found["seen"]) > 50
-    assert found["failed"] == {}
+def test_the_wheel_requires_what_a_worker_needs_and_leaves_the_rest_to_extras(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+
+    without_extras = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    assert {canonicalize_name(each.name) for each in without_extras} == REQUIRED
 
 
-@pytest.mark.parametrize("arguments", [(), ("demo",), ("serve",)])
+def test_every_module_that_needs_no_extra_imports_without_optional_providers(command: Command, clean: Path) -> None:
+    report = json.loads(command("python", "-c", IMPORT_ALL).splitlines()[-1])
+
+    assert Path(report["place"]).is_relative_to(clean)
+    assert report["extras"] == []
+    assert report["failed"] == {}
+    rooms = {name.split(".")[1] for name in report["seen"]}
+    assert rooms == {child.stem for child in (ROOT / PACKAGE).iterdir() if child.name != "py.typed"} - {
+        *BEHIND_EXTRAS,
+        "__init__",
+        "__pycache__",
+    }
+    assert PAGE in report["seen"]
+
+
+def test_no_module_but_the_page_imports_a_package_of_an_extra(command: Command) -> None:
+    report = json.loads(command("python", "-c", HIDE + IMPORT_ALL).splitlines()[-1])
+
+    assert set(report["failed"]) == {PAGE}
+    assert "'fastapi'" in report["failed"][PAGE]
+
+
+def test_the_command_line_shows_jobs_without_an_extra(command: Command, tmp_path: Path) -> None:
+    show = ["jobs", "show", "--staging", tmp_path.as_uri()]
+    run = f"from {PACKAGE}.cli.main import main; raise SystemExit(main({show}))"
+
+    assert command("python", "-c", HIDE + run).splitlines()[-1] == f"No jobs in {tmp_path.as_uri()}."
+
+
+@pytest.mark.parametrize("arguments", [(), ("jobs",), ("serve",)])
 def test_the_command_line_explains_itself(command: Command, arguments: tuple[str, ...]) -> None:
     told = command("airflow-batch", *arguments, "--help")
     assert told.startswith(f"usage: airflow-batch {' '.join(arguments)}".strip())
+
+
+def test_the_demo_says_which_extra_it_needs(clean: Path) -> None:
+    code, error = fail(str(clean / "bin" / "airflow-batch"), "demo")
+
+    assert code == 1
+    assert error == (
+        "`airflow-batch demo` needs the package apache-airflow-providers-sqlite, which is not installed."
+        " Install the extra `demo`: pip install 'airflow-provider-batch[demo]'\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "extra", "package"), [("serve", "local", "uvicorn"), ("demo", "demo", "rich")])
+def test_a_command_says_which_extra_brings_a_missing_package(clean: Path, name: str, extra: str, package: str) -> None:
+    run = f"from {PACKAGE}.cli.main import main; raise SystemExit(main([{name!r}]))"
+
+    code, error = fail(str(clean / "bin" / "python"), "-c", HIDE + run)
+
+    assert code == 1
+    assert error == (
+        f"`airflow-batch {name}` needs the package {package}, which is not installed."
+        f" Install the extra `{extra}`: pip install 'airflow-provider-batch[{extra}]'\n"
+    )
 
 
 def test_the_ready_dags_are_found_in_the_installed_package_and_can_be_read(command: Command, clean: Path) -> None:
@@ -140,8 +236,12 @@ def test_the_ready_dags_are_found_in_the_installed_package_and_can_be_read(comma
 
 
 def test_an_unknown_command_says_which_there_are(clean: Path) -> None:
-    done = subprocess.run(
-        [str(clean / "bin" / "airflow-batch"), "sreve"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 2
-    assert "serve" in done.stderr
+    code, error = fail(str(clean / "bin" / "airflow-batch"), "sreve")
+    assert code == 2
+    assert "serve" in error
+
+
+def fail(*command: str) -> tuple[int, str]:
+    """Run a command that should fail; its exit code, and what it writes to standard error."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
