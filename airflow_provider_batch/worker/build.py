@@ -16,14 +16,15 @@ import msgspec
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
+from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.ledger.ledger import canary_names, generation_prefix, shard_names
 from airflow_provider_batch.core.lifecycle.lessons import Learned
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
+from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.carry import CarriedColumns
 from airflow_provider_batch.core.sealing.reuse_generation import Previous, RowSet
@@ -98,91 +99,131 @@ def build(
     :raises WarehouseError: if the query fails.
     """
     known = reuse if reuse is not None and reuse.check() else None
-    prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
-    sealer = Sealer(
-        folder,
-        prefix,
-        plan.spec.endpoint,
-        plan.limits,
-        names=shard_names(generation),
-        ask_once=plan.ask_once,
-        canary=plan.canary,
-        canary_names=canary_names(generation),
-        learned={model: limit.tokens for model, limit in plan.learned.limits.items()},
-    )
-    if previous is not None:
-        previous.offer(sealer, ask_once=plan.ask_once)
-    rowset, kept_rows = RowSet(), 0
-    prices = Prices(plan.prices)
-    estimator = Estimator(prices, plan.spec.endpoint)
-    sample: list[dict[str, Any]] = []
-    try:
-        with read_rows(warehouse, plan.sql, plan.parameters) as rows:
-            renderer = compile_renderer(plan.spec, rows.columns, plan.context)
-            carried = _carried(plan.carry, rows.columns)
-            every = iter(rows)
-            rendered: Iterator[Rendered] = (
-                Rendered(renderer(row, number), carried.take(row, number), number)
-                for number, row in enumerate(islice(every, plan.max_rows), start=1)
-            )
-            if known is not None:
-                schema = plan.spec.output_schema
-                judge = SchemaJudge(schema) if schema is not None else None
-                rendered = with_known(rendered, known, sealer, folder, prefix, judge)
-            for request, carry, number in rendered:
-                sha256 = sealer.sha256(request)
-                shard = previous.shard_of(request, sha256) if previous is not None else None
-                if previous is not None:
-                    rowset.add(request.custom_id, sha256, carry)
-                if shard is not None:
-                    sealer.keep(request, carry, number, shard)
-                    kept_rows += 1
-                elif not sealer.is_copy(request, carry, number):
-                    tokens = estimator.add(request.model, request.body, request.inputs, request.outline, request.given)
-                    sealer.add(request, carry, number, tokens)
-                if number <= SAMPLE:
-                    sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
-            more = plan.max_rows is not None and next(every, None) is not None
-        shards = sealer.finish()
-    finally:
-        sealer.abandon()
+    builder = _Builder(plan, folder, generation, previous)
+    shards = builder.shards_of(warehouse, known)
     # What earlier jobs needed may be out of date: it is shown, and refuses none.
-    check_budget(estimator.finish(), plan.max_cost_usd)
-    estimate = estimator.finish(plan.learned.outputs)
-    manifest = Manifest(
-        job_uid=secrets.token_hex(16),
-        key=plan.key,
-        sealed_at=datetime.now(UTC),
-        endpoint=plan.spec.endpoint,
-        openai_conn_id=plan.openai_conn_id,
-        requests=kept_rows + sealer.requests + sealer.same + sealer.reused,
-        shards=shards,
-        carry=carried.columns(),
-        estimate=estimate,
-        limits=plan.limits,
-        learned_tokens={model: limit.tokens for model, limit in plan.learned.limits.items()},
-        output_schema=plan.spec.output_schema,
-        several_inputs=sealer.several_inputs,
-        logical_date=plan.logical_date,
-        completion_window=plan.completion_window,
-        metadata=plan.metadata,
-        prices=plan.prices,
-        max_cost_usd=plan.max_cost_usd,
-        outputs=estimator.outputs(),
-        generation=generation,
-        same=sealer.same,
-        known=sealer.reused,
-        retention_days=plan.retention_days,
-        delete_remote_files=plan.delete_remote_files,
-        reuse_from=reuse.name if reuse is not None else "",
-        copies=sealer.copies,
-        known_answers=sealer.known,
-    )
-    if previous is None:
-        return Build(manifest, sample, more)
-    if previous.manifest.generation == generation - 1 and previous.same_as(rowset, manifest):
-        return Build(previous.manifest, sample, more, kept_rows, unchanged=True)
-    return Build(previous.followed_by(manifest, sealer, prefix), sample, more, kept_rows)
+    check_budget(builder.estimator.finish(), plan.max_cost_usd)
+    manifest = builder.manifest_of(shards, reuse_from=reuse.name if reuse is not None else "")
+    return builder.outcome_of(manifest)
+
+
+class _Builder:
+    """One build: what the rows have come to so far."""
+
+    def __init__(self, plan: Plan, folder: Folder, generation: int, previous: Previous | None) -> None:
+        self._plan, self._folder, self._generation, self._previous = plan, folder, generation, previous
+        self._prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
+        #: tokens of each model that may be enqueued at once, as the provider told earlier jobs
+        self._learned = {model: limit.tokens for model, limit in plan.learned.limits.items()}
+        self._sealer = Sealer(
+            folder,
+            self._prefix,
+            plan.spec.endpoint,
+            plan.limits,
+            names=shard_names(generation),
+            ask_once=plan.ask_once,
+            canary=plan.canary,
+            canary_names=canary_names(generation),
+            learned=self._learned,
+        )
+        if previous is not None:
+            previous.offer(self._sealer, ask_once=plan.ask_once)
+        self.estimator = Estimator(Prices(plan.prices), plan.spec.endpoint)
+        self._rowset = RowSet()
+        self._carry: list[Column] = []
+        self._sample: list[dict[str, Any]] = []
+        self._kept = 0
+        self._more = False
+
+    def shards_of(self, warehouse: DbApiHook, known: KnownTable | None) -> list[Shard]:
+        """Read and render the rows of the query into shards in the folder.
+
+        :param known: answers of an earlier job; rows that have one there are not sent.
+        """
+        plan = self._plan
+        try:
+            with read_rows(warehouse, plan.sql, plan.parameters) as rows:
+                renderer = compile_renderer(plan.spec, rows.columns, plan.context)
+                carried = _carried(plan.carry, rows.columns)
+                every = iter(rows)
+                rendered: Iterator[Rendered] = (
+                    Rendered(renderer(row, number), carried.take(row, number), number)
+                    for number, row in enumerate(islice(every, plan.max_rows), start=1)
+                )
+                if known is not None:
+                    rendered = self._with_known(rendered, known)
+                for request, carry, number in rendered:
+                    self._place(request, carry, number)
+                    if number <= SAMPLE:
+                        self._sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
+                self._more = plan.max_rows is not None and next(every, None) is not None
+            self._carry = carried.columns()
+            return self._sealer.finish()
+        finally:
+            self._sealer.abandon()
+
+    def _with_known(self, rendered: Iterator[Rendered], known: KnownTable) -> Iterator[Rendered]:
+        schema = self._plan.spec.output_schema
+        judge = SchemaJudge(schema) if schema is not None else None
+        return with_known(rendered, known, self._sealer, self._folder, self._prefix, judge)
+
+    def _place(self, request: Request, carry: list[Any], number: int) -> None:
+        """Keep a row in its shard of the generation before, else seal it, unless it is a duplicate or reused."""
+        sealer, previous = self._sealer, self._previous
+        sha256 = sealer.sha256(request)
+        if previous is not None:
+            self._rowset.add(request.custom_id, sha256, carry)
+            shard = previous.shard_of(request, sha256)
+            if shard is not None:
+                sealer.keep(request, carry, number, shard)
+                self._kept += 1
+                return
+        if not sealer.is_copy(request, carry, number):
+            tokens = self.estimator.add(request.model, request.body, request.inputs, request.outline, request.given)
+            sealer.add(request, carry, number, tokens)
+
+    def manifest_of(self, shards: list[Shard], *, reuse_from: str) -> Manifest:
+        """Return the manifest of this generation by itself."""
+        plan, sealer = self._plan, self._sealer
+        return Manifest(
+            job_uid=secrets.token_hex(16),
+            key=plan.key,
+            sealed_at=datetime.now(UTC),
+            endpoint=plan.spec.endpoint,
+            openai_conn_id=plan.openai_conn_id,
+            requests=self._kept + sealer.requests + sealer.same + sealer.reused,
+            shards=shards,
+            carry=self._carry,
+            estimate=self.estimator.finish(plan.learned.outputs),
+            limits=plan.limits,
+            learned_tokens=self._learned,
+            output_schema=plan.spec.output_schema,
+            several_inputs=sealer.several_inputs,
+            logical_date=plan.logical_date,
+            completion_window=plan.completion_window,
+            metadata=plan.metadata,
+            prices=plan.prices,
+            max_cost_usd=plan.max_cost_usd,
+            outputs=self.estimator.outputs(),
+            generation=self._generation,
+            same=sealer.same,
+            known=sealer.reused,
+            retention_days=plan.retention_days,
+            delete_remote_files=plan.delete_remote_files,
+            reuse_from=reuse_from,
+            copies=sealer.copies,
+            known_answers=sealer.known,
+        )
+
+    def outcome_of(self, manifest: Manifest) -> Build:
+        """Compare with the generation before, if there is one; return the manifest to seal."""
+        previous = self._previous
+        if previous is None:
+            return Build(manifest, self._sample, self._more)
+        if previous.manifest.generation == self._generation - 1 and previous.same_as(self._rowset, manifest):
+            return Build(previous.manifest, self._sample, self._more, self._kept, unchanged=True)
+        followed = previous.followed_by(manifest, self._sealer, self._prefix)
+        return Build(followed, self._sample, self._more, self._kept)
 
 
 def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
