@@ -136,12 +136,15 @@ def run(start: Start) -> dict[str, Any]:
     """Run the chain once; its state, its errors and what land returned."""
     from airflow.sdk import DAG
 
-    from airflow_provider_batch.core.lifecycle import steps
+    from airflow_provider_batch.core.lifecycle import conditions, consequences, steps
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
     from tests.airflow.jobs import run_dag
 
-    steps.UNSURE = UNSURE
+    # The rules import the name, so each module that reads it needs the shorter age.
+    for module in (steps, conditions, consequences):
+        assert hasattr(module, "UNSURE"), f"{module.__name__} no longer reads UNSURE."
+        module.UNSURE = UNSURE
     watch(Striker(start.strike, Path(f"{start.result}.hit")))
     retries = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:
