@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.airflow.test_runner import seal_job
+from tests.airflow.test_runner import LOG, seal_job
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -79,12 +79,11 @@ def _to_the_end(sensor: Any, max_tries: int) -> Any:
 
 def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Path) -> None:
     from airflow_provider_batch.core.ledger.job import Estimate
-    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+    from airflow_provider_batch.worker.generation import change_budget
 
-    submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
     ledger = seal_job(tmp_path, ["one"], requests=1, max_cost_usd=5.0, estimate=Estimate(low_usd=1.0, high_usd=9.0))
     for ceiling, records in ((5.0, None), (7.5, 1), (7.5, 1), (None, 2), (6.0, 3)):
-        submit._change_budget(ledger, ceiling)
+        change_budget(ledger, ceiling, LOG)
         state = state_of(ledger)
         assert state.ceiling == ceiling
         assert (state.budget and state.budget.number) == records
@@ -93,10 +92,9 @@ def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Pat
 def test_a_ceiling_for_a_job_without_a_known_price_is_refused(tmp_path: Path) -> None:
     from airflow_provider_batch.core.ledger.job import Estimate
     from airflow_provider_batch.exceptions import BudgetError
-    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+    from airflow_provider_batch.worker.generation import change_budget
 
-    submit = BatchSubmitOperator(task_id="submit", sql="SELECT 1", custom_id="{{ row.id }}", model="m", prompt="p")
     ledger = seal_job(tmp_path, ["one"], requests=1, estimate=Estimate(unknown_models=["m"]))
     with pytest.raises(BudgetError, match="no price is known for m"):
-        submit._change_budget(ledger, 5.0)
+        change_budget(ledger, 5.0, LOG)
     assert state_of(ledger).ceiling is None
