@@ -110,15 +110,19 @@ def _program(*names: str) -> str | None:
 def running_mysql(program: str) -> Iterator[MySqlServer]:
     """Start a server on an empty data folder; stop it and remove everything at the end."""
     home = Path(tempfile.mkdtemp(prefix="my", dir="/tmp"))  # a socket's path may have 107 bytes
-    data, log = home / "data", home / "log"
-    identity = ["--user=root"] if os.geteuid() == 0 else []
+    data, log, temporary = home / "data", home / "log", home / "tmp"
+    temporary.mkdir()
+    # In a shared /tmp, two servers that start at the same time find each other's temporary tables, and abort.
+    common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}"]
+    if os.geteuid() == 0:
+        common.append("--user=root")
     password = secrets.token_hex(16)
     try:
         install = _program("mariadb-install-db") if "mariadb" in os.path.realpath(program) else None
         if install:
-            making = [install, "--no-defaults", f"--datadir={data}", "--skip-test-db", *identity]
+            making = [install, *common, "--skip-test-db"]
         else:
-            making = [program, "--no-defaults", f"--datadir={data}", "--initialize-insecure", *identity]
+            making = [program, *common, "--initialize-insecure"]
         with log.open("ab") as out:
             if subprocess.run(
                 making, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home, check=False
@@ -134,8 +138,7 @@ def running_mysql(program: str) -> Iterator[MySqlServer]:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         options = [
-            "--no-defaults",
-            f"--datadir={data}",
+            *common,
             f"--socket={home / 'socket'}",
             f"--pid-file={home / 'pid'}",
             f"--init-file={start}",
@@ -144,7 +147,6 @@ def running_mysql(program: str) -> Iterator[MySqlServer]:
             "--skip-name-resolve",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=64M",
-            *identity,
         ]
         with log.open("ab") as out:
             server = subprocess.Popen(
