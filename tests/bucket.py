@@ -9,7 +9,7 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 
-class Upload(AbstractBufferedFile):
+class Upload(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """A file on its way up."""
 
     fs: Bucket
@@ -44,7 +44,7 @@ class Upload(AbstractBufferedFile):
         self.fs.under_way.discard(self.path)
 
 
-class Bucket(MemoryFileSystem):
+class Bucket(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """The object store. `step` is called before each call that goes to it, and after a file became whole."""
 
     cachable = False

@@ -119,10 +119,7 @@ def running_mysql(program: str) -> Iterator[MySqlServer]:
     password = secrets.token_hex(16)
     try:
         install = _program("mariadb-install-db") if "mariadb" in os.path.realpath(program) else None
-        if install:
-            making = [install, *common, "--skip-test-db"]
-        else:
-            making = [program, *common, "--initialize-insecure"]
+        making = [install, *common, "--skip-test-db"] if install else [program, *common, "--initialize-insecure"]
         with log.open("ab") as out:
             if subprocess.run(
                 making, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home, check=False
@@ -183,7 +180,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], found: MySqlServer, log: 
             return
         except MySQLdb.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{server.args} did not start:\n{log.read_text()}") from None
+                raise RuntimeError(f"{server.args!r} did not start:\n{log.read_text()}") from None
             time.sleep(0.05)
 
 

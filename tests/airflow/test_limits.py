@@ -37,23 +37,29 @@ def limits_at(connect: Callable[..., None]) -> Callable[..., Limits]:
         ("http://127.0.0.1:8000/v1", Limits()),
     ],
 )
-def test_the_connections_base_url_tells_the_provider_and_so_its_limits(limits_at, base_url, limits):
+def test_the_connections_base_url_tells_the_provider_and_so_its_limits(
+    limits_at: Callable[..., Limits], base_url: str | None, limits: Limits
+) -> None:
     assert limits_at(base_url) == limits
 
 
-def test_a_base_url_among_the_client_arguments_counts_as_well(limits_at):
+def test_a_base_url_among_the_client_arguments_counts_as_well(limits_at: Callable[..., Limits]) -> None:
     extra = {"openai_client_kwargs": {"base_url": "https://res.openai.azure.com/openai/v1/"}}
     assert limits_at(None, extra=extra).requests == 100_000
 
 
-def test_the_connection_comes_before_the_provider_and_the_argument_before_both(limits_at):
+def test_the_connection_comes_before_the_provider_and_the_argument_before_both(
+    limits_at: Callable[..., Limits],
+) -> None:
     extra = {"batch_limits": {"requests": 90_000, "tokens": 1_000_000}}
     limits = limits_at("https://res.openai.azure.com/openai/v1/", extra=extra, overrides={"tokens": 500})
     assert limits == Limits(requests=90_000, bytes=200_000_000, tokens=500)
 
 
 @pytest.mark.parametrize("stated", [{"rows": 5}, {"requests": 0}, [5], "5"])
-def test_limits_in_a_connection_that_are_none_are_refused_with_its_name(limits_at, stated):
+def test_limits_in_a_connection_that_are_none_are_refused_with_its_name(
+    limits_at: Callable[..., Limits], stated: object
+) -> None:
     with pytest.raises(InputError, match="openai_conn_id: batch_limits in the extra of connection 'llm'"):
         limits_at(None, extra={"batch_limits": stated})
 
@@ -74,7 +80,9 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("limits", "shards"), [({}, 3), ({"requests": 4}, 2), ({"requests": 5}, 1)])
-def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argument(limits, shards):
+def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argument(
+    limits: dict[str, int], shards: int
+) -> None:
     ran = run_job(limits=limits)
     assert ran.state == "success"
     assert ran.returned["submit"]["shards"] == shards
@@ -82,14 +90,14 @@ def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argumen
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_a_limit_of_tokens_cuts_a_job_into_files_that_fit_a_queue():
+def test_a_limit_of_tokens_cuts_a_job_into_files_that_fit_a_queue() -> None:
     whole = run_job(limits={"requests": 5}).returned["submit"]["estimate"]["input_tokens"]
     assert run_job(limits={"requests": 5, "tokens": whole - 1}).returned["submit"]["shards"] == 2
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("spare", "shards"), [(-1, 2), (0, 1), (1, 1)])
-def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path, spare, shards):
+def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path: Path, spare: int, shards: int) -> None:
     """What is cut is what arrives: the sum of the files' sizes is that of the rows' lines."""
     run_job(limits={"requests": 5})
     whole = sum(path.stat().st_size for path in (tmp_path / "staging").rglob("s0001.jsonl"))
@@ -99,7 +107,7 @@ def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path, spare, shards
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded():
+def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded() -> None:
     error = run_job(limits={"bytes": 100}).error()
     assert "Row 1 (custom_id 'T-1')" in error
     assert "Nothing was uploaded." in error
@@ -107,7 +115,7 @@ def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded():
 
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("inputs", "shards"), [(9, 2), (10, 1), (11, 1)])
-def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs, shards):
+def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs: int, shards: int) -> None:
     ran = run_job(
         endpoint="/v1/embeddings",
         model="text-embedding-3-small",
@@ -120,21 +128,23 @@ def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs, shards):
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_limits_that_are_not_openais_are_said_once(capsys):
+def test_limits_that_are_not_openais_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     run_job()
     (line,) = said(capsys)
     assert "An input file for 127.0.0.1 may hold 2 requests, 200,000,000 bytes" in line
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_openais_limits_go_without_saying(capsys, connect, batch_server):
+def test_openais_limits_go_without_saying(
+    capsys: pytest.CaptureFixture[str], connect: Callable[..., None], batch_server: LocalServer
+) -> None:
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url)
     run_job()
     assert said(capsys) == []
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_a_row_over_the_limit_of_tokens_or_of_answers_is_named_before_anything_is_uploaded():
+def test_a_row_over_the_limit_of_tokens_or_of_answers_is_named_before_anything_is_uploaded() -> None:
     error = run_job(limits={"tokens": 3}).error()
     assert "Row 1 (custom_id 'T-1') is about" in error
     assert "an input file takes 3. Nothing was uploaded." in error

@@ -98,7 +98,8 @@ class Ui:
     def run_id(self) -> str:
         """Of the run whose page is open, once it is."""
         self.page.wait_for_url(re.compile("/runs/manual__"))
-        return self.page.url.split("/runs/")[1].split("/")[0].split("?")[0].replace("%3A", ":").replace("%2B", "+")
+        url: str = self.page.url
+        return url.split("/runs/")[1].split("/")[0].split("?")[0].replace("%3A", ":").replace("%2B", "+")
 
     def open_task(self, dag_id: str, run_id: str, task_id: str, tab: str = "") -> None:
         """The page of a task instance."""

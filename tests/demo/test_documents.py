@@ -12,7 +12,7 @@ DOCUMENTS, QUESTIONS = documents.load()
 
 
 def test_ids_are_unique_and_every_question_names_a_page_that_is_there() -> None:
-    ids = [one.id for one in (*DOCUMENTS, *QUESTIONS)]
+    ids = [one.id for one in DOCUMENTS] + [one.id for one in QUESTIONS]
     assert len(set(ids)) == len(ids) == 40
     assert {one.document for one in QUESTIONS} <= {one.id for one in DOCUMENTS}
     assert all(one.title and one.body for one in DOCUMENTS)

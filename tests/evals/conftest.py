@@ -92,12 +92,12 @@ class Evals:
 
     def grade(self, run: str, **options: Any) -> dict[str, Any]:
         """What the operator returns for this run."""
-        account: dict[str, Any] = EvalGradeOperator(task_id="grade", run=run, **options).execute({})  # type: ignore[arg-type]
+        account: dict[str, Any] = EvalGradeOperator(task_id="grade", run=run, **options).execute({})
         return account
 
     def accept(self, run: str, **options: Any) -> list[str]:
         """The variants that were accepted."""
-        return EvalAcceptOperator(task_id="accept", run=run, **options).execute({})  # type: ignore[arg-type]
+        return EvalAcceptOperator(task_id="accept", run=run, **options).execute({})
 
     def table(self, name: str, columns: str = "*", order: str = "1, 2, 3") -> list[tuple[Any, ...]]:
         """Rows of one of the tables, in order."""

@@ -351,7 +351,7 @@ class TestBadInput:
     def test_cases_come_from_a_query_that_changes_nothing(self, evals_anywhere: Evals, sql: str) -> None:
         evals_anywhere.cases(*CASES)
         with pytest.raises(Exception, match=r"(?i)nothing was"):
-            EvalCasesOperator(task_id="cases", cases_sql=sql).execute({})  # type: ignore[arg-type]
+            EvalCasesOperator(task_id="cases", cases_sql=sql).execute({})
         assert len(evals_anywhere.table("eval_cases")) == 20
 
     def test_a_run_that_was_not_graded_cannot_be_accepted(self, evals: Evals) -> None:
@@ -393,13 +393,13 @@ class TestBadInput:
     def test_cases_are_checked_before_anything_is_asked(self, evals_anywhere: Evals) -> None:
         check = EvalCasesOperator(task_id="cases")
         evals_anywhere.cases(*CASES, ("judged", None, "judge", "tone"))
-        assert check.execute({}) == {"cases": 21, "judged": 1, "tags": {"even": 10, "sums": 20, "tone": 1}}  # type: ignore[arg-type]
+        assert check.execute({}) == {"cases": 21, "judged": 1, "tags": {"even": 10, "sums": 20, "tone": 1}}
         evals_anywhere.cases(*CASES, CASES[0])
         with pytest.raises(AirflowFailException, match="case 'c00': this case_id is given more than once"):
-            check.execute({})  # type: ignore[arg-type]
+            check.execute({})
         evals_anywhere.cases()
         with pytest.raises(AirflowFailException, match="There are no cases"):
-            check.execute({})  # type: ignore[arg-type]
+            check.execute({})
 
     def test_a_table_that_lacks_a_column_is_told_with_what_mends_it(self, evals: Evals) -> None:
         evals.cases(*CASES)

@@ -6,16 +6,16 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from openai import OpenAI
 from openai.types import Batch
 
-CHAT = "/v1/chat/completions"
-RESPONSES = "/v1/responses"
-EMBEDDINGS = "/v1/embeddings"
-COMPLETIONS = "/v1/completions"
-MODERATIONS = "/v1/moderations"
+CHAT: Final = "/v1/chat/completions"
+RESPONSES: Final = "/v1/responses"
+EMBEDDINGS: Final = "/v1/embeddings"
+COMPLETIONS: Final = "/v1/completions"
+MODERATIONS: Final = "/v1/moderations"
 ENDED = ("completed", "failed", "expired", "cancelled")
 #: seconds after which a test gives up waiting for something that should come
 DEADLINE = 60.0

@@ -18,6 +18,7 @@ from openai import OpenAI
 
 from airflow_provider_batch.local import command
 from airflow_provider_batch.local.process import LocalServer, ServerStartError
+from airflow_provider_batch.local.storage.store import ADDRESS_FILE
 from tests.local import driving
 
 
@@ -66,7 +67,7 @@ def test_it_says_where_it_is_and_what_it_is_and_ends_cleanly(tmp_path: Path, num
 
         os.kill(process.pid, number)
         assert process.wait(timeout=30) == 0
-    assert not (tmp_path / command.ADDRESS_FILE).exists()
+    assert not (tmp_path / ADDRESS_FILE).exists()
 
 
 def test_it_does_not_listen_beyond_loopback_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,9 @@ def test_states_come_in_order_with_their_stamps_and_growing_counts(serve: Serve)
     assert counts == sorted(counts)
     assert len(set(counts)) > 5, "the counts grow visibly while it is in progress"
     last = seen[-1]
-    stamps = [last.created_at, last.in_progress_at, last.finalizing_at, last.completed_at]
+    moments = (last.created_at, last.in_progress_at, last.finalizing_at, last.completed_at)
+    stamps = [moment for moment in moments if moment is not None]
+    assert len(stamps) == len(moments)
     assert stamps == sorted(stamps)
 
 

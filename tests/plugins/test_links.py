@@ -27,18 +27,18 @@ class TaskInstance:
         self.pushed[key] = value
 
 
-def test_the_page_of_a_job_has_an_address_that_no_run_id_can_bend():
+def test_the_page_of_a_job_has_an_address_that_no_run_id_can_bend() -> None:
     assert job_page("d", RUN, "g.t") == "/batch/job/d/g.t/-1?run_id=manual__2026-11-20T10%3A00%3A00%2B00%3A00"
     assert job_page("d", "a/../b?x=1&y#z %", "t", 3) == "/batch/job/d/t/3?run_id=a%2F..%2Fb%3Fx%3D1%26y%23z%20%25"
 
 
 @pytest.mark.parametrize("base", ["http://airflow.example.com/team-a", "http://airflow.example.com/team-a/"])
-def test_the_address_follows_the_prefix_of_the_api_server(monkeypatch, base):
+def test_the_address_follows_the_prefix_of_the_api_server(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     assert job_page("d", "r", "t") == "/team-a/batch/job/d/t/-1?run_id=r"
 
 
-def test_a_persisted_link_lies_where_the_ui_looks_for_it(monkeypatch):
+def test_a_persisted_link_lies_where_the_ui_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # as the API server reads DAGs; reading one as the scheduler does switches this off for the whole process
     monkeypatch.setattr(DagSerialization, "_load_operator_extra_links", True)
     with DAG("link", schedule=None) as dag:

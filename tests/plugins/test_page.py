@@ -5,6 +5,7 @@ import hashlib
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
 import msgspec
 
@@ -74,7 +75,7 @@ JOB = JobSummary(
 )
 
 
-def page(job: JobSummary = JOB, task_id: str = "submit", **fields: object) -> str:
+def page(job: JobSummary = JOB, task_id: str = "submit", **fields: Any) -> str:
     """The page of a job with these fields changed."""
     return render(msgspec.structs.replace(job, **fields), task_id, -1)
 
@@ -95,7 +96,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_page_shows_counts_batches_money_times_and_reasons():
+def test_the_page_shows_counts_batches_money_times_and_reasons() -> None:
     text = re.sub(r"\s+", " ", Page(page()).text)
     for shown in (
         "label_tickets · submit · manual__2026-11-20T10:00:00+00:00",
@@ -114,13 +115,13 @@ def test_the_page_shows_counts_batches_money_times_and_reasons():
         assert shown in re.sub(r" ?\n ?", "", text), shown
 
 
-def rows_of(**counts: object) -> str:
+def rows_of(**counts: Any) -> str:
     """The line about rows on the page of JOB with these counts."""
     text = re.sub(r"\s+", " ", Page(page(**counts)).text)
     return text.partition("Rows")[2].partition("Endpoint")[0].strip()
 
 
-def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be():
+def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be() -> None:
     assert rows_of() == "120,000: 120,000 asked"
     assert rows_of(asked=100_000, same=20_000) == "120,000: 100,000 asked, 20,000 the same as another row"
     assert (
@@ -130,7 +131,7 @@ def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be():
     assert rows_of(reuse_from="labels") == "120,000: 120,000 asked, 0 known from labels"
 
 
-def test_what_is_unknown_is_said_to_be_unknown():
+def test_what_is_unknown_is_said_to_be_unknown() -> None:
     text = Page(page(cost_usd=None, landed=None, estimate=Estimate(low_usd=3.5), outcomes={})).text
     assert "Cost so far" in text
     assert "$3.50 to unknown" in text
@@ -141,7 +142,7 @@ def test_what_is_unknown_is_said_to_be_unknown():
 HOSTILE = """</pre><script>alert(1)</script><img src=x onerror=alert(1)>"' {{ 7*7 }} {% raw %} &lt; \x00\u202e"""
 
 
-def test_hostile_text_stays_text_in_every_field():
+def test_hostile_text_stays_text_in_every_field() -> None:
     plain = [(tag, attrs) for tag, attrs in Page(page()).tags]
     submission = SubmissionSummary(n=1, status=HOSTILE, settled=True, batch_id=HOSTILE)
     hostile = page(
@@ -163,7 +164,7 @@ def test_hostile_text_stays_text_in_every_field():
     assert Page(render_message(HOSTILE)).text.count("<script>") == 1
 
 
-def test_the_policy_lets_the_browser_use_the_style_of_the_page_and_nothing_else():
+def test_the_policy_lets_the_browser_use_the_style_of_the_page_and_nothing_else() -> None:
     policy = HEADERS["Content-Security-Policy"]
     style = re.search(r"<style>(.*)</style>", page(), re.DOTALL)
     assert style is not None
@@ -172,7 +173,7 @@ def test_the_policy_lets_the_browser_use_the_style_of_the_page_and_nothing_else(
     assert not re.search(r"(src|href|action|on\w+)\s*=", page())
 
 
-def test_long_lists_are_cut_and_say_so():
+def test_long_lists_are_cut_and_say_so() -> None:
     landed = msgspec.structs.replace(LANDED, reasons=[FAILED] * 70)
     text = Page(page(shards=JOB.shards * 400, landed=landed)).text
     assert "300 more shards are not shown." in text

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from airflow.api_fastapi.app import create_app, get_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from airflow_provider_batch.core.ledger.records import Reason
@@ -51,7 +52,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return asked
 
 
-def test_without_login_there_is_no_page(airflow, record):
+def test_without_login_there_is_no_page(airflow: TestClient, record: list[tuple[Any, ...]]) -> None:
     answer = airflow.get(PAGE)
     assert answer.status_code == 401
     assert "label_tickets" not in answer.text
@@ -59,12 +60,14 @@ def test_without_login_there_is_no_page(airflow, record):
     assert record == []
 
 
-def test_a_user_who_may_not_see_the_dag_is_refused(airflow, record):
+def test_a_user_who_may_not_see_the_dag_is_refused(airflow: TestClient, record: list[tuple[Any, ...]]) -> None:
     assert airflow.get(PAGE, headers=login(None)).status_code == 403
     assert record == []
 
 
-def test_a_user_who_may_see_the_dag_gets_the_page_escaped_and_with_a_strict_policy(airflow, record):
+def test_a_user_who_may_see_the_dag_gets_the_page_escaped_and_with_a_strict_policy(
+    airflow: TestClient, record: list[tuple[Any, ...]]
+) -> None:
     answer = airflow.get(PAGE, headers=login("viewer"))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -73,21 +76,25 @@ def test_a_user_who_may_see_the_dag_gets_the_page_escaped_and_with_a_strict_poli
     assert "<script" not in answer.text
 
 
-def test_the_job_is_looked_up_by_exactly_the_task_instance_of_the_address(airflow, record):
+def test_the_job_is_looked_up_by_exactly_the_task_instance_of_the_address(
+    airflow: TestClient, record: list[tuple[Any, ...]]
+) -> None:
     airflow.get(PAGE, headers=login("viewer"))
     airflow.get(job_page("d", "r", "t"), headers=login("viewer"))
     airflow.get("/batch/job/d/t/{MAP_INDEX}?run_id=r", headers=login("viewer"))
     assert record == [("label_tickets", RUN, "group.submit", 7), ("d", "r", "t", -1), ("d", "r", "t", -1)]
 
 
-def test_a_task_instance_without_a_job_is_told_in_plain_words(airflow, monkeypatch):
+def test_a_task_instance_without_a_job_is_told_in_plain_words(
+    airflow: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(routes, "load_summary", lambda *_: None)
     answer = airflow.get(PAGE, headers=login("viewer"))
     assert answer.status_code == 200
     assert "No job is recorded for this task instance (yet)." in answer.text
 
 
-def test_a_record_that_cannot_be_read_is_told_too(airflow, monkeypatch):
+def test_a_record_that_cannot_be_read_is_told_too(airflow: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise LedgerError("The ledger at <b>s3://x</b> is of version 9.")
 
@@ -98,15 +105,16 @@ def test_a_record_that_cannot_be_read_is_told_too(airflow, monkeypatch):
     assert answer.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
 
 
-def test_no_route_of_the_plugin_is_open(airflow):
+def test_no_route_of_the_plugin_is_open(airflow: TestClient) -> None:
     for route in routes.app.routes:
+        assert isinstance(route, APIRoute)
         path = route.path.format(dag_id="d", task_id="t", map_index="-1")
         assert airflow.get(f"/batch{path}", params={"run_id": "r"}).status_code == 401, path
     for path in ("/docs", "/openapi.json", "/redoc"):
         assert airflow.get(f"/batch{path}").status_code == 404
 
 
-def test_airflow_offers_the_page_as_a_tab_of_a_task_instance(airflow):
+def test_airflow_offers_the_page_as_a_tab_of_a_task_instance(airflow: TestClient) -> None:
     plugins = airflow.get("/api/v2/plugins", params={"limit": 100}, headers=login("admin")).json()["plugins"]
     (plugin,) = [plugin for plugin in plugins if plugin["name"] == "batch"]
     (view,) = plugin["external_views"]
@@ -114,7 +122,7 @@ def test_airflow_offers_the_page_as_a_tab_of_a_task_instance(airflow):
     assert view["href"] == "/batch/job/{DAG_ID}/{TASK_ID}/{MAP_INDEX}?run_id={RUN_ID}"
 
 
-def test_loading_the_plugin_does_not_load_the_api_server():
+def test_loading_the_plugin_does_not_load_the_api_server() -> None:
     code = (
         "import sys, airflow_provider_batch.plugins.batch; "
         "print([name for name in ('fastapi', 'airflow.api_fastapi') if name in sys.modules])"

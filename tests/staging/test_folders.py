@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 from threading import Barrier, Thread
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -66,19 +67,19 @@ def read(folder: Folder, name: str) -> bytes:
 # What both kinds of folder do
 
 
-def test_a_file_is_created_once_and_never_changed(folder):
+def test_a_file_is_created_once_and_never_changed(folder: Folder) -> None:
     assert folder.create("g001/records/a.json", b"first")
     assert not folder.create("g001/records/a.json", b"second, and longer")
     assert folder.read("g001/records/a.json") == b"first"
 
 
-def test_what_is_not_there_is_none_and_lists_as_nothing(folder):
+def test_what_is_not_there_is_none_and_lists_as_nothing(folder: Folder) -> None:
     assert folder.read("g001/seal.json") is None
     assert folder.names("g001/records") == []
     assert folder.folders("") == []
 
 
-def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(folder):
+def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(folder: Folder) -> None:
     for name in ("build/rendered.jsonl", "build/s0001.jsonl"):
         write(folder, name, b"{}")
     folder.remove("build/rendered.jsonl")
@@ -86,7 +87,7 @@ def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(fo
     assert folder.names("build") == ["s0001.jsonl"]
 
 
-class WriteOnly(MemoryFileSystem):
+class WriteOnly(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A store whose permissions let a worker write and not delete."""
 
     cachable = False
@@ -98,7 +99,7 @@ class WriteOnly(MemoryFileSystem):
         self.rm_file(path)
 
 
-def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplog: pytest.LogCaptureFixture):
+def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
     conn_id = f"c{secrets.token_hex(8)}"
     attach("memory", conn_id=conn_id, fs=WriteOnly())
     folder = open_folder(f"memory://{conn_id}@bucket/{conn_id}")
@@ -109,7 +110,7 @@ def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplo
     assert "rendered.jsonl" in caplog.text
 
 
-def test_names_and_folders_are_told_apart_and_sorted(folder):
+def test_names_and_folders_are_told_apart_and_sorted(folder: Folder) -> None:
     for name in ("g002/seal.json", "g001/seal.json", "g001/records/b.json", "g001/records/a.json", "top.json"):
         folder.create(name, b"{}")
     assert folder.folders("") == ["g001", "g002"]
@@ -118,7 +119,7 @@ def test_names_and_folders_are_told_apart_and_sorted(folder):
     assert folder.folders("g001") == ["records"]
 
 
-def test_another_worker_sees_at_once_what_was_created(folder):
+def test_another_worker_sees_at_once_what_was_created(folder: Folder) -> None:
     other = open_folder(folder.uri)
     assert other.names("g001/records") == []
     folder.create("g001/records/a.json", b"1")
@@ -128,7 +129,7 @@ def test_another_worker_sees_at_once_what_was_created(folder):
     assert folder.names("g001/records") == ["a.json", "b.json"]
 
 
-def test_a_large_file_is_written_and_read_as_a_stream(folder):
+def test_a_large_file_is_written_and_read_as_a_stream(folder: Folder) -> None:
     with folder.writer("g001/build/s0001.jsonl") as file:
         for number in range(1000):
             file.write(f"{number}\n".encode())
@@ -138,12 +139,12 @@ def test_a_large_file_is_written_and_read_as_a_stream(folder):
         assert file.read(4) == b"0\n1\n"
 
 
-def test_a_large_file_that_is_not_there_is_an_error_that_names_it(folder):
+def test_a_large_file_that_is_not_there_is_an_error_that_names_it(folder: Folder) -> None:
     with pytest.raises(StagingError, match=r"cannot read .*g001/build/s0001\.jsonl"):
         read(folder, "g001/build/s0001.jsonl")
 
 
-def test_the_address_of_a_folder_opens_the_same_folder(folder):
+def test_the_address_of_a_folder_opens_the_same_folder(folder: Folder) -> None:
     folder.create("a.json", b"1")
     again = open_folder(folder.uri)
     assert again.uri == folder.uri
@@ -153,7 +154,7 @@ def test_the_address_of_a_folder_opens_the_same_folder(folder):
 # Exclusive creation, by threads and by processes
 
 
-def test_of_many_threads_exactly_one_creates_a_file(tmp_path):
+def test_of_many_threads_exactly_one_creates_a_file(tmp_path: Path) -> None:
     workers = 16
     for turn in range(20):
         together = Barrier(workers)
@@ -203,7 +204,7 @@ RACER = """
 """
 
 
-def test_of_several_processes_exactly_one_creates_each_file(tmp_path):
+def test_of_several_processes_exactly_one_creates_each_file(tmp_path: Path) -> None:
     racers = {me: python(RACER, str(tmp_path), me) for me in "abc"}
     for racer in racers.values():
         assert racer.stdout is not None
@@ -230,7 +231,7 @@ WRITER = """
 """
 
 
-def test_a_record_is_whole_or_absent_even_if_its_writer_is_killed(tmp_path):
+def test_a_record_is_whole_or_absent_even_if_its_writer_is_killed(tmp_path: Path) -> None:
     folder = LocalFolder(tmp_path)
     begun = 0
     for _ in range(4):
@@ -250,7 +251,7 @@ def test_a_record_is_whole_or_absent_even_if_its_writer_is_killed(tmp_path):
         begun = len(seen)
 
 
-def test_what_a_killed_writer_left_half_done_is_no_record_and_in_nobodys_way(tmp_path):
+def test_what_a_killed_writer_left_half_done_is_no_record_and_in_nobodys_way(tmp_path: Path) -> None:
     folder = LocalFolder(tmp_path)
     (tmp_path / "records").mkdir(parents=True)
     (tmp_path / "records" / ".a.json.0123456789abcdef").write_bytes(b"{half")
@@ -287,7 +288,7 @@ RUN_IDS = [
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
 @pytest.mark.parametrize("map_index", [-1, 0, 1023])
-def test_no_run_id_leads_out_of_staging(tmp_path, run_id, map_index):
+def test_no_run_id_leads_out_of_staging(tmp_path: Path, run_id: str, map_index: int) -> None:
     root = tmp_path / "staging"
     for key in (JobKey("dag", "ask", run_id, map_index), JobKey(run_id, run_id, run_id, map_index)):
         folder = cast(LocalFolder, job_folder(root.as_uri(), key))
@@ -300,7 +301,7 @@ def test_no_run_id_leads_out_of_staging(tmp_path, run_id, map_index):
 
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
-def test_no_run_id_leads_out_of_an_object_stores_prefix(run_id):
+def test_no_run_id_leads_out_of_an_object_stores_prefix(run_id: str) -> None:
     folder = job_folder("memory://bucket/staging/", JobKey("dag", "ask", run_id))
     assert urlsplit(folder.uri).netloc == "bucket"
     assert urlsplit(folder.uri).path.startswith("/staging/dag/ask/")
@@ -309,14 +310,14 @@ def test_no_run_id_leads_out_of_an_object_stores_prefix(run_id):
     assert ".." not in folder.uri.split("/")
 
 
-def test_two_run_ids_never_share_a_folder():
+def test_two_run_ids_never_share_a_folder() -> None:
     keys = [JobKey("dag", "ask", run_id, map_index) for run_id in RUN_IDS for map_index in (-1, 0, 1)]
     keys += [JobKey("dag", "ask.b", "r"), JobKey("dag", "ask_b", "r"), JobKey("dag.ask", "b", "r")]
     assert len({job_folder("/staging", key).uri for key in keys}) == len(keys)
 
 
 @pytest.mark.parametrize("kind", ["local disk", "memory"])
-def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path, kind):
+def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path: Path, kind: str) -> None:
     # the local path is one that an address quotes
     root = (tmp_path / "a b%").as_uri() if kind == "local disk" else f"memory://{secrets.token_hex(8)}/staging"
     keys = [JobKey("dag", "ask", "run"), JobKey(".learned", "ask", "run")]
@@ -329,7 +330,7 @@ def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path, kind):
 
 
 @pytest.mark.parametrize("root", ["file:///srv/a%20b", "/srv/batch", "memory://bucket/staging/", "memory://bucket"])
-def test_the_root_of_a_job_is_known_from_its_folder_unless_that_was_put_elsewhere(root):
+def test_the_root_of_a_job_is_known_from_its_folder_unless_that_was_put_elsewhere(root: str) -> None:
     key = JobKey("dag", "ask", "manual__2026-11-20T10:00:00+00:00")
     found = root_of(job_folder(root, key), key)
     assert found is not None
@@ -342,7 +343,9 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
 @given(names, names, names, st.integers(-1, 5), names)
-def test_any_two_different_keys_have_different_folders(dag_id, task_id, run_id, map_index, other):
+def test_any_two_different_keys_have_different_folders(
+    dag_id: str, task_id: str, run_id: str, map_index: int, other: str
+) -> None:
     key = JobKey(dag_id, task_id, run_id, map_index)
     mine = job_folder("/staging", key).uri
     assert mine == job_folder("/staging", JobKey(dag_id, task_id, run_id, map_index)).uri
@@ -356,7 +359,7 @@ def test_any_two_different_keys_have_different_folders(dag_id, task_id, run_id, 
         assert (job_folder("/staging", changed).uri == mine) == (changed == key)
 
 
-def test_a_folders_name_shows_a_person_what_it_is():
+def test_a_folders_name_shows_a_person_what_it_is() -> None:
     folder = job_folder("/staging", JobKey("tickets", "ask", "manual__2026-11-20T12:00:00+00:00", 3))
     *_, dag, task, run = cast(LocalFolder, folder).path.parts
     assert (dag, task) == ("tickets", "ask")
@@ -364,7 +367,7 @@ def test_a_folders_name_shows_a_person_what_it_is():
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "ünïcode", "per%20cent", "ha#sh", "que?ry", "a+b&c=d;e"])
-def test_the_address_of_a_local_folder_survives_odd_characters(tmp_path, name):
+def test_the_address_of_a_local_folder_survives_odd_characters(tmp_path: Path, name: str) -> None:
     folder = LocalFolder(tmp_path / name)
     folder.create("a.json", b"1")
     assert open_folder(folder.uri).read("a.json") == b"1"
@@ -372,7 +375,7 @@ def test_the_address_of_a_local_folder_survives_odd_characters(tmp_path, name):
 
 
 @pytest.mark.parametrize("as_uri", [True, False])
-def test_a_local_root_may_be_a_path_or_a_file_uri(tmp_path, as_uri):
+def test_a_local_root_may_be_a_path_or_a_file_uri(tmp_path: Path, as_uri: bool) -> None:
     root = tmp_path.as_uri() if as_uri else str(tmp_path)
     folder = job_folder(root, JobKey("dag", "ask", "run"))
     folder.create("a.json", b"1")
@@ -380,7 +383,7 @@ def test_a_local_root_may_be_a_path_or_a_file_uri(tmp_path, as_uri):
     assert is_local(root)
 
 
-def test_an_object_store_is_not_this_machine():
+def test_an_object_store_is_not_this_machine() -> None:
     assert not is_local("s3://bucket/batch")
     assert not is_local("memory://bucket/batch")
 
@@ -389,10 +392,10 @@ def test_an_object_store_is_not_this_machine():
 
 
 @pytest.mark.parametrize("operation", ["create", "writer", "names", "read", "reader"])
-def test_a_path_below_a_regular_file_is_an_error_that_names_it(tmp_path, operation):
+def test_a_path_below_a_regular_file_is_an_error_that_names_it(tmp_path: Path, operation: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     folder = LocalFolder(tmp_path / "file" / "job")
-    actions = {
+    actions: dict[str, Callable[[], object]] = {
         "create": lambda: folder.create("g001/seal.json", b"{}"),
         "writer": lambda: write(folder, "g001/s0001.jsonl", b""),
         "names": lambda: folder.names("g001/records"),
@@ -405,7 +408,7 @@ def test_a_path_below_a_regular_file_is_an_error_that_names_it(tmp_path, operati
         assert part in str(caught.value)
 
 
-def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(tmp_path):
+def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(tmp_path: Path) -> None:
     code = """
         import resource, signal, sys
         from pathlib import Path
@@ -434,12 +437,12 @@ def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(t
 
 
 @pytest.mark.parametrize("uri", ["nowhere://bucket/batch", "hdfs://bucket/batch"])
-def test_an_object_store_without_its_provider_is_an_error_that_says_what_to_install(uri):
+def test_an_object_store_without_its_provider_is_an_error_that_says_what_to_install(uri: str) -> None:
     with pytest.raises(StagingError, match=rf"{uri}.*apache-airflow-providers-"):
         open_folder(uri)
 
 
-def test_an_error_of_the_object_store_is_told_with_the_path(tmp_path):
+def test_an_error_of_the_object_store_is_told_with_the_path(tmp_path: Path) -> None:
     """fsspec's filesystem for the local disk stands in for a store that refuses: it makes no folders by itself."""
     folder = ObjectFolder((tmp_path / "none" / "job").as_uri())
     with pytest.raises(StagingError, match=r"cannot write file://.*/none/job/seal\.json"):
@@ -448,14 +451,14 @@ def test_an_error_of_the_object_store_is_told_with_the_path(tmp_path):
         write(folder, "s0001.jsonl", b"x")
 
 
-class KeepsListings(MemoryFileSystem):
+class KeepsListings(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A filesystem that keeps listings until it is told to forget them, as s3fs does."""
 
     cachable = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[tuple[str, bool], Any] = {}
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
         if (path, detail) not in self.kept:
@@ -466,7 +469,7 @@ class KeepsListings(MemoryFileSystem):
         self.kept.clear()
 
 
-def test_a_listing_that_the_filesystem_kept_does_not_hide_what_others_recorded():
+def test_a_listing_that_the_filesystem_kept_does_not_hide_what_others_recorded() -> None:
     filesystem = KeepsListings()
     attach("memory", conn_id="keeps", fs=filesystem)
     bucket = secrets.token_hex(8)
@@ -478,10 +481,10 @@ def test_a_listing_that_the_filesystem_kept_does_not_hide_what_others_recorded()
     assert mine.names("records") == ["a.json", "b.json"]
 
 
-def test_an_object_stores_file_is_read_from_its_start_however_often(folder):
+def test_an_object_stores_file_is_read_from_its_start_however_often(folder: Folder) -> None:
     write(folder, "a.jsonl", b"1\n2\n")
     with folder.reader("a.jsonl") as file:
-        assert cast("BinaryIO", file).readline() == b"1\n"
+        assert file.readline() == b"1\n"
     assert read(folder, "a.jsonl") == b"1\n2\n"
 
 
@@ -497,7 +500,9 @@ def test_an_object_stores_file_is_read_from_its_start_however_often(folder):
         ("remote:airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor", "Kubernetes"),
     ],
 )
-def test_a_local_disk_is_refused_where_tasks_may_run_on_other_machines(monkeypatch, executor, named):
+def test_a_local_disk_is_refused_where_tasks_may_run_on_other_machines(
+    monkeypatch: pytest.MonkeyPatch, executor: str, named: str
+) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     with pytest.raises(StagingError) as caught:
         check_reachable("file:///var/staging", allow_local=False)
@@ -517,13 +522,17 @@ def test_a_local_disk_is_refused_where_tasks_may_run_on_other_machines(monkeypat
         ("CeleryExecutor", "file:///mnt/shared", False, {"AIRFLOW__BATCH__ALLOW_LOCAL_STAGING": "True"}),
     ],
 )
-def test_staging_that_every_task_can_reach_is_allowed(monkeypatch, executor, root, allow, environment):
+def test_staging_that_every_task_can_reach_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, executor: str, root: str, allow: bool, environment: dict[str, str]
+) -> None:
     for name, value in {"AIRFLOW__CORE__EXECUTOR": executor, **environment}.items():
         monkeypatch.setenv(name, value)
     check_reachable(root, allow_local=allow)
 
 
-def test_the_argument_comes_before_the_configuration_and_that_before_airflows_home(monkeypatch):
+def test_the_argument_comes_before_the_configuration_and_that_before_airflows_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("AIRFLOW__BATCH__STAGING", raising=False)
     assert staging_root() == f"{Path(AIRFLOW_HOME).absolute().as_uri()}/batch_staging"
     monkeypatch.setenv("AIRFLOW__BATCH__STAGING", "s3://conn@bucket/configured")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
@@ -56,7 +57,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteHook]:
         database.executemany("INSERT INTO tickets VALUES (?, ?)", [(f"T-{n}", "Broken") for n in range(ROWS)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_SEALING", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-        yield SqliteHook(sqlite_conn_id="sealing")
+        yield SqliteHook(sqlite_conn_id="sealing")  # type: ignore[no-untyped-call]  # Airflow's own
 
 
 class Died(BaseException):
@@ -110,7 +111,9 @@ def steps(warehouse: SqliteHook) -> int:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead are buried as garbage
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), for_good=st.booleans())
-def test_a_build_that_dies_at_any_point_leaves_a_whole_sealed_job_or_none_at_all(warehouse, steps, data, for_good):
+def test_a_build_that_dies_at_any_point_leaves_a_whole_sealed_job_or_none_at_all(
+    warehouse: SqliteHook, steps: int, data: st.DataObject, for_good: bool
+) -> None:
     death = Death(data.draw(st.integers(0, steps - 1)), for_good=for_good)
     bucket = Bucket(death)
     folder = in_store(bucket)
@@ -129,7 +132,7 @@ def test_a_build_that_dies_at_any_point_leaves_a_whole_sealed_job_or_none_at_all
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead are buried as garbage
-def test_only_the_last_of_the_steps_may_leave_a_sealed_job(warehouse, steps):
+def test_only_the_last_of_the_steps_may_leave_a_sealed_job(warehouse: SqliteHook, steps: int) -> None:
     """So the seal really is what comes last: dying just before it leaves none, whatever else lies there."""
     sealed = []
     for at in range(steps):
@@ -144,7 +147,7 @@ def test_only_the_last_of_the_steps_may_leave_a_sealed_job(warehouse, steps):
     assert False in sealed
 
 
-class Fragile(MemoryFileSystem):
+class Fragile(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """fsspec's memory filesystem, where a file is there from the start; it dies at one of its calls."""
 
     cachable = False
@@ -153,12 +156,12 @@ class Fragile(MemoryFileSystem):
         super().__init__()
         self.step = step
 
-    def _open(self, path, mode="rb", **kwargs):
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
         self.step()
         file = super()._open(path, mode, **kwargs)
         write = file.write
 
-        def stepping(data):
+        def stepping(data: bytes) -> Any:
             self.step()
             return write(data)
 
@@ -168,7 +171,7 @@ class Fragile(MemoryFileSystem):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_nor_does_it_in_fsspecs_memory_filesystem(warehouse, data):
+def test_nor_does_it_in_fsspecs_memory_filesystem(warehouse: SqliteHook, data: st.DataObject) -> None:
     count = Death()
     work(warehouse, in_store(Fragile(count)))
     death = Death(data.draw(st.integers(0, count.steps - 1)))
@@ -178,7 +181,7 @@ def test_nor_does_it_in_fsspecs_memory_filesystem(warehouse, data):
     assert sealed_rows(folder) in (None, ROWS)
 
 
-def test_a_file_that_broke_off_is_never_completed():
+def test_a_file_that_broke_off_is_never_completed() -> None:
     bucket = Bucket()
     folder = in_store(bucket)
 
@@ -193,7 +196,7 @@ def test_a_file_that_broke_off_is_never_completed():
     assert bucket.under_way == set()
 
 
-def test_a_large_file_goes_up_in_parts():
+def test_a_large_file_goes_up_in_parts() -> None:
     bucket = Bucket()
     with in_store(bucket).writer("s0001.jsonl") as file:
         for _ in range(4 * PART // 1024):
@@ -203,7 +206,7 @@ def test_a_large_file_goes_up_in_parts():
     assert stored.getvalue() == b"x" * 4 * PART
 
 
-def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_path: Path):
+def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_path: Path) -> None:
     """In a process of its own, whose store keeps only the seal: what memory grows by is the build's."""
     code = """
         import os

@@ -70,7 +70,7 @@ schema: st.SearchStrategy[Any] = st.deferred(
         root,
     )
 )
-root = object_of(
+root: st.SearchStrategy[Any] = object_of(
     "type",
     "properties",
     "required",
@@ -166,7 +166,7 @@ def test_a_body_nested_beyond_reason_is_refused(client: OpenAI, levels: int) -> 
     said = '"messages":[{"role":"user","content":"x"}]'
     body = f'{{"model":"gpt-5-mini",{said},"response_format":{form}}}'
 
-    json = {"headers": {"Content-Type": "application/json"}}
+    json: Any = {"headers": {"Content-Type": "application/json"}}
     with pytest.raises(BadRequestError):
         client.post("/chat/completions", cast_to=object, content=body.encode(), options=json)
     line = f'{{"custom_id":"deep","method":"POST","url":"{CHAT}","body":{body}}}'

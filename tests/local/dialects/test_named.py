@@ -28,7 +28,7 @@ from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.local.api import objects
 from airflow_provider_batch.local.dialects import DIALECTS
 from airflow_provider_batch.local.faults import Fault, Kind
-from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.local.process import LocalServer, Options
 from tests.local.conftest import client_of
 from tests.local.driving import CHAT, DEADLINE, chat, chats, jsonl, upload
 from tests.local.in_process import STATE, InProcess, in_process
@@ -89,9 +89,9 @@ Servers = dict[str, DropIn]
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """A server of each dialect that is driven over real HTTP, shared by all tests of this file."""
-    times = {"validating": STATE, "in_progress": STATE, "finalizing": STATE}
+    times: Options = {"validating": STATE, "in_progress": STATE, "finalizing": STATE, "admin": True}
     spoken = {
-        name: LocalServer(tmp_path_factory.mktemp("state"), dialects=(name,), admin=True, **times)
+        name: LocalServer(tmp_path_factory.mktemp("state"), **times | {"dialects": (name,)})
         for name in (*DROP_INS, "siliconflow")
     }
     with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
@@ -306,7 +306,7 @@ def test_siliconflows_uploads_have_no_id_for_the_sdk_and_its_batches_no_counts(o
         client.batches.create(
             input_file_id=file.data["id"],
             endpoint=CHAT,
-            completion_window="336h",  # type: ignore[arg-type]
+            completion_window="336h",  # type: ignore[arg-type]  # the SDK knows only 24h
             extra_body={"replace": {"model": "m"}},
         )
     )

@@ -7,7 +7,7 @@ import http.client
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -364,7 +364,7 @@ def test_every_silence_ends_at_once_when_the_server_is_stopped(serve: Serve) -> 
         Fault(kind=Kind.STALL, calls=on(Call.DOWNLOAD), seconds=1e6),
     )
     with ThreadPoolExecutor() as pool:
-        waiting = [
+        waiting: list[Future[Any]] = [
             pool.submit(client.batches.list),
             pool.submit(client.files.list),
             pool.submit(client.files.content, file),

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def test_a_deleted_file_is_gone(client: OpenAI) -> None:
 def test_an_ended_batch_cannot_be_cancelled(client: OpenAI) -> None:
     for lines in (chats(1), ["{}"]):
         batch = run(client, lines)
-        status, error = refusal(lambda batch=batch: client.batches.cancel(batch.id))
+        status, error = refusal(partial(client.batches.cancel, batch.id))
         assert status == 409
         assert error["message"] == f"Cannot cancel a batch with status '{batch.status}'."
 
@@ -185,9 +186,7 @@ def test_a_call_without_a_key_is_401(server: LocalServer) -> None:
     with OpenAI(base_url=server.base_url, api_key="x", max_retries=0) as client:
         for path in ("/batches", "/files", "/models"):
             status, error = refusal(
-                lambda path=path: client.get(
-                    path, cast_to=object, options={"headers": {"Authorization": openai.Omit()}}
-                )
+                partial(client.get, path, cast_to=object, options={"headers": {"Authorization": openai.Omit()}})
             )
             assert status == 401
             assert error["type"] == "invalid_request_error"
@@ -216,7 +215,7 @@ def test_a_method_that_a_path_does_not_have_is_405_and_the_others_are_named(clie
 
 def test_a_path_is_taken_to_the_letter(client: OpenAI) -> None:
     for path in ("/batches/", "/files//content", "/files/a%2Fb", "//batches"):
-        status, error = refusal(lambda path=path: client.get(path, cast_to=object))
+        status, error = refusal(partial(client.get, path, cast_to=object))
         assert status == 404
         assert error["message"].startswith("Invalid URL (GET /v1/")
 
@@ -285,7 +284,8 @@ def test_what_is_no_http_is_answered_below_the_api_and_hurts_nobody(server: Loca
 def test_a_body_that_is_no_json_object_is_400(client: OpenAI) -> None:
     for body in (b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":' * 100_000):
         status, _ = refusal(
-            lambda body=body: client.post(
+            partial(
+                client.post,
                 "/chat/completions",
                 cast_to=object,
                 content=body,

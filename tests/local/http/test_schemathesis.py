@@ -71,7 +71,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @SCHEMA.parametrize()
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_call_is_answered_as_the_description_says(case: schemathesis.Case, driven: LocalServer) -> None:
+def test_every_call_is_answered_as_the_description_says(case: schemathesis.Case[Any], driven: LocalServer) -> None:
     case.call_and_validate(driven.base_url, headers=KEY)
 
 
@@ -82,10 +82,10 @@ def test_calls_that_follow_from_each_other_are_answered_as_the_description_says(
     long = 3600.0
     with LocalServer(tmp_path, creates_per_hour=0, uploads_per_minute=0, validating=long, finalizing=long) as running:
 
-        class Following(schema.as_state_machine()):  # type: ignore[misc]
+        class Following(schema.as_state_machine()):  # type: ignore[misc]  # a class made at run time
             """Takes ids from one answer into the next call: upload, create, retrieve, cancel, download, delete."""
 
-            def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
+            def get_call_kwargs(self, case: schemathesis.Case[Any]) -> dict[str, Any]:
                 return {"base_url": running.base_url, "headers": KEY}
 
         how = settings(
