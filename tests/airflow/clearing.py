@@ -26,9 +26,9 @@ class ClearedJob:
 
         with DAG(self.dag_id, schedule=None) as dag:
             asked = BatchSubmitOperator(**submit_arguments(**submit))
-            waiting = {"ask_again_after": timedelta(0), "poke_interval": 0.1} | (wait or {})
+            waiting: dict[str, Any] = {"ask_again_after": timedelta(0), "poke_interval": 0.1} | (wait or {})
             waited = BatchSensor(task_id="wait", job=asked.output, **waiting)
-            landing = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
+            landing: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
             landed = BatchResultsOperator(task_id="land", job=asked.output, **landing)
             asked >> waited >> landed
         return dag
@@ -58,7 +58,7 @@ class ClearedJob:
         dag = self.dag(**arguments)
         _make_known(dag)
         listener = _Listener()
-        get_listener_manager().add_listener(listener)
+        get_listener_manager().add_listener(listener)  # type: ignore[no-untyped-call]  # Airflow has no types here
         try:
             with create_session() as session:
                 run = session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id)).one()

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import openai
+from openai.types import Batch, BatchRequestCounts
 
 from airflow_provider_batch.local.process import LocalServer
 
@@ -70,9 +71,8 @@ def run_job(
     with DAG(f"job_{uuid4().hex[:8]}", schedule=None, params={"word": "plain"}) as dag:
         asked = BatchSubmitOperator(**submit_arguments(**submit))
         waited = BatchSensor(task_id="wait", job=asked.output, **(wait or {}))
-        landed = BatchResultsOperator(
-            task_id="land", job=asked.output, **({"table": "answers", "max_failure_rate": 1.0} | (land or {}))
-        )
+        landing: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
+        landed = BatchResultsOperator(task_id="land", job=asked.output, **landing)
         asked >> waited >> landed
     return run_dag(dag, conf=conf, logical_date=logical_date)
 
@@ -83,7 +83,7 @@ def run_dag(dag: Any, conf: dict[str, Any] | None = None, logical_date: datetime
 
     _make_known(dag)
     listener = _Listener()
-    get_listener_manager().add_listener(listener)
+    get_listener_manager().add_listener(listener)  # type: ignore[no-untyped-call]  # Airflow has no types here
     try:
         run = dag.test(run_conf=conf, logical_date=logical_date, run_after=logical_date)
     finally:
@@ -115,7 +115,7 @@ def _make_known(dag: Any) -> None:
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 
-    DagBundlesManager().sync_bundles_to_db()
+    DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]  # Airflow has no types here
     with TemporaryDirectory() as empty:
         bag = DagBag(empty)
     bag.bag_dag(dag)
@@ -138,6 +138,12 @@ def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
 def client_of(server: LocalServer) -> openai.OpenAI:
     """A client of a local batch server."""
     return openai.OpenAI(api_key="local", base_url=server.base_url)
+
+
+def counts_of(batch: Batch) -> BatchRequestCounts:
+    """The request counts of a batch, which the local batch server always gives."""
+    assert batch.request_counts is not None
+    return batch.request_counts
 
 
 def count_billed(server: LocalServer) -> Callable[[], dict[str, int]]:

@@ -248,7 +248,7 @@ def running_airflow(
     """
     home = Home(path)
     home.prepare()
-    environment = home.environment(provider) | _PACE | (pace or {}) | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+    environment = home.environment(provider) | _PACE | dict(pace or {}) | {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
     with Standalone(environment, home.log, port=free_port()) as standalone:
         standalone.await_healthy()
         airflow = RunningAirflow(home, standalone, environment)

@@ -260,7 +260,8 @@ def test_a_results_table_that_only_another_task_knows_is_checked_when_it_lands(w
 
         asked = BatchSubmitOperator(**submit_arguments())
         waited = BatchSensor(task_id="wait", job=asked.output)
-        asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table=table())
+        late: Any = table()
+        asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table=late)
 
     ran = run_dag(dag)
 

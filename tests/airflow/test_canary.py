@@ -64,7 +64,8 @@ def attempt(instance: Instance, *, stopped: bool = False, **arguments: Any) -> d
     operator = BatchSubmitOperator(**submit_arguments(**{"canary": ..., **arguments}))
     if stopped:
         operator.on_kill()
-    return operator.execute({"ti": instance, "run_id": instance.run_id})  # type: ignore[typeddict-item]
+    context: Any = {"ti": instance, "run_id": instance.run_id}
+    return operator.execute(context)
 
 
 def records(reference: dict[str, Any]) -> Any:
@@ -194,7 +195,7 @@ def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_
 def test_a_refused_new_row_stops_nothing_where_the_rest_is_known_from_last_night(
     warehouse: Path, made: Callable[[], dict[str, int]]
 ) -> None:
-    known = {"sql": "SELECT * FROM tickets", "reuse_from": "answers"}
+    known: dict[str, Any] = {"sql": "SELECT * FROM tickets", "reuse_from": "answers"}
     assert run_job(**known, canary=2).state == "success"
     update(warehouse, "UPDATE tickets SET body = '[[fail:400]]' WHERE id = 'T-1'")
     made()
@@ -409,7 +410,7 @@ def test_a_preview_asks_no_canary(warehouse: Path, made: Callable[[], dict[str, 
 def test_every_endpoint_has_its_canary(warehouse: Path, made: Callable[[], dict[str, int]], endpoint: str) -> None:
     model = {"/v1/embeddings": "text-embedding-3-small", "/v1/moderations": "omni-moderation-latest"}
     cap = 200 if endpoint == "/v1/completions" else None
-    asked = {"endpoint": endpoint, "model": model.get(endpoint, "gpt-5-mini"), "max_output_tokens": cap}
+    asked: dict[str, Any] = {"endpoint": endpoint, "model": model.get(endpoint, "gpt-5-mini"), "max_output_tokens": cap}
     state = records(attempt(Instance(), **asked))
 
     assert made() == {"ask": 2, "upload": 1, "create": 1}
@@ -470,7 +471,9 @@ def test_two_workers_that_ask_the_same_canary_keep_the_answers_of_the_first(ware
     state = workers[1].ledger.state()
     assert len(state.shards["c0001"].tries) == 1
     assert len(state.shards["s0001"].tries) == 1
-    assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
+    settled = state.shards["c0001"].tries[0].settled
+    assert settled is not None
+    assert settled.outcomes == {"succeeded": 2}
 
 
 def test_the_sealed_canary_is_never_asked_if_it_was_changed(warehouse: Path, tmp_path: Path) -> None:

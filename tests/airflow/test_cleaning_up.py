@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_files_at_the_provider_are_deleted_once_staging_has_the_answers(warehous
 def test_a_file_that_cannot_be_deleted_fails_nothing_and_the_next_landing_tries_again(
     warehouse: Path, server: LocalServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.DELETE,), status=403))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.DELETE}), status=403))
     job = ClearedJob()
     first = job.run(delete_remote_files="after_collect")
     assert first.state == "success"
@@ -69,7 +70,7 @@ def test_a_job_says_itself_how_long_staging_keeps_it(
 
 @pytest.mark.parametrize("wrong", [{"retention": 30}, {"delete_remote_files": "always"}])
 def test_options_that_mean_nothing_are_refused_when_the_dag_is_parsed(
-    airflow_home: Path, wrong: dict[str, object]
+    airflow_home: Path, wrong: dict[str, Any]
 ) -> None:
     from airflow_provider_batch.exceptions import InputError
 

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import Ticket, client_of, query
+from tests.airflow.jobs import Ticket, client_of, counts_of, query
 
 ANSWERS = "SELECT custom_id, output, batch_id, cost_usd, attempt, job_uid, outcome FROM answers"
 
@@ -36,10 +36,10 @@ def change(path: Path, *statements: str) -> None:
 def asked(server: LocalServer) -> list[int]:
     """Requests of each batch that there is, the oldest first."""
     client = client_of(server)
-    return [batch.request_counts.total for batch in client.batches.list(limit=100)][::-1]
+    return [counts_of(batch).total for batch in client.batches.list(limit=100)][::-1]
 
 
-def statuses(server: LocalServer) -> list[str]:
+def statuses(server: LocalServer) -> Sequence[str]:
     client = client_of(server)
     return [batch.status for batch in client.batches.list(limit=100)][::-1]
 
@@ -162,7 +162,7 @@ def test_samples_of_one_prompt_each_keep_their_own_answer(warehouse: Path, serve
 def test_a_retry_goes_on_from_the_sealed_rows_whatever_the_warehouse_holds_now(
     warehouse: Path, server: LocalServer
 ) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.UPLOAD,), status=400))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.UPLOAD}), status=400))
     job = ClearedJob()
     assert job.run().states["submit"] == "failed"
     change(warehouse, "UPDATE tickets SET body = 'changed'")
@@ -177,7 +177,7 @@ def test_a_retry_goes_on_from_the_sealed_rows_whatever_the_warehouse_holds_now(
 
 
 def test_a_clear_of_a_submit_that_never_got_through_takes_the_new_prompt(warehouse: Path, server: LocalServer) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.CREATE,), status=400, message="Unknown parameter"))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message="Unknown parameter"))
     job = ClearedJob()
     assert job.run().states["submit"] == "failed"
     server.set_faults()
@@ -197,7 +197,12 @@ def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_w
     job.run(**stays)
     assert asked(slow) == [2, 2, 1]
     change(warehouse, "DELETE FROM tickets WHERE id = 'T-3'", "UPDATE tickets SET body = 'new' WHERE id = 'T-5'")
-    ending = threading.Thread(target=lambda: (wait_until(lambda: len(asked(slow)) == 4), slow.advance(1000)))
+
+    def end_once_all_are_there() -> None:
+        wait_until(lambda: len(asked(slow)) == 4)
+        slow.advance(1000)
+
+    ending = threading.Thread(target=end_once_all_are_there)
     ending.start()
     second = job.clear(limits={"requests": 2})
     ending.join()

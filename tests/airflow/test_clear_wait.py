@@ -42,7 +42,9 @@ def waiting(ledger: Any, **options: Any) -> Any:
 def state_of(ledger: Any) -> Any:
     from airflow_provider_batch.core.ledger.ledger import open_ledger
 
-    return open_ledger(ledger.folder).state()
+    opened = open_ledger(ledger.folder)
+    assert opened is not None
+    return opened.state()
 
 
 def test_a_retry_keeps_the_deadline_and_a_clear_after_the_end_gives_a_new_one_and_asks_the_rest(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def execute(path: Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def test_rows_of_duckdb_land_in_duckdb_under_their_own_keys_and_types(warehouse: Path) -> None:
-    job = {
+    job: dict[str, Any] = {
         "sql": "SELECT * FROM tickets ORDER BY id",
         "prompt": "{{ row.title }} of a {{ row.account.plan }} plan, vip: {{ row.flags.vip }}: {{ row.body }}",
         "output_schema": SCHEMA,

@@ -98,7 +98,7 @@ def test_a_held_job_says_so_in_the_providers_words(
     warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "Billing hard limit has been reached."
-    slow.set_faults(Fault(kind=Kind.STATUS, calls=(Call.CREATE,), status=400, message=said))
+    slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message=said))
     ran = run_job()
 
     assert ran.states["submit"] == "failed"
@@ -142,7 +142,12 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
 
     job.clear("land")
     assert len(batches(slow)) == 1
-    asking = threading.Thread(target=lambda: (wait_until(lambda: len(batches(slow)) == 2), slow.advance(1000)))
+
+    def end_once_both_are_there() -> None:
+        wait_until(lambda: len(batches(slow)) == 2)
+        slow.advance(1000)
+
+    asking = threading.Thread(target=end_once_both_are_there)
     asking.start()
     second = job.clear("wait", "land")
     asking.join()
@@ -155,7 +160,7 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
 def test_a_job_is_removed_when_it_is_landed_and_its_retention_over(
     warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slow.set_faults(Fault(kind=Kind.STATUS, calls=(Call.RETRIEVE,), status=403))
+    slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.RETRIEVE}), status=403))
     waits = run_job(wait={"deferrable": False, "retries": 0})
     assert waits.states["wait"] == "failed"
     running = waits.returned["submit"]

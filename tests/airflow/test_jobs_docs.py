@@ -54,7 +54,7 @@ def jobs_of_the_page(tmp_path: Path, connect: Callable[..., None], offline: None
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         first = landed.run(limits=limits)
         said = "Billing hard limit has been reached."
-        server.set_faults(Fault(kind=Kind.STATUS, calls=(Call.CREATE,), status=400, message=said, skip=1))
+        server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message=said, skip=1))
         held.run(limits=limits)
         uid = next(iter((tmp_path / "staging" / held.dag_id / "submit").glob("*/g001/seal.json"))).read_text()
         found = re.search(r'"job_uid":"(\w+)"', uid)

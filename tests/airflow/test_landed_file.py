@@ -82,6 +82,7 @@ class ListSink:
     def __init__(
         self, hook: DbApiHook, table: str, columns: tuple[Column, ...], *, create: bool, keep_last_success: bool
     ) -> None:
+        assert hook.connection.host is not None
         self.path, self.table = hook.connection.host, table
         self.names = [column.name for column in columns]
         self.options = {"create": create, "keep_last_success": keep_last_success}

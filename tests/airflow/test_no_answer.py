@@ -110,7 +110,7 @@ def test_an_answer_that_is_none_is_an_error_of_the_provider(
     ],
 )
 def test_a_creation_is_sent_once_whatever_the_answer_says_about_sending_it_again(
-    serve: Serve, status: int, headers: dict[str, str]
+    serve: Serve, status: int, headers: dict[str, Any]
 ) -> None:
     from airflow_provider_batch.hooks.batch import CreateRefusedError, CreateUnsureError
 

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import Ticket, client_of, query, run_job
+from tests.airflow.jobs import Ticket, client_of, counts_of, query, run_job
 
 SCHEMA = {
     "title": "Ticket",
@@ -43,12 +44,12 @@ def asked(batch_server: LocalServer) -> Callable[[str], int]:
 
     def of(job_uid: str) -> int:
         batches = [b for b in client.batches.list(limit=100) if (b.metadata or {}).get("job_uid") == job_uid]
-        return sum(batch.request_counts.total for batch in batches)
+        return sum(counts_of(batch).total for batch in batches)
 
     return of
 
 
-def last_night(**arguments: object) -> None:
+def last_night(**arguments: Any) -> None:
     ran = run_job(sql=TODAY.replace("ORDER", "WHERE id < 'T-4' ORDER"), land={"table": "labels"}, **arguments)
     assert ran.state == "success"
 
@@ -111,7 +112,7 @@ def test_a_job_may_reuse_the_table_that_it_lands_in(warehouse: Path, asked: Call
 def test_in_the_first_night_the_table_is_not_there_and_every_row_is_asked(
     warehouse: Path, asked: Callable[[str], int], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    nightly = {"sql": TODAY, "reuse_from": "labels", "land": {"table": "labels"}}
+    nightly: dict[str, Any] = {"sql": TODAY, "reuse_from": "labels", "land": {"table": "labels"}}
     first = run_job(**nightly)
     second = run_job(**nightly)
 
@@ -140,7 +141,7 @@ def test_another_model_is_another_question(warehouse: Path, asked: Callable[[str
 
 
 def test_vectors_are_reused(warehouse: Path, asked: Callable[[str], int]) -> None:
-    embed = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "body": {"dimensions": 4}}
+    embed: dict[str, Any] = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "body": {"dimensions": 4}}
     last_night(**embed)
     ran = run_job(sql=TODAY, reuse_from="labels", **embed)
 

@@ -417,7 +417,7 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
     prices = {"gpt-5-mini": {"input": 0, "output": 1_000_000}}
-    ceiling = {"max_cost_usd": 300.0, "outputs": {"gpt-5-mini": 100.0}}
+    ceiling: dict[str, Any] = {"max_cost_usd": 300.0, "outputs": {"gpt-5-mini": 100.0}}
     ledger = seal_job(tmp_path, [f"Say {n:03d}." for n in range(60)], requests=20, prices=prices, **ceiling)
 
     def to_the_end() -> Any:

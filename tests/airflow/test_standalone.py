@@ -32,6 +32,7 @@ from airflow_provider_batch.demo.home import Provider
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.layout import job_folder
+from tests.airflow.jobs import counts_of
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 
 pytestmark = pytest.mark.standalone
@@ -390,11 +391,11 @@ def test_a_wait_marked_failed_half_way_keeps_what_was_answered_and_a_clear_asks_
     run = deferred(airflow, "again")
     run.await_workers("wait")
     batches.answer_some()
-    wait_until("some rows are answered", lambda: batches.of(run)[0].request_counts.completed)
+    wait_until("some rows are answered", lambda: counts_of(batches.of(run)[0]).completed)
     run.mark("wait", "failed")
     wait_until("the batch is cancelled", lambda: [b.status for b in batches.of(run)] == ["cancelled"])
     (first,) = batches.of(run)
-    kept = first.request_counts.completed
+    kept = counts_of(first).completed
     assert 0 < kept < ROWS
 
     run.clear("wait", "land")
@@ -403,7 +404,7 @@ def test_a_wait_marked_failed_half_way_keeps_what_was_answered_and_a_clear_asks_
     batches.finish()
     assert run.await_end() == "success"
     assert landed(airflow, run, "again_answers") == ALL_SUCCEEDED
-    assert rest.request_counts.total == ROWS - kept
+    assert counts_of(rest).total == ROWS - kept
 
 
 @SOAK
@@ -433,7 +434,7 @@ def test_a_submit_that_is_ended_while_it_uploads_goes_on_in_its_next_attempt_and
     batches.finish()
     assert run.await_end() == "success"
     assert landed(airflow, run, "halves_answers") == ALL_SUCCEEDED
-    assert [(b.status, b.request_counts.total) for b in batches.of(run)] == [("completed", ROWS // 2)] * 2
+    assert [(b.status, counts_of(b).total) for b in batches.of(run)] == [("completed", ROWS // 2)] * 2
 
 
 @SOAK

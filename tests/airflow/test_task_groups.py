@@ -47,7 +47,8 @@ def test_it_asks_every_row_and_returns_the_account_of_the_landing(path: Path) ->
         return f"{account['requests']} rows for {account['cost_usd']}, at most {account['estimate']['high_usd']}"
 
     with new_dag() as dag:
-        told(batch_job(**ARGUMENTS, max_attempts=1, carry=["label"]))
+        landed: Any = batch_job(**ARGUMENTS, max_attempts=1, carry=["label"])
+        told(landed)
 
     ran = run_dag(dag)
 

@@ -45,7 +45,8 @@ def event_of(*triggers: Any, within: float = 60.0) -> list[dict[str, Any]]:
 
     async def first(one: Any) -> dict[str, Any]:
         async for event in one.run():
-            return event.payload
+            payload: dict[str, Any] = event.payload
+            return payload
         raise AssertionError("the trigger ended without an event")
 
     async def all_of_them() -> list[dict[str, Any]]:
@@ -94,7 +95,8 @@ def test_a_provider_that_is_away_for_a_while_ends_no_wait(batch_server: LocalSer
             assert not waiting.done()
             await asyncio.to_thread(server.start)
             event = await asyncio.wait_for(waiting, 60)
-            return event.payload
+            payload: dict[str, Any] = event.payload
+            return payload
 
         with pytest.MonkeyPatch.context() as patch:
             conn = {"conn_type": "openai", "password": "local", "host": server.base_url}

@@ -143,8 +143,8 @@ def run(start: Start) -> dict[str, Any]:
 
     # The rules import the name, so each module that reads it needs the shorter age.
     for module in (steps, conditions, consequences):
-        assert hasattr(module, "UNSURE"), f"{module.__name__} no longer reads UNSURE."
-        module.UNSURE = UNSURE
+        assert "UNSURE" in vars(module), f"{module.__name__} no longer reads UNSURE."
+        vars(module)["UNSURE"] = UNSURE
     watch(Striker(start.strike, Path(f"{start.result}.hit")))
     retries = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:

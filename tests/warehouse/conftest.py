@@ -38,7 +38,9 @@ class OtherHook(DbApiHook):
     _placeholder = "?"
 
     def get_conn(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.connection.host)
+        host = self.connection.host
+        assert host is not None
+        return sqlite3.connect(host)
 
 
 @dataclass(frozen=True)

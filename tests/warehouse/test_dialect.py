@@ -140,7 +140,9 @@ class MadeUpHook(DbApiHook):
     conn_type = "made_up"
 
     def get_conn(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.connection.host)
+        host = self.connection.host
+        assert host is not None
+        return sqlite3.connect(host)
 
 
 class MadeUpDriver(Driver):

@@ -11,9 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.operators.batch import BatchSubmitOperator
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse import read, rows
 from airflow_provider_batch.warehouse.dialects import generic
@@ -52,10 +54,14 @@ def test_the_dag_of_the_page_is_a_dag() -> None:
     exec(blocks("python")[0], found)
     dag = found["dag"]
     assert isinstance(dag, DAG)
-    assert [task.task_id for task in dag.topological_sort()] == ["submit", "wait", "land", "load"]
+    tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # Airflow has no types here
+    assert [task.task_id for task in tasks] == ["submit", "wait", "land", "load"]
+    submit, load = dag.get_task("submit"), dag.get_task("load")
+    assert isinstance(submit, BatchSubmitOperator)
+    assert isinstance(load, SQLExecuteQueryOperator)
     # what its COPY INTO makes of an address under s3://company-batch/staging
-    assert ".partition('/staging/')[2]" in dag.get_task("load").sql
-    assert dag.get_task("submit").staging.endswith("/staging")
+    assert ".partition('/staging/')[2]" in load.sql
+    assert (submit.staging or "").endswith("/staging")
 
 
 def test_the_sink_of_the_page_lands(sqlite: Warehouse) -> None:

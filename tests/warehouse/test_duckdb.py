@@ -31,6 +31,11 @@ from tests.warehouse.landing import COLUMNS, land, landed, row, with_column
 MOMENT = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
 
 
+def file_of(warehouse: Warehouse) -> Path:
+    assert warehouse.path is not None
+    return warehouse.path
+
+
 def read(warehouse: Warehouse, sql: str, parameters: Any = None, **options: Any) -> list[tuple[Any, ...]]:
     with read_rows(warehouse.hook, sql, parameters, **options) as rows:
         return list(rows)
@@ -141,7 +146,7 @@ def test_a_file_that_stays_in_use_is_an_error_that_says_what_to_do(
 ) -> None:
     land(duckdb, [row("a", "1")])
     monkeypatch.setattr(duckdb_driver, "LOCKED_SECONDS", 0)
-    with held_by_another_process(duckdb.path):  # type: ignore[arg-type]
+    with held_by_another_process(file_of(duckdb)):
         with pytest.raises(WarehouseError) as landing:
             land(duckdb, [row("a", "2")])
         with pytest.raises(WarehouseError) as reading:
@@ -156,8 +161,8 @@ def test_a_file_that_stays_in_use_is_an_error_that_says_what_to_do(
 
 def test_a_file_in_use_is_waited_for(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     land(duckdb, [row("a", "1")])
-    with held_by_another_process(duckdb.path) as let_go:  # type: ignore[arg-type]
-        monkeypatch.setattr(duckdb_driver.time, "sleep", lambda seconds: let_go())
+    with held_by_another_process(file_of(duckdb)) as let_go:
+        monkeypatch.setattr("time.sleep", lambda seconds: let_go())
         land(duckdb, [row("a", "2")])
     assert landed(duckdb) == {"a": ("succeeded", "2")}
 
@@ -166,7 +171,7 @@ def test_a_file_that_is_opened_for_reading_only_is_read_and_not_written(
     duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     land(duckdb, [row("a", "1")])
-    reader = duckdb_warehouse(duckdb.path, monkeypatch, read_only=True)  # type: ignore[arg-type]
+    reader = duckdb_warehouse(file_of(duckdb), monkeypatch, read_only=True)
     assert read(reader, "SELECT custom_id FROM results") == [("a",)]
     with pytest.raises(WarehouseError, match="read-only"):
         open_sink(reader.hook, "results", COLUMNS).prepare()
@@ -234,7 +239,7 @@ def test_a_key_with_odd_names_is_found(duckdb: Warehouse, key: str) -> None:
 
 def test_moments_without_a_zone_and_dates_are_stored_in_utc(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand(duckdb, ", t timestamp, d date", moment="timestamp")
-    far = duckdb_warehouse(duckdb.path, monkeypatch, settings={"TimeZone": "Pacific/Kiritimati"})  # type: ignore[arg-type]
+    far = duckdb_warehouse(file_of(duckdb), monkeypatch, settings={"TimeZone": "Pacific/Kiritimati"})
     columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
     land(far, [(*row("a"), MOMENT, MOMENT)], [(*row("a", "2"), MOMENT, MOMENT)], columns=columns)
     assert far.execute("SELECT output, sealed_at::text, t::text, d::text FROM results") == [

@@ -100,7 +100,9 @@ class LikeHook(DbApiHook):
         return value
 
     def get_conn(self) -> Any:
-        return Conn(self.connection.host, self.mark, transactions=self.transactions, value=self.value)
+        host = self.connection.host
+        assert host is not None
+        return Conn(host, self.mark, transactions=self.transactions, value=self.value)
 
 
 class LikeSnowflake(LikeHook):

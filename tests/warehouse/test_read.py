@@ -178,7 +178,7 @@ def test_rows_that_a_driver_gives_as_objects_become_tuples(sqlite: Warehouse, mo
     connect = sqlite.hook.get_conn
 
     def with_row_objects() -> sqlite3.Connection:
-        conn = connect()
+        conn: sqlite3.Connection = connect()
         conn.row_factory = sqlite3.Row
         return conn
 
@@ -186,7 +186,7 @@ def test_rows_that_a_driver_gives_as_objects_become_tuples(sqlite: Warehouse, mo
     assert read(sqlite, "SELECT 1 AS a, 'x' AS b") == [(1, "x")]
 
     def with_dicts() -> sqlite3.Connection:
-        conn = connect()
+        conn: sqlite3.Connection = connect()
         conn.row_factory = lambda cursor, row: {
             column[0]: value for column, value in zip(cursor.description, row, strict=True)
         }
@@ -237,7 +237,8 @@ def test_leaving_early_leaves_no_connection_behind(postgres: Warehouse) -> None:
 def test_the_query_reaches_the_lineage_collector_without_parameters(
     tickets: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector = HookLineageCollector()  # Airflow uses it once a plugin reads lineage
+    # Airflow uses it once a plugin reads lineage
+    collector = HookLineageCollector()  # type: ignore[no-untyped-call]  # Airflow has no types here
     monkeypatch.setattr(sql_lineage, "get_hook_lineage_collector", lambda: collector)
     mark = "?" if tickets.path else "%s"
     sql = f"SELECT id FROM tickets WHERE id < {mark}"

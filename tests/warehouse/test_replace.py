@@ -35,7 +35,8 @@ def row(run: str, repeat: int, reason: str | None = "why") -> tuple[Any, ...]:
 def decimals(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver below the generic dialect is sqlite3, which takes no Decimal unless it is told how."""
     if warehouse.dialect == "generic":
-        monkeypatch.setitem(sqlite3.adapters, (Decimal, sqlite3.PrepareProtocol), float)
+        adapters: dict[Any, Any] = sqlite3.adapters
+        monkeypatch.setitem(adapters, (Decimal, sqlite3.PrepareProtocol), float)
 
 
 def tables(warehouse: Warehouse, *names: str) -> ReplacedTables:

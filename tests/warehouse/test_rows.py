@@ -22,7 +22,7 @@ COLUMNS = [
 ]
 #: few values, so that many rows hold the very same one
 SAID = st.sampled_from(["", "SUCCEEDED", "batch_1", "batch_2", None])
-HELD = st.sampled_from([1, True, 1.0, "x", [], None])
+HELD: st.SearchStrategy[object] = st.sampled_from([1, True, 1.0, "x", [], None])
 AT = st.sampled_from([datetime(2026, 11, day, tzinfo=UTC) for day in (1, 2)] + [None])
 
 

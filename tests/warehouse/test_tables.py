@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def without_what_no_name_has(warehouse: Warehouse, name: str) -> str:
     return name.removesuffix(" 🎈") if warehouse.is_mysql else name
 
 
-def refusal(warehouse: Warehouse, columns: tuple[Column, ...] = COLUMNS, **options: bool) -> str:
+def refusal(warehouse: Warehouse, columns: tuple[Column, ...] = COLUMNS, **options: Any) -> str:
     """What preparing the table is refused with."""
     with pytest.raises(ResultsTableError) as caught:
         open_sink(warehouse.hook, "results", columns, **options).prepare()

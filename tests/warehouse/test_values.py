@@ -113,7 +113,8 @@ def test_the_generic_sink_binds_what_drivers_take(monkeypatch: pytest.MonkeyPatc
 
 
 def test_moments_without_a_zone_and_dates_are_stored_in_utc(postgres: Warehouse) -> None:
-    postgres.execute(f"ALTER DATABASE {postgres.database.name} SET timezone = 'Pacific/Kiritimati'")  # type: ignore[union-attr]
+    assert postgres.database is not None
+    postgres.execute(f"ALTER DATABASE {postgres.database.name} SET timezone = 'Pacific/Kiritimati'")
     columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
     postgres.execute(
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "

@@ -57,7 +57,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteHook]:
         database.executemany("INSERT INTO tickets VALUES (?, ?)", [(f"T-{n}", "Broken") for n in range(ROWS)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_SEALING", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-        yield SqliteHook(sqlite_conn_id="sealing")  # type: ignore[no-untyped-call]  # Airflow's own
+        yield SqliteHook(sqlite_conn_id="sealing")  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
 class Died(BaseException):

@@ -144,7 +144,7 @@ def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
     assert warehouse.execute(correct) == [(0,)]
     warehouse.execute("UPDATE eval_cases SET expected = '(?i)offline', grader = 'regex' WHERE case_id LIKE 'wrong-%'")
 
-    EvalGradeOperator(task_id="grade", run=run, judgements="eval_judgements").execute({})  # type: ignore[arg-type]
+    EvalGradeOperator(task_id="grade", run=run, judgements="eval_judgements").execute({})
 
     assert warehouse.execute(correct) == [(3,)]
     assert server.calls() == calls
@@ -157,7 +157,7 @@ def test_the_cases_of_the_page_can_be_graded(warehouse: Warehouse, airflow_home:
     for statement in blocks("nightly_eval", "sql")[0].split(";\n"):
         warehouse.execute(statement)
 
-    told = EvalCasesOperator(task_id="cases").execute({})  # type: ignore[arg-type]
+    told = EvalCasesOperator(task_id="cases").execute({})
 
     assert (told["cases"], told["judged"]) == (3, 1)
 

@@ -8,6 +8,7 @@ import secrets
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
 
 import pytest
 from airflow.sdk import ObjectStoragePath
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.demo.home import dags_folder
 
 FileName = Callable[[str, str], str]
+AnyTest = TypeVar("AnyTest", bound=Callable[..., None])
 EVIL = [
     "",
     ".",
@@ -57,7 +59,7 @@ def file_name() -> FileName:
     return function
 
 
-def with_every_example(test):  # type: ignore[no-untyped-def]
+def with_every_example(test: AnyTest) -> AnyTest:
     """Hypothesis tries each of the names above, every time."""
     for name in EVIL:
         test = example(name, name)(test)

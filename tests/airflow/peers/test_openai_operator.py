@@ -64,23 +64,29 @@ def test_the_example_of_its_documentation_gets_its_answers(quick: Platform, defe
         @task
         def read_batch_output_file(batch_id: str) -> dict[str, str]:
             hook = OpenAIHook(conn_id="openai_default")
-            content = hook.conn.files.content(hook.get_batch(batch_id).output_file_id).text
+            output = hook.get_batch(batch_id).output_file_id
+            assert output is not None
+            content = hook.conn.files.content(output).text
             answers = [json.loads(answer) for answer in content.splitlines()]
             return {one["custom_id"]: one["response"]["body"]["choices"][0]["message"]["content"] for one in answers}
 
         @task
         def cleanup_batch_output_file(batch_id: str) -> None:
             hook = OpenAIHook(conn_id="openai_default")
-            hook.delete_file(hook.get_batch(batch_id).output_file_id)
+            output = hook.get_batch(batch_id).output_file_id
+            assert output is not None
+            hook.delete_file(output)
 
+        file_id: Any = batch_upload(generate_messages.expand(pokemon=["pikachu", "charmander", "bulbasaur"]))
         batch = OpenAITriggerBatchOperator(
             task_id="batch",
             conn_id="openai_default",
-            file_id=batch_upload(generate_messages.expand(pokemon=["pikachu", "charmander", "bulbasaur"])),
+            file_id=file_id,
             endpoint=CHAT,
             deferrable=deferrable,
         )
-        read_batch_output_file(batch.output) >> cleanup_batch_output_file(batch.output)
+        batch_id: Any = batch.output
+        read_batch_output_file(batch_id) >> cleanup_batch_output_file(batch_id)
 
     ran = run_dag(dag)
 

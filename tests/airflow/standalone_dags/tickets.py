@@ -10,7 +10,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
 
-ASK = {
+ASK: dict[str, Any] = {
     "warehouse_conn_id": "warehouse",
     "custom_id": "{{ row.id }}",
     "model": "gpt-5-mini",

@@ -55,7 +55,7 @@ def killed(batch_ids: list[str], state: str | None, *, later_attempt: bool | Non
 
     attempt = Attempt()
     deferred = {True: uuid4(), False: attempt.id, None: None}[later_attempt]
-    task_runner.SUPERVISOR_COMMS = Supervisor(state, deferred)  # type: ignore[attr-defined,assignment]
+    task_runner.SUPERVISOR_COMMS = Supervisor(state, deferred)  # type: ignore[assignment]
     one = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=batch_ids, deadline=None)
     one._task_instance = attempt  # what the setter keeps, without the serialized DAG that it reads
     return one

@@ -29,7 +29,8 @@ def trigger(*batch_ids: str, job: str = "0123456789", **changes: Any) -> Any:
 async def event_of(one: Any) -> dict[str, Any]:
     """The payload of a trigger's event."""
     async for event in one.run():
-        return event.payload
+        payload: dict[str, Any] = event.payload
+        return payload
     raise AssertionError("the trigger ended without an event")
 
 
@@ -143,7 +144,7 @@ def test_retry_after_holds_up_every_look_at_that_connection(with_provider: Run) 
 
         provider.instead = reply
         one, other = trigger("batch_0"), trigger("batch_1")
-        assert await asyncio.gather(event_of(one), event_of(other)) == [{"reason": "ended"}] * 2
+        assert list(await asyncio.gather(event_of(one), event_of(other))) == [{"reason": "ended"}] * 2
         # what was under way at the time could not know
         later = [asked.at - provider.asked[0].at for asked in provider.asked[2:]]
         assert all(seconds > 1.5 for seconds in later)
@@ -214,15 +215,14 @@ def test_a_client_that_is_replaced_for_its_age_breaks_no_request_that_is_under_w
 def test_a_crash_reaches_every_waiting_trigger_and_the_poller_starts_anew(
     with_provider: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_batch.triggers import poller
+    from airflow_provider_batch.triggers import pace, poller
 
-    usual = poller.until_next_look
     told: dict[str, str] = {}
 
     def crashing(*arguments: Any) -> float:
         if len(told) < 2:
             raise ZeroDivisionError("a fault of our own")
-        return usual(*arguments)
+        return pace.until_next_look(*arguments)
 
     monkeypatch.setattr(poller, "until_next_look", crashing)
 
