@@ -166,14 +166,14 @@ class Warehouse:
             for name, repeat, answer in model.answers(repeats, rng)
         )
         grade = EvalGradeOperator(task_id="grade", run=run, baseline_runs=baselines, warehouse_conn_id="eval_nights")
-        grade.execute({})  # type: ignore[arg-type]
+        grade.execute({})
         return all(self.query(gate_sql(run))[0])
 
     def accept(self, run: str) -> None:
         """As the task behind the gate does."""
         from airflow_provider_batch.operators.evals import EvalAcceptOperator
 
-        EvalAcceptOperator(task_id="accept", run=run, warehouse_conn_id="eval_nights").execute({})  # type: ignore[arg-type]
+        EvalAcceptOperator(task_id="accept", run=run, warehouse_conn_id="eval_nights").execute({})
 
     def named(self, run: str) -> tuple[list[str], list[str]]:
         """The regressions of a run, the least likely to be chance first; and those of them that were always right."""

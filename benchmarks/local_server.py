@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from openai import OpenAI
@@ -24,7 +25,7 @@ from openai import OpenAI
 from airflow_provider_batch.local.process import LocalServer
 from benchmarks.measure import MB, Figure, memory, report, timed
 
-CHAT = "/v1/chat/completions"
+CHAT: Final = "/v1/chat/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 

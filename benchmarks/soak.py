@@ -79,7 +79,7 @@ def job(embeddings: bool) -> Callable[[], dict[str, Any]]:
     stages = _Stages()
 
     def run() -> dict[str, Any]:
-        get_listener_manager().add_listener(stages)
+        get_listener_manager().add_listener(stages)  # type: ignore[no-untyped-call]  # Airflow has no types here
         ran = run_dag(dag)
         return {
             "state": ran.state,

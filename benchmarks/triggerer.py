@@ -53,14 +53,14 @@ class Idle(BaseTrigger):
         """Sleep until cancelled."""
         type(self).running += 1
         await asyncio.Event().wait()
-        yield TriggerEvent(None)
+        yield TriggerEvent(None)  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
 class Meter(BaseTrigger):
     """Measures the loop that it runs in. Whoever connects to its socket is told what was seen since the first did."""
 
     def __init__(self, path: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types here
         self.path = path
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -92,7 +92,7 @@ class Meter(BaseTrigger):
 
         async with await asyncio.start_unix_server(tell, self.path):
             await lag.measure()
-        yield TriggerEvent(None)
+        yield TriggerEvent(None)  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
 class Metadata:
@@ -105,12 +105,13 @@ class Metadata:
         from airflow.models.dagbundle import DagBundleModel
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
+        from airflow.utils.state import DagRunState
 
         with create_session() as session:
             session.add(DagBundleModel(name="bench"))
             session.flush()
             session.add(
-                DagModel(
+                DagModel(  # type: ignore[no-untyped-call]  # Airflow has no types here
                     dag_id="bench",
                     bundle_name="bench",
                     max_active_tasks=16,
@@ -121,7 +122,7 @@ class Metadata:
             session.flush()
             version = DagVersion(dag_id="bench", bundle_name="bench")
             session.add(version)
-            session.add(DagRun(dag_id="bench", run_id="bench", run_type="manual", state="running"))
+            session.add(DagRun(dag_id="bench", run_id="bench", run_type="manual", state=DagRunState.RUNNING))
             session.flush()
             self._version = version.id
 

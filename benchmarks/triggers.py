@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,16 +126,16 @@ class Counts:
     def __init__(self) -> None:
         from openai import AsyncOpenAI, OpenAI
 
-        from airflow_provider_batch.triggers.reading import Reader
+        from airflow_provider_batch.triggers.reading import Answer, Failed, Reader
 
         self.looks = self.clients = 0
         self.seen: set[str] = set()
         look = Reader.look
 
-        async def counted(reader: Reader, wanted: Any, tell: Any) -> Any:
+        async def counted(reader: Reader, wanted: Iterable[str], tell: Callable[[str, Answer], None]) -> Failed | None:
             left = set(wanted)
 
-            def told(batch_id: str, answer: Any) -> None:
+            def told(batch_id: str, answer: Answer) -> None:
                 self.looks += batch_id in left
                 left.discard(batch_id)
                 self.seen.add(batch_id)
@@ -143,7 +143,7 @@ class Counts:
 
             return await look(reader, wanted, told)
 
-        Reader.look = counted  # type: ignore[method-assign]
+        Reader.look = counted  # type: ignore[assignment,method-assign]  # its first argument has another name
         for kind in (AsyncOpenAI, OpenAI):
             self._count(kind)
 
