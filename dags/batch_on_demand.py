@@ -200,7 +200,7 @@ with DAG(
     landed = batch_job.override(default_args={"trigger_rule": "none_failed_min_one_success"})(
         **asked, table=dag.param("table"), deadline=timedelta(hours=30)
     )
-    decision = decide(preview.output)
+    decision = decide(preview.output)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the value, and `params`
     decision >> approve
     [decision, approve] >> landed
-    report(landed)
+    report(landed)  # type: ignore[arg-type,call-arg,misc]  # as above

@@ -21,7 +21,7 @@ from airflow_provider_batch.operators.evals import (
 )
 from airflow_provider_batch.task_groups import batch_job
 
-MODEL = {"type": "string", "pattern": r"^[\w.:/-]+$"}
+MODEL: dict[str, Any] = {"type": "string", "pattern": r"^[\w.:/-]+$"}
 
 
 class Verdict(BaseModel):
@@ -100,14 +100,14 @@ with DAG(
         asked >> judged
         return judged
 
-    asked = models()
+    asked = models()  # type: ignore[call-arg,misc]  # Airflow passes `params`
     cases >> asked
     grade = EvalGradeOperator(
         task_id="grade",
         judgements="eval_judgements",
-        variants=dag.param("models"),
+        variants=dag.param("models"),  # type: ignore[arg-type]  # Airflow passes the value
         trigger_rule="all_done_min_one_success",  # a model that could not be asked does not hide the others
     )
     report = EvalReportOperator(task_id="report", judgements="eval_judgements")
-    gate = EvalGateOperator(task_id="gate", action=dag.param("gate"))
+    gate = EvalGateOperator(task_id="gate", action=dag.param("gate"))  # type: ignore[arg-type]  # Airflow passes the value
     evaluate.expand(model=asked) >> grade >> report >> gate >> EvalAcceptOperator(task_id="accept")

@@ -92,4 +92,4 @@ with DAG(
         deadline="{{ (dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00') }}",
         finish="sync",
     )
-    write_pages(landed)
+    write_pages(landed)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the value, and `params`
