@@ -17,10 +17,8 @@ those that are there.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -30,8 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import data
-from benchmarks.airflow_home import airflow_home
-from benchmarks.measure import Figure, report, timed
+from benchmarks.measure import Figure, report_sizes, timed
 from benchmarks.sealing import filled
 from benchmarks.worker import Worker
 
@@ -261,20 +258,7 @@ def measured(into: str, rows: int, runs: int, folder: Path) -> list[Figure]:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--into", nargs="+", choices=TARGETS, default=list(TARGETS))
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, airflow_home():
-        figures = [
-            figure
-            for rows in args.rows
-            for into in args.into
-            for figure in measured(into, rows, args.runs, Path(folder))
-        ]
-    report("Collected files -> an upserted table", figures, args.json)
+    report_sizes("Collected files -> an upserted table", __doc__, "--into", TARGETS, measured)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.airflow_home import airflow_home
 
 MB = 1_000_000
 
@@ -112,3 +116,28 @@ def report(title: str, figures: list[Figure], json_path: Path | None) -> None:
             {**asdict(figure), "median": figure.median, "ratio": figure.ratio, "met": figure.met} for figure in figures
         ]
         json_path.write_text(json.dumps({"title": title, "figures": rows}, indent=2) + "\n")
+
+
+def report_sizes(
+    title: str, description: str | None, option: str, choices: Sequence[str], measure: Callable[..., list[Figure]]
+) -> None:
+    """The command line of a benchmark that measures each choice at several numbers of rows.
+
+    :param description: what `--help` prints.
+    :param option: the name of the option that takes some of `choices`.
+    :param measure: called with a choice, a number of rows, a number of runs and a temporary folder.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument(option, nargs="+", choices=choices, default=list(choices), dest="chosen")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, airflow_home():
+        figures = [
+            figure
+            for rows in args.rows
+            for choice in args.chosen
+            for figure in measure(choice, rows, args.runs, Path(folder))
+        ]
+    report(title, figures, args.json)

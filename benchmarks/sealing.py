@@ -15,11 +15,9 @@ Memory is the peak of a process over what it held before, its imports done.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -30,8 +28,7 @@ from typing import Any
 import msgspec
 
 from benchmarks import data
-from benchmarks.airflow_home import airflow_home
-from benchmarks.measure import Figure, report
+from benchmarks.measure import Figure, report_sizes
 from benchmarks.worker import Worker
 from tests.postgres import running_postgres
 
@@ -215,20 +212,7 @@ def measured(source: str, rows: int, runs: int, folder: Path) -> list[Figure]:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--source", nargs="+", choices=SOURCES, default=list(SOURCES))
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, airflow_home():
-        figures = [
-            figure
-            for rows in args.rows
-            for source in args.source
-            for figure in measured(source, rows, args.runs, Path(folder))
-        ]
-    report("The rows of a query -> sealed shards", figures, args.json)
+    report_sizes("The rows of a query -> sealed shards", __doc__, "--source", SOURCES, measured)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,15 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from tests.database_server import ServerFolder, temporary_home
 
 #: read before tests/conftest.py makes the environment the tests' own
 URL = os.environ.get("AIRFLOW_BATCH_TEST_MYSQL", "")
@@ -109,79 +107,57 @@ def _program(*names: str) -> str | None:
 @contextlib.contextmanager
 def running_mysql(program: str) -> Iterator[MySqlServer]:
     """Start a server on an empty data folder; stop it and remove everything at the end."""
-    home = Path(tempfile.mkdtemp(prefix="my", dir="/tmp"))  # a socket's path may have 107 bytes
-    data, log, temporary = home / "data", home / "log", home / "tmp"
-    temporary.mkdir()
-    # In a shared /tmp, two servers that start at the same time find each other's temporary tables, and abort.
-    common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={temporary}"]
-    if os.geteuid() == 0:
-        common.append("--user=root")
-    password = secrets.token_hex(16)
-    try:
+    with temporary_home("my") as home:
+        folder = ServerFolder(home)
+        temporary = home / "tmp"
+        temporary.mkdir()
+        # In a shared /tmp, two servers that start at the same time find each other's temporary tables, and abort.
+        common = ["--no-defaults", f"--datadir={home / 'data'}", f"--tmpdir={temporary}"]
+        if os.geteuid() == 0:
+            common.append("--user=root")
         install = _program("mariadb-install-db") if "mariadb" in os.path.realpath(program) else None
-        making = [install, *common, "--skip-test-db"] if install else [program, *common, "--initialize-insecure"]
-        with log.open("ab") as out:
-            if subprocess.run(
-                making, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=home, check=False
-            ).returncode:
-                raise RuntimeError(f"{making[0]} failed:\n{log.read_text()}")
+        if install:
+            folder.run([install, *common, "--skip-test-db"], START_SECONDS)
+        else:
+            folder.run([program, *common, "--initialize-insecure"], START_SECONDS)
+        password = secrets.token_hex(16)
         start = home / "start.sql"
         start.write_text(
             f"CREATE USER 'batch'@'127.0.0.1' IDENTIFIED BY '{password}';\n"
             "GRANT ALL ON *.* TO 'batch'@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         start.chmod(0o600)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        options = [
+        server = MySqlServer("127.0.0.1", _free_port(), "batch", password)
+        command = [
+            program,
             *common,
             f"--socket={home / 'socket'}",
             f"--pid-file={home / 'pid'}",
             f"--init-file={start}",
-            "--bind-address=127.0.0.1",
-            f"--port={port}",
+            f"--bind-address={server.host}",
+            f"--port={server.port}",
             "--skip-name-resolve",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=64M",
         ]
-        with log.open("ab") as out:
-            server = subprocess.Popen(
-                [program, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=home,
-                start_new_session=True,  # Ctrl-C ends the tests first, then this server
-            )
-        try:
-            found = MySqlServer("127.0.0.1", port, "batch", password)
-            _wait_until_ready(server, found, log)
-            yield found
-        finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+        with _serving(folder, command, server):
+            yield server
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], found: MySqlServer, log: Path) -> None:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _serving(folder: ServerFolder, command: list[str], server: MySqlServer) -> contextlib.AbstractContextManager[None]:
     import MySQLdb
 
-    database = MySqlDatabase(found.host, found.port, found.user, found.password, "information_schema")
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            database.connect().close()
-            return
-        except MySQLdb.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{server.args!r} did not start:\n{log.read_text()}") from None
-            time.sleep(0.05)
+    database = MySqlDatabase(server.host, server.port, server.user, server.password, "information_schema")
+    return folder.serving(
+        command, lambda: database.connect().close(), MySQLdb.OperationalError, START_SECONDS, signal.SIGTERM
+    )
 
 
 @pytest.fixture(scope="session")

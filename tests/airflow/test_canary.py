@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
@@ -350,20 +351,27 @@ def test_a_worker_that_was_told_to_end_asks_nothing_and_its_successor_goes_on(
     assert made() == {"ask": 2, "upload": 1, "create": 1}
 
 
-def test_a_worker_killed_between_the_answers_and_their_record_asks_these_requests_once_more(
-    warehouse: Path, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-
-    from airflow_provider_batch.worker import synchronous
+@contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str) -> Iterator[None]:
+    """Kill the worker in the moment in which it calls a function of a module."""
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    instance = Instance()
     with monkeypatch.context() as patch:
-        patch.setattr(synchronous, "write", killed)
+        patch.setattr(module, function, killed)
         with pytest.raises(KeyboardInterrupt):
-            attempt(instance)
+            yield
+
+
+def test_a_worker_killed_between_the_answers_and_their_record_asks_these_requests_once_more(
+    warehouse: Path, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_batch.worker import synchronous
+
+    instance = Instance()
+    with killed_at(monkeypatch, synchronous, "write"):
+        attempt(instance)
     assert made() == {"ask": 2, "upload": 0, "create": 0}
 
     state = records(attempt(instance))
@@ -377,14 +385,9 @@ def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
 ) -> None:
     from airflow_provider_batch.worker import runner
 
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     instance = Instance()
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "judge", killed)
-        with pytest.raises(KeyboardInterrupt):
-            attempt(instance, body={"temperature": "hot"})
+    with killed_at(monkeypatch, runner, "judge"):
+        attempt(instance, body={"temperature": "hot"})
 
     with pytest.raises(AirflowFailException, match="CanaryError"):
         attempt(instance, body={"temperature": "hot"})

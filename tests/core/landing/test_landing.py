@@ -578,40 +578,50 @@ KINDS: dict[str, tuple[str, Any]] = {
 }
 
 
+class DrawnProvider:
+    """Answers batches as hypothesis draws it: the outcome of each row, and the order of the lines."""
+
+    def __init__(self, data: st.DataObject, folder: Folder) -> None:
+        self.data = data
+        self.folder = folder
+        #: of each row it answered, the answer that must land: its rank, attempt and outcome
+        self.best: dict[str, tuple[int, int, str]] = {}
+        self.paid = 0
+
+    def answer(self, shard: Shard) -> Settled:
+        """End the shard's batch."""
+        files: dict[str, list[bytes]] = {"output": [], "error": []}
+        for row in self.data.draw(st.permutations(read_rows(self.folder, shard))):
+            kind = self.data.draw(st.sampled_from(sorted(KINDS)))
+            where, line = KINDS[kind]
+            if where:
+                files[where].append(line(row.custom_id))
+            self.paid += where == "output"
+            mark = (Outcome(kind).rank, shard.attempt, kind)
+            self.best[row.custom_id] = max(self.best.get(row.custom_id, (0, 0, "")), mark)
+        return settle(self.folder, shard, files["output"], files["error"])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_happened_every_row_lands_its_best_answer_and_every_answer_is_paid(data: st.DataObject) -> None:
     names = [f"row-{number}" for number in range(data.draw(st.integers(1, 6)))]
-    best: dict[str, tuple[int, int, str]] = {}
-    paid = 0
     with temporary_folder() as folder:
-
-        def answered(shard: Shard) -> Settled:
-            nonlocal paid
-            files: dict[str, list[bytes]] = {"output": [], "error": []}
-            for row in data.draw(st.permutations(read_rows(folder, shard))):
-                kind = data.draw(st.sampled_from(sorted(KINDS)))
-                where, line = KINDS[kind]
-                if where:
-                    files[where].append(line(row.custom_id))
-                paid += where == "output"
-                mark = (Outcome(kind).rank, shard.attempt, kind)
-                best[row.custom_id] = max(best.get(row.custom_id, (0, 0, "")), mark)
-            return settle(folder, shard, files["output"], files["error"])
-
+        provider = DrawnProvider(data, folder)
         shards = seal_all(folder, [request(name) for name in names], limits=Limits(requests=3))
         sent = data.draw(st.lists(st.sampled_from(shards), unique_by=lambda shard: shard.name))
         records: list[Record] = [Uploaded(shard.name, 1, "f", NOW) for shard in shards]
-        records += [answered(shard) for shard in sent]
+        records += [provider.answer(shard) for shard in sent]
         asked = [(shard, row.custom_id) for shard in sent for row in read_rows(folder, shard)]
         for number in (1, 2):
             chosen = data.draw(st.lists(st.sampled_from(asked), unique=True) if asked else st.just([]))
             if not chosen:
                 break
             again, sealed = wave(folder, number, number + 1, *chosen)
-            records += [again, answered(sealed)]
+            records += [again, provider.answer(sealed)]
             asked = [(sealed, custom_id) for _, custom_id in chosen]
         landed = Landed(folder, manifest_of(shards), data.draw(st.permutations(records)))
+    best, paid = provider.best, provider.paid
     assert landed.outcomes == {name: best[name][2] if name in best else "pending" for name in names}
     assert {n: row["attempt"] for n, row in landed.table.items()} == {n: best[n][1] if n in best else 0 for n in names}
     assert landed.landing.outcomes == dict(Counter(landed.outcomes.values()))

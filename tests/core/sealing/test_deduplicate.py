@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.landing import landing
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Manifest, Shard
-from airflow_provider_batch.core.ledger.records import Failure, Finished, Record, Settled, Uploaded
+from airflow_provider_batch.core.ledger.job import Manifest
+from airflow_provider_batch.core.ledger.records import Failure, Finished, Record, Uploaded
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request
@@ -28,7 +27,7 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError, StagingError
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, manifest_of, never_ran_line, request, settle, temporary_folder
-from tests.core.landing.test_landing import KINDS, Landed, wave
+from tests.core.landing.test_landing import KINDS, DrawnProvider, Landed, wave
 
 
 def seal_once(
@@ -286,41 +285,27 @@ def test_every_custom_id_lands_once_and_every_different_request_is_asked_once(da
     texts = data.draw(st.lists(st.sampled_from("xyzuv"), min_size=1, max_size=12))
     requests = [request(f"row-{number}", text=text) for number, text in enumerate(texts)]
     leader = {one.custom_id: f"row-{texts.index(text)}" for one, text in zip(requests, texts, strict=True)}
-    best: dict[str, tuple[int, int, str]] = {}
-    paid = 0
     with temporary_folder() as folder, pytest.MonkeyPatch.context() as patch:
         for module in (deduplicate, landing):
             patch.setattr(module, "FILE_ROWS", data.draw(st.integers(1, 4)))
-
-        def answered(shard: Shard) -> Settled:
-            nonlocal paid
-            files: dict[str, list[bytes]] = {"output": [], "error": []}
-            for row in data.draw(st.permutations(read_rows(folder, shard))):
-                kind = data.draw(st.sampled_from(sorted(KINDS)))
-                where, line = KINDS[kind]
-                if where:
-                    files[where].append(line(row.custom_id))
-                paid += where == "output"
-                mark = (Outcome(kind).rank, shard.attempt, kind)
-                best[row.custom_id] = max(best.get(row.custom_id, (0, 0, "")), mark)
-            return settle(folder, shard, files["output"], files["error"])
-
+        provider = DrawnProvider(data, folder)
         manifest = seal_once(folder, requests, limits=Limits(requests=data.draw(st.integers(1, 3))))
         assert sorted(asked(folder, manifest)) == sorted(set(leader.values()))
         assert manifest.asked == len(set(texts))
         assert manifest.asked + manifest.same == manifest.requests == len(texts)
         sent = data.draw(st.lists(st.sampled_from(manifest.shards), unique_by=lambda shard: shard.name))
         records: list[Record] = [Uploaded(shard.name, 1, "f", NOW) for shard in manifest.shards]
-        records += [answered(shard) for shard in sent]
+        records += [provider.answer(shard) for shard in sent]
         open_rows = [(shard, row.custom_id) for shard in sent for row in read_rows(folder, shard)]
         chosen = data.draw(st.lists(st.sampled_from(open_rows), unique=True) if open_rows else st.just([]))
         if chosen:
             again, sealed = wave(folder, 1, 2, *chosen)
-            records += [again, answered(sealed)]
+            records += [again, provider.answer(sealed)]
         landed = Landed(folder, manifest, data.draw(st.permutations(records)))
+    best = provider.best
     assert landed.outcomes == {one: best[lead][2] if lead in best else "pending" for one, lead in leader.items()}
     assert landed.landing.outcomes == dict(Counter(landed.outcomes.values()))
-    assert landed.landing.cost == paid * (10 * Decimal("0.125") + 1) / 1_000_000
+    assert landed.landing.cost == provider.paid * (10 * Decimal("0.125") + 1) / 1_000_000
     for one, lead in leader.items():
         assert landed.table[one]["attempt"] == (best[lead][1] if one == lead and lead in best else 0)
         assert one == lead or not landed.table[one]["cost_usd"]
