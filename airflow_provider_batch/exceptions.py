@@ -1,4 +1,4 @@
-"""Every error this package raises, in one tree.
+"""Every error that can end a task or a command, in one tree.
 
     BatchError
         InputError *

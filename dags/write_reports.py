@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from airflow.configuration import AIRFLOW_HOME
-from airflow.sdk import DAG, ObjectStoragePath, Param, Variable, task
+from airflow.sdk import DAG, BaseHook, ObjectStoragePath, Param, Variable, task
 from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
 
 from airflow_provider_batch.task_groups import batch_job
-from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.read import read_rows
 
 
 class Report(BaseModel):
@@ -55,12 +54,16 @@ def write_pages(landed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     page = templates.get_template("company_report.html")
     sql = f"SELECT * FROM {landed['table']} WHERE quarter = '{params['quarter']}' AND outcome = 'succeeded'"
-    with read_rows(sql_hook("warehouse"), sql) as rows:
-        for values in rows:
-            row = dict(zip(rows.columns, values, strict=True))
+    pages = 0
+    with closing(BaseHook.get_hook("warehouse").get_conn()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(sql)
+        columns = [column[0] for column in cursor.description]
+        for values in iter(cursor.fetchone, None):
+            row = dict(zip(columns, values, strict=True))
             name = file_name(row["name"], row["custom_id"])
             (folder / name).write_text(page.render(row), encoding="utf-8")
-    return {"folder": str(folder), "pages": rows.count, "cost_usd": landed["cost_usd"], "estimate": landed["estimate"]}
+            pages += 1
+    return {"folder": str(folder), "pages": pages, "cost_usd": landed["cost_usd"], "estimate": landed["estimate"]}
 
 
 with DAG(

@@ -37,8 +37,6 @@ SHARD = 10
 TABLE = "answers"
 #: goes at one round; after these the round has failed
 GOES = 12
-#: seconds for one go
-PATIENCE = 120.0
 
 #: every labelled step, by what a person would call it
 STEPS: dict[str, Strike] = {
