@@ -113,8 +113,11 @@ class Standalone:
             return False
         return all((health.get(part) or {}).get("status") == "healthy" for part in _PARTS)
 
-    def stop(self) -> list[int]:
-        """End every process of it. Returns the ids of those that had to be killed."""
+    def stop(self, timeout: float = STOP_TIMEOUT) -> list[int]:
+        """End every process, and kill those that have not ended after `timeout` seconds.
+
+        :return: the ids of the processes that had to be killed.
+        """
         parent, self._process = self._process, None
         if parent is None:
             return []
@@ -122,15 +125,15 @@ class Standalone:
         with suppress(psutil.NoSuchProcess):
             parent.send_signal(signal.SIGINT)
         family |= _family(parent)
-        _, left = psutil.wait_procs(family, timeout=STOP_TIMEOUT)
+        _, left = psutil.wait_procs(family, timeout=timeout)
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        _, left = psutil.wait_procs(left, timeout=STOP_TIMEOUT / 3)
+        _, left = psutil.wait_procs(left, timeout=timeout / 3)
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=STOP_TIMEOUT / 3)
+        psutil.wait_procs(left, timeout=timeout / 3)
         return sorted(process.pid for process in left)
 
     def __exit__(

@@ -256,7 +256,7 @@ def running_airflow(
             yield airflow
         finally:
             airflow.close()
-            killed = standalone.stop()
+            killed = standalone.stop(timeout=120)  # on a busy machine the demo's 30 s are not enough
             left = airflow.processes()
             for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
