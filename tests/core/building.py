@@ -53,9 +53,12 @@ def seal_all(
     """The requests as sealed shards."""
     sealer = Sealer(folder, "g001/build", endpoint, limits or Limits())
     values = iter(carry)
-    for number, one in enumerate(requests, start=1):
-        sealer.add(one, next(values, []), number, 7)
-    return sealer.finish()
+    try:
+        for number, one in enumerate(requests, start=1):
+            sealer.add(one, next(values, []), number, 7)
+        return sealer.finish()
+    finally:
+        sealer.abandon()
 
 
 def manifest_of(

@@ -42,9 +42,12 @@ def embeddings_body(inputs: int, encoding: str = "base64") -> bytes:
 def seal(folder: LocalFolder, bodies: list[tuple[bytes, int]], endpoint: str) -> list[Shard]:
     """Seal these (body, inputs) within OpenAI's limits."""
     sealer = Sealer(folder, "g001/build", endpoint, Limits())
-    for number, (body, inputs) in enumerate(bodies, start=1):
-        sealer.add(Request(f"{number:05d}", "m", body, inputs), [], number, 1)
-    return sealer.finish()
+    try:
+        for number, (body, inputs) in enumerate(bodies, start=1):
+            sealer.add(Request(f"{number:05d}", "m", body, inputs), [], number, 1)
+        return sealer.finish()
+    finally:
+        sealer.abandon()
 
 
 @pytest.mark.parametrize(
