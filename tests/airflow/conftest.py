@@ -31,6 +31,26 @@ def airflow_home() -> Path:
     return Path(os.environ["AIRFLOW_HOME"])
 
 
+@pytest.fixture(autouse=True)
+def _openai_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Closes the clients that a test made.
+
+    `OpenAIHook` never closes its client: outside of tests the end of the task's process does. A client that is left to
+    the garbage collector may lose its sockets first, which warns.
+    """
+    clients: list[openai.OpenAI] = []
+    init = openai.OpenAI.__init__
+
+    def record(client: openai.OpenAI, *args: Any, **options: Any) -> None:
+        init(client, *args, **options)
+        clients.append(client)
+
+    monkeypatch.setattr(openai.OpenAI, "__init__", record)
+    yield
+    for client in clients:
+        client.close()
+
+
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives Airflow a connection: `connect("warehouse", conn_type="sqlite", host="…")`."""
