@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import Ticket, client_of, counts_of, query
+from tests.airflow.jobs import Ticket, client_of, counts_of, meanwhile, query
 
 ANSWERS = "SELECT custom_id, output, batch_id, cost_usd, attempt, job_uid, outcome FROM answers"
 
@@ -202,10 +201,8 @@ def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_w
         wait_until(lambda: len(asked(slow)) == 4)
         slow.advance(1000)
 
-    ending = threading.Thread(target=end_once_all_are_there)
-    ending.start()
-    second = job.clear(limits={"requests": 2})
-    ending.join()
+    with meanwhile(end_once_all_are_there):
+        second = job.clear(limits={"requests": 2})
 
     assert second.state == "success"
     assert asked(slow) == [2, 2, 1, 1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import Ticket, client_of, query, run_job
+from tests.airflow.jobs import Ticket, client_of, meanwhile, query, run_job
 
 ROWS = 6
 
@@ -124,11 +123,9 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
             done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=120)
             told.append(f"{done.returncode} {done.stdout} {done.stderr}")
 
-    person = threading.Thread(target=a_person)
-    person.start()
     job = ClearedJob()
-    first = job.run()
-    person.join()
+    with meanwhile(a_person):
+        first = job.run()
 
     assert "Nothing was done: give --yes" in told[0]
     assert told[0].startswith("1 ")
@@ -147,10 +144,8 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
         wait_until(lambda: len(batches(slow)) == 2)
         slow.advance(1000)
 
-    asking = threading.Thread(target=end_once_both_are_there)
-    asking.start()
-    second = job.clear("wait", "land")
-    asking.join()
+    with meanwhile(end_once_both_are_there):
+        second = job.clear("wait", "land")
 
     assert second.returned["land"]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
     assert batches(slow)[0].request_counts.total == ROWS - len(kept)

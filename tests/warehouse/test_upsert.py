@@ -6,6 +6,7 @@ import itertools
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -231,7 +232,6 @@ def test_two_landings_at_once_end_the_same(warehouse: Warehouse, round_: int) ->
     second = [row(key, "second", sealed=2) for key in reversed(keys)]
     land(warehouse, [])
     gate = threading.Barrier(4)
-    errors: list[BaseException] = []
 
     def one(rows: list[Row]) -> None:
         sink = open_sink(warehouse.hook, "results", COLUMNS)
@@ -241,39 +241,24 @@ def test_two_landings_at_once_end_the_same(warehouse: Warehouse, round_: int) ->
             gate.wait(60)
             yield from rows
 
-        try:
-            sink.write(at_once())
-        except BaseException as error:  # noqa: BLE001 - shown below
-            errors.append(error)
+        sink.write(at_once())
 
-    threads = [threading.Thread(target=one, args=(rows,)) for rows in (first, second, second, first)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, (first, second, second, first)))
     assert landed(warehouse) == dict.fromkeys(keys, ("succeeded", "second"))
 
 
 def test_tasks_that_create_the_table_at_once_all_find_it(warehouse: Warehouse) -> None:
     gate = threading.Barrier(4)
-    errors: list[BaseException] = []
     if warehouse.dialect == "generic":
         pytest.skip("without a lock that every database has, one of them may have to be run again")
 
     def one(number: int) -> None:
-        try:
-            sink = open_sink(warehouse.hook, "results", COLUMNS)
-            gate.wait(60)
-            sink.prepare()
-            sink.write([row(str(number))])
-        except BaseException as error:  # noqa: BLE001 - shown below
-            errors.append(error)
+        sink = open_sink(warehouse.hook, "results", COLUMNS)
+        gate.wait(60)
+        sink.prepare()
+        sink.write([row(str(number))])
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert errors == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, range(4)))
     assert len(landed(warehouse)) == 4

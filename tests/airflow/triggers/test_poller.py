@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -264,20 +263,16 @@ def test_the_same_trigger_twice_in_two_loops_fires_twice_and_cancels_nothing(wit
 
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(4))
-        events: list[dict[str, Any]] = []
 
-        def other_loop() -> None:
-            events.append(asyncio.run(event_of(trigger(*ids))))
+        def other_loop() -> dict[str, Any]:
+            return asyncio.run(event_of(trigger(*ids)))
 
-        thread = threading.Thread(target=other_loop)
-        thread.start()
+        other = asyncio.ensure_future(asyncio.to_thread(other_loop))
         waiting = asyncio.ensure_future(event_of(trigger(*ids)))
         await until(lambda: len(provider.lists) > 4)
         for batch_id in ids:
             provider.set(batch_id, status="completed")
-        events.append(await waiting)
-        await asyncio.to_thread(thread.join)
-        assert events == [{"reason": "ended"}] * 2
+        assert [await waiting, await other] == [{"reason": "ended"}] * 2
         assert {asked.method for asked in provider.asked} == {"GET"}
 
     with_provider(test)
