@@ -54,10 +54,12 @@ class Try(msgspec.Struct):
     def blocked(self) -> Refused | Settled | None:
         """Why nothing of this try ran, if that is its end; the shard then needs another try.
 
-        A batch id is knowledge; that a batch was lost is a conclusion, which one worker may record while the list it
-        looked at was late and another worker was still writing down the id.
+        What one worker knows counts more than what another one concludes. A batch id is knowledge, and so are answers.
+        That a batch was lost is a conclusion: a worker may draw it from a list that was late, while another worker was
+        still writing down the id. And of two workers that send the same synchronous requests at once, one may be
+        refused while the other is answered.
         """
-        if self.refused and not self.batch_id:
+        if self.refused and not self.batch_id and not self.settled:
             return self.refused
         if self.settled and self.settled.failure not in (None, Failure.LINES):
             return self.settled

@@ -51,6 +51,17 @@ def test_a_record_takes_a_shard_to_its_next_phase(before: list[Record], record: 
     assert phase([*before, record]) is after
 
 
+@pytest.mark.parametrize("failure", [Failure.ACCOUNT, Failure.LOST])
+@pytest.mark.parametrize("first", ["answered", "refused"])
+def test_an_answered_canary_is_not_sent_again_though_another_worker_was_refused(failure: Failure, first: str) -> None:
+    records: list[Record] = [ANSWERED, Refused("s0001", 1, failure, "refused", NOW)]
+    state = fold(manifest_of([plain_shard("s0001")]), records if first == "answered" else records[::-1])
+    shard = state.shards["s0001"]
+    assert shard.phase is Phase.SETTLED
+    assert shard.next_n == 1
+    assert [settled for _, _, settled in state.settled()] == [ANSWERED]
+
+
 def test_the_diagram_has_these_arrows_and_no_others() -> None:
     shown = [(transition.before, transition.record, transition.after) for transition in TRANSITIONS]
     assert sorted(map(str, shown)) == sorted(
