@@ -6,9 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 #: what a server answers: status, body, further headers
@@ -62,6 +62,7 @@ class Provider:
     most_at_once: int = 0
     base_url: str = ""
     _at_once: int = 0
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add(self, *ids: str, **changes: Any) -> list[str]:
         """New batches, each newer than the one before."""
@@ -107,8 +108,14 @@ class Provider:
             yield self
         finally:
             server.close()
+            for connection in self._connections:
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 line, *headers = head.split("\r\n")
@@ -133,3 +140,5 @@ class Provider:
             return  # the client, or the test, is through
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
