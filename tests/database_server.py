@@ -43,7 +43,7 @@ class ServerFolder:
             )
 
     def run(self, command: Sequence[str | Path], seconds: float) -> None:
-        """Run one of its programs to its end.
+        """Run one of its programs to completion.
 
         :raises RuntimeError: if it fails.
         """
@@ -61,7 +61,7 @@ class ServerFolder:
     ) -> Iterator[None]:
         """Start the server, wait until `connect` no longer raises `not_yet`, and stop it at the end.
 
-        :raises RuntimeError: if it ends, or still refuses connections after so many seconds.
+        :raises RuntimeError: if it ends, or still refuses connections after `seconds`.
         """
         server = self.start(command)
         try:

@@ -24,7 +24,7 @@ Ticket = tuple[Any, ...]
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread beside the block. If it raises, so does the end of the block."""
+    """Do `work` in a thread while the block runs. If it raises, so does leaving the block."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield

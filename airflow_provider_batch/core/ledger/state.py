@@ -56,7 +56,7 @@ class Try(msgspec.Struct):
 
         What one worker knows counts more than what another one concludes. A batch id is knowledge, and so are answers.
         That a batch was lost is a conclusion: a worker may draw it from a list that was late, while another worker was
-        still writing down the id. And of two workers that send the same synchronous requests at once, one may be
+        still writing down the id. And of two workers that send the same synchronous requests, one may be
         refused while the other is answered.
         """
         if self.refused and not self.batch_id and not self.settled:
