@@ -208,8 +208,10 @@ class _Workers:
     ) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(30)
+        self._process.stdout.close()
 
     def start(self, start: Start) -> int:
         """Begin a run; the process id of its fork."""

@@ -194,7 +194,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 RACER = """
     import sys
     from pathlib import Path
-    from airflow_provider_batch.staging.layout import LocalFolder
+    from airflow_provider_batch.staging.local import LocalFolder
     folder, me = LocalFolder(Path(sys.argv[1])), sys.argv[2]
     print("ready", flush=True)
     sys.stdin.readline()
@@ -224,7 +224,7 @@ WRITER = """
     import json, sys
     from itertools import count
     from pathlib import Path
-    from airflow_provider_batch.staging.layout import LocalFolder
+    from airflow_provider_batch.staging.local import LocalFolder
     folder = LocalFolder(Path(sys.argv[1]))
     for number in count(int(sys.argv[2])):
         folder.create(f"records/{number}.json", json.dumps({"number": number, "fill": "x" * 200_000}).encode())
@@ -413,7 +413,7 @@ def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(t
         import resource, signal, sys
         from pathlib import Path
         from airflow_provider_batch.exceptions import StagingError
-        from airflow_provider_batch.staging.layout import LocalFolder
+        from airflow_provider_batch.staging.local import LocalFolder
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         folder = LocalFolder(Path(sys.argv[1]))

@@ -291,7 +291,7 @@ def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path, r
         from airflow_provider_batch.exceptions import StagingError
         from airflow_provider_batch.core.provider.limits import Limits
         from airflow_provider_batch.core.sealing.sealer import Sealer
-        from airflow_provider_batch.staging.layout import LocalFolder
+        from airflow_provider_batch.staging.local import LocalFolder
         from tests.core.building import CHAT, request
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
