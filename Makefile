@@ -33,7 +33,7 @@ airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080,
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
 test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one after another
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SCREENSHOTS=folder leaves pictures
 	@$(BIN)/python -m pytest -m browser $(ARGS)
