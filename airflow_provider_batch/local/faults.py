@@ -42,7 +42,7 @@ class Call(StrEnum):
     RETRIEVE = "retrieve"
     CANCEL = "cancel"
     #: a synchronous chat, response, embedding and so on
-    ASK = "ask"
+    SYNCHRONOUS = "synchronous"
 
 
 class Kind(StrEnum):
@@ -108,7 +108,7 @@ class Kind(StrEnum):
     STALL = "stall"
 
 
-class Place(StrEnum):
+class Target(StrEnum):
     """Where a fault strikes."""
 
     ANSWER = "answer"
@@ -118,8 +118,8 @@ class Place(StrEnum):
     CALL = "call"
 
 
-_PLACES = {
-    Place.ANSWER: (
+_KINDS = {
+    Target.ANSWER: (
         Kind.ERROR,
         Kind.STATUS_0,
         Kind.REQUEST_TIMEOUT,
@@ -131,9 +131,9 @@ _PLACES = {
         Kind.MULTI_TEXT,
         Kind.SEPARATORS,
     ),
-    Place.LINE: (Kind.MISSING_LINE, Kind.DUPLICATE_LINE, Kind.BROKEN_LINE),
-    Place.FILE: (Kind.CRLF, Kind.NO_FINAL_NEWLINE),
-    Place.BATCH: (Kind.FAIL_BATCH, Kind.STUCK),
+    Target.LINE: (Kind.MISSING_LINE, Kind.DUPLICATE_LINE, Kind.BROKEN_LINE),
+    Target.FILE: (Kind.CRLF, Kind.NO_FINAL_NEWLINE),
+    Target.BATCH: (Kind.FAIL_BATCH, Kind.STUCK),
 }
 
 
@@ -166,8 +166,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         # A fault would hit more than it says if such a field were passed over.
-        of_row = self.place in (Place.ANSWER, Place.LINE)
-        if self.calls and self.place is not Place.CALL:
+        of_row = self.target in (Target.ANSWER, Target.LINE)
+        if self.calls and self.target is not Target.CALL:
             raise ValueError(f"field `calls` is for faults of calls, which `{self.kind}` is not")
         if self.custom_ids and not of_row:
             raise ValueError(f"field `custom_ids` is for faults of rows, which `{self.kind}` is not")
@@ -175,9 +175,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"field `skip` is not for faults of rows, as `{self.kind}` is")
 
     @property
-    def place(self) -> Place:
+    def target(self) -> Target:
         """Where it strikes."""
-        return next((place for place, kinds in _PLACES.items() if self.kind in kinds), Place.CALL)
+        return next((target for target, kinds in _KINDS.items() if self.kind in kinds), Target.CALL)
 
     def error(self) -> ApiError:
         """The HTTP error of `status` in OpenAI's shape, with `code`, `message` and `retry_after` if they are set."""
@@ -233,30 +233,30 @@ class Faults:
         self.hits = [0] * len(plan)
         self._seen = [0] * len(plan)
 
-    def of_row(self, place: Place, custom_id: str | None) -> Fault | None:
+    def draw_row_fault(self, target: Target, custom_id: str | None) -> Fault | None:
         """The first fault that hits this row at this place (`ANSWER` or `LINE`)."""
         for index, fault in enumerate(self.plan):
-            if fault.place is place and self._hits_row(index, fault, custom_id):
+            if fault.target is target and self._hits_row(index, fault, custom_id):
                 self.hits[index] += 1
                 return fault
         return None
 
-    def of_call(self, call: Call) -> Fault | None:
+    def draw_call_fault(self, call: Call) -> Fault | None:
         """The first fault that hits this call."""
-        return self._next(Place.CALL, call)
+        return self._next(Target.CALL, call)
 
-    def of_batch(self) -> Fault | None:
+    def draw_batch_fault(self) -> Fault | None:
         """The first fault that hits the next batch."""
-        return self._next(Place.BATCH, None)
+        return self._next(Target.BATCH, None)
 
-    def of_file(self) -> list[Fault]:
+    def draw_file_faults(self) -> list[Fault]:
         """All faults that hit the next result file."""
-        return [fault for index, fault in enumerate(self.plan) if fault.place is Place.FILE and self._counts(index)]
+        return [fault for index, fault in enumerate(self.plan) if fault.target is Target.FILE and self._counts(index)]
 
-    def _next(self, place: Place, call: Call | None) -> Fault | None:
+    def _next(self, target: Target, call: Call | None) -> Fault | None:
         for index, fault in enumerate(self.plan):
             wanted = not fault.calls or call is None or call in fault.calls
-            if fault.place is place and wanted and self._counts(index):
+            if fault.target is target and wanted and self._counts(index):
                 return fault
         return None
 

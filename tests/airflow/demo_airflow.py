@@ -30,7 +30,7 @@ class DemoAirflow:
     def paid(self) -> list[int]:
         """How many calls came in that cost money, or lead to some that do: uploads, batches, requests asked at once."""
         calls = self.server.calls()
-        return [calls.get(call, 0) for call in (Call.UPLOAD, Call.CREATE, Call.ASK)]
+        return [calls.get(call, 0) for call in (Call.UPLOAD, Call.CREATE, Call.SYNCHRONOUS)]
 
 
 @contextlib.contextmanager

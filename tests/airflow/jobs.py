@@ -163,7 +163,7 @@ def count_billed(server: LocalServer) -> Callable[[], dict[str, int]]:
     def since() -> dict[str, int]:
         nonlocal before
         now = server.calls()
-        counted = {call: now.get(call, 0) - before.get(call, 0) for call in ("upload", "create", "ask")}
+        counted = {call: now.get(call, 0) - before.get(call, 0) for call in ("upload", "create", "synchronous")}
         before = now
         return counted
 

@@ -85,7 +85,7 @@ def test_two_requests_are_asked_first_and_land_like_all_others(
     ran = run_job(canary=..., output_schema=SCHEMA, carry=["label"], land={"columns": {"answer": "label"}})
 
     assert ran.state == "success"
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     account = ran.returned["land"]
     assert account["outcomes"] == {"succeeded": 5}
     rows = query(
@@ -122,7 +122,7 @@ def test_the_reference_carries_the_estimate_that_the_answers_gave(warehouse: Pat
 def test_each_model_has_a_canary_of_its_own(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
     reference = attempt(Instance(), sql=TWO_MODELS, model="{{ row.m }}", canary="1")
 
-    assert made() == {"ask": 2, "upload": 2, "create": 2}
+    assert made() == {"synchronous": 2, "upload": 2, "create": 2}
     shards = records(reference).manifest.shards
     assert [(one.name, one.model, one.requests, one.synchronous) for one in shards] == [
         ("c0001", "gpt-5-nano", 1, True),
@@ -144,11 +144,11 @@ def test_a_wrong_parameter_stops_the_job_and_the_attempt_after_mending_it_starts
     assert "temperature" in error
     assert "Nothing was uploaded" in error
     assert "canary=0" in error
-    assert made() == {"ask": 2, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 
     reference = attempt(instance)
 
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     state = records(reference)
     assert (state.manifest.generation, state.manifest.job_uid) == (2, reference["job_uid"])
     assert state.judged.void == ""
@@ -161,7 +161,7 @@ def test_a_job_that_was_stopped_is_stopped_again_if_nothing_was_mended(
     for _ in range(2):
         with pytest.raises(AirflowFailException, match="CanaryError"):
             attempt(instance, body={"temperature": "hot"})
-        assert made() == {"ask": 2, "upload": 0, "create": 0}
+        assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 
 
 def test_a_model_that_refuses_stops_the_job_although_another_one_answers(
@@ -176,7 +176,7 @@ def test_a_model_that_refuses_stops_the_job_although_another_one_answers(
             canary=1,
         )
 
-    assert made() == {"ask": 2, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 
 
 def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_asked_of_another_one(
@@ -190,7 +190,7 @@ def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_
     )
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "failed": 2}
-    assert made() == {"ask": 4, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 4, "upload": 1, "create": 1}
 
 
 def test_a_refused_new_row_stops_nothing_where_the_rest_is_known_from_last_night(
@@ -204,7 +204,7 @@ def test_a_refused_new_row_stops_nothing_where_the_rest_is_known_from_last_night
     ran = run_job(**known, canary=2)
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
-    assert made() == {"ask": 1, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 1, "upload": 0, "create": 0}
 
 
 def test_a_refusal_of_the_whole_of_a_small_job_is_told_by_submit(
@@ -213,7 +213,7 @@ def test_a_refusal_of_the_whole_of_a_small_job_is_told_by_submit(
     with pytest.raises(AirflowFailException, match="temperature"):
         attempt(Instance(), body={"temperature": "hot"}, canary=20)
 
-    assert made() == {"ask": 5, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 5, "upload": 0, "create": 0}
 
 
 def test_a_canary_in_which_one_row_alone_is_refused_stops_nothing(
@@ -224,18 +224,18 @@ def test_a_canary_in_which_one_row_alone_is_refused_stops_nothing(
     ran = run_job(canary=2)
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
 def test_refusals_that_speak_of_each_row_alone_stop_nothing(
     warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
     code = "context_length_exceeded"
-    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=400, code=code))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=400, code=code))
 
     attempt(Instance())
 
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
 @pytest.mark.parametrize(
@@ -244,38 +244,38 @@ def test_refusals_that_speak_of_each_row_alone_stop_nothing(
 def test_an_account_that_refuses_holds_the_job_and_the_next_attempt_goes_on_with_it(
     warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]], status: int, code: str | None
 ) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=status, code=code))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=status, code=code))
     instance = Instance()
     with pytest.raises(JobHeldError, match=f"HTTP {status}") as held:
         attempt(instance)
-    assert made() == {"ask": 2, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
     server.set_faults()
 
     reference = attempt(instance)
 
     assert f"Job {reference['job_uid']} is held" in str(held.value)
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     assert records(reference).manifest.generation == 1
 
 
 def test_a_request_that_was_turned_away_for_a_moment_is_asked_again_at_once(
     warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, times=2))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, times=2))
 
     state = records(attempt(Instance()))
 
-    assert made() == {"ask": 4, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 4, "upload": 1, "create": 1}
     assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, retry_after=60),
-        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=500),
-        Fault(kind=Kind.DROP, calls=frozenset({Call.ASK})),
-        Fault(kind=Kind.HTML, calls=frozenset({Call.ASK})),
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, retry_after=60),
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=500),
+        Fault(kind=Kind.DROP, calls=frozenset({Call.SYNCHRONOUS})),
+        Fault(kind=Kind.HTML, calls=frozenset({Call.SYNCHRONOUS})),
     ],
     ids=["429", "500", "dropped", "html"],
 )
@@ -288,7 +288,7 @@ def test_what_fails_for_a_passing_reason_is_left_to_a_batch(
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
     assert ran.returned["land"]["asked_again"] == 2
-    assert made() == {"ask": 2, "upload": 2, "create": 2}
+    assert made() == {"synchronous": 2, "upload": 2, "create": 2}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(0,)]
 
 
@@ -296,7 +296,7 @@ def test_a_request_that_is_not_answered_in_time_is_left_to_a_batch(
     warehouse: Path, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_batch.hooks.batch.ASK_TIMEOUT", 0.5)
-    server.set_faults(Fault(kind=Kind.COMMIT_THEN_HANG, calls=frozenset({Call.ASK}), seconds=30))
+    server.set_faults(Fault(kind=Kind.COMMIT_THEN_HANG, calls=frozenset({Call.SYNCHRONOUS}), seconds=30))
 
     state = records(attempt(Instance()))
 
@@ -330,11 +330,11 @@ def test_a_measured_price_over_the_budget_stops_the_job_until_the_budget_is_rais
         AirflowFailException, match=r"BudgetError: By the answers to the canary .* Nothing was uploaded"
     ):
         attempt(instance, prices=prices, max_cost_usd=(guessed + low) / 2)
-    assert made() == {"ask": 2, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 
     reference = attempt(instance, prices=prices, max_cost_usd=low * 10)
 
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     assert records(reference).manifest.generation == 2
 
 
@@ -344,11 +344,11 @@ def test_a_worker_that_was_told_to_end_asks_nothing_and_its_successor_goes_on(
     instance = Instance()
     with pytest.raises(StoppedError, match="2 of 2 requests of the canary"):
         attempt(instance, stopped=True)
-    assert made() == {"ask": 0, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 0, "upload": 0, "create": 0}
 
     attempt(instance)
 
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
 @contextmanager
@@ -372,11 +372,11 @@ def test_a_worker_killed_between_the_answers_and_their_record_asks_these_request
     instance = Instance()
     with killed_at(monkeypatch, synchronous, "write"):
         attempt(instance)
-    assert made() == {"ask": 2, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 
     state = records(attempt(instance))
 
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
 
 
@@ -391,7 +391,7 @@ def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
 
     with pytest.raises(AirflowFailException, match="CanaryError"):
         attempt(instance, body={"temperature": "hot"})
-    assert made() == {"ask": 2, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 
 
 def test_a_job_as_small_as_its_canary_needs_no_batch(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
@@ -399,14 +399,14 @@ def test_a_job_as_small_as_its_canary_needs_no_batch(warehouse: Path, made: Call
 
     assert ran.state == "success"
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert made() == {"ask": 5, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 5, "upload": 0, "create": 0}
 
 
 def test_a_preview_asks_no_canary(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
     reference = attempt(Instance(), preview=True)
 
     assert (reference["shards"], reference["requests"]) == (1, 5)
-    assert made() == {"ask": 0, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 0, "upload": 0, "create": 0}
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"])
@@ -416,7 +416,7 @@ def test_every_endpoint_has_its_canary(warehouse: Path, made: Callable[[], dict[
     asked: dict[str, Any] = {"endpoint": endpoint, "model": model.get(endpoint, "gpt-5-mini"), "max_output_tokens": cap}
     state = records(attempt(Instance(), **asked))
 
-    assert made() == {"ask": 2, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
 
 
@@ -502,10 +502,10 @@ def test_the_client_of_the_canary_never_repeats_a_request_itself(
 ) -> None:
     from airflow_provider_batch.hooks.batch import BatchHook
 
-    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=500))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=500))
 
     asked = BatchHook().ask("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "a"}]})
 
     assert asked.status == 500
     assert isinstance(json.loads(asked.body)["error"]["message"], str)
-    assert made() == {"ask": 1, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 1, "upload": 0, "create": 0}

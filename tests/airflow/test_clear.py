@@ -250,7 +250,9 @@ def test_a_clear_that_its_canary_stopped_costs_none_of_the_answers_before_it(
     job.run(canary=1)
     before = query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1")
     change(warehouse, "UPDATE tickets SET body = 'another text' WHERE id = 'T-2'")
-    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=400, code="unsupported_parameter"))
+    server.set_faults(
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=400, code="unsupported_parameter")
+    )
     assert job.clear(canary=1).states["submit"] == "failed"
     server.set_faults()
 
@@ -260,4 +262,4 @@ def test_a_clear_that_its_canary_stopped_costs_none_of_the_answers_before_it(
     assert query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1") == before
     assert query(warehouse, "SELECT outcome FROM answers WHERE custom_id = 'T-2'") == [("succeeded",)]
     assert asked(server) == [4]
-    assert server.calls()["ask"] == 3
+    assert server.calls()["synchronous"] == 3

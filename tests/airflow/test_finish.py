@@ -55,7 +55,7 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
     ran = run_job(wait=finish(), carry=["label"])
 
     assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
-    assert made() == {"ask": 5, "upload": 1, "create": 1}
+    assert made() == {"synchronous": 5, "upload": 1, "create": 1}
     assert ran.returned["wait"]["finish"] == {"asked": 5, "left": {}}
     assert ran.returned["wait"]["outcomes"] == {"succeeded": 5}
     account = ran.returned["land"]
@@ -72,7 +72,7 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
 def test_without_a_finish_line_the_deadline_asks_nothing(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
     ran = run_job(wait=finish(finish="collect"))
 
-    assert made()["ask"] == 0
+    assert made()["synchronous"] == 0
     assert ran.returned["land"]["outcomes"] == {"cancelled": 5}
     assert "finish" not in ran.returned["wait"]
 
@@ -84,7 +84,7 @@ def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
 
     ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3})
 
-    assert made() == {"ask": 2, "upload": 2, "create": 2}
+    assert made() == {"synchronous": 2, "upload": 2, "create": 2}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(2,)]
 
@@ -94,7 +94,7 @@ def test_more_rows_than_the_bound_are_left_and_told(
 ) -> None:
     ran = run_job(wait=finish(finish_rows=3))
 
-    assert made()["ask"] == 3
+    assert made()["synchronous"] == 3
     assert ran.returned["wait"]["finish"] == {"asked": 3, "left": {"finish_rows": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert "2 rows are left: more than finish_rows allows" in capfd.readouterr().out
@@ -104,7 +104,7 @@ def test_the_finish_line_stays_within_the_budget(warehouse: Path, made: Callable
     # by its cap a row costs up to 0.0001 US dollars in a batch and 0.0002 at the standard price, and a little for input
     ran = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
 
-    assert made()["ask"] == 3
+    assert made()["synchronous"] == 3
     assert ran.returned["wait"]["finish"] == {"asked": 3, "left": {"max_cost_usd": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert float(ran.returned["land"]["cost_usd"]) <= 0.00065
@@ -121,28 +121,28 @@ def test_what_was_spent_before_counts_towards_the_budget(
 
     left = ran.returned["wait"]["finish"]["left"]
     assert float(ran.returned["land"]["cost_usd"]) <= low * 1.01
-    assert made()["ask"] == 2 - left.get("max_cost_usd", 0)
+    assert made()["synchronous"] == 2 - left.get("max_cost_usd", 0)
 
 
 def test_a_request_that_is_turned_away_for_a_moment_is_asked_again_there(
     warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(
-        *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, times=3, retry_after=0.2))
+        *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, times=3, retry_after=0.2))
     )
 
     ran = run_job(wait=finish())
 
-    assert made()["ask"] == 8
+    assert made()["synchronous"] == 8
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, retry_after=3600),
-        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=500),
-        Fault(kind=Kind.DROP, calls=frozenset({Call.ASK})),
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, retry_after=3600),
+        Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=500),
+        Fault(kind=Kind.DROP, calls=frozenset({Call.SYNCHRONOUS})),
     ],
     ids=["429", "500", "dropped"],
 )
@@ -153,7 +153,7 @@ def test_what_fails_there_lands_as_failed_and_is_not_asked_once_more(
 
     ran = run_job(wait=finish())
 
-    assert made()["ask"] == 5
+    assert made()["synchronous"] == 5
     assert ran.states["wait"] == "success"
     assert ran.returned["land"]["outcomes"] == {"failed": 5}
 
@@ -162,14 +162,14 @@ def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
     warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(
-        *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=429, code="insufficient_quota"))
+        *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, code="insufficient_quota"))
     )
     four = "(SELECT 1 n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4)"
     update(warehouse, f"INSERT INTO tickets SELECT id || 'b' || n, title || n, body, label FROM tickets, {four}")
 
     ran = run_job(wait=finish())
 
-    assert made()["ask"] == 16
+    assert made()["synchronous"] == 16
     assert ran.states["wait"] == "success"
     assert ran.returned["wait"]["finish"] == {"asked": 0, "left": {"unasked": 25}}
     assert ran.returned["land"]["outcomes"] == {"cancelled": 25}
@@ -246,11 +246,11 @@ def test_rows_that_were_never_sent_are_asked_and_it_is_their_first_attempt(
     last = worker(ledger)
     assert isinstance(last.run({}), Finish)
 
-    assert made() == {"ask": ROWS, "upload": 0, "create": 0}
+    assert made() == {"synchronous": ROWS, "upload": 0, "create": 0}
     assert outcomes(ledger) == {"succeeded": ROWS}
     assert {shard.shard.attempt for shard in last.ledger.state().finish_line} == {1}
     assert isinstance(worker(ledger).run({}), Finish)
-    assert made()["ask"] == 0
+    assert made()["synchronous"] == 0
 
 
 def test_of_rows_that_were_never_sent_those_past_the_bound_are_left(
@@ -258,10 +258,10 @@ def test_of_rows_that_were_never_sent_those_past_the_bound_are_left(
 ) -> None:
     worker(ledger, rows=30).run({})
 
-    assert made() == {"ask": 30, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 30, "upload": 0, "create": 0}
     assert outcomes(ledger) == {"succeeded": 30, "pending": 10}
     worker(ledger, rows=30).run({})
-    assert made() == {"ask": 0, "upload": 0, "create": 0}
+    assert made() == {"synchronous": 0, "upload": 0, "create": 0}
 
 
 def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_flight(
@@ -283,14 +283,14 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
         patch.setattr(synchronous, "write", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             worker(ledger).run({})
-    assert made()["ask"] == 2 * AT_ONCE
+    assert made()["synchronous"] == 2 * AT_ONCE
 
     pause = worker(ledger).run({})
     assert isinstance(pause, Wait)
-    assert made()["ask"] == ROWS - 2 * AT_ONCE
+    assert made()["synchronous"] == ROWS - 2 * AT_ONCE
 
     assert isinstance(worker(ledger, later=ASKING).run({}), Finish)
-    assert made()["ask"] == AT_ONCE
+    assert made()["synchronous"] == AT_ONCE
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 
@@ -299,11 +299,11 @@ def test_a_worker_that_was_told_to_end_asks_nothing_there_and_its_successor_goes
 ) -> None:
     with pytest.raises(StoppedError, match="finish line was not asked"):
         worker(ledger, stopping=lambda: True).run({})
-    assert made()["ask"] == 0
+    assert made()["synchronous"] == 0
 
     worker(ledger).run({})
 
-    assert made()["ask"] == ROWS
+    assert made()["synchronous"] == ROWS
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 
@@ -320,7 +320,7 @@ def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Cal
     for ask in asks:
         second._do([ask])
 
-    assert made()["ask"] == ROWS
+    assert made()["synchronous"] == ROWS
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 
@@ -329,7 +329,7 @@ def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Cal
 
     assert isinstance(worker(ledger, later=FINISH).run({}), Finish)
 
-    assert made()["ask"] == 0
+    assert made()["synchronous"] == 0
     assert outcomes(ledger) == {"pending": ROWS}
 
 
@@ -353,12 +353,12 @@ def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
 
     waiting = worker(ledger)
     assert isinstance(waiting.run(waiting.look()), Wait)
-    assert made()["ask"] == 0
+    assert made()["synchronous"] == 0
 
     after = worker(ledger, later=GRACE)
     assert isinstance(after.run(after.look()), Finish)
 
-    assert made()["ask"] == 2
+    assert made()["synchronous"] == 2
     assert outcomes(ledger) == {"succeeded": 2, "pending": 2}
     assert after.ledger.state().waves[0].left == {"unsettled": 2}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.faults import Call, Fault, Faults, FaultsError, Kind, Place, read_faults
+from airflow_provider_batch.local.faults import Call, Fault, Faults, FaultsError, Kind, Target, read_faults
 
 ROWS = [f"row-{number}" for number in range(200)]
 seeds = st.integers(0, 2**31)
@@ -31,12 +31,12 @@ def faults(seed: int, *plan: Fault, memory: set[bytes] | None = None) -> Faults:
 
 def rows_hit(asked: Faults, rows: Sequence[str] = ROWS) -> set[str]:
     """The rows of these that a fault hits, asked once each."""
-    return {row for row in rows if asked.of_row(asked.plan[0].place, row)}
+    return {row for row in rows if asked.draw_row_fault(asked.plan[0].target, row)}
 
 
 def calls_hit(asked: Faults, count: int = 200) -> list[int]:
     """Which of so many creates are hit, from 0."""
-    return [number for number in range(count) if asked.of_call(Call.CREATE)]
+    return [number for number in range(count) if asked.draw_call_fault(Call.CREATE)]
 
 
 @given(seeds, row_kinds)
@@ -65,8 +65,8 @@ def test_another_seed_hits_others() -> None:
 def test_two_faults_draw_independently() -> None:
     both = faults(7, Fault(kind=Kind.ERROR, rate=0.5), Fault(kind=Kind.BROKEN_LINE, rate=0.5))
 
-    assert {row for row in ROWS if both.of_row(Place.ANSWER, row)} != {
-        row for row in ROWS if both.of_row(Place.LINE, row)
+    assert {row for row in ROWS if both.draw_row_fault(Target.ANSWER, row)} != {
+        row for row in ROWS if both.draw_row_fault(Target.LINE, row)
     }
 
 
@@ -99,7 +99,9 @@ def test_one_row_is_hit_at_most_so_often(seed: int, times: int, asked: int) -> N
     limited = faults(seed, Fault(kind=Kind.ERROR, times=times))
 
     for row in ("a", "b"):
-        assert [bool(limited.of_row(Place.ANSWER, row)) for _ in range(asked)] == [n < times for n in range(asked)]
+        assert [bool(limited.draw_row_fault(Target.ANSWER, row)) for _ in range(asked)] == [
+            n < times for n in range(asked)
+        ]
     assert limited.hits == [2 * min(times, asked)]
 
 
@@ -128,15 +130,15 @@ def test_a_fault_of_named_rows_or_calls_hits_no_others() -> None:
         Fault(kind=Kind.HTML, calls=frozenset({Call.LIST})),
     )
 
-    assert [row for row in ("a", "b", "c", None) if asked.of_row(Place.ANSWER, row)] == ["a", "b"]
-    assert [call for call in Call if asked.of_call(call)] == [Call.LIST]
+    assert [row for row in ("a", "b", "c", None) if asked.draw_row_fault(Target.ANSWER, row)] == ["a", "b"]
+    assert [call for call in Call if asked.draw_call_fault(call)] == [Call.LIST]
     assert asked.hits == [2, 1]
 
 
 def test_calls_that_a_fault_is_not_about_do_not_count_for_it() -> None:
     asked = faults(1, Fault(kind=Kind.HTML, calls=frozenset({Call.LIST}), skip=1, times=1))
 
-    seen = [asked.of_call(call) for call in (Call.CREATE, Call.LIST, Call.CREATE, Call.LIST, Call.LIST)]
+    seen = [asked.draw_call_fault(call) for call in (Call.CREATE, Call.LIST, Call.CREATE, Call.LIST, Call.LIST)]
     assert [bool(fault) for fault in seen] == [False, False, False, True, False]
 
 
@@ -151,11 +153,11 @@ def test_a_fault_strikes_in_its_place_only() -> None:
         Fault(kind=Kind.DROP),
     )
     hit = [
-        asked.of_row(Place.ANSWER, "a"),
-        asked.of_row(Place.LINE, "a"),
-        asked.of_batch(),
-        asked.of_call(Call.CREATE),
-        *asked.of_file(),
+        asked.draw_row_fault(Target.ANSWER, "a"),
+        asked.draw_row_fault(Target.LINE, "a"),
+        asked.draw_batch_fault(),
+        asked.draw_call_fault(Call.CREATE),
+        *asked.draw_file_faults(),
     ]
 
     assert [fault.kind for fault in hit if fault] == [
@@ -172,7 +174,7 @@ def test_a_fault_strikes_in_its_place_only() -> None:
 def test_the_first_fault_that_hits_counts() -> None:
     asked = faults(1, Fault(kind=Kind.HTML, times=1), Fault(kind=Kind.DROP))
 
-    assert [fault.kind for fault in (asked.of_call(Call.LIST), asked.of_call(Call.LIST)) if fault] == [
+    assert [fault.kind for fault in (asked.draw_call_fault(Call.LIST), asked.draw_call_fault(Call.LIST)) if fault] == [
         Kind.HTML,
         Kind.DROP,
     ]
@@ -182,12 +184,12 @@ def test_a_new_plan_counts_from_0_and_draws_as_before() -> None:
     plan = [Fault(kind=Kind.DROP, rate=0.3), Fault(kind=Kind.ERROR, times=1)]
     asked = faults(5, *plan)
     before = calls_hit(asked)
-    asked.of_row(Place.ANSWER, "a")
+    asked.draw_row_fault(Target.ANSWER, "a")
 
     asked.replace(plan)
     assert asked.hits == [0, 0]
     assert calls_hit(asked) == before
-    assert asked.of_row(Place.ANSWER, "a"), "hit once in the earlier plan, which is over"
+    assert asked.draw_row_fault(Target.ANSWER, "a"), "hit once in the earlier plan, which is over"
     asked.replace(())
     assert calls_hit(asked) == []
 
@@ -195,10 +197,10 @@ def test_a_new_plan_counts_from_0_and_draws_as_before() -> None:
 def test_without_a_plan_nothing_happens() -> None:
     none = faults(1)
 
-    assert [none.of_row(place, "a") for place in Place] == [None] * len(Place)
-    assert [none.of_call(call) for call in Call] == [None] * len(Call)
-    assert none.of_batch() is None
-    assert none.of_file() == []
+    assert [none.draw_row_fault(target, "a") for target in Target] == [None] * len(Target)
+    assert [none.draw_call_fault(call) for call in Call] == [None] * len(Call)
+    assert none.draw_batch_fault() is None
+    assert none.draw_file_faults() == []
 
 
 @given(st.lists(st.builds(Fault, kind=st.sampled_from(Kind), rate=rates, times=st.none() | st.integers(1, 9))))

@@ -8,7 +8,7 @@ import msgspec
 
 from airflow_provider_batch.local.answers.corrupt import instead, spoilt
 from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
-from airflow_provider_batch.local.faults import Faults, Place
+from airflow_provider_batch.local.faults import Faults, Target
 
 
 class FaultyResponder:
@@ -27,7 +27,7 @@ class FaultyResponder:
 
     async def answer(self, ask: Ask) -> Reply:
         """See `Responder.answer`."""
-        fault = self._faults.of_row(Place.ANSWER, _row(ask)) if self._faults.plan else None
+        fault = self._faults.draw_row_fault(Target.ANSWER, _row(ask)) if self._faults.plan else None
         if fault is None:
             return await self._responder.answer(ask)
         reply = instead(fault, ask)

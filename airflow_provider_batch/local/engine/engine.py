@@ -49,7 +49,7 @@ from airflow_provider_batch.local.engine.validation import (
     token_limit,
     validate,
 )
-from airflow_provider_batch.local.faults import Faults, Kind, Place
+from airflow_provider_batch.local.faults import Faults, Kind, Target
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.storage.journal import Ending
 from airflow_provider_batch.local.storage.record import Record
@@ -80,14 +80,14 @@ class Engine:
         await asyncio.to_thread(_recall, taken_up)
         for live in taken_up:
             if live.record.enqueued_tokens:
-                self._queue.add(live.record.asked_model or "", live.record.enqueued_tokens)
+                self._queue.add(live.record.requested_model or "", live.record.enqueued_tokens)
             self._start(live)
 
     def _recall_ended(self) -> None:
         for record in self._store.ended_batches():
             if record.enqueued_tokens and record.batch.ended_at is not None:
-                self._queue.add(record.asked_model or "", record.enqueued_tokens)
-                self._queue.release(record.asked_model or "", record.enqueued_tokens, record.batch.ended_at)
+                self._queue.add(record.requested_model or "", record.enqueued_tokens)
+                self._queue.release(record.requested_model or "", record.enqueued_tokens, record.batch.ended_at)
 
     async def close(self) -> None:
         """Stop where each batch stands; `resume` goes on from there."""
@@ -96,7 +96,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for live in self._live.values():
-            live.journal.rest()
+            live.journal.close()
 
     def submit(self, batch: Batch, *, output_lifetime: int) -> Batch:
         """Accept a new batch."""
@@ -108,7 +108,7 @@ class Engine:
             batch=batch,
             number=self._store.next_number(),
             output_lifetime=output_lifetime,
-            fault=self._faults.of_batch(),
+            fault=self._faults.draw_batch_fault(),
         )
         self._store.add_batch(record)
         live = Live(record, folder)
@@ -184,10 +184,10 @@ class Engine:
         live.record = msgspec.structs.replace(live.record, batch=batch)
         self._store.save_batch(live.record, results=tuple(results))
         if batch.status in ENDED:
-            live.journal.rest()
+            live.journal.close()
             del self._live[batch.id]
             if live.record.enqueued_tokens:
-                self._queue.release(live.record.asked_model or "", live.record.enqueued_tokens, self._clock.now())
+                self._queue.release(live.record.requested_model or "", live.record.enqueued_tokens, self._clock.now())
 
     def _fail(self, live: Live, errors: list[BatchError]) -> None:
         files: list[FileObject] = []
@@ -207,7 +207,7 @@ class Engine:
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        live.journal.rest()
+        live.journal.close()
         until = min(self._clock.now() + seconds, live.record.batch.expires_at)
         asleep = asyncio.ensure_future(self._clock.sleep_until(until))
         try:
@@ -230,7 +230,7 @@ class Engine:
             self._fail(live, errors)
             return
         model = findings.model or ""
-        live.record = msgspec.structs.replace(live.record, asked_model=model, enqueued_tokens=findings.tokens)
+        live.record = msgspec.structs.replace(live.record, requested_model=model, enqueued_tokens=findings.tokens)
         self._queue.add(model, findings.tokens)
         self._advance(
             live,
@@ -317,7 +317,7 @@ class Engine:
         if live.batch.in_progress_at is not None and end in NEVER_RAN:
             await asyncio.to_thread(self._close_unanswered, live, end)
         output, errors = await asyncio.to_thread(self._write_results, live, await self._damage(live))
-        live.journal.rest()
+        live.journal.close()
         await self._clock.sleep_until(until)
         if live.stopped:
             end = Status.CANCELLED
@@ -342,11 +342,11 @@ class Engine:
     async def _damage(self, live: Live) -> Damage:
         """What goes wrong with the result files, on request."""
         lines = {}
-        if live.answered and any(fault.place is Place.LINE for fault in self._faults.plan):
+        if live.answered and any(fault.target is Target.LINE for fault in self._faults.plan):
             for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
                 if number % 500 == 0:
                     await asyncio.sleep(0)  # others are served meanwhile
-                fault = self._faults.of_row(Place.LINE, custom_id)
+                fault = self._faults.draw_row_fault(Target.LINE, custom_id)
                 if fault is not None:
                     lines[number] = fault.kind
         return Damage(
@@ -356,7 +356,7 @@ class Engine:
         )
 
     def _damage_of_file(self, lines: int) -> frozenset[Kind]:
-        return frozenset(fault.kind for fault in self._faults.of_file()) if lines else frozenset()
+        return frozenset(fault.kind for fault in self._faults.draw_file_faults()) if lines else frozenset()
 
     # result files; in a thread, while nothing else touches the batch's journal
 

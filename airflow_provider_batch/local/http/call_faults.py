@@ -39,7 +39,7 @@ _CALLS = [
         ("GET", "/v1/batches", Call.LIST),
         ("GET", "/v1/batches/[^/]+", Call.RETRIEVE),
         ("POST", "/v1/batches/[^/]+/cancel", Call.CANCEL),
-        ("POST", "|".join(ENDPOINTS), Call.ASK),
+        ("POST", "|".join(ENDPOINTS), Call.SYNCHRONOUS),
     )
 ]
 
@@ -138,7 +138,7 @@ class CallFaults:
         fault = None
         if call is not None:
             self._server.calls[call] += 1
-            fault = self._server.faults.of_call(call)
+            fault = self._server.faults.draw_call_fault(call)
         if fault is None:
             await self._app(scope, receive, send)
         else:

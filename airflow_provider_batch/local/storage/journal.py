@@ -48,7 +48,7 @@ class Journal:
         self._file: BinaryIO | None = None
         self._cut_torn_end()
 
-    def rest(self) -> None:
+    def close(self) -> None:
         """Close the file until the next answer comes."""
         if self._file is not None:
             self._file.close()

@@ -15,7 +15,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     #: counts the batches of this state directory; with the seed it decides the order of result lines
     number: int
     #: the model name the input file asks for
-    asked_model: str | None = None
+    requested_model: str | None = None
     #: estimated input tokens, counted against the enqueued-token limit until the batch has ended
     enqueued_tokens: int = 0
     #: seconds its result files are kept

@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS batch (
     body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS batch_live ON batch (ended) WHERE ended = 0;
-CREATE TABLE IF NOT EXISTS asked (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen_key (key BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -220,4 +220,4 @@ class Store:
     def first_time(self, key: bytes) -> bool:
         """True for the first call with this key in the life of the state directory, False ever after."""
         with self._db:
-            return self._db.execute("INSERT OR IGNORE INTO asked (key) VALUES (?)", (key,)).rowcount == 1
+            return self._db.execute("INSERT OR IGNORE INTO seen_key (key) VALUES (?)", (key,)).rowcount == 1

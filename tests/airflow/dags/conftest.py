@@ -56,7 +56,7 @@ def check_costs(dag_id: str, *accounts: dict[str, Any]) -> None:
 
 
 #: of `billed`, when nothing was asked and nothing was paid
-NOTHING = {"upload": 0, "create": 0, "ask": 0}
+NOTHING = {"upload": 0, "create": 0, "synchronous": 0}
 
 
 @pytest.fixture

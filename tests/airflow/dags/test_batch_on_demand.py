@@ -239,14 +239,21 @@ def test_a_model_that_the_provider_does_not_know_is_found_by_the_canary_before_a
 ) -> None:
     said = "The model `gpt-5-nano` does not exist or you do not have access to it."
     counting_server.set_faults(
-        Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=404, code="model_not_found", message=said, times=2)
+        Fault(
+            kind=Kind.STATUS,
+            calls=frozenset({Call.SYNCHRONOUS}),
+            status=404,
+            code="model_not_found",
+            message=said,
+            times=2,
+        )
     )
 
     ran = trigger(model="gpt-5-nano")
 
     assert ran.states["batch_job.submit"] == "failed"
     assert said in ran.error("batch_job.submit")
-    assert billed() == NOTHING | {"ask": 2}
+    assert billed() == NOTHING | {"synchronous": 2}
 
 
 def test_a_table_that_is_no_results_table_is_refused_before_anything_is_asked(

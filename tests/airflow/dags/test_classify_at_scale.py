@@ -67,7 +67,7 @@ def test_each_ticket_is_asked_of_its_model_and_every_tenth_of_both(
     ran = run_ready("classify_at_scale")
 
     assert ran.errors == {}
-    assert billed() == {"upload": 2, "create": 2, "ask": 4}
+    assert billed() == {"upload": 2, "create": 2, "synchronous": 4}
     account = ran.returned["batch_job.land"]
     check(account, warehouse.execute(LANDED), warehouse.execute(SUMMARY))
     check_costs("classify_at_scale", account)

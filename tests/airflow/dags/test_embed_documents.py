@@ -39,7 +39,7 @@ def test_new_and_changed_documents_alone_are_asked_and_those_that_are_gone_lose_
     assert first.errors == {}
     account = first.returned["batch_job.land"]
     assert (account["asked"], account["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
-    assert billed() == {"upload": 1, "create": 1, "ask": 2}
+    assert billed() == {"upload": 1, "create": 1, "synchronous": 2}
     vectors = vectors_of(warehouse)
     assert {len(vector) for vector in vectors.values()} == {256}
 
@@ -59,7 +59,7 @@ def test_new_and_changed_documents_alone_are_asked_and_those_that_are_gone_lose_
     assert third.errors == {}
     account = third.returned["batch_job.land"]
     assert (account["asked"], account["known"]) == (1, TEXTS - 3)
-    assert billed() == {"upload": 0, "create": 0, "ask": 1}
+    assert billed() == {"upload": 0, "create": 0, "synchronous": 1}
     now = vectors_of(warehouse)
     assert vectors.keys() - now.keys() == {"D-029", "D-030"}
     assert [name for name in now if now[name] != vectors[name]] == ["D-003"]
@@ -79,7 +79,7 @@ def test_it_goes_on_when_its_column_becomes_one_of_pgvector(
     ran = run_ready("embed_documents")
 
     assert ran.errors == {}
-    assert (ran.returned["batch_job.land"]["asked"], billed()) == (1, {**NOTHING, "ask": 1})
+    assert (ran.returned["batch_job.land"]["asked"], billed()) == (1, {**NOTHING, "synchronous": 1})
     assert warehouse.execute("SELECT count(*), min(vector_dims(output)) FROM document_vectors") == [(TEXTS, 256)]
     found = warehouse.execute(nearest)
     assert len(found) == 3

@@ -193,7 +193,7 @@ def test_cases_that_cannot_be_graded_are_told_before_anything_is_asked(
     assert list(ran.errors) == ["cases"]
     with pytest.raises(Exception, match=said):
         raise ran.errors["cases"]
-    assert server.calls()["ask"] == 0
+    assert server.calls()["synchronous"] == 0
     assert files_and_batches(server) == (0, 0)
 
 
@@ -206,7 +206,7 @@ def test_a_prompt_that_names_a_missing_column_is_told_before_anything_is_asked(
     assert "prompt" in ran.error("evaluate.ask.submit")
     assert "'question'" in ran.error("evaluate.ask.submit")
     assert (ran.states["grade"], ran.states["accept"]) == ("upstream_failed", "upstream_failed")
-    assert server.calls()["ask"] == 0
+    assert server.calls()["synchronous"] == 0
     assert files_and_batches(server) == (0, 0)
 
 
@@ -217,7 +217,7 @@ def test_a_model_that_is_unknown_costs_nothing_and_keeps_no_other_from_being_gra
     night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, other: str, said: str
 ) -> None:
     # the canary of the model that comes first; one without a price is not even asked so
-    refused = Fault(kind=Kind.STATUS, calls=frozenset({Call.ASK}), status=404, times=2)
+    refused = Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=404, times=2)
     server.set_faults(*([refused] if other == "gpt-5-nano" else []))
 
     ran = night(models=["gpt-5-mini", other])

@@ -205,7 +205,7 @@ def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path
         for number in range(3):
             line = never_ran(f"row-{number}", Status.EXPIRED)
             journal.append(number + 1, Ending.NEVER_RAN, Tokens(), line)
-        journal.rest()
+        journal.close()
         store.clock.advance(86_400)
 
         engine = Engine(store, Scripted(script), Settings())

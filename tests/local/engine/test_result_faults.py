@@ -15,7 +15,7 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.ledger.records import Settled
-from airflow_provider_batch.local.faults import Fault, Faults, Kind, Place
+from airflow_provider_batch.local.faults import Fault, Faults, Kind, Target
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import NOW, collect, plain_shard
@@ -172,7 +172,7 @@ def test_a_server_that_was_killed_hits_the_same_lines(serve: Serve, tmp_path: Pa
 
     with LocalServer(server.state, faults=plan, seed=3) as again, client_of(again) as reader:
         ended = wait(reader, reader.batches.retrieve(batch.id))
-        kept = {f"row-{n}" for n in range(40) if undisturbed.of_row(Place.LINE, f"row-{n}") is None}
+        kept = {f"row-{n}" for n in range(40) if undisturbed.draw_row_fault(Target.LINE, f"row-{n}") is None}
         assert 5 < len(kept) < 35
         assert set(answers(reader, ended)) == kept
 
@@ -195,7 +195,7 @@ def test_what_lands_of_spoilt_files_is_one_outcome_for_every_row(faulty: Faulty,
     drawn = Faults(0, lambda key: True, plan)
     lost, answer = set(), {}
     for name in rows:
-        line, spoilt = drawn.of_row(Place.LINE, name), drawn.of_row(Place.ANSWER, name)
+        line, spoilt = drawn.draw_row_fault(Target.LINE, name), drawn.draw_row_fault(Target.ANSWER, name)
         answer[name] = spoilt.kind if spoilt else None
         if line is not None and line.kind is not Kind.DUPLICATE_LINE:
             lost.add(name)

@@ -114,7 +114,7 @@ def test_every_call_has_its_name() -> None:
         Call.LIST: ("GET", "/v1/batches"),
         Call.RETRIEVE: ("GET", "/v1/batches/batch_1"),
         Call.CANCEL: ("POST", "/v1/batches/batch_1/cancel"),
-        Call.ASK: ("POST", CHAT),
+        Call.SYNCHRONOUS: ("POST", CHAT),
     }
 
     assert set(named) == set(Call)
@@ -492,7 +492,7 @@ def test_the_same_faults_hit_the_same_calls_again(server: LocalServer) -> None:
 
 
 def test_synchronous_asks_are_hit_too(server: LocalServer, client: OpenAI) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.ASK), status=429))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.SYNCHRONOUS), status=429))
 
     with pytest.raises(openai.RateLimitError):
         client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": "Hello"}])

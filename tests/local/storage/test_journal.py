@@ -33,7 +33,7 @@ def test_entries_say_what_was_appended_and_where_its_line_lies(tmp_path: Path) -
     assert [(entry.line, entry.ending, entry.tokens) for entry in entries] == [answer[:3] for answer in _ANSWERS]
     for entry, (*_, result) in zip(entries, _ANSWERS, strict=True):
         assert content[entry.offset : entry.offset + entry.length] == result + b"\n"
-    journal.rest()
+    journal.close()
 
 
 @settings(max_examples=30)
@@ -43,7 +43,7 @@ def test_after_a_torn_end_the_whole_answers_remain_and_more_can_follow(
 ) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "answers"
-        _written(path).rest()
+        _written(path).close()
         content = path.read_bytes()[:cut]
         path.write_bytes(content)
 
@@ -51,7 +51,7 @@ def test_after_a_torn_end_the_whole_answers_remain_and_more_can_follow(
         assert [entry.line for entry in journal.entries()] == [3, 1, 2][: content.count(b"\n")]
         journal.append(9, Ending.SUCCEEDED, Tokens(), b"{}")
         assert [entry.line for entry in journal.entries()][-1] == 9
-        journal.rest()
+        journal.close()
 
 
 def test_tokens_add_up() -> None:
