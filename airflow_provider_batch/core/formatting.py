@@ -1,0 +1,29 @@
+"""How amounts and counts are written for people, in logs, errors and pages."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+
+def format_usd(amount: float | Decimal) -> str:
+    """Return an amount of US dollars as in "$1,234.56", "$0.0234" or "less than $0.0001".
+
+    Amounts below one dollar show up to four decimal places.
+    """
+    if amount >= 1 or amount == 0:
+        return f"${amount:,.2f}"
+    if amount < Decimal("0.0001"):
+        return "less than $0.0001"
+    text = f"{amount:,.4f}"
+    return f"${text.removesuffix('0').removesuffix('0')}"
+
+
+def format_usd_range(low: float | Decimal, high: float | Decimal) -> str:
+    """Return a range of US dollars as in "$0.02 to $1.50", or the one amount if both ends read the same."""
+    ends = format_usd(low), format_usd(high)
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def format_count(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with its noun, as in "1 row" or "1,200 rows"."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
