@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator, task_group
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
-from airflow_provider_batch.core.requests.arguments import is_late
+from airflow_provider_batch.core.requests.arguments import is_runtime_value
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
@@ -109,7 +109,7 @@ def _refuse_late(arguments: Mapping[str, Any]) -> None:
     """What is no template field would be used as it stands, and it is only known when the task runs."""
     resolved = {"results_conn_id"}.union(*(operator.template_fields for operator in _TASKS.values()))
     for name, value in arguments.items():
-        if name not in resolved and name != "outlets" and is_late(value):
+        if name not in resolved and name != "outlets" and is_runtime_value(value):
             raise InputError(
                 f"batch_job: {name!r} has to be known when the DAG is parsed, so it cannot be mapped or come from "
                 "another task."
@@ -122,7 +122,9 @@ def _refuse_overwriting(group: TaskGroup | None, arguments: Mapping[str, Any]) -
         group = group.parent_group
     if group is None or arguments.get("history") or arguments.get("table") is None:
         return
-    if not any(is_late(arguments.get(name)) or "map_index" in str(arguments.get(name)) for name in _TELLS_APART):
+    if not any(
+        is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name)) for name in _TELLS_APART
+    ):
         raise InputError(
             "batch_job is mapped, and every one of its jobs would land the same custom_ids in one table, each over the "
             "rows of the one before. Tell them apart: with key={'variant': ...} of what is mapped, or "

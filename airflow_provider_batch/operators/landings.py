@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions.param import DagParam
 
 from airflow_provider_batch.core.ledger.job import Manifest
-from airflow_provider_batch.core.requests.arguments import is_late
+from airflow_provider_batch.core.requests.arguments import is_runtime_value
 from airflow_provider_batch.exceptions import ResultsTableError, SchemaError
 from airflow_provider_batch.operators.results import BatchResultsOperator
 
@@ -46,8 +46,8 @@ def _comes_from_a_task(value: Any) -> bool:
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
         return any(map(_comes_from_a_task, value))
-    return is_late(value) and not isinstance(value, DagParam)
+    return is_runtime_value(value) and not isinstance(value, DagParam)
 
 
 def _lands(job: Any, task_id: str) -> bool:
-    return is_late(job) and any(operator.task_id == task_id for operator, _ in job.iter_references())
+    return is_runtime_value(job) and any(operator.task_id == task_id for operator, _ in job.iter_references())

@@ -22,16 +22,16 @@ from airflow_provider_batch.core.lifecycle.summary import preview_reference, ref
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.limits import read_limits
 from airflow_provider_batch.core.requests.arguments import (
-    as_bool,
-    as_count,
-    as_number,
-    as_table,
-    given,
-    is_late,
-    names_a_file,
+    is_file_name,
+    is_runtime_value,
+    none_if_blank,
+    parse_bool,
+    parse_count,
+    parse_number,
+    parse_table,
     resolve,
 )
-from airflow_provider_batch.core.requests.preview import as_markdown
+from airflow_provider_batch.core.requests.preview import render_preview
 from airflow_provider_batch.core.requests.render import RequestSpec, check
 from airflow_provider_batch.core.schema.judge import strict_schema
 from airflow_provider_batch.exceptions import InputError, JobHeldError
@@ -249,7 +249,7 @@ class BatchSubmitOperator(BaseOperator):
         super().resolve_template_files()
         for name in ROW_ARGUMENTS:
             value = getattr(self, name)
-            if names_a_file(value):
+            if is_file_name(value):
                 setattr(self, name, self._text_of(value))
 
     def _text_of(self, name: str) -> str:
@@ -277,7 +277,7 @@ class BatchSubmitOperator(BaseOperator):
     def _execute(self, context: Context) -> Reference:
         hook = BatchHook(conn_id=self.openai_conn_id)
         source = self._source(context, hook)
-        if as_bool("preview", self.preview):
+        if parse_bool("preview", self.preview):
             return self._preview(context, source, hook)
         check_reachable(source.root, allow_local=self.allow_local_staging)
         folder = job_folder(source.root, source.plan.key)
@@ -315,7 +315,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def _resubmits(self, context: Context) -> bool:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
-        return as_bool("again", self.again) or as_bool("batch_again", conf.get("batch_again"))
+        return parse_bool("again", self.again) or parse_bool("batch_again", conf.get("batch_again"))
 
     def on_kill(self) -> None:
         """Make no further paid call. What was created is recorded, and the next attempt goes on with it.
@@ -331,41 +331,41 @@ class BatchSubmitOperator(BaseOperator):
         return RequestSpec(
             endpoint=self.endpoint,
             custom_id=self.custom_id,
-            model=given(self.model),
-            system=given(self.system),
+            model=none_if_blank(self.model),
+            system=none_if_blank(self.system),
             prompt=self.prompt,
-            body=given(self.body),
-            request=given(self.request),
+            body=none_if_blank(self.body),
+            request=none_if_blank(self.request),
             output_schema=self.output_schema,
             max_output_tokens=self.max_output_tokens,
         )
 
     def _plan(self, context: Context, hook: BatchHook) -> Plan:
         for name in ("warehouse_conn_id", "sql", "openai_conn_id"):
-            if given(getattr(self, name)) is None:
+            if none_if_blank(getattr(self, name)) is None:
                 raise InputError(f"{name} is empty. Nothing was run, nothing was uploaded.")
         self.output_schema = plain_schema(self.output_schema)
         spec = self._spec()
         check(spec)
         hook.check()
         logical_date = context.get("logical_date")
-        canary = as_count("canary", self.canary, MOST_CANARY)
+        canary = parse_count("canary", self.canary, MOST_CANARY)
         return Plan(
             key=job_key(context),
             spec=spec,
             sql=self.sql,
-            max_rows=as_count("max_rows", self.max_rows),
-            parameters=given(self.parameters),
+            max_rows=parse_count("max_rows", self.max_rows),
+            parameters=none_if_blank(self.parameters),
             carry=self.carry,
             context=row_context(context),
             openai_conn_id=self.openai_conn_id,
             limits=hook.limits(self.limits),
             prices=self.prices,
-            max_cost_usd=as_number("max_cost_usd", self.max_cost_usd),
+            max_cost_usd=parse_number("max_cost_usd", self.max_cost_usd),
             completion_window=self.completion_window,
-            metadata=dict(given(self.metadata) or {}),
+            metadata=dict(none_if_blank(self.metadata) or {}),
             logical_date=plain_moment(logical_date) if logical_date else None,
-            ask_once=as_bool("ask_once", self.ask_once),
+            ask_once=parse_bool("ask_once", self.ask_once),
             canary=hook.canary if canary is None else canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
             delete_remote_files=self.delete_remote_files == AFTER_COLLECT,
@@ -382,7 +382,7 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def _reused_table(self) -> KnownTable | None:
-        place = as_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
+        place = parse_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
         return None if place is None else KnownTable(sql_hook(place.conn_id), place.table)
 
     def _preview(self, context: Context, source: Source, hook: BatchHook) -> Reference:
@@ -394,7 +394,7 @@ class BatchSubmitOperator(BaseOperator):
             self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
         context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
-        text = as_markdown(made.manifest, made.sample, more=made.more)
+        text = render_preview(made.manifest, made.sample, has_more_rows=made.more)
         context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
         return preview_reference(made.manifest)
 
@@ -417,16 +417,18 @@ class BatchSubmitOperator(BaseOperator):
         if kept is not None and not (isinstance(kept, timedelta) and kept >= timedelta(0)):
             raise InputError(f"retention is a timedelta of at least 0, not {kept!r}.")
         read_limits(self.limits)
-        if not is_late(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
-            as_count("canary", self.canary, MOST_CANARY)
-        if not is_late(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
-            as_count("max_rows", self.max_rows)
+        if not is_runtime_value(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
+            parse_count("canary", self.canary, MOST_CANARY)
+        if not is_runtime_value(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
+            parse_count("max_rows", self.max_rows)
         Prices(self.prices)
         spec = self._spec()
-        plain = not any(is_late(getattr(self, name)) or names_a_file(getattr(self, name)) for name in ROW_ARGUMENTS)
+        plain = not any(
+            is_runtime_value(getattr(self, name)) or is_file_name(getattr(self, name)) for name in ROW_ARGUMENTS
+        )
         if plain and isinstance(self.endpoint, str) and "{" not in self.endpoint:
             check(spec)
-        if is_late(self.metadata):
+        if is_runtime_value(self.metadata):
             return
         reserved = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
         if reserved or len(self.metadata) > 12:
@@ -437,9 +439,9 @@ class BatchSubmitOperator(BaseOperator):
 
 def plain_schema(schema: Any) -> Any:
     """A schema as strict JSON Schema; what Airflow resolves later is left for then."""
-    if is_late(schema):
+    if is_runtime_value(schema):
         return schema
-    schema = given(schema)
+    schema = none_if_blank(schema)
     if schema is None:
         return None
     return strict_schema(schema)

@@ -179,7 +179,9 @@ class _Builder:
                 self._kept += 1
                 return
         if not sealer.is_copy(request, carry, number):
-            tokens = self.estimator.add(request.model, request.body, request.inputs, request.outline, request.given)
+            tokens = self.estimator.add(
+                request.model, request.body, request.inputs, request.outline, request.leaf_values
+            )
             sealer.add(request, carry, number, tokens)
 
     def manifest_of(self, shards: list[Shard], *, reuse_from: str) -> Manifest:

@@ -28,7 +28,7 @@ from airflow_provider_batch.core.ledger.records import Reason, Settled
 from airflow_provider_batch.core.ledger.state import JobState, ShardState, Try
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, cutter
+from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, extractor
 from airflow_provider_batch.core.sealing import carry
 from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, CopyReader
 from airflow_provider_batch.core.sealing.reused_answers import as_answer, read_known
@@ -175,7 +175,7 @@ class Landing:
         schema = manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         typed = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
-        self._paths = [(path, kind, cutter(path, kind)) for path, kind in typed]
+        self._paths = [(path, kind, extractor(path, kind)) for path, kind in typed]
         self._prices = Prices(manifest.prices)
         self._best = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
         self._copies = CopyReader(folder, manifest.copies)

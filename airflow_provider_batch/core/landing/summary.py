@@ -8,7 +8,7 @@ from datetime import datetime
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.ledger.records import Landed, Reason
-from airflow_provider_batch.core.pricing.prices import in_full
+from airflow_provider_batch.core.pricing.prices import format_decimal
 
 #: reasons that a landing keeps, the most frequent ones
 KEPT_REASONS = 10
@@ -22,10 +22,10 @@ def landed_record(landing: Landing, table: str | None, file: str | None, at: dat
         file=file,
         outcomes=landing.outcomes,
         tokens=dict(landing.tokens),
-        cost_usd=in_full(landing.cost),
-        standard_cost_usd=in_full(landing.standard_cost),
+        cost_usd=format_decimal(landing.cost),
+        standard_cost_usd=format_decimal(landing.standard_cost),
         asked_again=landing.asked_again,
-        asked_again_cost_usd=in_full(landing.asked_again_cost),
+        asked_again_cost_usd=format_decimal(landing.asked_again_cost),
         reasons=landing.most_common_reasons(KEPT_REASONS),
         at=at,
     )

@@ -17,7 +17,7 @@ from airflow_provider_batch.core.answers.result_files import read_answers, read_
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.records import Judged
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.pricing.estimate import Measured, Unasked, measured_estimate
+from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
@@ -70,7 +70,7 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
     """
     manifest = state.manifest
     outcomes: Counter[str] = Counter()
-    models: dict[str, tuple[Measured, Unasked]] = {}
+    models: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
     refused: list[str] = []
     for state_of in state.canary:
         shard = state_of.shard
@@ -84,9 +84,9 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
         protects = bool(others) or shard.requests == manifest.requests
         if protects and all(_is_refusal_of_all(answer) for answer in answers):
             refused.append(f"{shard.model}: {_said(answers)}")
-        rest = Unasked(sum(one.requests for one in others), sum(one.tokens for one in others))
+        rest = RemainingRequests(sum(one.requests for one in others), sum(one.tokens for one in others))
         models[shard.model] = (_measured(shard.model, answers, prices), rest)
-    estimate = measured_estimate(manifest.estimate, prices, models, manifest.endpoint)
+    estimate = estimate_after_canary(manifest.estimate, prices, models, manifest.endpoint)
     asked = sum(outcomes.values())
     void, over_budget = _refusal(refused, asked), False
     ceiling = state.ceiling
@@ -101,13 +101,13 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
     )
 
 
-def _measured(model: str, answers: list[Answer], prices: Prices) -> Measured:
+def _measured(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
     told = [answer for answer in answers if answer.usage.input_tokens or answer.usage.output_tokens]
     cost: Decimal | None = Decimal(0)
     for answer in told:
         one = prices.cost(model, answer.usage, answered_by=answer.model, batch=False)
         cost = None if cost is None or one is None else cost + one
-    return Measured(len(told), sum(answer.usage.output_tokens for answer in told), cost)
+    return CanaryUsage(len(told), sum(answer.usage.output_tokens for answer in told), cost)
 
 
 def _is_refusal_of_all(answer: Answer) -> bool:

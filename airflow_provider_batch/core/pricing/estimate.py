@@ -116,7 +116,7 @@ class Estimator:
         )
 
 
-def at_most(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int) -> Decimal | None:
+def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int) -> Decimal | None:
     """US dollars that one request costs at the standard price, at the high end; None if the price is unknown.
 
     :param tokens: its estimated input tokens.
@@ -128,7 +128,7 @@ def at_most(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int)
     return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), batch=False)
 
 
-class Measured(msgspec.Struct, frozen=True):
+class CanaryUsage(msgspec.Struct, frozen=True):
     """What the answers to the first requests of a model used."""
 
     #: answers that report what they used; 0 if there is none
@@ -138,7 +138,7 @@ class Measured(msgspec.Struct, frozen=True):
     cost: Decimal | None
 
 
-class Unasked(msgspec.Struct, frozen=True):
+class RemainingRequests(msgspec.Struct, frozen=True):
     """The requests to a model that are not asked yet."""
 
     requests: int
@@ -150,8 +150,8 @@ class Unasked(msgspec.Struct, frozen=True):
 SPREAD = 2
 
 
-def measured_estimate(
-    before: Estimate, prices: Prices, models: Mapping[str, tuple[Measured, Unasked]], endpoint: str
+def estimate_after_canary(
+    before: Estimate, prices: Prices, models: Mapping[str, tuple[CanaryUsage, RemainingRequests]], endpoint: str
 ) -> Estimate:
     """The estimate of a job once the first requests of each model were answered, those answers included.
 
@@ -177,7 +177,9 @@ def measured_estimate(
     )
 
 
-def _output_of_rest(before: Estimate, measured: Measured, rest: Unasked, asked: int, endpoint: str) -> tuple[int, int]:
+def _output_of_rest(
+    before: Estimate, measured: CanaryUsage, rest: RemainingRequests, asked: int, endpoint: str
+) -> tuple[int, int]:
     if endpoint in _WITHOUT_OUTPUT or not rest.requests:
         return 0, 0
     if measured.answers:
@@ -186,7 +188,7 @@ def _output_of_rest(before: Estimate, measured: Measured, rest: Unasked, asked: 
     return before.output_tokens_low * rest.requests // asked, before.output_tokens_high * rest.requests // asked
 
 
-def _cost_of_rest(prices: Prices, model: str, rest: Unasked, output: int) -> Decimal:
+def _cost_of_rest(prices: Prices, model: str, rest: RemainingRequests, output: int) -> Decimal:
     rate = prices.rate(model)
     if rate is None or not rest.requests:
         return Decimal(0)

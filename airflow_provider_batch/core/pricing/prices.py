@@ -207,6 +207,6 @@ def _linear(rate: Rate, read: int, cached: int, written: int) -> Decimal:
     return (rate.input * read + rate.cached * cached + rate.output * written) / _MILLION
 
 
-def in_full(amount: Decimal | None) -> str | None:
+def format_decimal(amount: Decimal | None) -> str | None:
     """US dollars as text, with all their digits and no exponent; None is unknown."""
     return None if amount is None else format(amount.normalize() if amount else Decimal(0), "f")

@@ -16,12 +16,12 @@ from airflow_provider_batch.exceptions import InputError
 TEXT_FILES = (".txt", ".md", ".j2")
 
 
-def is_late(value: Any) -> bool:
+def is_runtime_value(value: Any) -> bool:
     """Whether a value is, or holds at any depth, something that Airflow only knows at run time."""
     if isinstance(value, dict):
-        return any(is_late(inner) for inner in value.values())
+        return any(is_runtime_value(inner) for inner in value.values())
     if isinstance(value, (list, tuple)):
-        return any(is_late(inner) for inner in value)
+        return any(is_runtime_value(inner) for inner in value)
     return hasattr(value, "iter_references") and hasattr(value, "resolve")
 
 
@@ -36,12 +36,12 @@ def resolve(value: Any, context: Any) -> Any:
     return value
 
 
-def names_a_file(value: Any) -> bool:
+def is_file_name(value: Any) -> bool:
     """Whether an argument as the author wrote it is the name of a text file, rather than text."""
     return isinstance(value, str) and value.endswith(TEXT_FILES) and re.fullmatch(r"[\w./-]+", value) is not None
 
 
-def as_bool(name: str, value: Any) -> bool:
+def parse_bool(name: str, value: Any) -> bool:
     """A switch that may come from a form or a template as text ("False" is not true).
 
     :raises InputError: for anything that is neither.
@@ -56,24 +56,24 @@ def as_bool(name: str, value: Any) -> bool:
     raise InputError(f"{name}: {value!r} is neither true nor false.")
 
 
-def given(value: Any) -> Any:
+def none_if_blank(value: Any) -> Any:
     """The value, or None for what a form gives where nothing was filled in: blank text, an empty JSON editor."""
     return None if value == {} or (isinstance(value, str) and not value.strip()) else value
 
 
-def as_count(name: str, value: Any, most: int | None = None) -> int | None:
+def parse_count(name: str, value: Any, most: int | None = None) -> int | None:
     """A whole number from 0 to `most` that may come from a form or a template as text; None and '' are none.
 
     :raises InputError: for anything else.
     """
-    number = as_number(name, value)
+    number = parse_number(name, value)
     if number is not None and (number != int(number) or (most is not None and number > most)):
         allowed = "of at least 0" if most is None else f"from 0 to {most}"
         raise InputError(f"{name}: {value!r} is no whole number {allowed}.")
     return None if number is None else int(number)
 
 
-def as_number(name: str, value: Any) -> float | None:
+def parse_number(name: str, value: Any) -> float | None:
     """A positive number that may come from a form or a template as text; None and '' are none.
 
     :raises InputError: for anything else.
@@ -89,19 +89,19 @@ def as_number(name: str, value: Any) -> float | None:
     return number
 
 
-class TablePlace(NamedTuple):
+class TableRef(NamedTuple):
     """A table, and the connection that leads to it."""
 
     conn_id: str
     table: str
 
 
-def as_table(name: str, value: Any, default_conn_id: str) -> TablePlace | None:
+def parse_table(name: str, value: Any, default_conn_id: str) -> TableRef | None:
     """Return the table that an argument names, as text or as `{"conn_id": …, "table": …}`; None if it is empty.
 
     :raises InputError: for anything else.
     """
-    place = given(value)
+    place = none_if_blank(value)
     if place is None:
         return None
     parts = {"table": place} if isinstance(place, str) else dict(place) if isinstance(place, Mapping) else {}
@@ -111,4 +111,4 @@ def as_table(name: str, value: Any, default_conn_id: str) -> TablePlace | None:
             f"{name}: {place!r} names no table. Give `table`, `schema.table` or "
             '{"conn_id": …, "table": …}, or None to ask every row. Nothing was built.'
         )
-    return TablePlace(conn_id, table)
+    return TableRef(conn_id, table)

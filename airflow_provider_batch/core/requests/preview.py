@@ -25,11 +25,11 @@ MOST_ITEMS = 50
 LINE = 80
 
 
-def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more: bool = False) -> str:
+def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, has_more_rows: bool = False) -> str:
     """The preview of a job that was built, not sealed.
 
     :param sample: the first requests, as `{"custom_id": …, "body": …}`.
-    :param more: the query has more rows than were asked for.
+    :param has_more_rows: the query has more rows than were asked for.
     """
     models = sorted({shard.model for shard in manifest.shards})
     shards = len(manifest.shards)
@@ -46,7 +46,7 @@ def as_markdown(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, more
         lines.append(
             f"- {manifest.requests:,} rows: {manifest.same:,} ask the same as another row, {manifest.known:,} are known"
         )
-    if more:
+    if has_more_rows:
         lines.append("- the query has more rows, which are not asked")
     common = _in_common([request["body"] for request in sample])
     for number, request in enumerate(sample, start=1):

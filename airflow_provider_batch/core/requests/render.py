@@ -47,7 +47,7 @@ class Request(msgspec.Struct, frozen=True):
     inputs: int
     #: what is known of it without reading the body, and the values that its row filled in; None: nothing is
     outline: Outline | None = None
-    given: Sequence[Any] = ()
+    leaf_values: Sequence[Any] = ()
 
 
 def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:

@@ -171,7 +171,7 @@ def _column_types(node: dict[str, Any]) -> Iterator[ColumnType]:
             yield scalars.get(name, ColumnType.JSON)
 
 
-def cutter(path: str, type: ColumnType) -> Callable[[Any], Any]:
+def extractor(path: str, type: ColumnType) -> Callable[[Any], Any]:
     """A function that gives what lies at `path` in a parsed answer, as `convert` does, with its errors."""
     parts, as_it_is = path.split("."), _AS_THEY_ARE.get(type)
 

@@ -24,7 +24,7 @@ from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import askable_rows, at_the_finish_line, is_askable, next_attempt
 from airflow_provider_batch.core.lifecycle.budget import Purse
 from airflow_provider_batch.core.lifecycle.steps import FinishLine, Policy
-from airflow_provider_batch.core.pricing.estimate import at_most
+from airflow_provider_batch.core.pricing.estimate import highest_cost
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
@@ -180,7 +180,7 @@ class _Line:
             for at, line in enumerate(stream):
                 if at in source.lines:
                     body = bytes(msgspec.json.decode(line, type=_Request).body)
-                    cost = at_most(self._prices, self._manifest.endpoint, model, body, rows[at].tokens)
+                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, rows[at].tokens)
                     if self.allowance.take(cost):
                         taken.add(at)
         return taken

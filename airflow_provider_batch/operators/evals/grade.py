@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_batch.core.pricing.prices import in_full
+from airflow_provider_batch.core.pricing.prices import format_decimal
 from airflow_provider_batch.evals.cases import tags_of
 from airflow_provider_batch.evals.compare import Comparison, Verdict, compare
 from airflow_provider_batch.evals.grading import Grading, grade_answers, scores
@@ -185,7 +185,7 @@ class EvalGradeOperator(BaseOperator):
             100 * summary.low,
             100 * summary.high,
             f"{summary.cases:,}",
-            "unknown" if summary.cost_usd is None else in_full(summary.cost_usd),
+            "unknown" if summary.cost_usd is None else format_decimal(summary.cost_usd),
         )
         if summary.unanswered:
             self.log.warning(
@@ -277,7 +277,7 @@ def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
         "accuracy": summary.accuracy,
         "low": summary.low,
         "high": summary.high,
-        "cost_usd": in_full(summary.cost_usd),
+        "cost_usd": format_decimal(summary.cost_usd),
         "baseline_run": comparison.baseline_run,
         "baseline_runs": comparison.baseline_runs,
         "difference": comparison.difference,

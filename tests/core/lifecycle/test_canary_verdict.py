@@ -14,7 +14,7 @@ from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
 from airflow_provider_batch.core.lifecycle.canary_verdict import Verdict, judge
-from airflow_provider_batch.core.pricing.estimate import Measured, Unasked, measured_estimate
+from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.deduplicate import CopyReader
@@ -160,34 +160,39 @@ def test_a_measured_price_over_the_ceiling_voids_the_generation(tmp_path: Any) -
 def test_an_unknown_price_stays_unknown() -> None:
     before = Estimate(100, 10, 1_000, None, None, ["mine"])
 
-    after = measured_estimate(before, Prices(), {"mine": (Measured(2, 60, None), Unasked(3, 100))}, CHAT)
+    after = estimate_after_canary(
+        before, Prices(), {"mine": (CanaryUsage(2, 60, None), RemainingRequests(3, 100))}, CHAT
+    )
 
     assert (after.low_usd, after.high_usd) == (None, None)
     assert (after.output_tokens_low, after.output_tokens_high) == (60 + 45, 60 + 180)
 
 
 def test_embeddings_have_no_output_to_measure() -> None:
-    models = {"text-embedding-3-small": (Measured(1, 0, Decimal("0.5")), Unasked(3, 1_000_000))}
+    models = {"text-embedding-3-small": (CanaryUsage(1, 0, Decimal("0.5")), RemainingRequests(3, 1_000_000))}
 
-    after = measured_estimate(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
+    after = estimate_after_canary(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
 
     assert after.output_tokens_high == 0
     assert after.low_usd == after.high_usd == pytest.approx(0.52)
 
 
 def test_a_model_that_gave_no_answer_keeps_its_share_of_the_guess() -> None:
-    models = {"gpt-5-mini": (Measured(1, 10, Decimal(0)), Unasked(4, 0)), "gpt-5-nano": (_NONE, Unasked(5, 0))}
+    models = {
+        "gpt-5-mini": (CanaryUsage(1, 10, Decimal(0)), RemainingRequests(4, 0)),
+        "gpt-5-nano": (_NONE, RemainingRequests(5, 0)),
+    }
 
-    after = measured_estimate(Estimate(0, 100, 1_000, 0.0, 0.0), Prices(), models, CHAT)
+    after = estimate_after_canary(Estimate(0, 100, 1_000, 0.0, 0.0), Prices(), models, CHAT)
 
     assert (after.output_tokens_low, after.output_tokens_high) == (10 + 20 + 50, 10 + 80 + 500)
 
 
 def test_large_prompts_keep_their_dearer_price() -> None:
-    rest = Unasked(10, 10 * 300_000)
-    models = {"gpt-5.4": (Measured(1, 100, Decimal(0)), rest)}
+    rest = RemainingRequests(10, 10 * 300_000)
+    models = {"gpt-5.4": (CanaryUsage(1, 100, Decimal(0)), rest)}
 
-    after = measured_estimate(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
+    after = estimate_after_canary(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
 
     one = Prices().cost("gpt-5.4", Usage(input_tokens=300_000, output_tokens=200))
     assert one is not None
@@ -202,4 +207,4 @@ def test_the_price_without_a_batch_is_the_standard_one_or_the_one_that_was_state
     assert Prices().cost("nobody's", usage, batch=False) is None
 
 
-_NONE = Measured(0, 0, Decimal(0))
+_NONE = CanaryUsage(0, 0, Decimal(0))

@@ -95,7 +95,7 @@ def test_the_numbers_are_those_that_reading_the_body_gives(
         reject()  # a row whose messages are no messages
     for request in requests:
         assert request.outline is not None
-        ask = request.outline.ask(request.given, encoding)
+        ask = request.outline.ask(request.leaf_values, encoding)
         if ask is not None:
             assert in_any_order(ask) == in_any_order(read_ask(request.body, encoding))
         line = request_line(request.custom_id, spec.endpoint, request.body)
@@ -111,7 +111,7 @@ def test_texts_in_a_prompt_are_known_without_reading_the_body_and_other_things_a
     row = {"id": 1, "a": "x", "b": "y", "n": 1, "any": 1, "messages": [{"role": "user", "content": "x"}], "texts": [1]}
     (request,) = rendered(SPECS[number], row)
     assert request.outline is not None
-    assert (request.outline.ask(request.given, Encoding.O200K) is not None) == known
+    assert (request.outline.ask(request.leaf_values, Encoding.O200K) is not None) == known
 
 
 def test_of_a_function_nothing_is_known_before_it_is_called() -> None:

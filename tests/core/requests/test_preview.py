@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.preview import LINE, MOST_OF_A_REQUEST, as_markdown, fenced
+from airflow_provider_batch.core.requests.preview import LINE, MOST_OF_A_REQUEST, fenced, render_preview
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -38,7 +38,7 @@ def chat(custom_id: str, text: str) -> dict[str, Any]:
 
 
 def test_it_tells_how_many_requests_there_are_what_they_may_cost_and_where_that_ends() -> None:
-    told = as_markdown(manifest(), [], more=True)
+    told = render_preview(manifest(), [], has_more_rows=True)
 
     assert "**1,200 requests**" in told
     assert "**between 0.0234 and 2.50 US dollars**, ceiling 5.00 US dollars" in told
@@ -47,27 +47,27 @@ def test_it_tells_how_many_requests_there_are_what_they_may_cost_and_where_that_
 
 
 def test_a_price_that_is_not_known_is_said_to_be_unknown() -> None:
-    told = as_markdown(manifest(estimate=Estimate(unknown_models=["house-1"]), max_cost_usd=None), [])
+    told = render_preview(manifest(estimate=Estimate(unknown_models=["house-1"]), max_cost_usd=None), [])
 
     assert "cost unknown: no price is known for ` house-1 `" in told
     assert "without a ceiling" in told
 
 
 def test_what_all_requests_say_is_shown_once() -> None:
-    told = as_markdown(manifest(), [chat("a", "first text"), chat("b", "second text")])
+    told = render_preview(manifest(), [chat("a", "first text"), chat("b", "second text")])
 
     assert told.index("first text") < told.index("second text") < told.index("In each of them")
     assert told.count("temperature: 0") == 1
 
 
 def test_a_prompt_is_shown_with_its_lines_after_who_says_it() -> None:
-    told = as_markdown(manifest(), [chat("a", "Title\n\nThe body.")])
+    told = render_preview(manifest(), [chat("a", "Title\n\nThe body.")])
 
     assert "- role: user\n  content: |-\n    Title\n\n    The body.\n" in told
 
 
 def test_a_long_prompt_is_cut_and_its_lines_are_broken() -> None:
-    told = as_markdown(manifest(), [chat("a", "word " * 100_000)])
+    told = render_preview(manifest(), [chat("a", "word " * 100_000)])
 
     assert "… cut: 500,000 characters" in told
     assert len(told) < 2 * MOST_OF_A_REQUEST
@@ -75,7 +75,9 @@ def test_a_long_prompt_is_cut_and_its_lines_are_broken() -> None:
 
 
 def test_a_custom_id_or_a_model_cannot_begin_markup_of_its_own() -> None:
-    told = as_markdown(manifest(endpoint="x`\n# Approved ![](http://evil)"), [chat("`\n\n# Free of charge\n", "text")])
+    told = render_preview(
+        manifest(endpoint="x`\n# Approved ![](http://evil)"), [chat("`\n\n# Free of charge\n", "text")]
+    )
 
     assert "`` x` # Approved ![](http://evil) ``" in told
     assert not re.search("^#", told, re.MULTILINE)
@@ -102,7 +104,7 @@ def test_no_text_ends_the_block_that_it_stands_in(text: str) -> None:
 
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_any_text_is_shown_within_blocks(custom_id: str, text: str) -> None:
-    told = as_markdown(manifest(), [chat(custom_id, text)])
+    told = render_preview(manifest(), [chat(custom_id, text)])
 
     opened: str | None = None
     for line in told.split("\n"):
