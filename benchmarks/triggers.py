@@ -126,16 +126,18 @@ class Counts:
     def __init__(self) -> None:
         from openai import AsyncOpenAI, OpenAI
 
-        from airflow_provider_batch.triggers.reading import Answer, Failed, Reader
+        from airflow_provider_batch.triggers.reading import PollResult, Reader, ReadFailure
 
         self.looks = self.clients = 0
         self.seen: set[str] = set()
-        look = Reader.look
+        look = Reader.read
 
-        async def counted(reader: Reader, wanted: Iterable[str], tell: Callable[[str, Answer], None]) -> Failed | None:
+        async def counted(
+            reader: Reader, wanted: Iterable[str], tell: Callable[[str, PollResult], None]
+        ) -> ReadFailure | None:
             left = set(wanted)
 
-            def told(batch_id: str, answer: Answer) -> None:
+            def told(batch_id: str, answer: PollResult) -> None:
                 self.looks += batch_id in left
                 left.discard(batch_id)
                 self.seen.add(batch_id)
@@ -143,7 +145,7 @@ class Counts:
 
             return await look(reader, wanted, told)
 
-        Reader.look = counted  # type: ignore[assignment,method-assign]  # its first argument has another name
+        Reader.read = counted  # type: ignore[assignment,method-assign]  # its first argument has another name
         for kind in (AsyncOpenAI, OpenAI):
             self._count(kind)
 

@@ -15,10 +15,10 @@ from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT as DEFAULT_CANARY
 from airflow_provider_batch.core.lifecycle.failures import is_of_account, refusal_of
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
-from airflow_provider_batch.core.provider.catalogue import provider_of
+from airflow_provider_batch.core.provider.catalogue import find_provider
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
-from airflow_provider_batch.core.provider.retry_after import seconds_of
+from airflow_provider_batch.core.provider.retry_after import parse_retry_after
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
 
 __all__ = ["BatchHook"]
@@ -26,7 +26,7 @@ __all__ = ["BatchHook"]
 #: seconds that the paid call may take
 CREATE_TIMEOUT = 60.0
 #: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
-ASK_TIMEOUT = 120.0
+SYNCHRONOUS_TIMEOUT = 120.0
 #: batches asked for with each page of a list, the most that OpenAI gives
 _PAGE = 100
 #: seconds that deleting a file may take
@@ -39,7 +39,7 @@ _CHUNK = 1 << 20
 _NO_ANSWER = (openai.OpenAIError, ValueError)
 
 
-class Asked(NamedTuple):
+class SynchronousResponse(NamedTuple):
     """What came of one synchronous request."""
 
     #: HTTP status; 0 if no answer came
@@ -63,7 +63,7 @@ class CreateRefusedError(Exception):
         self.retry_after = retry_after
 
 
-class CreateUnsureError(Exception):
+class CreateUnconfirmedError(Exception):
     """No answer, or one that leaves open whether a batch was created."""
 
 
@@ -111,10 +111,10 @@ class BatchHook(OpenAIHook):
         :raises InputError: for a limit that there is not, naming the place it comes from.
         """
         stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
-        where = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
-        return read_limits(overrides, base=read_limits(stated, base=provider_of(self.host).limits, where=where))
+        source = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
+        return read_limits(overrides, base=read_limits(stated, base=find_provider(self.host).limits, source=source))
 
-    def states_tokens(self, overrides: Mapping[str, Any] | None = None) -> bool:
+    def has_explicit_token_limit(self, overrides: Mapping[str, Any] | None = None) -> bool:
         """Whether a person stated how many tokens an input file may have, here or in the connection's extra.
 
         None, for no limit, is stated too. What earlier jobs learned does not count then.
@@ -125,27 +125,31 @@ class BatchHook(OpenAIHook):
     @property
     def canary(self) -> int:
         """Requests of each model to ask first, unless the author says: 0 where models answer batches alone."""
-        return DEFAULT_CANARY if provider_of(self.host).synchronous else 0
+        return DEFAULT_CANARY if find_provider(self.host).synchronous else 0
 
-    def ask(self, endpoint: str, body: dict[str, Any]) -> Asked:
+    def send_request(self, endpoint: str, body: dict[str, Any]) -> SynchronousResponse:
         """One synchronous request, at the standard price. Never repeated by the SDK, and it raises nothing."""
-        client = self.conn.with_options(max_retries=0, timeout=ASK_TIMEOUT)
+        client = self.conn.with_options(max_retries=0, timeout=SYNCHRONOUS_TIMEOUT)
         try:
             answer = client.post(endpoint.removeprefix("/v1"), body=body, cast_to=openai.HttpxBinaryResponseContent)
         except openai.APIStatusError as error:
             response = error.response
-            return Asked(
+            return SynchronousResponse(
                 error.status_code,
                 error.request_id or "",
                 response.content,
                 error.code,
-                seconds_of(response.headers.get("retry-after")),
+                parse_retry_after(response.headers.get("retry-after")),
             )
         except openai.APITimeoutError:
-            return Asked(0, "", f"No answer within {ASK_TIMEOUT:.0f} seconds.".encode(), "request_timeout")
+            return SynchronousResponse(
+                0, "", f"No answer within {SYNCHRONOUS_TIMEOUT:.0f} seconds.".encode(), "request_timeout"
+            )
         except openai.OpenAIError as error:
-            return Asked(0, "", str(error).encode(), type(error).__name__)
-        return Asked(answer.response.status_code, answer.response.headers.get("x-request-id", ""), answer.content)
+            return SynchronousResponse(0, "", str(error).encode(), type(error).__name__)
+        return SynchronousResponse(
+            answer.response.status_code, answer.response.headers.get("x-request-id", ""), answer.content
+        )
 
     def upload(self, file: BinaryIO, name: str) -> str:
         """Send an input file; streams from disk. Returns the provider's file id.
@@ -158,7 +162,7 @@ class BatchHook(OpenAIHook):
             answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
         except openai.APIStatusError as error:
             message = f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
-            retry_after = seconds_of(error.response.headers.get("retry-after"))
+            retry_after = parse_retry_after(error.response.headers.get("retry-after"))
             later = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
             if later and not is_of_account(error.status_code, error.code):
                 raise NoRoomError(message, retry_after) from error
@@ -176,7 +180,7 @@ class BatchHook(OpenAIHook):
         """Create a batch: the call that costs money. Never repeated by the SDK, as it has no idempotency key.
 
         :raises CreateRefusedError: surely no batch exists.
-        :raises CreateUnsureError: one may exist; look it up by its nonce before trying again.
+        :raises CreateUnconfirmedError: one may exist; look it up by its nonce before trying again.
         """
         client = self.conn.with_options(max_retries=0, timeout=CREATE_TIMEOUT)
         try:
@@ -189,15 +193,15 @@ class BatchHook(OpenAIHook):
         except openai.APIStatusError as error:
             failure = refusal_of(error.status_code, error.code, error.message)
             if failure is not None:
-                retry_after = seconds_of(error.response.headers.get("retry-after"))
+                retry_after = parse_retry_after(error.response.headers.get("retry-after"))
                 raise CreateRefusedError(failure, describe_error(error), retry_after) from error
-            raise CreateUnsureError(describe_error(error)) from error
+            raise CreateUnconfirmedError(describe_error(error)) from error
         except _NO_ANSWER as error:
-            raise CreateUnsureError(describe_error(error)) from error
+            raise CreateUnconfirmedError(describe_error(error)) from error
         try:
             return read_batch(answer)
         except ProviderError as error:
-            raise CreateUnsureError(str(error)) from error
+            raise CreateUnconfirmedError(str(error)) from error
 
     def retrieve(self, batch_id: str) -> BatchView:
         """One batch as it is now.
@@ -222,13 +226,13 @@ class BatchHook(OpenAIHook):
         try:
             return read_batch(self.conn.with_options(max_retries=0).batches.cancel(batch_id))
         except _NO_ANSWER as error:
-            if had_ended(error):
+            if is_already_ended(error):
                 return None
             raise ProviderError(
                 f"Cancelling batch {batch_id} failed: {describe_error(error)}. It may go on."
             ) from error
 
-    def find(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
+    def find_batches(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
         """Batches that carry this nonce, else those of this input file; the oldest first.
 
         Paged by hand, as servers are known that ignore `after` and never say that they are done.
@@ -247,7 +251,7 @@ class BatchHook(OpenAIHook):
         found.reverse()
         return sorted(found, key=lambda batch: batch.created_at)
 
-    def of_job(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
+    def list_job_batches(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
         """Batches whose metadata name this job, in one listing.
 
         :param not_before: when the job was sealed: older batches cannot be its own.
@@ -358,7 +362,7 @@ class BatchHook(OpenAIHook):
         return size, digest.hexdigest()
 
 
-def had_ended(error: Exception) -> bool:
+def is_already_ended(error: Exception) -> bool:
     """Whether this answer to a cancel says that the batch had already ended (HTTP 409)."""
     return isinstance(error, openai.ConflictError)
 

@@ -378,7 +378,7 @@ class BatchSubmitOperator(BaseOperator):
             conn_id=self.warehouse_conn_id,
             reused_table=self._reused_table,
             root=staging_root(self.staging),
-            states_tokens=hook.states_tokens(self.limits),
+            has_explicit_token_limit=hook.has_explicit_token_limit(self.limits),
         )
 
     def _reused_table(self) -> KnownTable | None:

@@ -28,7 +28,7 @@ from airflow_provider_batch.staging.object_store import ObjectFolder
 from airflow_provider_batch.staging.path_folder import cannot
 
 #: folder of a staging root that holds what jobs learned; no DAG's folder begins with a dot
-MEMORY = ".learned"
+LESSONS_FOLDER = ".learned"
 
 #: executors whose tasks all see the disk of this machine
 LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
@@ -74,23 +74,23 @@ def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
     base = open_folder(root)
     for dag in base.folders("") if dag_id is None else [_safe(dag_id)]:
         # a local disk does not list these, an object store does
-        if dag == MEMORY:
+        if dag == LESSONS_FOLDER:
             continue
         for task in base.folders(dag):
             for run in base.folders(f"{dag}/{task}"):
                 yield open_folder("/".join((root.rstrip("/"), dag, task, run)))
 
 
-def root_of(folder: Folder, key: JobKey) -> str | None:
+def find_staging_root(folder: Folder, key: JobKey) -> str | None:
     """The staging root that the folder of the job with this key lies in; None if it was put elsewhere."""
     root = folder.uri.rsplit("/", 3)[0]
     return root if job_folder(root, key).uri == folder.uri else None
 
 
-def memory_folder(root: str, conn_id: str) -> Folder:
+def lessons_folder(root: str, conn_id: str) -> Folder:
     """The folder under a staging root for what jobs learned of a connection."""
     digest = hashlib.sha256(conn_id.encode()).hexdigest()[:16]
-    return open_folder("/".join((root.rstrip("/"), MEMORY, f"{_safe(conn_id)[:60]}.{digest}")))
+    return open_folder("/".join((root.rstrip("/"), LESSONS_FOLDER, f"{_safe(conn_id)[:60]}.{digest}")))
 
 
 def remove_folder(folder: Folder) -> None:

@@ -41,14 +41,14 @@ class LocalFolder(PathFolder):
             raise cannot("write", final, error) from error
         return True
 
-    def _entries(self, under: str, *, folders: bool) -> list[str]:
+    def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
         try:
-            with os.scandir(self.path / under) as entries:
+            with os.scandir(self.path / subfolder) as entries:
                 return sorted(e.name for e in entries if e.is_dir() == folders and not e.name.startswith("."))
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise cannot("list", self.path / under, error) from error
+            raise cannot("list", self.path / subfolder, error) from error
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:

@@ -48,15 +48,15 @@ class ObjectFolder(PathFolder):
             raise cannot("write", self.path / name, error) from error
         return True
 
-    def _entries(self, under: str, *, folders: bool) -> list[str]:
+    def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
         # filesystems such as s3fs keep listings, but what other workers recorded since has to be seen
         self.path.fs.invalidate_cache()
         try:
-            return sorted(p.name for p in (self.path / under).iterdir() if p.is_dir() == folders)
+            return sorted(p.name for p in (self.path / subfolder).iterdir() if p.is_dir() == folders)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise cannot("list", self.path / under, error) from error
+            raise cannot("list", self.path / subfolder, error) from error
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:

@@ -27,13 +27,13 @@ class PathFolder:
         except OSError as error:
             raise cannot("read", self.path / name, error) from error
 
-    def names(self, under: str) -> list[str]:
+    def names(self, subfolder: str) -> list[str]:
         """Return the names of the files in a folder."""
-        return self._entries(under, folders=False)
+        return self._entries(subfolder, folders=False)
 
-    def folders(self, under: str) -> list[str]:
+    def folders(self, subfolder: str) -> list[str]:
         """Return the names of the folders in a folder."""
-        return self._entries(under, folders=True)
+        return self._entries(subfolder, folders=True)
 
     def remove(self, name: str) -> None:
         """Delete a file that is no longer needed; a refusal is logged."""
@@ -45,7 +45,7 @@ class PathFolder:
             # Permissions that let workers write and not delete are common; nothing depends on this file any more.
             log.warning("Staging: cannot remove %s, which is no longer needed: %s", self.path / name, error)
 
-    def _entries(self, under: str, *, folders: bool) -> list[str]:
+    def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
         raise NotImplementedError
 
 

@@ -254,14 +254,14 @@ class _Teller:
         if not latest:
             return
         for view in latest.values():
-            if not view.known and view.said not in self._unknown:
-                self._unknown.add(view.said)
-                self._warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.said)
+            if not view.has_known_status and view.raw_status not in self._unknown:
+                self._unknown.add(view.raw_status)
+                self._warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.raw_status)
         running = [view for view in latest.values() if not view.status.ended]
         done = sum(view.completed for view in latest.values())
         failed = sum(view.failed for view in latest.values())
         total = sum(view.total for view in latest.values())
-        said = sorted({view.said for view in running})
+        said = sorted({view.raw_status for view in running})
         state = (len(latest) - len(running), bool(failed), total, said)
         moved = abs(done + failed - self._answered) >= max(1, _TELL_STEP * total)
         if state == self._told and not moved and now - self._told_at < TELL_EVERY:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import openai
 from tenacity import retry, stop_after_attempt, wait_exponential
 
-from airflow_provider_batch.hooks.batch import describe_error, had_ended
+from airflow_provider_batch.hooks.batch import describe_error, is_already_ended
 from airflow_provider_batch.triggers.clients import shared_client
 
 #: cancels under way at once; 500 batches have to be through in the 30 s that Airflow gives a trigger
@@ -37,7 +37,7 @@ async def cancel_batches(conn_id: str, batch_ids: Sequence[str], report: Callabl
                     await shared.renew(client)
                     raise
                 except openai.OpenAIError as error:
-                    if not had_ended(error):
+                    if not is_already_ended(error):
                         raise
 
         results = await asyncio.gather(*map(cancel, batch_ids), return_exceptions=True)

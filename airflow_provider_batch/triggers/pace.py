@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from airflow_provider_batch.core.provider.batch import BatchView, Status
-from airflow_provider_batch.core.provider.retry_after import seconds_of
+from airflow_provider_batch.core.provider.retry_after import parse_retry_after
 
 #: how many times sooner than the interval a young or nearly ended batch is looked at
 SOONER = 4
@@ -42,7 +42,7 @@ def until_next_look(view: BatchView, now: float, interval: float) -> float:
 
 
 def _nearly_done(view: BatchView) -> bool:
-    if view.status is Status.CANCELLING or view.said.lower() == "finalizing":
+    if view.status is Status.CANCELLING or view.raw_status.lower() == "finalizing":
         return True
     return view.total > 0 and view.completed + view.failed >= NEARLY * view.total
 
@@ -65,4 +65,4 @@ def backoff(failures: int, interval: float) -> float:
 
 def retry_after(said: str | None) -> float:
     """Seconds that a server's Retry-After asks for, a number or a date; 0 for none and for nonsense."""
-    return min(seconds_of(said) or 0.0, LONGEST_RETRY_AFTER)
+    return min(parse_retry_after(said) or 0.0, LONGEST_RETRY_AFTER)

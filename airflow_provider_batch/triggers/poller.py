@@ -19,7 +19,7 @@ import msgspec
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.triggers.clients import shared_client
 from airflow_provider_batch.triggers.pace import TOGETHER, backoff, spread, until_first_look, until_next_look
-from airflow_provider_batch.triggers.reading import Answer, Failed, Reader, Refused
+from airflow_provider_batch.triggers.reading import PollResult, Reader, ReadFailure, Refusal
 
 #: seconds after which a poller that crashed starts anew, at most
 CRASH_PAUSE = 30.0
@@ -43,7 +43,7 @@ class Watch:
         self.trouble = ""
         #: what crashed the poller since this was last read
         self.crash: Exception | None = None
-        self._round: list[Answer] = []
+        self._round: list[PollResult] = []
         self._changed = False
         self._woken = asyncio.Event()
 
@@ -54,7 +54,7 @@ class Watch:
                 await self._woken.wait()
         self._woken.clear()
 
-    def take(self, batch_id: str, answer: Answer) -> None:
+    def take(self, batch_id: str, answer: PollResult) -> None:
         """What came of looking at one of its batches."""
         self._round.append(answer)
         if isinstance(answer, BatchView) and self.latest.get(batch_id) != answer:
@@ -65,8 +65,8 @@ class Watch:
         """All of its batches that this sweep looks at were looked at."""
         answers, self._round = self._round, []
         seen = any(isinstance(answer, BatchView) for answer in answers)
-        refusal = next((answer.message for answer in answers if isinstance(answer, Refused)), "")
-        failure = next((answer.message for answer in answers if isinstance(answer, Failed)), "")
+        refusal = next((answer.message for answer in answers if isinstance(answer, Refusal)), "")
+        failure = next((answer.message for answer in answers if isinstance(answer, ReadFailure)), "")
         self.refusals = self.refusals + 1 if refusal and not seen else 0
         changed = self._changed or refusal or (refusal or failure) != self.trouble
         self.refusal, self.trouble, self._changed = refusal, refusal or failure, False
@@ -190,12 +190,12 @@ class Poller:
         factor = spread()
         saw = False
 
-        def tell(batch_id: str, answer: Answer) -> None:
+        def tell(batch_id: str, answer: PollResult) -> None:
             nonlocal saw
             batch = self._batches.get(batch_id)
             if batch is None:
                 return
-            saw = saw or not isinstance(answer, Failed)
+            saw = saw or not isinstance(answer, ReadFailure)
             swept = batch_id in wanted and batch_id not in looked
             looked.add(batch_id)
             if isinstance(answer, BatchView):
@@ -208,7 +208,7 @@ class Poller:
                     watch.end_round()
 
         wanted = {batch.id for batch in due}
-        cut = await reader.look(wanted, tell)
+        cut = await reader.read(wanted, tell)
         for batch in due:
             batch.busy = False
         self._failures = 0 if saw else self._failures + 1
@@ -222,13 +222,13 @@ class Poller:
         # A sweep that ends changes what is due next.
         self._sooner.set()
 
-    def _schedule(self, batch: _Batch, answer: Answer, factor: float) -> None:
+    def _schedule(self, batch: _Batch, answer: PollResult, factor: float) -> None:
         pause = batch.interval
-        batch.failures = batch.failures + 1 if isinstance(answer, Failed) else 0
+        batch.failures = batch.failures + 1 if isinstance(answer, ReadFailure) else 0
         if isinstance(answer, BatchView):
             batch.ended = answer.status.ended
             pause = until_next_look(answer, time.time(), batch.interval)
-        elif isinstance(answer, Failed):
+        elif isinstance(answer, ReadFailure):
             pause = backoff(batch.failures, batch.interval)
         batch.due = self._loop.time() + pause * factor
 

@@ -47,7 +47,7 @@ GIVE_UP = 20
 
 
 @dataclass(frozen=True)
-class Refused:
+class Refusal:
     """The server refuses to show a batch: 401, 403 or 404."""
 
     message: str
@@ -56,7 +56,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Failed:
+class ReadFailure:
     """A read that failed for a passing reason."""
 
     message: str
@@ -65,13 +65,13 @@ class Failed:
 
 
 #: what came of looking at a batch
-Answer = BatchView | Refused | Failed
+PollResult = BatchView | Refusal | ReadFailure
 
 
 class _CutShortError(Exception):
     """The rest of this look is of no use now."""
 
-    def __init__(self, failed: Failed) -> None:
+    def __init__(self, failed: ReadFailure) -> None:
         super().__init__(failed.message)
         self.failed = failed
 
@@ -90,14 +90,14 @@ class Reader:
         #: the last page was none
         self._no_list = False
 
-    async def look(self, wanted: Iterable[str], tell: Callable[[str, Answer], None]) -> Failed | None:
+    async def read(self, wanted: Iterable[str], tell: Callable[[str, PollResult], None]) -> ReadFailure | None:
         """Look once at each batch.
 
         :param tell: is told what came of each; of batches that were not wanted too, if a page shows them.
         :return: why the look was cut short, or None. What was not told of then was not looked at.
         """
         left = dict.fromkeys(wanted)
-        failed: Failed | None = None
+        failed: ReadFailure | None = None
         try:
             await self._known_pages(left, tell)
             if len(left) >= FROM and not self._rested():
@@ -107,7 +107,7 @@ class Reader:
             failed = _first(cut).failed
         return failed
 
-    async def _known_pages(self, left: dict[str, None], tell: Callable[[str, Answer], None]) -> None:
+    async def _known_pages(self, left: dict[str, None], tell: Callable[[str, PollResult], None]) -> None:
         """Read the pages, several at once, that showed wanted batches before; those with most of them first."""
         members: defaultdict[str, list[str]] = defaultdict(list)
         for batch_id in left:
@@ -136,7 +136,11 @@ class Reader:
                 workers.create_task(work())
 
     def _show(
-        self, after: str | None, views: Iterable[BatchView], left: dict[str, None], tell: Callable[[str, Answer], None]
+        self,
+        after: str | None,
+        views: Iterable[BatchView],
+        left: dict[str, None],
+        tell: Callable[[str, PollResult], None],
     ) -> None:
         """Tell of the batches on a page, which are then no longer left, and remember which page it was."""
         for view in views:
@@ -154,7 +158,7 @@ class Reader:
     def _leave_lists(self) -> None:
         self._resting, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
 
-    async def _pages(self, left: dict[str, None], tell: Callable[[str, Answer], None]) -> None:
+    async def _pages(self, left: dict[str, None], tell: Callable[[str, PollResult], None]) -> None:
         """Read the list from its top while that pays."""
         known: set[str] = set()
         after: str | None = None
@@ -185,7 +189,7 @@ class Reader:
             self._leave_lists()
 
     async def _page(
-        self, after: str | None, left: dict[str, None], tell: Callable[[str, Answer], None]
+        self, after: str | None, left: dict[str, None], tell: Callable[[str, PollResult], None]
     ) -> tuple[list[BatchView], str, bool] | None:
         """Batches of a page, the id of its last entry, and whether there may be more; None if there is no list.
 
@@ -199,7 +203,7 @@ class Reader:
                 page = _decoded(answer.content)
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
-                refused = Refused(f"HTTP 401 for the list of batches: {error.message}", key=True)
+                refused = Refusal(f"HTTP 401 for the list of batches: {error.message}", key=True)
                 for batch_id in left:
                     tell(batch_id, refused)
                 left.clear()
@@ -220,7 +224,7 @@ class Reader:
         views = [view for entry in entries if (view := _view(entry)) is not None]
         return views, views[-1].id if views else "", page.get("has_more") is not False
 
-    async def _singles(self, left: dict[str, None], tell: Callable[[str, Answer], None]) -> None:
+    async def _singles(self, left: dict[str, None], tell: Callable[[str, PollResult], None]) -> None:
         """Read one by one, some at the same time; after many failures in a row the rest is left for later."""
         waiting = iter(list(left))
         in_a_row = 0
@@ -233,11 +237,11 @@ class Reader:
                 tell(batch_id, answer)
                 if isinstance(answer, BatchView) and not answer.status.ended:
                     seen.append(answer)
-                if isinstance(answer, Refused) and answer.key:
+                if isinstance(answer, Refusal) and answer.key:
                     for other in waiting:
                         tell(other, answer)
-                in_a_row = in_a_row + 1 if isinstance(answer, Failed) else 0
-                if isinstance(answer, Failed) and (answer.pause or in_a_row >= GIVE_UP):
+                in_a_row = in_a_row + 1 if isinstance(answer, ReadFailure) else 0
+                if isinstance(answer, ReadFailure) and (answer.pause or in_a_row >= GIVE_UP):
                     raise _CutShortError(answer)
 
         async with asyncio.TaskGroup() as workers:
@@ -258,7 +262,7 @@ class Reader:
             top = singly[start].id
             self._places |= {view.id: top for view in singly[start + 1 : start + PAGE]}
 
-    async def _single(self, batch_id: str) -> Answer:
+    async def _single(self, batch_id: str) -> PollResult:
         async with self._shared.slots:
             client = await self._client()
             try:
@@ -266,9 +270,9 @@ class Reader:
                 return read_batch(_decoded(answer.content))
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
-                return Refused(f"HTTP 401 for batch {batch_id}: {error.message}", key=True)
+                return Refusal(f"HTTP 401 for batch {batch_id}: {error.message}", key=True)
             except (openai.PermissionDeniedError, openai.NotFoundError) as error:
-                return Refused(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
+                return Refusal(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
             except (openai.OpenAIError, ProviderError) as error:
                 return _failed(error)
 
@@ -277,13 +281,13 @@ class Reader:
             return await self._shared.get()
         except Exception as error:  # a secrets backend, a token exchange: whatever it raises may pass
             message = f"connection {self._shared.conn_id!r} makes no client: {type(error).__name__}: {error}"
-            raise _CutShortError(Failed(message)) from error
+            raise _CutShortError(ReadFailure(message)) from error
 
 
-def _failed(error: Exception) -> Failed:
+def _failed(error: Exception) -> ReadFailure:
     if isinstance(error, openai.APIStatusError):
-        return Failed(f"HTTP {error.status_code}", retry_after(error.response.headers.get("retry-after")))
-    return Failed(str(error) if isinstance(error, ProviderError) else f"{type(error).__name__}: {error}")
+        return ReadFailure(f"HTTP {error.status_code}", retry_after(error.response.headers.get("retry-after")))
+    return ReadFailure(str(error) if isinstance(error, ProviderError) else f"{type(error).__name__}: {error}")
 
 
 def _decoded(content: bytes) -> Any:

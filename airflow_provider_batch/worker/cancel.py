@@ -62,7 +62,7 @@ def cancel_batches(
         if answer is None:
             report(f"{name}: batch {batch_id} had ended before it was cancelled ({step.reason})")
         else:
-            report(f"{name}: cancelling batch {batch_id} ({step.reason}); its status is {answer.said}")
+            report(f"{name}: cancelling batch {batch_id} ({step.reason}); its status is {answer.raw_status}")
 
     if concurrency > 1 and steps:
         hook.warm_up()

@@ -82,7 +82,7 @@ class Collector:
 
     def _settle(self, step: Collect, files: list[Collected]) -> None:
         shard, tried, batch = step.shard.shard, step.tried, step.batch
-        settled = Settled(shard.name, tried.n, batch.id, batch.said, self._clock())
+        settled = Settled(shard.name, tried.n, batch.id, batch.raw_status, self._clock())
         # Azure gives a batch that failed validation both files, without a byte in them.
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
             failure, message, at_lines = failures.failure_of(batch)
@@ -96,7 +96,7 @@ class Collector:
                 "%s: batch %s %s: %s",
                 shard.name,
                 batch.id,
-                batch.said,
+                batch.raw_status,
                 ", ".join(f"{count:,} {outcome}" for outcome, count in settled.outcomes.items()),
             )
         self.ledger.add(settled)

@@ -18,7 +18,7 @@ from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
 from airflow_provider_batch.core.ledger.records import ASKED_ANEW, Budget
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision, choose_generation
-from airflow_provider_batch.core.provider.limits import Limits, told
+from airflow_provider_batch.core.provider.limits import Limits, describe_limits
 from airflow_provider_batch.core.sealing.reuse_generation import Previous
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -43,7 +43,7 @@ class Source:
     #: the staging root, which holds what earlier jobs learned
     root: str
     #: whether the author stated how many tokens an input file may hold
-    states_tokens: bool
+    has_explicit_token_limit: bool
 
     def build(
         self, folder: Folder, decision: Decision, hook: BatchHook, log: Log, before: Ledger | None = None
@@ -51,9 +51,9 @@ class Source:
         """Read the rows and build the input files in the folder, without sealing them."""
         plan = self.plan
         if plan.limits != Limits():
-            log.info("An input file for %s may hold %s", hook.host, told(plan.limits))
+            log.info("An input file for %s may hold %s", hook.host, describe_limits(plan.limits))
         learned = recall(self.root, plan.openai_conn_id, plan.key, log)
-        if self.states_tokens:
+        if self.has_explicit_token_limit:
             learned = msgspec.structs.replace(learned, limits={})
         log.info("Reading %s", self.conn_id)
         made = build(

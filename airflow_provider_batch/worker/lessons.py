@@ -12,7 +12,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.lifecycle import lessons
 from airflow_provider_batch.core.lifecycle.lessons import Learned, QueueLimit
 from airflow_provider_batch.exceptions import BatchError
-from airflow_provider_batch.staging.layout import memory_folder, root_of
+from airflow_provider_batch.staging.layout import find_staging_root, lessons_folder
 from airflow_provider_batch.worker.log import Log
 
 
@@ -23,10 +23,10 @@ def remember(ledger: Ledger, log: Log, *, ended: bool) -> None:
     if not found:
         return
     try:
-        root = root_of(ledger.folder, manifest.key)
+        root = find_staging_root(ledger.folder, manifest.key)
         if root is None:
             return
-        new = lessons.remember(memory_folder(root, manifest.openai_conn_id), found)
+        new = lessons.remember(lessons_folder(root, manifest.openai_conn_id), found)
     except (BatchError, OSError) as error:
         log.warning("What this job learned is not kept for the next one: %s", error)
         return
@@ -43,7 +43,7 @@ def remember(ledger: Ledger, log: Log, *, ended: bool) -> None:
 def recall(root: str, conn_id: str, key: JobKey, log: Log) -> Learned:
     """What earlier jobs of this connection, and of this task, learned."""
     try:
-        return lessons.recall(memory_folder(root, conn_id), key, datetime.now(UTC))
+        return lessons.recall(lessons_folder(root, conn_id), key, datetime.now(UTC))
     except (BatchError, OSError) as error:
         log.warning("What earlier jobs learned is not used: %s", error)
         return Learned()

@@ -65,7 +65,7 @@ from airflow_provider_batch.exceptions import (
     StagingError,
     StoppedError,
 )
-from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnsureError
+from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnconfirmedError
 from airflow_provider_batch.worker import synchronous
 from airflow_provider_batch.worker.cancel import cancel_batches
 from airflow_provider_batch.worker.collect import AT_ONCE, Collector
@@ -181,7 +181,9 @@ class Runner:
         """
         manifest = self.ledger.manifest
         try:
-            batches = self.hook.of_job(manifest.job_uid, not_before=manifest.sealed_at - lifecycle_steps.UNSURE)
+            batches = self.hook.list_job_batches(
+                manifest.job_uid, not_before=manifest.sealed_at - lifecycle_steps.UNSURE
+            )
         except ProviderError as error:
             self.log.warning("Whether batches of this job were created twice is not known: %s", error)
             return {}
@@ -210,7 +212,7 @@ class Runner:
 
     def _add_twin(self, twin: BatchView) -> None:
         shard = twin.metadata.get("shard", "")
-        self.ledger.add(Twin(twin.id, shard, twin.said, twin.status.ended, twin.completed, self._clock()))
+        self.ledger.add(Twin(twin.id, shard, twin.raw_status, twin.status.ended, twin.completed, self._clock()))
 
     def _do(self, steps: list[Step]) -> None:
         """Do steps of one kind."""
@@ -389,7 +391,7 @@ class Runner:
             )
             self._held = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
-        except CreateUnsureError as unsure:
+        except CreateUnconfirmedError as unsure:
             self.log.warning(
                 "%s: no sure answer to the creation (%s). It is looked up in %d s before anything is created again.",
                 shard.name,
@@ -410,7 +412,7 @@ class Runner:
             self.ledger.add(Refused(shard.name, step.tried.n, Failure.LOST, message, self._clock()))
             self.log.warning("%s: %s; at most %d were paid for in vain", shard.name, message, shard.requests)
             return
-        found = self.hook.find(intent.nonce, intent.file_id, not_before=intent.at - lifecycle_steps.UNSURE)
+        found = self.hook.find_batches(intent.nonce, intent.file_id, not_before=intent.at - lifecycle_steps.UNSURE)
         # A file is sent once for several tries: batches of earlier ones are not what this creation made.
         kept = {tried.batch_id for one in self.ledger.state().shards.values() for tried in one.tries}
         found = [batch for batch in found if batch.id not in kept]

@@ -21,7 +21,7 @@ from airflow_provider_batch.core.lifecycle.failures import is_of_account
 from airflow_provider_batch.core.lifecycle.steps import Ask
 from airflow_provider_batch.core.sealing.final_pass import AT_ONCE as FINISH_AT_ONCE
 from airflow_provider_batch.exceptions import StagingError, StoppedError
-from airflow_provider_batch.hooks.batch import Asked, BatchHook
+from airflow_provider_batch.hooks.batch import BatchHook, SynchronousResponse
 from airflow_provider_batch.worker.parallel import at_once
 
 
@@ -62,7 +62,7 @@ class Answers(NamedTuple):
     """What came back for one shard."""
 
     step: Ask
-    asked: list[tuple[str, Asked]]
+    asked: list[tuple[str, SynchronousResponse]]
 
     @property
     def account_says(self) -> str | None:
@@ -90,16 +90,16 @@ def ask_all(
     hook.warm_up()
     endpoint = ledger.manifest.endpoint
     requests = [request for step in steps for request in _requests(ledger, step)]
-    came: dict[str, list[tuple[str, Asked]]] = {}
+    came: dict[str, list[tuple[str, SynchronousResponse]]] = {}
 
-    def keep(request: _Request, asked: Asked) -> None:
+    def keep(request: _Request, asked: SynchronousResponse) -> None:
         shard = request.step.shard.shard
         answers = came.setdefault(shard.name, [])
         answers.append((request.custom_id, asked))
         if len(answers) == shard.requests:
             done(Answers(request.step, answers))
 
-    def ask(request: _Request) -> Asked:
+    def ask(request: _Request) -> SynchronousResponse:
         return _ask(hook, endpoint, request.body, stopping, manner)
 
     count = at_once(requests, ask, keep, manner.at_once, stop=stopping)
@@ -123,10 +123,12 @@ def _requests(ledger: Ledger, step: Ask) -> list[_Request]:
     return [_Request(step, line.custom_id, line.body) for line in lines]
 
 
-def _ask(hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callable[[], bool], manner: Manner) -> Asked:
+def _ask(
+    hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callable[[], bool], manner: Manner
+) -> SynchronousResponse:
     """One request, with the repetitions that cost nothing."""
     for pause in manner.pauses:
-        asked = hook.ask(endpoint, body)
+        asked = hook.send_request(endpoint, body)
         wait = max(asked.retry_after or 0.0, pause)
         again = asked.status in (429, 503) and not is_of_account(asked.status, asked.code) and wait <= manner.max_pause
         if not again or stopping():
@@ -134,7 +136,7 @@ def _ask(hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callabl
         time.sleep(wait)
         if stopping():
             return asked
-    return hook.ask(endpoint, body)
+    return hook.send_request(endpoint, body)
 
 
 def write(ledger: Ledger, answers: Answers) -> Collected:
@@ -147,7 +149,7 @@ def write(ledger: Ledger, answers: Answers) -> Collected:
     return Collected(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _line(custom_id: str, asked: Asked) -> bytes:
+def _line(custom_id: str, asked: SynchronousResponse) -> bytes:
     """An answer as a line of a batch's result file."""
     response, error = None, None
     if asked.status:

@@ -295,7 +295,7 @@ def test_what_fails_for_a_passing_reason_is_left_to_a_batch(
 def test_a_request_that_is_not_answered_in_time_is_left_to_a_batch(
     warehouse: Path, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_batch.hooks.batch.ASK_TIMEOUT", 0.5)
+    monkeypatch.setattr("airflow_provider_batch.hooks.batch.SYNCHRONOUS_TIMEOUT", 0.5)
     server.set_faults(Fault(kind=Kind.COMMIT_THEN_HANG, calls=frozenset({Call.SYNCHRONOUS}), seconds=30))
 
     state = records(attempt(Instance()))
@@ -504,7 +504,9 @@ def test_the_client_of_the_canary_never_repeats_a_request_itself(
 
     server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=500))
 
-    asked = BatchHook().ask("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "a"}]})
+    asked = BatchHook().send_request(
+        "/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+    )
 
     assert asked.status == 500
     assert isinstance(json.loads(asked.body)["error"]["message"], str)

@@ -64,7 +64,7 @@ def create(hook: Any) -> Any:
 
 
 def find(hook: Any, *, not_before: datetime = LONG_AGO) -> Any:
-    return hook.find("n1", "file-1", not_before=not_before)
+    return hook.find_batches("n1", "file-1", not_before=not_before)
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
@@ -79,10 +79,10 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 def test_an_answer_to_a_creation_that_is_no_batch_leaves_it_open_whether_there_is_one(
     serve: Serve, garbage: bytes
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateUnsureError
+    from airflow_provider_batch.hooks.batch import CreateUnconfirmedError
 
     with serve(garbage, retries=5) as (server, hook):
-        with pytest.raises(CreateUnsureError):
+        with pytest.raises(CreateUnconfirmedError):
             create(hook)
         assert server.calls("POST /batches") == 1
 
@@ -112,10 +112,10 @@ def test_an_answer_that_is_none_is_an_error_of_the_provider(
 def test_a_creation_is_sent_once_whatever_the_answer_says_about_sending_it_again(
     serve: Serve, status: int, headers: dict[str, Any]
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateRefusedError, CreateUnsureError
+    from airflow_provider_batch.hooks.batch import CreateRefusedError, CreateUnconfirmedError
 
     with serve(reply({"error": {"message": "no"}}, status=status, **headers), retries=5) as (server, hook):
-        with pytest.raises(CreateRefusedError if status == 429 else CreateUnsureError):
+        with pytest.raises(CreateRefusedError if status == 429 else CreateUnconfirmedError):
             create(hook)
         assert server.calls("POST /batches") == 1
 

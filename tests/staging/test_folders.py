@@ -28,12 +28,12 @@ from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.staging.layout import (
     check_reachable,
+    find_staging_root,
     is_local,
     job_folder,
     job_folders,
-    memory_folder,
+    lessons_folder,
     open_folder,
-    root_of,
     staging_root,
 )
 from airflow_provider_batch.staging.local import LocalFolder
@@ -323,20 +323,20 @@ def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path: Path, kind: st
     keys = [JobKey("dag", "ask", "run"), JobKey(".learned", "ask", "run")]
     for key in keys:
         job_folder(root, key).create("g001/seal.json", b"{}")
-    memory_folder(root, "openai.default").create("deep/down/limit.json", b"{}")
-    memory_folder(root, "openai_default").create("limit.json", b"{}")
-    assert memory_folder(root, "openai.default").names("") == []
+    lessons_folder(root, "openai.default").create("deep/down/limit.json", b"{}")
+    lessons_folder(root, "openai_default").create("limit.json", b"{}")
+    assert lessons_folder(root, "openai.default").names("") == []
     assert {folder.uri for folder in job_folders(root)} == {job_folder(root, key).uri for key in keys}
 
 
 @pytest.mark.parametrize("root", ["file:///srv/a%20b", "/srv/batch", "memory://bucket/staging/", "memory://bucket"])
 def test_the_root_of_a_job_is_known_from_its_folder_unless_that_was_put_elsewhere(root: str) -> None:
     key = JobKey("dag", "ask", "manual__2026-11-20T10:00:00+00:00")
-    found = root_of(job_folder(root, key), key)
+    found = find_staging_root(job_folder(root, key), key)
     assert found is not None
     assert job_folder(found, key).uri == job_folder(root, key).uri
-    assert root_of(job_folder(root, key), JobKey("dag", "ask", "another")) is None
-    assert root_of(open_folder("/job"), key) is None
+    assert find_staging_root(job_folder(root, key), JobKey("dag", "ask", "another")) is None
+    assert find_staging_root(open_folder("/job"), key) is None
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)

@@ -24,12 +24,12 @@ class Folder(Protocol):
         """The whole of a small file; None if there is none."""
         ...
 
-    def names(self, under: str) -> list[str]:
-        """Names of the files directly in the sub-folder `under`, sorted; empty if there is none."""
+    def names(self, subfolder: str) -> list[str]:
+        """Names of the files directly in a sub-folder, sorted; empty if there is none."""
         ...
 
-    def folders(self, under: str) -> list[str]:
-        """Names of the folders directly in the sub-folder `under`, sorted; empty if there is none."""
+    def folders(self, subfolder: str) -> list[str]:
+        """Names of the folders directly in a sub-folder, sorted; empty if there is none."""
         ...
 
     def writer(self, name: str) -> AbstractContextManager[BinaryIO]:

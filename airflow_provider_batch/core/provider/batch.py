@@ -74,7 +74,7 @@ class BatchView(msgspec.Struct, frozen=True):
     id: str
     status: Status
     #: the provider's own word
-    said: str
+    raw_status: str
     input_file_id: str = ""
     output_file_id: str = ""
     error_file_id: str = ""
@@ -87,9 +87,9 @@ class BatchView(msgspec.Struct, frozen=True):
     metadata: dict[str, str] = {}
 
     @property
-    def known(self) -> bool:
+    def has_known_status(self) -> bool:
         """False for a status that no known server uses; it counts as running."""
-        return self.said.lower() in _STATUSES
+        return self.raw_status.lower() in _STATUSES
 
 
 def read_batch(answer: Any) -> BatchView:
@@ -103,16 +103,16 @@ def read_batch(answer: Any) -> BatchView:
         data = data["job"]
     if not isinstance(data, Mapping):
         raise ProviderError(f"The server answered with {type(data).__name__} where a batch was expected.")
-    batch_id, said = data.get("id"), data.get("status")
-    if not isinstance(batch_id, str) or not batch_id or not isinstance(said, str):
+    batch_id, raw_status = data.get("id"), data.get("status")
+    if not isinstance(batch_id, str) or not batch_id or not isinstance(raw_status, str):
         raise ProviderError("The server answered with an object that has no id or status where a batch was expected.")
     counts = data.get("request_counts")
     counts = counts if isinstance(counts, Mapping) else {}
     metadata = data.get("metadata")
     return BatchView(
         id=batch_id,
-        status=_STATUSES.get(said.lower(), Status.RUNNING),
-        said=said,
+        status=_STATUSES.get(raw_status.lower(), Status.RUNNING),
+        raw_status=raw_status,
         input_file_id=_text(data.get("input_file_id")),
         output_file_id=_text(data.get("output_file_id")),
         error_file_id=_text(data.get("error_file_id")),

@@ -72,7 +72,7 @@ PROVIDERS = (
 )
 
 
-def provider_of(host: str) -> Provider:
+def find_provider(host: str) -> Provider:
     """The provider with this host; OpenAI for a host that is not listed."""
     name = host.lower().rstrip(".")
     for provider in PROVIDERS:

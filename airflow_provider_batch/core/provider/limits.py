@@ -46,7 +46,7 @@ class Size(msgspec.Struct, frozen=True):
             self.output_bytes + other.output_bytes,
         )
 
-    def over(self, limits: Limits) -> str | None:
+    def exceeded_limit(self, limits: Limits) -> str | None:
         """The name of the first limit that this is over; None if it is within all of them."""
         if self.requests > limits.requests:
             return "requests"
@@ -61,29 +61,29 @@ class Size(msgspec.Struct, frozen=True):
         return None
 
 
-def read_limits(overrides: Any, *, base: Limits | None = None, where: str = "limits") -> Limits:
-    """The limits of `base` (default: OpenAI's), with others in their place where given.
+def read_limits(overrides: Any, *, base: Limits | None = None, source: str = "limits") -> Limits:
+    """The limits of `base` (default: OpenAI's), with the overrides applied.
 
     :param overrides: numbers by the name of the limit; `tokens` may be None: no limit. None: nothing is overridden.
-    :param where: what the errors call the place that the overrides come from.
+    :param source: what the errors call the place that the overrides come from.
     :raises InputError: for an unknown name or a number that is no positive integer.
     """
     base = base or Limits()
     if overrides is None:
         return base
     if not isinstance(overrides, Mapping):
-        raise InputError(f'{where}: must be an object such as {{"requests": 10000}}, not {type(overrides).__name__}.')
+        raise InputError(f'{source}: must be an object such as {{"requests": 10000}}, not {type(overrides).__name__}.')
     for name, value in overrides.items():
         if name not in Limits.__struct_fields__:
-            raise InputError(f"{where}: unknown limit {name!r}; there are {', '.join(Limits.__struct_fields__)}.")
+            raise InputError(f"{source}: unknown limit {name!r}; there are {', '.join(Limits.__struct_fields__)}.")
         if name == "tokens" and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{where}: {name} must be a whole number of at least 1, not {value!r}.")
+            raise InputError(f"{source}: {name} must be a whole number of at least 1, not {value!r}.")
     return msgspec.structs.replace(base, **overrides)
 
 
-def told(limits: Limits) -> str:
+def describe_limits(limits: Limits) -> str:
     """The limits in words, for a log."""
     tokens = "" if limits.tokens is None else f", about {limits.tokens:,} input tokens"
     return (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
-def seconds_of(header: str | None) -> float | None:
+def parse_retry_after(header: str | None) -> float | None:
     """Seconds to wait from now on; 0 for a date that is over, None for no header and for nonsense."""
     if not header:
         return None

@@ -272,7 +272,7 @@ class Sealer:
         shard = self._open.get((model, attempt))
         together = size if shard is None else shard.size + size
         if shard is not None and (
-            together.over(self._limits) or together.tokens > self._learned.get(model, together.tokens)
+            together.exceeded_limit(self._limits) or together.tokens > self._learned.get(model, together.tokens)
         ):
             self._close(shard)
             shard, together = None, size
@@ -340,7 +340,7 @@ class Sealer:
             yield row.custom_id, row.number
 
     def _check_alone(self, size: Size, row: RowIndex) -> None:
-        over = size.over(self._limits)
+        over = size.exceeded_limit(self._limits)
         if over is None:
             return
         takes = f"{getattr(self._limits, over):,}"

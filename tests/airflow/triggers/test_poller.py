@@ -199,7 +199,7 @@ def test_a_client_that_is_replaced_for_its_age_breaks_no_request_that_is_under_w
         provider.latency = 0.3
         async with shared_client(CONN) as shared:
             told: dict[str, Any] = {}
-            looking = asyncio.ensure_future(Reader(shared).look(ids, told.__setitem__))
+            looking = asyncio.ensure_future(Reader(shared).read(ids, told.__setitem__))
             await until(lambda: len(provider.asked) == 2)
             old = await shared.get()
             shared._built -= 2 * MAX_AGE

@@ -26,7 +26,7 @@ async def look(*wanted: list[str]) -> tuple[dict[str, Any], list[Any]]:
     told: dict[str, Any] = {}
     async with shared_client(CONN) as shared:
         reader = Reader(shared)
-        cuts = [await reader.look(ids, told.__setitem__) for ids in wanted]
+        cuts = [await reader.read(ids, told.__setitem__) for ids in wanted]
     return told, cuts
 
 

@@ -39,7 +39,7 @@ def batch(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("answer", [OPENAI, Batch.construct(**OPENAI)], ids=["mapping", "SDK object"])
 def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer: dict[str, Any] | Batch) -> None:
     view = read_batch(answer)
-    assert (view.id, view.status, view.said) == ("batch_abc123", Status.COMPLETED, "completed")
+    assert (view.id, view.status, view.raw_status) == ("batch_abc123", Status.COMPLETED, "completed")
     assert (view.input_file_id, view.output_file_id, view.error_file_id) == (
         "file-abc123",
         "file-cvaTdG",
@@ -48,7 +48,7 @@ def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer: dict[st
     assert (view.total, view.completed, view.failed, view.created_at) == (100, 95, 5, 1711471533)
     assert view.metadata == {"nonce": "n1", "shard": "s0001"}
     assert view.problems == []
-    assert view.known
+    assert view.has_known_status
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer: dict[st
 )
 def test_every_known_word_for_a_status_is_understood(said: str, status: Status, ended: bool) -> None:
     view = read_batch(batch(status=said))
-    assert (view.status, view.status.ended, view.said, view.known) == (status, ended, said, True)
+    assert (view.status, view.status.ended, view.raw_status, view.has_known_status) == (status, ended, said, True)
 
 
 @pytest.mark.parametrize("said", ["JOB_STATE_PENDING", "paused", "", "completed?"])
 def test_an_unknown_status_keeps_the_job_waiting_and_can_be_told_apart(said: str) -> None:
     view = read_batch(batch(status=said))
-    assert (view.status, view.said, view.known) == (Status.RUNNING, said, False)
+    assert (view.status, view.raw_status, view.has_known_status) == (Status.RUNNING, said, False)
 
 
 def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:

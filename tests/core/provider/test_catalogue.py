@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from openai import AzureOpenAI, OpenAI
 
-from airflow_provider_batch.core.provider.catalogue import OPENAI, PROVIDERS, provider_of
+from airflow_provider_batch.core.provider.catalogue import OPENAI, PROVIDERS, find_provider
 from airflow_provider_batch.core.provider.limits import Limits
 
 
@@ -25,21 +25,21 @@ from airflow_provider_batch.core.provider.limits import Limits
     ],
 )
 def test_a_provider_is_known_by_the_host_of_its_api(host: str, name: str) -> None:
-    assert provider_of(host).name == name
+    assert find_provider(host).name == name
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "", "llm.example.com", "notapi.groq.com", "api.groq.com.example.com"]
 )
 def test_a_host_that_is_not_listed_has_openais_limits(host: str) -> None:
-    assert provider_of(host) is OPENAI
+    assert find_provider(host) is OPENAI
     assert OPENAI.limits == Limits()
 
 
 def test_the_clients_of_openai_and_azure_lead_to_their_providers() -> None:
     azure = AzureOpenAI(azure_endpoint="https://res.openai.azure.com", api_version="2025-04-01-preview", api_key="k")
-    assert provider_of(azure.base_url.host).limits == Limits(requests=100_000, bytes=200_000_000)
-    assert provider_of(OpenAI(api_key="k", base_url="https://api.groq.com/openai/v1").base_url.host).name == "Groq"
+    assert find_provider(azure.base_url.host).limits == Limits(requests=100_000, bytes=200_000_000)
+    assert find_provider(OpenAI(api_key="k", base_url="https://api.groq.com/openai/v1").base_url.host).name == "Groq"
 
 
 def test_every_row_of_the_table_names_its_source_and_domains_of_its_own() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.provider.limits import Limits, Size, read_limits, told
+from airflow_provider_batch.core.provider.limits import Limits, Size, describe_limits, read_limits
 from airflow_provider_batch.exceptions import InputError
 
 
@@ -52,11 +52,11 @@ def test_limits_are_given_by_name(overrides: list[str] | str | int) -> None:
 
 def test_an_error_names_the_place_that_the_limit_comes_from() -> None:
     with pytest.raises(InputError, match="the connection: unknown limit 'rows'"):
-        read_limits({"rows": 5}, where="the connection")
+        read_limits({"rows": 5}, source="the connection")
 
 
 def test_the_limits_are_told_with_the_words_of_each() -> None:
-    assert told(Limits(requests=100_000, tokens=2_000_000)) == (
+    assert describe_limits(Limits(requests=100_000, tokens=2_000_000)) == (
         "100,000 requests, 200,000,000 bytes, 50,000 embedding inputs, about 2,000,000 input tokens, "
         "about 512,000,000 bytes of answers"
     )
@@ -68,7 +68,7 @@ SIZES = st.builds(Size, *[st.integers(0, 9)] * 5)
 @given(SIZES, st.builds(Limits, *[st.integers(1, 9)] * 5))
 def test_a_size_is_over_exactly_if_one_of_its_figures_is(size: Size, limits: Limits) -> None:
     over = [name for name in Limits.__struct_fields__ if getattr(size, name) > getattr(limits, name)]
-    assert size.over(limits) == (over[0] if over else None)
+    assert size.exceeded_limit(limits) == (over[0] if over else None)
 
 
 @given(SIZES, SIZES)
@@ -78,4 +78,4 @@ def test_sizes_add_up_figure_by_figure(one: Size, other: Size) -> None:
 
 
 def test_without_a_limit_of_tokens_none_are_too_many() -> None:
-    assert Size(tokens=10**12).over(Limits()) is None
+    assert Size(tokens=10**12).exceeded_limit(Limits()) is None

@@ -7,21 +7,21 @@ from email.utils import format_datetime
 
 import pytest
 
-from airflow_provider_batch.core.provider.retry_after import seconds_of
+from airflow_provider_batch.core.provider.retry_after import parse_retry_after
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("0", 0), ("1.5", 1.5), ("86400", 86400)])
 def test_a_number_is_seconds(header: str, seconds: float) -> None:
-    assert seconds_of(header) == seconds
+    assert parse_retry_after(header) == seconds
 
 
 def test_a_date_is_the_time_until_then_and_nothing_once_it_is_over() -> None:
-    soon = seconds_of(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+    soon = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
     assert soon is not None
     assert 50 < soon <= 60
-    assert seconds_of("Sun, 06 Nov 1994 08:49:37 GMT") == 0
+    assert parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT") == 0
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-1", "nan", "inf", "1e999", "99 Foo 9999"])
 def test_nothing_and_nonsense_ask_for_nothing(header: str | None) -> None:
-    assert seconds_of(header) is None
+    assert parse_retry_after(header) is None

@@ -393,7 +393,7 @@ def test_the_sealed_files_hold_exactly_the_input_once_each_in_order_within_every
             held = [by_name[name] for name in lines]
             size = size_of_rows(held, endpoint)
             assert held
-            assert size.over(limits) is None
+            assert size.exceeded_limit(limits) is None
             assert (shard.requests, shard.bytes, shard.tokens) == (size.requests, len(data), size.tokens)
             assert shard.sha256 == hashlib.sha256(data).hexdigest()
             assert [(row.custom_id, row.tokens, row.inputs) for row in read_rows(folder, shard)] == [
@@ -412,4 +412,4 @@ def test_a_file_is_closed_only_when_the_next_request_does_not_fit(rows: list[Row
     left = iter(one_model)
     held = [[next(left) for _ in range(shard.requests)] for shard in shards]
     for these, following in pairwise(held):
-        assert size_of_rows([*these, following[0]], CHAT).over(limits)
+        assert size_of_rows([*these, following[0]], CHAT).exceeded_limit(limits)

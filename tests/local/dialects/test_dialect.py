@@ -135,7 +135,7 @@ def test_whatever_switches_meet_a_batch_stays_json_and_readable(
     for shown in (dialect.batch(batch()), dialect.created(batch())):
         view = read_batch(json.loads(json.dumps(shown)))
         assert view.id == BATCH["id"]
-        assert view.known
+        assert view.has_known_status
         assert view.status.ended == (status in ("failed", "completed", "expired", "cancelled"))
         assert view.created_at == BATCH["created_at"]
     page = {"object": "list", "data": [], "first_id": "a", "last_id": "b", "has_more": True}

@@ -125,7 +125,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[[DropIn], Any]:
 def test_every_state_is_understood_and_every_row_is_read(drop_in: DropIn) -> None:
     seen = drop_in.watch(drop_in.create(jsonl(MIXED), nonce="n-1"))
 
-    assert all(view.known for view in seen), {view.said for view in seen}
+    assert all(view.has_known_status for view in seen), {view.raw_status for view in seen}
     assert [view.status for view in seen[:-1]] == [Status.RUNNING] * (len(seen) - 1)
     last = seen[-1]
     assert last.status is Status.COMPLETED
@@ -183,7 +183,7 @@ def test_a_cancelled_batch_names_the_rows_that_never_ran(drop_in: DropIn) -> Non
     while read_batch(drop_in.client.batches.retrieve(view.id)).total == 0:
         drop_in.server.advance(STATE / 4)
     cancelling = read_batch(drop_in.client.batches.cancel(view.id))
-    assert (cancelling.status, cancelling.known) == (Status.CANCELLING, True)
+    assert (cancelling.status, cancelling.has_known_status) == (Status.CANCELLING, True)
 
     last = drop_in.watch(cancelling)[-1]
     assert last.status is Status.CANCELLED
@@ -202,8 +202,8 @@ def test_the_hook_goes_the_whole_way(drop_in: DropIn, connect: Callable[[DropIn]
         hook.create(file_id, endpoint=CHAT, completion_window=window(drop_in.name), metadata={"nonce": nonce})
         for nonce in ("n-1", "n-2")
     ]
-    assert [batch.id for batch in hook.find("n-2", file_id, not_before=began)] == [made[1].id]
-    assert {batch.id for batch in hook.find("none", file_id, not_before=began)} == {batch.id for batch in made}
+    assert [batch.id for batch in hook.find_batches("n-2", file_id, not_before=began)] == [made[1].id]
+    assert {batch.id for batch in hook.find_batches("none", file_id, not_before=began)} == {batch.id for batch in made}
     last = drop_in.watch(hook.retrieve(made[0].id))[-1]
     output = io.BytesIO()
     assert hook.download(last.output_file_id, output)[0] == len(output.getvalue()) > 0
@@ -258,7 +258,7 @@ def test_the_sdks_own_paging_never_ends_at_groq_and_the_hooks_does(
     endless = [batch.id for batch in itertools.islice(groq.client.batches.list(limit=2), 50)]
     assert len(endless) == 50
     assert len(set(endless)) == 2
-    found = connect(groq).find("none", file_id, not_before=datetime.now(UTC) - timedelta(minutes=5))
+    found = connect(groq).find_batches("none", file_id, not_before=datetime.now(UTC) - timedelta(minutes=5))
     assert {batch.id for batch in found} == made
 
 
@@ -280,7 +280,7 @@ def read_rows(server: InProcess, view: BatchView) -> dict[str, Answer]:
 @pytest.mark.parametrize("other", OTHERS, indirect=True)
 def test_batches_and_rows_of_the_others_are_read_too(other: InProcess) -> None:
     reply = read_batch(other.create(MIXED))
-    assert (reply.status, reply.known) == (Status.RUNNING, True)
+    assert (reply.status, reply.has_known_status) == (Status.RUNNING, True)
     last = read_batch(other.until(reply.id, objects.Status.COMPLETED))
 
     assert last.id == reply.id
