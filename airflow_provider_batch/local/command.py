@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from airflow_provider_batch.local.dialects import DIALECTS, speak
+from airflow_provider_batch.local.dialects import DIALECTS, build_dialect
 from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
 from airflow_provider_batch.local.http.app import create_app
 from airflow_provider_batch.local.http.call_faults import Protocol
@@ -71,7 +71,7 @@ def _count(text: str) -> int:
 
 def _dialect(text: str) -> str:
     try:
-        speak([text])
+        build_dialect([text])
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
@@ -281,7 +281,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         release_after=args.release_after,
         creates_per_hour=args.creates_per_hour,
         uploads_per_minute=args.uploads_per_minute,
-        dialect=speak(args.dialects),
+        dialect=build_dialect(args.dialects),
         api_key=args.api_key,
         faults=faults,
         webhook_duplicates=args.webhook_duplicates,
@@ -327,7 +327,7 @@ async def _answers(upstream: Upstream) -> str:
     from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
     async with UpstreamResponder(upstream, 1) as responder:
-        return await responder.look()
+        return await responder.describe()
 
 
 def _greeting(base_url: str, state: Path, answers: str, settings: Settings) -> str:

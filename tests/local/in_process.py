@@ -13,7 +13,7 @@ import httpx2
 from openai import AsyncOpenAI
 
 from airflow_provider_batch.local.api.objects import Status
-from airflow_provider_batch.local.dialects import speak
+from airflow_provider_batch.local.dialects import build_dialect
 from airflow_provider_batch.local.http.app import create_app
 from airflow_provider_batch.local.http.server import Server
 from airflow_provider_batch.local.settings import Settings
@@ -97,7 +97,7 @@ def in_process(state: Path, *dialects: str, **settings: Any) -> Iterator[InProce
     times = {"validating": STATE, "in_progress": STATE, "finalizing": STATE}
     with asyncio.Runner() as runner:
         # The store belongs to the loop's thread; the test and the loop share one.
-        app = create_app(state, Settings(dialect=speak(dialects), **{**times, **settings}))
+        app = create_app(state, Settings(dialect=build_dialect(dialects), **{**times, **settings}))
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         transport = httpx2.ASGITransport(app)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, RESPONSES, estimate, output_schema
-from airflow_provider_batch.local.answers.responder import Ask, Reply
+from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.answers.schema_answer import fits
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
@@ -27,7 +27,7 @@ _NO_JSON = "This is no JSON: an answer that fits no schema was asked for."
 _TIMEOUT = ("request_timeout", "The underlying call to the model timed out.")
 
 
-def instead(fault: Fault, ask: Ask) -> Reply | None:
+def instead(fault: Fault, ask: ModelRequest) -> Reply | None:
     """The reply in place of an answer; None if the fault leaves the request to be answered."""
     if fault.kind is Kind.ERROR:
         error = fault.error()
@@ -42,7 +42,7 @@ def instead(fault: Fault, ask: Ask) -> Reply | None:
     return None
 
 
-def spoilt(kind: Kind, ask: Ask, reply: Reply) -> Reply:
+def spoilt(kind: Kind, ask: ModelRequest, reply: Reply) -> Reply:
     """A copy of a reply with status 200, gone wrong in this way; any other reply stays as it is."""
     if reply.status != 200:
         return reply
@@ -62,7 +62,7 @@ class _Turn(NamedTuple):
     ended: str | None = "stop"
 
 
-def _turn(kind: Kind, ask: Ask, text: str) -> _Turn | None:
+def _turn(kind: Kind, ask: ModelRequest, text: str) -> _Turn | None:
     """What the model says instead of this text; None if this kind cannot be had of it."""
     match kind:
         case Kind.REFUSAL:
@@ -80,7 +80,7 @@ def _turn(kind: Kind, ask: Ask, text: str) -> _Turn | None:
     return None
 
 
-def _separated(ask: Ask, text: str) -> str:
+def _separated(ask: ModelRequest, text: str) -> str:
     """The text with the separators raw in it; one that has to fit a schema still does."""
     form = output_schema(ask.endpoint, ask.body)
     schema = form.get("schema") if form else None
@@ -115,7 +115,7 @@ def _strings(value: Any) -> list[tuple[Any, Any]]:
 # chat and text completions
 
 
-def _spoil_choices(kind: Kind, ask: Ask, body: dict[str, Any]) -> None:
+def _spoil_choices(kind: Kind, ask: ModelRequest, body: dict[str, Any]) -> None:
     output = 0
     for choice in body.get("choices") or []:
         message = choice.get("message") if ask.endpoint == CHAT else None
@@ -148,7 +148,7 @@ def _recount(body: dict[str, Any], came: str, went: str, output: int) -> None:
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def _spoil_response(kind: Kind, ask: Ask, body: dict[str, Any]) -> None:
+def _spoil_response(kind: Kind, ask: ModelRequest, body: dict[str, Any]) -> None:
     messages = [item for item in body.get("output") or [] if item.get("type") == "message"]
     others = [item for item in body.get("output") or [] if item.get("type") != "message"]
     text = "".join(part.get("text") or "" for message in messages for part in message.get("content") or [])

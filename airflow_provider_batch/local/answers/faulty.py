@@ -7,7 +7,7 @@ from hashlib import blake2b
 import msgspec
 
 from airflow_provider_batch.local.answers.corrupt import instead, spoilt
-from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.answers.responder import ModelRequest, Reply, Responder
 from airflow_provider_batch.local.faults import Faults, Target
 
 
@@ -25,7 +25,7 @@ class FaultyResponder:
         """As the other responder has it."""
         return self._responder.model_name(asked)
 
-    async def answer(self, ask: Ask) -> Reply:
+    async def answer(self, ask: ModelRequest) -> Reply:
         """See `Responder.answer`."""
         fault = self._faults.draw_row_fault(Target.ANSWER, _row(ask)) if self._faults.plan else None
         if fault is None:
@@ -34,7 +34,7 @@ class FaultyResponder:
         return spoilt(fault.kind, ask, await self._responder.answer(ask)) if reply is None else reply
 
 
-def _row(ask: Ask) -> str:
+def _row(ask: ModelRequest) -> str:
     if ask.custom_id is not None:
         return ask.custom_id
     return blake2b(msgspec.json.encode([ask.endpoint, ask.body]), digest_size=16).hexdigest()

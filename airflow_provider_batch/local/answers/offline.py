@@ -59,7 +59,7 @@ from airflow_provider_batch.local.answers.replies import (
     moderation_body,
     response_body,
 )
-from airflow_provider_batch.local.answers.responder import Ask, Reply
+from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
@@ -93,7 +93,7 @@ class OfflineResponder:
         """`offline-responder/<asked>`: as at OpenAI not the name that was asked for, and no snapshot is made up."""
         return f"offline-responder/{asked}"
 
-    async def answer(self, ask: Ask) -> Reply:
+    async def answer(self, ask: ModelRequest) -> Reply:
         """See `Responder.answer`."""
         try:
             check_body(ask.endpoint, ask.body)
@@ -107,7 +107,7 @@ class OfflineResponder:
             return Reply(400, ApiError(400, "The request is nested too deeply for the offline responder.").body())
         return spoilt(fault.kind, ask, reply) if fault else reply
 
-    def _marker(self, ask: Ask) -> Fault | None:
+    def _marker(self, ask: ModelRequest) -> Fault | None:
         """The marker that counts, as the fault it asks for."""
         text = _said(ask)
         for position, found in enumerate(_MARKER.finditer(text)):
@@ -120,7 +120,7 @@ class OfflineResponder:
             return Fault(kind=_MARKERS[found[1]])
         return None
 
-    def _body(self, ask: Ask) -> dict[str, Any]:
+    def _body(self, ask: ModelRequest) -> dict[str, Any]:
         if ask.endpoint == EMBEDDINGS:
             return self._embeddings(ask)
         if ask.endpoint == MODERATIONS:
@@ -133,13 +133,13 @@ class OfflineResponder:
             return chat_body(draft, ask.body.get("n") or 1)
         return response_body(draft, ask.body)
 
-    def _completions(self, ask: Ask) -> dict[str, Any]:
+    def _completions(self, ask: ModelRequest) -> dict[str, Any]:
         asked = [replace(ask, body={**ask.body, "prompt": prompt}) for prompt in prompts(ask.body)]
         echoed = [conversation(one.endpoint, one.body).user if ask.body.get("echo") else "" for one in asked]
         drafts = [self._draft(one) for one in asked]
         return completion_body(list(zip(echoed, drafts, strict=True)), ask.body.get("n") or 1)
 
-    def _embeddings(self, ask: Ask) -> dict[str, Any]:
+    def _embeddings(self, ask: ModelRequest) -> dict[str, Any]:
         model = ask.body["model"]
         dimensions = ask.body.get("dimensions") or dimensions_of(model)
         return embeddings_body(
@@ -149,7 +149,7 @@ class OfflineResponder:
             input_tokens(ask.endpoint, ask.body),
         )
 
-    def _draft(self, ask: Ask) -> Draft:
+    def _draft(self, ask: ModelRequest) -> Draft:
         talk = conversation(ask.endpoint, ask.body)
         text = _text(ask, talk._replace(user=_MARKER.sub("", talk.user).strip()))
         draft = Draft(
@@ -161,12 +161,12 @@ class OfflineResponder:
         return _capped(draft, _cap(ask))
 
 
-def _said(ask: Ask) -> str:
+def _said(ask: ModelRequest) -> str:
     """What the user says, where the markers are."""
     return conversation(ask.endpoint, ask.body).user
 
 
-def _text(ask: Ask, talk: Conversation) -> str:
+def _text(ask: ModelRequest, talk: Conversation) -> str:
     form = output_schema(ask.endpoint, ask.body)
     if form is not None:
         try:
@@ -184,7 +184,7 @@ def _text(ask: Ask, talk: Conversation) -> str:
     return f"Offline responder: no model was asked. The prompt has the digest sha256:{digest}."
 
 
-def _cap(ask: Ask) -> int | None:
+def _cap(ask: ModelRequest) -> int | None:
     caps = (ask.body.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
     return next((cap for cap in caps if cap is not None), _COMPLETION_CAP if ask.endpoint == COMPLETIONS else None)
 

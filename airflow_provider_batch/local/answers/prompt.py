@@ -18,7 +18,7 @@ MODERATIONS = "/v1/moderations"
 #: the endpoints that this server answers
 ENDPOINTS = (RESPONSES, CHAT, EMBEDDINGS, COMPLETIONS, MODERATIONS)
 #: the endpoints that OpenAI's batches take besides (its API description, schema CreateBatchRequest)
-NOT_HERE = ("/v1/images/generations", "/v1/images/edits", "/v1/videos")
+UNSUPPORTED_ENDPOINTS = ("/v1/images/generations", "/v1/images/edits", "/v1/videos")
 
 #: what a completions request with a null `prompt` asks (openai SDK, `completions.create`)
 _NO_PROMPT = "<|endoftext|>"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class Ask:
+class ModelRequest:
     """One request: synchronous (without custom_id) or a line of a batch."""
 
     endpoint: str
@@ -34,6 +34,6 @@ class Responder(Protocol):
         """The name under which a batch and its answers report the model that was asked for."""
         ...
 
-    async def answer(self, ask: Ask) -> Reply:
+    async def answer(self, ask: ModelRequest) -> Reply:
         """The answer to one request; a refused request is a Reply too, no exception."""
         ...

@@ -37,7 +37,7 @@ from openai import (
 
 from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS, MODERATIONS, RESPONSES
 from airflow_provider_batch.local.answers.replies import tokens_of
-from airflow_provider_batch.local.answers.responder import Ask, Reply
+from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.settings import Upstream
 
@@ -95,7 +95,7 @@ class UpstreamResponder:
         """The name the upstream is asked for, and presumably reports."""
         return self._upstream.model or asked
 
-    async def answer(self, ask: Ask) -> Reply:
+    async def answer(self, ask: ModelRequest) -> Reply:
         """See `Responder.answer`."""
         if ask.body.get("stream"):
             return _refused(ApiError(400, "The local batch server does not stream.", param="stream"))
@@ -121,7 +121,7 @@ class UpstreamResponder:
             if name
         ]
 
-    async def look(self) -> str:
+    async def describe(self) -> str:
         """Who answers, in words: the upstream and its models, or why it cannot be reached now."""
         url, model = self._upstream.url, self._upstream.model
         said = f"answers come from the upstream {url}{f', always asked for the model {model}' if model else ''}."
@@ -154,7 +154,7 @@ class UpstreamResponder:
     def _url(self, endpoint: str) -> str:
         return self._upstream.url + endpoint.removeprefix("/v1")
 
-    async def _post(self, ask: Ask) -> httpx2.Response:
+    async def _post(self, ask: ModelRequest) -> httpx2.Response:
         """What the upstream answers with 2xx. Waits for an upstream that is away, if it is a batch that asks.
 
         :raises TimeoutError: the time of one request is over.
@@ -203,7 +203,7 @@ class UpstreamResponder:
 
     # what came back
 
-    def _read(self, ask: Ask, answered: httpx2.Response) -> Reply:
+    def _read(self, ask: ModelRequest, answered: httpx2.Response) -> Reply:
         body, carries = _json(answered.content), _CARRIES[ask.endpoint]
         if isinstance(body, dict) and isinstance(body.get(carries), list):
             if not _can_be_added_up(ask.endpoint, body):
@@ -225,7 +225,7 @@ class UpstreamResponder:
             )
         )
 
-    def _no(self, ask: Ask, status: int, answered: httpx2.Response) -> ApiError:
+    def _no(self, ask: ModelRequest, status: int, answered: httpx2.Response) -> ApiError:
         """An error of the upstream, in OpenAI's shape."""
         url, said = self._url(ask.endpoint), _said(answered.content)
         words = said.get("message")

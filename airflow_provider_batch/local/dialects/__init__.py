@@ -22,6 +22,6 @@ Each switch names the provider it was seen at:
     vLLM         github.com/vllm-project/vllm, vllm/entrypoints/openai/run_batch.py
 """
 
-from airflow_provider_batch.local.dialects.dialect import DIALECTS, OPENAI, SWITCHES, Dialect, speak
+from airflow_provider_batch.local.dialects.dialect import DIALECTS, OPENAI, SWITCHES, Dialect, build_dialect
 
-__all__ = ["DIALECTS", "OPENAI", "SWITCHES", "Dialect", "speak"]
+__all__ = ["DIALECTS", "OPENAI", "SWITCHES", "Dialect", "build_dialect"]

@@ -12,7 +12,7 @@ from airflow_provider_batch.local.dialects.dialect import Dialect
 _PATH = re.compile(r"/openai/(?:v1/)?(?:deployments/[^/]+/)?(.+)")
 
 
-class AzureDoor:
+class AzureMiddleware:
     """Middleware that makes OpenAI's call of an Azure one.
 
     With `azure-paths` `/openai/…` and `/openai/v1/…` lead to `/v1/…`, which goes on working; with `api-key-header` that

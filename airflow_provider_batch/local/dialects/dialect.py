@@ -95,7 +95,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FOR_EVER = 100 * 365 * 86_400
 
 
-def speak(names: Iterable[str]) -> Dialect:
+def build_dialect(names: Iterable[str]) -> Dialect:
     """The dialect of all these names together, each a dialect or a switch.
 
     :raises ValueError: a name is neither; the message lists both.
@@ -134,26 +134,26 @@ class Dialect:
     def _file(self) -> tuple[Rewrite, ...]:
         return self._chosen(wire.FILE)
 
-    def batch(self, batch: Wire) -> Wire:
+    def rewrite_batch(self, batch: Wire) -> Wire:
         """A batch as it is shown."""
         if "growing-output" in self and batch["status"] in _RUNNING:
             batch["output_file_id"] = self.result_file_id(batch["id"], "output")
             batch["error_file_id"] = self.result_file_id(batch["id"], "error")
         return _over(batch, self._batch)
 
-    def created(self, batch: Wire) -> Wire:
+    def create_reply(self, batch: Wire) -> Wire:
         """The reply to create, from a batch as OpenAI shows it."""
-        return _over(self.batch(batch), self._chosen(wire.CREATED))
+        return _over(self.rewrite_batch(batch), self._chosen(wire.CREATED))
 
-    def file(self, file: Wire) -> Wire:
+    def rewrite_file(self, file: Wire) -> Wire:
         """A file as it is shown."""
         return _over(file, self._file)
 
-    def uploaded(self, file: Wire) -> Wire:
+    def upload_reply(self, file: Wire) -> Wire:
         """The reply to an upload, from a file as OpenAI shows it."""
-        return _over(self.file(file), self._chosen(wire.UPLOADED))
+        return _over(self.rewrite_file(file), self._chosen(wire.UPLOADED))
 
-    def page(self, page: Wire) -> Wire:
+    def rewrite_page(self, page: Wire) -> Wire:
         """A list whose items are done already."""
         return _over(page, self._chosen(wire.PAGE))
 
@@ -163,7 +163,7 @@ class Dialect:
     def _line(self) -> tuple[Callable[[lines.Line], None], ...]:
         return self._chosen(lines.LINE)
 
-    def line(self, line: bytes) -> bytes:
+    def rewrite_line(self, line: bytes) -> bytes:
         """A line of a result file, from one of OpenAI's; without its line end."""
         if not self._line:
             return line
@@ -179,11 +179,11 @@ class Dialect:
     # what a call asks
 
     @property
-    def azure_door(self) -> bool:
+    def accepts_azure_requests(self) -> bool:
         """Whether calls come in Azure's way."""
         return "azure-paths" in self or "api-key-header" in self
 
-    def inner_id(self, file_id: str) -> str:
+    def internal_id(self, file_id: str) -> str:
         """The server's own id of a file, from the one that was shown."""
         if "underscore-ids" in self and file_id.startswith("file_"):
             return f"file-{file_id.removeprefix('file_')}"
@@ -199,7 +199,7 @@ class Dialect:
         """What the lines of an input file may have as their `url`."""
         return frozenset({endpoint, endpoint.removeprefix("/v1")} if "bare-endpoints" in self else {endpoint})
 
-    def after(self, after: str | None, cursor: str | None) -> str | None:
+    def list_start(self, after: str | None, cursor: str | None) -> str | None:
         """After which item a list begins, from its parameters."""
         if cursor is not None and "cursor" in self:
             return cursor

@@ -52,11 +52,11 @@ class RateLimit:
         self._seconds = seconds
         self._calls: deque[float] = deque()
 
-    def recall(self, calls: list[float]) -> None:
+    def restore(self, calls: list[float]) -> None:
         """Count calls of an earlier life of the server, oldest first."""
         self._calls.extend(calls)
 
-    def wait(self) -> float:
+    def acquire(self) -> float:
         """Seconds of the server's clock until a call is allowed; 0 if it is now, and then it is counted."""
         if self.limit is None:
             return 0.0

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.local.answers.replies import tokens_of
-from airflow_provider_batch.local.answers.responder import Ask, Reply, Responder
+from airflow_provider_batch.local.answers.responder import ModelRequest, Reply, Responder
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.api.objects import (
     ENDED,
@@ -40,7 +40,7 @@ from airflow_provider_batch.local.api.objects import (
 from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.batch_faults import failure_of
 from airflow_provider_batch.local.engine.capacity import TokenQueue
-from airflow_provider_batch.local.engine.live import Live
+from airflow_provider_batch.local.engine.live import LiveBatch
 from airflow_provider_batch.local.engine.results import NEVER_RAN, Damage, ResultFiles, answered, never_ran
 from airflow_provider_batch.local.engine.validation import (
     Findings,
@@ -68,14 +68,14 @@ class Engine:
         self._settings = settings
         self._clock = store.clock
         self._queue = TokenQueue(store.clock, settings.enqueued_token_limit, settings.release_after)
-        self._live: dict[str, Live] = {}
+        self._live: dict[str, LiveBatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def resume(self) -> None:
         """Take up every batch that had not ended when the server last stopped."""
         if self._settings.release_after:
             self._recall_ended()
-        taken_up = [Live(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
+        taken_up = [LiveBatch(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
         # Counted before the first request is served: no client sees the counts fall.
         await asyncio.to_thread(_recall, taken_up)
         for live in taken_up:
@@ -111,7 +111,7 @@ class Engine:
             fault=self._faults.draw_batch_fault(),
         )
         self._store.add_batch(record)
-        live = Live(record, folder)
+        live = LiveBatch(record, folder)
         self._start(live)
         return live.batch
 
@@ -129,7 +129,7 @@ class Engine:
         stored = self._store.list_batches(after=after, limit=limit)
         return [self._live[batch.id].batch if batch.id in self._live else batch for batch in stored]
 
-    def running(self) -> list[Live]:
+    def running(self) -> list[LiveBatch]:
         """The batches that have not ended."""
         return list(self._live.values())
 
@@ -150,14 +150,14 @@ class Engine:
     def _folder(self, batch_id: str) -> Path:
         return self._store.work / batch_id
 
-    def _start(self, live: Live) -> None:
+    def _start(self, live: LiveBatch) -> None:
         batch_id = live.record.batch.id
         self._live[batch_id] = live
         task = asyncio.create_task(self._drive(live), name=batch_id)
         self._tasks[batch_id] = task
         task.add_done_callback(lambda task: self._drop(live, task))
 
-    def _drop(self, live: Live, task: asyncio.Task[None]) -> None:
+    def _drop(self, live: LiveBatch, task: asyncio.Task[None]) -> None:
         """Forget a task that is over; a batch that it could not bring to an end has failed."""
         if task.cancelled():
             return
@@ -168,7 +168,7 @@ class Engine:
             self._fail(live, [broken])
         del self._tasks[live.record.batch.id]
 
-    async def _drive(self, live: Live) -> None:
+    async def _drive(self, live: LiveBatch) -> None:
         if live.record.batch.status is Status.VALIDATING:
             await self._validate(live)
         if live.record.batch.status is Status.IN_PROGRESS:
@@ -179,7 +179,7 @@ class Engine:
         if live.record.batch.status not in ENDED:
             await self._settle(live)
 
-    def _advance(self, live: Live, *, results: Iterable[FileObject] = (), **changes: Any) -> None:
+    def _advance(self, live: LiveBatch, *, results: Iterable[FileObject] = (), **changes: Any) -> None:
         batch = msgspec.structs.replace(live.record.batch, **changes)
         live.record = msgspec.structs.replace(live.record, batch=batch)
         self._store.save_batch(live.record, results=tuple(results))
@@ -189,7 +189,7 @@ class Engine:
             if live.record.enqueued_tokens:
                 self._queue.release(live.record.requested_model or "", live.record.enqueued_tokens, self._clock.now())
 
-    def _fail(self, live: Live, errors: list[BatchError]) -> None:
+    def _fail(self, live: LiveBatch, errors: list[BatchError]) -> None:
         files: list[FileObject] = []
         if "failed-with-files" in self._settings.dialect:
             files = self._result_files(live, Damage()).write_both(live.batch.id)
@@ -202,7 +202,7 @@ class Engine:
             **{name: file.id for name, file in zip(("output_file_id", "error_file_id"), files, strict=False)},
         )
 
-    async def _pause(self, live: Live, seconds: float) -> None:
+    async def _pause(self, live: LiveBatch, seconds: float) -> None:
         """Until the seconds are over, the batch is cancelled or its window ends."""
         if seconds <= 0:
             await asyncio.sleep(0)
@@ -215,10 +215,10 @@ class Engine:
         finally:
             asleep.cancel()
 
-    def _expired(self, live: Live) -> bool:
+    def _expired(self, live: LiveBatch) -> bool:
         return self._clock.now() >= live.record.batch.expires_at
 
-    async def _validate(self, live: Live) -> None:
+    async def _validate(self, live: LiveBatch) -> None:
         batch = live.record.batch
         findings, _ = await asyncio.gather(
             asyncio.to_thread(self._check, live), self._pause(live, self._settings.validating)
@@ -241,13 +241,13 @@ class Engine:
         )
         _LOG.info("Batch %s runs: %d requests", batch.id, findings.total)
 
-    def _check(self, live: Live) -> Findings:
+    def _check(self, live: LiveBatch) -> Findings:
         batch = live.record.batch
         if not live.input.exists():
             return cannot_find(batch.input_file_id)
         return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect.urls(batch.endpoint))
 
-    def _on_request(self, live: Live, findings: Findings) -> list[BatchError]:
+    def _on_request(self, live: LiveBatch, findings: Findings) -> list[BatchError]:
         fault = live.record.fault
         if fault is None or fault.kind is not Kind.FAIL_BATCH:
             return []
@@ -259,7 +259,7 @@ class Engine:
             return []
         return [token_limit(model, limit)]
 
-    async def _answer_all(self, live: Live) -> None:
+    async def _answer_all(self, live: LiveBatch) -> None:
         """Answer the lines without an answer, in the order of the file, spread over the configured time."""
         lines = self._open_lines(live)
         async with asyncio.TaskGroup() as workers:
@@ -269,34 +269,34 @@ class Engine:
         if not live.stopped and live.completed + live.failed == live.record.batch.request_counts.total:
             self._advance(live, status=Status.FINALIZING, finalizing_at=self._clock.seconds())
 
-    def _open_lines(self, live: Live) -> Iterator[tuple[int, bytes, float]]:
+    def _open_lines(self, live: LiveBatch) -> Iterator[tuple[int, bytes, float]]:
         """Each line without an answer: its number, its bytes, and when its turn is on the server's clock."""
         each = self._settings.in_progress / live.record.batch.request_counts.total
         turn = self._clock.now()
         for number, raw in request_lines(live.input):
-            if number not in live.answered:
+            if number not in live.answered_lines:
                 turn += each
                 yield number, raw, turn
 
-    async def _answer_next(self, live: Live, lines: Iterator[tuple[int, bytes, float]]) -> None:
+    async def _answer_next(self, live: LiveBatch, lines: Iterator[tuple[int, bytes, float]]) -> None:
         for number, raw, turn in lines:
             await self._pause(live, turn - self._clock.now())
             if live.stopped or self._expired(live):
                 return
             await self._answer_line(live, number, raw)
 
-    async def _answer_line(self, live: Live, number: int, raw: bytes) -> None:
+    async def _answer_line(self, live: LiveBatch, number: int, raw: bytes) -> None:
         request = msgspec.json.decode(raw)
         custom_id, endpoint = request["custom_id"], live.record.batch.endpoint
-        reply = await self._ask(Ask(endpoint=endpoint, body=request["body"], custom_id=custom_id))
+        reply = await self._ask(ModelRequest(endpoint=endpoint, body=request["body"], custom_id=custom_id))
         # Batches whose lines had the status 0 reported these as completed.
         ending = Ending.SUCCEEDED if reply.status in (200, 0) else Ending.FAILED
         tokens = tokens_of(endpoint, reply.body)
-        line = self._settings.dialect.line(answered(custom_id, reply))
+        line = self._settings.dialect.rewrite_line(answered(custom_id, reply))
         live.journal.append(number, ending, tokens, line)
         live.count(number, ending, tokens)
 
-    async def _ask(self, ask: Ask) -> Reply:
+    async def _ask(self, ask: ModelRequest) -> Reply:
         try:
             return await self._responder.answer(ask)
         except (Exception, asyncio.CancelledError) as error:  # one line that breaks the responder ends no batch
@@ -306,7 +306,7 @@ class Engine:
             _LOG.exception("The responder broke on custom_id %r", ask.custom_id)
             return Reply(500, ApiError(500, f"The responder broke: {error!r}", type="server_error").body())
 
-    async def _settle(self, live: Live) -> None:
+    async def _settle(self, live: LiveBatch) -> None:
         """Write the result files, and end the batch when the configured time is over."""
         status = live.record.batch.status
         if status is Status.FINALIZING:
@@ -339,10 +339,10 @@ class Engine:
             **{f"{end}_at": self._clock.seconds()},
         )
 
-    async def _damage(self, live: Live) -> Damage:
+    async def _damage(self, live: LiveBatch) -> Damage:
         """What goes wrong with the result files, on request."""
         lines = {}
-        if live.answered and any(fault.target is Target.LINE for fault in self._faults.plan):
+        if live.answered_lines and any(fault.target is Target.LINE for fault in self._faults.plan):
             for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
                 if number % 500 == 0:
                     await asyncio.sleep(0)  # others are served meanwhile
@@ -352,7 +352,7 @@ class Engine:
         return Damage(
             lines=lines,
             output=self._damage_of_file(live.completed),
-            errors=self._damage_of_file(len(live.answered) - live.completed),
+            errors=self._damage_of_file(len(live.answered_lines) - live.completed),
         )
 
     def _damage_of_file(self, lines: int) -> frozenset[Kind]:
@@ -360,10 +360,10 @@ class Engine:
 
     # result files; in a thread, while nothing else touches the batch's journal
 
-    def _write_results(self, live: Live, damage: Damage) -> tuple[FileObject | None, FileObject | None]:
+    def _write_results(self, live: LiveBatch, damage: Damage) -> tuple[FileObject | None, FileObject | None]:
         return self._result_files(live, damage).write(live.batch.id)
 
-    def _result_files(self, live: Live, damage: Damage) -> ResultFiles:
+    def _result_files(self, live: LiveBatch, damage: Damage) -> ResultFiles:
         return ResultFiles(
             self._store,
             live.journal,
@@ -374,15 +374,15 @@ class Engine:
             damage=damage,
         )
 
-    def _close_unanswered(self, live: Live, end: Status) -> None:
+    def _close_unanswered(self, live: LiveBatch, end: Status) -> None:
         for number, raw in request_lines(live.input):
-            if number not in live.answered:
-                line = self._settings.dialect.line(never_ran(msgspec.json.decode(raw)["custom_id"], end))
+            if number not in live.answered_lines:
+                line = self._settings.dialect.rewrite_line(never_ran(msgspec.json.decode(raw)["custom_id"], end))
                 live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
                 live.count(number, Ending.NEVER_RAN, Tokens())
 
 
-def _recall(batches: list[Live]) -> None:
+def _recall(batches: list[LiveBatch]) -> None:
     for live in batches:
         live.recall()
 

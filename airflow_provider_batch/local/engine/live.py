@@ -14,7 +14,7 @@ from airflow_provider_batch.local.storage.journal import Ending, Journal
 from airflow_provider_batch.local.storage.record import Record
 
 
-class Live:
+class LiveBatch:
     """A batch that has not ended: its record, its journal, and what is counted from it."""
 
     def __init__(self, record: Record, folder: Path) -> None:
@@ -25,7 +25,7 @@ class Live:
         self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if record.batch.status is Status.CANCELLING:
             self.stop.set_result(None)
-        self.answered: set[int] = set()
+        self.answered_lines: set[int] = set()
         self.completed = 0
         self.failed = 0
         self.tokens = Tokens()
@@ -37,7 +37,7 @@ class Live:
 
     def count(self, line: int, ending: Ending, tokens: Tokens) -> None:
         """Take one answered line into the counts."""
-        self.answered.add(line)
+        self.answered_lines.add(line)
         self.completed += ending is Ending.SUCCEEDED
         self.failed += ending is Ending.FAILED
         self.tokens = self.tokens.plus(tokens)

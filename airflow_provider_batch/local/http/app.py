@@ -16,7 +16,7 @@ from starlette.routing import Match
 from airflow_provider_batch.local.answers.faulty import FaultyResponder
 from airflow_provider_batch.local.answers.offline import OfflineResponder
 from airflow_provider_batch.local.api.errors import ApiError
-from airflow_provider_batch.local.dialects.azure import AzureDoor
+from airflow_provider_batch.local.dialects.azure import AzureMiddleware
 from airflow_provider_batch.local.engine.engine import Engine
 from airflow_provider_batch.local.faults import Faults
 from airflow_provider_batch.local.http import admin, batches, endpoints, files, uploads, webhooks
@@ -61,9 +61,9 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         app.include_router(admin.router, dependencies=[Depends(_authorise)])
     if settings.calls_may_fail:
         app.add_middleware(CallFaults, server=server)
-    if settings.dialect.azure_door:
+    if settings.dialect.accepts_azure_requests:
         # Added last it comes first, so that everything else sees OpenAI's paths.
-        app.add_middleware(AzureDoor, dialect=settings.dialect)
+        app.add_middleware(AzureMiddleware, dialect=settings.dialect)
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_exception_handler(Exception, _broken)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter, Request
 
-from airflow_provider_batch.local.answers.prompt import ENDPOINTS, NOT_HERE
+from airflow_provider_batch.local.answers.prompt import ENDPOINTS, UNSUPPORTED_ENDPOINTS
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, wrong_type
 from airflow_provider_batch.local.api.objects import Batch, new_batch_id
 from airflow_provider_batch.local.http.server import TheServer, expires_after, json_object, limit_of
@@ -30,7 +30,7 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
             raise wrong_type(name, "a string", body[name])
     dialect = server.settings.dialect
     endpoint = dialect.endpoint(body["endpoint"])
-    if endpoint in NOT_HERE:
+    if endpoint in UNSUPPORTED_ENDPOINTS:
         raise ApiError(
             400,
             f"OpenAI's batches take '{endpoint}', but the local batch server does not have that endpoint."
@@ -51,13 +51,13 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
     batch = Batch(
         id=new_batch_id(),
         endpoint=endpoint,
-        input_file_id=dialect.inner_id(body["input_file_id"]),
+        input_file_id=dialect.internal_id(body["input_file_id"]),
         completion_window=window,
         created_at=now,
         expires_at=now + dialect.lifetime(window, server.settings.window),
         metadata=metadata,
     )
-    return dialect.created(_wire(server.engine.submit(batch, output_lifetime=output_lifetime)))
+    return dialect.create_reply(_wire(server.engine.submit(batch, output_lifetime=output_lifetime)))
 
 
 def _output_lifetime(body: dict[str, Any]) -> int:
@@ -109,15 +109,15 @@ async def list_batches(request: Request, server: TheServer) -> dict[str, Any]:
     """Batches, newest first, by pages of 1 to 100, default 20."""
     limit = limit_of(request, default=20, most=100)
     dialect = server.settings.dialect
-    after = dialect.after(request.query_params.get("after"), request.query_params.get("cursor"))
+    after = dialect.list_start(request.query_params.get("after"), request.query_params.get("cursor"))
     if after is not None:
         server.engine.batch(after)
     found = server.engine.batches(after=after, limit=limit + 1)
     page = found[:limit]
-    return dialect.page(
+    return dialect.rewrite_page(
         {
             "object": "list",
-            "data": [dialect.batch(_wire(batch)) for batch in page],
+            "data": [dialect.rewrite_batch(_wire(batch)) for batch in page],
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
             "has_more": len(found) > limit,
@@ -128,10 +128,10 @@ async def list_batches(request: Request, server: TheServer) -> dict[str, Any]:
 @router.get("/{batch_id}")
 async def retrieve(batch_id: str, server: TheServer) -> dict[str, Any]:
     """One batch as of now."""
-    return server.settings.dialect.batch(_wire(server.engine.batch(batch_id)))
+    return server.settings.dialect.rewrite_batch(_wire(server.engine.batch(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
 async def cancel(batch_id: str, server: TheServer) -> dict[str, Any]:
     """Begin to cancel; 409 if the batch has ended otherwise."""
-    return server.settings.dialect.batch(_wire(server.engine.cancel(batch_id)))
+    return server.settings.dialect.rewrite_batch(_wire(server.engine.cancel(batch_id)))

@@ -57,7 +57,7 @@ async def upload(request: Request, server: TheServer) -> dict[str, Any]:
             purpose=purpose,
         )
     server.store.add_file(file)
-    return server.settings.dialect.uploaded(_wire(file))
+    return server.settings.dialect.upload_reply(_wire(file))
 
 
 def _policy(form: FormData) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ async def list_files(request: Request, server: TheServer) -> dict[str, Any]:
     if order not in ("asc", "desc"):
         raise invalid_value("order", order, ["asc", "desc"])
     dialect = server.settings.dialect
-    after = dialect.after(request.query_params.get("after"), request.query_params.get("cursor"))
+    after = dialect.list_start(request.query_params.get("after"), request.query_params.get("cursor"))
     if after is not None:
         after = _known(server, after).id
     found = server.store.list_files(
@@ -109,10 +109,10 @@ async def list_files(request: Request, server: TheServer) -> dict[str, Any]:
         purpose=request.query_params.get("purpose"),
     )
     page = found[:limit]
-    return dialect.page(
+    return dialect.rewrite_page(
         {
             "object": "list",
-            "data": [dialect.file(_wire(file)) for file in page],
+            "data": [dialect.rewrite_file(_wire(file)) for file in page],
             "first_id": page[0].id if page else "",
             "last_id": page[-1].id if page else "",
             "has_more": len(found) > limit,
@@ -122,12 +122,13 @@ async def list_files(request: Request, server: TheServer) -> dict[str, Any]:
 
 def _known(server: TheServer, file_id: str) -> FileObject:
     dialect = server.settings.dialect
-    inner_id = dialect.inner_id(file_id)
-    file = server.store.file(inner_id)
+    internal_id = dialect.internal_id(file_id)
+    file = server.store.file(internal_id)
     if file is not None:
         return file
     if "gone" in dialect and any(
-        inner_id in (record.batch.output_file_id, record.batch.error_file_id) for record in server.store.ended_batches()
+        internal_id in (record.batch.output_file_id, record.batch.error_file_id)
+        for record in server.store.ended_batches()
     ):
         raise ApiError(410, f"File {file_id} is gone: it was deleted or has expired.", param="id")
     raise ApiError(404, f"No such File object: {file_id}", param="id")
@@ -138,7 +139,7 @@ async def retrieve(file_id: str, server: TheServer) -> dict[str, Any]:
     """One file's description."""
     growing = growing_file(server, file_id)
     file = _known(server, file_id) if growing is None else await run_in_threadpool(growing.file, server)
-    return server.settings.dialect.file(_wire(file))
+    return server.settings.dialect.rewrite_file(_wire(file))
 
 
 @router.delete("/{file_id}")

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 from fastapi.responses import StreamingResponse
 
 from airflow_provider_batch.local.api.objects import FileObject
-from airflow_provider_batch.local.engine.live import Live
+from airflow_provider_batch.local.engine.live import LiveBatch
 from airflow_provider_batch.local.http.server import Server
 from airflow_provider_batch.local.storage.journal import Ending, Entry
 
@@ -25,7 +25,7 @@ class Growing(NamedTuple):
     """A result file of a batch that runs; `lines` is how many it has now."""
 
     id: str
-    live: Live
+    live: LiveBatch
     kind: str
     lines: int
 
@@ -70,8 +70,8 @@ def growing_file(server: Server, file_id: str) -> Growing | None:
     for live in server.engine.running():
         for kind in ("output", "error"):
             if dialect.result_file_id(live.record.batch.id, kind) == file_id:
-                output = len(live.answered) if "one-file" in dialect else live.completed
-                return Growing(file_id, live, kind, output if kind == "output" else len(live.answered) - output)
+                output = len(live.answered_lines) if "one-file" in dialect else live.completed
+                return Growing(file_id, live, kind, output if kind == "output" else len(live.answered_lines) - output)
     return None
 
 

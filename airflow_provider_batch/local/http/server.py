@@ -67,11 +67,11 @@ class Server:
         """Count the batches of an earlier life of this state against the hourly limit."""
         if self.creates.limit is not None:
             newest = self.store.list_batches(after=None, limit=self.creates.limit)
-            self.creates.recall([float(batch.created_at) for batch in reversed(newest)])
+            self.creates.restore([float(batch.created_at) for batch in reversed(newest)])
 
     def admit(self, rate: RateLimit, what: str) -> None:
         """429 if this rate limit is reached. `what` names what is counted and per what."""
-        wait = rate.wait()
+        wait = rate.acquire()
         if wait > 0:
             message = f"Rate limit reached for {what} in organization org-local. Limit: {rate.limit:,}."
             raise too_many(f"{message} Please try again later.", retry_after=wait / self.clock.speed)

@@ -73,7 +73,7 @@ def _wire(server: TheServer, upload: Upload) -> dict[str, Any]:
         # As in the published samples.
         del wire["file"]
     else:
-        wire["file"] = server.settings.dialect.file(wire["file"])
+        wire["file"] = server.settings.dialect.rewrite_file(wire["file"])
     return wire
 
 

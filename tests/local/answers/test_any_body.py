@@ -16,7 +16,7 @@ from openai import BadRequestError, OpenAI
 from airflow_provider_batch.local.answers.offline import OfflineResponder
 from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MODERATIONS, RESPONSES
 from airflow_provider_batch.local.answers.replies import tokens_of
-from airflow_provider_batch.local.answers.responder import Ask
+from airflow_provider_batch.local.answers.responder import ModelRequest
 from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
 from tests.local.driving import chat, failures, problems, run
 from tests.local.schemas import assert_fits
@@ -140,7 +140,7 @@ asks = st.sampled_from(ENDPOINTS).flatmap(
 @given(asks)
 def test_any_body_is_answered_or_refused_in_openais_shape(ask: tuple[str, dict[str, Any]]) -> None:
     endpoint, body = ask
-    reply = asyncio.run(OfflineResponder(lambda _: True).answer(Ask(endpoint, body, "row")))
+    reply = asyncio.run(OfflineResponder(lambda _: True).answer(ModelRequest(endpoint, body, "row")))
 
     assert isinstance(msgspec.json.decode(msgspec.json.encode(reply.body)), dict), "it can be sent"
     tokens_of(endpoint, reply.body)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.outcome import read_line
 from airflow_provider_batch.core.provider.batch import read_batch
 from airflow_provider_batch.local import command
-from airflow_provider_batch.local.dialects import DIALECTS, OPENAI, SWITCHES, speak
+from airflow_provider_batch.local.dialects import DIALECTS, OPENAI, SWITCHES, build_dialect
 from airflow_provider_batch.local.http.app import create_app
 from airflow_provider_batch.local.settings import Settings
 from tests.local.conftest import Serve
@@ -54,14 +54,14 @@ RESPONSES: list[dict[str, Any] | None] = [
 
 
 def test_openai_is_the_dialect_without_switches() -> None:
-    assert speak([]) == speak(["openai"]) == OPENAI
+    assert build_dialect([]) == build_dialect(["openai"]) == OPENAI
     assert OPENAI.switches == frozenset()
     assert Settings().dialect is OPENAI
 
 
 def test_dialects_and_switches_mix_in_any_order_and_may_be_named_twice() -> None:
-    mixed = speak(["no-has-more", "groq", "empty-ids", "groq"])
-    assert mixed == speak(["empty-ids", "groq"])
+    mixed = build_dialect(["no-has-more", "groq", "empty-ids", "groq"])
+    assert mixed == build_dialect(["empty-ids", "groq"])
     assert mixed.switches == {*DIALECTS["groq"], "empty-ids"}
 
 
@@ -74,7 +74,7 @@ def test_an_unknown_name_is_answered_with_all_known_ones() -> None:
     with pytest.raises(
         ValueError, match=r"no dialect 'azur'\. Dialects: azure, .*Single switches: .*empty-ids"
     ) as told:
-        speak(["empty-ids", "azur"])
+        build_dialect(["empty-ids", "azur"])
     for name in (*DIALECTS, *SWITCHES):
         assert name in str(told.value)
 
@@ -101,7 +101,7 @@ def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:
 def test_without_a_dialect_no_middleware_is_installed(tmp_path: Path) -> None:
     app = create_app(tmp_path / "plain", Settings())
     assert app.user_middleware == []
-    spoken = create_app(tmp_path / "azure", Settings(dialect=speak(["azure"])))
+    spoken = create_app(tmp_path / "azure", Settings(dialect=build_dialect(["azure"])))
     assert len(spoken.user_middleware) == 1
     for made in (app, spoken):
         made.state.server.store.close()
@@ -110,11 +110,18 @@ def test_without_a_dialect_no_middleware_is_installed(tmp_path: Path) -> None:
 def test_without_a_dialect_answers_and_lines_are_the_very_objects_they_were() -> None:
     batch: dict[str, Any] = json.loads(json.dumps(BATCH)) | {"status": "in_progress"}
     before = json.dumps(batch)
-    for show in (OPENAI.batch, OPENAI.created, OPENAI.file, OPENAI.uploaded, OPENAI.page):
-        assert show(batch) is batch
+    rewrites = (
+        OPENAI.rewrite_batch,
+        OPENAI.create_reply,
+        OPENAI.rewrite_file,
+        OPENAI.upload_reply,
+        OPENAI.rewrite_page,
+    )
+    for rewrite in rewrites:
+        assert rewrite(batch) is batch
     assert json.dumps(batch) == before
     line = b'{"id": "batch_req_1"}'
-    assert OPENAI.line(line) is line
+    assert OPENAI.rewrite_line(line) is line
     assert (OPENAI.window("24h"), OPENAI.window("1d"), OPENAI.window("48h")) == ("24h", None, None)
     assert OPENAI.lifetime("24h", 86_400) == 86_400
 
@@ -126,20 +133,20 @@ switch_sets = st.sets(st.sampled_from(sorted(SWITCHES)))
 def test_whatever_switches_meet_a_batch_stays_json_and_readable(
     switches: set[str], status: str, errors: dict[str, Any] | None
 ) -> None:
-    dialect = speak(switches)
+    dialect = build_dialect(switches)
 
     def batch() -> dict[str, Any]:
         copied: dict[str, Any] = json.loads(json.dumps(BATCH))
         return copied | {"status": status, "errors": errors and json.loads(json.dumps(errors))}
 
-    for shown in (dialect.batch(batch()), dialect.created(batch())):
+    for shown in (dialect.rewrite_batch(batch()), dialect.create_reply(batch())):
         view = read_batch(json.loads(json.dumps(shown)))
         assert view.id == BATCH["id"]
         assert view.has_known_status
         assert view.status.ended == (status in ("failed", "completed", "expired", "cancelled"))
         assert view.created_at == BATCH["created_at"]
     page = {"object": "list", "data": [], "first_id": "a", "last_id": "b", "has_more": True}
-    assert json.dumps(dialect.page(page))
+    assert json.dumps(dialect.rewrite_page(page))
 
 
 @given(switch_sets, st.sampled_from(RESPONSES))
@@ -149,7 +156,7 @@ def test_whatever_switches_meet_a_line_stays_readable_and_never_turns_into_a_suc
     error = None if response else {"code": "batch_expired", "message": "late"}
     plain = json.dumps({"id": "batch_req_1", "custom_id": "row-1", "response": response, "error": error}).encode()
 
-    read, expected = read_line(speak(switches).line(plain), CHAT, None), read_line(plain, CHAT, None)
+    read, expected = read_line(build_dialect(switches).rewrite_line(plain), CHAT, None), read_line(plain, CHAT, None)
 
     assert read is not None
     assert expected is not None
@@ -159,5 +166,5 @@ def test_whatever_switches_meet_a_line_stays_readable_and_never_turns_into_a_suc
 
 @given(st.text(max_size=6), st.sampled_from(sorted(DIALECTS)))
 def test_no_completion_window_makes_a_dialect_stumble(asked: str, name: str) -> None:
-    window = speak([name]).window(asked)
-    assert window is None or speak([name]).lifetime(window, 86_400) > 0
+    window = build_dialect([name]).window(asked)
+    assert window is None or build_dialect([name]).lifetime(window, 86_400) > 0

@@ -38,30 +38,30 @@ def clock(tmp_path: Path) -> Clock:
 def test_without_a_limit_every_call_is_allowed(clock: Clock) -> None:
     free = RateLimit(clock, None, 60)
 
-    assert {free.wait() for _ in range(1_000)} == {0}
+    assert {free.acquire() for _ in range(1_000)} == {0}
 
 
 def test_a_refused_call_is_not_counted_and_told_how_long_to_wait(clock: Clock) -> None:
     rate = RateLimit(clock, 2, 60)
-    assert rate.wait() == 0
+    assert rate.acquire() == 0
     clock.advance(20)
-    assert rate.wait() == 0
+    assert rate.acquire() == 0
 
-    assert [rate.wait() for _ in range(5)] == pytest.approx([40] * 5, abs=1e-3)
+    assert [rate.acquire() for _ in range(5)] == pytest.approx([40] * 5, abs=1e-3)
     clock.advance(40.001)
-    assert rate.wait() == 0
-    assert rate.wait() == pytest.approx(20, abs=0.01)
+    assert rate.acquire() == 0
+    assert rate.acquire() == pytest.approx(20, abs=0.01)
 
 
 def test_a_lower_limit_than_before_holds_for_what_is_recalled(clock: Clock) -> None:
     now = clock.now()
     rate = RateLimit(clock, 2, 60)
-    rate.recall([now - 50, now - 40, now - 30, now - 20])
+    rate.restore([now - 50, now - 40, now - 30, now - 20])
 
     # Only when the call before the last has left the span is there room again.
-    assert rate.wait() == pytest.approx(30, abs=1e-3)
+    assert rate.acquire() == pytest.approx(30, abs=1e-3)
     clock.advance(30.001)
-    assert rate.wait() == 0
+    assert rate.acquire() == 0
 
 
 @given(st.integers(1, 5), st.lists(st.floats(0, 40), max_size=40))
@@ -76,11 +76,11 @@ def test_no_span_ever_holds_more_calls_than_the_limit_and_none_is_refused_for_no
             clock.advance(gap)
             now = clock.now()
             recent = [call for call in allowed if call > now - 60]
-            wait = rate.wait()
+            wait = rate.acquire()
             assert (wait == 0) == (len(recent) < limit)
             if wait:
                 clock.advance(wait + 0.001)
-                assert rate.wait() == 0, "there is room after the time that was named"
+                assert rate.acquire() == 0, "there is room after the time that was named"
             allowed.append(clock.now())
 
 

@@ -11,7 +11,7 @@ import msgspec
 import psutil
 import pytest
 
-from airflow_provider_batch.local.answers.responder import Ask, Reply
+from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.api.objects import ENDED, Batch, FileObject, Status, new_batch_id
 from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.engine import Engine
@@ -33,7 +33,7 @@ class Scripted:
     def model_name(self, asked: str) -> str:
         return asked
 
-    async def answer(self, ask: Ask) -> Reply:
+    async def answer(self, ask: ModelRequest) -> Reply:
         assert ask.custom_id is not None
         self.asked.append(ask.custom_id)
         return await self._script(ask.custom_id)
