@@ -46,7 +46,7 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "batch", "plugin-class": "airflow_provider_batch.plugins.batch.BatchPlugin"},
         ],
         "config": {
-            "batch": {
+            "openai_batch": {
                 "description": "Defaults of the OpenAI Batch provider (airflow-provider-batch).",
                 "options": {
                     "staging": {
@@ -83,9 +83,9 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "30",
                     },
-                    "ask_again_after": {
-                        "description": "Seconds that rows which failed for a passing reason wait before they are "
-                        "asked again; doubled with each attempt.",
+                    "row_retry_delay": {
+                        "description": "Seconds before a row that failed for a transient reason is retried. "
+                        "Doubled with each attempt.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,

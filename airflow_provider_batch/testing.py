@@ -102,9 +102,9 @@ def connect_batch_server(
     def connect(server: LocalServer) -> None:
         connection = {"conn_type": "openai", "password": server.api_key, "host": server.base_url}
         monkeypatch.setenv(f"AIRFLOW_CONN_{batch_conn_id.upper()}", json.dumps(connection))
-        monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
-        monkeypatch.setenv("AIRFLOW__BATCH__POLL_INTERVAL", _PAUSE)
-        monkeypatch.setenv("AIRFLOW__BATCH__ASK_AGAIN_AFTER", _PAUSE)
+        monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", (tmp_path / "staging").as_uri())
+        monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__POLL_INTERVAL", _PAUSE)
+        monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__ROW_RETRY_DELAY", _PAUSE)
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.setenv(name, ",".join(filter(None, (os.environ.get(name), _LOOPBACK))))
 

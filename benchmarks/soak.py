@@ -163,7 +163,7 @@ def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool) -> dict[s
         connection = {"conn_type": "openai", "password": "local", "host": server.base_url}
         environment |= {
             "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(connection),
-            "AIRFLOW__BATCH__STAGING": (folder / "staging").as_uri(),
+            "AIRFLOW__OPENAI_BATCH__STAGING": (folder / "staging").as_uri(),
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
         }
         with Worker("benchmarks.soak:job", logs=folder, environment=environment, embeddings=embeddings) as worker:

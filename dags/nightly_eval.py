@@ -74,7 +74,7 @@ with DAG(
             "carry": ["case_id", "repeat"],
             "key": {"run": "{{ run_id }}", "variant": model},
             "max_cost_usd": dag.param("max_cost_usd"),
-            "finish": "sync",
+            "at_deadline": "sync",
             "max_failure_rate": 1.0,  # what is missing is for the gate to judge
         }
         asked = batch_job.override(group_id="ask")(
@@ -82,7 +82,7 @@ with DAG(
             sql="sql/eval_questions.sql",
             model=model,
             prompt="{{ row.input }}",
-            ask_once=False,  # else all repeats would get one answer
+            deduplicate=False,  # else all repeats would get one answer
             table="eval_answers",
             deadline="{{ dag_run.start_date + macros.timedelta(hours=2, minutes=30) }}",
         )

@@ -93,6 +93,6 @@ with DAG(
         key={"quarter": "{{ params.quarter }}"},
         max_cost_usd=10,
         deadline="{{ (dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00') }}",
-        finish="sync",
+        at_deadline="sync",
     )
     write_pages(landed)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the value, and `params`

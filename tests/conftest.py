@@ -34,8 +34,8 @@ os.environ |= {
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     # The one that Airflow makes up is too short for PyJWT, which warns.
     "AIRFLOW__API_AUTH__JWT_SECRET": "of the tests alone " * 4,
-    "AIRFLOW__BATCH__POLL_INTERVAL": "0.2",
-    "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "0.2",
+    "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "0.2",
+    "AIRFLOW__OPENAI_BATCH__ROW_RETRY_DELAY": "0.2",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "NO_PROXY": "127.0.0.1,localhost",
     "no_proxy": "127.0.0.1,localhost",

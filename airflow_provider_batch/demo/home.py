@@ -76,7 +76,11 @@ class Home:
         given = os.environ if base is None else base
         environment = {name: value for name, value in given.items() if not name.startswith("AIRFLOW")}
         loopback = ",".join(filter(None, (given.get("no_proxy", given.get("NO_PROXY")), "127.0.0.1,localhost")))
-        pace = {"AIRFLOW__BATCH__POLL_INTERVAL": "6", "AIRFLOW__BATCH__ASK_AGAIN_AFTER": "5"} if provider.local else {}
+        pace = (
+            {"AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "6", "AIRFLOW__OPENAI_BATCH__ROW_RETRY_DELAY": "5"}
+            if provider.local
+            else {}
+        )
         return (
             environment
             | pace
@@ -88,7 +92,7 @@ class Home:
                 "AIRFLOW_HOME": str(self.airflow),
                 "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(self.warehouse)}),
                 "AIRFLOW_CONN_OPENAI_DEFAULT": provider.connection,
-                "AIRFLOW__BATCH__STAGING": self.staging.as_uri(),
+                "AIRFLOW__OPENAI_BATCH__STAGING": self.staging.as_uri(),
                 "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
                 "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -15,7 +15,7 @@ _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
 def report_folder(dag_id: str, run_id: str, task_id: str, map_index: int) -> Folder:
-    """The folder for the reports of a task instance, under `[batch] staging`."""
+    """The folder for the reports of a task instance, under `[openai_batch] staging`."""
     return job_folder(staging_root(), JobKey(dag_id=dag_id, task_id=task_id, run_id=run_id, map_index=map_index))
 
 

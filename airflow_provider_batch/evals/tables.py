@@ -19,7 +19,7 @@ CASE_COLUMNS = ("case_id", "input", "expected", "grader", "tags")
 
 #: what is read of `eval_answers`: `run` and `variant` are key columns of the landing, `case_id` and `repeat` (1, 2, and
 #: so on) are carried. custom_id is the case_id, or `case_id~2` for the second time that a case is asked. A job that
-#: asks cases several times needs `ask_once=False`, or all repeats get one and the same answer.
+#: asks cases several times needs `deduplicate=False`, or all repeats get one and the same answer.
 ANSWER_COLUMNS = (
     "variant",
     "case_id",

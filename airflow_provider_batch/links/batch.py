@@ -43,9 +43,9 @@ def _page(kind: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> 
 
 
 class BatchJobLink(BaseOperatorLink):
-    """The button "Batch job" on a task instance."""
+    """The button "LLM batch" on a task instance."""
 
-    name = "Batch job"
+    name = "LLM batch"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The address of the page; only asked for on the worker, which knows the task instance."""

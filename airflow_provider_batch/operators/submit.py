@@ -103,7 +103,7 @@ class BatchSubmitOperator(BaseOperator):
     :param prices: your own prices, by model: `{"my-model": {"input": 0.1, "output": 0.4}}` in US dollars per million
         tokens, or the name of a model with the same price.
     :param openai_conn_id: connection of the official OpenAI provider's type.
-    :param staging: where the job lies; default: config `[batch] staging`.
+    :param staging: where the job lies; default: config `[openai_batch] staging`.
     :param allow_local_staging: take a local path for staging although tasks may run on other machines.
     :param limits: the most that one input file may hold, in place of what its provider takes: `requests`, `bytes`,
         `inputs` (of embeddings), `tokens` (estimated input tokens, so that a file fits the provider's queue) and
@@ -113,9 +113,8 @@ class BatchSubmitOperator(BaseOperator):
         days; a row that is over it alone is still asked.
     :param completion_window: as the provider takes it.
     :param metadata: up to 12 pairs of your own on every batch.
-    :param ask_once: ask equal requests once and land the answer for each of their rows: the same text under another key
-        is the same question, and paying for it twice is what nobody wants by mistake. The default temperature of most
-        models is above 0, so it cannot tell who wants samples: to ask one prompt several times on purpose, give False.
+    :param deduplicate: send identical requests once and write the answer to every row that needs it. Set it to
+        False to send one prompt several times on purpose, for example to sample answers.
     :param reuse_from: results table of earlier jobs, `table` or `schema.table`, on the same connection, or
         `{"conn_id": …, "table": …}`. A row whose request succeeded there is not asked: that answer lands for it, with
         the batch_id it came from, an attempt of 0 and no tokens or cost. The table is read once. Where it is not there
@@ -125,11 +124,11 @@ class BatchSubmitOperator(BaseOperator):
         are refused for what its requests have in common, and more would be asked of it, or the job would cost more than
         `max_cost_usd` by the output that they had, submit fails and nothing is uploaded. Default: 2; 0 at Azure, whose
         batch deployments answer nothing but batches.
-    :param again: when the task is cleared, ask every row anew, and pay for it, instead of keeping what is unchanged;
-        `reuse_from` is passed over, and batches of the job that still run are cancelled. The run conf
-        `{"batch_again": true}` and `airflow-batch jobs again` do the same. A retry never asks anew.
+    :param resubmit: when the task is cleared, send every row from scratch, and pay for it, instead of keeping
+        what is unchanged. `reuse_from` is ignored, and batches of the job that still run are cancelled. The run conf
+        `{"batch_resubmit": true}` and `airflow-batch jobs resubmit` do the same. A retry never asks anew.
     :param retention: how long `airflow-batch jobs clean` leaves the job in staging after its last event; default:
-        config `[batch] retention`, 30 days. Nothing is ever removed by itself.
+        config `[openai_batch] retention`, 30 days. Nothing is ever removed by itself.
     :param delete_remote_files: "after_collect": landing deletes the input and result files at the provider whose
         answers lie in staging; a file that cannot be deleted is told of and left. "never": they stay, until the
         provider's own time for them is over.
@@ -150,10 +149,10 @@ class BatchSubmitOperator(BaseOperator):
         "openai_conn_id",
         "staging",
         "metadata",
-        "ask_once",
+        "deduplicate",
         "canary",
         "reuse_from",
-        "again",
+        "resubmit",
         "preview",
         *ROW_ARGUMENTS,
     )
@@ -193,10 +192,10 @@ class BatchSubmitOperator(BaseOperator):
         limits: Mapping[str, int | None] | None = None,
         completion_window: str = "24h",
         metadata: Mapping[str, str] | None = None,
-        ask_once: bool | str = True,
+        deduplicate: bool | str = True,
         reuse_from: str | Mapping[str, str] | None = None,
         canary: int | str | None = None,
-        again: bool | str = False,
+        resubmit: bool | str = False,
         retention: timedelta | None = None,
         delete_remote_files: str = NEVER,
         preview: bool | str = False,
@@ -226,10 +225,10 @@ class BatchSubmitOperator(BaseOperator):
         self.limits = dict(limits or {})
         self.completion_window = completion_window
         self.metadata = metadata or {}
-        self.ask_once = ask_once
+        self.deduplicate = deduplicate
         self.reuse_from = reuse_from
         self.canary = canary
-        self.again = again
+        self.resubmit = resubmit
         self.retention = retention
         self.delete_remote_files = delete_remote_files
         self.preview = preview
@@ -315,7 +314,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def _resubmits(self, context: Context) -> bool:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
-        return parse_bool("again", self.again) or parse_bool("batch_again", conf.get("batch_again"))
+        return parse_bool("resubmit", self.resubmit) or parse_bool("batch_resubmit", conf.get("batch_resubmit"))
 
     def on_kill(self) -> None:
         """Make no further paid call. What was created is recorded, and the next attempt goes on with it.
@@ -365,7 +364,7 @@ class BatchSubmitOperator(BaseOperator):
             completion_window=self.completion_window,
             metadata=dict(none_if_blank(self.metadata) or {}),
             logical_date=plain_moment(logical_date) if logical_date else None,
-            ask_once=parse_bool("ask_once", self.ask_once),
+            deduplicate=parse_bool("deduplicate", self.deduplicate),
             canary=hook.canary if canary is None else canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
             delete_remote_files=self.delete_remote_files == AFTER_COLLECT,

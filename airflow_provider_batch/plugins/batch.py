@@ -1,4 +1,4 @@
-"""The plugin: routes below /batch, and a tab "Batch job" on task instances.
+"""The plugin: routes below /batch, and a tab "LLM batch" on task instances.
 
 Airflow loads plugins in every process, workers included. What only the API server needs, FastAPI and Airflow's own
 API, takes over a second to import, so that waits for the first request.
@@ -29,10 +29,10 @@ class BatchPlugin(AirflowPlugin):
     """What Airflow loads."""
 
     name = "batch"
-    fastapi_apps = [{"app": routes, "url_prefix": MOUNT, "name": "Batch jobs"}]  # noqa: RUF012 - Airflow's shape
+    fastapi_apps = [{"app": routes, "url_prefix": MOUNT, "name": "LLM batch"}]  # noqa: RUF012 - Airflow's shape
     external_views = [  # noqa: RUF012 - Airflow's shape
         {
-            "name": "Batch job",
+            "name": "LLM batch",
             "href": mounted("/job/{DAG_ID}/{TASK_ID}/{MAP_INDEX}?run_id={RUN_ID}"),
             "destination": "task_instance",
             "url_route": "batch-job",

@@ -16,7 +16,7 @@ from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.plugins.lookup import load_report, load_summary
 from airflow_provider_batch.plugins.page import HEADERS, render, render_message
 
-app = FastAPI(title="Batch jobs", openapi_url=None, docs_url=None, redoc_url=None)
+app = FastAPI(title="LLM batch", openapi_url=None, docs_url=None, redoc_url=None)
 
 _NO_JOB = (
     "No job is recorded for this task instance (yet). A job appears here when the submit task has sealed its "

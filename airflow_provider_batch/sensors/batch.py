@@ -34,7 +34,7 @@ __all__ = ["BatchSensor"]
 
 
 #: what may be done at the deadline with rows that have no usable answer
-FINISHES = ("collect", "sync")
+AT_DEADLINE = ("collect", "sync")
 #: what may be done with answers that were cut off at the output cap
 ON_INCOMPLETE = KEEP, RAISE_CAP = ("keep", "raise_cap")
 
@@ -46,11 +46,11 @@ class BatchSensor(BaseSensorOperator):
     shards that had no room are sent. At the deadline what runs is cancelled, what was answered is collected, and the
     task succeeds: only landing judges rows.
 
-    With `finish="sync"` the rows that then have no usable answer are asked once more, synchronously, each at the
+    With `at_deadline="sync"` the rows that then have no usable answer are asked once more, synchronously, each at the
     standard price: those that were cancelled, expired or never sent, and those that would be asked again, however often
     they were. First the batches have to end, which may take 15 minutes; rows of a batch that has not ended by then are
     left, as their answers may yet come. Requests are begun until 30 minutes after the deadline, 16 at once. What is
-    left, and why, is in the log and in what the task returns, under `finish`.
+    left, and why, is in the log and in what the task returns, under `final_pass`.
 
     :param job: the reference that submit returned.
     :param max_attempts: how often a row is asked in all.
@@ -58,17 +58,17 @@ class BatchSensor(BaseSensorOperator):
     :param on_incomplete: what becomes of answers that were cut off at the output cap: "keep" lands them as they are,
         "raise_cap" asks those rows again, as one of their `max_attempts`, each time with twice the cap that they had.
         Rows whose request states no cap are kept. `request_sha256` stays that of the request as it was first asked.
-    :param ask_again_after: how long rows wait before they are asked again; doubled with each attempt; default:
-        config `[batch] ask_again_after`.
+    :param row_retry_delay: how long rows wait before they are asked again; doubled with each attempt; default:
+        config `[openai_batch] row_retry_delay`.
     :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
         and date as `datetime` or ISO text (templated). Retries never move it. A person who clears the task after the
         wait ended sets it anew, and gives rows without a usable answer a fresh allowance of attempts.
-    :param finish: what the deadline does with rows without a usable answer: "collect" leaves them as they are, "sync"
-        asks them synchronously, within the job's `max_cost_usd`.
-    :param finish_rows: the most rows that are asked so; the others are left.
+    :param at_deadline: what happens to rows without a usable answer: "collect" leaves them as they are, "sync"
+        sends them synchronously, within the job's `max_cost_usd`.
+    :param at_deadline_rows: the most rows that are asked so; the others are left.
     :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
     :param poke_interval: seconds between two looks at a batch, at most; young and nearly ended ones are looked at
-        sooner while deferred; default: config `[batch] poll_interval`.
+        sooner while deferred; default: config `[openai_batch] poll_interval`.
     :param cancel_on_kill: cancel the batches when the task is marked failed or skipped, or its run is deleted. A clear,
         a retry, or a restart of anything never cancels.
     :raises JobHeldError: if the account or the connection needs a person; nothing is lost, clear the task then.
@@ -85,10 +85,10 @@ class BatchSensor(BaseSensorOperator):
         max_attempts: int = 3,
         retry_on: Iterable[str] = tuple(sorted(ASKABLE)),
         on_incomplete: str = "keep",
-        ask_again_after: timedelta | None = None,
+        row_retry_delay: timedelta | None = None,
         deadline: timedelta | datetime | str = timedelta(hours=30),
-        finish: str = "collect",
-        finish_rows: int = DEFAULT_ROWS,
+        at_deadline: str = "collect",
+        at_deadline_rows: int = DEFAULT_ROWS,
         deferrable: bool = True,
         poke_interval: float | None = None,
         cancel_on_kill: bool = True,
@@ -102,9 +102,9 @@ class BatchSensor(BaseSensorOperator):
         if "timeout" in kwargs:
             raise InputError("timeout would end the wait without collecting what was paid for. Use deadline instead.")
         if poke_interval is None:
-            poke_interval = conf.getfloat("batch", "poll_interval", fallback=60.0)
-        if ask_again_after is None:
-            ask_again_after = timedelta(seconds=conf.getfloat("batch", "ask_again_after", fallback=300.0))
+            poke_interval = conf.getfloat("openai_batch", "poll_interval", fallback=60.0)
+        if row_retry_delay is None:
+            row_retry_delay = timedelta(seconds=conf.getfloat("openai_batch", "row_retry_delay", fallback=300.0))
         super().__init__(poke_interval=poke_interval, timeout=timedelta(days=365), **kwargs)
         if max_attempts < 1:
             raise InputError(f"max_attempts is how often a row is asked in all: at least 1, not {max_attempts}.")
@@ -113,11 +113,11 @@ class BatchSensor(BaseSensorOperator):
             raise InputError(f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(ASKABLE))}.")
         if on_incomplete not in ON_INCOMPLETE:
             raise InputError(f"on_incomplete: {on_incomplete!r} is none of {', '.join(ON_INCOMPLETE)}.")
-        if finish not in FINISHES:
-            raise InputError(f"finish: {finish!r} is none of {', '.join(FINISHES)}.")
-        if finish_rows < 1:
+        if at_deadline not in AT_DEADLINE:
+            raise InputError(f"at_deadline: {at_deadline!r} is none of {', '.join(AT_DEADLINE)}.")
+        if at_deadline_rows < 1:
             raise InputError(
-                f"finish_rows is how many rows may be asked at the deadline: at least 1, not {finish_rows}."
+                f"at_deadline_rows is how many rows may be asked at the deadline: at least 1, not {at_deadline_rows}."
             )
         if isinstance(deadline, str) and "{" not in deadline:
             _moment(deadline)
@@ -125,10 +125,10 @@ class BatchSensor(BaseSensorOperator):
         self.max_attempts = max_attempts
         self.retry_on = sorted(retry_on)
         self.on_incomplete = on_incomplete
-        self.ask_again_after = ask_again_after
+        self.row_retry_delay = row_retry_delay
         self.deadline = deadline
-        self.finish = finish
-        self.finish_rows = finish_rows
+        self.at_deadline = at_deadline
+        self.at_deadline_rows = at_deadline_rows
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
         self._kill = KillSwitch(cancel=cancel_on_kill)
@@ -207,9 +207,9 @@ class BatchSensor(BaseSensorOperator):
             max_attempts=self.max_attempts,
             retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
             raise_cap=self.on_incomplete == RAISE_CAP,
-            backoff=self.ask_again_after,
+            backoff=self.row_retry_delay,
             since=now,
-            finish_rows=self.finish_rows if self.finish == "sync" else 0,
+            at_deadline_rows=self.at_deadline_rows if self.at_deadline == "sync" else 0,
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)

@@ -35,8 +35,8 @@ LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
 
 
 def staging_root(argument: str | None = None) -> str:
-    """The staging URI: the operator's argument, else config `[batch] staging`, else a folder in AIRFLOW_HOME."""
-    configured = argument or conf.get("batch", "staging", fallback="") or ""
+    """The staging URI: the operator's argument, else config `[openai_batch] staging`, else a folder in AIRFLOW_HOME."""
+    configured = argument or conf.get("openai_batch", "staging", fallback="") or ""
     return str(configured) if configured else (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
 
 
@@ -45,15 +45,15 @@ def check_reachable(root: str, *, allow_local: bool) -> None:
 
     :raises StagingError: before anything is uploaded.
     """
-    if not is_local(root) or allow_local or conf.getboolean("batch", "allow_local_staging", fallback=False):
+    if not is_local(root) or allow_local or conf.getboolean("openai_batch", "allow_local_staging", fallback=False):
         return
     executors = [name.rsplit(".", 1)[-1].rsplit(":", 1)[-1] for name in conf.getlist("core", "executor")]
     foreign = [name for name in executors if name not in LOCAL_EXECUTORS]
     if foreign:
         raise StagingError(
             f"Staging is the local disk ({root}), but {', '.join(foreign)} may run the next task on another machine, "
-            "which would not find the job. Nothing was uploaded. Set [batch] staging (or staging=) to an object store "
-            "such as s3://bucket/batch, or allow_local_staging=True if every worker mounts this path."
+            "which would not find the job. Nothing was uploaded. Set [openai_batch] staging (or staging=) to an "
+            "object store such as s3://bucket/batch, or allow_local_staging=True if every worker mounts this path."
         )
 
 

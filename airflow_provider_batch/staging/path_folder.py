@@ -53,5 +53,5 @@ def cannot(verb: str, path: object, error: OSError) -> StagingError:
     """Return the error for a path that cannot be used."""
     return StagingError(
         f"Staging: cannot {verb} {path}: {error.strerror or error}. What was sealed or collected before is kept. "
-        "Check the path and its permissions ([batch] staging or staging=), then clear the task."
+        "Check the path and its permissions ([openai_batch] staging or staging=), then clear the task."
     )

@@ -56,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     metadata: dict[str, str]
     logical_date: datetime | None
     #: equal requests are asked once
-    ask_once: bool = True
+    deduplicate: bool = True
     #: requests of each model that are asked synchronously before anything is uploaded
     canary: int = 0
     #: of the query's rows, at most so many, the first ones; None: all
@@ -121,13 +121,13 @@ class _Builder:
             plan.spec.endpoint,
             plan.limits,
             names=shard_names(generation),
-            ask_once=plan.ask_once,
+            deduplicate=plan.deduplicate,
             canary=plan.canary,
             canary_names=canary_names(generation),
             learned=self._learned,
         )
         if previous is not None:
-            previous.offer(self._sealer, ask_once=plan.ask_once)
+            previous.offer(self._sealer, deduplicate=plan.deduplicate)
         self.estimator = Estimator(Prices(plan.prices), plan.spec.endpoint)
         self._rowset = RowSet()
         self._carry: list[Column] = []

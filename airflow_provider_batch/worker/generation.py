@@ -120,7 +120,7 @@ class Sealing:
         if before is not None and before.manifest.openai_conn_id != conn_id:
             raise InputError(
                 f"openai_conn_id is {conn_id!r} now, but batches of job {before.manifest.job_uid} are with "
-                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Put it back, or give again=True, which "
+                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Put it back, or give resubmit=True, which "
                 "asks every row anew and pays for it."
             )
         made = self.source.build(self.folder, decision, self.hook, self.log, before)

@@ -26,7 +26,7 @@ class ClearedJob:
 
         with DAG(self.dag_id, schedule=None) as dag:
             asked = BatchSubmitOperator(**submit_arguments(**submit))
-            waiting: dict[str, Any] = {"ask_again_after": timedelta(0), "poke_interval": 0.1} | (wait or {})
+            waiting: dict[str, Any] = {"row_retry_delay": timedelta(0), "poke_interval": 0.1} | (wait or {})
             waited = BatchSensor(task_id="wait", job=asked.output, **waiting)
             landing: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
             landed = BatchResultsOperator(task_id="land", job=asked.output, **landing)

@@ -148,10 +148,10 @@ def test_a_row_keeps_the_answer_to_a_request_that_it_shared_with_one_that_went(
 def test_samples_of_one_prompt_each_keep_their_own_answer(warehouse: Path, server: LocalServer) -> None:
     change(warehouse, "UPDATE tickets SET title = 'Same', body = 'text'")
     job = ClearedJob()
-    job.run(ask_once=False)
+    job.run(deduplicate=False)
     change(warehouse, "INSERT INTO tickets VALUES ('T-6', 'Same', 'text', 'new')")
     before = answers(warehouse)
-    second = job.clear(ask_once=False)
+    second = job.clear(deduplicate=False)
 
     assert asked(server) == [5, 1]
     assert {row: answer for row, answer in answers(warehouse).items() if row != "T-6"} == before
@@ -213,13 +213,13 @@ def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_w
 
 @pytest.mark.parametrize("how", ["argument", "conf", "command"])
 def test_on_purpose_everything_is_asked_anew_once(warehouse: Path, server: LocalServer, how: str) -> None:
-    job = ClearedJob({"batch_again": True} if how == "conf" else None)
-    arguments = {"again": "true"} if how == "argument" else {}
+    job = ClearedJob({"batch_resubmit": True} if how == "conf" else None)
+    arguments = {"resubmit": "true"} if how == "argument" else {}
     first = job.run(**arguments)
     assert asked(server) == [5]
     if how == "command":
         uid = first.returned["submit"]["job_uid"]
-        command = [sys.executable, "-m", "airflow_provider_batch.cli", "jobs", "again", uid]
+        command = [sys.executable, "-m", "airflow_provider_batch.cli", "jobs", "resubmit", uid]
         assert subprocess.run(command, check=False, timeout=120, stdin=subprocess.DEVNULL).returncode == 1
         assert subprocess.run([*command, "--yes"], check=False, timeout=120).returncode == 0
     second = job.clear(**arguments)
@@ -237,7 +237,7 @@ def test_asked_anew_what_still_runs_is_cancelled(warehouse: Path, slow: LocalSer
     job = ClearedJob()
     stays = {"wait": {"deferrable": False, "trigger_rule": "all_failed"}}
     job.run(**stays)
-    job.clear(**stays, again=True)
+    job.clear(**stays, resubmit=True)
 
     assert statuses(slow)[0] in ("cancelling", "cancelled")
     assert asked(slow) == [5, 5]

@@ -36,7 +36,7 @@ def waiting(ledger: Any, **options: Any) -> Any:
         manifest.estimate,
     )
     job = msgspec.to_builtins(reference)
-    return BatchSensor(task_id="wait", job=job, deferrable=False, ask_again_after=timedelta(0), **options)
+    return BatchSensor(task_id="wait", job=job, deferrable=False, row_retry_delay=timedelta(0), **options)
 
 
 def state_of(ledger: Any) -> Any:

@@ -50,7 +50,7 @@ DAGS = Path(__file__).parent / "standalone_dags"
 PACE = {
     "AIRFLOW__CORE__PARALLELISM": "6",
     "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "6",
-    "AIRFLOW__BATCH__POLL_INTERVAL": str(INTERVAL),
+    "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": str(INTERVAL),
     # whatever its default will be
     "AIRFLOW__TRIGGERER__BLOCKED_MAIN_THREAD_WARNING_THRESHOLD": "0.2",
 }

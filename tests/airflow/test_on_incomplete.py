@@ -36,7 +36,7 @@ def asked(path: Path) -> list[list[int]]:
 
 
 def wait(**arguments: Any) -> dict[str, Any]:
-    return {"ask_again_after": timedelta(0), "max_attempts": 3} | arguments
+    return {"row_retry_delay": timedelta(0), "max_attempts": 3} | arguments
 
 
 @pytest.mark.usefixtures("offline")

@@ -21,7 +21,7 @@ def reported(
     """Runs a DAG that reports on graded nights."""
     path = tmp_path / "warehouse.sqlite"
     connect("warehouse", conn_type="sqlite", host=str(path))
-    monkeypatch.setenv("AIRFLOW__BATCH__STAGING", (tmp_path / "staging").as_uri())
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", (tmp_path / "staging").as_uri())
     runs = write_nights(path, {"gpt-5-mini": steady(0.8)})
 
     def run(run: str = runs[-1]) -> Ran:

@@ -250,7 +250,7 @@ def test_the_arguments_of_the_trigger_hold_ids_and_times_only(airflow: RunningAi
 
 def test_the_submit_task_links_to_the_page_of_its_job(airflow: RunningAirflow) -> None:
     run = deferred(airflow, "tickets")
-    link = run.links("submit")["Batch job"]
+    link = run.links("submit")["LLM batch"]
     assert link is not None
     page = airflow.client.get(link)
     assert page.status_code == 200

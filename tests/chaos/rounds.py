@@ -323,7 +323,7 @@ class Chaos:
             "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(
                 {"conn_type": "openai", "password": "local", "host": self._server.base_url}
             ),
-            "AIRFLOW__BATCH__STAGING": (place / "staging").as_uri(),
+            "AIRFLOW__OPENAI_BATCH__STAGING": (place / "staging").as_uri(),
         }
         return Start(
             logical_date=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=round_.number),

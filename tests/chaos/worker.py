@@ -152,7 +152,7 @@ def run(start: Start) -> dict[str, Any]:
         waited = BatchSensor(
             task_id="wait",
             job=asked.output,
-            ask_again_after=timedelta(seconds=0.1),
+            row_retry_delay=timedelta(seconds=0.1),
             poke_interval=0.1,
             max_attempts=6,
             **start.wait,

@@ -34,8 +34,8 @@ def test_loopback_is_reached_past_any_proxy(tmp_path: Path) -> None:
 
 
 def test_the_real_api_is_looked_at_as_seldom_as_airflow_is_configured_to(tmp_path: Path) -> None:
-    assert "AIRFLOW__BATCH__POLL_INTERVAL" in Home(tmp_path).environment(LOCAL, {})
-    assert "AIRFLOW__BATCH__POLL_INTERVAL" not in Home(tmp_path).environment(REAL, {})
+    assert "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL" in Home(tmp_path).environment(LOCAL, {})
+    assert "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL" not in Home(tmp_path).environment(REAL, {})
 
 
 def test_without_a_base_url_the_connection_leaves_the_address_to_the_sdk() -> None:

@@ -151,10 +151,10 @@ def test_airflow_loads_the_link_and_the_plugin(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("poll_interval", "60"), ("ask_again_after", "300"), ("allow_local_staging", "False")]
+    ("option", "value"), [("poll_interval", "60"), ("row_retry_delay", "300"), ("allow_local_staging", "False")]
 )
 def test_airflow_knows_the_defaults_of_the_configuration(command: Command, option: str, value: str) -> None:
-    assert command("airflow", "config", "get-value", "batch", option).strip() == value
+    assert command("airflow", "config", "get-value", "openai_batch", option).strip() == value
 
 
 def test_the_wheel_requires_what_a_worker_needs_and_leaves_the_rest_to_extras(wheel: Path) -> None:

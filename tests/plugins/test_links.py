@@ -46,5 +46,5 @@ def test_a_persisted_link_lies_where_the_ui_looks_for_it(monkeypatch: pytest.Mon
     ti = TaskInstance(task)
     BatchJobLink.persist({"ti": ti}, LEDGER)
     (seen_by_ui,) = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("submit").operator_extra_links
-    assert seen_by_ui.name == "Batch job"
+    assert seen_by_ui.name == "LLM batch"
     assert ti.pushed == {seen_by_ui.xcom_key: job_page("link", RUN, "submit", 2), LEDGER_KEY: LEDGER}

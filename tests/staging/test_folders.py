@@ -404,7 +404,7 @@ def test_a_path_below_a_regular_file_is_an_error_that_names_it(tmp_path: Path, o
     }
     with pytest.raises(StagingError) as caught:
         actions[operation]()
-    for part in (f"{tmp_path}/file/job", "[batch] staging"):
+    for part in (f"{tmp_path}/file/job", "[openai_batch] staging"):
         assert part in str(caught.value)
 
 
@@ -519,7 +519,7 @@ def test_a_local_disk_is_refused_where_tasks_may_run_on_other_machines(
         ("airflow.executors.local_executor.LocalExecutor", "/var/staging", False, {}),
         ("CeleryExecutor", "s3://bucket/batch", False, {}),
         ("CeleryExecutor", "file:///mnt/shared", True, {}),
-        ("CeleryExecutor", "file:///mnt/shared", False, {"AIRFLOW__BATCH__ALLOW_LOCAL_STAGING": "True"}),
+        ("CeleryExecutor", "file:///mnt/shared", False, {"AIRFLOW__OPENAI_BATCH__ALLOW_LOCAL_STAGING": "True"}),
     ],
 )
 def test_staging_that_every_task_can_reach_is_allowed(
@@ -533,8 +533,8 @@ def test_staging_that_every_task_can_reach_is_allowed(
 def test_the_argument_comes_before_the_configuration_and_that_before_airflows_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("AIRFLOW__BATCH__STAGING", raising=False)
+    monkeypatch.delenv("AIRFLOW__OPENAI_BATCH__STAGING", raising=False)
     assert staging_root() == f"{Path(AIRFLOW_HOME).absolute().as_uri()}/batch_staging"
-    monkeypatch.setenv("AIRFLOW__BATCH__STAGING", "s3://conn@bucket/configured")
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", "s3://conn@bucket/configured")
     assert staging_root() == "s3://conn@bucket/configured"
     assert staging_root("s3://bucket/given") == "s3://bucket/given"

@@ -42,7 +42,7 @@ def rows(count: int) -> Iterator[Rendered]:
 def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = known_table(tmp_path / "warehouse.db", monkeypatch, range(0, 4_000, 2))
     folder = LocalFolder(tmp_path / "job")
-    sealer = Sealer(folder, "g001/build", CHAT, Limits(), ask_once=True)
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
     rendered = rows(4_000)
     tracemalloc.start()
     try:
@@ -67,7 +67,7 @@ def test_the_file_in_which_the_rows_waited_goes_with(
 ) -> None:
     table = known_table(tmp_path / "warehouse.db", monkeypatch, [1])
     folder = LocalFolder(tmp_path / "job")
-    sealer = Sealer(folder, "g001/build", CHAT, Limits(), ask_once=True)
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
     passing = with_known(rows(3), table, sealer, folder, "g001/build", None)
     next(passing)
     assert "rendered.jsonl" in folder.names("g001/build")

@@ -29,7 +29,7 @@ _JOB = "uid of the job or how it begins, its folder, or DAG_ID RUN_ID [TASK_ID]"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `airflow-batch jobs`."""
     place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--staging", help="staging URI (default: config [batch] staging, as the tasks see it)")
+    place.add_argument("--staging", help="staging URI (default: config [openai_batch] staging, as the tasks see it)")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     show = actions.add_parser("show", parents=[place], help="the jobs, or everything about one")
@@ -41,9 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cancel.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
     cancel.add_argument("--yes", action="store_true", help="do not ask")
 
-    again = actions.add_parser("again", parents=[place], help="ask everything anew when submit is cleared")
-    again.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
-    again.add_argument("--yes", action="store_true", help="do not ask")
+    resubmit = actions.add_parser(
+        "resubmit", parents=[place], help="send every row from scratch the next time submit runs"
+    )
+    resubmit.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
+    resubmit.add_argument("--yes", action="store_true", help="do not ask")
 
     clean = actions.add_parser("clean", parents=[place], help="remove staging of jobs whose retention is over")
     clean.add_argument(
@@ -58,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Outside of a task, Airflow looks connections up in its metadata database only for a process that declares itself
     # trusted. There is no public way to say so: Airflow's own commands set this variable too.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    actions = {"show": _show, "cancel": _cancel, "again": _again, "clean": _clean}
+    actions = {"show": _show, "cancel": _cancel, "resubmit": _resubmit, "clean": _clean}
     try:
         return actions[arguments.action](arguments, staging_root(arguments.staging))
     except BatchError as error:
@@ -102,19 +104,23 @@ def _cancel(arguments: argparse.Namespace, root: str) -> int:
     return 1 if failed else 0
 
 
-def _again(arguments: argparse.Namespace, root: str) -> int:
+def _resubmit(arguments: argparse.Namespace, root: str) -> int:
     ledger = find_job(root, arguments.job)
     manifest = ledger.manifest
     high = manifest.estimate.high_usd
     cost = "at a cost that is unknown" if high is None else f"for up to about {high:.4f} US dollars"
     print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
-    print(f"All {manifest.requests:,} rows will be asked anew {cost}; batches of it that run then are cancelled.")
-    if not _sure("Ask everything anew?", arguments):
+    print(
+        f"All {manifest.requests:,} rows will be sent from scratch {cost}. "
+        f"Batches of this job that still run then are cancelled."
+    )
+    if not _sure("Resubmit the job?", arguments):
         return 1
     ledger.add(AgainAsked(datetime.now(UTC)))
     print(
-        f"Noted. Now clear task {manifest.key.task_id!r} and all after it (in the UI: Clear, Downstream). It reads the "
-        "warehouse and asks every row; answers that were landed stay in the table until the new ones land."
+        f"Recorded. Now clear task {manifest.key.task_id!r} and everything after it (in the UI: Clear, "
+        "Downstream). It reads the warehouse and sends every row. Answers that have landed stay in the "
+        "table until the new ones land."
     )
     return 0
 
@@ -128,7 +134,7 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
     removed = 0
     for job in sorted(jobs, key=lambda one: one.last_at):
         own = job.retention_days if days is None else days
-        retention = timedelta(days=conf.getfloat("batch", "retention", fallback=30.0) if own is None else own)
+        retention = timedelta(days=conf.getfloat("openai_batch", "retention", fallback=30.0) if own is None else own)
         verdict = judge(job, retention, now, abandoned=arguments.abandoned)
         name = f"{job.job_uid[:8]}  {job.dag_id}  {job.run_id}"
         if verdict.removable:

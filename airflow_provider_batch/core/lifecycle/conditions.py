@@ -180,7 +180,7 @@ def a_step_is_due(job: Job, plan: Plan) -> bool:
 
 def author_wants_no_final_pass(job: Job, plan: Plan) -> bool:
     """No row may be sent after the deadline."""
-    return not job.policy.finish_rows
+    return not job.policy.at_deadline_rows
 
 
 def final_pass_is_over(job: Job, plan: Plan) -> bool:

@@ -65,13 +65,13 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(
-        "`airflow-batch jobs again` was called for the job",
+        "`airflow-batch jobs resubmit` was called for the job",
         lambda start: start.state.again_asked,
         "Send every row from scratch.",
         Action.START_OVER,
     ),
     Rule(
-        "the task was cleared, and `again` or the run's `batch_again` is set",
+        "the task was cleared, and `resubmit` or the run's `batch_resubmit` is set",
         lambda start: start.cleared and start.resubmit,
         "Send every row from scratch.",
         Action.START_OVER,

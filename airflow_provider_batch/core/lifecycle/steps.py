@@ -42,7 +42,7 @@ class Policy(msgspec.Struct, frozen=True):
     #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
     backoff: timedelta = timedelta(minutes=5)
     #: the most rows that are asked synchronously after the deadline; 0 for none
-    finish_rows: int = 0
+    at_deadline_rows: int = 0
     #: account failures recorded before this moment are forgiven: the task was started again since
     since: datetime | None = None
 

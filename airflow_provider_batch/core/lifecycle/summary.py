@@ -143,7 +143,7 @@ class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
     waves: int
     paid_twice: int
     outcomes: dict[str, int]
-    finish: FinalPassSummary | None = None
+    final_pass: FinalPassSummary | None = None
 
 
 class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -263,7 +263,7 @@ def wait_result(summary: JobSummary) -> WaitResult:
         waves=len(summary.waves),
         paid_twice=summary.paid_twice,
         outcomes=summary.progress,
-        finish=summary.final_pass,
+        final_pass=summary.final_pass,
     )
 
 

@@ -36,7 +36,7 @@ AT_ONCE = 16
 
 #: what left a row, for a person
 _WHY = {
-    "finish_rows": "more than finish_rows allows",
+    "at_deadline_rows": "more than at_deadline_rows allows",
     "max_cost_usd": "past max_cost_usd at the standard price",
     "unsettled": "in batches that had not ended, so that their answers may yet come",
 }
@@ -65,7 +65,7 @@ class Allowance:
     def take(self, cost: Decimal | None) -> bool:
         """Whether a row of this price may be asked; None is unknown, which no ceiling allows."""
         if not self._over and self._rows < 1:
-            self._over = "finish_rows"
+            self._over = "at_deadline_rows"
         if not self._over and self._usd is not None and (cost is None or cost > self._usd):
             self._over = "max_cost_usd"
         if self._over:
@@ -111,7 +111,7 @@ def seal_line(
     state = ledger.state()
     if state.next_wave != step.number:
         return None
-    line = _Line(ledger, state, Allowance(policy.finish_rows, Purse(state).left))
+    line = _Line(ledger, state, Allowance(policy.at_deadline_rows, Purse(state).left))
     try:
         for shard, settled in step.settled:
             if line.allowance.closed:

@@ -72,9 +72,9 @@ class Previous:
         for row in self._copies.all():
             self._rows.add(row.custom_id, row.sha256, row.carry)
 
-    def offer(self, sealer: Sealer, *, ask_once: bool) -> None:
+    def offer(self, sealer: Sealer, *, deduplicate: bool) -> None:
         """Make a sealer know what is asked already, so that rows with the same request share its answer."""
-        if ask_once:
+        if deduplicate:
             for shard in self.sent:
                 for row in read_rows(self.folder, shard):
                     sealer.asked.put(row.sha256, shard.name)

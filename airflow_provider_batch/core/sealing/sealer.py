@@ -134,14 +134,14 @@ class Sealer:
         limits: Limits,
         *,
         names: str = "s{:04d}",
-        ask_once: bool = False,
+        deduplicate: bool = False,
         canary: int = 0,
         canary_names: str = "c{:04d}",
         learned: Mapping[str, int] | None = None,
     ) -> None:
         """What is sealed where, and how.
 
-        :param ask_once: only the first of several equal requests goes into a shard.
+        :param deduplicate: only the first of several equal requests goes into a shard.
         :param canary: so many requests of each model, the first ones, go into a shard of their own that is asked
             synchronously.
         :param learned: the tokens that a shard of a model may have, as the provider told an earlier job. Unlike a limit
@@ -161,7 +161,7 @@ class Sealer:
         self._canaries: dict[str, _OpenShard | None] = {}
         self._ids = UniqueIds()
         self._started = 0
-        self._ask_once = ask_once
+        self._deduplicate = deduplicate
         #: which requests are in which shard, or among the known answers
         self.asked = AskedRequests()
         #: the files of answers that are known already
@@ -229,7 +229,7 @@ class Sealer:
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
         shard = self._to_canary(request.model, line, row, size) or self._pack(request.model, line, row, size, attempt=1)
-        if self._ask_once:
+        if self._deduplicate:
             self.asked.put(sha256, shard)
 
     def pack(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:

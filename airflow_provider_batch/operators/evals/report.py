@@ -26,8 +26,8 @@ class EvalReportOperator(BaseOperator):
     Returns `report` (its address in staging), `link` (the page in the Airflow UI) and `bytes`.
 
     The file needs no network and runs no script: it can be mailed, or kept. It lies in the task's folder under
-    `[batch] staging`, and the button "Eval report" on the task shows it to whoever may see the task. A report with
-    other content is another file, so clearing the task never writes over one; nothing removes them.
+    `[openai_batch] staging`, and the button "Eval report" on the task shows it to everyone who may see the
+    task. A report with other content is another file, so clearing the task never writes over one; nothing removes them.
 
     Before that it notes in the table `costs` what the landings of this DAG run were expected to cost and did.
 

@@ -32,17 +32,17 @@ TOO_LONG = ("context_length_exceeded", "This model's maximum context length is 1
 @given(
     rows=st.lists(st.tuples(st.sampled_from(MODELS), st.integers(0, 4)), max_size=30),
     canary=st.integers(0, 4),
-    ask_once=st.booleans(),
+    deduplicate=st.booleans(),
 )
 def test_the_first_requests_of_each_model_are_sealed_apart_and_every_row_is_sealed_once(
-    rows: list[tuple[str, int]], canary: int, ask_once: bool
+    rows: list[tuple[str, int]], canary: int, deduplicate: bool
 ) -> None:
     with temporary_folder() as folder:
-        sealer = Sealer(folder, "g001/b", CHAT, Limits(requests=5), ask_once=ask_once, canary=canary)
+        sealer = Sealer(folder, "g001/b", CHAT, Limits(requests=5), deduplicate=deduplicate, canary=canary)
         different: dict[str, list[str]] = {model: [] for model in MODELS}
         for number, (model, text) in enumerate(rows, start=1):
             one = request(f"row-{number}", model=model, text=f"{text}")
-            if not (ask_once and sealer.is_copy(one, [], number)):
+            if not (deduplicate and sealer.is_copy(one, [], number)):
                 sealer.add(one, [], number, 1)
                 different[model].append(one.custom_id)
         shards = sealer.finish()

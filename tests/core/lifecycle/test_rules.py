@@ -49,7 +49,7 @@ from tests.core.building import NOW, manifest_of, plain_shard
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 POLICY = Policy(max_attempts=3, backoff=5 * MINUTE)
-FINAL_PASS = Policy(max_attempts=3, backoff=5 * MINUTE, finish_rows=100)
+FINAL_PASS = Policy(max_attempts=3, backoff=5 * MINUTE, at_deadline_rows=100)
 OVER = Deadline(NOW, NOW - HOUR)
 CANCELLED = Stopped(1, NOW)
 TABLES = ("SHARD_RULES", "STAGES", "JOB_RULES", "SEND_RULES", "FINAL_PASS_RULES", "PAUSES")

@@ -45,7 +45,7 @@ def test_the_wait_counts_what_was_sent_whatever_an_earlier_landing_said(folder: 
 
 def test_what_is_absent_is_not_returned(folder: LocalFolder) -> None:
     summary = summary_of(folder)
-    assert "finish" not in msgspec.to_builtins(wait_result(summary))
+    assert "final_pass" not in msgspec.to_builtins(wait_result(summary))
     result = msgspec.to_builtins(landing_result(summary, LANDED))
     assert "landed_file" not in result
     assert (result["table"], result["tokens"], result["standard_cost_usd"]) == ("labels", {"input": 7}, None)

@@ -34,7 +34,7 @@ def seal_once(
     folder: Folder, requests: list[Request], *, limits: Limits | None = None, carry: list[list[Any]] | None = None
 ) -> Manifest:
     """A job of these requests; equal ones are asked once."""
-    sealer = Sealer(folder, "g001/build", CHAT, limits or Limits(), ask_once=True)
+    sealer = Sealer(folder, "g001/build", CHAT, limits or Limits(), deduplicate=True)
     for number, one in enumerate(requests, start=1):
         values = carry[number - 1] if carry else []
         if not sealer.is_copy(one, values, number):

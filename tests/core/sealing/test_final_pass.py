@@ -66,7 +66,7 @@ from tests.core.building import (
     temporary_folder,
 )
 
-POLICY = Policy(finish_rows=100)
+POLICY = Policy(at_deadline_rows=100)
 SECOND = timedelta(seconds=1)
 OVER = Deadline(NOW, NOW - timedelta(hours=1))
 
@@ -254,8 +254,8 @@ def test_what_is_taken_is_within_both_bounds_and_what_is_not_is_counted(
 
 
 def test_what_is_left_is_told_with_its_reason() -> None:
-    assert told({"finish_rows": 1200, "unsettled": 3}) == (
-        "1,200 rows are left: more than finish_rows allows; "
+    assert told({"at_deadline_rows": 1200, "unsettled": 3}) == (
+        "1,200 rows are left: more than at_deadline_rows allows; "
         "3 rows are left: in batches that had not ended, so that their answers may yet come"
     )
 
@@ -283,7 +283,7 @@ class Model:
         self.data, self.folder, self.now = data, folder, NOW
         requests = [request(f"row-{n}") for n in range(data.draw(st.integers(1, 12), label="rows"))]
         self.manifest = manifest_of(seal_all(folder, requests, limits=Limits(requests=4)), limits=Limits(requests=2))
-        self.policy = Policy(finish_rows=data.draw(st.integers(1, 10), label="finish_rows"), since=NOW)
+        self.policy = Policy(at_deadline_rows=data.draw(st.integers(1, 10), label="at_deadline_rows"), since=NOW)
         self.ledgers = [seal(folder, self.manifest), seal(folder, self.manifest)]
         self.add(OVER)
         #: rows with an answer that is final, in staging or still to be collected
@@ -420,7 +420,7 @@ def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands
             raise AssertionError("the wait does not end")
 
         state = model.ledgers[0].state()
-        assert len(model.asked) <= model.policy.finish_rows
+        assert len(model.asked) <= model.policy.at_deadline_rows
         assert sum(wave.finish for wave in state.waves) <= 1
         rows = list(model.landing())
         landing = model.landing()

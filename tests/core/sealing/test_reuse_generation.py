@@ -28,14 +28,14 @@ from tests.core.landing.test_landing import Landed, wave
 LIMITS = Limits(requests=2)
 
 
-def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *, ask_once: bool = True) -> Ledger:
+def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *, deduplicate: bool = True) -> Ledger:
     """The next generation of a job: text asked by custom_id, each row's carried value being `custom_id/generation`."""
     generation = before.manifest.generation + 1 if before else 1
     prefix = f"g{generation:03d}/build"
-    sealer = Sealer(folder, prefix, CHAT, LIMITS, names=shard_names(generation), ask_once=ask_once)
+    sealer = Sealer(folder, prefix, CHAT, LIMITS, names=shard_names(generation), deduplicate=deduplicate)
     previous = Previous(before) if before else None
     if previous:
-        previous.offer(sealer, ask_once=ask_once)
+        previous.offer(sealer, deduplicate=deduplicate)
     kept = 0
     for number, (custom_id, text) in enumerate(rows.items(), start=1):
         one, carry = request(custom_id, text=text), [f"{custom_id}/{generation}"]
@@ -85,17 +85,17 @@ ROWS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"), min_si
 @settings(max_examples=25, deadline=None)
 @given(st.lists(ROWS, min_size=2, max_size=4), st.booleans(), st.data())
 def test_nothing_is_asked_twice_and_every_row_lands_once_whatever_was_sent_before(
-    readings: list[dict[str, str]], ask_once: bool, data: Any
+    readings: list[dict[str, str]], deduplicate: bool, data: Any
 ) -> None:
     with temporary_folder() as folder:
         ledger: Ledger | None = None
         sent: set[tuple[str, str]] = set()
         for rows in readings:
-            ledger = sealed(folder, rows, ledger, ask_once=ask_once)
+            ledger = sealed(folder, rows, ledger, deduplicate=deduplicate)
             fresh = {row for shard in new_shards(ledger) for row in texts(folder, shard)}
             assert fresh <= set(rows.items())
             assert fresh.isdisjoint(sent)
-            if ask_once:
+            if deduplicate:
                 assert {text for _, text in fresh}.isdisjoint({text for _, text in sent})
             assert ledger.manifest.requests == ledger.manifest.asked + ledger.manifest.same == len(rows)
             for shard in ledger.manifest.shards:

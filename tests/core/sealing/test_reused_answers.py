@@ -38,11 +38,11 @@ def seal_known(
     table: Iterable[KnownAnswer],
     *,
     endpoint: str = CHAT,
-    ask_once: bool = True,
+    deduplicate: bool = True,
     output_schema: dict[str, Any] | None = None,
 ) -> Manifest:
     """A job of these requests, as far as the table does not hold their answers."""
-    sealer = Sealer(folder, "g001/build", endpoint, Limits(), ask_once=ask_once)
+    sealer = Sealer(folder, "g001/build", endpoint, Limits(), deduplicate=deduplicate)
     for one in requests:
         sealer.want(one)
     judge = SchemaJudge(output_schema) if output_schema else None
@@ -114,7 +114,7 @@ def test_answers_that_nobody_asks_for_are_not_kept(folder: LocalFolder) -> None:
 
 def test_samples_of_unknown_requests_are_each_asked_while_known_ones_are_not(folder: LocalFolder) -> None:
     requests = [request(name, text=text) for name, text in zip("abcd", "xxyy", strict=True)]
-    manifest = seal_known(folder, requests, [answer_to(requests[0])], ask_once=False)
+    manifest = seal_known(folder, requests, [answer_to(requests[0])], deduplicate=False)
     assert asked(folder, manifest) == ["c", "d"]
     assert (manifest.asked, manifest.same, manifest.known) == (2, 0, 2)
 

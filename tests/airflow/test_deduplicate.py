@@ -68,19 +68,19 @@ def test_equal_requests_are_asked_once_and_land_for_each_row(
 
 def test_only_what_is_asked_is_priced_and_held_against_the_budget(warehouse: Path) -> None:
     once = run_job(preview=True).returned["submit"]
-    each = run_job(preview=True, ask_once=False).returned["submit"]
+    each = run_job(preview=True, deduplicate=False).returned["submit"]
 
     assert (once["requests"], each["requests"]) == (7, 7)
     assert (once["asked"], each["asked"]) == (3, 7)
     assert once["estimate"]["input_tokens"] * 2 < each["estimate"]["input_tokens"]
     between = (once["estimate"]["low_usd"] + each["estimate"]["low_usd"]) / 2
     assert run_job(max_cost_usd=between).state == "success"
-    assert "Nothing was uploaded" in run_job(max_cost_usd=between, ask_once=False).error()
+    assert "Nothing was uploaded" in run_job(max_cost_usd=between, deduplicate=False).error()
 
 
 @pytest.mark.parametrize("said", [False, "False"])
 def test_who_wants_samples_asks_every_row(warehouse: Path, asked: Callable[[str], list[str]], said: bool | str) -> None:
-    ran = run_job(ask_once=said)
+    ran = run_job(deduplicate=said)
 
     assert asked(ran.returned["submit"]["job_uid"]) == [ticket[0] for ticket in TICKETS]
     assert (ran.returned["land"]["asked"], ran.returned["land"]["same"]) == (7, 0)

@@ -38,7 +38,7 @@ def tickets() -> list[Ticket]:
 
 def finish(**wait: Any) -> dict[str, Any]:
     """Arguments of a wait whose deadline comes soon, with a finish line."""
-    return {"deadline": 2 * SECOND, "poke_interval": 1, "finish": "sync", **wait}
+    return {"deadline": 2 * SECOND, "poke_interval": 1, "at_deadline": "sync", **wait}
 
 
 def ask_of(*bad: Fault) -> tuple[Fault, ...]:
@@ -56,7 +56,7 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
 
     assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
     assert made() == {"synchronous": 5, "upload": 1, "create": 1}
-    assert ran.returned["wait"]["finish"] == {"asked": 5, "left": {}}
+    assert ran.returned["wait"]["final_pass"] == {"asked": 5, "left": {}}
     assert ran.returned["wait"]["outcomes"] == {"succeeded": 5}
     account = ran.returned["land"]
     assert account["outcomes"] == {"succeeded": 5}
@@ -70,11 +70,11 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
 
 
 def test_without_a_finish_line_the_deadline_asks_nothing(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
-    ran = run_job(wait=finish(finish="collect"))
+    ran = run_job(wait=finish(at_deadline="collect"))
 
     assert made()["synchronous"] == 0
     assert ran.returned["land"]["outcomes"] == {"cancelled": 5}
-    assert "finish" not in ran.returned["wait"]
+    assert "final_pass" not in ran.returned["wait"]
 
 
 def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
@@ -92,12 +92,12 @@ def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
 def test_more_rows_than_the_bound_are_left_and_told(
     warehouse: Path, made: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_job(wait=finish(finish_rows=3))
+    ran = run_job(wait=finish(at_deadline_rows=3))
 
     assert made()["synchronous"] == 3
-    assert ran.returned["wait"]["finish"] == {"asked": 3, "left": {"finish_rows": 2}}
+    assert ran.returned["wait"]["final_pass"] == {"asked": 3, "left": {"at_deadline_rows": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
-    assert "2 rows are left: more than finish_rows allows" in capfd.readouterr().out
+    assert "2 rows are left: more than at_deadline_rows allows" in capfd.readouterr().out
 
 
 def test_the_finish_line_stays_within_the_budget(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
@@ -105,7 +105,7 @@ def test_the_finish_line_stays_within_the_budget(warehouse: Path, made: Callable
     ran = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
 
     assert made()["synchronous"] == 3
-    assert ran.returned["wait"]["finish"] == {"asked": 3, "left": {"max_cost_usd": 2}}
+    assert ran.returned["wait"]["final_pass"] == {"asked": 3, "left": {"max_cost_usd": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert float(ran.returned["land"]["cost_usd"]) <= 0.00065
 
@@ -119,7 +119,7 @@ def test_what_was_spent_before_counts_towards_the_budget(
 
     ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3}, prices=prices, max_cost_usd=low * 1.01)
 
-    left = ran.returned["wait"]["finish"]["left"]
+    left = ran.returned["wait"]["final_pass"]["left"]
     assert float(ran.returned["land"]["cost_usd"]) <= low * 1.01
     assert made()["synchronous"] == 2 - left.get("max_cost_usd", 0)
 
@@ -171,7 +171,7 @@ def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
 
     assert made()["synchronous"] == 16
     assert ran.states["wait"] == "success"
-    assert ran.returned["wait"]["finish"] == {"asked": 0, "left": {"unasked": 25}}
+    assert ran.returned["wait"]["final_pass"] == {"asked": 0, "left": {"unasked": 25}}
     assert ran.returned["land"]["outcomes"] == {"cancelled": 25}
 
 
@@ -180,7 +180,9 @@ def test_the_finish_line_is_the_same_without_a_triggerer(warehouse: Path, wait: 
     assert run_job(wait=finish(**wait)).returned["land"]["outcomes"] == {"succeeded": 5}
 
 
-@pytest.mark.parametrize(("wait", "said"), [({"finish": "async"}, "finish"), ({"finish_rows": 0}, "finish_rows")])
+@pytest.mark.parametrize(
+    ("wait", "said"), [({"at_deadline": "async"}, "at_deadline"), ({"at_deadline_rows": 0}, "at_deadline_rows")]
+)
 def test_a_finish_that_there_is_not_is_refused_while_the_dag_is_parsed(wait: dict[str, Any], said: str) -> None:
     from airflow_provider_batch.sensors.batch import BatchSensor
 
@@ -219,7 +221,7 @@ def worker(ledger: Any, *, later: timedelta = timedelta(), rows: int = 1_000, **
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
-    policy = Policy(backoff=timedelta(0), finish_rows=rows)
+    policy = Policy(backoff=timedelta(0), at_deadline_rows=rows)
     log = logging.getLogger(__name__)
     return Runner(opened, BatchHook(), policy, log, clock=lambda: datetime.now(UTC) + later, **options)
 
