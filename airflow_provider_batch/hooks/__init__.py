@@ -1,1 +1,1 @@
-"""The provider's client, as a job needs it."""
+"""The client through which a job calls its provider."""

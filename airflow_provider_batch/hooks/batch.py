@@ -1,4 +1,11 @@
-"""The calls that a job makes to its provider, through the connection type of the official OpenAI provider."""
+"""The hook with every call that a job makes to its provider.
+
+It uses the connection type of the official OpenAI provider. Each call decides for itself what its errors mean and
+whether the SDK may repeat it. `batches.create` costs money and has no idempotency key, so it is never repeated here:
+its errors say whether a batch certainly does not exist (`CreateRefusedError`) or may exist (`CreateUnconfirmedError`).
+The SDK repeats uploads, reads, downloads and deletions as often as the connection
+allows.
+"""
 
 from __future__ import annotations
 
@@ -23,112 +30,119 @@ from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, In
 
 __all__ = ["BatchHook"]
 
-#: seconds that the paid call may take
+#: timeout of `batches.create`, the call that costs money, in seconds
 CREATE_TIMEOUT = 60.0
-#: seconds that one synchronous request may take; a batch has no such limit, so a slower row is asked there
+#: timeout of one synchronous request, in seconds. Slower rows go to a batch, which has no such limit
 SYNCHRONOUS_TIMEOUT = 120.0
-#: batches asked for with each page of a list, the most that OpenAI gives
+#: batches per page of a list, the most that OpenAI allows
 _PAGE = 100
-#: seconds that deleting a file may take
+#: timeout of deleting a file, in seconds
 _DELETE_TIMEOUT = 30.0
-#: pages read at most while a batch is looked for
+#: maximum number of pages to read in search of a batch
 MAX_PAGES = 200
 _CHUNK = 1 << 20
-#: what a call ends in without an answer of use. The SDK lets the parser's ValueError through where an answer calls
-#: itself JSON and is none
+#: errors of a call without a usable answer. The SDK raises the parser's ValueError if an answer claims to be JSON and
+#: is not
 _NO_ANSWER = (openai.OpenAIError, ValueError)
 
 
 class SynchronousResponse(NamedTuple):
-    """What came of one synchronous request."""
+    """Result of one synchronous request."""
 
-    #: HTTP status; 0 if no answer came
+    #: HTTP status; 0 if there was no answer
     status: int
     request_id: str
-    #: the answer's body, whatever it is; without a status what happened instead, in words
+    #: body of the answer, unparsed; if there was no answer, a description of what happened
     body: bytes
-    #: the code of a refusal
+    #: the provider's error code
     code: str | None = None
-    #: seconds after which the provider asks to be asked again
+    #: seconds that the provider asks us to wait before a retry
     retry_after: float | None = None
 
 
 class CreateRefusedError(Exception):
-    """The provider said no: surely no batch was created."""
+    """Raised when the provider refused to create a batch: no batch exists."""
 
     def __init__(self, failure: Failure, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.failure, self.message = failure, message
-        #: seconds after which the provider asks to be called again; None if it does not say
+        #: seconds that the provider asks us to wait before a retry; None if it does not say
         self.retry_after = retry_after
 
 
 class CreateUnconfirmedError(Exception):
-    """No answer, or one that leaves open whether a batch was created."""
+    """Raised when it is unknown whether a batch was created, because there was no usable answer."""
 
 
 class BatchHook(OpenAIHook):
-    """Files and batches of one OpenAI connection.
+    """Files, batches and synchronous requests of one OpenAI connection.
 
-    `OpenAIHook` builds the clients (key, base URL, workload identity, `openai_client_kwargs`); this class adds
-    the calls of a job, each with the retries that are safe for it.
+    `OpenAIHook` builds the clients (key, base URL, workload identity, `openai_client_kwargs`). This class adds the
+    calls of a job, each with the retries that are safe for it.
     """
 
     def warm_up(self) -> None:
         """Build the client now, so that several threads can share it.
 
-        Only the task's own thread may ask Airflow for the connection.
+        Call this from the task's main thread: only that thread may read the connection from Airflow.
         """
         _ = self.conn
 
     def check(self) -> None:
-        """Build the client, so that a missing or unusable connection is known before the warehouse is read.
+        """Build the client, so that a missing or unusable connection fails before the warehouse is read.
 
-        :raises InputError: naming the connection and what it lacks.
+        :raises InputError: if the connection does not exist or is incomplete.
         """
         try:
             self.warm_up()
         except AirflowNotFoundException as error:
             raise InputError(
-                f"openai_conn_id: there is no connection {self.conn_id!r}. Nothing was uploaded. Make one of type "
-                "OpenAI with the API key as its password (Admin > Connections)."
+                f"openai_conn_id: there is no connection {self.conn_id!r}. Nothing was uploaded. Create one of "
+                "type OpenAI, with the API key as its password (Admin > Connections)."
             ) from error
         except (openai.OpenAIError, ValueError) as error:
             raise InputError(
-                f"openai_conn_id: connection {self.conn_id!r} makes no client: {error}. Nothing was uploaded."
+                f"openai_conn_id: cannot create an OpenAI client from connection {self.conn_id!r}: {error}. Nothing "
+                "was uploaded. Correct the connection (Admin > Connections)."
             ) from error
 
     @property
     def host(self) -> str:
-        """The host that the client calls."""
+        """Host that the client calls."""
         return self.conn.base_url.host
 
     def limits(self, overrides: Mapping[str, Any] | None = None) -> Limits:
-        """The limits of an input file: the provider's (by its host), over them the connection's, over them these.
+        """Return the limits of an input file.
 
-        The connection's are in its extra: `{"batch_limits": {"requests": 10000, "tokens": 2000000}}`.
+        The overrides take precedence over the limits in the connection's extra, such as
+        `{"batch_limits": {"requests": 10000, "tokens": 2000000}}`. Those take precedence over the provider's limits,
+        which are looked up by its host.
 
-        :raises InputError: for a limit that there is not, naming the place it comes from.
+        :raises InputError: if a limit is unknown or invalid; the message names its source.
         """
-        stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
+        connection_limits = self._connection_limits()
         source = f"openai_conn_id: batch_limits in the extra of connection {self.conn_id!r}"
-        return read_limits(overrides, base=read_limits(stated, base=find_provider(self.host).limits, source=source))
+        provider_limits = find_provider(self.host).limits
+        return read_limits(overrides, base=read_limits(connection_limits, base=provider_limits, source=source))
 
     def has_explicit_token_limit(self, overrides: Mapping[str, Any] | None = None) -> bool:
-        """Whether a person stated how many tokens an input file may have, here or in the connection's extra.
+        """Return whether the overrides or the connection's extra set a token limit for input files.
 
-        None, for no limit, is stated too. What earlier jobs learned does not count then.
+        None (no limit) counts as set. A limit that is set takes precedence over what earlier jobs learned.
         """
-        stated = self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
-        return any(isinstance(one, Mapping) and "tokens" in one for one in (overrides, stated))
+        sources = (overrides, self._connection_limits())
+        return any(isinstance(limits, Mapping) and "tokens" in limits for limits in sources)
+
+    def _connection_limits(self) -> Any:
+        return self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
 
     @property
     def canary(self) -> int:
-        """Requests of each model to ask first, unless the author says: 0 where models answer batches alone."""
+        """Default number of canary requests per model; 0 if the provider's models answer no synchronous requests."""
         return DEFAULT_CANARY if find_provider(self.host).synchronous else 0
 
     def send_request(self, endpoint: str, body: dict[str, Any]) -> SynchronousResponse:
-        """One synchronous request, at the standard price. Never repeated by the SDK, and it raises nothing."""
+        """Send one synchronous request, at the standard price. The SDK never repeats it, and no error is raised."""
         client = self.conn.with_options(max_retries=0, timeout=SYNCHRONOUS_TIMEOUT)
         try:
             answer = client.post(endpoint.removeprefix("/v1"), body=body, cast_to=openai.HttpxBinaryResponseContent)
@@ -152,19 +166,19 @@ class BatchHook(OpenAIHook):
         )
 
     def upload(self, file: BinaryIO, name: str) -> str:
-        """Send an input file; streams from disk. Returns the provider's file id.
+        """Upload an input file, streamed from disk, and return the provider's file id. An upload is not billed.
 
-        :raises NoRoomError: if the provider takes no more files just now: it said 429, or failed and asked to be called
-            again after a while that the client did not wait.
-        :raises ProviderError: if the provider refuses it. Nothing is billed for a file.
+        :raises NoRoomError: if the provider takes no more files for now: it answered 429, or 5xx with a `Retry-After`
+            that was too long for the client to wait.
+        :raises ProviderError: if the upload failed in any other way.
         """
         try:
             answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
         except openai.APIStatusError as error:
             message = f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
             retry_after = parse_retry_after(error.response.headers.get("retry-after"))
-            later = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
-            if later and not is_of_account(error.status_code, error.code):
+            is_temporary = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
+            if is_temporary and not is_of_account(error.status_code, error.code):
                 raise NoRoomError(message, retry_after) from error
             raise ProviderError(message) from error
         except _NO_ANSWER as error:
@@ -173,21 +187,23 @@ class BatchHook(OpenAIHook):
             ) from error
         file_id = getattr(answer, "id", None)
         if not isinstance(file_id, str) or not file_id:
-            raise ProviderError(f"Uploading {name}: the server's answer holds no file id. No batch was created for it.")
+            raise ProviderError(
+                f"Uploading {name} failed: the server's answer contains no file id. No batch was created for it."
+            )
         return file_id
 
     def create(self, file_id: str, *, endpoint: str, completion_window: str, metadata: dict[str, str]) -> BatchView:
-        """Create a batch: the call that costs money. Never repeated by the SDK, as it has no idempotency key.
+        """Create a batch. This is the call that costs money; the SDK never repeats it, as it has no idempotency key.
 
-        :raises CreateRefusedError: surely no batch exists.
-        :raises CreateUnconfirmedError: one may exist; look it up by its nonce before trying again.
+        :raises CreateRefusedError: if the provider refused. No batch exists.
+        :raises CreateUnconfirmedError: if the outcome is unknown. Look the batch up by its nonce before a new attempt.
         """
         client = self.conn.with_options(max_retries=0, timeout=CREATE_TIMEOUT)
         try:
             answer = client.batches.create(
                 input_file_id=file_id,
-                endpoint=endpoint,  # type: ignore[arg-type]  # look-alikes know more endpoints than the SDK
-                completion_window=completion_window,  # type: ignore[arg-type]  # and more windows
+                endpoint=endpoint,  # type: ignore[arg-type]  # other servers have more endpoints than the SDK knows
+                completion_window=completion_window,  # type: ignore[arg-type]  # and more completion windows
                 metadata=metadata,
             )
         except openai.APIStatusError as error:
@@ -204,41 +220,41 @@ class BatchHook(OpenAIHook):
             raise CreateUnconfirmedError(str(error)) from error
 
     def retrieve(self, batch_id: str) -> BatchView:
-        """One batch as it is now.
+        """Return the current state of a batch.
 
-        :raises AwayError: if it may be read later: no answer, one of no use, 408, 409, 429 or 5xx.
-        :raises ProviderError: if the server refuses to show it.
+        :raises AwayError: if a later read may succeed: no usable answer, 408, 409, 429 or 5xx.
+        :raises ProviderError: if the server refuses the read.
         """
-        failed = f"Reading batch {batch_id} failed: {{}}. It goes on, and is kept."
+        message = f"Reading batch {batch_id} failed: {{}}. The batch itself is not affected."
         try:
             return read_batch(self.conn.batches.retrieve(batch_id))
         except openai.APIStatusError as error:
-            later = is_transient(error.status_code)
-            raise (AwayError if later else ProviderError)(failed.format(describe_error(error))) from error
+            error_class = AwayError if is_transient(error.status_code) else ProviderError
+            raise error_class(message.format(describe_error(error))) from error
         except (*_NO_ANSWER, ProviderError) as error:
-            raise AwayError(failed.format(describe_error(error))) from error
+            raise AwayError(message.format(describe_error(error))) from error
 
     def cancel(self, batch_id: str) -> BatchView | None:
-        """Ask for a batch to be cancelled; None if it had ended before (HTTP 409).
+        """Cancel a batch and return its new state, or None if it had already ended (HTTP 409).
 
-        :raises ProviderError: if the provider does not take the request.
+        :raises ProviderError: if the provider did not accept the request.
         """
         try:
+            # The SDK would repeat the call after a 409, which means here that the batch has already ended.
             return read_batch(self.conn.with_options(max_retries=0).batches.cancel(batch_id))
         except _NO_ANSWER as error:
             if is_already_ended(error):
                 return None
             raise ProviderError(
-                f"Cancelling batch {batch_id} failed: {describe_error(error)}. It may go on."
+                f"Cancelling batch {batch_id} failed: {describe_error(error)}. It may still be running."
             ) from error
 
     def find_batches(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
-        """Batches that carry this nonce, else those of this input file; the oldest first.
+        """Return the batches that carry this nonce, or else those of this input file; the oldest first.
 
-        Paged by hand, as servers are known that ignore `after` and never say that they are done.
-
-        :param file_id: empty if no file can be meant; batches may have an empty one too.
-        :param not_before: older batches than this cannot be meant.
+        :param file_id: an empty id matches no batch, although some servers give batches an empty one.
+        :param not_before: a lower bound for the creation time; may stop the search early.
+        :raises ProviderError: if the list cannot be read.
         """
         by_nonce, by_file = [], []
         for batch in self._recent(not_before):
@@ -246,74 +262,77 @@ class BatchHook(OpenAIHook):
                 by_nonce.append(batch)
             elif file_id and batch.input_file_id == file_id:
                 by_file.append(batch)
-        found = by_nonce or by_file
-        # Lists are newest first, stamps whole seconds: of one second the last in the list is the oldest.
-        found.reverse()
-        return sorted(found, key=lambda batch: batch.created_at)
+        matches = by_nonce or by_file
+        # Lists are newest first and timestamps are whole seconds: within a second, the last in the list is the oldest.
+        matches.reverse()
+        return sorted(matches, key=lambda batch: batch.created_at)
 
     def list_job_batches(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
-        """Batches whose metadata name this job, in one listing.
+        """Return the batches whose metadata names this job.
 
-        :param not_before: when the job was sealed: older batches cannot be its own.
+        :param not_before: when the job was sealed: no batch of it can be older.
         :raises ProviderError: if the list cannot be read.
         """
         return [batch for batch in self._recent(not_before) if batch.metadata.get("job_uid") == job_uid]
 
     def _recent(self, not_before: datetime) -> Iterator[BatchView]:
-        """The batches of the list that are not older, maybe with some that are.
+        """Yield all batches created since a time, and possibly some older ones.
 
-        :raises ProviderError: if the list cannot be read to its end. What it did not show may be there, so it is no
-            reason to create anything.
+        This pages by hand instead of with the SDK, because some servers ignore `after` and some never say that there
+        are no more pages.
+
+        :raises ProviderError: if the list cannot be read completely. A batch that was not listed may still exist, so
+            the caller must not take this as permission to create one.
         """
-        seen: set[str] = set()
-        place: dict[str, str] = {}
+        seen_ids: set[str] = set()
+        position: dict[str, str] = {}
         for _ in range(MAX_PAGES):
-            page = self._page(place)
+            page = self._page(position)
             batches = [read_batch(item) for item in page["data"] or []]
-            fresh = [batch for batch in batches if batch.id not in seen]
-            if not fresh:
+            new_batches = [batch for batch in batches if batch.id not in seen_ids]
+            if not new_batches:
                 if len(batches) >= _PAGE:
                     raise ProviderError(
-                        f"Listing batches: the server shows the same {len(batches)} batches again, whatever page it is "
-                        "asked for. Nothing was created, as the batch that was looked for may be among the others."
+                        f"Listing batches failed: the server returned the same {len(batches)} batches again instead of "
+                        "the next page. Nothing was created, because the batch in question may be on a page that the "
+                        "server did not return."
                     )
                 return
-            seen.update(batch.id for batch in fresh)
-            yield from fresh
-            times = [batch.created_at for batch in fresh]
-            # Newest first is customary and not promised; where the oldest come first, the newest are yet to come.
+            seen_ids.update(batch.id for batch in new_batches)
+            yield from new_batches
+            times = [batch.created_at for batch in new_batches]
+            # Most servers list the newest first, but none promises it. If the oldest come first, newer ones follow.
             if times[0] >= times[-1] and all(0 < time < not_before.timestamp() for time in times):
                 return
             paging = page.get("paging")
             if isinstance(paging, Mapping) and "next_cursor" in paging:  # Groq, which has no has_more
                 if not paging["next_cursor"]:
                     return
-                place = {"cursor": str(paging["next_cursor"])}
+                position = {"cursor": str(paging["next_cursor"])}
             elif page.get("has_more") is False:
                 return
             else:
-                place = {"after": batches[-1].id}
+                position = {"after": batches[-1].id}
         raise ProviderError(
-            f"Listing batches: no end after {MAX_PAGES} pages, {len(seen):,} batches. Nothing was created, as the "
-            "batch that was looked for may be among the others."
+            f"Listing batches failed: the list did not end after {MAX_PAGES} pages ({len(seen_ids):,} batches). "
+            "Nothing was created, because the batch in question may be on a later page."
         )
 
-    def _page(self, place: dict[str, str]) -> Mapping[str, Any]:
-        """One page of the list, as it came."""
-        params = {"limit": str(_PAGE), **place}
+    def _page(self, position: dict[str, str]) -> Mapping[str, Any]:
+        params = {"limit": str(_PAGE), **position}
         try:
             page = self.conn.get("/batches", cast_to=object, options={"params": params})
         except _NO_ANSWER as error:
             raise ProviderError(f"Listing batches failed: {describe_error(error)}. Nothing was created.") from error
-        # Go writes an empty list as null.
+        # Servers written in Go send an empty list as null.
         if isinstance(page, Mapping) and isinstance(page.get("data", ""), list | None):
             return page
-        raise ProviderError("Listing batches: the server's answer is no list. Nothing was created.")
+        raise ProviderError("Listing batches failed: the server's answer is not a list. Nothing was created.")
 
     def delete(self, file_id: str) -> None:
-        """Delete a file at the provider; one that is not there any more counts as deleted.
+        """Delete a file at the provider. A file that no longer exists counts as deleted.
 
-        :raises ProviderError: if the provider does not delete it.
+        :raises ProviderError: if the provider did not delete it.
         """
         try:
             self.conn.with_options(timeout=_DELETE_TIMEOUT).files.delete(file_id)
@@ -322,12 +341,12 @@ class BatchHook(OpenAIHook):
         except _NO_ANSWER as error:
             raise ProviderError(f"Deleting file {file_id} failed: {describe_error(error)}.") from error
 
-    def download(self, file_id: str, into: BinaryIO) -> tuple[int, str]:
-        """Stream a result file. Returns its size and sha256 (hex).
+    def download(self, file_id: str, target: BinaryIO) -> tuple[int, str]:
+        """Stream a result file into `target` and return its size in bytes and its sha256 (hex).
 
-        :raises BrokenDownloadError: if it did not come whole, a web page came in its place, or no byte came for as long
-            as the client waits (the connection's `openai_client_kwargs`, else 10 minutes).
-        :raises ProviderError: if the provider does not give it.
+        :raises BrokenDownloadError: if the download was incomplete, was a web page instead of the file, or stalled for
+            longer than the client's timeout (from the connection's `openai_client_kwargs`; 10 minutes by default).
+        :raises ProviderError: if the provider refused the download.
         """
         size, digest = 0, hashlib.sha256()
         try:
@@ -335,40 +354,41 @@ class BatchHook(OpenAIHook):
                 for chunk in response.iter_bytes(_CHUNK):
                     if not size and chunk.lstrip().startswith(b"<"):
                         raise BrokenDownloadError(
-                            f"Downloading {file_id}: a web page came in place of the file. The provider still has it."
+                            f"Downloading {file_id} failed: the server sent a web page instead of the file. The "
+                            "provider still has the file."
                         )
-                    into.write(chunk)
+                    target.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
         except openai.APIStatusError as error:
-            kept = (
-                "It was deleted or has expired there, so its answers cannot be had any more; those of other batches "
-                "are kept. Mark the wait as successful to land them: the rows of this file stay pending then, and a "
-                "new run asks them anew."
+            advice = (
+                "The file was deleted or has expired at the provider, so its answers are lost. The answers of other "
+                "batches are kept. To land those, mark the wait task as successful: the rows of this file then stay "
+                "pending, and a new run sends them again."
                 if error.status_code in (404, 410)
-                else "The provider still has it."
+                else "The provider still has the file."
             )
-            raise ProviderError(f"Downloading {file_id} failed: {describe_error(error)}. {kept}") from error
+            raise ProviderError(f"Downloading {file_id} failed: {describe_error(error)}. {advice}") from error
         except openai.OpenAIError as error:
             raise ProviderError(
-                f"Downloading {file_id} failed: {describe_error(error)}. The provider still has it."
+                f"Downloading {file_id} failed: {describe_error(error)}. The provider still has the file."
             ) from error
         except (OSError, BrokenDownloadError):
             raise
-        except Exception as error:  # a body cut short raises the transport's own error, of httpx2 or httpx
+        except Exception as error:  # a truncated body raises an error of the transport, httpx2 or httpx
             raise BrokenDownloadError(
-                f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has it."
+                f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has the file."
             ) from error
         return size, digest.hexdigest()
 
 
 def is_already_ended(error: Exception) -> bool:
-    """Whether this answer to a cancel says that the batch had already ended (HTTP 409)."""
+    """Return whether the answer to a cancel says that the batch had already ended (HTTP 409)."""
     return isinstance(error, openai.ConflictError)
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error in the provider's own words, or its type and message if it is no HTTP answer."""
+    """Return the provider's own words for an HTTP error, or the type and message of any other error."""
     if isinstance(error, openai.APIStatusError):
         code = f", {error.code}" if error.code else ""
         return f"HTTP {error.status_code}{code}: {error.message}"

@@ -1,1 +1,1 @@
-"""Where a job lies: on a local disk or in an object store."""
+"""Staging: where the files of a job are stored, on a local disk or in an object store."""

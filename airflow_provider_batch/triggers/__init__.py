@@ -1,1 +1,1 @@
-"""What runs in the triggerer while batches run."""
+"""Triggers: what runs in the triggerer while the provider works on batches."""

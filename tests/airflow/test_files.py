@@ -195,7 +195,7 @@ def test_a_result_file_that_is_gone_holds_up_no_other(ended: Any, client: openai
     (gone,) = [batch for batch in batches_of(client, ended) if batch.metadata["shard"] == "s0001"]
     client.files.delete(gone.output_file_id)
 
-    with pytest.raises(ProviderError, match=r"HTTP 404.*deleted or has expired there"):
+    with pytest.raises(ProviderError, match=r"HTTP 404.*deleted or has expired at the provider"):
         collect(ended)
 
     assert len(settled(ended)) == SHARDS - 1

@@ -399,7 +399,7 @@ def test_a_batch_whose_files_are_gone_is_not_settled_and_that_is_told(running: A
     from airflow_provider_batch.exceptions import ProviderError
 
     with running({"status": "completed", "output_file_id": "file-2"}) as job:
-        with pytest.raises(ProviderError, match="deleted or has expired there"):
+        with pytest.raises(ProviderError, match="deleted or has expired at the provider"):
             job.collect()
         assert worker_of(job.ledger).ledger.state().settled() == []
 
@@ -409,7 +409,7 @@ def test_a_web_page_in_place_of_the_answers_asks_no_row_again(running: Any) -> N
 
     batch = {"status": "completed", "output_file_id": "file-2"}
     with running(batch, {"file-2": b"<html>Bad gateway</html>"}) as job:
-        with pytest.raises(BrokenDownloadError, match="a web page came in place of the file"):
+        with pytest.raises(BrokenDownloadError, match="sent a web page instead of the file"):
             job.collect()
         job.provider.files["file-2"] = ALL
         assert job.outcomes() == GOOD

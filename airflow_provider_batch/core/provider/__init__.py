@@ -1,1 +1,1 @@
-"""The provider as the rest of the core sees it: batches, limits, the catalogue of providers, Retry-After."""
+"""What the core knows about providers: their batch objects, limits, the catalogue, HTTP statuses and Retry-After."""

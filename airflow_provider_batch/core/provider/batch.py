@@ -1,9 +1,9 @@
-"""The provider's batch object, read with distrust.
+"""Defensive parsing of the provider's batch object.
 
-Servers that speak OpenAI's batch API differ: ids may be missing or empty, statuses unknown or in capitals, errors a
-string or a bare list, counts null, times in other units; and the SDK validates none of it (a poll answered with an
-HTML page comes back as a `str`). `read_batch` takes whatever came and gives a `BatchView`, or says that it was
-no batch.
+Servers that implement OpenAI's batch API differ in the details. Ids may be missing or empty, statuses unknown or in
+capitals, errors a string or a plain list, counts null, and times in other units. The SDK validates none of this: if a
+server answers a poll with an HTML page, the SDK returns a `str`. `read_batch` turns any answer into a `BatchView`, or
+raises an error if the answer is not a batch.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from airflow_provider_batch.exceptions import ProviderError
 
 
 class Status(StrEnum):
-    """What a batch's status means to a job. The provider's own word is kept beside it."""
+    """What a batch's status means for a job. `BatchView.raw_status` keeps the provider's own word."""
 
-    #: anything before the end, unknown words included
+    #: not ended yet; includes every status that we do not know
     RUNNING = "running"
-    #: still running, but told to stop
+    #: still running, but the provider has accepted a request to cancel it
     CANCELLING = "cancelling"
     COMPLETED = "completed"
-    #: validation failed: no request of it was executed
+    #: validation failed, and the provider executed none of its requests
     FAILED = "failed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
 
     @property
     def ended(self) -> bool:
-        """True if the provider will change nothing any more."""
+        """Whether the batch has reached a final status."""
         return self not in (Status.RUNNING, Status.CANCELLING)
 
 
-#: OpenAI's words, and the ones its look-alikes use for the same (Together and Novita in capitals, Mistral, …)
+#: OpenAI's statuses and the equivalents of compatible servers (Together and Novita in capitals, Mistral, …)
 _STATUSES = {
     "validating": Status.RUNNING,
     "in_progress": Status.RUNNING,
@@ -69,11 +69,11 @@ class BatchProblem(msgspec.Struct, frozen=True):
 
 
 class BatchView(msgspec.Struct, frozen=True):
-    """What a job needs to know of a batch."""
+    """What a job needs to know about a batch."""
 
     id: str
     status: Status
-    #: the provider's own word
+    #: status as the provider spells it
     raw_status: str
     input_file_id: str = ""
     output_file_id: str = ""
@@ -88,16 +88,16 @@ class BatchView(msgspec.Struct, frozen=True):
 
     @property
     def has_known_status(self) -> bool:
-        """False for a status that no known server uses; it counts as running."""
+        """Whether some known server uses this status. An unknown status counts as running."""
         return self.raw_status.lower() in _STATUSES
 
 
 def read_batch(answer: Any) -> BatchView:
-    """A batch as a server sent it: a mapping, or an SDK object that has `to_dict`.
+    """Return a batch from a server's answer: a mapping, or an SDK object with a `to_dict` method.
 
-    :raises ProviderError: if it is no batch: text, a list, or an object without id or status.
+    :raises ProviderError: if the answer is not a batch, for example text, a list, or an object without id or status.
     """
-    # Without warnings: pydantic has one for every field that is not as OpenAI's, at every poll.
+    # Pydantic would log a warning at every poll for each field that differs from OpenAI's.
     data = answer.to_dict(warnings=False) if hasattr(answer, "to_dict") else answer
     if isinstance(data, Mapping) and isinstance(data.get("job"), Mapping):
         data = data["job"]
@@ -155,16 +155,17 @@ def _number(value: Any) -> int:
 
 
 def _seconds(value: Any) -> int:
-    moment = _number(_moment(value) if isinstance(value, str) else value)
-    return moment // 1000 if moment > 100_000_000_000 else moment
+    timestamp = _number(_parse_timestamp(value) if isinstance(value, str) else value)
+    # A number this large is in milliseconds: as seconds it would lie beyond the year 5000.
+    return timestamp // 1000 if timestamp > 100_000_000_000 else timestamp
 
 
-def _moment(text: str) -> int:
-    """Digits, or an ISO-8601 time (in UTC unless it says otherwise), as a number; 0 if it is neither."""
+def _parse_timestamp(text: str) -> int:
+    """Return digits, or an ISO 8601 time (UTC if it has no offset), as a number; 0 if the text is neither."""
     if text.isascii() and text.isdigit() and len(text) < 20:
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        time = datetime.fromisoformat(text)
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         return 0

@@ -1,7 +1,7 @@
-"""The limits of an input file at each provider whose batch API our calls can drive, found by the host of its API.
+"""Limits of an input file at each provider with an OpenAI-compatible batch API, looked up by the host of its API.
 
-Data, with the source of each row. Not listed, as their batch API takes other calls than OpenAI's: Together (50,000
-requests, 100 MB), Mistral, Fireworks, Gemini, SiliconFlow, xAI. A host that is not listed has OpenAI's limits.
+Each row names its source. Providers whose batch API takes other calls than OpenAI's are not listed: Together (50,000
+requests, 100 MB), Mistral, Fireworks, Gemini, SiliconFlow and xAI. A host that is not listed has OpenAI's limits.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from airflow_provider_batch.core.provider.limits import Limits
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """One provider."""
+    """A provider, the domains of its API and its limits."""
 
     name: str
-    #: domains of its API; the domains below one belong to it
+    #: domains of its API, subdomains included
     domains: tuple[str, ...]
     limits: Limits
     #: where the limits are documented
     source: str
-    #: whether a model that a batch may name answers synchronous requests too
+    #: whether the models of its batch API also answer synchronous requests
     synchronous: bool = True
 
 
@@ -37,10 +37,10 @@ PROVIDERS = (
             "openai.azure.us",
             "openai.azure.cn",
         ),
-        # a file in a blob container of one's own, which may have 1 GB, is not uploaded by us
+        # Azure also accepts files of up to 1 GB in the user's own blob container, but we do not upload there
         Limits(requests=100_000, bytes=200_000_000),
         "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
-        # the model of a batch is a deployment of a batch type there, which answers batches alone
+        # a batch names a deployment of a batch type, which answers no synchronous requests
         synchronous=False,
     ),
     Provider(
@@ -58,14 +58,14 @@ PROVIDERS = (
     Provider(
         "Nebius Token Factory",
         ("api.tokenfactory.nebius.com", "api.studio.nebius.com", "api.studio.nebius.ai"),
-        # how many embedding inputs a file takes is not documented: OpenAI's number stands in
+        # the limit on embedding inputs is not documented, so OpenAI's applies
         Limits(requests=5_000_000, bytes=10_000_000_000),
         "https://docs.tokenfactory.nebius.com",
     ),
     Provider(
         "Doubleword",
         ("api.doubleword.ai",),
-        # how many requests is not documented: OpenAI's number stands in
+        # the limit on requests is not documented, so OpenAI's applies
         Limits(bytes=200_000_000),
         "https://github.com/doublewordai/control-layer/pull/1741",
     ),
@@ -73,7 +73,7 @@ PROVIDERS = (
 
 
 def find_provider(host: str) -> Provider:
-    """The provider with this host; OpenAI for a host that is not listed."""
+    """Return the provider with this host, or OpenAI if the host is not listed."""
     name = host.lower().rstrip(".")
     for provider in PROVIDERS:
         if any(name == domain or name.endswith("." + domain) for domain in provider.domains):

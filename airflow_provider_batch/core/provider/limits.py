@@ -1,8 +1,8 @@
-"""What one input file may hold.
+"""Limits of one input file.
 
-The defaults are OpenAI's: 50,000 requests and 200 MB a file, 50,000 embedding inputs over all lines of a file
-(https://platform.openai.com/docs/guides/batch). A working client counts 200,000,000 bytes, not MiB. Other providers'
-are in `core.provider.catalogue`.
+The defaults are OpenAI's: 50,000 requests, 200 MB, and 50,000 embedding inputs in total per file
+(https://platform.openai.com/docs/guides/batch). A client that works in production takes 200 MB as 200,000,000 bytes,
+not as MiB. The limits of other providers are in `core.provider.catalogue`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from airflow_provider_batch.exceptions import InputError
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most that one shard may hold."""
+    """Maximum size of one shard."""
 
     requests: int = 50_000
     bytes: int = 200_000_000
-    #: embedding inputs over all requests of the shard; requests to other endpoints have none
+    #: embedding inputs of all requests together; requests to other endpoints have none
     inputs: int = 50_000
-    #: estimated input tokens. None: no limit, as a provider's queue limit depends on account and model
+    #: estimated input tokens. None means no limit: a provider's queue limit depends on the account and the model
     tokens: int | None = None
-    #: expected bytes of the result file, which is one download. Ours, not the provider's: `core.requests.answer_size`
+    #: expected bytes of the result file, which is a single download. Our own limit, see `core.requests.answer_size`
     output_bytes: int = 512_000_000
 
 
 class Size(msgspec.Struct, frozen=True):
-    """What one request, or all requests of a shard, take of each limit."""
+    """Size of a request, or of all requests of a shard, in the units of `Limits`."""
 
     requests: int = 0
     bytes: int = 0
@@ -47,7 +47,7 @@ class Size(msgspec.Struct, frozen=True):
         )
 
     def exceeded_limit(self, limits: Limits) -> str | None:
-        """The name of the first limit that this is over; None if it is within all of them."""
+        """Return the name of the first limit that is exceeded, or None if there is none."""
         if self.requests > limits.requests:
             return "requests"
         if self.bytes > limits.bytes:
@@ -62,11 +62,11 @@ class Size(msgspec.Struct, frozen=True):
 
 
 def read_limits(overrides: Any, *, base: Limits | None = None, source: str = "limits") -> Limits:
-    """The limits of `base` (default: OpenAI's), with the overrides applied.
+    """Return the limits of `base` (default: OpenAI's) with the overrides applied.
 
-    :param overrides: numbers by the name of the limit; `tokens` may be None: no limit. None: nothing is overridden.
-    :param source: what the errors call the place that the overrides come from.
-    :raises InputError: for an unknown name or a number that is no positive integer.
+    :param overrides: values by the name of the limit; None for `tokens` removes that limit. None overrides nothing.
+    :param source: where the overrides come from, for error messages.
+    :raises InputError: if a name is unknown or a value is not a positive integer.
     """
     base = base or Limits()
     if overrides is None:
@@ -75,7 +75,7 @@ def read_limits(overrides: Any, *, base: Limits | None = None, source: str = "li
         raise InputError(f'{source}: must be an object such as {{"requests": 10000}}, not {type(overrides).__name__}.')
     for name, value in overrides.items():
         if name not in Limits.__struct_fields__:
-            raise InputError(f"{source}: unknown limit {name!r}; there are {', '.join(Limits.__struct_fields__)}.")
+            raise InputError(f"{source}: unknown limit {name!r}. Known limits: {', '.join(Limits.__struct_fields__)}.")
         if name == "tokens" and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -84,7 +84,7 @@ def read_limits(overrides: Any, *, base: Limits | None = None, source: str = "li
 
 
 def describe_limits(limits: Limits) -> str:
-    """The limits in words, for a log."""
+    """Return the limits as text for a log line."""
     tokens = "" if limits.tokens is None else f", about {limits.tokens:,} input tokens"
     return (
         f"{limits.requests:,} requests, {limits.bytes:,} bytes, {limits.inputs:,} embedding inputs{tokens}, "

@@ -1,4 +1,4 @@
-"""What a `Retry-After` header asks for: a number of seconds, or a date (RFC 9110, section 10.2.3)."""
+"""Parsing of the `Retry-After` header: a number of seconds or a date (RFC 9110, section 10.2.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 
 def parse_retry_after(header: str | None) -> float | None:
-    """Seconds to wait from now on; 0 for a date that is over, None for no header and for nonsense."""
+    """Return the seconds to wait from now: 0 if the date has passed, None if the header is missing or invalid."""
     if not header:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is made of a provider's batch object, of the real one and of its look-alikes'."""
+"""Parsing of batch objects, as OpenAI and compatible servers send them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openai.types import Batch
 from airflow_provider_batch.core.provider.batch import BatchProblem, Status, read_batch
 from airflow_provider_batch.exceptions import ProviderError
 
-#: as OpenAI's API reference shows one (https://platform.openai.com/docs/api-reference/batch/object)
+#: example from OpenAI's API reference (https://platform.openai.com/docs/api-reference/batch/object)
 OPENAI: dict[str, Any] = {
     "id": "batch_abc123",
     "object": "batch",
@@ -52,7 +52,7 @@ def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer: dict[st
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "ended"),
+    ("raw_status", "status", "is_final"),
     [
         ("validating", Status.RUNNING, False),
         ("in_progress", Status.RUNNING, False),
@@ -81,27 +81,32 @@ def test_a_batch_is_read_from_a_mapping_and_from_the_sdks_object(answer: dict[st
         ("succeeded", Status.COMPLETED, True),
     ],
 )
-def test_every_known_word_for_a_status_is_understood(said: str, status: Status, ended: bool) -> None:
-    view = read_batch(batch(status=said))
-    assert (view.status, view.status.ended, view.raw_status, view.has_known_status) == (status, ended, said, True)
+def test_every_status_of_a_known_server_is_mapped(raw_status: str, status: Status, is_final: bool) -> None:
+    view = read_batch(batch(status=raw_status))
+    assert (view.status, view.status.ended, view.raw_status, view.has_known_status) == (
+        status,
+        is_final,
+        raw_status,
+        True,
+    )
 
 
-@pytest.mark.parametrize("said", ["JOB_STATE_PENDING", "paused", "", "completed?"])
-def test_an_unknown_status_keeps_the_job_waiting_and_can_be_told_apart(said: str) -> None:
-    view = read_batch(batch(status=said))
-    assert (view.status, view.raw_status, view.has_known_status) == (Status.RUNNING, said, False)
+@pytest.mark.parametrize("raw_status", ["JOB_STATE_PENDING", "paused", "", "completed?"])
+def test_an_unknown_status_counts_as_running_and_is_marked_as_unknown(raw_status: str) -> None:
+    view = read_batch(batch(status=raw_status))
+    assert (view.status, view.raw_status, view.has_known_status) == (Status.RUNNING, raw_status, False)
 
 
-def test_fields_that_are_not_as_openais_are_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+def test_fields_that_differ_from_openais_cause_no_warning(recwarn: pytest.WarningsRecorder) -> None:
     answer = Batch.construct(**batch(created_at="2024-03-26T16:45:33Z", errors=[{"code": "c", "message": "m"}]))
     assert read_batch(answer).problems == [BatchProblem("c", "m")]
     assert not recwarn
 
 
-def test_a_batch_inside_a_job_is_found() -> None:
-    wrapped: dict[str, Any] = {"job": batch(status="IN_PROGRESS"), "warning": "…"}
-    assert read_batch(wrapped).id == "batch_abc123"
-    assert read_batch(Batch.construct(**wrapped)).id == "batch_abc123"
+def test_a_batch_wrapped_in_a_job_object_is_unwrapped() -> None:
+    envelope: dict[str, Any] = {"job": batch(status="IN_PROGRESS"), "warning": "…"}
+    assert read_batch(envelope).id == "batch_abc123"
+    assert read_batch(Batch.construct(**envelope)).id == "batch_abc123"
 
 
 @pytest.mark.parametrize(
@@ -126,13 +131,13 @@ def test_a_batch_inside_a_job_is_found() -> None:
         (17, []),
     ],
 )
-def test_errors_are_read_as_openais_list_as_a_bare_list_as_one_object_and_as_text(
+def test_errors_may_be_openais_list_object_a_plain_list_a_single_object_or_text(
     errors: Any, problems: list[BatchProblem]
 ) -> None:
     assert read_batch(batch(status="failed", errors=errors)).problems == problems
 
 
-def test_the_reason_is_found_where_together_gives_it() -> None:
+def test_the_reason_of_a_failure_is_read_from_togethers_error_field() -> None:
     view = read_batch({"id": "b", "status": "FAILED", "error": "bad file"})
     assert view.problems == [BatchProblem(message="bad file")]
 
@@ -146,9 +151,9 @@ def test_counts_that_are_missing_or_null_are_zero(counts: dict[str, Any] | list[
     assert (view.total, view.completed, view.failed) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("nothing", ["", None, 0, []])
-def test_an_empty_file_id_is_no_file_id(nothing: str | int | list[Any] | None) -> None:
-    view = read_batch(batch(input_file_id=nothing, output_file_id=nothing, error_file_id=nothing))
+@pytest.mark.parametrize("file_id", ["", None, 0, []])
+def test_an_empty_file_id_counts_as_missing(file_id: str | int | list[Any] | None) -> None:
+    view = read_batch(batch(input_file_id=file_id, output_file_id=file_id, error_file_id=file_id))
     assert (view.input_file_id, view.output_file_id, view.error_file_id) == ("", "", "")
 
 
@@ -172,7 +177,7 @@ def test_an_empty_file_id_is_no_file_id(nothing: str | int | list[Any] | None) -
         ("1900-01-01T00:00:00Z", 0),
     ],
 )
-def test_creation_times_are_seconds_however_they_are_given_and_zero_if_unknown(
+def test_creation_times_in_any_known_format_become_seconds_and_unknown_ones_zero(
     created_at: int | str | None, seconds: int
 ) -> None:
     assert read_batch(batch(created_at=created_at)).created_at == seconds
@@ -183,7 +188,7 @@ def test_missing_metadata_is_empty(metadata: list[Any] | str | None) -> None:
     assert read_batch(batch(metadata=metadata)).metadata == {}
 
 
-def test_nothing_but_an_id_and_a_status_is_needed() -> None:
+def test_an_id_and_a_status_are_enough() -> None:
     view = read_batch({"id": "b1", "status": "validating"})
     assert (view.id, view.status, view.output_file_id, view.total) == ("b1", Status.RUNNING, "", 0)
 
@@ -209,7 +214,7 @@ def test_nothing_but_an_id_and_a_status_is_needed() -> None:
         Batch.construct(),
     ],
 )
-def test_what_is_no_batch_is_refused_and_never_taken_for_one(answer: Any) -> None:
+def test_an_answer_that_is_not_a_batch_is_an_error(answer: Any) -> None:
     with pytest.raises(ProviderError, match="where a batch was expected"):
         read_batch(answer)
 
@@ -222,7 +227,7 @@ json_values = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([*OPENAI, "job", "error"], json_values)))
-def test_whatever_json_a_server_sends_it_is_a_batch_or_a_provider_error(answer: dict[str, Any]) -> None:
+def test_any_json_is_read_as_a_batch_or_raises_a_provider_error(answer: dict[str, Any]) -> None:
     try:
         view = read_batch(answer)
     except ProviderError:

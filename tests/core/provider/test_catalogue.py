@@ -1,4 +1,4 @@
-"""Whose limits hold for which address."""
+"""Which provider an API host belongs to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_batch.core.provider.limits import Limits
         ("api.doubleword.ai", "Doubleword"),
     ],
 )
-def test_a_provider_is_known_by_the_host_of_its_api(host: str, name: str) -> None:
+def test_a_provider_is_recognised_by_the_host_of_its_api(host: str, name: str) -> None:
     assert find_provider(host).name == name
 
 
@@ -36,13 +36,13 @@ def test_a_host_that_is_not_listed_has_openais_limits(host: str) -> None:
     assert OPENAI.limits == Limits()
 
 
-def test_the_clients_of_openai_and_azure_lead_to_their_providers() -> None:
+def test_the_base_url_of_an_sdk_client_identifies_its_provider() -> None:
     azure = AzureOpenAI(azure_endpoint="https://res.openai.azure.com", api_version="2025-04-01-preview", api_key="k")
     assert find_provider(azure.base_url.host).limits == Limits(requests=100_000, bytes=200_000_000)
     assert find_provider(OpenAI(api_key="k", base_url="https://api.groq.com/openai/v1").base_url.host).name == "Groq"
 
 
-def test_every_row_of_the_table_names_its_source_and_domains_of_its_own() -> None:
+def test_every_provider_has_a_source_and_domains_that_no_other_has() -> None:
     domains = [domain for provider in PROVIDERS for domain in provider.domains]
     assert len(domains) == len(set(domains))
     assert all(provider.source.startswith("https://") and provider.domains for provider in PROVIDERS)

@@ -1,4 +1,4 @@
-"""What a `Retry-After` header asks for."""
+"""Parsing of the `Retry-After` header."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_a_number_is_seconds(header: str, seconds: float) -> None:
     assert parse_retry_after(header) == seconds
 
 
-def test_a_date_is_the_time_until_then_and_nothing_once_it_is_over() -> None:
-    soon = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
-    assert soon is not None
-    assert 50 < soon <= 60
+def test_a_date_is_the_time_until_then_and_zero_once_it_has_passed() -> None:
+    wait = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True))
+    assert wait is not None
+    assert 50 < wait <= 60
     assert parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT") == 0
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-1", "nan", "inf", "1e999", "99 Foo 9999"])
-def test_nothing_and_nonsense_ask_for_nothing(header: str | None) -> None:
+def test_a_missing_or_invalid_header_is_none(header: str | None) -> None:
     assert parse_retry_after(header) is None
