@@ -1,10 +1,10 @@
-"""How one request is answered, in a batch or alone.
+"""How one request is answered, in a batch or synchronously.
 
-responder   the protocol of whoever answers: `ModelRequest` in, `Reply` out
-offline     answers without a model; `schema_answer` (with `classify`), `embedding` and `moderation` make them up
-upstream    lets another server answer
-faulty      carries out the faults of answers, whoever answers; `corrupt` is what a damaged answer looks like
-prompt      reads what a request contains
-body_check  refuses what OpenAI would refuse
-replies     the bodies of answers, in each endpoint's shape
+responder   the protocol of everything that answers requests: `ModelRequest` in, `Reply` out
+offline     answers without a model, made up by `schema_answer` (with `classify`), `embedding` and `moderation`
+upstream    forwards requests to another server
+faulty      injects faults into the answers of any responder; `corrupt` defines what a corrupted answer looks like
+prompt      reads the texts, the schema and the token counts of a request
+body_check  rejects the bodies that OpenAI would reject
+replies     the bodies of answers, in the format of each endpoint
 """

@@ -1,7 +1,7 @@
-"""What OpenAI would refuse about one request's body, as the 400 it would answer.
+"""Rejects request bodies that OpenAI would reject, with the same 400.
 
-Deliberately few checks, those that people meet: a missing model or prompt, wrong types, a prompt beyond the
-context window, a schema that strict structured output refuses.
+The checks are deliberately few and cover common mistakes: a missing model or prompt, wrong types, a prompt that exceeds
+the context window, a schema that strict structured output does not support.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from airflow_provider_batch.local.answers.prompt import (
 )
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, out_of_range, wrong_type
 
-#: estimated tokens of the context window of every model here that writes
+#: context window of every model that generates text, in estimated tokens
 CONTEXT_WINDOW = 128_000
-#: estimated tokens of one embedding input
+#: maximum of one embedding input, in estimated tokens
 EMBEDDING_WINDOW = 8_192
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
 def check_body(endpoint: str, body: Mapping[str, Any]) -> None:
-    """Raise the ApiError that OpenAI would answer to this body; nothing if it would be answered."""
+    """Raise the ApiError with which OpenAI would reject this body, if it would."""
     model = model_of(endpoint, body)
     if not isinstance(model, str) or not model:
         raise ApiError(400, "you must provide a model parameter")
     if body.get("stream"):
-        raise ApiError(400, "The local batch server does not stream.", param="stream")
+        raise ApiError(400, "The local batch server does not support streaming.", param="stream")
     if endpoint == EMBEDDINGS:
         _check_embeddings(body)
     elif endpoint == MODERATIONS:
         _check_moderation(model, body)
     else:
-        _check_writing(endpoint, body)
+        _check_generation(endpoint, body)
 
 
-def _check_writing(endpoint: str, body: Mapping[str, Any]) -> None:
+def _check_generation(endpoint: str, body: Mapping[str, Any]) -> None:
     _check_number(body, "temperature", 0, 2)
     _check_number(body, "top_p", 0, 1)
     for name in ("response_format", "text"):
@@ -67,7 +67,7 @@ def _check_writing(endpoint: str, body: Mapping[str, Any]) -> None:
     _check_schema(endpoint, body)
     tokens = input_tokens(endpoint, body)
     if tokens > CONTEXT_WINDOW and endpoint == COMPLETIONS:
-        raise _beyond(CONTEXT_WINDOW, tokens)
+        raise _context_exceeded(CONTEXT_WINDOW, tokens)
     if tokens > CONTEXT_WINDOW and endpoint == CHAT:
         raise ApiError(
             400,
@@ -85,7 +85,7 @@ def _check_writing(endpoint: str, body: Mapping[str, Any]) -> None:
         )
 
 
-def _beyond(window: int, tokens: int) -> ApiError:
+def _context_exceeded(window: int, tokens: int) -> ApiError:
     return ApiError(
         400,
         f"This model's maximum context length is {window} tokens, however you requested {tokens} tokens"
@@ -99,8 +99,8 @@ def _check_number(body: Mapping[str, Any], name: str, low: int, high: int) -> No
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong_type(name, "a decimal", value)
-    if refused := out_of_range(name, "decimal", value, low, high):
-        raise refused
+    if error := out_of_range(name, "decimal", value, low, high):
+        raise error
 
 
 def _check_integer(body: Mapping[str, Any], name: str, low: int, high: int | None = None) -> None:
@@ -109,8 +109,8 @@ def _check_integer(body: Mapping[str, Any], name: str, low: int, high: int | Non
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(name, "an integer", value)
-    if refused := out_of_range(name, "integer", value, low, high):
-        raise refused
+    if error := out_of_range(name, "integer", value, low, high):
+        raise error
 
 
 def _check_messages(body: Mapping[str, Any]) -> None:
@@ -151,27 +151,30 @@ def _empty_array(name: str) -> ApiError:
 
 
 def _check_input(body: Mapping[str, Any]) -> None:
-    given = body.get("input")
+    value = body.get("input")
     for name in ("previous_response_id", "prompt", "conversation"):
         if body.get(name) is not None:
-            message = f"The local batch server keeps no responses, prompts or conversations: '{name}' finds nothing."
+            message = (
+                "The local batch server does not store responses, prompts or conversations."
+                f" Send the request without '{name}'."
+            )
             raise ApiError(400, message, param=name)
-    if given in (None, "", []):
+    if value in (None, "", []):
         raise ApiError(
             400,
             "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation_id' must be provided.",
             code="missing_required_parameter",
         )
-    if not isinstance(given, str | list):
-        raise wrong_type("input", "one of a string or array of objects", given)
+    if not isinstance(value, str | list):
+        raise wrong_type("input", "one of a string or array of objects", value)
 
 
 def _check_completion(body: Mapping[str, Any]) -> None:
-    # The description of the API requires `prompt` and lets it be null.
+    # OpenAI's API description requires `prompt` but allows null.
     if "prompt" not in body:
         raise missing_parameter("prompt")
-    asked = prompts(body)
-    if not asked or not all(isinstance(item, str) or _is_ids(item) for item in asked):
+    inputs = prompts(body)
+    if not inputs or not all(isinstance(item, str) or _is_token_ids(item) for item in inputs):
         raise wrong_type(
             "prompt",
             "one of a string, array of strings, array of integers, or array of integer arrays",
@@ -188,13 +191,13 @@ def _check_completion(body: Mapping[str, Any]) -> None:
 
 
 def _check_moderation(model: str, body: Mapping[str, Any]) -> None:
-    given = body.get("input")
-    if given is None:
+    value = body.get("input")
+    if value is None:
         raise missing_parameter("input")
     inputs = moderation_inputs(body)
     expected = "one of a string, array of strings, or array of objects"
-    if not isinstance(given, str | list):
-        raise wrong_type("input", expected, given)
+    if not isinstance(value, str | list):
+        raise wrong_type("input", expected, value)
     if not inputs or inputs == [[]]:
         raise _empty_array("input")
     if all(isinstance(part, str) for parts in inputs for part in parts):
@@ -208,19 +211,19 @@ def _check_moderation(model: str, body: Mapping[str, Any]) -> None:
         if not isinstance(part.get(kind), str if kind == "text" else dict):
             raise missing_parameter(f"input[{index}].{kind}")
     if has_images(inputs) and not model.startswith("omni-"):
-        raise ApiError(400, f"The model '{model}' does not take images.", param="input")
+        raise ApiError(400, f"The model '{model}' does not support images.", param="input")
 
 
 def _check_embeddings(body: Mapping[str, Any]) -> None:
     inputs = embedding_inputs(body)
-    if not inputs or not all((isinstance(item, str) and item) or _is_ids(item) for item in inputs):
+    if not inputs or not all((isinstance(item, str) and item) or _is_token_ids(item) for item in inputs):
         raise ApiError(
             400,
             "'$.input' is invalid. Please check the API reference: https://platform.openai.com/docs/api-reference.",
         )
     longest = max(map(tokens_of_input, inputs))
     if longest > EMBEDDING_WINDOW:
-        raise _beyond(EMBEDDING_WINDOW, longest)
+        raise _context_exceeded(EMBEDDING_WINDOW, longest)
     if body.get("encoding_format") not in (None, "float", "base64"):
         raise ApiError(
             400,
@@ -229,17 +232,17 @@ def _check_embeddings(body: Mapping[str, Any]) -> None:
             code="invalid_value",
         )
     _check_integer(body, "dimensions", 1)
-    most = dimensions_of(body["model"])
-    if (body.get("dimensions") or 0) > most:
+    max_dimensions = dimensions_of(body["model"])
+    if (body.get("dimensions") or 0) > max_dimensions:
         raise ApiError(
             400,
-            f"Invalid value for 'dimensions' = {body['dimensions']}. Must be less than or equal to {most}.",
+            f"Invalid value for 'dimensions' = {body['dimensions']}. Must be less than or equal to {max_dimensions}.",
             param="dimensions",
         )
 
 
-def _is_ids(item: object) -> bool:
-    """Whether it is a list of token ids, with at least one."""
+def _is_token_ids(item: object) -> bool:
+    """Return whether the item is a non-empty list of token ids."""
     return (
         isinstance(item, list)
         and bool(item)
@@ -251,11 +254,11 @@ def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
     form = output_schema(endpoint, body)
     if form is None:
         return
-    place = "response_format.json_schema" if endpoint == CHAT else "text.format"
+    path = "response_format.json_schema" if endpoint == CHAT else "text.format"
     for name, kind in (("name", str), ("schema", dict)):
         if not isinstance(form.get(name), kind):
-            raise missing_parameter(f"{place}.{name}")
-    problem = _not_strict(form["schema"], ()) if form.get("strict") else None
+            raise missing_parameter(f"{path}.{name}")
+    problem = _strict_problem(form["schema"], ()) if form.get("strict") else None
     if problem is not None:
         raise ApiError(
             400,
@@ -265,28 +268,33 @@ def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
         )
 
 
-def _not_strict(node: object, path: tuple[str, ...]) -> str | None:
-    """Why strict structured output refuses a schema: every object names all its properties and no others."""
+def _strict_problem(node: object, path: tuple[str, ...]) -> str | None:
+    """Return why strict structured output rejects a schema, or None.
+
+    Every object must require all its properties and must not allow additional ones.
+    """
     if isinstance(node, list):
-        return next((found for i, item in enumerate(node) if (found := _not_strict(item, (*path, str(i))))), None)
+        return next(
+            (problem for i, item in enumerate(node) if (problem := _strict_problem(item, (*path, str(i))))), None
+        )
     if not isinstance(node, dict):
         return None
     if node.get("type") == "object" or "properties" in node:
-        where = f"In context={path!r}"
+        context = f"In context={path!r}"
         if node.get("additionalProperties") is not False:
-            return f"{where}, 'additionalProperties' is required to be supplied and to be false."
+            return f"{context}, 'additionalProperties' is required to be supplied and to be false."
         missing = [name for name in node.get("properties", {}) if name not in node.get("required", [])]
         if missing:
             return (
-                f"{where}, 'required' is required to be supplied and to be an array including every key in"
+                f"{context}, 'required' is required to be supplied and to be an array including every key in"
                 f" properties. Missing '{missing[0]}'."
             )
-    for word in ("properties", "$defs", "definitions"):
-        if isinstance(node.get(word), dict):
-            for name, inner in node[word].items():
-                if found := _not_strict(inner, (*path, word, name)):
-                    return found
-    for word in ("items", "anyOf", "oneOf", "allOf"):
-        if found := _not_strict(node.get(word), (*path, word)):
-            return found
+    for keyword in ("properties", "$defs", "definitions"):
+        if isinstance(node.get(keyword), dict):
+            for name, inner in node[keyword].items():
+                if problem := _strict_problem(inner, (*path, keyword, name)):
+                    return problem
+    for keyword in ("items", "anyOf", "oneOf", "allOf"):
+        if problem := _strict_problem(node.get(keyword), (*path, keyword)):
+            return problem
     return None

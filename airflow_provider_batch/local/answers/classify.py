@@ -1,8 +1,9 @@
-"""Which value of an enum fits a text, by plain word overlap.
+"""Ranks the values of an enum by how well they fit a text, by counting shared words.
 
-The words of a value are its own name and what the instructions say of it: `billing: invoices, refunds` in a
-system prompt or in a schema's description. A word that speaks for few values weighs more than one that speaks
-for many. No model, no training: visibly better than chance where the words meet, and no better elsewhere.
+The words of a value are its name and its description in the instructions, such as `billing: invoices, refunds` in a
+system prompt or in the description of a schema. A word that belongs to few values weighs more than one that belongs
+to many. There is no model and no training. Where the text shares words with the values, the choice is clearly better
+than chance; elsewhere it is not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _STOP = frozenset(
     )
 )
 #: values that mean "none of the others"
-_REST = ("other", "others", "general", "unknown", "none", "misc", "miscellaneous", "unclear")
+_CATCH_ALL = ("other", "others", "general", "unknown", "none", "misc", "miscellaneous", "unclear")
 
 
 @lru_cache(maxsize=1 << 16)
@@ -36,25 +37,25 @@ def _stem(word: str) -> str:
     return word
 
 
-# A schema with several enums asks for the words of the same text once for each.
+# A schema with several enums needs the stems of the same text once per enum.
 @lru_cache(maxsize=8)
 def stems(text: str) -> frozenset[str]:
-    """The words of a text, lower case, without endings and without words that say nothing."""
+    """Return the words of a text in lower case, without their endings and without stop words."""
     return frozenset(map(_stem, {*_WORD.findall(text.lower())} - _STOP))
 
 
 def pick(choices: int, *salt: str) -> int:
-    """A number below `choices` that depends on the salt alone."""
+    """Return a number from 0 to `choices - 1` that depends only on the salt."""
     digest = blake2b("\0".join(salt).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) % choices
 
 
 @lru_cache(maxsize=256)
 def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, float], ...]:
-    """Per value its words and their weights."""
-    named = {value: stems(value) for value in values}
-    said: dict[str, frozenset[str]] = {value: frozenset() for value in values}
-    by_name = {_plain(value): value for value in values}
+    """Return the words of each value with their weights."""
+    name_stems = {value: stems(value) for value in values}
+    descriptions: dict[str, frozenset[str]] = {value: frozenset() for value in values}
+    by_name = {_normalize(value): value for value in values}
     names = "|".join(
         r"[\s_-]+".join(map(re.escape, _WORD.findall(value)))
         for value in sorted(values, key=len, reverse=True)
@@ -65,34 +66,34 @@ def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, f
             rf"(?<![\w-])({names})[\"'`*]*\s*(?P<open>[:=(\[]|[–—-](?=\s)|\b(?:means|if|when|for)\b)",
             re.IGNORECASE,
         )
-        found = list(mention.finditer(instructions))
-        for match, following in zip_longest(found, found[1:]):
+        mentions = list(mention.finditer(instructions))
+        for match, following in zip_longest(mentions, mentions[1:]):
             end = following.start() if following else len(instructions)
             stop = {"(": r"[)\n]", "[": r"[\]\n]"}.get(match["open"], r"[;\n]")
-            # A few letters match here without being equal in lower case (the Turkish dotted I); they name nothing.
-            value = by_name.get(_plain(match[1]))
+            # A few letters match regardless of case but differ in lower case (the Turkish dotted I): no such value.
+            value = by_name.get(_normalize(match[1]))
             if value is not None:
-                said[value] |= stems(re.split(stop, instructions[match.end() : end])[0])
-    words = {value: named[value] | said[value] for value in values}
-    spread = Counter(word for each in words.values() for word in each)
-    return tuple({word: math.log(1 + len(values) / spread[word]) for word in words[value]} for value in values)
+                descriptions[value] |= stems(re.split(stop, instructions[match.end() : end])[0])
+    words = {value: name_stems[value] | descriptions[value] for value in values}
+    value_counts = Counter(word for value_words in words.values() for word in value_words)
+    return tuple({word: math.log(1 + len(values) / value_counts[word]) for word in words[value]} for value in values)
 
 
-def _plain(value: str) -> str:
+def _normalize(value: str) -> str:
     return " ".join(_WORD.findall(value.lower()))
 
 
 def rank(values: Sequence[str], text: str, instructions: str) -> list[str]:
-    """The values, the best for this text first.
+    """Return the values, the best match for the text first.
 
-    If no word of the text speaks for any value, one that means "none of the others" comes first, or one that
-    depends on the text alone.
+    If the text shares no word with any value, a value that means "none of the others" comes first. If there is no such
+    value, a hash of the text decides which one comes first.
     """
-    asked = stems(text)
+    text_stems = stems(text)
     vocabulary = _vocabulary(tuple(values), instructions)
-    scores = [sum(weight for word, weight in words.items() if word in asked) for words in vocabulary]
+    scores = [sum(weight for word, weight in words.items() if word in text_stems) for words in vocabulary]
     if max(scores) == 0.0:
-        rest = next((value for value in values if value.lower() in _REST), None)
-        first = rest if rest is not None else values[pick(len(values), text)]
+        catch_all = next((value for value in values if value.lower() in _CATCH_ALL), None)
+        first = catch_all if catch_all is not None else values[pick(len(values), text)]
         return [first, *(value for value in values if value != first)]
     return [value for _, value in sorted(zip(scores, values, strict=True), key=lambda pair: -pair[0])]

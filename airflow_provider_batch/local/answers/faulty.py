@@ -1,4 +1,4 @@
-"""Faults of answers, whoever answers: an error in place of the answer, or an answer that is spoilt."""
+"""Injects faults into the answers of any responder: an error instead of the answer, or a corrupted answer."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ from hashlib import blake2b
 
 import msgspec
 
-from airflow_provider_batch.local.answers.corrupt import instead, spoilt
+from airflow_provider_batch.local.answers.corrupt import corrupt_reply, replacement_reply
 from airflow_provider_batch.local.answers.responder import ModelRequest, Reply, Responder
 from airflow_provider_batch.local.faults import Faults, Target
 
 
 class FaultyResponder:
-    """Answers as another responder does, but for the rows that a fault hits.
+    """Passes requests to another responder, except where a fault hits a row.
 
-    A synchronous request is no row; it is drawn by its body, so that a rate holds for these too.
+    Faults of rows are drawn by custom_id. A synchronous request has none; its fault is drawn by a hash of its body,
+    so that the rate of a fault holds for synchronous requests too.
     """
 
     def __init__(self, responder: Responder, faults: Faults) -> None:
         self._responder = responder
         self._faults = faults
 
-    def model_name(self, asked: str) -> str:
-        """As the other responder has it."""
-        return self._responder.model_name(asked)
+    def model_name(self, model: str) -> str:
+        """Return the name that the wrapped responder reports."""
+        return self._responder.model_name(model)
 
-    async def answer(self, ask: ModelRequest) -> Reply:
-        """See `Responder.answer`."""
-        fault = self._faults.draw_row_fault(Target.ANSWER, _row(ask)) if self._faults.plan else None
+    async def answer(self, request: ModelRequest) -> Reply:
+        """Answer one request, unless a fault replaces or corrupts its answer. See `Responder.answer`."""
+        fault = self._faults.draw_row_fault(Target.ANSWER, _row_key(request)) if self._faults.plan else None
         if fault is None:
-            return await self._responder.answer(ask)
-        reply = instead(fault, ask)
-        return spoilt(fault.kind, ask, await self._responder.answer(ask)) if reply is None else reply
+            return await self._responder.answer(request)
+        reply = replacement_reply(fault, request)
+        if reply is None:
+            reply = corrupt_reply(fault.kind, request, await self._responder.answer(request))
+        return reply
 
 
-def _row(ask: ModelRequest) -> str:
-    if ask.custom_id is not None:
-        return ask.custom_id
-    return blake2b(msgspec.json.encode([ask.endpoint, ask.body]), digest_size=16).hexdigest()
+def _row_key(request: ModelRequest) -> str:
+    if request.custom_id is not None:
+        return request.custom_id
+    return blake2b(msgspec.json.encode([request.endpoint, request.body]), digest_size=16).hexdigest()

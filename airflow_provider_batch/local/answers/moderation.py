@@ -1,8 +1,8 @@
-"""Moderation without a model: a category is flagged if the text asks for it, and never otherwise.
+"""Moderation without a model: markers in the text decide which categories are flagged.
 
-`[[flag:violence]]`, or any other category by OpenAI's name (`[[flag:self-harm/intent]]`), flags the input that contains
-it. Nothing is judged: a text without such a marker is flagged for nothing, however it reads, and images are not looked
-at. Scores say the same as the flags.
+An input that contains `[[flag:violence]]`, or the same marker with another of OpenAI's category names
+(`[[flag:self-harm/intent]]`), is flagged for that category. Nothing else is evaluated: a text without a marker is never
+flagged, and images are ignored. The scores follow the flags.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_batch.local.answers.prompt import texts
 
-#: OpenAI's categories, and whether images are judged for them too (openai SDK, `types/moderation.py`)
+#: OpenAI's categories, and whether they also apply to images (openai SDK, `types/moderation.py`)
 _CATEGORIES = {
     "harassment": False,
     "harassment/threatening": False,
@@ -30,18 +30,18 @@ _CATEGORIES = {
     "violence/graphic": True,
 }
 _FLAG = re.compile(rf"\[\[flag:({'|'.join(map(re.escape, _CATEGORIES))})\]\]")
-_FLAGGED, _NOT_FLAGGED = 0.99, 0.0
+_FLAGGED_SCORE, _UNFLAGGED_SCORE = 0.99, 0.0
 
 
 def moderate(parts: Sequence[Any]) -> dict[str, Any]:
-    """The verdict on one input: strings, or objects with a text or an image."""
-    written = list(texts(list(parts)))
-    flags = set(_FLAG.findall("\n".join(written)))
-    kinds = ["text"] * bool(written) + ["image"] * any(map(_is_image, parts))
+    """Return the result for one input, given as its parts: strings, or objects with a text or an image."""
+    input_texts = list(texts(list(parts)))
+    flags = set(_FLAG.findall("\n".join(input_texts)))
+    kinds = ["text"] * bool(input_texts) + ["image"] * any(map(_is_image, parts))
     return {
         "flagged": bool(flags),
         "categories": {name: name in flags for name in _CATEGORIES},
-        "category_scores": {name: _FLAGGED if name in flags else _NOT_FLAGGED for name in _CATEGORIES},
+        "category_scores": {name: _FLAGGED_SCORE if name in flags else _UNFLAGGED_SCORE for name in _CATEGORIES},
         "category_applied_input_types": {
             name: [kind for kind in kinds if kind == "text" or images] for name, images in _CATEGORIES.items()
         },
@@ -49,7 +49,7 @@ def moderate(parts: Sequence[Any]) -> dict[str, Any]:
 
 
 def has_images(inputs: Iterable[Sequence[Any]]) -> bool:
-    """Whether any part of any input is an image."""
+    """Return whether any part of any input is an image."""
     return any(_is_image(part) for parts in inputs for part in parts)
 
 

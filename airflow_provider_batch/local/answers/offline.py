@@ -1,25 +1,25 @@
-"""Answers without any model.
+"""Answers requests without a model.
 
-The offline responder is deterministic and says what it is: its answers carry `offline-responder/<model>` as
-their model. With a JSON schema it makes up an object that fits (`schema_answer`), without one it says that it
-is offline and names a digest of the prompt; embeddings are hashed words (`embedding`), moderations flag what a marker
-of their own asks for (`moderation`).
+The offline responder is deterministic, and its answers are labelled: their model is `offline-responder/<model>`. For a
+request with a JSON schema it makes up an object that fits the schema (`schema_answer`). Without a schema it answers
+that it is offline, with a digest of the prompt. Embeddings are hashed words (`embedding`), and moderations flag the
+categories that their markers name (`moderation`).
 
-Markers in the user's text, its own, bring about what a real model does now and then (`spoil` has the details):
+Markers in the user's text reproduce what a real model occasionally does (`corrupt` has the details):
 
     [[refuse]]           a refusal
     [[filter]]           stopped by the content filter
-    [[cutoff]]           cut off, as if the cap on output tokens were reached
+    [[cutoff]]           cut off, as if the limit on output tokens were reached
     [[empty]]            200 without any text
-    [[invalid-json]]     a text that fits no schema
-    [[multi-text]]       responses: a text that is cut off, then the whole one
-    [[separators]]       characters in the text that some take for line ends
-    [[fail:429]]         an HTTP error of that status, 400 to 599
-    [[request-timeout]]  given up before the model answered
-    [[status-0]]         the status 0 that batches were seen to report; only in a batch
+    [[invalid-json]]     a text that does not fit any schema
+    [[multi-text]]       responses: a message with half of the text, then one with the full text
+    [[separators]]       characters in the text that some programs take for line ends
+    [[fail:429]]         an HTTP error with that status, 400 to 599
+    [[request-timeout]]  a timeout before the model answered
+    [[status-0]]         the status 0 that real batches have reported; only in a batch
 
-With `:once` (`[[fail:500:once]]`) a marker works the first time this text is asked under this custom_id and
-never again in the life of the state directory. Of several markers the first that still works counts.
+A marker with `:once` (`[[fail:500:once]]`) takes effect only the first time that a state directory sees this text with
+this custom_id. If a text has several markers, the first one that can still take effect is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.local.answers.body_check import check_body
-from airflow_provider_batch.local.answers.corrupt import instead, spoilt
+from airflow_provider_batch.local.answers.corrupt import corrupt_reply, replacement_reply
 from airflow_provider_batch.local.answers.embedding import dimensions_of, embed
 from airflow_provider_batch.local.answers.moderation import moderate
 from airflow_provider_batch.local.answers.prompt import (
@@ -42,7 +42,6 @@ from airflow_provider_batch.local.answers.prompt import (
     EMBEDDINGS,
     MODERATIONS,
     Conversation,
-    conversation,
     embedding_inputs,
     estimate,
     input_tokens,
@@ -50,6 +49,7 @@ from airflow_provider_batch.local.answers.prompt import (
     moderation_inputs,
     output_schema,
     prompts,
+    read_conversation,
 )
 from airflow_provider_batch.local.answers.replies import (
     Draft,
@@ -64,8 +64,8 @@ from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaE
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
 
-#: `max_tokens` of a completions request that sets none (OpenAI's API description, schema CreateCompletionRequest)
-_COMPLETION_CAP = 16
+#: default `max_tokens` of a completions request (OpenAI's API description, schema CreateCompletionRequest)
+_DEFAULT_COMPLETION_CAP = 16
 _MARKERS = {
     "refuse": Kind.REFUSAL,
     "filter": Kind.CONTENT_FILTER,
@@ -81,96 +81,99 @@ _MARKER = re.compile(rf"\[\[({'|'.join(_MARKERS)}|fail:[45]\d\d)(:once)?\]\]")
 
 
 class OfflineResponder:
-    """Answers without a model.
+    """Answers requests without a model.
 
-    :param first_time: remembers keys beyond the life of the process; True for a key's first call only.
+    :param first_time: returns True only for the first call with a key, also across restarts of the process.
     """
 
     def __init__(self, first_time: Callable[[bytes], bool]) -> None:
         self._first_time = first_time
 
-    def model_name(self, asked: str) -> str:
-        """`offline-responder/<asked>`: as at OpenAI not the name that was asked for, and no snapshot is made up."""
-        return f"offline-responder/{asked}"
+    def model_name(self, model: str) -> str:
+        """Return `offline-responder/<model>`.
 
-    async def answer(self, ask: ModelRequest) -> Reply:
-        """See `Responder.answer`."""
+        As with OpenAI, this is not the requested name. Unlike OpenAI's, it does not name a dated snapshot.
+        """
+        return f"offline-responder/{model}"
+
+    async def answer(self, request: ModelRequest) -> Reply:
+        """Answer one request. See `Responder.answer`."""
         try:
-            check_body(ask.endpoint, ask.body)
-            fault = self._marker(ask)
-            reply = instead(fault, ask) if fault else None
+            check_body(request.endpoint, request.body)
+            fault = self._marker(request)
+            reply = replacement_reply(fault, request) if fault else None
             if reply is None:
-                reply = Reply(200, self._body(ask))
-        except ApiError as refused:
-            return Reply(refused.status, refused.body())
+                reply = Reply(200, self._body(request))
+        except ApiError as error:
+            return Reply(error.status, error.body())
         except RecursionError:
             return Reply(400, ApiError(400, "The request is nested too deeply for the offline responder.").body())
-        return spoilt(fault.kind, ask, reply) if fault else reply
+        return corrupt_reply(fault.kind, request, reply) if fault else reply
 
-    def _marker(self, ask: ModelRequest) -> Fault | None:
-        """The marker that counts, as the fault it asks for."""
-        text = _said(ask)
-        for position, found in enumerate(_MARKER.finditer(text)):
-            if found[2]:
-                key = msgspec.json.encode([ask.endpoint, ask.custom_id, text, position])
+    def _marker(self, request: ModelRequest) -> Fault | None:
+        """Return the fault of the first marker that takes effect, or None."""
+        text = read_conversation(request.endpoint, request.body).user
+        for position, match in enumerate(_MARKER.finditer(text)):
+            if match[2]:
+                key = msgspec.json.encode([request.endpoint, request.custom_id, text, position])
                 if not self._first_time(sha256(key).digest()):
                     continue
-            if found[1].startswith("fail:"):
-                return Fault(kind=Kind.ERROR, status=int(found[1][-3:]))
-            return Fault(kind=_MARKERS[found[1]])
+            if match[1].startswith("fail:"):
+                return Fault(kind=Kind.ERROR, status=int(match[1][-3:]))
+            return Fault(kind=_MARKERS[match[1]])
         return None
 
-    def _body(self, ask: ModelRequest) -> dict[str, Any]:
-        if ask.endpoint == EMBEDDINGS:
-            return self._embeddings(ask)
-        if ask.endpoint == MODERATIONS:
-            model = self.model_name(model_of(ask.endpoint, ask.body))
-            return moderation_body(model, [moderate(parts) for parts in moderation_inputs(ask.body)])
-        if ask.endpoint == COMPLETIONS:
-            return self._completions(ask)
-        draft = self._draft(ask)
-        if ask.endpoint == CHAT:
-            return chat_body(draft, ask.body.get("n") or 1)
-        return response_body(draft, ask.body)
+    def _body(self, request: ModelRequest) -> dict[str, Any]:
+        if request.endpoint == EMBEDDINGS:
+            return self._embeddings(request)
+        if request.endpoint == MODERATIONS:
+            model = self.model_name(model_of(request.endpoint, request.body))
+            return moderation_body(model, [moderate(parts) for parts in moderation_inputs(request.body)])
+        if request.endpoint == COMPLETIONS:
+            return self._completions(request)
+        draft = self._draft(request)
+        if request.endpoint == CHAT:
+            return chat_body(draft, request.body.get("n") or 1)
+        return response_body(draft, request.body)
 
-    def _completions(self, ask: ModelRequest) -> dict[str, Any]:
-        asked = [replace(ask, body={**ask.body, "prompt": prompt}) for prompt in prompts(ask.body)]
-        echoed = [conversation(one.endpoint, one.body).user if ask.body.get("echo") else "" for one in asked]
-        drafts = [self._draft(one) for one in asked]
-        return completion_body(list(zip(echoed, drafts, strict=True)), ask.body.get("n") or 1)
+    def _completions(self, request: ModelRequest) -> dict[str, Any]:
+        single_requests = [
+            replace(request, body={**request.body, "prompt": prompt}) for prompt in prompts(request.body)
+        ]
+        echoes = [
+            read_conversation(single.endpoint, single.body).user if request.body.get("echo") else ""
+            for single in single_requests
+        ]
+        drafts = [self._draft(single) for single in single_requests]
+        return completion_body(list(zip(echoes, drafts, strict=True)), request.body.get("n") or 1)
 
-    def _embeddings(self, ask: ModelRequest) -> dict[str, Any]:
-        model = ask.body["model"]
-        dimensions = ask.body.get("dimensions") or dimensions_of(model)
+    def _embeddings(self, request: ModelRequest) -> dict[str, Any]:
+        model = request.body["model"]
+        dimensions = request.body.get("dimensions") or dimensions_of(model)
         return embeddings_body(
             self.model_name(model),
-            [embed(item, dimensions) for item in embedding_inputs(ask.body)],
-            ask.body.get("encoding_format") or "float",
-            input_tokens(ask.endpoint, ask.body),
+            [embed(item, dimensions) for item in embedding_inputs(request.body)],
+            request.body.get("encoding_format") or "float",
+            input_tokens(request.endpoint, request.body),
         )
 
-    def _draft(self, ask: ModelRequest) -> Draft:
-        talk = conversation(ask.endpoint, ask.body)
-        text = _text(ask, talk._replace(user=_MARKER.sub("", talk.user).strip()))
+    def _draft(self, request: ModelRequest) -> Draft:
+        conversation = read_conversation(request.endpoint, request.body)
+        text = _text(request, conversation._replace(user=_MARKER.sub("", conversation.user).strip()))
         draft = Draft(
-            model=self.model_name(ask.body["model"]),
+            model=self.model_name(request.body["model"]),
             text=text,
-            input_tokens=input_tokens(ask.endpoint, ask.body),
+            input_tokens=input_tokens(request.endpoint, request.body),
             output_tokens=estimate(text),
         )
-        return _capped(draft, _cap(ask))
+        return _truncate(draft, _output_cap(request))
 
 
-def _said(ask: ModelRequest) -> str:
-    """What the user says, where the markers are."""
-    return conversation(ask.endpoint, ask.body).user
-
-
-def _text(ask: ModelRequest, talk: Conversation) -> str:
-    form = output_schema(ask.endpoint, ask.body)
+def _text(request: ModelRequest, conversation: Conversation) -> str:
+    form = output_schema(request.endpoint, request.body)
     if form is not None:
         try:
-            value = fill(form["schema"], text=talk.user, instructions=talk.system)
+            value = fill(form["schema"], text=conversation.user, instructions=conversation.system)
         except UnfillableSchemaError as error:
             raise ApiError(
                 400,
@@ -178,19 +181,21 @@ def _text(ask: ModelRequest, talk: Conversation) -> str:
                 param="response_format",
             ) from error
         return msgspec.json.encode(value).decode()
-    digest = sha256(f"{talk.system}\0{talk.user}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    if ask.endpoint == CHAT and (ask.body.get("response_format") or {}).get("type") == "json_object":
+    digest = sha256(f"{conversation.system}\0{conversation.user}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    if request.endpoint == CHAT and (request.body.get("response_format") or {}).get("type") == "json_object":
         return msgspec.json.encode({"offline": True, "prompt_sha256": digest}).decode()
-    return f"Offline responder: no model was asked. The prompt has the digest sha256:{digest}."
+    return f"Offline responder: no model was called. The digest of the prompt is sha256:{digest}."
 
 
-def _cap(ask: ModelRequest) -> int | None:
-    caps = (ask.body.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
-    return next((cap for cap in caps if cap is not None), _COMPLETION_CAP if ask.endpoint == COMPLETIONS else None)
+def _output_cap(request: ModelRequest) -> int | None:
+    caps = (request.body.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
+    return next(
+        (cap for cap in caps if cap is not None), _DEFAULT_COMPLETION_CAP if request.endpoint == COMPLETIONS else None
+    )
 
 
-def _capped(draft: Draft, cap: int | None) -> Draft:
+def _truncate(draft: Draft, cap: int | None) -> Draft:
     if cap is None or draft.output_tokens <= cap:
         return draft
-    kept = draft.text.encode()[: cap * 4].decode(errors="ignore")
-    return replace(draft, text=kept, ended="length", output_tokens=cap)
+    text = draft.text.encode()[: cap * 4].decode(errors="ignore")
+    return replace(draft, text=text, finish_reason="length", output_tokens=cap)

@@ -1,6 +1,6 @@
-"""What a request says: its texts, its schema, and an estimate of its tokens.
+"""Reads a request: its texts, its output schema, and an estimate of its tokens.
 
-Everything here is tolerant: it reads bodies that nobody has checked yet and takes from them what is there.
+These functions also read bodies that have not been validated. They return what they can and ignore the rest.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
 COMPLETIONS = "/v1/completions"
 MODERATIONS = "/v1/moderations"
-#: the endpoints that this server answers
+#: the endpoints that this server supports
 ENDPOINTS = (RESPONSES, CHAT, EMBEDDINGS, COMPLETIONS, MODERATIONS)
-#: the endpoints that OpenAI's batches take besides (its API description, schema CreateBatchRequest)
+#: the endpoints that OpenAI's batches also accept (its API description, schema CreateBatchRequest)
 UNSUPPORTED_ENDPOINTS = ("/v1/images/generations", "/v1/images/edits", "/v1/videos")
 
-#: what a completions request with a null `prompt` asks (openai SDK, `completions.create`)
+#: the prompt of a completions request whose `prompt` is null (openai SDK, `completions.create`)
 _NO_PROMPT = "<|endoftext|>"
-#: the model of a moderations request that names none (OpenAI's API description, schema CreateModerationRequest)
+#: the model of a moderations request without `model` (OpenAI's API description, schema CreateModerationRequest)
 MODERATION_MODEL = "omni-moderation-latest"
 
-#: tokens that the chat format adds to each message, roughly
+#: approximate number of tokens that the chat format adds to each message
 _PER_MESSAGE = 3
 
 
 class Conversation(NamedTuple):
-    """The texts of a request, by who speaks."""
+    """The texts of a request, by role."""
 
-    #: system and developer messages, and `instructions`
+    #: the texts of system and developer messages, and of `instructions`
     system: str
-    #: what the user says
+    #: the texts of all other messages
     user: str
+    #: number of messages
     messages: int
 
 
 def texts(content: object) -> Iterator[str]:
-    """The texts of a message's content: a string, or parts that carry `text`."""
+    """Yield the texts of a message's content, which is a string or a list of parts with `text`."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, list):
@@ -51,14 +52,14 @@ def texts(content: object) -> Iterator[str]:
                 yield part["text"]
 
 
-def conversation(endpoint: str, body: Mapping[str, Any]) -> Conversation:
-    """The texts of `messages` (chat), of `instructions` and `input` (responses), or of what else is to be answered.
+def read_conversation(endpoint: str, body: Mapping[str, Any]) -> Conversation:
+    """Return the texts of `messages` (chat), of `instructions` and `input` (responses), or of the other inputs.
 
-    Embeddings, completions and moderations have no messages; all they ask is the user's.
+    Embeddings, completions and moderations have no messages: their whole input counts as the user's text.
     """
     if endpoint in (EMBEDDINGS, COMPLETIONS):
         inputs = embedding_inputs(body) if endpoint == EMBEDDINGS else prompts(body)
-        return Conversation("", "\n".join(map(_said, inputs)), 0)
+        return Conversation("", "\n".join(map(_input_text, inputs)), 0)
     if endpoint == MODERATIONS:
         return Conversation("", "\n".join(text for parts in moderation_inputs(body) for text in texts(parts)), 0)
     system: list[str] = []
@@ -73,54 +74,54 @@ def conversation(endpoint: str, body: Mapping[str, Any]) -> Conversation:
     messages = messages if isinstance(messages, list) else []
     for message in messages:
         if isinstance(message, Mapping):
-            side = system if message.get("role") in ("system", "developer") else user
-            side.extend(texts(message.get("content")))
+            role_texts = system if message.get("role") in ("system", "developer") else user
+            role_texts.extend(texts(message.get("content")))
     return Conversation("\n".join(system), "\n".join(user), len(messages))
 
 
-def _one_or_several(given: object) -> list[Any]:
-    """Strings or lists of token ids, given singly or as a list."""
-    if isinstance(given, list) and given and not isinstance(given[0], int):
-        return given
-    return [] if given is None or given == [] else [given]
+def _as_list(value: object) -> list[Any]:
+    """Return the inputs in a parameter that holds one input or a list of them; a list of token ids is one input."""
+    if isinstance(value, list) and value and not isinstance(value[0], int):
+        return value
+    return [] if value is None or value == [] else [value]
 
 
-def _said(given: object) -> str:
-    """A string as it is, a list of token ids as numbers."""
-    return given if isinstance(given, str) else " ".join(map(str, given)) if isinstance(given, list) else ""
+def _input_text(value: object) -> str:
+    """Return a string unchanged, and a list of token ids as numbers separated by spaces."""
+    return value if isinstance(value, str) else " ".join(map(str, value)) if isinstance(value, list) else ""
 
 
 def embedding_inputs(body: Mapping[str, Any]) -> list[Any]:
-    """The inputs of an embeddings request, each a string or a list of token ids."""
-    return _one_or_several(body.get("input"))
+    """Return the inputs of an embeddings request, each a string or a list of token ids."""
+    return _as_list(body.get("input"))
 
 
 def prompts(body: Mapping[str, Any]) -> list[Any]:
-    """The prompts of a completions request, each a string or a list of token ids."""
-    return _one_or_several(_NO_PROMPT if body.get("prompt") is None else body["prompt"])
+    """Return the prompts of a completions request, each a string or a list of token ids."""
+    return _as_list(_NO_PROMPT if body.get("prompt") is None else body["prompt"])
 
 
 def moderation_inputs(body: Mapping[str, Any]) -> list[list[Any]]:
-    """The inputs of a moderations request, each as its parts: strings, or objects with a text or an image.
+    """Return the inputs of a moderations request, each as its parts: strings, or objects with a text or an image.
 
-    Every string of a list is judged for itself; the objects of a list are judged together.
+    Each string of a list is an input of its own. The objects of a list form a single input.
     """
-    given = body.get("input")
-    if not isinstance(given, list):
-        return [] if given is None else [[given]]
-    if all(isinstance(item, str) for item in given):
-        return [[item] for item in given]
-    return [given]
+    value = body.get("input")
+    if not isinstance(value, list):
+        return [] if value is None else [[value]]
+    if all(isinstance(item, str) for item in value):
+        return [[item] for item in value]
+    return [value]
 
 
 def model_of(endpoint: str, body: Mapping[str, Any]) -> Any:
-    """The model that a request names, or the one that its endpoint takes if it names none."""
-    named = body.get("model")
-    return MODERATION_MODEL if named is None and endpoint == MODERATIONS else named
+    """Return the requested model, or the default of the endpoint if the request has no `model`."""
+    model = body.get("model")
+    return MODERATION_MODEL if model is None and endpoint == MODERATIONS else model
 
 
 def output_schema(endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The format object that carries a JSON schema (`name`, `schema`, `strict`), if one is requested."""
+    """Return the object with the requested JSON schema (`name`, `schema`, `strict`), or None without a schema."""
     if endpoint == CHAT:
         form = body.get("response_format")
         if isinstance(form, Mapping) and form.get("type") == "json_schema":
@@ -134,24 +135,24 @@ def output_schema(endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] |
 
 
 def estimate(text: str) -> int:
-    """Tokens of a text, estimated: four UTF-8 bytes each, rounded up."""
+    """Estimate the tokens of a text: one per four UTF-8 bytes, rounded up."""
     return (len(text.encode("utf-8", "surrogatepass")) + 3) // 4
 
 
-def tokens_of_input(given: object) -> int:
-    """Tokens of a string, estimated, or of a list of token ids."""
-    return estimate(given) if isinstance(given, str) else len(given) if isinstance(given, list) else 0
+def tokens_of_input(value: object) -> int:
+    """Return the estimated tokens of a string, or the length of a list of token ids."""
+    return estimate(value) if isinstance(value, str) else len(value) if isinstance(value, list) else 0
 
 
 def input_tokens(endpoint: str, body: Mapping[str, Any]) -> int:
-    """Input tokens of a request, estimated."""
+    """Estimate the input tokens of a request."""
     if endpoint in (EMBEDDINGS, COMPLETIONS):
         inputs = embedding_inputs(body) if endpoint == EMBEDDINGS else prompts(body)
         return sum(map(tokens_of_input, inputs))
-    talk = conversation(endpoint, body)
+    conversation = read_conversation(endpoint, body)
     if endpoint == MODERATIONS:
-        return estimate(talk.user)
-    tokens = estimate(talk.system) + estimate(talk.user) + _PER_MESSAGE * (talk.messages + 1)
+        return estimate(conversation.user)
+    tokens = estimate(conversation.system) + estimate(conversation.user) + _PER_MESSAGE * (conversation.messages + 1)
     schema = output_schema(endpoint, body)
     if schema is not None:
         tokens += estimate(msgspec.json.encode(schema).decode())

@@ -1,4 +1,4 @@
-"""The bodies of answers, in each endpoint's own shape, and the tokens they report."""
+"""The bodies of answers in the format of each endpoint, and the tokens that they report."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from airflow_provider_batch.local.api.tokens import Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """What is answered, before it has an endpoint's shape."""
+    """An answer before it takes the format of an endpoint."""
 
     model: str
     text: str
-    ended: Literal["stop", "length"] = "stop"
+    finish_reason: Literal["stop", "length"] = "stop"
     input_tokens: int
     output_tokens: int
 
 
 def chat_body(draft: Draft, choices: int) -> dict[str, Any]:
-    """A `chat.completion` with this many equal choices."""
+    """Return a `chat.completion` with `choices` identical choices."""
     output = draft.output_tokens * choices
     return {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -43,7 +43,7 @@ def chat_body(draft: Draft, choices: int) -> dict[str, Any]:
                     "annotations": [],
                 },
                 "logprobs": None,
-                "finish_reason": draft.ended,
+                "finish_reason": draft.finish_reason,
             }
             for index in range(choices)
         ],
@@ -65,9 +65,12 @@ def chat_body(draft: Draft, choices: int) -> dict[str, Any]:
 
 
 def completion_body(drafts: Sequence[tuple[str, Draft]], choices: int) -> dict[str, Any]:
-    """A `text_completion` with so many equal choices for each prompt; what stands before each text, and its draft."""
-    came = sum(draft.input_tokens for _, draft in drafts)
-    went = sum(draft.output_tokens for _, draft in drafts) * choices
+    """Return a `text_completion` with `choices` identical choices for each prompt.
+
+    :param drafts: for each prompt the echo that goes before its text (or ""), and its draft.
+    """
+    input_tokens = sum(draft.input_tokens for _, draft in drafts)
+    output_tokens = sum(draft.output_tokens for _, draft in drafts) * choices
     return {
         "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",
@@ -75,23 +78,27 @@ def completion_body(drafts: Sequence[tuple[str, Draft]], choices: int) -> dict[s
         "model": drafts[0][1].model,
         "choices": [
             {
-                "text": before + draft.text,
+                "text": echo + draft.text,
                 "index": index * choices + choice,
                 "logprobs": None,
-                "finish_reason": draft.ended,
+                "finish_reason": draft.finish_reason,
             }
-            for index, (before, draft) in enumerate(drafts)
+            for index, (echo, draft) in enumerate(drafts)
             for choice in range(choices)
         ],
-        "usage": {"prompt_tokens": came, "completion_tokens": went, "total_tokens": came + went},
+        "usage": {
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
+        },
         "system_fingerprint": None,
     }
 
 
-def response_body(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A `response` with one message; what the request sets is repeated, as OpenAI does."""
+def response_body(draft: Draft, request_body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `response` with one message. It repeats the settings of the request, as OpenAI does."""
     now = int(time.time())
-    status = "completed" if draft.ended == "stop" else "incomplete"
+    status = "completed" if draft.finish_reason == "stop" else "incomplete"
     message = {
         "id": f"msg_{secrets.token_hex(24)}",
         "type": "message",
@@ -107,21 +114,21 @@ def response_body(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
         "background": False,
         "completed_at": now if status == "completed" else None,
         "error": None,
-        "incomplete_details": None if draft.ended == "stop" else {"reason": "max_output_tokens"},
-        "instructions": asked.get("instructions"),
-        "max_output_tokens": asked.get("max_output_tokens"),
+        "incomplete_details": None if draft.finish_reason == "stop" else {"reason": "max_output_tokens"},
+        "instructions": request_body.get("instructions"),
+        "max_output_tokens": request_body.get("max_output_tokens"),
         "model": draft.model,
         "output": [message],
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
-        "store": asked.get("store", True),
-        "temperature": asked.get("temperature", 1.0),
-        "text": asked.get("text") or {"format": {"type": "text"}},
+        "store": request_body.get("store", True),
+        "temperature": request_body.get("temperature", 1.0),
+        "text": request_body.get("text") or {"format": {"type": "text"}},
         "tool_choice": "auto",
         "tools": [],
-        "top_p": asked.get("top_p", 1.0),
+        "top_p": request_body.get("top_p", 1.0),
         "truncation": "disabled",
         "usage": {
             "input_tokens": draft.input_tokens,
@@ -131,12 +138,12 @@ def response_body(draft: Draft, asked: Mapping[str, Any]) -> dict[str, Any]:
             "total_tokens": draft.input_tokens + draft.output_tokens,
         },
         "user": None,
-        "metadata": asked.get("metadata") or {},
+        "metadata": request_body.get("metadata") or {},
     }
 
 
 def embeddings_body(model: str, vectors: list[array[float]], encoding_format: str, tokens: int) -> dict[str, Any]:
-    """A `list` of embeddings, in the order of the inputs."""
+    """Return a `list` of embeddings, in the order of the inputs."""
     return {
         "object": "list",
         "data": [
@@ -149,19 +156,19 @@ def embeddings_body(model: str, vectors: list[array[float]], encoding_format: st
 
 
 def moderation_body(model: str, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
-    """A moderation of one or several inputs, in their order. It reports no tokens."""
+    """Return the moderation of all inputs, in their order. It reports no tokens."""
     return {"id": f"modr-{secrets.token_hex(12)}", "model": model, "results": verdicts}
 
 
 def tokens_of(endpoint: str, body: Mapping[str, Any]) -> Tokens:
-    """The tokens that an answer reports; zeros where it reports none."""
+    """Return the tokens that an answer reports, or zeros if it reports none."""
     usage = body.get("usage") or {}
     if endpoint == EMBEDDINGS:
         return Tokens(input=usage.get("prompt_tokens", 0))
-    came, went = ("prompt", "completion") if endpoint in (CHAT, COMPLETIONS) else ("input", "output")
+    input_name, output_name = ("prompt", "completion") if endpoint in (CHAT, COMPLETIONS) else ("input", "output")
     return Tokens(
-        input=usage.get(f"{came}_tokens", 0),
-        cached=(usage.get(f"{came}_tokens_details") or {}).get("cached_tokens", 0),
-        output=usage.get(f"{went}_tokens", 0),
-        reasoning=(usage.get(f"{went}_tokens_details") or {}).get("reasoning_tokens", 0),
+        input=usage.get(f"{input_name}_tokens", 0),
+        cached=(usage.get(f"{input_name}_tokens_details") or {}).get("cached_tokens", 0),
+        output=usage.get(f"{output_name}_tokens", 0),
+        reasoning=(usage.get(f"{output_name}_tokens_details") or {}).get("reasoning_tokens", 0),
     )

@@ -1,4 +1,4 @@
-"""What the server asks: whoever implements `Responder` answers one request at a time."""
+"""The interface of everything that answers requests, one at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One request: synchronous (without custom_id) or a line of a batch."""
+    """A request to a model: a line of a batch, or a synchronous call (which has no custom_id)."""
 
     endpoint: str
     body: Mapping[str, Any]
@@ -18,22 +18,22 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP status and the JSON body that goes with it."""
+    """The HTTP status and the JSON body of an answer."""
 
     status: int
     body: dict[str, Any]
-    #: `code` and `message` of a request that was given up before a model answered: in a batch its line has this
-    #: error and no response; a synchronous caller gets status and body
+    #: `code` and `message` of a request that was abandoned before a model answered. In a batch, its line has this
+    #: error and no response. A synchronous caller gets `status` and `body`.
     error: dict[str, str] | None = None
 
 
 class Responder(Protocol):
-    """Whoever answers requests."""
+    """Answers requests."""
 
-    def model_name(self, asked: str) -> str:
-        """The name under which a batch and its answers report the model that was asked for."""
+    def model_name(self, model: str) -> str:
+        """Return the name that batches and answers report when `model` is requested."""
         ...
 
-    async def answer(self, ask: ModelRequest) -> Reply:
-        """The answer to one request; a refused request is a Reply too, no exception."""
+    async def answer(self, request: ModelRequest) -> Reply:
+        """Answer one request. A rejected request is a Reply with an error status; nothing is raised."""
         ...

@@ -1,10 +1,10 @@
-"""An object that fits a JSON schema, made up from a text without a model.
+"""Makes up a value that fits a JSON schema, from a text and without a model.
 
-Enums are chosen by `classify`; everything else depends on the text alone, so the same request gives the
-same answer. Covered is what structured output uses: objects, arrays, enums, const, anyOf, oneOf, allOf,
-null, `$ref` inside the document, bounds on numbers, lengths and counts, the common formats. What comes out
-is checked with a real validator; a schema that cannot be filled (a `pattern`, say) is an error that says
-so, never a wrong answer.
+`classify` chooses the values of enums. Everything else depends only on the text, so the same request always gets the
+same answer. The module supports what structured output uses: objects, arrays, enums, const, anyOf, oneOf, allOf, null,
+`$ref` within the document, bounds on numbers, lengths and counts, and common formats. A real validator checks every
+value. A schema that this module cannot fill (because of a `pattern`, for example) raises an error; it never gets an
+answer that does not fit.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import msgspec
 
 from airflow_provider_batch.local.answers.classify import pick, rank, stems
 
-#: below this depth arrays stay empty and optional things null, so that recursive schemas end
-_DEEP = 6
-#: a schema that still recurses here cannot be filled
-_TOO_DEEP = 40
-#: values in one document, and characters in one string, beyond which a schema is not filled
-_TOO_MUCH = 100_000
-_SNIPPET = 80
+#: beyond this depth arrays are empty and optional values are null or omitted, so that recursive schemas terminate
+_MINIMAL_DEPTH = 6
+#: a schema that still recurses at this depth cannot be filled
+_MAX_DEPTH = 40
+#: maximum number of values in one document, and of characters in one string
+_MAX_SIZE = 100_000
+#: characters of the text that a string value quotes
+_SNIPPET_LENGTH = 80
+#: JSON Schema format -> example value
 _FORMATS = {
     "date-time": "2026-01-01T00:00:00Z",
     "date": "2026-01-01",
@@ -41,66 +43,66 @@ _FORMATS = {
 
 
 class UnfillableSchemaError(Exception):
-    """The schema is not valid, or the offline responder cannot make up an object for it."""
+    """Raised when a schema is invalid, or when the offline responder cannot make up a value for it."""
 
 
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> jsonschema_rs.Validator:
     try:
-        # offline: a `$ref` to an address is never fetched
+        # offline: never fetch a `$ref` that is a URL
         return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         raise UnfillableSchemaError(f"the schema is not a valid JSON Schema: {error}") from error
 
 
 def fill(schema: Mapping[str, Any], *, text: str, instructions: str) -> Any:
-    """A value that is valid against the schema; the same for the same arguments.
+    """Return a value that is valid against the schema. Equal arguments give equal values.
 
-    :raises UnfillableSchemaError: it is no JSON Schema, or uses what this module does not cover.
+    :raises UnfillableSchemaError: the schema is not a valid JSON Schema, or uses something that is not supported here.
     """
     validator = _validator(msgspec.json.encode(schema))
     value = _Filler(schema, text).value(schema, path="$", instructions=instructions, depth=0)
     problem = next(iter(validator.iter_errors(value)), None)
     if problem is not None:
-        where = "/".join(map(str, problem.instance_path)) or "the root"
-        raise UnfillableSchemaError(f"no value could be made up that fits at {where}: {problem.message}")
+        path = "/".join(map(str, problem.instance_path)) or "the root"
+        raise UnfillableSchemaError(f"no fitting value could be made up for {path}: {problem.message}")
     return value
 
 
 def fits(schema: Mapping[str, Any], value: Any) -> bool:
-    """Whether a value is valid against the schema.
+    """Return whether a value is valid against the schema.
 
-    :raises UnfillableSchemaError: it is no JSON Schema.
+    :raises UnfillableSchemaError: the schema is not a valid JSON Schema.
     """
     return _validator(msgspec.json.encode(schema)).is_valid(value)
 
 
 class _Filler:
-    """One document being filled. `path` salts what depends on the text, so that fields differ."""
+    """Fills one document. The path of a field is part of the salt of its value, so that fields get different values."""
 
     def __init__(self, root: Mapping[str, Any], text: str) -> None:
         self._root = root
         self._text = text
         self._words = " ".join(text.split())
-        self._made = 0
+        self._value_count = 0
 
     def value(self, schema: Any, *, path: str, instructions: str, depth: int) -> Any:
-        if depth > _TOO_DEEP:
-            raise UnfillableSchemaError("the schema refers to itself without an end")
-        self._made += 1
-        if self._made > _TOO_MUCH:
-            raise UnfillableSchemaError(f"the schema asks for more than {_TOO_MUCH:,} values")
-        schema = self._resolved(schema)
-        said = schema.get("description")
-        if isinstance(said, str):
-            instructions = f"{instructions}\n{said}"
+        if depth > _MAX_DEPTH:
+            raise UnfillableSchemaError("the schema refers to itself endlessly")
+        self._value_count += 1
+        if self._value_count > _MAX_SIZE:
+            raise UnfillableSchemaError(f"the schema asks for more than {_MAX_SIZE:,} values")
+        schema = self._resolve(schema)
+        description = schema.get("description")
+        if isinstance(description, str):
+            instructions = f"{instructions}\n{description}"
         if "const" in schema:
             return schema["const"]
         if "enum" in schema:
             return self._enum(schema["enum"], path, instructions)[0]
-        for word in ("anyOf", "oneOf"):
-            if schema.get(word):
-                return self._branch(schema[word], path, instructions, depth)
+        for keyword in ("anyOf", "oneOf"):
+            if schema.get(keyword):
+                return self._branch(schema[keyword], path, instructions, depth)
         match self._type(schema, depth):
             case "object":
                 return self._object(schema, path, instructions, depth)
@@ -114,47 +116,47 @@ class _Filler:
                 return self._number(schema, path)
             case "boolean":
                 name = path.rsplit(".", 1)[-1].replace("_", " ")
-                return bool(stems(f"{name} {said or ''}") & stems(self._text))
+                return bool(stems(f"{name} {description or ''}") & stems(self._text))
             case _:
                 return None
 
-    def _resolved(self, schema: Any) -> Mapping[str, Any]:
-        """The schema with `$ref` followed and `allOf` merged, outer words winning."""
+    def _resolve(self, schema: Any) -> Mapping[str, Any]:
+        """Return the schema with `$ref` followed and `allOf` result. Outer keywords take precedence over inner ones."""
         if not isinstance(schema, Mapping):
             return {}
-        merged = dict(schema)
-        for _ in range(_TOO_DEEP):
-            reference = merged.pop("$ref", None)
-            parts = merged.pop("allOf", [])
+        result = dict(schema)
+        for _ in range(_MAX_DEPTH):
+            reference = result.pop("$ref", None)
+            parts = result.pop("allOf", [])
             if reference is not None:
-                parts = [self._target(reference), *parts]
+                parts = [self._follow(reference), *parts]
             if not parts:
-                return merged
+                return result
             for part in parts:
-                for word, inner in (part if isinstance(part, Mapping) else {}).items():
-                    if word in ("properties", "$defs") and isinstance(merged.get(word), Mapping):
-                        merged[word] = {**inner, **merged[word]}
+                for keyword, inner in (part if isinstance(part, Mapping) else {}).items():
+                    if keyword in ("properties", "$defs") and isinstance(result.get(keyword), Mapping):
+                        result[keyword] = {**inner, **result[keyword]}
                     else:
-                        merged.setdefault(word, inner)
-        raise UnfillableSchemaError("the schema refers to itself without an end")
+                        result.setdefault(keyword, inner)
+        raise UnfillableSchemaError("the schema refers to itself endlessly")
 
-    def _target(self, reference: str) -> Any:
+    def _follow(self, reference: str) -> Any:
         if not reference.startswith("#"):
-            raise UnfillableSchemaError(f"only references inside the schema are followed, not {reference!r}")
+            raise UnfillableSchemaError(f"the reference {reference!r} leads out of the schema")
         node: Any = self._root
         for part in reference[1:].split("/")[1:]:
             node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
         if node is None:
-            raise UnfillableSchemaError(f"the schema has nothing at {reference!r}")
+            raise UnfillableSchemaError(f"the reference {reference!r} points to nothing in the schema")
         return node
 
     @staticmethod
     def _type(schema: Mapping[str, Any], depth: int) -> str | None:
         kind = schema.get("type")
         if isinstance(kind, list):
-            if depth > _DEEP and "null" in kind:
+            if depth > _MINIMAL_DEPTH and "null" in kind:
                 return "null"
-            return next((one for one in kind if one != "null"), "null")
+            return next((name for name in kind if name != "null"), "null")
         if kind is None:
             if "properties" in schema:
                 return "object"
@@ -162,25 +164,26 @@ class _Filler:
         return str(kind)
 
     def _branch(self, branches: list[Any], path: str, instructions: str, depth: int) -> Any:
-        resolved = [self._resolved(branch) for branch in branches]
-        nulls = [branch for branch in resolved if branch.get("type") == "null"]
-        others = [branch for branch in resolved if branch.get("type") != "null"]
-        chosen = nulls[0] if nulls and (depth > _DEEP or not others) else others[0]
-        return self.value(chosen, path=path, instructions=instructions, depth=depth + 1)
+        schemas = [self._resolve(branch) for branch in branches]
+        null_schemas = [schema for schema in schemas if schema.get("type") == "null"]
+        value_schemas = [schema for schema in schemas if schema.get("type") != "null"]
+        prefer_null = depth > _MINIMAL_DEPTH or not value_schemas
+        schema = null_schemas[0] if null_schemas and prefer_null else value_schemas[0]
+        return self.value(schema, path=path, instructions=instructions, depth=depth + 1)
 
     def _enum(self, values: list[Any], path: str, instructions: str) -> list[Any]:
         if not values:
-            raise UnfillableSchemaError("no value fits an enum without values")
-        words = [value for value in values if isinstance(value, str)]
-        if words:
-            return list(rank(words, self._text, instructions))
+            raise UnfillableSchemaError("an enum without values cannot be filled")
+        strings = [value for value in values if isinstance(value, str)]
+        if strings:
+            return list(rank(strings, self._text, instructions))
         first = pick(len(values), self._text, path)
         return [*values[first:], *values[:first]]
 
     def _object(self, schema: Mapping[str, Any], path: str, instructions: str, depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
         required = schema.get("required", [])
-        names = [name for name in properties if name in required or depth <= _DEEP]
+        names = [name for name in properties if name in required or depth <= _MINIMAL_DEPTH]
         return {
             name: self.value(properties[name], path=f"{path}.{name}", instructions=instructions, depth=depth + 1)
             for name in names
@@ -188,15 +191,15 @@ class _Filler:
 
     def _array(self, schema: Mapping[str, Any], path: str, instructions: str, depth: int) -> list[Any]:
         prefix = schema.get("prefixItems", [])
-        count = max(schema.get("minItems", 0), len(prefix), 0 if depth > _DEEP else 1)
+        count = max(schema.get("minItems", 0), len(prefix), 0 if depth > _MINIMAL_DEPTH else 1)
         count = min(count, schema.get("maxItems", count))
-        if count > _TOO_MUCH:
-            raise UnfillableSchemaError(f"the schema asks for more than {_TOO_MUCH:,} values")
+        if count > _MAX_SIZE:
+            raise UnfillableSchemaError(f"the schema asks for more than {_MAX_SIZE:,} values")
         items = schema.get("items", {})
-        resolved = self._resolved(items)
-        if "enum" in resolved and not prefix:
-            ranked = self._enum(resolved["enum"], path, f"{instructions}\n{resolved.get('description', '')}")
-            return [ranked[index % len(ranked)] for index in range(count)]
+        item_schema = self._resolve(items)
+        if "enum" in item_schema and not prefix:
+            values = self._enum(item_schema["enum"], path, f"{instructions}\n{item_schema.get('description', '')}")
+            return [values[index % len(values)] for index in range(count)]
         return [
             self.value(
                 prefix[index] if index < len(prefix) else items,
@@ -208,13 +211,13 @@ class _Filler:
         ]
 
     def _string(self, schema: Mapping[str, Any], path: str) -> str:
-        form = _FORMATS.get(schema.get("format", ""))
-        if form is not None:
-            return form
-        if schema.get("minLength", 0) > _TOO_MUCH:
-            raise UnfillableSchemaError(f"the schema asks for more than {_TOO_MUCH:,} characters")
-        last = path.rsplit(".", 1)[-1]
-        text = f"offline: {self._words[:_SNIPPET]}" + (f" ({last})" if last.isdigit() else "")
+        example = _FORMATS.get(schema.get("format", ""))
+        if example is not None:
+            return example
+        if schema.get("minLength", 0) > _MAX_SIZE:
+            raise UnfillableSchemaError(f"the schema asks for more than {_MAX_SIZE:,} characters")
+        name = path.rsplit(".", 1)[-1]
+        text = f"offline: {self._words[:_SNIPPET_LENGTH]}" + (f" ({name})" if name.isdigit() else "")
         return text.ljust(schema.get("minLength", 0), ".")[: schema.get("maxLength")]
 
     def _integer(self, schema: Mapping[str, Any], path: str) -> int:
@@ -235,9 +238,9 @@ class _Filler:
 
 
 def _bounds(schema: Mapping[str, Any], *, default: int) -> tuple[float, float]:
-    """The range of a number; one that is open on a side is `default` wide."""
-    lows = [schema[word] for word in ("minimum", "exclusiveMinimum") if word in schema]
-    highs = [schema[word] for word in ("maximum", "exclusiveMaximum") if word in schema]
+    """Return the range of a number. A range with an open end is `default` wide."""
+    lows = [schema[keyword] for keyword in ("minimum", "exclusiveMinimum") if keyword in schema]
+    highs = [schema[keyword] for keyword in ("maximum", "exclusiveMaximum") if keyword in schema]
     if lows:
         low = max(lows)
         return low, min(highs) if highs else low + default

@@ -1,15 +1,15 @@
-"""Answers from another server: any that speaks OpenAI's synchronous API, as vLLM, Ollama and llama.cpp do.
+"""Answers from another server that speaks OpenAI's synchronous API, such as vLLM, Ollama or llama.cpp.
 
-Each request goes on as it came, to the same path at the upstream, which alone judges it; what comes back is the
-answer as it is. The `openai` SDK carries it there, and tries again what a second try may mend: 408, 409, 429,
-5xx and lost connections, twice, after the pause that `Retry-After` asks for (up to two minutes). What then is no
-answer becomes an error of this one request, in OpenAI's shape:
+Each request is forwarded unchanged, except for the model if `Upstream.model` is set, to the same path at the upstream.
+Only the upstream validates it, and its answer is returned unchanged. The `openai` SDK sends the request. It retries
+transient failures (408, 409, 429, 5xx, lost connections) twice, after the pause that `Retry-After` asks for (up to two
+minutes). A request that still has no answer fails alone, with an error in OpenAI's format:
 
-    4xx, 5xx                      the same status, with what the upstream said
-    anything else, as HTML        502
-    a connection lost meanwhile   502
-    no connection                 503. In a batch only when the upstream has been away for `Upstream.patience`
-    `Upstream.timeout` is over    `request_timeout`, which in a batch has no response
+    4xx, 5xx                             the same status, with the upstream's message
+    any other reply, such as HTML        502
+    connection lost                      502
+    no connection                        503; in a batch only after the upstream was unreachable for `Upstream.patience`
+    no answer within `Upstream.timeout`  `request_timeout`; in a batch its line has no response
 """
 
 from __future__ import annotations
@@ -43,26 +43,34 @@ from airflow_provider_batch.local.settings import Upstream
 
 _LOG = logging.getLogger(__name__)
 
-#: tries after the first one
+#: retries after the first attempt
 _RETRIES = 2
-#: seconds that a connection may take to come about, on each try
-_CONNECT = 5.0
-#: seconds for the list of models
-_LOOK = 3.0
-#: characters of a foreign answer that an error repeats
-_QUOTED = 300
-#: models that the greeting names
-_NAMED = 5
-#: without a key of one's own the SDK would send the one in OPENAI_API_KEY
+#: seconds to wait for a connection, on each attempt
+_CONNECT_TIMEOUT = 5.0
+#: seconds to wait for the list of models
+_LIST_TIMEOUT = 3.0
+#: characters of the upstream's answer that an error message quotes
+_MAX_EXCERPT = 300
+#: number of models that `describe` lists
+_MAX_LISTED_MODELS = 5
+#: API key to send if none is set; without it the SDK would send the one in OPENAI_API_KEY
 _NO_KEY = "none"
-#: the list that every answer of an endpoint has
-_CARRIES = {CHAT: "choices", COMPLETIONS: "choices", RESPONSES: "output", EMBEDDINGS: "data", MODERATIONS: "results"}
+#: endpoint -> the key of the list that each of its answers has
+_RESULT_KEYS = {
+    CHAT: "choices",
+    COMPLETIONS: "choices",
+    RESPONSES: "output",
+    EMBEDDINGS: "data",
+    MODERATIONS: "results",
+}
 
 
 class UpstreamResponder:
-    """Lets an upstream answer. Belongs to one event loop; use it as an async context manager, or close it.
+    """Forwards requests to an upstream.
 
-    :param concurrency: requests in flight at once, whoever asks them.
+    A responder belongs to one event loop. Use it as an async context manager, or close it.
+
+    :param concurrency: maximum number of requests in flight, over all batches and synchronous calls.
     """
 
     def __init__(self, upstream: Upstream, concurrency: int) -> None:
@@ -72,14 +80,14 @@ class UpstreamResponder:
             base_url=upstream.url,
             api_key=upstream.api_key or _NO_KEY,
             max_retries=_RETRIES,
-            # How long an answer may take in all is measured here; the transport knows only pauses between bytes.
-            timeout=Timeout(None, connect=_CONNECT),
+            # `_post` limits the total time of an answer. The transport could only limit the pauses between bytes.
+            timeout=Timeout(None, connect=_CONNECT_TIMEOUT),
             http_client=DefaultAsyncHttpxClient(trust_env=False) if _is_loopback(upstream.url) else None,
         )
-        # Taken from the environment, where they belong to the real OpenAI.
+        # The SDK reads them from the environment, where they are meant for OpenAI.
         self._client.organization = self._client.project = None
-        #: since when the upstream cannot be reached, by the monotonic clock
-        self._away_since: float | None = None
+        #: monotonic time since which the upstream has been unreachable; None while it is reachable
+        self._unreachable_since: float | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,181 +96,188 @@ class UpstreamResponder:
         await self.close()
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections to the upstream."""
         await self._client.close()
 
-    def model_name(self, asked: str) -> str:
-        """The name the upstream is asked for, and presumably reports."""
-        return self._upstream.model or asked
+    def model_name(self, model: str) -> str:
+        """Return the model that is requested from the upstream, which presumably reports the same name."""
+        return self._upstream.model or model
 
-    async def answer(self, ask: ModelRequest) -> Reply:
-        """See `Responder.answer`."""
-        if ask.body.get("stream"):
-            return _refused(ApiError(400, "The local batch server does not stream.", param="stream"))
+    async def answer(self, request: ModelRequest) -> Reply:
+        """Forward one request. See `Responder.answer`."""
+        if request.body.get("stream"):
+            return _error_reply(ApiError(400, "The local batch server does not support streaming.", param="stream"))
         try:
-            answered = await self._post(ask)
+            response = await self._post(request)
         except TimeoutError:
-            return self._too_slow()
+            return self._timeout_reply()
         except APIStatusError as error:
-            return _refused(self._no(ask, error.status_code, error.response))
+            return _error_reply(self._upstream_error(request, error.status_code, error.response))
         except APIConnectionError as error:
-            return _refused(self._lost(error))
-        return self._read(ask, answered)
+            return _error_reply(self._connection_error(error))
+        return self._read(request, response)
 
     async def models(self) -> list[dict[str, Any]]:
-        """The models that the upstream lists, as OpenAI's objects; the one to ask for if it lists none."""
+        """Return the upstream's models as OpenAI's objects, or `Upstream.model` if the upstream lists none."""
         try:
-            listed = await self._listed()
+            models = await self._list_models()
         except APIError:
-            listed = []
-        return [{"created": 0, "owned_by": "upstream", **model, "object": "model"} for model in listed] or [
+            models = []
+        return [{"created": 0, "owned_by": "upstream", **model, "object": "model"} for model in models] or [
             {"id": name, "object": "model", "created": 0, "owned_by": "upstream"}
             for name in (self._upstream.model,)
             if name
         ]
 
     async def describe(self) -> str:
-        """Who answers, in words: the upstream and its models, or why it cannot be reached now."""
+        """Return a text for the log: the upstream and its models, or why it cannot be reached."""
         url, model = self._upstream.url, self._upstream.model
-        said = f"answers come from the upstream {url}{f', always asked for the model {model}' if model else ''}."
+        summary = f"answers come from the upstream {url}{f', always with the model {model}' if model else ''}."
         try:
-            names = [one["id"] for one in await self._listed()]
+            names = [model_object["id"] for model_object in await self._list_models()]
         except APIStatusError as error:
-            option = "--upstream-api-key right" if error.status_code in (401, 403) else "--upstream its base URL"
-            return f"{said}\nIt lists no models: GET {url}/models is answered with {error.status_code}. Is {option}?"
+            option = "--upstream-api-key" if error.status_code in (401, 403) else "--upstream (the base URL)"
+            return f"{summary}\nIts models are unknown: GET {url}/models returned {error.status_code}. Check {option}."
         except APIError as error:
             return (
-                f"{said}\nWARNING: it cannot be reached now ({_reason(error)}). Start it, or correct --upstream."
-                f" Requests of batches wait {self._upstream.patience:g} s for it, then they fail with 503."
+                f"{summary}\nWARNING: the upstream cannot be reached ({_reason(error)}). Start it, or correct"
+                f" --upstream. Requests of batches wait {self._upstream.patience:g} s for it and then fail with 503."
             )
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"{said}\nIt lists these models: {', '.join(names[:_NAMED])}{more}." if names else said
+        if not names:
+            return summary
+        rest = f" and {len(names) - _MAX_LISTED_MODELS:,} more" if len(names) > _MAX_LISTED_MODELS else ""
+        return f"{summary}\nIts models: {', '.join(names[:_MAX_LISTED_MODELS])}{rest}."
 
-    async def _listed(self) -> list[dict[str, Any]]:
-        answered = await self._client.get(
+    async def _list_models(self) -> list[dict[str, Any]]:
+        response = await self._client.get(
             f"{self._upstream.url}/models",
             cast_to=HttpxBinaryResponseContent,
-            options={"max_retries": 0, "timeout": _LOOK, "follow_redirects": False},
+            options={"max_retries": 0, "timeout": _LIST_TIMEOUT, "follow_redirects": False},
         )
-        body = _json(answered.content)
+        body = _json(response.content)
         data = body.get("data") if isinstance(body, dict) else body
-        models = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        return [model for model in models if isinstance(model.get("id"), str)]
+        items = [item for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+        return [item for item in items if isinstance(item.get("id"), str)]
 
-    # asking
+    # sending requests
 
     def _url(self, endpoint: str) -> str:
         return self._upstream.url + endpoint.removeprefix("/v1")
 
-    async def _post(self, ask: ModelRequest) -> httpx2.Response:
-        """What the upstream answers with 2xx. Waits for an upstream that is away, if it is a batch that asks.
+    async def _post(self, request: ModelRequest) -> httpx2.Response:
+        """Return the upstream's 2xx response. A request of a batch waits for an upstream that is unreachable.
 
-        :raises TimeoutError: the time of one request is over.
-        :raises openai.APIError: anything but 2xx, or no answer.
+        :raises TimeoutError: the upstream did not answer within `Upstream.timeout`.
+        :raises openai.APIError: the upstream answered with another status, or not at all.
         """
-        body = {**ask.body, "model": self._upstream.model} if self._upstream.model else ask.body
+        body = {**request.body, "model": self._upstream.model} if self._upstream.model else request.body
         content = msgspec.json.encode(body)
         while True:
             try:
-                # One slot for each try: rows that wait for an upstream that is away keep nobody from being told so.
+                # One slot per attempt: rows that wait for an unreachable upstream must not delay the errors of others.
                 async with self._slots, asyncio.timeout(self._upstream.timeout):
-                    answered = await self._client.post(
-                        self._url(ask.endpoint),
+                    response = await self._client.post(
+                        self._url(request.endpoint),
                         cast_to=HttpxBinaryResponseContent,
                         content=content,
                         options={"follow_redirects": False},
                     )
             except APIStatusError:
-                self._is_here()
+                self._note_reachable()
                 raise
             except APIConnectionError as error:
-                if not _unreachable(error) or self._is_away(error) or ask.custom_id is None:
+                if not _unreachable(error) or self._note_unreachable(error) or request.custom_id is None:
                     raise
             else:
-                self._is_here()
-                return answered.response
+                self._note_reachable()
+                return response.response
 
-    def _is_away(self, error: APIConnectionError) -> bool:
-        """Note that the upstream cannot be reached; whether it has been away for longer than requests wait."""
+    def _note_unreachable(self, error: APIConnectionError) -> bool:
+        """Record that the upstream is unreachable. Return whether requests have waited for it long enough."""
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
+        if self._unreachable_since is None:
+            self._unreachable_since = now
             _LOG.warning(
-                "The upstream %s cannot be reached (%s). Requests of batches wait %g s for it, then fail with 503.",
+                "The upstream %s cannot be reached (%s). Requests of batches wait %g s for it and then fail with 503.",
                 self._upstream.url,
                 _reason(error),
                 self._upstream.patience,
             )
-        return now - self._away_since >= self._upstream.patience
+        return now - self._unreachable_since >= self._upstream.patience
 
-    def _is_here(self) -> None:
-        if self._away_since is not None:
-            away = time.monotonic() - self._away_since
-            self._away_since = None
-            _LOG.warning("The upstream %s answers again, after %.0f s.", self._upstream.url, away)
+    def _note_reachable(self) -> None:
+        if self._unreachable_since is not None:
+            outage = time.monotonic() - self._unreachable_since
+            self._unreachable_since = None
+            _LOG.warning("The upstream %s answers again after %.0f s.", self._upstream.url, outage)
 
-    # what came back
+    # reading the answer
 
-    def _read(self, ask: ModelRequest, answered: httpx2.Response) -> Reply:
-        body, carries = _json(answered.content), _CARRIES[ask.endpoint]
-        if isinstance(body, dict) and isinstance(body.get(carries), list):
-            if not _can_be_added_up(ask.endpoint, body):
+    def _read(self, request: ModelRequest, response: httpx2.Response) -> Reply:
+        body, result_key = _json(response.content), _RESULT_KEYS[request.endpoint]
+        if isinstance(body, dict) and isinstance(body.get(result_key), list):
+            if not _has_valid_usage(request.endpoint, body):
                 del body["usage"]
             return Reply(200, body)
-        # Some gateways pack their errors into a 200.
+        # Some gateways send errors with status 200.
         if isinstance(body, dict) and body.get("error"):
             inner = body["error"].get("code") if isinstance(body["error"], dict) else None
             status = inner if isinstance(inner, int) and 400 <= inner <= 599 else 502
-            return _refused(self._no(ask, status, answered))
-        kind = answered.headers.get("content-type", "no content type")
-        return _refused(
+            return _error_reply(self._upstream_error(request, status, response))
+        content_type = response.headers.get("content-type", "no content type")
+        return _error_reply(
             ApiError(
                 502,
-                f"{self._url(ask.endpoint)} answered {answered.status_code} without `{carries}`, so this is no answer"
-                f" of an OpenAI-compatible server. Is --upstream its base URL? It sent {kind}:"
-                f" {_quoted(answered.content)}",
+                f"{self._url(request.endpoint)} answered {response.status_code} without `{result_key}`, so it is not an"
+                f" OpenAI-compatible API. Check that --upstream is the base URL of the API. The answer ({content_type})"
+                f" was: {_excerpt(response.content)}",
                 type="server_error",
             )
         )
 
-    def _no(self, ask: ModelRequest, status: int, answered: httpx2.Response) -> ApiError:
-        """An error of the upstream, in OpenAI's shape."""
-        url, said = self._url(ask.endpoint), _said(answered.content)
-        words = said.get("message")
-        message = words if isinstance(words, str) and words else _quoted(answered.content)
+    def _upstream_error(self, request: ModelRequest, status: int, response: httpx2.Response) -> ApiError:
+        """Return an error of the upstream in OpenAI's format."""
+        url, fields = self._url(request.endpoint), _error_fields(response.content)
+        upstream_message = fields.get("message")
+        if not isinstance(upstream_message, str):
+            upstream_message = ""
+        message = upstream_message or _excerpt(response.content)
         if not 400 <= status <= 599:
-            to = answered.headers.get("location")
-            message = f"{url} answered {status}{f' and points to {to}' if to else ''}. Is --upstream its base URL?"
+            location = response.headers.get("location")
+            redirect = f" and redirected to {location}" if location else ""
+            message = f"{url} answered {status}{redirect}. Check that --upstream is the base URL of the API."
             status = 502
         elif status in (404, 405) and "model" not in message.lower():
-            # A model that is not there is a 404 too, and says so.
-            way_out = f" It may have {CHAT}." if ask.endpoint == RESPONSES else ""
-            message = f"The upstream has no {ask.endpoint}: {url} answered {status} ({message}).{way_out}"
-        elif message is not words:
+            # A missing model is a 404 too; its message mentions the model.
+            hint = f" It may have {CHAT}." if request.endpoint == RESPONSES else ""
+            message = f"The upstream has no {request.endpoint}: {url} answered {status} ({message}).{hint}"
+        elif not upstream_message:
             message = f"{url} answered {status}: {message}"
-        kind, param, code = (
-            value if isinstance(value, str) else None for value in map(said.get, ("type", "param", "code"))
+        type_, param, code = (
+            value if isinstance(value, str) else None for value in map(fields.get, ("type", "param", "code"))
         )
-        usual = "server_error" if status >= 500 else "invalid_request_error"
-        return ApiError(status, message, type=kind or usual, param=param, code=code)
+        default_type = "server_error" if status >= 500 else "invalid_request_error"
+        return ApiError(status, message, type=type_ or default_type, param=param, code=code)
 
-    def _lost(self, error: APIConnectionError) -> ApiError:
+    def _connection_error(self, error: APIConnectionError) -> ApiError:
         url, reason = self._upstream.url, _reason(error)
         if not _unreachable(error):
-            return ApiError(502, f"The upstream {url} broke off without an answer ({reason}).", type="server_error")
+            return ApiError(
+                502, f"The upstream {url} closed the connection without an answer ({reason}).", type="server_error"
+            )
         return ApiError(
             503,
-            f"The upstream {url} cannot be reached ({reason}). Start it, or correct --upstream, and ask again.",
+            f"The upstream {url} cannot be reached ({reason}). Start it, or correct --upstream, and retry the request.",
             type="server_error",
         )
 
-    def _too_slow(self) -> Reply:
-        message = f"The upstream {self._upstream.url} gave no answer within {self._upstream.timeout:g} s."
+    def _timeout_reply(self) -> Reply:
+        message = f"The upstream {self._upstream.url} did not answer within {self._upstream.timeout:g} s."
         error = ApiError(408, message, type="server_error", code="request_timeout")
         return Reply(408, error.body(), {"code": "request_timeout", "message": message})
 
 
-def _refused(error: ApiError) -> Reply:
+def _error_reply(error: ApiError) -> Reply:
     return Reply(error.status, error.body())
 
 
@@ -275,12 +290,12 @@ def _is_loopback(url: str) -> bool:
 
 
 def _unreachable(error: APIConnectionError) -> bool:
-    """Whether no connection came about, so that the request was surely not asked."""
+    """Return whether no connection was established, so that the upstream certainly did not get the request."""
     return isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
 
 
 def _reason(error: APIError) -> str:
-    """What happened, as the operating system calls it, or else the transport."""
+    """Return the reason in the words of the operating system or, without one, of the transport."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, ConnectionError) and inner.errno:
@@ -290,20 +305,20 @@ def _reason(error: APIError) -> str:
 
 
 def _json(content: bytes) -> Any:
-    """The value, or None if it is no JSON."""
+    """Return the decoded value, or None if the content is not JSON."""
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _quoted(content: bytes) -> str:
+def _excerpt(content: bytes) -> str:
     text = content.decode(errors="replace").strip()
-    return f"{text[:_QUOTED]}…" if len(text) > _QUOTED else text or "nothing"
+    return f"{text[:_MAX_EXCERPT]}…" if len(text) > _MAX_EXCERPT else text or "nothing"
 
 
-def _said(content: bytes) -> Mapping[str, Any]:
-    """The parts of an error, wherever they are: in `error` as OpenAI has it, at the top, or in FastAPI's `detail`."""
+def _error_fields(content: bytes) -> Mapping[str, Any]:
+    """Return the fields of an error: from `error` (OpenAI), from the top level, or from `detail` (FastAPI)."""
     body = _json(content)
     if not isinstance(body, dict):
         return {}
@@ -315,8 +330,8 @@ def _said(content: bytes) -> Mapping[str, Any]:
     return {"message": inner.get("detail"), **inner}
 
 
-def _can_be_added_up(endpoint: str, body: Mapping[str, Any]) -> bool:
-    """Whether the tokens that an answer reports are whole numbers, as a batch's usage and every reader expects."""
+def _has_valid_usage(endpoint: str, body: Mapping[str, Any]) -> bool:
+    """Return whether the tokens in an answer are non-negative integers, so that a batch can add them up."""
     try:
         return all(type(count) is int and count >= 0 for count in tokens_of(endpoint, body))
     except AttributeError:

@@ -29,7 +29,7 @@ def test_the_answer_says_that_no_model_was_asked_and_depends_on_the_prompt_alone
 
     assert answer.object == "text_completion"
     assert answer.model == f"offline-responder/{MODEL}"
-    assert "no model was asked" in answer.choices[0].text
+    assert "no model was called" in answer.choices[0].text
     assert answer.choices[0].finish_reason == "stop"
     assert answer.choices[0].text == complete(client, "hello", max_tokens=100).choices[0].text
     assert answer.choices[0].text != complete(client, "other", max_tokens=100).choices[0].text

@@ -46,7 +46,7 @@ def test_answers_say_that_no_model_was_asked(client: OpenAI) -> None:
     answer = ask(client, "hello")
 
     assert answer.model == "offline-responder/gpt-5-mini"
-    assert "no model was asked" in (answer.choices[0].message.content or "")
+    assert "no model was called" in (answer.choices[0].message.content or "")
     assert answer.choices[0].message.content == ask(client, "hello").choices[0].message.content
     assert answer.choices[0].message.content != ask(client, "other").choices[0].message.content
 
@@ -276,5 +276,5 @@ def test_embeddings_refuse_what_openai_refuses(client: OpenAI) -> None:
 
 
 def test_the_synchronous_endpoints_do_not_stream(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="does not stream"):
+    with pytest.raises(openai.BadRequestError, match="does not support streaming"):
         ask(client, "hello", stream=True)

@@ -129,7 +129,7 @@ def test_only_the_model_is_replaced_if_one_is_named(serve: Serve, upstream: Coun
 
     assert upstream.asked[0][2] == {"model": "small", "messages": MESSAGES, "temperature": 0}
     assert batch.model == answers(client, batch)["a"]["model"] == "small"
-    assert "asked for the model small" in log_of(server)
+    assert "always with the model small" in log_of(server)
 
 
 @pytest.mark.parametrize(("key", "sent"), [("key-of-upstream", "Bearer key-of-upstream"), (None, "Bearer none")])
@@ -255,14 +255,18 @@ def test_errors_of_any_shape_keep_their_status_and_get_openais_shape(
 @pytest.mark.parametrize(
     ("answer", "status", "said"),
     [
-        (HTMLResponse("<title>Welcome</title>"), 502, "text/html; charset=utf-8: <title>Welcome</title>"),
+        (
+            HTMLResponse("<title>Welcome</title>"),
+            502,
+            "The answer (text/html; charset=utf-8) was: <title>Welcome</title>",
+        ),
         (Response(status_code=204), 502, "answered 204 without `choices`"),
         (JSONResponse([1]), 502, "[1]"),
         (JSONResponse({"status": "ok"}), 502, '{"status":"ok"}'),
         (Response(b'{"choices": [NaN]}'), 502, "NaN"),
         (JSONResponse({"error": "Unexpected endpoint or method."}), 502, "Unexpected endpoint or method."),
         (JSONResponse({"error": {"message": "All busy", "code": 429}}), 429, "All busy"),
-        (RedirectResponse("https://example.com/v1", 302), 502, "points to https://example.com/v1"),
+        (RedirectResponse("https://example.com/v1", 302), 502, "redirected to https://example.com/v1"),
     ],
 )
 def test_a_200_that_is_no_answer_is_an_error(
@@ -299,7 +303,7 @@ def test_a_connection_that_breaks_off_is_tried_again_and_then_an_error_of_its_ro
     assert set(answers(of_counting, batch)) == {"row-0", "row-2"}
     response = failures(of_counting, batch)["row-1"]["response"]
     assert response["status_code"] == 502
-    assert f"{upstream.url}/v1 broke off without an answer" in response["body"]["error"]["message"]
+    assert f"{upstream.url}/v1 closed the connection without an answer" in response["body"]["error"]["message"]
     assert upstream.said.count("Question 1") == 3
 
 
@@ -422,7 +426,7 @@ def test_an_upstream_that_goes_and_comes_back_costs_a_batch_no_row(serve: Serve)
 def test_an_upstream_that_stays_away_is_named_in_the_greeting_and_in_every_error(serve: Serve) -> None:
     url = free_url()
     server, client = serve(upstream=url, upstream_patience=0.1)
-    assert "WARNING: it cannot be reached now (Connection refused)" in log_of(server)
+    assert "WARNING: the upstream cannot be reached (Connection refused)" in log_of(server)
     assert client.models.list().data == []
 
     batch = run(client, chats(3))
