@@ -1,15 +1,15 @@
-"""How servers that speak OpenAI's batch API differ from OpenAI, and which of it this server takes on when asked.
+"""Deviations of other providers' batch APIs from OpenAI's, which this server can reproduce.
 
-`--dialect azure` takes on all that is known of one provider, `--dialect empty-ids` a single habit, a *switch*; both
-may be repeated and mixed. Without any, nothing here runs.
+`--dialect azure` turns on all known deviations of one provider, and `--dialect empty-ids` a single deviation, a
+*switch*. Both may be repeated and combined. Without the option, none of this code runs.
 
-    wire      switches over the JSON of files, batches and lists
-    lines     switches over the lines of result files
+    wire      switches that rewrite the JSON of files, batches and lists
+    lines     switches that rewrite the lines of result files
     windows   completion windows
-    azure     Azure's paths and key header
+    azure     Azure's paths and API key header
     dialect   the named dialects, and the switches that act elsewhere in the server
 
-Each switch names the provider it was seen at:
+Each switch names the provider that it comes from. The sources are:
 
     Azure        https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
     DashScope    https://help.aliyun.com/zh/model-studio/openai-compatible-batch-file-input

@@ -1,4 +1,4 @@
-"""The named dialects as sets of switches, and what a chosen set does."""
+"""The named dialects as sets of switches, and the effect of a set of switches on the server."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from airflow_provider_batch.local.dialects import lines, windows, wire
 from airflow_provider_batch.local.dialects.windows import Windows
 from airflow_provider_batch.local.dialects.wire import Rewrite, Wire
 
-#: switches that act elsewhere than on the finished JSON
+#: switches that act elsewhere in the server, not on the finished JSON
 HOOKS = (
-    # a batch without failures has a real error file of 0 bytes (Azure)
+    # a batch without failures has an error file of 0 bytes (Azure)
     "empty-error-file",
     # a batch that failed validation has both result files, of 0 bytes (Azure's sample of a failed batch)
     "failed-with-files",
     # both result files exist from the start and grow while the batch runs, with the headers X-Incomplete and
     # X-Last-Line and the parameter `offset` (Doubleword)
     "growing-output",
-    # 410 in place of 404 for a result file that was deleted or has expired (Doubleword)
+    # a result file that was deleted or has expired gives 410 instead of 404 (Doubleword)
     "gone",
-    # result lines have the order of the input (vLLM)
+    # result lines are in the order of the input (vLLM)
     "in-order",
-    # failures lie in the output file too; there is no error file (vLLM)
+    # the output file contains the failures too; there is no error file (vLLM)
     "one-file",
-    # lists ignore `after` and begin anew (Groq, whose lists go by `cursor`)
+    # lists ignore `after` and always return the first page (Groq, whose lists page with `cursor`)
     "ignore-after",
-    # the paths /openai/… and /openai/v1/… (Azure; lib/azure.py of the openai SDK)
+    # the server also accepts the paths /openai/… and /openai/v1/… (Azure; lib/azure.py of the openai SDK)
     "azure-paths",
-    # the header api-key in place of a bearer token (Azure; lib/azure.py of the openai SDK)
+    # the header api-key also counts as a bearer token (Azure; lib/azure.py of the openai SDK)
     "api-key-header",
 )
 
@@ -43,11 +43,11 @@ def _name(function: Callable[..., Any]) -> str:
     return function.__name__.replace("_", "-")
 
 
-_REWRITES = (*wire.BATCH, *wire.CREATED, *wire.FILE, *wire.UPLOADED, *wire.PAGE, *lines.LINE)
-#: every switch there is
+_REWRITES = (*wire.BATCH, *wire.CREATE_REPLY, *wire.FILE, *wire.UPLOAD_REPLY, *wire.PAGE, *lines.LINE)
+#: the names of all switches
 SWITCHES = frozenset({*map(_name, _REWRITES), *windows.WINDOWS, *HOOKS})
 
-#: name -> its switches
+#: dialect -> its switches
 DIALECTS: dict[str, tuple[str, ...]] = {
     "openai": (),
     "azure": (
@@ -91,142 +91,151 @@ DIALECTS: dict[str, tuple[str, ...]] = {
 }
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-#: seconds that never end: 100 years
-_FOR_EVER = 100 * 365 * 86_400
+#: lifetime of a batch that never expires, in seconds: 100 years
+_NEVER = 100 * 365 * 86_400
 
 
 def build_dialect(names: Iterable[str]) -> Dialect:
-    """The dialect of all these names together, each a dialect or a switch.
+    """Combine dialects and single switches, given by name.
 
-    :raises ValueError: a name is neither; the message lists both.
+    :raises ValueError: a name is neither a dialect nor a switch; the message lists all of them.
     """
-    chosen: set[str] = set()
+    switches: set[str] = set()
     for name in names:
         if name not in DIALECTS and name not in SWITCHES:
             raise ValueError(
-                f"There is no dialect {name!r}. Dialects: {', '.join(sorted(DIALECTS))}."
+                f"There is no dialect or switch {name!r}. Dialects: {', '.join(sorted(DIALECTS))}."
                 f" Single switches: {', '.join(sorted(SWITCHES))}."
             )
-        chosen.update(DIALECTS.get(name, (name,)))
-    return Dialect(frozenset(chosen))
+        switches.update(DIALECTS.get(name, (name,)))
+    return Dialect(frozenset(switches))
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a set of switches changes. Without switches every method gives back what it got."""
+    """A set of switches, and what they change. Without switches, every method returns its argument unchanged."""
 
     switches: frozenset[str] = frozenset()
 
     def __contains__(self, switch: str) -> bool:
-        """Whether this switch is on."""
+        """Return whether this switch is on."""
         return switch in self.switches
 
-    def _chosen(self, functions: Iterable[Callable[[Wire], None]]) -> tuple[Callable[[Wire], None], ...]:
+    def _enabled(self, functions: Iterable[Callable[[Wire], None]]) -> tuple[Callable[[Wire], None], ...]:
         return tuple(function for function in functions if _name(function) in self.switches)
 
-    # answers
+    # files, batches and lists
 
     @cached_property
-    def _batch(self) -> tuple[Rewrite, ...]:
-        return self._chosen(wire.BATCH)
+    def _batch_rewrites(self) -> tuple[Rewrite, ...]:
+        return self._enabled(wire.BATCH)
 
     @cached_property
-    def _file(self) -> tuple[Rewrite, ...]:
-        return self._chosen(wire.FILE)
+    def _file_rewrites(self) -> tuple[Rewrite, ...]:
+        return self._enabled(wire.FILE)
 
     def rewrite_batch(self, batch: Wire) -> Wire:
-        """A batch as it is shown."""
+        """Rewrite a batch for an answer."""
         if "growing-output" in self and batch["status"] in _RUNNING:
             batch["output_file_id"] = self.result_file_id(batch["id"], "output")
             batch["error_file_id"] = self.result_file_id(batch["id"], "error")
-        return _over(batch, self._batch)
+        return _apply(batch, self._batch_rewrites)
 
     def create_reply(self, batch: Wire) -> Wire:
-        """The reply to create, from a batch as OpenAI shows it."""
-        return _over(self.rewrite_batch(batch), self._chosen(wire.CREATED))
+        """Return the reply to create, from a batch in OpenAI's format."""
+        return _apply(self.rewrite_batch(batch), self._enabled(wire.CREATE_REPLY))
 
     def rewrite_file(self, file: Wire) -> Wire:
-        """A file as it is shown."""
-        return _over(file, self._file)
+        """Rewrite a file for an answer."""
+        return _apply(file, self._file_rewrites)
 
     def upload_reply(self, file: Wire) -> Wire:
-        """The reply to an upload, from a file as OpenAI shows it."""
-        return _over(self.rewrite_file(file), self._chosen(wire.UPLOADED))
+        """Return the reply to an upload, from a file in OpenAI's format."""
+        return _apply(self.rewrite_file(file), self._enabled(wire.UPLOAD_REPLY))
 
     def rewrite_page(self, page: Wire) -> Wire:
-        """A list whose items are done already."""
-        return _over(page, self._chosen(wire.PAGE))
+        """Rewrite a list whose items have already been rewritten."""
+        return _apply(page, self._enabled(wire.PAGE))
 
     # result files
 
     @cached_property
-    def _line(self) -> tuple[Callable[[lines.Line], None], ...]:
-        return self._chosen(lines.LINE)
+    def _line_rewrites(self) -> tuple[Callable[[lines.Line], None], ...]:
+        return self._enabled(lines.LINE)
 
     def rewrite_line(self, line: bytes) -> bytes:
-        """A line of a result file, from one of OpenAI's; without its line end."""
-        if not self._line:
+        """Rewrite a line of a result file, given in OpenAI's format and without its line end."""
+        if not self._line_rewrites:
             return line
-        return msgspec.json.encode(_over(msgspec.json.decode(line), self._line))
+        return msgspec.json.encode(_apply(msgspec.json.decode(line), self._line_rewrites))
 
     def result_file_id(self, batch_id: str, kind: str) -> str:
-        """The id of a batch's result file; `kind` is `output` or `error`. One that grows is known beforehand."""
+        """Return the id of a batch's result file.
+
+        With `growing-output` the id depends only on the arguments, as it is shown before the file is complete.
+
+        :param kind: `output` or `error`.
+        """
         if "growing-output" not in self:
             return new_file_id()
         number = int.from_bytes(blake2b(f"{batch_id}/{kind}".encode()).digest())
-        return "file-" + "".join(_BASE62[number // 62**place % 62] for place in range(22))
+        return "file-" + "".join(_BASE62[number // 62**digit % 62] for digit in range(22))
 
-    # what a call asks
+    # incoming requests
 
     @property
     def accepts_azure_requests(self) -> bool:
-        """Whether calls come in Azure's way."""
+        """Whether requests may use Azure's paths or its API key header."""
         return "azure-paths" in self or "api-key-header" in self
 
     def internal_id(self, file_id: str) -> str:
-        """The server's own id of a file, from the one that was shown."""
+        """Return the server's own id of a file, given the id that clients see."""
         if "underscore-ids" in self and file_id.startswith("file_"):
             return f"file-{file_id.removeprefix('file_')}"
         return file_id
 
-    def endpoint(self, asked: str) -> str:
-        """OpenAI's endpoint, from the one a create asks for."""
-        if "bare-endpoints" in self and not asked.startswith("/v1/"):
-            return f"/v1{asked}"
-        return asked
+    def endpoint(self, path: str) -> str:
+        """Return OpenAI's endpoint for the endpoint in a create request."""
+        if "bare-endpoints" in self and not path.startswith("/v1/"):
+            return f"/v1{path}"
+        return path
 
     def urls(self, endpoint: str) -> frozenset[str]:
-        """What the lines of an input file may have as their `url`."""
+        """Return the values that `url` may have in the lines of an input file."""
         return frozenset({endpoint, endpoint.removeprefix("/v1")} if "bare-endpoints" in self else {endpoint})
 
     def list_start(self, after: str | None, cursor: str | None) -> str | None:
-        """After which item a list begins, from its parameters."""
+        """Return the id of the item after which a list starts, given its query parameters; None for the first page."""
         if cursor is not None and "cursor" in self:
             return cursor
         return None if "ignore-after" in self else after
 
     @cached_property
     def windows(self) -> Windows:
-        """The completion windows that are taken; of several switches the first counts."""
-        return next((taken for name, taken in windows.WINDOWS.items() if name in self), windows.OPENAI)
+        """The accepted completion windows. If several switches define them, the first one in `WINDOWS` counts."""
+        return next((choice for switch, choice in windows.WINDOWS.items() if switch in self), windows.OPENAI)
 
-    def window(self, asked: str) -> str | None:
-        """The window that a batch gets; None if this one is not taken."""
-        hours = windows.hours_of(asked)
-        if hours not in self.windows.hours or (self.windows is windows.OPENAI and asked != "24h"):
+    def window(self, text: str) -> str | None:
+        """Return the window that a batch gets when it requests this one, or None if it is not accepted."""
+        hours = windows.hours_of(text)
+        if hours not in self.windows.hours or (self.windows is windows.OPENAI and text != "24h"):
             return None
-        return asked if self.windows.always is None else f"{self.windows.always}h"
+        return text if self.windows.fixed_hours is None else f"{self.windows.fixed_hours}h"
 
     def lifetime(self, window: str, day: int) -> int:
-        """Seconds until a batch with this window expires, where 24 hours are `day` seconds."""
-        return _FOR_EVER if "never-expires" in self else (windows.hours_of(window) or 24) * day // 24
+        """Return the seconds after which a batch with this window expires.
+
+        :param day: the seconds that 24 hours take on this server.
+        """
+        return _NEVER if "never-expires" in self else (windows.hours_of(window) or 24) * day // 24
 
 
+#: OpenAI's own API
 OPENAI = Dialect()
 _RUNNING = (Status.VALIDATING, Status.IN_PROGRESS, Status.FINALIZING, Status.CANCELLING)
 
 
-def _over(wire_object: Wire, functions: Iterable[Callable[[Wire], None]]) -> Wire:
+def _apply(wire_object: Wire, functions: Iterable[Callable[[Wire], None]]) -> Wire:
     for function in functions:
         function(wire_object)
     return wire_object

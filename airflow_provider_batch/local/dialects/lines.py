@@ -1,6 +1,6 @@
-"""Switches over the lines of result files: each changes one line in place, before it is written.
+"""Switches that rewrite the lines of result files: each function changes one line in place before it is written.
 
-Named after their functions, as those in `wire` are.
+As in `wire`, a switch is named after its function.
 """
 
 from __future__ import annotations
@@ -9,30 +9,36 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-#: one line of a result file, decoded
+#: one decoded line of a result file
 Line = dict[str, Any]
 
 
 def response_is_body(line: Line) -> None:
-    """`response` of an answered request is the completion itself, without `status_code` and `body` (Nebius)."""
+    """Replace `response` of an answered request with its body, without `status_code` (Nebius)."""
     if line["response"] is not None and line["response"]["status_code"] == 200:
         line["response"] = line["response"]["body"]
 
 
 def sparse_lines(line: Line) -> None:
-    """No `request_id`; no `error` in a line with an answer, no `response` in one without (Doubleword)."""
+    """Omit `request_id`, and whichever of `error` and `response` has no value (Doubleword).
+
+    A failed request has no response; its error has the code and the message of the body.
+    """
     response = line["response"]
     if response is not None and "status_code" in response:
         response.pop("request_id", None)
         if response["status_code"] != 200:
-            line["error"], line["response"] = _error_of(response), None
+            line["error"], line["response"] = _error_fields(response), None
     for name in ("response", "error"):
         if line[name] is None:
             del line[name]
 
 
 def vllm_lines(line: Line) -> None:
-    """Ids of its own; no body where a request failed, and `error` an exception's text or an ErrorResponse (vLLM)."""
+    """Set vLLM's ids, and move the error of a failed request from its body to `error` (vLLM).
+
+    `error` is the text of an exception for status 400 and an ErrorResponse for all others.
+    """
     line["id"] = f"vllm-{secrets.token_hex(16)}"
     response = line.get("response")
     if response is None or "status_code" not in response:
@@ -40,25 +46,25 @@ def vllm_lines(line: Line) -> None:
     response["request_id"] = f"vllm-batch-{secrets.token_hex(16)}"
     status = response["status_code"]
     if status != 200:
-        error = _error_of(response)
+        error = _error_fields(response)
         response["body"] = None
         line["error"] = error["message"] if status == 400 else {"error": {**error, "param": None, "code": status}}
 
 
 def no_line_ids(line: Line) -> None:
-    """Lines have no `id` (Azure)."""
+    """Omit `id` (Azure)."""
     del line["id"]
 
 
-def _error_of(response: dict[str, Any]) -> dict[str, Any]:
+def _error_fields(response: dict[str, Any]) -> dict[str, Any]:
     body = response["body"]
-    told = body.get("error") if isinstance(body, dict) else None
-    told = told if isinstance(told, dict) else {}
+    error = body.get("error") if isinstance(body, dict) else None
+    error = error if isinstance(error, dict) else {}
     return {
-        "code": told.get("code") or told.get("type") or f"http_{response['status_code']}",
-        "message": told.get("message") or f"HTTP status {response['status_code']}",
+        "code": error.get("code") or error.get("type") or f"http_{response['status_code']}",
+        "message": error.get("message") or f"HTTP status {response['status_code']}",
     }
 
 
-#: in the order they run
+#: the switches in the order in which they run
 LINE: tuple[Callable[[Line], None], ...] = (response_is_body, sparse_lines, vllm_lines, no_line_ids)

@@ -1,4 +1,4 @@
-"""Completion windows that others than OpenAI take."""
+"""The completion windows that other providers accept."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import NamedTuple
 
 
 class Windows(NamedTuple):
-    """The completion windows a provider takes."""
+    """The completion windows that one provider accepts."""
 
-    #: in hours
+    #: accepted windows, in hours
     hours: Collection[int]
-    #: as its error says it
+    #: the windows that an error message lists
     supported: tuple[str, ...]
-    #: hours that every batch gets, whatever was asked
-    always: int | None = None
+    #: hours that every batch gets, regardless of the request; None keeps the requested window
+    fixed_hours: int | None = None
 
 
-#: OpenAI's only one
+#: OpenAI's only window
 OPENAI = Windows((24,), ("24h",))
-#: switch -> what it takes
+#: switch -> its windows
 WINDOWS = {
     # Groq
     "windows-24h-to-7d": Windows(range(24, 7 * 24 + 1), ("24h", "7d")),
-    # SiliconFlow; DashScope, which also takes days
+    # SiliconFlow; DashScope, which also accepts days
     "windows-24h-to-14d": Windows(range(24, 14 * 24 + 1), ("24h", "336h")),
     # Doubleword
     "windows-1h-or-24h": Windows((1, 24), ("1h", "24h")),
     # Novita: "fixed … and cannot be modified"
-    "window-48h": Windows(range(1, 49), ("48h",), always=48),
+    "window-48h": Windows(range(1, 49), ("48h",), fixed_hours=48),
 }
 
-_SPAN = re.compile(r"([1-9]\d{0,3})([hd])")
+_DURATION = re.compile(r"([1-9]\d{0,3})([hd])")
 
 
 def hours_of(window: str) -> int | None:
-    """The hours of `24h` or `7d`; None if it is no such span."""
-    span = _SPAN.fullmatch(window)
-    return None if span is None else int(span[1]) * (24 if span[2] == "d" else 1)
+    """Return the hours of a window such as `24h` or `7d`, or None if the text has another form."""
+    duration = _DURATION.fullmatch(window)
+    return None if duration is None else int(duration[1]) * (24 if duration[2] == "d" else 1)

@@ -1,8 +1,8 @@
-"""Switches over what the file and batch routes answer: each changes one JSON object in place.
+"""Switches that rewrite the answers of the file and batch routes: each function changes one JSON object in place.
 
-They run over finished answers, so the rest of the server stays OpenAI's. A switch is named after its function:
-`empty_ids` is `--dialect empty-ids`. They run in the order of the tables at the end of this file, whatever order
-they were asked for in, and each leaves alone what one before it has already changed beyond its reach.
+They run on finished answers, so the rest of the server knows only OpenAI's format. A switch is named after its
+function: `empty_ids` is `--dialect empty-ids`. Switches run in the order of the tables at the end of this file, not in
+the order of the command line. Each of them tolerates values that earlier switches have already changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_batch.local.dialects.windows import hours_of
 
-#: a JSON object on its way out
+#: the JSON object of an answer
 Wire = dict[str, Any]
 Rewrite = Callable[[Wire], None]
 
@@ -37,9 +37,9 @@ _UNSET_MILLISECONDS = 946_656_000_000
 
 
 def empty_ids(batch: Wire) -> None:
-    """File ids that are not there are `""`.
+    """Use `""` for missing file ids.
 
-    Azure does so before the end; a client saw it in place of OpenAI's missing error file too
+    Azure does so until the batch has ended. A client also saw it where OpenAI has no error file
     (github.com/tobert/kaibo pull 93).
     """
     for name in ("output_file_id", "error_file_id"):
@@ -47,7 +47,7 @@ def empty_ids(batch: Wire) -> None:
 
 
 def underscore_ids(wire: Wire) -> None:
-    """File ids begin with `file_` (Groq)."""
+    """Begin file ids with `file_` (Groq)."""
     for name in _FILE_IDS:
         value = wire.get(name)
         if isinstance(value, str) and value.startswith("file-"):
@@ -58,43 +58,43 @@ def underscore_ids(wire: Wire) -> None:
 
 
 def never_expires(batch: Wire) -> None:
-    """`expires_at` is announced, and nothing happens then (Azure: "we don't expire the jobs that take longer")."""
+    """Announce `expires_at`, although batches never expire (Azure: "we don't expire the jobs that take longer")."""
     batch["expires_at"] = batch["created_at"] + (hours_of(batch["completion_window"]) or 24) * 3600
 
 
 def late_expires_at(batch: Wire) -> None:
-    """`expires_at` is null until the batch runs (DashScope)."""
+    """Leave `expires_at` null until the batch runs (DashScope)."""
     if batch["status"] == "validating":
         batch["expires_at"] = None
 
 
 def no_finalizing_at(batch: Wire) -> None:
-    """`finalizing_at` stays null (Groq)."""
+    """Leave `finalizing_at` null (Groq)."""
     batch["finalizing_at"] = None
 
 
 def failed_is_completed_at(batch: Wire) -> None:
-    """A failed batch has `completed_at` and no `failed_at` (Azure's sample of a failed batch)."""
+    """Give a failed batch `completed_at` instead of `failed_at` (Azure's sample of a failed batch)."""
     if batch["status"] == "failed":
         batch["completed_at"], batch["failed_at"] = batch["failed_at"], None
 
 
 def text_created_at(batch: Wire) -> None:
-    """`created_at` is a string of digits (Novita, which documents a string and not what is in it)."""
+    """Send `created_at` as a string of digits (Novita, which documents a string but not its format)."""
     batch["created_at"] = str(batch["created_at"])
 
 
 def iso_times(batch: Wire) -> None:
-    """Times are ISO-8601 in UTC (Together; Azure's REST samples)."""
+    """Send times in ISO 8601 format, in UTC (Together; Azure's REST samples)."""
     for name in _STAMPS:
         if isinstance(batch.get(name), int):
             batch[name] = datetime.fromtimestamp(batch[name], UTC).isoformat().replace("+00:00", "Z")
 
 
 def millisecond_times(batch: Wire) -> None:
-    """Times are milliseconds, and 946656000000 (the year 2000) where there is none.
+    """Send times in milliseconds, and 946656000000 (the year 2000) for unset ones.
 
-    From the reference of a gateway whose name was not recorded.
+    Source: the API reference of a gateway whose name was not recorded.
     """
     for name in _STAMPS:
         value = batch.get(name)
@@ -108,26 +108,26 @@ def millisecond_times(batch: Wire) -> None:
 
 
 def null_counts(batch: Wire) -> None:
-    """Counts are null where nothing is counted yet, and in a failed batch (Azure's REST samples)."""
+    """Use null for counts before the batch runs, and in a failed batch (Azure's REST samples)."""
     counts = batch["request_counts"]
     if batch["status"] in ("validating", "failed"):
         counts |= {"total": counts["total"] or None, "completed": None, "failed": None}
 
 
 def flat_counts(batch: Wire) -> None:
-    """`total`, `completed` and `failed` also stand beside `request_counts` (Novita)."""
+    """Repeat `total`, `completed` and `failed` at the top level, next to `request_counts` (Novita)."""
     batch.update(batch["request_counts"])
 
 
 def progress(batch: Wire) -> None:
-    """`progress`, a percentage, in place of `request_counts` (Together)."""
+    """Send `progress`, a percentage, instead of `request_counts` (Together)."""
     counts = batch.pop("request_counts")
-    done = (counts["completed"] or 0) + (counts["failed"] or 0)
-    batch["progress"] = 100 * done // counts["total"] if counts["total"] else 0
+    settled = (counts["completed"] or 0) + (counts["failed"] or 0)
+    batch["progress"] = 100 * settled // counts["total"] if counts["total"] else 0
 
 
 def no_counts(batch: Wire) -> None:
-    """`request_counts` is null (SiliconFlow)."""
+    """Leave `request_counts` null (SiliconFlow)."""
     batch["request_counts"] = None
 
 
@@ -135,9 +135,9 @@ def no_counts(batch: Wire) -> None:
 
 
 def errors_when_completed(batch: Wire) -> None:
-    """A completed batch with failed requests has `errors` too.
+    """Give a completed batch with failed requests an entry in `errors`, too.
 
-    Groq does so. Its sample names the line; here one entry stands for all.
+    Groq does so. Its sample names the line; this switch adds a single entry for all failed requests.
     """
     counts = batch["request_counts"]
     if batch["status"] == "completed" and counts["failed"]:
@@ -147,53 +147,55 @@ def errors_when_completed(batch: Wire) -> None:
 
 
 def errors_list(batch: Wire) -> None:
-    """`errors` is the bare list (Groq)."""
+    """Send `errors` as a plain list (Groq)."""
     if batch["errors"] is not None:
         batch["errors"] = batch["errors"]["data"]
 
 
 def errors_text(batch: Wire) -> None:
-    """`errors` is one string, empty without errors (Novita)."""
-    batch["errors"] = _told(batch["errors"])
+    """Send `errors` as one string, empty if there are none (Novita)."""
+    batch["errors"] = _errors_as_text(batch["errors"])
 
 
 def error_text(batch: Wire) -> None:
-    """A string `error` in place of `errors`, absent without errors (Together)."""
-    told = _told(batch.pop("errors"))
-    if told:
-        batch["error"] = told
+    """Send a string `error` instead of `errors`, and omit it if there are none (Together)."""
+    text = _errors_as_text(batch.pop("errors"))
+    if text:
+        batch["error"] = text
 
 
-def _told(errors: Any) -> str:
+def _errors_as_text(errors: Any) -> str:
     if errors is None or isinstance(errors, str):
         return errors or ""
     entries = errors["data"] if isinstance(errors, dict) else errors
-    lines = [f"line {one['line']}: " if one["line"] is not None else "" for one in entries]
-    return "; ".join(f"{line}{one['code']}: {one['message']}" for line, one in zip(lines, entries, strict=True))
+    prefixes = [f"line {entry['line']}: " if entry["line"] is not None else "" for entry in entries]
+    return "; ".join(
+        f"{prefix}{entry['code']}: {entry['message']}" for prefix, entry in zip(prefixes, entries, strict=True)
+    )
 
 
 # status
 
 
 def in_queue(batch: Wire) -> None:
-    """`in_queue` in place of `validating` (SiliconFlow)."""
+    """Call `validating` `in_queue` (SiliconFlow)."""
     if batch["status"] == "validating":
         batch["status"] = "in_queue"
 
 
 def status_progress(batch: Wire) -> None:
-    """`progress` in place of `in_progress` (Novita, in capitals)."""
+    """Call `in_progress` `progress` (Novita, which writes it in capitals)."""
     if batch["status"] == "in_progress":
         batch["status"] = "progress"
 
 
 def uppercase_status(batch: Wire) -> None:
-    """The status in capitals (Together, Novita)."""
+    """Write the status in capitals (Together, Novita)."""
     batch["status"] = batch["status"].upper()
 
 
 def capitalized_status(batch: Wire) -> None:
-    """The status with one capital, `Validating` (Azure's REST samples)."""
+    """Capitalize the status: `Validating` (Azure's REST samples)."""
     batch["status"] = batch["status"].capitalize()
 
 
@@ -201,24 +203,24 @@ def capitalized_status(batch: Wire) -> None:
 
 
 def bare_endpoints(batch: Wire) -> None:
-    """The endpoint without `/v1`; create and input lines take it with and without (Azure)."""
+    """Send the endpoint without `/v1`. Create and input lines accept it with and without (Azure)."""
     batch["endpoint"] = batch["endpoint"].removeprefix("/v1")
 
 
 def job_fields(batch: Wire) -> None:
-    """No more fields than Together has: no metadata, `job_deadline`, `model_id` (Together)."""
+    """Send only Together's fields: `job_deadline` for `expires_at`, `model_id` for `model`, no metadata (Together)."""
     batch["job_deadline"] = batch.pop("expires_at")
     batch["model_id"] = batch.pop("model")
-    kept = {"id", "input_file_id", "status", "job_deadline", "created_at", "endpoint", "progress", "model_id"}
-    kept |= {"output_file_id", "error_file_id", "error", "completed_at"}
-    for name in batch.keys() - kept:
+    fields = {"id", "input_file_id", "status", "job_deadline", "created_at", "endpoint", "progress", "model_id"}
+    fields |= {"output_file_id", "error_file_id", "error", "completed_at"}
+    for name in batch.keys() - fields:
         del batch[name]
 
 
 def job_wrapper(answer: Wire) -> None:
-    """The reply to create is `{"job": {…}, "warning": ""}`.
+    """Wrap the reply to create: `{"job": {…}, "warning": ""}`.
 
-    Together does so; its other calls show the batch itself.
+    Together does so. Its other calls return the batch itself.
     """
     batch = dict(answer)
     answer.clear()
@@ -229,28 +231,28 @@ def job_wrapper(answer: Wire) -> None:
 
 
 def upload_data(answer: Wire) -> None:
-    """The reply to an upload has the file under `data` (SiliconFlow)."""
+    """Put the file under `data` in the reply to an upload (SiliconFlow)."""
     file = dict(answer)
     answer.clear()
     answer |= {"code": 20000, "message": "Ok", "status": True, "data": file}
 
 
 def cursor(page: Wire) -> None:
-    """The next page is had with `?cursor=`, from `paging.next_cursor` (Groq)."""
+    """Send `paging.next_cursor`, which `?cursor=` accepts to get the next page (Groq)."""
     page["paging"] = {"next_cursor": page["last_id"] if page.get("has_more") else None}
 
 
 def no_has_more(page: Wire) -> None:
-    """Lists have neither `has_more` nor `first_id` and `last_id`.
+    """Omit `has_more`, `first_id` and `last_id` from lists.
 
-    From Groq's SDK (github.com/groq/groq-python batch_list_response.py). With `ignore-after` OpenAI's SDK pages for
-    ever.
+    Source: Groq's SDK (github.com/groq/groq-python batch_list_response.py). Together with `ignore-after` it makes
+    OpenAI's SDK request pages endlessly.
     """
     for name in ("has_more", "first_id", "last_id"):
         page.pop(name, None)
 
 
-#: over every batch that is shown
+#: applied to every batch in an answer
 BATCH: tuple[Rewrite, ...] = (
     bare_endpoints,
     underscore_ids,
@@ -276,11 +278,11 @@ BATCH: tuple[Rewrite, ...] = (
     capitalized_status,
     job_fields,
 )
-#: over the reply to create, after those
-CREATED: tuple[Rewrite, ...] = (job_wrapper,)
-#: over every file that is shown
+#: applied to the reply to create, after those of `BATCH`
+CREATE_REPLY: tuple[Rewrite, ...] = (job_wrapper,)
+#: applied to every file in an answer
 FILE: tuple[Rewrite, ...] = (underscore_ids,)
-#: over the reply to an upload, after those
-UPLOADED: tuple[Rewrite, ...] = (upload_data,)
-#: over every list, once what is in it is done
+#: applied to the reply to an upload, after those of `FILE`
+UPLOAD_REPLY: tuple[Rewrite, ...] = (upload_data,)
+#: applied to every list, after its items were rewritten
 PAGE: tuple[Rewrite, ...] = (underscore_ids, cursor, no_has_more)

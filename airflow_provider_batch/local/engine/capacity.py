@@ -1,4 +1,4 @@
-"""What a server has room for: tokens waiting per model, and calls in a span of time."""
+"""The limits of a server: enqueued tokens per model, and calls per period of time."""
 
 from __future__ import annotations
 
@@ -9,42 +9,46 @@ from airflow_provider_batch.local.clock import Clock
 
 
 class TokenQueue:
-    """Estimated input tokens that wait, per model.
+    """The enqueued input tokens of each model, as estimates.
 
-    OpenAI counts a batch's tokens until it has ended, and is known to go on counting them for a while after
-    (openai-python issue 2084); `release_after` is that while, in seconds.
+    OpenAI counts the tokens of a batch until it has ended, and sometimes for a while longer (openai-python issue 2084).
+    `release_after` is this extra time, in seconds.
     """
 
     def __init__(self, clock: Clock, limit: int | None, release_after: float) -> None:
         self._clock = clock
         self.limit = limit
         self.release_after = release_after
-        self._waiting: Counter[str] = Counter()
-        #: what has ended and still counts: until when, model, tokens; a heap, as a restart recalls it in any order
-        self._ended: list[tuple[float, str, int]] = []
+        self._enqueued: Counter[str] = Counter()
+        #: batches that have ended but still count: until when, model, tokens. A heap, because after a restart the
+        #: batches are added in any order.
+        self._releases: list[tuple[float, str, int]] = []
 
     def fits(self, model: str, tokens: int) -> bool:
-        """Whether so many more tokens may wait."""
-        return self.limit is None or self.waiting(model) + tokens <= self.limit
+        """Return whether this many more tokens can be enqueued."""
+        return self.limit is None or self.enqueued(model) + tokens <= self.limit
 
-    def waiting(self, model: str) -> int:
-        """The tokens of this model that count now."""
-        while self._ended and self._ended[0][0] <= self._clock.now():
-            _, name, tokens = heapq.heappop(self._ended)
-            self._waiting[name] -= tokens
-        return self._waiting[model]
+    def enqueued(self, model: str) -> int:
+        """Return the enqueued tokens of this model."""
+        while self._releases and self._releases[0][0] <= self._clock.now():
+            _, name, tokens = heapq.heappop(self._releases)
+            self._enqueued[name] -= tokens
+        return self._enqueued[model]
 
     def add(self, model: str, tokens: int) -> None:
-        """A batch with so many tokens runs."""
-        self._waiting[model] += tokens
+        """Enqueue the tokens of a batch that starts."""
+        self._enqueued[model] += tokens
 
-    def release(self, model: str, tokens: int, ended: float) -> None:
-        """That batch ended at this time of the server's clock."""
-        heapq.heappush(self._ended, (ended + self.release_after, model, tokens))
+    def release(self, model: str, tokens: int, ended_at: float) -> None:
+        """Stop counting the tokens of a batch, `release_after` seconds after it ended.
+
+        :param ended_at: when the batch ended, by the server's clock.
+        """
+        heapq.heappush(self._releases, (ended_at + self.release_after, model, tokens))
 
 
 class RateLimit:
-    """At most `limit` calls in any span of `seconds`; None means as many as one likes."""
+    """Allows at most `limit` calls in any period of `seconds`. A limit of None allows all calls."""
 
     def __init__(self, clock: Clock, limit: int | None, seconds: float) -> None:
         self._clock = clock
@@ -53,11 +57,11 @@ class RateLimit:
         self._calls: deque[float] = deque()
 
     def restore(self, calls: list[float]) -> None:
-        """Count calls of an earlier life of the server, oldest first."""
+        """Count calls from before a restart of the server, oldest first."""
         self._calls.extend(calls)
 
     def acquire(self) -> float:
-        """Seconds of the server's clock until a call is allowed; 0 if it is now, and then it is counted."""
+        """Count a call and return 0, or return the seconds of the server's clock until the next call is allowed."""
         if self.limit is None:
             return 0.0
         now = self._clock.now()
@@ -66,5 +70,5 @@ class RateLimit:
         if len(self._calls) < self.limit:
             self._calls.append(now)
             return 0.0
-        # The call that must leave the span before there is room for one more.
+        # The next call is allowed when this earlier call is older than the period.
         return self._calls[len(self._calls) - self.limit] + self._seconds - now

@@ -5,9 +5,9 @@
                               -> expired
     validating, in_progress, finalizing -> cancelling -> cancelled
 
-One task per live batch. Everything a step needs to be taken up again is on disk before the next step
-begins: the state in the store, the answers in the journal. A server that was killed therefore goes on where
-it stopped, and asks no line again whose answer it has.
+Each live batch has one task. Before a step begins, everything that is needed to repeat it is on disk: the state is in
+the store, and the answers are in the journal. A server that was killed therefore continues where it stopped, and never
+requests an answer that it already has.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.batch_faults import failure_of
 from airflow_provider_batch.local.engine.capacity import TokenQueue
 from airflow_provider_batch.local.engine.live import LiveBatch
-from airflow_provider_batch.local.engine.results import NEVER_RAN, Damage, ResultFiles, answered, never_ran
+from airflow_provider_batch.local.engine.results import NEVER_RAN, Damage, ResultFiles, never_ran_line, reply_line
 from airflow_provider_batch.local.engine.validation import (
     Findings,
     cannot_find,
@@ -59,7 +59,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Engine:
-    """Runs the live batches of one store. Belongs to one event loop."""
+    """Runs the live batches of one store. An engine belongs to one event loop."""
 
     def __init__(self, store: Store, responder: Responder, settings: Settings, *, faults: Faults | None = None) -> None:
         self._faults = Faults(settings.seed, store.first_time) if faults is None else faults
@@ -72,25 +72,25 @@ class Engine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def resume(self) -> None:
-        """Take up every batch that had not ended when the server last stopped."""
+        """Continue every batch that had not ended when the server last stopped."""
         if self._settings.release_after:
-            self._recall_ended()
-        taken_up = [LiveBatch(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
-        # Counted before the first request is served: no client sees the counts fall.
-        await asyncio.to_thread(_recall, taken_up)
-        for live in taken_up:
+            self._restore_ended_tokens()
+        live_batches = [LiveBatch(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
+        # Count before the first API request is served, so that no client sees the counts decrease.
+        await asyncio.to_thread(_count_journals, live_batches)
+        for live in live_batches:
             if live.record.enqueued_tokens:
                 self._queue.add(live.record.requested_model or "", live.record.enqueued_tokens)
             self._start(live)
 
-    def _recall_ended(self) -> None:
+    def _restore_ended_tokens(self) -> None:
         for record in self._store.ended_batches():
             if record.enqueued_tokens and record.batch.ended_at is not None:
                 self._queue.add(record.requested_model or "", record.enqueued_tokens)
                 self._queue.release(record.requested_model or "", record.enqueued_tokens, record.batch.ended_at)
 
     async def close(self) -> None:
-        """Stop where each batch stands; `resume` goes on from there."""
+        """Stop all batches. `resume` continues each of them where it stopped."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -99,7 +99,10 @@ class Engine:
             live.journal.close()
 
     def submit(self, batch: Batch, *, output_lifetime: int) -> Batch:
-        """Accept a new batch."""
+        """Accept a new batch and start it.
+
+        :param output_lifetime: seconds to keep its result files.
+        """
         folder = self._folder(batch.id)
         folder.mkdir()
         if self._store.file(batch.input_file_id) is not None:
@@ -116,7 +119,10 @@ class Engine:
         return live.batch
 
     def batch(self, batch_id: str) -> Batch:
-        """One batch as of now; 404 if there is none."""
+        """Return one batch with its current counts.
+
+        :raises ApiError: 404 if it does not exist.
+        """
         if batch_id in self._live:
             return self._live[batch_id].batch
         batch = self._store.batch(batch_id)
@@ -125,16 +131,19 @@ class Engine:
         return batch
 
     def batches(self, *, after: str | None, limit: int) -> list[Batch]:
-        """Up to `limit` batches as of now, newest first, from just after `after`."""
-        stored = self._store.list_batches(after=after, limit=limit)
-        return [self._live[batch.id].batch if batch.id in self._live else batch for batch in stored]
+        """Return up to `limit` batches, newest first, that come after the batch `after`."""
+        batches = self._store.list_batches(after=after, limit=limit)
+        return [self._live[batch.id].batch if batch.id in self._live else batch for batch in batches]
 
     def running(self) -> list[LiveBatch]:
-        """The batches that have not ended."""
+        """Return the batches that have not ended."""
         return list(self._live.values())
 
     def cancel(self, batch_id: str) -> Batch:
-        """Begin to cancel; 409 if the batch has ended otherwise. A second cancel changes nothing."""
+        """Begin to cancel a batch. A second call changes nothing.
+
+        :raises ApiError: 404 if the batch does not exist, 409 if it has ended in another way.
+        """
         batch = self.batch(batch_id)
         if batch.status in (Status.CANCELLING, Status.CANCELLED):
             return batch
@@ -142,7 +151,7 @@ class Engine:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
         live = self._live[batch_id]
         self._advance(live, status=Status.CANCELLING, cancelling_at=self._clock.seconds())
-        live.stop.set_result(None)
+        live.cancellation.set_result(None)
         return live.batch
 
     # the life of one batch
@@ -155,29 +164,30 @@ class Engine:
         self._live[batch_id] = live
         task = asyncio.create_task(self._drive(live), name=batch_id)
         self._tasks[batch_id] = task
-        task.add_done_callback(lambda task: self._drop(live, task))
+        task.add_done_callback(lambda task: self._end_task(live, task))
 
-    def _drop(self, live: LiveBatch, task: asyncio.Task[None]) -> None:
-        """Forget a task that is over; a batch that it could not bring to an end has failed."""
+    def _end_task(self, live: LiveBatch, task: asyncio.Task[None]) -> None:
+        """Forget a task that has ended. If it raised an error, fail its batch."""
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
-            _LOG.error("Batch %s broke off", live.record.batch.id, exc_info=error)
-            broken = BatchError(code="server_error", message=f"The local batch server broke off: {error!r}")
-            self._fail(live, [broken])
+            batch_id = live.record.batch.id
+            _LOG.error("Batch %s failed because of an error in the local batch server.", batch_id, exc_info=error)
+            message = f"The local batch server failed with {error!r}. Its log has the traceback."
+            self._fail(live, [BatchError(code="server_error", message=message)])
         del self._tasks[live.record.batch.id]
 
     async def _drive(self, live: LiveBatch) -> None:
         if live.record.batch.status is Status.VALIDATING:
             await self._validate(live)
         if live.record.batch.status is Status.IN_PROGRESS:
-            if live.suffers(Kind.STUCK):
+            if live.has_fault(Kind.STUCK):
                 await self._pause(live, math.inf)
             else:
                 await self._answer_all(live)
         if live.record.batch.status not in ENDED:
-            await self._settle(live)
+            await self._finalize(live)
 
     def _advance(self, live: LiveBatch, *, results: Iterable[FileObject] = (), **changes: Any) -> None:
         batch = msgspec.structs.replace(live.record.batch, **changes)
@@ -203,17 +213,17 @@ class Engine:
         )
 
     async def _pause(self, live: LiveBatch, seconds: float) -> None:
-        """Until the seconds are over, the batch is cancelled or its window ends."""
+        """Sleep until the seconds have passed, the batch is cancelled, or its window ends."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
         live.journal.close()
         until = min(self._clock.now() + seconds, live.record.batch.expires_at)
-        asleep = asyncio.ensure_future(self._clock.sleep_until(until))
+        sleep = asyncio.ensure_future(self._clock.sleep_until(until))
         try:
-            await asyncio.wait((live.stop, asleep), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((live.cancellation, sleep), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            asleep.cancel()
+            sleep.cancel()
 
     def _expired(self, live: LiveBatch) -> bool:
         return self._clock.now() >= live.record.batch.expires_at
@@ -223,9 +233,9 @@ class Engine:
         findings, _ = await asyncio.gather(
             asyncio.to_thread(self._check, live), self._pause(live, self._settings.validating)
         )
-        if live.stopped:
+        if live.cancelled:
             return
-        errors = self._on_request(live, findings) or findings.errors or self._over_the_limit(findings)
+        errors = self._fault_errors(live, findings) or findings.errors or self._limit_errors(findings)
         if errors:
             self._fail(live, errors)
             return
@@ -239,7 +249,7 @@ class Engine:
             model=self._responder.model_name(model),
             request_counts=RequestCounts(total=findings.total),
         )
-        _LOG.info("Batch %s runs: %d requests", batch.id, findings.total)
+        _LOG.info("Batch %s started. Requests: %s.", batch.id, f"{findings.total:,}")
 
     def _check(self, live: LiveBatch) -> Findings:
         batch = live.record.batch
@@ -247,67 +257,68 @@ class Engine:
             return cannot_find(batch.input_file_id)
         return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect.urls(batch.endpoint))
 
-    def _on_request(self, live: LiveBatch, findings: Findings) -> list[BatchError]:
+    def _fault_errors(self, live: LiveBatch, findings: Findings) -> list[BatchError]:
         fault = live.record.fault
         if fault is None or fault.kind is not Kind.FAIL_BATCH:
             return []
         return [failure_of(fault, live.record.batch, findings.model, self._queue.limit)]
 
-    def _over_the_limit(self, findings: Findings) -> list[BatchError]:
+    def _limit_errors(self, findings: Findings) -> list[BatchError]:
         limit, model = self._queue.limit, findings.model
         if limit is None or model is None or self._queue.fits(model, findings.tokens):
             return []
         return [token_limit(model, limit)]
 
     async def _answer_all(self, live: LiveBatch) -> None:
-        """Answer the lines without an answer, in the order of the file, spread over the configured time."""
+        """Answer the lines that have no answer, in the order of the file, spread over the configured time."""
         lines = self._open_lines(live)
         async with asyncio.TaskGroup() as workers:
             for _ in range(self._settings.concurrency):
                 workers.create_task(self._answer_next(live, lines))
-        # Lines that never ran count for nothing: they are there if the server ended while the batch expired.
-        if not live.stopped and live.completed + live.failed == live.record.batch.request_counts.total:
+        # Lines that never ran are in neither count. They exist if the server stopped while the batch expired.
+        if not live.cancelled and live.completed + live.failed == live.record.batch.request_counts.total:
             self._advance(live, status=Status.FINALIZING, finalizing_at=self._clock.seconds())
 
     def _open_lines(self, live: LiveBatch) -> Iterator[tuple[int, bytes, float]]:
-        """Each line without an answer: its number, its bytes, and when its turn is on the server's clock."""
-        each = self._settings.in_progress / live.record.batch.request_counts.total
-        turn = self._clock.now()
+        """Yield each line without an answer: its number, its bytes, and the time to answer it by the server's clock."""
+        interval = self._settings.in_progress / live.record.batch.request_counts.total
+        due_at = self._clock.now()
         for number, raw in request_lines(live.input):
             if number not in live.answered_lines:
-                turn += each
-                yield number, raw, turn
+                due_at += interval
+                yield number, raw, due_at
 
     async def _answer_next(self, live: LiveBatch, lines: Iterator[tuple[int, bytes, float]]) -> None:
-        for number, raw, turn in lines:
-            await self._pause(live, turn - self._clock.now())
-            if live.stopped or self._expired(live):
+        for number, raw, due_at in lines:
+            await self._pause(live, due_at - self._clock.now())
+            if live.cancelled or self._expired(live):
                 return
             await self._answer_line(live, number, raw)
 
     async def _answer_line(self, live: LiveBatch, number: int, raw: bytes) -> None:
         request = msgspec.json.decode(raw)
         custom_id, endpoint = request["custom_id"], live.record.batch.endpoint
-        reply = await self._ask(ModelRequest(endpoint=endpoint, body=request["body"], custom_id=custom_id))
-        # Batches whose lines had the status 0 reported these as completed.
+        reply = await self._get_reply(ModelRequest(endpoint=endpoint, body=request["body"], custom_id=custom_id))
+        # Real batches counted lines with status 0 as completed.
         ending = Ending.SUCCEEDED if reply.status in (200, 0) else Ending.FAILED
         tokens = tokens_of(endpoint, reply.body)
-        line = self._settings.dialect.rewrite_line(answered(custom_id, reply))
+        line = self._settings.dialect.rewrite_line(reply_line(custom_id, reply))
         live.journal.append(number, ending, tokens, line)
         live.count(number, ending, tokens)
 
-    async def _ask(self, ask: ModelRequest) -> Reply:
+    async def _get_reply(self, request: ModelRequest) -> Reply:
         try:
-            return await self._responder.answer(ask)
-        except (Exception, asyncio.CancelledError) as error:  # one line that breaks the responder ends no batch
+            return await self._responder.answer(request)
+        except (Exception, asyncio.CancelledError) as error:  # an error in the responder fails only this line
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            _LOG.exception("The responder broke on custom_id %r", ask.custom_id)
-            return Reply(500, ApiError(500, f"The responder broke: {error!r}", type="server_error").body())
+            _LOG.exception("The responder failed on custom_id %r. Only this request fails.", request.custom_id)
+            message = f"The responder of the local batch server failed with {error!r}. Its log has the traceback."
+            return Reply(500, ApiError(500, message, type="server_error").body())
 
-    async def _settle(self, live: LiveBatch) -> None:
-        """Write the result files, and end the batch when the configured time is over."""
+    async def _finalize(self, live: LiveBatch) -> None:
+        """Write the result files, and end the batch after the configured time."""
         status = live.record.batch.status
         if status is Status.FINALIZING:
             end = Status.COMPLETED
@@ -316,10 +327,10 @@ class Engine:
         until = self._clock.now() + (self._settings.finalizing if end is not Status.EXPIRED else 0)
         if live.batch.in_progress_at is not None and end in NEVER_RAN:
             await asyncio.to_thread(self._close_unanswered, live, end)
-        output, errors = await asyncio.to_thread(self._write_results, live, await self._damage(live))
+        output, errors = await asyncio.to_thread(self._write_results, live, await self._draw_damage(live))
         live.journal.close()
         await self._clock.sleep_until(until)
-        if live.stopped:
+        if live.cancelled:
             end = Status.CANCELLED
         tokens = live.tokens
         self._advance(
@@ -339,26 +350,26 @@ class Engine:
             **{f"{end}_at": self._clock.seconds()},
         )
 
-    async def _damage(self, live: LiveBatch) -> Damage:
-        """What goes wrong with the result files, on request."""
+    async def _draw_damage(self, live: LiveBatch) -> Damage:
+        """Return the faults that hit the result files."""
         lines = {}
         if live.answered_lines and any(fault.target is Target.LINE for fault in self._faults.plan):
             for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
                 if number % 500 == 0:
-                    await asyncio.sleep(0)  # others are served meanwhile
+                    await asyncio.sleep(0)  # let other tasks run
                 fault = self._faults.draw_row_fault(Target.LINE, custom_id)
                 if fault is not None:
                     lines[number] = fault.kind
         return Damage(
             lines=lines,
-            output=self._damage_of_file(live.completed),
-            errors=self._damage_of_file(len(live.answered_lines) - live.completed),
+            output=self._draw_file_damage(live.completed),
+            errors=self._draw_file_damage(len(live.answered_lines) - live.completed),
         )
 
-    def _damage_of_file(self, lines: int) -> frozenset[Kind]:
+    def _draw_file_damage(self, lines: int) -> frozenset[Kind]:
         return frozenset(fault.kind for fault in self._faults.draw_file_faults()) if lines else frozenset()
 
-    # result files; in a thread, while nothing else touches the batch's journal
+    # result files; these run in a thread while nothing else uses the journal of the batch
 
     def _write_results(self, live: LiveBatch, damage: Damage) -> tuple[FileObject | None, FileObject | None]:
         return self._result_files(live, damage).write(live.batch.id)
@@ -377,14 +388,14 @@ class Engine:
     def _close_unanswered(self, live: LiveBatch, end: Status) -> None:
         for number, raw in request_lines(live.input):
             if number not in live.answered_lines:
-                line = self._settings.dialect.rewrite_line(never_ran(msgspec.json.decode(raw)["custom_id"], end))
+                line = self._settings.dialect.rewrite_line(never_ran_line(msgspec.json.decode(raw)["custom_id"], end))
                 live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
                 live.count(number, Ending.NEVER_RAN, Tokens())
 
 
-def _recall(batches: list[LiveBatch]) -> None:
+def _count_journals(batches: list[LiveBatch]) -> None:
     for live in batches:
-        live.recall()
+        live.count_journal()
 
 
 def _custom_ids(path: Path) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""A batch that has not ended, as the engine holds it in memory."""
+"""A batch that has not ended, as the engine keeps it in memory."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from airflow_provider_batch.local.storage.record import Record
 
 
 class LiveBatch:
-    """A batch that has not ended: its record, its journal, and what is counted from it."""
+    """A batch that has not ended: its record, its journal, and the counts from the journal."""
 
     def __init__(self, record: Record, folder: Path) -> None:
         self.record = record
         self.input = folder / "input.jsonl"
         self.journal = Journal(folder / "answers")
-        #: done when a person cancels
-        self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        #: done as soon as a client has cancelled the batch
+        self.cancellation: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if record.batch.status is Status.CANCELLING:
-            self.stop.set_result(None)
+            self.cancellation.set_result(None)
+        #: the numbers of the input lines that have an answer
         self.answered_lines: set[int] = set()
         self.completed = 0
         self.failed = 0
         self.tokens = Tokens()
 
-    def recall(self) -> None:
-        """Count what the journal already holds."""
+    def count_journal(self) -> None:
+        """Count the answers that the journal already contains."""
         for entry in self.journal.entries():
             self.count(entry.line, entry.ending, entry.tokens)
 
     def count(self, line: int, ending: Ending, tokens: Tokens) -> None:
-        """Take one answered line into the counts."""
+        """Add one answered line to the counts."""
         self.answered_lines.add(line)
         self.completed += ending is Ending.SUCCEEDED
         self.failed += ending is Ending.FAILED
@@ -44,16 +45,16 @@ class LiveBatch:
 
     @property
     def batch(self) -> Batch:
-        """The batch with its counts as of now."""
+        """The batch with its current counts."""
         batch = self.record.batch
         counts = msgspec.structs.replace(batch.request_counts, completed=self.completed, failed=self.failed)
         return msgspec.structs.replace(batch, request_counts=counts)
 
-    def suffers(self, kind: Kind) -> bool:
-        """Whether this goes wrong with the whole batch, on request."""
+    def has_fault(self, kind: Kind) -> bool:
+        """Return whether a fault of this kind hits the whole batch."""
         return self.record.fault is not None and self.record.fault.kind is kind
 
     @property
-    def stopped(self) -> bool:
-        """Whether a person has cancelled."""
-        return self.stop.done()
+    def cancelled(self) -> bool:
+        """Whether a client has cancelled the batch."""
+        return self.cancellation.done()

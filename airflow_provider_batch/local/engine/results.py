@@ -1,4 +1,4 @@
-"""The result files of a batch, written from its journal when it ends."""
+"""Writes the result files of a batch from its journal when the batch ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_batch.local.faults import Kind
 from airflow_provider_batch.local.storage.journal import Ending, Entry, Journal
 from airflow_provider_batch.local.storage.store import Store
 
-#: why a request never ran: code and message of its error line (OpenAI, Batch guide)
+#: code and message in the error line of a request that never ran (OpenAI, Batch guide)
 NEVER_RAN = {
     Status.EXPIRED: (
         "batch_expired",
@@ -42,38 +42,41 @@ def _line(custom_id: str, response: dict[str, Any] | None, error: dict[str, str]
     )
 
 
-def answered(custom_id: str, reply: Reply) -> bytes:
-    """The result line of a request that was asked, without its line end."""
+def reply_line(custom_id: str, reply: Reply) -> bytes:
+    """Return the result line of a request that was answered, without its line end."""
     if reply.error is not None:
         return _line(custom_id, None, reply.error)
-    # What lines with the status 0 look like is not on record; nulls are the hardest to read.
+    # The lines that OpenAI writes for status 0 are not documented. Nulls are the hardest case for a reader.
     request_id = f"req_{secrets.token_hex(16)}" if reply.status else None
     return _line(custom_id, {"status_code": reply.status, "request_id": request_id, "body": reply.body or None}, None)
 
 
-def never_ran(custom_id: str, end: Status) -> bytes:
-    """The error line of a request that a batch ended before, without its line end."""
+def never_ran_line(custom_id: str, end: Status) -> bytes:
+    """Return the error line of a request that had not run when its batch ended, without its line end."""
     code, message = NEVER_RAN[end]
     return _line(custom_id, None, {"code": code, "message": message})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What goes wrong on request when the result files of one batch are written. Counts know nothing of it."""
+    """The faults of the result files of one batch. They do not change the counts of the batch."""
 
-    #: what becomes of a line, by the number of its input line
+    #: faults of single lines, by the number of the input line
     lines: Mapping[int, Kind] = field(default_factory=dict)
+    #: faults of the output file
     output: frozenset[Kind] = frozenset()
+    #: faults of the error file
     errors: frozenset[Kind] = frozenset()
 
 
 class ResultFiles:
-    """Writes the output and the error file of one batch.
+    """Writes the output file and the error file of one batch.
 
-    A file without lines is not written, unless the dialect writes it.
+    A file without lines is not written, unless the dialect requires it.
 
-    :param order: decides the order of the lines, which is not that of the input.
-    :param created_at: of the files, Unix seconds; they expire `lifetime` seconds later.
+    :param order: seed of the order of the lines, which differs from the order of the input.
+    :param created_at: the creation time of the files, in Unix seconds.
+    :param lifetime: seconds after which the files expire.
     """
 
     def __init__(
@@ -94,33 +97,33 @@ class ResultFiles:
         self._dialect = dialect
         self._damage = damage
         entries = list(journal.entries())
-        self._entries = entries + [one for one in entries if damage.lines.get(one.line) is Kind.DUPLICATE_LINE]
+        self._entries = entries + [entry for entry in entries if damage.lines.get(entry.line) is Kind.DUPLICATE_LINE]
         if "in-order" in dialect:
             self._entries.sort(key=lambda entry: entry.line)
         elif "growing-output" not in dialect:
             random.Random(order).shuffle(self._entries)
 
     def write(self, batch_id: str) -> tuple[FileObject | None, FileObject | None]:
-        """The output file and the error file. They are on disk, and not yet known to the store."""
-        output, errors = self._parted()
-        both = "growing-output" in self._dialect
+        """Write the output file and the error file. The caller has to add them to the store."""
+        output, errors = self._split_entries()
+        write_empty = "growing-output" in self._dialect
         return (
-            self._write(batch_id, "output", output, self._damage.output) if output or both else None,
+            self._write(batch_id, "output", output, self._damage.output) if output or write_empty else None,
             self._write(batch_id, "error", errors, self._damage.errors)
-            if errors or both or "empty-error-file" in self._dialect
+            if errors or write_empty or "empty-error-file" in self._dialect
             else None,
         )
 
     def write_both(self, batch_id: str) -> list[FileObject]:
-        """Both files, whatever is in them."""
-        output, errors = self._parted()
+        """Write both files, even if they are empty."""
+        output, errors = self._split_entries()
         return [
             self._write(batch_id, "output", output, self._damage.output),
             self._write(batch_id, "error", errors, self._damage.errors),
         ]
 
-    def _parted(self) -> tuple[list[Entry], list[Entry]]:
-        """What ends in the output file, and what in the error file."""
+    def _split_entries(self) -> tuple[list[Entry], list[Entry]]:
+        """Return the entries of the output file and those of the error file."""
         if "one-file" in self._dialect:
             return self._entries, []
         return (
@@ -142,17 +145,17 @@ class ResultFiles:
 
     def _copy(self, entries: list[Entry], path: Path, damage: frozenset[Kind]) -> int:
         end = b"\r\n" if Kind.CRLF in damage else b"\n"
-        with open(self._journal.path, "rb") as journal, open(path, "wb") as out:
+        with open(self._journal.path, "rb") as journal, open(path, "wb") as file:
             for entry in entries:
                 kind = self._damage.lines.get(entry.line)
                 if kind is Kind.MISSING_LINE:
                     continue
                 journal.seek(entry.offset)
                 line = journal.read(entry.length)[:-1]
-                out.write(line[: len(line) // 2] if kind is Kind.BROKEN_LINE else line)
-                out.write(end)
-            size = out.tell()
+                file.write(line[: len(line) // 2] if kind is Kind.BROKEN_LINE else line)
+                file.write(end)
+            size = file.tell()
             if Kind.NO_FINAL_NEWLINE in damage and size:
                 size -= len(end)
-                out.truncate(size)
+                file.truncate(size)
             return size

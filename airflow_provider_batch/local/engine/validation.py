@@ -1,12 +1,12 @@
-"""A batch's input file, checked as a whole before anything runs.
+"""Checks the whole input file of a batch before any of its requests runs.
 
-Every line is looked at and every problem is one error with its line, counted from 1; one bad line fails the
-batch. Codes and messages are OpenAI's where they are on record. Not on record, and therefore this server's
-own choice: the codes for too many requests, too many embedding inputs and a second model, the text for a
-duplicate custom_id, and what is said of endpoints other than chat. Blank lines are skipped.
+Every problem becomes one error with the number of its line, counted from 1. A single bad line fails the batch. Blank
+lines are skipped. Codes and messages are OpenAI's where they are documented. This server defines the rest itself: the
+codes for too many requests, too many embedding inputs and a second model, the message for a duplicate custom_id, and
+the messages for endpoints other than chat.
 
-A moderations request that asks to stream fails alone, when it is answered (OpenAI, Batch guide), and so does one
-for embeddings, which do not stream at all.
+A moderations request with `stream` does not fail the batch. It fails alone, when it is answered (OpenAI, Batch guide),
+and so does an embeddings request with `stream`, as embeddings cannot stream at all.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from airflow_provider_batch.local.answers.prompt import (
 from airflow_provider_batch.local.api.objects import BatchError
 from airflow_provider_batch.local.settings import MAX_EMBEDDING_INPUTS, MAX_REQUESTS
 
-#: bytes of whole lines that are read from an input file at once, about
-_BLOCK = 32_768
+#: approximate bytes of whole lines to read from an input file in one go
+_BLOCK_SIZE = 32_768
 _REQUIRED = ("custom_id", "method", "url", "body")
-#: the endpoints that can stream outside a batch, by the names they have in messages
+#: the endpoints that support streaming outside a batch, with their names in messages
 _STREAMING = {CHAT: "Chat Completions", RESPONSES: "Responses", COMPLETIONS: "Completions"}
-#: what a request asks, of which something has to be there; the first is named in messages
-_ASKED = {
+#: endpoint -> the parameters of which a request needs at least one; the error message names the first
+_INPUT_PARAMETERS = {
     CHAT: ("messages",),
     COMPLETIONS: ("prompt",),
     RESPONSES: ("input", "previous_response_id", "prompt", "conversation"),
@@ -45,9 +45,10 @@ _ASKED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a check of an input file found. Without errors, `model` is set and `total` is at least 1."""
+    """The result of checking an input file. Without errors, `model` is set and `total` is at least 1."""
 
     errors: list[BatchError]
+    #: number of requests
     total: int = 0
     model: str | None = None
     #: estimated input tokens of all requests
@@ -55,13 +56,13 @@ class Findings:
 
 
 def cannot_find(file_id: str) -> Findings:
-    """The findings for an input file that does not exist. OpenAI reports it late, as a failed batch."""
+    """Return the findings for an input file that does not exist. OpenAI reports it late, by failing the batch."""
     message = f"Cannot find file {file_id}, or organization org-local does not have access to it."
     return Findings(errors=[BatchError(code="invalid_request", message=message, param="file_id")])
 
 
 def token_limit(model: str, limit: int) -> BatchError:
-    """The error of a batch that would put more input tokens of one model into the queue than it may hold."""
+    """Return the error of a batch that would exceed the limit on the enqueued tokens of its model."""
     return BatchError(
         code="token_limit_exceeded",
         message=f"Enqueued token limit reached for {model} in organization org-local. Limit: {limit:,}"
@@ -70,15 +71,16 @@ def token_limit(model: str, limit: int) -> BatchError:
 
 
 def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    r"""The lines of an input file that are not blank, with their numbers from 1. Only `\n` ends a line.
+    r"""Yield the number of each line of an input file, counted from 1, and its bytes. Blank lines are skipped.
 
-    The file is open while a block is read, not while the lines are worked on: thousands of batches can run at once.
+    Only `\n` ends a line. The file is open only while a block is read, not while its lines are processed, so that
+    thousands of batches can run concurrently.
     """
     number = offset = 0
     while True:
         with open(path, "rb") as file:
             file.seek(offset)
-            block = file.readlines(_BLOCK)
+            block = file.readlines(_BLOCK_SIZE)
             offset = file.tell()
         if not block:
             return
@@ -89,9 +91,11 @@ def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: frozenset[str] = frozenset()) -> Findings:
-    """Check an input file against its batch's endpoint; any model will do if `known_models` is empty.
+    """Check an input file.
 
-    :param urls: what a line may have as its `url` beside the endpoint.
+    :param endpoint: the endpoint of the batch.
+    :param known_models: the models that requests may use; empty allows every model.
+    :param urls: further values that `url` may have in a line; the endpoint is always allowed.
     """
     check = _Check(endpoint, known_models, urls)
     for number, raw in request_lines(path):
@@ -117,7 +121,7 @@ def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: froz
         check.problem(
             None,
             "invalid_request",
-            f"The input file has {check.inputs:,} embedding inputs over all its requests; a batch may have"
+            f"The input file has {check.inputs:,} embedding inputs in all its requests; the limit of one batch is"
             f" {MAX_EMBEDDING_INPUTS:,}.",
             param="body.input",
         )
@@ -125,7 +129,7 @@ def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: froz
 
 
 class _Check:
-    """The running state of one validation."""
+    """The state of one validation."""
 
     def __init__(self, endpoint: str, known_models: frozenset[str], urls: frozenset[str]) -> None:
         self.endpoint = endpoint
@@ -136,7 +140,7 @@ class _Check:
         self.inputs = 0
         self.tokens = 0
         self.model: str | None = None
-        self._seen: set[str] = set()
+        self._custom_ids: set[str] = set()
 
     def problem(self, line: int | None, code: str, message: str, *, param: str | None = None) -> None:
         self.errors.append(BatchError(code=code, message=message, param=param, line=line))
@@ -176,7 +180,7 @@ class _Check:
                 "Invalid type for 'custom_id': expected a string.",
                 param="custom_id",
             )
-        elif custom_id in self._seen:
+        elif custom_id in self._custom_ids:
             self.problem(
                 number,
                 "duplicate_custom_id",
@@ -184,7 +188,7 @@ class _Check:
                 param="custom_id",
             )
         else:
-            self._seen.add(custom_id)
+            self._custom_ids.add(custom_id)
         if request["method"] != "POST":
             self.problem(
                 number,
@@ -209,14 +213,16 @@ class _Check:
                 f"{_STREAMING[self.endpoint]}: Streaming is not supported in the Batch API.",
                 param="body.stream",
             )
-        asked = _ASKED.get(self.endpoint, ("input",))
-        # A null `prompt` of a completions request asks for the beginning of a document.
-        if all(body.get(name) is None for name in asked) and not (self.endpoint == COMPLETIONS and "prompt" in body):
+        parameters = _INPUT_PARAMETERS.get(self.endpoint, ("input",))
+        # A completions request may have a null `prompt`: it stands for the beginning of a document.
+        if all(body.get(name) is None for name in parameters) and not (
+            self.endpoint == COMPLETIONS and "prompt" in body
+        ):
             self.problem(
                 number,
                 "invalid_request",
-                f"{asked[0].capitalize()} parameter is required.",
-                param=f"body.{asked[0]}",
+                f"{parameters[0].capitalize()} parameter is required.",
+                param=f"body.{parameters[0]}",
             )
         if self.endpoint == EMBEDDINGS:
             self.inputs += len(embedding_inputs(body))

@@ -72,7 +72,7 @@ def test_every_dialect_is_made_of_known_switches() -> None:
 
 def test_an_unknown_name_is_answered_with_all_known_ones() -> None:
     with pytest.raises(
-        ValueError, match=r"no dialect 'azur'\. Dialects: azure, .*Single switches: .*empty-ids"
+        ValueError, match=r"no dialect or switch 'azur'\. Dialects: azure, .*Single switches: .*empty-ids"
     ) as told:
         build_dialect(["empty-ids", "azur"])
     for name in (*DIALECTS, *SWITCHES):
@@ -85,7 +85,7 @@ def test_serve_refuses_an_unknown_dialect_and_says_which_there_are(capsys: pytes
     assert parser.parse_args(["--dialect", "groq", "--dialect=empty-ids"]).dialects == ["groq", "empty-ids"]
     with pytest.raises(SystemExit):
         parser.parse_args(["--dialect", "grok"])
-    assert "argument --dialect: There is no dialect 'grok'. Dialects: azure," in capsys.readouterr().err
+    assert "argument --dialect: There is no dialect or switch 'grok'. Dialects: azure," in capsys.readouterr().err
 
 
 def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:

@@ -327,6 +327,6 @@ def test_an_upload_whose_answer_hides_its_id_is_refused_before_anything_is_paid(
     servers: Servers, connect: Callable[[DropIn], Any]
 ) -> None:
     siliconflow = servers["siliconflow"]
-    with pytest.raises(ProviderError, match=r"holds no file id\. No batch was created"):
+    with pytest.raises(ProviderError, match=r"contains no file id\. No batch was created"):
         connect(siliconflow).upload(io.BytesIO(jsonl(chats(1))), "s0001.jsonl")
     assert siliconflow.server.calls().get("create", 0) == 0

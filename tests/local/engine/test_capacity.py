@@ -104,9 +104,9 @@ def test_tokens_of_ended_batches_count_on_for_a_while(clock: Clock) -> None:
     queue.release("a", 60, clock.now())
 
     clock.advance(599)
-    assert queue.waiting("a") == 60
+    assert queue.enqueued("a") == 60
     clock.advance(1.001)
-    assert queue.waiting("a") == 0
+    assert queue.enqueued("a") == 0
 
 
 @given(st.lists(st.tuples(st.floats(0, 1_000), st.sampled_from("ab"), st.integers(1, 50)), max_size=20))
@@ -124,7 +124,7 @@ def test_each_batch_is_released_in_its_time_in_whatever_order_they_are_recalled(
         for _ in range(12):
             now = clock.now()
             for model in "ab":
-                assert queue.waiting(model) == sum(
+                assert queue.enqueued(model) == sum(
                     tokens for moment, name, tokens in ended if name == model and start + moment + 100 > now
                 )
             clock.advance(100)

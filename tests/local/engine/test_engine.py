@@ -15,7 +15,7 @@ from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.api.objects import ENDED, Batch, FileObject, Status, new_batch_id
 from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.engine import Engine
-from airflow_provider_batch.local.engine.results import never_ran
+from airflow_provider_batch.local.engine.results import never_ran_line
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.storage.journal import Ending, Journal
 from airflow_provider_batch.local.storage.store import Store
@@ -203,7 +203,7 @@ def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path
         await engine.close()
         journal = Journal(tmp_path / "work" / batch_id / "answers")
         for number in range(3):
-            line = never_ran(f"row-{number}", Status.EXPIRED)
+            line = never_ran_line(f"row-{number}", Status.EXPIRED)
             journal.append(number + 1, Ending.NEVER_RAN, Tokens(), line)
         journal.close()
         store.clock.advance(86_400)
