@@ -1,14 +1,14 @@
-"""pytest fixtures for DAGs that send batches: a local batch server, and an Airflow connection that leads to it.
+"""pytest fixtures for DAGs that submit batches: a local batch server, and an Airflow connection to it.
 
-Load them in the `conftest.py` at the top of your tests; they need the extra `local`:
+Load the fixtures in the top-level `conftest.py` of your tests. They need the extra `local`:
 
     pytest_plugins = ["airflow_provider_batch.testing"]
 
-A test that uses the fixture `offline_batches` can then run a DAG with `dag.test()` and look at the results table.
-Nothing leaves the machine, and nothing is billed. `docs/testing.md` has a complete example.
+A test with the fixture `offline_batches` can then run a DAG with `dag.test()` and check the results table. Nothing
+leaves the machine, and nothing is billed. `docs/testing.md` contains a complete example.
 
-There is no `pytest11` entry point on purpose. It would load this module in every pytest run of every environment that
-has the provider installed, and its fixtures could shadow or be shadowed by others there.
+There is deliberately no `pytest11` entry point. It would load this module in every pytest run of every environment that
+has the provider installed, and its fixture names could clash with others.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
     "start_batch_server",
 ]
 
-#: seconds; the defaults of the provider suit batches that take hours
+#: Seconds between polls and before retries. The provider's defaults are made for batches that take hours.
 _PAUSE = "0.2"
 _LOOPBACK = "127.0.0.1,localhost"
 
@@ -50,26 +50,26 @@ class StartBatchServer(Protocol):
     """The type of the fixture `start_batch_server`."""
 
     def __call__(self, **options: Unpack[Options]) -> LocalServer:
-        """Start a server with these options of `airflow-batch serve`. It ends with the test."""
+        """Start a server with these options of `airflow-batch serve`. It stops at the end of the test."""
         ...
 
 
 @pytest.fixture(scope="session")
 def batch_server_options() -> Options:
-    """Options of `batch_server`. Override this fixture to change them: `return {"models": ("gpt-5-mini",)}`."""
+    """Return the options of `batch_server`. Override this fixture to set some: `return {"models": ("gpt-5-mini",)}`."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def batch_server(batch_server_options: Options, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A local batch server that all tests share. Its batches take no time."""
+    """Run a local batch server that all tests share. Its batches take no time."""
     with _server(tmp_path_factory, batch_server_options) as server:
         yield server
 
 
 @pytest.fixture
 def start_batch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartBatchServer]:
-    """Start a server of the test's own: `start_batch_server(admin=True)`. Every call starts another one."""
+    """Return a function that starts another server for this test: `start_batch_server(admin=True)`."""
     with ExitStack() as stack:
 
         def start(**options: Unpack[Options]) -> LocalServer:
@@ -79,14 +79,14 @@ def start_batch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
 
 
 def _server(folders: pytest.TempPathFactory, options: Options) -> LocalServer:
-    # The server is a process of its own. Importing its command here says which extra is missing, if one is.
+    # The server runs in a separate process. Importing its command here reports a missing extra to the test.
     load("serve")
     return LocalServer(folders.mktemp("batch-server"), **options)
 
 
 @pytest.fixture
 def batch_conn_id() -> str:
-    """The Airflow connection that leads to the server. Override this fixture if your DAGs name another one."""
+    """Return the id of the Airflow connection. Override this fixture if your DAGs use another one."""
     return "openai_default"
 
 
@@ -94,9 +94,9 @@ def batch_conn_id() -> str:
 def connect_batch_server(
     batch_conn_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[LocalServer], None]:
-    """Let DAGs send their batches to this server, for one test: `connect_batch_server(server)`.
+    """Return a function that points the connection to a server for one test: `connect_batch_server(server)`.
 
-    Staging is a folder of the test's own. The sensor looks at its batches every 0.2 s, unless the DAG says otherwise.
+    Staging is a folder below `tmp_path`. The sensor polls its batches every 0.2 s, unless the DAG sets an interval.
     """
 
     def connect(server: LocalServer) -> None:
@@ -113,6 +113,6 @@ def connect_batch_server(
 
 @pytest.fixture
 def offline_batches(batch_server: LocalServer, connect_batch_server: Callable[[LocalServer], None]) -> LocalServer:
-    """Let DAGs send their batches to `batch_server`, and return it."""
+    """Point the connection to `batch_server`, and return the server."""
     connect_batch_server(batch_server)
     return batch_server

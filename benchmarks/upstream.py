@@ -32,7 +32,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
-from airflow_provider_batch.local.upstream_options import CONCURRENCY, base_url
+from airflow_provider_batch.local.upstream_options import CONCURRENCY, normalize_base_url
 from benchmarks.measure import Figure, report, timed
 
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
@@ -160,7 +160,7 @@ def try_errors(url: str, embeddings_url: str, folder: Path) -> None:
         ("a chat with the embeddings server", embeddings_url, CHAT, chat("Hello")),
     ]
     for upstream in (url, embeddings_url):
-        state = folder / f"errors-{base_url(upstream).rpartition(':')[2].partition('/')[0]}"
+        state = folder / f"errors-{normalize_base_url(upstream).rpartition(':')[2].partition('/')[0]}"
         with LocalServer(state, upstream=upstream) as server, OpenAI(base_url=server.base_url, api_key="x") as client:
             for name, its, endpoint, body in cases:
                 if its == upstream:
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
     os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-    of_chats, of_embeddings = base_url(args.chat), base_url(args.embeddings)
+    of_chats, of_embeddings = normalize_base_url(args.chat), normalize_base_url(args.embeddings)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try_errors(of_chats, of_embeddings, folder)

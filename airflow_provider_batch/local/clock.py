@@ -1,9 +1,12 @@
-"""The server's clock: every stamp, window, lifetime and hourly limit goes by it.
+"""The server's clock. All timestamps, completion windows, file lifetimes and rate limits use it.
 
-It shows real time unless it is told to run faster (`--speed`) or to jump ahead (`POST /admin/clock`), so that a
-test sees a 24-hour window end in a second. It never goes back, not even if the computer's own clock does, and a
-server started again on the same state goes on from what it showed. While the server is away it runs as real time
-does; after a kill, as nothing says what it showed last, as fast as before.
+The clock shows real time unless it runs faster (`--speed`) or jumps ahead (`POST /admin/clock`). A test can then
+watch a 24-hour window end within a second.
+
+The clock never goes back, even if the computer's own clock does. Its state is kept in a file, and a server that is
+restarted on the same state directory continues from there. After a clean stop, the clock runs at real-time speed
+until the restart. After a kill, nobody could record the last time it showed, so it is assumed to have kept running
+at its previous speed.
 """
 
 from __future__ import annotations
@@ -17,38 +20,39 @@ import msgspec
 
 
 class _Anchor(msgspec.Struct, frozen=True):
-    """At the real time `real` the clock showed `shown`, and ran `speed` times as fast. Unix seconds."""
+    """A point from which the clock's time is computed. Times are Unix seconds."""
 
-    real: float
-    shown: float
+    real_time: float
+    #: The time that the clock showed at `real_time`.
+    server_time: float
     speed: float
 
     def now(self) -> float:
-        return self.shown + max(0.0, time.time() - self.real) * self.speed
+        return self.server_time + max(0.0, time.time() - self.real_time) * self.speed
 
 
 class Clock:
-    """A clock that is kept in a file.
+    """A clock whose state is kept in a file.
 
-    :param path: where it is kept.
+    :param path: the file.
     :param speed: server seconds per real second, above 0.
     """
 
     def __init__(self, path: Path, speed: float = 1.0) -> None:
         self._path = path
-        self._moved = asyncio.Event()
-        real = time.time()
-        shown = real
+        self._jump = asyncio.Event()
+        real_time = time.time()
+        server_time = real_time
         with suppress(FileNotFoundError):
-            shown = max(real, msgspec.json.decode(path.read_bytes(), type=_Anchor).now())
-        self._set(_Anchor(real, shown, speed))
+            server_time = max(real_time, msgspec.json.decode(path.read_bytes(), type=_Anchor).now())
+        self._set_anchor(_Anchor(real_time, server_time, speed))
 
-    def _set(self, anchor: _Anchor) -> None:
+    def _set_anchor(self, anchor: _Anchor) -> None:
         self._anchor = anchor
-        self._latest = anchor.shown
-        new = self._path.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(anchor))
-        new.replace(self._path)
+        self._latest = anchor.server_time
+        temporary = self._path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(anchor))
+        temporary.replace(self._path)
 
     @property
     def speed(self) -> float:
@@ -56,31 +60,31 @@ class Clock:
         return self._anchor.speed
 
     def now(self) -> float:
-        """The server's time in Unix seconds."""
+        """Return the server's time in Unix seconds."""
         self._latest = max(self._latest, self._anchor.now())
         return self._latest
 
     def seconds(self) -> int:
-        """The server's time in whole Unix seconds, as the API shows it."""
+        """Return the server's time in whole Unix seconds, as API objects contain it."""
         return int(self.now())
 
     def advance(self, seconds: float) -> None:
-        """Jump ahead; whoever sleeps wakes if its time has come."""
-        self._set(_Anchor(time.time(), self.now() + seconds, self.speed))
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        """Jump ahead by `seconds` and wake every sleeper that is then due."""
+        self._set_anchor(_Anchor(time.time(), self.now() + seconds, self.speed))
+        jump, self._jump = self._jump, asyncio.Event()
+        jump.set()
 
     def stop(self) -> None:
-        """Let real time pass from now on, until a server is started on the same state."""
-        self._set(_Anchor(time.time(), self.now(), 1.0))
+        """Continue at real-time speed until a server is started on the same state directory."""
+        self._set_anchor(_Anchor(time.time(), self.now(), 1.0))
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for seconds of this clock."""
+        """Sleep for `seconds` of this clock."""
         await self.sleep_until(self.now() + seconds)
 
-    async def sleep_until(self, moment: float) -> None:
-        """Sleep until this clock shows `moment`."""
-        while (left := moment - self.now()) > 0:
+    async def sleep_until(self, timestamp: float) -> None:
+        """Sleep until this clock shows `timestamp`."""
+        while (remaining := timestamp - self.now()) > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(left / self.speed):
-                    await self._moved.wait()
+                async with asyncio.timeout(remaining / self.speed):
+                    await self._jump.wait()

@@ -21,16 +21,16 @@ from airflow_provider_batch.local.http.app import create_app
 from airflow_provider_batch.local.http.call_faults import Protocol
 from airflow_provider_batch.local.settings import CREATES_PER_HOUR, UPLOADS_PER_MINUTE, WINDOW, Settings, Upstream
 from airflow_provider_batch.local.storage.store import ADDRESS_FILE, StateInUseError
-from airflow_provider_batch.local.upstream_options import CONCURRENCY, add_upstream_arguments, upstream_of
+from airflow_provider_batch.local.upstream_options import CONCURRENCY, add_upstream_arguments, read_upstream
 
 DESCRIPTION = (
-    "The Files and Batches endpoints of the OpenAI API on loopback, for development, tests and the demo. "
-    "No production engine: an offline responder makes the answers up and says so in their model name, unless "
-    "--upstream names a server that answers."
+    "Serve the Files and Batches endpoints of the OpenAI API on loopback, for development, tests and the demo. "
+    "Not for production: answers are generated offline, without a model, and their model name says so. "
+    "With --upstream, another server generates them."
 )
-#: what answers without an upstream
-_OFFLINE = "an offline responder makes the answers up; no model is asked."
-#: how long the offline responder, which needs no time, takes for a batch
+#: Describes the answers of a server without an upstream.
+_OFFLINE = "an offline responder generates the answers, and no model is called."
+#: Default seconds that a batch is in progress. The offline responder itself needs no time.
 _IN_PROGRESS = 20.0
 
 
@@ -78,54 +78,63 @@ def _dialect(text: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `serve`."""
+    """Add the options of `airflow-batch serve` to a parser."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8321, help="0 picks a free one (default %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8321, help="port to listen on; 0 picks a free one (default %(default)s)"
+    )
     parser.add_argument(
         "--state",
         type=Path,
         default=Path(".batch-server"),
         metavar="DIR",
-        help="directory for files and batches; a server started again on it goes on (default %(default)s)",
+        help="directory for files and batches; a restarted server continues from it (default %(default)s)",
     )
     _add_time_arguments(parser)
     add_upstream_arguments(parser)
     _add_limit_arguments(parser)
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="order of the lines in result files, and whom faults hit"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="determines the order of lines in result files, and which rows and calls faults hit (default %(default)s)",
     )
     _add_test_arguments(parser)
 
 
 def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
-    times = parser.add_argument_group("time between the states of a batch, in seconds of the server's clock")
-    times.add_argument("--validating", type=_seconds, default=2.0, metavar="S", help="default %(default)s")
+    times = parser.add_argument_group("duration of the states of a batch, in seconds of the server's clock")
+    times.add_argument(
+        "--validating", type=_seconds, default=2.0, metavar="S", help="minimum time in validating (default %(default)s)"
+    )
     times.add_argument(
         "--in-progress",
         type=_seconds,
         metavar="S",
-        help=f"spread over the requests of a batch (default {_IN_PROGRESS:g}, with --upstream 0)",
+        help=f"time in in_progress, spread over the requests (default {_IN_PROGRESS:g}; with --upstream 0)",
     )
     times.add_argument(
         "--finalizing",
         type=_seconds,
         default=3.0,
         metavar="S",
-        help="also the time a cancel takes (default %(default)s)",
+        help="time in finalizing, and in cancelling (default %(default)s)",
     )
     times.add_argument(
         "--speed",
         type=_positive,
         default=1.0,
         metavar="FACTOR",
-        help="run the server's clock so much faster: states, window, expiry of files, limits (default %(default)s)",
+        help="run the server's clock FACTOR times as fast: states, window, expiry of files and rate limits"
+        " (default %(default)s)",
     )
     times.add_argument(
         "--window",
         type=int,
         default=WINDOW,
         metavar="S",
-        help="the completion window after which a batch expires (default %(default)s, 24 hours)",
+        help="completion window, after which a batch expires (default %(default)s, which is 24 hours)",
     )
 
 
@@ -137,20 +146,21 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="models",
         metavar="NAME",
-        help="a model the server knows, may be repeated; without it every name is accepted",
+        help="accept only this model; can be repeated (default: accept every name)",
     )
     limits.add_argument(
         "--concurrency",
         type=_count,
         metavar="N",
-        help="requests of one batch that are asked at the same time, and of an upstream over all batches and calls"
-        f" (default 1, with --upstream {CONCURRENCY})",
+        help="maximum number of concurrent requests: per batch, or with --upstream in total"
+        f" (default 1; with --upstream {CONCURRENCY})",
     )
     _add_quota_arguments(limits)
     limits.add_argument(
         "--api-key",
         metavar="KEY",
-        help="accept this key only; needed to listen beyond loopback (default: any non-empty key)",
+        help="accept only this API key; required to listen on an address that is not loopback (default: any"
+        " non-empty key)",
     )
 
 
@@ -159,45 +169,44 @@ def _add_quota_arguments(limits: argparse._ArgumentGroup) -> None:
         "--enqueued-token-limit",
         type=int,
         metavar="N",
-        help="input tokens per model that may wait; a batch beyond it fails with token_limit_exceeded",
+        help="maximum number of enqueued input tokens per model; a batch beyond it fails with token_limit_exceeded"
+        " (default: no limit)",
     )
     limits.add_argument(
         "--release-after",
         type=_seconds,
         default=0.0,
         metavar="S",
-        help="how long the tokens of an ended batch still count as waiting (default %(default)s)",
+        help="seconds for which the tokens of an ended batch still count as enqueued (default %(default)s)",
     )
     limits.add_argument(
         "--creates-per-hour",
         type=_limit,
         default=CREATES_PER_HOUR,
         metavar="N",
-        help="batches that may be created in an hour, 0 for no limit (default %(default)s)",
+        help="maximum number of batches created per hour, 0 for no limit (default %(default)s)",
     )
     limits.add_argument(
         "--uploads-per-minute",
         type=_limit,
         default=UPLOADS_PER_MINUTE,
         metavar="N",
-        help="files that may be uploaded in a minute, 0 for no limit (default %(default)s)",
+        help="maximum number of files uploaded per minute, 0 for no limit (default %(default)s)",
     )
 
 
 def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
-    tests = parser.add_argument_group("for tests of what uses the server")
+    tests = parser.add_argument_group("for tests of clients")
     tests.add_argument(
-        "--admin", action="store_true", help="routes under /admin that set faults and move the clock (default: none)"
+        "--admin", action="store_true", help="enable the routes under /admin, which set faults and move the clock"
     )
-    tests.add_argument(
-        "--faults", type=Path, metavar="FILE", help="a JSON list of what goes wrong on request (default: nothing)"
-    )
+    tests.add_argument("--faults", type=Path, metavar="FILE", help="JSON list of faults to inject (default: none)")
     tests.add_argument(
         "--webhook-duplicates",
         type=_share,
         default=0.0,
         metavar="SHARE",
-        help="the share of webhooks that arrive twice, drawn by the seed (default %(default)s)",
+        help="share of webhooks to deliver twice, from 0 to 1 (default %(default)s)",
     )
     tests.add_argument(
         "--dialect",
@@ -206,13 +215,13 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="dialects",
         metavar="NAME",
-        help=f"differ from OpenAI as another provider does ({', '.join(sorted(set(DIALECTS) - {'openai'}))}), or in one"
-        " habit of theirs; may be repeated (default: openai)",
+        help=f"behave like another provider ({', '.join(sorted(set(DIALECTS) - {'openai'}))}), or like them in one"
+        " respect; can be repeated (default: openai)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; the process's exit code."""
+    """Serve until SIGINT or SIGTERM, and return the exit code: 0, or 2 if the server cannot start."""
     try:
         faults = _faults(args.faults)
         listener = _listen(args.host, args.port, has_key=bool(args.api_key))
@@ -229,13 +238,13 @@ def _faults(path: Path | None) -> tuple[Fault, ...]:
     try:
         return tuple(read_faults(path.read_bytes()))
     except OSError as error:
-        raise OSError(f"cannot read the faults in {path}: {error.strerror}") from error
+        raise OSError(f"Cannot read the faults in {path}: {error.strerror}.") from error
     except FaultsError as error:
-        raise ValueError(f"the faults in {path} are wrong: {error}") from error
+        raise ValueError(f"The faults in {path} are invalid: {error}.") from error
 
 
 class _Uvicorn(uvicorn.Server):
-    """Says that it ends before it waits for its connections to end, as one may be silent for long."""
+    """Sets `stopping` before it waits for open connections, because an injected fault may keep one silent for long."""
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
@@ -250,8 +259,8 @@ def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     if not has_key and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise ValueError(
-            f"{host} is not loopback, so anyone who reaches it could use this server."
-            " Give it a key with --api-key, or listen on 127.0.0.1."
+            f"{host} is not a loopback address, so others on the network could use this server."
+            " Set a key with --api-key, or listen on 127.0.0.1."
         )
     listener = socket.socket(family, kind, protocol)
     try:
@@ -260,12 +269,14 @@ def _listen(host: str, port: int, *, has_key: bool) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}. Is another server there?") from error
+        raise OSError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Stop the other server, or choose another --port."
+        ) from error
     return listener
 
 
 def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket.socket) -> int:
-    upstream = upstream_of(args)
+    upstream = read_upstream(args)
     in_progress, concurrency = (_IN_PROGRESS, 1) if upstream is None else (0.0, CONCURRENCY)
     settings = Settings(
         speed=args.speed,
@@ -292,17 +303,17 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
     host, port = listener.getsockname()[:2]
     base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     if upstream is not None and upstream.url.replace("//localhost:", "//127.0.0.1:") == base_url:
-        raise ValueError(f"--upstream {upstream.url} is this server itself")
-    # Uvicorn raises the signal that stopped it once more; by then everything is closed.
+        raise ValueError(f"--upstream {upstream.url} is this server itself. Name the server that generates answers.")
+    # Uvicorn raises the signal that stopped it a second time, after everything is closed. Ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     address = state / ADDRESS_FILE
     _publish(address, base_url)
-    answers = asyncio.run(_answers(upstream)) if upstream else _OFFLINE
+    answers = asyncio.run(_describe_answers(upstream)) if upstream else _OFFLINE
     print(_greeting(base_url, state, answers, settings), flush=True)
     config = uvicorn.Config(
         app,
-        http=Protocol if settings.calls_may_fail else "auto",
+        http=Protocol if settings.injects_call_faults else "auto",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=3,
@@ -316,14 +327,14 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
 
 
 def _publish(path: Path, base_url: str) -> None:
-    """Written beside and renamed, so that a reader sees all of it or nothing."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"pid": os.getpid(), "base_url": base_url}), encoding="utf-8")
-    new.replace(path)
+    """Write the server's address. The file is renamed into place, so that a reader never sees half of it."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"pid": os.getpid(), "base_url": base_url}), encoding="utf-8")
+    temporary.replace(path)
 
 
-async def _answers(upstream: Upstream) -> str:
-    # As in `app`: without an upstream the server starts without the SDK.
+async def _describe_answers(upstream: Upstream) -> str:
+    # Imported here, as in `http/app`, because the SDK takes long to import and only an upstream needs it.
     from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
     async with UpstreamResponder(upstream, 1) as responder:
@@ -336,22 +347,22 @@ def _greeting(base_url: str, state: Path, answers: str, settings: Settings) -> s
     return "\n".join(
         (
             f"Local batch server at {base_url}",
-            f"State in {state}",
-            f"No production engine: {answers}",
+            f"State directory: {state}",
+            f"Not for production: {answers}",
             *_warnings(base_url, settings),
-            "An Airflow connection to it:",
+            "To use it from Airflow, set this connection:",
             f"  export AIRFLOW_CONN_OPENAI_DEFAULT='{connection}'",
-            "Ctrl-C ends it; started again on the same state it goes on.",
+            "Press Ctrl-C to stop. A server restarted with the same state directory continues its batches.",
         )
     )
 
 
 def _warnings(base_url: str, settings: Settings) -> Iterator[str]:
     if settings.dialect.switches:
-        yield f"It differs from OpenAI as --dialect asks: {', '.join(sorted(settings.dialect.switches))}."
+        yield f"Differences from OpenAI (--dialect): {', '.join(sorted(settings.dialect.switches))}."
     if settings.faults:
         kinds = ", ".join(sorted({fault.kind for fault in settings.faults}))
-        yield f"Faults are on: calls, batches and answers fail as --faults asks ({kinds})."
+        yield f"Injected faults are on (--faults): {kinds}."
     if settings.admin:
         root = base_url.removesuffix("/v1")
-        yield f"Admin routes are on: {root}/admin lets whoever has a key set faults and move the clock."
+        yield f"Admin routes are on: anyone with an API key can set faults and move the clock at {root}/admin."

@@ -1,14 +1,16 @@
-"""Faults on request: what goes wrong, for whom and how often, repeatable by the seed.
+"""Injected faults: what goes wrong, where and how often. The seed makes every choice repeatable.
 
-Nothing goes wrong unless it is asked for, with `--faults FILE` or through `/admin/faults`; both take a list of
-`Fault`. A fault of a row is decided by the seed and the row's custom_id, whatever batch it is in; one of a call,
-a batch or a file by the seed and by how many the fault has seen before. Which one hits is therefore the same in
-every run in which they come in the same order.
+A server injects faults only when a test requests them, with `--faults FILE` or through `/admin/faults`. Both take
+a list of `Fault`, called the plan.
 
-This module decides which fault hits. Four others carry it out: `answers/faulty` (answers), `engine/batch_faults`
-(batches), `engine/results` (lines and files) and `http/call_faults` (calls).
+Whether a fault hits a row depends only on the seed and the row's custom_id, not on the batch that contains the row.
+Whether it hits a call, a batch or a result file depends on the seed and on how many of them the fault has seen so
+far. Two runs that make the same calls in the same order therefore have the same faults.
 
-A list of faults in JSON:
+This module decides which fault hits. Four others carry the faults out: `answers/faulty` (answers),
+`engine/batch_faults` (batches), `engine/results` (lines and files) and `http/call_faults` (calls).
+
+A plan in JSON:
 
     [{"kind": "error", "status": 429, "rate": 0.01, "times": 1},
      {"kind": "commit_then_status", "calls": ["create"], "status": 500, "times": 1},
@@ -26,11 +28,11 @@ from typing import Annotated
 
 import msgspec
 
-from airflow_provider_batch.local.api.errors import ApiError, failure
+from airflow_provider_batch.local.api.errors import ApiError, injected_error
 
 
 class Call(StrEnum):
-    """A call of the API."""
+    """A kind of API call."""
 
     UPLOAD = "upload"
     FILES = "files"
@@ -41,75 +43,75 @@ class Call(StrEnum):
     LIST = "list"
     RETRIEVE = "retrieve"
     CANCEL = "cancel"
-    #: a synchronous chat, response, embedding and so on
+    #: A synchronous request: a chat completion, a response, an embedding and so on.
     SYNCHRONOUS = "synchronous"
 
 
 class Kind(StrEnum):
     """What goes wrong."""
 
-    # the answer to a row
+    # Faults of the answer to a row.
 
-    #: an HTTP error of `status` in place of the answer; it lies in the error file
+    #: An HTTP error with `status` instead of the answer. It is in the error file.
     ERROR = "error"
-    #: `status_code` 0 and no body, counted as completed
+    #: `status_code` 0 without a body. The request counts as completed.
     STATUS_0 = "status_0"
-    #: it never ran: `response` null and the error `request_timeout`
+    #: The request never ran: `response` is null and the error code is `request_timeout`.
     REQUEST_TIMEOUT = "request_timeout"
     REFUSAL = "refusal"
     CONTENT_FILTER = "content_filter"
-    #: cut off at the cap on output tokens
+    #: The answer is cut off at the maximum number of output tokens.
     LENGTH = "length"
-    #: 200 without any text
+    #: Status 200, but no text.
     EMPTY = "empty"
-    #: a text that fits no schema
+    #: A text that matches no schema.
     INVALID_JSON = "invalid_json"
-    #: Responses: a first message with the text cut off, then one with the whole text
+    #: Responses API only: a message with truncated text, then a second one with the complete text.
     MULTI_TEXT = "multi_text"
-    #: U+2028, U+2029 and U+0085 raw in the text
+    #: U+2028, U+2029 and U+0085 unescaped in the text.
     SEPARATORS = "separators"
 
-    # the line of a row in a result file
+    # Faults of a row's line in a result file.
 
     MISSING_LINE = "missing_line"
     DUPLICATE_LINE = "duplicate_line"
-    #: not JSON
+    #: The line is not JSON.
     BROKEN_LINE = "broken_line"
 
-    # a result file
+    # Faults of a result file.
 
     CRLF = "crlf"
     NO_FINAL_NEWLINE = "no_final_newline"
 
-    # a batch
+    # Faults of a batch.
 
-    #: fails at validation with `code` and `message`
+    #: The batch fails validation with `code` and `message`.
     FAIL_BATCH = "fail_batch"
-    #: stays in progress, with nothing answered, until its window ends
+    #: The batch stays in progress without answering any request until its window ends.
     STUCK = "stuck"
 
-    # a call
+    # Faults of a call.
 
-    #: `status` (with `retry_after`, if set) in place of the answer; nothing was done
+    #: The server responds with `status` (and `retry_after`, if set) and does not execute the call.
     STATUS = "status"
-    #: the call is carried out, and then answered with `status`
+    #: The server executes the call, then responds with `status`.
     COMMIT_THEN_STATUS = "commit_then_status"
-    #: the call is carried out; no answer comes for `seconds`, then the connection is closed
+    #: The server executes the call, sends nothing for `seconds`, then closes the connection.
     COMMIT_THEN_HANG = "commit_then_hang"
-    #: no answer for `seconds`, then the connection is closed; nothing was done
+    #: The server sends nothing for `seconds`, then closes the connection. It does not execute the call.
     HANG = "hang"
-    #: the connection is closed without an answer; nothing was done
+    #: The server closes the connection without a response. It does not execute the call.
     DROP = "drop"
-    #: 200 with an HTML page
+    #: The server responds with status 200 and an HTML page. It does not execute the call.
     HTML = "html"
-    #: half of the body, then the connection is closed
+    #: The server sends half of the body, then closes the connection.
     TRUNCATE = "truncate"
-    #: half of the body, then nothing for `seconds`, then the rest
+    #: The server sends half of the body, then nothing for `seconds`, then the rest.
     STALL = "stall"
 
 
 class Target(StrEnum):
-    """Where a fault strikes."""
+    """What a fault affects."""
 
     ANSWER = "answer"
     LINE = "line"
@@ -138,103 +140,104 @@ _KINDS = {
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One fault. It hits every row, call, batch or file that it applies to, unless the fields say less.
+    """One fault. By default it hits every row, call, batch or file that its kind affects.
 
-    :raises ValueError: a field narrows down what this kind of fault is not about.
+    :raises ValueError: a field does not apply to this kind of fault.
     """
 
     kind: Kind
-    #: the share that is hit, drawn by the seed
+    #: The share that is hit, from 0 to 1. The seed decides which.
     rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
-    #: how often it hits: one row so often, of calls, batches and files so many in all; None is no limit
+    #: Maximum number of hits, None for no limit. Faults of rows count per row, all others count in total.
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    #: so many calls, batches or files pass unharmed first
+    #: Number of calls, batches or files that pass unharmed first.
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
-    #: only these rows; empty is any
+    #: custom_ids of the rows that can be hit; empty for all.
     custom_ids: frozenset[str] = frozenset()
-    #: only these calls; empty is any
+    #: Calls that can be hit; empty for all.
     calls: frozenset[Call] = frozenset()
-    #: HTTP status of an error
+    #: HTTP status of the error.
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 500
-    #: seconds in the Retry-After header; None leaves it out
+    #: Seconds in the Retry-After header; None omits the header.
     retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    #: real seconds of a silence
+    #: How long the server sends nothing, in real seconds.
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    #: of a failed batch or an HTTP error; None is what fits the status
+    #: Code and message of a failed batch or an HTTP error; None selects OpenAI's own for the status.
     code: str | None = None
     message: str | None = None
 
     def __post_init__(self) -> None:
-        # A fault would hit more than it says if such a field were passed over.
-        of_row = self.target in (Target.ANSWER, Target.LINE)
+        # If such a field were ignored, the fault would hit more than its author intended.
+        affects_row = self.target in (Target.ANSWER, Target.LINE)
         if self.calls and self.target is not Target.CALL:
-            raise ValueError(f"field `calls` is for faults of calls, which `{self.kind}` is not")
-        if self.custom_ids and not of_row:
-            raise ValueError(f"field `custom_ids` is for faults of rows, which `{self.kind}` is not")
-        if self.skip and of_row:
-            raise ValueError(f"field `skip` is not for faults of rows, as `{self.kind}` is")
+            raise ValueError(f"field `calls` applies only to faults of calls, and `{self.kind}` is not one")
+        if self.custom_ids and not affects_row:
+            raise ValueError(f"field `custom_ids` applies only to faults of rows, and `{self.kind}` is not one")
+        if self.skip and affects_row:
+            raise ValueError(f"field `skip` does not apply to faults of rows, such as `{self.kind}`")
 
     @property
     def target(self) -> Target:
-        """Where it strikes."""
+        """What this kind of fault affects."""
         return next((target for target, kinds in _KINDS.items() if self.kind in kinds), Target.CALL)
 
     def error(self) -> ApiError:
-        """The HTTP error of `status` in OpenAI's shape, with `code`, `message` and `retry_after` if they are set."""
+        """Return the HTTP error for `status` in OpenAI's shape, with `code`, `message` and `retry_after` if set."""
         headers = None if self.retry_after is None else {"Retry-After": f"{self.retry_after:f}".rstrip("0").rstrip(".")}
-        return failure(self.status, code=self.code, message=self.message, headers=headers)
+        return injected_error(self.status, code=self.code, message=self.message, headers=headers)
 
 
 class FaultsError(ValueError):
-    """What was given is no list of faults. Says what is wrong, and where."""
+    """Raised if a plan is not a valid JSON list of faults."""
 
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
-        #: the field, as in `[0].rate`; None if it is no field's fault
+        #: Path of the invalid field, such as `[0].rate`; None if the error is not about one field.
         self.param = param
 
 
 def read_faults(raw: bytes) -> list[Fault]:
-    """A JSON list of faults.
+    """Parse a JSON list of faults.
 
-    :raises FaultsError: it is none.
+    :raises FaultsError: it is not a valid list of faults.
     """
     try:
         return msgspec.json.decode(raw, type=list[Fault])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = str(error)
         path = re.search(r" - at `\$(\S+)`$", text)
-        # Of a field too many, or one that is missing, the path leads to the object only.
+        # If a field is unknown or missing, the path points only to the object, and the text names the field.
         field = re.search(r"field `(\w+)`", text)
         names = [path[1] if path else "", field[1] if field else ""]
         raise FaultsError(text, ".".join(name for name in names if name) or None) from error
 
 
 class Faults:
-    """The faults that were asked for, and how often each has hit.
+    """The current plan, and how often each of its faults has hit.
 
-    :param first_time: remembers keys beyond the life of the process; True for a key's first call only.
+    :param first_time: returns True only for the first call with a key. It remembers keys across restarts.
     """
 
     def __init__(self, seed: int, first_time: Callable[[bytes], bool], plan: Sequence[Fault] = ()) -> None:
         self._seed = seed
         self._first_time = first_time
-        self._take(plan, "start")
+        self._set_plan(plan, "start")
 
     def replace(self, plan: Sequence[Fault]) -> None:
-        """Take these faults instead of all others, and count from 0."""
-        self._take(plan, secrets.token_hex(8))
+        """Replace the plan and reset all counts to 0."""
+        self._set_plan(plan, secrets.token_hex(8))
 
-    def _take(self, plan: Sequence[Fault], name: str) -> None:
-        #: what the hits of rows are remembered under
-        self._name = name
+    def _set_plan(self, plan: Sequence[Fault], name: str) -> None:
+        #: Identifies the plan in the keys under which hits of rows are remembered.
+        self._plan_name = name
         self.plan = tuple(plan)
-        #: how often each has hit
+        #: Number of hits of each fault in the plan.
         self.hits = [0] * len(plan)
-        self._seen = [0] * len(plan)
+        #: Number of calls, batches or files that each fault applied to, whether or not it hit them.
+        self._candidates = [0] * len(plan)
 
     def draw_row_fault(self, target: Target, custom_id: str | None) -> Fault | None:
-        """The first fault that hits this row at this place (`ANSWER` or `LINE`)."""
+        """Return and count the first fault that hits this row. `target` is `ANSWER` or `LINE`."""
         for index, fault in enumerate(self.plan):
             if fault.target is target and self._hits_row(index, fault, custom_id):
                 self.hits[index] += 1
@@ -242,32 +245,32 @@ class Faults:
         return None
 
     def draw_call_fault(self, call: Call) -> Fault | None:
-        """The first fault that hits this call."""
-        return self._next(Target.CALL, call)
+        """Return and count the first fault that hits this call."""
+        return self._draw(Target.CALL, call)
 
     def draw_batch_fault(self) -> Fault | None:
-        """The first fault that hits the next batch."""
-        return self._next(Target.BATCH, None)
+        """Return and count the first fault that hits the next batch."""
+        return self._draw(Target.BATCH, None)
 
     def draw_file_faults(self) -> list[Fault]:
-        """All faults that hit the next result file."""
-        return [fault for index, fault in enumerate(self.plan) if fault.target is Target.FILE and self._counts(index)]
+        """Return and count all faults that hit the next result file."""
+        return [fault for index, fault in enumerate(self.plan) if fault.target is Target.FILE and self._hits(index)]
 
-    def _next(self, target: Target, call: Call | None) -> Fault | None:
+    def _draw(self, target: Target, call: Call | None) -> Fault | None:
         for index, fault in enumerate(self.plan):
-            wanted = not fault.calls or call is None or call in fault.calls
-            if fault.target is target and wanted and self._counts(index):
+            applies = not fault.calls or call is None or call in fault.calls
+            if fault.target is target and applies and self._hits(index):
                 return fault
         return None
 
-    def _counts(self, index: int) -> bool:
-        """Count one more that this fault applies to; whether it hits."""
-        fault, seen = self.plan[index], self._seen[index]
-        self._seen[index] += 1
+    def _hits(self, index: int) -> bool:
+        """Count the next call, batch or file for this fault, and return whether the fault hits it."""
+        fault, number = self.plan[index], self._candidates[index]
+        self._candidates[index] += 1
         hit = (
-            seen >= fault.skip
+            number >= fault.skip
             and (fault.times is None or self.hits[index] < fault.times)
-            and self._drawn(index, str(seen)) < fault.rate
+            and self._draw_share(index, str(number)) < fault.rate
         )
         self.hits[index] += hit
         return hit
@@ -276,16 +279,16 @@ class Faults:
         name = custom_id or ""
         if fault.custom_ids and name not in fault.custom_ids:
             return False
-        if self._drawn(index, name) >= fault.rate:
+        if self._draw_share(index, name) >= fault.rate:
             return False
         if fault.times is None:
             return True
-        # Remembered on disk, so that a row is not hit anew because the server was started again.
-        keys = (f"fault/{self._name}/{index}/{fault.kind}/{name}/{n}" for n in range(fault.times))
+        # Hits are remembered on disk, so that a restart of the server does not hit the same row more often.
+        keys = (f"fault/{self._plan_name}/{index}/{fault.kind}/{name}/{hit}" for hit in range(fault.times))
         return any(self._first_time(_digest(key, 16)) for key in keys)
 
-    def _drawn(self, index: int, key: str) -> float:
-        """A number from 0 to below 1 that only the seed, the fault's position and the key decide."""
+    def _draw_share(self, index: int, key: str) -> float:
+        """Return a number from 0 (inclusive) to 1 (exclusive), determined by the seed, the fault's index and `key`."""
         return (int.from_bytes(_digest(f"{self._seed}/{index}/{key}", 8)) >> 11) / 2**53
 
 

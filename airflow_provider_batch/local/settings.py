@@ -1,4 +1,4 @@
-"""How long each state of a batch lasts, which limits hold, and what else one server was started with."""
+"""Settings of one server: how long the states of a batch last, which limits apply, and everything else."""
 
 from __future__ import annotations
 
@@ -7,88 +7,88 @@ from dataclasses import dataclass, field
 from airflow_provider_batch.local.dialects import OPENAI, Dialect
 from airflow_provider_batch.local.faults import Fault
 
-#: requests in one input file (OpenAI, Batch guide)
+#: Maximum number of requests in one input file (OpenAI, Batch guide).
 MAX_REQUESTS = 50_000
-#: embedding inputs over all lines of one input file (OpenAI, Batch guide)
+#: Maximum number of embedding inputs over all lines of one input file (OpenAI, Batch guide).
 MAX_EMBEDDING_INPUTS = 50_000
-#: bytes of one input file; OpenAI counts 200 MB as decimal megabytes
+#: Maximum size of one input file in bytes. OpenAI's 200 MB are decimal megabytes.
 MAX_INPUT_BYTES = 200_000_000
-#: bytes of one file of any purpose (openai SDK, `files.create`)
+#: Maximum size in bytes of one file with any purpose (openai SDK, `files.create`).
 MAX_FILE_BYTES = 512_000_000
-#: bytes of one file that comes in parts, and of one part (openai SDK, `uploads.create` and `parts.create`); its parts
-#: of "64 MB" have 67,108,864 bytes, so these megabytes are binary
+#: Maximum size in bytes of a file uploaded in parts, and of one part (openai SDK, `uploads.create` and
+#: `parts.create`). The SDK's parts of "64 MB" have 67,108,864 bytes, so these megabytes are binary.
 MAX_UPLOAD_BYTES = 8 << 30
 MAX_PART_BYTES = 64 << 20
-#: seconds from its creation until an upload in parts expires
+#: Seconds after its creation at which an upload in parts expires.
 UPLOAD_LIFETIME = 3_600
-#: seconds a file with purpose `batch` or `batch_output` is kept: 30 days
+#: Seconds for which a file with purpose `batch` or `batch_output` is kept: 30 days.
 FILE_LIFETIME = 2_592_000
-#: seconds of OpenAI's only completion window, `24h`
+#: Seconds of OpenAI's only completion window, `24h`.
 WINDOW = 86_400
-#: batches that may be created in an hour (OpenAI, Batch guide)
+#: Maximum number of batches created per hour (OpenAI, Batch guide).
 CREATES_PER_HOUR = 2_000
-#: files that may be uploaded in a minute (openai SDK, `files.create`)
+#: Maximum number of files uploaded per minute (openai SDK, `files.create`).
 UPLOADS_PER_MINUTE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """The server that answers in place of the offline responder. Times are real seconds, whatever the clock shows."""
+    """The server that answers instead of the offline responder. Times are real seconds, not the server clock's."""
 
-    #: the base URL, without a slash at the end, for instance `http://127.0.0.1:8000/v1`
+    #: Base URL without a trailing slash, such as `http://127.0.0.1:8000/v1`.
     url: str
-    #: its bearer token
+    #: Its bearer token.
     api_key: str | None = field(default=None, repr=False)
-    #: the model to ask for in place of the one that a request names; None asks for that one
+    #: Model to send instead of the one that a request names; None leaves the request's model unchanged.
     model: str | None = None
-    #: how long one request may take, from its start to the end of its answer
+    #: Maximum duration of one request, up to the end of its answer.
     timeout: float = 600.0
-    #: how long requests of batches wait for an upstream that cannot be reached
+    #: How long requests of batches wait for an upstream that is unreachable.
     patience: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What one server was started with. All times are seconds of the server's clock."""
+    """Settings of one server. All times are seconds of the server's clock."""
 
-    #: server seconds per real second
+    #: Server seconds per real second.
     speed: float = 1.0
-    #: time in `validating`, at least; the check itself may take longer
+    #: Minimum time in `validating`. The validation itself may take longer.
     validating: float = 0.0
-    #: time in `in_progress`, spread evenly over the requests so that the counts grow
+    #: Time in `in_progress`, spread evenly over the requests so that the counts grow.
     in_progress: float = 0.0
-    #: time in `finalizing`, and in `cancelling`
+    #: Time in `finalizing`, and in `cancelling`.
     finalizing: float = 0.0
-    #: from `created_at` to `expires_at`; what has not run by then expires
+    #: Time from `created_at` to `expires_at`. Requests that have not run by then expire.
     window: int = WINDOW
-    #: decides the order of lines in result files, and whom faults hit
+    #: Determines the order of lines in result files, and which rows and calls faults hit.
     seed: int = 0
-    #: requests of one batch that are asked at the same time; of an upstream, over all batches and calls
+    #: Maximum number of concurrent requests: per batch with the offline responder, in total with an upstream.
     concurrency: int = 1
-    #: models the server knows; empty means that every name is accepted
+    #: Names of the models that exist; empty accepts every name.
     models: frozenset[str] = frozenset()
-    #: estimated input tokens that may wait per model; None means no limit
+    #: Maximum number of estimated input tokens in the queue per model; None for no limit.
     enqueued_token_limit: int | None = None
-    #: how long the tokens of an ended batch still count as enqueued
+    #: How long the tokens of an ended batch still count as enqueued.
     release_after: float = 0.0
-    #: batches that may be created in an hour; None means no limit
+    #: Maximum number of batches created per hour; None for no limit.
     creates_per_hour: int | None = CREATES_PER_HOUR
-    #: files that may be uploaded in a minute; None means no limit
+    #: Maximum number of files uploaded per minute; None for no limit.
     uploads_per_minute: int | None = UPLOADS_PER_MINUTE
-    #: in which ways it differs from OpenAI
+    #: How the server differs from OpenAI.
     dialect: Dialect = OPENAI
-    #: the bearer token to ask for; None accepts any non-empty one
+    #: The bearer token that clients must send; None accepts any non-empty one.
     api_key: str | None = None
-    #: who answers; None is the offline responder
+    #: The server that answers; None selects the offline responder.
     upstream: Upstream | None = None
-    #: what goes wrong from the start
+    #: Faults that are active from the start.
     faults: tuple[Fault, ...] = ()
-    #: the share of webhooks that arrive twice, drawn by the seed
+    #: Share of webhooks that are delivered twice, from 0 to 1. The seed decides which.
     webhook_duplicates: float = 0.0
-    #: whether there are routes under `/admin`, by which faults are set and the clock is moved
+    #: Whether the routes under `/admin` exist. They set faults and move the clock.
     admin: bool = False
 
     @property
-    def calls_may_fail(self) -> bool:
-        """Whether calls are counted and may be hit by faults."""
+    def injects_call_faults(self) -> bool:
+        """Whether the server counts calls and can inject faults into them."""
         return self.admin or bool(self.faults)

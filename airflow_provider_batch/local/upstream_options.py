@@ -1,4 +1,4 @@
-"""The options of `airflow-batch serve` that let an upstream answer."""
+"""Options of `airflow-batch serve` for an upstream: another server that answers the requests."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.settings import Upstream
 
-#: the environment variable with the upstream's key, which a command line would show to every user of the computer
+#: Environment variable with the upstream's key. A command line would show the key to every user of the computer.
 KEY_VARIABLE = "OPENAI_UPSTREAM_API_KEY"
-#: requests in flight at once, unless the command line says how many
+#: Default number of concurrent requests to an upstream.
 CONCURRENCY = 8
 
-#: how a path names the version of an API, as in `/v1` or `/v1beta/openai`
+#: Matches the API version in a path, such as `/v1` or `/v1beta/openai`.
 _VERSION = re.compile(r"/v\d\w*(/|$)")
 
 
@@ -27,68 +27,69 @@ def _seconds(text: str) -> float:
 
 
 def add_upstream_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    group = parser.add_argument_group("answers from an upstream, in real seconds")
+    """Add the `--upstream` options to a parser."""
+    group = parser.add_argument_group("answers from another server (all times in real seconds)")
     group.add_argument(
         "--upstream",
         metavar="URL",
-        help="let this server answer, not the offline responder: any with OpenAI's synchronous API (vLLM, Ollama,"
-        " llama.cpp), for instance http://127.0.0.1:8000/v1",
+        help="get answers from this server instead of the offline responder; any server with OpenAI's synchronous API"
+        " works (vLLM, Ollama, llama.cpp), for example http://127.0.0.1:8000/v1",
     )
     group.add_argument(
         "--upstream-api-key",
         metavar="KEY",
-        help=f"the upstream's key, if it asks for one (default: the environment variable {KEY_VARIABLE})",
+        help=f"the upstream's API key, if it requires one (default: the environment variable {KEY_VARIABLE})",
     )
     group.add_argument(
         "--upstream-model",
         metavar="NAME",
-        help="ask the upstream for this model, whichever a request names (default: the one it names)",
+        help="send every request with this model (default: the model that the request names)",
     )
     group.add_argument(
         "--upstream-timeout",
         type=_seconds,
         metavar="S",
-        help=f"after so long without an answer a request ends with request_timeout (default {Upstream.timeout:g})",
+        help=f"fail a request with request_timeout if its answer takes longer (default {Upstream.timeout:g})",
     )
     group.add_argument(
         "--upstream-patience",
         type=_seconds,
         metavar="S",
-        help="while the upstream cannot be reached, requests of batches wait for it so long before they fail with"
-        f" 503 (default {Upstream.patience:g})",
+        help="how long requests of batches wait for an unreachable upstream before they fail with 503"
+        f" (default {Upstream.patience:g})",
     )
 
 
-def upstream_of(args: argparse.Namespace) -> Upstream | None:
-    """The upstream that the options name, if any.
+def read_upstream(args: argparse.Namespace) -> Upstream | None:
+    """Return the upstream that the options describe, or None without `--upstream`.
 
-    :raises ValueError: they make no sense.
+    :raises ValueError: the URL is invalid, or other upstream options come without `--upstream`.
     """
-    given = {
+    options = {
         name: value
         for name in ("model", "timeout", "patience", "api_key")
         if (value := getattr(args, f"upstream_{name}")) is not None
     }
     if args.upstream is None:
-        if given:
-            raise ValueError(f"--upstream-{next(iter(given)).replace('_', '-')} says nothing without --upstream URL")
+        if options:
+            raise ValueError(f"--upstream-{next(iter(options)).replace('_', '-')} requires --upstream URL.")
         return None
-    return Upstream(url=base_url(args.upstream), **{"api_key": os.environ.get(KEY_VARIABLE), **given})
+    return Upstream(url=normalize_base_url(args.upstream), **{"api_key": os.environ.get(KEY_VARIABLE), **options})
 
 
-def base_url(pasted: str) -> str:
-    """The base URL that people mean: with or without `/v1`, a slash at the end, or an endpoint's path.
+def normalize_base_url(url: str) -> str:
+    """Return the base URL for a URL as people paste it: without `/v1`, with a trailing slash or an endpoint's path.
 
-    :raises ValueError: it is none. Never repeats a password.
+    :raises ValueError: the URL is incomplete, or has a user, a password, a query or a fragment. The message never
+        contains the URL, which may include a password.
     """
-    parts = urlsplit(pasted.strip())
+    parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("--upstream needs a whole URL, for instance http://127.0.0.1:8000/v1")
+        raise ValueError("--upstream needs a complete URL, for example http://127.0.0.1:8000/v1.")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError(
-            "--upstream takes a URL without user, password, `?` and `#`. The upstream's key is given with"
-            f" --upstream-api-key or as {KEY_VARIABLE}."
+            "The URL of --upstream must not contain a user, a password, `?` or `#`. Pass the upstream's key with"
+            f" --upstream-api-key or in the environment variable {KEY_VARIABLE}."
         )
     path = parts.path.rstrip("/")
     for endpoint in ENDPOINTS:

@@ -44,7 +44,7 @@ def serving(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def greeting(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     lines: list[str] = []
-    while not lines or not lines[-1].startswith("Ctrl-C"):
+    while not lines or not lines[-1].startswith("Press Ctrl-C"):
         line = process.stdout.readline()
         assert line, f"the server ended after {lines}"
         lines.append(line)
@@ -56,7 +56,7 @@ def test_it_says_where_it_is_and_what_it_is_and_ends_cleanly(tmp_path: Path, num
     with serving(tmp_path, "--port", "0") as process:
         printed = greeting(process)
         assert str(tmp_path) in printed
-        assert "No production engine" in printed
+        assert "Not for production" in printed
         assert "offline responder" in printed
         found = re.search(r"AIRFLOW_CONN_OPENAI_DEFAULT='(.*)'", printed)
         assert found is not None
@@ -126,7 +126,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 def test_a_subprocess_is_started_once_and_its_pid_is_known(server: LocalServer, tmp_path: Path) -> None:
     os.kill(server.pid, 0)
-    with pytest.raises(RuntimeError, match="already runs"):
+    with pytest.raises(RuntimeError, match="already running"):
         server.start()
     with pytest.raises(RuntimeError, match="not running"):
         _ = LocalServer(tmp_path).pid

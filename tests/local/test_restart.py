@@ -88,7 +88,7 @@ def test_a_clean_stop_ends_with_0_and_keeps_the_state(serve: Serve) -> None:
 def test_two_servers_never_share_a_state_directory(serve: Serve) -> None:
     server, _ = serve()
 
-    with pytest.raises(ServerStartError, match="Another local batch server already works in"):
+    with pytest.raises(ServerStartError, match="Another local batch server is already using"):
         LocalServer(server.state).start()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_batch.local.upstream_options import base_url
+from airflow_provider_batch.local.upstream_options import normalize_base_url
 from tests.local.test_command import run
 
 
@@ -26,20 +26,20 @@ from tests.local.test_command import run
     ],
 )
 def test_a_base_url_is_taken_as_people_paste_it(pasted: str, meant: str) -> None:
-    assert base_url(pasted) == meant
-    assert base_url(meant) == meant
+    assert normalize_base_url(pasted) == meant
+    assert normalize_base_url(meant) == meant
 
 
 @pytest.mark.parametrize("pasted", ["localhost:8000", "127.0.0.1:8000/v1", "ftp://example.com", "http://", "vllm"])
 def test_what_is_no_url_is_refused_with_an_example(pasted: str) -> None:
-    with pytest.raises(ValueError, match="for instance http://"):
-        base_url(pasted)
+    with pytest.raises(ValueError, match="for example http://"):
+        normalize_base_url(pasted)
 
 
 @pytest.mark.parametrize("pasted", ["https://user:secret@example.com", "https://example.com/v1?key=secret"])
 def test_a_url_with_a_secret_is_refused_and_not_repeated(pasted: str) -> None:
     with pytest.raises(ValueError, match="--upstream-api-key") as caught:
-        base_url(pasted)
+        normalize_base_url(pasted)
     assert "secret" not in str(caught.value)
 
 
@@ -48,7 +48,7 @@ def test_an_option_that_nothing_would_read_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert run("--port", "0", "--state", str(tmp_path), option) == 2
-    assert f"{option.partition('=')[0]} says nothing without --upstream URL" in capsys.readouterr().err
+    assert f"{option.partition('=')[0]} requires --upstream URL" in capsys.readouterr().err
 
 
 def test_a_server_is_not_its_own_upstream(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
-"""What the API looks like to its clients.
+"""The API's wire format.
 
-objects   a file and a batch, and their ids
-errors    OpenAI's error shape
-tokens    token counts of one answer, or of many
+objects   file and batch objects, and their ids
+errors    error responses in OpenAI's shape
+tokens    token counts of an answer or a batch
 """

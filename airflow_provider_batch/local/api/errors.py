@@ -1,4 +1,4 @@
-"""OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}` and a status."""
+"""Error responses in OpenAI's shape: an HTTP status and `{"error": {"message", "type", "param", "code"}}`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """A request that is refused, synchronously or as one line of a batch."""
+    """Raised to answer a request with an error, either directly or as the result of one line of a batch."""
 
     def __init__(
         self,
@@ -29,19 +29,19 @@ class ApiError(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, Any]:
-        """The JSON body that goes with `status`."""
+        """Return the JSON body of the response."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-def too_many(message: str, *, retry_after: float) -> ApiError:
-    """429: a rate limit is reached. `retry_after` is in real seconds, rounded up."""
+def rate_limited(message: str, *, retry_after: float) -> ApiError:
+    """Return a 429 for a rate limit. `retry_after` is in real seconds; the header rounds it up."""
     headers = {"Retry-After": str(math.ceil(retry_after))}
     return ApiError(429, message, type="requests", code="rate_limit_exceeded", headers=headers)
 
 
-#: message, type and code of OpenAI's errors by status; 504 is what batches report of a model that took too long
-#: (community.openai.com, topic 1385608)
-_FAILURES: dict[int, tuple[str, str, str | None]] = {
+#: Message, type and code of OpenAI's errors by status. Batches report 504 when a model took too long
+#: (community.openai.com, topic 1385608).
+_DEFAULTS: dict[int, tuple[str, str, str | None]] = {
     400: ("The request was rejected as invalid.", "invalid_request_error", "invalid_value"),
     401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
     404: ("The model does not exist or you do not have access to it.", "invalid_request_error", "model_not_found"),
@@ -55,19 +55,26 @@ _FAILURES: dict[int, tuple[str, str, str | None]] = {
 }
 
 
-def failure(
+def injected_error(
     status: int, *, code: str | None = None, message: str | None = None, headers: Mapping[str, str] | None = None
 ) -> ApiError:
-    """An error on request (a marker or a fault); what is None is as OpenAI's errors of this status have it."""
-    server = ("An error occurred while processing your request. You can retry your request.", "server_error", None)
-    client = (f"The request failed with status {status}.", "invalid_request_error", None)
-    usual, type, usual_code = _FAILURES.get(status, server if status >= 500 else client)
+    """Return an error that a test requested, by a marker or a fault.
+
+    `code` and `message` default to those that OpenAI sends with this status.
+    """
+    server_error = (
+        "An error occurred while processing your request. You can retry your request.",
+        "server_error",
+        None,
+    )
+    client_error = (f"The request failed with status {status}.", "invalid_request_error", None)
+    default_message, type, default_code = _DEFAULTS.get(status, server_error if status >= 500 else client_error)
     if code == "insufficient_quota":
         type = code
-    return ApiError(status, message or usual, type=type, code=code or usual_code, headers=headers)
+    return ApiError(status, message or default_message, type=type, code=code or default_code, headers=headers)
 
 
-#: how OpenAI's messages call the JSON types
+#: Names of the JSON types in OpenAI's messages.
 _TYPE_NAMES: dict[type, str] = {
     dict: "an object",
     list: "an array",
@@ -80,35 +87,35 @@ _TYPE_NAMES: dict[type, str] = {
 
 
 def missing_parameter(name: str) -> ApiError:
-    """400: a required parameter was not given."""
+    """Return a 400 for a required parameter that is missing."""
     return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
 def wrong_type(name: str, expected: str, value: object) -> ApiError:
-    """400: a parameter has the wrong JSON type. `expected` carries its article: `a string`."""
-    got = _TYPE_NAMES.get(type(value), "something else")
+    """Return a 400 for a parameter of the wrong JSON type. `expected` includes the article, as in `a string`."""
+    actual = _TYPE_NAMES.get(type(value), "something else")
     return ApiError(
         400,
-        f"Invalid type for '{name}': expected {expected}, but got {got} instead.",
+        f"Invalid type for '{name}': expected {expected}, but got {actual} instead.",
         param=name,
         code="invalid_type",
     )
 
 
 def invalid_value(name: str, value: object, supported: list[str]) -> ApiError:
-    """400: a parameter is not one of the supported values."""
-    quoted = [f"'{item}'" for item in supported]
-    listed = " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+    """Return a 400 for a parameter whose value is not supported."""
+    names = [f"'{item}'" for item in supported]
+    listing = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])}, and {names[-1]}"
     return ApiError(
         400,
-        f"Invalid value: '{value}'. Supported values are: {listed}.",
+        f"Invalid value: '{value}'. Supported values are: {listing}.",
         param=name,
         code="invalid_value",
     )
 
 
 def out_of_range(name: str, kind: str, value: float, low: int, high: int | None) -> ApiError | None:
-    """400 if a number is below `low` or above `high`, else None. `kind` is `integer` or `decimal`."""
+    """Return a 400 if a number is below `low` or above `high`, else None. `kind` is `integer` or `decimal`."""
     if value < low:
         side, code, sign, bound = "below minimum", "below_min", ">=", low
     elif high is not None and value > high:

@@ -1,4 +1,4 @@
-"""The wire objects: a file and a batch, as the public OpenAPI description of OpenAI's API has them."""
+"""File and batch objects, as defined in the public OpenAPI description of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class Status(StrEnum):
-    """Where a batch is. `failed` means that validation failed: nothing ran."""
+    """Status of a batch. `failed` means that validation failed and no request ran."""
 
     VALIDATING = "validating"
     FAILED = "failed"
     IN_PROGRESS = "in_progress"
-    #: everything is answered, but the result files are not there yet
+    #: All requests are answered, but the result files are not written yet.
     FINALIZING = "finalizing"
     COMPLETED = "completed"
     EXPIRED = "expired"
@@ -25,7 +25,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: the statuses that a batch never leaves
+#: Final statuses.
 ENDED = frozenset({Status.FAILED, Status.COMPLETED, Status.EXPIRED, Status.CANCELLED})
 
 
@@ -36,7 +36,7 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
-    #: None: kept until deleted
+    #: None keeps the file until it is deleted.
     expires_at: int | None
     filename: str
     purpose: str
@@ -45,7 +45,7 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchError(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `errors.data`. `line` counts from 1."""
+    """One entry of a batch's `errors.data`. `line` counts from 1."""
 
     code: str
     message: str
@@ -54,14 +54,14 @@ class BatchError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchErrors(msgspec.Struct, frozen=True, kw_only=True):
-    """`errors` of a batch that failed validation."""
+    """The `errors` field of a batch that failed validation."""
 
     object: Literal["list"] = "list"
     data: list[BatchError]
 
 
 class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests that never ran are neither completed nor failed."""
+    """Counts of a batch's requests. Requests that never ran count as neither completed nor failed."""
 
     total: int = 0
     completed: int = 0
@@ -69,19 +69,19 @@ class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of `BatchUsage`."""
+    """Breakdown of `BatchUsage.input_tokens`."""
 
     cached_tokens: int = 0
 
 
 class OutputTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of `BatchUsage`."""
+    """Breakdown of `BatchUsage.output_tokens`."""
 
     reasoning_tokens: int = 0
 
 
 class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens over all answers of a batch; zeros until it has ended."""
+    """Token totals over all answers of a batch. All 0 until the batch has ended."""
 
     input_tokens: int = 0
     input_tokens_details: InputTokensDetails = InputTokensDetails()
@@ -91,7 +91,7 @@ class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """`Batch`. Times are integer Unix seconds; file ids stay None where a file would be empty."""
+    """`Batch`. Times are integer Unix seconds. The id of a result file is None if the file would be empty."""
 
     id: str
     object: Literal["batch"] = "batch"
@@ -118,16 +118,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended_at(self) -> int | None:
-        """When it ended, however it did."""
+        """Unix time at which the batch reached its final status, or None if it has not ended."""
         stamps = (self.completed_at, self.failed_at, self.expired_at, self.cancelled_at)
         return next((stamp for stamp in stamps if stamp is not None), None)
 
 
 def new_file_id() -> str:
-    """`file-` and 22 base62 characters, as OpenAI's look."""
+    """Return `file-` and 22 random base62 characters, like OpenAI's ids."""
     return "file-" + "".join(secrets.choice(_BASE62) for _ in range(22))
 
 
 def new_batch_id() -> str:
-    """`batch_` and 32 hexadecimal characters, as OpenAI's look."""
+    """Return `batch_` and 32 random hexadecimal digits, like OpenAI's ids."""
     return f"batch_{secrets.token_hex(16)}"

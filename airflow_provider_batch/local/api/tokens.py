@@ -1,4 +1,4 @@
-"""Counts of tokens, as an answer reports them and a batch adds them up."""
+"""Token counts of an answer, and their sum over a batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Tokens(NamedTuple):
-    """Tokens of one answer, or of many."""
+    """Token counts of one answer, or totals over many. `cached` is part of `input`, `reasoning` of `output`."""
 
     input: int = 0
     cached: int = 0
@@ -14,5 +14,5 @@ class Tokens(NamedTuple):
     reasoning: int = 0
 
     def plus(self, other: Tokens) -> Tokens:
-        """The sum of both."""
-        return Tokens(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        """Return the sum of both, field by field."""
+        return Tokens(*(left + right for left, right in zip(self, other, strict=True)))

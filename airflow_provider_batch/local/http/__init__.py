@@ -1,10 +1,10 @@
 """The HTTP surface.
 
-app              puts the server together: routes, API key, error handlers
+app              creates the application: routes, API key check, error handlers
 server           what the routes share
 files, uploads, batches, webhooks, endpoints   the routes under `/v1`
-admin            the routes under `/admin`, only with `--admin`
+admin            the routes under `/admin`, which exist only with `--admin`
 file_check       checks an uploaded file
-partial_results  result files that can be read while their batch runs
-call_faults      middleware that carries out the faults of calls
+partial_results  serves the result files of a batch that is still running
+call_faults      middleware that injects faults into API calls
 """

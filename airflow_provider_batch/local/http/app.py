@@ -1,4 +1,4 @@
-"""The HTTP surface: routes under `/v1`, the API key, and OpenAI's shape for every error."""
+"""Creates the application: routes under `/v1`, the API key check, and OpenAI's error shape for every error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_batch.local.engine.engine import Engine
 from airflow_provider_batch.local.faults import Faults
 from airflow_provider_batch.local.http import admin, batches, endpoints, files, uploads, webhooks
 from airflow_provider_batch.local.http.call_faults import CallFaults
-from airflow_provider_batch.local.http.server import Server, TheServer
+from airflow_provider_batch.local.http.server import Server, ServerDependency
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.storage.store import Store
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def create_app(state: Path, settings: Settings) -> FastAPI:
-    """The application over one state directory.
+    """Return the application for one state directory.
 
-    :raises airflow_provider_batch.local.storage.store.StateInUseError: another server works there.
+    :raises airflow_provider_batch.local.storage.store.StateInUseError: another server is using the directory.
     """
     store = Store(state, speed=settings.speed)
     faults = Faults(settings.seed, store.first_time, settings.faults)
@@ -43,11 +43,11 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        server.courier.start()
+        server.webhook_sender.start()
         await server.engine.resume()
         yield
         await server.engine.close()
-        await server.courier.close()
+        await server.webhook_sender.close()
         if upstream is not None:
             await upstream.close()
         store.clock.stop()
@@ -59,27 +59,27 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         app.include_router(routes, prefix="/v1", dependencies=[Depends(_authorise)])
     if settings.admin:
         app.include_router(admin.router, dependencies=[Depends(_authorise)])
-    if settings.calls_may_fail:
+    if settings.injects_call_faults:
         app.add_middleware(CallFaults, server=server)
     if settings.dialect.accepts_azure_requests:
-        # Added last it comes first, so that everything else sees OpenAI's paths.
+        # The middleware that is added last runs first. All others then see OpenAI's paths.
         app.add_middleware(AzureMiddleware, dialect=settings.dialect)
-    app.add_exception_handler(ApiError, _refused)
-    app.add_exception_handler(HTTPException, _no_such_route)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(Exception, _answer_internal_error)
     return app
 
 
 def _upstream(settings: Settings) -> UpstreamResponder | None:
     if settings.upstream is None:
         return None
-    # The SDK in it takes longer to import than all the rest; a server without an upstream starts without it.
+    # Imported here because it loads the openai SDK, which takes longer to import than everything else.
     from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
     return UpstreamResponder(settings.upstream, settings.concurrency)
 
 
-async def _authorise(request: Request, server: TheServer) -> None:
+async def _authorise(request: Request, server: ServerDependency) -> None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise ApiError(
@@ -87,32 +87,32 @@ async def _authorise(request: Request, server: TheServer) -> None:
             "You didn't provide an API key. You need to provide your API key in an Authorization header using"
             " Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
         )
-    wanted = server.settings.api_key
-    if wanted is not None and not hmac.compare_digest(key.strip().encode(), wanted.encode()):
+    expected_key = server.settings.api_key
+    if expected_key is not None and not hmac.compare_digest(key.strip().encode(), expected_key.encode()):
         raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _answer_api_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 
-async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    where = f"({request.method} {request.url.path})"
-    message = {404: f"Invalid URL {where}", 405: f"Invalid method for URL {where}"}.get(error.status_code, error.detail)
-    refused = ApiError(error.status_code, message)
-    # Starlette names the methods of the first route on this path alone.
-    headers = {"Allow": _methods(request)} if error.status_code == 405 else error.headers
-    return JSONResponse(refused.body(), status_code=error.status_code, headers=headers)
+    route = f"({request.method} {request.url.path})"
+    message = {404: f"Invalid URL {route}", 405: f"Invalid method for URL {route}"}.get(error.status_code, error.detail)
+    api_error = ApiError(error.status_code, message)
+    # Starlette lists only the methods of the first route with this path.
+    headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
+    return JSONResponse(api_error.body(), status_code=error.status_code, headers=headers)
 
 
-def _methods(request: Request) -> str:
-    """The methods that the path of this request has, as a header lists them."""
-    here = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
+def _allowed_methods(request: Request) -> str:
+    """Return all methods of the request's path, as the value of an `Allow` header."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
-async def _broken(_: Request, error: Exception) -> JSONResponse:
-    refused = ApiError(500, f"The local batch server broke on this request: {error!r}", type="server_error")
-    return JSONResponse(refused.body(), status_code=500)
+async def _answer_internal_error(_: Request, error: Exception) -> JSONResponse:
+    api_error = ApiError(500, f"The local batch server failed to process this request: {error!r}", type="server_error")
+    return JSONResponse(api_error.body(), status_code=500)

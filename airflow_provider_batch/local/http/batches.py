@@ -1,4 +1,7 @@
-"""`/v1/batches`: create answers at once; what is wrong with the input file shows later, as a failed batch."""
+"""`/v1/batches`: create, retrieve, list and cancel batches.
+
+Creating a batch checks only the request itself. Errors in the input file show up later, as a failed batch.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ from fastapi import APIRouter, Request
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS, UNSUPPORTED_ENDPOINTS
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, wrong_type
 from airflow_provider_batch.local.api.objects import Batch, new_batch_id
-from airflow_provider_batch.local.http.server import TheServer, expires_after, json_object, limit_of
+from airflow_provider_batch.local.http.server import ServerDependency, expires_after, json_object, parse_limit
 from airflow_provider_batch.local.settings import FILE_LIFETIME
 
 router = APIRouter(prefix="/batches")
 
-#: limits of `metadata` (OpenAI's API description, schema Metadata)
+#: Limits of `metadata`: pairs, and characters of a key and a value (OpenAI's API description, schema Metadata).
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 
 
 @router.post("")
-async def create(request: Request, server: TheServer) -> dict[str, Any]:
-    """Accept a batch; 400 for a wrong endpoint, window, metadata or expiration policy."""
+async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Create a batch. Respond with 400 to an invalid endpoint, window, metadata or expiration policy."""
     body = await json_object(request)
     for name in ("input_file_id", "endpoint", "completion_window"):
         if body.get(name) is None:
@@ -33,8 +36,8 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
     if endpoint in UNSUPPORTED_ENDPOINTS:
         raise ApiError(
             400,
-            f"OpenAI's batches take '{endpoint}', but the local batch server does not have that endpoint."
-            f" It has: {', '.join(ENDPOINTS)}.",
+            f"The local batch server does not implement the endpoint '{endpoint}', which OpenAI's batches support."
+            f" It implements: {', '.join(ENDPOINTS)}.",
             param="endpoint",
             code="unsupported_endpoint",
         )
@@ -46,7 +49,7 @@ async def create(request: Request, server: TheServer) -> dict[str, Any]:
     metadata = body.get("metadata")
     _check_metadata(metadata)
     output_lifetime = _output_lifetime(body)
-    server.admit(server.creates, "batches created per hour")
+    server.enforce(server.create_rate, "batches created per hour")
     now = server.clock.seconds()
     batch = Batch(
         id=new_batch_id(),
@@ -77,8 +80,7 @@ def _check_metadata(metadata: object) -> None:
     if len(metadata) > _MAX_PAIRS:
         raise ApiError(
             400,
-            f"Invalid 'metadata': too many properties. Expected an object with at most {_MAX_PAIRS}"
-            " properties,"
+            f"Invalid 'metadata': too many properties. Expected an object with at most {_MAX_PAIRS} properties,"
             f" but got an object with {len(metadata)} properties instead.",
             param="metadata",
             code="object_above_max_properties",
@@ -86,12 +88,11 @@ def _check_metadata(metadata: object) -> None:
     for key, value in metadata.items():
         if not isinstance(value, str):
             raise wrong_type(f"metadata.{key}", "a string", value)
-        for text, most in ((key, _MAX_KEY), (value, _MAX_VALUE)):
-            if len(text) > most:
+        for text, maximum in ((key, _MAX_KEY), (value, _MAX_VALUE)):
+            if len(text) > maximum:
                 raise ApiError(
                     400,
-                    f"Invalid 'metadata.{key}': string too long. Expected a string with maximum length"
-                    f" {most},"
+                    f"Invalid 'metadata.{key}': string too long. Expected a string with maximum length {maximum},"
                     f" but got a string with length {len(text)} instead.",
                     param=f"metadata.{key}",
                     code="string_above_max_length",
@@ -105,33 +106,33 @@ def _wire(batch: Batch) -> dict[str, Any]:
 
 
 @router.get("")
-async def list_batches(request: Request, server: TheServer) -> dict[str, Any]:
-    """Batches, newest first, by pages of 1 to 100, default 20."""
-    limit = limit_of(request, default=20, most=100)
+async def list_batches(request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Return a page of batches, newest first. `limit` is 1 to 100, 20 by default."""
+    limit = parse_limit(request, default=20, maximum=100)
     dialect = server.settings.dialect
     after = dialect.list_start(request.query_params.get("after"), request.query_params.get("cursor"))
     if after is not None:
         server.engine.batch(after)
-    found = server.engine.batches(after=after, limit=limit + 1)
-    page = found[:limit]
+    batches = server.engine.batches(after=after, limit=limit + 1)
+    page = batches[:limit]
     return dialect.rewrite_page(
         {
             "object": "list",
             "data": [dialect.rewrite_batch(_wire(batch)) for batch in page],
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
-            "has_more": len(found) > limit,
+            "has_more": len(batches) > limit,
         }
     )
 
 
 @router.get("/{batch_id}")
-async def retrieve(batch_id: str, server: TheServer) -> dict[str, Any]:
-    """One batch as of now."""
+async def retrieve(batch_id: str, server: ServerDependency) -> dict[str, Any]:
+    """Return the current state of one batch."""
     return server.settings.dialect.rewrite_batch(_wire(server.engine.batch(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel(batch_id: str, server: TheServer) -> dict[str, Any]:
-    """Begin to cancel; 409 if the batch has ended otherwise."""
+async def cancel(batch_id: str, server: ServerDependency) -> dict[str, Any]:
+    """Start to cancel a batch. Respond with 409 if it has already ended in another way."""
     return server.settings.dialect.rewrite_batch(_wire(server.engine.cancel(batch_id)))

@@ -1,11 +1,11 @@
-"""Carries out faults of calls: an error in place of the answer, an answer that is late or cut off, or none.
+"""Injects faults into API calls: an error, a late or truncated response, or none at all.
 
-A middleware that is there only if faults can be. It stands where a gateway would, before the API key is looked
-at: a call without a valid key counts, and may be hit, like any other. Whatever is no `Call` (models, webhooks,
-`/admin`) is neither counted nor hit.
+The middleware is added only if the server can inject call faults. Like a gateway, it runs before the API key check,
+so a call without a valid key is counted and can be hit like any other. Routes that are not a `Call` (models,
+webhooks, `/admin`) are neither counted nor hit.
 
-ASGI has no way to close a connection that was not answered, so uvicorn's protocol is extended to hand on its
-transport (`Protocol`).
+ASGI cannot close a connection without sending a response. `Protocol` therefore extends uvicorn's protocol to pass
+its transport to the application.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ _CALLS = [
     )
 ]
 
-#: what a gateway sends when it has lost its way
+#: An HTML page such as a gateway sends instead of the API's response.
 _PAGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><h1>Please wait</h1></body></html>\n"
 
 
 def call_of(method: str, path: str) -> Call | None:
-    """Which call of the API this is, if any."""
-    return next((call for verb, known, call in _CALLS if verb == method and known.fullmatch(path)), None)
+    """Return the kind of API call with this method and path, or None if it is not a `Call`."""
+    return next((call for verb, pattern, call in _CALLS if verb == method and pattern.fullmatch(path)), None)
 
 
 class Protocol(Http):
-    """Uvicorn's HTTP protocol; an application finds the connection's transport in its scope's state."""
+    """Uvicorn's HTTP protocol, which also passes the connection's transport to the application in `scope["state"]`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See `asyncio.Protocol`."""
+        """Store the transport in the state. Overrides `asyncio.Protocol.connection_made`."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
@@ -69,71 +69,77 @@ class _Connection:
         self._receive = receive
         self._stopping = stopping
 
-    async def _gone(self) -> None:
-        # What the client still sends is read and dropped: only then is the end of its connection seen.
+    async def _wait_for_disconnect(self) -> None:
+        # Uvicorn reports the disconnect only after everything that the client sends has been read.
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def close(self) -> None:
-        """Close it after what was sent so far."""
+        """Close the connection after sending what is already buffered."""
         self._transport.close()
-        await self._gone()
+        await self._wait_for_disconnect()
 
-    async def silence(self, seconds: float) -> bool:
-        """Say nothing for so many real seconds; False if the client left or the server was told to end."""
-        ends = [asyncio.ensure_future(self._gone()), asyncio.ensure_future(self._stopping.wait())]
+    async def stay_silent(self, seconds: float) -> bool:
+        """Send nothing for `seconds` of real time.
+
+        Returns False, early, if the client disconnects or the server is stopping.
+        """
+        interrupts = [
+            asyncio.ensure_future(self._wait_for_disconnect()),
+            asyncio.ensure_future(self._stopping.wait()),
+        ]
         try:
-            done, _ = await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            finished, _ = await asyncio.wait(interrupts, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for end in ends:
-                end.cancel()
-        return not done
+            for interrupt in interrupts:
+                interrupt.cancel()
+        return not finished
 
 
-class _HalfAnswer:
-    """A `send` that passes on half of the body and then stalls or cuts it, as the fault says."""
+class _HalfSend:
+    """A `send` that passes on half of the body, then stalls or closes the connection, depending on the fault."""
 
     def __init__(self, send: Send, connection: _Connection, fault: Fault) -> None:
         self._send = send
         self._connection = connection
         self._fault = fault
-        #: bytes to pass on until half is reached; None after that
-        self._left: int | None = None
-        self._cut = False
+        #: Bytes to pass on before the middle of the body; None before the body and after its middle.
+        self._remaining: int | None = None
+        self._closed = False
 
     async def __call__(self, message: Message) -> None:
-        if self._cut:
+        if self._closed:
             return
         if message["type"] == "http.response.start":
-            self._left = int(Headers(raw=message["headers"])["content-length"]) // 2
-        elif self._left is not None:
+            self._remaining = int(Headers(raw=message["headers"])["content-length"]) // 2
+        elif self._remaining is not None:
             body = message.get("body", b"")
-            if len(body) > self._left:
-                await self._send({**message, "body": body[: self._left], "more_body": True})
-                message = {**message, "body": body[self._left :]}
-                self._left = None
-                if self._fault.kind is Kind.TRUNCATE or not await self._connection.silence(self._fault.seconds):
-                    self._cut = True
+            if len(body) > self._remaining:
+                await self._send({**message, "body": body[: self._remaining], "more_body": True})
+                message = {**message, "body": body[self._remaining :]}
+                self._remaining = None
+                if self._fault.kind is Kind.TRUNCATE or not await self._connection.stay_silent(self._fault.seconds):
+                    self._closed = True
                     await self._connection.close()
                     return
             else:
-                self._left -= len(body)
+                self._remaining -= len(body)
         await self._send(message)
 
 
-async def _unheard(_: Message) -> None:
-    """A `send` that nobody listens to."""
+async def _discard(_: Message) -> None:
+    """A `send` that drops the response."""
 
 
 class CallFaults:
-    """ASGI middleware: counts each call in `server.calls`, and carries out the fault that hits it."""
+    """ASGI middleware that counts each call in `server.calls` and injects the fault that hits it, if any."""
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app = app
         self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the ASGI specification."""
+        """Handle one connection, as defined in the ASGI specification."""
         call = call_of(scope["method"], scope["path"]) if scope["type"] == "http" else None
         fault = None
         if call is not None:
@@ -142,25 +148,25 @@ class CallFaults:
         if fault is None:
             await self._app(scope, receive, send)
         else:
-            await self._strike(fault, scope, receive, send)
+            await self._inject(fault, scope, receive, send)
 
-    async def _strike(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _inject(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         connection = _Connection(scope, receive, self._server.stopping)
         if fault.kind in (Kind.COMMIT_THEN_STATUS, Kind.COMMIT_THEN_HANG):
-            await self._app(scope, receive, _unheard)
+            await self._app(scope, receive, _discard)
         match fault.kind:
             case Kind.STATUS | Kind.COMMIT_THEN_STATUS:
                 error = fault.error()
-                refusal = JSONResponse(error.body(), status_code=error.status, headers=error.headers)
-                await refusal(scope, receive, send)
+                response = JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+                await response(scope, receive, send)
             case Kind.HTML:
                 await HTMLResponse(_PAGE)(scope, receive, send)
             case Kind.HANG | Kind.COMMIT_THEN_HANG:
-                await connection.silence(fault.seconds)
+                await connection.stay_silent(fault.seconds)
                 await connection.close()
             case Kind.DROP:
                 await connection.close()
             case Kind.TRUNCATE | Kind.STALL:
-                await self._app(scope, receive, _HalfAnswer(send, connection, fault))
+                await self._app(scope, receive, _HalfSend(send, connection, fault))
             case _:
-                raise AssertionError(f"{fault.kind} is no fault of a call")
+                raise AssertionError(f"{fault.kind} is not a fault of a call")

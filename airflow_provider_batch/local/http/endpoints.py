@@ -1,4 +1,4 @@
-"""The synchronous endpoints: the same answers as in a batch, at once. They do not stream."""
+"""The synchronous endpoints. They give the same answers as a batch. Streaming is not supported."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from airflow_provider_batch.local.answers.prompt import (
 )
 from airflow_provider_batch.local.answers.responder import ModelRequest
 from airflow_provider_batch.local.api.errors import ApiError
-from airflow_provider_batch.local.http.server import Server, TheServer, json_object
+from airflow_provider_batch.local.http.server import Server, ServerDependency, json_object
 
 router = APIRouter()
 
-#: named by `GET /v1/models` when the server was not told which models it knows; any other name works too
+#: Models that `GET /v1/models` lists without `--model` and `--upstream`. All other names work too.
 _EXAMPLES = (
     "gpt-3.5-turbo-instruct",
     "gpt-5-mini",
@@ -30,7 +30,7 @@ _EXAMPLES = (
     "text-embedding-3-large",
     "text-embedding-3-small",
 )
-#: 2026-01-01, the made-up creation time of every model
+#: 2026-01-01, an arbitrary creation time for every model.
 _CREATED = 1_767_225_600
 
 
@@ -40,32 +40,32 @@ async def _answer(endpoint: str, request: Request, server: Server) -> JSONRespon
 
 
 @router.post("/chat/completions")
-async def chat_completions(request: Request, server: TheServer) -> JSONResponse:
-    """Answer one chat."""
+async def chat_completions(request: Request, server: ServerDependency) -> JSONResponse:
+    """Answer one chat completions request."""
     return await _answer(CHAT, request, server)
 
 
 @router.post("/responses")
-async def responses(request: Request, server: TheServer) -> JSONResponse:
+async def responses(request: Request, server: ServerDependency) -> JSONResponse:
     """Answer one responses request."""
     return await _answer(RESPONSES, request, server)
 
 
 @router.post("/embeddings")
-async def embeddings(request: Request, server: TheServer) -> JSONResponse:
-    """Embed one or several inputs."""
+async def embeddings(request: Request, server: ServerDependency) -> JSONResponse:
+    """Return the embeddings of one or more inputs."""
     return await _answer(EMBEDDINGS, request, server)
 
 
 @router.post("/completions")
-async def completions(request: Request, server: TheServer) -> JSONResponse:
-    """Complete one or several prompts."""
+async def completions(request: Request, server: ServerDependency) -> JSONResponse:
+    """Complete one or more prompts."""
     return await _answer(COMPLETIONS, request, server)
 
 
 @router.post("/moderations")
-async def moderations(request: Request, server: TheServer) -> JSONResponse:
-    """Judge one or several inputs."""
+async def moderations(request: Request, server: ServerDependency) -> JSONResponse:
+    """Return the moderation results of one or more inputs."""
     return await _answer(MODERATIONS, request, server)
 
 
@@ -75,8 +75,8 @@ def _model(name: str, server: Server) -> dict[str, Any]:
 
 
 @router.get("/models")
-async def models(server: TheServer) -> dict[str, Any]:
-    """The models the server was told of, or the upstream's, or examples: without a list, every name is accepted."""
+async def models(server: ServerDependency) -> dict[str, Any]:
+    """Return the models named with `--model`, or else the upstream's, or else examples."""
     if server.upstream is not None and not server.settings.models:
         return {"object": "list", "data": await server.upstream.models()}
     names = sorted(server.settings.models or _EXAMPLES)
@@ -84,8 +84,8 @@ async def models(server: TheServer) -> dict[str, Any]:
 
 
 @router.get("/models/{name:path}")
-async def model(name: str, server: TheServer) -> dict[str, Any]:
-    """One model; 404 if the server was told which models it knows and this is none of them."""
+async def model(name: str, server: ServerDependency) -> dict[str, Any]:
+    """Return one model. Respond with 404 if `--model` restricts the models and this is not one of them."""
     if server.settings.models and name not in server.settings.models:
         raise ApiError(
             404,

@@ -1,4 +1,4 @@
-"""What is checked of a file when it is uploaded, whole or in parts: little, as OpenAI does."""
+"""Checks a file when it is uploaded, in one request or in parts. Like OpenAI, it checks little at this point."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from airflow_provider_batch.local.http.server import expires_after
 from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_INPUT_BYTES
 
 _PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
-#: a first line longer than this is left to the batch's own validation
+#: Maximum bytes of a first line that is checked. A longer one is left to the validation of the batch.
 _FIRST_LINE = 16_000_000
 
 
-def _no_batch_input() -> ApiError:
+def _invalid_batch_file() -> ApiError:
     return ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
 
 
-def known_purpose(purpose: object) -> str:
-    """The purpose, or 400."""
+def check_purpose(purpose: object) -> str:
+    """Return the purpose, or respond with 400 if it is missing or not supported."""
     if purpose is None:
         raise missing_parameter("purpose")
     if not isinstance(purpose, str) or purpose not in _PURPOSES:
@@ -29,35 +29,39 @@ def known_purpose(purpose: object) -> str:
     return purpose
 
 
-def lifetime_of(policy: dict[str, Any] | None, purpose: str) -> int | None:
-    """Seconds from its creation until a file expires, None for never; 400 for a wrong `expires_after`."""
+def parse_file_lifetime(policy: dict[str, Any] | None, purpose: str) -> int | None:
+    """Return the seconds from a file's creation until it expires, or None if it never expires.
+
+    Responds with 400 to an invalid `expires_after`.
+    """
     if policy is None:
         return FILE_LIFETIME if purpose == "batch" else None
     return expires_after(policy.get("anchor"), policy.get("seconds"), "expires_after")
 
 
-def check_name_and_size(purpose: str, filename: str, size: int, most: int) -> None:
-    """400 for a file beyond `most` bytes; one for batches must hold something, has 200 MB at most and the extension.
+def check_name_and_size(purpose: str, filename: str, size: int, maximum: int) -> None:
+    """Respond with 400 to a file of more than `maximum` bytes, or to an unsuitable batch input file.
 
-    A name without any extension passes: OpenAI takes a file that its SDK calls `upload` for lack of a name (recorded
-    in the tests of DaiseyCode/lmwrapper, June 2024; bespokelabsai/curator uploads that way).
+    A batch input file must not be empty, must not exceed 200 MB, and must have the extension `.jsonl` or none. OpenAI
+    accepts files without an extension: its SDK names a file `upload` if it has no name (recorded in the tests of
+    DaiseyCode/lmwrapper, June 2024; bespokelabsai/curator uploads that way).
     """
     if purpose == "batch":
-        most = MAX_INPUT_BYTES
+        maximum = MAX_INPUT_BYTES
         if PurePath(filename).suffix not in (".jsonl", "") or not size:
-            raise _no_batch_input()
-    if size > most:
+            raise _invalid_batch_file()
+    if size > maximum:
         raise ApiError(400, "File is too large.")
 
 
 def check_first_line(content: BinaryIO) -> None:
-    """400 unless a file for batches begins with a JSON object. Everything else is found when a batch is validated."""
-    first = content.readline(_FIRST_LINE)
+    """Respond with 400 unless the first line is a JSON object. Batch validation checks all other lines."""
+    line = content.readline(_FIRST_LINE)
     content.seek(0)
-    # A byte order mark passes here and fails the batch's first line later, as OpenAI has it.
-    text = first.removeprefix(b"\xef\xbb\xbf").strip()
-    if text and len(first) < _FIRST_LINE:
+    # As with OpenAI, a byte order mark passes here, and the batch's validation later rejects the first line.
+    text = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if text and len(line) < _FIRST_LINE:
         try:
             msgspec.json.decode(text, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _no_batch_input() from error
+            raise _invalid_batch_file() from error

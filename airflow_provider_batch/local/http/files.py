@@ -1,4 +1,4 @@
-"""`/v1/files`: uploads stream to disk, downloads stream from it."""
+"""`/v1/files`: upload, list, download and delete files. Uploads stream to disk and downloads from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-import python_multipart  # noqa: F401 - reads forms for Starlette, which misses it only when the first one arrives
+import python_multipart  # noqa: F401 - Starlette needs it to parse forms, but imports it only for the first one
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
@@ -20,33 +20,37 @@ from airflow_provider_batch.local.api.objects import FileObject, new_file_id
 from airflow_provider_batch.local.http.file_check import (
     check_first_line,
     check_name_and_size,
-    known_purpose,
-    lifetime_of,
+    check_purpose,
+    parse_file_lifetime,
 )
 from airflow_provider_batch.local.http.partial_results import finished_content, growing_file
-from airflow_provider_batch.local.http.server import TheServer, expect_form, limit_of
+from airflow_provider_batch.local.http.server import ServerDependency, parse_limit, require_form
 from airflow_provider_batch.local.settings import MAX_FILE_BYTES
 
 router = APIRouter(prefix="/files")
 
 
 @router.post("")
-async def upload(request: Request, server: TheServer) -> dict[str, Any]:
-    """Store a file of up to 512 MB; one for batches: `.jsonl` or no extension, 200 MB at most, a JSON object first."""
-    expect_form(request)
-    server.admit(server.uploads, "files uploaded per minute")
-    # The form parser of Starlette spools everything beyond a megabyte to a temporary file while it arrives.
+async def upload(request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Store a file of up to 512 MB.
+
+    A batch input file can have up to 200 MB. Its extension must be `.jsonl` or missing, and its first line a JSON
+    object.
+    """
+    require_form(request)
+    server.enforce(server.upload_rate, "files uploaded per minute")
+    # While a form arrives, Starlette spools everything beyond 1 MB to a temporary file.
     async with request.form(max_files=1, max_fields=10) as form:
         content = form.get("file")
         if not isinstance(content, UploadFile):
             raise missing_parameter("file")
-        purpose = known_purpose(form.get("purpose"))
-        lifetime = lifetime_of(_policy(form), purpose)
+        purpose = check_purpose(form.get("purpose"))
+        lifetime = parse_file_lifetime(_policy(form), purpose)
         check_name_and_size(purpose, content.filename or "", content.size or 0, MAX_FILE_BYTES)
         if purpose == "batch":
             await run_in_threadpool(check_first_line, content.file)
         file_id = new_file_id()
-        size = await run_in_threadpool(_keep, content.file, server.store.path(file_id))
+        size = await run_in_threadpool(_save, content.file, server.store.path(file_id))
         now = server.clock.seconds()
         file = FileObject(
             id=file_id,
@@ -61,10 +65,10 @@ async def upload(request: Request, server: TheServer) -> dict[str, Any]:
 
 
 def _policy(form: FormData) -> dict[str, Any] | None:
-    """`expires_after` as the SDK sends it, in two fields, or as OpenAPI has objects by default, in one of JSON."""
+    """Return `expires_after`, which the SDK sends as two fields. OpenAPI's default for objects is one JSON field."""
     anchor, seconds = form.get("expires_after[anchor]"), form.get("expires_after[seconds]")
     if anchor is not None or seconds is not None:
-        # A form has no numbers.
+        # Form fields are strings.
         if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}", seconds):
             return {"anchor": anchor, "seconds": int(seconds)}
         return {"anchor": anchor, "seconds": seconds}
@@ -79,10 +83,10 @@ def _policy(form: FormData) -> dict[str, Any] | None:
     return policy
 
 
-def _keep(source: BinaryIO, target: Path) -> int:
-    with open(target, "wb") as out:
-        shutil.copyfileobj(source, out, 1 << 20)
-        return out.tell()
+def _save(source: BinaryIO, target: Path) -> int:
+    with open(target, "wb") as output:
+        shutil.copyfileobj(source, output, 1 << 20)
+        return output.tell()
 
 
 def _wire(file: FileObject) -> dict[str, Any]:
@@ -92,35 +96,35 @@ def _wire(file: FileObject) -> dict[str, Any]:
 
 
 @router.get("")
-async def list_files(request: Request, server: TheServer) -> dict[str, Any]:
-    """Files, newest first unless `order=asc`, by pages of up to 10,000."""
-    limit = limit_of(request, default=10_000, most=10_000)
+async def list_files(request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Return a page of up to 10,000 files, newest first unless `order=asc`."""
+    limit = parse_limit(request, default=10_000, maximum=10_000)
     order = request.query_params.get("order", "desc")
     if order not in ("asc", "desc"):
         raise invalid_value("order", order, ["asc", "desc"])
     dialect = server.settings.dialect
     after = dialect.list_start(request.query_params.get("after"), request.query_params.get("cursor"))
     if after is not None:
-        after = _known(server, after).id
-    found = server.store.list_files(
+        after = _find_file(server, after).id
+    files = server.store.list_files(
         after=after,
         limit=limit + 1,
         ascending=order == "asc",
         purpose=request.query_params.get("purpose"),
     )
-    page = found[:limit]
+    page = files[:limit]
     return dialect.rewrite_page(
         {
             "object": "list",
             "data": [dialect.rewrite_file(_wire(file)) for file in page],
             "first_id": page[0].id if page else "",
             "last_id": page[-1].id if page else "",
-            "has_more": len(found) > limit,
+            "has_more": len(files) > limit,
         }
     )
 
 
-def _known(server: TheServer, file_id: str) -> FileObject:
+def _find_file(server: ServerDependency, file_id: str) -> FileObject:
     dialect = server.settings.dialect
     internal_id = dialect.internal_id(file_id)
     file = server.store.file(internal_id)
@@ -130,42 +134,42 @@ def _known(server: TheServer, file_id: str) -> FileObject:
         internal_id in (record.batch.output_file_id, record.batch.error_file_id)
         for record in server.store.ended_batches()
     ):
-        raise ApiError(410, f"File {file_id} is gone: it was deleted or has expired.", param="id")
+        raise ApiError(410, f"File {file_id} was deleted or has expired.", param="id")
     raise ApiError(404, f"No such File object: {file_id}", param="id")
 
 
 @router.get("/{file_id}")
-async def retrieve(file_id: str, server: TheServer) -> dict[str, Any]:
-    """One file's description."""
+async def retrieve(file_id: str, server: ServerDependency) -> dict[str, Any]:
+    """Return the metadata of one file."""
     growing = growing_file(server, file_id)
-    file = _known(server, file_id) if growing is None else await run_in_threadpool(growing.file, server)
+    file = _find_file(server, file_id) if growing is None else await run_in_threadpool(growing.file, server)
     return server.settings.dialect.rewrite_file(_wire(file))
 
 
 @router.delete("/{file_id}")
-async def delete(file_id: str, server: TheServer) -> dict[str, Any]:
-    """Delete a file. A batch that already took it as its input goes on."""
-    file = _known(server, file_id)
+async def delete(file_id: str, server: ServerDependency) -> dict[str, Any]:
+    """Delete a file. Batches that are already running with it as their input continue."""
+    file = _find_file(server, file_id)
     server.store.delete_file(file.id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
 @router.get("/{file_id}/content")
-async def content(file_id: str, request: Request, server: TheServer) -> Response:
-    """The bytes, streamed from disk."""
+async def content(file_id: str, request: Request, server: ServerDependency) -> Response:
+    """Return a file's content, streamed from disk."""
     if "growing-output" in server.settings.dialect:
         return await _numbered_content(file_id, request, server)
-    file = _known(server, file_id)
+    file = _find_file(server, file_id)
     return FileResponse(server.store.path(file.id), media_type="application/octet-stream", filename=file.filename)
 
 
-async def _numbered_content(file_id: str, request: Request, server: TheServer) -> Response:
-    """The same with its lines counted, of a file that may still grow."""
-    given = request.query_params.get("offset", "0")
-    offset = int(given) if re.fullmatch(r"[0-9]{1,18}", given) else 0
+async def _numbered_content(file_id: str, request: Request, server: ServerDependency) -> Response:
+    """Return the content of a file that may still grow, with its line count in a header."""
+    offset_parameter = request.query_params.get("offset", "0")
+    offset = int(offset_parameter) if re.fullmatch(r"[0-9]{1,18}", offset_parameter) else 0
     growing = growing_file(server, file_id)
     if growing is not None:
-        # The batch may end while its journal is read; then the file is stored.
+        # If the batch ends meanwhile, its journal is deleted and the file is in the store.
         with suppress(FileNotFoundError):
             return await run_in_threadpool(growing.content, server, offset)
-    return await run_in_threadpool(finished_content, server, _known(server, file_id), offset)
+    return await run_in_threadpool(finished_content, server, _find_file(server, file_id), offset)

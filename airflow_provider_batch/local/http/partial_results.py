@@ -1,8 +1,10 @@
-"""Result files that can be read while their batch runs, as Doubleword has them (the switch `growing-output`).
+"""Result files that can be read while their batch runs, like Doubleword's (dialect switch `growing-output`).
 
-They are not stored: what the batch's journal holds is what they hold, in the order in which the answers came. Once
-the batch has ended they are ordinary files with the same ids and lines. `X-Last-Line` counts the lines up to the end
-of what is sent, and `?offset=` skips so many, so that a client can ask for what has come since.
+A growing file is not stored. Its content is read from the batch's journal, in the order in which the answers came in.
+Once the batch has ended, it is an ordinary file with the same id and the same lines.
+
+The response header `X-Last-Line` contains the number of lines in the file up to the end of the response. A client
+passes that number as `?offset=` to skip these lines and fetch only newer ones.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _CHUNK = 1 << 20
 
 
 class Growing(NamedTuple):
-    """A result file of a batch that runs; `lines` is how many it has now."""
+    """A result file of a running batch. `kind` is `output` or `error`, `lines` the current number of lines."""
 
     id: str
     live: LiveBatch
@@ -30,17 +32,17 @@ class Growing(NamedTuple):
     lines: int
 
     def entries(self, server: Server) -> list[Entry]:
-        """Its lines in the journal. Reads the journal once, so not in the event loop."""
+        """Return the journal entries of the file's lines. Reads the whole journal, so it must run in a thread."""
         one_file = "one-file" in server.settings.dialect
-        mine = (
+        entries = (
             entry
             for entry in self.live.journal.entries()
             if (entry.ending is Ending.SUCCEEDED or one_file) == (self.kind == "output")
         )
-        return list(islice(mine, self.lines))
+        return list(islice(entries, self.lines))
 
     def file(self, server: Server) -> FileObject:
-        """How it is shown."""
+        """Return the file object that the API shows. Must run in a thread."""
         batch = self.live.record.batch
         return FileObject(
             id=self.id,
@@ -52,18 +54,18 @@ class Growing(NamedTuple):
         )
 
     def content(self, server: Server, offset: int) -> StreamingResponse:
-        """What it holds now, without the first `offset` lines.
+        """Return the current content without the first `offset` lines. Must run in a thread.
 
-        :raises FileNotFoundError: the batch has just ended; the file is stored.
+        :raises FileNotFoundError: the batch has just ended, and the file is now in the store.
         """
         entries = self.entries(server)[offset:]
-        journal = open(self.live.journal.path, "rb")  # noqa: SIM115 - closed when the last line is sent
+        journal = open(self.live.journal.path, "rb")  # noqa: SIM115 - closed after the last line is sent
         size = sum(entry.length for entry in entries)
-        return _answer(_of_journal(journal, entries), size, last_line=self.lines, complete=False)
+        return _respond(_read_entries(journal, entries), size, last_line=self.lines, complete=False)
 
 
 def growing_file(server: Server, file_id: str) -> Growing | None:
-    """The growing file with this id, if there is one."""
+    """Return the growing file with this id, or None if there is none."""
     dialect = server.settings.dialect
     if "growing-output" not in dialect:
         return None
@@ -76,16 +78,16 @@ def growing_file(server: Server, file_id: str) -> Growing | None:
 
 
 def finished_content(server: Server, file: FileObject, offset: int) -> StreamingResponse:
-    """A stored file, without the first `offset` lines."""
-    content = open(server.store.path(file.id), "rb")  # noqa: SIM115 - closed when the last line is sent
+    """Return a stored file without its first `offset` lines. Must run in a thread."""
+    content = open(server.store.path(file.id), "rb")  # noqa: SIM115 - closed after the last line is sent
     skipped = sum(1 for _ in islice(content, offset))
     start = content.tell()
     lines = skipped + sum(1 for _ in content)
     content.seek(start)
-    return _answer(_chunks(content), file.bytes - start, last_line=lines, complete=True)
+    return _respond(_chunks(content), file.bytes - start, last_line=lines, complete=True)
 
 
-def _answer(content: Iterator[bytes], size: int, *, last_line: int, complete: bool) -> StreamingResponse:
+def _respond(content: Iterator[bytes], size: int, *, last_line: int, complete: bool) -> StreamingResponse:
     headers = {
         "Content-Length": str(size),
         "X-Incomplete": "false" if complete else "true",
@@ -94,7 +96,7 @@ def _answer(content: Iterator[bytes], size: int, *, last_line: int, complete: bo
     return StreamingResponse(content, media_type="application/x-ndjson", headers=headers)
 
 
-def _of_journal(journal: BinaryIO, entries: list[Entry]) -> Iterator[bytes]:
+def _read_entries(journal: BinaryIO, entries: list[Entry]) -> Iterator[bytes]:
     with journal:
         for entry in entries:
             journal.seek(entry.offset)

@@ -1,8 +1,10 @@
-"""`/v1/webhook_endpoints`: who is told when a batch has ended, as `client.webhooks` of the openai SDK has it.
+"""`/v1/webhook_endpoints`: receivers of events about ended batches, as in `client.webhooks` of the openai SDK.
 
-Two things differ from OpenAI. A receiver must be on this computer, `http` is enough for it: a server for development
-must not be a way to reach other hosts. And of the event types that OpenAI knows, which are all accepted, only those of
-batches ever occur.
+Two things differ from OpenAI:
+
+- A receiver must be on this computer, and may use plain `http`. A development server must not be a way to reach other
+  hosts.
+- An endpoint can subscribe to all of OpenAI's event types, but only events of batches occur.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ import httpx2
 from fastapi import APIRouter, Request
 
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, wrong_type
-from airflow_provider_batch.local.http.server import TheServer, json_object, limit_of, only_known
+from airflow_provider_batch.local.http.server import ServerDependency, json_object, parse_limit, reject_unknown
 from airflow_provider_batch.local.webhooks.delivery import UndeliveredError
 from airflow_provider_batch.local.webhooks.store import Endpoint, event, new_endpoint_id, new_secret, new_webhook_id
 
 router = APIRouter()
 
 _BATCH_EVENTS = ["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
-#: what `webhooks.create` of the openai SDK takes
+#: Event types that `webhooks.create` of the openai SDK accepts.
 _EVENT_TYPES = [
     *_BATCH_EVENTS,
     "response.completed",
@@ -48,56 +50,58 @@ _EVENT_TYPES = [
     "agent.session.failed",
     "safety.alert.created",
 ]
-#: seconds that a rotated secret may stay active
-_OLD_SECRET = 86_400
+#: Seconds for which the old secret can stay active after a rotation.
+_OLD_SECRET_LIFETIME = 86_400
 
 
 @router.get("/webhook_event_types")
 async def event_types() -> dict[str, Any]:
-    """The types of events that occur here."""
+    """Return the types of events that this server sends."""
     return {"object": "list", "data": _BATCH_EVENTS}
 
 
 @router.post("/webhook_endpoints")
-async def create(request: Request, server: TheServer) -> dict[str, Any]:
-    """Add an endpoint. Its secret is shown now and when it is rotated, never again."""
+async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Create an endpoint. Only this response and that of a rotation contain its secret."""
     body = await json_object(request)
-    only_known(body, {"event_types", "name", "url"})
+    reject_unknown(body, {"event_types", "name", "url"})
     for name in ("event_types", "name", "url"):
         if body.get(name) is None:
             raise missing_parameter(name)
     now = server.clock.seconds()
-    endpoint = Endpoint(id=new_endpoint_id(), created_at=now, updated_at=now, secret=new_secret(), **_checked(body))
+    endpoint = Endpoint(
+        id=new_endpoint_id(), created_at=now, updated_at=now, secret=new_secret(), **_parse_fields(body)
+    )
     server.webhooks.add_endpoint(endpoint)
     return _with_secret(endpoint)
 
 
-def _checked(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an endpoint that are given, or 400."""
-    checked = dict[str, Any]()
+def _parse_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an endpoint that the body contains. Respond with 400 if one is invalid."""
+    fields = dict[str, Any]()
     for name in ("name", "url"):
-        given = body.get(name)
-        if given is not None:
-            if not isinstance(given, str):
-                raise wrong_type(name, "a string", given)
-            checked[name] = given
-    if checked.get("name") == "":
+        value = body.get(name)
+        if value is not None:
+            if not isinstance(value, str):
+                raise wrong_type(name, "a string", value)
+            fields[name] = value
+    if fields.get("name") == "":
         raise ApiError(400, "Invalid 'name': it is empty.", param="name", code="invalid_value")
-    if "url" in checked and not _is_loopback(checked["url"]):
+    if "url" in fields and not _is_loopback(fields["url"]):
         raise ApiError(
             400,
-            "Invalid 'url': the local batch server tells receivers on this computer alone. It must be an http or https"
-            " URL of localhost or a loopback address, without a password, such as http://127.0.0.1:8000/webhook.",
+            "Invalid 'url': the local batch server sends events only to this computer. Use an http or https URL with"
+            " localhost or a loopback address and without a password, such as http://127.0.0.1:8000/webhook.",
             param="url",
             code="invalid_value",
         )
     if body.get("event_types") is not None:
-        checked["event_types"] = _checked_types(body["event_types"])
-    return checked
+        fields["event_types"] = _parse_event_types(body["event_types"])
+    return fields
 
 
 def _is_loopback(url: str) -> bool:
-    # Read by the client that will go there, so that both understand the same.
+    # Parsed with the client that will send to this URL, so that both interpret it in the same way.
     try:
         parsed = httpx2.URL(url)
         if parsed.scheme not in ("http", "https") or parsed.userinfo:
@@ -107,15 +111,15 @@ def _is_loopback(url: str) -> bool:
         return False
 
 
-def _checked_types(given: Any) -> list[str]:
-    if not isinstance(given, list):
-        raise wrong_type("event_types", "an array", given)
-    if not given:
+def _parse_event_types(event_types: Any) -> list[str]:
+    if not isinstance(event_types, list):
+        raise wrong_type("event_types", "an array", event_types)
+    if not event_types:
         raise ApiError(400, "Invalid 'event_types': the array is empty.", param="event_types", code="invalid_value")
-    for index, one in enumerate(given):
-        if one not in _EVENT_TYPES:
-            raise invalid_value(f"event_types[{index}]", one, _EVENT_TYPES)
-    return list(dict.fromkeys(given))
+    for index, event_type in enumerate(event_types):
+        if event_type not in _EVENT_TYPES:
+            raise invalid_value(f"event_types[{index}]", event_type, _EVENT_TYPES)
+    return list(dict.fromkeys(event_types))
 
 
 def _wire(endpoint: Endpoint) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _with_secret(endpoint: Endpoint) -> dict[str, Any]:
     return {**_wire(endpoint), "signing_secret": endpoint.secret}
 
 
-def _known(server: TheServer, endpoint_id: str) -> Endpoint:
+def _find_endpoint(server: ServerDependency, endpoint_id: str) -> Endpoint:
     endpoint = server.webhooks.endpoint(endpoint_id)
     if endpoint is None:
         raise ApiError(404, f"No webhook endpoint found with id '{endpoint_id}'.", param="webhook_endpoint_id")
@@ -143,80 +147,83 @@ def _known(server: TheServer, endpoint_id: str) -> Endpoint:
 
 
 @router.get("/webhook_endpoints")
-async def list_endpoints(request: Request, server: TheServer) -> dict[str, Any]:
-    """Endpoints, newest first, by pages of 1 to 100, default 20."""
-    limit = limit_of(request, default=20, most=100)
+async def list_endpoints(request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Return a page of endpoints, newest first. `limit` is 1 to 100, 20 by default."""
+    limit = parse_limit(request, default=20, maximum=100)
     after = request.query_params.get("after")
-    found = server.webhooks.endpoints()
+    endpoints = server.webhooks.endpoints()
     if after is not None:
-        found = found[found.index(_known(server, after)) + 1 :]
-    page = found[:limit]
+        endpoints = endpoints[endpoints.index(_find_endpoint(server, after)) + 1 :]
+    page = endpoints[:limit]
     return {
         "object": "list",
         "data": [_wire(endpoint) for endpoint in page],
         "first_id": page[0].id if page else None,
         "last_id": page[-1].id if page else None,
-        "has_more": len(found) > limit,
+        "has_more": len(endpoints) > limit,
     }
 
 
 @router.get("/webhook_endpoints/{endpoint_id}")
-async def retrieve(endpoint_id: str, server: TheServer) -> dict[str, Any]:
-    """One endpoint, without its secret."""
-    return _wire(_known(server, endpoint_id))
+async def retrieve(endpoint_id: str, server: ServerDependency) -> dict[str, Any]:
+    """Return one endpoint, without its secret."""
+    return _wire(_find_endpoint(server, endpoint_id))
 
 
 @router.post("/webhook_endpoints/{endpoint_id}")
-async def update(endpoint_id: str, request: Request, server: TheServer) -> dict[str, Any]:
-    """Change what is given; what waits to be delivered goes to the new URL."""
+async def update(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Change the fields that the body contains. Pending deliveries go to the new URL."""
     body = await json_object(request)
-    only_known(body, {"event_types", "name", "url"})
-    return _wire(server.webhooks.change_endpoint(_known(server, endpoint_id), **_checked(body)))
+    reject_unknown(body, {"event_types", "name", "url"})
+    return _wire(server.webhooks.change_endpoint(_find_endpoint(server, endpoint_id), **_parse_fields(body)))
 
 
 @router.delete("/webhook_endpoints/{endpoint_id}")
-async def delete(endpoint_id: str, server: TheServer) -> dict[str, Any]:
-    """Delete an endpoint; what waits to be delivered to it is dropped."""
-    server.webhooks.delete_endpoint(_known(server, endpoint_id).id)
+async def delete(endpoint_id: str, server: ServerDependency) -> dict[str, Any]:
+    """Delete an endpoint and its pending deliveries."""
+    server.webhooks.delete_endpoint(_find_endpoint(server, endpoint_id).id)
     return {"id": endpoint_id, "object": "webhook_endpoint.deleted", "deleted": True}
 
 
 @router.post("/webhook_endpoints/{endpoint_id}/rotate_secret")
-async def rotate_secret(endpoint_id: str, request: Request, server: TheServer) -> dict[str, Any]:
-    """Give an endpoint a new secret. Events are signed with both for 24 hours if one asks for it."""
-    # OpenAI's sample has no body.
+async def rotate_secret(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Give an endpoint a new secret. On request, events are signed with both secrets for 24 hours."""
+    # OpenAI's sample sends no body.
     body = await json_object(request) if await request.body() else {}
     name = "keep_old_secret_active_for_24_hours"
-    only_known(body, {name})
+    reject_unknown(body, {name})
     keep = body.get(name, False)
     if not isinstance(keep, bool):
         raise wrong_type(name, "a boolean", keep)
-    endpoint = _known(server, endpoint_id)
+    endpoint = _find_endpoint(server, endpoint_id)
     changed = server.webhooks.change_endpoint(
         endpoint,
         secret=new_secret(),
         old_secret=endpoint.secret if keep else "",
-        old_secret_until=server.clock.now() + _OLD_SECRET if keep else 0.0,
+        old_secret_until=server.clock.now() + _OLD_SECRET_LIFETIME if keep else 0.0,
     )
     return _with_secret(changed)
 
 
 @router.post("/webhook_endpoints/{endpoint_id}/test")
-async def test(endpoint_id: str, request: Request, server: TheServer) -> dict[str, Any]:
-    """Send a sample event once, whether or not the endpoint wants such; 400 if no answer comes."""
+async def test(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
+    """Send a sample event once, even if the endpoint does not subscribe to its type.
+
+    Responds with 400 if the receiver does not respond.
+    """
     body = await json_object(request)
-    only_known(body, {"event_type"})
+    reject_unknown(body, {"event_type"})
     kind = body.get("event_type")
     if kind is None:
         raise missing_parameter("event_type")
     if kind not in _BATCH_EVENTS:
         raise invalid_value("event_type", kind, _BATCH_EVENTS)
-    endpoint = _known(server, endpoint_id)
+    endpoint = _find_endpoint(server, endpoint_id)
     sample = event(kind, "batch_test", created_at=server.clock.seconds())
     try:
-        status = await server.courier.post(endpoint, new_webhook_id(), sample)
+        status = await server.webhook_sender.post(endpoint, new_webhook_id(), sample)
     except UndeliveredError as error:
-        raise ApiError(400, f"The test event did not arrive at {endpoint.url}: {error}.") from error
+        raise ApiError(400, f"The test event could not be delivered to {endpoint.url}: {error}.") from error
     return {
         "object": "webhook_endpoint.test",
         "webhook_endpoint_id": endpoint.id,

@@ -1,7 +1,7 @@
 """The server's state: one directory that survives a kill.
 
-store         files and batches, in SQLite and beside it
+store         files and batches: metadata in SQLite, contents on disk
 record        a batch as it is stored
-journal       the answers of a running batch, appended one by one
+journal       the answers of a running batch, in an append-only file
 upload_store  files that are uploaded in parts
 """

@@ -1,10 +1,11 @@
-"""The answers of a running batch, in the order they came.
+"""The journal of a running batch: an append-only file with its answers, in the order in which they came in.
 
-An append-only file. Each entry is one line: a small head, a tab, and the finished result line as it will
-stand in the output or error file. The head says which input line it answers, how that ended and the tokens,
-so that counts and offsets can be had without parsing the answers. JSON text has no raw tab or newline, so
-both are safe as separators. A kill can tear the last line only; it is cut off when the journal is opened
-again.
+Each entry is one line: a short head, a tab, and the result line exactly as the output or error file will contain it.
+The head holds the number of the input line, how the request ended, and its token counts. Counts and offsets can
+therefore be computed without parsing the answers. JSON text contains no raw tabs or newlines, so both are safe as
+separators.
+
+If the process is killed, at most the last line is incomplete. It is removed when the journal is opened again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ class Ending(IntEnum):
 
     SUCCEEDED = 0
     FAILED = 1
-    #: cancelled or expired before it ran
+    #: Cancelled or expired before it ran.
     NEVER_RAN = 2
 
 
 class Entry(NamedTuple):
-    """One answered line, without its text. `line` counts from 1; `offset` and `length` are bytes."""
+    """One entry, without its result line.
+
+    `line` is the number of the input line, from 1. `offset` and `length` locate the result line in the journal, in
+    bytes.
+    """
 
     line: int
     ending: Ending
@@ -38,23 +43,23 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """Opens a batch's journal for appending, and mends its end.
+    """The journal of one batch. Creating the object removes an incomplete last line.
 
-    The file is open only from an answer until `rest`: thousands of batches can wait at once.
+    The file is open only from an `append` to the next `close`, because thousands of batches can wait at the same time.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO | None = None
-        self._cut_torn_end()
+        self._remove_incomplete_line()
 
     def close(self) -> None:
-        """Close the file until the next answer comes."""
+        """Close the file until the next `append`."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _cut_torn_end(self) -> None:
+    def _remove_incomplete_line(self) -> None:
         end = 0
         with open(self.path, "ab+") as file:
             file.seek(0)
@@ -64,9 +69,9 @@ class Journal:
             file.truncate(end)
 
     def append(self, line: int, ending: Ending, tokens: Tokens, result: bytes) -> None:
-        """Add one answer. It survives a kill of the process from the moment this returns."""
+        """Append one answer. Once this returns, the answer survives a kill of the process."""
         if self._file is None:
-            # It must be there: one that was made anew would lack the answers before.
+            # This mode fails if the file is missing. A new file would lack all earlier answers.
             self._file = open(self.path, "r+b")  # noqa: SIM115
             self._file.seek(0, os.SEEK_END)
         head = b"%d %d %d %d %d %d\t" % (line, ending, *tokens)
@@ -74,7 +79,7 @@ class Journal:
         self._file.flush()
 
     def entries(self) -> Iterator[Entry]:
-        """All entries, oldest first."""
+        """Yield all entries, oldest first."""
         offset = 0
         with open(self.path, "rb") as file:
             for raw in file:

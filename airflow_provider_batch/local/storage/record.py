@@ -1,4 +1,4 @@
-"""A batch as the server stores it: what the API shows, and what only the server knows."""
+"""A batch as the server stores it: the object that the API shows, plus internal data."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from airflow_provider_batch.local.faults import Fault
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch together with what the server remembers of it and never shows."""
+    """A batch with internal data that the API does not show."""
 
     batch: Batch
-    #: counts the batches of this state directory; with the seed it decides the order of result lines
+    #: Number of the batch in its state directory, from 1. Together with the seed it determines the order of result
+    #: lines.
     number: int
-    #: the model name the input file asks for
+    #: Name of the model in the input file.
     requested_model: str | None = None
-    #: estimated input tokens, counted against the enqueued-token limit until the batch has ended
+    #: Estimated input tokens, which count against the enqueued-token limit until the batch has ended.
     enqueued_tokens: int = 0
-    #: seconds its result files are kept
+    #: Seconds for which its result files are kept.
     output_lifetime: int
-    #: what goes wrong with the whole batch, on request
+    #: Injected fault of the whole batch.
     fault: Fault | None = None

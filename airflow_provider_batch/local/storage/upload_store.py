@@ -1,10 +1,10 @@
-"""Files that arrive in parts, until each is whole or given up: two tables in the state's database, and the parts.
+"""Uploads in parts: two tables in the state directory's database, and the parts on disk.
 
-    uploads/<upload id>/<part id>   bytes of each part
+    uploads/<upload id>/<part id>   content of each part
 
-They survive a restart as everything else does. The parts of an upload that was completed or cancelled go at once,
-those of an expired one when the next upload is created, asked for, or the server started; then also goes whatever a
-kill left behind.
+Uploads survive a restart. The parts of a completed or cancelled upload are deleted immediately. An upload is found to
+have expired, and its parts are deleted, when it is requested, when the next upload is created, or when the server
+starts. The start also deletes parts that a kill left behind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CHUNK = 1 << 20
 
 
 class UploadStatus(StrEnum):
-    """Where an upload is; it only ever leaves `pending`."""
+    """Status of an upload. All but `pending` are final."""
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -54,30 +54,30 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     object: Literal["upload"] = "upload"
-    #: of the whole file, as declared
+    #: Size of the complete file, as declared when the upload was created.
     bytes: int
     created_at: int
     filename: str
     purpose: str
     status: UploadStatus = UploadStatus.PENDING
-    #: until when parts may be added, and the upload be completed
+    #: Until this time, parts can be added and the upload can be completed.
     expires_at: int
-    #: once it is completed
+    #: None until the upload is completed.
     file: FileObject | None = None
 
 
 class UploadStore:
-    """The uploads of one state directory. All methods are short and belong to the event loop's thread."""
+    """The uploads of one state directory. All methods are fast and must be called in the event loop's thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._db = store.database
-        #: ids of uploads whose parts are being joined; they do not expire meanwhile
+        #: Ids of uploads whose parts are being joined. They do not expire while this runs.
         self.completing: set[str] = set()
         self._db.executescript(_SCHEMA)
         self._folder = store.root / "uploads"
         self._folder.mkdir(exist_ok=True)
-        self._expire()
+        self._expire_uploads()
         self._sweep()
 
     def _sweep(self) -> None:
@@ -91,15 +91,15 @@ class UploadStore:
                 if part.name not in parts:
                     part.unlink()
 
-    def _expire(self) -> None:
+    def _expire_uploads(self) -> None:
         rows = self._db.execute("SELECT body FROM upload WHERE pending = 1").fetchall()
         for (body,) in rows:
-            self._judge(msgspec.json.decode(body, type=Upload))
+            self._expire_if_due(msgspec.json.decode(body, type=Upload))
 
-    def _judge(self, upload: Upload) -> Upload:
-        """The same, expired if its hour is over."""
-        over = upload.expires_at <= self._store.clock.now() and upload.id not in self.completing
-        if over and upload.status is UploadStatus.PENDING:
+    def _expire_if_due(self, upload: Upload) -> Upload:
+        """End a pending upload whose time is up. Return the upload as it is now."""
+        expired = upload.expires_at <= self._store.clock.now() and upload.id not in self.completing
+        if expired and upload.status is UploadStatus.PENDING:
             return self._end(upload, status=UploadStatus.EXPIRED)
         return upload
 
@@ -116,8 +116,8 @@ class UploadStore:
         return upload
 
     def add(self, upload: Upload, *, file_lifetime: int | None) -> None:
-        """Record a new upload, whose file will be kept so many seconds; None keeps it until it is deleted."""
-        self._expire()
+        """Record a new upload. Its file will be kept for `file_lifetime` seconds, or until deleted if that is None."""
+        self._expire_uploads()
         (self._folder / upload.id).mkdir()
         with self._db:
             self._db.execute(
@@ -126,47 +126,53 @@ class UploadStore:
             )
 
     def upload(self, upload_id: str) -> Upload | None:
-        """The upload as of now, or None if it is unknown."""
+        """Return the current state of an upload, or None if it does not exist."""
         row = self._db.execute("SELECT body FROM upload WHERE id = ?", (upload_id,)).fetchone()
-        return None if row is None else self._judge(msgspec.json.decode(row[0], type=Upload))
+        return None if row is None else self._expire_if_due(msgspec.json.decode(row[0], type=Upload))
 
     def file_lifetime(self, upload_id: str) -> int | None:
-        """Seconds that the file of a known upload is kept; None keeps it until it is deleted."""
+        """Return the seconds for which an upload's file is kept, or None to keep it until it is deleted.
+
+        The upload must exist.
+        """
         lifetime: int | None
         (lifetime,) = self._db.execute("SELECT file_lifetime FROM upload WHERE id = ?", (upload_id,)).fetchone()
         return lifetime
 
     def part_path(self, upload_id: str, part_id: str) -> Path:
-        """Where the bytes of a part lie, or belong before `add_part`. Only for ids that this module minted."""
+        """Return the path of a part's content, which must be written there before `add_part`.
+
+        The ids must have been generated by this module.
+        """
         return self._folder / upload_id / part_id
 
     def add_part(self, upload_id: str, part_id: str, size: int) -> None:
-        """Record a part whose bytes already lie at its path."""
+        """Record a part. Its content must already be at its `part_path`."""
         with self._db:
             self._db.execute(
                 "INSERT INTO upload_part (id, upload_id, size) VALUES (?, ?, ?)", (part_id, upload_id, size)
             )
 
     def part_sizes(self, upload_id: str) -> dict[str, int]:
-        """Bytes of each part of an upload by the part's id."""
+        """Return the size in bytes of each part of an upload, by part id."""
         return dict(self._db.execute("SELECT id, size FROM upload_part WHERE upload_id = ?", (upload_id,)))
 
     def complete(self, upload: Upload, file: FileObject) -> Upload:
-        """End an upload with the file, whose bytes already lie in the store: both are seen, or neither."""
+        """Complete an upload and record its file, in one transaction. The content must already be in the store."""
         return self._end(upload, status=UploadStatus.COMPLETED, file=file)
 
     def cancel(self, upload: Upload) -> Upload:
-        """End an upload without a file."""
+        """Cancel an upload and delete its parts."""
         return self._end(upload, status=UploadStatus.CANCELLED)
 
 
-def join(parts: Sequence[Path], target: Path) -> str:
-    """Write the parts one after the other to `target`; the MD5 of the whole in hexadecimal. Needs a chunk of memory."""
+def join_parts(parts: Sequence[Path], target: Path) -> str:
+    """Concatenate the parts into `target` and return the hexadecimal MD5 of the result. Uses little memory."""
     digest = hashlib.md5(usedforsecurity=False)
-    with open(target, "wb") as out:
+    with open(target, "wb") as output:
         for chunk in _chunks(parts):
             digest.update(chunk)
-            out.write(chunk)
+            output.write(chunk)
     return digest.hexdigest()
 
 
@@ -178,10 +184,10 @@ def _chunks(parts: Sequence[Path]) -> Iterable[bytes]:
 
 
 def new_upload_id() -> str:
-    """`upload_` and 32 hexadecimal characters."""
+    """Return `upload_` and 32 random hexadecimal digits."""
     return f"upload_{secrets.token_hex(16)}"
 
 
 def new_part_id() -> str:
-    """`part_` and 32 hexadecimal characters."""
+    """Return `part_` and 32 random hexadecimal digits."""
     return f"part_{secrets.token_hex(16)}"

@@ -1,7 +1,7 @@
-"""Webhooks: who is notified when a batch has ended, and how.
+"""Webhooks: notifications that a batch has ended.
 
-    store     endpoints, and the deliveries that are still to be made
-    delivery  delivers each one, signed, until the receiver accepts it
+    store     endpoints and pending deliveries
+    delivery  signs each event and delivers it, with retries, until the receiver accepts it
 
 The routes are in `http/webhooks`.
 """

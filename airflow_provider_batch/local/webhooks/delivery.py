@@ -1,10 +1,12 @@
-"""Brings webhooks to their receivers, signed as Standard Webhooks has it (github.com/standard-webhooks).
+"""Delivers webhooks to their receivers, signed according to Standard Webhooks (github.com/standard-webhooks).
 
-An answer of 2xx within `PATIENCE` is success; anything else, a redirect too, is tried again with exponential backoff
-until 72 hours have passed (developers.openai.com/api/docs/guides/webhooks). Backoff and the 72 hours go by the server's
-clock; the header `webhook-timestamp` and the patience are real time, as receivers compare the one with their own clock.
+A delivery succeeds if the receiver responds with 2xx within `TIMEOUT`. Everything else, including a redirect, is
+retried with exponential backoff for 72 hours (developers.openai.com/api/docs/guides/webhooks).
 
-A receiver may hear of the same event twice: after a kill, and on request (`--webhook-duplicates`).
+The backoff and the 72 hours are measured with the server's clock. The timeout and the header `webhook-timestamp` use
+real time, because receivers compare the header with their own clock.
+
+A receiver can get the same event twice: after a kill of the server, and with `--webhook-duplicates`.
 """
 
 from __future__ import annotations
@@ -26,73 +28,77 @@ from airflow_provider_batch.local.webhooks.store import Delivery, Endpoint, Webh
 
 _LOG = logging.getLogger(__name__)
 
-#: real seconds in which a receiver must answer
-PATIENCE = 5.0
-#: seconds of the server's clock until the second attempt; each later pause is twice as long
+#: Real seconds within which a receiver must respond.
+TIMEOUT = 5.0
+#: Seconds of the server's clock before the second attempt. Each further pause is twice as long as the one before it.
 FIRST_PAUSE = 5.0
-#: seconds of the server's clock after which no further attempt is made: 72 hours
+#: Seconds of the server's clock after which delivery is given up: 72 hours.
 LIFETIME = 259_200.0
-#: deliveries to one endpoint at a time, so that one that hangs does not take up every socket
-_AT_ONCE = 8
-#: bytes of an answer that are read, to let small ones end in peace
-_READ = 1 << 16
+#: Maximum number of concurrent deliveries to one endpoint, so that an endpoint that hangs cannot use up all sockets.
+_MAX_CONCURRENT = 8
+#: Maximum bytes of a response to read. Small responses are read completely, so that the receiver sees a clean end.
+_MAX_RESPONSE_BYTES = 1 << 16
 
 
 class UndeliveredError(Exception):
-    """No HTTP answer came from a receiver. Says why."""
+    """Raised if a receiver sent no HTTP response. The message says why."""
 
 
 def signature(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """One value of the header `webhook-signature`."""
+    """Return one value of the header `webhook-signature`."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    signed = b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
-    return f"v1,{base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()}"
+    content = b"%s.%d.%s" % (webhook_id.encode(), timestamp, body)
+    return f"v1,{base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()}"
 
 
-class Courier:
-    """Makes the deliveries of one store, each in a task of its own. Belongs to one event loop."""
+class WebhookSender:
+    """Makes the deliveries of one store, each in a separate task. Must be used in one event loop."""
 
     def __init__(self, store: WebhookStore, clock: Clock, settings: Settings) -> None:
         self._store = store
         self._clock = clock
         self._seed = settings.seed
         self._duplicates = settings.webhook_duplicates
-        # Neither a proxy nor a redirect leads away from the receiver that was named.
+        # Without proxies and redirects, events go only to the URL of the endpoint.
         self._http = httpx2.AsyncClient(
             trust_env=False,
             follow_redirects=False,
-            timeout=PATIENCE,
-            # No receiver waits for another's connection, and none is spoken to over one that it may have closed.
+            timeout=TIMEOUT,
+            # Receivers do not wait for each other's connections. A connection is not reused, as it may be closed.
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
         )
-        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_MAX_CONCURRENT))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Take up what is still to be delivered, and from now on whatever is added."""
-        self._store.on_delivery = self._take
-        for number in self._store.waiting():
-            self._take(number)
+        """Start all pending deliveries, and from now on every new one."""
+        self._store.on_delivery = self._start_delivery
+        for number in self._store.pending_deliveries():
+            self._start_delivery(number)
 
     async def close(self) -> None:
-        """Stop at once; what has not arrived is delivered after the next start."""
+        """Stop immediately. The next start resumes all pending deliveries."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._http.aclose()
 
-    def _take(self, number: int) -> None:
+    def _start_delivery(self, number: int) -> None:
         task = asyncio.create_task(self._deliver(number), name=f"webhook delivery {number}")
         self._tasks.add(task)
-        task.add_done_callback(self._drop)
+        task.add_done_callback(self._on_task_done)
 
-    def _drop(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _LOG.error("The %s broke off", task.get_name(), exc_info=task.exception())
+            _LOG.error(
+                "The %s failed unexpectedly. A restart of the server tries it again.",
+                task.get_name(),
+                exc_info=task.exception(),
+            )
 
     async def _deliver(self, number: int) -> None:
-        """Try until it has arrived, is given up, or its endpoint is gone."""
+        """Retry a delivery until it succeeds, is given up, or its endpoint is deleted."""
         while (delivery := self._store.delivery(number)) is not None:
             await self._clock.sleep_until(delivery.due_at)
             async with self._slots[delivery.endpoint_id]:
@@ -100,41 +106,45 @@ class Courier:
                 if endpoint is None:
                     return
                 problem = await self._attempt(endpoint, delivery)
-                if problem is None and self._is_doubled(number):
+                if problem is None and self._is_duplicated(number):
                     await self._attempt(endpoint, delivery)
             if problem is None:
-                self._store.finish(delivery)
+                self._store.remove_delivery(delivery)
             else:
-                self._go_on(endpoint, delivery, problem)
+                self._postpone_or_give_up(endpoint, delivery, problem)
 
-    def _is_doubled(self, number: int) -> bool:
+    def _is_duplicated(self, number: int) -> bool:
         return Random(f"{self._seed}/webhook/{number}").random() < self._duplicates
 
     async def _attempt(self, endpoint: Endpoint, delivery: Delivery) -> str | None:
-        """None if it has arrived, else what was wrong."""
+        """Send the event once. Return None if it was accepted, or else the problem."""
         try:
             status = await self.post(endpoint, delivery.id, delivery.body)
         except UndeliveredError as error:
             return str(error)
-        return None if 200 <= status < 300 else f"it answered {status}"
+        return None if 200 <= status < 300 else f"the receiver responded with status {status}"
 
-    def _go_on(self, endpoint: Endpoint, delivery: Delivery, problem: str) -> None:
+    def _postpone_or_give_up(self, endpoint: Endpoint, delivery: Delivery, problem: str) -> None:
         due_at = self._clock.now() + FIRST_PAUSE * 2**delivery.attempts
-        what = f"Webhook {delivery.id} did not arrive at {endpoint.url} on attempt {delivery.attempts + 1}: {problem}."
+        message = (
+            f"Could not deliver webhook {delivery.id} to {endpoint.url} (attempt {delivery.attempts + 1}): {problem}."
+        )
         if due_at > delivery.created_at + LIFETIME:
-            _LOG.warning("%s It is given up, as 72 hours have passed.", what)
-            self._store.finish(delivery)
+            _LOG.warning("%s Giving up, because retries end after 72 hours.", message)
+            self._store.remove_delivery(delivery)
         else:
-            _LOG.log(logging.INFO if delivery.attempts else logging.WARNING, "%s It is tried again for 72 hours.", what)
+            level = logging.INFO if delivery.attempts else logging.WARNING
+            _LOG.log(level, "%s Retrying for up to 72 hours.", message)
             self._store.postpone(delivery, due_at)
 
     async def post(self, endpoint: Endpoint, webhook_id: str, body: bytes) -> int:
-        """Send an event once; the HTTP status of the answer.
+        """Send an event once and return the HTTP status of the response.
 
-        :raises UndeliveredError: none came in time.
+        :raises UndeliveredError: no response came within `TIMEOUT`.
         """
         timestamp = int(time.time())
-        signatures = [signature(one, webhook_id, timestamp, body) for one in endpoint.secrets_at(self._clock.now())]
+        secrets = endpoint.secrets_at(self._clock.now())
+        signatures = [signature(secret, webhook_id, timestamp, body) for secret in secrets]
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "airflow-batch-local-server",
@@ -143,15 +153,15 @@ class Courier:
             "webhook-signature": " ".join(signatures),
         }
         try:
-            async with asyncio.timeout(PATIENCE):
-                async with self._http.stream("POST", endpoint.url, content=body, headers=headers) as answer:
-                    read = 0
-                    async for chunk in answer.aiter_raw():
-                        read += len(chunk)
-                        if read > _READ:
+            async with asyncio.timeout(TIMEOUT):
+                async with self._http.stream("POST", endpoint.url, content=body, headers=headers) as response:
+                    size = 0
+                    async for chunk in response.aiter_raw():
+                        size += len(chunk)
+                        if size > _MAX_RESPONSE_BYTES:
                             break
-                    return answer.status_code
+                    return response.status_code
         except TimeoutError as error:
-            raise UndeliveredError(f"it did not answer within {PATIENCE:.0f} s") from error
+            raise UndeliveredError(f"the receiver did not respond within {TIMEOUT:.0f} s") from error
         except httpx2.HTTPError as error:
             raise UndeliveredError(f"{type(error).__name__}: {error}".rstrip(": ")) from error

@@ -1,6 +1,6 @@
-"""Who wants to be told of ended batches, and what is still to be told: two tables in the state's database.
+"""Webhook endpoints and pending deliveries: two tables in the state directory's database.
 
-An event is recorded in the transaction that ends its batch: a kill loses neither, and neither is there alone.
+An event is recorded in the same transaction as the end of its batch. Even after a kill, both are recorded or neither.
 """
 
 from __future__ import annotations
@@ -35,70 +35,70 @@ CREATE INDEX IF NOT EXISTS webhook_delivery_of ON webhook_delivery (endpoint_id)
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """`WebhookEndpoint` of the openai SDK, and its secrets. Times are Unix seconds of the server's clock."""
+    """`WebhookEndpoint` of the openai SDK, with its secrets. Times are Unix seconds of the server's clock."""
 
     id: str
     created_at: int
     event_types: list[str]
     name: str
     url: str
-    #: of the last change that changed something
+    #: Time of the last effective change.
     updated_at: int
-    #: `whsec_` and base64; what its deliveries are signed with
+    #: Signs the deliveries; `whsec_` and base64.
     secret: str
-    #: the one before, with which they are signed as well until `old_secret_until`
+    #: The previous secret, which also signs them until `old_secret_until`.
     old_secret: str = ""
     old_secret_until: float = 0.0
 
     def secrets_at(self, now: float) -> list[str]:
-        """The secrets that are active at this time, the newest first."""
+        """Return the secrets that are active at this time, newest first."""
         return [self.secret, self.old_secret] if now < self.old_secret_until else [self.secret]
 
 
 class Delivery(NamedTuple):
     """One event on its way to one endpoint. Times are Unix seconds of the server's clock."""
 
-    #: counts the deliveries of a state directory
+    #: Number of the delivery in its state directory.
     number: int
-    #: the header `webhook-id`, the same on every attempt
+    #: The header `webhook-id`, the same in every attempt.
     id: str
     endpoint_id: str
-    #: the event as it is sent
+    #: The event as JSON.
     body: bytes
     created_at: float
-    #: how often it was tried in vain
+    #: Number of failed attempts.
     attempts: int
-    #: when the next attempt is
+    #: Time of the next attempt.
     due_at: float
 
 
 class WebhookStore:
-    """The webhooks of one state directory. All methods are short and belong to the event loop's thread."""
+    """The webhooks of one state directory. All methods are fast and must be called in the event loop's thread."""
 
     def __init__(self, store: Store) -> None:
         self._clock = store.clock
         self._db = store.database
         self._db.executescript(_SCHEMA)
         rows = self._db.execute("SELECT body FROM webhook_endpoint ORDER BY number")
-        known = [msgspec.json.decode(body, type=Endpoint) for (body,) in rows]
-        #: by id, oldest first; asked whenever a batch ends, so they are kept in memory too
-        self._endpoints = {endpoint.id: endpoint for endpoint in known}
-        #: called with the number of each new delivery, before its transaction has ended
+        endpoints = [msgspec.json.decode(body, type=Endpoint) for (body,) in rows]
+        #: All endpoints by id, oldest first. Cached in memory, because they are needed whenever a batch ends.
+        self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
+        #: Called with the number of each new delivery, before its transaction is committed.
         self.on_delivery: Callable[[int], None] = lambda _: None
-        store.on_end = self._tell
+        store.on_batch_end = self._record_event
 
     # endpoints
 
     def endpoint(self, endpoint_id: str) -> Endpoint | None:
-        """The endpoint, or None if it is unknown or deleted."""
+        """Return the endpoint, or None if it does not exist or was deleted."""
         return self._endpoints.get(endpoint_id)
 
     def endpoints(self) -> list[Endpoint]:
-        """All endpoints, newest first."""
+        """Return all endpoints, newest first."""
         return list(self._endpoints.values())[::-1]
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
-        """Record a new endpoint; it is told of what happens from now on."""
+        """Record a new endpoint. It receives events from now on."""
         with self._db:
             self._db.execute(
                 "INSERT INTO webhook_endpoint (id, body) VALUES (?, ?)", (endpoint.id, msgspec.json.encode(endpoint))
@@ -106,7 +106,7 @@ class WebhookStore:
         self._endpoints[endpoint.id] = endpoint
 
     def change_endpoint(self, endpoint: Endpoint, **changes: Any) -> Endpoint:
-        """Record changes of an endpoint; without any, nothing is touched."""
+        """Change fields of an endpoint and return it. `updated_at` changes only if a field does."""
         changed = msgspec.structs.replace(endpoint, **changes)
         if changed != endpoint:
             changed = msgspec.structs.replace(changed, updated_at=self._clock.seconds())
@@ -118,7 +118,7 @@ class WebhookStore:
         return changed
 
     def delete_endpoint(self, endpoint_id: str) -> None:
-        """Forget an endpoint and what it was still to be told."""
+        """Delete an endpoint and its pending deliveries."""
         with self._db:
             self._db.execute("DELETE FROM webhook_endpoint WHERE id = ?", (endpoint_id,))
             self._db.execute("DELETE FROM webhook_delivery WHERE endpoint_id = ?", (endpoint_id,))
@@ -126,27 +126,27 @@ class WebhookStore:
 
     # deliveries
 
-    def _tell(self, batch: Batch) -> None:
-        """Record what the end of a batch lets go out, as part of the transaction that ends it."""
+    def _record_event(self, batch: Batch) -> None:
+        """Record a delivery to every subscribed endpoint, inside the transaction that records the end of a batch."""
         kind = f"batch.{batch.status}"
-        wanting = [endpoint for endpoint in self._endpoints.values() if kind in endpoint.event_types]
-        if not wanting:
+        subscribers = [endpoint for endpoint in self._endpoints.values() if kind in endpoint.event_types]
+        if not subscribers:
             return
         now = self._clock.now()
         body = event(kind, batch.id, created_at=batch.ended_at or int(now))
-        for endpoint in wanting:
-            added = self._db.execute(
+        for endpoint in subscribers:
+            cursor = self._db.execute(
                 "INSERT INTO webhook_delivery (id, endpoint_id, body, created_at, due_at) VALUES (?, ?, ?, ?, ?)",
                 (new_webhook_id(), endpoint.id, body, now, now),
             )
-            self.on_delivery(added.lastrowid or 0)
+            self.on_delivery(cursor.lastrowid or 0)
 
-    def waiting(self) -> list[int]:
-        """The numbers of all deliveries that are still to be made, oldest first."""
+    def pending_deliveries(self) -> list[int]:
+        """Return the numbers of all pending deliveries, oldest first."""
         return [row[0] for row in self._db.execute("SELECT number FROM webhook_delivery ORDER BY number")]
 
     def delivery(self, number: int) -> Delivery | None:
-        """The delivery, or None if it was made or given up."""
+        """Return a pending delivery, or None if it was made, given up or deleted with its endpoint."""
         row = self._db.execute(
             "SELECT number, id, endpoint_id, body, created_at, attempts, due_at FROM webhook_delivery WHERE number = ?",
             (number,),
@@ -154,21 +154,21 @@ class WebhookStore:
         return None if row is None else Delivery(*row)
 
     def postpone(self, delivery: Delivery, due_at: float) -> None:
-        """Record that an attempt was in vain, and when the next is."""
+        """Record a failed attempt, and the time of the next one."""
         with self._db:
             self._db.execute(
                 "UPDATE webhook_delivery SET attempts = attempts + 1, due_at = ? WHERE number = ?",
                 (due_at, delivery.number),
             )
 
-    def finish(self, delivery: Delivery) -> None:
-        """Forget a delivery, as it was made or is given up."""
+    def remove_delivery(self, delivery: Delivery) -> None:
+        """Delete a delivery that was made or is given up."""
         with self._db:
             self._db.execute("DELETE FROM webhook_delivery WHERE number = ?", (delivery.number,))
 
 
 def event(kind: str, batch_id: str, *, created_at: int) -> bytes:
-    """An event's body: it carries the batch's id alone, the rest is to be fetched."""
+    """Return the JSON of an event. It contains only the batch's id; receivers fetch the batch itself."""
     body = {
         "id": f"evt_{secrets.token_hex(16)}",
         "object": "event",
@@ -180,15 +180,15 @@ def event(kind: str, batch_id: str, *, created_at: int) -> bytes:
 
 
 def new_endpoint_id() -> str:
-    """`we_` and 32 hexadecimal characters."""
+    """Return `we_` and 32 random hexadecimal digits."""
     return f"we_{secrets.token_hex(16)}"
 
 
 def new_webhook_id() -> str:
-    """`wh_` and 32 hexadecimal characters, as OpenAI's header looks."""
+    """Return `wh_` and 32 random hexadecimal digits, like OpenAI's ids."""
     return f"wh_{secrets.token_hex(16)}"
 
 
 def new_secret() -> str:
-    """`whsec_` and 24 random bytes in base64 (Standard Webhooks, "Symmetric")."""
+    """Return `whsec_` and 24 random bytes in base64 (Standard Webhooks, "Symmetric")."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"

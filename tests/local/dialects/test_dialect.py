@@ -92,7 +92,7 @@ def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:
     server, client = serve(dialects=("vllm", "empty-ids"))
 
     log = (server.state / "server.log").read_text(encoding="utf-8")
-    assert "It differs from OpenAI as --dialect asks: empty-ids, in-order, one-file, vllm-lines." in log
+    assert "Differences from OpenAI (--dialect): empty-ids, in-order, one-file, vllm-lines." in log
     batch = run(client, chats(1))
     assert batch.error_file_id == ""
     assert failures(client, batch) == {}

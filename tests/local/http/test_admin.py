@@ -224,7 +224,7 @@ def test_faults_of_a_file_act_from_the_start_and_the_server_says_so(serve: Serve
     path = plan(tmp_path, '[{"kind": "status", "calls": ["list"], "status": 502, "times": 1}]')
     server, client = serve(faults=path)
 
-    assert "Faults are on" in greeting(server)
+    assert "Injected faults are on" in greeting(server)
     assert "Admin" not in greeting(server)
     with pytest.raises(openai.InternalServerError):
         client.batches.list()
@@ -235,8 +235,9 @@ def test_faults_of_a_file_act_from_the_start_and_the_server_says_so(serve: Serve
 
 def test_admin_faults_take_the_place_of_the_files_until_the_server_ends(serve: Serve, tmp_path: Path) -> None:
     server, client = serve(faults=plan(tmp_path, '[{"kind": "status", "calls": ["list"]}]'), admin=True)
-    assert "Faults are on" in greeting(server)
-    assert f"Admin routes are on: {server.base_url.removesuffix('/v1')}/admin" in greeting(server)
+    assert "Injected faults are on" in greeting(server)
+    assert "Admin routes are on:" in greeting(server)
+    assert f" at {server.base_url.removesuffix('/v1')}/admin." in greeting(server)
     server.set_faults()
     client.batches.list()
 
@@ -248,7 +249,7 @@ def test_admin_faults_take_the_place_of_the_files_until_the_server_ends(serve: S
 
 def test_by_default_nothing_goes_wrong_and_nothing_is_said_of_it(server: LocalServer, client: OpenAI) -> None:
     assert run(client, chats(20)).status == "completed"
-    assert "Faults" not in greeting(server)
+    assert "faults" not in greeting(server)
     assert "Admin" not in greeting(server)
 
 

@@ -138,7 +138,9 @@ def test_endpoints_that_only_openai_has_are_refused_as_such(client: OpenAI, endp
     )
 
     assert (status, error["param"], error["code"]) == (400, "endpoint", "unsupported_endpoint")
-    assert error["message"].startswith(f"OpenAI's batches take '{endpoint}', but the local batch server does not")
+    assert error["message"].startswith(
+        f"The local batch server does not implement the endpoint '{endpoint}', which OpenAI's"
+    )
     assert refusal(lambda: client.post(endpoint.removeprefix("/v1"), body={}, cast_to=object))[0] == 404
 
 

@@ -251,10 +251,10 @@ def test_the_end_of_a_batch_and_its_event_are_there_together_or_not_at_all(tmp_p
             store.save_batch(ended)
 
         assert store.batch("batch_1") == live
-        assert webhooks.waiting() == []
+        assert webhooks.pending_deliveries() == []
         webhooks.on_delivery = lambda _: None
         store.save_batch(ended)
-        assert webhooks.waiting() == [1]
+        assert webhooks.pending_deliveries() == [1]
 
 
 def test_a_receiver_that_was_away_hears_of_it_later(running: Running) -> None:
@@ -390,7 +390,7 @@ def test_a_sample_event_can_be_sent(running: Running) -> None:
         assert {(one.object, one.webhook_endpoint_id) for one in results} == {("webhook_endpoint.test", endpoint.id)}
         told = unwrap(client, receiver.received[0], endpoint.signing_secret)
         assert isinstance(told, BatchExpiredWebhookEvent)
-    with pytest.raises(BadRequestError, match=f"did not arrive at {receiver.url}: ConnectError"):
+    with pytest.raises(BadRequestError, match=f"could not be delivered to {receiver.url}: ConnectError"):
         client.webhooks.test(endpoint.id, event_type="batch.expired")
     with pytest.raises(BadRequestError) as refused:
         client.webhooks.test(endpoint.id, event_type="response.completed")
