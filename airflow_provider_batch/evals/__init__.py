@@ -1,19 +1,20 @@
-"""Evals: answers of models, held against what was expected of them.
+"""Evals: grade the answers of models and compare each run with earlier ones.
 
-A case is a question with its expected answer. A run asks every case of every model (a *variant*), some of them
-several times (*repeats*), as a batch job each; what came lies in the results table `eval_answers`. From there on
-nothing is asked any more, so all that follows can be done again at no cost:
+A *case* is a question with its expected answer. A *run* sends every case to every model (a *variant*), optionally
+several times (*repeats*), in one batch job per model. The answers land in the results table `eval_answers`. Everything
+after that only reads and writes tables, so it can be repeated without paying again:
 
-    cases      what is asked, checked before anything is paid for
-    graders    one answer -> right or wrong, and why
-    grading    the answers of a run -> a grade for each
-    summary    grades -> accuracy per model and tag, with an interval
-    compare    grades of two runs -> better, worse, and whether that can be chance
-    statistics the three figures behind both, from scipy
-    tables     the tables that all of it lies in, and queries over them
-    store      those tables in a warehouse
-    costs      what a run was expected to cost, beside what it did
-    report     a graded run as one HTML file, with `plots`; from the tables by `read_report`, into staging by `page`
+    cases        what a query returns as cases, checked before anything is paid for
+    graders      one answer -> right or wrong, and why
+    grading      the answers of a run -> a grade for each
+    summary      grades -> accuracy per model and tag, with an interval
+    compare      grades of a run and its baseline -> better, worse, and whether chance explains the difference
+    statistics   intervals and p-values, computed by scipy
+    tables       the columns of the tables, and the SQL of a gate
+    store        reads and writes those tables in a warehouse
+    costs        estimated and actual costs of a run
+    report       a graded run as one HTML file, with `plots`; `read_report` reads it from the tables, and `page` names
+                 the file in staging
 
-All but `store`, `read_report` and `page` are pure: no Airflow, no database, no network.
+All modules except `store`, `read_report` and `page` are pure: no Airflow, no database, no network.
 """

@@ -1,4 +1,7 @@
-"""Cases: what is asked, what is expected, and by which grader; checked before anything is asked."""
+"""The cases of an eval: what to send to the models, what to expect, and how to grade the answer.
+
+Cases come from a query. They are all checked before any request is sent.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from airflow_provider_batch.evals.graders import Grader, parse_grader
 from airflow_provider_batch.evals.tables import CASE_COLUMNS
 from airflow_provider_batch.exceptions import InputError
 
-#: problems that one error lists
-_TOLD = 10
+#: number of problems that an error message lists
+_MAX_PROBLEMS = 10
 
-#: the custom_id of a second answer to case `a` is `a~2`, so no case may be called that
-_REPEAT = re.compile(r"~\d+\Z")
+#: The second answer to case `a` has the custom_id `a~2`, so a case_id must not end like that.
+_REPEAT_SUFFIX = re.compile(r"~\d+\Z")
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -27,86 +30,89 @@ class Case(msgspec.Struct, frozen=True):
 
     case_id: str
     input: str
-    #: None where the grader needs none
+    #: None if the grader needs no expected value
     expected: str | None
     grader: Grader
-    #: in the order they were given, each once
+    #: in the order of the query's column, without repetitions
     tags: tuple[str, ...]
 
     @property
     def input_sha256(self) -> str:
-        """Of the question alone: an answer belongs to it."""
+        """Hash of the question alone. An answer belongs to the question with this hash."""
         return _sha256(self.input)
 
     @property
     def case_sha256(self) -> str:
-        """Of question, expected answer and grader: two grades with the same one can be compared."""
+        """Hash of question, expected answer and grader. Only grades with the same hash can be compared."""
         return _sha256(self.input, self.expected, self.grader.text)
 
 
 def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Case]:
-    """The cases that a query gave, in the order of their ids.
+    """Return the cases in a query's result, sorted by case_id.
 
-    :param columns: the query's columns; `case_id, input, expected, grader, tags`, in any order and case, and others.
-    :raises InputError: if there are none, a column is missing, or a case cannot be graded. It names up to ten of them.
+    :param columns: the query's columns. They must include `case_id, input, expected, grader, tags`, in any order and in
+        upper or lower case; other columns are ignored.
+    :raises InputError: if there are no cases, a column is missing, or a case cannot be graded. The message lists up to
+        ten problems.
     """
-    places = {name.casefold(): place for place, name in enumerate(columns)}
-    missing = [name for name in CASE_COLUMNS if name not in places]
+    positions = {name.casefold(): position for position, name in enumerate(columns)}
+    missing = [name for name in CASE_COLUMNS if name not in positions]
     if missing:
         raise InputError(
-            f"The cases have no column {', '.join(missing)}. cases_sql must give {', '.join(CASE_COLUMNS)}; for one "
-            "that you have no use for, select '' under that name. Nothing was asked."
+            f"The query of the cases does not return the {'column' if len(missing) == 1 else 'columns'} "
+            f"{', '.join(missing)}. cases_sql must return {', '.join(CASE_COLUMNS)}. For a column that you do not use, "
+            "select '' under its name. Nothing was sent."
         )
     cases: list[Case] = []
     problems: list[str] = []
     count = 0
     for row in rows:
         count += 1
-        case_id, *others = (row[places[name]] for name in CASE_COLUMNS)
-        name = "" if case_id is None else str(case_id)
-        problem = _problem_of_id(name)
+        raw_id, *values = (row[positions[name]] for name in CASE_COLUMNS)
+        case_id = "" if raw_id is None else str(raw_id)
+        problem = _case_id_problem(case_id)
         if problem:
             problems.append(f"row {count}: {problem}")
             continue
         try:
-            cases.append(_case(name, *others))
+            cases.append(_build_case(case_id, *values))
         except InputError as error:
-            problems.append(f"case {name!r}: {error}")
-    twice = sorted(name for name, times in Counter(case.case_id for case in cases).items() if times > 1)
-    problems.extend(f"case {name!r}: this case_id is given more than once" for name in twice)
+            problems.append(f"case {case_id!r}: {error}")
+    repeated = sorted(case_id for case_id, times in Counter(case.case_id for case in cases).items() if times > 1)
+    problems.extend(f"case {case_id!r}: this case_id appears more than once" for case_id in repeated)
     if problems:
-        more = f"\n  and {len(problems) - _TOLD:,} more" if len(problems) > _TOLD else ""
-        listed = "\n  ".join(problems[:_TOLD])
+        more = f"\n  and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
+        listed = "\n  ".join(problems[:_MAX_PROBLEMS])
         raise InputError(
-            f"{len(problems):,} of {count:,} cases cannot be graded:\n  {listed}{more}\nNothing was asked and nothing "
-            "was graded. Mend the cases, then run this task again."
+            f"{len(problems):,} of {count:,} cases cannot be graded:\n  {listed}{more}\nNothing was sent or graded. "
+            "Fix the cases, then clear this task to run it again."
         )
     if not cases:
-        raise InputError("There are no cases: cases_sql gave no rows. Nothing was asked and nothing was graded.")
+        raise InputError("There are no cases: cases_sql returned no rows. Nothing was sent or graded.")
     return sorted(cases, key=lambda case: case.case_id)
 
 
-def tags_of(cases: Iterable[Case]) -> dict[str, int]:
-    """How many cases have each tag, by tag."""
+def count_tags(cases: Iterable[Case]) -> dict[str, int]:
+    """Return the number of cases per tag."""
     return dict(sorted(Counter(tag for case in cases for tag in case.tags).items()))
 
 
-def _problem_of_id(case_id: str) -> str:
+def _case_id_problem(case_id: str) -> str:
     if not case_id.strip():
         return "the case_id is empty"
-    if _REPEAT.search(case_id):
-        return f"the case_id {case_id!r} ends like that of a repeat (~ and a number); name it otherwise"
+    if _REPEAT_SUFFIX.search(case_id):
+        return f"the case_id {case_id!r} ends with ~ and a number, which marks repeats; rename the case"
     return ""
 
 
-def _case(case_id: str, question: Any, expected: Any, grader: Any, tags: Any) -> Case:
+def _build_case(case_id: str, question: Any, expected: Any, grader: Any, tags: Any) -> Case:
     if question is None or not str(question).strip():
         raise InputError("the input is empty")
-    parsed = parse_grader("" if grader is None else str(grader))
-    wanted = None if expected is None else str(expected)
-    parsed.check(wanted)
-    named = [tag.strip() for tag in ("" if tags is None else str(tags)).split(",")]
-    return Case(case_id, str(question), wanted, parsed, tuple(dict.fromkeys(tag for tag in named if tag)))
+    parsed_grader = parse_grader("" if grader is None else str(grader))
+    expected_text = None if expected is None else str(expected)
+    parsed_grader.check(expected_text)
+    names = [tag.strip() for tag in ("" if tags is None else str(tags)).split(",")]
+    return Case(case_id, str(question), expected_text, parsed_grader, tuple(dict.fromkeys(tag for tag in names if tag)))
 
 
 def _sha256(*parts: str | None) -> str:

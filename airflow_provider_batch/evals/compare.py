@@ -1,8 +1,8 @@
-"""The grades of a run and of accepted runs before it, case by case: better, worse, and whether that can be chance.
+"""Compare a run with its baseline, case by case: what got better or worse, and whether chance explains it.
 
-What a run is held against is the last accepted one, and with it those accepted before of which it was the `same`: one
-night alone has its luck, several have less. Back from a run that was accepted as improved (or, by hand, as regressed)
-nothing counts any more.
+The baseline of a run is the last accepted run plus the accepted runs before it, as long as each of them was the `same`
+as its own baseline. Several runs are a steadier baseline than one, whose answers vary by chance. The baseline does not
+reach back beyond a run that was accepted as improved (or, by hand, as regressed): the model behaved differently before.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from math import fsum
 
 import msgspec
 
-from airflow_provider_batch.evals.statistics import corrected, p_value
+from airflow_provider_batch.evals.statistics import correct_p_values, p_value
 
 
 class Verdict(StrEnum):
-    """What a comparison comes to."""
+    """The result of a comparison."""
 
     #: there is no accepted run to compare with
     NO_HISTORY = "no_history"
-    #: a difference that chance makes too
+    #: chance alone could explain the difference
     SAME = "same"
     IMPROVED = "improved"
     REGRESSED = "regressed"
 
 
-class Scored(msgspec.Struct, frozen=True):
-    """One grade, as it is compared."""
+class AnswerScore(msgspec.Struct, frozen=True):
+    """The score of one answer, with what is needed to compare it."""
 
     case_id: str
     case_sha256: str
@@ -39,25 +39,25 @@ class Scored(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One row of `eval_changes`, but for the run, the variant and the baseline."""
+    """One row of `eval_changes`, without run, variant and baseline."""
 
     case_id: str
-    #: mean scores over the answers there were: more than 0.5 is right, less is wrong
+    #: mean scores over the existing answers; above 0.5 the case counts as right, below as wrong
     score_before: float
     score_now: float
     tags: str
-    #: in how many runs of the baseline the case was answered, and in how many right
+    #: number of baseline runs in which the case was answered, and in which it was right
     runs_before: int
     right_before: int
 
     @property
-    def word(self) -> str:
-        """better: was wrong and is right; worse: was right and is wrong."""
+    def direction(self) -> str:
+        """`better` if the case was wrong and is right now, `worse` if it was right and is wrong now."""
         return "better" if self.score_now > self.score_before else "worse"
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One row of `eval_comparisons`, but for the run and the time; see `tables.COMPARISONS`."""
+    """One row of `eval_comparisons`, without the run and the time. `tables.COMPARISONS` documents the columns."""
 
     variant: str
     baseline_run: str | None
@@ -68,107 +68,109 @@ class Comparison(msgspec.Struct, frozen=True):
     p_value: float | None
     p_corrected: float | None
     verdict: Verdict
-    #: by case_id
+    #: sorted by case_id
     changes: tuple[Change, ...] = ()
 
     @property
     def better(self) -> int:
-        """Cases that were wrong and are right."""
-        return sum(change.word == "better" for change in self.changes)
+        """Number of cases that were wrong and are right now."""
+        return sum(change.direction == "better" for change in self.changes)
 
     @property
     def worse(self) -> int:
-        """Cases that were right and are wrong."""
+        """Number of cases that were right and are wrong now."""
         return len(self.changes) - self.better
 
     @property
     def regressions(self) -> list[str]:
-        """Return the case_ids that were right and are wrong now, the least likely to be chance first.
+        """The case_ids that were right and are wrong now, those least likely to be chance first.
 
-        First come those that were right in the largest share of the earlier runs, then those that lost the most.
+        Cases that were right in the largest share of the baseline runs come first, then those that lost the most.
         """
-        found = [change for change in self.changes if change.word == "worse"]
-        found.sort(key=lambda one: (-one.right_before / one.runs_before, one.score_now - one.score_before))
-        return [change.case_id for change in found]
+        worse = [change for change in self.changes if change.direction == "worse"]
+        worse.sort(
+            key=lambda change: (-change.right_before / change.runs_before, change.score_now - change.score_before)
+        )
+        return [change.case_id for change in worse]
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """What a run of one variant is held against."""
+    """The accepted runs that a run of one variant is compared with."""
 
     #: the last accepted run
     run: str
-    #: its grades, and those of the accepted runs before it that stand for the same
-    runs: Sequence[Sequence[Scored]]
+    #: the scores of that run, then those of the earlier runs in the baseline
+    runs: Sequence[Sequence[AnswerScore]]
 
 
 def compare(
-    now: Mapping[str, Sequence[Scored]], baselines: Mapping[str, Baseline], *, alpha: float
+    scores: Mapping[str, Sequence[AnswerScore]], baselines: Mapping[str, Baseline], *, alpha: float
 ) -> list[Comparison]:
-    """A comparison per variant of `now`, in the order of their names.
+    """Return one comparison per variant of `scores`, sorted by variant.
 
-    Cases are compared that are in both, with the same question, expected answer and grader, and that were answered in
-    both. `verdict` goes by the p-value that is corrected for the number of variants that have a baseline.
+    A case is compared if it was answered both now and in the baseline, with the same question, expected answer and
+    grader. The verdict uses the p-value that is corrected for the number of variants with a baseline.
     """
-    variants = sorted(now)
-    pairs = [_Pair(now[name], baselines[name]) if name in baselines else None for name in variants]
+    variants = sorted(scores)
+    pairs = [_Pair(scores[variant], baselines[variant]) if variant in baselines else None for variant in variants]
     p_values = [None if pair is None else p_value(pair.scores) for pair in pairs]
-    found = []
-    for variant, pair, p, p_of_all in zip(variants, pairs, p_values, corrected(p_values), strict=True):
-        cases = len({scored.case_id for scored in now[variant]})
-        if pair is None or p_of_all is None:
-            found.append(Comparison(variant, None, 0, 0, cases, None, None, None, Verdict.NO_HISTORY))
+    comparisons = []
+    for variant, pair, p, p_corrected in zip(variants, pairs, p_values, correct_p_values(p_values), strict=True):
+        cases = len({score.case_id for score in scores[variant]})
+        if pair is None or p_corrected is None:
+            comparisons.append(Comparison(variant, None, 0, 0, cases, None, None, None, Verdict.NO_HISTORY))
             continue
         verdict = Verdict.SAME
-        if p_of_all <= alpha and pair.difference:
+        if p_corrected <= alpha and pair.difference:
             verdict = Verdict.IMPROVED if pair.difference > 0 else Verdict.REGRESSED
         baseline = baselines[variant]
-        compared = len(pair.scores)
-        found.append(
+        comparable = len(pair.scores)
+        comparisons.append(
             Comparison(
                 variant=variant,
                 baseline_run=baseline.run,
                 baseline_runs=len(baseline.runs),
-                cases=compared,
-                left_out=cases - compared,
+                cases=comparable,
+                left_out=cases - comparable,
                 difference=pair.difference,
                 p_value=p,
-                p_corrected=p_of_all,
+                p_corrected=p_corrected,
                 verdict=verdict,
                 changes=tuple(pair.changes),
             )
         )
-    return found
+    return comparisons
 
 
 class _Pair:
     """The cases of a run that can be compared with its baseline."""
 
-    def __init__(self, now: Sequence[Scored], baseline: Baseline) -> None:
-        new, runs = _means(now), [_means(run) for run in baseline.runs]
-        tags = {scored.case_id: scored.tags for scored in now}
-        #: per case the score now, then those before; in place of an answer that one of those runs lacks the mean of the
-        #: others
+    def __init__(self, scores: Sequence[AnswerScore], baseline: Baseline) -> None:
+        current_means, baseline_means = _mean_scores(scores), [_mean_scores(run) for run in baseline.runs]
+        tags = {score.case_id: score.tags for score in scores}
+        #: per case its score now, then one per baseline run. Where a run has no answer to the case, the mean of the
+        #: other runs stands in.
         self.scores: list[list[float]] = []
         self.changes: list[Change] = []
         differences = []
-        for key in sorted(new):
-            before = [run[key] for run in runs if key in run]
-            if not before:
+        for key in sorted(current_means):
+            earlier_scores = [run[key] for run in baseline_means if key in run]
+            if not earlier_scores:
                 continue
-            mean = fsum(before) / len(before)
-            self.scores.append([new[key], *before, *[mean] * (len(runs) - len(before))])
-            differences.append(new[key] - mean)
-            if new[key] < 0.5 < mean or mean < 0.5 < new[key]:
-                right = sum(score > 0.5 for score in before)
-                self.changes.append(Change(key[0], mean, new[key], tags[key[0]], len(before), right))
-        #: accuracy now less accuracy before, over these cases
+            score, mean = current_means[key], fsum(earlier_scores) / len(earlier_scores)
+            self.scores.append([score, *earlier_scores, *[mean] * (len(baseline_means) - len(earlier_scores))])
+            differences.append(score - mean)
+            if score < 0.5 < mean or mean < 0.5 < score:
+                right_before = sum(earlier > 0.5 for earlier in earlier_scores)
+                self.changes.append(Change(key[0], mean, score, tags[key[0]], len(earlier_scores), right_before))
+        #: accuracy now minus accuracy before, over the comparable cases
         self.difference = fsum(differences) / len(differences) if differences else 0.0
 
 
-def _means(scores: Iterable[Scored]) -> dict[tuple[str, str], float]:
-    """The mean score of each case that was answered, by its id and its hash."""
-    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for scored in scores:
-        if scored.answered:
-            found[scored.case_id, scored.case_sha256].append(scored.score)
-    return {key: fsum(each) / len(each) for key, each in found.items()}
+def _mean_scores(scores: Iterable[AnswerScore]) -> dict[tuple[str, str], float]:
+    """Return the mean score of each answered case, by case_id and case_sha256."""
+    by_case: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for score in scores:
+        if score.answered:
+            by_case[score.case_id, score.case_sha256].append(score.score)
+    return {key: fsum(values) / len(values) for key, values in by_case.items()}

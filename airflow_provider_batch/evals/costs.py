@@ -1,7 +1,7 @@
-"""What each part of a run was expected to cost, beside what it did: a table of its own.
+"""The table `costs`: what each part of a run was estimated to cost, and what it did cost.
 
-Both come from the accounts of the landings, which say of which job they are; the results tables say of which model
-that job was.
+Both figures come from what the landing tasks (`BatchResultsOperator`) return. A landing names its job, and the results
+tables tell which model that job belongs to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.evals.tables import EvalTable
 
-#: one row per run, model and part of it
+#: one row per run, model and part of the run
 COSTS = EvalTable(
     "costs",
     (
@@ -21,13 +21,13 @@ COSTS = EvalTable(
         Column("variant", ColumnType.TEXT, key=True),
         # answers | judgements
         Column("part", ColumnType.TEXT, key=True),
-        # US dollars; NULL where a price is unknown
+        # US dollars; NULL if a price is unknown
         Column("estimate_low_usd", ColumnType.FLOAT),
         Column("estimate_high_usd", ColumnType.FLOAT),
         Column("cost_usd", ColumnType.NUMERIC),
-        # what the same would have cost without batch
+        # what the same requests would have cost outside a batch
         Column("standard_cost_usd", ColumnType.NUMERIC),
-        # rows, those that were asked, and requests of later attempts
+        # rows of the job; rows that were sent; requests of later attempts
         Column("requests", ColumnType.INTEGER),
         Column("asked", ColumnType.INTEGER),
         Column("asked_again", ColumnType.INTEGER),
@@ -36,28 +36,29 @@ COSTS = EvalTable(
 
 
 def cost_rows(
-    run: str, accounts: Iterable[Mapping[str, Any]], jobs: Mapping[str, tuple[str, str]]
+    run: str, landings: Iterable[Mapping[str, Any]], jobs: Mapping[str, tuple[str, str]]
 ) -> list[tuple[Any, ...]]:
-    """Rows of `COSTS` from the accounts of landings.
+    """Return the rows of `COSTS` for a run.
 
-    :param jobs: model and part of each job_uid of the run; other jobs are left out.
+    :param landings: what the landing tasks returned.
+    :param jobs: model and part for each job_uid of the run. Landings of other jobs are skipped.
     """
     return [
         (
             run,
-            *jobs[account["job_uid"]],
-            account["estimate"]["low_usd"],
-            account["estimate"]["high_usd"],
-            _money(account["cost_usd"]),
-            _money(account["standard_cost_usd"]),
-            account["requests"],
-            account["asked"],
-            account["asked_again"],
+            *jobs[landing["job_uid"]],
+            landing["estimate"]["low_usd"],
+            landing["estimate"]["high_usd"],
+            _decimal(landing["cost_usd"]),
+            _decimal(landing["standard_cost_usd"]),
+            landing["requests"],
+            landing["asked"],
+            landing["asked_again"],
         )
-        for account in accounts
-        if account["job_uid"] in jobs
+        for landing in landings
+        if landing["job_uid"] in jobs
     ]
 
 
-def _money(text: str | None) -> Decimal | None:
+def _decimal(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)

@@ -1,9 +1,10 @@
-"""The answers of a run -> a grade for each.
+"""Grade the answers of a run.
 
-An answer that the model gave and that is of no use (refused, cut off, not valid against the schema) is wrong. One that
-never came (failed, expired, cancelled, missing, held back; with a judge also a verdict that never came) is
-`unanswered`. It scores 0 too, or an eval would look better for each hard case that times out; but it is counted apart,
-and it is never compared with another run, or a provider's bad night would pass for a worse model.
+An answer that the model gave but that is unusable (refused, cut off, not valid against the schema) is wrong. An answer
+that never came (failed, expired, cancelled, missing, held; with a judge also if its verdict never came) is
+*unanswered*. It scores 0 as well: otherwise an eval would look better with every hard case that times out. But it is
+counted separately and never compared with another run: otherwise a bad night of the provider would look like a worse
+model.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.evals.cases import Case
-from airflow_provider_batch.evals.compare import Scored
-from airflow_provider_batch.evals.graders import verdict
+from airflow_provider_batch.evals.compare import AnswerScore
+from airflow_provider_batch.evals.graders import parse_verdict
 from airflow_provider_batch.exceptions import InputError
 
-#: what the model itself did: an answer, if a useless one
-_MODELS_OWN = frozenset({Outcome.REFUSED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})
+#: outcomes where the model itself gave an unusable answer
+_UNUSABLE_OUTCOMES = frozenset({Outcome.REFUSED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -31,21 +32,21 @@ class Answer(msgspec.Struct, frozen=True):
 
     variant: str
     case_id: str
-    #: 1, 2, ...
+    #: counted from 1
     repeat: int
     outcome: str
     output: str | None
-    #: None where the price is unknown
+    #: US dollars; None if the price is unknown
     cost_usd: Decimal | None
     input_tokens: int
     output_tokens: int
-    #: when the job was sealed that asked
+    #: when the job with this request was sealed
     sealed_at: datetime | None
 
     @property
-    def came(self) -> bool:
-        """Whether the model answered at all, of use or not."""
-        return self.outcome == Outcome.SUCCEEDED or self.outcome in _MODELS_OWN
+    def came_from_model(self) -> bool:
+        """Whether the model answered at all, with a usable answer or an unusable one."""
+        return self.outcome == Outcome.SUCCEEDED or self.outcome in _UNUSABLE_OUTCOMES
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -57,31 +58,31 @@ class Judgement(msgspec.Struct, frozen=True):
     cost_usd: Decimal | None
 
 
-#: what a judgement is found by: variant, case_id, repeat
+#: variant, case_id and repeat: the key of an answer, its judgement and its grade
 AnswerKey = tuple[str, str, int]
 
 
-class Graded(msgspec.Struct, frozen=True):
-    """One answer and what it is worth."""
+class GradedAnswer(msgspec.Struct, frozen=True):
+    """One answer with its grade."""
 
     case_id: str
-    #: as the case named it
+    #: as it is written in the case
     grader: str
     tags: tuple[str, ...]
     input_sha256: str
     case_sha256: str
-    #: without its text, which may be long
+    #: without `output`, which may be long
     answer: Answer
     #: 1 right, 0 wrong or unanswered
     score: int
     reason: str
     answered: bool
-    #: US dollars for the verdict; None where the price is unknown
+    #: cost of the judge's verdict in US dollars; None if the price is unknown
     judge_cost_usd: Decimal | None = Decimal(0)
 
 
-class Earlier(msgspec.Struct, frozen=True):
-    """A grade from when the run was graded before."""
+class EarlierGrade(msgspec.Struct, frozen=True):
+    """A grade that an answer got when the run was graded before."""
 
     grader: str
     tags: tuple[str, ...]
@@ -92,24 +93,25 @@ class Earlier(msgspec.Struct, frozen=True):
     answered: bool
     graded_at: datetime
 
-    def holds(self, case: Case | None, answer: Answer) -> bool:
-        """Whether it stays: the answer is still the one that was graded, and its question is no longer asked.
+    def stays(self, case: Case | None, answer: Answer) -> bool:
+        """Return whether the answer keeps this grade.
 
-        A run that is cleared and asks anew seals its job anew, with the cases as they are then.
+        It does if its question has changed or was removed since, so that the answer can no longer be graded. A grade
+        of another answer does not stay: after a clear, the run is sealed and sent again with the current cases.
         """
         same_answer = answer.sealed_at is None or answer.sealed_at <= self.graded_at
         return same_answer and (case is None or case.input_sha256 != self.input_sha256)
 
 
 class Grading(NamedTuple):
-    """All grades of a run, and what could not be graded."""
+    """All grades of a run, and the cases that could not be graded as they are now."""
 
-    #: by variant, case and repeat
-    graded: Sequence[Graded]
-    #: case_ids of answers that no case is there for, and that were not graded before either: they are left out
-    gone: Sequence[str]
-    #: case_ids whose question has changed since it was asked, or which are gone: they keep the grade they had
-    kept: Sequence[str]
+    #: sorted by variant, case and repeat
+    answers: Sequence[GradedAnswer]
+    #: case_ids of answers without a case that were never graded before; these answers are left out
+    left_out_cases: Sequence[str]
+    #: case_ids whose question has changed or was removed since it was sent; their answers keep the earlier grade
+    kept_cases: Sequence[str]
 
 
 def grade_answers(
@@ -118,89 +120,91 @@ def grade_answers(
     *,
     judgements: Mapping[AnswerKey, Judgement] | None,
     variants: Sequence[str] | None = None,
-    earlier: Mapping[AnswerKey, Earlier] | None = None,
+    earlier_grades: Mapping[AnswerKey, EarlierGrade] | None = None,
 ) -> Grading:
-    """A grade for every answer whose case is there.
+    """Grade every answer that has a case.
 
-    :param judgements: None where no table of judgements was named.
-    :param variants: those that were to be asked; every case of one without any answer is unanswered.
-    :param earlier: the grades of the run from before. An answer to what is no longer the question keeps its grade.
-    :raises InputError: if a case needs a judge and there are no judgements; if no answer is left to grade.
+    :param judgements: None if no table of judgements was named.
+    :param variants: the expected models. If one of them has no answers at all, every case counts as unanswered.
+    :param earlier_grades: the grades that the run already has. An answer whose question has changed keeps its grade.
+    :raises InputError: if a case needs a judge and there are no judgements, or if no answer can be graded.
     """
     by_id = {case.case_id: case for case in cases}
     if judgements is None and any(case.grader.is_judge for case in cases):
         count = sum(case.grader.is_judge for case in cases)
         raise InputError(
-            f"{count:,} cases have the grader 'judge', but no table with verdicts was named. Ask a judge in a second "
-            "batch job, and give its results table as judgements=. Nothing was graded."
+            f"{count:,} {'case has' if count == 1 else 'cases have'} the grader 'judge', but no table with verdicts "
+            "was named. Let a judge model grade the answers in a second batch job, and pass its results table as "
+            "judgements=. Nothing was graded."
         )
-    graded: list[Graded] = []
-    gone: set[str] = set()
-    kept: set[str] = set()
-    seen: set[str] = set()
+    graded_answers: list[GradedAnswer] = []
+    left_out_cases: set[str] = set()
+    kept_cases: set[str] = set()
+    answered_variants: set[str] = set()
     for answer in answers:
-        seen.add(answer.variant)
+        answered_variants.add(answer.variant)
         key = (answer.variant, answer.case_id, answer.repeat)
-        case, before = by_id.get(answer.case_id), (earlier or {}).get(key)
+        case, earlier_grade = by_id.get(answer.case_id), (earlier_grades or {}).get(key)
         judgement = (judgements or {}).get(key)
-        if before is not None and before.holds(case, answer):
-            kept.add(answer.case_id)
-            graded.append(_as_before(answer, before, judgement))
+        if earlier_grade is not None and earlier_grade.stays(case, answer):
+            kept_cases.add(answer.case_id)
+            graded_answers.append(_keep_grade(answer, earlier_grade, judgement))
         elif case is None:
-            gone.add(answer.case_id)
+            left_out_cases.add(answer.case_id)
         else:
-            graded.append(_graded(case, answer, *_grade(case, answer, judgement)))
+            graded_answers.append(_graded_answer(case, answer, *_grade(case, answer, judgement)))
     for variant in variants or ():
-        if variant not in seen:
-            nothing = (0, "nothing of this model landed", False)
-            graded.extend(_graded(case, _no_answer(case, variant), *nothing) for case in cases)
-    if not graded:
+        if variant not in answered_variants:
+            grade = (0, "no answer of this model landed", False)
+            graded_answers.extend(_graded_answer(case, _missing_answer(case, variant), *grade) for case in cases)
+    if not graded_answers:
         raise InputError(
-            f"There is nothing to grade: {len(gone):,} answers of the run belong to no case of cases_sql. Nothing was "
-            "written."
-            if seen
-            else "There is nothing to grade: the run has no answers. Look at what it landed, and at the names of the "
-            "run and of the table. Nothing was written."
+            f"There is nothing to grade: the run has answers to {len(left_out_cases):,} "
+            f"{'case' if len(left_out_cases) == 1 else 'cases'}, but cases_sql returns none of these cases. Nothing "
+            "was written."
+            if answered_variants
+            else "There is nothing to grade: the run has no answers. Check that its answers landed, and that the names "
+            "of the run and of the answers table are right. Nothing was written."
         )
-    graded.sort(key=lambda one: (one.answer.variant, one.case_id, one.answer.repeat))
-    return Grading(graded, sorted(gone), sorted(kept))
+    graded_answers.sort(key=lambda graded: (graded.answer.variant, graded.case_id, graded.answer.repeat))
+    return Grading(graded_answers, sorted(left_out_cases), sorted(kept_cases))
 
 
-def scores(graded: Iterable[Graded]) -> dict[str, list[Scored]]:
-    """The grades as they are compared, by variant."""
-    found: defaultdict[str, list[Scored]] = defaultdict(list)
-    for one in graded:
-        found[one.answer.variant].append(
-            Scored(one.case_id, one.case_sha256, one.score, one.answered, ",".join(one.tags))
+def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore]]:
+    """Return the scores to compare, by variant."""
+    by_variant: defaultdict[str, list[AnswerScore]] = defaultdict(list)
+    for graded in graded_answers:
+        by_variant[graded.answer.variant].append(
+            AnswerScore(graded.case_id, graded.case_sha256, graded.score, graded.answered, ",".join(graded.tags))
         )
-    return dict(found)
+    return dict(by_variant)
 
 
-#: score, reason, answered and what the verdict cost
+#: score, reason, answered, cost of the verdict
 _Grade = tuple[int, str, bool, Decimal | None]
 
 
 def _grade(case: Case, answer: Answer, judgement: Judgement | None) -> _Grade:
-    nothing = Decimal(0)
+    no_cost = Decimal(0)
     if answer.outcome != Outcome.SUCCEEDED:
-        return 0, answer.outcome, answer.came, nothing
+        return 0, answer.outcome, answer.came_from_model, no_cost
     if not case.grader.is_judge:
-        return *case.grader.grade(case.expected, answer.output or ""), True, nothing
+        return *case.grader.grade(case.expected, answer.output or ""), True, no_cost
     if judgement is None:
-        return 0, "the judge was not asked", False, nothing
+        return 0, "there is no verdict on this answer", False, no_cost
     cost = _verdict_cost(judgement)
     if judgement.outcome != Outcome.SUCCEEDED:
         return 0, f"the judge's answer: {judgement.outcome}", False, cost
-    right = verdict(judgement.verdict)
-    if right is None:
+    is_right = parse_verdict(judgement.verdict)
+    if is_right is None:
         return 0, "the judge's verdict is neither correct nor incorrect", False, cost
-    return int(right), f"judge: {judgement.reason or 'no reason given'}", True, cost
+    return int(is_right), f"judge: {judgement.reason or 'no reason given'}", True, cost
 
 
-def _graded(
+def _graded_answer(
     case: Case, answer: Answer, score: int, reason: str, answered: bool, judge_cost_usd: Decimal | None = Decimal(0)
-) -> Graded:
-    return Graded(
+) -> GradedAnswer:
+    return GradedAnswer(
         case_id=case.case_id,
         grader=case.grader.text,
         tags=case.tags,
@@ -214,25 +218,25 @@ def _graded(
     )
 
 
-def _as_before(answer: Answer, before: Earlier, judgement: Judgement | None) -> Graded:
-    return Graded(
+def _keep_grade(answer: Answer, earlier_grade: EarlierGrade, judgement: Judgement | None) -> GradedAnswer:
+    return GradedAnswer(
         case_id=answer.case_id,
-        grader=before.grader,
-        tags=before.tags,
-        input_sha256=before.input_sha256,
-        case_sha256=before.case_sha256,
+        grader=earlier_grade.grader,
+        tags=earlier_grade.tags,
+        input_sha256=earlier_grade.input_sha256,
+        case_sha256=earlier_grade.case_sha256,
         answer=msgspec.structs.replace(answer, output=None),
-        score=before.score,
-        reason=before.reason,
-        answered=before.answered,
+        score=earlier_grade.score,
+        reason=earlier_grade.reason,
+        answered=earlier_grade.answered,
         judge_cost_usd=Decimal(0) if judgement is None else _verdict_cost(judgement),
     )
 
 
 def _verdict_cost(judgement: Judgement) -> Decimal | None:
-    # A verdict that never came cost nothing, which is not an unknown price.
+    # A verdict that never came cost nothing. That is not the same as an unknown price.
     return judgement.cost_usd if judgement.outcome == Outcome.SUCCEEDED else judgement.cost_usd or Decimal(0)
 
 
-def _no_answer(case: Case, variant: str) -> Answer:
+def _missing_answer(case: Case, variant: str) -> Answer:
     return Answer(variant, case.case_id, 1, Outcome.MISSING.value, None, Decimal(0), 0, 0, None)

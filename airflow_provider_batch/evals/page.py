@@ -1,4 +1,4 @@
-"""A report as a file: its name and place in staging, and how a server has to hand it out."""
+"""The file of a report: its folder and name in staging, and the HTTP headers to serve it with."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
 def report_folder(dag_id: str, run_id: str, task_id: str, map_index: int) -> Folder:
-    """The folder for the reports of a task instance, under `[openai_batch] staging`."""
+    """Return the folder for the reports of a task instance, under `[openai_batch] staging`."""
     return job_folder(staging_root(), JobKey(dag_id=dag_id, task_id=task_id, run_id=run_id, map_index=map_index))
 
 
 def report_name(page: bytes) -> str:
-    """The name of a report: another one for another content, so that none is ever written over."""
+    """Return the file name of a report. It depends on the content, so no report overwrites a different one."""
     return f"report-{hashlib.sha256(page).hexdigest()[:16]}.html"
 
 
 def is_report(name: str) -> bool:
-    """Whether this is the name of a report."""
+    """Return whether this is the file name of a report."""
     return _NAME.fullmatch(name) is not None
 
 
 def headers(page: bytes) -> dict[str, str]:
-    """What to send with a page, whoever may have written that: it gets to load and run nothing."""
+    """Return the HTTP headers for a page.
+
+    They forbid the page to load or run anything, even if somebody replaced the file in staging.
+    """
     style = _STYLE.search(page)
     return {
         "Content-Security-Policy": f"{policy(style[1] if style else b'')}; frame-ancestors 'self'; sandbox",

@@ -1,9 +1,9 @@
-"""The plots of a report: matplotlib draws, and what it drew is made fit to stand in a page.
+"""The plots of a report, drawn by matplotlib and rewritten as SVG for the page.
 
-matplotlib writes fixed colours and `style` attributes. A page that is light or dark needs colours from its style sheet,
-and a Content-Security-Policy that lets no answer of a model bring a style of its own forbids such attributes. So each
-series is drawn in a colour that stands for it, and every style becomes attributes, with `class="s0"` for the first
-series. The same data give the same bytes.
+matplotlib writes fixed colours and `style` attributes. The page cannot use either. It has a light and a dark mode, so
+its colours must come from its style sheet; and its Content-Security-Policy forbids `style` attributes, so that no
+answer of a model can bring its own style. Each series is therefore drawn in a placeholder colour, and every style is
+turned into attributes, with `class="s0"` for the first series. The same data always give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ import msgspec
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: series that look different; the page's style sheet has a colour for each
+#: number of series that look different; the page's style sheet has a colour for each
 SERIES = 8
-#: how the points of a series look: to matplotlib, and as a character in the page's legend
+#: markers of the series: names in matplotlib, and characters in the page's legend
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 MARKER_SIGNS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬢")
-#: tags, and runs, that one plot shows
+#: maximum number of tags, and of runs, in one plot
 MAX_TAGS = 20
 MAX_RUNS = 40
 
-#: inches of 72 units of the SVG each; on a phone a unit is about a pixel
+#: in inches, each 72 units of the SVG; on a phone a unit is about a pixel
 _WIDTH = 5.0
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _INK = "#000000"
-#: characters of the name of a tag that are shown
+#: maximum length of a tag's name, in characters
 _LABEL = 24
-#: what no XML 1.0 document may hold
+#: characters that are not allowed in XML 1.0
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-#: what matplotlib says in `style` and a browser takes as an attribute of its own
+#: properties that matplotlib writes in `style` and that SVG also accepts as attributes
 _ATTRIBUTES = frozenset(
     {
         "fill",
@@ -60,7 +60,7 @@ _ATTRIBUTES = frozenset(
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A share with its interval, all between 0 and 1, at a place along the x axis."""
+    """A share with its interval, all between 0 and 1, at a position on the x axis."""
 
     x: float
     share: float
@@ -69,7 +69,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Series(msgspec.Struct, frozen=True):
-    """The points of one model, and which series of the report it is, from 0."""
+    """The points of one model. `number` is its position among the report's models, from 0."""
 
     name: str
     number: int
@@ -77,82 +77,91 @@ class Series(msgspec.Struct, frozen=True):
 
 
 def available() -> bool:
-    """Whether matplotlib, which the extra `evals` brings, is installed."""
+    """Return whether matplotlib, from the extra `evals`, is installed."""
     return find_spec("matplotlib") is not None
 
 
 def trend(series: Sequence[Series], labels: Sequence[str]) -> str:
-    """Accuracy over runs with its interval as a band, as SVG. `x` of a point is the place of its run in `labels`."""
-    with _figure(2.7) as (axes, done):
-        for one in series:
-            x = [point.x for point in one.points]
+    """Return an SVG with the accuracy over runs and its interval as a band.
+
+    :param series: `x` of a point is the index of its run in `labels`.
+    """
+    with _figure(2.7) as (axes, to_svg):
+        for line in series:
+            x = [point.x for point in line.points]
             axes.fill_between(
                 x,
-                [point.low for point in one.points],
-                [point.high for point in one.points],
-                color=_colour(one.number),
+                [point.low for point in line.points],
+                [point.high for point in line.points],
+                color=_colour(line.number),
                 alpha=0.15,
                 linewidth=0,
             )
-            axes.plot(x, [point.share for point in one.points], color=_colour(one.number), linewidth=1.4)
-            _dots(axes, one)
+            axes.plot(x, [point.share for point in line.points], color=_colour(line.number), linewidth=1.4)
+            _draw_markers(axes, line)
         step = max(1, -(-len(labels) // 6))
-        # the newest run is always named
+        # Count back from the newest run, so that it always has a label.
         ticks = list(range(len(labels) - 1, -1, -step))
         axes.set_xticks(ticks, [labels[tick] for tick in ticks])
         axes.set_xlim(-0.5, max(len(labels) - 0.5, 0.5))
-        _percent(axes.yaxis)
-        return done()
+        _format_as_percent(axes.yaxis)
+        return to_svg()
 
 
 def tags(series: Sequence[Series], names: Sequence[str]) -> str:
-    """Accuracy per tag with its interval, as SVG. `x` of a point is the place of its tag in `names`."""
-    apart = 0.7 / max(len(series), 1)
-    with _figure(0.6 + len(names) * max(0.24, 0.13 * len(series))) as (axes, done):
-        for place, one in enumerate(series):
-            shift = (place - (len(series) - 1) / 2) * apart
-            for point in one.points:
+    """Return an SVG with the accuracy per tag and its interval.
+
+    :param series: `x` of a point is the index of its tag in `names`.
+    """
+    spacing = 0.7 / max(len(series), 1)
+    with _figure(0.6 + len(names) * max(0.24, 0.13 * len(series))) as (axes, to_svg):
+        for position, model in enumerate(series):
+            shift = (position - (len(series) - 1) / 2) * spacing
+            for point in model.points:
                 y = point.x + shift
-                axes.plot([point.low, point.high], [y, y], color=_colour(one.number), linewidth=1.4, alpha=0.6)
-            _dots(axes, one, lambda point, shift=shift: (point.share, point.x + shift))
+                axes.plot([point.low, point.high], [y, y], color=_colour(model.number), linewidth=1.4, alpha=0.6)
+            _draw_markers(axes, model, lambda point, shift=shift: (point.share, point.x + shift))
         axes.set_yticks(range(len(names)), [_label(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(-0.02, 1.02)
-        _percent(axes.xaxis)
-        return done()
+        _format_as_percent(axes.xaxis)
+        return to_svg()
 
 
 def cost(series: Sequence[Series]) -> str:
-    """Accuracy with its interval against what it cost, as SVG. `x` of a point is US dollars."""
+    """Return an SVG with the cost on the x axis and the accuracy with its interval on the y axis.
+
+    :param series: `x` of a point is in US dollars.
+    """
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    with _figure(2.7) as (axes, done):
-        known = [point.x for one in series for point in one.points]
-        spread = max(known) / min(known) if known and min(known) > 0 else 0
+    with _figure(2.7) as (axes, to_svg):
+        costs = [point.x for model in series for point in model.points]
+        spread = max(costs) / min(costs) if costs and min(costs) > 0 else 0
         if spread > 30:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         else:
-            axes.set_xlim(0, max(known, default=1) * 1.15 or 1)
+            axes.set_xlim(0, max(costs, default=1) * 1.15 or 1)
             axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"${value:.12f}".rstrip("0").rstrip("."))
         axes.xaxis.set_minor_formatter(lambda *_: "")
-        for one in series:
-            for point in one.points:
-                axes.plot([point.x] * 2, [point.low, point.high], color=_colour(one.number), linewidth=1.4, alpha=0.6)
-            _dots(axes, one)
+        for model in series:
+            for point in model.points:
+                axes.plot([point.x] * 2, [point.low, point.high], color=_colour(model.number), linewidth=1.4, alpha=0.6)
+            _draw_markers(axes, model)
         axes.set_xlabel("cost of the run")
-        _percent(axes.yaxis)
-        return done()
+        _format_as_percent(axes.yaxis)
+        return to_svg()
 
 
-def _dots(axes: Axes, one: Series, place: Any = lambda point: (point.x, point.share)) -> None:
-    spots = [place(point) for point in one.points]
+def _draw_markers(axes: Axes, series: Series, position: Any = lambda point: (point.x, point.share)) -> None:
+    positions = [position(point) for point in series.points]
     axes.plot(
-        [x for x, _ in spots],
-        [y for _, y in spots],
-        color=_colour(one.number),
-        marker=MARKERS[one.number % SERIES],
+        [x for x, _ in positions],
+        [y for _, y in positions],
+        color=_colour(series.number),
+        marker=MARKERS[series.number % SERIES],
         markersize=5,
         markeredgewidth=0,
         linestyle="none",
@@ -160,23 +169,26 @@ def _dots(axes: Axes, one: Series, place: Any = lambda point: (point.x, point.sh
 
 
 def _label(text: str) -> str:
-    """A name that may hold anything, short enough for an axis and without what XML cannot say."""
-    plain = " ".join(_NOT_XML.sub("\ufffd", text).split())
-    return plain if len(plain) <= _LABEL else plain[: _LABEL - 1] + "…"
+    """Return an untrusted name, shortened for an axis and without characters that XML forbids."""
+    label = " ".join(_NOT_XML.sub("\ufffd", text).split())
+    return label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
 
 
-def _percent(axis: Any) -> None:
+def _format_as_percent(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: f"{value * 100:.6g} %" if -1e-9 <= value <= 1 + 1e-9 else "")
 
 
 def _colour(number: int) -> str:
-    """The colour that stands for a series until the page gives it one."""
+    """Return the placeholder colour of a series. `_restyle` turns it into a class."""
     return f"#0000{number % SERIES + 1:02x}"
 
 
 @contextmanager
 def _figure(height: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
-    """Axes to draw in, and what gives the SVG. Nothing of it is global: the worker may use matplotlib itself."""
+    """Yield axes to draw in, and a function that returns the SVG.
+
+    No global state of matplotlib changes: other code in the worker may use it, too.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -184,7 +196,7 @@ def _figure(height: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
         "svg.fonttype": "none",
         "svg.hashsalt": "airflow-provider-batch",
         "font.size": 9.5,
-        # a $ in the name of a tag begins no formula
+        # otherwise a $ in the name of a tag starts a formula
         "text.parse_math": False,
         "axes.edgecolor": _INK,
         "axes.linewidth": 0.6,
@@ -202,32 +214,32 @@ def _figure(height: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
         figure = Figure(figsize=(_WIDTH, height))
         axes = figure.add_subplot()
 
-        def done() -> str:
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format="svg", transparent=True)
-            return _for_a_page(drawn.getvalue())
+        def to_svg() -> str:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="svg", transparent=True)
+            return _adapt_to_page(buffer.getvalue())
 
-        yield axes, done
+        yield axes, to_svg
 
 
-def _for_a_page(svg: bytes) -> str:
-    """What matplotlib drew, without prolog, sizes, styles and the names it gave to parts."""
+def _adapt_to_page(svg: bytes) -> str:
+    """Remove prolog, sizes, styles and unused ids from matplotlib's SVG."""
     root = ElementTree.fromstring(svg)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    used = {found for element in root.iter() for found in re.findall(r"#(\w+)", _references(element))}
+    used_ids = {name for element in root.iter() for name in re.findall(r"#(\w+)", _references(element))}
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        if element.get("id") not in used:
+        if element.get("id") not in used_ids:
             element.attrib.pop("id", None)
         if _XLINK in element.attrib:
             element.set("href", element.attrib.pop(_XLINK))
         _restyle(element)
-        # the line ends between elements are half of what it writes
+        # The line breaks between elements make up half of matplotlib's output.
         for text in ("text", "tail"):
             if not (getattr(element, text) or "").strip():
                 setattr(element, text, None)
@@ -248,6 +260,6 @@ def _restyle(element: ElementTree.Element) -> None:
                 element.set("class", f"s{number - 1}")
         elif name in _ATTRIBUTES:
             element.set(name, value)
-    # text is as large as the page's style sheet says, which has to agree with font.size above
+    # The page's style sheet sets the size of text. It has to agree with font.size above.
     if element.tag in ("text", "path") and not {"fill", "stroke"} & element.attrib.keys():
         element.set("fill", "currentColor")

@@ -1,6 +1,7 @@
-"""The tables of evals -> what a report shows.
+"""Read the content of a report from the tables of evals.
 
-Values that databases give differently (a moment as text, money as decimal or float) are made the same here.
+Databases return some values differently: a timestamp as text or datetime, money as decimal or float. They are unified
+here.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from airflow_provider_batch.evals import plots
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
 from airflow_provider_batch.evals.report import (
     MAX_CASES,
-    MAX_CASES_IN_ALL,
+    MAX_CASES_TOTAL,
     MAX_VARIANTS,
     Accuracy,
-    Answered,
+    AnswerView,
     CaseView,
     Comparison,
     Report,
@@ -27,16 +28,16 @@ from airflow_provider_batch.evals.report import (
     TagView,
     VariantView,
 )
-from airflow_provider_batch.evals.tables import ALL
+from airflow_provider_batch.evals.tables import ALL_CASES
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
-#: tags that are counted of the cases of a model
-_TAGS = 8
+#: number of tags to count the worse cases of a model by
+_MAX_TAGS = 8
 
-#: puts those rows of `changes` first that are the least likely to be chance: what was right the more often before
-LEAST_BY_CHANCE = (
+#: ORDER BY for `changes`: first the cases whose change is least likely to be chance, because they were right most often
+LEAST_LIKELY_CHANCE = (
     "CASE WHEN runs_before > 0 THEN -1.0 * right_before / runs_before ELSE 0 END, score_now - score_before, "
     "runs_before DESC, case_id"
 )
@@ -44,18 +45,19 @@ LEAST_BY_CHANCE = (
 _Row = Mapping[str, Any]
 
 
-class _Worse(NamedTuple):
-    cases: list[CaseView]
-    in_all: int
+class _WorseCases(NamedTuple):
+    views: list[CaseView]
+    total: int
     by_tag: dict[str, int]
 
 
 class ReportTables:
-    """The tables that a report is read from.
+    """The tables with the content of a report.
 
-    :param cases_sql: as given to the operators.
-    :param answers: the results table with the answers; `judgements` that with the verdicts, if there is one.
-    :param prefix: of the tables that grading writes.
+    :param cases_sql: as passed to the operators.
+    :param answers: results table with the answers.
+    :param judgements: results table with the verdicts, if there is one.
+    :param prefix: start of the names of the tables that grading writes.
     """
 
     def __init__(self, hook: DbApiHook, *, cases_sql: str, answers: str, judgements: str | None, prefix: str) -> None:
@@ -65,8 +67,11 @@ class ReportTables:
         self._judgements = judgements
         self._prefix = prefix
 
-    def note_costs(self, run: str, accounts: Iterable[Mapping[str, Any]]) -> None:
-        """Note what the landings of a run were expected to cost, and did. Without accounts what is there stays."""
+    def record_costs(self, run: str, landings: Iterable[Mapping[str, Any]]) -> None:
+        """Write the estimated and actual costs of a run to the table `costs`. Rows without a new landing stay.
+
+        :param landings: what the landing tasks of the run returned.
+        """
         costs = self._prefix + COSTS.name
         tables = ReplacedTables(self._hook, {costs: COSTS.columns})
         tables.prepare()
@@ -75,70 +80,77 @@ class ReportTables:
             if table is not None:
                 for row in self._rows(f"SELECT DISTINCT variant, job_uid FROM {table} WHERE run = ?", run):
                     jobs[row["job_uid"]] = (row["variant"], part)
-        rows = cost_rows(run, accounts, jobs)
+        rows = cost_rows(run, landings, jobs)
         tables.apply(Replacement(costs, {"run": run, "variant": row[1], "part": row[2]}, [row]) for row in rows)
 
     def read(self, run: str, title: str) -> Report:
-        """What there is to show of a run.
+        """Return the report of a run.
 
-        :raises InputError: if it has not been graded.
+        :raises InputError: if the run has not been graded.
         """
         summaries = list(self._rows("SELECT * FROM {prefix}summaries WHERE run = ?", run))
-        in_all = {row["variant"]: row for row in summaries if row["tag"] == ALL}
-        if not in_all:
+        totals = {row["variant"]: row for row in summaries if row["tag"] == ALL_CASES}
+        if not totals:
             raise InputError(
-                f"There is nothing to report on: run {run!r} has not been graded, {self._prefix}summaries has nothing "
-                "of it. Grade it first."
+                f"There is nothing to report: run {run!r} has not been graded, and {self._prefix}summaries has no rows "
+                "for it. Grade it first (EvalGradeOperator), then clear this task."
             )
-        names = sorted(in_all)[:MAX_VARIANTS]
-        compared = {row["variant"]: row for row in self._rows("SELECT * FROM {prefix}comparisons WHERE run = ?", run)}
-        cases = self._cases(run, names, compared)
-        unanswered = self._unanswered(run)
+        names = sorted(totals)[:MAX_VARIANTS]
+        comparisons = {
+            row["variant"]: row for row in self._rows("SELECT * FROM {prefix}comparisons WHERE run = ?", run)
+        }
+        worse_cases = self._worse_cases(run, names, comparisons)
+        unanswered_counts = self._unanswered_counts(run)
         return Report(
             title=title,
             run=run,
-            at=max((at for row in in_all.values() if (at := _moment(row["asked_at"]))), default=None),
+            sealed_at=_latest(totals.values()),
             variants=[
-                _variant(number, in_all[name], compared.get(name), unanswered[name], cases[name])
+                _variant(number, totals[name], comparisons.get(name), unanswered_counts[name], worse_cases[name])
                 for number, name in enumerate(names)
             ],
             tags=_tags(summaries, names),
-            runs=self._runs(run, in_all, names),
+            runs=self._runs(run, totals, names),
         )
 
-    def _cases(self, run: str, names: list[str], compared: Mapping[str, _Row]) -> dict[str, _Worse]:
-        """Of each model the cases to show."""
-        shown: dict[str, list[_Row]] = defaultdict(list)
-        counted: dict[str, int] = defaultdict(int)
-        tagged: dict[str, Counter[str]] = defaultdict(Counter)
-        each = min(MAX_CASES, MAX_CASES_IN_ALL // len(names))
-        for row in self._worse(run):
+    def _worse_cases(self, run: str, names: list[str], comparisons: Mapping[str, _Row]) -> dict[str, _WorseCases]:
+        """Return the cases to show, by model."""
+        rows_by_model: dict[str, list[_Row]] = defaultdict(list)
+        totals: dict[str, int] = defaultdict(int)
+        tag_counts: dict[str, Counter[str]] = defaultdict(Counter)
+        max_per_model = min(MAX_CASES, MAX_CASES_TOTAL // len(names))
+        for row in self._worse_rows(run):
             name = row["variant"]
-            # without a run to compare with, what is wrong stands in its place
-            if (row["baseline_run"] is None) != (_baseline(compared.get(name)) is None):
+            # A model without a baseline shows its wrong cases instead of those that got worse.
+            if (row["baseline_run"] is None) != (_baseline(comparisons.get(name)) is None):
                 continue
-            counted[name] += 1
-            tagged[name].update(_split(row["tags"]))
-            if len(shown[name]) < each:
-                shown[name].append(row)
-        wanted = {(name, row["case_id"]) for name, rows in shown.items() for row in rows}
-        answers = self._answers_to(run, wanted)
-        before = self._answers_before(run, wanted)
-        asked = dict(self._asked({case_id for _, case_id in wanted}))
+            totals[name] += 1
+            tag_counts[name].update(_split(row["tags"]))
+            if len(rows_by_model[name]) < max_per_model:
+                rows_by_model[name].append(row)
+        keys = {(name, row["case_id"]) for name, rows in rows_by_model.items() for row in rows}
+        answers = self._wrong_answers(run, keys)
+        earlier_answers = self._earlier_answers(run, keys)
+        cases = dict(self._cases({case_id for _, case_id in keys}))
 
         def view(row: _Row) -> CaseView:
             key = (row["variant"], row["case_id"])
-            return _case(row, answers[key], before.get(key), asked.get(row["case_id"], {}))
+            return _case(row, answers[key], earlier_answers.get(key), cases.get(row["case_id"], {}))
 
         return {
-            name: _Worse([view(row) for row in shown[name]], counted[name], dict(tagged[name].most_common(_TAGS)))
+            name: _WorseCases(
+                [view(row) for row in rows_by_model[name]],
+                totals[name],
+                dict(tag_counts[name].most_common(_MAX_TAGS)),
+            )
             for name in names
         }
 
-    def _worse(self, run: str) -> Iterator[_Row]:
+    def _worse_rows(self, run: str) -> Iterator[_Row]:
+        """Yield the cases that got worse, then the wrong cases with NULL as `baseline_run`."""
         yield from self._rows(
             "SELECT variant, case_id, tags, baseline_run, score_before, score_now, runs_before, right_before "
-            f"FROM {{prefix}}changes WHERE run = ? AND change = 'worse' ORDER BY variant, {LEAST_BY_CHANCE}",
+            f"FROM {{prefix}}changes WHERE run = ? AND change = 'worse' ORDER BY variant, {LEAST_LIKELY_CHANCE}",
             run,
         )
         yield from self._rows(
@@ -149,8 +161,9 @@ class ReportTables:
             run,
         )
 
-    def _answers_to(self, run: str, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], list[Answered]]:
-        found: dict[tuple[str, str], list[Answered]] = defaultdict(list)
+    def _wrong_answers(self, run: str, keys: set[tuple[str, str]]) -> dict[tuple[str, str], list[AnswerView]]:
+        """Return the wrong answers to these cases, by variant and case_id."""
+        answers: dict[tuple[str, str], list[AnswerView]] = defaultdict(list)
         rows = self._rows(
             "SELECT g.variant, g.case_id, g.grader, g.score, g.reason, a.output FROM {prefix}grades g "
             "LEFT JOIN {answers} a ON a.run = g.run AND a.variant = g.variant AND a.case_id = g.case_id "
@@ -159,14 +172,16 @@ class ReportTables:
         )
         for row in rows:
             key = (row["variant"], row["case_id"])
-            if key in wanted:
-                found[key].append(
-                    Answered(text=_text(row["output"]), score=row["score"], grader=row["grader"], reason=row["reason"])
+            if key in keys:
+                answers[key].append(
+                    AnswerView(
+                        text=_text(row["output"]), score=row["score"], grader=row["grader"], reason=row["reason"]
+                    )
                 )
-        return found
+        return answers
 
-    def _answers_before(self, run: str, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
-        """A right answer in the run that is compared with."""
+    def _earlier_answers(self, run: str, keys: set[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
+        """Return the best answer of the baseline run to each of these cases, by variant and case_id."""
         rows = self._rows(
             "SELECT c.variant, c.case_id, a.output FROM {prefix}changes c "
             "JOIN {prefix}grades g ON g.run = c.baseline_run AND g.variant = c.variant AND g.case_id = c.case_id "
@@ -174,60 +189,63 @@ class ReportTables:
             "AND a.repeat = g.repeat WHERE c.run = ? AND c.change = 'worse' ORDER BY g.score, g.repeat DESC",
             run,
         )
-        # the last one of each stays: the best, and of those the first
-        return {key: _text(row["output"]) for row in rows if (key := (row["variant"], row["case_id"])) in wanted}
+        # The dict keeps the last row of each key: the best score, and of equal scores the first repeat.
+        return {key: _text(row["output"]) for row in rows if (key := (row["variant"], row["case_id"])) in keys}
 
-    def _asked(self, wanted: set[str]) -> Iterator[tuple[str, _Row]]:
+    def _cases(self, case_ids: set[str]) -> Iterator[tuple[str, _Row]]:
         for row in self._rows(self._cases_sql):
             case_id = str(row["case_id"])
-            if case_id in wanted:
+            if case_id in case_ids:
                 yield case_id, row
 
-    def _unanswered(self, run: str) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = defaultdict(dict)
+    def _unanswered_counts(self, run: str) -> dict[str, dict[str, int]]:
+        """Return the number of unanswered requests, by variant and outcome."""
+        counts: dict[str, dict[str, int]] = defaultdict(dict)
         rows = self._rows(
             "SELECT variant, outcome, COUNT(*) AS answers FROM {prefix}grades WHERE run = ? AND answered = 0 "
             "GROUP BY variant, outcome ORDER BY variant, outcome",
             run,
         )
         for row in rows:
-            # an answer without a verdict on it
-            said = "not judged" if row["outcome"] == "succeeded" else row["outcome"] or "never asked"
-            found[row["variant"]][said] = row["answers"]
-        return found
+            # An answer that succeeded is unanswered if the judge's verdict on it is missing.
+            label = "not judged" if row["outcome"] == "succeeded" else row["outcome"] or "never sent"
+            counts[row["variant"]][label] = row["answers"]
+        return counts
 
-    def _runs(self, run: str, in_all: Mapping[str, _Row], names: list[str]) -> list[RunView]:
+    def _runs(self, run: str, totals: Mapping[str, _Row], names: list[str]) -> list[RunView]:
         """Return the run and the runs before it, the newest first."""
-        until = max((at for row in in_all.values() if (at := _moment(row["asked_at"]))), default=None)
+        until = _latest(totals.values())
         rows = self._rows(
             "SELECT s.*, c.verdict, c.baseline_run FROM {prefix}summaries s LEFT JOIN {prefix}comparisons c "
-            "ON c.run = s.run AND c.variant = s.variant WHERE s.tag = '' ORDER BY s.asked_at, s.run, s.variant"
+            "ON c.run = s.run AND c.variant = s.variant WHERE s.tag = '' ORDER BY s.sealed_at, s.run, s.variant"
         )
-        found = []
+        timed_rows = []
         for row in rows:
-            at = _moment(row["asked_at"])
-            if row["run"] == run or (at is not None and until is not None and at <= until):
-                found.append((at or until or datetime.min.replace(tzinfo=UTC), row))
-        latest: dict[str, datetime] = {}
-        for at, row in found:
-            latest[row["run"]] = max(at, latest.get(row["run"], at))
-        kept = set(sorted(latest, key=lambda one: (one == run, latest[one], one))[-plots.MAX_RUNS :])
-        ordered = sorted(
-            (row for _, row in found if row["run"] in kept),
-            key=lambda row: (row["run"] == run, latest[row["run"]], row["run"]),
+            sealed_at = _timestamp(row["sealed_at"])
+            if row["run"] == run or (sealed_at is not None and until is not None and sealed_at <= until):
+                timed_rows.append((sealed_at or until or datetime.min.replace(tzinfo=UTC), row))
+        times: dict[str, datetime] = {}
+        for sealed_at, row in timed_rows:
+            times[row["run"]] = max(sealed_at, times.get(row["run"], sealed_at))
+        newest = set(sorted(times, key=lambda name: (name == run, times[name], name))[-plots.MAX_RUNS :])
+        ordered_rows = sorted(
+            (row for _, row in timed_rows if row["run"] in newest),
+            key=lambda row: (row["run"] == run, times[row["run"]], row["run"]),
             reverse=True,
         )
-        expected = self._expected()
-        return [_run(row, names, expected.get((row["run"], row["variant"]))) for row in ordered]
+        estimates = self._estimates()
+        return [_run(row, names, estimates.get((row["run"], row["variant"]))) for row in ordered_rows]
 
-    def _expected(self) -> dict[tuple[str, str], tuple[float, float] | None]:
-        """What each run was expected to cost, low and high, by run and model; None if a part of it is unknown."""
+    def _estimates(self) -> dict[tuple[str, str], tuple[float, float] | None]:
+        """Return the estimated cost, low and high, by run and model. None if the estimate of a part is unknown."""
         rows = self._rows(
-            "SELECT run, variant, COUNT(*) AS parts, COUNT(estimate_high_usd) AS known, "
+            "SELECT run, variant, COUNT(*) AS parts, COUNT(estimate_high_usd) AS estimated_parts, "
             "SUM(estimate_low_usd) AS low, SUM(estimate_high_usd) AS high FROM {prefix}costs GROUP BY run, variant"
         )
         return {
-            (row["run"], row["variant"]): (row["low"] or 0.0, row["high"]) if row["parts"] == row["known"] else None
+            (row["run"], row["variant"]): (row["low"] or 0.0, row["high"])
+            if row["parts"] == row["estimated_parts"]
+            else None
             for row in rows
         }
 
@@ -242,78 +260,84 @@ class ReportTables:
                 yield dict(zip(names, row, strict=True))
 
 
-def _variant(number: int, row: _Row, compared: _Row | None, unanswered: dict[str, int], worse: _Worse) -> VariantView:
+def _variant(
+    number: int,
+    row: _Row,
+    comparison_row: _Row | None,
+    unanswered_counts: dict[str, int],
+    worse_cases: _WorseCases,
+) -> VariantView:
     comparison = None
-    if compared is not None and (baseline := _baseline(compared)) is not None:
-        p = compared["p_corrected"]
+    if comparison_row is not None and (baseline := _baseline(comparison_row)) is not None:
+        p = comparison_row["p_corrected"]
         comparison = Comparison(
             baseline_run=baseline,
-            cases=compared["cases"],
-            left_out=compared["left_out"],
-            better=compared["better"],
-            worse=compared["worse"],
-            difference=float(compared["difference"] or 0),
+            cases=comparison_row["cases"],
+            left_out=comparison_row["left_out"],
+            better=comparison_row["better"],
+            worse=comparison_row["worse"],
+            difference=float(comparison_row["difference"] or 0),
             p_value=None if p is None else float(p),
         )
     return VariantView(
         name=row["variant"],
         number=number,
-        verdict=compared["verdict"] if compared else "no_history",
+        verdict=comparison_row["verdict"] if comparison_row else "no_history",
         accuracy=_accuracy(row),
         answers=row["answers"],
         graded=row["graded"],
-        unanswered=unanswered,
+        unanswered=unanswered_counts,
         cost_usd=_cost(row),
         comparison=comparison,
-        cases=worse.cases,
-        cases_in_all=worse.in_all,
-        cases_by_tag=worse.by_tag,
+        cases=worse_cases.views,
+        cases_total=worse_cases.total,
+        cases_by_tag=worse_cases.by_tag,
     )
 
 
-def _case(row: _Row, answers: list[Answered], before: str | None, case: _Row) -> CaseView:
-    score = row["score_before"]
+def _case(row: _Row, answers: list[AnswerView], earlier_answer: str | None, case: _Row) -> CaseView:
+    score_before = row["score_before"]
     return CaseView(
         case_id=row["case_id"],
         tags=_split(row["tags"]),
         prompt=_text(case.get("input")),
         expected=_text(case.get("expected")),
-        before=None if score is None else float(score),
-        now=float(row["score_now"]),
+        score_before=None if score_before is None else float(score_before),
+        score_now=float(row["score_now"]),
         runs_before=row["runs_before"],
         right_before=row["right_before"],
         answers=answers,
-        before_answer=before,
+        earlier_answer=earlier_answer,
     )
 
 
 def _tags(summaries: list[_Row], names: list[str]) -> list[TagView]:
-    found: dict[str, dict[str, _Row]] = defaultdict(dict)
+    rows_by_tag: dict[str, dict[str, _Row]] = defaultdict(dict)
     for row in summaries:
-        if row["tag"] != ALL:
-            found[row["tag"]][row["variant"]] = row
+        if row["tag"] != ALL_CASES:
+            rows_by_tag[row["tag"]][row["variant"]] = row
     return [
         TagView(
             tag,
-            max(row["cases"] for row in of_tag.values()),
-            [_accuracy(of_tag[name]) if name in of_tag else None for name in names],
+            max(row["cases"] for row in rows.values()),
+            [_accuracy(rows[name]) if name in rows else None for name in names],
         )
-        for tag, of_tag in sorted(found.items())
+        for tag, rows in sorted(rows_by_tag.items())
     ]
 
 
-def _run(row: _Row, names: list[str], expected: tuple[float, float] | None) -> RunView:
+def _run(row: _Row, names: list[str], estimate_usd: tuple[float, float] | None) -> RunView:
     name = row["variant"]
     return RunView(
         run=row["run"],
-        at=_moment(row["asked_at"]),
+        sealed_at=_timestamp(row["sealed_at"]),
         name=name,
         number=names.index(name) if name in names else None,
         accuracy=_accuracy(row),
         verdict=row["verdict"] or "no_history",
         baseline_run=row["baseline_run"],
         cost_usd=_cost(row),
-        estimate=expected,
+        estimate_usd=estimate_usd,
         input_tokens=row["input_tokens"] or 0,
         output_tokens=row["output_tokens"] or 0,
         unanswered=row["unanswered"],
@@ -339,12 +363,16 @@ def _cost(row: _Row) -> float | None:
     return None if None in parts else sum(map(float, parts))
 
 
-def _moment(value: Any) -> datetime | None:
-    """In UTC, of a datetime or of ISO text; one without a time zone is UTC."""
+def _latest(rows: Iterable[_Row]) -> datetime | None:
+    return max((sealed_at for row in rows if (sealed_at := _timestamp(row["sealed_at"]))), default=None)
+
+
+def _timestamp(value: Any) -> datetime | None:
+    """Return the UTC time of a datetime or an ISO text. A value without a time zone is taken as UTC."""
     if value is None:
         return None
-    at = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _text(value: Any) -> str | None:

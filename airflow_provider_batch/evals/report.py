@@ -1,8 +1,8 @@
-"""The report of a run: what it shows, and the HTML of it, one file that needs no network.
+"""The report of a run: its content, and how it becomes one HTML file that needs no network.
 
-What was asked and answered is data: Jinja escapes every value, and the page's Content-Security-Policy lets a browser
-load and run nothing but the page's own style. The same report gives the same bytes. Texts and lists are cut, so that a
-file stays under about 2 MB; what is cut is in the tables.
+Prompts and answers are untrusted. Jinja escapes every value, and the page's Content-Security-Policy allows a browser to
+load and run nothing but the page's own style sheet. The same report always renders to the same bytes. Texts and lists
+are cut so that a file stays under about 2 MB; the tables have the full content.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from markupsafe import Markup
 
 from airflow_provider_batch.evals import plots
 
-#: cases that are shown of each model, and of all
+#: maximum number of cases to show per model, and for all models together
 MAX_CASES = 50
-MAX_CASES_IN_ALL = 150
-#: characters of each text that are shown
+MAX_CASES_TOTAL = 150
+#: maximum length of a text, in characters
 MAX_TEXT = 2_000
-#: models that are shown: so many series can be told apart
+#: maximum number of models to show: a plot has this many distinguishable series
 MAX_VARIANTS = plots.SERIES
 
-#: characters of a prompt that stand beside a closed case
+#: length of the excerpt of a prompt beside a closed case, in characters
 _LINE = 90
 
 
 class Accuracy(msgspec.Struct, frozen=True):
-    """A share and the interval that it lies in 95 times of 100, between 0 and 1."""
+    """An accuracy with its 95 % interval, as shares between 0 and 1."""
 
     share: float
     low: float
@@ -41,21 +41,21 @@ class Accuracy(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's answers held against those of an accepted run."""
+    """The comparison of a model's answers with its baseline."""
 
     baseline_run: str
-    #: cases in both that have not changed and were answered; the others of this run
+    #: unchanged cases that were answered in both; `left_out` counts the other cases of this run
     cases: int
     left_out: int
     better: int
     worse: int
-    #: accuracy now less accuracy then, over these cases
+    #: accuracy now minus accuracy before, over these cases
     difference: float
     #: corrected for the number of models; None if there was nothing to test
     p_value: float | None
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerView(msgspec.Struct, frozen=True, kw_only=True):
     """One answer and its grade."""
 
     text: str | None
@@ -65,47 +65,48 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """A case that is worse than before, or wrong where there is no before."""
+    """A case that got worse, or that is wrong if there is nothing to compare with."""
 
     case_id: str
     tags: list[str]
     prompt: str | None
     expected: str | None
     #: mean scores over the repeats
-    before: float | None
-    now: float
-    #: accepted runs before in which it was answered, ten at most, and in how many of them right
+    score_before: float | None
+    score_now: float
+    #: number of baseline runs in which it was answered, and in which it was right
     runs_before: int
     right_before: int
-    answers: list[Answered]
-    before_answer: str | None = None
+    answers: list[AnswerView]
+    #: a right answer from the last accepted run
+    earlier_answer: str | None = None
 
 
 class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     """One model in this run."""
 
     name: str
-    #: which of the report's models it is, from 0: its colour and marker
+    #: position among the report's models, from 0; it selects colour and marker
     number: int
     #: no_history, same, improved or regressed
     verdict: str
     accuracy: Accuracy | None
-    #: of all answers that were asked for
+    #: number of requested answers
     answers: int
     graded: int
-    #: answers that did not come, by outcome
+    #: number of unanswered requests, by outcome
     unanswered: dict[str, int]
     cost_usd: float | None
     comparison: Comparison | None = None
     cases: list[CaseView] = []
-    #: how many there are, shown or not
-    cases_in_all: int = 0
-    #: how many have each tag, the most frequent first
+    #: number of cases, whether shown or not
+    cases_total: int = 0
+    #: number of cases per tag, the most frequent tag first
     cases_by_tag: dict[str, int] = {}
 
     @property
     def mood(self) -> str:
-        """The colour of its card."""
+        """CSS class that colours the model's card."""
         return {"regressed": "bad", "improved": "good", "same": "good"}.get(self.verdict, "unsure")
 
     @property
@@ -115,7 +116,7 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TagView(msgspec.Struct, frozen=True):
-    """The accuracy of each model, in the order of the report, on the cases with a tag."""
+    """The accuracy of each model on the cases with a tag, in the order of the report's models."""
 
     name: str
     cases: int
@@ -123,35 +124,35 @@ class TagView(msgspec.Struct, frozen=True):
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in one run, this one or an earlier one."""
+    """One model in one run: this run or an earlier one."""
 
     run: str
-    at: datetime | None
+    sealed_at: datetime | None
     name: str
     #: as in `VariantView`; None for a model that this run does not have
     number: int | None
     accuracy: Accuracy | None
     verdict: str
     baseline_run: str | None
-    #: US dollars, with what judging cost; None is unknown
+    #: US dollars, including the judge; None if unknown
     cost_usd: float | None
-    #: what was expected before it ran, low and high
-    estimate: tuple[float, float] | None
+    #: estimate before the run in US dollars, low and high; None if unknown
+    estimate_usd: tuple[float, float] | None
     input_tokens: int
     output_tokens: int
     unanswered: int
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a report shows."""
+    """The content of a report."""
 
     title: str
     run: str
-    #: when its answers were asked for
-    at: datetime | None
+    #: when the jobs of its answers were sealed, the latest of them
+    sealed_at: datetime | None
     variants: list[VariantView]
     tags: list[TagView]
-    #: the newest first, this run among them
+    #: newest first, including this run
     runs: list[RunView]
 
 
@@ -170,12 +171,12 @@ VERDICTS = {
 
 
 def render(report: Report) -> str:
-    """The whole page, as HTML. Without matplotlib (the extra `evals`) it has no plots and says so."""
+    """Return the page as HTML. Without matplotlib (from the extra `evals`) it has a note in place of the plots."""
     return _template.render(
         report=report,
         plots=_plots(report),
         runs=[list(rows) for _, rows in groupby(report.runs, key=lambda row: row.run)],
-        moments={row.run: _time(row.at) for row in report.runs if row.at},
+        times={row.run: _time(row.sealed_at) for row in report.runs if row.sealed_at},
         can_plot=plots.available(),
         style=Markup(_style),
         policy=policy(_style.encode()),
@@ -184,7 +185,7 @@ def render(report: Report) -> str:
 
 
 def policy(style: bytes) -> str:
-    """The Content-Security-Policy of a page with this style: it loads and runs nothing else."""
+    """Return a Content-Security-Policy that allows a page this style sheet and nothing else."""
     digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
@@ -192,10 +193,10 @@ def policy(style: bytes) -> str:
 def _plots(report: Report) -> list[_Plot]:
     if not plots.available():
         return []
-    drawn = []
+    rendered = []
     order = list(dict.fromkeys(row.run for row in reversed(report.runs)))[-plots.MAX_RUNS :]
-    days = {row.run: f"{row.at:%d %b}" if row.at else row.run[-6:] for row in report.runs}
-    when = days if len(set(days.values())) == len(days) else {row.run: _clock(row) for row in report.runs}
+    days = {row.run: f"{row.sealed_at:%d %b}" if row.sealed_at else row.run[-6:] for row in report.runs}
+    labels = days if len(set(days.values())) == len(days) else {row.run: _day_and_time(row) for row in report.runs}
     history = [
         plots.Series(
             variant.name,
@@ -211,54 +212,58 @@ def _plots(report: Report) -> list[_Plot]:
         )
         for variant in report.variants
     ]
-    if any(one.points for one in history):
-        drawn.append(
+    if any(series.points for series in history):
+        rendered.append(
             _Plot(
                 "Accuracy over runs",
-                f"the last {len(order)} runs, with their 95 % interval" if len(order) > 1 else "this is the first run",
-                Markup(plots.trend(history, [when[run] for run in order])),
+                f"the last {len(order)} runs, with 95 % intervals" if len(order) > 1 else "this is the first run",
+                Markup(plots.trend(history, [labels[run] for run in order])),
             )
         )
-    paid = [
-        plots.Series(row.name, row.number, [plots.Point(row.cost_usd, *_three(row.accuracy))])
+    costs = [
+        plots.Series(row.name, row.number, [plots.Point(row.cost_usd, *_shares(row.accuracy))])
         for row in report.runs
         if row.run == report.run and row.number is not None and row.accuracy and row.cost_usd is not None
     ]
-    if paid:
-        drawn.append(
+    if costs:
+        rendered.append(
             _Plot(
                 "Cost against accuracy",
-                "of this run; further up is better, further left is cheaper",
-                Markup(plots.cost(paid)),
+                "this run; higher is better, further left is cheaper",
+                Markup(plots.cost(costs)),
             )
         )
-    shown = report.tags[: plots.MAX_TAGS]
-    if shown:
-        of_tags = [
+    tags = report.tags[: plots.MAX_TAGS]
+    if tags:
+        tag_series = [
             plots.Series(
                 variant.name,
                 variant.number,
-                [plots.Point(place, *_three(tag.values[at])) for place, tag in enumerate(shown) if tag.values[at]],
+                [
+                    plots.Point(position, *_shares(tag.values[index]))
+                    for position, tag in enumerate(tags)
+                    if tag.values[index]
+                ],
             )
-            for at, variant in enumerate(report.variants)
+            for index, variant in enumerate(report.variants)
         ]
-        more = len(report.tags) - len(shown)
-        drawn.append(
+        rest = len(report.tags) - len(tags)
+        note = f"; the table below has {rest} more {'tag' if rest == 1 else 'tags'}" if rest else ""
+        rendered.append(
             _Plot(
                 "Accuracy per tag",
-                "with its 95 % interval" + (f"; {more} more tags are in the table below" if more else ""),
-                Markup(plots.tags(of_tags, [tag.name for tag in shown])),
+                f"with 95 % intervals{note}",
+                Markup(plots.tags(tag_series, [tag.name for tag in tags])),
             )
         )
-    return drawn
+    return rendered
 
 
-def _clock(row: RunView) -> str:
-    """When a run was, where there are several a day."""
-    return f"{row.at:%d %b}\n{row.at:%H:%M}" if row.at else row.run[-6:]
+def _day_and_time(row: RunView) -> str:
+    return f"{row.sealed_at:%d %b}\n{row.sealed_at:%H:%M}" if row.sealed_at else row.run[-6:]
 
 
-def _three(value: Accuracy | None) -> Sequence[float]:
+def _shares(value: Accuracy | None) -> Sequence[float]:
     assert value is not None
     return value.share, value.low, value.high
 
@@ -266,6 +271,8 @@ def _three(value: Accuracy | None) -> Sequence[float]:
 def _usd(value: float | None) -> str:
     if value is None:
         return "unknown cost"
+    if 0 < value < 0.0001:
+        return "less than $0.0001"
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:,.4f}"
 
 
@@ -277,16 +284,16 @@ def _time(value: datetime | None) -> str:
     return "–" if value is None else f"{value:%Y-%m-%d %H:%M}"
 
 
-def _cut(value: str | None) -> str:
+def _truncate_text(value: str | None) -> str:
     if value is None:
         return "–"
     if len(value) <= MAX_TEXT:
         return value
-    return f"{value[:MAX_TEXT]}… ({len(value) - MAX_TEXT:,} more characters are in the table)"
+    return f"{value[:MAX_TEXT]}… (the table has {len(value) - MAX_TEXT:,} more characters)"
 
 
-def _line(value: str | None) -> str:
-    """How a text begins, on one line."""
+def _first_line(value: str | None) -> str:
+    """Return the start of a text as a single line."""
     line = " ".join((value or "")[: 4 * _LINE].split())
     return line if len(line) <= _LINE else f"{line[:_LINE]}…"
 
@@ -302,9 +309,8 @@ def _asset(name: str) -> str:
 _style = _asset("report.css")
 _environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
 _environment.filters.update(
-    cut=_cut,
     estimate=_estimate,
-    line=_line,
+    first_line=_first_line,
     number=lambda value: f"{value:,}",
     percent=lambda value: f"{value * 100:.1f} %",
     points=lambda value: f"{value * 100:+.1f} points".replace("-", "−"),
@@ -312,6 +318,7 @@ _environment.filters.update(
     range=lambda value: f"{value.low * 100:.1f} to {value.high * 100:.1f} %",
     score=lambda value: f"{value:.2f}".rstrip("0").rstrip("."),
     time=_time,
+    truncate_text=_truncate_text,
     usd=_usd,
     verdict=lambda value: {"no_history": "no history", "same": "no change"}.get(value, value),
 )

@@ -1,6 +1,6 @@
-"""The statistics of evals, from scipy: an interval for an accuracy, and whether a difference can be chance.
+"""The statistics of evals, computed by scipy: intervals for accuracies, and p-values for differences.
 
-scipy comes with the extra `evals`. It is imported when it is first needed: Airflow parses DAG files without it.
+scipy comes with the extra `evals`. It is imported on first use, so that Airflow can parse DAG files without it.
 """
 
 from __future__ import annotations
@@ -11,60 +11,62 @@ from typing import Any
 
 from airflow_provider_batch.exceptions import InputError
 
-#: of the interval: 95 % of such intervals hold the accuracy over all cases that could have been asked
+#: Confidence level: 95 % of such intervals contain the accuracy over all cases that could have been sent.
 CONFIDENCE = 0.95
 
-#: draws of a permutation test where there are too many for all of them
+#: draws of a permutation test, if there are too many permutations to try all of them
 _RESAMPLES = 9_999
-#: fixed, so that grading a run again ends in the same tables
+#: fixed, so that grading a run again writes the same tables
 _SEED = 20_000
 
-#: a count that is this near to a whole number is one: thirds do not add up exactly
-_NOTHING = 1e-9
+#: A count of cases this close to a whole number is taken as whole: thirds do not add up exactly.
+_EPSILON = 1e-9
 
-#: scores are counted in these parts of an answer, a multiple of all numbers of repeats up to 12. Whole numbers add up
-#: to the same in every order, so that as far off as the observed scores means just that
+#: Scores are counted as whole numbers of 1/27,720 of an answer, a multiple of every number of repeats up to 12. The sum
+#: of whole numbers does not depend on their order, so permutations that are exactly as extreme as the observed scores
+#: compare as equal.
 _PARTS = 27_720
 
 
 def interval(accuracy: float, cases: int) -> tuple[float, float]:
-    """The 95 % interval (Wilson) of an accuracy over so many cases; it always holds the accuracy.
+    """Return the 95 % Wilson interval of an accuracy over this many cases. It always contains the accuracy.
 
-    With repeats a case is still one of `cases`, with a score between 0 and 1: answers to one question are no
-    independent evidence. A count of cases that is not whole is rounded outward, so the interval is rather too wide: the
-    scores of cases vary at most as much as those of single answers.
+    With repeats, a case still counts once, with a score between 0 and 1: several answers to one question are not
+    independent evidence. If the number of right cases is not whole, it is rounded outward. That makes the interval
+    slightly too wide, never too narrow, because scores of cases vary at most as much as those of single answers.
     """
     if not cases:
         return 0.0, 1.0
-    right = accuracy * cases
+    right_cases = accuracy * cases
     test = _scipy().binomtest
-    low = test(math.floor(right + _NOTHING), cases).proportion_ci(CONFIDENCE, method="wilson").low
-    high = test(math.ceil(right - _NOTHING), cases).proportion_ci(CONFIDENCE, method="wilson").high
+    low = test(math.floor(right_cases + _EPSILON), cases).proportion_ci(CONFIDENCE, method="wilson").low
+    high = test(math.ceil(right_cases - _EPSILON), cases).proportion_ci(CONFIDENCE, method="wilson").high
     return min(float(low), accuracy), max(float(high), accuracy)
 
 
 def p_value(scores: Sequence[Sequence[float]]) -> float:
-    """How often chance alone makes the scores of now as far from those of before, up or down, if nothing has changed.
+    """Return how often chance alone makes a difference as large as the observed one, up or down.
 
-    :param scores: per case its score now, then its scores in each of the runs before, as many for every case. The order
-        of cases counts for nothing.
+    If nothing has changed, the current score of a case could as well have come from any of the earlier runs. A
+    permutation test therefore swaps the scores of each case between the runs: all permutations if there are few cases,
+    9,999 random ones otherwise. With one earlier run and one answer per case this is the same as McNemar's exact test
+    (of the cases that changed, as many should get better as worse), which is used instead.
 
-    If nothing has changed, the score of now could as well have been that of any of the runs before, case by case: a
-    permutation test swaps them, exactly for few cases, else by 9,999 draws. With one run before and one answer each
-    that is the exact test of McNemar (of the cases that changed, as many got better as worse), which is then taken.
+    :param scores: for each case its current score, then its score in each earlier run; the same number of runs for
+        every case. The order of the cases does not matter.
     """
     parts = ([round(score * _PARTS) for score in case] for case in scores)
-    changed = sorted([now, *sorted(before)] for now, *before in parts if any(other != now for other in before))
+    changed = sorted([now, *sorted(before)] for now, *before in parts if any(earlier != now for earlier in before))
     if not changed:
         return 1.0
     runs = len(changed[0])
     if runs == 2 and all(abs(now - before) == _PARTS for now, before in changed):
         better = sum(now > before for now, before in changed)
         return float(_scipy().binomtest(better, len(changed)).pvalue)
-    changed.append([0] * runs)  # scipy takes no single case; this one changes nothing
+    changed.append([0] * runs)  # scipy rejects a single case, and an unchanged one does not affect the result
     test = _scipy().permutation_test(
         tuple(zip(*changed, strict=True)),
-        _now,
+        _current_total,
         permutation_type="samples",
         vectorized=True,
         n_resamples=_RESAMPLES,
@@ -74,23 +76,24 @@ def p_value(scores: Sequence[Sequence[float]]) -> float:
     return float(test.pvalue)
 
 
-def corrected(p_values: Sequence[float | None]) -> list[float | None]:
-    """The p-values of several models, such that one false alarm among all of them stays as rare as alpha (Holm, 1979).
+def correct_p_values(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return the p-values of several models, corrected for multiple testing (Holm, 1979).
 
-    None, for a model without history, stays None and is not counted.
+    After the correction, the chance of even one false alarm among all models is at most alpha. None, for a model
+    without history, stays None and is not counted.
     """
-    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    found: list[float | None] = [None] * len(p_values)
+    order = sorted((p, position) for position, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, (p, place) in enumerate(order):
+    for rank, (p, position) in enumerate(order):
         largest = max(largest, min(1.0, p * (len(order) - rank)))
-        found[place] = largest
-    return found
+        corrected[position] = largest
+    return corrected
 
 
-def _now(now: Any, *_: Any, axis: int) -> Any:
-    """What differs between two ways to swap: all runs together always add up to the same."""
-    return now.sum(axis=axis)
+def _current_total(current: Any, *_: Any, axis: int) -> Any:
+    # A permutation keeps the total over all runs, so the total of the current run alone tells permutations apart.
+    return current.sum(axis=axis)
 
 
 def _scipy() -> Any:
@@ -98,7 +101,7 @@ def _scipy() -> Any:
         from scipy import stats
     except ImportError:
         raise InputError(
-            "Evals need scipy for their statistics: pip install 'airflow-provider-batch[evals]', on every worker. "
-            "Nothing was graded."
+            "Evals need scipy, which is not installed here. Install it on every worker with "
+            "`pip install 'airflow-provider-batch[evals]'`. Nothing was graded."
         ) from None
     return stats

@@ -1,4 +1,4 @@
-"""The tables of evals in a warehouse: what is read for grading, and how its end is written."""
+"""Read the tables of evals in a warehouse, and write the results of grading."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.evals import tables
 from airflow_provider_batch.evals.cases import Case, read_cases
-from airflow_provider_batch.evals.compare import Baseline, Change, Comparison, Scored, Verdict
-from airflow_provider_batch.evals.grading import Answer, AnswerKey, Earlier, Graded, Judgement
+from airflow_provider_batch.evals.compare import AnswerScore, Baseline, Change, Comparison, Verdict
+from airflow_provider_batch.evals.grading import Answer, AnswerKey, EarlierGrade, GradedAnswer, Judgement
 from airflow_provider_batch.evals.summary import Summary
 from airflow_provider_batch.evals.tables import EvalTable
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
@@ -24,27 +24,37 @@ from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Rep
 
 
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
-    """The cases of a query. Raises InputError for cases that cannot be graded, WarehouseError for the database's."""
+    """Return the cases that a query selects, sorted by case_id.
+
+    :raises InputError: if a case cannot be graded.
+    :raises WarehouseError: if the database rejects the query.
+    """
     with read_rows(hook, sql) as rows:
         return read_cases(rows.columns, rows)
 
 
 class EvalStore:
-    """The tables of one prefix. Those that are written are created by `prepare`."""
+    """The tables with one prefix. Call `prepare` before writing.
+
+    :param prefix: start of each table's name, such as `eval_` or `analytics.eval_`.
+    :raises InputError: if the tables cannot have this prefix.
+    """
 
     def __init__(self, hook: DbApiHook, prefix: str) -> None:
-        """:param prefix: before each table's name, such as `eval_` or `analytics.eval_`. Raises InputError."""
         self._hook, self._prefix, self._dialect = hook, prefix, dialect_of(hook)
-        every = (*tables.WRITTEN, tables.ACCEPTED)
-        self._tables = ReplacedTables(hook, {self._named(table): table.columns for table in every})
+        written_tables = (*tables.GRADING_TABLES, tables.ACCEPTED)
+        self._tables = ReplacedTables(hook, {self._full_name(table): table.columns for table in written_tables})
 
     def prepare(self) -> None:
-        """See `ReplacedTables.prepare`."""
+        """Create the tables that do not exist. See `ReplacedTables.prepare`."""
         self._tables.prepare()
 
     def answers(self, table: str, run: str) -> Iterator[Answer]:
-        """The answers of a run, streamed. Raises InputError if there is no such table."""
-        with _must_be_there(table, "answers"):
+        """Yield the answers of a run.
+
+        :raises InputError: if the table does not exist.
+        """
+        with _require_table(table, "answers"):
             for row in self._rows(table, tables.ANSWER_COLUMNS, {"run": run}):
                 variant, case_id, repeat, outcome, output, cost, input_tokens, output_tokens, sealed_at = row
                 yield Answer(
@@ -56,12 +66,15 @@ class EvalStore:
                     cost_usd=_decimal(cost),
                     input_tokens=int(input_tokens or 0),
                     output_tokens=int(output_tokens or 0),
-                    sealed_at=_moment(sealed_at),
+                    sealed_at=_timestamp(sealed_at),
                 )
 
     def judgements(self, table: str, run: str) -> dict[AnswerKey, Judgement]:
-        """The verdicts of a run, by variant, case and repeat. Raises InputError if there is no such table."""
-        with _must_be_there(table, "verdicts"):
+        """Return the verdicts of a run.
+
+        :raises InputError: if the table does not exist.
+        """
+        with _require_table(table, "verdicts"):
             return {
                 (str(variant), str(case_id), 1 if repeat is None else int(repeat)): Judgement(
                     outcome=str(outcome),
@@ -74,106 +87,115 @@ class EvalStore:
                 )
             }
 
-    def earlier(self, run: str) -> dict[AnswerKey, Earlier]:
-        """The grades that a run has already, by variant, case and repeat. Empty if it was never graded."""
-        columns = ("variant", "case_id", "repeat", *_EARLIER)
-        rows = self._rows(self._named(tables.GRADES), columns, {"run": run})
-        return {(variant, case_id, int(repeat)): _earlier(*row) for variant, case_id, repeat, *row in rows}
+    def earlier_grades(self, run: str) -> dict[AnswerKey, EarlierGrade]:
+        """Return the grades that a run already has. Empty if it was never graded."""
+        columns = ("variant", "case_id", "repeat", *_EARLIER_GRADE_COLUMNS)
+        rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run})
+        return {(variant, case_id, int(repeat)): _earlier_grade(*row) for variant, case_id, repeat, *row in rows}
 
-    def baselines(self, asked_at: Mapping[str, datetime | None], most: int) -> dict[str, Baseline]:
-        """For each variant of `asked_at`, the accepted runs before that time that it is held against, and their grades.
+    def baselines(self, sealed_at: Mapping[str, datetime | None], max_runs: int) -> dict[str, Baseline]:
+        """Return the baseline of each variant that has one: accepted runs with their scores.
 
-        :param most: how many runs at most.
+        :param sealed_at: for each variant, when the run to compare was sealed. Only earlier runs are taken.
+        :param max_runs: maximum number of runs in a baseline.
         """
-        found: dict[str, Baseline] = {}
-        for variant, moment in asked_at.items():
-            runs = self._alike(variant, self._accepted_before(variant, moment))[:most]
+        baselines: dict[str, Baseline] = {}
+        for variant, before in sealed_at.items():
+            runs = self._same_runs(variant, self._accepted_runs(variant, before))[:max_runs]
             if runs:
-                found[variant] = Baseline(runs[0], [self._scores(name, variant) for name in runs])
-        return found
+                baselines[variant] = Baseline(runs[0], [self._scores(run, variant) for run in runs])
+        return baselines
 
     def write(
         self,
         run: str,
-        graded: Sequence[Graded],
+        graded_answers: Sequence[GradedAnswer],
         summaries: Sequence[Summary],
         comparisons: Sequence[Comparison],
         *,
         alpha: float,
         graded_at: datetime,
     ) -> None:
-        """Replace everything about a run, in one transaction."""
+        """Replace all rows of a run in the grading tables, in one transaction."""
         rows: dict[EvalTable, list[tuple[Any, ...]]] = {
-            tables.GRADES: [_grade_row(run, one, graded_at) for one in graded],
+            tables.GRADES: [_grade_row(run, graded, graded_at) for graded in graded_answers],
             tables.SUMMARIES: [_summary_row(run, summary, graded_at) for summary in summaries],
-            tables.COMPARISONS: [_comparison_row(run, one, alpha, graded_at) for one in comparisons],
-            tables.CHANGES: [_change_row(run, one, change) for one in comparisons for change in one.changes],
+            tables.COMPARISONS: [_comparison_row(run, comparison, alpha, graded_at) for comparison in comparisons],
+            tables.CHANGES: [
+                _change_row(run, comparison, change) for comparison in comparisons for change in comparison.changes
+            ],
         }
-        self._tables.apply(Replacement(self._named(table), {"run": run}, rows[table]) for table in tables.WRITTEN)
+        self._tables.apply(
+            Replacement(self._full_name(table), {"run": run}, rows[table]) for table in tables.GRADING_TABLES
+        )
 
     def accept(self, run: str, variants: Sequence[str] | None, note: str, now: datetime) -> list[str]:
-        """Accept these variants of a run, or all; those that are accepted already stay as they are. Returns them.
+        """Accept these variants of a run, or all of them, and return their names.
 
-        Raises InputError if the run, or one of the variants in it, was not graded.
+        Variants that are already accepted keep their row.
+
+        :raises InputError: if the run, or one of these variants, was not graded.
         """
-        graded = {variant for (variant,) in self._rows(self._named(tables.SUMMARIES), ("variant",), {"run": run})}
-        wanted = sorted(graded if variants is None else set(variants))
-        missing = [variant for variant in wanted if variant not in graded]
-        if missing or not wanted:
-            what = f"the variant {', '.join(missing)} of the run {run!r}" if missing else f"the run {run!r}"
+        summaries = self._full_name(tables.SUMMARIES)
+        graded_variants = {variant for (variant,) in self._rows(summaries, ("variant",), {"run": run})}
+        requested = sorted(graded_variants if variants is None else set(variants))
+        missing = [variant for variant in requested if variant not in graded_variants]
+        if missing or not requested:
+            subject = f"{', '.join(missing)} of run {run!r}" if missing else f"Run {run!r}"
             raise InputError(
-                f"{what} cannot be accepted: the table {self._named(tables.SUMMARIES)!r} has no grades of it. Grade it "
-                "first (EvalGradeOperator). Nothing was accepted."
+                f"{subject} cannot be accepted: the table {summaries!r} has no grades for it. Grade it first "
+                "(EvalGradeOperator), then clear this task. Nothing was accepted."
             )
-        table = self._named(tables.ACCEPTED)
-        there = {variant for (variant,) in self._rows(table, ("variant",), {"run": run})}
+        table = self._full_name(tables.ACCEPTED)
+        accepted = {variant for (variant,) in self._rows(table, ("variant",), {"run": run})}
         self._tables.apply(
             Replacement(table, {"run": run, "variant": variant}, [(run, variant, now, note or None)])
-            for variant in wanted
-            if variant not in there
+            for variant in requested
+            if variant not in accepted
         )
-        return wanted
+        return requested
 
-    def _accepted_before(self, variant: str, moment: datetime | None) -> list[str]:
-        """The accepted runs that were asked before this moment, the latest first."""
-        accepted = {name for (name,) in self._rows(self._named(tables.ACCEPTED), ("run",), {"variant": variant})}
-        where = {"variant": variant, "tag": tables.ALL}
-        asked = [
-            (then, name)
-            for name, asked_at in self._rows(self._named(tables.SUMMARIES), ("run", "asked_at"), where)
-            if name in accepted and (then := _moment(asked_at)) is not None
+    def _accepted_runs(self, variant: str, before: datetime | None) -> list[str]:
+        """Return the accepted runs that were sealed before this time, the latest first."""
+        accepted = {run for (run,) in self._rows(self._full_name(tables.ACCEPTED), ("run",), {"variant": variant})}
+        key = {"variant": variant, "tag": tables.ALL_CASES}
+        times = [
+            (sealed_at, run)
+            for run, value in self._rows(self._full_name(tables.SUMMARIES), ("run", "sealed_at"), key)
+            if run in accepted and (sealed_at := _timestamp(value)) is not None
         ]
-        return [name for then, name in sorted(asked, reverse=True) if moment is None or then < moment]
+        return [run for sealed_at, run in sorted(times, reverse=True) if before is None or sealed_at < before]
 
-    def _alike(self, variant: str, runs: Sequence[str]) -> list[str]:
-        """The first of these runs, and those after it up to one that was not the `same` as what came before it."""
+    def _same_runs(self, variant: str, runs: Sequence[str]) -> list[str]:
+        """Return the runs of a baseline: these runs, up to and including the first one that was not the `same`."""
         columns = ("run", "verdict")
-        verdicts = dict(self._rows(self._named(tables.COMPARISONS), columns, {"variant": variant}))
-        found = []
+        verdicts = dict(self._rows(self._full_name(tables.COMPARISONS), columns, {"variant": variant}))
+        same_runs = []
         for run in runs:
-            found.append(run)
+            same_runs.append(run)
             if verdicts.get(run) != Verdict.SAME:
                 break
-        return found
+        return same_runs
 
-    def _scores(self, run: str, variant: str) -> list[Scored]:
+    def _scores(self, run: str, variant: str) -> list[AnswerScore]:
         columns = ("case_id", "case_sha256", "score", "answered", "tags")
-        rows = self._rows(self._named(tables.GRADES), columns, {"run": run, "variant": variant})
+        rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run, "variant": variant})
         return [
-            Scored(case_id, sha256, float(score), bool(there), tags) for case_id, sha256, score, there, tags in rows
+            AnswerScore(case_id, sha256, float(score), bool(answered), tags)
+            for case_id, sha256, score, answered, tags in rows
         ]
 
-    def _named(self, table: EvalTable) -> str:
+    def _full_name(self, table: EvalTable) -> str:
         return self._prefix + table.name
 
-    def _rows(self, table: str, columns: Sequence[str], where: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-        sql = self._dialect.select(table, columns, list(where))
-        with read_rows(self._hook, sql, list(where.values())) as rows:
+    def _rows(self, table: str, columns: Sequence[str], key: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        sql = self._dialect.select(table, columns, list(key))
+        with read_rows(self._hook, sql, list(key.values())) as rows:
             yield from rows
 
 
 @contextmanager
-def _must_be_there(table: str, what: str) -> Iterator[None]:
+def _require_table(table: str, content: str) -> Iterator[None]:
     try:
         yield
     except AbsentTableError as error:
@@ -181,60 +203,60 @@ def _must_be_there(table: str, what: str) -> Iterator[None]:
         if name.casefold() not in str(error).casefold():
             raise
         raise InputError(
-            f"There is no table {table!r} with {what}: BatchResultsOperator makes it when the first of them land. Name "
-            "the table that they landed in. Nothing was graded."
+            f"The table {table!r} with the {content} does not exist. BatchResultsOperator creates it when it lands the "
+            f"first {content}. Check that it ran, and that this is the table it writes to. Nothing was graded."
         ) from None
 
 
-def _grade_row(run: str, one: Graded, graded_at: datetime) -> tuple[Any, ...]:
+def _grade_row(run: str, graded: GradedAnswer, graded_at: datetime) -> tuple[Any, ...]:
     return (
         run,
-        one.answer.variant,
-        one.case_id,
-        one.answer.repeat,
-        one.grader,
-        float(one.score),
-        one.reason,
-        ",".join(one.tags),
-        one.answer.outcome,
-        int(one.answered),
-        one.input_sha256,
-        one.case_sha256,
+        graded.answer.variant,
+        graded.case_id,
+        graded.answer.repeat,
+        graded.grader,
+        float(graded.score),
+        graded.reason,
+        ",".join(graded.tags),
+        graded.answer.outcome,
+        int(graded.answered),
+        graded.input_sha256,
+        graded.case_sha256,
         graded_at,
     )
 
 
-def _summary_row(run: str, one: Summary, graded_at: datetime) -> tuple[Any, ...]:
-    values = (getattr(one, name) for name in tables.SUMMARIES.names[1:-1])
+def _summary_row(run: str, summary: Summary, graded_at: datetime) -> tuple[Any, ...]:
+    values = (getattr(summary, name) for name in tables.SUMMARIES.names[1:-1])
     return (run, *values, graded_at)
 
 
-def _comparison_row(run: str, one: Comparison, alpha: float, graded_at: datetime) -> tuple[Any, ...]:
+def _comparison_row(run: str, comparison: Comparison, alpha: float, graded_at: datetime) -> tuple[Any, ...]:
     return (
         run,
-        one.variant,
-        one.baseline_run,
-        one.baseline_runs,
-        one.cases,
-        one.left_out,
-        one.better,
-        one.worse,
-        one.difference,
-        one.p_value,
-        one.p_corrected,
+        comparison.variant,
+        comparison.baseline_run,
+        comparison.baseline_runs,
+        comparison.cases,
+        comparison.left_out,
+        comparison.better,
+        comparison.worse,
+        comparison.difference,
+        comparison.p_value,
+        comparison.p_corrected,
         alpha,
-        one.verdict.value,
+        comparison.verdict.value,
         graded_at,
     )
 
 
-def _change_row(run: str, one: Comparison, change: Change) -> tuple[Any, ...]:
+def _change_row(run: str, comparison: Comparison, change: Change) -> tuple[Any, ...]:
     return (
         run,
-        one.variant,
+        comparison.variant,
         change.case_id,
-        one.baseline_run,
-        change.word,
+        comparison.baseline_run,
+        change.direction,
         change.score_before,
         change.score_now,
         change.tags,
@@ -243,14 +265,14 @@ def _change_row(run: str, one: Comparison, change: Change) -> tuple[Any, ...]:
     )
 
 
-#: the columns of a grade from before, in the order of `_earlier`
-_EARLIER = ("grader", "tags", "input_sha256", "case_sha256", "score", "reason", "answered", "graded_at")
+#: in the order of the arguments of `_earlier_grade`
+_EARLIER_GRADE_COLUMNS = ("grader", "tags", "input_sha256", "case_sha256", "score", "reason", "answered", "graded_at")
 
 
-def _earlier(
+def _earlier_grade(
     grader: str, tags: str, input_sha256: str, case_sha256: str, score: Any, reason: str, answered: Any, graded_at: Any
-) -> Earlier:
-    return Earlier(
+) -> EarlierGrade:
+    return EarlierGrade(
         grader=grader,
         tags=tuple(tags.split(",")) if tags else (),
         input_sha256=input_sha256,
@@ -258,7 +280,7 @@ def _earlier(
         score=int(score),
         reason=reason,
         answered=bool(answered),
-        graded_at=_moment(graded_at) or datetime.now(UTC),
+        graded_at=_timestamp(graded_at) or datetime.now(UTC),
     )
 
 
@@ -266,9 +288,9 @@ def _decimal(value: Any) -> Decimal | None:
     return None if value is None else Decimal(str(value))
 
 
-def _moment(value: Any) -> datetime | None:
-    """A moment in UTC, from whatever a driver gives for one."""
+def _timestamp(value: Any) -> datetime | None:
+    """Return the UTC time of a timestamp column, which a driver returns as a datetime or as ISO text."""
     if value is None:
         return None
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

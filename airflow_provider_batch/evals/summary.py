@@ -1,4 +1,4 @@
-"""Grades -> a summary per model and tag."""
+"""Sum up the grades of a run per model and tag."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from decimal import Decimal
 
 import msgspec
 
-from airflow_provider_batch.evals.grading import Graded
+from airflow_provider_batch.evals.grading import GradedAnswer
 from airflow_provider_batch.evals.statistics import interval
-from airflow_provider_batch.evals.tables import ALL
+from airflow_provider_batch.evals.tables import ALL_CASES
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """One row of `eval_summaries`, but for the run and the time of grading; see `tables.SUMMARIES`."""
+    """One row of `eval_summaries`, without run and grading time. `tables.SUMMARIES` documents the columns."""
 
     variant: str
     tag: str
@@ -31,48 +31,49 @@ class Summary(msgspec.Struct, frozen=True):
     judge_cost_usd: Decimal | None
     input_tokens: int
     output_tokens: int
-    asked_at: datetime | None
+    sealed_at: datetime | None
 
 
-def summaries(graded: Iterable[Graded]) -> list[Summary]:
-    """One per variant and tag, and one per variant over all its cases, by variant and tag."""
-    groups: defaultdict[tuple[str, str], list[Graded]] = defaultdict(list)
-    for one in graded:
-        for tag in {ALL, *one.tags}:
-            groups[one.answer.variant, tag].append(one)
+def summaries(graded_answers: Iterable[GradedAnswer]) -> list[Summary]:
+    """Return one summary per variant and tag and one per variant over all its cases, sorted by variant and tag."""
+    groups: defaultdict[tuple[str, str], list[GradedAnswer]] = defaultdict(list)
+    for graded in graded_answers:
+        for tag in {ALL_CASES, *graded.tags}:
+            groups[graded.answer.variant, tag].append(graded)
     return [_summary(variant, tag, group) for (variant, tag), group in sorted(groups.items())]
 
 
-def case_scores(graded: Iterable[Graded]) -> dict[str, float]:
-    """The mean score of each case, by case_id."""
+def case_scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, float]:
+    """Return the mean score of each case, by case_id."""
     scores: defaultdict[str, list[int]] = defaultdict(list)
-    for one in graded:
-        scores[one.case_id].append(one.score)
-    return {case_id: sum(each) / len(each) for case_id, each in sorted(scores.items())}
+    for graded in graded_answers:
+        scores[graded.case_id].append(graded.score)
+    return {case_id: sum(values) / len(values) for case_id, values in sorted(scores.items())}
 
 
-def _summary(variant: str, tag: str, group: Sequence[Graded]) -> Summary:
+def _summary(variant: str, tag: str, group: Sequence[GradedAnswer]) -> Summary:
     scores = case_scores(group)
     accuracy = sum(scores.values()) / len(scores)
     low, high = interval(accuracy, len(scores))
-    answered = sum(one.answered for one in group)
+    answered_count = sum(graded.answered for graded in group)
+    answers = [graded.answer for graded in group]
     return Summary(
         variant=variant,
         tag=tag,
         cases=len(scores),
         answers=len(group),
-        graded=answered,
-        unanswered=len(group) - answered,
-        correct=sum(one.score for one in group),
+        graded=answered_count,
+        unanswered=len(group) - answered_count,
+        correct=sum(graded.score for graded in group),
         accuracy=accuracy,
         low=low,
         high=high,
-        # A row that never got an answer has no cost, which is not an unknown one.
-        cost_usd=_total(one.answer.cost_usd for one in group if one.answer.came or one.answer.cost_usd),
-        judge_cost_usd=_total(one.judge_cost_usd for one in group),
-        input_tokens=sum(one.answer.input_tokens for one in group),
-        output_tokens=sum(one.answer.output_tokens for one in group),
-        asked_at=max((one.answer.sealed_at for one in group if one.answer.sealed_at is not None), default=None),
+        # A row that never got an answer cost nothing. That is not the same as an unknown price.
+        cost_usd=_total(answer.cost_usd for answer in answers if answer.came_from_model or answer.cost_usd),
+        judge_cost_usd=_total(graded.judge_cost_usd for graded in group),
+        input_tokens=sum(answer.input_tokens for answer in answers),
+        output_tokens=sum(answer.output_tokens for answer in answers),
+        sealed_at=max((answer.sealed_at for answer in answers if answer.sealed_at is not None), default=None),
     )
 
 

@@ -1,8 +1,8 @@
-"""The tables of evals: their columns, keys, and the query that a gate asks.
+"""The tables of evals: their columns and keys, and the SQL of a gate.
 
-A run is named by `run` (the DAG run's id by default) and a model by `variant`. `eval_answers` and `eval_judgements` are
-results tables that BatchResultsOperator lands in; the others are written by `EvalGradeOperator`, the rows of a run
-always all at once, and `eval_accepted` by `EvalAcceptOperator` or by hand.
+The column `run` names a run (by default the DAG run's id), and `variant` names a model. `eval_answers` and
+`eval_judgements` are results tables, written by `BatchResultsOperator`. `EvalGradeOperator` writes the others, always
+all rows of a run in one transaction. `EvalAcceptOperator` writes `eval_accepted`, which you may also edit by hand.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError
 
-#: what is read of the cases; `sql` of the operators gives these columns
+#: Columns that the query of the cases must return: the `cases_sql` of the operators.
 CASE_COLUMNS = ("case_id", "input", "expected", "grader", "tags")
 
-#: what is read of `eval_answers`: `run` and `variant` are key columns of the landing, `case_id` and `repeat` (1, 2, and
-#: so on) are carried. custom_id is the case_id, or `case_id~2` for the second time that a case is asked. A job that
-#: asks cases several times needs `deduplicate=False`, or all repeats get one and the same answer.
+#: Columns that grading reads from `eval_answers`. `run` and `variant` are key columns of the landing; `case_id` and
+#: `repeat` (counted from 1) are carried. The custom_id is the case_id, or `case_id~2` for the second repeat of a case.
+#: A job with repeats needs `deduplicate=False`: otherwise a case is sent once, and all its repeats get the same answer.
 ANSWER_COLUMNS = (
     "variant",
     "case_id",
@@ -32,31 +32,32 @@ ANSWER_COLUMNS = (
     "sealed_at",
 )
 
-#: what is read of `eval_judgements`: keyed and carried as the answers, `verdict` and `reason` from the judge's output
+#: Columns that grading reads from `eval_judgements`. It has the same keys and carried columns as the answers; `verdict`
+#: and `reason` come from the judge's output.
 JUDGEMENT_COLUMNS = ("variant", "case_id", "repeat", "outcome", "verdict", "reason", "cost_usd")
 
-#: the tag of the summary over all cases
-ALL = ""
+#: tag of the summary over all cases
+ALL_CASES = ""
 
 
 @dataclass(frozen=True)
 class EvalTable:
-    """One table that is written here."""
+    """A table that the eval operators write."""
 
-    #: its name after the prefix, which is `eval_` unless told otherwise
+    #: name without the prefix, which is `eval_` by default
     name: str
     columns: tuple[Column, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns' names in order."""
+        """Names of the columns, in order."""
         return tuple(column.name for column in self.columns)
 
 
-def _columns(key: Sequence[tuple[str, ColumnType]], others: Sequence[tuple[str, ColumnType]]) -> tuple[Column, ...]:
+def _columns(keys: Sequence[tuple[str, ColumnType]], values: Sequence[tuple[str, ColumnType]]) -> tuple[Column, ...]:
     return (
-        *(Column(name, type_, key=True) for name, type_ in key),
-        *(Column(name, type_) for name, type_ in others),
+        *(Column(name, type_, key=True) for name, type_ in keys),
+        *(Column(name, type_) for name, type_ in values),
     )
 
 
@@ -71,15 +72,15 @@ GRADES = EvalTable(
         (*_RUN_VARIANT, ("case_id", _TEXT), ("repeat", _INTEGER)),
         (
             ("grader", _TEXT),
-            # 1 right, 0 wrong. An answer that never came is 0 as well, and `answered` tells the two apart.
+            # 1 right, 0 wrong. An answer that never came is also 0; `answered` tells the two apart.
             ("score", _FLOAT),
             ("reason", _TEXT),
             ("tags", _TEXT),
-            # of the answer: succeeded, refused, expired, ...
+            # outcome of the answer: succeeded, refused, expired, ...
             ("outcome", _TEXT),
-            # 1 where there was an answer (and, with the grader `judge`, a verdict on it), else 0
+            # 1 if there is an answer (and, with the grader `judge`, a verdict on it), else 0
             ("answered", _INTEGER),
-            # of the input alone, and of input, expected and grader: what has changed is not compared
+            # hash of the input alone, and of input, expected value and grader; grades are compared only if it is equal
             ("input_sha256", _TEXT),
             ("case_sha256", _TEXT),
             ("graded_at", _TIMESTAMP),
@@ -87,53 +88,54 @@ GRADES = EvalTable(
     ),
 )
 
-#: one row per tag; the tag '' is all cases
+#: one row per tag; the tag '' stands for all cases
 SUMMARIES = EvalTable(
     "summaries",
     _columns(
         (*_RUN_VARIANT, ("tag", _TEXT)),
         (
             ("cases", _INTEGER),
-            # cases times repeats; of these graded + unanswered; correct of graded
+            # answers = cases times repeats = graded + unanswered; `correct` counts the graded answers that are right
             ("answers", _INTEGER),
             ("graded", _INTEGER),
             ("unanswered", _INTEGER),
             ("correct", _INTEGER),
-            # the mean over the cases of the mean score of each, unanswered counted as wrong; and its 95 % interval
+            # mean over the cases of each case's mean score, with unanswered as wrong, and its 95 % interval
             ("accuracy", _FLOAT),
             ("low", _FLOAT),
             ("high", _FLOAT),
-            # NULL where the price of an answer is unknown
+            # US dollars; NULL if the price of an answer is unknown
             ("cost_usd", _NUMERIC),
-            # of the judge's verdicts; NULL where unknown, 0 without a judge
+            # cost of the judge's verdicts; NULL if unknown, 0 without a judge
             ("judge_cost_usd", _NUMERIC),
             ("input_tokens", _INTEGER),
             ("output_tokens", _INTEGER),
-            # when the job of the answers was sealed, and when they were graded last
-            ("asked_at", _TIMESTAMP),
+            # when the job of the answers was sealed, and when they were last graded
+            ("sealed_at", _TIMESTAMP),
             ("graded_at", _TIMESTAMP),
         ),
     ),
 )
 
-#: one row per run and variant: held against the last accepted run of the same variant that was asked before it, and
-#: those accepted before that one of which it was the `same`
+#: One row per run and variant: the comparison with its baseline. The baseline is the last accepted run of the same
+#: variant that was sealed before it, plus the accepted runs before that one, as long as each was the `same` as its own
+#: baseline.
 COMPARISONS = EvalTable(
     "comparisons",
     _columns(
         _RUN_VARIANT,
         (
-            # NULL where there is none
+            # the last accepted run; NULL if there is none
             ("baseline_run", _TEXT),
-            # how many accepted runs that is, the last one among them
+            # number of accepted runs in the baseline, including the last one
             ("baseline_runs", _INTEGER),
-            # those in both, unchanged and answered in both; the others of this run are `left_out`
+            # cases that are unchanged and were answered in both; `left_out` counts this run's other cases
             ("cases", _INTEGER),
             ("left_out", _INTEGER),
-            # were wrong and are right; were right and are wrong
+            # cases that were wrong and are right now; cases that were right and are wrong now
             ("better", _INTEGER),
             ("worse", _INTEGER),
-            # accuracy now less accuracy before, over these cases
+            # accuracy now minus accuracy before, over these cases
             ("difference", _FLOAT),
             # two-sided; `p_corrected` for the number of variants in the run (Holm); NULL without a baseline
             ("p_value", _FLOAT),
@@ -146,7 +148,7 @@ COMPARISONS = EvalTable(
     ),
 )
 
-#: one row per compared case that was right and is wrong, or the other way round: the named regressions and improvements
+#: one row per compared case that went from right to wrong or from wrong to right
 CHANGES = EvalTable(
     "changes",
     _columns(
@@ -155,45 +157,51 @@ CHANGES = EvalTable(
             ("baseline_run", _TEXT),
             # better | worse
             ("change", _TEXT),
-            # mean scores over the answers; before: of all runs of the baseline
+            # mean scores over the answers; `score_before` is the mean over all runs of the baseline
             ("score_before", _FLOAT),
             ("score_now", _FLOAT),
             ("tags", _TEXT),
-            # in how many runs of the baseline the case was answered, and in how many right. The nearer the two, the
-            # less likely is a regression to be chance.
+            # number of baseline runs in which the case was answered, and in which it was right. The closer the two are,
+            # the less likely it is that a regression is chance.
             ("runs_before", _INTEGER),
             ("right_before", _INTEGER),
         ),
     ),
 )
 
-#: the runs that later ones are held against
+#: accepted runs, which later runs are compared with
 ACCEPTED = EvalTable("accepted", _columns(_RUN_VARIANT, (("accepted_at", _TIMESTAMP), ("note", _TEXT))))
 
-#: the run of the task that asks, as a template of Airflow's within a text of SQL
+#: the id of the current DAG run, as an Airflow template inside a quoted SQL string
 THIS_RUN = '{{ run_id | replace("\'", "\'\'") }}'
 
-#: those that grading a run writes anew
-WRITTEN = (GRADES, SUMMARIES, COMPARISONS, CHANGES)
+#: the tables that `EvalGradeOperator` replaces for a run
+GRADING_TABLES = (GRADES, SUMMARIES, COMPARISONS, CHANGES)
 
 
-#: a prefix that needs no quotation marks, which differ between databases
-_PLAIN = re.compile(r"(\w+\.)*\w*")
+#: A prefix that needs no quotation marks: these differ between databases.
+_UNQUOTED_PREFIX = re.compile(r"(\w+\.)*\w*")
 
 
 def gate_sql(run: str = THIS_RUN, prefix: str = "eval_", max_unanswered: float = 0.02) -> str:
-    """The query of a gate, for `SQLCheckOperator(sql=gate_sql())`: one row, each column 1 where all is well.
+    """Return the query of a gate, for `SQLCheckOperator(sql=gate_sql())`.
 
-    `graded`: the run has grades at all. `answered`: of no variant more than this share of answers is missing.
-    `no_regression`: no variant is `regressed`; one without history passes. SQL that every database runs.
+    It runs on every database and returns one row. Each column is 1 if its check passes, else 0:
 
-    :param run: the run to judge; a template of Airflow's by default, else a run_id.
-    :param prefix: as given to the operators.
-    :param max_unanswered: the share of a variant's answers that may be missing.
-    :raises InputError: for a prefix of other characters than letters, digits, _ and dots.
+    - `graded`: the run has grades at all;
+    - `answered`: no variant lacks more than `max_unanswered` of its answers;
+    - `no_regression`: no variant is `regressed`. A variant without history passes.
+
+    :param run: id of the run to check, or an Airflow template for it; by default the current DAG run.
+    :param prefix: as passed to the operators.
+    :param max_unanswered: share of a variant's answers that may be missing, between 0 and 1.
+    :raises InputError: if the prefix has characters other than letters, digits, underscores and dots.
     """
-    if not _PLAIN.fullmatch(prefix):
-        raise InputError(f"The prefix {prefix!r} is none that a table can be named by without quotation marks.")
+    if not _UNQUOTED_PREFIX.fullmatch(prefix):
+        raise InputError(
+            f"The prefix {prefix!r} does not work in gate_sql, which uses table names without quotation marks. Use "
+            "letters, digits, underscores and dots, such as 'analytics.eval_'."
+        )
     run = run.replace("'", "''") if "{{" not in run else run
     return (
         f"SELECT CASE WHEN EXISTS (SELECT 1 FROM {prefix}summaries WHERE run = '{run}') "

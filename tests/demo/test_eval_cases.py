@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from airflow_provider_batch.demo import eval_cases
-from airflow_provider_batch.evals.cases import Case, read_cases, tags_of
+from airflow_provider_batch.evals.cases import Case, count_tags, read_cases
 from airflow_provider_batch.evals.tables import CASE_COLUMNS
 
 CASES = eval_cases.load()
@@ -27,7 +27,7 @@ def test_there_are_400_and_every_one_can_be_graded() -> None:
 
 
 def test_no_tag_is_of_a_handful_of_cases_only() -> None:
-    tags = tags_of(read())
+    tags = count_tags(read())
     assert len(tags) >= 15
     assert min(tags.values()) >= 8
     assert all(case.tags for case in read())

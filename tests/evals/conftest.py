@@ -1,4 +1,4 @@
-"""A warehouse in each dialect that evals were run with, and answers as a landing leaves them."""
+"""A warehouse in each dialect that evals are tested with, filled with answers as a landing would write them."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ JUDGEMENTS = (*ANSWERS, Column("verdict", ColumnType.TEXT), Column("reason", Col
 
 
 class Evals:
-    """A warehouse with the tables of evals, and the operators that work on it."""
+    """A warehouse with the tables of evals, and the operators that use it."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self.warehouse = warehouse
-        #: nights so far: a later landing was sealed later
-        self._nights: list[str] = []
+        #: Runs in the order of their first landing: each is sealed a day after the one before.
+        self._runs: list[str] = []
 
     def cases(self, *cases: Sequence[str | None]) -> None:
-        """Make the table `eval_cases` hold these: case_id, expected, grader and tags, and the input if it matters."""
-        quoted = self.warehouse.execute
-        quoted("DROP TABLE IF EXISTS eval_cases")
-        quoted("CREATE TABLE eval_cases (case_id text, input text, expected text, grader text, tags text)")
+        """Replace the table `eval_cases`. Each case is case_id, expected, grader, tags and optionally the input."""
+        execute = self.warehouse.execute
+        execute("DROP TABLE IF EXISTS eval_cases")
+        execute("CREATE TABLE eval_cases (case_id text, input text, expected text, grader text, tags text)")
         for case_id, expected, grader, tags, *question in cases:
             values = (case_id, question[0] if question else f"What is {case_id}?", expected, grader, tags)
             literals = ", ".join("NULL" if value is None else "'" + value.replace("'", "''") + "'" for value in values)
-            quoted(f"INSERT INTO eval_cases VALUES ({literals})")
+            execute(f"INSERT INTO eval_cases VALUES ({literals})")
 
     def land(
         self,
@@ -63,23 +63,26 @@ class Evals:
         answers: Iterable[tuple[Any, ...]],
         table: str = "eval_answers",
         *,
-        anew: bool = False,
+        sealed_now: bool = False,
     ) -> None:
-        """Land answers: case_id, output, and where it matters outcome and repeat. `anew`: the job was just sealed."""
-        judged = table == "eval_judgements"
-        if run not in self._nights:
-            self._nights.append(run)
-        sealed = datetime.now(UTC) if anew else START + timedelta(days=self._nights.index(run))
-        sink = open_sink(self.warehouse.hook, table, JUDGEMENTS if judged else ANSWERS)
+        """Land answers, each with case_id, output and optionally outcome and repeat.
+
+        :param sealed_now: set the sealing time of the job to the current time, as after a clear.
+        """
+        is_judgement = table == "eval_judgements"
+        if run not in self._runs:
+            self._runs.append(run)
+        sealed_at = datetime.now(UTC) if sealed_now else START + timedelta(days=self._runs.index(run))
+        sink = open_sink(self.warehouse.hook, table, JUDGEMENTS if is_judgement else ANSWERS)
         sink.prepare()
-        sink.write(self._row(run, variant, sealed, judged, *answer) for answer in answers)
+        sink.write(self._row(run, variant, sealed_at, is_judgement, *answer) for answer in answers)
 
     def _row(
         self,
         run: str,
         variant: str,
-        sealed: datetime,
-        judged: bool,
+        sealed_at: datetime,
+        is_judgement: bool,
         case_id: str,
         output: str | None,
         outcome: str = "succeeded",
@@ -87,32 +90,32 @@ class Evals:
     ) -> tuple[Any, ...]:
         custom_id = case_id if repeat == 1 else f"{case_id}~{repeat}"
         cost = Decimal("0.001") if outcome == "succeeded" else None
-        row = (run, variant, custom_id, outcome, output, 10, 5, cost, sealed, case_id, repeat)
-        return (*row, output, "because") if judged else row
+        row = (run, variant, custom_id, outcome, output, 10, 5, cost, sealed_at, case_id, repeat)
+        return (*row, output, "because") if is_judgement else row
 
     def grade(self, run: str, **options: Any) -> dict[str, Any]:
-        """What the operator returns for this run."""
-        account: dict[str, Any] = EvalGradeOperator(task_id="grade", run=run, **options).execute({})
-        return account
+        """Grade a run and return the operator's result."""
+        result: dict[str, Any] = EvalGradeOperator(task_id="grade", run=run, **options).execute({})
+        return result
 
     def accept(self, run: str, **options: Any) -> list[str]:
-        """The variants that were accepted."""
+        """Accept a run and return the accepted variants."""
         return EvalAcceptOperator(task_id="accept", run=run, **options).execute({})
 
     def table(self, name: str, columns: str = "*", order: str = "1, 2, 3") -> list[tuple[Any, ...]]:
-        """Rows of one of the tables, in order."""
+        """Return rows of a table, in order."""
         return [tuple(row) for row in self.warehouse.execute(f"SELECT {columns} FROM {name} ORDER BY {order}")]
 
 
 @pytest.fixture
 def evals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evals:
-    """Evals in an empty SQLite database."""
+    """Return evals in an empty SQLite database."""
     return Evals(sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch))
 
 
 @pytest.fixture(params=("sqlite", "duckdb", "psycopg", "psycopg2"))
 def evals_anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Evals]:
-    """The same, once in each dialect."""
+    """Yield evals in an empty database, once per dialect."""
     if request.param == "sqlite":
         yield Evals(sqlite_warehouse(tmp_path / "warehouse.db", monkeypatch))
     elif request.param == "duckdb":

@@ -1,4 +1,4 @@
-"""Graded nights in a SQLite file, written as the operators write them, for tests of what reads them."""
+"""Write graded nightly runs to a SQLite file as the operators would, for tests of their readers."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from airflow_provider_batch.evals.tables import ALL, CHANGES, COMPARISONS, GRADES, SUMMARIES
+from airflow_provider_batch.evals.tables import ALL_CASES, CHANGES, COMPARISONS, GRADES, SUMMARIES
 
 CASES_SQL = "SELECT case_id, input, expected, grader, tags FROM eval_cases"
 TAGS = ("arithmetic", "dates", "extraction", "negation", "spelling")
 
-#: what a model answers: (run, case number, random) -> (answer or None, whether it is right)
+#: (number of the night, number of the case, random) -> (answer or None, whether it is right)
 Model = Callable[[int, int, Random], tuple[str | None, bool]]
 
 
 def steady(share: float) -> Model:
-    """A model that knows the same share of the cases each night, but for a few that waver."""
+    """Return a model that is right in the same cases each night, except for 2 % that vary by chance."""
 
     def answer(run: int, case: int, random: Random) -> tuple[str | None, bool]:
-        right = Random(case).random() < share
+        is_right = Random(case).random() < share
         if random.random() < 0.02:
-            right = not right
-        return ("42" if right else "It is 41, I believe."), right
+            is_right = not is_right
+        return ("42" if is_right else "It is 41, I believe."), is_right
 
     return answer
 
 
-def regressing(share: float, since: int, lost: float) -> Model:
-    """A steady model that from one night on fails some cases with the first tag."""
-    before = steady(share)
+def regressing(share: float, since: int, loss: float) -> Model:
+    """Return a steady model that fails a share of the cases with the first tag from one night on."""
+    steady_model = steady(share)
 
     def answer(run: int, case: int, random: Random) -> tuple[str | None, bool]:
-        text, right = before(run, case, random)
-        if run >= since and case % len(TAGS) == 0 and Random(-case).random() < lost:
+        text, is_right = steady_model(run, case, random)
+        if run >= since and case % len(TAGS) == 0 and Random(-case).random() < loss:
             return "I cannot work that out.", False
-        return text, right
+        return text, is_right
 
     return answer
 
@@ -54,12 +54,14 @@ def write_nights(
     dollars: Sequence[float] = (0.42, 0.06, 1.9),
     case: Callable[[int], dict[str, Any]] = lambda number: {},
 ) -> list[str]:
-    """Write cases, answers, grades, summaries, comparisons and changes. Returns the runs, the oldest first.
+    """Write cases, answers, grades, summaries, comparisons and changes. Return the run ids, the oldest first.
 
-    Each night is compared with the one before. `case` gives what differs of a case from a plain one.
+    Each night is compared with the night before.
+
+    :param case: returns the columns in which a case differs from the default.
     """
     runs = [f"scheduled__2026-11-{night + 1:02}T02:00:00+00:00" for night in range(nights)]
-    asked = [
+    case_rows = [
         {
             "case_id": f"c{number:03}",
             "input": f"Question {number}: what is {number} plus {42 - number}?",
@@ -77,34 +79,37 @@ def write_nights(
         )
         for table in (GRADES, SUMMARIES, COMPARISONS, CHANGES):
             connection.execute(f"CREATE TABLE eval_{table.name} ({', '.join(table.names)})")
-        _insert(connection, "eval_cases", asked)
-        before: dict[str, dict[str, float]] = {}
+        _insert(connection, "eval_cases", case_rows)
+        last_scores: dict[str, dict[str, float]] = {}
         for night, run in enumerate(runs):
-            for place, (name, model) in enumerate(models.items()):
+            for position, (name, model) in enumerate(models.items()):
                 random = Random(f"{night} {name}")
-                graded = [_graded(run, name, one, *model(night, number, random)) for number, one in enumerate(asked)]
-                _insert(connection, "eval_answers", [answer for answer, _ in graded])
-                grades = [grade for _, grade in graded]
+                pairs = [
+                    _answer_and_grade(run, name, row, *model(night, number, random))
+                    for number, row in enumerate(case_rows)
+                ]
+                _insert(connection, "eval_answers", [answer for answer, _ in pairs])
+                grades = [grade for _, grade in pairs]
                 _insert(connection, "eval_grades", grades)
-                _insert(connection, "eval_summaries", _summaries(run, name, night, grades, dollars[place]))
+                _insert(connection, "eval_summaries", _summaries(run, name, night, grades, dollars[position]))
                 scores = {grade["case_id"]: grade["score"] for grade in grades}
-                compared, changes = _compared(run, name, night, runs, before.get(name), scores, grades)
-                _insert(connection, "eval_comparisons", [compared])
+                comparison, changes = _compare(run, name, night, runs, last_scores.get(name), scores, grades)
+                _insert(connection, "eval_comparisons", [comparison])
                 _insert(connection, "eval_changes", changes)
-                before[name] = scores
+                last_scores[name] = scores
     return runs
 
 
-def _graded(
-    run: str, variant: str, case: dict[str, Any], text: str | None, right: bool
+def _answer_and_grade(
+    run: str, variant: str, case: dict[str, Any], text: str | None, is_right: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     key = {"run": run, "variant": variant, "case_id": case["case_id"], "repeat": 1}
     outcome = "succeeded" if text is not None else "expired"
     answer = key | {"custom_id": case["case_id"], "outcome": outcome, "output": text, "job_uid": f"job of {variant}"}
     grade = key | {
         "grader": case["grader"],
-        "score": float(right),
-        "reason": None if right else f"the answer is not {case['expected']!r}",
+        "score": float(is_right),
+        "reason": None if is_right else f"the answer is not {case['expected']!r}",
         "tags": case["tags"],
         "outcome": outcome,
         "answered": int(text is not None),
@@ -117,47 +122,47 @@ def _summaries(
 ) -> list[dict[str, Any]]:
     by_tag: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for grade in grades:
-        for tag in (ALL, *grade["tags"].split(",")):
+        for tag in (ALL_CASES, *grade["tags"].split(",")):
             by_tag[tag].append(grade)
     rows = []
-    for tag, some in by_tag.items():
-        share = sum(grade["score"] for grade in some) / len(some)
-        half = 1.96 * math.sqrt((share * (1 - share) + 0.01) / len(some))
+    for tag, group in by_tag.items():
+        share = sum(grade["score"] for grade in group) / len(group)
+        margin = 1.96 * math.sqrt((share * (1 - share) + 0.01) / len(group))
         rows.append(
             {
                 "run": run,
                 "variant": variant,
                 "tag": tag,
-                "cases": len(some),
-                "answers": len(some),
-                "graded": sum(grade["answered"] for grade in some),
-                "unanswered": sum(not grade["answered"] for grade in some),
-                "correct": sum(grade["score"] for grade in some),
+                "cases": len(group),
+                "answers": len(group),
+                "graded": sum(grade["answered"] for grade in group),
+                "unanswered": sum(not grade["answered"] for grade in group),
+                "correct": sum(grade["score"] for grade in group),
                 "accuracy": share,
-                "low": max(share - half, 0),
-                "high": min(share + half, 1),
-                "cost_usd": str(round(dollars * len(some) / len(grades) * (1 + night % 3 / 50), 6)),
+                "low": max(share - margin, 0),
+                "high": min(share + margin, 1),
+                "cost_usd": str(round(dollars * len(group) / len(grades) * (1 + night % 3 / 50), 6)),
                 "judge_cost_usd": "0",
-                "input_tokens": 61 * len(some),
-                "output_tokens": 118 * len(some),
-                "asked_at": f"2026-11-{night + 1:02}T02:00:07+00:00",
+                "input_tokens": 61 * len(group),
+                "output_tokens": 118 * len(group),
+                "sealed_at": f"2026-11-{night + 1:02}T02:00:07+00:00",
                 "graded_at": f"2026-11-{night + 1:02}T04:31:00+00:00",
             }
         )
     return rows
 
 
-def _compared(
+def _compare(
     run: str,
     variant: str,
     night: int,
     runs: list[str],
-    before: dict[str, float] | None,
-    now: dict[str, float],
+    earlier_scores: dict[str, float] | None,
+    scores: dict[str, float],
     grades: list[dict[str, Any]],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    row: dict[str, Any] = {"run": run, "variant": variant, "baseline_run": None, "cases": 0, "left_out": len(now)}
-    if before is None:
+    row: dict[str, Any] = {"run": run, "variant": variant, "baseline_run": None, "cases": 0, "left_out": len(scores)}
+    if earlier_scores is None:
         return row | {"better": 0, "worse": 0, "verdict": "no_history"}, []
     tags = {grade["case_id"]: grade["tags"] for grade in grades}
     changes = [
@@ -166,22 +171,22 @@ def _compared(
             "variant": variant,
             "case_id": case_id,
             "baseline_run": runs[night - 1],
-            "change": "better" if score > before[case_id] else "worse",
-            "score_before": before[case_id],
+            "change": "better" if score > earlier_scores[case_id] else "worse",
+            "score_before": earlier_scores[case_id],
             "score_now": score,
             "tags": tags[case_id],
             "runs_before": 1,
-            "right_before": int(before[case_id]),
+            "right_before": int(earlier_scores[case_id]),
         }
-        for case_id, score in now.items()
-        if score != before[case_id]
+        for case_id, score in scores.items()
+        if score != earlier_scores[case_id]
     ]
     worse = sum(change["change"] == "worse" for change in changes)
     better = len(changes) - worse
     p = min(1.0, 2 * sum(math.comb(len(changes), n) for n in range(min(worse, better) + 1)) / 2 ** len(changes))
     verdict = "same" if p > 0.02 else "regressed" if worse > better else "improved"
-    row |= {"baseline_run": runs[night - 1], "cases": len(now), "left_out": 0, "better": better, "worse": worse}
-    row |= {"difference": (better - worse) / len(now), "p_value": p, "p_corrected": p, "verdict": verdict}
+    row |= {"baseline_run": runs[night - 1], "cases": len(scores), "left_out": 0, "better": better, "worse": worse}
+    row |= {"difference": (better - worse) / len(scores), "p_value": p, "p_corrected": p, "verdict": verdict}
     return row, changes
 
 

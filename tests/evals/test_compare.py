@@ -1,4 +1,4 @@
-"""The laws of grading and comparing, and what a comparison leaves out."""
+"""Properties of grading and comparing, and what a comparison leaves out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.evals.cases import Case
-from airflow_provider_batch.evals.compare import Baseline, Scored, Verdict, compare
+from airflow_provider_batch.evals.compare import AnswerScore, Baseline, Comparison, Verdict, compare
 from airflow_provider_batch.evals.graders import parse_grader
 from airflow_provider_batch.evals.grading import Answer, grade_answers, scores
-from airflow_provider_batch.evals.summary import summaries
+from airflow_provider_batch.evals.summary import Summary, summaries
 
 TAGS = ("", "a", "b")
 CASES = [
@@ -35,42 +35,43 @@ answers = st.builds(
     output_tokens=st.integers(0, 9),
     sealed_at=st.none(),
 )
-runs = st.lists(answers, min_size=1, unique_by=lambda one: (one.variant, one.case_id, one.repeat))
+runs = st.lists(answers, min_size=1, unique_by=lambda answer: (answer.variant, answer.case_id, answer.repeat))
 
 
-def scored(given: list[Answer]) -> dict[str, list[Scored]]:
-    return scores(grade_answers(CASES, given, judgements=None).graded)
+def grade_and_score(answers: list[Answer]) -> dict[str, list[AnswerScore]]:
+    return scores(grade_answers(CASES, answers, judgements=None).answers)
 
 
 @given(runs, st.randoms())
-def test_the_order_of_answers_and_cases_does_not_matter(given: list[Answer], rng: random.Random) -> None:
-    one = grade_answers(CASES, given, judgements=None)
-    other = grade_answers(rng.sample(CASES, len(CASES)), rng.sample(given, len(given)), judgements=None)
-    assert one == other
-    assert summaries(one.graded) == summaries(rng.sample(one.graded, len(one.graded)))
+def test_the_order_of_answers_and_cases_does_not_matter(run: list[Answer], rng: random.Random) -> None:
+    grading = grade_answers(CASES, run, judgements=None)
+    assert grading == grade_answers(rng.sample(CASES, len(CASES)), rng.sample(run, len(run)), judgements=None)
+    assert summaries(grading.answers) == summaries(rng.sample(grading.answers, len(grading.answers)))
 
 
 @given(runs)
-def test_a_summary_adds_up_and_its_interval_holds_the_accuracy(given: list[Answer]) -> None:
-    found = summaries(grade_answers(CASES, given, judgements=None).graded)
-    for one in found:
-        assert one.graded + one.unanswered == one.answers
-        assert one.correct <= one.graded
-        assert 0 <= one.low <= one.accuracy <= one.high <= 1
-    overall = [one for one in found if one.tag == ""]
-    assert sum(one.answers for one in overall) == len(given)
-    assert sum(one.input_tokens for one in overall) == sum(answer.input_tokens for answer in given)
+def test_a_summary_adds_up_and_its_interval_contains_the_accuracy(run: list[Answer]) -> None:
+    run_summaries = summaries(grade_answers(CASES, run, judgements=None).answers)
+    for summary in run_summaries:
+        assert summary.graded + summary.unanswered == summary.answers
+        assert summary.correct <= summary.graded
+        assert 0 <= summary.low <= summary.accuracy <= summary.high <= 1
+    totals = [summary for summary in run_summaries if summary.tag == ""]
+    assert sum(summary.answers for summary in totals) == len(run)
+    assert sum(summary.input_tokens for summary in totals) == sum(answer.input_tokens for answer in run)
 
 
 @given(runs)
-def test_unanswered_rows_never_make_an_eval_look_better(given: list[Answer]) -> None:
-    lost = [msgspec.structs.replace(answer, outcome="expired", output=None) for answer in given[: len(given) // 2]]
-    before = {one.variant: one for one in summaries(grade_answers(CASES, given, judgements=None).graded) if not one.tag}
-    after = summaries(grade_answers(CASES, lost + given[len(lost) :], judgements=None).graded)
-    for one in after:
-        if not one.tag:
-            assert one.accuracy <= before[one.variant].accuracy
-            assert one.unanswered >= before[one.variant].unanswered
+def test_unanswered_rows_never_make_an_eval_look_better(run: list[Answer]) -> None:
+    def totals(answers: list[Answer]) -> dict[str, Summary]:
+        run_summaries = summaries(grade_answers(CASES, answers, judgements=None).answers)
+        return {summary.variant: summary for summary in run_summaries if not summary.tag}
+
+    expired = [msgspec.structs.replace(answer, outcome="expired", output=None) for answer in run[: len(run) // 2]]
+    full = totals(run)
+    for variant, summary in totals(expired + run[len(expired) :]).items():
+        assert summary.accuracy <= full[variant].accuracy
+        assert summary.unanswered >= full[variant].unanswered
 
 
 @pytest.mark.parametrize(
@@ -82,81 +83,86 @@ def test_unanswered_rows_never_make_an_eval_look_better(given: list[Answer]) -> 
         ("expired", None, Decimal(1)),
     ],
 )
-def test_a_cost_is_unknown_if_that_of_an_answer_is_and_not_for_one_that_never_came(
+def test_the_total_is_unknown_if_the_price_of_an_answer_is_but_a_missing_answer_costs_nothing(
     outcome: str, price: Decimal | None, cost: Decimal | None
 ) -> None:
     first = Answer("mini", "c0", 1, "succeeded", "1", Decimal(1), 3, 4, None)
-    other = Answer("mini", "c1", 1, outcome, None, price, 3, 4, None)
-    graded = grade_answers(CASES, [first, other], judgements=None).graded
-    assert [one.cost_usd for one in summaries(graded) if not one.tag] == [cost]
+    second = Answer("mini", "c1", 1, outcome, None, price, 3, 4, None)
+    graded_answers = grade_answers(CASES, [first, second], judgements=None).answers
+    assert [summary.cost_usd for summary in summaries(graded_answers) if not summary.tag] == [cost]
 
 
 @given(runs, st.integers(1, 3))
-def test_a_run_compared_with_itself_is_the_same(given: list[Answer], times: int) -> None:
-    now = scored(given)
-    for one in compare(now, {name: Baseline("itself", [each] * times) for name, each in now.items()}, alpha=0.99):
-        assert one.verdict is Verdict.SAME
-        assert (one.difference, one.p_value, one.changes) == (0, 1, ())
+def test_a_run_compared_with_itself_is_the_same(run: list[Answer], times: int) -> None:
+    run_scores = grade_and_score(run)
+    baselines = {variant: Baseline("itself", [scores] * times) for variant, scores in run_scores.items()}
+    for comparison in compare(run_scores, baselines, alpha=0.99):
+        assert comparison.verdict is Verdict.SAME
+        assert (comparison.difference, comparison.p_value, comparison.changes) == (0, 1, ())
 
 
 @settings(max_examples=50)
 @given(runs, st.lists(runs, min_size=1, max_size=3), st.randoms())
-def test_the_order_of_grades_and_of_the_runs_before_the_last_does_not_matter(
-    given: list[Answer], before: list[list[Answer]], rng: random.Random
+def test_the_order_of_grades_and_of_earlier_baseline_runs_does_not_matter(
+    run: list[Answer], earlier_runs: list[list[Answer]], rng: random.Random
 ) -> None:
-    now, then = scored(given), [scored(run) for run in before]
+    run_scores, baseline_scores = grade_and_score(run), [grade_and_score(earlier) for earlier in earlier_runs]
 
-    def compared(turned: bool) -> list[object]:
-        def order(each: list[Scored]) -> list[Scored]:
-            return rng.sample(each, len(each)) if turned else each
+    def compare_in_order(*, shuffle: bool) -> list[Comparison]:
+        def order(scores: list[AnswerScore]) -> list[AnswerScore]:
+            return rng.sample(scores, len(scores)) if shuffle else scores
 
+        ordered_runs = list(reversed(baseline_scores)) if shuffle else baseline_scores
         baselines = {
-            name: Baseline("last", [order(run.get(name, [])) for run in (reversed(then) if turned else then)])
-            for name in now
+            variant: Baseline("last", [order(scores.get(variant, [])) for scores in ordered_runs])
+            for variant in run_scores
         }
-        return list(compare({name: order(each) for name, each in now.items()}, baselines, alpha=0.02))
+        return compare({variant: order(scores) for variant, scores in run_scores.items()}, baselines, alpha=0.02)
 
-    assert compared(turned=True) == compared(turned=False)
-
-
-def grade(case_id: str, score: float, *, answered: bool = True, sha256: str = "same") -> Scored:
-    return Scored(case_id, sha256, score, answered)
+    assert compare_in_order(shuffle=True) == compare_in_order(shuffle=False)
 
 
-def test_only_cases_that_are_alike_and_answered_in_both_are_compared() -> None:
-    now = [grade("a", 0), grade("b", 0), grade("c", 0, answered=False), grade("d", 0), grade("e", 0, sha256="new")]
-    then = [grade("a", 1), grade("b", 1, answered=False), grade("c", 1), grade("e", 1), grade("gone", 1)]
-    (one,) = compare({"mini": now}, {"mini": Baseline("then", [then])}, alpha=0.02)
-    assert (one.cases, one.left_out, one.regressions, one.difference) == (1, 4, ["a"], -1)
+def score(case_id: str, value: float, *, answered: bool = True, sha256: str = "same") -> AnswerScore:
+    return AnswerScore(case_id, sha256, value, answered)
 
 
-def test_a_case_that_one_of_the_runs_before_lacks_is_compared_with_the_others() -> None:
-    now = [grade("a", 0), grade("b", 1)]
-    runs = [[grade("b", 1)], [grade("a", 1), grade("b", 1)], [grade("a", 1, answered=False), grade("b", 1)]]
-    (one,) = compare({"mini": now}, {"mini": Baseline("last", runs)}, alpha=0.02)
-    assert (one.cases, one.baseline_runs) == (2, 3)
-    assert [(change.runs_before, change.right_before) for change in one.changes] == [(1, 1)]
+def test_only_unchanged_cases_that_were_answered_in_both_runs_are_compared() -> None:
+    now = [score("a", 0), score("b", 0), score("c", 0, answered=False), score("d", 0), score("e", 0, sha256="new")]
+    before = [score("a", 1), score("b", 1, answered=False), score("c", 1), score("e", 1), score("removed", 1)]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("before", [before])}, alpha=0.02)
+    assert (comparison.cases, comparison.left_out, comparison.regressions, comparison.difference) == (1, 4, ["a"], -1)
+
+
+def test_a_case_missing_from_one_baseline_run_is_compared_with_the_other_runs() -> None:
+    now = [score("a", 0), score("b", 1)]
+    runs = [[score("b", 1)], [score("a", 1), score("b", 1)], [score("a", 1, answered=False), score("b", 1)]]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("last", runs)}, alpha=0.02)
+    assert (comparison.cases, comparison.baseline_runs) == (2, 3)
+    assert [(change.runs_before, change.right_before) for change in comparison.changes] == [(1, 1)]
 
 
 @pytest.mark.parametrize(("worse", "verdict"), [(6, Verdict.SAME), (7, Verdict.REGRESSED)])
-def test_chance_alone_regresses_on_one_night_in_a_hundred_at_most(worse: int, verdict: Verdict) -> None:
+def test_chance_alone_causes_a_regression_in_at_most_one_run_in_a_hundred(worse: int, verdict: Verdict) -> None:
     # 2^-6 is more than one in a hundred, 2^-7 is less
-    now = [grade(f"c{number}", 0) for number in range(worse)] + [grade(f"d{number}", 1) for number in range(93)]
-    then = [grade(one.case_id, 1) for one in now]
-    (one,) = compare({"mini": now}, {"mini": Baseline("then", [then])}, alpha=0.02)
-    assert one.verdict is verdict
-    (turned,) = compare({"mini": then}, {"mini": Baseline("now", [now])}, alpha=0.02)
-    assert turned.verdict is (Verdict.SAME if verdict is Verdict.SAME else Verdict.IMPROVED)
+    now = [score(f"c{number}", 0) for number in range(worse)] + [score(f"d{number}", 1) for number in range(93)]
+    before = [score(answer.case_id, 1) for answer in now]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("before", [before])}, alpha=0.02)
+    assert comparison.verdict is verdict
+    (reverse,) = compare({"mini": before}, {"mini": Baseline("now", [now])}, alpha=0.02)
+    assert reverse.verdict is (Verdict.SAME if verdict is Verdict.SAME else Verdict.IMPROVED)
 
 
-def test_what_got_better_is_not_named_among_what_got_worse() -> None:
-    now = [grade("a", 0), grade("b", 1), grade("c", 1), grade("d", 0.4)]
-    then = [grade("a", 1), grade("b", 0), grade("c", 1), grade("d", 1)]
-    (one,) = compare({"mini": now}, {"mini": Baseline("then", [then])}, alpha=0.02)
-    assert (one.better, one.worse, one.regressions) == (1, 2, ["a", "d"])
-    assert {change.case_id: change.word for change in one.changes} == {"a": "worse", "b": "better", "d": "worse"}
+def test_regressions_do_not_include_cases_that_got_better() -> None:
+    now = [score("a", 0), score("b", 1), score("c", 1), score("d", 0.4)]
+    before = [score("a", 1), score("b", 0), score("c", 1), score("d", 1)]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("before", [before])}, alpha=0.02)
+    assert (comparison.better, comparison.worse, comparison.regressions) == (1, 2, ["a", "d"])
+    directions = {change.case_id: change.direction for change in comparison.changes}
+    assert directions == {"a": "worse", "b": "better", "d": "worse"}
 
 
-def test_nothing_to_compare_is_the_same() -> None:
-    (one,) = compare({"mini": [grade("a", 0)]}, {"mini": Baseline("then", [[grade("b", 1)]])}, alpha=0.02)
-    assert (one.verdict, one.cases, one.left_out, one.difference, one.p_value) == (Verdict.SAME, 0, 1, 0, 1)
+def test_a_run_without_comparable_cases_is_the_same() -> None:
+    baselines = {"mini": Baseline("before", [[score("b", 1)]])}
+    (comparison,) = compare({"mini": [score("a", 0)]}, baselines, alpha=0.02)
+    assert (comparison.verdict, comparison.cases, comparison.left_out) == (Verdict.SAME, 0, 1)
+    assert (comparison.difference, comparison.p_value) == (0, 1)

@@ -1,4 +1,4 @@
-"""What each grader calls right, and what it calls wrong."""
+"""Which answers each grader calls right, and which it calls wrong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.evals.graders import normalised, parse_grader, verdict
+from airflow_provider_batch.evals.graders import normalise, parse_grader, parse_verdict
 from airflow_provider_batch.exceptions import InputError
 
 NUMBERS = st.integers(-(10**12), 10**12)
@@ -51,46 +51,46 @@ def score(grader: str, expected: str, answer: str) -> int:
         ("numeric:1%", "-200", "-202"),
     ],
 )
-def test_right(grader: str, expected: str, answer: str) -> None:
+def test_these_answers_are_right(grader: str, expected: str, answer: str) -> None:
     assert score(grader, expected, answer) == 1
 
 
 @pytest.mark.parametrize(
     ("grader", "expected", "answer", "reason"),
     [
-        ("exact", "Paris", "paris", "another text: 'paris'"),
-        ("exact", "Paris", "", "another text: ''"),
-        ("normalised", "5", "-5", "another text: '-5'"),
-        ("normalised", "35", "3.5", "another text: '3.5'"),
-        ("normalised", "5", ".5", "another text: '.5'"),
-        ("normalised", "C", "C#", "another text: 'C#'"),
+        ("exact", "Paris", "paris", "different text: 'paris'"),
+        ("exact", "Paris", "", "different text: ''"),
+        ("normalised", "5", "-5", "different text: '-5'"),
+        ("normalised", "35", "3.5", "different text: '3.5'"),
+        ("normalised", "5", ".5", "different text: '.5'"),
+        ("normalised", "C", "C#", "different text: 'C#'"),
         ("regex", "^yes", "no, yes", "does not match: 'no, yes'"),
-        ("json", "1", "```json\n1\n```", "no JSON: '```json 1 ```'"),
-        ("json:a.b", "1", '{"a": {"c": 1}}', "there is no 'b' in the JSON"),
-        ("json:a.0", "1", '{"a": "1"}', "there is no '0' in the JSON"),
-        ("json:ok", "1", '{"ok": true}', "another value: 'true'"),
-        ("json:ok", "true", '{"ok": 1}', "another value: '1'"),
-        ("json:n", "2", '{"n": "two"}', "another value: '\"two\"'"),
-        ("json", "1", "[" * 100_000, "no JSON: '" + "[" * 59 + "…'"),
+        ("json", "1", "```json\n1\n```", "not JSON: '```json 1 ```'"),
+        ("json:a.b", "1", '{"a": {"c": 1}}', "the JSON has no 'b'"),
+        ("json:a.0", "1", '{"a": "1"}', "the JSON has no '0'"),
+        ("json:ok", "1", '{"ok": true}', "different value: 'true'"),
+        ("json:ok", "true", '{"ok": 1}', "different value: '1'"),
+        ("json:n", "2", '{"n": "two"}', "different value: '\"two\"'"),
+        ("json", "1", "[" * 100_000, "not JSON: '" + "[" * 59 + "…'"),
         ("numeric", "42", "forty-two", "no number: 'forty-two'"),
-        ("numeric", "42", "42, or rather 43", "another number: '43'"),
-        ("numeric:0.01", "3.14", "3.16", "another number: '3.16'"),
-        ("numeric:1%", "200", "197.9", "another number: '197.9'"),
-        ("numeric:1%", "0", "0.001", "another number: '0.001'"),
-        ("numeric", "1", "1e999999999999", "another number: '1e999999999999'"),
+        ("numeric", "42", "42, or rather 43", "different number: '43'"),
+        ("numeric:0.01", "3.14", "3.16", "different number: '3.16'"),
+        ("numeric:1%", "200", "197.9", "different number: '197.9'"),
+        ("numeric:1%", "0", "0.001", "different number: '0.001'"),
+        ("numeric", "1", "1e999999999999", "different number: '1e999999999999'"),
     ],
 )
-def test_wrong_and_why(grader: str, expected: str, answer: str, reason: str) -> None:
+def test_these_answers_are_wrong_for_the_given_reason(grader: str, expected: str, answer: str, reason: str) -> None:
     assert parse_grader(grader).grade(expected, answer) == (0, reason)
 
 
 @pytest.mark.parametrize(
-    ("grader", "told"),
+    ("grader", "message"),
     [
-        ("", "there is no grader ''; there are exact, normalised, regex, json, numeric, judge"),
+        ("", "there is no grader ''; the graders are exact, normalised, regex, json, numeric, judge"),
         ("fuzzy", "there is no grader 'fuzzy'"),
         ("Exact", "there is no grader 'Exact'"),
-        ("exact:x", "takes nothing after a colon"),
+        ("exact:x", "takes no argument after a colon"),
         ("json:", "has nothing after its colon"),
         ("json:a..b", "has an empty part in its path"),
         ("numeric:near", "needs a number or a percentage after its colon"),
@@ -99,23 +99,23 @@ def test_wrong_and_why(grader: str, expected: str, answer: str, reason: str) -> 
         ("numeric:%x", "needs a number or a percentage after its colon"),
     ],
 )
-def test_a_grader_that_is_none_is_told(grader: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_an_invalid_grader_is_rejected(grader: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse_grader(grader)
 
 
 @given(NUMBERS)
-def test_a_number_is_right_however_its_thousands_are_written(number: int) -> None:
-    for written in (str(number), f"{number:,}", f"{number}.0", f"It is {number:,}."):
-        assert score("numeric", str(number), written) == 1
+def test_a_number_is_right_with_and_without_separators(number: int) -> None:
+    for answer in (str(number), f"{number:,}", f"{number}.0", f"It is {number:,}."):
+        assert score("numeric", str(number), answer) == 1
     assert score("numeric", str(number + 1), str(number)) == 0
 
 
 @given(st.text())
-def test_what_is_exact_is_also_right_when_normalised_and_normalising_again_changes_nothing(text: str) -> None:
+def test_an_exact_answer_is_also_right_when_normalised_and_normalising_is_idempotent(text: str) -> None:
     assert score("exact", text, text) == 1
     assert score("normalised", text, text) == 1
-    assert normalised(normalised(text)) == normalised(text)
+    assert normalise(normalise(text)) == normalise(text)
 
 
 @given(st.text(), st.sampled_from(["exact", "normalised", "regex", "json", "json:a.0", "numeric", "numeric:1%"]))
@@ -127,15 +127,15 @@ def test_every_answer_gets_a_grade(answer: str, grader: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["correct", " Pass ", "YES", True, 1])
-def test_a_verdict_that_lets_pass(text: object) -> None:
-    assert verdict(text) is True
+def test_a_positive_verdict_is_true(text: object) -> None:
+    assert parse_verdict(text) is True
 
 
 @pytest.mark.parametrize("text", ["incorrect", "Fail", "no", False, 0])
-def test_a_verdict_that_does_not(text: object) -> None:
-    assert verdict(text) is False
+def test_a_negative_verdict_is_false(text: object) -> None:
+    assert parse_verdict(text) is False
 
 
 @pytest.mark.parametrize("text", [None, "", "partly", "not correct"])
-def test_what_is_no_verdict(text: object) -> None:
-    assert verdict(text) is None
+def test_any_other_verdict_is_none(text: object) -> None:
+    assert parse_verdict(text) is None

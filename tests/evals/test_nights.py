@@ -1,4 +1,4 @@
-"""A few simulated nights, through the operators and tables; `python -m benchmarks.eval_nights` makes hundreds."""
+"""Simulate a few nights through operators and tables. `python -m benchmarks.eval_nights` simulates hundreds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.eval_nights import BROKEN, simulate
 def test_the_gate_finds_a_regression_of_five_points_and_names_its_cases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_EVAL_NIGHTS", "")  # set by the simulation, taken back by the test
+    monkeypatch.setenv("AIRFLOW_CONN_EVAL_NIGHTS", "")  # the simulation sets it; monkeypatch restores it
     nights = simulate(tmp_path, nights=6, flips=0.05, repeats=1, baselines=10, seed=7)
     assert nights.quiet.stopped == 0
     assert (nights.one_tag.nights, nights.spread.nights) == (6, 6)
     assert nights.one_tag.stopped + nights.spread.stopped >= 11
     for kind in (nights.one_tag, nights.spread):
         assert kind.every.broken == kind.stopped * BROKEN
-        assert kind.every.hits >= 0.95 * kind.every.broken  # named are nearly all that are broken,
-        assert kind.first.hits >= 0.8 * kind.first.named  # and first of all those
+        assert kind.every.hits >= 0.95 * kind.every.broken  # the gate names nearly all broken cases
+        assert kind.first.hits >= 0.8 * kind.first.named  # and puts them first

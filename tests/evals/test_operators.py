@@ -1,4 +1,4 @@
-"""Cases and answers in tables, through the operators, into grades, summaries and comparisons."""
+"""The eval operators turn tables of cases and answers into grades, summaries and comparisons."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from airflow_provider_batch.operators.evals import EvalCasesOperator, EvalGradeO
 from tests.evals.conftest import Evals
 
 CASES = [(f"c{number:02}", str(number), "numeric", "sums,even" if number % 2 == 0 else "sums") for number in range(20)]
-RIGHT = [(case_id, expected) for case_id, expected, _, _ in CASES]
-WRONG_HALF = [(case_id, "77" if number < 10 else expected) for number, (case_id, expected) in enumerate(RIGHT)]
+RIGHT_ANSWERS = [(case_id, expected) for case_id, expected, _, _ in CASES]
+HALF_WRONG_ANSWERS = [
+    (case_id, "77" if number < 10 else expected) for number, (case_id, expected) in enumerate(RIGHT_ANSWERS)
+]
 
 
-def written(evals: Evals) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that grading wrote, but for when."""
+def grading_tables(evals: Evals) -> dict[str, list[tuple[Any, ...]]]:
+    """Return everything that grading wrote, except the times."""
     columns = {
         "eval_grades": "run, variant, case_id, repeat, grader, score, reason, tags, outcome, answered, case_sha256",
         "eval_summaries": "run, variant, tag, cases, answers, graded, correct, accuracy, low, high, cost_usd",
         "eval_comparisons": "run, variant, baseline_run, baseline_runs, left_out, better, worse, p_value, verdict",
         "eval_changes": "run, variant, case_id, baseline_run, change, score_before, score_now, right_before",
     }
-    return {name: evals.table(name, listed) for name, listed in columns.items()}
+    return {name: evals.table(name, selection) for name, selection in columns.items()}
 
 
 def gate(evals: Evals, run: str, **options: Any) -> tuple[int, ...]:
@@ -34,10 +36,10 @@ def gate(evals: Evals, run: str, **options: Any) -> tuple[int, ...]:
     return tuple(row)
 
 
-def test_a_run_is_graded_summed_up_and_held_against_the_last_accepted_one(evals_anywhere: Evals) -> None:
+def test_a_run_is_graded_summed_up_and_compared_with_the_last_accepted_run(evals_anywhere: Evals) -> None:
     evals = evals_anywhere
     evals.cases(*CASES)
-    evals.land("night-1", "mini", RIGHT)
+    evals.land("night-1", "mini", RIGHT_ANSWERS)
     first = evals.grade("night-1")["variants"]["mini"]
     assert first["accuracy"] == 1.0
     assert first["low"] == pytest.approx(0.8389, abs=1e-4)
@@ -45,7 +47,7 @@ def test_a_run_is_graded_summed_up_and_held_against_the_last_accepted_one(evals_
     assert gate(evals, "night-1") == (1, 1, 1)
 
     assert evals.accept("night-1", note="first") == ["mini"]
-    evals.land("night-2", "mini", WRONG_HALF)
+    evals.land("night-2", "mini", HALF_WRONG_ANSWERS)
     second = evals.grade("night-2")["variants"]["mini"]
     assert (second["verdict"], second["baseline_run"], second["worse"], second["better"]) == (
         "regressed",
@@ -62,149 +64,155 @@ def test_a_run_is_graded_summed_up_and_held_against_the_last_accepted_one(evals_
         ("even", 10, 5, 100),
         ("sums", 20, 10, 200),
     ]
-    changed = evals.table("eval_changes", "run, case_id, change, score_before, score_now", "case_id")
-    assert changed[0] == ("night-2", "c00", "worse", 1.0, 0.0)
-    assert len(changed) == 10
+    changes = evals.table("eval_changes", "run, case_id, change, score_before, score_now", "case_id")
+    assert changes[0] == ("night-2", "c00", "worse", 1.0, 0.0)
+    assert len(changes) == 10
 
 
-def test_grading_a_run_again_ends_in_the_same_tables(evals_anywhere: Evals) -> None:
+def test_grading_a_run_again_writes_the_same_tables(evals_anywhere: Evals) -> None:
     evals = evals_anywhere
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
-    evals.land("one", "large", WRONG_HALF)
+    evals.land("one", "mini", RIGHT_ANSWERS)
+    evals.land("one", "large", HALF_WRONG_ANSWERS)
     evals.grade("one")
     evals.accept("one")
-    evals.land("two", "mini", WRONG_HALF)
-    evals.land("two", "large", RIGHT)
+    evals.land("two", "mini", HALF_WRONG_ANSWERS)
+    evals.land("two", "large", RIGHT_ANSWERS)
     evals.grade("two")
-    before = written(evals)
+    tables_before = grading_tables(evals)
     evals.grade("two")
     evals.grade("one")
-    assert written(evals) == before
-    assert {row[-1] for row in before["eval_comparisons"]} == {"no_history", "regressed", "improved"}
+    assert grading_tables(evals) == tables_before
+    assert {row[-1] for row in tables_before["eval_comparisons"]} == {"no_history", "regressed", "improved"}
 
 
-def test_old_answers_are_graded_anew_when_what_was_expected_is_corrected(evals: Evals) -> None:
+def test_earlier_answers_can_be_graded_again_with_a_corrected_expected_value(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", [("c00", "5"), *RIGHT[1:]])
+    evals.land("one", "mini", [("c00", "5"), *RIGHT_ANSWERS[1:]])
     assert evals.grade("one")["variants"]["mini"]["accuracy"] == 0.95
     evals.cases(("c00", "5", "numeric", "sums"), *CASES[1:])
     assert evals.grade("one")["variants"]["mini"]["accuracy"] == 1.0
 
 
-def test_an_answer_to_what_is_no_longer_the_question_keeps_its_grade_however_often_the_run_is_graded(
+def test_an_answer_keeps_its_grade_if_its_question_has_changed_no_matter_how_often_the_run_is_graded(
     evals_anywhere: Evals,
 ) -> None:
     evals = evals_anywhere
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
-    assert (evals.grade("one")["kept"], evals.grade("one")["gone"]) == (0, 0)
-    before = written(evals)
+    evals.land("one", "mini", RIGHT_ANSWERS)
+    assert (evals.grade("one")["kept_cases"], evals.grade("one")["left_out_cases"]) == (0, 0)
+    tables_before = grading_tables(evals)
     evals.cases(("c00", "77", "numeric", "", "Another question?"), *CASES[2:])
     for _ in range(2):
-        account = evals.grade("one")
-        assert (account["cases"], account["kept"], account["gone"]) == (19, 2, 0)
-        assert account["variants"]["mini"]["accuracy"] == 1.0
-        assert written(evals) == before
+        result = evals.grade("one")
+        assert (result["cases"], result["kept_cases"], result["left_out_cases"]) == (19, 2, 0)
+        assert result["variants"]["mini"]["accuracy"] == 1.0
+        assert grading_tables(evals) == tables_before
 
 
-def test_a_run_that_was_cleared_and_asked_anew_is_graded_anew_though_its_question_has_changed(evals: Evals) -> None:
+def test_a_run_that_was_cleared_and_sent_again_gets_new_grades_even_if_its_question_has_changed(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
+    evals.land("one", "mini", RIGHT_ANSWERS)
     evals.grade("one")
     evals.cases(("c00", "77", "numeric", "", "Another question?"), *CASES[1:])
-    evals.land("one", "mini", RIGHT, anew=True)
-    account = evals.grade("one")
-    assert (account["kept"], account["variants"]["mini"]["accuracy"]) == (0, 0.95)
+    evals.land("one", "mini", RIGHT_ANSWERS, sealed_now=True)
+    result = evals.grade("one")
+    assert (result["kept_cases"], result["variants"]["mini"]["accuracy"]) == (0, 0.95)
 
 
-def test_an_answer_whose_case_was_gone_before_it_was_graded_is_left_out(evals: Evals) -> None:
+def test_an_answer_whose_case_was_removed_before_grading_is_left_out(evals: Evals) -> None:
     evals.cases(*CASES[2:])
-    evals.land("one", "mini", RIGHT)
-    account = evals.grade("one")
-    assert (account["gone"], account["variants"]["mini"]["cases"]) == (2, 18)
+    evals.land("one", "mini", RIGHT_ANSWERS)
+    result = evals.grade("one")
+    assert (result["left_out_cases"], result["variants"]["mini"]["cases"]) == (2, 18)
     evals.cases(("other", "1", "numeric", ""))
-    evals.land("two", "mini", RIGHT)
-    with pytest.raises(AirflowFailException, match="20 answers of the run belong to no case"):
+    evals.land("two", "mini", RIGHT_ANSWERS)
+    with pytest.raises(AirflowFailException, match="answers to 20 cases, but cases_sql returns none of these cases"):
         evals.grade("two")
 
 
-def test_cases_that_are_new_gone_or_changed_are_not_compared(evals: Evals) -> None:
+def test_new_removed_and_changed_cases_are_not_compared(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
+    evals.land("one", "mini", RIGHT_ANSWERS)
     evals.grade("one")
     evals.accept("one")
-    new = [("c00", "999", "numeric", ""), *CASES[1:19], ("new", "1", "exact", "")]
-    evals.cases(*new)
+    new_cases = [("c00", "999", "numeric", ""), *CASES[1:19], ("new", "1", "exact", "")]
+    evals.cases(*new_cases)
     evals.land("two", "mini", [(case_id, "wrong") for case_id, *_ in [*CASES[:19], ("new",)]])
-    account = evals.grade("two")["variants"]["mini"]
-    assert account["worse"] == 18
-    assert "c00" not in account["regressions"]
+    result = evals.grade("two")["variants"]["mini"]
+    assert result["worse"] == 18
+    assert "c00" not in result["regressions"]
     assert evals.table("eval_comparisons", "cases, left_out", "run")[-1] == (18, 2)
 
 
-def test_an_outage_lowers_the_accuracy_and_is_told_but_is_no_regression(evals: Evals) -> None:
+def test_an_outage_lowers_the_accuracy_and_closes_the_gate_but_is_not_a_regression(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
+    evals.land("one", "mini", RIGHT_ANSWERS)
     evals.grade("one")
     evals.accept("one")
-    evals.land("two", "mini", [(case_id, None, "expired") for case_id, _ in RIGHT[:15]] + RIGHT[15:])
-    account = evals.grade("two")["variants"]["mini"]
-    assert (account["unanswered"], account["graded"], account["accuracy"]) == (15, 5, 0.25)
-    assert (account["verdict"], account["worse"]) == ("same", 0)
+    evals.land("two", "mini", [(case_id, None, "expired") for case_id, _ in RIGHT_ANSWERS[:15]] + RIGHT_ANSWERS[15:])
+    result = evals.grade("two")["variants"]["mini"]
+    assert (result["unanswered"], result["graded"], result["accuracy"]) == (15, 5, 0.25)
+    assert (result["verdict"], result["worse"]) == ("same", 0)
     assert gate(evals, "two") == (1, 0, 1)
     assert gate(evals, "two", max_unanswered=0.75) == (1, 1, 1)
 
 
-def test_refused_and_cut_off_answers_are_wrong_as_they_are_the_models_own(evals: Evals) -> None:
+def test_refused_and_cut_off_answers_are_wrong(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
+    evals.land("one", "mini", RIGHT_ANSWERS)
     evals.grade("one")
     evals.accept("one")
     outcomes = ["refused", "incomplete", "invalid_output"] * 4
-    evals.land("two", "mini", [(*pair, o) for pair, o in zip(RIGHT, outcomes, strict=False)] + RIGHT[12:])
-    account = evals.grade("two")["variants"]["mini"]
-    assert (account["unanswered"], account["worse"], account["verdict"]) == (0, 12, "regressed")
+    evals.land(
+        "two",
+        "mini",
+        [(*pair, outcome) for pair, outcome in zip(RIGHT_ANSWERS, outcomes, strict=False)] + RIGHT_ANSWERS[12:],
+    )
+    result = evals.grade("two")["variants"]["mini"]
+    assert (result["unanswered"], result["worse"], result["verdict"]) == (0, 12, "regressed")
     assert {row[0] for row in evals.table("eval_grades", "reason", "1") if row[0] in outcomes} == set(outcomes)
 
 
-def test_a_model_that_nothing_landed_of_is_unanswered_if_it_was_to_be_asked(evals: Evals) -> None:
+def test_an_expected_model_without_any_answers_is_unanswered(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
-    account = evals.grade("one", variants=["mini", "large"])
-    assert account["variants"]["large"]["unanswered"] == 20
+    evals.land("one", "mini", RIGHT_ANSWERS)
+    result = evals.grade("one", variants=["mini", "large"])
+    assert result["variants"]["large"]["unanswered"] == 20
     assert gate(evals, "one") == (1, 0, 1)
 
 
-def test_with_repeats_the_cases_are_what_is_counted(evals: Evals) -> None:
+def test_with_repeats_accuracy_and_interval_count_cases(evals: Evals) -> None:
     evals.cases(*CASES)
-    repeated = [(case_id, expected, "succeeded", repeat) for case_id, expected in RIGHT for repeat in (1, 2, 3)]
-    evals.land("one", "mini", repeated)
-    account = evals.grade("one")["variants"]["mini"]
-    assert (account["cases"], account["answers"]) == (20, 60)
-    assert account["low"] == pytest.approx(0.8389, abs=1e-4)
+    repeated_answers = [
+        (case_id, expected, "succeeded", repeat) for case_id, expected in RIGHT_ANSWERS for repeat in (1, 2, 3)
+    ]
+    evals.land("one", "mini", repeated_answers)
+    result = evals.grade("one")["variants"]["mini"]
+    assert (result["cases"], result["answers"]) == (20, 60)
+    assert result["low"] == pytest.approx(0.8389, abs=1e-4)
     evals.accept("one")
-    wrong = {("c00", 1), ("c00", 2), ("c01", 3)}
-    evals.land("two", "mini", [(c, "-1" if (c, n) in wrong else e, o, n) for c, e, o, n in repeated])
-    account = evals.grade("two")["variants"]["mini"]
-    assert account["accuracy"] == pytest.approx(57 / 60)
-    assert account["difference"] == pytest.approx(-3 / 60)
+    wrong_answers = {("c00", 1), ("c00", 2), ("c01", 3)}
+    evals.land("two", "mini", [(c, "-1" if (c, n) in wrong_answers else e, o, n) for c, e, o, n in repeated_answers])
+    result = evals.grade("two")["variants"]["mini"]
+    assert result["accuracy"] == pytest.approx(57 / 60)
+    assert result["difference"] == pytest.approx(-3 / 60)
     # wrong most of the time; c01 is still right most of the time
-    assert account["regressions"] == ["c00"]
+    assert result["regressions"] == ["c00"]
 
 
-def test_verdicts_come_from_the_judges_table(evals_anywhere: Evals) -> None:
+def test_verdicts_are_read_from_the_table_of_judgements(evals_anywhere: Evals) -> None:
     evals = evals_anywhere
     evals.cases(*((case_id, "friendly", "judge", "tone") for case_id, *_ in CASES[:5]))
-    evals.land("one", "mini", [*RIGHT[:4], ("c04", None, "expired")])
+    evals.land("one", "mini", [*RIGHT_ANSWERS[:4], ("c04", None, "expired")])
     evals.land(
         "one",
         "mini",
         [("c00", "correct"), ("c01", "incorrect"), ("c02", None, "failed"), ("c03", "well...")],
         "eval_judgements",
     )
-    account = evals.grade("one", judgements="eval_judgements")["variants"]["mini"]
-    assert (account["graded"], account["unanswered"], account["accuracy"]) == (2, 3, 0.2)
+    result = evals.grade("one", judgements="eval_judgements")["variants"]["mini"]
+    assert (result["graded"], result["unanswered"], result["accuracy"]) == (2, 3, 0.2)
     assert evals.table("eval_grades", "case_id, score, answered, reason", "case_id") == [
         ("c00", 1.0, 1, "judge: because"),
         ("c01", 0.0, 1, "judge: because"),
@@ -216,19 +224,19 @@ def test_verdicts_come_from_the_judges_table(evals_anywhere: Evals) -> None:
     assert float(cost) == pytest.approx(0.003)
 
 
-def test_an_older_run_is_never_held_against_a_later_one(evals: Evals) -> None:
+def test_a_run_is_never_compared_with_a_later_one(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
-    evals.land("two", "mini", WRONG_HALF)
+    evals.land("one", "mini", RIGHT_ANSWERS)
+    evals.land("two", "mini", HALF_WRONG_ANSWERS)
     evals.grade("two")
     evals.accept("two")
     assert evals.grade("one")["variants"]["mini"]["baseline_run"] is None
 
 
-def test_runs_that_were_not_accepted_are_nobodys_baseline_and_taking_back_works_in_sql(evals: Evals) -> None:
+def test_only_accepted_runs_become_a_baseline_and_sql_can_withdraw_one(evals: Evals) -> None:
     evals.cases(*CASES)
     for run in ("one", "two", "three", "four"):
-        evals.land(run, "mini", RIGHT)
+        evals.land(run, "mini", RIGHT_ANSWERS)
         evals.grade(run)
         if run != "three":
             evals.accept(run)
@@ -237,54 +245,56 @@ def test_runs_that_were_not_accepted_are_nobodys_baseline_and_taking_back_works_
     assert evals.grade("four")["variants"]["mini"]["baseline_run"] == "one"
 
 
-def test_accepting_again_changes_nothing(evals_anywhere: Evals) -> None:
+def test_accepting_a_run_twice_changes_nothing(evals_anywhere: Evals) -> None:
     evals = evals_anywhere
     evals.cases(*CASES)
     for variant in ("mini", "large"):
-        evals.land("one", variant, RIGHT)
+        evals.land("one", variant, RIGHT_ANSWERS)
     evals.grade("one")
     assert evals.accept("one", variants=["mini"], note="looked at") == ["mini"]
-    (before,) = evals.table("eval_accepted", order="1, 2")
+    (row,) = evals.table("eval_accepted", order="1, 2")
     assert evals.accept("one") == ["large", "mini"]
-    assert evals.table("eval_accepted", order="1, 2")[1] == before
+    assert evals.table("eval_accepted", order="1, 2")[1] == row
 
 
-def test_tables_go_where_the_prefix_says(evals: Evals) -> None:
+def test_the_prefix_names_the_tables(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", RIGHT)
+    evals.land("one", "mini", RIGHT_ANSWERS)
     evals.grade("one", prefix="my evals; ")
     assert len(evals.table('"my evals; grades"')) == 20
 
 
-def test_a_run_id_is_a_value_and_never_sql(evals_anywhere: Evals) -> None:
+def test_a_run_id_is_never_executed_as_sql(evals_anywhere: Evals) -> None:
     evals = evals_anywhere
     name = "scheduled__2026-11-20T02:00:00+00:00'; DROP TABLE eval_cases; -- %s"
     evals.cases(*CASES)
-    evals.land(name, "mini", RIGHT)
+    evals.land(name, "mini", RIGHT_ANSWERS)
     evals.grade(name)
     evals.accept(name)
     assert {row[0] for row in evals.table("eval_grades", "run", "1")} == {name}
     assert gate(evals, name) == (1, 1, 1)
 
 
-class TestWhatARunIsHeldAgainst:
-    """The last accepted run, and those before it that it was the `same` as."""
+class TestBaseline:
+    """A run is compared with the last accepted run, and with those before it that were the `same`."""
 
-    def nights(self, evals: Evals, **outputs: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
-        """Each night graded, and accepted whatever came out."""
+    def accept_nights(self, evals: Evals, **outputs: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+        """Grade each night and accept it, regardless of the verdict."""
         evals.cases(*CASES)
-        accounts = {}
+        results = {}
         for run, answers in outputs.items():
             evals.land(run, "mini", answers)
-            accounts[run] = evals.grade(run)["variants"]["mini"]
+            results[run] = evals.grade(run)["variants"]["mini"]
             evals.accept(run)
-        return accounts
+        return results
 
-    def test_quiet_nights_are_one_baseline(self, evals: Evals) -> None:
-        unsteady = [("c00", "?"), *RIGHT[1:]]
-        accounts = self.nights(evals, a=RIGHT, b=RIGHT, c=unsteady, d=[("c01", "?"), *unsteady[::19]])
-        assert [account["baseline_runs"] for account in accounts.values()] == [0, 1, 2, 3]
-        assert {account["baseline_run"] for account in accounts.values()} == {None, "a", "b", "c"}
+    def test_nights_without_a_change_form_one_baseline(self, evals: Evals) -> None:
+        unsteady = [("c00", "?"), *RIGHT_ANSWERS[1:]]
+        results = self.accept_nights(
+            evals, a=RIGHT_ANSWERS, b=RIGHT_ANSWERS, c=unsteady, d=[("c01", "?"), *unsteady[::19]]
+        )
+        assert [result["baseline_runs"] for result in results.values()] == [0, 1, 2, 3]
+        assert {result["baseline_run"] for result in results.values()} == {None, "a", "b", "c"}
         rows = evals.table("eval_changes", "case_id, score_before, score_now, runs_before, right_before", "run, 1")
         # c00 was right in two nights of three when it was wrong again
         assert rows == [
@@ -292,33 +302,35 @@ class TestWhatARunIsHeldAgainst:
             ("c00", pytest.approx(2 / 3), 0.0, 3, 2),
             ("c01", 1.0, 0.0, 3, 3),
         ]
-        # what was always right is named first
-        assert accounts["d"]["regressions"] == ["c01", "c00"]
+        # the case that was always right comes first
+        assert results["d"]["regressions"] == ["c01", "c00"]
 
-    def test_there_are_no_more_of_them_than_is_said(self, evals: Evals) -> None:
-        self.nights(evals, a=RIGHT, b=RIGHT, c=RIGHT, d=RIGHT)
-        evals.land("e", "mini", RIGHT)
+    def test_baseline_runs_limits_the_number_of_runs(self, evals: Evals) -> None:
+        self.accept_nights(evals, a=RIGHT_ANSWERS, b=RIGHT_ANSWERS, c=RIGHT_ANSWERS, d=RIGHT_ANSWERS)
+        evals.land("e", "mini", RIGHT_ANSWERS)
         assert evals.grade("e", baseline_runs=2)["variants"]["mini"]["baseline_runs"] == 2
-        with pytest.raises(InputError, match="baseline_runs is at least 1"):
+        with pytest.raises(InputError, match="baseline_runs must be at least 1"):
             evals.grade("e", baseline_runs=0)
 
-    def test_a_change_that_was_accepted_is_where_history_begins(self, evals: Evals) -> None:
-        accounts = self.nights(evals, a=RIGHT, b=RIGHT, c=WRONG_HALF, d=WRONG_HALF, e=WRONG_HALF)
-        assert [account["verdict"] for account in accounts.values()] == [
+    def test_an_accepted_change_starts_a_new_history(self, evals: Evals) -> None:
+        results = self.accept_nights(
+            evals, a=RIGHT_ANSWERS, b=RIGHT_ANSWERS, c=HALF_WRONG_ANSWERS, d=HALF_WRONG_ANSWERS, e=HALF_WRONG_ANSWERS
+        )
+        assert [result["verdict"] for result in results.values()] == [
             "no_history",
             "same",
             "regressed",
             "same",
             "same",
         ]
-        assert [account["baseline_runs"] for account in accounts.values()] == [0, 1, 2, 1, 2]
+        assert [result["baseline_runs"] for result in results.values()] == [0, 1, 2, 1, 2]
 
-    def test_each_model_has_its_own_and_all_of_them_are_corrected_for(self, evals: Evals) -> None:
+    def test_each_model_has_its_own_baseline_and_p_values_are_corrected_for_all_models(self, evals: Evals) -> None:
         evals.cases(*CASES)
-        wrong = [(case_id, "?") for case_id, _ in RIGHT[:7]] + RIGHT[7:]
-        for run, answers in (("a", RIGHT), ("b", wrong)):
+        seven_wrong = [(case_id, "?") for case_id, _ in RIGHT_ANSWERS[:7]] + RIGHT_ANSWERS[7:]
+        for run, answers in (("a", RIGHT_ANSWERS), ("b", seven_wrong)):
             for variant in ("large", "mini", "nano")[: 3 if run == "b" else 2]:
-                evals.land(run, variant, answers if variant == "mini" else RIGHT)
+                evals.land(run, variant, answers if variant == "mini" else RIGHT_ANSWERS)
             evals.grade(run)
             evals.accept(run)
         rows = evals.table("eval_comparisons", "variant, p_value, p_corrected, verdict", "run, variant")[2:]
@@ -330,103 +342,103 @@ class TestWhatARunIsHeldAgainst:
         assert evals.grade("b", alpha=0.04)["variants"]["mini"]["verdict"] == "regressed"
 
 
-def test_the_gate_asks_for_the_run_it_stands_in_unless_told_otherwise(evals: Evals) -> None:
+def test_the_gate_checks_the_current_dag_run_by_default(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("it's", "mini", RIGHT)
+    evals.land("it's", "mini", RIGHT_ANSWERS)
     evals.grade("it's")
     sql = Environment().from_string(gate_sql()).render(run_id="it's")
     assert evals.warehouse.execute(sql) == [(1, 1, 1)] == evals.warehouse.execute(gate_sql("it's"))
 
 
-class TestBadInput:
+class TestInvalidInput:
     @pytest.mark.parametrize("prefix", ["my evals; ", "eval_'", 'a"b', "a..b", "."])
-    def test_a_gate_takes_no_prefix_that_is_more_than_a_name(self, prefix: str) -> None:
-        with pytest.raises(InputError, match="is none that a table can be named by"):
+    def test_a_gate_rejects_a_prefix_that_needs_quotation_marks(self, prefix: str) -> None:
+        with pytest.raises(InputError, match="does not work in gate_sql"):
             gate_sql(prefix=prefix)
 
     @pytest.mark.parametrize(
         "sql",
         ["DELETE FROM eval_cases", "SELECT 1; DROP TABLE eval_cases", "WITH a AS (SELECT 1) DELETE FROM eval_cases"],
     )
-    def test_cases_come_from_a_query_that_changes_nothing(self, evals_anywhere: Evals, sql: str) -> None:
+    def test_the_query_of_the_cases_must_not_change_anything(self, evals_anywhere: Evals, sql: str) -> None:
         evals_anywhere.cases(*CASES)
         with pytest.raises(Exception, match=r"(?i)nothing was"):
             EvalCasesOperator(task_id="cases", cases_sql=sql).execute({})
         assert len(evals_anywhere.table("eval_cases")) == 20
 
     def test_a_run_that_was_not_graded_cannot_be_accepted(self, evals: Evals) -> None:
-        with pytest.raises(AirflowFailException, match="the run 'one' cannot be accepted"):
+        with pytest.raises(AirflowFailException, match="Run 'one' cannot be accepted"):
             evals.accept("one")
 
     def test_a_variant_that_was_not_graded_cannot_be_accepted(self, evals: Evals) -> None:
         evals.cases(*CASES)
-        evals.land("one", "mini", RIGHT)
+        evals.land("one", "mini", RIGHT_ANSWERS)
         evals.grade("one")
-        with pytest.raises(AirflowFailException, match="the variant large of the run 'one'"):
+        with pytest.raises(AirflowFailException, match="large of run 'one' cannot be accepted"):
             evals.accept("one", variants=["large"])
 
-    def test_a_gate_of_a_run_that_was_not_graded_fails(self, evals: Evals) -> None:
+    def test_an_ungraded_run_does_not_pass_the_gate(self, evals: Evals) -> None:
         evals.cases(*CASES)
-        evals.land("one", "mini", RIGHT)
+        evals.land("one", "mini", RIGHT_ANSWERS)
         evals.grade("one")
         assert gate(evals, "another") == (0, 1, 1)
 
-    def test_a_run_without_answers_is_told(self, evals: Evals) -> None:
+    def test_grading_a_run_without_answers_raises_an_error(self, evals: Evals) -> None:
         evals.cases(*CASES)
-        evals.land("one", "mini", RIGHT)
+        evals.land("one", "mini", RIGHT_ANSWERS)
         with pytest.raises(AirflowFailException, match="the run has no answers"):
             evals.grade("two")
 
-    def test_a_table_of_answers_that_is_not_there_is_told(self, evals_anywhere: Evals) -> None:
+    def test_a_missing_answers_table_raises_an_error(self, evals_anywhere: Evals) -> None:
         evals_anywhere.cases(*CASES)
-        with pytest.raises(AirflowFailException, match="There is no table 'eval_answers' with answers"):
+        with pytest.raises(AirflowFailException, match="The table 'eval_answers' with the answers does not exist"):
             evals_anywhere.grade("one")
 
-    def test_judged_cases_need_a_table_of_verdicts(self, evals: Evals) -> None:
+    def test_cases_with_a_judge_need_a_table_of_verdicts(self, evals: Evals) -> None:
         evals.cases(("a", "x", "judge", ""))
         evals.land("one", "mini", [("a", "y")])
-        with pytest.raises(AirflowFailException, match="1 cases have the grader 'judge'"):
+        with pytest.raises(AirflowFailException, match="1 case has the grader 'judge'"):
             evals.grade("one")
-        with pytest.raises(AirflowFailException, match="There is no table 'eval_judgements' with verdicts"):
+        with pytest.raises(AirflowFailException, match="The table 'eval_judgements' with the verdicts does not exist"):
             evals.grade("one", judgements="eval_judgements")
 
-    def test_cases_are_checked_before_anything_is_asked(self, evals_anywhere: Evals) -> None:
+    def test_cases_are_checked_before_anything_is_sent(self, evals_anywhere: Evals) -> None:
         check = EvalCasesOperator(task_id="cases")
         evals_anywhere.cases(*CASES, ("judged", None, "judge", "tone"))
         assert check.execute({}) == {"cases": 21, "judged": 1, "tags": {"even": 10, "sums": 20, "tone": 1}}
         evals_anywhere.cases(*CASES, CASES[0])
-        with pytest.raises(AirflowFailException, match="case 'c00': this case_id is given more than once"):
+        with pytest.raises(AirflowFailException, match="case 'c00': this case_id appears more than once"):
             check.execute({})
         evals_anywhere.cases()
         with pytest.raises(AirflowFailException, match="There are no cases"):
             check.execute({})
 
-    def test_a_table_that_lacks_a_column_is_told_with_what_mends_it(self, evals: Evals) -> None:
+    def test_an_error_about_a_missing_column_includes_the_statement_that_adds_it(self, evals: Evals) -> None:
         evals.cases(*CASES)
-        evals.land("one", "mini", RIGHT)
+        evals.land("one", "mini", RIGHT_ANSWERS)
         evals.warehouse.execute("CREATE TABLE eval_grades (run text, variant text, case_id text)")
         with pytest.raises(AirflowFailException, match='ALTER TABLE "eval_grades" ADD COLUMN "score" REAL;'):
             evals.grade("one")
 
     @pytest.mark.parametrize("alpha", [0, 1, -0.1, 5])
-    def test_alpha_is_a_share(self, alpha: float) -> None:
-        with pytest.raises(InputError, match="alpha is a share"):
+    def test_alpha_must_be_a_share(self, alpha: float) -> None:
+        with pytest.raises(InputError, match="alpha must be a share"):
             EvalGradeOperator(task_id="grade", alpha=alpha)
 
-    def test_variants_are_a_list(self, evals: Evals) -> None:
-        with pytest.raises(AirflowFailException, match="variants is a list of names"):
+    def test_variants_must_be_a_list(self, evals: Evals) -> None:
+        with pytest.raises(AirflowFailException, match="variants must be a list of model names"):
             evals.grade("one", variants="mini")
 
 
-def test_nothing_is_written_when_writing_fails_half_way(evals: Evals) -> None:
+def test_a_failed_write_leaves_the_tables_unchanged(evals: Evals) -> None:
     evals.cases(*CASES)
-    evals.land("one", "mini", WRONG_HALF)
+    evals.land("one", "mini", HALF_WRONG_ANSWERS)
     evals.grade("one")
-    before = written(evals)
+    tables_before = grading_tables(evals)
     evals.cases(("c00", "77", "numeric", ""), *CASES[1:])
     evals.warehouse.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON eval_comparisons BEGIN SELECT RAISE(ABORT, 'no more room'); END"
     )
     with pytest.raises(Exception, match="nothing was written"):
         evals.grade("one")
-    assert written(evals) == before
+    assert grading_tables(evals) == tables_before

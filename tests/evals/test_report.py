@@ -1,4 +1,4 @@
-"""The report of a run: read from the tables, drawn, and safe to open whatever a model answered."""
+"""The report of a run is read from the tables, has plots, and is safe to open no matter what a model answered."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ HOSTILE = (
 
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
-    """Writes nights, and reads the report of one of them, by default the last."""
+    """Return a function that writes nights and reads the report of one of them, by default the last."""
     from airflow_provider_batch.evals.read_report import ReportTables
     from airflow_provider_batch.warehouse.connect import sql_hook
 
     path = tmp_path / "warehouse.sqlite"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
 
-    def written(
-        models: dict[str, Model], *, night: int = -1, accounts: Any = (), edit: str = "", **nights: Any
+    def write_and_read(
+        models: dict[str, Model], *, night: int = -1, landings: Any = (), edit: str = "", **nights: Any
     ) -> Report:
         runs = write_nights(path, models, **nights)
         with closing(sqlite3.connect(path)) as connection:
@@ -44,14 +44,14 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Repor
         tables = ReportTables(
             sql_hook("warehouse"), cases_sql=CASES_SQL, answers="eval_answers", judgements=None, prefix="eval_"
         )
-        tables.note_costs(runs[night], accounts)
+        tables.record_costs(runs[night], landings)
         return tables.read(runs[night], "nightly_eval")
 
-    return written
+    return write_and_read
 
 
 class _Tags(HTMLParser):
-    """The tags of a page with their attributes, and what stands in each kind of tag."""
+    """The tags of a page with their attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -65,80 +65,90 @@ class _Tags(HTMLParser):
         return sum(name == tag for name, _ in self.tags)
 
 
-def test_it_says_of_each_model_what_became_of_it_and_what_it_was_compared_with(read: Callable[..., Report]) -> None:
-    report = read({"model-a": regressing(0.9, since=1, lost=0.9), "model-b": steady(0.7)}, cases=100)
+def test_a_report_shows_the_verdict_and_the_baseline_of_each_model(read: Callable[..., Report]) -> None:
+    report = read({"model-a": regressing(0.9, since=1, loss=0.9), "model-b": steady(0.7)}, cases=100)
 
-    fallen, kept = report.variants
-    assert (fallen.name, fallen.verdict, kept.name, kept.verdict) == ("model-a", "regressed", "model-b", "same")
-    assert fallen.comparison is not None
-    assert fallen.comparison.baseline_run == "scheduled__2026-11-01T02:00:00+00:00"
-    assert fallen.comparison.worse == fallen.cases_in_all == len(fallen.cases) > 10
+    worse, steady_variant = report.variants
+    assert (worse.name, worse.verdict, steady_variant.name, steady_variant.verdict) == (
+        "model-a",
+        "regressed",
+        "model-b",
+        "same",
+    )
+    assert worse.comparison is not None
+    assert worse.comparison.baseline_run == "scheduled__2026-11-01T02:00:00+00:00"
+    assert worse.comparison.worse == worse.cases_total == len(worse.cases) > 10
     page = render(report)
     assert page.count('<section class="card bad">') == 1
-    assert page.count("compared with the accepted run <code>scheduled__2026-11-01T02:00:00+00:00</code>") == 2
+    assert page.count("Compared with the accepted run <code>scheduled__2026-11-01T02:00:00+00:00</code>") == 2
 
 
-def test_a_case_that_got_worse_stands_there_with_prompt_expected_answer_and_reason(
+def test_a_case_that_got_worse_is_shown_with_prompt_expected_value_answer_and_reason(
     read: Callable[..., Report],
 ) -> None:
-    report = read({"model-a": regressing(1, since=1, lost=1)}, cases=40)
+    report = read({"model-a": regressing(1, since=1, loss=1)}, cases=40)
 
     case = next(case for case in report.variants[0].cases if case.case_id == "c005")
-    assert (case.prompt, case.expected, case.before, case.now) == ("Question 5: what is 5 plus 37?", "42", 1, 0)
+    assert (case.prompt, case.expected, case.score_before, case.score_now) == (
+        "Question 5: what is 5 plus 37?",
+        "42",
+        1,
+        0,
+    )
     (answer,) = case.answers
     assert (answer.text, answer.reason) == ("I cannot work that out.", "the answer is not '42'")
-    assert case.before_answer == "42"
+    assert case.earlier_answer == "42"
     assert next(iter(report.variants[0].cases_by_tag)) == TAGS[0]
 
 
-def test_cases_that_were_right_the_most_often_before_come_first(read: Callable[..., Report]) -> None:
-    often = (
+def test_cases_that_were_right_most_often_come_first(read: Callable[..., Report]) -> None:
+    right_counts = (
         "UPDATE eval_changes SET runs_before = 10, right_before = CASE case_id WHEN 'c030' THEN 10 "
         "WHEN 'c015' THEN 9 ELSE 4 END"
     )
-    report = read({"model-a": regressing(1, since=1, lost=1)}, cases=40, edit=often)
+    report = read({"model-a": regressing(1, since=1, loss=1)}, cases=40, edit=right_counts)
 
     assert [case.case_id for case in report.variants[0].cases][:4] == ["c030", "c015", "c000", "c005"]
     assert "right in 10 of the last 10 accepted runs" in render(report)
 
 
-def test_the_answer_before_is_one_that_was_right(read: Callable[..., Report]) -> None:
-    repeated = (
+def test_the_earlier_answer_is_one_that_was_right(read: Callable[..., Report]) -> None:
+    wrong_repeats = (
         "INSERT INTO eval_answers SELECT run, variant, custom_id || '~2', case_id, 2, outcome, 'wrong too', job_uid "
         "FROM eval_answers WHERE run LIKE '%11-01T%';"
         "INSERT INTO eval_grades (run, variant, case_id, repeat, grader, score, answered) "
         "SELECT run, variant, case_id, 2, grader, 0, 1 FROM eval_grades WHERE run LIKE '%11-01T%'"
     )
-    report = read({"model-a": regressing(1, since=1, lost=1)}, cases=40, edit=repeated)
+    report = read({"model-a": regressing(1, since=1, loss=1)}, cases=40, edit=wrong_repeats)
 
-    assert {case.before_answer for case in report.variants[0].cases if case.tags[0] == TAGS[0]} == {"42"}
+    assert {case.earlier_answer for case in report.variants[0].cases if case.tags[0] == TAGS[0]} == {"42"}
 
 
-def test_without_history_it_shows_the_wrong_answers_instead(read: Callable[..., Report]) -> None:
+def test_without_history_a_report_shows_the_wrong_answers(read: Callable[..., Report]) -> None:
     report = read({"model-a": steady(0.5)}, nights=1)
 
     (variant,) = report.variants
-    assert (variant.verdict, variant.comparison, variant.cases_in_all) == ("no_history", None, len(variant.cases))
-    assert 5 < variant.cases_in_all < 35
+    assert (variant.verdict, variant.comparison, variant.cases_total) == ("no_history", None, len(variant.cases))
+    assert 5 < variant.cases_total < 35
     page = render(report)
     assert "nothing to compare with" in page
-    assert f"These {variant.cases_in_all} cases were answered wrong." in page
+    assert f"The answers to {variant.cases_total} cases were wrong." in page
 
 
-def test_answers_that_never_came_are_told_apart_from_wrong_ones(read: Callable[..., Report]) -> None:
+def test_missing_answers_are_listed_apart_from_wrong_ones(read: Callable[..., Report]) -> None:
     report = read({"model-a": lambda run, case, random: (None, False) if case < 3 else ("42", True)})
 
     assert report.variants[0].unanswered == {"expired": 3}
     assert "no answer: 3 expired" in render(report)
 
 
-def test_a_later_run_is_not_in_the_report_of_an_earlier_one(read: Callable[..., Report]) -> None:
+def test_the_report_of_a_run_does_not_show_later_runs(read: Callable[..., Report]) -> None:
     report = read({"model-a": steady(0.8)}, nights=5, night=2)
 
     assert [row.run[11:21] for row in report.runs] == ["2026-11-03", "2026-11-02", "2026-11-01"]
 
 
-ACCOUNT = {
+LANDING = {
     "job_uid": "job of model-a",
     "estimate": {"low_usd": 0.1, "high_usd": 0.625},
     "cost_usd": "0.42",
@@ -149,19 +159,19 @@ ACCOUNT = {
 }
 
 
-def test_costs_stand_beside_what_was_expected(read: Callable[..., Report]) -> None:
-    report = read({"model-a": steady(0.8)}, accounts=[ACCOUNT, ACCOUNT | {"job_uid": "of another run"}])
+def test_a_report_shows_costs_beside_estimates(read: Callable[..., Report]) -> None:
+    report = read({"model-a": steady(0.8)}, landings=[LANDING, LANDING | {"job_uid": "of another run"}])
 
-    assert [row.estimate for row in report.runs] == [(0.1, 0.625), None]
+    assert [row.estimate_usd for row in report.runs] == [(0.1, 0.625), None]
     assert "$0.1000 to $0.6250" in render(report)
 
 
-def test_a_price_that_is_unknown_in_part_is_unknown(read: Callable[..., Report]) -> None:
-    unknown = ACCOUNT | {"estimate": {"low_usd": None, "high_usd": None}, "cost_usd": None, "standard_cost_usd": None}
+def test_a_total_with_an_unknown_price_is_unknown(read: Callable[..., Report]) -> None:
+    unpriced = LANDING | {"estimate": {"low_usd": None, "high_usd": None}, "cost_usd": None, "standard_cost_usd": None}
 
-    report = read({"model-a": steady(0.8)}, accounts=[unknown], edit="UPDATE eval_summaries SET judge_cost_usd = NULL")
+    report = read({"model-a": steady(0.8)}, landings=[unpriced], edit="UPDATE eval_summaries SET judge_cost_usd = NULL")
 
-    assert (report.variants[0].cost_usd, report.runs[0].estimate) == (None, None)
+    assert (report.variants[0].cost_usd, report.runs[0].estimate_usd) == (None, None)
     assert "unknown cost" in render(report)
 
 
@@ -170,7 +180,7 @@ def test_an_ungraded_run_has_no_report(read: Callable[..., Report], tmp_path: Pa
         read({}, nights=1)
 
 
-def test_what_a_model_answered_is_text_in_the_page_and_nothing_else(read: Callable[..., Report]) -> None:
+def test_the_answers_of_a_model_are_only_text_in_the_page(read: Callable[..., Report]) -> None:
     hostile = {"input": HOSTILE, "expected": HOSTILE, "grader": HOSTILE, "tags": f"{HOSTILE},$x^$,\x00\x1f"}
 
     def answer(run: int, case: int, random: Any) -> tuple[str, bool]:
@@ -178,15 +188,15 @@ def test_what_a_model_answered_is_text_in_the_page_and_nothing_else(read: Callab
 
     page = render(read({HOSTILE: answer}, cases=3, case=lambda number: hostile | {"case_id": f"{number}{HOSTILE}"}))
 
-    found = _Tags(page)
-    assert (found.count("script"), found.count("img"), found.count("style")) == (0, 0, 1)
-    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
-    assert found.count("details") == 3
+    tags = _Tags(page)
+    assert (tags.count("script"), tags.count("img"), tags.count("style")) == (0, 0, 1)
+    assert not [name for _, attributes in tags.tags for name in attributes if name.startswith("on")]
+    assert tags.count("details") == 3
     assert "{{ 7 * 7 }}" in page
     assert "49" not in re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_the_page_needs_nothing_but_itself(read: Callable[..., Report]) -> None:
+def test_the_page_loads_no_other_resources(read: Callable[..., Report]) -> None:
     page = render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=4))
 
     assert "http" not in re.sub(r'<meta http-equiv="', "", page)
@@ -197,7 +207,7 @@ def test_the_page_needs_nothing_but_itself(read: Callable[..., Report]) -> None:
             assert (attributes.get(name) or "#").removeprefix("url(").startswith("#"), (tag, attributes)
 
 
-def test_its_own_policy_lets_a_browser_apply_its_style_and_nothing_else(read: Callable[..., Report]) -> None:
+def test_the_policy_of_the_page_allows_only_its_own_style(read: Callable[..., Report]) -> None:
     from airflow_provider_batch.evals.page import headers
 
     page = render(read({"model-a": steady(0.8)}))
@@ -221,17 +231,17 @@ def test_the_same_tables_give_the_same_bytes(read: Callable[..., Report], tmp_pa
     assert render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=3)) == first
 
 
-def test_plots_show_each_model_in_the_page_s_colours(read: Callable[..., Report]) -> None:
+def test_plots_use_the_colours_of_the_page(read: Callable[..., Report]) -> None:
     page = render(read({"model-a": steady(0.8), "model-b": steady(0.6)}, nights=3))
 
-    drawn = re.findall("<svg.*?</svg>", page, re.DOTALL)
-    assert len(drawn) == 3
-    for svg in drawn:
+    plot_svgs = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    assert len(plot_svgs) == 3
+    for svg in plot_svgs:
         assert {"s0", "s1"} <= set(re.findall(r'class="(\w+)"', svg))
         assert "#0000" not in re.sub(r'href="#\w+"|url\(#\w+\)', "", svg)
 
 
-def test_without_matplotlib_it_says_what_is_missing_and_shows_the_rest(
+def test_without_matplotlib_the_page_names_the_missing_package_and_shows_the_rest(
     read: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
@@ -256,5 +266,5 @@ def test_the_size_of_a_page_is_bounded(read: Callable[..., Report]) -> None:
     assert [len(variant.cases) for variant in report.variants] == [MAX_CASES] * 3
     page = render(report)
     assert len(page.encode()) < 2_000_000
-    assert page.count("250 cases more are in the tables.") == 3
-    assert f"({30_000 - MAX_TEXT:,} more characters are in the table)" in page
+    assert page.count("The tables have 250 more.") == 3
+    assert f"(the table has {30_000 - MAX_TEXT:,} more characters)" in page

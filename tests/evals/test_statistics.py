@@ -1,4 +1,4 @@
-"""Intervals, p-values and their correction, against published figures and by their laws."""
+"""Intervals, p-values and their correction agree with published figures and have the properties they should have."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.evals.statistics import corrected, interval, p_value
+from airflow_provider_batch.evals.statistics import correct_p_values, interval, p_value
 
 
-def test_the_interval_is_wilsons() -> None:
+def test_the_interval_matches_published_wilson_intervals() -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
     assert interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert interval(0 / 20, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
@@ -19,7 +19,7 @@ def test_the_interval_is_wilsons() -> None:
 
 
 @given(st.data(), st.integers(1, 500), st.integers(1, 5))
-def test_the_interval_holds_the_accuracy_and_more_cases_make_it_narrower(
+def test_the_interval_contains_the_accuracy_and_gets_narrower_with_more_cases(
     data: st.DataObject, cases: int, repeats: int
 ) -> None:
     accuracy = data.draw(st.integers(0, cases * repeats)) / (cases * repeats)
@@ -30,7 +30,7 @@ def test_the_interval_holds_the_accuracy_and_more_cases_make_it_narrower(
     assert high - low < wide
 
 
-def test_repeats_alone_make_no_interval_narrower() -> None:
+def test_repeats_alone_do_not_make_an_interval_narrower() -> None:
     assert interval(59 / 60, 20) == (interval(19 / 20, 20)[0], 1.0)
     assert interval(sum([1, 2 / 3, 1 / 3] * 10) / 30, 30) == interval(20 / 30, 30)
 
@@ -39,22 +39,25 @@ def test_repeats_alone_make_no_interval_narrower() -> None:
     ("better", "worse", "expected"),
     [(0, 0, 1.0), (1, 0, 1.0), (0, 5, 0.0625), (5, 5, 1.0), (2, 10, 0.03857), (6, 22, 0.003719)],
 )
-def test_with_one_answer_each_the_p_value_is_mcnemars_exact_one(better: int, worse: int, expected: float) -> None:
+def test_with_one_answer_per_case_the_p_value_is_that_of_mcnemars_exact_test(
+    better: int, worse: int, expected: float
+) -> None:
     assert p_value([(1, 0)] * better + [(0, 1)] * worse + [(1, 1), (0, 0)] * 25) == pytest.approx(expected, rel=1e-3)
 
 
-def test_with_repeats_it_is_that_of_the_sign_flips() -> None:
-    # of the 2^3 ways to flip, two are as far from 0
+def test_with_repeats_the_p_value_counts_the_sign_flips_that_are_as_extreme() -> None:
+    # of the 2^3 combinations of signs, two are as far from 0
     assert p_value([(1 / 3, 2 / 3), (1 / 3, 1), (0, 1)]) == pytest.approx(0.25)
-    # of 2^10, only the two ends
+    # of 2^10, only the two extremes
     assert p_value([(2 / 3, 1)] * 5 + [(0, 2 / 3)] * 5) == pytest.approx(2 / 1024)
     assert p_value([(0, 1 / 3)]) == 1
 
 
-def test_with_several_runs_before_any_of_them_could_have_been_the_one_of_now() -> None:
-    # each of the 3 cases was wrong in one of 3 runs: that it was now, thrice, is one way of 27, and nothing is below
+def test_with_several_earlier_runs_the_p_value_counts_swaps_between_all_runs() -> None:
+    # Each of 3 cases was wrong in one of 3 runs. That it was the current run all 3 times is 1 of 27 permutations, and
+    # none is more extreme.
     assert p_value([(0, 1, 1)] * 3) == pytest.approx(2 / 27)
-    # the same with 20 steady cases, and in any order
+    # 20 unchanged cases and another order make no difference
     assert p_value([(1, 1, 1), *[(0, 1, 1)] * 3, *[(0, 0, 0)] * 19]) == pytest.approx(2 / 27)
     assert p_value([(1, 1, 0), (1, 0, 1), (0, 1, 1)]) == 1
 
@@ -63,12 +66,12 @@ SCORES = st.sampled_from([0.0, 1 / 3, 2 / 3, 1.0])
 
 
 @given(st.integers(1, 4).flatmap(lambda runs: st.lists(st.tuples(*[SCORES] * (runs + 1)), max_size=40)), st.randoms())
-def test_a_p_value_is_a_share_that_the_order_of_cases_and_of_runs_does_not_change(
+def test_a_p_value_is_a_share_and_does_not_depend_on_the_order_of_cases_and_runs(
     scores: list[tuple[float, ...]], rng: random.Random
 ) -> None:
-    found = p_value(scores)
-    assert 0 < found <= 1
-    assert p_value([(now, *reversed(before)) for now, *before in rng.sample(scores, len(scores))]) == found
+    p = p_value(scores)
+    assert 0 < p <= 1
+    assert p_value([(now, *reversed(before)) for now, *before in rng.sample(scores, len(scores))]) == p
 
 
 @given(st.lists(st.tuples(SCORES, SCORES), max_size=10))
@@ -76,17 +79,19 @@ def test_a_p_value_is_the_same_for_better_and_for_worse(scores: list[tuple[float
     assert p_value([(before, now) for now, before in scores]) == pytest.approx(p_value(scores))
 
 
-def test_several_models_are_corrected_for_and_those_without_history_do_not_count() -> None:
-    # the smallest times 3, the next times 2, the last once, and never less than the one before
-    assert corrected([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert corrected([0.01, None, 0.5, None]) == [0.02, None, 0.5, None]
-    assert corrected([0.9, 0.8]) == [1.0, 1.0]
-    assert corrected([None]) == [None]
-    assert corrected([]) == []
+def test_the_correction_counts_only_models_with_history() -> None:
+    # the smallest times 3, the next times 2, the largest times 1, and never less than the previous result
+    assert correct_p_values([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert correct_p_values([0.01, None, 0.5, None]) == [0.02, None, 0.5, None]
+    assert correct_p_values([0.9, 0.8]) == [1.0, 1.0]
+    assert correct_p_values([None]) == [None]
+    assert correct_p_values([]) == []
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8))
-def test_correcting_never_makes_a_p_value_smaller_and_keeps_their_order(p_values: list[float | None]) -> None:
-    pairs = [(p, c) for p, c in zip(p_values, corrected(p_values), strict=True) if p is not None and c is not None]
+def test_the_correction_never_lowers_a_p_value_and_keeps_the_order(p_values: list[float | None]) -> None:
+    pairs = [
+        (p, c) for p, c in zip(p_values, correct_p_values(p_values), strict=True) if p is not None and c is not None
+    ]
     assert all(p <= c <= 1 for p, c in pairs)
     assert sorted(c for _, c in pairs) == [c for _, c in sorted(pairs)]

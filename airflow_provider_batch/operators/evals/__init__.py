@@ -1,4 +1,4 @@
-"""The operators of evals, under the path that DAGs import them from."""
+"""The operators of evals. DAGs import them from here."""
 
 from airflow_provider_batch.operators.evals.gate import EvalGateOperator
 from airflow_provider_batch.operators.evals.grade import EvalAcceptOperator, EvalCasesOperator, EvalGradeOperator

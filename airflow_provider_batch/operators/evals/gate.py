@@ -1,4 +1,4 @@
-"""`EvalGateOperator`: fails, or warns, when a graded run is worse than the last accepted one."""
+"""`EvalGateOperator` fails or warns if a graded run is worse than the accepted runs before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
-from airflow_provider_batch.evals.read_report import LEAST_BY_CHANCE
+from airflow_provider_batch.evals.read_report import LEAST_LIKELY_CHANCE
 from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.connect import sql_hook
@@ -17,29 +17,30 @@ from airflow_provider_batch.worker.airflow_errors import told_to_airflow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: what a closed gate does
+#: what the gate does if a run does not pass
 ACTIONS = ("fail", "warn")
 
-#: cases that are named of each model
-_NAMED = 10
+#: maximum number of cases to name per model
+_MAX_NAMES = 10
 
 
 class EvalGateOperator(BaseOperator):
-    """Run `gate_sql` and fail, or skip, if a model got worse.
+    """Check a graded run with `gate_sql`, and fail or skip if a model got worse or too many answers are missing.
 
-    The message says which model, by how much and in which cases. `SQLCheckOperator` could run the same SQL. A model
-    without history passes.
+    The message names the model, the size of the regression and the cases. A model without history passes.
+    `SQLCheckOperator` can run the same SQL, with a shorter message.
 
-    Closed, the gate fails its task at once, or with `action="warn"` it skips it, and with it what comes after: either
-    way put `EvalAcceptOperator` behind it, so that the run is not accepted. To accept it all the same, mark the gate
-    as success and clear what is behind it.
+    If the run does not pass, the gate fails without retries. With `action="warn"` it skips itself and the tasks
+    downstream. Put `EvalAcceptOperator` downstream of the gate, so that a run that does not pass is not accepted. To
+    accept it anyway, mark the gate as success and clear the tasks downstream.
 
-    :param run: which run to judge.
+    :param run: id of the run to check.
     :param action: "fail" or "warn".
-    :param max_unanswered: the share of a model's answers that may be missing.
-    :param prefix: as given to EvalGradeOperator.
+    :param max_unanswered: share of a model's answers that may be missing, between 0 and 1.
+    :param prefix: as passed to EvalGradeOperator.
     :param warehouse_conn_id: connection to read from.
-    :raises AirflowFailException: if the gate is closed, and the run has not been graded.
+    :raises AirflowFailException: if the run does not pass and `action` is "fail", or if a table cannot be read.
+    :raises AirflowSkipException: if the run does not pass and `action` is "warn".
     """
 
     template_fields: Sequence[str] = ("run", "action", "prefix", "warehouse_conn_id")
@@ -63,55 +64,58 @@ class EvalGateOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> None:
-        """Let the run pass, or say why not."""
+        """Return if the run passes; otherwise fail or skip with the reasons."""
         with told_to_airflow():
             if self.action not in ACTIONS:
-                raise InputError(f"action: {self.action!r} is none of {', '.join(ACTIONS)}.")
-            (found,) = self._rows(gate_sql(self.run, self.prefix, self.max_unanswered))
-            if all(found.values()):
-                self.log.info("Run %s passes: no model regressed, and all were answered.", self.run)
+                raise InputError(f"Unknown action {self.action!r}. Use one of: {', '.join(ACTIONS)}.")
+            (checks,) = self._rows(gate_sql(self.run, self.prefix, self.max_unanswered))
+            if all(checks.values()):
+                self.log.info("Run %s passes: no model regressed, and enough answers came.", self.run)
                 return
-            reasons = " ".join(self._reasons(found))
-        said = (
-            f"Run {self.run} does not pass. {reasons} It is not accepted: later runs are compared with the one "
-            "that was accepted before. The report has every case. To accept it all the same, mark this task as "
-            "success and clear what is behind it."
+            reasons = " ".join(self._reasons(checks))
+        message = (
+            f"Run {self.run} does not pass. {reasons} It is not accepted, and later runs are compared with the runs "
+            "that were accepted before it. The report shows the cases. To accept this run anyway, mark this task as "
+            "success and clear the tasks downstream."
         )
         if self.action == "warn":
-            self.log.warning(said)
-            raise AirflowSkipException(said)
-        raise AirflowFailException(said)
+            self.log.warning(message)
+            raise AirflowSkipException(message)
+        raise AirflowFailException(message)
 
-    def _reasons(self, found: Mapping[str, Any]) -> Iterator[str]:
-        where = "run = '{}'".format(self.run.replace("'", "''"))
-        if not found["graded"]:
-            yield "It has no grades."
-        if not found["answered"]:
+    def _reasons(self, checks: Mapping[str, Any]) -> Iterator[str]:
+        condition = "run = '{}'".format(self.run.replace("'", "''"))
+        if not checks["graded"]:
+            yield f"It has no grades in the table {self.prefix}summaries."
+        if not checks["answered"]:
             for row in self._rows(
-                f"SELECT variant, answers, unanswered FROM {self.prefix}summaries WHERE {where} AND tag = '' "
+                f"SELECT variant, answers, unanswered FROM {self.prefix}summaries WHERE {condition} AND tag = '' "
                 f"AND unanswered > {self.max_unanswered} * answers ORDER BY variant"
             ):
                 yield (
-                    f"{row['variant']}: {row['unanswered']:,} of {row['answers']:,} answers are missing, more than "
-                    f"{self.max_unanswered:.1%}."
+                    f"{row['variant']}: {row['unanswered']:,} of {row['answers']:,} answers are missing, which is more "
+                    f"than {self.max_unanswered:.1%}."
                 )
-        if not found["no_regression"]:
+        if not checks["no_regression"]:
             for row in self._rows(
-                f"SELECT * FROM {self.prefix}comparisons WHERE {where} AND verdict = 'regressed' ORDER BY variant"
+                f"SELECT * FROM {self.prefix}comparisons WHERE {condition} AND verdict = 'regressed' ORDER BY variant"
             ):
                 yield (
-                    f"{row['variant']} regressed by {-row['difference'] * 100:.1f} points since {row['baseline_run']}: "
-                    f"{row['worse']:,} cases worse, {row['better']:,} better of {row['cases']:,} "
-                    f"(p = {row['p_corrected']:.2g}), such as {self._named(where, row['variant'])}."
+                    f"{row['variant']} regressed by {-row['difference'] * 100:.1f} points since run "
+                    f"{row['baseline_run']}: of {row['cases']:,} cases, {row['worse']:,} got worse and "
+                    f"{row['better']:,} got better (p = {row['p_corrected']:.2g}). Worse: "
+                    f"{self._worse_cases(condition, row['variant'])}."
                 )
 
-    def _named(self, where: str, variant: str) -> str:
+    def _worse_cases(self, condition: str, variant: str) -> str:
         rows = self._rows(
-            f"SELECT case_id, variant FROM {self.prefix}changes WHERE {where} AND change = 'worse' "
-            f"ORDER BY {LEAST_BY_CHANCE}"
+            f"SELECT case_id, variant FROM {self.prefix}changes WHERE {condition} AND change = 'worse' "
+            f"ORDER BY {LEAST_LIKELY_CHANCE}"
         )
         names = [row["case_id"] for row in rows if row["variant"] == variant]
-        return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        return ", ".join(names[:_MAX_NAMES]) + (
+            f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
+        )
 
     def _rows(self, sql: str) -> Iterator[dict[str, Any]]:
         with read_rows(sql_hook(self.warehouse_conn_id), sql) as rows:

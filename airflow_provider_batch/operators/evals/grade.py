@@ -1,4 +1,4 @@
-"""`EvalCasesOperator`, `EvalGradeOperator`, `EvalAcceptOperator`: evals over answers that have landed."""
+"""`EvalCasesOperator`, `EvalGradeOperator` and `EvalAcceptOperator`: check cases, grade landed answers, accept runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_batch.core.pricing.prices import format_decimal
-from airflow_provider_batch.evals.cases import tags_of
+from airflow_provider_batch.evals.cases import count_tags
 from airflow_provider_batch.evals.compare import Comparison, Verdict, compare
 from airflow_provider_batch.evals.grading import Grading, grade_answers, scores
 from airflow_provider_batch.evals.store import EvalStore, load_cases
 from airflow_provider_batch.evals.summary import Summary, summaries
-from airflow_provider_batch.evals.tables import ALL
+from airflow_provider_batch.evals.tables import ALL_CASES
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.worker.airflow_errors import told_to_airflow
@@ -23,21 +23,22 @@ from airflow_provider_batch.worker.airflow_errors import told_to_airflow
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: the cases where the DAG names none
+#: the default query for the cases
 CASES_SQL = "SELECT case_id, input, expected, grader, tags FROM eval_cases"
 
-#: case_ids that an account and a log name at most
-NAMED = 20
+#: maximum number of case_ids to name in a result or a log line
+MAX_NAMES = 20
 
 
 class EvalCasesOperator(BaseOperator):
     """Check the cases of an eval before anything is sent.
 
-    Returns `cases`, `judged` (those with the grader `judge`) and `tags` (cases per tag).
+    Returns a dict with `cases` (number of cases), `judged` (number of cases with the grader `judge`) and `tags` (number
+    of cases per tag).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param warehouse_conn_id: connection to read from.
-    :raises AirflowFailException: for cases that cannot be graded; the message names up to ten of them.
+    :raises AirflowFailException: if a case cannot be graded. The message lists up to ten problems.
     """
 
     template_fields: Sequence[str] = ("cases_sql", "warehouse_conn_id")
@@ -51,41 +52,48 @@ class EvalCasesOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the cases and return their counts."""
+        """Check the cases and return their numbers."""
         with told_to_airflow():
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
-        judged = sum(case.grader.is_judge for case in cases)
-        self.log.info("%s cases can be graded, %s of them by a judge", f"{len(cases):,}", f"{judged:,}")
-        return {"cases": len(cases), "judged": judged, "tags": tags_of(cases)}
+        judge_count = sum(case.grader.is_judge for case in cases)
+        self.log.info("All %s cases can be graded, %s of them by a judge model.", f"{len(cases):,}", f"{judge_count:,}")
+        return {"cases": len(cases), "judged": judge_count, "tags": count_tags(cases)}
 
 
 class EvalGradeOperator(BaseOperator):
-    """Grade the answers of a run, sum them up, and hold them against the last accepted run.
+    """Grade the answers of a run, sum up the grades, and compare them with the accepted runs before it.
 
-    Reads tables and writes tables: nothing is asked of a model, so any earlier run can be graded again, for example
-    with a corrected `expected`. An answer to what is no longer the question keeps the grade it had. The rows of the run
-    are replaced in one transaction.
+    The operator only reads and writes tables and sends nothing to a model. So any earlier run can be graded again, for
+    example after `expected` was corrected. An answer keeps its grade if its question has changed since it was sent. The
+    rows of the run are replaced in one transaction.
 
-    Returns an account: `run`, `cases`, `gone` and `kept` (cases that were left out, and that kept an older grade, since
-    they are gone or their question has changed), and `variants`, by name: `cases`, `answers`, `graded`, `unanswered`,
-    `accuracy`, `low`, `high`, `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`,
-    `worse`, `p_corrected`, `verdict`, `regressions` (case_ids that were right and are wrong now, up to 20, the least
-    likely to be chance first; all of them are in the table `eval_changes`).
+    Returns a dict with:
+
+    - `run`;
+    - `cases`: number of cases;
+    - `left_out_cases`: number of cases with answers that no longer exist and were never graded;
+    - `kept_cases`: number of cases that keep an earlier grade because they were removed or their question has changed;
+    - `variants`: for each model a dict with `cases`, `answers`, `graded`, `unanswered`, `accuracy`, `low`, `high`,
+      `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`, `worse`, `p_corrected`,
+      `verdict` and `regressions` (up to 20 case_ids that were right and are wrong now, those least likely to be chance
+      first; the table `eval_changes` has all of them).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
-    :param answers: the results table with the answers; key columns `run` and `variant`, carried `case_id` and `repeat`.
-    :param judgements: the results table with the verdicts of a judge, keyed and carried the same way, with the
-        columns `verdict` and `reason`. Needed if a case has the grader `judge`.
-    :param run: which run to grade.
-    :param variants: the models that were to be asked. One of which nothing landed then counts as unanswered; without
-        this it would not be seen.
-    :param prefix: before the names of the tables that are written, such as `analytics.eval_`. Created if absent.
-    :param alpha: a difference is `regressed` or `improved` if chance alone would make one as large, in either
-        direction, on at most this share of nights; so 0.02 means about one false alarm in a hundred quiet nights.
-    :param baseline_runs: how many accepted runs this one is held against at most: the last one, and those before it
-        that it was the `same` as. More of them find smaller regressions; 1 is the last accepted run alone.
+    :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and
+        `repeat`.
+    :param judgements: results table with the verdicts of a judge. It has the same key and carried columns, plus
+        `verdict` and `reason`. Needed if a case has the grader `judge`.
+    :param run: id of the run to grade.
+    :param variants: the expected models. If nothing landed for one of them, all its cases count as unanswered. Without
+        this argument, such a model would go unnoticed.
+    :param prefix: start of the names of the tables to write, such as `analytics.eval_`. Missing tables are created.
+    :param alpha: significance level, between 0 and 1. A run is `regressed` or `improved` if chance alone would make a
+        difference this large, in either direction, in at most this share of runs. With 0.02, about one unchanged run
+        in a hundred is reported as a regression.
+    :param baseline_runs: maximum number of accepted runs to compare with: the last one, and those before it as long as
+        nothing changed between them. More runs reveal smaller regressions; 1 compares with the last accepted run only.
     :param warehouse_conn_id: connection to read from and write to.
-    :raises AirflowFailException: for cases that cannot be graded, and a run without answers.
+    :raises AirflowFailException: if a case cannot be graded, or the run has no answers.
     """
 
     template_fields: Sequence[str] = (
@@ -117,9 +125,9 @@ class EvalGradeOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if not 0 < alpha < 1:
-            raise InputError(f"alpha is a share between 0 and 1, such as 0.02, not {alpha!r}.")
+            raise InputError(f"alpha must be a share between 0 and 1, such as 0.02, not {alpha!r}.")
         if baseline_runs < 1:
-            raise InputError(f"baseline_runs is at least 1, not {baseline_runs!r}.")
+            raise InputError(f"baseline_runs must be at least 1, not {baseline_runs!r}.")
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
@@ -131,7 +139,7 @@ class EvalGradeOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Grade the answers and return the scores."""
+        """Grade the run, write the tables and return the scores."""
         with told_to_airflow():
             return self._execute()
 
@@ -149,83 +157,93 @@ class EvalGradeOperator(BaseOperator):
             store.answers(self.answers, self.run),
             judgements=judgements,
             variants=variants,
-            earlier=store.earlier(self.run),
+            earlier_grades=store.earlier_grades(self.run),
         )
-        found = summaries(grading.graded)
-        overall = {summary.variant: summary for summary in found if summary.tag == ALL}
-        asked_at = {name: summary.asked_at for name, summary in overall.items()}
-        baselines = store.baselines(asked_at, self.baseline_runs)
-        comparisons = compare(scores(grading.graded), baselines, alpha=self.alpha)
-        store.write(self.run, grading.graded, found, comparisons, alpha=self.alpha, graded_at=datetime.now(UTC))
-        self._tell_left_out(grading)
+        run_summaries = summaries(grading.answers)
+        totals = {summary.variant: summary for summary in run_summaries if summary.tag == ALL_CASES}
+        sealed_at = {variant: summary.sealed_at for variant, summary in totals.items()}
+        baselines = store.baselines(sealed_at, self.baseline_runs)
+        comparisons = compare(scores(grading.answers), baselines, alpha=self.alpha)
+        store.write(
+            self.run, grading.answers, run_summaries, comparisons, alpha=self.alpha, graded_at=datetime.now(UTC)
+        )
+        self._log_cases_not_graded(grading)
         for comparison in comparisons:
-            self._tell(overall[comparison.variant], comparison)
+            self._log_result(totals[comparison.variant], comparison)
         return {
             "run": self.run,
             "cases": len(cases),
-            "gone": len(grading.gone),
-            "kept": len(grading.kept),
-            "variants": {one.variant: _account(overall[one.variant], one) for one in comparisons},
+            "left_out_cases": len(grading.left_out_cases),
+            "kept_cases": len(grading.kept_cases),
+            "variants": {
+                comparison.variant: _variant_result(totals[comparison.variant], comparison)
+                for comparison in comparisons
+            },
         }
 
-    def _tell_left_out(self, grading: Grading) -> None:
-        if grading.gone:
-            self.log.warning("Left out: %s cases that were asked and are gone", f"{len(grading.gone):,}")
-        if grading.kept:
+    def _log_cases_not_graded(self, grading: Grading) -> None:
+        if grading.left_out_cases:
             self.log.warning(
-                "%s cases keep the grade they had: their question has changed since it was asked, or they are gone",
-                f"{len(grading.kept):,}",
+                "Left out answers to %s: cases_sql no longer returns them, and they were never graded.",
+                _count_cases(len(grading.left_out_cases)),
+            )
+        if grading.kept_cases:
+            self.log.warning(
+                "Kept the earlier grades of %s: the question was changed or removed after it was sent.",
+                _count_cases(len(grading.kept_cases)),
             )
 
-    def _tell(self, summary: Summary, comparison: Comparison) -> None:
+    def _log_result(self, summary: Summary, comparison: Comparison) -> None:
         self.log.info(
-            "%s: accuracy %.1f %% (%.1f to %.1f) over %s cases, %s US dollars",
+            "%s: accuracy %.1f %% (95 %% interval %.1f to %.1f) over %s, cost %s.",
             summary.variant,
             100 * summary.accuracy,
             100 * summary.low,
             100 * summary.high,
-            f"{summary.cases:,}",
-            "unknown" if summary.cost_usd is None else format_decimal(summary.cost_usd),
+            _count_cases(summary.cases),
+            "unknown" if summary.cost_usd is None else f"${format_decimal(summary.cost_usd)}",
         )
         if summary.unanswered:
             self.log.warning(
-                "%s: %s of %s answers never came. They count as wrong, and are not compared with other runs",
+                "%s: %s of %s answers are missing. They count as wrong, and are not compared with other runs.",
                 summary.variant,
                 f"{summary.unanswered:,}",
                 f"{summary.answers:,}",
             )
         if comparison.verdict is Verdict.NO_HISTORY:
             self.log.warning(
-                "%s: there is no accepted run before this one, so there is nothing to compare it with. A gate lets it "
-                "pass; accept it (EvalAcceptOperator), and later runs are held against it",
+                "%s: there is no earlier accepted run to compare with, so a gate lets this run pass. Once it is "
+                "accepted (EvalAcceptOperator), later runs are compared with it.",
                 summary.variant,
             )
             return
         self.log.log(
             logging.WARNING if comparison.verdict is Verdict.REGRESSED else logging.INFO,
-            "%s: %s against run %s and %d before: %d better, %d worse of %d, %+.1f points, p = %.3g. Wrong now: %s",
+            "%s: %s, compared with run %s and %d accepted before it. Of %s, %d got better and %d got worse: "
+            "%+.1f points, p = %.3g. Worse: %s.",
             summary.variant,
             comparison.verdict.value,
             comparison.baseline_run,
             comparison.baseline_runs - 1,
+            _count_cases(comparison.cases),
             comparison.better,
             comparison.worse,
-            comparison.cases,
             100 * (comparison.difference or 0.0),
             comparison.p_corrected,
-            ", ".join(comparison.regressions[:NAMED]) or "none",
+            ", ".join(comparison.regressions[:MAX_NAMES]) or "none",
         )
 
 
 class EvalAcceptOperator(BaseOperator):
-    """Accept a graded run: later ones are held against it. Put it behind the gate; returns the variants accepted.
+    """Accept a graded run, so that later runs are compared with it. Returns the names of the accepted models.
 
-    By hand: `INSERT INTO eval_accepted (run, variant, accepted_at, note) VALUES (…)`; a DELETE there takes it back.
+    Put it downstream of the gate. To accept a run by hand, use
+    `INSERT INTO eval_accepted (run, variant, accepted_at, note) VALUES (…)`; to withdraw it, DELETE the row.
 
-    :param run: which run to accept. Accepting it again changes nothing.
-    :param variants: only these models of it. Default: all.
-    :param note: why, for whoever reads the table.
-    :param prefix: as given to EvalGradeOperator.
+    :param run: id of the run to accept. Accepting it twice changes nothing.
+    :param variants: the models to accept. Default: all models of the run.
+    :param note: the reason, for readers of the table.
+    :param prefix: as passed to EvalGradeOperator.
     :param warehouse_conn_id: connection to write to.
     :raises AirflowFailException: if the run has not been graded.
     """
@@ -251,12 +269,12 @@ class EvalAcceptOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> list[str]:
-        """Accept the run and return the accepted variants."""
+        """Accept the run and return the names of the accepted models."""
         with told_to_airflow():
             store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
             store.prepare()
             accepted = store.accept(self.run, _names(self.variants), self.note, datetime.now(UTC))
-        self.log.info("Accepted run %s of %s", self.run, ", ".join(accepted))
+        self.log.info("Accepted run %s of %s.", self.run, ", ".join(accepted))
         return accepted
 
 
@@ -264,11 +282,17 @@ def _names(variants: Any) -> list[str] | None:
     if variants is None:
         return None
     if isinstance(variants, str) or not all(isinstance(name, str) for name in variants):
-        raise InputError(f"variants is a list of names such as ['gpt-5-mini'], not {variants!r}. Nothing was written.")
+        raise InputError(
+            f"variants must be a list of model names such as ['gpt-5-mini'], not {variants!r}. Nothing was written."
+        )
     return list(dict.fromkeys(variants))
 
 
-def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
+def _count_cases(count: int) -> str:
+    return f"{count:,} {'case' if count == 1 else 'cases'}"
+
+
+def _variant_result(summary: Summary, comparison: Comparison) -> dict[str, Any]:
     return {
         "cases": summary.cases,
         "answers": summary.answers,
@@ -285,5 +309,5 @@ def _account(summary: Summary, comparison: Comparison) -> dict[str, Any]:
         "worse": comparison.worse,
         "p_corrected": comparison.p_corrected,
         "verdict": comparison.verdict.value,
-        "regressions": comparison.regressions[:NAMED],
+        "regressions": comparison.regressions[:MAX_NAMES],
     }

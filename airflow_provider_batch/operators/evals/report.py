@@ -1,4 +1,4 @@
-"""`EvalReportOperator`: the graded runs in the warehouse -> one HTML file, linked from the task."""
+"""`EvalReportOperator` writes the report of a graded run as an HTML file that the task links to."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ if TYPE_CHECKING:
 
 
 class EvalReportOperator(BaseOperator):
-    """Write the report of a graded run, and those before it, as one HTML file.
+    """Write a report of a graded run and its history as one HTML file.
 
-    Returns `report` (its address in staging), `link` (the page in the Airflow UI) and `bytes`.
+    Returns a dict with `report` (the address of the file in staging), `link` (the page in the Airflow UI) and `bytes`
+    (its size).
 
-    The file needs no network and runs no script: it can be mailed, or kept. It lies in the task's folder under
-    `[openai_batch] staging`, and the button "Eval report" on the task shows it to everyone who may see the
-    task. A report with other content is another file, so clearing the task never writes over one; nothing removes them.
+    The file needs no network and runs no script, so you can mail or archive it. It is in the task's folder under
+    `[openai_batch] staging`. The button "Eval report" on the task shows it to everyone who may see the task. The file
+    name depends on the content, so clearing the task never overwrites a different report. Reports are never deleted.
 
-    Before that it notes in the table `costs` what the landings of this DAG run were expected to cost and did.
+    The operator also records the estimated and actual costs of this DAG run's landings in the table `costs`.
 
-    :param run: which run to report on.
-    :param title: the page's heading.
-    :param cases_sql: as given to EvalGradeOperator.
-    :param answers: the results table with the answers.
-    :param judgements: the results table with the verdicts of a judge, if there is one.
-    :param prefix: as given to EvalGradeOperator.
+    :param run: id of the run to report.
+    :param title: heading of the page.
+    :param cases_sql: as passed to EvalGradeOperator.
+    :param answers: results table with the answers.
+    :param judgements: results table with the verdicts of a judge, if there is one.
+    :param prefix: as passed to EvalGradeOperator.
     :param warehouse_conn_id: connection to read from, and to write `costs` to.
     :raises AirflowFailException: if the run has not been graded.
     """
@@ -77,7 +78,7 @@ class EvalReportOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Note the costs, read the tables, write the file."""
+        """Record the costs, read the tables and write the file."""
         with told_to_airflow():
             return self._execute(context)
 
@@ -89,7 +90,7 @@ class EvalReportOperator(BaseOperator):
             judgements=self.judgements,
             prefix=self.prefix,
         )
-        tables.note_costs(self.run, self._accounts(context))
+        tables.record_costs(self.run, self._landings(context))
         page = render(tables.read(self.run, self.title)).encode("utf-8", "replace")
         ti = context["ti"]
         folder = report_folder(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
@@ -97,14 +98,14 @@ class EvalReportOperator(BaseOperator):
         folder.create(name, page)
         ti.xcom_push(key=REPORT_KEY, value=name)
         address = f"{folder.uri.rstrip('/')}/{name}"
-        self.log.info("The report of run %s, %s bytes: %s", self.run, f"{len(page):,}", address)
+        self.log.info("Wrote the report of run %s (%s bytes) to %s.", self.run, f"{len(page):,}", address)
         link = EvalReportLink().get_link(self, ti_key=ti)
         return {"report": address, "link": link, "bytes": len(page)}
 
-    def _accounts(self, context: Context) -> Iterator[Mapping[str, Any]]:
-        """What the landings of this DAG run returned; those that failed or were skipped returned nothing."""
-        landings = [task.task_id for task in self.dag.tasks if isinstance(task, BatchResultsOperator)]
-        if landings:
-            for account in context["ti"].xcom_pull(task_ids=landings):
-                if isinstance(account, Mapping):
-                    yield account
+    def _landings(self, context: Context) -> Iterator[Mapping[str, Any]]:
+        """Yield what the landing tasks of this DAG run returned. A failed or skipped task returned nothing."""
+        task_ids = [task.task_id for task in self.dag.tasks if isinstance(task, BatchResultsOperator)]
+        if task_ids:
+            for landing in context["ti"].xcom_pull(task_ids=task_ids):
+                if isinstance(landing, Mapping):
+                    yield landing

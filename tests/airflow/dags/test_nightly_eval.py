@@ -70,7 +70,7 @@ def test_the_first_night_has_no_history_and_is_what_the_second_is_compared_with(
     ) == [(runs[0], None, 0, 0, "no_history"), (runs[1], runs[0], len(CASES), 0, "same")]
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(4,)]
     assert "nothing to compare with" in page_of(first)
-    assert f"compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
+    assert f"Compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
 
 
 def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
@@ -85,8 +85,8 @@ def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
     assert (failed.states["gate"], failed.states["accept"]) == ("failed", "upstream_failed")
     error = failed.error("gate")
     assert "gpt-5-mini regressed by 62.5 points" in error
-    assert "10 cases worse, 0 better of 16" in error
-    assert "such as right-02, right-03" in error
+    assert "of 16 cases, 10 got worse and 0 got better" in error
+    assert "Worse: right-02, right-03" in error
     assert '<section class="card bad">' in page_of(failed)
     assert page_of(failed).count('<details class="case">') == 10
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(1,)]
