@@ -47,9 +47,9 @@ settings.load_profile("untimed")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests recorded as `told`: figures that a person wants to see although the tests passed."""
+    """Print the `measurements` that tests recorded: figures worth reading even if every test passed."""
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", []):
-                if name == "told":
+                if name == "measurements":
                     terminalreporter.write_line(str(value))

@@ -1,10 +1,21 @@
-"""Waits for batches in the triggerer: has their status read, and nothing else.
+"""A trigger that waits for batches: it has their status read, and does nothing else.
 
-No download, no staging, no paid call, no thread for a poll; the arguments hold ids and times, never data or keys. So
-it may be restarted, moved to another triggerer, or run twice: nothing depends on how often it runs.
+It downloads nothing, does not touch staging, makes no paid call and starts no thread per poll. Its arguments hold ids
+and times, never data or keys. It may therefore be restarted, moved to another triggerer or run twice: the job does not
+depend on how many times it runs.
 
-Airflow imports this module in the triggerer's event loop, so it imports nothing that is slow to import: the OpenAI SDK
-and what needs it are imported in a thread, by the first trigger.
+Airflow imports this module in the triggerer's event loop, so this module must not import anything slow. The OpenAI SDK,
+and what depends on it, is imported in a thread by the first trigger.
+
+When the worker is woken
+------------------------
+Each wake-up starts a worker, so a job with hundreds of batches must not wake it once per batch. After the first batch
+has ended, the trigger waits a while for others:
+
+* one poll interval, and at most a minute, if shards wait for queue capacity (`any_end`), because they can be submitted
+  as soon as a batch ends;
+* otherwise at least ten poll intervals and half the age of the job. The waits of a job thus grow longer, and its worker
+  wakes about ten times a day, even if its batches end one after the other.
 """
 
 from __future__ import annotations
@@ -26,26 +37,26 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchTrigger"]
 
-#: most batch ids that a trigger carries; the metadata database keeps them in one text column
+#: maximum number of batch ids of a trigger; the metadata database stores them in one text column
 MAX_BATCHES = 500
-#: sweeps in a row that may be refused (401, 403, 404) before the wait ends in a failure
+#: consecutive sweeps that the provider may refuse (401, 403, 404) before the wait fails
 _MAX_REFUSALS = 5
-#: seconds before the first event. A worker may take some seconds to end after it deferred (Airflow's supervisor looks
-#: every 5); if the task is queued again just then, the scheduler takes that end for the new worker's and fails the task
-_FIRST_PAUSE = 10.0
-#: seconds from an end until the worker is woken, as others may end meanwhile, where shards wait for room …
-_ROOM_WITHIN = 60.0
-#: … and where there are only rows to collect: at least so many intervals, and as long as this part of the job's age.
-#: So a job's waits get longer, and however many batches end one after the other, its worker wakes about ten times a day
-COLLECT_AFTER, PART_OF_AGE = 10, 0.5
-#: seconds after which progress is told even if nothing changed
-TELL_EVERY = 300.0
-#: progress of the requests alone is told when it is this part of them all
-_TELL_STEP = 0.05
-#: the XCom in which the sensor leaves the id of the task instance that deferred last
+#: minimum seconds until the event. A worker may take some seconds to exit after it deferred (Airflow's supervisor
+#: checks every 5 s). If the task is queued again during that time, the scheduler takes the exit for that of the new
+#: worker and fails the task
+_MIN_WAIT = 10.0
+#: maximum seconds from the end of a batch to the event if shards wait for queue capacity
+_MAX_CAPACITY_WAIT = 60.0
+#: minimum wait from the end of a batch to the event otherwise: in poll intervals, and as a fraction of the job's age
+_COLLECT_INTERVALS, _COLLECT_AGE_FRACTION = 10, 0.5
+#: maximum seconds between two progress lines in the log
+REPORT_INTERVAL = 300.0
+#: progress is logged earlier if the answered requests changed by this fraction of the total
+_REPORT_STEP = 0.05
+#: key of the XCom in which the sensor leaves the id of the task instance that deferred last
 ATTEMPT_KEY = "batch_attempt"
-#: cancels under way; the event loop alone would not keep them from being collected
-_at_work: set[asyncio.Task[None]] = set()
+#: running cancellations; the event loop keeps only weak references to its tasks
+_cancellations: set[asyncio.Task[None]] = set()
 
 
 class BatchTrigger(BaseTrigger):
@@ -53,19 +64,19 @@ class BatchTrigger(BaseTrigger):
 
     The event is `{"reason": ..., "message": ...}` with one of the reasons
 
-    * `ended`: every batch ended; or some did, and others that may end soon after were waited for;
-    * `due`: `wake_at` is over: rows may be asked again, or shards sent;
-    * `deadline`: the job's deadline is over;
-    * `refused`: five sweeps in a row were refused with the same kind of answer, which the message tells.
+    * `ended`: every batch has ended; or some have, and the wait for others to end soon after is over;
+    * `due`: `wake_at` has passed, so rows can be retried or shards submitted;
+    * `deadline`: the job's deadline has passed;
+    * `refused`: the provider refused five consecutive sweeps with the same kind of answer, which is in the message.
 
     :param openai_conn_id: connection of type openai.
-    :param job_uid: the job, for the log.
-    :param batch_ids: live batches, at most 500.
+    :param job_uid: id of the job, for the log.
+    :param batch_ids: ids of running batches, at most 500.
     :param deadline: ISO time at which the wait is over, or None.
     :param wake_at: ISO time at which there is other work for the worker, or None.
-    :param any_end: fire within a minute of the first end, because shards wait for room.
-    :param poll_interval: seconds between two looks at a batch, at most.
-    :param cancel_on_kill: cancel the batches once a person marks the task failed or skipped, or deletes the run.
+    :param any_end: fire within a minute of the first end, because shards wait for queue capacity.
+    :param poll_interval: maximum seconds between two reads of a batch.
+    :param cancel_on_kill: cancel the batches if a person marks the task as failed or skipped, or deletes the run.
     """
 
     def __init__(
@@ -89,13 +100,13 @@ class BatchTrigger(BaseTrigger):
         self.any_end = any_end
         self.poll_interval = poll_interval
         self.cancel_on_kill = cancel_on_kill
-        self._began = 0.0
-        #: when this run first saw a batch that had ended, by the monotonic clock
+        self._started_at = 0.0
+        #: monotonic time at which this run first saw a batch that had ended
         self._first_end: float | None = None
-        self._teller = _Teller(job_uid, self.log.info, self.log.warning)
+        self._progress_log = _ProgressLog(job_uid, self.log.info, self.log.warning)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Class path and arguments, for the metadata database."""
+        """Return the class path and the arguments, for the metadata database."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -112,108 +123,109 @@ class BatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait until there is a reason to wake the worker."""
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         if self.batch_ids:
-            watching = await _imported_watching()
-            with watching(self.openai_conn_id, self.batch_ids, self.poll_interval) as (watch, poller):
+            watch_batches = await _load_watch_batches()
+            with watch_batches(self.openai_conn_id, self.batch_ids, self.poll_interval) as (watch, poller):
                 event = await self._wait(watch, poller)
         else:
-            self.log.info("Job %s: no batch is running; the next step is due at %s", self.job_uid[:8], self.wake_at)
+            self.log.info("Job %s: no batch is running. The next step is due at %s.", self.job_uid[:8], self.wake_at)
             event = await self._wait_for_time()
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _wait(self, watch: Watch, poller: Poller) -> dict[str, Any]:
         while True:
             self._report(watch)
-            event, pause = self._event(watch)
+            event, pause = self._next_event(watch)
             if event is not None and pause <= 0:
                 return event
-            poller.ensure()
-            await watch.changed(max(0.01, min(pause, self._teller.due_in())))
+            poller.ensure_running()
+            await watch.wait_for_change(max(0.01, min(pause, self._progress_log.seconds_until_due())))
 
     async def _wait_for_time(self) -> dict[str, Any]:
         while True:
-            event, pause = self._time_event()
+            event, pause = self._next_timed_event()
             if event is not None and pause <= 0:
                 return event
-            await asyncio.sleep(max(0.01, min(pause, TELL_EVERY)))
+            await asyncio.sleep(max(0.01, min(pause, REPORT_INTERVAL)))
 
-    def _event(self, watch: Watch) -> tuple[dict[str, Any] | None, float]:
-        """The event that is next as things stand, if any, and the seconds until it is."""
-        event, pause = self._time_event()
+    def _next_event(self, watch: Watch) -> tuple[dict[str, Any] | None, float]:
+        """Return the next event in the current state, if there is one, and the seconds until it."""
+        event, pause = self._next_timed_event()
         if watch.refusals >= _MAX_REFUSALS:
-            return {"reason": "refused", "message": watch.refusal}, self._first_pause()
-        ended = sum(view.status.ended for view in watch.latest.values())
-        if not ended:
+            return {"reason": "refused", "message": watch.refusal}, self._remaining_min_wait()
+        ended_count = sum(view.status.ended for view in watch.latest.values())
+        if not ended_count:
             return event, pause
         now = time.monotonic()
         if self._first_end is None:
             self._first_end = now
-        if ended == len(watch.batch_ids):
+        if ended_count == len(watch.batch_ids):
             wait = 0.0
         elif self.any_end:
-            wait = self._first_end + min(_ROOM_WITHIN, self.poll_interval) - now
+            wait = self._first_end + min(_MAX_CAPACITY_WAIT, self.poll_interval) - now
         else:
-            patience = max(COLLECT_AFTER * self.poll_interval, PART_OF_AGE * _age(watch.latest.values()))
-            wait = self._first_end + patience - now
-        wait = max(wait, self._first_pause())
+            age = _age(watch.latest.values())
+            collect_wait = max(_COLLECT_INTERVALS * self.poll_interval, _COLLECT_AGE_FRACTION * age)
+            wait = self._first_end + collect_wait - now
+        wait = max(wait, self._remaining_min_wait())
         return ({"reason": "ended"}, wait) if event is None or wait < pause else (event, pause)
 
-    def _time_event(self) -> tuple[dict[str, Any] | None, float]:
-        """The same of the clock alone."""
+    def _next_timed_event(self) -> tuple[dict[str, Any] | None, float]:
+        """Return the next event that depends on the clock alone, if there is one, and the seconds until it."""
         event, pause = None, float("inf")
-        for reason, moment in (("deadline", self.deadline), ("due", self.wake_at)):
-            left = _until(moment)
-            if left < pause:
-                event, pause = {"reason": reason}, left
-        return event, max(pause, self._first_pause())
+        for reason, timestamp in (("deadline", self.deadline), ("due", self.wake_at)):
+            remaining = _seconds_until(timestamp)
+            if remaining < pause:
+                event, pause = {"reason": reason}, remaining
+        return event, max(pause, self._remaining_min_wait())
 
-    def _first_pause(self) -> float:
-        return self._began + min(self.poll_interval, _FIRST_PAUSE) - time.monotonic()
+    def _remaining_min_wait(self) -> float:
+        return self._started_at + min(self.poll_interval, _MIN_WAIT) - time.monotonic()
 
     def _report(self, watch: Watch) -> None:
         crash, watch.crash = watch.crash, None
         if crash is not None:
             self.log.error(
-                "Job %s: looking at the batches crashed; it starts anew, and the batches go on.",
+                "Job %s: the poller crashed and restarts. The batches are not affected.",
                 self.job_uid[:8],
                 exc_info=crash,
             )
-        self._teller.tell(watch.latest, len(watch.batch_ids), watch.trouble)
+        self._progress_log.update(watch.latest, len(watch.batch_ids), watch.trouble)
 
     async def on_kill(self) -> None:
-        """Cancel the batches if a person's decision ended the task; Airflow also calls this on takeover and clear.
+        """Cancel the batches if a person ended the task. Airflow also calls this on a takeover and on a clear.
 
-        Airflow 3.3 cancels this coroutine anew with each round of its loop, about every second, so it rarely gets to
-        its end. The work is therefore a task of its own, which lives on when this is over.
+        Airflow 3.3 cancels this coroutine again in each round of its loop, about every second, so the coroutine rarely
+        completes. The work therefore runs in a separate task, which continues after this coroutine is cancelled.
         """
         if not self.cancel_on_kill or not self.batch_ids:
             return
         work = asyncio.create_task(self._cancel_if_stopped())
-        _at_work.add(work)
-        work.add_done_callback(_at_work.discard)
+        _cancellations.add(work)
+        work.add_done_callback(_cancellations.discard)
         await asyncio.shield(work)
 
     async def _cancel_if_stopped(self) -> None:
         if not is_stopped(await self._task_state(), self.log):
             return
         cancel_batches = await asyncio.to_thread(_import_cancel_batches)
-        cancelled = await cancel_batches(self.openai_conn_id, self.batch_ids, self._not_cancelled)
-        self.log.info("%d of %d batches are cancelled or had ended.", cancelled, len(self.batch_ids))
+        cancelled = await cancel_batches(self.openai_conn_id, self.batch_ids, self._warn_not_cancelled)
+        self.log.info("%d of %d batches were cancelled or had already ended.", cancelled, len(self.batch_ids))
 
-    def _not_cancelled(self, batch_id: str, said: str) -> None:
-        self.log.warning("Batch %s was not cancelled: %s", batch_id, said)
+    def _warn_not_cancelled(self, batch_id: str, reason: str) -> None:
+        self.log.warning("Batch %s could not be cancelled and may still be running: %s", batch_id, reason)
 
     async def _task_state(self) -> str:
-        """State of this attempt of the task as Airflow has it; 'removed' if its run is gone, 'unknown' if unsure."""
+        """Return the state of this try of the task; 'removed' if its run is gone, 'unknown' if in doubt."""
         from airflow.sdk.execution_time.xcom import XCom
 
         ti = self.task_instance
         state = await asyncio.to_thread(task_state, ti, self.log)
         if ti is None or state not in STOPPED_STATES or state == "removed":
             return state
-        # The state may be that of a later attempt, which began after a clear and has failed by itself since. An
-        # attempt that begins deletes the XComs of the one before.
+        # The state may be that of a later try, which started after a clear and has failed on its own since. When a try
+        # starts, Airflow deletes the XComs of the previous one.
         try:
             attempt = await asyncio.to_thread(
                 XCom.get_one,
@@ -223,107 +235,111 @@ class BatchTrigger(BaseTrigger):
                 run_id=ti.run_id,
                 map_index=-1 if ti.map_index is None else ti.map_index,
             )
-        except Exception as error:  # noqa: BLE001  # unsure means: do not cancel
-            self.log.warning("Which attempt the task is in cannot be read (%s).", error)
+        except Exception as error:  # noqa: BLE001  # when in doubt, do not cancel
+            self.log.warning("Cannot read which try of the task deferred last (%s).", error)
             return "unknown"
-        return state if attempt == str(ti.id) else f"{state}, of a later attempt"
+        return state if attempt == str(ti.id) else f"{state} in a later try"
 
 
-class _Teller:
-    """Tells progress: when something changed, and every few minutes anyway; counts only, no data."""
+class _ProgressLog:
+    """Logs progress when something has changed, and every few minutes anyway. Logs counts only, no data."""
 
     def __init__(self, job_uid: str, info: Callable[..., Any], warning: Callable[..., Any]) -> None:
         self._job, self._info, self._warning = job_uid[:8], info, warning
-        self._told: tuple[Any, ...] = ()
-        self._answered, self._told_at = 0, 0.0
-        self._unknown: set[str] = set()
-        self._trouble_at = -TELL_EVERY
+        self._last_state: tuple[Any, ...] = ()
+        self._last_answered, self._logged_at = 0, 0.0
+        self._unknown_statuses: set[str] = set()
+        self._trouble_logged_at = -REPORT_INTERVAL
 
-    def due_in(self) -> float:
-        """Seconds until progress is told even if nothing changes."""
-        return self._told_at + TELL_EVERY - time.monotonic() if self._told_at else TELL_EVERY
+    def seconds_until_due(self) -> float:
+        """Return the seconds until progress is logged even if nothing changes."""
+        return self._logged_at + REPORT_INTERVAL - time.monotonic() if self._logged_at else REPORT_INTERVAL
 
-    def tell(self, latest: Mapping[str, BatchView], batches: int, trouble: str) -> None:
-        """Say what is new."""
+    def update(self, latest: Mapping[str, BatchView], batch_count: int, trouble: str) -> None:
+        """Log what has changed since the last line."""
         now = time.monotonic()
-        if trouble and now - self._trouble_at >= TELL_EVERY:
-            self._trouble_at = now
+        if trouble and now - self._trouble_logged_at >= REPORT_INTERVAL:
+            self._trouble_logged_at = now
             self._warning(
-                "Job %s: batches could not be looked at (%s). They go on, and are looked at again.", self._job, trouble
+                "Job %s: the status of batches could not be read (%s). The batches keep running, and their status is "
+                "read again later.",
+                self._job,
+                trouble,
             )
         if not latest:
             return
         for view in latest.values():
-            if not view.has_known_status and view.raw_status not in self._unknown:
-                self._unknown.add(view.raw_status)
-                self._warning("Batch %s has the unknown status %r; it counts as running.", view.id, view.raw_status)
+            if not view.has_known_status and view.raw_status not in self._unknown_statuses:
+                self._unknown_statuses.add(view.raw_status)
+                self._warning("Batch %s has the unknown status %r, which counts as running.", view.id, view.raw_status)
         running = [view for view in latest.values() if not view.status.ended]
-        done = sum(view.completed for view in latest.values())
         failed = sum(view.failed for view in latest.values())
+        answered = sum(view.completed for view in latest.values()) + failed
         total = sum(view.total for view in latest.values())
-        said = sorted({view.raw_status for view in running})
-        state = (len(latest) - len(running), bool(failed), total, said)
-        moved = abs(done + failed - self._answered) >= max(1, _TELL_STEP * total)
-        if state == self._told and not moved and now - self._told_at < TELL_EVERY:
+        statuses = sorted({view.raw_status for view in running})
+        state = (len(latest) - len(running), bool(failed), total, statuses)
+        has_advanced = abs(answered - self._last_answered) >= max(1, _REPORT_STEP * total)
+        if state == self._last_state and not has_advanced and now - self._logged_at < REPORT_INTERVAL:
             return
-        self._told, self._answered, self._told_at = state, done + failed, now
+        self._last_state, self._last_answered, self._logged_at = state, answered, now
         self._info(
             "Job %s: %s of %s requests done, %s failed; %d of %d batches ended%s%s",
             self._job,
-            f"{done + failed:,}",
+            f"{answered:,}",
             f"{total:,}" if total else "?",
             f"{failed:,}",
             len(latest) - len(running),
-            batches,
-            f" ({', '.join(said)})" if said else "",
-            _outlook(running, done + failed, total, len(latest) == batches),
+            batch_count,
+            f" ({', '.join(statuses)})" if statuses else "",
+            _forecast(running, answered, total, has_all_batches=len(latest) == batch_count),
         )
 
 
-def _outlook(running: Sequence[BatchView], done: int, total: int, all_seen: bool) -> str:
-    """How long the oldest batch runs, and when all requests would be done at the pace so far."""
+def _forecast(running: Sequence[BatchView], answered: int, total: int, *, has_all_batches: bool) -> str:
+    """Return how long the oldest batch has been running, and when all requests will be done at the pace so far."""
     age = _age(running)
     if not age:
         return ""
-    told = f"; the oldest runs for {_duration(age)}"
-    if all_seen and 0 < done < total:
-        left = timedelta(seconds=min(age * (total - done) / done, 10 * 86_400))
-        told += f", at this pace all is done at {datetime.now(UTC) + left:%Y-%m-%d %H:%M} UTC"
-    return told
+    text = f"; the oldest batch has been running for {_format_duration(age)}"
+    if has_all_batches and 0 < answered < total:
+        remaining = timedelta(seconds=min(age * (total - answered) / answered, 10 * 86_400))
+        text += f"; at this pace, all requests will be done by {datetime.now(UTC) + remaining:%Y-%m-%d %H:%M} UTC"
+    return text
 
 
 def _age(views: Iterable[BatchView]) -> float:
-    """Seconds since the oldest of these was created; 0 if none says so."""
-    created = min((view.created_at for view in views if view.created_at), default=0)
-    return max(0.0, time.time() - created) if created else 0.0
+    """Return the seconds since the oldest batch was created, or 0 if no creation time is known."""
+    created_at = min((view.created_at for view in views if view.created_at), default=0)
+    return max(0.0, time.time() - created_at) if created_at else 0.0
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     minutes = int(seconds // 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-def _until(moment: str | None) -> float:
-    if moment is None:
+def _seconds_until(timestamp: str | None) -> float:
+    if timestamp is None:
         return float("inf")
-    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+    return (datetime.fromisoformat(timestamp) - datetime.now(UTC)).total_seconds()
 
 
-#: what the first trigger of a process has imported
-_watching: Callable[..., AbstractContextManager[tuple[Watch, Poller]]] | None = None
+_WatchBatches = Callable[..., AbstractContextManager[tuple["Watch", "Poller"]]]
+#: `poller.watch_batches`, once the first trigger of the process has imported it
+_watch_batches: _WatchBatches | None = None
 
 
-async def _imported_watching() -> Callable[..., AbstractContextManager[tuple[Watch, Poller]]]:
-    global _watching
-    if _watching is None:
-        _watching = await asyncio.to_thread(_import_watching)
-    return _watching
+async def _load_watch_batches() -> _WatchBatches:
+    global _watch_batches
+    if _watch_batches is None:
+        _watch_batches = await asyncio.to_thread(_import_watch_batches)
+    return _watch_batches
 
 
-def _import_watching() -> Callable[..., AbstractContextManager[tuple[Watch, Poller]]]:
-    from airflow_provider_batch.triggers.poller import watching
+def _import_watch_batches() -> _WatchBatches:
+    from airflow_provider_batch.triggers.poller import watch_batches
 
-    return watching
+    return watch_batches
 
 
 def _import_cancel_batches() -> Callable[[str, Sequence[str], Callable[[str, str], None]], Any]:

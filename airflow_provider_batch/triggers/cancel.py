@@ -1,4 +1,4 @@
-"""Cancels batches from the triggerer, after a person's decision ended their task."""
+"""Cancels batches from the triggerer, after a person marked their task as failed or skipped, or deleted its run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tenacity import retry, stop_after_attempt, wait_exponential
 from airflow_provider_batch.hooks.batch import describe_error, is_already_ended
 from airflow_provider_batch.triggers.clients import shared_client
 
-#: cancels under way at once; 500 batches have to be through in the 30 s that Airflow gives a trigger
-AT_ONCE = 32
-#: seconds that one cancel may take
+#: maximum number of concurrent cancel calls; Airflow gives a trigger 30 s, enough to cancel 500 batches at this rate
+CONCURRENCY = 32
+#: timeout of one cancel call, in seconds
 TIMEOUT = 10.0
-#: how often a batch is cancelled until the provider takes it, 1, 2, 4, 8 and 16 s apart: nobody comes back to it later
+#: calls per batch until the provider accepts one, 1, 2, 4, 8 and 16 s apart. Nothing tries again later
 ATTEMPTS = 6
 
 
 async def cancel_batches(conn_id: str, batch_ids: Sequence[str], report: Callable[[str, str], None]) -> int:
-    """Cancel these batches, each tried several times; return how many were cancelled or had already ended.
+    """Cancel these batches, with retries, and return how many were cancelled or had already ended.
 
-    :param report: receives the id of each batch that was not cancelled, and why.
+    :param report: called with the id of each batch that was not cancelled, and the reason.
     """
     async with shared_client(conn_id) as shared:
-        slots = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(CONCURRENCY)
 
         @retry(stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential(), reraise=True)
         async def cancel(batch_id: str) -> None:

@@ -1,7 +1,11 @@
-"""One poller per connection and event loop: looks at every batch that any trigger of the loop waits for.
+"""One poller per connection and event loop, which reads every batch that any trigger in the loop waits for.
 
-A trigger says what it waits for with `watching`, and is woken when something of it changed. The poller lives while
-somebody waits; when the last one leaves, it ends and makes no further request.
+A trigger calls `watch_batches` with the batches it waits for, and is woken when one of them changes. The poller runs as
+long as any trigger waits. When the last one leaves, it stops and sends no further request.
+
+The poller works in sweeps: it collects the batches that are due, reads each of them once with a `Reader`, and passes
+the results to the watches. Each batch then gets a new due time, so that every sweep reads only what is due. Sweeps may
+overlap, but no batch is in two of them at a time.
 """
 
 from __future__ import annotations
@@ -18,122 +22,129 @@ import msgspec
 
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.triggers.clients import shared_client
-from airflow_provider_batch.triggers.pace import TOGETHER, backoff, spread, until_first_look, until_next_look
+from airflow_provider_batch.triggers.pace import (
+    EARLY_FRACTION,
+    backoff,
+    jitter,
+    seconds_until_first_read,
+    seconds_until_next_read,
+)
 from airflow_provider_batch.triggers.reading import PollResult, Reader, ReadFailure, Refusal
 
-#: seconds after which a poller that crashed starts anew, at most
-CRASH_PAUSE = 30.0
-#: seconds between two looks at a batch, at least, whatever interval an author chose
-SHORTEST = 0.05
+#: maximum seconds until a poller restarts after a crash
+MAX_CRASH_PAUSE = 30.0
+#: minimum seconds between two reads of a batch, even if an author chose a shorter interval
+MIN_INTERVAL = 0.05
 
 
 class Watch:
-    """What one trigger waits for, and what was seen of it so far."""
+    """The batches that one trigger waits for, and what is known about them."""
 
     def __init__(self, batch_ids: Iterable[str], interval: float) -> None:
-        #: each batch at most once
+        #: without duplicates
         self.batch_ids = tuple(dict.fromkeys(batch_ids))
-        #: the longest that a batch is not looked at, in seconds
-        self.interval = max(interval, SHORTEST)
-        #: each batch as it was last seen
+        #: maximum seconds between two reads of a batch
+        self.interval = max(interval, MIN_INTERVAL)
+        #: last state of each batch that has been read
         self.latest: dict[str, BatchView] = {}
-        #: sweeps in a row that were refused with nothing seen, and the last refusal
+        #: consecutive sweeps that were refused and read no batch, and the message of the last refusal
         self.refusals, self.refusal = 0, ""
-        #: why batches could not be looked at the last time; empty if they could
+        #: why the last read of a batch failed; empty if none did
         self.trouble = ""
-        #: what crashed the poller since this was last read
+        #: error that crashed the poller; whoever reports it resets it to None
         self.crash: Exception | None = None
-        self._round: list[PollResult] = []
-        self._changed = False
-        self._woken = asyncio.Event()
+        self._results: list[PollResult] = []
+        self._has_changed = False
+        self._wake_up = asyncio.Event()
 
-    async def changed(self, within: float) -> None:
-        """Return once something changed, or after so many seconds."""
+    async def wait_for_change(self, timeout: float) -> None:
+        """Return once something has changed, or after `timeout` seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._woken.wait()
-        self._woken.clear()
+            async with asyncio.timeout(timeout):
+                await self._wake_up.wait()
+        self._wake_up.clear()
 
-    def take(self, batch_id: str, answer: PollResult) -> None:
-        """What came of looking at one of its batches."""
-        self._round.append(answer)
-        if isinstance(answer, BatchView) and self.latest.get(batch_id) != answer:
-            self.latest[batch_id] = answer
-            self._changed = True
+    def add_result(self, batch_id: str, result: PollResult) -> None:
+        """Take the result of reading one of the batches."""
+        self._results.append(result)
+        if isinstance(result, BatchView) and self.latest.get(batch_id) != result:
+            self.latest[batch_id] = result
+            self._has_changed = True
 
-    def end_round(self) -> None:
-        """All of its batches that this sweep looks at were looked at."""
-        answers, self._round = self._round, []
-        seen = any(isinstance(answer, BatchView) for answer in answers)
-        refusal = next((answer.message for answer in answers if isinstance(answer, Refusal)), "")
-        failure = next((answer.message for answer in answers if isinstance(answer, ReadFailure)), "")
-        self.refusals = self.refusals + 1 if refusal and not seen else 0
-        changed = self._changed or refusal or (refusal or failure) != self.trouble
-        self.refusal, self.trouble, self._changed = refusal, refusal or failure, False
-        if changed:
-            self._woken.set()
+    def end_sweep(self) -> None:
+        """Evaluate a sweep, once it has read all of its batches that belong to this watch."""
+        results, self._results = self._results, []
+        has_read_any = any(isinstance(result, BatchView) for result in results)
+        refusal = next((result.message for result in results if isinstance(result, Refusal)), "")
+        failure = next((result.message for result in results if isinstance(result, ReadFailure)), "")
+        self.refusals = self.refusals + 1 if refusal and not has_read_any else 0
+        has_changed = self._has_changed or refusal or (refusal or failure) != self.trouble
+        self.refusal, self.trouble, self._has_changed = refusal, refusal or failure, False
+        if has_changed:
+            self._wake_up.set()
 
-    def disturb(self, trouble: str, crash: Exception | None = None) -> None:
-        """Its batches cannot be looked at just now."""
-        self._round.clear()
+    def abort_sweep(self, trouble: str, crash: Exception | None = None) -> None:
+        """Discard the results of a sweep that could not read all of its batches."""
+        self._results.clear()
         if crash is not None or trouble != self.trouble:
             self.trouble, self.crash = trouble, crash or self.crash
-            self._woken.set()
+            self._wake_up.set()
 
 
 class _Batch:
-    """A batch that somebody waits for."""
+    """A batch that at least one trigger waits for."""
 
-    __slots__ = ("busy", "due", "ended", "failures", "id", "interval", "watches")
+    __slots__ = ("due", "failures", "has_ended", "id", "interval", "is_in_sweep", "watches")
 
     def __init__(self, batch_id: str, due: float) -> None:
         self.id = batch_id
-        #: time of the loop at which it is looked at
+        #: loop time of the next read
         self.due = due
-        self.busy = False
-        self.ended = False
-        #: looks in a row that failed for a passing reason
+        self.is_in_sweep = False
+        #: whether it has ended, so that it need not be read again
+        self.has_ended = False
+        #: consecutive reads that failed for a transient reason
         self.failures = 0
         self.interval = 0.0
         self.watches: list[Watch] = []
 
 
 class Poller:
-    """Looks at the batches of one connection."""
+    """Reads the batches of one connection."""
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
         self._batches: dict[str, _Batch] = {}
         self._watches: dict[Watch, None] = {}
-        #: sweeps in a row that saw nothing, and the time of the loop before which none is begun
+        #: consecutive sweeps that read nothing, and the loop time before which no sweep starts
         self._failures, self._not_before = 0, 0.0
-        #: when the next sweep begins, and what makes that earlier
-        self._next = 0.0
-        self._sooner = asyncio.Event()
+        #: loop time of the next sweep, and the event that is set when it may have to start earlier
+        self._next_sweep = 0.0
+        self._reschedule = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
     def add(self, watch: Watch) -> None:
-        """Look at these batches too, within seconds."""
-        due = self._loop.time() + until_first_look(watch.interval)
+        """Start to read the batches of a watch, within seconds."""
+        due = self._loop.time() + seconds_until_first_read(watch.interval)
         for batch_id in watch.batch_ids:
             batch = self._batches.setdefault(batch_id, _Batch(batch_id, due))
             batch.watches.append(watch)
-            batch.interval = min(one.interval for one in batch.watches)
-            batch.due, batch.ended = min(batch.due, due), False
+            batch.interval = min(watch.interval for watch in batch.watches)
+            batch.due, batch.has_ended = min(batch.due, due), False
         self._watches[watch] = None
-        if due < self._next:
-            self._sooner.set()
-        self.ensure()
+        if due < self._next_sweep:
+            self._reschedule.set()
+        self.ensure_running()
 
     def remove(self, watch: Watch) -> bool:
-        """Look no longer for this one; whether it was the last, and the poller has ended."""
+        """Stop reading for a watch. Return True if it was the last one, which stops the poller."""
         self._watches.pop(watch, None)
         for batch_id in watch.batch_ids:
             batch = self._batches[batch_id]
             batch.watches.remove(watch)
             if batch.watches:
-                batch.interval = min(one.interval for one in batch.watches)
+                batch.interval = min(watch.interval for watch in batch.watches)
             else:
                 del self._batches[batch_id]
         if self._watches:
@@ -142,97 +153,98 @@ class Poller:
             self._task.cancel()
         return True
 
-    def ensure(self) -> None:
-        """Start the poller if it does not run."""
+    def ensure_running(self) -> None:
+        """Start the poller unless it is running."""
         if self._task is None or self._task.done():
-            # In a context of its own: whatever it logs belongs to no trigger.
+            # A fresh context keeps the poller's log lines out of the log of the trigger that happens to start it.
             self._task = self._loop.create_task(
-                self._live(), name=f"batch poller of {self.conn_id}", context=contextvars.Context()
+                self._run(), name=f"batch poller of {self.conn_id}", context=contextvars.Context()
             )
 
-    async def _live(self) -> None:
-        """Poll; after a crash, which every trigger is told of, anew."""
+    async def _run(self) -> None:
+        """Poll. After a crash, report it to every trigger and poll again."""
         while True:
             for batch in self._batches.values():
-                # A crash may have come between an answer and those who wait for it.
-                batch.busy = batch.ended = False
+                # The crash may have come after a batch was read and before its watches received the result.
+                batch.is_in_sweep = batch.has_ended = False
             try:
                 await self._poll()
-            except Exception as crash:  # noqa: BLE001  # told to every trigger, never a silent end
+            except Exception as crash:  # noqa: BLE001  # every trigger reports it, so that polling never ends silently
                 self._failures += 1
                 for watch in list(self._watches):
-                    watch.disturb(watch.trouble, crash)
-                await asyncio.sleep(min(backoff(self._failures, self._interval()), CRASH_PAUSE))
+                    watch.abort_sweep(watch.trouble, crash)
+                await asyncio.sleep(min(backoff(self._failures, self._min_interval()), MAX_CRASH_PAUSE))
 
     async def _poll(self) -> None:
         async with shared_client(self.conn_id) as shared, asyncio.TaskGroup() as sweeps:
             reader = Reader(shared)
             while True:
-                idle = [batch for batch in self._batches.values() if not batch.busy and not batch.ended]
+                idle = [batch for batch in self._batches.values() if not batch.is_in_sweep and not batch.has_ended]
                 now = self._loop.time()
-                self._next = max(min((batch.due for batch in idle), default=float("inf")), self._not_before)
-                if self._next <= now:
-                    due = [batch for batch in idle if batch.due - TOGETHER * batch.interval <= now]
+                self._next_sweep = max(min((batch.due for batch in idle), default=float("inf")), self._not_before)
+                if self._next_sweep <= now:
+                    due = [batch for batch in idle if batch.due - EARLY_FRACTION * batch.interval <= now]
                     for batch in due:
-                        batch.busy = True
+                        batch.is_in_sweep = True
                     sweeps.create_task(self._sweep(reader, due))
                     continue
-                self._sooner.clear()
+                self._reschedule.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._next - now if self._next < float("inf") else None):
-                        await self._sooner.wait()
+                    timeout = self._next_sweep - now if self._next_sweep < float("inf") else None
+                    async with asyncio.timeout(timeout):
+                        await self._reschedule.wait()
 
     async def _sweep(self, reader: Reader, due: list[_Batch]) -> None:
-        """Look once at each of these batches, and tell those who wait for them."""
-        #: how many batches each trigger still waits for in this sweep
-        open_of = Counter(watch for batch in due for watch in batch.watches)
-        looked: set[str] = set()
-        factor = spread()
-        saw = False
+        """Read each of these batches once and pass the results to the watches."""
+        due_ids = {batch.id for batch in due}
+        read_ids: set[str] = set()
+        #: number of batches of this sweep that each watch still waits for
+        unread = Counter(watch for batch in due for watch in batch.watches)
+        factor = jitter()
+        has_result = False
 
-        def tell(batch_id: str, answer: PollResult) -> None:
-            nonlocal saw
+        def report(batch_id: str, result: PollResult) -> None:
+            nonlocal has_result
             batch = self._batches.get(batch_id)
             if batch is None:
                 return
-            saw = saw or not isinstance(answer, ReadFailure)
-            swept = batch_id in wanted and batch_id not in looked
-            looked.add(batch_id)
-            if isinstance(answer, BatchView):
-                answer = msgspec.structs.replace(answer, problems=[], metadata={})
-            self._schedule(batch, answer, factor)
+            has_result = has_result or not isinstance(result, ReadFailure)
+            is_first_result = batch_id in due_ids and batch_id not in read_ids
+            read_ids.add(batch_id)
+            if isinstance(result, BatchView):
+                result = msgspec.structs.replace(result, problems=[], metadata={})
+            self._schedule(batch, result, factor)
             for watch in batch.watches:
-                watch.take(batch_id, answer)
-                open_of[watch] -= swept
-                if open_of[watch] <= 0:
-                    watch.end_round()
+                watch.add_result(batch_id, result)
+                unread[watch] -= is_first_result
+                if unread[watch] <= 0:
+                    watch.end_sweep()
 
-        wanted = {batch.id for batch in due}
-        cut = await reader.read(wanted, tell)
+        failure = await reader.read(due_ids, report)
         for batch in due:
-            batch.busy = False
-        self._failures = 0 if saw else self._failures + 1
-        if cut is not None:
+            batch.is_in_sweep = False
+        self._failures = 0 if has_result else self._failures + 1
+        if failure is not None:
             now = self._loop.time()
-            pause = max(cut.pause, backoff(max(1, self._failures), self._interval())) * spread()
+            pause = max(failure.pause, backoff(max(1, self._failures), self._min_interval())) * jitter()
             self._not_before = max(self._not_before, now + pause)
-            for watch, still_open in open_of.items():
-                if still_open > 0:
-                    watch.disturb(cut.message)
-        # A sweep that ends changes what is due next.
-        self._sooner.set()
+            for watch, count in unread.items():
+                if count > 0:
+                    watch.abort_sweep(failure.message)
+        # The end of a sweep changes when the next one is due.
+        self._reschedule.set()
 
-    def _schedule(self, batch: _Batch, answer: PollResult, factor: float) -> None:
+    def _schedule(self, batch: _Batch, result: PollResult, factor: float) -> None:
         pause = batch.interval
-        batch.failures = batch.failures + 1 if isinstance(answer, ReadFailure) else 0
-        if isinstance(answer, BatchView):
-            batch.ended = answer.status.ended
-            pause = until_next_look(answer, time.time(), batch.interval)
-        elif isinstance(answer, ReadFailure):
+        batch.failures = batch.failures + 1 if isinstance(result, ReadFailure) else 0
+        if isinstance(result, BatchView):
+            batch.has_ended = result.status.ended
+            pause = seconds_until_next_read(result, time.time(), batch.interval)
+        elif isinstance(result, ReadFailure):
             pause = backoff(batch.failures, batch.interval)
         batch.due = self._loop.time() + pause * factor
 
-    def _interval(self) -> float:
+    def _min_interval(self) -> float:
         return min((watch.interval for watch in self._watches), default=1.0)
 
 
@@ -240,14 +252,14 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]] = Weak
 
 
 @contextlib.contextmanager
-def watching(conn_id: str, batch_ids: Iterable[str], interval: float) -> Iterator[tuple[Watch, Poller]]:
-    """Have batches looked at, at least every `interval` seconds, for as long as the block lasts."""
-    of_loop = _pollers.setdefault(asyncio.get_running_loop(), {})
-    poller = of_loop.get(conn_id) or of_loop.setdefault(conn_id, Poller(conn_id))
+def watch_batches(conn_id: str, batch_ids: Iterable[str], interval: float) -> Iterator[tuple[Watch, Poller]]:
+    """Read batches, at least every `interval` seconds, for as long as the block lasts."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    poller = pollers.get(conn_id) or pollers.setdefault(conn_id, Poller(conn_id))
     watch = Watch(batch_ids, interval)
     poller.add(watch)
     try:
         yield watch, poller
     finally:
-        if poller.remove(watch) and of_loop.get(conn_id) is poller:
-            del of_loop[conn_id]
+        if poller.remove(watch) and pollers.get(conn_id) is poller:
+            del pollers[conn_id]

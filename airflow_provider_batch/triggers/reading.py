@@ -1,11 +1,15 @@
-"""One look at many batches, in as few requests as can be, at a server that is not trusted.
+"""Reads the status of many batches in as few requests as possible, from a server that is not trusted.
 
-Pages of the list show a hundred batches for one request. First those are read that showed wanted batches before: new
-batches come at the top, so what follows a batch stays the same, and such pages can be read side by side. Then the list
-is read from its top while that shows more of the wanted batches than it costs; what is left is read singly.
+One request for a page of the list returns a hundred batches. A sweep therefore works in three steps:
 
-Paged by hand: servers are known that ignore `after`, have no `has_more`, or never end. Wherever a list is not as
-expected, single reads make up for it. Read without the SDK's models, whose building would hold up the loop.
+1. Read the pages that showed wanted batches last time. New batches are added at the top of the list, so the batches
+   that follow a given one stay the same, and these pages can be read concurrently.
+2. Read the list from the top, for as long as each page shows more wanted batches than it costs.
+3. Read the remaining batches one by one.
+
+This pages by hand, because some servers ignore `after`, have no `has_more`, or never end. Wherever a list is not as
+expected, single reads make up for it. Answers are decoded without the SDK's models, which take so long to build that
+they would block the event loop.
 """
 
 from __future__ import annotations
@@ -24,281 +28,287 @@ from openai import AsyncOpenAI
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.triggers.clients import SLOTS, SharedClient
-from airflow_provider_batch.triggers.pace import retry_after
+from airflow_provider_batch.triggers.pace import bounded_retry_after
 
-#: batches on a page of the list: the most that the API allows
-PAGE = 100
-#: below this many wanted batches no list is read from its top
-FROM = 3
-#: a page that showed so many of the wanted batches before is read again
-AGAIN_FOR = 2
-#: such pages under way at once; each holds up the loop for some milliseconds when it comes
-PAGES_AT_ONCE = 8
-#: so often they may show fewer batches each than a page has to before the list is read from its top instead
-THIN = 10
-#: so many batches are remembered with the page that showed them
-MOST_PLACES = 100_000
-#: one page may be read in vain for each so many batches that are still wanted
-A_PAGE_FOR = 50
-#: for at most so many looks the list is left alone after it did not pay
-LONGEST_REST = 32
-#: single reads that fail in a row before the rest is left for later
-GIVE_UP = 20
+#: batches per page of the list, the most that the API allows
+PAGE_SIZE = 100
+#: minimum number of wanted batches for which the list is read from the top
+MIN_FOR_LIST = 3
+#: minimum number of wanted batches that a page showed last time for it to be read again
+MIN_ON_PAGE = 2
+#: maximum number of such pages that are read concurrently; decoding one blocks the event loop for some milliseconds
+CONCURRENT_PAGES = 8
+#: every so many sweeps in which those pages are sparse, the list is read from the top instead
+SPARSE_SWEEPS = 10
+#: maximum number of batches whose page is remembered
+MAX_KNOWN_PAGES = 100_000
+#: a sweep may waste one page for each so many batches that are still wanted
+BATCHES_PER_WASTED_PAGE = 50
+#: maximum number of sweeps that skip the list after it was not worth its cost
+MAX_SKIPS = 32
+#: consecutive failures of single reads after which the sweep is cut short
+MAX_FAILURES = 20
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The server refuses to show a batch: 401, 403 or 404."""
+    """The server refuses to show a batch, with 401, 403 or 404."""
 
     message: str
-    #: it is the key that is refused (401): with it no batch will be shown
+    #: whether the server refused the key itself (401), so that it will show no batch at all
     key: bool = False
 
 
 @dataclass(frozen=True)
 class ReadFailure:
-    """A read that failed for a passing reason."""
+    """A read that failed for a transient reason."""
 
     message: str
-    #: seconds that the server asked to wait, or 0
+    #: seconds that the server asked us to wait, or 0
     pause: float = 0.0
 
 
-#: what came of looking at a batch
+#: result of reading one batch
 PollResult = BatchView | Refusal | ReadFailure
+#: receives the id of a batch and the result of reading it
+Report = Callable[[str, PollResult], None]
 
 
 class _CutShortError(Exception):
-    """The rest of this look is of no use now."""
+    """Raised to end a sweep early, because further reads would fail as well."""
 
-    def __init__(self, failed: ReadFailure) -> None:
-        super().__init__(failed.message)
-        self.failed = failed
+    def __init__(self, failure: ReadFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 class Reader:
-    """Looks at batches through one shared client, and remembers whether its list is of any use."""
+    """Reads batches through one shared client, and remembers where the list showed them and whether it is useful."""
 
     def __init__(self, shared: SharedClient) -> None:
         self._shared = shared
-        #: looks for which the list is still left alone, and how many it will be the next time
-        self._resting, self._rest = 0, 1
-        #: by batch, the batch that its page follows: the page after that one showed it the last time
-        self._places: dict[str, str] = {}
-        #: how often those pages held few
-        self._thin = 0
-        #: the last page was none
-        self._no_list = False
+        #: sweeps that will still skip the list, and how many will do so after its next failure
+        self._skips, self._next_skips = 0, 1
+        #: by batch id, the page that showed it last time, given by the id of the batch that the page follows
+        self._pages: dict[str, str] = {}
+        #: sweeps in which those pages showed few wanted batches
+        self._sparse_sweeps = 0
+        #: whether the last request for a page returned no list
+        self._is_list_broken = False
 
-    async def read(self, wanted: Iterable[str], tell: Callable[[str, PollResult], None]) -> ReadFailure | None:
-        """Look once at each batch.
+    async def read(self, batch_ids: Iterable[str], report: Report) -> ReadFailure | None:
+        """Read each batch once.
 
-        :param tell: is told what came of each; of batches that were not wanted too, if a page shows them.
-        :return: why the look was cut short, or None. What was not told of then was not looked at.
+        :param report: called with the result for each batch, and also for other batches that a page happens to show.
+        :return: why the sweep was cut short, or None. Batches that were not reported by then have not been read.
         """
-        left = dict.fromkeys(wanted)
-        failed: ReadFailure | None = None
+        pending = dict.fromkeys(batch_ids)
+        failure: ReadFailure | None = None
         try:
-            await self._known_pages(left, tell)
-            if len(left) >= FROM and not self._rested():
-                await self._pages(left, tell)
-            await self._singles(left, tell)
-        except* _CutShortError as cut:
-            failed = _first(cut).failed
-        return failed
+            await self._read_known_pages(pending, report)
+            if len(pending) >= MIN_FOR_LIST and not self._skip_list():
+                await self._read_list(pending, report)
+            await self._read_singly(pending, report)
+        except* _CutShortError as errors:
+            failure = _first(errors).failure
+        return failure
 
-    async def _known_pages(self, left: dict[str, None], tell: Callable[[str, PollResult], None]) -> None:
-        """Read the pages, several at once, that showed wanted batches before; those with most of them first."""
+    async def _read_known_pages(self, pending: dict[str, None], report: Report) -> None:
+        """Read the pages that showed pending batches last time, concurrently, the fullest first."""
         members: defaultdict[str, list[str]] = defaultdict(list)
-        for batch_id in left:
-            if batch_id in self._places:
-                members[self._places[batch_id]].append(batch_id)
-        if len(members) > 1 + sum(map(len, members.values())) // A_PAGE_FOR:
-            # In the course of time pages overlap, and hold ever fewer that still run: find out anew, now and then.
-            self._thin += 1
-        if (self._resting and self._no_list) or (members and self._thin and self._thin % THIN == 0):
-            self._thin += bool(self._thin)
+        for batch_id in pending:
+            if batch_id in self._pages:
+                members[self._pages[batch_id]].append(batch_id)
+        if len(members) > 1 + sum(map(len, members.values())) // BATCHES_PER_WASTED_PAGE:
+            # Over time these pages overlap and show fewer running batches, so now and then the list is read again.
+            self._sparse_sweeps += 1
+        if (self._skips and self._is_list_broken) or (
+            members and self._sparse_sweeps and self._sparse_sweeps % SPARSE_SWEEPS == 0
+        ):
+            self._sparse_sweeps += bool(self._sparse_sweeps)
             return
-        pages = iter(sorted(members, key=lambda after: len(members[after]), reverse=True))
+        pages = iter(sorted(members, key=lambda after_id: len(members[after_id]), reverse=True))
 
         async def work() -> None:
-            for after in pages:
-                if sum(batch_id in left for batch_id in members[after]) < AGAIN_FOR:
+            for after_id in pages:
+                if sum(batch_id in pending for batch_id in members[after_id]) < MIN_ON_PAGE:
                     continue
-                page = await self._page(after, left, tell)
-                for batch_id in members[after]:
-                    self._places.pop(batch_id, None)
+                page = await self._read_page(after_id, pending, report)
+                for batch_id in members[after_id]:
+                    self._pages.pop(batch_id, None)
                 if page is not None:
-                    self._show(after, page[0], left, tell)
+                    self._take_page(after_id, page[0], pending, report)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(PAGES_AT_ONCE, len(members))):
+            for _ in range(min(CONCURRENT_PAGES, len(members))):
                 workers.create_task(work())
 
-    def _show(
-        self,
-        after: str | None,
-        views: Iterable[BatchView],
-        left: dict[str, None],
-        tell: Callable[[str, PollResult], None],
+    def _take_page(
+        self, after_id: str | None, views: Iterable[BatchView], pending: dict[str, None], report: Report
     ) -> None:
-        """Tell of the batches on a page, which are then no longer left, and remember which page it was."""
+        """Report the batches on a page, remove them from `pending` and remember which page showed them."""
         for view in views:
             if view.status.ended:
-                self._places.pop(view.id, None)
-            elif after is not None and (view.id in left or view.id in self._places):
-                self._places[view.id] = after
-            left.pop(view.id, None)
-            tell(view.id, view)
+                self._pages.pop(view.id, None)
+            elif after_id is not None and (view.id in pending or view.id in self._pages):
+                self._pages[view.id] = after_id
+            pending.pop(view.id, None)
+            report(view.id, view)
 
-    def _rested(self) -> bool:
-        resting, self._resting = self._resting > 0, max(0, self._resting - 1)
-        return resting
+    def _skip_list(self) -> bool:
+        skip, self._skips = self._skips > 0, max(0, self._skips - 1)
+        return skip
 
-    def _leave_lists(self) -> None:
-        self._resting, self._rest = self._rest, min(2 * self._rest, LONGEST_REST)
+    def _penalise_list(self) -> None:
+        """Skip the list in the next sweeps, twice as many after each further failure."""
+        self._skips, self._next_skips = self._next_skips, min(2 * self._next_skips, MAX_SKIPS)
 
-    async def _pages(self, left: dict[str, None], tell: Callable[[str, PollResult], None]) -> None:
-        """Read the list from its top while that pays."""
-        known: set[str] = set()
-        after: str | None = None
-        found = pages = vain = 0
-        while left and vain * A_PAGE_FOR <= len(left):
-            page = await self._page(after, left, tell)
+    async def _read_list(self, pending: dict[str, None], report: Report) -> None:
+        """Read the list from the top, for as long as it is worth its cost."""
+        listed: set[str] = set()
+        after_id: str | None = None
+        hits = pages = wasted_pages = 0
+        while pending and wasted_pages * BATCHES_PER_WASTED_PAGE <= len(pending):
+            page = await self._read_page(after_id, pending, report)
             if page is None:
-                self._leave_lists()
+                self._penalise_list()
                 return
-            views, last, more = page
+            views, last_id, has_more = page
             pages += 1
-            before = len(left)
-            fresh = {view.id: view for view in views if view.id not in known}
-            known.update(fresh)
-            self._show(after, fresh.values(), left, tell)
-            gain = before - len(left)
-            found += gain
-            # Each page costs a request, each batch that it shows saves one.
-            vain = max(0, vain + 1 - gain)
-            if not fresh or not more or not last or last == after:
+            pending_before = len(pending)
+            new_views = {view.id: view for view in views if view.id not in listed}
+            listed.update(new_views)
+            self._take_page(after_id, new_views.values(), pending, report)
+            page_hits = pending_before - len(pending)
+            hits += page_hits
+            # Each page costs one request, and each pending batch on it saves one.
+            wasted_pages = max(0, wasted_pages + 1 - page_hits)
+            if not new_views or not has_more or not last_id or last_id == after_id:
                 break
-            after = last
-            # A page may be decoded in one go; the next one waits for its turn in the loop.
+            after_id = last_id
+            # Let the event loop run between two pages, as decoding a page blocks it.
             await asyncio.sleep(0)
-        if found > pages:
-            self._rest = 1
-        elif found < pages:
-            self._leave_lists()
+        if hits > pages:
+            self._next_skips = 1
+        elif hits < pages:
+            self._penalise_list()
 
-    async def _page(
-        self, after: str | None, left: dict[str, None], tell: Callable[[str, PollResult], None]
+    async def _read_page(
+        self, after_id: str | None, pending: dict[str, None], report: Report
     ) -> tuple[list[BatchView], str, bool] | None:
-        """Batches of a page, the id of its last entry, and whether there may be more; None if there is no list.
+        """Return the batches of a page, the id of the last one, and whether there may be more pages.
 
-        A key that opens no list opens no batch: then every batch left counts as refused.
+        Return None if the answer is not a list. A key that is refused for the list is refused for every batch too, so
+        all pending batches are then reported as refused.
         """
-        self._no_list = True
+        self._is_list_broken = True
         async with self._shared.slots:
             client = await self._client()
             try:
-                answer = await client.batches.with_raw_response.list(limit=PAGE, after=after or openai.omit)
-                page = _decoded(answer.content)
+                answer = await client.batches.with_raw_response.list(limit=PAGE_SIZE, after=after_id or openai.omit)
+                page = _decode(answer.content)
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
-                refused = Refusal(f"HTTP 401 for the list of batches: {error.message}", key=True)
-                for batch_id in left:
-                    tell(batch_id, refused)
-                left.clear()
+                refusal = Refusal(f"HTTP 401 for the list of batches: {error.message}", key=True)
+                for batch_id in pending:
+                    report(batch_id, refusal)
+                pending.clear()
                 return None
             except (openai.APIConnectionError, openai.RateLimitError) as error:
-                self._leave_lists()
-                raise _CutShortError(_failed(error)) from error
+                self._penalise_list()
+                raise _CutShortError(_failure(error)) from error
             except openai.APIStatusError as error:
-                if (failed := _failed(error)).pause:
-                    raise _CutShortError(failed) from error
+                if (failure := _failure(error)).pause:
+                    raise _CutShortError(failure) from error
                 return None
             except (openai.OpenAIError, ProviderError):
                 return None
         entries = page.get("data") if isinstance(page, Mapping) else None
         if not isinstance(entries, list):
             return None
-        self._no_list = False
+        self._is_list_broken = False
         views = [view for entry in entries if (view := _view(entry)) is not None]
         return views, views[-1].id if views else "", page.get("has_more") is not False
 
-    async def _singles(self, left: dict[str, None], tell: Callable[[str, PollResult], None]) -> None:
-        """Read one by one, some at the same time; after many failures in a row the rest is left for later."""
-        waiting = iter(list(left))
-        in_a_row = 0
-        seen: list[BatchView] = []
+    async def _read_singly(self, pending: dict[str, None], report: Report) -> None:
+        """Read batches one by one, several concurrently. Cut the sweep short after many consecutive failures."""
+        queue = iter(list(pending))
+        failures = 0
+        running: list[BatchView] = []
 
         async def work() -> None:
-            nonlocal in_a_row
-            for batch_id in waiting:
-                answer = await self._single(batch_id)
-                tell(batch_id, answer)
-                if isinstance(answer, BatchView) and not answer.status.ended:
-                    seen.append(answer)
-                if isinstance(answer, Refusal) and answer.key:
-                    for other in waiting:
-                        tell(other, answer)
-                in_a_row = in_a_row + 1 if isinstance(answer, ReadFailure) else 0
-                if isinstance(answer, ReadFailure) and (answer.pause or in_a_row >= GIVE_UP):
-                    raise _CutShortError(answer)
+            nonlocal failures
+            for batch_id in queue:
+                result = await self._read_single(batch_id)
+                report(batch_id, result)
+                if isinstance(result, BatchView) and not result.status.ended:
+                    running.append(result)
+                if isinstance(result, Refusal) and result.key:
+                    for unread_id in queue:
+                        report(unread_id, result)
+                failures = failures + 1 if isinstance(result, ReadFailure) else 0
+                if isinstance(result, ReadFailure) and (result.pause or failures >= MAX_FAILURES):
+                    raise _CutShortError(result)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(SLOTS, len(left))):
+            for _ in range(min(SLOTS, len(pending))):
                 workers.create_task(work())
-        self._guess_pages(seen)
+        self._guess_pages(running)
 
-    def _guess_pages(self, singly: list[BatchView]) -> None:
-        """Take it that a page after one of these shows the ones created before it; if not, they are read singly anew.
+    def _guess_pages(self, views: list[BatchView]) -> None:
+        """Guess which pages show these batches, which were read one by one.
 
-        So batches are found that lie deep in the list, below those of others.
+        The guess is that the page after a batch shows the batches that were created just before it. This locates
+        batches deep in the list, below the batches of others. If a guess is wrong, they are read one by one again.
         """
-        if len(self._places) > MOST_PLACES:
-            self._places.clear()
-        # Of one second any may be the newest: another one is tried the next time.
-        singly.sort(key=lambda view: (view.created_at, random.random()), reverse=True)
-        for start in range(0, len(singly), PAGE):
-            top = singly[start].id
-            self._places |= {view.id: top for view in singly[start + 1 : start + PAGE]}
+        if len(self._pages) > MAX_KNOWN_PAGES:
+            self._pages.clear()
+        # Any batch of the same second may be the newest, so the order is random: a later guess tries another one.
+        views.sort(key=lambda view: (view.created_at, random.random()), reverse=True)
+        for start in range(0, len(views), PAGE_SIZE):
+            after_id = views[start].id
+            self._pages |= {view.id: after_id for view in views[start + 1 : start + PAGE_SIZE]}
 
-    async def _single(self, batch_id: str) -> PollResult:
+    async def _read_single(self, batch_id: str) -> PollResult:
         async with self._shared.slots:
             client = await self._client()
             try:
                 answer = await client.batches.with_raw_response.retrieve(batch_id)
-                return read_batch(_decoded(answer.content))
+                return read_batch(_decode(answer.content))
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
                 return Refusal(f"HTTP 401 for batch {batch_id}: {error.message}", key=True)
             except (openai.PermissionDeniedError, openai.NotFoundError) as error:
                 return Refusal(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
             except (openai.OpenAIError, ProviderError) as error:
-                return _failed(error)
+                return _failure(error)
 
     async def _client(self) -> AsyncOpenAI:
         try:
             return await self._shared.get()
-        except Exception as error:  # a secrets backend, a token exchange: whatever it raises may pass
-            message = f"connection {self._shared.conn_id!r} makes no client: {type(error).__name__}: {error}"
+        except Exception as error:  # errors of a secrets backend or a token exchange may be transient
+            message = (
+                f"cannot create an OpenAI client from connection {self._shared.conn_id!r}: "
+                f"{type(error).__name__}: {error}"
+            )
             raise _CutShortError(ReadFailure(message)) from error
 
 
-def _failed(error: Exception) -> ReadFailure:
+def _failure(error: Exception) -> ReadFailure:
     if isinstance(error, openai.APIStatusError):
-        return ReadFailure(f"HTTP {error.status_code}", retry_after(error.response.headers.get("retry-after")))
+        return ReadFailure(f"HTTP {error.status_code}", bounded_retry_after(error.response.headers.get("retry-after")))
     return ReadFailure(str(error) if isinstance(error, ProviderError) else f"{type(error).__name__}: {error}")
 
 
-def _decoded(content: bytes) -> Any:
-    """The JSON of an answer.
+def _decode(content: bytes) -> Any:
+    """Return the decoded JSON of an answer.
 
-    :raises ProviderError: if it is none.
+    :raises ProviderError: if it is not JSON.
     """
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProviderError("The server answered with something that is no JSON.") from error
+        raise ProviderError("The server's answer is not JSON.") from error
 
 
 def _view(entry: Any) -> BatchView | None:

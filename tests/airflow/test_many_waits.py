@@ -1,9 +1,10 @@
-"""Many waits in one triggerer of a whole Airflow, which is killed half-way.
+"""Many waits in the one triggerer of a full Airflow installation, which is killed halfway.
 
-`BATCH_TEST_WAITS=100` makes it a hundred waits, which takes some minutes; `make soak` does so, with the cores for
-itself. Then Airflow's own watchdog must not find the event loop blocked at all while all wait. While triggers start it
-warns of Airflow itself, also where they only sleep (`python -m benchmarks.triggers --only triggerer`, case `idle`): it
-writes a line for each to a supervisor that is busy; that is only told.
+`make soak` runs this with `BATCH_TEST_WAITS=100` and without other load, which takes some minutes. In that case
+Airflow's own watchdog must not find the event loop blocked at all while all triggers wait. While triggers start, the
+watchdog reports blocking that Airflow itself causes, as it writes a line for each trigger to a busy supervisor. It does
+so even for triggers that only sleep (`python -m benchmarks.triggers --only triggerer`, case `idle`). That blocking is
+recorded and does not fail the test.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from airflow_provider_batch.demo.home import Provider
 from airflow_provider_batch.local.faults import Call
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.triggers.clients import SLOTS
-from airflow_provider_batch.triggers.pace import SOONER
+from airflow_provider_batch.triggers.pace import SPEEDUP
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
 
 pytestmark = [
@@ -34,31 +35,31 @@ pytestmark = [
 ]
 
 KEY = "sk-of-the-local-server"
-MANY = 100
+FULL_SIZE = 100
 WAITS = int(os.environ.get("BATCH_TEST_WAITS", "20"))
-#: of each job
+#: rows and batches of each job
 ROWS, BATCHES = 6, 3
-#: on a local server, longer than any test
-HELD = 7_200.0
+#: seconds that a batch runs on the local server, longer than any test
+BATCH_SECONDS = 7_200.0
 INTERVAL = 8.0
-#: seconds in which requests are counted
-COUNTED = 30.0
-#: seconds that the loop may be blocked: while other tests take the cores, no trigger need be to blame
-BLOCKED = 0.0 if WAITS >= MANY else 2.0
+#: seconds during which requests are counted
+COUNTING_SECONDS = 30.0
+#: maximum seconds that the event loop may be blocked; with other tests running, the cause need not be a trigger
+MAX_BLOCKED = 0.0 if WAITS >= FULL_SIZE else 2.0
 PATIENCE = 60.0 + 10.0 * WAITS
 DAGS = Path(__file__).parent / "standalone_dags"
 PACE = {
     "AIRFLOW__CORE__PARALLELISM": "6",
     "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "6",
     "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": str(INTERVAL),
-    # whatever its default will be
+    # independent of changes of the default
     "AIRFLOW__TRIGGERER__BLOCKED_MAIN_THREAD_WARNING_THRESHOLD": "0.2",
 }
 
 
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with LocalServer(tmp_path_factory.mktemp("batches"), in_progress=HELD, api_key=KEY, admin=True) as server:
+    with LocalServer(tmp_path_factory.mktemp("batches"), in_progress=BATCH_SECONDS, api_key=KEY, admin=True) as server:
         yield server
 
 
@@ -76,101 +77,108 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, batches: LocalServer) -> I
 
 
 def states(run: Run, task_id: str) -> Counter[str]:
-    """How many of its mapped task instances are in which state; read from the database, as they are many."""
+    """Return the number of mapped task instances in each state, read from the database because there are many."""
     query = "SELECT state, count(*) FROM task_instance WHERE dag_id = ? AND run_id = ? AND task_id = ? GROUP BY state"
     with closing(sqlite3.connect(run.airflow.home.airflow / "airflow.db", timeout=60)) as metadata:
         return Counter(dict(metadata.execute(query, [run.dag_id, run.run_id, task_id])))
 
 
 def await_all(run: Run, task_id: str, state: str) -> None:
-    """Wait until all of its mapped task instances are in this state; none may fail."""
+    """Wait until all mapped task instances are in this state; fail if any of them fails."""
 
-    def look() -> bool:
-        found = states(run, task_id)
-        assert not found.keys() & {"failed", "upstream_failed", "up_for_retry"}, found
-        return found == {state: WAITS}
+    def have_state() -> bool:
+        counts = states(run, task_id)
+        assert not counts.keys() & {"failed", "upstream_failed", "up_for_retry"}, counts
+        return counts == {state: WAITS}
 
-    wait_until(f"{WAITS} times {task_id} is {state}", look, patience=PATIENCE)
+    wait_until(f"{WAITS} instances of {task_id} are {state}", have_state, patience=PATIENCE)
 
 
 def logs_of_triggers(run: Run) -> set[Path]:
-    """Of its waits: a file for each triggerer that ran the trigger."""
+    """Return the trigger logs of the waits, one file for each triggerer that ran the trigger."""
     folder = run.airflow.home.airflow / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}" / "task_id=wait"
     return set(folder.rglob("*.trigger.*.log"))
 
 
-def await_looks(run: Run, what: str, *, done: str, but: set[Path] | None = None) -> None:
-    """Wait until the trigger of each wait told that so many requests are done, in another log than these."""
+def await_progress(run: Run, event: str, *, done: str, exclude: set[Path] | None = None) -> None:
+    """Wait until the trigger of each wait has logged this number of done requests, in a log that is not excluded.
 
-    def look() -> bool:
-        logs = logs_of_triggers(run) - (but or set())
-        told = {path.parent for path in logs if re.search(rf"{done} of {ROWS} requests done", path.read_text("utf-8"))}
-        return len(told) == WAITS
+    :param event: what is awaited, for the error message.
+    :param done: regular expression for the number.
+    """
 
-    wait_until(what, look, patience=PATIENCE)
+    def have_logged() -> bool:
+        logs = logs_of_triggers(run) - (exclude or set())
+        line = rf"{done} of {ROWS} requests done"
+        waits = {path.parent for path in logs if re.search(line, path.read_text("utf-8"))}
+        return len(waits) == WAITS
+
+    wait_until(event, have_logged, patience=PATIENCE)
 
 
-def blocked(airflow: RunningAirflow, since: int = 0) -> list[float]:
-    """For how many seconds Airflow's watchdog found the event loop blocked, each time from there on in the log."""
-    log = airflow.home.log.read_bytes()[since:].decode(errors="replace")
+def blocked_seconds(airflow: RunningAirflow, offset: int = 0) -> list[float]:
+    """Return for how many seconds Airflow's watchdog found the event loop blocked, each time after this log offset."""
+    log = airflow.home.log.read_bytes()[offset:].decode(errors="replace")
     return [float(seconds) for seconds in re.findall(r"async thread was blocked for ([\d.]+) seconds", log)]
 
 
 def connections(airflow: RunningAirflow, server: LocalServer) -> int:
-    """How many connections to the provider the triggerer holds open."""
+    """Return the number of open connections from the triggerer to the provider."""
     port = int(server.base_url.removesuffix("/v1").rpartition(":")[2])
-    processes = {child for one in airflow.processes("triggerer") for child in (one, *one.children(recursive=True))}
-    open_ones = [each for process in processes for each in process.net_connections("tcp") if each.raddr]
-    return sum(each.raddr.port == port and each.status == "ESTABLISHED" for each in open_ones)
+    parents = airflow.processes("triggerer")
+    processes = {process for parent in parents for process in (parent, *parent.children(recursive=True))}
+    sockets = [socket for process in processes for socket in process.net_connections("tcp") if socket.raddr]
+    return sum(socket.raddr.port == port and socket.status == "ESTABLISHED" for socket in sockets)
 
 
-def test_many_deferred_waits_share_one_poller_and_outlive_their_triggerer(
+def test_many_deferred_waits_share_one_poller_and_survive_the_kill_of_their_triggerer(
     airflow: RunningAirflow, batches: LocalServer, record_property: Callable[[str, object], None]
 ) -> None:
-    began = time.monotonic()
+    started_at = time.monotonic()
     run = airflow.trigger("many_waits")
     await_all(run, "wait", "deferred")
     run.await_workers("wait", ended=WAITS)
-    await_looks(run, "each wait's batches were looked at", done=r"\d")
-    deferred = time.monotonic()
+    await_progress(run, "the batches of each wait are read", done=r"\d")
+    deferred_at = time.monotonic()
 
-    # Of all batches that fit on a page, one request tells. Each is looked at this often at most.
-    said = airflow.home.log.stat().st_size
-    before = batches.calls()
-    since = time.monotonic()
-    time.sleep(COUNTED)
-    after = batches.calls()
-    looks = 1 + (time.monotonic() - since) / (0.9 * INTERVAL / SOONER)
-    asked = {call: after[call] - before.get(call, 0) for call in (Call.LIST, Call.RETRIEVE)}
-    assert 0 < sum(asked.values()) <= looks * math.ceil(WAITS * BATCHES / 50)
+    # One request returns all batches that fit on a page, and each batch is read at most `max_reads` times.
+    log_size = airflow.home.log.stat().st_size
+    calls_before = batches.calls()
+    counting_since = time.monotonic()
+    time.sleep(COUNTING_SECONDS)
+    calls_after = batches.calls()
+    max_reads = 1 + (time.monotonic() - counting_since) / (0.9 * INTERVAL / SPEEDUP)
+    reads = {call: calls_after[call] - calls_before.get(call, 0) for call in (Call.LIST, Call.RETRIEVE)}
+    assert 0 < sum(reads.values()) <= max_reads * math.ceil(WAITS * BATCHES / 50)
     assert connections(airflow, batches) <= SLOTS
-    assert [seconds for seconds in blocked(airflow, said) if seconds > BLOCKED] == []
+    assert [seconds for seconds in blocked_seconds(airflow, log_size) if seconds > MAX_BLOCKED] == []
 
-    before_kill = logs_of_triggers(run)
-    batches.advance(0.6 * HELD)
-    killed = time.monotonic()
+    logs_before_kill = logs_of_triggers(run)
+    batches.advance(0.6 * BATCH_SECONDS)
+    killed_at = time.monotonic()
     airflow.kill("triggerer")
     airflow.start("triggerer")
-    await_looks(run, "each is taken up anew", done="[1-9]", but=before_kill)
+    await_progress(run, "the new triggerer runs each trigger", done="[1-9]", exclude=logs_before_kill)
     assert states(run, "wait") == {"deferred": WAITS}
-    taken_up = time.monotonic()
-    said = airflow.home.log.stat().st_size
+    restarted_at = time.monotonic()
+    log_size = airflow.home.log.stat().st_size
     time.sleep(2 * INTERVAL)
-    assert [seconds for seconds in blocked(airflow, said) if seconds > BLOCKED] == []
+    assert [seconds for seconds in blocked_seconds(airflow, log_size) if seconds > MAX_BLOCKED] == []
 
-    batches.advance(HELD)
+    batches.advance(BATCH_SECONDS)
     await_all(run, "land", "success")
-    ended = time.monotonic()
+    landed_at = time.monotonic()
     assert run.await_end() == "success"
     with closing(sqlite3.connect(airflow.home.warehouse)) as warehouse:
-        landed = dict(warehouse.execute("SELECT custom_id, outcome FROM many_answers"))
-    assert landed == {str(n): "succeeded" for n in range(ROWS * WAITS)}
+        outcomes = dict(warehouse.execute("SELECT custom_id, outcome FROM many_answers"))
+    assert outcomes == {str(n): "succeeded" for n in range(ROWS * WAITS)}
     calls = batches.calls()
     assert calls[Call.CREATE] == WAITS * BATCHES
     assert calls.get(Call.CANCEL, 0) == 0
     record_property(
-        "told",
-        f"{WAITS} waits, {WAITS * BATCHES} batches: deferred after {deferred - began:.0f} s; {asked} in {COUNTED:g} s; "
-        f"all taken up {taken_up - killed:.0f} s after the kill; ended {ended - taken_up:.0f} s after their batches; "
-        f"while Airflow or its workers started, the loop was blocked for {blocked(airflow)} s",
+        "measurements",
+        f"{WAITS} waits, {WAITS * BATCHES} batches: deferred after {deferred_at - started_at:.0f} s; "
+        f"{reads} in {COUNTING_SECONDS:g} s; all triggers ran again {restarted_at - killed_at:.0f} s after the kill; "
+        f"landed {landed_at - restarted_at:.0f} s after their batches ended; while Airflow or its workers started, the "
+        f"event loop was blocked for {blocked_seconds(airflow)} s",
     )

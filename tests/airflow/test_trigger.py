@@ -1,4 +1,4 @@
-"""The trigger in an event loop of its own, against the local batch server: what wakes the worker, and what does not."""
+"""What makes the trigger fire, against the local batch server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 @pytest.fixture
 def slow(serve: Callable[..., LocalServer]) -> LocalServer:
-    """A server on which batches run for longer than any test."""
+    """A server whose batches run longer than any test."""
     return serve("slow", in_progress=600)
 
 
@@ -40,19 +40,19 @@ def trigger(*batch_ids: str, **changes: Any) -> Any:
     return BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=batch_ids, **arguments)
 
 
-def event_of(*triggers: Any, within: float = 60.0) -> list[dict[str, Any]]:
-    """The payload of each trigger's first event; fails if one does not fire."""
+def event_of(*triggers: Any, timeout: float = 60.0) -> list[dict[str, Any]]:
+    """Return the payload of each trigger's first event; fail if a trigger does not fire."""
 
-    async def first(one: Any) -> dict[str, Any]:
-        async for event in one.run():
+    async def first(trigger: Any) -> dict[str, Any]:
+        async for event in trigger.run():
             payload: dict[str, Any] = event.payload
             return payload
         raise AssertionError("the trigger ended without an event")
 
-    async def all_of_them() -> list[dict[str, Any]]:
-        return await asyncio.wait_for(asyncio.gather(*(first(one) for one in triggers)), within)
+    async def all_events() -> list[dict[str, Any]]:
+        return await asyncio.wait_for(asyncio.gather(*map(first, triggers)), timeout)
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(all_events())
 
 
 def ago(seconds: float) -> str:
@@ -63,7 +63,7 @@ def test_it_fires_once_every_batch_has_ended(batch_server: LocalServer) -> None:
     assert event_of(trigger(create(batch_server), create(batch_server))) == [{"reason": "ended"}]
 
 
-def test_one_end_is_enough_where_shards_wait_for_room(slow: LocalServer) -> None:
+def test_one_ended_batch_is_enough_if_shards_wait_for_queue_capacity(slow: LocalServer) -> None:
     client = client_of(slow)
     first, second = create(slow), create(slow)
     client.batches.cancel(first)
@@ -71,26 +71,27 @@ def test_one_end_is_enough_where_shards_wait_for_room(slow: LocalServer) -> None
     assert event_of(trigger(first, second, any_end=True)) == [{"reason": "ended"}]
 
 
-@pytest.mark.parametrize(("when", "reason"), [("deadline", "deadline"), ("wake_at", "due")])
-def test_it_fires_when_its_time_has_come_though_the_batch_runs_on(slow: LocalServer, when: str, reason: str) -> None:
-    soon = ago(-0.5)
+@pytest.mark.parametrize(("argument", "reason"), [("deadline", "deadline"), ("wake_at", "due")])
+def test_it_fires_at_its_time_while_the_batch_is_still_running(slow: LocalServer, argument: str, reason: str) -> None:
+    time = ago(-0.5)
 
-    assert event_of(trigger(create(slow), **{when: soon})) == [{"reason": reason}]
-    assert datetime.now(UTC) >= datetime.fromisoformat(soon)
+    assert event_of(trigger(create(slow), **{argument: time})) == [{"reason": reason}]
+    assert datetime.now(UTC) >= datetime.fromisoformat(time)
 
 
-def test_without_any_batch_it_waits_for_its_time(slow: LocalServer) -> None:
+def test_without_batches_it_waits_for_its_time(slow: LocalServer) -> None:
     assert event_of(trigger(wake_at=ago(-0.2))) == [{"reason": "due"}]
 
 
-def test_a_provider_that_is_away_for_a_while_ends_no_wait(batch_server: LocalServer, tmp_path: Path) -> None:
+def test_a_provider_that_is_temporarily_unreachable_does_not_end_the_wait(
+    batch_server: LocalServer, tmp_path: Path
+) -> None:
     with LocalServer(tmp_path / "away", in_progress=0.5) as server:
         batch_id = create(server)
         server.stop()
 
-        async def away_and_back() -> dict[str, Any]:
-            one = trigger(batch_id)
-            waiting = asyncio.ensure_future(anext(one.run()))
+        async def restart_server() -> dict[str, Any]:
+            waiting = asyncio.ensure_future(anext(trigger(batch_id).run()))
             await asyncio.sleep(0.5)
             assert not waiting.done()
             await asyncio.to_thread(server.start)
@@ -101,15 +102,15 @@ def test_a_provider_that_is_away_for_a_while_ends_no_wait(batch_server: LocalSer
         with pytest.MonkeyPatch.context() as patch:
             conn = {"conn_type": "openai", "password": "local", "host": server.base_url}
             patch.setenv("AIRFLOW_CONN_OPENAI_DEFAULT", json.dumps(conn))
-            assert asyncio.run(away_and_back()) == {"reason": "ended"}
+            assert asyncio.run(restart_server()) == {"reason": "ended"}
 
 
 @pytest.mark.parametrize(("password", "batch_id", "code"), [("wrong", None, "401"), ("right", "batch_nowhere", "404")])
-def test_five_refused_sweeps_in_a_row_end_the_wait_with_the_reason(
+def test_five_consecutive_refused_sweeps_end_the_wait_with_the_reason(
     tmp_path: Path, connect: Callable[..., None], password: str, batch_id: str | None, code: str
 ) -> None:
-    with LocalServer(tmp_path / "locked", api_key="right") as locked:
-        connect("openai_default", conn_type="openai", password=password, host=locked.base_url)
+    with LocalServer(tmp_path / "server", api_key="right") as server:
+        connect("openai_default", conn_type="openai", password=password, host=server.base_url)
 
         (event,) = event_of(trigger(batch_id or "batch_any"))
 
@@ -117,7 +118,7 @@ def test_five_refused_sweeps_in_a_row_end_the_wait_with_the_reason(
     assert f"HTTP {code}" in event["message"]
 
 
-def test_triggers_of_one_connection_share_one_client_which_is_closed_when_the_last_leaves(slow: LocalServer) -> None:
+def test_triggers_of_a_connection_share_one_client_that_is_closed_with_the_last(slow: LocalServer) -> None:
     from airflow_provider_batch.triggers.clients import _shared, shared_client
 
     async def two_users() -> None:
@@ -131,46 +132,46 @@ def test_triggers_of_one_connection_share_one_client_which_is_closed_when_the_la
     asyncio.run(two_users())
 
 
-def test_a_refused_key_is_looked_up_again(slow: LocalServer) -> None:
+def test_after_a_refused_key_the_client_is_rebuilt(slow: LocalServer) -> None:
     from airflow_provider_batch.triggers.clients import shared_client
 
-    async def renewed() -> bool:
+    async def renew() -> bool:
         async with shared_client("openai_default") as shared:
-            stale = await shared.get()
-            await shared.renew(stale)
-            return await shared.get() is not stale and stale.is_closed()
+            client = await shared.get()
+            await shared.renew(client)
+            return await shared.get() is not client and client.is_closed()
 
-    assert asyncio.run(renewed())
+    assert asyncio.run(renew())
 
 
-def test_its_arguments_bring_back_the_same_trigger() -> None:
+def test_its_serialized_arguments_recreate_the_same_trigger() -> None:
     from airflow_provider_batch.triggers.batch import BatchTrigger
 
-    one = trigger("batch_1", "batch_2", wake_at=ago(-60), any_end=True, cancel_on_kill=False)
-    path, arguments = one.serialize()
+    original = trigger("batch_1", "batch_2", wake_at=ago(-60), any_end=True, cancel_on_kill=False)
+    path, arguments = original.serialize()
 
     assert path == "airflow_provider_batch.triggers.batch.BatchTrigger"
     assert BatchTrigger(**arguments).serialize() == (path, arguments)
 
 
-def test_progress_is_told_when_it_changes_and_no_poll_is(tmp_path: Path, connect: Callable[..., None]) -> None:
-    """As a person reads it: on a process's own output, with Airflow's logging."""
+def test_progress_is_logged_when_it_changes_and_polls_are_not(tmp_path: Path, connect: Callable[..., None]) -> None:
+    """Reads the output of a separate process, with Airflow's logging as a user sees it."""
     with LocalServer(tmp_path / "server", in_progress=1) as server:
         program = f"""
 import asyncio
 from airflow_provider_batch.triggers.batch import BatchTrigger
 async def main():
-    one = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789",
+    trigger = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789",
         batch_ids={[create(server), create(server), create(server)]},
         deadline=None, poll_interval=0.05)
-    print([event.payload async for event in one.run()])
+    print([event.payload async for event in trigger.run()])
 asyncio.run(main())
 """
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
 
-    said = [line.split("Job ", 1)[1].split(" [")[0] for line in ran.stdout.splitlines() if "Job 01234567" in line]
-    assert said[-1] == "01234567: 3 of 3 requests done, 0 failed; 3 of 3 batches ended"
-    assert len(said) == len(set(said)) < 10
+    lines = [line.split("Job ", 1)[1].split(" [")[0] for line in ran.stdout.splitlines() if "Job 01234567" in line]
+    assert lines[-1] == "01234567: 3 of 3 requests done, 0 failed; 3 of 3 batches ended"
+    assert len(lines) == len(set(lines)) < 10
     assert "HTTP Request: GET" not in ran.stdout + ran.stderr
     assert "[{'reason': 'ended'}]" in ran.stdout

@@ -1,4 +1,4 @@
-"""Jobs with more batches than a trigger carries, and how often their worker wakes."""
+"""Jobs with more batches than one trigger can carry, and the number of times their worker wakes."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ def tickets() -> list[Ticket]:
 
 @pytest.fixture
 def deferrals(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The batches of each deferral."""
+    """The batch ids of each deferral."""
     from airflow_provider_batch.sensors.batch import BatchSensor
 
-    carried: list[list[str]] = []
+    batch_ids: list[list[str]] = []
     defer = BatchSensor.defer
 
-    def noted(sensor: BatchSensor, *, trigger: Any, **arguments: Any) -> None:
-        carried.append(trigger.batch_ids)
+    def record_and_defer(sensor: BatchSensor, *, trigger: Any, **arguments: Any) -> None:
+        batch_ids.append(trigger.batch_ids)
         defer(sensor, trigger=trigger, **arguments)
 
-    monkeypatch.setattr(BatchSensor, "defer", noted)
-    return carried
+    monkeypatch.setattr(BatchSensor, "defer", record_and_defer)
+    return batch_ids
 
 
-def landed(warehouse: Path) -> list[tuple[Any, ...]]:
+def landed_rows(warehouse: Path) -> list[tuple[Any, ...]]:
     return query(warehouse, "SELECT custom_id, outcome FROM answers ORDER BY custom_id")
 
 
 ALL = [(f"T-{n:02}", "succeeded") for n in range(ROWS)]
 
 
-@pytest.mark.parametrize("most", [500, 5])
-def test_a_job_of_more_batches_than_a_trigger_carries_waits_for_them_in_turns(
+@pytest.mark.parametrize("max_batches", [500, 5])
+def test_a_job_with_more_batches_than_a_trigger_can_carry_waits_for_them_in_turn(
     warehouse: Path,
     tmp_path: Path,
     connect: Callable[..., None],
     deferrals: list[list[str]],
     monkeypatch: pytest.MonkeyPatch,
-    most: int,
+    max_batches: int,
 ) -> None:
-    monkeypatch.setattr("airflow_provider_batch.sensors.batch.MAX_BATCHES", most)
+    monkeypatch.setattr("airflow_provider_batch.sensors.batch.MAX_BATCHES", max_batches)
     with LocalServer(tmp_path / "server", in_progress=4) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         ran = run_job(limits={"requests": 1})
 
     assert ran.states["wait"] == "success"
-    assert landed(warehouse) == ALL
+    assert landed_rows(warehouse) == ALL
     assert deferrals
-    assert {len(carried) for carried in deferrals} <= set(range(1, most + 1))
+    assert {len(batch_ids) for batch_ids in deferrals} <= set(range(1, max_batches + 1))
     assert len(deferrals) <= 6
-    if most == 500:
+    if max_batches == 500:
         assert len(deferrals[0]) == ROWS

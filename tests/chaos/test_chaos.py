@@ -33,7 +33,7 @@ def test_nothing_is_lost_doubled_or_paid_twice_whenever_a_worker_dies(
 
 
 def test_workers_were_hit_at_every_step(total: Count, record_property: Callable[[str, object], None]) -> None:
-    record_property("told", f"chaos: {total.told()}")
+    record_property("measurements", f"chaos: {total.told()}")
 
     assert total.rounds == len(ROUNDS)
     assert set(STEPS) <= set(total.steps)

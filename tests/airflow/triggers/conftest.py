@@ -1,4 +1,4 @@
-"""A provider that misbehaves on demand, and the connection that leads to it."""
+"""A provider that misbehaves on demand, and the connection to it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ CONN = "openai_default"
 def with_provider(
     airflow_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[Provider], Awaitable[Any]]], Any]:
-    """Runs a coroutine in a loop of its own, with a provider that `openai_default` leads to; what it returns."""
+    """Run a test coroutine in its own event loop, with a provider behind `openai_default`; return its result."""
 
     @asynccontextmanager
-    async def connected() -> AsyncIterator[Provider]:
+    async def serve_provider() -> AsyncIterator[Provider]:
         async with Provider().serve() as provider:
             conn = {"conn_type": "openai", "password": "key", "host": provider.base_url}
             monkeypatch.setenv(f"AIRFLOW_CONN_{CONN.upper()}", json.dumps(conn))
             yield provider
 
     def run(test: Callable[[Provider], Awaitable[Any]]) -> Any:
-        async def whole() -> Any:
-            async with connected() as provider, asyncio.timeout(120):
+        async def run_test() -> Any:
+            async with serve_provider() as provider, asyncio.timeout(120):
                 return await test(provider)
 
-        return asyncio.run(whole())
+        return asyncio.run(run_test())
 
     return run

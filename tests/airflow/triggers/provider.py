@@ -1,4 +1,4 @@
-"""A batch provider of the tests' own, in the loop of the test: as badly behaved as a test wants it."""
+"""A scripted batch provider that runs in the event loop of the test and misbehaves as the test requires."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-#: what a server answers: status, body, further headers
+#: status, body and additional headers of an answer
 Reply = tuple[int, Any, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as it came in."""
+class ReceivedRequest:
+    """A request that the provider received."""
 
     method: str
     path: str
     query: dict[str, str]
     key: str
-    #: by the monotonic clock
-    at: float
+    #: monotonic time
+    received_at: float
 
     @property
     def batch_id(self) -> str:
-        """The batch that is asked for; empty if it is the list."""
+        """Id of the batch in the path; empty for the list."""
         return self.path.removeprefix("/v1/batches").strip("/").split("/")[0]
 
 
 def batch(batch_id: str, status: str = "in_progress", **changes: Any) -> dict[str, Any]:
-    """A batch object as OpenAI sends it."""
+    """Return a batch object as OpenAI sends it."""
     return {
         "id": batch_id,
         "object": "batch",
@@ -50,58 +50,58 @@ def batch(batch_id: str, status: str = "in_progress", **changes: Any) -> dict[st
 
 @dataclass
 class Provider:
-    """Batches by id, the newest first, and everything that was asked."""
+    """The provider's batches by id, the newest first, and every request it received."""
 
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
-    #: asked first; its reply goes out in place of the usual one unless it is None
-    instead: Callable[[Asked], Reply | None] = lambda asked: None
-    #: seconds that every answer takes
+    requests: list[ReceivedRequest] = field(default_factory=list)
+    #: called first for every request; its reply replaces the default one unless it is None
+    override: Callable[[ReceivedRequest], Reply | None] = lambda request: None
+    #: seconds until each answer
     latency: float = 0.002
-    #: requests under way at the same time, at most
-    most_at_once: int = 0
+    #: highest number of concurrent requests so far
+    max_concurrent: int = 0
     base_url: str = ""
-    _at_once: int = 0
+    _concurrent: int = 0
     _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def add(self, *ids: str, **changes: Any) -> list[str]:
-        """New batches, each newer than the one before."""
+        """Add batches, each newer than the previous one, and return their ids."""
         for batch_id in ids:
             self.batches = {batch_id: batch(batch_id, **changes), **self.batches}
         return list(ids)
 
     def set(self, batch_id: str, **changes: Any) -> None:
-        """Change a batch."""
+        """Change fields of a batch."""
         self.batches[batch_id] |= changes
 
     @property
-    def lists(self) -> list[Asked]:
-        """The requests for a page of the list."""
-        return [asked for asked in self.asked if asked.method == "GET" and not asked.batch_id]
+    def lists(self) -> list[ReceivedRequest]:
+        """Requests for a page of the list."""
+        return [request for request in self.requests if request.method == "GET" and not request.batch_id]
 
     @property
     def singles(self) -> list[str]:
-        """The batches that were read singly."""
-        return [asked.batch_id for asked in self.asked if asked.method == "GET" and asked.batch_id]
+        """Ids of the batches that were read one by one."""
+        return [request.batch_id for request in self.requests if request.method == "GET" and request.batch_id]
 
-    def usual(self, asked: Asked) -> Reply:
-        """What a server that behaves answers."""
-        if asked.method == "POST":
-            self.set(asked.batch_id, status="cancelling")
-            return 200, self.batches[asked.batch_id], {}
-        if asked.batch_id:
-            if asked.batch_id not in self.batches:
-                return 404, {"error": {"message": f"No batch found with id '{asked.batch_id}'"}}, {}
-            return 200, self.batches[asked.batch_id], {}
+    def default_reply(self, request: ReceivedRequest) -> Reply:
+        """Return the answer of a well-behaved server."""
+        if request.method == "POST":
+            self.set(request.batch_id, status="cancelling")
+            return 200, self.batches[request.batch_id], {}
+        if request.batch_id:
+            if request.batch_id not in self.batches:
+                return 404, {"error": {"message": f"No batch found with id '{request.batch_id}'"}}, {}
+            return 200, self.batches[request.batch_id], {}
         ids = list(self.batches)
-        start = ids.index(asked.query["after"]) + 1 if "after" in asked.query else 0
-        end = start + int(asked.query.get("limit", "20"))
+        start = ids.index(request.query["after"]) + 1 if "after" in request.query else 0
+        end = start + int(request.query.get("limit", "20"))
         page = [self.batches[batch_id] for batch_id in ids[start:end]]
         return 200, {"object": "list", "data": page, "has_more": end < len(ids)}, {}
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[Provider]:
-        """Listen on a free port, in this loop."""
+        """Listen on a free port, in the running event loop."""
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
         self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         try:
@@ -125,19 +125,19 @@ class Provider:
                 parts = urlsplit(target)
                 query = {name: values[0] for name, values in parse_qs(parts.query).items()}
                 key = fields.get("authorization", "").removeprefix("Bearer ")
-                asked = Asked(method, parts.path, query, key, time.monotonic())
-                self.asked.append(asked)
-                self._at_once += 1
-                self.most_at_once = max(self.most_at_once, self._at_once)
+                request = ReceivedRequest(method, parts.path, query, key, time.monotonic())
+                self.requests.append(request)
+                self._concurrent += 1
+                self.max_concurrent = max(self.max_concurrent, self._concurrent)
                 await asyncio.sleep(self.latency)
-                status, body, extra = self.instead(asked) or self.usual(asked)
-                self._at_once -= 1
-                sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-                lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(sent)}"]
+                status, body, extra = self.override(request) or self.default_reply(request)
+                self._concurrent -= 1
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(content)}"]
                 lines += [f"{name}: {value}" for name, value in extra.items()]
-                writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + sent)
+                writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            return  # the client, or the test, is through
+            return  # the client or the test has finished
         finally:
             writer.close()
             with suppress(ConnectionError):

@@ -1,4 +1,7 @@
-"""Whose batches a killed trigger cancels. What Airflow would answer it is stood in for, as only a triggerer has it."""
+"""When a killed trigger cancels its batches.
+
+The answers of Airflow come from a stand-in, because only a running triggerer provides them.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,24 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.airflow.triggers.provider import Asked, Provider, Reply
+from tests.airflow.triggers.provider import Provider, ReceivedRequest, Reply
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, version("apache-airflow-core").split(".")[:2])) < (3, 3),
-    reason="Before Airflow 3.3 a trigger is not told that a person ended its task (there is no BaseTrigger.on_kill)",
+    reason="Before Airflow 3.3 a trigger does not learn that a person ended its task (there is no BaseTrigger.on_kill)",
 )
 
 Run = Callable[[Any], Any]
 
 
 class Supervisor:
-    """Answers what the trigger asks Airflow: the state of the task, and the attempt that deferred last."""
+    """Answers the trigger's requests to Airflow: for the state of the task and for the try that deferred last."""
 
     def __init__(self, state: str | None, attempt: UUID | None) -> None:
         self.state, self.attempt = state, attempt
 
     def send(self, message: Any) -> Any:
-        """A request of the task SDK."""
+        """Answer a request of the task SDK."""
         from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult, XComResult
 
         if isinstance(message, GetTaskStates):
@@ -47,8 +50,11 @@ class Attempt:
         self.id = uuid4()
 
 
-def killed(batch_ids: list[str], state: str | None, *, later_attempt: bool | None = False) -> Any:
-    """A trigger whose task is in this state; `later_attempt` None: none has deferred since it began."""
+def killed_trigger(batch_ids: list[str], state: str | None, *, later_attempt: bool | None = False) -> Any:
+    """Return a trigger whose task is in this state.
+
+    :param later_attempt: whether a later try has deferred; None if a later try has started and not deferred yet.
+    """
     from airflow.sdk.execution_time import task_runner
 
     from airflow_provider_batch.triggers.batch import BatchTrigger
@@ -56,13 +62,13 @@ def killed(batch_ids: list[str], state: str | None, *, later_attempt: bool | Non
     attempt = Attempt()
     deferred = {True: uuid4(), False: attempt.id, None: None}[later_attempt]
     task_runner.SUPERVISOR_COMMS = Supervisor(state, deferred)  # type: ignore[assignment]
-    one = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=batch_ids, deadline=None)
-    one._task_instance = attempt  # what the setter keeps, without the serialized DAG that it reads
-    return one
+    trigger = BatchTrigger(openai_conn_id="openai_default", job_uid="0123456789", batch_ids=batch_ids, deadline=None)
+    trigger._task_instance = attempt  # the public setter would also read the serialized DAG
+    return trigger
 
 
 @pytest.fixture(autouse=True)
-def supervisor_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def restore_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.sdk.execution_time import task_runner
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", None, raising=False)
@@ -73,14 +79,14 @@ def names(count: int) -> list[str]:
 
 
 def cancelled(provider: Provider) -> set[str]:
-    return {asked.batch_id for asked in provider.asked if asked.path.endswith("/cancel")}
+    return {request.batch_id for request in provider.requests if request.path.endswith("/cancel")}
 
 
 @pytest.mark.parametrize("state", ["failed", "skipped", "removed", None])
 def test_a_persons_decision_cancels_every_batch(with_provider: Run, state: str | None) -> None:
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(5))
-        await killed(ids, state).on_kill()
+        await killed_trigger(ids, state).on_kill()
         assert cancelled(provider) == set(ids)
 
     with_provider(test)
@@ -89,40 +95,40 @@ def test_a_persons_decision_cancels_every_batch(with_provider: Run, state: str |
 @pytest.mark.parametrize("state", ["success", "queued", "scheduled", "deferred", "running", "up_for_retry", "none"])
 def test_any_other_state_cancels_nothing(with_provider: Run, state: str) -> None:
     async def test(provider: Provider) -> None:
-        await killed(provider.add(*names(5)), state).on_kill()
-        assert provider.asked == []
+        await killed_trigger(provider.add(*names(5)), state).on_kill()
+        assert provider.requests == []
 
     with_provider(test)
 
 
 @pytest.mark.parametrize("later_attempt", [True, None], ids=["has deferred since", "has begun since"])
-def test_a_later_attempt_that_failed_by_itself_cancels_nothing(with_provider: Run, later_attempt: bool | None) -> None:
-    """A clear starts another attempt; if that fails at once, this one's kill sees a task that failed."""
+def test_a_later_try_that_failed_on_its_own_cancels_nothing(with_provider: Run, later_attempt: bool | None) -> None:
+    """A clear starts another try. If that fails quickly, the kill of the first try sees a failed task."""
 
     async def test(provider: Provider) -> None:
-        await killed(provider.add(*names(5)), "failed", later_attempt=later_attempt).on_kill()
-        assert provider.asked == []
+        await killed_trigger(provider.add(*names(5)), "failed", later_attempt=later_attempt).on_kill()
+        assert provider.requests == []
 
     with_provider(test)
 
 
 def test_five_hundred_batches_are_cancelled_within_airflows_thirty_seconds(with_provider: Run) -> None:
-    """Each cancel takes as long as at OpenAI, and every tenth first fails. Half of the time is left for others."""
+    """Each cancel takes as long as at OpenAI, and every tenth one fails at first."""
 
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(500))
-        tried: set[str] = set()
+        failed_ids: set[str] = set()
 
-        def reply(asked: Asked) -> Reply | None:
-            if asked.batch_id.endswith("7") and asked.batch_id not in tried:
-                tried.add(asked.batch_id)
+        def reply(request: ReceivedRequest) -> Reply | None:
+            if request.batch_id.endswith("7") and request.batch_id not in failed_ids:
+                failed_ids.add(request.batch_id)
                 return 500, b"oh no", {}
             return None
 
-        provider.instead, provider.latency = reply, 0.3
-        began = time.monotonic()
-        await killed(ids, "failed").on_kill()
-        assert time.monotonic() - began < 30
+        provider.override, provider.latency = reply, 0.3
+        started_at = time.monotonic()
+        await killed_trigger(ids, "failed").on_kill()
+        assert time.monotonic() - started_at < 30
         assert {batch["status"] for batch in provider.batches.values()} == {"cancelling"}
 
     with_provider(test)
@@ -131,14 +137,14 @@ def test_five_hundred_batches_are_cancelled_within_airflows_thirty_seconds(with_
 def test_a_batch_that_has_ended_counts_as_cancelled(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(3))
-        provider.instead = lambda asked: (409, {"error": {"message": "it is completed"}}, {})
-        await killed(ids, "failed").on_kill()
-        assert sorted(asked.batch_id for asked in provider.asked) == sorted(ids)
+        provider.override = lambda request: (409, {"error": {"message": "it is completed"}}, {})
+        await killed_trigger(ids, "failed").on_kill()
+        assert sorted(request.batch_id for request in provider.requests) == sorted(ids)
 
     with_provider(test)
 
 
-def test_a_batch_that_the_provider_never_cancels_is_logged_in_its_words(
+def test_a_batch_that_the_provider_never_cancels_is_logged_with_the_providers_message(
     with_provider: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_batch.triggers import cancel
@@ -148,8 +154,8 @@ def test_a_batch_that_the_provider_never_cancels_is_logged_in_its_words(
 
     async def test(provider: Provider) -> int:
         ids = provider.add(*names(3))
-        provider.instead = lambda asked: (
-            (503, {"error": {"message": "later"}}, {}) if asked.batch_id == ids[1] else None
+        provider.override = lambda request: (
+            (503, {"error": {"message": "later"}}, {}) if request.batch_id == ids[1] else None
         )
         return await cancel.cancel_batches("openai_default", ids, not_cancelled.__setitem__)
 
@@ -157,13 +163,13 @@ def test_a_batch_that_the_provider_never_cancels_is_logged_in_its_words(
     assert not_cancelled == {"batch_1": "HTTP 503: Error code: 503 - later"}
 
 
-def test_the_cancelling_goes_on_when_airflow_cancels_the_kill(with_provider: Run) -> None:
-    """Airflow 3.3 cancels `on_kill` anew with each round of its loop, about every second."""
+def test_the_batches_are_cancelled_even_if_airflow_cancels_the_kill(with_provider: Run) -> None:
+    """Airflow 3.3 cancels `on_kill` again in each round of its loop, about every second."""
 
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(40))
         provider.latency = 0.1
-        kill = asyncio.ensure_future(killed(ids, "failed").on_kill())
+        kill = asyncio.ensure_future(killed_trigger(ids, "failed").on_kill())
         while not cancelled(provider):
             await asyncio.sleep(0.01)
         kill.cancel()

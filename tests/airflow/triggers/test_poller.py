@@ -1,4 +1,4 @@
-"""One poller per connection and loop: who waits, what it asks for them, and how it ends."""
+"""The poller: which requests it sends for its triggers, how it ends, and how it recovers from errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.airflow.triggers.conftest import CONN
-from tests.airflow.triggers.provider import Asked, Provider, Reply
+from tests.airflow.triggers.provider import Provider, ReceivedRequest, Reply
 
 Run = Callable[[Any], Any]
 
@@ -25,9 +25,9 @@ def trigger(*batch_ids: str, job: str = "0123456789", **changes: Any) -> Any:
     return BatchTrigger(openai_conn_id=CONN, job_uid=job, batch_ids=batch_ids, **arguments)
 
 
-async def event_of(one: Any) -> dict[str, Any]:
-    """The payload of a trigger's event."""
-    async for event in one.run():
+async def event_of(trigger: Any) -> dict[str, Any]:
+    """Return the payload of a trigger's event."""
+    async for event in trigger.run():
         payload: dict[str, Any] = event.payload
         return payload
     raise AssertionError("the trigger ended without an event")
@@ -42,73 +42,76 @@ def names(count: int, start: int = 0) -> list[str]:
     return [f"batch_{number}" for number in range(start, start + count)]
 
 
-def test_a_thousand_triggers_that_start_together_cost_a_page_per_hundred_batches(with_provider: Run) -> None:
-    from airflow_provider_batch.triggers.poller import watching
+def test_a_thousand_triggers_that_start_together_cost_one_page_per_hundred_batches(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.poller import watch_batches
 
     async def test(provider: Provider) -> None:
         provider.add(*names(3000))
         with ExitStack() as stack:
             watches = []
             for number in range(0, 3000, 3):
-                (watch, _) = stack.enter_context(watching(CONN, names(3, number), 3600))
+                (watch, _) = stack.enter_context(watch_batches(CONN, names(3, number), 3600))
                 watches.append(watch)
             await until(lambda: all(len(watch.latest) == 3 for watch in watches))
             assert (len(provider.lists), provider.singles) == (30, [])
-            assert provider.most_at_once == 1
+            assert provider.max_concurrent == 1
 
     with_provider(test)
 
 
-def test_a_newcomers_batches_are_looked_at_soon_and_no_others_for_it(with_provider: Run) -> None:
-    from airflow_provider_batch.triggers.poller import watching
+def test_the_batches_of_a_new_trigger_are_read_soon_without_reading_the_others(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.poller import watch_batches
 
     async def test(provider: Provider) -> None:
         provider.add(*names(300))
-        with watching(CONN, names(299), 3600) as (first, _):
+        with watch_batches(CONN, names(299), 3600) as (first, _):
             await until(lambda: len(first.latest) == 299)
-            provider.asked.clear()
-            with watching(CONN, ["batch_299"], 3600) as (newcomer, _):
+            provider.requests.clear()
+            with watch_batches(CONN, ["batch_299"], 3600) as (newcomer, _):
                 await until(lambda: len(newcomer.latest) == 1)
-            assert [asked.batch_id for asked in provider.asked] == ["batch_299"]
+            assert [request.batch_id for request in provider.requests] == ["batch_299"]
 
     with_provider(test)
 
 
-def test_one_client_serves_all_and_no_request_is_made_after_the_last_trigger_left(with_provider: Run) -> None:
+def test_all_triggers_share_one_client_and_no_request_follows_the_last_trigger(with_provider: Run) -> None:
     from airflow_provider_batch.triggers.clients import _shared
-    from airflow_provider_batch.triggers.poller import watching
+    from airflow_provider_batch.triggers.poller import watch_batches
 
     async def test(provider: Provider) -> None:
         provider.add(*names(8))
-        # A read is under way when the last one leaves.
-        provider.instead = lambda asked: None if len(provider.asked) < 30 else (200, b"x", {})
-        with watching(CONN, names(4), 0.05) as (_, poller), watching(CONN, names(4, 4), 0.05) as (_, same):
-            assert poller is same
-            await until(lambda: len(provider.asked) > 10)
+        # A read is in progress when the last trigger leaves.
+        provider.override = lambda request: None if len(provider.requests) < 30 else (200, b"x", {})
+        with (
+            watch_batches(CONN, names(4), 0.05) as (_, poller),
+            watch_batches(CONN, names(4, 4), 0.05) as (_, second_poller),
+        ):
+            assert poller is second_poller
+            await until(lambda: len(provider.requests) > 10)
             shared = _shared[asyncio.get_running_loop()][CONN]
             client = await shared.get()
         await until(lambda: not _shared[asyncio.get_running_loop()])
         assert client.is_closed()
-        asked = len(provider.asked)
+        count = len(provider.requests)
         await asyncio.sleep(0.5)
-        assert len(provider.asked) == asked
+        assert len(provider.requests) == count
 
     with_provider(test)
 
 
-def test_an_interval_of_nothing_hammers_no_server(with_provider: Run) -> None:
-    from airflow_provider_batch.triggers.poller import watching
+def test_an_interval_of_zero_does_not_flood_the_server(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.poller import watch_batches
 
     async def test(provider: Provider) -> None:
         provider.add("batch_0")
-        with watching(CONN, ["batch_0"], 0):
+        with watch_batches(CONN, ["batch_0"], 0):
             await asyncio.sleep(1)
-        assert len(provider.asked) <= 100
+        assert len(provider.requests) <= 100
 
     with_provider(test)
 
 
-def test_the_poller_is_anew_there_for_who_comes_after_the_last_left(with_provider: Run) -> None:
+def test_a_trigger_that_comes_after_the_last_one_left_gets_a_new_poller(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         provider.add("batch_0", status="completed")
         for _ in range(3):
@@ -117,36 +120,37 @@ def test_the_poller_is_anew_there_for_who_comes_after_the_last_left(with_provide
     with_provider(test)
 
 
-def test_ended_batches_are_not_looked_at_again(with_provider: Run) -> None:
-    from airflow_provider_batch.triggers.poller import watching
+def test_ended_batches_are_not_read_again(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.poller import watch_batches
 
     async def test(provider: Provider) -> None:
         provider.add("ended_1", "ended_2", status="completed")
         provider.add("running")
-        with watching(CONN, ["ended_1", "ended_2", "running"], 0.02) as (watch, _):
+        with watch_batches(CONN, ["ended_1", "ended_2", "running"], 0.02) as (watch, _):
             await until(lambda: len(watch.latest) == 3)
-            provider.asked.clear()
-            await until(lambda: len(provider.asked) > 5)
+            provider.requests.clear()
+            await until(lambda: len(provider.requests) > 5)
             assert set(provider.singles) == {"running"}
             assert provider.lists == []
 
     with_provider(test)
 
 
-def test_retry_after_holds_up_every_look_at_that_connection(with_provider: Run) -> None:
+def test_retry_after_delays_every_read_of_the_connection(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         provider.add(*names(2), status="completed")
-        limited = iter([True])
+        limits = iter([True])
 
-        def reply(asked: Asked) -> Reply | None:
-            return (429, {"error": {"message": "slow down"}}, {"retry-after": "2"}) if next(limited, False) else None
+        def reply(request: ReceivedRequest) -> Reply | None:
+            return (429, {"error": {"message": "slow down"}}, {"retry-after": "2"}) if next(limits, False) else None
 
-        provider.instead = reply
-        one, other = trigger("batch_0"), trigger("batch_1")
-        assert list(await asyncio.gather(event_of(one), event_of(other))) == [{"reason": "ended"}] * 2
-        # what was under way at the time could not know
-        later = [asked.at - provider.asked[0].at for asked in provider.asked[2:]]
-        assert all(seconds > 1.5 for seconds in later)
+        provider.override = reply
+        first, second = trigger("batch_0"), trigger("batch_1")
+        assert list(await asyncio.gather(event_of(first), event_of(second))) == [{"reason": "ended"}] * 2
+        # The second request may have been sent before the answer to the first one arrived.
+        started_at = provider.requests[0].received_at
+        delays = [request.received_at - started_at for request in provider.requests[2:]]
+        assert all(seconds > 1.5 for seconds in delays)
 
     with_provider(test)
 
@@ -155,23 +159,23 @@ def test_retry_after_holds_up_every_look_at_that_connection(with_provider: Run) 
     "reply",
     [(500, b"oh no", {}), (200, b"<html>wait</html>", {}), (200, {"id": "x"}, {}), (503, b"", {"retry-after": "x"})],
 )
-def test_answers_of_no_use_end_no_wait(with_provider: Run, reply: Reply) -> None:
+def test_unusable_answers_do_not_end_the_wait(with_provider: Run, reply: Reply) -> None:
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(5), status="completed")
-        provider.instead = lambda asked: reply if len(provider.asked) < 60 else None
+        provider.override = lambda request: reply if len(provider.requests) < 60 else None
         assert await event_of(trigger(*ids, poll_interval=0.02)) == {"reason": "ended"}
 
     with_provider(test)
 
 
-def test_one_batch_that_is_gone_ends_no_wait_while_others_are_seen(with_provider: Run) -> None:
+def test_a_batch_that_is_gone_does_not_end_the_wait_while_others_are_read(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         provider.add("running")
         waiting = asyncio.ensure_future(event_of(trigger("running", "gone")))
         await until(lambda: provider.singles.count("gone") > 8)
         assert not waiting.done()
         provider.set("running", status="completed")
-        # … but a wait for nothing else ends, and says why.
+        # If the sweep reads only the batch that is gone, the wait ends with "refused" instead.
         assert (await waiting)["reason"] in ("refused", "ended")
 
     with_provider(test)
@@ -180,9 +184,9 @@ def test_one_batch_that_is_gone_ends_no_wait_while_others_are_seen(with_provider
 def test_a_rotated_key_is_picked_up(with_provider: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(5), status="completed")
-        provider.instead = lambda asked: None if asked.key == "new" else (401, {"error": {"message": "no"}}, {})
+        provider.override = lambda request: None if request.key == "new" else (401, {"error": {"message": "no"}}, {})
         waiting = asyncio.ensure_future(event_of(trigger(*ids, poll_interval=0.3)))
-        await until(lambda: len(provider.asked) == 1)
+        await until(lambda: len(provider.requests) == 1)
         conn = {"conn_type": "openai", "password": "new", "host": provider.base_url}
         monkeypatch.setenv(f"AIRFLOW_CONN_{CONN.upper()}", json.dumps(conn))
         assert await waiting == {"reason": "ended"}
@@ -190,7 +194,7 @@ def test_a_rotated_key_is_picked_up(with_provider: Run, monkeypatch: pytest.Monk
     with_provider(test)
 
 
-def test_a_client_that_is_replaced_for_its_age_breaks_no_request_that_is_under_way(with_provider: Run) -> None:
+def test_replacing_an_old_client_does_not_break_requests_in_progress(with_provider: Run) -> None:
     from airflow_provider_batch.triggers.clients import MAX_AGE, shared_client
     from airflow_provider_batch.triggers.reading import Reader
 
@@ -198,58 +202,58 @@ def test_a_client_that_is_replaced_for_its_age_breaks_no_request_that_is_under_w
         ids = provider.add(*names(2))
         provider.latency = 0.3
         async with shared_client(CONN) as shared:
-            told: dict[str, Any] = {}
-            looking = asyncio.ensure_future(Reader(shared).read(ids, told.__setitem__))
-            await until(lambda: len(provider.asked) == 2)
-            old = await shared.get()
-            shared._built -= 2 * MAX_AGE
-            assert await shared.get() is not old
-            assert await looking is None
-            assert {view.status for view in told.values()} == {"running"}
-        assert old.is_closed()
+            results: dict[str, Any] = {}
+            reading = asyncio.ensure_future(Reader(shared).read(ids, results.__setitem__))
+            await until(lambda: len(provider.requests) == 2)
+            client = await shared.get()
+            shared._built_at -= 2 * MAX_AGE
+            assert await shared.get() is not client
+            assert await reading is None
+            assert {view.status for view in results.values()} == {"running"}
+        assert client.is_closed()
 
     with_provider(test)
 
 
-def test_a_crash_reaches_every_waiting_trigger_and_the_poller_starts_anew(
+def test_a_crash_is_logged_by_every_waiting_trigger_and_the_poller_restarts(
     with_provider: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_batch.triggers import pace, poller
 
-    told: dict[str, str] = {}
+    errors: dict[str, str] = {}
 
-    def crashing(*arguments: Any) -> float:
-        if len(told) < 2:
-            raise ZeroDivisionError("a fault of our own")
-        return pace.until_next_look(*arguments)
+    def crash_at_first(*arguments: Any) -> float:
+        if len(errors) < 2:
+            raise ZeroDivisionError("a bug in the poller")
+        return pace.seconds_until_next_read(*arguments)
 
-    monkeypatch.setattr(poller, "until_next_look", crashing)
+    monkeypatch.setattr(poller, "seconds_until_next_read", crash_at_first)
 
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(4), status="completed")
         triggers = [trigger(*ids[:2], job="first"), trigger(*ids[2:], job="other")]
 
         def error(message: str, job: str, *, exc_info: Exception) -> None:
-            told[job] = f"{message} {exc_info!r}"
+            errors[job] = f"{message} {exc_info!r}"
 
-        for one in triggers:
-            monkeypatch.setattr(one.log, "error", error)
+        for waiting in triggers:
+            monkeypatch.setattr(waiting.log, "error", error)
         assert await asyncio.gather(*map(event_of, triggers)) == [{"reason": "ended"}] * 2
 
     with_provider(test)
-    assert set(told) == {"first", "other"}
-    assert all("crashed; it starts anew" in line and "a fault of our own" in line for line in told.values())
+    assert set(errors) == {"first", "other"}
+    assert all("crashed and restarts" in line and "a bug in the poller" in line for line in errors.values())
 
 
-def test_a_poller_that_somebody_ended_is_started_again(with_provider: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poller_that_was_cancelled_is_restarted(with_provider: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_batch.triggers import batch
 
-    monkeypatch.setattr(batch, "TELL_EVERY", 0.2)
+    monkeypatch.setattr(batch, "REPORT_INTERVAL", 0.2)
 
     async def test(provider: Provider) -> None:
         provider.add("batch_0")
         waiting = asyncio.ensure_future(event_of(trigger("batch_0")))
-        await until(lambda: len(provider.asked) > 1)
+        await until(lambda: len(provider.requests) > 1)
         (task,) = [task for task in asyncio.all_tasks() if task.get_name().startswith("batch poller")]
         task.cancel()
         provider.set("batch_0", status="completed")
@@ -258,8 +262,8 @@ def test_a_poller_that_somebody_ended_is_started_again(with_provider: Run, monke
     with_provider(test)
 
 
-def test_the_same_trigger_twice_in_two_loops_fires_twice_and_cancels_nothing(with_provider: Run) -> None:
-    """As when a triggerer that is thought dead goes on beside the one that took its triggers over."""
+def test_the_same_trigger_in_two_loops_fires_twice_and_cancels_nothing(with_provider: Run) -> None:
+    """As happens when a triggerer that is considered dead keeps running next to the one that took over."""
 
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(4))
@@ -267,20 +271,20 @@ def test_the_same_trigger_twice_in_two_loops_fires_twice_and_cancels_nothing(wit
         def other_loop() -> dict[str, Any]:
             return asyncio.run(event_of(trigger(*ids)))
 
-        other = asyncio.ensure_future(asyncio.to_thread(other_loop))
+        second_event = asyncio.ensure_future(asyncio.to_thread(other_loop))
         waiting = asyncio.ensure_future(event_of(trigger(*ids)))
         await until(lambda: len(provider.lists) > 4)
         for batch_id in ids:
             provider.set(batch_id, status="completed")
-        assert [await waiting, await other] == [{"reason": "ended"}] * 2
-        assert {asked.method for asked in provider.asked} == {"GET"}
+        assert [await waiting, await second_event] == [{"reason": "ended"}] * 2
+        assert {request.method for request in provider.requests} == {"GET"}
 
     with_provider(test)
 
 
 def test_two_hundred_batches_that_end_one_by_one_wake_the_worker_a_handful_of_times(with_provider: Run) -> None:
     async def test(provider: Provider) -> int:
-        left = provider.add(*names(200))
+        pending = provider.add(*names(200))
 
         async def end_one_by_one() -> None:
             for batch_id in names(200):
@@ -289,28 +293,28 @@ def test_two_hundred_batches_that_end_one_by_one_wake_the_worker_a_handful_of_ti
 
         ending = asyncio.ensure_future(end_one_by_one())
         wakes = 0
-        while left:
-            assert await event_of(trigger(*left, poll_interval=0.05)) == {"reason": "ended"}
+        while pending:
+            assert await event_of(trigger(*pending, poll_interval=0.05)) == {"reason": "ended"}
             wakes += 1
-            left = [batch_id for batch_id in left if provider.batches[batch_id]["status"] != "completed"]
+            pending = [batch_id for batch_id in pending if provider.batches[batch_id]["status"] != "completed"]
         await ending
         return wakes
 
     assert 1 < with_provider(test) <= 10
 
 
-def test_where_shards_wait_for_room_ends_are_gathered_for_one_interval_only(with_provider: Run) -> None:
+def test_if_shards_wait_for_queue_capacity_the_trigger_fires_within_one_interval(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         provider.add(*names(50), created_at=1)
         provider.set("batch_7", status="completed")
-        # An old job would otherwise wait for half of its age.
+        # Without `any_end`, a job this old would wait for half of its age.
         assert await event_of(trigger(*names(50), any_end=True)) == {"reason": "ended"}
 
     with_provider(test)
 
 
-def test_importing_the_trigger_imports_no_sdk() -> None:
-    """Airflow imports it in the triggerer's loop, where the half second that the SDK takes would stop every trigger."""
+def test_importing_the_trigger_does_not_import_the_sdk() -> None:
+    """Airflow imports it in the triggerer's event loop, which the half second of importing the SDK would block."""
     program = """
 import sys
 import airflow.triggers.base
