@@ -1,4 +1,4 @@
-"""Fixtures: the local server as a real subprocess, the real SDK as its client."""
+"""Fixtures that run the local server as a real subprocess, with the real SDK as its client."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from airflow_provider_batch.testing import LocalServer, StartBatchServer
 Serve = Callable[..., tuple[LocalServer, OpenAI]]
 
 
-def client_of(server: LocalServer) -> OpenAI:
-    """A client that retries nothing, so that every answer is seen as it is."""
+def make_client(server: LocalServer) -> OpenAI:
+    """Return a client without retries, so that tests see every response."""
     return OpenAI(base_url=server.base_url, api_key="local", max_retries=0)
 
 
 @pytest.fixture(scope="session")
 def server(batch_server: LocalServer) -> LocalServer:
-    """A server without pauses, shared by all tests that need no other."""
+    """A server whose batches take no time, shared by most tests."""
     return batch_server
 
 
 @pytest.fixture(scope="session")
 def client(server: LocalServer) -> Iterator[OpenAI]:
-    with client_of(server) as opened:
-        yield opened
+    with make_client(server) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +39,19 @@ def admin_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServ
 
 @pytest.fixture
 def faulty(admin_server: LocalServer) -> Iterator[tuple[LocalServer, OpenAI]]:
-    """A server without pauses whose faults a test may set. Shared, so its clock may be days ahead."""
-    with client_of(admin_server) as opened:
-        yield admin_server, opened
+    """A shared server on which a test can set faults. Other tests may have moved its clock days ahead."""
+    with make_client(admin_server) as client:
+        yield admin_server, client
     admin_server.set_faults()
 
 
 @pytest.fixture
 def serve(start_batch_server: StartBatchServer) -> Iterator[Serve]:
-    """Start a server with options of one's own; called twice, it starts two."""
+    """Return a function that starts a server with the given options. Every call starts another server."""
     with ExitStack() as stack:
 
         def start(**options: Any) -> tuple[LocalServer, OpenAI]:
             running = start_batch_server(**options)
-            return running, stack.enter_context(client_of(running))
+            return running, stack.enter_context(make_client(running))
 
         yield start

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a small HTTP server in threads of this process."""
+"""A receiver of webhooks: a small HTTP server that runs in threads of the test process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 from tests.local.driving import DEADLINE
 
 
-class Received(NamedTuple):
-    """One POST."""
+class Webhook(NamedTuple):
+    """One webhook as it was received."""
 
     body: bytes
     headers: dict[str, str]
@@ -23,22 +23,25 @@ class Received(NamedTuple):
 
 
 class Receiver:
-    """Answers with one status after the other, the last one for ever. None never answers, until the block is left."""
+    """A receiver that responds with the given statuses, one after the other, and repeats the last one.
+
+    For a status of None, it does not respond until the `with` block ends.
+    """
 
     def __init__(self, *answers: int | None, port: int = 0, location: str = "") -> None:
         self.answers = list(answers or (200,))
         self.location = location
-        self.received: list[Received] = []
-        self._came = threading.Condition()
-        self._over = threading.Event()
+        self.webhooks: list[Webhook] = []
+        self._arrival = threading.Condition()
+        self._closing = threading.Event()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                answer = receiver._take(Received(body, {name.lower(): value for name, value in self.headers.items()}))
+                answer = receiver._record(Webhook(body, {name.lower(): value for name, value in self.headers.items()}))
                 if answer is None:
-                    receiver._over.wait()
+                    receiver._closing.wait()
                     return
                 self.send_response(answer)
                 self.send_header("Content-Length", "0")
@@ -54,20 +57,20 @@ class Receiver:
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/webhook"
 
-    def _take(self, received: Received) -> int | None:
-        with self._came:
-            self.received.append(received)
-            self._came.notify_all()
+    def _record(self, webhooks: Webhook) -> int | None:
+        with self._arrival:
+            self.webhooks.append(webhooks)
+            self._arrival.notify_all()
             return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
-    def wait(self, count: int = 1) -> list[Received]:
-        """Wait until so many POSTs came; all that did."""
-        until = time.monotonic() + DEADLINE
-        with self._came:
-            while len(self.received) < count:
-                came = self._came.wait(until - time.monotonic())
-                assert came, f"waited {DEADLINE} s for {count} webhooks, {len(self.received)} came"
-            return list(self.received)
+    def wait(self, count: int = 1) -> list[Webhook]:
+        """Wait for `count` webhooks and return all that have arrived."""
+        deadline = time.monotonic() + DEADLINE
+        with self._arrival:
+            while len(self.webhooks) < count:
+                arrived = self._arrival.wait(deadline - time.monotonic())
+                assert arrived, f"{len(self.webhooks)} of {count} webhooks arrived within {DEADLINE} s"
+            return list(self.webhooks)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
@@ -76,6 +79,6 @@ class Receiver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._closing.set()
         self._http.shutdown()
         self._http.server_close()

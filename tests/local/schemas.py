@@ -1,14 +1,15 @@
-"""OpenAI's published schemas as a judge over what the local server answers.
+"""Checks the local server's responses against OpenAI's published schemas.
 
-`openapi_batch.yaml` is the published text. What OpenAI answers differs from it in four ways, as the samples in the same
-document and real answers show; `DOCUMENT` is the published text with these made good, in responses alone:
+`openapi_batch.yaml` is the published document. OpenAI's responses differ from it in four ways, as its own samples and
+real responses show. `DOCUMENT` is the published document with these corrections, which only affect responses:
 
-* an optional property may be null, though few are declared so: the published samples have null in every one not set;
-* a file may have the purpose `evals`, which `CreateFileRequest` accepts and `OpenAIFile` leaves out;
-* the content of a file is `application/octet-stream`, not JSON;
-* every call may answer 4XX with an `ErrorResponse`; the published text of these endpoints names no errors at all.
+* An optional property may be null. Few are declared that way, but the published samples have null in every property
+  that is not set.
+* A file may have the purpose `evals`, which `CreateFileRequest` accepts and `OpenAIFile` omits.
+* The content of a file is `application/octet-stream`, not JSON.
+* Every call may respond with 4XX and an `ErrorResponse`. The published document lists no errors for these endpoints.
 
-An object here has no properties beyond the published ones, so that a misspelt one is found.
+Objects must not have properties other than the published ones, so that a misspelt property fails.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import jsonschema
 import yaml
 
 _COMPONENT = "#/components/schemas/"
-#: schemas that are named by no response and yet are what the server answers or sends
-_ALSO_ANSWERED = (
+#: Schemas that no response refers to, but that the server's result files and webhooks use.
+_OTHER_SCHEMAS = (
     "BatchRequestOutput",
     "ErrorResponse",
     "WebhookBatchCancelled",
@@ -44,26 +45,26 @@ def _references(node: Any) -> Iterator[str]:
             yield from _references(inner)
 
 
-def _answered(document: dict[str, Any]) -> set[str]:
-    """The names of the schemas that responses are made of."""
+def _response_schemas(document: dict[str, Any]) -> set[str]:
+    """Return the names of all schemas that responses consist of."""
     schemas = document["components"]["schemas"]
     responses = [call["responses"] for path in document["paths"].values() for call in path.values()]
-    waiting, seen = [*_references(responses), *_ALSO_ANSWERED], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            waiting.extend(_references(schemas[name]))
-    return seen
+    pending, names = [*_references(responses), *_OTHER_SCHEMAS], set[str]()
+    while pending:
+        name = pending.pop()
+        if name not in names:
+            names.add(name)
+            pending.extend(_references(schemas[name]))
+    return names
 
 
-def _as_answered(node: Any) -> Any:
-    """A schema with null in its optional properties and with no properties beyond the named ones."""
+def _as_in_responses(node: Any) -> Any:
+    """Return a schema that allows null in optional properties and forbids additional properties."""
     if isinstance(node, list):
-        return [_as_answered(item) for item in node]
+        return [_as_in_responses(item) for item in node]
     if not isinstance(node, dict):
         return node
-    node = {word: _as_answered(inner) for word, inner in node.items()}
+    node = {word: _as_in_responses(inner) for word, inner in node.items()}
     if isinstance(node.get("properties"), dict):
         required = node.get("required", [])
         node["properties"] = {
@@ -78,26 +79,26 @@ def _document() -> dict[str, Any]:
     document = yaml.safe_load((Path(__file__).parent / "openapi_batch.yaml").read_text(encoding="utf-8"))
     assert isinstance(document, dict)
     schemas = document["components"]["schemas"]
-    for name in _answered(document):
-        schemas[name] = _as_answered(schemas[name])
+    for name in _response_schemas(document):
+        schemas[name] = _as_in_responses(schemas[name])
     schemas["OpenAIFile"]["properties"]["purpose"]["enum"].append("evals")
-    refused = {
-        "description": "Refused.",
+    error_response = {
+        "description": "Error.",
         "content": {"application/json": {"schema": {"$ref": f"{_COMPONENT}ErrorResponse"}}},
     }
     for path in document["paths"].values():
         for call in path.values():
-            call["responses"]["4XX"] = copy.deepcopy(refused)
+            call["responses"]["4XX"] = copy.deepcopy(error_response)
     content = document["paths"]["/files/{file_id}/content"]["get"]["responses"]["200"]["content"]
     content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     del content["application/json"]
     return document
 
 
-#: the published description with responses as OpenAI really gives them; see above
+#: The published document with corrected responses; see the module's docstring.
 DOCUMENT = _document()
 
 
 def assert_fits(value: Any, name: str) -> None:
-    """Fail unless the value is valid against the schema of this name, as answered; see above."""
+    """Fail unless the value is valid against the schema `name` in `DOCUMENT`."""
     jsonschema.validate(value, {**DOCUMENT, "$ref": f"{_COMPONENT}{name}"})

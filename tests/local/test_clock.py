@@ -15,7 +15,7 @@ from openai.types import Batch
 from airflow_provider_batch.local import clock as clock_module
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.process import LocalServer
-from tests.local.conftest import client_of
+from tests.local.conftest import make_client
 from tests.local.driving import DEADLINE, answers, chats, failures, jsonl, submit, upload, wait
 
 HOUR, DAY = 3_600, 86_400
@@ -141,7 +141,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def client(slow: LocalServer) -> Iterator[OpenAI]:
-    with client_of(slow) as opened:
+    with make_client(slow) as opened:
         yield opened
 
 

@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 
 from airflow_provider_batch.local.process import LocalServer, ServerStartError
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import answers, chat, chats, failures, results, run, submit, wait
 
 
@@ -68,7 +68,7 @@ def test_a_batch_goes_on_from_every_state(serve: Serve, tmp_path: Path, status: 
     wait(client, batch, lambda seen: seen.status == status)
     server.kill()
 
-    with LocalServer(server.state) as faster, client_of(faster) as again:
+    with LocalServer(server.state) as faster, make_client(faster) as again:
         ended = wait(again, again.batches.retrieve(batch.id))
         assert ended.status == ("cancelled" if status == "cancelling" else "completed")
         everything = {**answers(again, ended), **failures(again, ended)}

@@ -1,4 +1,4 @@
-"""An upstream of the tests' own: a real HTTP server that answers as each test wants, and counts."""
+"""An upstream for tests: a real HTTP server that answers as the test defines and counts requests."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.local.driving import DEADLINE
 Answer = Callable[[dict[str, Any]], Response]
 
 
-def chat_completion(body: dict[str, Any], **more: Any) -> Response:
-    """The plainest answer of a chat, with the model and the last message that were asked."""
+def chat_completion(body: dict[str, Any], **fields: Any) -> Response:
+    """Return a minimal chat completion with the request's model and an echo of its last message."""
     message = {"role": "assistant", "content": f"You said: {body['messages'][-1]['content']}"}
     return JSONResponse(
         {
@@ -33,13 +33,13 @@ def chat_completion(body: dict[str, Any], **more: Any) -> Response:
             "model": body.get("model"),
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
-            **more,
+            **fields,
         }
     )
 
 
-class BreaksOff(Response):
-    """Announces a body and closes the connection before its end."""
+class TruncatedResponse(Response):
+    """Announces a body and closes the connection before the body is complete."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-length", b"100"), (b"content-type", b"application/json")]
@@ -49,9 +49,9 @@ class BreaksOff(Response):
 
 
 class CountingUpstream:
-    """A context manager: a server on loopback, in a thread.
+    """A context manager that runs the upstream on loopback, in a thread.
 
-    By default it answers every chat, at once and with `chat_completion`.
+    By default it answers every chat request immediately with `chat_completion`.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class CountingUpstream:
         self._listener = listener
         routes = [
             Route("/v1/models", self._list),
-            Route("/{path:path}", self._ask, methods=["POST"]),
+            Route("/{path:path}", self._handle, methods=["POST"]),
         ]
         config = uvicorn.Config(Starlette(routes=routes), log_level="critical", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
@@ -68,44 +68,44 @@ class CountingUpstream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was asked, and answer by default again."""
+        """Forget all requests and restore the default answers."""
         self.answer: Answer = chat_completion
         self.models: Any = {"object": "list", "data": [{"id": "small", "object": "model"}]}
-        #: path, headers and body of each request, in the order they came
-        self.asked: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        #: Path, headers and body of each request, in the order in which they came in.
+        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.in_flight = self.most_in_flight = 0
-        #: requests wait as long as this says so
-        self.held: Callable[[dict[str, Any]], bool] = lambda _: False
+        #: Requests wait as long as this returns True for their body.
+        self.hold_if: Callable[[dict[str, Any]], bool] = lambda _: False
 
     @property
-    def said(self) -> list[str]:
-        """The last message of each chat that was asked."""
-        return [body["messages"][-1]["content"] for _, _, body in self.asked]
+    def prompts(self) -> list[str]:
+        """The last message of each chat request."""
+        return [body["messages"][-1]["content"] for _, _, body in self.requests]
 
-    def await_in_flight(self, count: int) -> None:
-        """Wait until so many requests are in flight, or more."""
-        self._await(lambda: self.in_flight >= count)
+    def wait_for_in_flight(self, count: int) -> None:
+        """Wait until at least `count` requests are in flight."""
+        self._wait(lambda: self.in_flight >= count)
 
-    def await_none_in_flight(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until no request is in flight."""
-        self._await(lambda: not self.in_flight)
+        self._wait(lambda: not self.in_flight)
 
-    def _await(self, wanted: Callable[[], bool]) -> None:
+    def _wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + DEADLINE
-        while not wanted():
+        while not condition():
             assert time.monotonic() < deadline, f"{self.in_flight} in flight after {DEADLINE} s"
             time.sleep(0.005)
 
     async def _list(self, _: Request) -> Response:
         return JSONResponse(self.models)
 
-    async def _ask(self, request: Request) -> Response:
+    async def _handle(self, request: Request) -> Response:
         body = json.loads(await request.body())
-        self.asked.append((request.url.path, dict(request.headers), body))
+        self.requests.append((request.url.path, dict(request.headers), body))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            while self.held(body) and not await request.is_disconnected():
+            while self.hold_if(body) and not await request.is_disconnected():
                 await asyncio.sleep(0.005)
             return self.answer(body)
         finally:
@@ -118,7 +118,7 @@ class CountingUpstream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.held = lambda _: False
+        self.hold_if = lambda _: False
         self._server.should_exit = True
         self._thread.join(DEADLINE)
         self._listener.close()

@@ -26,7 +26,7 @@ class Status(StrEnum):
 
 
 #: Final statuses.
-ENDED = frozenset({Status.FAILED, Status.COMPLETED, Status.EXPIRED, Status.CANCELLED})
+FINAL_STATUSES = frozenset({Status.FAILED, Status.COMPLETED, Status.EXPIRED, Status.CANCELLED})
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from airflow_provider_batch.local.answers.replies import tokens_of
 from airflow_provider_batch.local.answers.responder import ModelRequest, Reply, Responder
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.api.objects import (
-    ENDED,
+    FINAL_STATUSES,
     Batch,
     BatchError,
     BatchErrors,
@@ -147,7 +147,7 @@ class Engine:
         batch = self.batch(batch_id)
         if batch.status in (Status.CANCELLING, Status.CANCELLED):
             return batch
-        if batch.status in ENDED:
+        if batch.status in FINAL_STATUSES:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
         live = self._live[batch_id]
         self._advance(live, status=Status.CANCELLING, cancelling_at=self._clock.seconds())
@@ -186,14 +186,14 @@ class Engine:
                 await self._pause(live, math.inf)
             else:
                 await self._answer_all(live)
-        if live.record.batch.status not in ENDED:
+        if live.record.batch.status not in FINAL_STATUSES:
             await self._finalize(live)
 
     def _advance(self, live: LiveBatch, *, results: Iterable[FileObject] = (), **changes: Any) -> None:
         batch = msgspec.structs.replace(live.record.batch, **changes)
         live.record = msgspec.structs.replace(live.record, batch=batch)
         self._store.save_batch(live.record, results=tuple(results))
-        if batch.status in ENDED:
+        if batch.status in FINAL_STATUSES:
             live.journal.close()
             del self._live[batch.id]
             if live.record.enqueued_tokens:

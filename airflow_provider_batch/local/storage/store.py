@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.local.api.objects import ENDED, Batch, FileObject
+from airflow_provider_batch.local.api.objects import FINAL_STATUSES, Batch, FileObject
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.storage.record import Record
 
@@ -184,11 +184,11 @@ class Store:
                 self.insert_file(file)
             self._db.execute(
                 "UPDATE batch SET ended = ?, body = ? WHERE id = ?",
-                (record.batch.status in ENDED, msgspec.json.encode(record), record.batch.id),
+                (record.batch.status in FINAL_STATUSES, msgspec.json.encode(record), record.batch.id),
             )
-            if record.batch.status in ENDED:
+            if record.batch.status in FINAL_STATUSES:
                 self.on_batch_end(record.batch)
-        if record.batch.status in ENDED:
+        if record.batch.status in FINAL_STATUSES:
             shutil.rmtree(self.work / record.batch.id, ignore_errors=True)
 
     def batch(self, batch_id: str) -> Batch | None:

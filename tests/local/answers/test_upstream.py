@@ -12,7 +12,7 @@ from openai import APIStatusError, OpenAI
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import (
     CHAT,
     EMBEDDINGS,
@@ -26,7 +26,7 @@ from tests.local.driving import (
     wait,
 )
 from tests.local.schemas import assert_fits
-from tests.local.upstreams import BreaksOff, CountingUpstream, chat_completion
+from tests.local.upstreams import CountingUpstream, TruncatedResponse, chat_completion
 
 CONCURRENCY = 3
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
@@ -36,7 +36,7 @@ MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 def in_front(server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     """A server whose upstream is the offline one of `client`."""
     state = tmp_path_factory.mktemp("in-front")
-    with LocalServer(state, upstream=server.base_url) as running, client_of(running) as opened:
+    with LocalServer(state, upstream=server.base_url) as running, make_client(running) as opened:
         yield opened
 
 
@@ -50,7 +50,7 @@ def counting() -> Iterator[CountingUpstream]:
 def of_counting(counting: CountingUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     state = tmp_path_factory.mktemp("of-counting")
     options: Any = {"upstream": counting.url, "concurrency": CONCURRENCY}
-    with LocalServer(state, **options) as running, client_of(running) as opened:
+    with LocalServer(state, **options) as running, make_client(running) as opened:
         yield opened
 
 
@@ -116,7 +116,7 @@ def test_a_request_goes_on_as_it_came_to_the_same_path(of_counting: OpenAI, upst
 
     run(of_counting, [chat("a", "Grüße", **body)])
 
-    ((path, headers, asked),) = upstream.asked
+    ((path, headers, asked),) = upstream.requests
     assert path == CHAT
     assert asked == {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Grüße"}], **body}
     assert headers["content-type"] == "application/json"
@@ -127,7 +127,7 @@ def test_only_the_model_is_replaced_if_one_is_named(serve: Serve, upstream: Coun
 
     batch = run(client, [chat("a", "Hello", temperature=0)])
 
-    assert upstream.asked[0][2] == {"model": "small", "messages": MESSAGES, "temperature": 0}
+    assert upstream.requests[0][2] == {"model": "small", "messages": MESSAGES, "temperature": 0}
     assert batch.model == answers(client, batch)["a"]["model"] == "small"
     assert "always with the model small" in log_of(server)
 
@@ -147,7 +147,7 @@ def test_the_upstreams_key_alone_is_sent_there_and_never_printed(
         401,
         {"message": "Who are you?", "type": "invalid_request_error", "param": None, "code": None},
     )
-    ((_, headers, _),) = upstream.asked
+    ((_, headers, _),) = upstream.requests
     assert headers["authorization"] == sent
     assert "of-openai" not in str(headers)
     assert "key-of-upstream" not in log_of(server)
@@ -296,7 +296,9 @@ def test_an_upstream_without_responses_is_said_to_have_none(of_counting: OpenAI,
 def test_a_connection_that_breaks_off_is_tried_again_and_then_an_error_of_its_row(
     of_counting: OpenAI, upstream: CountingUpstream
 ) -> None:
-    upstream.answer = lambda body: BreaksOff() if "1" in body["messages"][0]["content"] else chat_completion(body)
+    upstream.answer = lambda body: (
+        TruncatedResponse() if "1" in body["messages"][0]["content"] else chat_completion(body)
+    )
 
     batch = run(of_counting, chats(3))
 
@@ -304,11 +306,11 @@ def test_a_connection_that_breaks_off_is_tried_again_and_then_an_error_of_its_ro
     response = failures(of_counting, batch)["row-1"]["response"]
     assert response["status_code"] == 502
     assert f"{upstream.url}/v1 closed the connection without an answer" in response["body"]["error"]["message"]
-    assert upstream.said.count("Question 1") == 3
+    assert upstream.prompts.count("Question 1") == 3
 
 
 def test_an_answer_that_takes_too_long_is_a_request_timeout(serve: Serve, upstream: CountingUpstream) -> None:
-    upstream.held = lambda body: "slow" in body["messages"][0]["content"]
+    upstream.hold_if = lambda body: "slow" in body["messages"][0]["content"]
     _, client = serve(upstream=upstream.url, upstream_timeout=0.4)
 
     batch = run(client, [chat("slow", "slow"), chat("fast", "fast")])
@@ -318,7 +320,7 @@ def test_an_answer_that_takes_too_long_is_a_request_timeout(serve: Serve, upstre
     assert line["response"] is None
     assert line["error"]["code"] == "request_timeout"
     assert "within 0.4 s" in line["error"]["message"]
-    assert upstream.said.count("slow") == 1
+    assert upstream.prompts.count("slow") == 1
     with pytest.raises(APIStatusError) as caught:
         client.chat.completions.create(model="small", messages=[{"role": "user", "content": "slow"}])
     assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")
@@ -328,36 +330,36 @@ def test_streaming_is_refused_before_the_upstream_is_asked(of_counting: OpenAI, 
     status, error = refusal(of_counting, stream=True)
 
     assert (status, error["param"]) == (400, "stream")
-    assert upstream.asked == []
+    assert upstream.requests == []
 
 
 # how many, and how often
 
 
 def test_never_are_more_requests_in_flight_than_asked_for(of_counting: OpenAI, upstream: CountingUpstream) -> None:
-    upstream.held = lambda _: True
+    upstream.hold_if = lambda _: True
     batches = [submit(of_counting, chats(8)), submit(of_counting, chats(8))]
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(of_counting.chat.completions.create, model="small", messages=MESSAGES) for _ in range(4)]
-        upstream.await_in_flight(CONCURRENCY)
-        upstream.held = lambda _: False
+        upstream.wait_for_in_flight(CONCURRENCY)
+        upstream.hold_if = lambda _: False
         assert all(call.result().choices for call in calls)
 
     assert [wait(of_counting, batch).status for batch in batches] == ["completed", "completed"]
-    assert len(upstream.asked) == 20
+    assert len(upstream.requests) == 20
     assert upstream.most_in_flight == CONCURRENCY
 
 
 def test_a_killed_server_asks_again_only_what_was_not_answered(serve: Serve, upstream: CountingUpstream) -> None:
-    upstream.held = lambda _: len(upstream.asked) > 10
+    upstream.hold_if = lambda _: len(upstream.requests) > 10
     server, client = serve(upstream=upstream.url, concurrency=CONCURRENCY)
     batch = submit(client, chats(20))
-    upstream.await_in_flight(CONCURRENCY)
+    upstream.wait_for_in_flight(CONCURRENCY)
     wait(client, batch, lambda seen: seen.request_counts is not None and seen.request_counts.completed == 10)
     server.kill()
-    upstream.await_none_in_flight()
-    in_flight = upstream.said[10:]
-    upstream.held = lambda _: False
+    upstream.wait_until_idle()
+    in_flight = upstream.prompts[10:]
+    upstream.hold_if = lambda _: False
 
     server.start()
     ended = wait(client, batch)
@@ -365,38 +367,38 @@ def test_a_killed_server_asks_again_only_what_was_not_answered(serve: Serve, ups
     assert ended.status == "completed"
     assert set(answers(client, ended)) == {f"row-{number}" for number in range(20)}
     assert len(in_flight) == CONCURRENCY
-    assert sorted(upstream.said) == sorted([f"Question {number}" for number in range(20)] + in_flight)
+    assert sorted(upstream.prompts) == sorted([f"Question {number}" for number in range(20)] + in_flight)
 
 
 def test_a_server_that_ends_cleanly_drops_what_is_in_flight_and_asks_it_again(
     serve: Serve, upstream: CountingUpstream
 ) -> None:
-    upstream.held = lambda _: True
+    upstream.hold_if = lambda _: True
     server, client = serve(upstream=upstream.url, concurrency=1)
     batch = submit(client, chats(2))
-    upstream.await_in_flight(1)
+    upstream.wait_for_in_flight(1)
 
     assert server.stop() == 0
-    upstream.held = lambda _: False
+    upstream.hold_if = lambda _: False
     server.start()
 
     assert wait(client, batch).status == "completed"
-    assert upstream.said == ["Question 0", "Question 0", "Question 1"]
+    assert upstream.prompts == ["Question 0", "Question 0", "Question 1"]
 
 
 def test_what_is_in_flight_when_its_batch_is_cancelled_is_answered_and_counts(
     of_counting: OpenAI, upstream: CountingUpstream
 ) -> None:
-    upstream.held = lambda _: True
+    upstream.hold_if = lambda _: True
     batch = submit(of_counting, chats(9))
-    upstream.await_in_flight(CONCURRENCY)
+    upstream.wait_for_in_flight(CONCURRENCY)
     of_counting.batches.cancel(batch.id)
-    upstream.held = lambda _: False
+    upstream.hold_if = lambda _: False
 
     ended = wait(of_counting, batch)
 
     assert ended.status == "cancelled"
-    assert len(answers(of_counting, ended)) == len(upstream.asked) == CONCURRENCY
+    assert len(answers(of_counting, ended)) == len(upstream.requests) == CONCURRENCY
     assert {line["error"]["code"] for line in failures(of_counting, ended).values()} == {"batch_cancelled"}
 
 

@@ -31,7 +31,7 @@ def speaking(tmp_path: Path) -> Iterator[Speaking]:
 
 
 def run(server: InProcess, lines: list[dict[str, Any]], **body: Any) -> Any:
-    return server.until(server.create(lines, **body)["id"], Status.COMPLETED)
+    return server.advance_until(server.create(lines, **body)["id"], Status.COMPLETED)
 
 
 def by_custom_id(server: InProcess, batch: Any) -> dict[str, dict[str, Any]]:
@@ -63,9 +63,9 @@ def test_lines_may_lack_whatever_is_null(speaking: Speaking) -> None:
 def test_what_never_ran_lacks_a_response_too(speaking: Speaking) -> None:
     server = speaking("sparse-lines", in_progress=100_000)
     batch_id = server.create(chats(4))["id"]
-    server.until(batch_id, Status.IN_PROGRESS)
+    server.advance_until(batch_id, Status.IN_PROGRESS)
     server.call("POST", f"/v1/batches/{batch_id}/cancel")
-    lines = server.content(server.until(batch_id, Status.CANCELLED)["error_file_id"])
+    lines = server.content(server.advance_until(batch_id, Status.CANCELLED)["error_file_id"])
     assert {line["error"]["code"] for line in lines} == {"batch_cancelled"}
     assert all(line.keys() == {"id", "custom_id", "error"} for line in lines)
 
@@ -146,7 +146,7 @@ def test_the_output_can_be_read_while_it_grows(speaking: Speaking) -> None:
 
     until_counted(server, batch["id"], 7)
     assert read(server, output, offset=3) == (["row-4", "row-6"], "true", "5"), "what has come since"
-    ended = server.until(batch["id"], Status.COMPLETED)
+    ended = server.advance_until(batch["id"], Status.COMPLETED)
     assert (ended["output_file_id"], ended["error_file_id"]) == (output, errors)
     assert read(server, output, offset=5) == (["row-7", "row-8", "row-9"], "false", "8")
     assert read(server, errors) == (["row-2", "row-5"], "false", "2")
@@ -169,7 +169,7 @@ def test_a_growing_file_goes_on_growing_in_a_server_started_anew(tmp_path: Path)
     with in_process(tmp_path, "growing-output", in_progress=1_000) as server:
         again, incomplete, _ = read(server, before["output_file_id"])
         assert (again[:3], incomplete) == (first, "true")
-        ended = server.until(batch["id"], Status.COMPLETED)
+        ended = server.advance_until(batch["id"], Status.COMPLETED)
         assert ended["output_file_id"] == before["output_file_id"]
         assert read(server, ended["output_file_id"])[0][:3] == first
 
@@ -177,7 +177,7 @@ def test_a_growing_file_goes_on_growing_in_a_server_started_anew(tmp_path: Path)
 def test_the_files_of_a_batch_that_failed_validation_never_were(speaking: Speaking) -> None:
     server = speaking("growing-output")
     batch = server.create([chat("a", "hello", stream=True)])
-    ended = server.until(batch["id"], Status.FAILED)
+    ended = server.advance_until(batch["id"], Status.FAILED)
     assert (ended["output_file_id"], ended["error_file_id"]) == (None, None)
     assert server.call("GET", f"/v1/files/{batch['output_file_id']}/content").status_code == 404
 
@@ -196,7 +196,7 @@ def test_a_result_file_that_was_deleted_or_has_expired_is_gone(speaking: Speakin
     server.server.clock.advance(31 * 86_400)
     gone = server.call("GET", f"/v1/files/{batch['error_file_id']}/content")
     assert gone.status_code == 410
-    assert "is gone" in gone.json()["error"]["message"]
+    assert "was deleted or has expired" in gone.json()["error"]["message"]
 
 
 def test_an_input_file_that_was_deleted_and_one_that_never_was_are_not_found(speaking: Speaking) -> None:

@@ -29,7 +29,7 @@ from airflow_provider_batch.local.api import objects
 from airflow_provider_batch.local.dialects import DIALECTS
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer, Options
-from tests.local.conftest import client_of
+from tests.local.conftest import make_client
 from tests.local.driving import CHAT, DEADLINE, chat, chats, jsonl, upload
 from tests.local.in_process import STATE, InProcess, in_process
 
@@ -98,7 +98,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         for server in spoken.values():
             stack.callback(server.stop)
         list(pool.map(LocalServer.start, spoken.values()))
-        yield {name: DropIn(name, server, stack.enter_context(client_of(server))) for name, server in spoken.items()}
+        yield {name: DropIn(name, server, stack.enter_context(make_client(server))) for name, server in spoken.items()}
         list(pool.map(LocalServer.stop, spoken.values()))
 
 
@@ -281,7 +281,7 @@ def read_rows(server: InProcess, view: BatchView) -> dict[str, Answer]:
 def test_batches_and_rows_of_the_others_are_read_too(other: InProcess) -> None:
     reply = read_batch(other.create(MIXED))
     assert (reply.status, reply.has_known_status) == (Status.RUNNING, True)
-    last = read_batch(other.until(reply.id, objects.Status.COMPLETED))
+    last = read_batch(other.advance_until(reply.id, objects.Status.COMPLETED))
 
     assert last.id == reply.id
     assert last.status is Status.COMPLETED

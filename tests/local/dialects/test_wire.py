@@ -40,13 +40,13 @@ def through(server: InProcess, lines: list[dict[str, Any]], **body: Any) -> dict
     batch_id = shown.get("job", shown)["id"]
     seen = {Status.VALIDATING: shown}
     for status in (Status.IN_PROGRESS, Status.FINALIZING, Status.COMPLETED):
-        seen[status] = server.until(batch_id, status)
+        seen[status] = server.advance_until(batch_id, status)
     return seen
 
 
 def failed(server: InProcess) -> Any:
     """A batch that failed validation."""
-    return server.until(server.create(INVALID)["id"], Status.FAILED)
+    return server.advance_until(server.create(INVALID)["id"], Status.FAILED)
 
 
 # status
@@ -114,12 +114,12 @@ def test_a_batch_may_go_on_after_its_announced_end(speaking: Speaking) -> None:
     batch = server.create(chats(2))
     assert batch["expires_at"] == batch["created_at"] + 86_400
 
-    server.until(batch["id"], Status.IN_PROGRESS)
+    server.advance_until(batch["id"], Status.IN_PROGRESS)
     server.server.clock.advance(90_000)
     shown = server.get(f"/v1/batches/{batch['id']}")
     assert (shown["status"], shown["expires_at"]) == ("in_progress", batch["expires_at"])
     server.server.clock.advance(190_000)
-    assert server.until(batch["id"], *DONE)["request_counts"]["completed"] == 2
+    assert server.advance_until(batch["id"], *DONE)["request_counts"]["completed"] == 2
 
 
 def test_a_failed_batch_may_be_stamped_as_completed(speaking: Speaking) -> None:
@@ -205,7 +205,7 @@ def test_file_ids_may_look_otherwise_and_lead_to_their_files_all_the_same(speaki
     batch = server.try_create(uploaded["id"]).json()
     assert batch["input_file_id"] == uploaded["id"]
 
-    shown = server.until(batch["id"], *DONE)
+    shown = server.advance_until(batch["id"], *DONE)
     for name, custom_id in (("output_file_id", "good"), ("error_file_id", "bad")):
         assert shown[name].startswith("file_")
         assert [line["custom_id"] for line in server.content(shown[name])] == [custom_id]
@@ -308,9 +308,9 @@ def test_the_window_may_be_another_than_was_asked_for(speaking: Speaking) -> Non
 def test_a_batch_expires_when_its_own_window_ends(speaking: Speaking) -> None:
     server = speaking("windows-1h-or-24h", in_progress=500_000)
     batch = server.create(chats(2), completion_window="1h")
-    server.until(batch["id"], Status.IN_PROGRESS)
+    server.advance_until(batch["id"], Status.IN_PROGRESS)
     server.server.clock.advance(3_700)
-    shown = server.until(batch["id"], Status.EXPIRED)
+    shown = server.advance_until(batch["id"], Status.EXPIRED)
     assert shown["expired_at"] >= batch["created_at"] + 3_600
 
 
@@ -322,7 +322,7 @@ def test_endpoints_may_lack_their_version_in_create_and_in_lines(speaking: Speak
         assert seen[Status.VALIDATING]["endpoint"] == "/chat/completions"
         assert seen[Status.COMPLETED]["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
     assert server.try_create(server.upload(bare)["id"], endpoint="/chat").status_code == 400
-    wrong = server.until(server.create(bare, endpoint=RESPONSES)["id"], Status.FAILED)
+    wrong = server.advance_until(server.create(bare, endpoint=RESPONSES)["id"], Status.FAILED)
     assert {one["code"] for one in wrong["errors"]["data"]} >= {"invalid_url"}
 
 

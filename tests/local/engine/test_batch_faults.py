@@ -8,7 +8,7 @@ from openai.types import Batch
 
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import chat, chats, failures, problems, run, submit, wait
 
 Faulty = tuple[LocalServer, OpenAI]
@@ -102,7 +102,7 @@ def test_a_batch_that_is_to_fail_does_so_after_a_restart_without_the_fault(serve
     spared = submit(client, chats(1))
     server.kill()
 
-    with LocalServer(server.state) as again, client_of(again) as reader:
+    with LocalServer(server.state) as again, make_client(again) as reader:
         assert problems(wait(reader, doomed)) == [("billing_hard_limit_reached", None, None)]
         assert wait(reader, spared).status == "completed"
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
-from airflow_provider_batch.local.api.objects import ENDED, Batch, FileObject, Status, new_batch_id
+from airflow_provider_batch.local.api.objects import FINAL_STATUSES, Batch, FileObject, Status, new_batch_id
 from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.engine import Engine
 from airflow_provider_batch.local.engine.results import never_ran_line
@@ -66,7 +66,7 @@ def _submit(store: Store, engine: Engine, rows: int) -> str:
 
 async def _ended(engine: Engine, batch_id: str) -> Batch:
     async with asyncio.timeout(DEADLINE):
-        while engine.batch(batch_id).status not in ENDED:
+        while engine.batch(batch_id).status not in FINAL_STATUSES:
             await asyncio.sleep(0.005)
     return engine.batch(batch_id)
 

@@ -19,7 +19,7 @@ from airflow_provider_batch.local.faults import Fault, Faults, Kind, Target
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import NOW, collect, plain_shard
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import CHAT, answers, chat, chats, failures, run, submit, wait
 
 Faulty = tuple[LocalServer, OpenAI]
@@ -170,7 +170,7 @@ def test_a_server_that_was_killed_hits_the_same_lines(serve: Serve, tmp_path: Pa
     batch = wait(client, submit(client, chats(40)), lambda seen: seen.status == "finalizing")
     server.kill()
 
-    with LocalServer(server.state, faults=plan, seed=3) as again, client_of(again) as reader:
+    with LocalServer(server.state, faults=plan, seed=3) as again, make_client(again) as reader:
         ended = wait(reader, reader.batches.retrieve(batch.id))
         kept = {f"row-{n}" for n in range(40) if undisturbed.draw_row_fault(Target.LINE, f"row-{n}") is None}
         assert 5 < len(kept) < 35

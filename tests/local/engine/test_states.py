@@ -14,8 +14,8 @@ from openai import OpenAI
 from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.local.conftest import client_of
-from tests.local.driving import ENDED, answers, chat, chats, failures, submit, wait
+from tests.local.conftest import make_client
+from tests.local.driving import FINAL_STATUSES, answers, chat, chats, failures, submit, wait
 
 #: seconds of the server's clock; a batch that goes its way undisturbed is finalized when its window ends
 WINDOW, VALIDATING, IN_PROGRESS, FINALIZING = 86_400, 300, 86_000, 600
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="module")
 def client(server: LocalServer) -> Iterator[OpenAI]:
-    with client_of(server) as opened:
+    with make_client(server) as opened:
         yield opened
 
 
@@ -78,9 +78,9 @@ def ended_soon(server: LocalServer, client: OpenAI, batch: Batch) -> Batch:
     """The batch once it has been finalized or cancelled."""
 
     def over(seen: Batch) -> bool:
-        if seen.status not in ENDED:
+        if seen.status not in FINAL_STATUSES:
             server.advance(FINALIZING)
-        return seen.status in ENDED
+        return seen.status in FINAL_STATUSES
 
     return wait(client, batch, over)
 

@@ -22,7 +22,7 @@ from airflow_provider_batch.local.http.app import create_app
 from airflow_provider_batch.local.http.call_faults import call_of
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.settings import Settings
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import CHAT, DEADLINE, chats, jsonl, run, submit, upload
 from tests.local.schemas import assert_fits
 
@@ -43,7 +43,7 @@ def server(faulty: LocalServer) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def client(server: LocalServer) -> Iterator[OpenAI]:
-    with client_of(server) as opened:
+    with make_client(server) as opened:
         yield opened
 
 

@@ -18,7 +18,7 @@ from schemathesis.config import SchemathesisConfig
 
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.process import LocalServer
-from tests.local.conftest import client_of
+from tests.local.conftest import make_client
 from tests.local.driving import chat, chats, run
 from tests.local.schemas import DOCUMENT
 
@@ -64,7 +64,7 @@ KEY = {"Authorization": "Bearer local"}
 def driven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server with room for any number of calls, and with files and a batch to begin with."""
     state = tmp_path_factory.mktemp("state")
-    with LocalServer(state, creates_per_hour=0, uploads_per_minute=0) as running, client_of(running) as client:
+    with LocalServer(state, creates_per_hour=0, uploads_per_minute=0) as running, make_client(running) as client:
         run(client, [*chats(3), chat("bad", "[[fail:500]]")])
         yield running
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import Serve
-from tests.local.driving import CHAT, DEADLINE, ENDED, chat, chats, jsonl
+from tests.local.driving import CHAT, DEADLINE, FINAL_STATUSES, chat, chats, jsonl
 
 Scenario = Callable[[Any], Awaitable[None]]
 Run = Callable[[Scenario], None]
@@ -73,7 +73,7 @@ async def every(iterable: Any) -> list[Any]:
 
 
 async def ended(client: Any, batch: Batch) -> Batch:
-    while batch.status not in ENDED:
+    while batch.status not in FINAL_STATUSES:
         await asyncio.sleep(0.01)
         batch = await got(client.batches.retrieve(batch.id))
     return batch

@@ -17,7 +17,7 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError, 
 from openai.types import Upload
 
 from airflow_provider_batch.local.process import LocalServer
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import CHAT, answers, chats, jsonl, wait
 from tests.local.schemas import assert_fits
 
@@ -28,7 +28,7 @@ CONTENT = jsonl(chats(20))
 @pytest.fixture(scope="module")
 def jumping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalServer, OpenAI]]:
     """A server whose clock the tests of this file move."""
-    with LocalServer(tmp_path_factory.mktemp("state"), admin=True) as running, client_of(running) as opened:
+    with LocalServer(tmp_path_factory.mktemp("state"), admin=True) as running, make_client(running) as opened:
         yield running, opened
 
 

@@ -31,9 +31,9 @@ from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.storage.record import Record
 from airflow_provider_batch.local.storage.store import Store
 from airflow_provider_batch.local.webhooks.store import Endpoint, WebhookStore, new_secret
-from tests.local.conftest import Serve, client_of
+from tests.local.conftest import Serve, make_client
 from tests.local.driving import DEADLINE, chat, chats, run, submit, wait
-from tests.local.receiving import Received, Receiver
+from tests.local.receiving import Receiver, Webhook
 from tests.local.schemas import assert_fits
 
 Running = tuple[LocalServer, OpenAI]
@@ -45,7 +45,7 @@ DAY = 24 * HOUR
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server whose clock the tests of this file move."""
-    with LocalServer(tmp_path_factory.mktemp("state"), admin=True) as started, client_of(started) as opened:
+    with LocalServer(tmp_path_factory.mktemp("state"), admin=True) as started, make_client(started) as opened:
         yield started, opened
 
 
@@ -63,12 +63,12 @@ def subscribe(client: OpenAI, url: str, event_types: Any = ALL) -> WebhookEndpoi
     return client.webhooks.create(name="tests", url=url, event_types=event_types)
 
 
-def unwrap(client: OpenAI, received: Received, secret: str) -> Any:
+def unwrap(client: OpenAI, received: Webhook, secret: str) -> Any:
     """The event, verified as the SDK does."""
     return client.webhooks.unwrap(received.body, received.headers, secret=secret)
 
 
-def verifies(client: OpenAI, received: Received, secret: str) -> bool:
+def verifies(client: OpenAI, received: Webhook, secret: str) -> bool:
     try:
         unwrap(client, received, secret)
     except InvalidWebhookSignatureError:
@@ -147,7 +147,7 @@ def test_an_endpoint_hears_only_of_what_it_asked_for(running: Running) -> None:
         receiver.wait()
         waiting(running[0], None)
 
-        assert [json.loads(received.body)["data"]["id"] for received in receiver.received] == [failed.id]
+        assert [json.loads(received.body)["data"]["id"] for received in receiver.webhooks] == [failed.id]
 
 
 def test_each_endpoint_has_a_secret_and_a_webhook_id_of_its_own(running: Running) -> None:
@@ -176,7 +176,7 @@ def test_what_is_not_2xx_is_tried_again_with_doubled_pauses(running: Running) ->
         received = receiver.wait(4)
         waiting(server, None)
 
-        assert elsewhere.received == []
+        assert elsewhere.webhooks == []
     for pause, (earlier, later) in zip((5, 10, 20), pairwise(due), strict=True):
         assert pause <= later - earlier < 2 * pause
     assert len({(one.id, one.body) for one in received}) == 1
@@ -194,7 +194,7 @@ def test_a_delivery_is_given_up_after_72_hours(running: Running) -> None:
         server.advance(HOUR)
         waiting(server, None)
 
-        assert len(receiver.received) == 3
+        assert len(receiver.webhooks) == 3
 
 
 def test_a_receiver_that_hangs_holds_nothing_up(serve: Serve) -> None:
@@ -219,7 +219,7 @@ def test_no_event_is_lost_when_the_server_is_killed(serve: Serve) -> None:
         before = receiver.wait()
         server.kill()
         receiver.answers = [200]
-        receiver.received.clear()
+        receiver.webhooks.clear()
 
         server.start()
         received = receiver.wait(5)
@@ -281,7 +281,7 @@ def test_webhooks_arrive_twice_on_request(serve: Serve) -> None:
         run(client, chats(1))
         receiver.wait(20)
         waiting(server, None)
-        ids = [received.id for received in receiver.received]
+        ids = [received.id for received in receiver.webhooks]
 
     assert len(set(ids)) == 20
     assert {ids.count(one) for one in ids} == {1, 2}
@@ -332,7 +332,7 @@ def test_what_waits_goes_to_the_new_url_or_goes_with_its_endpoint(running: Runni
         (received,) = new.wait()
 
         assert verifies(client, received, moved.signing_secret)
-        assert len(old.received) == 2
+        assert len(old.webhooks) == 2
 
 
 def test_endpoints_are_listed_newest_first_by_pages(running: Running) -> None:
@@ -388,7 +388,7 @@ def test_a_sample_event_can_be_sent(running: Running) -> None:
             (503, True, "batch.expired"),
         ]
         assert {(one.object, one.webhook_endpoint_id) for one in results} == {("webhook_endpoint.test", endpoint.id)}
-        told = unwrap(client, receiver.received[0], endpoint.signing_secret)
+        told = unwrap(client, receiver.webhooks[0], endpoint.signing_secret)
         assert isinstance(told, BatchExpiredWebhookEvent)
     with pytest.raises(BadRequestError, match=f"could not be delivered to {receiver.url}: ConnectError"):
         client.webhooks.test(endpoint.id, event_type="batch.expired")
