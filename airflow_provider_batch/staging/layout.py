@@ -1,11 +1,14 @@
-"""Staging: where jobs lie, on a local disk or in an object store.
+"""Where jobs are stored: the staging root and the folders below it.
 
-The ledger needs one thing of a store: that a file can be created *exclusively*. A local disk gives it with a hard
-link (a record is there whole or not at all, also after kill -9); object stores give it with a conditional put,
-which fsspec's mode "xb" asks for (s3fs `IfNoneMatch`, gcsfs `ifGenerationMatch=0`, adlfs likewise).
+Staging is a folder on a local disk or a prefix in an object store. Below its root, each job has the folder
+`<dag_id>/<task_id>/<run_id>.<hash>`, and `.learned` holds what jobs learned about a connection for later jobs.
 
-Large files stream: to a local disk as they come, to an object store as a multipart upload, part by part, with no
-temporary file on the way.
+The ledger requires one thing of a store: a file can be created *exclusively*. On a local disk a hard link does this; a
+record then exists completely or not at all, even after kill -9. In an object store a conditional put does it, which
+fsspec requests for mode "xb" (s3fs `IfNoneMatch`, gcsfs `ifGenerationMatch=0`, adlfs likewise).
+
+Large files are streamed: directly to a local disk, or as a multipart upload to an object store, without a temporary
+file.
 """
 
 from __future__ import annotations
@@ -25,55 +28,59 @@ from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.staging.object_store import ObjectFolder
-from airflow_provider_batch.staging.path_folder import cannot
+from airflow_provider_batch.staging.path_folder import staging_error
 
-#: folder of a staging root that holds what jobs learned; no DAG's folder begins with a dot
+#: folder below the staging root for what jobs learned; the folder of a DAG never starts with a dot
 LESSONS_FOLDER = ".learned"
 
-#: executors whose tasks all see the disk of this machine
+#: executors that run every task on this machine
 LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
 
 
 def staging_root(argument: str | None = None) -> str:
-    """The staging URI: the operator's argument, else config `[openai_batch] staging`, else a folder in AIRFLOW_HOME."""
-    configured = argument or conf.get("openai_batch", "staging", fallback="") or ""
-    return str(configured) if configured else (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
+    """Return the staging URI.
+
+    It is the operator's argument, or else config `[openai_batch] staging`, or else a folder in AIRFLOW_HOME.
+    """
+    root = argument or conf.get("openai_batch", "staging", fallback="") or ""
+    return str(root) if root else (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
 
 
 def check_reachable(root: str, *, allow_local: bool) -> None:
-    """Refuse a local disk where the next task may run on another machine.
+    """Check that the next task can reach staging, even if it runs on another machine.
 
-    :raises StagingError: before anything is uploaded.
+    :param allow_local: whether the author says that every worker mounts the local path.
+    :raises StagingError: if staging is a local disk and an executor may use other machines.
     """
     if not is_local(root) or allow_local or conf.getboolean("openai_batch", "allow_local_staging", fallback=False):
         return
     executors = [name.rsplit(".", 1)[-1].rsplit(":", 1)[-1] for name in conf.getlist("core", "executor")]
-    foreign = [name for name in executors if name not in LOCAL_EXECUTORS]
-    if foreign:
+    remote_executors = [name for name in executors if name not in LOCAL_EXECUTORS]
+    if remote_executors:
         raise StagingError(
-            f"Staging is the local disk ({root}), but {', '.join(foreign)} may run the next task on another machine, "
-            "which would not find the job. Nothing was uploaded. Set [openai_batch] staging (or staging=) to an "
-            "object store such as s3://bucket/batch, or allow_local_staging=True if every worker mounts this path."
+            f"Staging is the local disk ({root}), but {', '.join(remote_executors)} may run the next task on another "
+            "machine, which would not find the job. Nothing was uploaded. Set [openai_batch] staging (or staging=) to "
+            "an object store such as s3://bucket/batch, or allow_local_staging=True if every worker mounts this path."
         )
 
 
 def is_local(uri: str) -> bool:
-    """Whether a staging URI is a path on this machine."""
+    """Return whether a staging URI is a path on this machine."""
     return urlsplit(uri).scheme in ("", "file")
 
 
 def job_folder(root: str, key: JobKey) -> Folder:
-    """The folder of the job with this key. No part of the key can lead out of `root`."""
+    """Return the folder of the job with this key. It is always inside `root`, for any key."""
     digest = hashlib.sha256(key.canonical()).hexdigest()[:16]
     run = f"{_safe(key.run_id)[:60]}.{key.map_index}" if key.map_index >= 0 else _safe(key.run_id)[:60]
     return open_folder("/".join((root.rstrip("/"), _safe(key.dag_id), _safe(key.task_id), f"{run}.{digest}")))
 
 
 def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
-    """The folders under a staging root that may hold a job, of one DAG or of all."""
+    """Yield the folders below a staging root that may hold a job, for one DAG or for all."""
     base = open_folder(root)
     for dag in base.folders("") if dag_id is None else [_safe(dag_id)]:
-        # a local disk does not list these, an object store does
+        # listings of a local disk omit names with a leading dot, those of an object store do not
         if dag == LESSONS_FOLDER:
             continue
         for task in base.folders(dag):
@@ -82,21 +89,21 @@ def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
 
 
 def find_staging_root(folder: Folder, key: JobKey) -> str | None:
-    """The staging root that the folder of the job with this key lies in; None if it was put elsewhere."""
+    """Return the staging root of the folder of the job with this key, or None if the folder is not below one."""
     root = folder.uri.rsplit("/", 3)[0]
     return root if job_folder(root, key).uri == folder.uri else None
 
 
 def lessons_folder(root: str, conn_id: str) -> Folder:
-    """The folder under a staging root for what jobs learned of a connection."""
+    """Return the folder below a staging root for what jobs learned about a connection."""
     digest = hashlib.sha256(conn_id.encode()).hexdigest()[:16]
     return open_folder("/".join((root.rstrip("/"), LESSONS_FOLDER, f"{_safe(conn_id)[:60]}.{digest}")))
 
 
 def remove_folder(folder: Folder) -> None:
-    """Remove a job's folder with everything in it.
+    """Remove a job's folder and everything in it.
 
-    :raises StagingError: if something of it cannot be removed.
+    :raises StagingError: if a part of it cannot be removed.
     """
     try:
         if isinstance(folder, LocalFolder):
@@ -104,18 +111,17 @@ def remove_folder(folder: Folder) -> None:
         elif isinstance(folder, ObjectFolder):
             folder.path.fs.rm(folder.path.path, recursive=True)
         else:
-            raise TypeError(f"{type(folder).__name__} is no folder of staging")
+            raise TypeError(f"{type(folder).__name__} is not a staging folder")
     except OSError as error:
-        raise cannot("remove", folder.uri, error) from error
+        raise staging_error("remove", folder.uri, error) from error
 
 
 def open_folder(uri: str) -> Folder:
-    """A job's folder by the address that its reference carries."""
+    """Return the folder with this URI, as a job's reference carries it."""
     if is_local(uri):
         return LocalFolder(Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri))
     return ObjectFolder(uri)
 
 
 def _safe(part: str) -> str:
-    cleaned = re.sub(r"[^A-Za-z0-9_=+-]+", "_", part)[:120]
-    return cleaned or "_"
+    return re.sub(r"[^A-Za-z0-9_=+-]+", "_", part)[:120] or "_"

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from airflow_provider_batch.staging.path_folder import PathFolder, cannot
+from airflow_provider_batch.staging.path_folder import PathFolder, staging_error
 
 
 class LocalFolder(PathFolder):
-    """A job's folder on a local disk (or a mount that has hard links)."""
+    """A job's folder on a local disk, or on a mount that supports hard links."""
 
     path: Path
 
@@ -22,7 +22,7 @@ class LocalFolder(PathFolder):
         self.uri = self.path.as_uri()
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a new file whole and return True; False, without writing, if the file exists."""
+        """Create a complete file and return True. Return False, without writing, if the file exists."""
         final = self.path / name
         draft = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
         try:
@@ -38,7 +38,7 @@ class LocalFolder(PathFolder):
             finally:
                 draft.unlink()
         except OSError as error:
-            raise cannot("write", final, error) from error
+            raise staging_error("write", final, error) from error
         return True
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
@@ -48,11 +48,11 @@ class LocalFolder(PathFolder):
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise cannot("list", self.path / subfolder, error) from error
+            raise staging_error("list", self.path / subfolder, error) from error
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file for writing; it counts once the block has ended without an error."""
+        """Open a file for writing. The file is valid once the block has ended without an error."""
         final = self.path / name
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class LocalFolder(PathFolder):
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise cannot("write", final, error) from error
+            raise staging_error("write", final, error) from error
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
@@ -69,6 +69,6 @@ class LocalFolder(PathFolder):
         try:
             file = (self.path / name).open("rb")
         except OSError as error:
-            raise cannot("read", self.path / name, error) from error
+            raise staging_error("read", self.path / name, error) from error
         with file:
             yield file

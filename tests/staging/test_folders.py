@@ -1,4 +1,4 @@
-"""Staging: exclusive, whole, contained, and reachable from where the next task runs."""
+"""Staging: exclusive creation, complete files, containment, and access from the machine of the next task."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from airflow_provider_batch.staging.object_store import ObjectFolder
 
 @pytest.fixture(scope="module", autouse=True)
 def _memory() -> None:
-    """fsspec's in-memory filesystem, attached as a provider would attach its object store."""
+    """Attach fsspec's in-memory filesystem as a provider would attach its object store."""
     attach("memory", fs=MemoryFileSystem())
 
 
 @pytest.fixture(params=["local disk", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """A job's folder on a disk, and in fsspec's memory filesystem through Airflow's ObjectStoragePath."""
+    """Return a job's folder on a disk, or in fsspec's memory filesystem through Airflow's ObjectStoragePath."""
     if request.param == "local disk":
         return open_folder((tmp_path / "job").as_uri())
     return open_folder(f"memory://{secrets.token_hex(8)}/job")
@@ -64,7 +64,7 @@ def read(folder: Folder, name: str) -> bytes:
         return file.read()
 
 
-# What both kinds of folder do
+# Operations of both kinds of folder
 
 
 def test_a_file_is_created_once_and_never_changed(folder: Folder) -> None:
@@ -73,13 +73,13 @@ def test_a_file_is_created_once_and_never_changed(folder: Folder) -> None:
     assert folder.read("g001/records/a.json") == b"first"
 
 
-def test_what_is_not_there_is_none_and_lists_as_nothing(folder: Folder) -> None:
+def test_a_missing_file_reads_as_none_and_a_missing_folder_lists_as_empty(folder: Folder) -> None:
     assert folder.read("g001/seal.json") is None
     assert folder.names("g001/records") == []
     assert folder.folders("") == []
 
 
-def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(folder: Folder) -> None:
+def test_removing_a_file_twice_is_not_an_error(folder: Folder) -> None:
     for name in ("build/rendered.jsonl", "build/s0001.jsonl"):
         write(folder, name, b"{}")
     folder.remove("build/rendered.jsonl")
@@ -88,7 +88,7 @@ def test_a_file_that_is_removed_is_gone_and_removing_it_again_changes_nothing(fo
 
 
 class WriteOnly(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A store whose permissions let a worker write and not delete."""
+    """A store whose permissions let a worker write but not delete."""
 
     cachable = False
 
@@ -99,7 +99,7 @@ class WriteOnly(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
         self.rm_file(path)
 
 
-def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_the_store_does_not_delete_stays_and_a_warning_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     conn_id = f"c{secrets.token_hex(8)}"
     attach("memory", conn_id=conn_id, fs=WriteOnly())
     folder = open_folder(f"memory://{conn_id}@bucket/{conn_id}")
@@ -110,7 +110,7 @@ def test_a_file_that_the_store_does_not_let_go_stays_and_a_warning_says_so(caplo
     assert "rendered.jsonl" in caplog.text
 
 
-def test_names_and_folders_are_told_apart_and_sorted(folder: Folder) -> None:
+def test_files_and_folders_are_listed_separately_and_sorted(folder: Folder) -> None:
     for name in ("g002/seal.json", "g001/seal.json", "g001/records/b.json", "g001/records/a.json", "top.json"):
         folder.create(name, b"{}")
     assert folder.folders("") == ["g001", "g002"]
@@ -119,13 +119,13 @@ def test_names_and_folders_are_told_apart_and_sorted(folder: Folder) -> None:
     assert folder.folders("g001") == ["records"]
 
 
-def test_another_worker_sees_at_once_what_was_created(folder: Folder) -> None:
-    other = open_folder(folder.uri)
-    assert other.names("g001/records") == []
+def test_another_worker_sees_new_files_immediately(folder: Folder) -> None:
+    same_folder = open_folder(folder.uri)
+    assert same_folder.names("g001/records") == []
     folder.create("g001/records/a.json", b"1")
-    assert other.names("g001/records") == ["a.json"]
-    assert other.read("g001/records/a.json") == b"1"
-    other.create("g001/records/b.json", b"2")
+    assert same_folder.names("g001/records") == ["a.json"]
+    assert same_folder.read("g001/records/a.json") == b"1"
+    same_folder.create("g001/records/b.json", b"2")
     assert folder.names("g001/records") == ["a.json", "b.json"]
 
 
@@ -139,39 +139,41 @@ def test_a_large_file_is_written_and_read_as_a_stream(folder: Folder) -> None:
         assert file.read(4) == b"0\n1\n"
 
 
-def test_a_large_file_that_is_not_there_is_an_error_that_names_it(folder: Folder) -> None:
+def test_a_missing_large_file_is_an_error_that_names_it(folder: Folder) -> None:
     with pytest.raises(StagingError, match=r"cannot read .*g001/build/s0001\.jsonl"):
         read(folder, "g001/build/s0001.jsonl")
 
 
-def test_the_address_of_a_folder_opens_the_same_folder(folder: Folder) -> None:
+def test_the_uri_of_a_folder_opens_the_same_folder(folder: Folder) -> None:
     folder.create("a.json", b"1")
-    again = open_folder(folder.uri)
-    assert again.uri == folder.uri
-    assert again.read("a.json") == b"1"
+    same_folder = open_folder(folder.uri)
+    assert same_folder.uri == folder.uri
+    assert same_folder.read("a.json") == b"1"
 
 
-# Exclusive creation, by threads and by processes
+# Exclusive creation by threads and processes
 
 
-def test_of_many_threads_exactly_one_creates_a_file(tmp_path: Path) -> None:
+def test_exactly_one_of_many_threads_creates_a_file(tmp_path: Path) -> None:
     workers = 16
     for turn in range(20):
-        together = Barrier(workers)
-        won: list[bytes] = []
+        start = Barrier(workers)
+        winners: list[bytes] = []
 
-        def work(data: bytes, name: str = f"{turn}.json", barrier: Barrier = together, into: list[bytes] = won) -> None:
+        def work(
+            data: bytes, name: str = f"{turn}.json", barrier: Barrier = start, winners: list[bytes] = winners
+        ) -> None:
             folder = LocalFolder(tmp_path)
             barrier.wait()
             if folder.create(name, data):
-                into.append(data)
+                winners.append(data)
 
         threads = [Thread(target=work, args=(f"{number}".encode() * 1000,)) for number in range(workers)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert won == [LocalFolder(tmp_path).read(f"{turn}.json")]
+        assert winners == [LocalFolder(tmp_path).read(f"{turn}.json")]
     assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
 
 
@@ -185,10 +187,10 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out
+def output_of(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output
 
 
 RACER = """
@@ -204,7 +206,7 @@ RACER = """
 """
 
 
-def test_of_several_processes_exactly_one_creates_each_file(tmp_path: Path) -> None:
+def test_exactly_one_of_several_processes_creates_each_file(tmp_path: Path) -> None:
     racers = {me: python(RACER, str(tmp_path), me) for me in "abc"}
     for racer in racers.values():
         assert racer.stdout is not None
@@ -213,10 +215,10 @@ def test_of_several_processes_exactly_one_creates_each_file(tmp_path: Path) -> N
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    claimed = {int(number): me for me, racer in racers.items() for number in ended(racer).split()}
+    creators = {int(number): me for me, racer in racers.items() for number in output_of(racer).split()}
     folder = LocalFolder(tmp_path)
-    assert sorted(claimed) == list(range(200))
-    for number, me in claimed.items():
+    assert sorted(creators) == list(range(200))
+    for number, me in creators.items():
         assert folder.read(f"records/{number}.json") == me.encode() * 5000
 
 
@@ -231,27 +233,27 @@ WRITER = """
 """
 
 
-def test_a_record_is_whole_or_absent_even_if_its_writer_is_killed(tmp_path: Path) -> None:
+def test_a_record_is_complete_or_absent_even_if_its_writer_is_killed(tmp_path: Path) -> None:
     folder = LocalFolder(tmp_path)
-    begun = 0
+    file_count = 0
     for _ in range(4):
-        writer = python(WRITER, str(tmp_path), str(begun))
+        writer = python(WRITER, str(tmp_path), str(file_count))
         try:
             limit = time.monotonic() + 120
-            while len(folder.names("records")) < begun + 5:
+            while len(folder.names("records")) < file_count + 5:
                 assert writer.poll() is None
                 assert time.monotonic() < limit
         finally:
             writer.send_signal(signal.SIGKILL)
             writer.communicate(timeout=60)
-        seen = folder.names("records")
-        for name in seen:
+        file_names = folder.names("records")
+        for name in file_names:
             record = json.loads(folder.read(f"records/{name}") or b"")
             assert (f"{record['number']}.json", len(record["fill"])) == (name, 200_000)
-        begun = len(seen)
+        file_count = len(file_names)
 
 
-def test_what_a_killed_writer_left_half_done_is_no_record_and_in_nobodys_way(tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_writer_is_not_listed_and_does_not_block_the_record(tmp_path: Path) -> None:
     folder = LocalFolder(tmp_path)
     (tmp_path / "records").mkdir(parents=True)
     (tmp_path / "records" / ".a.json.0123456789abcdef").write_bytes(b"{half")
@@ -260,7 +262,7 @@ def test_what_a_killed_writer_left_half_done_is_no_record_and_in_nobodys_way(tmp
     assert folder.names("records") == ["a.json"]
 
 
-# Where a job lies
+# The folder of a job
 
 
 RUN_IDS = [
@@ -288,20 +290,20 @@ RUN_IDS = [
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
 @pytest.mark.parametrize("map_index", [-1, 0, 1023])
-def test_no_run_id_leads_out_of_staging(tmp_path: Path, run_id: str, map_index: int) -> None:
+def test_no_run_id_can_leave_staging(tmp_path: Path, run_id: str, map_index: int) -> None:
     root = tmp_path / "staging"
     for key in (JobKey("dag", "ask", run_id, map_index), JobKey(run_id, run_id, run_id, map_index)):
         folder = cast(LocalFolder, job_folder(root.as_uri(), key))
         assert folder.create("g001/seal.json", b"{}")
-        place = folder.path.resolve()
-        assert place.relative_to(root.resolve()).parts[-1] not in ("", "..")
-        assert len(place.relative_to(root.resolve()).parts) == 3
-        assert (place / "g001" / "seal.json").is_file()
+        path = folder.path.resolve()
+        assert path.relative_to(root.resolve()).parts[-1] not in ("", "..")
+        assert len(path.relative_to(root.resolve()).parts) == 3
+        assert (path / "g001" / "seal.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"staging"}
 
 
 @pytest.mark.parametrize("run_id", RUN_IDS)
-def test_no_run_id_leads_out_of_an_object_stores_prefix(run_id: str) -> None:
+def test_no_run_id_can_leave_the_prefix_of_an_object_store(run_id: str) -> None:
     folder = job_folder("memory://bucket/staging/", JobKey("dag", "ask", run_id))
     assert urlsplit(folder.uri).netloc == "bucket"
     assert urlsplit(folder.uri).path.startswith("/staging/dag/ask/")
@@ -317,8 +319,8 @@ def test_two_run_ids_never_share_a_folder() -> None:
 
 
 @pytest.mark.parametrize("kind", ["local disk", "memory"])
-def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path: Path, kind: str) -> None:
-    # the local path is one that an address quotes
+def test_the_folder_of_lessons_is_not_listed_as_a_job(tmp_path: Path, kind: str) -> None:
+    # the local path contains characters that a URI must quote
     root = (tmp_path / "a b%").as_uri() if kind == "local disk" else f"memory://{secrets.token_hex(8)}/staging"
     keys = [JobKey("dag", "ask", "run"), JobKey(".learned", "ask", "run")]
     for key in keys:
@@ -330,11 +332,11 @@ def test_what_jobs_learned_lies_beside_them_and_is_none(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("root", ["file:///srv/a%20b", "/srv/batch", "memory://bucket/staging/", "memory://bucket"])
-def test_the_root_of_a_job_is_known_from_its_folder_unless_that_was_put_elsewhere(root: str) -> None:
+def test_the_staging_root_of_a_job_is_derived_from_its_folder_if_it_is_below_one(root: str) -> None:
     key = JobKey("dag", "ask", "manual__2026-11-20T10:00:00+00:00")
-    found = find_staging_root(job_folder(root, key), key)
-    assert found is not None
-    assert job_folder(found, key).uri == job_folder(root, key).uri
+    staging = find_staging_root(job_folder(root, key), key)
+    assert staging is not None
+    assert job_folder(staging, key).uri == job_folder(root, key).uri
     assert find_staging_root(job_folder(root, key), JobKey("dag", "ask", "another")) is None
     assert find_staging_root(open_folder("/job"), key) is None
 
@@ -344,22 +346,22 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 @given(names, names, names, st.integers(-1, 5), names)
 def test_any_two_different_keys_have_different_folders(
-    dag_id: str, task_id: str, run_id: str, map_index: int, other: str
+    dag_id: str, task_id: str, run_id: str, map_index: int, new_id: str
 ) -> None:
     key = JobKey(dag_id, task_id, run_id, map_index)
-    mine = job_folder("/staging", key).uri
-    assert mine == job_folder("/staging", JobKey(dag_id, task_id, run_id, map_index)).uri
-    for changed in (
-        JobKey(other, task_id, run_id, map_index),
-        JobKey(dag_id, other, run_id, map_index),
-        JobKey(dag_id, task_id, other, map_index),
+    uri = job_folder("/staging", key).uri
+    assert uri == job_folder("/staging", JobKey(dag_id, task_id, run_id, map_index)).uri
+    for changed_key in (
+        JobKey(new_id, task_id, run_id, map_index),
+        JobKey(dag_id, new_id, run_id, map_index),
+        JobKey(dag_id, task_id, new_id, map_index),
         JobKey(dag_id, task_id, run_id, map_index + 1),
         JobKey(task_id, dag_id, run_id, map_index),
     ):
-        assert (job_folder("/staging", changed).uri == mine) == (changed == key)
+        assert (job_folder("/staging", changed_key).uri == uri) == (changed_key == key)
 
 
-def test_a_folders_name_shows_a_person_what_it_is() -> None:
+def test_the_path_of_a_folder_is_readable() -> None:
     folder = job_folder("/staging", JobKey("tickets", "ask", "manual__2026-11-20T12:00:00+00:00", 3))
     *_, dag, task, run = cast(LocalFolder, folder).path.parts
     assert (dag, task) == ("tickets", "ask")
@@ -367,7 +369,7 @@ def test_a_folders_name_shows_a_person_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "ünïcode", "per%20cent", "ha#sh", "que?ry", "a+b&c=d;e"])
-def test_the_address_of_a_local_folder_survives_odd_characters(tmp_path: Path, name: str) -> None:
+def test_the_uri_of_a_local_folder_may_contain_special_characters(tmp_path: Path, name: str) -> None:
     folder = LocalFolder(tmp_path / name)
     folder.create("a.json", b"1")
     assert open_folder(folder.uri).read("a.json") == b"1"
@@ -383,12 +385,12 @@ def test_a_local_root_may_be_a_path_or_a_file_uri(tmp_path: Path, as_uri: bool) 
     assert is_local(root)
 
 
-def test_an_object_store_is_not_this_machine() -> None:
+def test_an_object_store_is_not_local() -> None:
     assert not is_local("s3://bucket/batch")
     assert not is_local("memory://bucket/batch")
 
 
-# Staging that does not work
+# Failures of staging
 
 
 @pytest.mark.parametrize("operation", ["create", "writer", "names", "read", "reader"])
@@ -402,13 +404,13 @@ def test_a_path_below_a_regular_file_is_an_error_that_names_it(tmp_path: Path, o
         "read": lambda: folder.read("g001/seal.json"),
         "reader": lambda: read(folder, "g001/s0001.jsonl"),
     }
-    with pytest.raises(StagingError) as caught:
+    with pytest.raises(StagingError) as error:
         actions[operation]()
     for part in (f"{tmp_path}/file/job", "[openai_batch] staging"):
-        assert part in str(caught.value)
+        assert part in str(error.value)
 
 
-def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(tmp_path: Path) -> None:
+def test_the_error_of_a_full_disk_names_the_path(tmp_path: Path) -> None:
     code = """
         import resource, signal, sys
         from pathlib import Path
@@ -430,10 +432,10 @@ def test_a_disk_that_fills_up_while_an_answer_is_written_is_told_with_the_path(t
             print(error)
         print(folder.names(""))
     """
-    said = ended(python(code, str(tmp_path)))
-    assert f"cannot write {tmp_path}/a.json" in said
-    assert f"cannot write {tmp_path}/c.jsonl" in said
-    assert "'a.json'" not in said
+    output = output_of(python(code, str(tmp_path)))
+    assert f"cannot write {tmp_path}/a.json" in output
+    assert f"cannot write {tmp_path}/c.jsonl" in output
+    assert "'a.json'" not in output
 
 
 @pytest.mark.parametrize("uri", ["nowhere://bucket/batch", "hdfs://bucket/batch"])
@@ -442,8 +444,8 @@ def test_an_object_store_without_its_provider_is_an_error_that_says_what_to_inst
         open_folder(uri)
 
 
-def test_an_error_of_the_object_store_is_told_with_the_path(tmp_path: Path) -> None:
-    """fsspec's filesystem for the local disk stands in for a store that refuses: it makes no folders by itself."""
+def test_an_error_of_the_object_store_names_the_path(tmp_path: Path) -> None:
+    """fsspec's filesystem for the local disk stands in for a store that refuses, as it does not create folders."""
     folder = ObjectFolder((tmp_path / "none" / "job").as_uri())
     with pytest.raises(StagingError, match=r"cannot write file://.*/none/job/seal\.json"):
         folder.create("seal.json", b"{}")
@@ -451,48 +453,48 @@ def test_an_error_of_the_object_store_is_told_with_the_path(tmp_path: Path) -> N
         write(folder, "s0001.jsonl", b"x")
 
 
-class KeepsListings(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A filesystem that keeps listings until it is told to forget them, as s3fs does."""
+class CachesListings(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A filesystem that caches listings until the cache is invalidated, as s3fs does."""
 
     cachable = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: dict[tuple[str, bool], Any] = {}
+        self.listings: dict[tuple[str, bool], Any] = {}
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:
-        if (path, detail) not in self.kept:
-            self.kept[path, detail] = super().ls(path, detail=detail, **kwargs)
-        return self.kept[path, detail]
+        if (path, detail) not in self.listings:
+            self.listings[path, detail] = super().ls(path, detail=detail, **kwargs)
+        return self.listings[path, detail]
 
     def invalidate_cache(self, path: str | None = None) -> None:
-        self.kept.clear()
+        self.listings.clear()
 
 
-def test_a_listing_that_the_filesystem_kept_does_not_hide_what_others_recorded() -> None:
-    filesystem = KeepsListings()
-    attach("memory", conn_id="keeps", fs=filesystem)
+def test_a_cached_listing_does_not_hide_the_records_of_other_workers() -> None:
+    filesystem = CachesListings()
+    attach("memory", conn_id="caches", fs=filesystem)
     bucket = secrets.token_hex(8)
-    mine, other = open_folder(f"memory://keeps@{bucket}/job"), open_folder(f"memory://{bucket}/job")
-    other.create("records/a.json", b"1")
-    assert mine.names("records") == ["a.json"]
-    other.create("records/b.json", b"2")
-    assert filesystem.kept
-    assert mine.names("records") == ["a.json", "b.json"]
+    cached, uncached = open_folder(f"memory://caches@{bucket}/job"), open_folder(f"memory://{bucket}/job")
+    uncached.create("records/a.json", b"1")
+    assert cached.names("records") == ["a.json"]
+    uncached.create("records/b.json", b"2")
+    assert filesystem.listings
+    assert cached.names("records") == ["a.json", "b.json"]
 
 
-def test_an_object_stores_file_is_read_from_its_start_however_often(folder: Folder) -> None:
+def test_a_file_can_be_read_from_its_start_several_times(folder: Folder) -> None:
     write(folder, "a.jsonl", b"1\n2\n")
     with folder.reader("a.jsonl") as file:
         assert file.readline() == b"1\n"
     assert read(folder, "a.jsonl") == b"1\n2\n"
 
 
-# Which staging, and whether the next task can reach it
+# The choice of staging, and whether the next task can reach it
 
 
 @pytest.mark.parametrize(
-    ("executor", "named"),
+    ("executor", "executor_name"),
     [
         ("CeleryExecutor", "CeleryExecutor"),
         ("LocalExecutor,CeleryExecutor", "CeleryExecutor"),
@@ -500,15 +502,15 @@ def test_an_object_stores_file_is_read_from_its_start_however_often(folder: Fold
         ("remote:airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor", "Kubernetes"),
     ],
 )
-def test_a_local_disk_is_refused_where_tasks_may_run_on_other_machines(
-    monkeypatch: pytest.MonkeyPatch, executor: str, named: str
+def test_a_local_disk_is_refused_if_tasks_may_run_on_other_machines(
+    monkeypatch: pytest.MonkeyPatch, executor: str, executor_name: str
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
-    with pytest.raises(StagingError) as caught:
+    with pytest.raises(StagingError) as error:
         check_reachable("file:///var/staging", allow_local=False)
-    for part in (named, "file:///var/staging", "Nothing was uploaded", "allow_local_staging"):
-        assert part in str(caught.value)
-    assert "LocalExecutor" not in str(caught.value)
+    for part in (executor_name, "file:///var/staging", "Nothing was uploaded", "allow_local_staging"):
+        assert part in str(error.value)
+    assert "LocalExecutor" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -530,11 +532,11 @@ def test_staging_that_every_task_can_reach_is_allowed(
     check_reachable(root, allow_local=allow)
 
 
-def test_the_argument_comes_before_the_configuration_and_that_before_airflows_home(
+def test_the_argument_overrides_the_configuration_and_the_default_is_airflows_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AIRFLOW__OPENAI_BATCH__STAGING", raising=False)
     assert staging_root() == f"{Path(AIRFLOW_HOME).absolute().as_uri()}/batch_staging"
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", "s3://conn@bucket/configured")
     assert staging_root() == "s3://conn@bucket/configured"
-    assert staging_root("s3://bucket/given") == "s3://bucket/given"
+    assert staging_root("s3://bucket/argument") == "s3://bucket/argument"

@@ -27,7 +27,7 @@ from airflow_provider_batch.core.ledger.ledger import open_ledger, seal
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import RequestSpec
 from airflow_provider_batch.staging.layout import open_folder
-from airflow_provider_batch.staging.object_store import PART
+from airflow_provider_batch.staging.object_store import PART_BYTES
 from airflow_provider_batch.worker.build import Plan, build
 from tests.bucket import Bucket
 
@@ -123,7 +123,7 @@ def test_a_build_that_dies_at_any_point_leaves_a_whole_sealed_job_or_none_at_all
     assert sealed_rows(folder) in (None, ROWS)
     if not for_good:
         # what was begun was aborted, unless it was the abort that died
-        assert len(bucket.under_way) <= 1
+        assert len(bucket.pending_uploads) <= 1
     # the next attempt
     with suppress(Died):
         if open_ledger(folder) is None:
@@ -187,23 +187,23 @@ def test_a_file_that_broke_off_is_never_completed() -> None:
 
     def break_off() -> None:
         with folder.writer("s0001.jsonl") as file:
-            file.write(b"x" * (2 * PART))
+            file.write(b"x" * (2 * PART_BYTES))
             raise Died
 
     with pytest.raises(Died):
         break_off()
     assert bucket.store == {}
-    assert bucket.under_way == set()
+    assert bucket.pending_uploads == set()
 
 
 def test_a_large_file_goes_up_in_parts() -> None:
     bucket = Bucket()
     with in_store(bucket).writer("s0001.jsonl") as file:
-        for _ in range(4 * PART // 1024):
+        for _ in range(4 * PART_BYTES // 1024):
             file.write(b"x" * 1024)
-    assert PART <= bucket.largest <= PART + 1024
+    assert PART_BYTES <= bucket.largest_part <= PART_BYTES + 1024
     (stored,) = bucket.store.values()
-    assert stored.getvalue() == b"x" * 4 * PART
+    assert stored.getvalue() == b"x" * 4 * PART_BYTES
 
 
 def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
         from airflow_provider_batch.staging.layout import open_folder
         from benchmarks.measure import memory
         from tests.bucket import Bucket
-        bucket = Bucket(keeps=lambda path: False)
+        bucket = Bucket(stores_content=lambda path: False)
         attach("memory", fs=bucket)
         sealer = Sealer(open_folder("memory://bucket/job"), "g001/build", "/v1/chat/completions", Limits())
         body = b'{"max_tokens":9,"text":"%b"}' % (b"x" * 1_000)
@@ -227,7 +227,7 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
             if number % 80_000 == 0:
                 peaks.append(memory(os.getpid())[1])
         sealer.finish()
-        print(peaks[0], memory(os.getpid())[1], len(bucket.store), bucket.largest)
+        print(peaks[0], memory(os.getpid())[1], len(bucket.store), bucket.largest_part)
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=240, check=False
@@ -235,7 +235,7 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
     assert done.returncode == 0, done.stderr
     after_a_third, at_the_end, files, largest = map(int, done.stdout.split()[-4:])
     assert files == 10
-    assert largest < 2 * PART
+    assert largest < 2 * PART_BYTES
     # 160,000 further rows are 160 MB. Of each row 8 bytes stay; the peak also depends on how many parts on their way
     # were ever held at the same moment, of the shard that grows and of the one that is being closed beside it.
-    assert at_the_end - after_a_third < 4 * PART
+    assert at_the_end - after_a_third < 4 * PART_BYTES
