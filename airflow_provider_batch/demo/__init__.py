@@ -1,12 +1,13 @@
-"""`airflow-batch demo`: the DAG label_tickets on real Airflow, with all it needs beside it.
+"""`airflow-batch demo` runs the DAG label_tickets on real Airflow, with a local warehouse and a local batch server.
 
     command     the command line
-    home        the folder of a demo: where things lie, and the environment that Airflow gets
-    tickets     the data set, and the warehouse that it is seeded into
-    story       one run, told step by step
-    run         the process in which Airflow runs the DAG; reports what happens as JSON lines
-    report      what landed: outcomes, tokens, cost, accuracy
+    home        the folder of a demo, and the environment for Airflow
+    tickets     the data of label_tickets; `companies`, `documents` and `eval_cases` hold the data of the other DAGs
+    story       runs the DAG and prints its progress
+    run         the process in which Airflow runs the DAG; it reports events as JSON lines
+    report      prints the landed rows: outcomes, tokens, cost, accuracy
     standalone  `airflow-batch demo --airflow`: a full Airflow until Ctrl-C
 
-Only `run` imports Airflow, in a process of its own: Airflow reads its configuration when it is imported.
+Airflow reads its configuration on import. So only `run` imports it, in a separate process that gets the demo's
+environment.
 """

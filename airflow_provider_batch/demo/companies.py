@@ -1,4 +1,4 @@
-"""Companies and their metrics by quarter, for `write_reports`. See the README beside it."""
+"""The data of the DAG write_reports: companies with their quarterly metrics. README.md describes it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import msgspec
 
 
 class Quarter(msgspec.Struct, frozen=True):
-    """What one company did in one quarter."""
+    """The metrics of one company in one quarter."""
 
     #: such as 2026-Q3
     quarter: str
     revenue_usd: int
-    #: sensors in use at its end
+    #: sensors in use at the end of the quarter
     sensors: int
-    #: support tickets
+    #: number of support tickets
     tickets: int
-    #: users who left
+    #: number of users who cancelled
     cancelled: int
 
 
 class Company(msgspec.Struct, frozen=True):
-    """One company; the newest have fewer quarters."""
+    """A company. New companies have fewer quarters."""
 
     id: str
     name: str
-    #: ISO 3166
+    #: ISO 3166 code
     country: str
     quarters: list[Quarter]
 
@@ -43,22 +43,23 @@ _CREATE = (
 
 
 def load() -> list[Company]:
-    """The companies, in the order of their ids."""
+    """Return the companies, sorted by id."""
     data = files("airflow_provider_batch.demo").joinpath("companies.jsonl").read_bytes()
     return msgspec.json.Decoder(Company).decode_lines(data)
 
 
 def seed(warehouse: Path) -> int:
-    """Make the tables `companies` and `company_metrics` hold exactly these. Returns how many companies there are."""
+    """Replace the content of the tables `companies` and `company_metrics`. Return the number of companies."""
     companies = load()
-    metrics = [(one.id, *msgspec.structs.astuple(quarter)) for one in companies for quarter in one.quarters]
+    metrics = [(company.id, *msgspec.structs.astuple(quarter)) for company in companies for quarter in company.quarters]
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         for statement in _CREATE:
             connection.execute(statement)
         connection.execute("DELETE FROM companies")
         connection.execute("DELETE FROM company_metrics")
         connection.executemany(
-            "INSERT INTO companies VALUES (?, ?, ?)", [(one.id, one.name, one.country) for one in companies]
+            "INSERT INTO companies VALUES (?, ?, ?)",
+            [(company.id, company.name, company.country) for company in companies],
         )
         connection.executemany("INSERT INTO company_metrics VALUES (?, ?, ?, ?, ?, ?)", metrics)
     return len(companies)

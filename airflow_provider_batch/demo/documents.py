@@ -1,4 +1,4 @@
-"""Help pages and questions that they answer, for `embed_documents`. See the README beside it."""
+"""The data of the DAG embed_documents: help pages, and questions that they answer. README.md describes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 
 class Document(msgspec.Struct, frozen=True):
-    """One help page."""
+    """A help page."""
 
     id: str
     title: str
@@ -34,7 +34,7 @@ _CREATE = (
 
 
 def load() -> tuple[list[Document], list[Question]]:
-    """The pages and the questions, in the order of their ids."""
+    """Return the pages and the questions, both sorted by id."""
     demo = files("airflow_provider_batch.demo")
     return (
         msgspec.json.Decoder(Document).decode_lines(demo.joinpath("documents.jsonl").read_bytes()),
@@ -43,7 +43,7 @@ def load() -> tuple[list[Document], list[Question]]:
 
 
 def seed(warehouse: Path) -> int:
-    """Make the tables `documents` and `document_questions` hold exactly these. Returns how many pages there are."""
+    """Replace the content of the tables `documents` and `document_questions`. Return the number of pages."""
     documents, questions = load()
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         for statement in _CREATE:

@@ -1,4 +1,4 @@
-"""400 cases for `nightly_eval`, and the warehouse that they are seeded into. See `eval_cases.md` beside it."""
+"""The data of the DAG nightly_eval: 400 eval cases. eval_cases.md describes them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import msgspec
 
 
 class EvalCase(msgspec.Struct, frozen=True):
-    """One case, as the columns of `eval_cases` hold it."""
+    """A row of the table `eval_cases`."""
 
-    #: where it comes from, and a number
+    #: name of the set that it comes from, and a number
     case_id: str
     input: str
     expected: str
-    #: see `airflow_provider_batch.evals.graders`
+    #: `airflow_provider_batch.evals.graders` describes the graders
     grader: str
-    #: with commas between
+    #: separated by commas
     tags: str
 
 
@@ -35,13 +35,13 @@ CREATE TABLE IF NOT EXISTS eval_cases (
 
 
 def load() -> list[EvalCase]:
-    """The data set."""
+    """Return the cases."""
     data = files("airflow_provider_batch.demo").joinpath("eval_cases.jsonl").read_bytes()
     return msgspec.json.Decoder(EvalCase).decode_lines(data)
 
 
 def seed(warehouse: Path) -> int:
-    """Make the table `eval_cases` hold exactly these; other tables are left alone. Returns how many there are."""
+    """Replace the content of the table `eval_cases`. Return the number of cases."""
     rows = [msgspec.structs.astuple(case) for case in load()]
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute(_CREATE)

@@ -1,4 +1,4 @@
-"""The folder of a demo: where things lie, and the environment that Airflow gets."""
+"""The folder of a demo with all its files, and the environment of its Airflow processes."""
 
 from __future__ import annotations
 
@@ -12,83 +12,84 @@ from pathlib import Path
 
 import airflow_provider_batch
 
-#: how long creating or upgrading Airflow's own database may take, in seconds
+#: timeout for creating or upgrading Airflow's database, in seconds
 MIGRATE_TIMEOUT = 300
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why and what to do."""
+    """Raised if the demo cannot continue. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Provider:
-    """Whom the connection `openai_default` leads to."""
+    """The API that the connection `openai_default` points to."""
 
-    #: None is the SDK's own default, the real API
+    #: None for the default of the SDK, the real API
     base_url: str | None
     api_key: str
-    #: the local batch server: as batches take seconds there, it is looked at every few seconds
+    #: True for the local batch server. Its batches take seconds, so Airflow polls them every few seconds.
     local: bool = False
 
     @property
     def connection(self) -> str:
-        """As an Airflow connection in JSON. Holds the key: for a process's environment only."""
+        """The Airflow connection as JSON. It contains the key, so use it only in the environment of a process."""
         fields = {"conn_type": "openai", "password": self.api_key}
         return json.dumps(fields | ({"host": self.base_url} if self.base_url else {}))
 
 
 @dataclass(frozen=True)
 class Home:
-    """One demo's folder. Everything it makes is inside."""
+    """The folder of a demo. The demo writes nothing outside it."""
 
     path: Path
 
     @property
     def warehouse(self) -> Path:
-        """The SQLite warehouse: the tickets, and the table that the answers land in."""
+        """The SQLite warehouse with the tickets and the results table."""
         return self.path / "warehouse.sqlite"
 
     @property
     def staging(self) -> Path:
-        """Sealed input files, ledger and collected answers of each job."""
+        """The sealed input files, ledgers and collected answers of the jobs."""
         return self.path / "staging"
 
     @property
     def server(self) -> Path:
-        """State of the local batch server."""
+        """The state of the local batch server."""
         return self.path / "server"
 
     @property
     def airflow(self) -> Path:
-        """AIRFLOW_HOME, with Airflow's own database."""
+        """AIRFLOW_HOME with Airflow's database."""
         return self.path / "airflow"
 
     @property
     def log(self) -> Path:
-        """Everything that Airflow says."""
+        """The log file with the output of Airflow."""
         return self.path / "airflow.log"
 
     def environment(self, provider: Provider, base: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment for Airflow's processes.
+        """Return the environment for Airflow's processes.
 
-        Of what is set, nothing that speaks to Airflow is taken over: a demo must not reach another Airflow's database.
+        Variables of `base` (by default `os.environ`) that start with AIRFLOW are dropped: they could point the demo at
+        the database of another Airflow.
         """
-        given = os.environ if base is None else base
-        environment = {name: value for name, value in given.items() if not name.startswith("AIRFLOW")}
-        loopback = ",".join(filter(None, (given.get("no_proxy", given.get("NO_PROXY")), "127.0.0.1,localhost")))
-        pace = (
+        base = os.environ if base is None else base
+        environment = {name: value for name, value in base.items() if not name.startswith("AIRFLOW")}
+        loopback = ",".join(filter(None, (base.get("no_proxy", base.get("NO_PROXY")), "127.0.0.1,localhost")))
+        intervals = (
             {"AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "6", "AIRFLOW__OPENAI_BATCH__ROW_RETRY_DELAY": "5"}
             if provider.local
             else {}
         )
         return (
             environment
-            | pace
+            | intervals
             | {
                 "no_proxy": loopback,
                 "NO_PROXY": loopback,
-                # `airflow standalone` starts its parts by their name.
-                "PATH": os.pathsep.join((str(Path(sys.executable).parent), given.get("PATH", os.defpath))),
+                # `airflow standalone` starts its components with the command `airflow`.
+                "PATH": os.pathsep.join((str(Path(sys.executable).parent), base.get("PATH", os.defpath))),
                 "AIRFLOW_HOME": str(self.airflow),
                 "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(self.warehouse)}),
                 "AIRFLOW_CONN_OPENAI_DEFAULT": provider.connection,
@@ -102,9 +103,9 @@ class Home:
         )
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
-        :raises DemoError: if it cannot be made.
+        :raises DemoError: if it cannot be created.
         """
         try:
             self.airflow.mkdir(parents=True, exist_ok=True)
@@ -116,13 +117,13 @@ class Home:
             ) from error
 
     def migrate(self, environment: Mapping[str, str]) -> None:
-        """Create or upgrade Airflow's own database.
+        """Create or upgrade Airflow's database.
 
-        :raises DemoError: if Airflow does not manage to.
+        :raises DemoError: if that fails or takes longer than `MIGRATE_TIMEOUT` seconds.
         """
         with self.log.open("ab") as log:
             try:
-                done = subprocess.run(
+                process = subprocess.run(
                     [sys.executable, "-m", "airflow", "db", "migrate"],
                     env=dict(environment),
                     stdin=subprocess.DEVNULL,
@@ -132,16 +133,19 @@ class Home:
                     check=False,
                 )
             except subprocess.TimeoutExpired as error:
-                raise DemoError(f"`airflow db migrate` took over {MIGRATE_TIMEOUT} s. See {self.log}") from error
-        if done.returncode:
+                raise DemoError(
+                    f"`airflow db migrate` took longer than {MIGRATE_TIMEOUT} s and was stopped. See its output in "
+                    f"{self.log}."
+                ) from error
+        if process.returncode:
             raise DemoError(
-                f"`airflow db migrate` ended with exit code {done.returncode}; see {self.log}\n"
-                f"If another version of Airflow made {self.airflow}, delete that folder and start again."
+                f"`airflow db migrate` failed with exit code {process.returncode}. See its output in {self.log}.\n"
+                f"If another version of Airflow created {self.airflow}, delete that folder and start the demo again."
             )
 
 
 def dags_folder() -> Path:
-    """The ready DAGs: inside an installed package, beside it in a checkout."""
+    """Return the folder of the example DAGs: inside the installed package, or beside the package in a checkout."""
     package = Path(airflow_provider_batch.__file__).parent
     inside = package / "dags"
     return inside if inside.is_dir() else package.parent / "dags"

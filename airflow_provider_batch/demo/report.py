@@ -1,4 +1,4 @@
-"""What landed: outcomes, tokens, cost, accuracy against the gold labels, and a few of the rows."""
+"""Print the landed rows of a run: outcomes, tokens, cost, accuracy against the gold labels, and a few examples."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rich.table import Table
 
 from airflow_provider_batch.demo.home import DemoError
 
-#: tickets that the DAG's query asks for; the one without any text is left out by it
-ASKED = "SELECT count(*) FROM tickets WHERE trim(title || body) <> ''"
-_LANDED = """
+#: number of tickets that the DAG's query selects: all except the one without text
+TICKET_COUNT_SQL = "SELECT count(*) FROM tickets WHERE trim(title || body) <> ''"
+_LABELS_SQL = """
 SELECT l.custom_id, t.title, l.outcome, l.category, l.urgency, l.gold_category, l.gold_urgency, l.model,
        l.input_tokens, l.cached_tokens, l.output_tokens, l.cost_usd, l.error_code
 FROM ticket_labels AS l LEFT JOIN tickets AS t ON t.id = l.custom_id
@@ -29,8 +29,8 @@ ORDER BY l.custom_id
 
 
 @dataclass(frozen=True)
-class Landed:
-    """One row of the table `ticket_labels`, with the ticket's title."""
+class LabelRow:
+    """A row of the table `ticket_labels`, with the title of the ticket."""
 
     custom_id: str
     title: str | None
@@ -47,21 +47,24 @@ class Landed:
     error_code: str | None
 
 
-def landed(warehouse: Path, run_id: str) -> list[Landed]:
-    """The rows of one run.
+def read_labels(warehouse: Path, run_id: str) -> list[LabelRow]:
+    """Return the rows of a run.
 
-    :raises DemoError: if they are not exactly as many as tickets were asked about.
+    :raises DemoError: if their number differs from the number of tickets.
     """
     with closing(sqlite3.connect(warehouse)) as connection:
-        (asked,) = connection.execute(ASKED).fetchone()
-        rows = [Landed(*row) for row in connection.execute(_LANDED, (run_id,))]
-    if len(rows) != asked:
-        raise DemoError(f"{asked} tickets were asked about, but {len(rows)} rows of run {run_id} lie in ticket_labels.")
+        (ticket_count,) = connection.execute(TICKET_COUNT_SQL).fetchone()
+        rows = [LabelRow(*row) for row in connection.execute(_LABELS_SQL, (run_id,))]
+    if len(rows) != ticket_count:
+        raise DemoError(
+            f"The table ticket_labels has {len(rows)} {'row' if len(rows) == 1 else 'rows'} for run {run_id}, but the "
+            f"DAG selects {ticket_count} tickets. {warehouse} has both tables."
+        )
     return rows
 
 
-def standard_price(rows: Sequence[Landed], model: str) -> Decimal | None:
-    """What the same tokens cost outside of a batch, in US dollars, by the list prices of `genai-prices`."""
+def standard_price(rows: Sequence[LabelRow], model: str) -> Decimal | None:
+    """Return the cost of the same tokens outside a batch, in US dollars, or None if genai-prices has no list price."""
     usage = Usage(
         input_tokens=sum(row.input_tokens or 0 for row in rows),
         cache_read_tokens=sum(row.cached_tokens or 0 for row in rows),
@@ -73,15 +76,15 @@ def standard_price(rows: Sequence[Landed], model: str) -> Decimal | None:
         return None
 
 
-def show(console: Console, rows: Sequence[Landed], *, model: str, live: bool) -> None:
-    """Print all of it."""
+def show(console: Console, rows: Sequence[LabelRow], *, model: str, live: bool) -> None:
+    """Print all tables."""
     _outcomes(console, rows)
-    _money(console, rows, model=model, live=live)
+    _cost(console, rows, model=model, live=live)
     _accuracy(console, rows, live=live)
     _examples(console, rows)
 
 
-def _outcomes(console: Console, rows: Sequence[Landed]) -> None:
+def _outcomes(console: Console, rows: Sequence[LabelRow]) -> None:
     table = Table(title="Outcomes", title_justify="left")
     table.add_column("outcome")
     table.add_column("rows", justify="right")
@@ -94,64 +97,67 @@ def _outcomes(console: Console, rows: Sequence[Landed]) -> None:
     console.print(table)
 
 
-def _money(console: Console, rows: Sequence[Landed], *, model: str, live: bool) -> None:
+def _cost(console: Console, rows: Sequence[LabelRow], *, model: str, live: bool) -> None:
     cost = sum((Decimal(str(row.cost_usd)) for row in rows if row.cost_usd is not None), Decimal())
     standard = standard_price(rows, model)
     table = Table("", "", title="Tokens and cost", title_justify="left", show_header=False)
-    answered = Counter(row.model for row in rows if row.outcome == "succeeded")
-    table.add_row("answered by", ", ".join(str(name) for name, _ in answered.most_common()))
+    models = Counter(row.model for row in rows if row.outcome == "succeeded")
+    table.add_row("answered by", ", ".join(str(name) for name, _ in models.most_common()))
     table.add_row("input tokens", f"{sum(row.input_tokens or 0 for row in rows):,}")
     table.add_row("output tokens", f"{sum(row.output_tokens or 0 for row in rows):,}")
-    if unpriced := sum(row.cost_usd is None and bool(row.input_tokens) for row in rows):
-        table.add_row("rows of unknown price", f"{unpriced:,}")
+    if unpriced_rows := sum(row.cost_usd is None and bool(row.input_tokens) for row in rows):
+        table.add_row("rows with unknown price", f"{unpriced_rows:,}")
     table.add_row("cost", f"${cost:.4f}")
     if standard:
-        table.add_row("the same without batch", f"${standard:.4f}")
+        table.add_row("cost without batch", f"${standard:.4f}")
         table.add_row("saved", f"${standard - cost:.4f}  ({(standard - cost) / standard:.0%})")
     console.print(table)
     if live:
-        console.print("List prices of the package genai-prices; your invoice counts.", style="dim")
+        console.print("These are list prices from the package genai-prices. Your invoice may differ.", style="dim")
     else:
         console.print(
-            f"Nothing was billed: no model was asked. The figures are list prices of {model} for estimated tokens.",
+            f"Nothing was billed: no model was used. The cost is the list price of {model} for an estimated number of "
+            "tokens.",
             style="dim",
         )
 
 
-def _accuracy(console: Console, rows: Sequence[Landed], *, live: bool) -> None:
-    judged = [row for row in rows if row.outcome == "succeeded" and row.gold_category]
-    if not judged:
-        console.print("No answer can be compared with a gold label.")
+def _accuracy(console: Console, rows: Sequence[LabelRow], *, live: bool) -> None:
+    labelled_rows = [row for row in rows if row.outcome == "succeeded" and row.gold_category]
+    if not labelled_rows:
+        console.print("There is no answer to compare with a gold label.")
         return
-    taken_for: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in judged:
-        taken_for[str(row.gold_category)][str(row.category)] += 1
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in labelled_rows:
+        counts[str(row.gold_category)][str(row.category)] += 1
     table = Table(title="Accuracy against the gold labels", title_justify="left")
     table.add_column("category")
     table.add_column("tickets", justify="right")
     table.add_column("right", justify="right")
     table.add_column("accuracy", justify="right")
-    table.add_column("else mostly taken for")
-    for category in sorted(taken_for):
-        given = taken_for[category]
-        wrong = [f"{name} ({count})" for name, count in given.most_common() if name != category]
-        tickets, right = given.total(), given[category]
-        table.add_row(category, f"{tickets}", f"{right}", f"{right / tickets:.0%}", ", ".join(wrong[:2]))
+    table.add_column("most frequent mistakes")
+    for category in sorted(counts):
+        answers = counts[category]
+        mistakes = [f"{name} ({count})" for name, count in answers.most_common() if name != category]
+        ticket_count, right_count = answers.total(), answers[category]
+        table.add_row(
+            category, f"{ticket_count}", f"{right_count}", f"{right_count / ticket_count:.0%}", ", ".join(mistakes[:2])
+        )
     table.add_section()
-    right = sum(row.category == row.gold_category for row in judged)
-    table.add_row("category", f"{len(judged)}", f"{right}", f"{right / len(judged):.0%}", "")
-    right = sum(row.urgency == row.gold_urgency for row in judged)
-    table.add_row("urgency", f"{len(judged)}", f"{right}", f"{right / len(judged):.0%}", "")
+    right_count = sum(row.category == row.gold_category for row in labelled_rows)
+    table.add_row("category", f"{len(labelled_rows)}", f"{right_count}", f"{right_count / len(labelled_rows):.0%}", "")
+    right_count = sum(row.urgency == row.gold_urgency for row in labelled_rows)
+    table.add_row("urgency", f"{len(labelled_rows)}", f"{right_count}", f"{right_count / len(labelled_rows):.0%}", "")
     console.print(table)
     if not live:
         console.print(
-            "Offline, a counter of common words answers: it understands nothing, so expect about half to be wrong.",
+            "The offline stub only counts common words, so expect about half of its answers to be wrong.",
             style="dim",
         )
 
 
-def _examples(console: Console, rows: Sequence[Landed]) -> None:
-    table = Table(title="Ten of the rows in ticket_labels", title_justify="left")
+def _examples(console: Console, rows: Sequence[LabelRow]) -> None:
+    table = Table(title="Ten rows of ticket_labels", title_justify="left")
     for name in ("custom_id", "title", "outcome", "category", "gold", "urgency", "gold"):
         table.add_column(name, no_wrap=True, max_width=28 if name == "title" else None, overflow="ellipsis")
     for row in examples(rows, 10):
@@ -164,14 +170,14 @@ def _examples(console: Console, rows: Sequence[Landed]) -> None:
     console.print(table)
 
 
-def examples(rows: Sequence[Landed], count: int) -> list[Landed]:
-    """Some rows: the first of each outcome, then succeeded ones from all over the table."""
-    first = {row.outcome: row for row in reversed(rows)}
-    chosen = [row for row in first.values() if row.outcome != "succeeded"][:count]
-    others = [row for row in rows if row.outcome == "succeeded"]
-    wanted = min(count - len(chosen), len(others))
-    chosen += [others[number * len(others) // wanted] for number in range(wanted)]
-    return sorted(chosen, key=lambda row: row.custom_id)
+def examples(rows: Sequence[LabelRow], count: int) -> list[LabelRow]:
+    """Return some rows: the first of each outcome, then succeeded rows spread evenly over the table."""
+    by_outcome = {row.outcome: row for row in reversed(rows)}
+    sample = [row for row in by_outcome.values() if row.outcome != "succeeded"][:count]
+    succeeded_rows = [row for row in rows if row.outcome == "succeeded"]
+    rest = min(count - len(sample), len(succeeded_rows))
+    sample += [succeeded_rows[number * len(succeeded_rows) // rest] for number in range(rest)]
+    return sorted(sample, key=lambda row: row.custom_id)
 
 
 def _printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""One run, told step by step to a person at a terminal."""
+"""Run a DAG and print its progress to a terminal."""
 
 from __future__ import annotations
 
@@ -15,50 +15,52 @@ from rich.markup import escape
 
 from airflow_provider_batch.demo.home import DemoError
 
-#: what a task's state means to somebody who watches
+#: how each state of a task is printed
 _STATES = {
-    "running": "runs",
-    "deferred": "deferred: it holds no worker slot; its trigger looks at the batch now and then",
+    "running": "is running",
+    "deferred": "is deferred: it needs no worker slot while its trigger polls the batch",
     "success": "succeeded",
     "failed": "failed",
-    "up_for_retry": "failed, and will be tried again",
-    "upstream_failed": "did not run, as a task before it failed",
+    "up_for_retry": "failed and will be retried",
+    "upstream_failed": "did not run because an upstream task failed",
     "skipped": "was skipped",
 }
-#: lines of the log that are shown if a run fails
+#: number of log lines to print if a run fails
 _TAIL = 25
 
 
 class Story:
-    """Prints lines with the time since the start."""
+    """Prints progress with the time since the start."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def step(self, text: str) -> None:
-        """One line; `text` may hold rich's markup."""
-        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        """Print one line. `text` may contain rich markup."""
+        minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
         self.console.print(f"[dim]{minutes:02}:{seconds:02}[/]  {text}", highlight=False, soft_wrap=True)
 
     def run(
-        self, dag_id: str, conf: Mapping[str, Any], *, environment: Mapping[str, str], log: Path, look_every: float
+        self, dag_id: str, conf: Mapping[str, Any], *, environment: Mapping[str, str], log: Path, poll_interval: float
     ) -> str:
-        """Run a DAG in a process of its own and tell what happens. Returns the run_id.
+        """Run a DAG in a separate process, print its progress and return the run_id.
 
-        :raises DemoError: if the run did not succeed; the end of the log has been printed.
+        :param log: file to append the output of Airflow to.
+        :param poll_interval: seconds between two polls of the batches.
+        :raises DemoError: if the run did not succeed. The end of the log is printed before.
         """
         command = [sys.executable, "-m", "airflow_provider_batch.demo.run", dag_id]
-        command += ["--conf", json.dumps(dict(conf)), "--look-every", str(look_every)]
+        command += ["--conf", json.dumps(dict(conf)), "--poll-interval", str(poll_interval)]
         end: dict[str, Any] = {}
         with (
-            log.open("ab") as to_log,
+            log.open("ab") as log_file,
             subprocess.Popen(
                 command,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=to_log,
+                stderr=log_file,
                 text=True,
             ) as process,
         ):
@@ -67,26 +69,30 @@ class Story:
                 for line in process.stdout:
                     event = json.loads(line)
                     end = event if event["event"] == "end" else end
-                    self._tell(event)
+                    self._print_event(event)
             except BaseException:
                 process.terminate()
                 raise
         if process.returncode or end.get("state") != "success":
             self.console.print(_tail(log), markup=False, highlight=False, soft_wrap=True)
-            raise DemoError(f"The run of {dag_id} did not succeed. The end of its log is above, the whole in {log}")
+            raise DemoError(
+                f"The run of {dag_id} did not succeed. The end of its log is above; the whole log is {log}."
+            )
         return str(end["run_id"])
 
-    def _tell(self, event: Mapping[str, Any]) -> None:
+    def _print_event(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "run":
-                self.step(f"run {escape(event['run_id'])}")
+                self.step(f"started run {escape(event['run_id'])}")
             case "task":
                 state = event["state"]
                 self.step(f"[bold]{event['task']}[/] {_STATES.get(state, state)}")
             case "canary":
-                known = event["low_usd"] is not None
-                price = f"${event['low_usd']:.4f} to ${event['high_usd']:.4f}" if known else "unknown"
-                self.step(f"     canary: {event['asked']} requests asked at once, the estimate is now {price}")
+                has_estimate = event["low_usd"] is not None
+                estimate = f"${event['low_usd']:.4f} to ${event['high_usd']:.4f}" if has_estimate else "unknown"
+                self.step(
+                    f"     canary: {event['requests']} requests sent synchronously; the estimate is now {estimate}"
+                )
             case "batch":
                 counts = f", {event['done']:,} of {event['total']:,} requests done" if event["total"] else ""
                 self.step(f"     batch …{event['batch'][-8:]} {event['status']}{counts}")

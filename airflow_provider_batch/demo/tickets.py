@@ -1,4 +1,4 @@
-"""The data set, and the warehouse that it is seeded into. See the README beside it."""
+"""The data of the DAG label_tickets: support tickets with gold labels. README.md describes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """One support ticket with its gold labels."""
+    """A support ticket with its gold labels."""
 
     id: str
     #: ISO date
@@ -21,7 +21,7 @@ class Ticket(msgspec.Struct, frozen=True):
     country: str
     title: str
     body: str
-    #: None where there is nothing to label
+    #: None if the ticket has no text to label
     category: str | None
     urgency: str | None
 
@@ -40,13 +40,13 @@ CREATE TABLE IF NOT EXISTS tickets (
 
 
 def load() -> list[Ticket]:
-    """The data set, in the order of its ids."""
+    """Return the tickets, sorted by id."""
     data = files("airflow_provider_batch.demo").joinpath("tickets.jsonl").read_bytes()
     return msgspec.json.Decoder(Ticket).decode_lines(data)
 
 
 def seed(warehouse: Path, tickets: Iterable[Ticket]) -> int:
-    """Make the table `tickets` hold exactly these; other tables are left alone. Returns how many there are."""
+    """Replace the content of the table `tickets`. Return the number of tickets."""
     rows = [msgspec.structs.astuple(ticket) for ticket in tickets]
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute(_CREATE)
@@ -55,19 +55,22 @@ def seed(warehouse: Path, tickets: Iterable[Ticket]) -> int:
     return len(rows)
 
 
-def planted(now: datetime) -> list[Ticket]:
-    """Tickets that only the offline run gets.
+def failing_tickets(now: datetime) -> list[Ticket]:
+    """Return tickets whose requests fail on the local batch server. Only the offline demo uses them.
 
-    The markers make the local server's responder fail on purpose, so that more outcomes than `succeeded` are seen; a
-    real model would take them for text. A marker with `once` works once per text, so its ticket names the time.
+    Their markers make the offline stub fail in different ways, so that the demo shows more outcomes than `succeeded`. A
+    real model would treat the markers as text.
+
+    :param now: part of the text of one ticket. Its marker `once` works only once per text, so the text has to differ
+        from run to run.
     """
     return [
-        _planted(1, "refused", "The model refuses this one. [[refuse]]"),
-        _planted(2, "cut off", "This answer is cut off halfway. [[cutoff]]"),
-        _planted(3, "an error", "The API answers HTTP 400. [[fail:400]]"),
-        _planted(4, "an error at first", f"Planted at {now:%H:%M:%S.%f}, and asked twice. [[fail:500:once]]"),
+        _failing_ticket(1, "refused", "The model refuses this one. [[refuse]]"),
+        _failing_ticket(2, "cut off", "This answer is cut off halfway. [[cutoff]]"),
+        _failing_ticket(3, "an error", "The API answers HTTP 400. [[fail:400]]"),
+        _failing_ticket(4, "an error at first", f"Created at {now:%H:%M:%S.%f} and sent twice. [[fail:500:once]]"),
     ]
 
 
-def _planted(number: int, title: str, body: str) -> Ticket:
-    return Ticket(f"X-{number:04}", "2026-11-08", "US", f"Planted: {title}", body, None, None)
+def _failing_ticket(number: int, title: str, body: str) -> Ticket:
+    return Ticket(f"X-{number:04}", "2026-11-08", "US", f"Designed to fail: {title}", body, None, None)

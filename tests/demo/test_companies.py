@@ -1,4 +1,4 @@
-"""The companies, whose names are there to break things, and their seeding."""
+"""The companies of the demo have difficult names, and seeding writes them to the warehouse."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import pytest
 
 from airflow_provider_batch.demo import companies
 
-ALL = companies.load()
+COMPANIES = companies.load()
 
 
 def test_ids_are_unique_and_every_company_has_the_newest_quarter() -> None:
-    assert len({one.id for one in ALL}) == len(ALL) == 12
-    assert {one.quarters[-1].quarter for one in ALL} == {"2026-Q3"}
-    assert any(len(one.quarters) < 3 for one in ALL)
+    assert len({company.id for company in COMPANIES}) == len(COMPANIES) == 12
+    assert {company.quarters[-1].quarter for company in COMPANIES} == {"2026-Q3"}
+    assert any(len(company.quarters) < 3 for company in COMPANIES)
 
 
-@pytest.mark.parametrize("odd", ["../", "/", '"', "<b>", "; DROP TABLE", "{{", "ü", "株", "ح"], ids=ascii)
-def test_what_leads_file_names_astray_is_there(odd: str) -> None:
-    assert any(odd in one.name for one in ALL)
+@pytest.mark.parametrize("fragment", ["../", "/", '"', "<b>", "; DROP TABLE", "{{", "ü", "株", "ح"], ids=ascii)
+def test_some_name_contains_what_breaks_file_names(fragment: str) -> None:
+    assert any(fragment in company.name for company in COMPANIES)
 
 
-def test_seeding_again_gives_the_same(tmp_path: Path) -> None:
+def test_seeding_twice_writes_the_same_rows(tmp_path: Path) -> None:
     warehouse = tmp_path / "warehouse.sqlite"
-    assert companies.seed(warehouse) == companies.seed(warehouse) == len(ALL)
+    assert companies.seed(warehouse) == companies.seed(warehouse) == len(COMPANIES)
     with closing(sqlite3.connect(warehouse)) as connection:
         assert connection.execute("SELECT * FROM companies ORDER BY id").fetchall() == [
-            (one.id, one.name, one.country) for one in ALL
+            (company.id, company.name, company.country) for company in COMPANIES
         ]
         (count,) = connection.execute("SELECT count(*) FROM company_metrics").fetchone()
-    assert count == sum(len(one.quarters) for one in ALL)
+    assert count == sum(len(company.quarters) for company in COMPANIES)

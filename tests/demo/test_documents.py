@@ -1,4 +1,4 @@
-"""The help pages and their questions, and their seeding."""
+"""The help pages and questions of the demo, and their seeding."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from airflow_provider_batch.demo import documents
 DOCUMENTS, QUESTIONS = documents.load()
 
 
-def test_ids_are_unique_and_every_question_names_a_page_that_is_there() -> None:
-    ids = [one.id for one in DOCUMENTS] + [one.id for one in QUESTIONS]
+def test_ids_are_unique_and_every_question_names_an_existing_page() -> None:
+    ids = [document.id for document in DOCUMENTS] + [question.id for question in QUESTIONS]
     assert len(set(ids)) == len(ids) == 40
-    assert {one.document for one in QUESTIONS} <= {one.id for one in DOCUMENTS}
-    assert all(one.title and one.body for one in DOCUMENTS)
+    assert {question.document for question in QUESTIONS} <= {document.id for document in DOCUMENTS}
+    assert all(document.title and document.body for document in DOCUMENTS)
 
 
-def test_seeding_again_gives_the_same_and_leaves_other_tables_alone(tmp_path: Path) -> None:
+def test_seeding_twice_writes_the_same_rows_and_leaves_other_tables_alone(tmp_path: Path) -> None:
     warehouse = tmp_path / "warehouse.sqlite"
     assert documents.seed(warehouse) == len(DOCUMENTS)
     with closing(sqlite3.connect(warehouse)) as connection, connection:

@@ -1,4 +1,4 @@
-"""`airflow-batch demo --airflow`: a whole Airflow, from its start to its end."""
+"""`airflow-batch demo --airflow` starts a full Airflow and stops it again."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from airflow_provider_batch.demo.standalone import free_port
 pytestmark = pytest.mark.standalone
 
 
-def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
+def wait_for(condition: Callable[[], Any], *, seconds: float, event: str) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.2)
-    pytest.fail(f"{what}: not within {seconds} s")
+    pytest.fail(f"{event} did not happen within {seconds} s")
 
 
 class Airflow:
-    """The command as a person sees it, and Airflow's public API."""
+    """The running command, and a client of Airflow's public API."""
 
     def __init__(self, folder: Path) -> None:
         self.output = folder / "output"
@@ -44,12 +44,12 @@ class Airflow:
                 env={"PATH": os.environ["PATH"], "HOME": str(folder)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # As in a terminal; whatever runs the tests in the background may have told its children to ignore it.
+                # As in a terminal. Tests that run in the background may ignore SIGINT, which children inherit.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self._token = ""
 
-    def says(self, pattern: str) -> re.Match[str] | None:
+    def search_output(self, pattern: str) -> re.Match[str] | None:
         assert self.process.poll() is None, self.output.read_text()
         return re.search(pattern, self.output.read_text())
 
@@ -77,21 +77,21 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
         running.process.wait(60)
 
 
-def test_it_says_how_to_log_in_and_ctrl_c_leaves_no_process(airflow: Airflow) -> None:
-    password = wait_for(lambda: airflow.says(r"password (\S+)"), seconds=300, what="Airflow is ready")[1]
+def test_the_demo_prints_the_password_and_ctrl_c_stops_all_processes(airflow: Airflow) -> None:
+    password = wait_for(lambda: airflow.search_output(r"password (\S+)"), seconds=300, event="start of Airflow")[1]
     airflow.log_in(password)
     wait_for(
         lambda: (
             [dag["is_paused"] for dag in airflow("GET", "/api/v2/dags?dag_id_pattern=label_tickets")["dags"]] == [False]
         ),
         seconds=60,
-        what="the DAG can be triggered",
+        event="unpausing of the DAG",
     )
-    family = psutil.Process(airflow.process.pid).children(recursive=True)
-    assert len(family) > 4
+    processes = psutil.Process(airflow.process.pid).children(recursive=True)
+    assert len(processes) > 4
 
     airflow.process.send_signal(signal.SIGINT)
 
     assert airflow.process.wait(60) == 0
     assert "no process is left" in airflow.output.read_text()
-    assert [process for process in family if process.is_running()] == []
+    assert [process for process in processes if process.is_running()] == []
