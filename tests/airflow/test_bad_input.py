@@ -1,4 +1,4 @@
-"""Bad input: a clear error before anything is uploaded, naming the row, column or connection."""
+"""Invalid input is reported before anything is uploaded, with the row, column or connection that causes it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def tickets() -> list[Ticket]:
 
 
 @pytest.fixture
-def refused(warehouse: Path, client: openai.OpenAI) -> Callable[..., str]:
-    """Runs a job that must fail in submit; gives the error once it is sure that nothing was uploaded."""
+def submit_error(warehouse: Path, client: openai.OpenAI) -> Callable[..., str]:
+    """Run a job that must fail in submit, check that it uploaded nothing, and return the error."""
 
     def run(**submit: Any) -> str:
         files, batches = len(list(client.files.list())), len(list(client.batches.list(limit=100)))
@@ -44,32 +44,32 @@ def update(warehouse: Path, sql: str) -> None:
         connection.execute(sql)
 
 
-def test_a_column_that_the_query_does_not_return(refused: Callable[..., str]) -> None:
-    error = refused(prompt="{{ row.titel }}")
+def test_a_template_with_an_unknown_column_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(prompt="{{ row.titel }}")
 
     assert "prompt" in error
     assert "'titel'" in error
     assert "Did you mean 'title'?" in error
 
 
-def test_a_carried_column_that_the_query_does_not_return(refused: Callable[..., str]) -> None:
-    error = refused(carry=["labels"])
+def test_an_unknown_carried_column_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(carry=["labels"])
 
-    assert error.startswith("InputError: carry: the query has no column 'labels'")
+    assert error.startswith("InputError: carry: The query has no column 'labels'")
     assert "Did you mean 'label'?" in error
 
 
-def test_a_column_twice_in_the_query(refused: Callable[..., str]) -> None:
-    error = refused(sql="SELECT id, title, body, label AS title FROM tickets")
+def test_a_query_with_a_duplicate_column_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(sql="SELECT id, title, body, label AS title FROM tickets")
 
     assert "title" in error
     assert "more than once" in error
 
 
-def test_a_custom_id_given_to_two_rows(refused: Callable[..., str], warehouse: Path) -> None:
+def test_a_custom_id_of_two_rows_is_rejected(submit_error: Callable[..., str], warehouse: Path) -> None:
     update(warehouse, "INSERT INTO tickets SELECT id, title, body, label FROM tickets WHERE id = 'T-2'")
 
-    error = refused()
+    error = submit_error()
 
     assert "1 of them are given to more than one row: 'T-2' (rows 2, 3)" in error
     assert "Nothing was uploaded" in error
@@ -78,109 +78,111 @@ def test_a_custom_id_given_to_two_rows(refused: Callable[..., str], warehouse: P
 @pytest.mark.parametrize(
     ("value", "word"), [("''", "empty"), ("'   '", "empty"), ("NULL", "None"), ("X'00ff'", "bytes")]
 )
-def test_a_custom_id_that_is_none(refused: Callable[..., str], warehouse: Path, value: str, word: str) -> None:
+def test_an_unusable_custom_id_is_rejected(
+    submit_error: Callable[..., str], warehouse: Path, value: str, word: str
+) -> None:
     update(warehouse, f"UPDATE tickets SET id = {value}, title = 'moved' WHERE id = 'T-2'")
 
-    error = refused(sql="SELECT id, title, body FROM tickets ORDER BY title DESC")
+    error = submit_error(sql="SELECT id, title, body FROM tickets ORDER BY title DESC")
 
     assert error.startswith("CustomIdError")
     assert "ow 1" in error
 
 
-def test_bytes_in_a_prompt(refused: Callable[..., str], warehouse: Path) -> None:
+def test_bytes_in_a_prompt_are_rejected(submit_error: Callable[..., str], warehouse: Path) -> None:
     update(warehouse, "UPDATE tickets SET body = X'89504e47' WHERE id = 'T-3'")
 
-    error = refused()
+    error = submit_error()
 
-    assert "row 3" in error
+    assert "Row 3" in error
     assert "T-3" in error
     assert "bytes" in error
     assert "prompt" in error
 
 
-def test_an_empty_prompt(refused: Callable[..., str], warehouse: Path) -> None:
+def test_an_empty_prompt_is_rejected(submit_error: Callable[..., str], warehouse: Path) -> None:
     update(warehouse, "UPDATE tickets SET body = '' WHERE id = 'T-2'")
 
-    error = refused(prompt="{{ row.body }}")
+    error = submit_error(prompt="{{ row.body }}")
 
-    assert "row 2" in error
+    assert "Row 2" in error
     assert "T-2" in error
     assert "WHERE" in error
 
 
-def test_one_row_over_the_size_of_a_file(refused: Callable[..., str], warehouse: Path) -> None:
+def test_a_row_larger_than_an_input_file_is_rejected(submit_error: Callable[..., str], warehouse: Path) -> None:
     update(warehouse, "UPDATE tickets SET body = hex(zeroblob(3000)) WHERE id = 'T-2'")
 
-    error = refused(limits={"bytes": 5_000})
+    error = submit_error(limits={"bytes": 5_000})
 
     assert "Row 2 (custom_id 'T-2') is 6," in error
     assert "an input file takes 5,000" in error
 
 
-def test_a_sql_error(refused: Callable[..., str]) -> None:
-    error = refused(sql="SELECT * FROM nowhere")
+def test_a_sql_error_is_reported_with_its_connection(submit_error: Callable[..., str]) -> None:
+    error = submit_error(sql="SELECT * FROM nowhere")
 
     assert "no such table: nowhere" in error
     assert "warehouse" in error
 
 
-def test_a_statement_that_returns_no_rows(refused: Callable[..., str], warehouse: Path) -> None:
-    error = refused(sql="DELETE FROM tickets")
+def test_a_statement_other_than_a_query_is_rejected(submit_error: Callable[..., str], warehouse: Path) -> None:
+    error = submit_error(sql="DELETE FROM tickets")
 
     assert "SELECT" in error
     assert query(warehouse, "SELECT count(*) FROM tickets") == [(3,)]
 
 
-def test_a_warehouse_connection_that_is_missing(refused: Callable[..., str]) -> None:
-    error = refused(warehouse_conn_id="nowhere")
+def test_a_missing_warehouse_connection_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(warehouse_conn_id="nowhere")
 
     assert "'nowhere'" in error
 
 
-def test_an_openai_connection_that_is_missing(refused: Callable[..., str]) -> None:
-    error = refused(openai_conn_id="no_openai")
+def test_a_missing_openai_connection_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(openai_conn_id="no_openai")
 
     assert "openai_conn_id: there is no connection 'no_openai'" in error
 
 
-def test_a_connection_without_a_sql_hook(refused: Callable[..., str]) -> None:
-    error = refused(warehouse_conn_id="openai_default")
+def test_a_warehouse_connection_without_a_sql_hook_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(warehouse_conn_id="openai_default")
 
     assert "'openai_default'" in error
     assert "openai" in error
 
 
-def test_staging_that_cannot_be_written(
-    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_staging_that_cannot_be_written_is_rejected(
+    submit_error: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a-file").write_text("")
 
-    error = refused(staging=(tmp_path / "a-file").as_uri())
+    error = submit_error(staging=(tmp_path / "a-file").as_uri())
 
     assert "Staging: cannot" in error
     assert str(tmp_path / "a-file") in error
 
 
-def test_local_staging_where_tasks_run_on_other_machines(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+def test_local_staging_is_rejected_if_tasks_may_run_on_other_machines(
+    submit_error: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")
 
-    error = refused()
+    error = submit_error()
 
     assert "CeleryExecutor may run the next task on another machine" in error
     assert "allow_local_staging=True" in error
 
 
-def test_a_price_over_the_ceiling(refused: Callable[..., str]) -> None:
-    error = refused(max_cost_usd="0.0000001")
+def test_a_job_over_its_ceiling_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(max_cost_usd="0.0000001")
 
     assert error.startswith("BudgetError")
     assert "Nothing was uploaded" in error
 
 
-def test_a_ceiling_for_a_model_without_a_price(refused: Callable[..., str]) -> None:
-    error = refused(model="our-own-model", max_cost_usd=5)
+def test_a_ceiling_for_a_model_with_an_unknown_price_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(model="our-own-model", max_cost_usd=5)
 
     assert "no price is known for our-own-model" in error
     assert "prices=" in error
@@ -196,18 +198,18 @@ def test_a_ceiling_for_a_model_without_a_price(refused: Callable[..., str]) -> N
         ({"prompt": ...}, ["prompt"]),
     ],
 )
-def test_arguments_that_contradict_each_other_are_found_while_the_dag_is_parsed(
+def test_contradictory_arguments_are_rejected_when_the_dag_is_parsed(
     arguments: dict[str, Any], words: list[str]
 ) -> None:
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
 
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError) as error_info:
         BatchSubmitOperator(**submit_arguments(**arguments))
 
-    assert all(word in str(raised.value) for word in words)
+    assert all(word in str(error_info.value) for word in words)
 
 
-def test_a_schema_that_strict_mode_cannot_express_is_found_while_the_dag_is_parsed() -> None:
+def test_a_schema_that_strict_output_cannot_express_is_rejected_when_the_dag_is_parsed() -> None:
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
 
     class Tags(BaseModel):
@@ -219,12 +221,12 @@ def test_a_schema_that_strict_mode_cannot_express_is_found_while_the_dag_is_pars
         BatchSubmitOperator.partial(**submit_arguments(output_schema=Tags, model=...))
 
 
-def test_a_results_table_with_another_key_is_found_before_anything_is_paid_for(
-    refused: Callable[..., str], warehouse: Path
+def test_a_results_table_with_another_key_is_rejected_before_anything_is_paid_for(
+    submit_error: Callable[..., str], warehouse: Path
 ) -> None:
     update(warehouse, "CREATE TABLE other (custom_id TEXT, outcome TEXT)")
 
-    error = refused(land={"table": "other"})
+    error = submit_error(land={"table": "other"})
 
     assert error.startswith("ResultsTableError: Task 'land' could not land this job")
     assert "other" in error
@@ -233,19 +235,19 @@ def test_a_results_table_with_another_key_is_found_before_anything_is_paid_for(
     assert error.endswith("Nothing was uploaded.")
 
 
-def test_a_results_column_that_the_schema_does_not_have_is_found_before_anything_is_paid_for(
-    refused: Callable[..., str],
+def test_a_results_column_missing_from_the_schema_is_rejected_before_anything_is_paid_for(
+    submit_error: Callable[..., str],
 ) -> None:
     schema = {"type": "object", "properties": {"label": {"type": "string"}}}
 
-    error = refused(output_schema=schema, land={"columns": {"lable": "lable"}})
+    error = submit_error(output_schema=schema, land={"columns": {"lable": "lable"}})
 
     assert error.startswith("SchemaError: Task 'land' could not land this job")
     assert "lable" in error
     assert "label" in error
 
 
-def test_a_results_table_that_only_another_task_knows_is_checked_when_it_lands(warehouse: Path) -> None:
+def test_a_results_table_named_by_another_task_is_checked_when_the_job_lands(warehouse: Path) -> None:
     from airflow.sdk import DAG, task
 
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
@@ -258,10 +260,10 @@ def test_a_results_table_that_only_another_task_knows_is_checked_when_it_lands(w
         def table() -> str:
             return "other"
 
-        asked = BatchSubmitOperator(**submit_arguments())
-        waited = BatchSensor(task_id="wait", job=asked.output)
-        late: Any = table()
-        asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table=late)
+        submit = BatchSubmitOperator(**submit_arguments())
+        wait = BatchSensor(task_id="wait", job=submit.output)
+        table_name: Any = table()
+        submit >> wait >> BatchResultsOperator(task_id="land", job=submit.output, table=table_name)
 
     ran = run_dag(dag)
 
@@ -270,7 +272,7 @@ def test_a_results_table_that_only_another_task_knows_is_checked_when_it_lands(w
     assert ran.error("land").endswith("The answers are kept in staging; mend it, then clear this task.")
 
 
-def test_a_deadline_that_is_no_time_is_found_while_the_dag_is_parsed() -> None:
+def test_an_invalid_deadline_is_rejected_when_the_dag_is_parsed() -> None:
     from airflow_provider_batch.sensors.batch import BatchSensor
 
     with pytest.raises(InputError, match="'seven' is no ISO date and time"):
@@ -282,24 +284,24 @@ def test_a_deadline_that_is_no_time_is_found_while_the_dag_is_parsed() -> None:
     [
         ({"soft_fail": True}, "hide a job"),
         ({"timeout": 60}, "Use deadline instead"),
-        ({"retry_on": ["refused"]}, "'refused' is never asked again"),
+        ({"retry_on": ["submit_error"]}, "'submit_error' is never asked again"),
         ({"max_attempts": 0}, "at least 1"),
     ],
 )
-def test_waits_that_make_no_sense_are_refused(arguments: dict[str, Any], words: str) -> None:
+def test_nonsensical_arguments_of_the_sensor_are_rejected(arguments: dict[str, Any], words: str) -> None:
     from airflow_provider_batch.sensors.batch import BatchSensor
 
     with pytest.raises(InputError, match=words):
         BatchSensor(task_id="wait", job={}, **arguments)
 
 
-def test_no_retry_is_wasted_on_bad_input(warehouse: Path) -> None:
+def test_invalid_input_is_not_retried(warehouse: Path) -> None:
     ran = run_job(prompt="{{ row.titel }}", retries=3)
 
     assert ran.states["submit"] == "failed"
 
 
-def test_no_key_appears_in_the_error_or_the_reference(
+def test_no_api_key_appears_in_the_log_or_the_reference(
     warehouse: Path, connect: Callable[..., None], batch_server: LocalServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     connect("openai_default", conn_type="openai", password="sk-very-secret-key", host=batch_server.base_url)

@@ -1,4 +1,4 @@
-"""Which limits an input file is kept within: the provider's, the connection's, the argument's."""
+"""The limits of an input file: of the provider, of the connection, and of the argument."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.airflow.jobs import run_job
 
 @pytest.fixture
 def limits_at(connect: Callable[..., None]) -> Callable[..., Limits]:
-    """The limits at a base URL: `limits_at("https://…", extra={…}, overrides={…})`."""
+    """Return a function for the limits at a base URL: `limits_at("https://…", extra={…}, overrides={…})`."""
 
     def limits(base_url: str | None, *, extra: dict[str, Any] | None = None, overrides: Any = None) -> Limits:
         connect("llm", conn_type="openai", password="k", host=base_url, extra=extra or {})
@@ -37,18 +37,18 @@ def limits_at(connect: Callable[..., None]) -> Callable[..., Limits]:
         ("http://127.0.0.1:8000/v1", Limits()),
     ],
 )
-def test_the_connections_base_url_tells_the_provider_and_so_its_limits(
+def test_the_base_url_of_the_connection_determines_the_limits(
     limits_at: Callable[..., Limits], base_url: str | None, limits: Limits
 ) -> None:
     assert limits_at(base_url) == limits
 
 
-def test_a_base_url_among_the_client_arguments_counts_as_well(limits_at: Callable[..., Limits]) -> None:
+def test_a_base_url_in_the_client_arguments_is_respected(limits_at: Callable[..., Limits]) -> None:
     extra = {"openai_client_kwargs": {"base_url": "https://res.openai.azure.com/openai/v1/"}}
     assert limits_at(None, extra=extra).requests == 100_000
 
 
-def test_the_connection_comes_before_the_provider_and_the_argument_before_both(
+def test_the_argument_overrides_the_connection_which_overrides_the_provider(
     limits_at: Callable[..., Limits],
 ) -> None:
     extra = {"batch_limits": {"requests": 90_000, "tokens": 1_000_000}}
@@ -56,12 +56,12 @@ def test_the_connection_comes_before_the_provider_and_the_argument_before_both(
     assert limits == Limits(requests=90_000, bytes=200_000_000, tokens=500)
 
 
-@pytest.mark.parametrize("stated", [{"rows": 5}, {"requests": 0}, [5], "5"])
-def test_limits_in_a_connection_that_are_none_are_refused_with_its_name(
-    limits_at: Callable[..., Limits], stated: object
+@pytest.mark.parametrize("batch_limits", [{"rows": 5}, {"requests": 0}, [5], "5"])
+def test_the_error_for_invalid_limits_in_a_connection_names_the_connection(
+    limits_at: Callable[..., Limits], batch_limits: object
 ) -> None:
     with pytest.raises(InputError, match="openai_conn_id: batch_limits in the extra of connection 'llm'"):
-        limits_at(None, extra={"batch_limits": stated})
+        limits_at(None, extra={"batch_limits": batch_limits})
 
 
 # Through the operators
@@ -69,20 +69,18 @@ def test_limits_in_a_connection_that_are_none_are_refused_with_its_name(
 
 @pytest.fixture
 def two_requests_a_file(warehouse: Path, connect: Callable[..., None], batch_server: LocalServer) -> None:
-    """A connection that allows two requests in an input file."""
+    """Limit the input files of the connection to two requests."""
     extra = {"batch_limits": {"requests": 2}}
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url, extra=extra)
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def limit_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if "An input file for" in line]
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("limits", "shards"), [({}, 3), ({"requests": 4}, 2), ({"requests": 5}, 1)])
-def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argument(
-    limits: dict[str, int], shards: int
-) -> None:
+def test_a_job_is_split_at_the_limits_of_its_connection_and_argument(limits: dict[str, int], shards: int) -> None:
     ran = run_job(limits=limits)
     assert ran.state == "success"
     assert ran.returned["submit"]["shards"] == shards
@@ -90,24 +88,24 @@ def test_a_job_is_cut_into_files_within_the_limits_of_its_connection_and_argumen
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_a_limit_of_tokens_cuts_a_job_into_files_that_fit_a_queue() -> None:
-    whole = run_job(limits={"requests": 5}).returned["submit"]["estimate"]["input_tokens"]
-    assert run_job(limits={"requests": 5, "tokens": whole - 1}).returned["submit"]["shards"] == 2
+def test_a_token_limit_splits_a_job_into_files_that_fit_the_queue() -> None:
+    total = run_job(limits={"requests": 5}).returned["submit"]["estimate"]["input_tokens"]
+    assert run_job(limits={"requests": 5, "tokens": total - 1}).returned["submit"]["shards"] == 2
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("spare", "shards"), [(-1, 2), (0, 1), (1, 1)])
-def test_a_byte_less_than_the_rows_take_is_one_file_more(tmp_path: Path, spare: int, shards: int) -> None:
-    """What is cut is what arrives: the sum of the files' sizes is that of the rows' lines."""
+def test_a_byte_limit_below_the_size_of_the_rows_adds_a_file(tmp_path: Path, spare: int, shards: int) -> None:
+    """The files contain exactly the lines of the rows, so their sizes add up to the total."""
     run_job(limits={"requests": 5})
-    whole = sum(path.stat().st_size for path in (tmp_path / "staging").rglob("s0001.jsonl"))
-    ran = run_job(limits={"requests": 5, "bytes": whole + spare})
+    total = sum(path.stat().st_size for path in (tmp_path / "staging").rglob("s0001.jsonl"))
+    ran = run_job(limits={"requests": 5, "bytes": total + spare})
     assert ran.returned["submit"]["shards"] == shards
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded() -> None:
+def test_a_row_larger_than_a_file_is_reported_before_anything_is_uploaded() -> None:
     error = run_job(limits={"bytes": 100}).error()
     assert "Row 1 (custom_id 'T-1')" in error
     assert "Nothing was uploaded." in error
@@ -115,7 +113,7 @@ def test_a_row_larger_than_a_file_is_named_before_anything_is_uploaded() -> None
 
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("inputs", "shards"), [(9, 2), (10, 1), (11, 1)])
-def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs: int, shards: int) -> None:
+def test_the_input_limit_counts_embedding_inputs_across_the_rows_of_a_file(inputs: int, shards: int) -> None:
     ran = run_job(
         endpoint="/v1/embeddings",
         model="text-embedding-3-small",
@@ -128,23 +126,23 @@ def test_embedding_inputs_over_all_rows_of_a_file_are_counted(inputs: int, shard
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_limits_that_are_not_openais_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_limits_other_than_those_of_openai_are_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     run_job()
-    (line,) = said(capsys)
+    (line,) = limit_lines(capsys)
     assert "An input file for 127.0.0.1 may hold 2 requests, 200,000,000 bytes" in line
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_openais_limits_go_without_saying(
+def test_the_limits_of_openai_are_not_logged(
     capsys: pytest.CaptureFixture[str], connect: Callable[..., None], batch_server: LocalServer
 ) -> None:
     connect("openai_default", conn_type="openai", password="local", host=batch_server.base_url)
     run_job()
-    assert said(capsys) == []
+    assert limit_lines(capsys) == []
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
-def test_a_row_over_the_limit_of_tokens_or_of_answers_is_named_before_anything_is_uploaded() -> None:
+def test_a_row_over_the_token_or_answer_limit_is_reported_before_anything_is_uploaded() -> None:
     error = run_job(limits={"tokens": 3}).error()
     assert "Row 1 (custom_id 'T-1') is about" in error
     assert "an input file takes 3. Nothing was uploaded." in error

@@ -1,4 +1,4 @@
-"""`max_rows`, and what a form gives for fields that were left empty."""
+"""`max_rows`, and form fields that were left empty."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ def tickets() -> list[Ticket]:
     return [(f"t{n}", f"title {n}", f"body {n}", "x") for n in range(5)]
 
 
-@pytest.mark.parametrize(("max_rows", "asked"), [(2, 2), ("3", 3), (9, 5), (5, 5), (0, 0), (None, 5), ("", 5)])
-def test_at_most_so_many_rows_are_asked_the_first_ones(warehouse: Path, max_rows: Any, asked: int) -> None:
+@pytest.mark.parametrize(
+    ("max_rows", "expected_requests"), [(2, 2), ("3", 3), (9, 5), (5, 5), (0, 0), (None, 5), ("", 5)]
+)
+def test_only_the_first_max_rows_rows_are_sent(warehouse: Path, max_rows: Any, expected_requests: int) -> None:
     ran = run_job(preview=True, max_rows=max_rows)
 
-    assert ran.returned["submit"]["requests"] == asked
+    assert ran.returned["submit"]["requests"] == expected_requests
 
 
-@pytest.mark.parametrize(("max_rows", "told"), [(4, True), (5, False)])
-def test_the_log_says_that_there_are_more_rows(
-    warehouse: Path, max_rows: int, told: bool, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("max_rows", "is_logged"), [(4, True), (5, False)])
+def test_the_log_reports_that_the_query_returns_more_rows(
+    warehouse: Path, max_rows: int, is_logged: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ran = run_job(max_rows=max_rows)
 
     assert query(warehouse, "SELECT custom_id FROM answers ORDER BY 1") == [(f"t{n}",) for n in range(max_rows)]
     assert ran.state == "success"
-    printed = "".join(capfd.readouterr())
-    assert (f"max_rows is {max_rows}: the query has more rows, which are not asked" in printed) == told
+    output = "".join(capfd.readouterr())
+    assert (f"max_rows is {max_rows}: the query has more rows, which are not asked" in output) == is_logged
 
 
 @pytest.mark.parametrize("max_rows", [-1, 1.5, "many", True])
-def test_what_is_no_number_of_rows_is_refused_while_the_dag_is_parsed(max_rows: Any) -> None:
+def test_an_invalid_max_rows_is_rejected_when_the_dag_is_parsed(max_rows: Any) -> None:
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
 
     with pytest.raises(InputError, match="max_rows"):
@@ -47,7 +49,7 @@ def test_what_is_no_number_of_rows_is_refused_while_the_dag_is_parsed(max_rows: 
 
 
 def preview(**form: Any) -> Ran:
-    """A preview of what a form gives: its fields are known when the task runs."""
+    """Run a preview with the values of a form, which are resolved when the task runs."""
     from airflow.sdk import DAG
 
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
@@ -57,21 +59,21 @@ def preview(**form: Any) -> Ran:
     return run_dag(dag, conf=form)
 
 
-@pytest.mark.parametrize("empty", [None, "", " \n", {}], ids=repr)
-def test_a_field_that_was_left_empty_is_as_if_it_were_not_given(warehouse: Path, empty: Any) -> None:
+@pytest.mark.parametrize("blank", [None, "", " \n", {}], ids=repr)
+def test_an_empty_field_is_treated_as_not_set(warehouse: Path, blank: Any) -> None:
     names = ["system", "output_schema", "body", "request", "reuse_from", "metadata", "parameters"]
-    numbers = {} if empty == {} else dict.fromkeys(["max_cost_usd", "max_rows", "canary"], empty)
+    numbers = {} if blank == {} else dict.fromkeys(["max_cost_usd", "max_rows", "canary"], blank)
 
-    ran = preview(**dict.fromkeys(names, empty), **numbers)
+    ran = preview(**dict.fromkeys(names, blank), **numbers)
 
     assert ran.state == "success"
     assert ran.returned["submit"] == run_job(preview=True).returned["submit"]
 
 
 @pytest.mark.parametrize("name", ["sql", "custom_id", "prompt", "model", "endpoint", "warehouse_conn_id"])
-def test_a_field_that_must_be_given_is_named_when_it_was_left_empty(warehouse: Path, name: str) -> None:
-    for empty in (None, ""):
-        ran = preview(**{name: empty})
+def test_the_error_for_an_empty_required_field_names_the_field(warehouse: Path, name: str) -> None:
+    for blank in (None, ""):
+        ran = preview(**{name: blank})
 
         assert ran.states["submit"] == "failed"
         assert name in ran.error()

@@ -164,8 +164,8 @@ def test_the_table_may_be_on_another_connection(
     ("given", "said"),
     [
         ("tickets", "has no column 'outcome', so it is no results table"),
-        ({"conn_id": "warehouse"}, "names no table"),
-        ({"table": "labels", "connection": "warehouse"}, "names no table"),
+        ({"conn_id": "warehouse"}, "Expected a table"),
+        ({"table": "labels", "connection": "warehouse"}, "Expected a table"),
         ({"conn_id": "nobody", "table": "labels"}, "There is no Airflow connection 'nobody'"),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_person_fills_in_the_form_reads_the_preview_approves_it_and_the_rows_l
     ui.picture("approval")
     shown = ui.page.locator("body").inner_text()
     assert "4 requests in 1 shard" in shown
-    assert re.search(r"between 0\.\d{4} and 0\.\d{4} US dollars, ceiling 1\.00 US dollars", shown)
+    assert re.search(r"Estimated cost: (less than )?\$0\.\d{2,4} to \$0\.\d{2,4}, ceiling \$1\.00", shown)
     assert "Title: ```\n" in shown
     assert "# Free of charge" in shown
     assert ui.page.get_by_role("heading", name="Free of charge").count() == 0

@@ -1,1 +1,1 @@
-"""Prices, and what a job will cost."""
+"""Prices of models, and the estimated cost of a job."""

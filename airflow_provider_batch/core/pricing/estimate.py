@@ -1,4 +1,12 @@
-"""What a job will cost, as a range: estimated before it is sealed, measured once its canary has answered."""
+"""The expected cost of a job, as a range.
+
+The first estimate is made before the job is sealed. Its input tokens come from `core.tokens`. Its output tokens are a
+range per request, since the length of an answer is unknown: from `LOW_OUTPUT` to the cap of the request, or to
+`HIGH_OUTPUT` if the request has none. If earlier runs have answers from the model, their mean narrows this range.
+
+Once the requests of the canary have been answered, `estimate_after_canary` replaces the guess by their mean output,
+divided and multiplied by `SPREAD`. Discounts for cached input are left out of all estimates.
+"""
 
 from __future__ import annotations
 
@@ -9,191 +17,195 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
-from airflow_provider_batch.core.pricing.prices import Prices, Rate, Usage, _linear
+from airflow_provider_batch.core.pricing.prices import Prices, Rate, Usage, linear_cost
 from airflow_provider_batch.core.requests.outline import Outline
-from airflow_provider_batch.core.tokens.estimate import read_ask
+from airflow_provider_batch.core.tokens.estimate import RequestTokens, estimate_request
 from airflow_provider_batch.core.tokens.tiktoken_counter import TokenCounter
 
-#: the fewest output tokens that the low end takes for an answer
+#: output tokens of an answer at the low end of an estimate
 LOW_OUTPUT = 10
 
-#: the high end of an answer whose request has no cap: so many output tokens, or as many as the input if that is more
+#: output tokens of an answer without a cap at the high end; if the request has more input tokens, their number is used
 HIGH_OUTPUT = 1_000
+
+#: If the mean output of a model is known, an estimate ranges from the mean divided by this factor to the mean times
+#: this factor. A few answers show the size of an answer, but not how much the size varies.
+SPREAD = 2
 
 _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 
 
-class _Sums:
-    """What the requests to one model add up to."""
+class _ModelTotals:
+    """The totals of the requests to a model."""
 
     def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
         self.rate, self.counter = rate, counter
-        self.requests = self.input = self.low = self.high = 0
-        self.usd = [Decimal(0), Decimal(0)]
+        self.requests = self.input_tokens = self.low_output = self.high_output = 0
+        #: surcharges of large requests over the linear price, in US dollars, at the low and at the high end
+        self.surcharges = [Decimal(0), Decimal(0)]
 
 
 class Estimator:
-    """Adds up what the requests of one job will use and cost.
-
-    It is an estimate: the input comes from `core.tokens`, corrected by `tiktoken_counter` where tiktoken is at
-    hand; the output is a range from `LOW_OUTPUT` to the request's own cap, or to `HIGH_OUTPUT` without one. Caching is
-    left out.
-    """
+    """Adds up the estimated tokens and the estimated cost of the requests of a job."""
 
     def __init__(self, prices: Prices, endpoint: str) -> None:
         self._prices = prices
         self._has_output = endpoint not in _WITHOUT_OUTPUT
-        self._models: dict[str, _Sums] = {}
+        self._totals: dict[str, _ModelTotals] = {}
 
     def add(
-        self, model: str, body: bytes, inputs: int, outline: Outline | None = None, given: Sequence[Any] = ()
+        self, model: str, body: bytes, inputs: int, outline: Outline | None = None, leaf_values: Sequence[Any] = ()
     ) -> int:
-        """Count one request; return its estimated input tokens, at least one per input.
+        """Add a request. Return its estimated input tokens, at least one per input.
 
-        It is known by its outline and the values of its leaves; else by its body (JSON).
+        The tokens come from the outline and its leaf values if possible, else from the body (JSON).
         """
-        sums = self._models.get(model)
-        if sums is None:
-            sums = self._models[model] = _Sums(self._prices.rate(model), TokenCounter(model))
-        ask = None if outline is None else outline.ask(given, sums.counter.encoding)
-        if ask is None:
-            ask = read_ask(body, sums.counter.encoding)
-        tokens = max(sums.counter.count(ask), inputs)
+        totals = self._totals.get(model)
+        if totals is None:
+            totals = self._totals[model] = _ModelTotals(self._prices.rate(model), TokenCounter(model))
+        request = None if outline is None else outline.estimate(leaf_values, totals.counter.encoding)
+        if request is None:
+            request = estimate_request(body, totals.counter.encoding)
+        tokens = max(totals.counter.count(request), inputs)
         low = high = 0
         if self._has_output:
-            high = ask.choices * (max(HIGH_OUTPUT, tokens) if ask.cap is None else max(ask.cap, 0))
-            low = min(ask.choices * LOW_OUTPUT, high)
-        sums.requests += 1
-        sums.input += tokens
-        sums.low += low
-        sums.high += high
-        if sums.rate is not None and sums.rate.up_to is not None and tokens > sums.rate.up_to:
-            # what these cost beyond the linear price, which `finish` gives to all tokens
+            high = _high_output(request, tokens)
+            low = min(request.choices * LOW_OUTPUT, high)
+        totals.requests += 1
+        totals.input_tokens += tokens
+        totals.low_output += low
+        totals.high_output += high
+        rate = totals.rate
+        if rate is not None and rate.max_input_tokens is not None and tokens > rate.max_input_tokens:
+            # `finish` applies the linear price to all tokens. Record what this request costs beyond that.
             for end, output in enumerate((low, high)):
                 usage = Usage(input_tokens=tokens, output_tokens=output)
                 cost = self._prices.cost(model, usage)
                 assert cost is not None
-                sums.usd[end] += cost - _linear(sums.rate, tokens, 0, output)
+                totals.surcharges[end] += cost - linear_cost(rate, tokens, 0, output)
         return tokens
 
     def outputs(self) -> dict[str, float]:
-        """By model: the output tokens of a request at the high end, on average."""
-        return {model: sums.high / sums.requests for model, sums in self._models.items()}
+        """Return, by model, the mean output tokens of a request at the high end."""
+        return {model: totals.high_output / totals.requests for model, totals in self._totals.items()}
 
     def finish(self, earlier: Mapping[str, tuple[int, int]] | None = None) -> Estimate:
-        """The sums over all requests. The dollars are None as soon as one model has no known price.
+        """Return the estimate of all requests. Its cost is None if the price of any model is unknown.
 
-        :param earlier: by model: answers of earlier jobs and their output tokens. Their mean takes the place of a
-            guess, with the same spread as that of a canary's, and never above what the requests allow.
+        :param earlier: by model, the number of answers in earlier runs and their total output tokens. Their mean
+            replaces the guess, with the same spread as after a canary, and limited to what the requests allow.
         """
         low = high = Decimal(0)
         output, answers = [0, 0], 0
-        for model, sums in self._models.items():
-            least, most = sums.low, sums.high
+        for model, totals in self._totals.items():
+            low_output, high_output = totals.low_output, totals.high_output
             if earlier is not None and model in earlier and self._has_output:
                 count, tokens = earlier[model]
-                most = min(sums.requests * tokens * SPREAD // count, sums.high)
-                least = min(sums.requests * tokens // (count * SPREAD), most)
+                high_output = min(totals.requests * tokens * SPREAD // count, totals.high_output)
+                low_output = min(totals.requests * tokens // (count * SPREAD), high_output)
                 answers += count
-            output[0] += least
-            output[1] += most
-            if sums.rate is not None:
-                low += sums.usd[0] + _linear(sums.rate, sums.input, 0, least)
-                high += sums.usd[1] + _linear(sums.rate, sums.input, 0, most)
-        unknown = sorted(model for model, sums in self._models.items() if sums.rate is None)
+            output[0] += low_output
+            output[1] += high_output
+            if totals.rate is not None:
+                low += totals.surcharges[0] + linear_cost(totals.rate, totals.input_tokens, 0, low_output)
+                high += totals.surcharges[1] + linear_cost(totals.rate, totals.input_tokens, 0, high_output)
+        unknown_models = sorted(model for model, totals in self._totals.items() if totals.rate is None)
         return Estimate(
-            input_tokens=sum(sums.input for sums in self._models.values()),
+            input_tokens=sum(totals.input_tokens for totals in self._totals.values()),
             output_tokens_low=output[0],
             output_tokens_high=output[1],
-            low_usd=None if unknown else float(low),
-            high_usd=None if unknown else float(high),
-            unknown_models=unknown,
-            counted_requests=sum(sums.counter.counted for sums in self._models.values()),
+            low_usd=None if unknown_models else float(low),
+            high_usd=None if unknown_models else float(high),
+            unknown_models=unknown_models,
+            counted_requests=sum(totals.counter.counted_requests for totals in self._totals.values()),
             standard_price_models=sorted(
-                model for model, sums in self._models.items() if sums.rate is not None and not sums.rate.batch
+                model for model, totals in self._totals.items() if totals.rate is not None and not totals.rate.batch
             ),
             earlier_answers=answers,
         )
 
 
-def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int) -> Decimal | None:
-    """US dollars that one request costs at the standard price, at the high end; None if the price is unknown.
+def _high_output(request: RequestTokens, input_tokens: int) -> int:
+    per_choice = max(HIGH_OUTPUT, input_tokens) if request.cap is None else max(request.cap, 0)
+    return request.choices * per_choice
 
-    :param tokens: its estimated input tokens.
+
+def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int) -> Decimal | None:
+    """Return the cost of a request at the standard price and the high end, in US dollars; None if unknown.
+
+    :param tokens: the estimated input tokens of the request.
     """
-    output = 0
-    if endpoint not in _WITHOUT_OUTPUT:
-        ask = read_ask(body)
-        output = ask.choices * (max(HIGH_OUTPUT, tokens) if ask.cap is None else max(ask.cap, 0))
+    output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body), tokens)
     return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), batch=False)
 
 
 class CanaryUsage(msgspec.Struct, frozen=True):
-    """What the answers to the first requests of a model used."""
+    """What the canary's answers from a model used."""
 
-    #: answers that report what they used; 0 if there is none
+    #: number of answers that report their usage
     answers: int
     output_tokens: int
-    #: US dollars that they cost; None if the price is unknown
+    #: cost of the answers in US dollars; None if the price is unknown
     cost: Decimal | None
 
 
 class RemainingRequests(msgspec.Struct, frozen=True):
-    """The requests to a model that are not asked yet."""
+    """The requests to a model that have not been sent yet."""
 
     requests: int
     input_tokens: int
 
 
-#: the output of the rest is taken to be between the measured mean divided by this, and times this: a few answers tell
-#: the size of an answer, and not how far it varies
-SPREAD = 2
-
-
 def estimate_after_canary(
     before: Estimate, prices: Prices, models: Mapping[str, tuple[CanaryUsage, RemainingRequests]], endpoint: str
 ) -> Estimate:
-    """The estimate of a job once the first requests of each model were answered, those answers included.
+    """Return the estimate of a job after its canary, including the cost of the canary.
 
-    The input stays as it was estimated. The output of the rest comes from the mean of the model's answers; where no
-    answer tells it, from the share of these requests in the range before.
+    The input tokens stay as they were estimated. The output of the remaining requests is extrapolated from the mean of
+    the model's answers. If no answer reports its usage, these requests get their share of the range in `before`.
     """
-    asked = sum(rest.requests + measured.answers for measured, rest in models.values())
+    requests = sum(remaining.requests + usage.answers for usage, remaining in models.values())
     output = [0, 0]
     usd = [Decimal(0), Decimal(0)]
-    for model, (measured, rest) in models.items():
-        of_rest = _output_of_rest(before, measured, rest, asked, endpoint)
+    for model, (usage, remaining) in models.items():
+        remaining_output = _remaining_output(before, usage, remaining, requests, endpoint)
         for end in (0, 1):
-            output[end] += measured.output_tokens + of_rest[end]
-            usd[end] += (measured.cost or 0) + _cost_of_rest(prices, model, rest, of_rest[end])
-    known = before.low_usd is not None and all(measured.cost is not None for measured, _ in models.values())
+            output[end] += usage.output_tokens + remaining_output[end]
+            usd[end] += (usage.cost or 0) + _remaining_cost(prices, model, remaining, remaining_output[end])
+    has_prices = before.low_usd is not None and all(usage.cost is not None for usage, _ in models.values())
     return msgspec.structs.replace(
         before,
         output_tokens_low=output[0],
         output_tokens_high=output[1],
-        low_usd=float(usd[0]) if known else None,
-        high_usd=float(usd[1]) if known else None,
+        low_usd=float(usd[0]) if has_prices else None,
+        high_usd=float(usd[1]) if has_prices else None,
         earlier_answers=0,
     )
 
 
-def _output_of_rest(
-    before: Estimate, measured: CanaryUsage, rest: RemainingRequests, asked: int, endpoint: str
+def _remaining_output(
+    before: Estimate, usage: CanaryUsage, remaining: RemainingRequests, requests: int, endpoint: str
 ) -> tuple[int, int]:
-    if endpoint in _WITHOUT_OUTPUT or not rest.requests:
+    """Return the output tokens of the remaining requests to a model, at the low and at the high end."""
+    if endpoint in _WITHOUT_OUTPUT or not remaining.requests:
         return 0, 0
-    if measured.answers:
-        tokens = rest.requests * measured.output_tokens
-        return tokens // (measured.answers * SPREAD), tokens * SPREAD // measured.answers
-    return before.output_tokens_low * rest.requests // asked, before.output_tokens_high * rest.requests // asked
+    if usage.answers:
+        tokens = remaining.requests * usage.output_tokens
+        return tokens // (usage.answers * SPREAD), tokens * SPREAD // usage.answers
+    return (
+        before.output_tokens_low * remaining.requests // requests,
+        before.output_tokens_high * remaining.requests // requests,
+    )
 
 
-def _cost_of_rest(prices: Prices, model: str, rest: RemainingRequests, output: int) -> Decimal:
+def _remaining_cost(prices: Prices, model: str, remaining: RemainingRequests, output: int) -> Decimal:
     rate = prices.rate(model)
-    if rate is None or not rest.requests:
+    if rate is None or not remaining.requests:
         return Decimal(0)
-    if rate.up_to is not None and rest.input_tokens > rate.up_to * rest.requests:
-        # the mean request is a large one, and those are dearer
-        usage = Usage(input_tokens=rest.input_tokens // rest.requests, output_tokens=output // rest.requests)
-        return (prices.cost(model, usage) or Decimal(0)) * rest.requests
-    return _linear(rate, rest.input_tokens, 0, output)
+    if rate.max_input_tokens is not None and remaining.input_tokens > rate.max_input_tokens * remaining.requests:
+        # The average request is a large one, and large requests cost more.
+        usage = Usage(
+            input_tokens=remaining.input_tokens // remaining.requests, output_tokens=output // remaining.requests
+        )
+        return (prices.cost(model, usage) or Decimal(0)) * remaining.requests
+    return linear_cost(rate, remaining.input_tokens, 0, output)

@@ -1,7 +1,7 @@
-"""What requests cost: before they are asked as a range, afterwards from the tokens that the provider counted.
+"""Prices of models, and the cost of an answer from the tokens that the provider reported.
 
-Prices are those that the installed genai-prices package ships (nothing is fetched), or the caller's own. A price
-that is not known is None and never 0.
+The prices come from the installed genai-prices package (nothing is downloaded) or from the caller. An unknown price is
+None, never 0.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _BATCH = {"processing": "batch"}
 
 _MILLION = Decimal(1_000_000)
 
-#: costs that are kept, because answers with the same numbers of tokens cost the same: about 2 MB
-_KEPT = 4096
+#: number of cached costs (about 2 MB); answers with the same numbers of tokens cost the same
+_CACHE_SIZE = 4096
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens of one answer, as the provider counted them."""
+    """The tokens of an answer, as the provider reported them."""
 
-    #: cached ones included
+    #: all input tokens, including the cached ones
     input_tokens: int = 0
     cached_tokens: int = 0
-    #: part of the output tokens
+    #: reasoning tokens, which are part of the output tokens
     reasoning_tokens: int = 0
     output_tokens: int = 0
 
@@ -43,22 +43,22 @@ class Rate(msgspec.Struct, frozen=True):
     """The price of a model in US dollars per million tokens."""
 
     input: Decimal
-    #: input tokens that the provider had in its cache
+    #: price of input tokens that the provider had in its cache
     cached: Decimal
     output: Decimal
-    #: False when no batch price is known and the standard price stands in for it
+    #: False if no batch price is known, so that this is the standard price
     batch: bool
-    #: where the price is from
+    #: origin of the price, for people
     source: str
-    #: requests with more input tokens than this are dearer than the above; None when all cost the same
-    up_to: int | None = None
+    #: requests with more input tokens than this cost more than these prices; None if there is no such limit
+    max_input_tokens: int | None = None
 
 
-class _Card(msgspec.Struct, frozen=True):
+class _ModelPrices(msgspec.Struct, frozen=True):
     batch: Rate
-    #: None when the caller stated the price: what it would be without batch is then not known
+    #: None if the caller gave the price, because the standard price of the model is then unknown
     standard: Rate | None
-    #: how genai-prices knows the model
+    #: name of the model in genai-prices
     reference: str
 
 
@@ -66,73 +66,76 @@ class Prices:
     """The price list of a job."""
 
     def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
-        """`overrides`: model -> {"input": …, "output": …, "cached": …} or the name of a model of the same price.
+        """Create a price list in which `overrides` take precedence over the published prices.
 
-        The numbers are US dollars per million tokens in a batch; "cached" may be left out and is then as "input".
+        `overrides` maps a model to {"input": …, "output": …, "cached": …} or to the name of a model with the same
+        price. The numbers are US dollars per million tokens in a batch. "cached" is optional and defaults to "input".
         Raises InputError for anything else.
         """
-        self._cards: dict[str, _Card | None] = {}
+        self._models: dict[str, _ModelPrices | None] = {}
         aliases: dict[str, str] = {}
         for model, price in (overrides or {}).items():
             if isinstance(price, str):
                 aliases[model] = price
             else:
-                self._cards[model] = _stated(model, price)
-        self._stated = frozenset(overrides or {})
+                self._models[model] = _custom_prices(model, price)
+        self._overridden_models = frozenset(overrides or {})
         for model, other in aliases.items():
-            card = None if other in aliases else self._card(other)
-            if card is None:
+            prices = None if other in aliases else self._model_prices(other)
+            if prices is None:
                 raise InputError(
-                    f"prices: {model!r} is to cost as much as {other!r}, but no price is known for that: "
-                    'state it as {"input": …, "output": …} in US dollars per million tokens'
+                    f"prices: {model!r} should cost the same as {other!r}, but the price of {other!r} is unknown. "
+                    f'Give the price of {model!r} as {{"input": …, "output": …}} in US dollars per million tokens.'
                 )
-            self._cards[model] = card
-        self._costs = lru_cache(_KEPT)(self._reckoned)
+            self._models[model] = prices
+        self._cached_costs = lru_cache(_CACHE_SIZE)(self._calculate_costs)
 
     def rate(self, model: str) -> Rate | None:
-        """The batch price of a model, None when none is known."""
-        card = self._card(model)
-        return None if card is None else card.batch
+        """Return the batch price of a model, or None if it is unknown."""
+        prices = self._model_prices(model)
+        return None if prices is None else prices.batch
 
     def cost(self, model: str, usage: Usage, *, answered_by: str | None = None, batch: bool = True) -> Decimal | None:
-        """US dollars for one answer, None when unknown.
+        """Return the cost of an answer in US dollars, or None if it is unknown.
 
-        `model` is the one that was asked for, `answered_by` the one that the answer names: its price counts, unless
-        it is not known or the caller stated a price for `model`. Writing to the cache, which answers do not report,
-        is not counted. Without `batch` it is the standard price; of a price that the caller stated, that one.
+        `model` is the requested model, `answered_by` the model that the answer names. The price of the latter applies,
+        unless it is unknown or the caller gave a price for `model`. Cache writes are not included, because answers do
+        not report them. Without `batch`, the cost is at the standard price, or at the caller's price if there is one.
         """
-        in_batch, standard = self._costs(model, usage, answered_by)
-        return in_batch if batch or standard is None else standard
+        batch_cost, standard_cost = self._cached_costs(model, usage, answered_by)
+        return batch_cost if batch or standard_cost is None else standard_cost
 
     def standard_cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
-        """US dollars for the same answer without batch, None when unknown."""
-        return self._costs(model, usage, answered_by)[1]
+        """Return what the same answer would cost without batch, in US dollars, or None if that is unknown."""
+        return self._cached_costs(model, usage, answered_by)[1]
 
-    def _reckoned(self, model: str, usage: Usage, answered_by: str | None) -> tuple[Decimal | None, Decimal | None]:
-        """What an answer costs in a batch and without one."""
-        card = self._answering(model, answered_by)
-        if card is None:
+    def _calculate_costs(
+        self, model: str, usage: Usage, answered_by: str | None
+    ) -> tuple[Decimal | None, Decimal | None]:
+        """Return the cost of an answer in a batch, and its cost without batch."""
+        prices = self._applicable_prices(model, answered_by)
+        if prices is None:
             return None, None
-        standard = None if card.standard is None else _price(card.standard, usage, card.reference, None)
-        return _price(card.batch, usage, card.reference, _BATCH), standard
+        standard = None if prices.standard is None else _cost(prices.standard, usage, prices.reference, None)
+        return _cost(prices.batch, usage, prices.reference, _BATCH), standard
 
-    def _answering(self, model: str, answered_by: str | None) -> _Card | None:
-        if answered_by and model not in self._stated:
-            card = self._card(answered_by)
-            if card is not None:
-                return card
-        return self._card(model)
+    def _applicable_prices(self, model: str, answered_by: str | None) -> _ModelPrices | None:
+        if answered_by and model not in self._overridden_models:
+            prices = self._model_prices(answered_by)
+            if prices is not None:
+                return prices
+        return self._model_prices(model)
 
-    def _card(self, model: str) -> _Card | None:
-        if model not in self._cards:
-            self._cards[model] = _published(model)
-        return self._cards[model]
+    def _model_prices(self, model: str) -> _ModelPrices | None:
+        if model not in self._models:
+            self._models[model] = _published_prices(model)
+        return self._models[model]
 
 
-def _stated(model: str, price: Any) -> _Card:
-    example = 'give {"input": 0.1, "output": 0.4}, in US dollars per million tokens, or the name of a model'
+def _custom_prices(model: str, price: Any) -> _ModelPrices:
+    example = 'Give {"input": 0.1, "output": 0.4} in US dollars per million tokens, or the name of a model'
     if not isinstance(price, Mapping) or not {"input", "output"} <= price.keys() <= {"input", "output", "cached"}:
-        raise InputError(f"prices: {price!r} is no price of {model!r}: {example}")
+        raise InputError(f"prices: {price!r} is not a valid price for {model!r}. {example}.")
     numbers = {}
     for name, value in price.items():
         try:
@@ -140,7 +143,7 @@ def _stated(model: str, price: Any) -> _Card:
         except InvalidOperation:
             numbers[name] = Decimal("NaN")
         if not numbers[name].is_finite() or numbers[name] < 0:
-            raise InputError(f"prices: {name} of {model!r} is {value!r}, which is no price: {example}")
+            raise InputError(f"prices: The price {name!r} of {model!r} is {value!r}, which is not valid. {example}.")
     rate = Rate(
         input=numbers["input"],
         cached=numbers.get("cached", numbers["input"]),
@@ -148,25 +151,25 @@ def _stated(model: str, price: Any) -> _Card:
         batch=True,
         source="prices",
     )
-    return _Card(batch=rate, standard=None, reference=model)
+    return _ModelPrices(batch=rate, standard=None, reference=model)
 
 
-def _published(model: str) -> _Card | None:
+def _published_prices(model: str) -> _ModelPrices | None:
     try:
         batch = _look_up(genai_prices.Usage(), model, _BATCH)
         standard = _look_up(genai_prices.Usage(), model, None)
     except LookupError:
         return None
     now = datetime.now(UTC)
-    known = any(
+    has_batch_price = any(
         variant.when == _BATCH and (variant.constraint is None or variant.constraint.active(now))
         for variant in batch.model.price_variants or ()
     )
     source = f"genai-prices {genai_prices.__version__}: {batch.model.id}"
-    rate = _rate(batch.model_price, known, source)
+    rate = _rate(batch.model_price, has_batch_price, source)
     if rate is None:
         return None
-    return _Card(batch=rate, standard=_rate(standard.model_price, False, source), reference=model)
+    return _ModelPrices(batch=rate, standard=_rate(standard.model_price, False, source), reference=model)
 
 
 def _look_up(usage: genai_prices.Usage, model: str, context: Any) -> genai_prices.types.PriceCalculation:
@@ -175,38 +178,41 @@ def _look_up(usage: genai_prices.Usage, model: str, context: Any) -> genai_price
 
 def _rate(price: ModelPrice, batch: bool, source: str) -> Rate | None:
     if all(value is None for value in vars(price).values()):
-        # a model on record without any price is free: OpenAI's moderation models
+        # A model that is listed without any price is free, such as OpenAI's moderation models.
         return Rate(input=Decimal(0), cached=Decimal(0), output=Decimal(0), batch=True, source=source)
-    listed = (price.input_mtok, price.cache_read_mtok, price.output_mtok)
-    starts = [tier.start for entry in listed if isinstance(entry, TieredPrices) for tier in entry.tiers]
-    base = [entry.base if isinstance(entry, TieredPrices) else entry for entry in listed]
+    entries = (price.input_mtok, price.cache_read_mtok, price.output_mtok)
+    tier_starts = [tier.start for entry in entries if isinstance(entry, TieredPrices) for tier in entry.tiers]
+    base = [entry.base if isinstance(entry, TieredPrices) else entry for entry in entries]
     if base[0] is None:
         return None
     return Rate(
         input=base[0],
         cached=base[0] if base[1] is None else base[1],
-        # embeddings have no output, and no price for it
+        # Embedding models have no output and therefore no price for it.
         output=Decimal(0) if base[2] is None else base[2],
         batch=batch,
         source=source,
-        up_to=min(starts, default=None),
+        max_input_tokens=min(tier_starts, default=None),
     )
 
 
-def _price(rate: Rate, usage: Usage, reference: str, context: dict[str, str] | None) -> Decimal:
-    read = max(usage.input_tokens, 0)
-    cached = min(max(usage.cached_tokens, 0), read)
-    written = max(usage.output_tokens, 0)
-    if rate.up_to is not None and read > rate.up_to:
-        large = genai_prices.Usage(input_tokens=read, cache_read_tokens=cached, output_tokens=written)
-        return _look_up(large, reference, context).total_price
-    return _linear(rate, read - cached, cached, written)
+def _cost(rate: Rate, usage: Usage, reference: str, context: dict[str, str] | None) -> Decimal:
+    input_tokens = max(usage.input_tokens, 0)
+    cached_tokens = min(max(usage.cached_tokens, 0), input_tokens)
+    output_tokens = max(usage.output_tokens, 0)
+    if rate.max_input_tokens is not None and input_tokens > rate.max_input_tokens:
+        large_usage = genai_prices.Usage(
+            input_tokens=input_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
+        )
+        return _look_up(large_usage, reference, context).total_price
+    return linear_cost(rate, input_tokens - cached_tokens, cached_tokens, output_tokens)
 
 
-def _linear(rate: Rate, read: int, cached: int, written: int) -> Decimal:
-    return (rate.input * read + rate.cached * cached + rate.output * written) / _MILLION
+def linear_cost(rate: Rate, uncached_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:
+    """Return the cost of tokens in US dollars, at the prices of requests within `Rate.max_input_tokens`."""
+    return (rate.input * uncached_tokens + rate.cached * cached_tokens + rate.output * output_tokens) / _MILLION
 
 
 def format_decimal(amount: Decimal | None) -> str | None:
-    """US dollars as text, with all their digits and no exponent; None is unknown."""
+    """Return an amount of US dollars as text, with all its digits and without an exponent. None stays None."""
     return None if amount is None else format(amount.normalize() if amount else Decimal(0), "f")

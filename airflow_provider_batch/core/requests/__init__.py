@@ -1,1 +1,1 @@
-"""From a row to a request: templates, bodies, endpoints, preview."""
+"""Rendering rows into requests: templates, request bodies, endpoints, previews."""

@@ -1,8 +1,8 @@
-"""How many bytes the answer to a request is expected to have in the result file.
+"""The expected size of an answer in the result file, in bytes.
 
-A result file is one download, so what comes back is limited as well as what goes in: 50,000 embeddings of 1,536
-dimensions are 1.04 GB of JSON as decimal numbers and 0.42 GB in base64. It is an expectation, on the safe side of
-what answers usually are; a longer answer harms nothing, since files are streamed.
+A batch has a single result file, which is one download, so its size is limited like that of the input file: 50,000
+embeddings of 1,536 dimensions take 1.04 GB of JSON as decimal numbers and 0.42 GB in base64. The sizes are estimates on
+the safe side. A longer answer does no harm, because files are streamed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from airflow_provider_batch.core.requests import endpoints
 
-#: dimensions by model, where `dimensions` is not in the body (the providers' own model pages)
+#: dimensions by model, for requests that do not set `dimensions` (from the providers' model pages)
 DIMENSIONS = {
     "text-embedding-3-small": 1_536,
     "text-embedding-3-large": 3_072,
@@ -23,23 +23,23 @@ DIMENSIONS = {
     "text-embedding-v3": 1_024,
     "text-embedding-v4": 1_024,
 }
-#: for any other model: the most that widely used open models have (Qwen3-Embedding-8B, e5-mistral-7b)
+#: dimensions of any other model: the maximum among widely used open models (Qwen3-Embedding-8B, e5-mistral-7b)
 UNKNOWN_DIMENSIONS = 4_096
-#: bytes of one decimal number with its comma: -0.0069292834
-NUMBER = 14
-#: tokens of an answer whose request has no cap
+#: bytes of a decimal number with its comma, such as -0.0069292834
+NUMBER_BYTES = 14
+#: expected tokens of an answer whose request has no cap
 UNCAPPED_TOKENS = 1_000
-#: a cap above this guards against a runaway answer, and says nothing of how long answers are
-MOST_TOKENS = 8_000
-TOKEN = 4
-#: one token in a list of log-probabilities, with its bytes as numbers
-LOGPROB = 80
-#: around an answer: ids, model, usage, finish reason
-ENVELOPE = 1_000
-#: around one embedding
-EMBEDDING_ENVELOPE = 200
-#: categories, scores and applied input types of one moderated input
-MODERATION = 2_500
+#: expected tokens never exceed this: a larger cap is a guard against runaway answers and does not predict their length
+MAX_EXPECTED_TOKENS = 8_000
+TOKEN_BYTES = 4
+#: bytes of a token in a list of log-probabilities, including its `bytes` as numbers
+LOGPROB_BYTES = 80
+#: bytes around an answer: ids, model, usage, finish reason
+ENVELOPE_BYTES = 1_000
+#: bytes around an embedding
+EMBEDDING_ENVELOPE_BYTES = 200
+#: bytes of a moderation result: categories, scores and applied input types
+MODERATION_BYTES = 2_500
 
 
 class _Body(msgspec.Struct):
@@ -61,62 +61,72 @@ class _Line(msgspec.Struct):
     body: _Body = msgspec.field(default_factory=_Body)
 
 
-class _Moderated(msgspec.Struct):
+class _ModerationBody(msgspec.Struct):
     input: Any = None
 
 
 class _ModerationLine(msgspec.Struct):
-    body: _Moderated = msgspec.field(default_factory=_Moderated)
+    body: _ModerationBody = msgspec.field(default_factory=_ModerationBody)
 
 
-_line = msgspec.json.Decoder(_Line)
-_moderation_line = msgspec.json.Decoder(_ModerationLine)
+_line_decoder = msgspec.json.Decoder(_Line)
+_moderation_line_decoder = msgspec.json.Decoder(_ModerationLine)
 
 
 def keys_read(endpoint: str) -> frozenset[str]:
-    """The keys of a body that `expected_bytes` looks at."""
-    return frozenset((_Moderated if endpoint == endpoints.MODERATIONS else _Body).__struct_fields__)
+    """Return the keys of a body that `expected_bytes` reads."""
+    return frozenset((_ModerationBody if endpoint == endpoints.MODERATIONS else _Body).__struct_fields__)
 
 
 def expected_bytes(endpoint: str, line: bytes, inputs: int) -> int:
-    """Expected bytes of the answer to one line of an input file. `inputs`: how many embedding inputs it has."""
+    """Return the expected size, in bytes, of the answer to a line of an input file.
+
+    `inputs` is the number of embedding inputs in the request.
+    """
     if endpoint == endpoints.MODERATIONS:
-        return ENVELOPE + MODERATION * _moderated(_moderation_line.decode(line).body.input)
-    body = _line.decode(line).body
+        results = _count_results(_moderation_line_decoder.decode(line).body.input)
+        return ENVELOPE_BYTES + MODERATION_BYTES * results
+    body = _line_decoder.decode(line).body
     if endpoint == endpoints.EMBEDDINGS:
-        return ENVELOPE + inputs * (EMBEDDING_ENVELOPE + _embedding(body))
-    expected = ENVELOPE + _whole(body.n, 1) * _tokens(body) * (TOKEN + _logprobs(body))
+        return ENVELOPE_BYTES + inputs * (EMBEDDING_ENVELOPE_BYTES + _embedding_bytes(body))
+    choices = _positive_int(body.n, 1)
+    expected = ENVELOPE_BYTES + choices * _output_tokens(body) * (TOKEN_BYTES + _logprob_bytes(body))
     if endpoint == endpoints.RESPONSES:
-        # a response repeats these parts of its request
-        expected += ENVELOPE + len(bytes(body.instructions)) + len(bytes(body.tools)) + len(bytes(body.text))
+        # A response repeats these parts of its request.
+        expected += ENVELOPE_BYTES + len(bytes(body.instructions)) + len(bytes(body.tools)) + len(bytes(body.text))
     return expected
 
 
-def _embedding(body: _Body) -> int:
-    known = DIMENSIONS.get(body.model, UNKNOWN_DIMENSIONS) if isinstance(body.model, str) else UNKNOWN_DIMENSIONS
-    dimensions = _whole(body.dimensions, known)
-    # 4 bytes a number, in 4 letters for every 3 bytes
-    return -(-dimensions * 4 // 3) * 4 if body.encoding_format == "base64" else dimensions * NUMBER
+def _embedding_bytes(body: _Body) -> int:
+    default = DIMENSIONS.get(body.model, UNKNOWN_DIMENSIONS) if isinstance(body.model, str) else UNKNOWN_DIMENSIONS
+    dimensions = _positive_int(body.dimensions, default)
+    # A number has 4 bytes, and base64 writes 4 characters for every 3 bytes.
+    return -(-dimensions * 4 // 3) * 4 if body.encoding_format == "base64" else dimensions * NUMBER_BYTES
 
 
-def _tokens(body: _Body) -> int:
+def _output_tokens(body: _Body) -> int:
     for cap in (body.max_completion_tokens, body.max_output_tokens, body.max_tokens):
         if cap is not None:
-            return min(_whole(cap, UNCAPPED_TOKENS), MOST_TOKENS)
+            return min(_positive_int(cap, UNCAPPED_TOKENS), MAX_EXPECTED_TOKENS)
     return UNCAPPED_TOKENS
 
 
-def _logprobs(body: _Body) -> int:
-    """Bytes a token. Chat has a switch and a number of alternatives, completions a number only."""
-    alternatives = _whole(body.top_logprobs, 0) or _whole(body.logprobs, 0)
-    return LOGPROB * (1 + alternatives) if body.logprobs or alternatives else 0
+def _logprob_bytes(body: _Body) -> int:
+    """Return the bytes of log-probabilities per token.
+
+    Chat has a switch and a number of alternatives, completions only a number.
+    """
+    alternatives = _positive_int(body.top_logprobs, 0) or _positive_int(body.logprobs, 0)
+    return LOGPROB_BYTES * (1 + alternatives) if body.logprobs or alternatives else 0
 
 
-def _moderated(asked: Any) -> int:
-    """Each text of a list is judged apart; a list of content parts is judged as one."""
-    return len(asked) if isinstance(asked, list) and all(isinstance(item, str) for item in asked) else 1
+def _count_results(moderated: Any) -> int:
+    """Return the number of moderation results: one per text of a list of texts, one for a list of content parts."""
+    if isinstance(moderated, list) and all(isinstance(item, str) for item in moderated):
+        return len(moderated)
+    return 1
 
 
-def _whole(value: Any, otherwise: int) -> int:
-    """A positive whole number as the provider reads it; else what stands in for it."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
+def _positive_int(value: Any, default: int) -> int:
+    """Return the value if it is a positive int, as the provider requires, else the default."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default

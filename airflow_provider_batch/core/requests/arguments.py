@@ -1,7 +1,8 @@
-"""Row arguments: resolved by Airflow, rendered by us once per row.
+"""Arguments as they come from a DAG, a trigger form or a template.
 
-Airflow must know these arguments as template fields, or XComArgs, mapped arguments and `dag.param(...)` in them would
-be neither resolved nor seen as dependencies. But it must not render them: their Jinja is about rows.
+Row arguments need special care: Airflow must resolve them, but only we may render them, once per row. Airflow has to
+see them as template fields. Otherwise it would not resolve the XComArgs, mapped arguments and `dag.param(...)` in them
+and would not know the dependencies that these imply. But it must not render them, because their Jinja refers to rows.
 """
 
 from __future__ import annotations
@@ -12,39 +13,44 @@ from typing import Any, NamedTuple
 
 from airflow_provider_batch.exceptions import InputError
 
-#: endings of files that row arguments may be kept in
+#: extensions of files that may contain a row argument
 TEXT_FILES = (".txt", ".md", ".j2")
 
 
 def is_runtime_value(value: Any) -> bool:
-    """Whether a value is, or holds at any depth, something that Airflow only knows at run time."""
+    """Return True if a value is, or contains at any depth, something that Airflow resolves only at run time."""
     if isinstance(value, dict):
-        return any(is_runtime_value(inner) for inner in value.values())
+        return any(is_runtime_value(item) for item in value.values())
     if isinstance(value, (list, tuple)):
-        return any(is_runtime_value(inner) for inner in value)
+        return any(is_runtime_value(item) for item in value)
     return hasattr(value, "iter_references") and hasattr(value, "resolve")
 
 
 def resolve(value: Any, context: Any) -> Any:
-    """A value with everything in it resolved that Airflow resolves at run time, at any depth, and nothing rendered."""
+    """Return the value with all run-time values in it resolved, at any depth. Templates are not rendered."""
     if hasattr(value, "iter_references") and hasattr(value, "resolve"):
         return value.resolve(context)
     if isinstance(value, dict):
-        return {key: resolve(inner, context) for key, inner in value.items()}
+        return {key: resolve(item, context) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(resolve(inner, context) for inner in value)
+        return type(value)(resolve(item, context) for item in value)
     return value
 
 
 def is_file_name(value: Any) -> bool:
-    """Whether an argument as the author wrote it is the name of a text file, rather than text."""
+    """Return True if an argument, as its author wrote it, is the name of a text file rather than text."""
     return isinstance(value, str) and value.endswith(TEXT_FILES) and re.fullmatch(r"[\w./-]+", value) is not None
 
 
-def parse_bool(name: str, value: Any) -> bool:
-    """A switch that may come from a form or a template as text ("False" is not true).
+def none_if_blank(value: Any) -> Any:
+    """Return None for an input that was left empty in a form (blank text, an empty JSON editor), else the value."""
+    return None if value == {} or (isinstance(value, str) and not value.strip()) else value
 
-    :raises InputError: for anything that is neither.
+
+def parse_bool(name: str, value: Any) -> bool:
+    """Return the value of a switch, which a form or a template may give as text. "False" and None are False.
+
+    :raises InputError: if the value is neither true nor false.
     """
     if isinstance(value, bool) or value is None:
         return bool(value)
@@ -53,28 +59,23 @@ def parse_bool(name: str, value: Any) -> bool:
         return True
     if text in ("false", "0", "no", "off", "", "none"):
         return False
-    raise InputError(f"{name}: {value!r} is neither true nor false.")
+    raise InputError(f"{name}: Expected true or false, got {value!r}.")
 
 
-def none_if_blank(value: Any) -> Any:
-    """The value, or None for what a form gives where nothing was filled in: blank text, an empty JSON editor."""
-    return None if value == {} or (isinstance(value, str) and not value.strip()) else value
-
-
-def parse_count(name: str, value: Any, most: int | None = None) -> int | None:
-    """A whole number from 0 to `most` that may come from a form or a template as text; None and '' are none.
+def parse_count(name: str, value: Any, maximum: int | None = None) -> int | None:
+    """Return a whole number from 0 to `maximum`, which a form or a template may give as text. None and "" are None.
 
     :raises InputError: for anything else.
     """
     number = parse_number(name, value)
-    if number is not None and (number != int(number) or (most is not None and number > most)):
-        allowed = "of at least 0" if most is None else f"from 0 to {most}"
-        raise InputError(f"{name}: {value!r} is no whole number {allowed}.")
+    if number is not None and (number != int(number) or (maximum is not None and number > maximum)):
+        allowed = "of at least 0" if maximum is None else f"from 0 to {maximum:,}"
+        raise InputError(f"{name}: Expected a whole number {allowed}, got {value!r}.")
     return None if number is None else int(number)
 
 
 def parse_number(name: str, value: Any) -> float | None:
-    """A positive number that may come from a form or a template as text; None and '' are none.
+    """Return a number of at least 0, which a form or a template may give as text. None and "" are None.
 
     :raises InputError: for anything else.
     """
@@ -85,30 +86,30 @@ def parse_number(name: str, value: Any) -> float | None:
     except (TypeError, ValueError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number < float("inf"):
-        raise InputError(f"{name}: {value!r} is no amount. Give a number of at least 0.")
+        raise InputError(f"{name}: Expected a number of at least 0, got {value!r}.")
     return number
 
 
 class TableRef(NamedTuple):
-    """A table, and the connection that leads to it."""
+    """A table and the Airflow connection to reach it with."""
 
     conn_id: str
     table: str
 
 
 def parse_table(name: str, value: Any, default_conn_id: str) -> TableRef | None:
-    """Return the table that an argument names, as text or as `{"conn_id": …, "table": …}`; None if it is empty.
+    """Return the table given as text or as `{"conn_id": …, "table": …}`, or None if the value is empty.
 
     :raises InputError: for anything else.
     """
-    place = none_if_blank(value)
-    if place is None:
+    ref = none_if_blank(value)
+    if ref is None:
         return None
-    parts = {"table": place} if isinstance(place, str) else dict(place) if isinstance(place, Mapping) else {}
+    parts = {"table": ref} if isinstance(ref, str) else dict(ref) if isinstance(ref, Mapping) else {}
     table, conn_id = parts.pop("table", None), parts.pop("conn_id", default_conn_id)
     if parts or not (isinstance(table, str) and table.strip() and isinstance(conn_id, str)):
         raise InputError(
-            f"{name}: {place!r} names no table. Give `table`, `schema.table` or "
-            '{"conn_id": …, "table": …}, or None to ask every row. Nothing was built.'
+            f"{name}: Expected a table, got {ref!r}. No request was built or sent. "
+            'Give "table", "schema.table" or {"conn_id": …, "table": …}, or None to send every row.'
         )
     return TableRef(conn_id, table)

@@ -1,7 +1,9 @@
-"""A body as a form: bytes that are the same for every row, with holes that each row fills.
+"""A request body as a form: bytes that are the same for every row, with holes for the values of each row.
 
-What is the same is encoded once, so a row costs its own values and one join. The result is the canonical JSON
-of the body, byte for byte as `value.canonical` writes it.
+The constant parts are encoded once, so a row only costs the encoding of its own values and one join. The result is
+the canonical JSON of the body, byte for byte what `value.canonical_json` would write.
+
+A body is a tree of dicts, lists and plain values. A `Leaf` stands wherever the value depends on the row.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_batch.core.requests.template import Leaf, Values
-from airflow_provider_batch.core.requests.value import SCHEMA_KEYS, UnusableError, canonical, keys
+from airflow_provider_batch.core.requests.value import SCHEMA_KEYS, UnusableValueError, canonical_json, ordered_keys
 
 
 class LeafError(Exception):
-    """A leaf gave no usable value for a row; its cause says why."""
+    """Raised when a leaf has no usable value for a row. Its `__cause__` is the reason."""
 
     def __init__(self, leaf: Leaf) -> None:
         super().__init__(leaf.argument)
@@ -22,36 +24,39 @@ class LeafError(Exception):
 
 
 class Form:
-    """A tree of dicts, lists and plain values with leaves anywhere in it, ready to be filled."""
+    """A body, encoded up to the values of its leaves."""
 
     def __init__(self, tree: dict[str, Any]) -> None:
-        #: the keys at the top that have leaves
-        self.filled_keys = frozenset(key for key, value in tree.items() if leaves(value))
+        #: top-level keys whose value contains a leaf
+        self.row_keys = frozenset(key for key, value in tree.items() if leaves(value))
         self._pattern: list[bytes] = [b""]
         self._holes: list[tuple[int, Leaf]] = []
         self._add(tree, sort=True)
 
     def fill(self, values: Values) -> tuple[bytes, list[Any]]:
-        """The bytes of one row, and the values of its leaves in the order of the bytes. Raises LeafError."""
-        filled = self._pattern.copy()
-        given = []
+        """Return the body of one row, and the values of its leaves in the order of the bytes. Raises LeafError."""
+        parts = self._pattern.copy()
+        leaf_values = []
         for slot, leaf in self._holes:
-            value = value_of(leaf, values)
+            value = evaluate(leaf, values)
             try:
-                filled[slot] = canonical(value)
-            except UnusableError as error:
+                parts[slot] = canonical_json(value)
+            except UnusableValueError as error:
                 raise LeafError(leaf) from error
-            given.append(value)
-        return b"".join(filled), given
+            leaf_values.append(value)
+        return b"".join(parts), leaf_values
 
-    def marked(self) -> tuple[bytes, list[str]]:
-        """The bytes with a mark for each leaf's value, and the marks: texts that nothing else in the form is."""
-        filled = self._pattern.copy()
-        marks = []
+    def fill_with_markers(self) -> tuple[bytes, list[str]]:
+        """Return the body with a marker in place of each leaf, and the markers.
+
+        A marker is a text that occurs nowhere else in the body.
+        """
+        parts = self._pattern.copy()
+        markers = []
         for slot, _ in self._holes:
-            marks.append(f"\0{slot}\0")
-            filled[slot] = canonical(marks[-1])
-        return b"".join(filled), marks
+            markers.append(f"\0{slot}\0")
+            parts[slot] = canonical_json(markers[-1])
+        return b"".join(parts), markers
 
     def _add(self, tree: Any, *, sort: bool) -> None:
         if isinstance(tree, Leaf):
@@ -59,8 +64,8 @@ class Form:
             self._pattern += [b"", b""]
         elif isinstance(tree, dict):
             self._pattern[-1] += b"{"
-            for position, key in enumerate(keys(tree, sort=sort)):
-                self._pattern[-1] += (b"," if position else b"") + canonical(key) + b":"
+            for position, key in enumerate(ordered_keys(tree, sort=sort)):
+                self._pattern[-1] += (b"," if position else b"") + canonical_json(key) + b":"
                 self._add(tree[key], sort=sort and key not in SCHEMA_KEYS)
             self._pattern[-1] += b"}"
         elif isinstance(tree, list):
@@ -70,11 +75,11 @@ class Form:
                 self._add(item, sort=sort)
             self._pattern[-1] += b"]"
         else:
-            self._pattern[-1] += canonical(tree)
+            self._pattern[-1] += canonical_json(tree)
 
 
-def value_of(tree: Any, values: Values) -> Any:
-    """The tree of one row, its leaves replaced by their values. Raises LeafError."""
+def evaluate(tree: Any, values: Values) -> Any:
+    """Return the tree of one row, with the leaves replaced by their values. Raises LeafError."""
     if type(tree) is Leaf:
         try:
             return tree.value(values)
@@ -83,23 +88,23 @@ def value_of(tree: Any, values: Values) -> Any:
         except Exception as error:
             raise LeafError(tree) from error
     if isinstance(tree, (dict, list)):
-        return replaced(tree, Leaf, lambda leaf: value_of(leaf, values))
+        return replace_nodes(tree, Leaf, lambda leaf: evaluate(leaf, values))
     return tree
 
 
-def replaced(tree: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:
-    """A copy of a tree in which everything of a kind is replaced."""
+def replace_nodes(tree: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:
+    """Return a copy of the tree in which `replace` is applied to every node of type `kind`."""
     if isinstance(tree, kind):
         return replace(tree)
     if isinstance(tree, dict):
-        return {key: replaced(item, kind, replace) for key, item in tree.items()}
+        return {key: replace_nodes(item, kind, replace) for key, item in tree.items()}
     if isinstance(tree, list):
-        return [replaced(item, kind, replace) for item in tree]
+        return [replace_nodes(item, kind, replace) for item in tree]
     return tree
 
 
 def leaves(tree: Any) -> list[Leaf]:
-    """Every leaf of a tree, in order."""
-    found: list[Leaf] = []
-    replaced(tree, Leaf, found.append)
-    return found
+    """Return the leaves of a tree, in order."""
+    result: list[Leaf] = []
+    replace_nodes(tree, Leaf, result.append)
+    return result

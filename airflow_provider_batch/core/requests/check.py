@@ -1,6 +1,7 @@
-"""The row arguments of a job, checked as far as that is possible without rows.
+"""Checks of the row arguments that need no rows.
 
-A tree here is what JSON is made of, with a RowTemplate wherever a text has Jinja in it.
+The checked arguments are trees: dicts, lists and plain values, as in JSON, with a RowTemplate in place of every string
+that contains Jinja.
 """
 
 from __future__ import annotations
@@ -13,64 +14,70 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.requests import endpoints
-from airflow_provider_batch.core.requests.body_form import replaced
+from airflow_provider_batch.core.requests.body_form import replace_nodes
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.template import RowTemplate, is_template
-from airflow_provider_batch.core.requests.value import UnusableError, as_json, canonical, is_blank
+from airflow_provider_batch.core.requests.value import UnusableValueError, canonical_json, is_blank, to_json_value
 from airflow_provider_batch.exceptions import CustomIdError, InputError
 
 
 class Arguments:
-    """The arguments of a RequestSpec as trees. Raises InputError (TemplateError) naming the argument."""
+    """The arguments of a RequestSpec, checked and parsed into trees."""
 
     def __init__(self, spec: RequestSpec) -> None:
-        # A form gives '' for a system message that was not typed in.
+        """Check the arguments. Raises InputError (TemplateError, CustomIdError) naming the argument."""
+        # A trigger form sends "" for a system message that was left empty.
         spec = msgspec.structs.replace(spec, system=None) if spec.system == "" else spec
         self.spec = spec
         self.endpoint = endpoints.find(spec.endpoint)
         if spec.custom_id is None:
-            raise CustomIdError("custom_id is missing. Name the column that identifies a row, as in '{{ row.id }}'.")
-        self.custom_id = _text("custom_id", spec.custom_id)
-        self.model = None if spec.model is None else _text("model", spec.model)
-        self.system = None if spec.system is None else _text("system", spec.system)
-        self.prompt = None if spec.prompt is None else self._prompt(spec.prompt)
-        self.body: dict[str, Any] = {} if spec.body is None else _body(spec.body)
+            raise CustomIdError(
+                "custom_id: This argument is required. Give a row template for the column that identifies a row, for "
+                "example '{{ row.id }}'."
+            )
+        self.custom_id = _parse_text("custom_id", spec.custom_id)
+        self.model = None if spec.model is None else _parse_text("model", spec.model)
+        self.system = None if spec.system is None else _parse_text("system", spec.system)
+        self.prompt = None if spec.prompt is None else self._parse_prompt(spec.prompt)
+        self.body: dict[str, Any] = {} if spec.body is None else _parse_body(spec.body)
         self._check_support()
         self._check_conflicts()
         self._check_presence()
 
     def function(self) -> Callable[[dict[str, Any]], Any] | None:
-        """`request` itself, imported if it is a path. Raises InputError."""
+        """Return the function `request`, imported if it is an import path. Raises InputError."""
         request = self.spec.request
         if not isinstance(request, str):
             return request
-        module, attribute = _import_path(request)
+        module, attribute = _split_import_path(request)
         try:
-            found = reduce(getattr, attribute.split("."), importlib.import_module(module))
+            function = reduce(getattr, attribute.split("."), importlib.import_module(module))
         except Exception as error:
-            raise InputError(f"request: cannot import {request!r}: {type(error).__name__}: {error}") from error
-        if not callable(found):
-            raise InputError(f"request: {request!r} is a {type(found).__name__}, not a function.")
-        return found
+            raise InputError(
+                f"request: Cannot import {request!r}: {type(error).__name__}: {str(error).rstrip('.')}."
+            ) from error
+        if not callable(function):
+            raise InputError(f"request: {request!r} must be a function, but it is a {type(function).__name__}.")
+        return function
 
-    def _prompt(self, prompt: Any) -> Any:
+    def _parse_prompt(self, prompt: Any) -> Any:
         if isinstance(prompt, str):
-            tree = _tree("prompt", prompt)
+            tree = _parse_tree("prompt", prompt)
         elif isinstance(prompt, (list, tuple)):
             texts = self.endpoint.takes_texts and all(isinstance(item, str) for item in prompt)
             parts = self.endpoint.takes_parts and all(isinstance(item, Mapping) for item in prompt)
             if prompt and not texts and not parts:
                 kinds = [
-                    *(["content parts (objects)"] if self.endpoint.takes_parts else []),
-                    *(["texts"] if self.endpoint.takes_texts else []),
+                    *(["content parts (dicts)"] if self.endpoint.takes_parts else []),
+                    *(["strings"] if self.endpoint.takes_texts else []),
                 ]
-                wanted = f"text or a list of {' or '.join(kinds)}" if kinds else "text"
-                raise InputError(f"prompt: {self.endpoint.path} wants {wanted}.")
-            tree = _tree("prompt", prompt)
+                expected = f"a string or a list of {' or '.join(kinds)}" if kinds else "a string"
+                raise InputError(f"prompt: {self.endpoint.path} expects {expected}.")
+            tree = _parse_tree("prompt", prompt)
         else:
-            raise InputError(f"prompt: must be text or a list, not {type(prompt).__name__}.")
+            raise InputError(f"prompt: Expected a string or a list, got {type(prompt).__name__}.")
         if is_blank(tree) or (isinstance(tree, list) and any(is_blank(item) for item in tree)):
-            raise InputError("prompt: is empty.")
+            raise InputError("prompt: The prompt must not be empty.")
         return tree
 
     def _check_support(self) -> None:
@@ -81,29 +88,34 @@ class Arguments:
             ("max_output_tokens", spec.max_output_tokens, endpoint.cap_keys),
         ):
             if value is not None and not key:
-                raise InputError(f"{name}: {endpoint.path} has nothing like it. Leave it out.")
+                raise InputError(f"{name}: {endpoint.path} does not support this argument. Remove it.")
         if spec.output_schema is not None:
             if not isinstance(spec.output_schema, dict):
-                raise InputError(f"output_schema: must be a JSON Schema here, not {type(spec.output_schema).__name__}.")
-            _json("output_schema", spec.output_schema)
+                raise InputError(
+                    f"output_schema: Expected a JSON Schema as a dict, got {type(spec.output_schema).__name__}."
+                )
+            _parse_constant("output_schema", spec.output_schema)
         cap = spec.max_output_tokens
         if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
-            raise InputError(f"max_output_tokens: must be a whole number of at least 1, not {cap!r}.")
+            raise InputError(f"max_output_tokens: Expected a whole number of at least 1, got {cap!r}.")
 
     def _check_conflicts(self) -> None:
         spec = self.spec
         if spec.request is not None:
             if isinstance(spec.request, str):
-                _import_path(spec.request)
+                _split_import_path(spec.request)
             elif not callable(spec.request):
-                raise InputError(f"request: must be a function or its import path, not {type(spec.request).__name__}.")
+                raise InputError(f"request: Expected a function or its import path, got {type(spec.request).__name__}.")
             for name, value in (("prompt", spec.prompt), ("system", spec.system)):
                 if value is not None:
-                    raise InputError(f"{name}: request builds what is asked; give only one of request and {name}.")
+                    raise InputError(
+                        f"{name}: This argument cannot be combined with `request`, which builds the whole request. "
+                        "Give only one of them."
+                    )
         if "model" in self.body and spec.model is not None:
-            raise InputError("body: 'model' is also given as the argument model. Give only one of them.")
+            raise InputError("body: The argument `model` sets the model, and so does the body. Give only one of them.")
         try:
-            endpoints.checked(self.endpoint, self.body, spec)
+            endpoints.check_body(self.endpoint, self.body, spec)
         except InputError as error:
             raise InputError(f"body: {error}") from error
 
@@ -111,71 +123,73 @@ class Arguments:
         if self.spec.request is not None:
             return
         if self.model is None and "model" not in self.body:
-            raise InputError("model: is missing. Give it as the argument model or in body.")
+            raise InputError("model: No model is given. Set the argument `model`, or 'model' in the body.")
         if self.prompt is None and not endpoints.has_input(self.endpoint, self.body):
             raise InputError(
-                f"prompt: nothing is asked. Give prompt, or {self.endpoint.input_key!r} in body, or request."
+                "prompt: The requests would have no input. "
+                f"Set the argument `prompt`, or {self.endpoint.input_key!r} in the body, or the argument `request`."
             )
         key = self.endpoint.input_key
         if key in self.body and is_constant(self.body[key]):
             try:
-                endpoints.checked_input(self.endpoint, self.body[key])
+                endpoints.check_input(self.endpoint, self.body[key], None)
             except InputError as error:
                 raise InputError(f"body.{key}: {error}") from error
 
 
 def is_constant(tree: Any) -> bool:
-    """Without templates: the same for every row."""
-    found: list[RowTemplate] = []
-    replaced(tree, RowTemplate, found.append)
-    return not found
+    """Return True if the tree contains no templates, so that it is the same for every row."""
+    templates: list[RowTemplate] = []
+    replace_nodes(tree, RowTemplate, templates.append)
+    return not templates
 
 
-def _text(argument: str, source: Any) -> RowTemplate | str:
+def _parse_text(argument: str, source: Any) -> RowTemplate | str:
     if not isinstance(source, str):
-        raise InputError(f"{argument}: must be text, a row template, not {type(source).__name__}.")
+        raise InputError(f"{argument}: Expected a string, which may be a row template, got {type(source).__name__}.")
     if is_blank(source):
-        raise (CustomIdError if argument == "custom_id" else InputError)(f"{argument}: is empty.")
-    tree = _tree(argument, source)
+        kind = CustomIdError if argument == "custom_id" else InputError
+        raise kind(f"{argument}: The value must not be empty.")
+    tree = _parse_tree(argument, source)
     assert isinstance(tree, (RowTemplate, str))
     return tree
 
 
-def _body(body: Any) -> dict[str, Any]:
+def _parse_body(body: Any) -> dict[str, Any]:
     if not isinstance(body, Mapping):
-        raise InputError(f"body: must be a dict, not {type(body).__name__}.")
-    tree = _tree("body", body)
+        raise InputError(f"body: Expected a dict, got {type(body).__name__}.")
+    tree = _parse_tree("body", body)
     assert isinstance(tree, dict)
     model = tree.get("model", "-")
     if is_blank(model) or not isinstance(model, (str, RowTemplate)):
-        raise InputError(f"body.model: must be the name of a model, not {model!r}.")
+        raise InputError(f"body.model: Expected the name of a model, got {model!r}.")
     return tree
 
 
-def _tree(argument: str, value: Any) -> Any:
+def _parse_tree(argument: str, value: Any) -> Any:
     if isinstance(value, str):
-        constant = _json(argument, value)
+        constant = _parse_constant(argument, value)
         return RowTemplate(argument, value) if is_template(value) else constant
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InputError(f"{argument}: the key {key!r} is no text, as keys of JSON objects are.")
-        return {key: _tree(f"{argument}.{key}", item) for key, item in value.items()}
+                raise InputError(f"{argument}: The key {key!r} is not a string. Keys of JSON objects must be strings.")
+        return {key: _parse_tree(f"{argument}.{key}", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tree(f"{argument}[{position}]", item) for position, item in enumerate(value)]
-    return _json(argument, value)
+        return [_parse_tree(f"{argument}[{position}]", item) for position, item in enumerate(value)]
+    return _parse_constant(argument, value)
 
 
-def _json(argument: str, value: Any) -> Any:
+def _parse_constant(argument: str, value: Any) -> Any:
     try:
-        canonical(value)
-        return as_json(value, sort=False)
-    except UnusableError as error:
+        canonical_json(value)
+        return to_json_value(value, sort=False)
+    except UnusableValueError as error:
         raise InputError(f"{argument}: {error}") from error
 
 
-def _import_path(path: str) -> tuple[str, str]:
+def _split_import_path(path: str) -> tuple[str, str]:
     module, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if not all(name.isidentifier() for name in [*module.split("."), *attribute.split(".")]):
-        raise InputError(f"request: {path!r} is no import path like 'package.module:function'.")
+        raise InputError(f"request: Expected an import path such as 'package.module:function', got {path!r}.")
     return module, attribute

@@ -1,7 +1,7 @@
-"""What a request to each endpoint looks like: which keys of the body the row arguments fill.
+"""The endpoints and their request bodies: which row argument fills which key of the body.
 
-From the request schemas of the OpenAI API specification: chat completions, responses, embeddings, completions
-and moderations. Other keys are the caller's: they pass through `body` as they are.
+The keys come from the request schemas of the OpenAI API specification for chat completions, responses, embeddings,
+completions and moderations. All other keys belong to the caller: `body` passes them through unchanged.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from airflow_provider_batch.exceptions import InputError
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint."""
+    """An endpoint of the API that accepts batches."""
 
-    #: as in the batch's `endpoint` and each line's `url`
+    #: path, as in the `endpoint` of a batch and the `url` of each line
     path: str
-    #: the key that holds what is asked; every request needs it
+    #: key of the input; every request needs it
     input_key: str
-    #: a key that may stand for `input_key`
+    #: key that may be used instead of `input_key`
     input_alternative: str | None = None
-    #: the key that `system` fills; None where there is no such thing
+    #: key that `system` fills; None if the endpoint has no system message
     system_key: str | None = None
-    #: the key that `output_schema` fills, wholly or in part
+    #: key that `output_schema` fills, completely or in part; None if the endpoint has no structured output
     schema_key: str | None = None
-    #: the keys that limit the output; `max_output_tokens` fills the first
+    #: keys that limit the output; `max_output_tokens` fills the first one
     cap_keys: tuple[str, ...] = ()
-    #: `prompt` may be a list of content parts (objects)
+    #: True if `prompt` may be a list of content parts (objects)
     takes_parts: bool = False
-    #: `prompt` may be a list of texts
+    #: True if `prompt` may be a list of texts
     takes_texts: bool = False
-    #: a list is so many inputs, each counted against the limit of a batch; elsewhere a request is one input
+    #: True if every item of a list counts as one input against the limit of a batch; otherwise a request is one input
     counts_inputs: bool = False
-    #: added unless the body says otherwise
+    #: keys and values that are added unless the body sets them
     defaults: dict[str, Any] = {}
-    #: keys of other endpoints, often mistaken -> what does the same here; None if nothing does
-    instead: dict[str, str | None] = {}
+    #: keys of other endpoints that are often used here by mistake -> the key to use; None if there is no equivalent
+    equivalents: dict[str, str | None] = {}
 
 
 CHAT = "/v1/chat/completions"
@@ -49,7 +49,7 @@ RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
 MODERATIONS = "/v1/moderations"
 
-_NO_TEXT_COMES_BACK = dict.fromkeys(
+_TEXT_OUTPUT_KEYS = dict.fromkeys(
     ("response_format", "text", "max_tokens", "max_completion_tokens", "max_output_tokens")
 )
 
@@ -63,7 +63,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             schema_key="response_format",
             cap_keys=("max_completion_tokens", "max_tokens"),
             takes_parts=True,
-            instead={
+            equivalents={
                 "input": "messages",
                 "instructions": "messages",
                 "max_output_tokens": "max_completion_tokens",
@@ -78,7 +78,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             schema_key="text",
             cap_keys=("max_output_tokens",),
             takes_parts=True,
-            instead={
+            equivalents={
                 "messages": "input",
                 "response_format": "text.format",
                 "max_completion_tokens": "max_output_tokens",
@@ -90,15 +90,15 @@ ENDPOINTS: dict[str, Endpoint] = {
             input_key="input",
             takes_texts=True,
             counts_inputs=True,
-            # A third of the bytes of decimal numbers, and many times faster to read.
+            # Base64 takes a third of the bytes of decimal numbers and is many times faster to read.
             defaults={"encoding_format": "base64"},
-            instead={"prompt": "input", "messages": "input", **_NO_TEXT_COMES_BACK},
+            equivalents={"prompt": "input", "messages": "input", **_TEXT_OUTPUT_KEYS},
         ),
         Endpoint(
             path="/v1/completions",
             input_key="prompt",
             cap_keys=("max_tokens",),
-            instead={
+            equivalents={
                 "messages": "prompt",
                 "input": "prompt",
                 "max_completion_tokens": "max_tokens",
@@ -110,63 +110,70 @@ ENDPOINTS: dict[str, Endpoint] = {
             input_key="input",
             takes_parts=True,
             takes_texts=True,
-            instead={"prompt": "input", "messages": "input", **_NO_TEXT_COMES_BACK},
+            equivalents={"prompt": "input", "messages": "input", **_TEXT_OUTPUT_KEYS},
         ),
     )
 }
 
 
 def find(path: str) -> Endpoint:
-    """The endpoint of a path. Raises InputError that lists the known ones."""
+    """Return the endpoint with this path. Raises InputError listing the supported paths."""
     try:
         return ENDPOINTS[path]
     except (KeyError, TypeError):
-        raise InputError(f"endpoint: {path!r} is unknown. One of: {', '.join(ENDPOINTS)}.") from None
+        raise InputError(f"endpoint: {path!r} is not supported. Use one of {', '.join(ENDPOINTS)}.") from None
 
 
-def checked(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> dict[str, Any]:
-    """The body, unless it has keys of another endpoint, streams, or says what an argument says too.
+def check_body(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> dict[str, Any]:
+    """Return the body unchanged.
 
-    Raises InputError.
+    Raises InputError if it uses keys of another endpoint, enables streaming, or sets a key that an argument sets too.
     """
-    for foreign, right in endpoint.instead.items():
-        if foreign in body:
-            way_out = "leave it out" if right is None else f"there it is {right!r}"
-            raise InputError(f"{endpoint.path} has no {foreign!r} in its body; {way_out}.")
+    for key, equivalent in endpoint.equivalents.items():
+        if key in body:
+            advice = "Remove it" if equivalent is None else f"Use {equivalent!r} instead"
+            raise InputError(f"{endpoint.path} does not support {key!r} in the body. {advice}.")
     if body.get("stream"):
-        raise InputError("'stream' must be left out of the body: one streaming request fails a whole batch.")
-    said: tuple[tuple[str, Any, tuple[str | None, ...]], ...] = (
+        raise InputError("Remove 'stream' from the body. A single streaming request makes the whole batch fail.")
+    arguments: tuple[tuple[str, Any, tuple[str | None, ...]], ...] = (
         ("prompt", spec.prompt, (endpoint.input_key, endpoint.input_alternative)),
         ("system", spec.system, (endpoint.system_key,)),
         ("output_schema", spec.output_schema, (endpoint.schema_key,)),
         ("max_output_tokens", spec.max_output_tokens, endpoint.cap_keys),
     )
-    for argument, value, keys in said:
-        for key in keys:
-            if value is None or key not in body or (key == "text" and _has_room_for_format(body[key])):
+    for argument, value, keys in arguments:
+        for argument_key in keys:
+            if value is None or argument_key not in body:
                 continue
-            raise InputError(f"{key!r} in the body and the argument {argument} say the same. Give one of them.")
+            if argument_key == "text" and _lacks_format(body[argument_key]):
+                continue
+            raise InputError(
+                f"The argument `{argument}` sets {argument_key!r}, and so does the body. Give only one of them."
+            )
     return body
 
 
-def _has_room_for_format(text: Any) -> bool:
-    """`text` of responses holds the verbosity too, which goes well with an output schema."""
+def _lacks_format(text: Any) -> bool:
+    """Return True for a `text` of the responses endpoint that has no format, only `verbosity` for example.
+
+    It can be combined with `output_schema`, which adds the format.
+    """
     return isinstance(text, dict) and "format" not in text
 
 
-def filled(
+def build_body(
     endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec, *, system: Any = None, prompt: Any = None
 ) -> dict[str, Any]:
-    """A new body with everything in its place.
+    """Return a new body with the row arguments under the keys of the endpoint.
 
-    `system` and `prompt` may be values, or stand for the value of each row: they are only placed.
+    `system` and `prompt` are values or placeholders for the value of each row. They are inserted without being read.
     """
     result = {**endpoint.defaults, **body}
     if prompt is not None:
         message = {"role": "user", "content": prompt}
         if endpoint.path == CHAT:
-            told = [] if system is None else [{"role": "system", "content": system}]
-            result["messages"] = [*told, message]
+            system_messages = [] if system is None else [{"role": "system", "content": system}]
+            result["messages"] = [*system_messages, message]
         elif endpoint.path == RESPONSES and isinstance(prompt, list):
             result["input"] = [message]
         else:
@@ -174,56 +181,64 @@ def filled(
     if system is not None and endpoint.system_key == "instructions":
         result["instructions"] = system
     if spec.output_schema is not None:
-        named = {"name": schema_name(spec.output_schema), "strict": True, "schema": spec.output_schema}
+        named_schema = {"name": schema_name(spec.output_schema), "strict": True, "schema": spec.output_schema}
         if endpoint.path == CHAT:
-            result["response_format"] = {"type": "json_schema", "json_schema": named}
+            result["response_format"] = {"type": "json_schema", "json_schema": named_schema}
         else:
-            result["text"] = {**result.get("text", {}), "format": {"type": "json_schema", **named}}
+            result["text"] = {**result.get("text", {}), "format": {"type": "json_schema", **named_schema}}
     if spec.max_output_tokens is not None:
         result[endpoint.cap_keys[0]] = spec.max_output_tokens
     return result
 
 
 def has_input(endpoint: Endpoint, body: dict[str, Any]) -> bool:
-    """Something is asked, whatever it is."""
+    """Return True if the body has an input, even an invalid one."""
     return endpoint.input_key in body or endpoint.input_alternative in body
 
 
-def checked_input(endpoint: Endpoint, value: Any, columns: Sequence[str] = ()) -> Any:
-    """What is asked, unless it is nothing, or nothing that the endpoint could read. Raises InputError.
+def check_input(endpoint: Endpoint, value: Any, columns: Sequence[str] | None = ()) -> Any:
+    """Return the input of a request unchanged. Raises InputError if it is empty or has the wrong type.
 
-    `columns` are those that it is made of, for the way out.
+    `columns` are the columns that the input is made of; None if it is the same for every row.
     """
     if is_blank(value):
-        raise empty_input(columns)
+        raise empty_input_error(columns)
     if endpoint.path == CHAT:
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-            raise InputError("'messages' must be a list of objects, each with its role and content.")
+            raise InputError("'messages' must be a list of objects, each with a role and a content.")
         if any(message.get("role") == "user" and is_blank(message.get("content")) for message in value):
-            raise empty_input(columns)
+            raise empty_input_error(columns)
     elif not isinstance(value, (str, list)):
-        raise InputError(f"{endpoint.input_key!r} must be text or a list, not {type(value).__name__}.")
+        raise InputError(f"{endpoint.input_key!r} must be a string or a list, not {type(value).__name__}.")
     elif endpoint.counts_inputs and isinstance(value, list) and any(is_blank(item) for item in value):
-        raise empty_input(columns)
+        raise empty_input_error(columns)
     return value
 
 
-def empty_input(columns: Sequence[str]) -> InputError:
-    """The error of a row that asks nothing, with the way to leave such rows out."""
-    names = list(dict.fromkeys(columns)) or ["body"]
-    condition = " OR ".join(f"{name} <> ''" for name in names)
-    return InputError(f"is empty: nothing would be asked. Leave such rows out in the SQL: add `WHERE {condition}`.")
+def empty_input_error(columns: Sequence[str] | None) -> InputError:
+    """Return the error for an empty input. If it depends on the row, suggest how to exclude such rows in the SQL.
+
+    `columns` are the columns that the input is made of; None if it is the same for every row.
+    """
+    if columns is None:
+        return InputError("The input is empty, so there is nothing to send.")
+    names = list(dict.fromkeys(columns))
+    condition = " OR ".join(f"{name} <> ''" for name in names or ["body"])
+    way = "with" if names else "for example with"
+    return InputError(
+        f"The input is empty, so there is nothing to send. Exclude such rows in the SQL, {way} `WHERE {condition}`."
+    )
 
 
 def schema_name(schema: Mapping[str, Any]) -> str:
-    """The schema's title in the letters that a schema name may have, at most 64 of them; else `output`."""
+    """Return the name to send with a schema: its title in allowed characters, at most 64 of them, or "output"."""
     title = schema.get("title")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", title)[:64].strip("_") if isinstance(title, str) else ""
     return name or "output"
 
 
 def count_inputs(endpoint: Endpoint, value: Any) -> int:
-    """How many inputs a request has: several only for a list of texts or of lists of tokens."""
+    """Return the number of inputs in a request: more than 1 only for a list of texts or of token lists."""
     if not endpoint.counts_inputs or not isinstance(value, list):
         return 1
     return 1 if all(isinstance(item, int) for item in value) else len(value)

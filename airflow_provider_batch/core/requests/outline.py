@@ -1,8 +1,9 @@
-"""What all requests of one form have in common, so that nobody has to read their bodies again.
+"""The common part of all requests of a form, measured once instead of once per row.
 
-`tokens.read_ask` and `expected.expected_bytes` read a request from its bytes. In most jobs a row fills nothing but text
-into the prompt, and whatever else the two would find is the same in every request: it is read once, and a row adds its
-own texts. The numbers are those that the two find.
+`estimate_request` (in `core.tokens`) and `answer_size.expected_bytes` measure a request by parsing its body. In most
+jobs, a row only inserts text into the prompt, and everything else that these functions read is the same in every
+request. An outline measures that part once and adds the texts of each row. The results are the same as those of the two
+functions.
 """
 
 from __future__ import annotations
@@ -13,54 +14,63 @@ from typing import Any
 from airflow_provider_batch.core.requests import answer_size
 from airflow_provider_batch.core.requests.body_form import Form
 from airflow_provider_batch.core.tokens import estimate
-from airflow_provider_batch.core.tokens.estimate import Ask, Encoding, estimate_tokens
+from airflow_provider_batch.core.tokens.estimate import Encoding, RequestTokens, estimate_tokens
 
 
 class Outline:
-    """The requests of one form."""
+    """Measures the requests of a form from the values of their leaves."""
 
     def __init__(self, endpoint: str, form: Form) -> None:
         self._endpoint = endpoint
         self._form = form
-        self._same_limits = not form.filled_keys & estimate.WHOLE_KEYS
-        self._same_answer = not form.filled_keys & answer_size.keys_read(endpoint)
-        self._asks: dict[Encoding, tuple[Ask, list[int]]] = {}
-        self._answers: dict[int, int] = {}
+        #: True if the rows do not affect the keys that `estimate_request` reads apart from the prompt
+        self._has_constant_limits = not form.row_keys & estimate.RAW_KEYS
+        #: True if the rows do not affect the keys that `expected_bytes` reads
+        self._has_constant_answer = not form.row_keys & answer_size.keys_read(endpoint)
+        self._common_tokens: dict[Encoding, tuple[RequestTokens, list[int]]] = {}
+        self._answer_bytes: dict[int, int] = {}
 
-    def ask(self, given: Sequence[Any], encoding: Encoding) -> Ask | None:
-        """What `read_ask` gives for a body, from the values of its leaves; the order of the texts may differ.
+    def estimate(self, leaf_values: Sequence[Any], encoding: Encoding) -> RequestTokens | None:
+        """Return what `estimate_request` returns for the body with these leaf values; the order of texts may differ.
 
-        None if it cannot be told from these values: the body has to be read.
+        Returns None if the leaf values are not enough, so that the body has to be parsed.
         """
-        if not self._same_limits:
+        if not self._has_constant_limits:
             return None
-        common, counted = self._asks.get(encoding) or self._common(encoding)
-        texts = [given[index] for index in counted]
-        own = 0
+        common, text_indexes = self._common_tokens.get(encoding) or self._measure_common(encoding)
+        texts = [leaf_values[index] for index in text_indexes]
+        tokens = 0
         for text in texts:
             if type(text) is not str:
                 return None
-            own += estimate_tokens(text, encoding)
-        return Ask(
-            common.input_tokens + own, (*common.texts, *texts), common.text_tokens + own, common.cap, common.choices
+            tokens += estimate_tokens(text, encoding)
+        return RequestTokens(
+            common.input_tokens + tokens,
+            (*common.texts, *texts),
+            common.text_tokens + tokens,
+            common.cap,
+            common.choices,
         )
 
     def answer_bytes(self, line: bytes, inputs: int) -> int:
-        """What `expected_bytes` gives for a line of an input file."""
-        if not self._same_answer:
+        """Return what `expected_bytes` returns for a line of an input file."""
+        if not self._has_constant_answer:
             return answer_size.expected_bytes(self._endpoint, line, inputs)
-        known = self._answers.get(inputs)
-        if known is None:
-            known = self._answers[inputs] = answer_size.expected_bytes(self._endpoint, line, inputs)
-        return known
+        size = self._answer_bytes.get(inputs)
+        if size is None:
+            size = self._answer_bytes[inputs] = answer_size.expected_bytes(self._endpoint, line, inputs)
+        return size
 
-    def _common(self, encoding: Encoding) -> tuple[Ask, list[int]]:
-        """What is asked apart from the leaves; and which of the leaves are texts of the prompt."""
-        body, marks = self._form.marked()
-        marked = estimate.read_ask(body, encoding)
-        texts = tuple(text for text in marked.texts if text not in marks)
-        tokens_of_texts = sum(estimate_tokens(text, encoding) for text in texts)
-        other = marked.input_tokens - marked.text_tokens
-        common = Ask(other + tokens_of_texts, texts, tokens_of_texts, marked.cap, marked.choices)
-        self._asks[encoding] = common, [index for index, text in enumerate(marks) if text in marked.texts]
-        return self._asks[encoding]
+    def _measure_common(self, encoding: Encoding) -> tuple[RequestTokens, list[int]]:
+        """Return the tokens of a request without its leaves, and the indexes of the leaves that are prompt texts."""
+        body, markers = self._form.fill_with_markers()
+        request = estimate.estimate_request(body, encoding)
+        texts = tuple(text for text in request.texts if text not in markers)
+        text_tokens = sum(estimate_tokens(text, encoding) for text in texts)
+        other_tokens = request.input_tokens - request.text_tokens
+        common = RequestTokens(other_tokens + text_tokens, texts, text_tokens, request.cap, request.choices)
+        self._common_tokens[encoding] = (
+            common,
+            [index for index, text in enumerate(markers) if text in request.texts],
+        )
+        return self._common_tokens[encoding]

@@ -1,7 +1,8 @@
-"""A preview as Markdown: what would be asked, what it would cost, the first requests. For a person who decides.
+"""The preview of a job as Markdown: its size, its estimated cost and its first requests.
 
-Prompts and rows are anybody's text, and Markdown is shown in a browser: they stand in fences that are longer than any
-run of backticks in them, and what could change how a line reads (controls, marks of direction) is spelled out.
+A person reads it before approving the job. Prompts and rows are untrusted text, and a browser renders the Markdown.
+They are therefore fenced by more backticks than they contain, and characters that could change how a line reads
+(control characters, direction marks) are shown as escapes.
 """
 
 from __future__ import annotations
@@ -14,51 +15,54 @@ from typing import Any
 
 import yaml
 
+from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest
 
-#: characters of one text, and of one request, that are shown
-MOST_OF_A_TEXT = 2_000
-MOST_OF_A_REQUEST = 8_000
-#: items of one list that are shown
-MOST_ITEMS = 50
-#: characters of a line; longer ones are broken, as a code block does not do that
-LINE = 80
+#: maximum number of characters shown of one text, and of one request
+MAX_TEXT_CHARACTERS = 2_000
+MAX_REQUEST_CHARACTERS = 8_000
+#: maximum number of items shown of one list
+MAX_ITEMS = 50
+#: characters per line; longer lines are wrapped, because a code block does not wrap them
+LINE_WIDTH = 80
 
 
 def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, has_more_rows: bool = False) -> str:
-    """The preview of a job that was built, not sealed.
+    """Return the preview of a job that was built but not sealed, as Markdown.
 
     :param sample: the first requests, as `{"custom_id": …, "body": …}`.
-    :param has_more_rows: the query has more rows than were asked for.
+    :param has_more_rows: True if the query returns more rows than the job may send.
     """
     models = sorted({shard.model for shard in manifest.shards})
     shards = len(manifest.shards)
+    estimate = manifest.estimate
     lines = [
-        f"**{manifest.asked:,} {_plural(manifest.asked, 'request')}** in {shards:,} {_plural(shards, 'shard')} "
-        f"({_plural(shards, 'input file')}) to {_code(manifest.endpoint)}"
+        f"**{format_count(manifest.asked, 'request')}** in {format_count(shards, 'shard')} "
+        f"({'input file' if shards == 1 else 'input files'}) to {_code(manifest.endpoint)}"
         + (f", model {', '.join(map(_code, models[:10]))}" if models else ""),
         "",
-        f"- **{told_estimate(manifest.estimate)}**, {_ceiling(manifest.max_cost_usd)}",
-        f"- about {manifest.estimate.input_tokens:,} input tokens and "
-        f"{manifest.estimate.output_tokens_low:,} to {manifest.estimate.output_tokens_high:,} output tokens",
+        f"- **Estimated cost: {_describe_cost(estimate)}**, {_describe_ceiling(manifest.max_cost_usd)}",
+        f"- About {estimate.input_tokens:,} input tokens and "
+        f"{estimate.output_tokens_low:,} to {estimate.output_tokens_high:,} output tokens",
     ]
     if manifest.requests != manifest.asked:
         lines.append(
-            f"- {manifest.requests:,} rows: {manifest.same:,} ask the same as another row, {manifest.known:,} are known"
+            f"- {format_count(manifest.requests, 'row')}, of which {manifest.same:,} duplicate another row and "
+            f"{manifest.known:,} reuse the answer of an earlier job"
         )
     if has_more_rows:
-        lines.append("- the query has more rows, which are not asked")
-    common = _in_common([request["body"] for request in sample])
+        lines.append("- The query returns more rows, which will not be sent")
+    common = _common_items([request["body"] for request in sample])
     for number, request in enumerate(sample, start=1):
-        own = {key: value for key, value in request["body"].items() if key not in common}
-        lines += ["", f"Request {number}, {_code(str(request['custom_id']))}:", "", fenced(_request(own))]
+        specific = {key: value for key, value in request["body"].items() if key not in common}
+        lines += ["", f"Request {number}, {_code(str(request['custom_id']))}:", "", fenced(_format_body(specific))]
     if common:
-        lines += ["", "In each of them:", "", fenced(_request(common))]
+        lines += ["", "Common to all of these requests:", "", fenced(_format_body(common))]
     return "\n".join(lines) + "\n"
 
 
-def _in_common(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several bodies all say, so that a schema is shown once."""
+def _common_items(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the keys and values that all bodies share, so that a schema is shown only once."""
     if len(bodies) < 2:
         return {}
     first, *others = bodies
@@ -66,41 +70,39 @@ def _in_common(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in first.items() if all(body.get(key, absent) == value for body in others)}
 
 
-def told_estimate(estimate: Estimate) -> str:
-    """What a job is expected to cost, in words."""
+def _describe_cost(estimate: Estimate) -> str:
     if estimate.low_usd is None or estimate.high_usd is None:
-        return f"cost unknown: no price is known for {', '.join(map(_code, estimate.unknown_models))}"
-    told = f"between {dollars(estimate.low_usd)} and {dollars(estimate.high_usd)} US dollars"
-    return told + (" (standard prices: no batch price is known)" if estimate.standard_price_models else "")
+        return f"unknown (no price is known for {', '.join(map(_code, estimate.unknown_models))})"
+    note = " (at standard prices, because no batch price is known)" if estimate.standard_price_models else ""
+    return format_usd_range(estimate.low_usd, estimate.high_usd) + note
 
 
-def dollars(amount: float) -> str:
-    """An amount with cents, and with as many more places as a small one needs."""
-    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:,.4f}"
+def _describe_ceiling(ceiling: float | None) -> str:
+    return "no ceiling" if ceiling is None else f"ceiling {format_usd(ceiling)}"
 
 
 def fenced(text: str) -> str:
-    """Text in a Markdown code block that it cannot break out of."""
-    shown = _visible(text)
-    fence = "`" * max(3, _longest_run(shown) + 1)
-    # Without a language Airflow's pages show a block as code within a line, and lose its lines (seen with 3.3.2).
-    return f"{fence}text\n{shown}\n{fence}"
+    """Return the text as a Markdown code block that it cannot break out of."""
+    content = _escape_invisible(text)
+    fence = "`" * max(3, _longest_run(content) + 1)
+    # Airflow's pages show a block without a language as inline code and lose its line breaks (seen with 3.3.2).
+    return f"{fence}text\n{content}\n{fence}"
 
 
 def _code(text: str) -> str:
-    """Text as Markdown code within a line."""
-    shown = _visible(" ".join(text.split()))[:200]
-    fence = "`" * (_longest_run(shown) + 1)
-    # Markdown takes one blank off each end, so that a backtick may stand there.
-    return f"{fence} {shown} {fence}"
+    """Return the text as inline Markdown code."""
+    content = _escape_invisible(" ".join(text.split()))[:200]
+    fence = "`" * (_longest_run(content) + 1)
+    # Markdown removes one space from each end. The spaces allow the text to begin or end with a backtick.
+    return f"{fence} {content} {fence}"
 
 
 def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
-def _visible(text: str) -> str:
-    """The text with every control and formatting character but line ends spelled out."""
+def _escape_invisible(text: str) -> str:
+    """Return the text with all control and formatting characters except line ends as escapes."""
     return "".join(
         character
         if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -109,43 +111,37 @@ def _visible(text: str) -> str:
     )
 
 
-def _ceiling(ceiling: float | None) -> str:
-    return "without a ceiling" if ceiling is None else f"ceiling {dollars(ceiling)} US dollars"
+def _format_body(body: Any) -> str:
+    text: str = yaml.dump(_shorten(body), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6).rstrip("\n")
+    if len(text) <= MAX_REQUEST_CHARACTERS:
+        return text
+    return f"{text[:MAX_REQUEST_CHARACTERS]}\n… cut: {len(text):,} characters"
 
 
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
-
-
-def _request(body: Any) -> str:
-    text = yaml.dump(_short(body), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6).rstrip("\n")
-    return text if len(text) <= MOST_OF_A_REQUEST else f"{text[:MOST_OF_A_REQUEST]}\n… cut: {len(text):,} characters"
-
-
-def _short(value: Any) -> Any:
+def _shorten(value: Any) -> Any:
     if isinstance(value, str):
-        cut = f"\n… cut: {len(value):,} characters" if len(value) > MOST_OF_A_TEXT else ""
-        # YAML keeps the lines only of a text without controls and without blanks at the end of a line.
-        lines = _visible(value[:MOST_OF_A_TEXT].replace("\t", "    ")).split("\n")
-        return "\n".join(textwrap.fill(line.rstrip(), LINE) for line in lines) + cut
+        cut_note = f"\n… cut: {len(value):,} characters" if len(value) > MAX_TEXT_CHARACTERS else ""
+        # YAML keeps line breaks only in texts without control characters and without spaces at the end of a line.
+        lines = _escape_invisible(value[:MAX_TEXT_CHARACTERS].replace("\t", "    ")).split("\n")
+        return "\n".join(textwrap.fill(line.rstrip(), LINE_WIDTH) for line in lines) + cut_note
     if isinstance(value, Mapping):
-        # the role says who speaks, so it comes before what is said
-        return {key: _short(value[key]) for key in sorted(value, key=lambda key: key != "role")}
+        # The role of a message comes first, before its content.
+        return {key: _shorten(value[key]) for key in sorted(value, key=lambda key: key != "role")}
     if isinstance(value, (list, tuple)):
-        more = [f"… cut: {len(value):,} items"] if len(value) > MOST_ITEMS else []
-        return [*map(_short, value[:MOST_ITEMS]), *more]
+        cut_notes = [f"… cut: {len(value):,} items"] if len(value) > MAX_ITEMS else []
+        return [*map(_shorten, value[:MAX_ITEMS]), *cut_notes]
     return value
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
-    """Texts of several lines keep them, which is how a prompt is read."""
+    """Writes texts with several lines as block literals, so that a prompt is readable."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)

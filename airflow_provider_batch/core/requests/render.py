@@ -1,7 +1,7 @@
-"""Row -> request.
+"""Render rows into requests.
 
-`check` says everything that can be said before there are rows. `compile_renderer` binds the arguments to the
-columns of a query; the Renderer it gives makes one Request of every row, and keeps nothing of it.
+`check` validates the row arguments without rows, for example when a DAG is parsed. `compile_renderer` binds them to the
+columns of a query and returns a Renderer, which turns each row into a Request and keeps nothing in memory.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ import msgspec
 from jinja2 import UndefinedError
 
 from airflow_provider_batch.core.requests import endpoints
-from airflow_provider_batch.core.requests.body_form import Form, LeafError, leaves, replaced, value_of
+from airflow_provider_batch.core.requests.body_form import Form, LeafError, evaluate, leaves, replace_nodes
 from airflow_provider_batch.core.requests.check import Arguments
 from airflow_provider_batch.core.requests.endpoints import Endpoint
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.template import Leaf, RowTemplate, Values
-from airflow_provider_batch.core.requests.value import UnusableError, as_json, canonical, is_blank, is_broken, text
+from airflow_provider_batch.core.requests.value import (
+    UnusableValueError,
+    canonical_json,
+    has_lone_surrogate,
+    is_blank,
+    to_json_value,
+    to_text,
+)
 from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
 
 __all__ = [
@@ -37,31 +44,32 @@ __all__ = [
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One request, apart from the endpoint that the whole job shares."""
+    """One request. The endpoint is not part of it, since all requests of a job share it."""
 
     custom_id: str
     model: str
     #: canonical JSON in UTF-8, without a line end
     body: bytes
-    #: what counts against the limit of inputs of a batch: 1, or as many as an embeddings request has
+    #: number of inputs that count against the limit of a batch; more than 1 only for embeddings
     inputs: int
-    #: what is known of it without reading the body, and the values that its row filled in; None: nothing is
+    #: outline that measures the request without parsing the body; None if there is none
     outline: Outline | None = None
+    #: values that the row inserted into the body, for the outline
     leaf_values: Sequence[Any] = ()
 
 
 def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
-    """The request as a line of a batch input file, with its line end."""
-    return b"".join((b'{"custom_id":', canonical(custom_id), _before_body(endpoint), body, b"}\n"))
+    """Return the request as a line of a batch input file, including the line end."""
+    return b"".join((b'{"custom_id":', canonical_json(custom_id), _before_body(endpoint), body, b"}\n"))
 
 
 @cache
 def _before_body(endpoint: str) -> bytes:
-    return b',"method":"POST","url":%b,"body":' % canonical(endpoint)
+    return b',"method":"POST","url":%b,"body":' % canonical_json(endpoint)
 
 
 def request_sha256(endpoint: str, body: bytes) -> str:
-    """The request hash, in hex: what is asked, without who asks."""
+    """Return the request hash in hexadecimal. It covers the endpoint and the body, but not the custom_id."""
     digest = _hash_before_body(endpoint).copy()
     digest.update(body)
     return digest.hexdigest()
@@ -73,86 +81,94 @@ def _hash_before_body(endpoint: str) -> hashlib._Hash:
 
 
 def check(spec: RequestSpec) -> None:
-    """Find everything that is wrong with the arguments themselves, without rows.
+    """Raise InputError, naming the argument, if an argument is invalid regardless of the rows.
 
-    Raises InputError (TemplateError for a template's syntax) naming the argument.
+    The error is a TemplateError if the syntax of a template is wrong.
     """
     Arguments(spec)
 
 
 def compile_renderer(spec: RequestSpec, columns: Sequence[str], context: Mapping[str, Any]) -> Renderer:
-    """A renderer for rows of a query with these columns.
+    """Return a renderer for the rows of a query with these columns.
 
-    `context` is what templates may name beside `row`: plain values only. Raises like `check`, and for columns
-    and names that a template uses and that are not there, even if the query will return no row.
+    `context` holds the names that templates can use besides `row`; their values must be plain. Raises the same errors
+    as `check`, and TemplateError for unknown columns and names in a template, even if the query returns no rows.
     """
     for name, value in context.items():
         try:
-            as_json(value, sort=False)
-        except UnusableError as error:
-            raise InputError(f"{name}: row templates are given plain values only: {error}") from error
+            to_json_value(value, sort=False)
+        except UnusableValueError as error:
+            raise InputError(f"{name}: Row templates can only use plain values. {error}") from error
     return Renderer(Arguments(spec), Columns(columns), context)
 
 
-#: of a request: model, body, inputs, outline, given
-_Asked: TypeAlias = tuple[str, bytes, int, Outline | None, Sequence[Any]]
+#: model, body, inputs, outline and leaf_values of a Request
+_RequestParts: TypeAlias = tuple[str, bytes, int, Outline | None, Sequence[Any]]
 
 
 class Renderer:
-    """Makes one Request of every row."""
+    """Renders each row into a Request."""
 
     def __init__(self, arguments: Arguments, columns: Columns, context: Mapping[str, Any]) -> None:
         self._columns = columns
         bind = _Binder(columns, context)
-        given = bind(arguments.custom_id, as_text=False)
-        self._custom_id = Leaf("custom_id", lambda values: _custom_id(value_of(given, values)))
+        custom_id = bind(arguments.custom_id, as_text=False)
+        self._custom_id = Leaf("custom_id", lambda values: _to_custom_id(evaluate(custom_id, values)))
         function = arguments.function()
-        self._body: Callable[[Values], _Asked] = (
+        self._body: Callable[[Values], _RequestParts] = (
             _TemplateBody(arguments, bind)
             if function is None
             else _FunctionBody(arguments, bind, columns.names, function)
         )
 
     def __call__(self, row: Values, number: int) -> Request:
-        """Raises InputError (TemplateError, CustomIdError) naming the row by its number, counted from 1."""
+        """Return the request of a row. `number` counts the rows of the query from 1 and is used in errors.
+
+        Raises InputError (TemplateError, CustomIdError) naming the row.
+        """
         custom_id: str | None = None
         try:
-            custom_id = value_of(self._custom_id, row)
-            model, body, inputs, outline, given = self._body(row)
+            custom_id = evaluate(self._custom_id, row)
+            model, body, inputs, outline, leaf_values = self._body(row)
         except LeafError as error:
-            raise self._explained(error, row, number, custom_id) from error.__cause__
-        return Request(custom_id, model, body, inputs, outline, given)
+            raise self._row_error(error, row, number, custom_id) from error.__cause__
+        return Request(custom_id, model, body, inputs, outline, leaf_values)
 
-    def _explained(self, error: LeafError, row: Values, number: int, custom_id: str | None) -> InputError:
+    def _row_error(self, error: LeafError, row: Values, number: int, custom_id: str | None) -> InputError:
         cause, argument = error.__cause__, error.leaf.argument
+        location = f"Row {number:,}" if custom_id is None else f"Row {number:,} (custom_id {custom_id!r})"
+        location += f", {argument}"
         kind: type[InputError] = CustomIdError if argument == "custom_id" else TemplateError
-        said = f"{type(cause).__name__}: {cause}"
+        message = str(cause)
         if isinstance(cause, InputError):
-            kind, said = type(cause), str(cause)
-        elif isinstance(cause, UnusableError):
-            said = f"{self._culprit(cause, row)}{cause}"
-        elif isinstance(cause, (UnknownColumnError, UndefinedError)):
-            said = str(cause)
-        who = f"row {number}" if custom_id is None else f"row {number} (custom_id {custom_id!r})"
-        return kind(f"{who}: {argument}: {said}")
+            kind = type(cause)
+        elif isinstance(cause, UnusableValueError):
+            location += self._describe_column(cause, row)
+        elif isinstance(cause, UndefinedError):
+            message = f"The template uses an undefined value: {message.rstrip('.')}."
+        elif not isinstance(cause, UnknownColumnError):
+            source = "function" if argument == "request" else "template"
+            message = f"The {source} raised {type(cause).__name__}: {message.rstrip('.')}."
+        return kind(f"{location}: {message}")
 
-    def _culprit(self, error: UnusableError, row: Values) -> str:
-        broken = is_broken(error.value)
+    def _describe_column(self, error: UnusableValueError, row: Values) -> str:
+        """Return ", column '…'" for the column that holds the unusable value, or "" if no column holds it."""
+        is_broken_text = has_lone_surrogate(error.value)
         for column, value in zip(self._columns.names, row, strict=True):
-            if value is error.value or (broken and is_broken(value)):
-                return f"column {column!r}: "
+            if value is error.value or (is_broken_text and has_lone_surrogate(value)):
+                return f", column {column!r}"
         return ""
 
 
 class _Binder:
-    """Turns the templates of a tree into leaves of one query."""
+    """Replaces the templates of a tree with leaves for the columns of a query."""
 
     def __init__(self, columns: Columns, context: Mapping[str, Any]) -> None:
         self._columns = columns
         self._context = context
 
     def __call__(self, tree: Any, *, as_text: bool) -> Any:
-        return replaced(
+        return replace_nodes(
             tree,
             RowTemplate,
             lambda template: template.bind(self._columns, self._context, as_text=as_text),
@@ -160,51 +176,51 @@ class _Binder:
 
 
 class _TemplateBody:
-    """What a row asks, from templates."""
+    """Builds the body of a row from the templates in the arguments."""
 
     def __init__(self, arguments: Arguments, bind: _Binder) -> None:
         self._endpoint = arguments.endpoint
         key = self._endpoint.input_key
         body = bind(arguments.body, as_text=False)
-        self._model = body["model"] = _required_model(
+        self._model = body["model"] = _require_model(
             body["model"] if arguments.model is None else bind(arguments.model, as_text=True)
         )
         prompt: Any = None
-        self._asked: Any
+        self._input: Any
         if arguments.prompt is not None:
-            self._asked = prompt = _required_prompt(bind(arguments.prompt, as_text=True))
+            self._input = prompt = _require_prompt(bind(arguments.prompt, as_text=True))
         elif leaves(body.get(key)):
-            self._asked = body[key] = _required_input(self._endpoint, body[key])
+            self._input = body[key] = _require_input(self._endpoint, body[key])
         else:
-            self._asked = body.get(key)
-        #: how many inputs every row has; None if that differs
+            self._input = body.get(key)
+        #: number of inputs of every row; None if it depends on the row
         self._inputs = (
             None
-            if self._endpoint.counts_inputs and prompt is None and isinstance(self._asked, Leaf)
-            else endpoints.count_inputs(self._endpoint, self._asked)
+            if self._endpoint.counts_inputs and prompt is None and isinstance(self._input, Leaf)
+            else endpoints.count_inputs(self._endpoint, self._input)
         )
 
-        def form(system: Any) -> tuple[Form, Outline]:
-            made = Form(endpoints.filled(self._endpoint, body, arguments.spec, system=system, prompt=prompt))
-            return made, Outline(self._endpoint.path, made)
+        def create_form(system: Any) -> tuple[Form, Outline]:
+            form = Form(endpoints.build_body(self._endpoint, body, arguments.spec, system=system, prompt=prompt))
+            return form, Outline(self._endpoint.path, form)
 
         self._system = None if arguments.system is None else bind(arguments.system, as_text=True)
-        self._with_system = form(self._system)
-        self._without_system = form(None)
+        self._with_system = create_form(self._system)
+        self._without_system = create_form(None)
 
-    def __call__(self, values: Values) -> _Asked:
-        model = value_of(self._model, values)
-        system = value_of(self._system, values)
+    def __call__(self, values: Values) -> _RequestParts:
+        model = evaluate(self._model, values)
+        system = evaluate(self._system, values)
         form, outline = self._without_system if is_blank(system) else self._with_system
         inputs = self._inputs
         if inputs is None:
-            inputs = endpoints.count_inputs(self._endpoint, value_of(self._asked, values))
-        body, given = form.fill(values)
-        return model, body, inputs, outline, given
+            inputs = endpoints.count_inputs(self._endpoint, evaluate(self._input, values))
+        body, leaf_values = form.fill(values)
+        return model, body, inputs, outline, leaf_values
 
 
 class _FunctionBody:
-    """What a row asks, from the function `request` on top of `body`."""
+    """Builds the body of a row by calling the function `request` and adding its result to `body`."""
 
     def __init__(
         self,
@@ -218,98 +234,100 @@ class _FunctionBody:
         self._names = names
         self._function = function
         self._base = bind(arguments.body, as_text=False)
-        self._model = None if arguments.model is None else _required_model(bind(arguments.model, as_text=True))
+        self._model = None if arguments.model is None else _require_model(bind(arguments.model, as_text=True))
         self._request = Leaf("request", self._build)
 
-    def __call__(self, values: Values) -> _Asked:
-        model, body, inputs = value_of(self._request, values)
+    def __call__(self, values: Values) -> _RequestParts:
+        model, body, inputs = evaluate(self._request, values)
         return model, body, inputs, None, ()
 
     def _build(self, values: Values) -> tuple[str, bytes, int]:
-        made = self._function(dict(zip(self._names, values, strict=True)))
-        if not isinstance(made, Mapping):
-            raise InputError(f"it returned {type(made).__name__}; it must return the body, a dict.")
-        made = as_json(made, sort=False)
-        base = value_of(self._base, values)
-        for key in made:
+        result = self._function(dict(zip(self._names, values, strict=True)))
+        if not isinstance(result, Mapping):
+            raise InputError(f"The function must return the request body as a dict, not {type(result).__name__}.")
+        result = to_json_value(result, sort=False)
+        base = evaluate(self._base, values)
+        for key in result:
             if key in base:
-                raise InputError(f"it returned {key!r}, which body has too. Give only one of them.")
-        body = endpoints.filled(
-            self._endpoint, endpoints.checked(self._endpoint, {**base, **made}, self._spec), self._spec
+                raise InputError(f"The function returned {key!r}, and the body sets it too. Give only one of them.")
+        body = endpoints.build_body(
+            self._endpoint, endpoints.check_body(self._endpoint, {**base, **result}, self._spec), self._spec
         )
         if is_blank(body.get("model")):
             if self._model is None:
-                raise InputError("it returned no 'model', and the argument model is not given.")
-            body["model"] = value_of(self._model, values)
+                raise InputError("The function returned no 'model', and the argument `model` is not set.")
+            body["model"] = evaluate(self._model, values)
         if not isinstance(body["model"], str):
-            raise InputError(f"its 'model' is a {type(body['model']).__name__}, not text.")
+            raise InputError(f"The function must return 'model' as a string, not {type(body['model']).__name__}.")
         key = self._endpoint.input_key
         if not endpoints.has_input(self._endpoint, body):
-            raise InputError(f"it returned no {key!r}: nothing would be asked.")
-        asked = body.get(key)
+            raise InputError(f"The function returned no {key!r}, so the request has no input.")
         if key in body:
-            endpoints.checked_input(self._endpoint, asked)
-        return body["model"], canonical(body), endpoints.count_inputs(self._endpoint, asked)
+            endpoints.check_input(self._endpoint, body[key])
+        return body["model"], canonical_json(body), endpoints.count_inputs(self._endpoint, body.get(key))
 
 
-def _custom_id(value: Any) -> str:
+def _to_custom_id(value: Any) -> str:
     if isinstance(value, bool):
-        raise CustomIdError(f"is the boolean {value}, which cannot tell rows apart.")
-    custom_id = text(value)
+        raise CustomIdError(f"The value is the boolean {value}, which cannot identify a row. Use another column.")
+    custom_id = to_text(value)
     if is_blank(custom_id):
-        found = "NULL" if value is None else repr(custom_id)
+        description = "NULL" if value is None else repr(custom_id)
         raise CustomIdError(
-            f"is {found}. Every row needs its own: leave such rows out in the SQL, or name another column."
+            f"The value is {description}, but every row needs its own id. Exclude such rows in the SQL, or use "
+            "another column."
         )
-    if is_broken(custom_id):
-        canonical(custom_id)
+    if has_lone_surrogate(custom_id):
+        canonical_json(custom_id)  # Raises the error that explains the problem.
     return custom_id
 
 
-def _required_model(model: Any) -> Any:
-    """A model, or the leaf of one, that is never blank."""
+def _require_model(model: Any) -> Any:
+    """Return the model, or a leaf with the same value that raises InputError if it is blank."""
     if not isinstance(model, Leaf):
         return model
 
     def value(values: Values) -> str:
-        name = text(model.value(values))
+        name = to_text(model.value(values))
         if is_blank(name):
-            raise InputError("is empty. Every row needs one: use COALESCE in the SQL, or `| default`.")
+            raise InputError(
+                "The model is empty, but every row needs one. Use COALESCE in the SQL or `| default` in the template."
+            )
         return name
 
     return Leaf(model.argument, value, model.columns)
 
 
-def _required_prompt(prompt: Any) -> Any:
-    """A prompt that is an error when there is nothing in it.
+def _require_prompt(prompt: Any) -> Any:
+    """Return the prompt with leaves that raise InputError for a row whose prompt is empty.
 
-    In a list of content parts a text may be blank as long as not all texts from templates are; an image's
-    address may not.
+    In a list of content parts, a text may be blank as long as another part from a template is not: a second text, or an
+    image. The URL of an image must never be blank.
     """
     texts = [leaf for leaf in leaves(prompt) if leaf.argument.endswith(".text")]
-    others = len(leaves(prompt)) > len(texts)
+    has_other_leaves = len(leaves(prompt)) > len(texts)
 
-    def required(leaf: Leaf) -> Leaf:
+    def require(leaf: Leaf) -> Leaf:
         group = texts if leaf in texts else [leaf]
-        if group is texts and (others or leaf is not texts[0]):
+        if group is texts and (has_other_leaves or leaf is not texts[0]):
             return leaf
 
         def value(values: Values) -> Any:
-            given = leaf.value(values)
-            if is_blank(given) and all(is_blank(member.value(values)) for member in group):
-                raise endpoints.empty_input([column for member in group for column in member.columns])
-            return given
+            leaf_value = leaf.value(values)
+            if is_blank(leaf_value) and all(is_blank(member.value(values)) for member in group):
+                raise endpoints.empty_input_error([column for member in group for column in member.columns])
+            return leaf_value
 
         return Leaf(leaf.argument, value, leaf.columns)
 
-    return replaced(prompt, Leaf, required)
+    return replace_nodes(prompt, Leaf, require)
 
 
-def _required_input(endpoint: Endpoint, given: Any) -> Leaf:
-    """What `body` asks, as one leaf, so that it can be looked at as a whole."""
-    columns = [column for leaf in leaves(given) for column in leaf.columns]
+def _require_input(endpoint: Endpoint, tree: Any) -> Leaf:
+    """Return the input in `body` as a single leaf that checks the whole input of a row."""
+    columns = [column for leaf in leaves(tree) for column in leaf.columns]
 
     def value(values: Values) -> Any:
-        return endpoints.checked_input(endpoint, value_of(given, values), columns)
+        return endpoints.check_input(endpoint, evaluate(tree, values), columns)
 
     return Leaf(f"body.{endpoint.input_key}", value)

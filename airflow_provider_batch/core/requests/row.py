@@ -1,4 +1,4 @@
-"""One row of the query, as a template sees it: columns, and nothing but columns."""
+"""A row of the query as templates see it: its columns and nothing else."""
 
 from __future__ import annotations
 
@@ -8,68 +8,70 @@ from typing import Any
 
 from airflow_provider_batch.exceptions import InputError
 
-_LISTED = 40
+#: maximum number of column names in an error message
+_MAX_NAMES = 40
 
 
 class UnknownColumnError(LookupError):
-    """A name that is no column, or that fits several. The message is a whole sentence for a person."""
+    """Raised for a name that matches no column, or several. The message is a complete sentence."""
 
 
 class Columns:
     """The column names of a query, in order.
 
-    A name is found exactly first, else case-insensitively if only one column fits: warehouses fold the case
-    of unquoted names, each in its own direction.
+    A name must match a column exactly, or case-insensitively if only one column matches that way: warehouses fold the
+    case of unquoted names, some to upper case, some to lower case.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Raises InputError if two columns have the very same name: which one is meant cannot be told."""
+        """Raise InputError if two columns have exactly the same name, since a template could not tell them apart."""
         self.names = tuple(names)
         self._exact: dict[str, int] = {}
-        self._folded: dict[str, list[int]] = {}
+        self._by_folded_name: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             if name in self._exact:
-                raise InputError(f"sql: the query returns the column {name!r} twice. Rename one of them with AS.")
+                raise InputError(f"sql: The query returns the column {name!r} twice. Rename one of them with AS.")
             self._exact[name] = index
-            self._folded.setdefault(name.casefold(), []).append(index)
+            self._by_folded_name.setdefault(name.casefold(), []).append(index)
 
     def index(self, name: Any) -> int:
-        """The position of a column in the row tuple. Raises UnknownColumnError."""
+        """Return the position of a column in the row tuple. Raises UnknownColumnError."""
         if not isinstance(name, str):
             raise UnknownColumnError(
-                f"row[{name!r}]: a column is found by its name only, and the query returns {self._listed()}."
+                f"row[{name!r}] is not a column: columns can only be accessed by name. "
+                f"The query returns {self._describe_names()}."
             )
-        found = self._exact.get(name)
-        if found is not None:
-            return found
-        fitting = self._folded.get(name.casefold(), [])
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
-            choice = ", ".join(repr(self.names[index]) for index in fitting)
+        position = self._exact.get(name)
+        if position is not None:
+            return position
+        matches = self._by_folded_name.get(name.casefold(), [])
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            choices = ", ".join(repr(self.names[index]) for index in matches)
             raise UnknownColumnError(
-                f"the column {name!r} is ambiguous: the query returns {choice}. Spell it as one of these."
+                f"The column name {name!r} is ambiguous: the query returns {choices}. Use one of these spellings."
             )
-        near = difflib.get_close_matches(name.casefold(), self._folded, n=1)
-        guess = f" Did you mean {self.names[self._folded[near[0]][0]]!r}?" if near else ""
+        similar = difflib.get_close_matches(name.casefold(), self._by_folded_name, n=1)
+        hint = f" Did you mean {self.names[self._by_folded_name[similar[0]][0]]!r}?" if similar else ""
         raise UnknownColumnError(
-            f"the query has no column {name!r}.{guess} It returns {self._listed()}. "
-            "(`row` has columns only, no methods.)"
+            f"The query has no column {name!r}.{hint} It returns {self._describe_names()}. "
+            "(`row` has only columns, no methods.)"
         )
 
-    def _listed(self) -> str:
+    def _describe_names(self) -> str:
         if not self.names:
             return "no columns"
-        listed = ", ".join(self.names[:_LISTED])
-        rest = len(self.names) - _LISTED
-        return f"{listed} and {rest} more" if rest > 0 else listed
+        names = ", ".join(self.names[:_MAX_NAMES])
+        remaining = len(self.names) - _MAX_NAMES
+        return f"{names} and {remaining:,} more" if remaining > 0 else names
 
 
 class Row:
-    """`row` in a template. It has no attributes of its own that a template could reach.
+    """The variable `row` of a template. A template cannot reach any attribute of this object.
 
-    The template environment asks `lookup` for `row.name` and `row['name']` alike, so columns named `items`,
-    `get`, `values` or `_id` are columns, and `row.__class__` is a column that does not exist.
+    The template environment resolves both `row.name` and `row['name']` with `lookup`. Columns named `items`, `get`,
+    `values` or `_id` therefore work as columns, and `row.__class__` is a column that does not exist.
     """
 
     __slots__ = ("_columns", "_values")
@@ -80,10 +82,10 @@ class Row:
 
 
 def lookup(row: Row, name: Any) -> Any:
-    """The value of a column. Raises UnknownColumnError."""
+    """Return the value of a column. Raises UnknownColumnError."""
     return row._values[row._columns.index(name)]
 
 
-def as_dict(row: Row) -> dict[str, Any]:
-    """The whole row, column -> value, in the order of the query."""
+def row_to_dict(row: Row) -> dict[str, Any]:
+    """Return the row as a dict of column name to value, in the order of the query."""
     return dict(zip(row._columns.names, row._values, strict=True))

@@ -1,4 +1,4 @@
-"""What a job asks of every row, as it was written down."""
+"""The row arguments of a job, as its author wrote them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import msgspec
 
 
 class RequestSpec(msgspec.Struct, frozen=True):
-    """The row arguments of the submit operator, resolved but not rendered.
+    """The row arguments of the submit operator, resolved by Airflow but not yet rendered.
 
-    A row template is text with Jinja in it; see `core.requests.template` for what it means.
+    A row template is a string with Jinja in it; `core.requests.template` describes what it may contain.
     """
 
-    #: the path of the endpoint
+    #: path of the endpoint, such as "/v1/responses"
     endpoint: str = "/v1/chat/completions"
     #: row template; required
     custom_id: Any = None
-    #: row template; else from `body` or from what `request` returns
+    #: row template; if None, the model comes from `body` or from the result of `request`
     model: Any = None
-    #: row template; a row for which it is blank is asked without it
+    #: row template; a row for which it renders to blank text is sent without a system message
     system: Any = None
-    #: row template; or a list of content parts with templates in them (chat, responses, moderations); or a
-    #: list of row templates, one per input (embeddings, moderations)
+    #: row template, or a list of content parts that contain templates (chat, responses, moderations), or a list of row
+    #: templates, one per input (embeddings, moderations)
     prompt: Any = None
-    #: a dict with row templates at any depth of its values
+    #: dict whose values may contain row templates at any depth
     body: Any = None
-    #: a function, or its import path `package.module:function`: dict of the row -> body
+    #: function that maps the row, as a dict, to the request body; or its import path `package.module:function`
     request: Callable[[dict[str, Any]], Mapping[str, Any]] | str | None = None
     #: strict JSON Schema of the answer, without templates
     output_schema: dict[str, Any] | None = None
-    #: the cap on the answer's tokens
+    #: maximum number of output tokens per answer
     max_output_tokens: int | None = None

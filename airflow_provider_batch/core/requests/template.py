@@ -1,14 +1,14 @@
-"""One row template: text with Jinja in it, compiled once, rendered for every row.
+"""Row templates: strings with Jinja in them, compiled once per query and rendered once per row.
 
-Templates come from the author of a DAG or from a trigger form; row values are data and are never looked at as
-templates. Three shapes, from fast to slow, all with the same meaning:
+Templates are written by the author of a DAG or by the person who fills in a trigger form. Row values are data and are
+never interpreted as templates. There are three ways to render a template, from fast to slow, with the same result:
 
-* text without Jinja: sent as it is;
-* text with plain columns in it (`{{ row.title }}`, `{{ row['Title'] }}`): joined, without Jinja;
-* anything else: Jinja, in an immutable sandbox, where an unknown name is an error.
+* A string without Jinja is sent unchanged.
+* A string that contains only plain columns (`{{ row.title }}`, `{{ row['Title'] }}`) is joined without Jinja.
+* Everything else is rendered by Jinja in an immutable sandbox, where an unknown name is an error.
 
-A template that is exactly one expression gives the value of that expression with its type; spaces and line
-ends around it do not count. Every other template gives text.
+A template that consists of exactly one expression, apart from surrounding whitespace, keeps the type of its value.
+Every other template renders to text.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from jinja2.environment import TemplateExpression
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from airflow_provider_batch.core.requests.row import Columns, Row, UnknownColumnError, lookup
-from airflow_provider_batch.core.requests.value import json_text, not_binary, text
+from airflow_provider_batch.core.requests.value import reject_binary, to_json_text, to_text
 from airflow_provider_batch.exceptions import TemplateError
 
-#: the values of one row, in the order of the columns
+#: values of one row, in the order of the columns
 Values: TypeAlias = tuple[Any, ...]
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """One place of a request that every row fills."""
+    """A part of a request whose value depends on the row."""
 
-    #: which argument it stands in, as `prompt` or `body.metadata.team`
+    #: path of the argument that contains it, such as `prompt` or `body.metadata.team`
     argument: str
-    #: row -> value
+    #: function that maps the values of a row to the value of the leaf
     value: Callable[[Values], Any]
-    #: the columns that it names; more may be reached dynamically
+    #: columns that the template names; it may access more of them dynamically
     columns: tuple[str, ...] = ()
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """`row.x` and `row['x']` are columns, whatever their names; other objects follow the sandbox's rules."""
+    """The sandbox for row templates. `row.x` and `row['x']` always mean the column x, even if x is named `items`."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         return _column(obj, attribute) if type(obj) is Row else super().getattr(obj, attribute)
@@ -52,46 +52,47 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _column(row: Row, name: Any) -> Any:
-    # Refused before a filter can turn it into "b'...'".
-    return not_binary(lookup(row, name))
+    # Reject binary values here, before a filter can turn them into the text "b'...'".
+    return reject_binary(lookup(row, name))
 
 
-def _defined(value: Any) -> Any:
+def _require_defined(value: Any) -> Any:
     if isinstance(value, Undefined):
-        str(value)  # raises UndefinedError that says what is missing
+        str(value)  # Raises an UndefinedError that names what is missing.
     return value
 
 
-def _to_text(value: Any) -> str:
-    return text(_defined(value))
+def _text_filter(value: Any) -> str:
+    return to_text(_require_defined(value))
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """The filter `tojson`, for a model to read: Jinja's own turns `<` and quotes into escapes for HTML."""
-    encoded = json_text(_defined(value))
+def _tojson_filter(value: Any, indent: int | None = None) -> str:
+    """Implement `tojson` for text that a model reads. Jinja's own filter escapes `<` and quotes for HTML."""
+    encoded = to_json_text(_require_defined(value))
     return encoded if indent is None else msgspec.json.format(encoded, indent=indent)
 
 
-def _from_json(value: Any) -> Any:
-    """The filter `fromjson`, for warehouses that hand out JSON as text."""
-    return msgspec.json.decode(text(_defined(value)))
+def _fromjson_filter(value: Any) -> Any:
+    """Implement `fromjson`, for warehouses that return JSON columns as text."""
+    return msgspec.json.decode(to_text(_require_defined(value)))
 
 
-def _environment() -> _Environment:
+def _create_environment() -> _Environment:
     environment = _Environment(
-        undefined=StrictUndefined, finalize=_to_text, keep_trailing_newline=True, autoescape=False
+        undefined=StrictUndefined, finalize=_text_filter, keep_trailing_newline=True, autoescape=False
     )
-    environment.filters["tojson"] = _to_json
-    environment.filters["fromjson"] = _from_json
-    environment.filters["text"] = _to_text
-    # A row that is rendered again must give the same request, or its answer is paid for twice.
+    environment.filters["tojson"] = _tojson_filter
+    environment.filters["fromjson"] = _fromjson_filter
+    environment.filters["text"] = _text_filter
+    # A row must render to the same request every time. Otherwise its answer would be paid for twice.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment
 
 
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = _create_environment()
 
-#: filters that make text of what they are given; ours goes first, so that None becomes '' and not 'None'
+#: filters that convert their input to text; `_prefer_our_text` applies our `text` filter first, so that None becomes ''
+#: instead of 'None'
 _TEXT_FILTERS = {
     *("capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "replace", "string"),
     *("striptags", "title", "trim", "truncate", "upper", "wordcount", "wordwrap"),
@@ -100,15 +101,15 @@ _NEEDS_A_LOADER = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
 def is_template(source: str) -> bool:
-    """Has Jinja in it; else it is the same text for every row."""
-    return any(mark in source for mark in ("{{", "{%", "{#"))
+    """Return True if the text contains Jinja, so that it may differ from row to row."""
+    return any(opening in source for opening in ("{{", "{%", "{#"))
 
 
 class RowTemplate:
-    """A template whose syntax is known to be right. Which columns there are is `bind`'s business."""
+    """A template whose syntax has been checked. `bind` checks it against the columns of a query."""
 
     def __init__(self, argument: str, source: str) -> None:
-        """Raises TemplateError naming the argument and the line."""
+        """Parse `source`. Raises TemplateError naming the argument and the line."""
         self.argument = argument
         try:
             self._tree = _ENVIRONMENT.parse(source)
@@ -117,54 +118,55 @@ class RowTemplate:
             self._names = meta.find_undeclared_variables(self._tree)
         except TemplateSyntaxError as error:
             raise TemplateError(
-                f"{argument}, line {error.lineno}: {error.message} "
-                "(Braces that are no template belong between {% raw %} and {% endraw %}.)"
+                f"{argument}, line {error.lineno}: The template has a syntax error: "
+                f"{(error.message or 'unknown').rstrip('.')}. "
+                "If the braces are literal text, put them between {% raw %} and {% endraw %}."
             ) from error
 
     def bind(self, columns: Columns, context: Mapping[str, Any], *, as_text: bool) -> Leaf:
-        """Compile for a query with these columns; `context` holds what else a template may name.
+        """Compile the template for a query with these columns. `context` holds the other names it may use.
 
-        With `as_text` the value is always str; without it, a lone expression keeps its type.
-        Raises TemplateError for columns and names that are not there, even if no row will ever come.
+        With `as_text` the value is always a str. Without it, a single expression keeps its type.
+        Raises TemplateError for unknown columns and names, even if the query returns no rows.
         """
-        named = self._check_columns(self._tree, columns)
+        column_names = self._check_columns(self._tree, columns)
         self._check_names(self._tree, context)
         value = self._compile(self._tree, columns, context)
         if as_text and _single_expression(self._tree) is not None:
-            return Leaf(self.argument, lambda values: _to_text(value(values)), named)
-        return Leaf(self.argument, value, named)
+            return Leaf(self.argument, lambda values: _text_filter(value(values)), column_names)
+        return Leaf(self.argument, value, column_names)
 
     def _check(self, tree: nodes.Template) -> None:
-        def where(node: nodes.Node) -> str:
+        def location(node: nodes.Node) -> str:
             return f"{self.argument}, line {node.lineno}"
 
         for node in tree.find_all(_NEEDS_A_LOADER):
-            raise TemplateError(f"{where(node)}: a row template cannot include, import or extend another.")
+            raise TemplateError(f"{location(node)}: A row template cannot include, import or extend another template.")
         for name in tree.find_all(nodes.Name):
             if name.name == "row" and name.ctx != "load":
-                raise TemplateError(f"{where(name)}: `row` is taken; name your variable otherwise.")
-        for kind, known in ((nodes.Filter, _ENVIRONMENT.filters), (nodes.Test, _ENVIRONMENT.tests)):
-            for used in tree.find_all(kind):
-                if used.name not in known:
-                    raise TemplateError(f"{where(used)}: there is no {kind.__name__.lower()} {used.name!r}.")
+                raise TemplateError(f"{location(name)}: The name `row` is reserved. Rename your variable.")
+        for kind, registry in ((nodes.Filter, _ENVIRONMENT.filters), (nodes.Test, _ENVIRONMENT.tests)):
+            for call in tree.find_all(kind):
+                if call.name not in registry:
+                    raise TemplateError(f"{location(call)}: Jinja has no {kind.__name__.lower()} {call.name!r}.")
 
     def _check_columns(self, tree: nodes.Template, columns: Columns) -> tuple[str, ...]:
-        named: dict[str, None] = {}
+        names: dict[str, None] = {}
         for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
             if _is_static_column(node):
                 try:
-                    named[columns.names[columns.index(_static_column(node))]] = None
+                    names[columns.names[columns.index(_static_column(node))]] = None
                 except UnknownColumnError as error:
                     raise TemplateError(f"{self.argument}, line {node.lineno}: {error}") from error
-        return tuple(named)
+        return tuple(names)
 
     def _check_names(self, tree: nodes.Template, context: Mapping[str, Any]) -> None:
-        known = {"row", *context, *_ENVIRONMENT.globals}
-        for name in sorted(self._names - known - _asked_for(tree)):
-            there = ", ".join(["row", *sorted(context)])
+        available = {"row", *context, *_ENVIRONMENT.globals}
+        for name in sorted(self._names - available - _optional_names(tree)):
+            choices = ", ".join(["row", *sorted(context)])
             raise TemplateError(
-                f"{self.argument}: the name {name!r} is unknown. A row template knows {there}. "
-                f"A column is written row.{name}; a name that not every run has, {name} | default('')."
+                f"{self.argument}: The name {name!r} is not defined. A row template can use {choices}. "
+                f"If {name} is a column, write row.{name}. If only some runs define it, write {name} | default('')."
             )
 
     @staticmethod
@@ -176,17 +178,17 @@ class RowTemplate:
             return _jinja_value(expression, columns, context)
         parts = _plain_parts(tree)
         if parts is not None:
-            return _joined([part if isinstance(part, str) else columns.index(_static_column(part)) for part in parts])
+            return _join([part if isinstance(part, str) else columns.index(_static_column(part)) for part in parts])
         return _jinja_text(tree, columns, context)
 
 
 def _jinja_value(expression: nodes.Expr, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:
-    # What Environment.compile_expression does, from a tree instead of text.
+    # This does what Environment.compile_expression does, but from a tree instead of text.
     assignment = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
     tree = nodes.Template([assignment], lineno=1)
     tree.set_environment(_ENVIRONMENT)
-    compiled = TemplateExpression(_ENVIRONMENT.from_string(tree, globals=dict(context)), undefined_to_none=False)
-    return lambda values: _defined(compiled(row=Row(columns, values)))
+    evaluate = TemplateExpression(_ENVIRONMENT.from_string(tree, globals=dict(context)), undefined_to_none=False)
+    return lambda values: _require_defined(evaluate(row=Row(columns, values)))
 
 
 def _jinja_text(tree: nodes.Template, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], str]:
@@ -194,17 +196,17 @@ def _jinja_text(tree: nodes.Template, columns: Columns, context: Mapping[str, An
     return lambda values: render(row=Row(columns, values))
 
 
-def _joined(parts: list[str | int]) -> Callable[[Values], str]:
-    """Text with holes: a str stands for itself, an int for that column."""
+def _join(parts: list[str | int]) -> Callable[[Values], str]:
+    """Return a function that renders the parts for a row: a str is literal text, an int the index of a column."""
     pattern = ["" if isinstance(part, int) else part for part in parts]
     holes = [(slot, part) for slot, part in enumerate(parts) if isinstance(part, int)]
 
     def render(values: Values) -> str:
-        filled = pattern.copy()
+        texts = pattern.copy()
         for slot, column in holes:
             value = values[column]
-            filled[slot] = value if type(value) is str else text(value)
-        return "".join(filled)
+            texts[slot] = value if type(value) is str else to_text(value)
+        return "".join(texts)
 
     return render
 
@@ -212,14 +214,14 @@ def _joined(parts: list[str | int]) -> Callable[[Values], str]:
 def _single_expression(tree: nodes.Template) -> nodes.Expr | None:
     if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
         return None
-    inner = [
+    children = [
         node for node in tree.body[0].nodes if not (isinstance(node, nodes.TemplateData) and not node.data.strip())
     ]
-    return inner[0] if len(inner) == 1 and not isinstance(inner[0], nodes.TemplateData) else None
+    return children[0] if len(children) == 1 and not isinstance(children[0], nodes.TemplateData) else None
 
 
 def _plain_parts(tree: nodes.Template) -> list[str | nodes.Expr] | None:
-    """The literal texts and columns of a template that has nothing else in it."""
+    """Return the literal texts and columns of a template, or None if it contains anything else."""
     parts: list[str | nodes.Expr] = []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
@@ -251,25 +253,28 @@ def _static_column(node: nodes.Node) -> Any:
     return node.arg.value
 
 
-def _asked_for(tree: nodes.Template) -> set[str]:
-    """Names that the template asks about (`is defined`, `default`): their absence is no error."""
-    asked = set()
+def _optional_names(tree: nodes.Template) -> set[str]:
+    """Return the names that the template handles as possibly undefined (`is defined`, `| default`)."""
+    names = set()
     for node in tree.find_all((nodes.Test, nodes.Filter)):
         if node.name in ("defined", "undefined", "default", "d") and isinstance(node.node, nodes.Name):
-            asked.add(node.node.name)
-    return asked
+            names.add(node.node.name)
+    return names
 
 
 def _prefer_our_text(tree: nodes.Template) -> None:
-    """Let None be '' and JSON be JSON also where Jinja would call `str`: in `~` and in text filters."""
+    """Apply our `text` filter where Jinja would call `str`, that is in `~` and before text filters.
 
-    def ours(node: nodes.Expr) -> nodes.Expr:
-        wrapped = nodes.Filter(node, "text", [], [], None, None, lineno=node.lineno)
-        wrapped.set_environment(_ENVIRONMENT)
-        return wrapped
+    None then renders as '' and lists and dicts as JSON, as they do everywhere else.
+    """
+
+    def as_our_text(node: nodes.Expr) -> nodes.Expr:
+        filter_node = nodes.Filter(node, "text", [], [], None, None, lineno=node.lineno)
+        filter_node.set_environment(_ENVIRONMENT)
+        return filter_node
 
     for concat in tree.find_all(nodes.Concat):
-        concat.nodes = [ours(node) for node in concat.nodes]
-    for used in tree.find_all(nodes.Filter):
-        if used.name in _TEXT_FILTERS and used.node is not None:
-            used.node = ours(used.node)
+        concat.nodes = [as_our_text(node) for node in concat.nodes]
+    for filter_node in tree.find_all(nodes.Filter):
+        if filter_node.name in _TEXT_FILTERS and filter_node.node is not None:
+            filter_node.node = as_our_text(filter_node.node)

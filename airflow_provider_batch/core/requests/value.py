@@ -1,10 +1,10 @@
-"""A value of the warehouse, as text in a prompt and as JSON in a body.
+"""Warehouse values as text in a prompt and as JSON in a request body.
 
-The body of a request is written in one canonical way, so that equal questions have equal bytes and one hash:
-no spaces, UTF-8, keys sorted at every level, except inside JSON Schemas. There the order is part of the
-question: "outputs will be produced in the same order as the ordering of keys in the schema" (OpenAI's guide
-"Structured model outputs", section "Key ordering"), and a schema that asks for the reasons before the verdict
-must not be turned around.
+Request bodies are written as canonical JSON, so that identical requests have identical bytes and therefore the same
+hash: no whitespace, UTF-8, and sorted keys at every level except inside JSON Schemas. The order of keys in a schema is
+part of the request: "outputs will be produced in the same order as the ordering of keys in the schema" (OpenAI's guide
+"Structured model outputs", section "Key ordering"). A schema that puts the reasons before the verdict must keep them
+in that order.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from uuid import UUID
 
 import msgspec
 
-from airflow_provider_batch.core.requests.row import Row, as_dict
+from airflow_provider_batch.core.requests.row import Row, row_to_dict
 
-#: keys of a body whose value is a JSON Schema: of an output, of a function's arguments
+#: keys of a request body whose value is a JSON Schema: of the output, or of a function's arguments
 SCHEMA_KEYS = frozenset({"schema", "parameters"})
 
 _encode_plain = msgspec.json.Encoder(decimal_format="number").encode
@@ -28,63 +28,70 @@ _SCALARS = frozenset({str, int, bool, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
 
 
-class UnusableError(ValueError):
-    """A value that has no place in a request. `value` is the culprit itself: its column is found by it."""
+class UnusableValueError(ValueError):
+    """Raised for a value that cannot be part of a request.
+
+    `value` is the offending object itself; the renderer compares it with the values of the row to name the column.
+    """
 
     def __init__(self, value: Any, message: str) -> None:
         super().__init__(message)
         self.value = value
 
 
-def text(value: Any) -> str:
-    """A value inside text: None is '', lists and dicts are JSON, the rest is `str()`.
+def to_text(value: Any) -> str:
+    """Return a value as it appears inside text: None as "", lists and dicts as JSON, everything else by `str()`.
 
-    Raises UnusableError for bytes, and for methods and generators, which only a slip in a template gives.
+    Raises UnusableValueError for binary values, and for functions and generators, which only a mistake in a template
+    can produce.
     """
     if type(value) is str:
         return value
     if value is None:
         return ""
     if isinstance(value, (Mapping, list, tuple, Row)):
-        return json_text(value)
-    not_binary(value)
+        return to_json_text(value)
+    reject_binary(value)
     if callable(value):
-        raise UnusableError(value, "the value is a function or method. Are its parentheses () missing?")
+        raise UnusableValueError(value, "The value is a function or method. Did you forget to call it with ()?")
     if isinstance(value, Iterator):
-        raise UnusableError(value, "the value is a generator. Add the filter `| list` or `| join`.")
+        raise UnusableValueError(value, "The value is a generator. Add the filter `| list` or `| join`.")
     return str(value)
 
 
-def json_text(value: Any) -> str:
-    """A value as JSON inside text, its keys in their own order. Raises UnusableError."""
-    return _encoded(as_json(value, sort=False)).decode()
+def to_json_text(value: Any) -> str:
+    """Return a value as JSON text, with its keys in their original order. Raises UnusableValueError."""
+    return _encode(to_json_value(value, sort=False)).decode()
 
 
-def not_binary(value: Any) -> Any:
-    """The value, unless it is bytes of some kind: then UnusableError."""
+def reject_binary(value: Any) -> Any:
+    """Return the value unchanged. Raises UnusableValueError if it is binary (bytes, bytearray or memoryview)."""
     if isinstance(value, _BINARY):
-        raise UnusableError(
+        raise UnusableValueError(
             value,
-            f"the value is binary ({type(value).__name__}). Make text of it in the SQL: a cast, or base64.",
+            f"The value is binary ({type(value).__name__}). Convert it to text in the SQL, with a cast or as base64.",
         )
     return value
 
 
-def as_json(value: Any, *, sort: bool) -> Any:
-    """The same value made of dict, list, str, int, float, bool, None and Decimal alone.
+def to_json_value(value: Any, *, sort: bool) -> Any:
+    """Return the value built only from dict, list, str, int, float, bool, None and Decimal.
 
-    Dates, times and UUIDs become ISO text; Decimals stay numbers with all their digits. With `sort` the keys
-    are sorted (see the head of this module). Raises UnusableError for anything that JSON does not have.
+    Dates, times and UUIDs become ISO text. Decimals stay numbers and keep all their digits. With `sort`, the keys of
+    objects are sorted, except inside JSON Schemas. Raises UnusableValueError for anything that JSON cannot express.
     """
     if type(value) in _SCALARS:
         return value
     if isinstance(value, Mapping):
-        return {key: as_json(value[key], sort=sort and key not in SCHEMA_KEYS) for key in keys(value, sort=sort)}
+        return {
+            key: to_json_value(value[key], sort=sort and key not in SCHEMA_KEYS)
+            for key in ordered_keys(value, sort=sort)
+        }
     if isinstance(value, (list, tuple)):
-        return [as_json(item, sort=sort) for item in value]
+        return [to_json_value(item, sort=sort) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise UnusableError(value, f"the number {value} does not exist in JSON.")
+            raise UnusableValueError(value, f"JSON has no number {value}.")
         return float(value)
     if isinstance(value, str):
         return str(value)
@@ -92,49 +99,53 @@ def as_json(value: Any, *, sort: bool) -> Any:
         return int(value)
     if isinstance(value, Decimal):
         if not value.is_finite():
-            raise UnusableError(value, f"the number {value} does not exist in JSON.")
+            raise UnusableValueError(value, f"JSON has no number {value}.")
         return value
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Row):
-        return as_json(as_dict(value), sort=sort)
-    not_binary(value)
-    raise UnusableError(
+        return to_json_value(row_to_dict(value), sort=sort)
+    reject_binary(value)
+    raise UnusableValueError(
         value,
-        f"a {type(value).__name__} is no JSON value. Make it text or a number in the SQL, or use a filter.",
+        f"A value of type {type(value).__name__} cannot be written as JSON. "
+        "Convert it to text or a number in the SQL, or use a template filter.",
     )
 
 
-def keys(mapping: Mapping[Any, Any], *, sort: bool) -> list[str]:
-    """The keys of a JSON object in their canonical order. Raises UnusableError for one that is no str."""
+def ordered_keys(mapping: Mapping[Any, Any], *, sort: bool) -> list[str]:
+    """Return the keys of a JSON object, sorted if `sort` is true. Raises UnusableValueError if a key is not a str."""
     for key in mapping:
         if not isinstance(key, str):
-            raise UnusableError(mapping, f"the key {key!r} is no text, as keys of JSON objects are.")
+            raise UnusableValueError(mapping, f"The key {key!r} is not a string. Keys of JSON objects must be strings.")
     return sorted(mapping) if sort else list(mapping)
 
 
-def canonical(value: Any) -> bytes:
-    """The canonical JSON of a value. Raises UnusableError, also for text that UTF-8 cannot express."""
+def canonical_json(value: Any) -> bytes:
+    """Return the canonical JSON of a value, as the module docstring defines it.
+
+    Raises UnusableValueError, also for text that UTF-8 cannot encode.
+    """
     if type(value) not in _SCALARS:
-        value = as_json(value, sort=True)
-    return _encoded(value)
+        value = to_json_value(value, sort=True)
+    return _encode(value)
 
 
-def _encoded(value: Any) -> bytes:
+def _encode(value: Any) -> bytes:
     try:
         return _encode_plain(value)
     except UnicodeEncodeError as error:
-        raise UnusableError(
+        raise UnusableValueError(
             value,
-            "the text has half of a surrogate pair, which UTF-8 cannot express. It was cut or decoded "
-            "wrongly before it reached the warehouse: repair it there, or leave the row out.",
+            "The text contains half of a surrogate pair, which UTF-8 cannot encode. It was cut or decoded "
+            "incorrectly before it reached the warehouse. Repair it there, or exclude the row.",
         ) from error
 
 
-def is_broken(value: Any) -> bool:
-    """Text that UTF-8 cannot express."""
+def has_lone_surrogate(value: Any) -> bool:
+    """Return True for text that UTF-8 cannot encode because it contains half of a surrogate pair."""
     if not isinstance(value, str) or value.isascii():
         return False
     try:
@@ -145,7 +156,7 @@ def is_broken(value: Any) -> bool:
 
 
 def is_blank(value: Any) -> bool:
-    """None, empty, or text of nothing but whitespace."""
+    """Return True for None, for empty values, and for text that consists only of whitespace."""
     if isinstance(value, str):
         return not value or value.isspace()
     return value is None or (isinstance(value, (Mapping, list, tuple)) and not value)

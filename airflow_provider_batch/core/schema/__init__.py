@@ -1,1 +1,1 @@
-"""Columns, strict JSON Schema, and the judge that checks an answer against it."""
+"""Column types, strict JSON Schemas, and the judge that validates answers against a schema."""

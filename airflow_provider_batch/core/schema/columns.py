@@ -1,7 +1,7 @@
-"""Columns and their types: the language between a job and a warehouse.
+"""Columns and their types, as a job and a warehouse exchange them.
 
-A warehouse maps each `ColumnType` to its own type when it creates a table, and binds values of the Python type
-named beside each member.
+A warehouse maps each `ColumnType` to a database type when it creates a table. It binds values of the Python type named
+next to each member.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import msgspec
 
 
 class ColumnType(StrEnum):
-    """What a column holds, and the Python values that a row tuple carries for it (or None)."""
+    """The type of a column. A row tuple holds a value of the Python type next to the member, or None."""
 
     TEXT = "text"  # str
     INTEGER = "integer"  # int, 64 bit
@@ -20,17 +20,17 @@ class ColumnType(StrEnum):
     NUMERIC = "numeric"  # decimal.Decimal
     BOOLEAN = "boolean"  # bool
     DATE = "date"  # datetime.date
-    TIMESTAMP = "timestamp"  # datetime.datetime, aware, UTC
-    JSON = "json"  # dict, list, str, int, float, bool: any JSON value, not yet encoded
+    TIMESTAMP = "timestamp"  # datetime.datetime, timezone-aware, in UTC
+    JSON = "json"  # dict, list, str, int, float or bool: any JSON value, not encoded
     BYTES = "bytes"  # bytes
     VECTOR = "vector"  # list[float]
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column of a results table."""
+    """A column of a results table."""
 
-    #: as the caller spells it; matched case-insensitively against a table that exists
+    #: name as the caller spells it; matched case-insensitively against the columns of an existing table
     name: str
     type: ColumnType
-    #: True for the columns that together name a row
+    #: True for the columns that together identify a row
     key: bool = False

@@ -1,6 +1,6 @@
-"""Structured output: the schema that is sent, the judge of what comes back, and the columns cut from it.
+"""Structured output: preparing the schema to send, validating answers against it, extracting columns from them.
 
-A schema that strict output cannot express is refused here, when the DAG is parsed, not by the provider after
+A schema that strict output cannot express is rejected here, when the DAG is parsed, rather than by the provider after
 the upload.
 """
 
@@ -22,38 +22,43 @@ from airflow_provider_batch.exceptions import SchemaError
 
 
 def strict_schema(schema: Any) -> dict[str, Any]:
-    """The plain, strict JSON Schema of a pydantic model class or a JSON Schema dict.
+    """Return the strict JSON Schema of a pydantic model class or of a JSON Schema dict.
 
-    Every object is closed and requires all its properties, a single `allOf` and a `$ref` with siblings are
-    merged in, as the OpenAI SDK's `lib/_pydantic.py` does it; unlike there every `default` goes, not only
-    null. The result shares nothing with the argument and goes through `json.dumps` as it is.
+    Every object is closed and requires all its properties. A single `allOf` and a `$ref` with sibling keywords are
+    merged into their parent, as the OpenAI SDK does in `lib/_pydantic.py`. Unlike the SDK, which removes only null
+    defaults, this function removes every `default`. The result is JSON-serializable and shares nothing with the
+    argument.
 
-    Raises SchemaError naming the place in the output and the way out.
+    Raises SchemaError naming the location in the output and suggesting a fix.
     """
-    closed = strict.close(_plain(schema))
+    closed_schema = strict.close(_to_json_dict(schema))
     try:
-        jsonschema_rs.Draft202012Validator(closed, offline=True)
+        jsonschema_rs.Draft202012Validator(closed_schema, offline=True)
     except jsonschema_rs.ValidationError as error:
-        where = "/".join(str(part) for part in error.instance_path) or "the root"
-        raise SchemaError(f"output_schema is no valid JSON Schema: {where}: {error.message}") from error
-    strict.check_size(closed)
-    return closed
+        location = "/".join(str(part) for part in error.instance_path) or "the root"
+        raise SchemaError(
+            f"output_schema: The JSON Schema is not valid at {location}: {error.message.rstrip('.')}."
+        ) from error
+    strict.check_size(closed_schema)
+    return closed_schema
 
 
-def _plain(schema: Any) -> dict[str, Any]:
+def _to_json_dict(schema: Any) -> dict[str, Any]:
     if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
         schema = _from_pydantic(schema)
     if not isinstance(schema, dict):
-        found = schema.__name__ if isinstance(schema, type) else f"a {type(schema).__name__}"
-        hint = ": give the class, not an instance" if hasattr(schema, "model_dump") else ""
-        raise SchemaError(f"output_schema must be a pydantic model class or a JSON Schema dict, not {found}{hint}")
+        description = f"the class {schema.__name__}" if isinstance(schema, type) else f"a {type(schema).__name__}"
+        hint = " Give the class instead of an instance." if hasattr(schema, "model_dump") else ""
+        raise SchemaError(
+            f"output_schema: Expected a pydantic model class or a JSON Schema as a dict, got {description}.{hint}"
+        )
     if schema.get("type") == "json_schema":
-        raise SchemaError("output_schema is a whole response format: give only the schema inside it")
+        raise SchemaError("output_schema: This is a complete response format. Give only the schema inside it.")
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(schema, allow_nan=False))
+        json_dict: dict[str, Any] = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(f"output_schema cannot be written as JSON: {error}") from error
-    return plain
+        raise SchemaError(f"output_schema: The schema cannot be written as JSON: {str(error).rstrip('.')}.") from error
+    return json_dict
 
 
 def _from_pydantic(model: Any) -> Any:
@@ -61,19 +66,22 @@ def _from_pydantic(model: Any) -> Any:
 
     if issubclass(model, pydantic.RootModel):
         raise SchemaError(
-            f"output_schema: {model.__name__} is a RootModel, but the root must be an object: "
-            "use a BaseModel that has it as a field"
+            f"output_schema: {model.__name__} is a RootModel, but the root of the output must be an object. "
+            "Use a BaseModel with this type as a field."
         )
     try:
         return model.model_json_schema()
     except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation) as error:
-        raise SchemaError(f"output_schema: pydantic has no JSON Schema for {model.__name__}: {error}") from error
+        raise SchemaError(
+            f"output_schema: pydantic cannot create a JSON Schema for {model.__name__}: {str(error).rstrip('.')}."
+        ) from error
 
 
 class SchemaJudge:
-    """The one judge of structured output: whether a text is JSON, and whether the schema allows it.
+    """Decides whether a text is JSON that the schema allows. All structured output is judged here.
 
-    Formats are judged too; `date` and `date-time` by `convert`, so that what passes here fits its column.
+    Formats are validated too. `date` and `date-time` are validated with `convert`, so that a valid answer always fits
+    its column.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -81,82 +89,85 @@ class SchemaJudge:
             schema,
             offline=True,
             validate_formats=True,
-            formats={"date": _fits(ColumnType.DATE), "date-time": _fits(ColumnType.TIMESTAMP)},
+            formats={
+                "date": _create_format_check(ColumnType.DATE),
+                "date-time": _create_format_check(ColumnType.TIMESTAMP),
+            },
         )
 
     def judge(self, text: str | bytes) -> tuple[Any, str | None]:
-        """(the parsed value, None), or (None, what is wrong and where, in about 300 characters at most)."""
+        """Return (the parsed value, None), or (None, the problem and its location in at most about 300 characters)."""
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, ValueError) as error:
             return None, f"not JSON: {error}"
         except RecursionError:
-            return None, "nested too deeply to be read"
+            return None, "nested too deeply to be parsed"
         if self._validator.is_valid(value):
             return value, None
-        wrong = next(iter(self._validator.iter_errors(value)))
-        path = ".".join(str(part) for part in wrong.instance_path) or "the answer"
-        return None, f"does not fit the schema: {path}: {_short(wrong.message, 240)}"
+        problem = next(iter(self._validator.iter_errors(value)))
+        location = ".".join(str(part) for part in problem.instance_path) or "the answer"
+        return None, f"does not match the schema: {location}: {_truncate(problem.message, 240)}"
 
 
-def _fits(type: ColumnType) -> Callable[[str], bool]:
-    def fits(value: str) -> bool:
+def _create_format_check(type: ColumnType) -> Callable[[str], bool]:
+    def is_convertible(value: str) -> bool:
         try:
             convert(value, type)
         except ValueError:
             return False
         return True
 
-    return fits
+    return is_convertible
 
 
 def column_type(schema: dict[str, Any], path: str) -> ColumnType:
-    """The type of a column that holds what lies at `path` ('label', 'address.city', 'items.0.name').
+    """Return the column type for the values at `path` ('label', 'address.city', 'items.0.name') in the output.
 
-    Null beside another type changes nothing, since every column may be NULL. Objects, arrays and unions of
-    unlike types are JSON. Raises SchemaError naming what is there instead.
+    A union with null has the type of the rest, since every column may be NULL. Objects, arrays and unions of different
+    types are JSON. Raises SchemaError if the schema has nothing at `path`; the message lists what it has.
     """
-    nodes = list(_options(schema, schema, set()))
-    walked: list[str] = []
+    nodes = list(_alternatives(schema, schema, set()))
+    resolved_parts: list[str] = []
     for part in path.split("."):
-        below: list[dict[str, Any]] = []
+        children: list[dict[str, Any]] = []
         for node in nodes:
             if part in node.get("properties", {}):
-                below += _options(schema, node["properties"][part], set())
+                children += _alternatives(schema, node["properties"][part], set())
             elif part.isdecimal() and "items" in node:
-                below += _options(schema, node["items"], set())
-        if not below:
-            raise SchemaError(f"column path {path!r}: {_no_such(part, walked, nodes)}")
-        nodes = below
-        walked.append(part)
-    found = {kind for node in nodes for kind in _column_types(node)}
-    if len(found) == 1:
-        return found.pop()
-    if found == {ColumnType.INTEGER, ColumnType.FLOAT}:
+                children += _alternatives(schema, node["items"], set())
+        if not children:
+            raise SchemaError(f"column path {path!r}: {_describe_missing_part(part, resolved_parts, nodes)}")
+        nodes = children
+        resolved_parts.append(part)
+    kinds = {kind for node in nodes for kind in _column_types(node)}
+    if len(kinds) == 1:
+        return kinds.pop()
+    if kinds == {ColumnType.INTEGER, ColumnType.FLOAT}:
         return ColumnType.FLOAT
-    if found <= {ColumnType.TEXT, ColumnType.DATE, ColumnType.TIMESTAMP}:
+    if kinds <= {ColumnType.TEXT, ColumnType.DATE, ColumnType.TIMESTAMP}:
         return ColumnType.TEXT
     return ColumnType.JSON
 
 
-def _no_such(part: str, walked: list[str], nodes: list[dict[str, Any]]) -> str:
-    where = f"{'.'.join(walked)!r} in the output schema" if walked else "the output schema"
+def _describe_missing_part(part: str, parents: list[str], nodes: list[dict[str, Any]]) -> str:
+    location = f"In the output schema, {'.'.join(parents)!r}" if parents else "The output schema"
     names = [name for node in nodes for name in node.get("properties", {})]
     if not names and any("items" in node for node in nodes):
-        return f"{where} is a list, so its next part must be a number, not {part!r}"
-    return f"{where} has no {part!r}{strict.close_match(part, names)}"
+        return f"{location} is a list, so the next part of the path must be a number, not {part!r}."
+    return f"{location} has no {part!r}.{strict.suggest(part, names)}"
 
 
-def _options(root: dict[str, Any], node: dict[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
-    """The schemas, $ref and anyOf resolved, one of which a value here fits."""
+def _alternatives(root: dict[str, Any], node: dict[str, Any], visited_refs: set[str]) -> Iterator[dict[str, Any]]:
+    """Yield the schemas that a value of this node may match, with `$ref` and `anyOf` resolved."""
     ref = node.get("$ref")
     if ref is not None:
-        if ref not in seen:
-            seen.add(ref)
-            yield from _options(root, strict.follow(root, ref) or {}, seen)
+        if ref not in visited_refs:
+            visited_refs.add(ref)
+            yield from _alternatives(root, strict.follow(root, ref) or {}, visited_refs)
     elif "anyOf" in node:
         for option in node["anyOf"]:
-            yield from _options(root, option, seen)
+            yield from _alternatives(root, option, visited_refs)
     else:
         yield node
 
@@ -172,23 +183,22 @@ def _column_types(node: dict[str, Any]) -> Iterator[ColumnType]:
 
 
 def extractor(path: str, type: ColumnType) -> Callable[[Any], Any]:
-    """A function that gives what lies at `path` in a parsed answer, as `convert` does, with its errors."""
-    parts, as_it_is = path.split("."), _AS_THEY_ARE.get(type)
+    """Return a function that extracts the value at `path` from a parsed answer.
 
-    def cut(value: Any) -> Any:
-        found = _walk(value, parts)
-        return found if found.__class__ is as_it_is else convert(found, type)
+    The function returns None if the value is absent or null. It converts the value with `convert` and raises the same
+    errors.
+    """
+    parts, unchanged_type = path.split("."), _UNCHANGED_TYPES.get(type)
 
-    return cut
+    def extract(value: Any) -> Any:
+        item = _walk(value, parts)
+        return item if item.__class__ is unchanged_type else convert(item, type)
+
+    return extract
 
 
-#: the values that `convert` gives back unchanged for a type
-_AS_THEY_ARE: dict[ColumnType, Any] = {ColumnType.TEXT: str, ColumnType.BOOLEAN: bool, ColumnType.FLOAT: float}
-
-
-def value_at(value: Any, path: str) -> Any:
-    """What lies at `path` in a parsed answer; None when it is absent or null."""
-    return _walk(value, path.split("."))
+#: for some column types, the Python type whose values `convert` returns unchanged
+_UNCHANGED_TYPES: dict[ColumnType, Any] = {ColumnType.TEXT: str, ColumnType.BOOLEAN: bool, ColumnType.FLOAT: float}
 
 
 def _walk(value: Any, parts: list[str]) -> Any:
@@ -203,25 +213,26 @@ def _walk(value: Any, parts: list[str]) -> Any:
 
 
 def convert(value: Any, type: ColumnType) -> Any:
-    """A JSON value as the Python value that `ColumnType` documents; None stays None.
+    """Return a JSON value as the Python type that `ColumnType` documents. None stays None.
 
-    A timestamp without an offset is taken as UTC; bytes are base64. Raises ValueError when it does not fit.
+    A timestamp without an offset is interpreted as UTC. Bytes are decoded from base64. Raises ValueError if the value
+    does not fit the type.
     """
     if value is None or type is ColumnType.JSON:
         return value
-    fitting: Any = None
+    converted: Any = None
     if isinstance(value, bool):
-        fitting = value if type is ColumnType.BOOLEAN else None
+        converted = value if type is ColumnType.BOOLEAN else None
     elif isinstance(value, str):
-        fitting = _from_text(value, type)
+        converted = _from_text(value, type)
     elif isinstance(value, int | float):
-        fitting = _from_number(value, type)
+        converted = _from_number(value, type)
     elif isinstance(value, list) and type is ColumnType.VECTOR:
-        fitting = [convert(item, ColumnType.FLOAT) for item in value]
-        fitting = None if None in fitting else fitting
-    if fitting is None:
-        raise ValueError(f"{_short(repr(value), 80)} is no {type}")
-    return fitting
+        converted = [convert(item, ColumnType.FLOAT) for item in value]
+        converted = None if None in converted else converted
+    if converted is None:
+        raise ValueError(f"{_truncate(repr(value), 80)} is not of type {type}")
+    return converted
 
 
 def _from_text(value: str, type: ColumnType) -> Any:
@@ -231,8 +242,8 @@ def _from_text(value: str, type: ColumnType) -> Any:
         if type is ColumnType.DATE:
             return date.fromisoformat(value)
         if type is ColumnType.TIMESTAMP:
-            moment = datetime.fromisoformat(value)
-            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            timestamp = datetime.fromisoformat(value)
+            return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
         if type is ColumnType.BYTES:
             return base64.b64decode(value, validate=True)
     except (ValueError, OverflowError):
@@ -253,5 +264,5 @@ def _from_number(value: int | float, type: ColumnType) -> Any:
     return None
 
 
-def _short(text: str, characters: int) -> str:
+def _truncate(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[:characters] + "…"

@@ -1,7 +1,8 @@
-"""The strict subset of JSON Schema that structured output takes: how a schema is brought into it, its limits.
+"""The subset of JSON Schema that strict structured output accepts: converting a schema to it, and its size limits.
 
-Subset and limits are from OpenAI's guide "Structured model outputs", section "Supported schemas". Keywords on
-which the guide is silent are left alone: a needless refusal is worse than one that the provider utters.
+Subset and limits come from OpenAI's guide "Structured model outputs", section "Supported schemas". Keywords that the
+guide does not mention are kept: rejecting a schema that the provider accepts is worse than letting the provider reject
+it.
 """
 
 from __future__ import annotations
@@ -15,182 +16,195 @@ from airflow_provider_batch.exceptions import SchemaError
 MAX_LEVELS = 10
 MAX_PROPERTIES = 5_000
 MAX_ENUM_VALUES = 1_000
-#: characters of all property names, definition names, enum and const values together
+#: maximum total length of all property names, definition names, enum values and const values
 MAX_NAME_CHARACTERS = 120_000
-#: one enum of more than `LARGE_ENUM` values may hold this many characters
+#: maximum total length of the values of an enum with more than `LARGE_ENUM` values
 MAX_LARGE_ENUM_CHARACTERS = 15_000
 LARGE_ENUM = 250
 
 _ROOT = "the root"
 _DEFINITIONS = ("$defs", "definitions")
-_TUPLE = "a tuple cannot be expressed: use an object with one named property per place"
-_CASES = "use anyOf with one object per case"
-_PAIRS = "name every property, or use a list of {name, value} objects"
+_TUPLE_ADVICE = "Strict output cannot express tuples. Use an object with a named property for each position."
+_CASES_ADVICE = "Use anyOf with one object per case."
+_NAMES_ADVICE = "Name every property, or use a list of {name, value} objects."
 
-#: keyword that strict output does not know -> the way out
-_UNKNOWN = {
-    "oneOf": "use anyOf; in pydantic a plain union without a discriminator",
-    "not": "leave it out and say it in the prompt",
-    "if": _CASES,
-    "then": _CASES,
-    "else": _CASES,
-    "dependentRequired": _CASES,
-    "dependentSchemas": _CASES,
-    "dependencies": _CASES,
-    "patternProperties": _PAIRS,
-    "propertyNames": _PAIRS,
-    "unevaluatedProperties": "leave it out, no other property is allowed anyway",
-    "prefixItems": _TUPLE,
-    "additionalItems": _TUPLE,
-    "$dynamicRef": "use $ref",
-    "$recursiveRef": "use $ref",
+#: keywords that strict output does not support, with advice on what to use instead
+_UNSUPPORTED = {
+    "oneOf": "Use anyOf; in pydantic, a plain union without a discriminator.",
+    "not": "Remove it and state the restriction in the prompt.",
+    "if": _CASES_ADVICE,
+    "then": _CASES_ADVICE,
+    "else": _CASES_ADVICE,
+    "dependentRequired": _CASES_ADVICE,
+    "dependentSchemas": _CASES_ADVICE,
+    "dependencies": _CASES_ADVICE,
+    "patternProperties": _NAMES_ADVICE,
+    "propertyNames": _NAMES_ADVICE,
+    "unevaluatedProperties": "Remove it. Strict output never allows other properties.",
+    "prefixItems": _TUPLE_ADVICE,
+    "additionalItems": _TUPLE_ADVICE,
+    "$dynamicRef": "Use $ref.",
+    "$recursiveRef": "Use $ref.",
 }
-#: keywords that say nothing about the output; `default` too, since every property is required, and Azure
-#: refuses the word (openai-agents-python issue 4390)
-_DROPPED = ("$schema", "$id", "$comment", "default")
+#: keywords without effect on the output, which are removed; among them `default`, because every property is required
+#: and Azure rejects the keyword (openai-agents-python issue 4390)
+_REMOVED = ("$schema", "$id", "$comment", "default")
 
 
 def close(root: dict[str, Any]) -> dict[str, Any]:
-    """A strict copy of a JSON Schema whose root is an object.
+    """Return a strict copy of a JSON Schema whose root is an object.
 
-    What a strict schema cannot say raises SchemaError with the place in the output and the way out. Whether
-    the result is valid JSON Schema is left to the validator.
+    Raises SchemaError for anything that a strict schema cannot express, with the location in the output and a suggested
+    fix. Whether the result is valid JSON Schema is left to the validator.
     """
-    strict = _Closing(root).close(root, _ROOT, ())
+    strict = _Closer(root).close(root, _ROOT, ())
     if "anyOf" in strict:
-        raise refused(_ROOT, "is an anyOf, but must be one object: put the union into a property")
+        raise schema_error(_ROOT, "is an anyOf, but it must be a single object. Move the union into a property.")
     if strict.get("type") != "object":
-        raise refused(_ROOT, f"must be an object, not {strict.get('type', 'without a type')}: put it into a property")
+        actual = f"not {strict['type']}" if "type" in strict else "but it has no type"
+        raise schema_error(_ROOT, f"must be an object, {actual}. Move it into a property.")
     return strict
 
 
-def refused(place: str, why: str) -> SchemaError:
-    """Return the error for a schema that strict structured output cannot express."""
-    return SchemaError(f"output_schema: {place} {why}")
+def schema_error(location: str, problem: str) -> SchemaError:
+    """Return the error for a schema that strict structured output cannot express.
+
+    `problem` completes a sentence that begins with "This", optionally followed by advice.
+    """
+    return SchemaError(f"output_schema, at {location}: This {problem}")
 
 
-class _Closing:
+class _Closer:
+    """Converts the nodes of a schema. `location` describes a node by its place in the output, for errors."""
+
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
 
-    def close(self, schema: Any, place: str, inlined: tuple[str, ...]) -> dict[str, Any]:
-        if not isinstance(schema, dict) or not (schema.keys() - {"title", "description", *_DROPPED}):
-            raise refused(place, "may be anything, which strict output cannot express: give it a type")
-        node = {key: value for key, value in schema.items() if key not in _DROPPED}
-        node = _merge_all_of(node, place)
-        for keyword, way_out in _UNKNOWN.items():
+    def close(self, schema: Any, location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
+        if not isinstance(schema, dict) or not (schema.keys() - {"title", "description", *_REMOVED}):
+            raise schema_error(location, "may be any value, which strict output cannot express. Give it a type.")
+        node = {key: value for key, value in schema.items() if key not in _REMOVED}
+        node = _merge_all_of(node, location)
+        for keyword, advice in _UNSUPPORTED.items():
             if keyword in node:
-                raise refused(place, f"uses {keyword}, which strict output does not know: {way_out}")
+                raise schema_error(location, f"uses {keyword}, which strict output does not support. {advice}")
         if "$ref" in node:
-            return self._close_ref(node, place, inlined)
+            return self._close_ref(node, location, merged_refs)
         for word in _DEFINITIONS:
             if isinstance(node.get(word), dict):
                 node[word] = {name: self.close(value, f"{word} {name}", ()) for name, value in node[word].items()}
         if isinstance(node.get("anyOf"), list):
             node["anyOf"] = [
-                self.close(option, f"{place} (option {number} of anyOf)", inlined)
+                self.close(option, f"{location} (option {number} of anyOf)", merged_refs)
                 for number, option in enumerate(node["anyOf"], 1)
             ]
         elif "type" not in node:
-            node["type"] = _implied_type(node, place)
+            node["type"] = _implied_type(node, location)
         if "object" in types(node):
-            self._close_object(node, place, inlined)
+            self._close_object(node, location, merged_refs)
         if "array" in types(node):
             if isinstance(node.get("items"), list):
-                raise refused(place, f"lists its items one by one: {_TUPLE}")
-            node["items"] = self.close(node.get("items"), f"each item of {place}", inlined)
+                raise schema_error(location, f"has a list of schemas as its items. {_TUPLE_ADVICE}")
+            node["items"] = self.close(node.get("items"), f"each item of {location}", merged_refs)
         return node
 
-    def _close_ref(self, node: dict[str, Any], place: str, inlined: tuple[str, ...]) -> dict[str, Any]:
-        """A $ref alone stays; one with siblings, which strict output refuses, gives way to its target."""
+    def _close_ref(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
+        """Keep a `$ref` that stands alone. Replace one with sibling keywords, which strict output rejects."""
         ref = node["$ref"]
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-            raise refused(place, f"refers to {ref!r}, outside the schema: put it under $defs")
+            raise schema_error(location, f"refers to {ref!r}, which is outside the schema. Move it into $defs.")
         target = follow(self._root, ref)
         if target is None:
-            there = [f"#/{word}/{name}" for word in _DEFINITIONS for name in self._root.get(word, {})]
-            raise refused(place, f"refers to {ref}, which is not there{close_match(ref, there)}")
+            refs = [f"#/{word}/{name}" for word in _DEFINITIONS for name in self._root.get(word, {})]
+            raise schema_error(location, f"refers to {ref}, which does not exist.{suggest(ref, refs)}")
         if len(node) == 1:
-            if self._circular(ref):
-                raise refused(place, f"refers by {ref} to nothing but itself: give it a type")
+            if self._is_circular(ref):
+                raise schema_error(location, f"refers through {ref} only to itself. Give it a type.")
             return node
-        if ref in inlined:
-            raise refused(place, f"refers to itself by {ref}, with other keywords beside: leave the $ref alone")
+        if ref in merged_refs:
+            raise schema_error(
+                location, f"refers to itself through {ref} next to other keywords. Remove the other keywords."
+            )
         siblings = {key: value for key, value in node.items() if key != "$ref"}
         target = {key: value for key, value in target.items() if key not in _DEFINITIONS}
-        return self.close({**siblings, **target, **siblings}, place, (*inlined, ref))
+        return self.close({**siblings, **target, **siblings}, location, (*merged_refs, ref))
 
-    def _circular(self, ref: str) -> bool:
-        seen: set[str] = set()
-        following: Any = ref
-        while isinstance(following, str) and following not in seen:
-            seen.add(following)
-            following = (follow(self._root, following) or {}).get("$ref")
-        return following is not None
+    def _is_circular(self, ref: str) -> bool:
+        visited: set[str] = set()
+        next_ref: Any = ref
+        while isinstance(next_ref, str) and next_ref not in visited:
+            visited.add(next_ref)
+            next_ref = (follow(self._root, next_ref) or {}).get("$ref")
+        return next_ref is not None
 
-    def _close_object(self, node: dict[str, Any], place: str, inlined: tuple[str, ...]) -> None:
+    def _close_object(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> None:
         if node.get("additionalProperties", False) is not False:
-            raise refused(
-                place,
+            raise schema_error(
+                location,
                 "allows properties that the schema does not name (additionalProperties, dict[str, ...], "
-                f"extra='allow'), which strict output cannot express: {_PAIRS}",
+                f"extra='allow'), which strict output cannot express. {_NAMES_ADVICE}",
             )
         properties = node.get("properties")
         if not isinstance(properties, dict):
-            raise refused(place, "is an object without properties: name them")
+            raise schema_error(location, "is an object without properties. Name its properties.")
         node["additionalProperties"] = False
         node["properties"] = {
-            name: self.close(value, name if place == _ROOT else f"{place}.{name}", inlined)
+            name: self.close(value, name if location == _ROOT else f"{location}.{name}", merged_refs)
             for name, value in properties.items()
         }
         node["required"] = list(properties)
 
 
-def _merge_all_of(node: dict[str, Any], place: str) -> dict[str, Any]:
+def _merge_all_of(node: dict[str, Any], location: str) -> dict[str, Any]:
     if "allOf" not in node:
         return node
     parts = node.pop("allOf")
     if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
-        raise refused(place, "combines schemas by allOf, which strict output does not know: write one object")
-    part = {key: value for key, value in parts[0].items() if key not in _DROPPED}
-    clash = [key for key in part.keys() & node.keys() - {"title", "description"} if part[key] != node[key]]
-    if clash:
-        raise refused(place, f"and its allOf both give {', '.join(sorted(clash))}: merge them by hand")
-    return _merge_all_of({**node, **part}, place)
+        raise schema_error(
+            location,
+            "combines several schemas with allOf, which strict output does not support. Write a single object.",
+        )
+    part = {key: value for key, value in parts[0].items() if key not in _REMOVED}
+    conflicts = [key for key in part.keys() & node.keys() - {"title", "description"} if part[key] != node[key]]
+    if conflicts:
+        raise schema_error(
+            location, f"and its allOf have different values for {', '.join(sorted(conflicts))}. Merge them by hand."
+        )
+    return _merge_all_of({**node, **part}, location)
 
 
-def _implied_type(node: dict[str, Any], place: str) -> str | list[str]:
+def _implied_type(node: dict[str, Any], location: str) -> str | list[str]:
     values = node.get("enum") or ([node["const"]] if "const" in node else None)
     if isinstance(values, list):
         names = list(dict.fromkeys(json_type(value) for value in values))
         return names[0] if len(names) == 1 else names
     if "properties" in node:
         return "object"
-    raise refused(place, "has no type, which strict output asks for: give it one")
+    raise schema_error(location, "has no type, which strict output requires. Give it a type.")
 
 
 def follow(root: dict[str, Any], ref: str) -> dict[str, Any] | None:
-    """The schema that a reference within `root` points to, None when there is none."""
-    found: Any = root
+    """Return the schema that a reference within `root` points to, or None if it does not exist."""
+    node: Any = root
     for part in ref.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-            found = found[int(name)]
-        elif isinstance(found, dict) and name in found:
-            found = found[name]
+        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        elif isinstance(node, dict) and name in node:
+            node = node[name]
         else:
             return None
-    return found if isinstance(found, dict) else None
+    return node if isinstance(node, dict) else None
 
 
 def types(node: dict[str, Any]) -> list[str]:
-    """The JSON types that a schema names, [] when it names none."""
-    named = node.get("type", [])
-    return named if isinstance(named, list) else [named]
+    """Return the JSON types that a schema names; an empty list if it names none."""
+    names = node.get("type", [])
+    return names if isinstance(names, list) else [names]
 
 
 def json_type(value: Any) -> str:
-    """The JSON Schema name of the type of a value that came from JSON."""
+    """Return the name that JSON Schema uses for the type of a parsed JSON value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -198,40 +212,41 @@ def json_type(value: Any) -> str:
     return {str: "string", int: "integer", float: "number", dict: "object", list: "array"}[type(value)]
 
 
-def close_match(name: str, there: list[str]) -> str:
-    """The end of an error message: the likely slip, or what there is."""
-    near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there is: {', '.join(there[:20])}" if there else ""
+def suggest(name: str, names: list[str]) -> str:
+    """Return the end of an error message about an unknown name: a similar name, or the list of all names."""
+    similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if similar:
+        return f" Did you mean {similar[0]!r}?"
+    return f" It has {', '.join(names[:20])}." if names else ""
 
 
 def check_size(strict: dict[str, Any]) -> None:
-    """Raise SchemaError when a strict, valid schema is over one of the limits above."""
+    """Raise SchemaError if a strict, valid schema exceeds one of the limits of this module."""
     properties = enum_values = characters = 0
     for node in _nodes(strict):
         values = node.get("enum", [])
         length = sum(len(value) for value in values if isinstance(value, str))
         if len(values) > LARGE_ENUM and length > MAX_LARGE_ENUM_CHARACTERS:
             raise SchemaError(
-                f"output_schema: an enum of {len(values):,} values has {length:,} characters; with more than "
-                f"{LARGE_ENUM} values strict output takes {MAX_LARGE_ENUM_CHARACTERS:,}: use short codes"
+                f"output_schema: An enum has {len(values):,} values with {length:,} characters. Strict output accepts "
+                f"at most {MAX_LARGE_ENUM_CHARACTERS:,} characters if there are more than {LARGE_ENUM} values. "
+                "Use short codes as values."
             )
         const = node.get("const")
         properties += len(node.get("properties", {}))
         enum_values += len(values)
         characters += length + (len(const) if isinstance(const, str) else 0)
         characters += sum(len(name) for word in ("properties", *_DEFINITIONS) for name in node.get(word, {}))
-    for what, found, limit in (
+    for unit, count, limit in (
         ("levels of nested objects", _levels(strict, strict, {}), MAX_LEVELS),
         ("properties", properties, MAX_PROPERTIES),
         ("enum values", enum_values, MAX_ENUM_VALUES),
-        ("characters of names, enum and const values", characters, MAX_NAME_CHARACTERS),
+        ("characters of names, enum values and const values", characters, MAX_NAME_CHARACTERS),
     ):
-        if found > limit:
+        if count > limit:
             raise SchemaError(
-                f"output_schema has {found:,} {what}; strict output takes {limit:,}: "
-                "make it smaller, or ask in several jobs"
+                f"output_schema: The schema has {count:,} {unit}. Strict output accepts at most {limit:,}. "
+                "Simplify the schema, or split it across several jobs."
             )
 
 
@@ -251,13 +266,13 @@ def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _nodes(child)
 
 
-def _levels(root: dict[str, Any], node: dict[str, Any], known: dict[str, int]) -> int:
-    """The deepest nesting of objects. Recursion is allowed: a reference back into itself ends the count."""
+def _levels(root: dict[str, Any], node: dict[str, Any], ref_levels: dict[str, int]) -> int:
+    """Return the deepest nesting of objects. Recursion is allowed: a recursive reference ends the count."""
     ref = node.get("$ref")
     if ref is not None:
-        if ref not in known:
-            known[ref] = 0
-            known[ref] = _levels(root, follow(root, ref) or {}, known)
-        return known[ref]
-    below = max((_levels(root, child, known) for child in _children(node)), default=0)
-    return below + ("object" in types(node))
+        if ref not in ref_levels:
+            ref_levels[ref] = 0
+            ref_levels[ref] = _levels(root, follow(root, ref) or {}, ref_levels)
+        return ref_levels[ref]
+    child_levels = max((_levels(root, child, ref_levels) for child in _children(node)), default=0)
+    return child_levels + ("object" in types(node))

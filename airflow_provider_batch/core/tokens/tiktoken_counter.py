@@ -1,8 +1,8 @@
-"""Token counts by tiktoken, where its vocabulary is at hand; nothing is ever fetched.
+"""Token counts by tiktoken, where its vocabulary is available locally. Nothing is ever downloaded.
 
-tiktoken downloads a vocabulary that it does not find in its cache, from a host that a worker may not reach and nobody
-allowed. So it is only asked once the file lies there with the content that it wants. A vocabulary takes about 80 MB of
-memory, and a second to load.
+If tiktoken does not find a vocabulary in its cache, it downloads it, from a host that a worker may not be able or
+allowed to reach. This module therefore calls tiktoken only if the cache contains the file with the expected content. A
+vocabulary takes about 80 MB of memory and about a second to load.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from airflow_provider_batch.core.tokens.estimate import Ask, Encoding, encoding_of
+from airflow_provider_batch.core.tokens.estimate import Encoding, RequestTokens, encoding_of
 
-#: name in the cache (sha1 of the address) and sha256 of the content, from tiktoken's `load.py` and `openai_public.py`
+#: file name in the cache (sha1 of the URL) and sha256 of the content, from tiktoken's `load.py` and `openai_public.py`
 _FILES = {
     Encoding.O200K: (
         "fb374d419588a4632f3f557e76b4b70aebbca790",
@@ -27,17 +27,17 @@ _FILES = {
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
 }
-#: requests of each model that are counted: the first so many, then one of so many
+#: of the requests to a model, the first `COUNT_FIRST` are counted, and after that one in `COUNT_EVERY`
 COUNT_FIRST, COUNT_EVERY = 1_000, 100
-#: longer texts (characters) are never counted: tiktoken takes long for some of them
-COUNT_UP_TO = 100_000
+#: maximum number of characters of a counted prompt; tiktoken is very slow for some long texts
+MAX_COUNTED_CHARACTERS = 100_000
 
 
 def tokenizer(encoding: Encoding) -> Callable[[str], int] | None:
-    """The true number of tokens of a text; None unless tiktoken is installed and has the vocabulary in its cache.
+    """Return a function that counts the tokens of a text exactly.
 
-    The cache is where tiktoken looks: `TIKTOKEN_CACHE_DIR`, else `DATA_GYM_CACHE_DIR`, else `data-gym-cache` in the
-    folder for temporary files.
+    Returns None if tiktoken is not installed or does not have the vocabulary in its cache. The cache is the folder that
+    tiktoken uses: `TIKTOKEN_CACHE_DIR`, or `DATA_GYM_CACHE_DIR`, or `data-gym-cache` in the folder for temporary files.
     """
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
@@ -47,7 +47,7 @@ def tokenizer(encoding: Encoding) -> Callable[[str], int] | None:
 
 @cache
 def _load(encoding: Encoding, folder: str) -> Callable[[str], int] | None:
-    if not folder:  # tiktoken keeps no cache then
+    if not folder:  # With an empty name, tiktoken does not use a cache.
         return None
     try:
         import tiktoken
@@ -64,32 +64,32 @@ def _load(encoding: Encoding, folder: str) -> Callable[[str], int] | None:
 
 
 class TokenCounter:
-    """Input tokens of the requests to one model.
+    """Counts the input tokens of the requests to a model.
 
-    Where tiktoken is at hand it counts the prompts of the first `COUNT_FIRST` requests and of one in `COUNT_EVERY`
-    after that; the estimates of the others are corrected by what these showed. A schema stays an estimate, as how it
-    is put to the model is not published.
+    Where tiktoken is available, it counts the prompts of the first `COUNT_FIRST` requests and of one in `COUNT_EVERY`
+    after that. The estimates of the other requests are corrected by the ratio of counted to estimated tokens so far.
+    The tokens of a schema are always estimated, because it is not published how a schema is presented to the model.
     """
 
     def __init__(self, model: str) -> None:
         self.encoding = encoding_of(model)
         self._tokenizer = tokenizer(self.encoding)
-        #: requests seen, and those of them that tiktoken counted
-        self.seen = self.counted = 0
-        self._true = self._estimated = 0
+        #: number of requests, and how many of them tiktoken counted
+        self.requests = self.counted_requests = 0
+        self._counted_tokens = self._estimated_tokens = 0
 
-    def count(self, ask: Ask) -> int:
-        """The input tokens of one more request, which was read with this encoding."""
-        self.seen += 1
+    def count(self, request: RequestTokens) -> int:
+        """Return the input tokens of one more request, which was estimated with the encoding of this counter."""
+        self.requests += 1
         if self._tokenizer is None:
-            return ask.input_tokens
-        other = ask.input_tokens - ask.text_tokens
-        due = self.seen <= COUNT_FIRST or self.seen % COUNT_EVERY == 0
-        if due and sum(map(len, ask.texts)) <= COUNT_UP_TO:
-            true = sum(map(self._tokenizer, ask.texts))
-            self.counted += 1
-            self._true += true
-            self._estimated += ask.text_tokens
-            return other + true
-        factor = self._true / self._estimated if self._estimated else 1.0
-        return other + round(ask.text_tokens * factor)
+            return request.input_tokens
+        other_tokens = request.input_tokens - request.text_tokens
+        due = self.requests <= COUNT_FIRST or self.requests % COUNT_EVERY == 0
+        if due and sum(map(len, request.texts)) <= MAX_COUNTED_CHARACTERS:
+            text_tokens = sum(map(self._tokenizer, request.texts))
+            self.counted_requests += 1
+            self._counted_tokens += text_tokens
+            self._estimated_tokens += request.text_tokens
+            return other_tokens + text_tokens
+        factor = self._counted_tokens / self._estimated_tokens if self._estimated_tokens else 1.0
+        return other_tokens + round(request.text_tokens * factor)

@@ -217,7 +217,9 @@ def test_a_malformed_form_makes_no_run(
             id="no-price-for-a-ceiling",
         ),
         pytest.param(
-            {"endpoint": "/v1/embeddings"}, ["/v1/embeddings has nothing like it. Leave it out."], id="embeddings"
+            {"endpoint": "/v1/embeddings"},
+            ["/v1/embeddings does not support this argument. Remove it."],
+            id="embeddings",
         ),
         pytest.param({"warehouse_conn_id": "openai_default"}, ["openai_default"], id="a-connection-without-sql"),
     ],

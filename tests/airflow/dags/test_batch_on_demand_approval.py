@@ -49,8 +49,8 @@ def test_an_approval_follows_on_the_estimate_and_the_first_requests_and_the_rows
 
     before = demo.paid()
     assert asked["body"].startswith("**1 request** in 1 shard")
-    assert "US dollars**, ceiling 1.00 US dollars" in asked["body"]
-    assert "the query has more rows, which are not asked" in asked["body"]
+    assert "**, ceiling $1.00" in asked["body"]
+    assert "The query returns more rows, which will not be sent" in asked["body"]
     assert "````text\n" in asked["body"]
     assert run.task("batch_job.submit").get("state") is None
     decide(run, "Approve")

@@ -1,3 +1,5 @@
+"""Prices of models, the cost of answers, and the estimated cost of a job."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
-from airflow_provider_batch.core.tokens.estimate import read_ask
+from airflow_provider_batch.core.tokens.estimate import estimate_request
 from airflow_provider_batch.exceptions import InputError
 
 MILLION = 1_000_000
@@ -37,7 +39,7 @@ def test_the_rate_is_the_published_batch_price(model: str, input: str, cached: s
     assert "genai-prices" in rate.source
 
 
-def test_a_standard_price_that_stands_in_for_an_unknown_batch_price_is_marked() -> None:
+def test_a_standard_price_used_for_lack_of_a_batch_price_is_marked() -> None:
     rate = Prices().rate("text-embedding-3-small")
     assert rate is not None
     assert (rate.input, rate.output, rate.batch) == (Decimal("0.02"), Decimal(0), False)
@@ -57,7 +59,7 @@ def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown() -
 
 
 @pytest.mark.parametrize("model", ["", "my-deployment", "llama3.1:8b", "gpt-5-mini-turbo-max"])
-def test_an_unknown_price_is_none_and_never_nothing(model: str) -> None:
+def test_an_unknown_price_is_none_rather_than_zero(model: str) -> None:
     prices = Prices()
     usage = Usage(input_tokens=1000, output_tokens=1000)
     assert prices.rate(model) is None
@@ -65,30 +67,30 @@ def test_an_unknown_price_is_none_and_never_nothing(model: str) -> None:
     assert prices.standard_cost(model, usage) is None
 
 
-def test_the_cost_counts_cached_input_at_its_own_rate() -> None:
+def test_cached_input_is_charged_at_its_own_rate() -> None:
     usage = Usage(input_tokens=MILLION, cached_tokens=400_000, reasoning_tokens=1, output_tokens=MILLION)
     assert Prices().cost("gpt-5-mini", usage) == Decimal("0.075") + Decimal("0.005") + 1
     assert Prices().standard_cost("gpt-5-mini", usage) == 2 * Decimal("1.08")
 
 
-def test_tokens_that_cannot_be_are_bounded() -> None:
-    odd = Usage(input_tokens=1000, cached_tokens=5000, output_tokens=-7)
-    assert Prices().cost("gpt-5-mini", odd) == Decimal("0.0000125")
+def test_impossible_token_counts_are_bounded() -> None:
+    usage = Usage(input_tokens=1000, cached_tokens=5000, output_tokens=-7)
+    assert Prices().cost("gpt-5-mini", usage) == Decimal("0.0000125")
 
 
-reads = st.integers(0, 10_000) | st.sampled_from([272_000, 272_001]) | st.integers(272_001, 400_000)
-usages = reads.flatmap(
-    lambda read: st.builds(
+input_tokens = st.integers(0, 10_000) | st.sampled_from([272_000, 272_001]) | st.integers(272_001, 400_000)
+usages = input_tokens.flatmap(
+    lambda count: st.builds(
         Usage,
-        input_tokens=st.just(read),
-        cached_tokens=st.integers(0, read),
+        input_tokens=st.just(count),
+        cached_tokens=st.integers(0, count),
         output_tokens=st.integers(0, 200_000),
     )
 )
 
 
 @given(model=st.sampled_from(["gpt-5-mini", "gpt-5.4", "gpt-5.5-pro", "gpt-6.1-sol", "o3", "gpt-4.1"]), usage=usages)
-def test_the_cost_is_what_genai_prices_calculates_also_above_the_price_step(model: str, usage: Usage) -> None:
+def test_the_cost_equals_that_of_genai_prices_even_for_large_requests(model: str, usage: Usage) -> None:
     prices = Prices()
     for context, ours in (
         ({"processing": "batch"}, prices.cost(model, usage)),
@@ -116,7 +118,7 @@ def test_the_model_that_answered_sets_the_price_if_it_is_known() -> None:
     assert prices.cost("my-deployment", usage, answered_by="") is None
 
 
-def test_a_stated_price_counts_whoever_answers() -> None:
+def test_a_custom_price_applies_to_any_model_that_answers() -> None:
     prices = Prices({"mine": {"input": 0.1, "output": "0.4", "cached": 0.05}, "mini": "gpt-5-mini"})
     usage = Usage(input_tokens=2 * MILLION, cached_tokens=MILLION, output_tokens=MILLION)
     assert prices.cost("mine", usage, answered_by="gpt-5-2025-08-07") == Decimal("0.55")
@@ -139,25 +141,25 @@ def test_a_stated_price_counts_whoever_answers() -> None:
         ({"m": 3}, ["'m'", "3"]),
         ({"m": {"input": 1}}, ["'m'", "output"]),
         ({"m": {"input": 1, "output": 1, "ouput": 1}}, ["ouput"]),
-        ({"m": {"input": -1, "output": 1}}, ["input of 'm'", "-1"]),
-        ({"m": {"input": "nan", "output": 1}}, ["input of 'm'", "nan"]),
-        ({"m": {"input": 1, "output": True}}, ["output of 'm'", "True"]),
-        ({"m": {"input": None, "output": 1}}, ["input of 'm'", "None"]),
-        ({"m": "gpt-5-minni"}, ["'m'", "'gpt-5-minni'", "no price is known"]),
-        ({"m": "m"}, ["'m'", "no price is known"]),
-        ({"m": "n", "n": "m"}, ["no price is known"]),
+        ({"m": {"input": -1, "output": 1}}, ["'input' of 'm'", "-1"]),
+        ({"m": {"input": "nan", "output": 1}}, ["'input' of 'm'", "nan"]),
+        ({"m": {"input": 1, "output": True}}, ["'output' of 'm'", "True"]),
+        ({"m": {"input": None, "output": 1}}, ["'input' of 'm'", "None"]),
+        ({"m": "gpt-5-minni"}, ["'m'", "the price of 'gpt-5-minni' is unknown"]),
+        ({"m": "m"}, ["the price of 'm' is unknown"]),
+        ({"m": "n", "n": "m"}, ["the price of", "is unknown"]),
     ],
     ids=str,
 )
-def test_a_price_that_is_none_is_an_error_naming_the_model(overrides: dict[str, Any], words: list[str]) -> None:
-    with pytest.raises(InputError) as raised:
+def test_an_invalid_price_is_an_error_that_names_the_model(overrides: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InputError) as error_info:
         Prices(overrides)
     for word in [*words, "million tokens"]:
-        assert word in str(raised.value)
+        assert word in str(error_info.value)
 
 
-def body(**rest: Any) -> bytes:
-    return json.dumps({"messages": [{"role": "user", "content": "Is this a bug? " * 50}], **rest}).encode()
+def body(**extra: Any) -> bytes:
+    return json.dumps({"messages": [{"role": "user", "content": "Is this a bug? " * 50}], **extra}).encode()
 
 
 CHAT = "/v1/chat/completions"
@@ -165,7 +167,7 @@ CHAT = "/v1/chat/completions"
 
 def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
     estimator = Estimator(Prices(), CHAT)
-    tokens = read_ask(body()).input_tokens
+    tokens = estimate_request(body()).input_tokens
     for _ in range(1000):
         assert estimator.add("gpt-5-mini", body(max_completion_tokens=200), 1) == tokens
     estimate = estimator.finish()
@@ -177,7 +179,7 @@ def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
     assert (estimate.unknown_models, estimate.standard_price_models) == ([], [])
 
 
-def test_without_a_cap_the_high_end_is_the_documented_one_and_grows_with_the_input() -> None:
+def test_without_a_cap_the_high_end_is_a_default_that_grows_with_the_input() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(), 1)
     assert estimator.finish().output_tokens_high == HIGH_OUTPUT
@@ -188,14 +190,14 @@ def test_without_a_cap_the_high_end_is_the_documented_one_and_grows_with_the_inp
     assert estimator.finish().output_tokens_high == tokens
 
 
-def test_a_cap_below_a_short_answer_and_several_choices_are_heeded() -> None:
+def test_small_caps_and_several_choices_are_respected() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(max_tokens=1, n=4), 1)
     estimate = estimator.finish()
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (4, 4)
 
 
-def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone() -> None:
+def test_earlier_answers_replace_the_default_only_for_their_model() -> None:
     estimator = Estimator(Prices(), CHAT)
     for _ in range(10):
         estimator.add("gpt-5-mini", body(), 1)
@@ -204,18 +206,18 @@ def test_answers_of_earlier_jobs_take_the_place_of_a_guess_for_their_model_alone
     assert earlier.output_tokens_low == 10 * 100 // SPREAD + LOW_OUTPUT
     assert earlier.output_tokens_high == 10 * 100 * SPREAD + HIGH_OUTPUT
     assert earlier.earlier_answers == 20
-    guessed = estimator.finish()
-    assert guessed.earlier_answers == 0
-    assert guessed.high_usd
-    assert guessed.low_usd
+    default = estimator.finish()
+    assert default.earlier_answers == 0
+    assert default.high_usd
+    assert default.low_usd
     assert earlier.high_usd
     assert earlier.low_usd
     # at batch prices of 1 and 0.2 dollars per million
-    assert guessed.high_usd - earlier.high_usd == pytest.approx(10 * (HIGH_OUTPUT - 100 * SPREAD) / 1e6)
-    assert earlier.low_usd - guessed.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)
+    assert default.high_usd - earlier.high_usd == pytest.approx(10 * (HIGH_OUTPUT - 100 * SPREAD) / 1e6)
+    assert earlier.low_usd - default.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)
 
 
-def test_earlier_answers_never_take_the_estimate_above_the_cap_of_the_requests() -> None:
+def test_earlier_answers_never_raise_the_estimate_above_the_cap_of_the_requests() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(max_completion_tokens=50), 1)
     estimate = estimator.finish({"gpt-5-mini": (20, 20_000)})
@@ -235,27 +237,28 @@ def test_embeddings_and_moderations_have_no_output() -> None:
         assert estimate.standard_price_models == (["text-embedding-3-small"] if "embed" in model else [])
 
 
-def test_one_unknown_model_makes_the_dollars_unknown_and_is_named() -> None:
+def test_a_single_unknown_model_makes_the_cost_unknown_and_is_named() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(), 1)
     estimator.add("llama", body(), 1)
     estimate = estimator.finish()
     assert (estimate.low_usd, estimate.high_usd) == (None, None)
     assert estimate.unknown_models == ["llama"]
-    assert estimate.input_tokens == 2 * read_ask(body()).input_tokens
+    assert estimate.input_tokens == 2 * estimate_request(body()).input_tokens
 
 
-def test_nothing_asked_costs_nothing() -> None:
+def test_a_job_without_requests_costs_nothing() -> None:
     estimate = Estimator(Prices(), CHAT).finish()
     assert (estimate.low_usd, estimate.high_usd, estimate.input_tokens) == (0.0, 0.0, 0)
 
 
-def test_requests_above_the_price_step_are_estimated_at_the_higher_price() -> None:
+def test_large_requests_are_estimated_at_the_higher_price() -> None:
     prices, estimator = Prices(), Estimator(Prices(), "/v1/responses")
     large = json.dumps({"input": "word " * 400_000, "max_output_tokens": 1000}).encode()
     small = json.dumps({"input": "word " * 1_000, "max_output_tokens": 1000}).encode()
     usages = [
-        Usage(input_tokens=estimator.add("gpt-6-luna", each, 1), output_tokens=1000) for each in (large, small, large)
+        Usage(input_tokens=estimator.add("gpt-6-luna", request, 1), output_tokens=1000)
+        for request in (large, small, large)
     ]
     assert usages[0].input_tokens > 272_000
     costs = [prices.cost("gpt-6-luna", usage) for usage in usages]

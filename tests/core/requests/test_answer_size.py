@@ -1,4 +1,4 @@
-"""How large an answer is expected to be."""
+"""The expected size of an answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.answer_size import (
-    EMBEDDING_ENVELOPE,
-    ENVELOPE,
-    LOGPROB,
-    MODERATION,
-    MOST_TOKENS,
-    TOKEN,
+    EMBEDDING_ENVELOPE_BYTES,
+    ENVELOPE_BYTES,
+    LOGPROB_BYTES,
+    MAX_EXPECTED_TOKENS,
+    MODERATION_BYTES,
+    TOKEN_BYTES,
     UNCAPPED_TOKENS,
     UNKNOWN_DIMENSIONS,
     expected_bytes,
@@ -33,8 +33,8 @@ def expected(endpoint: str, body: dict[str, Any], inputs: int = 1) -> int:
 
 
 def vector_bytes(model: str, **body: Any) -> int:
-    """Expected bytes of one embedding alone."""
-    return expected(EMBEDDINGS, {"model": model, "input": "x", **body}) - ENVELOPE - EMBEDDING_ENVELOPE
+    """Return the expected bytes of an embedding without its envelope."""
+    return expected(EMBEDDINGS, {"model": model, "input": "x", **body}) - ENVELOPE_BYTES - EMBEDDING_ENVELOPE_BYTES
 
 
 # Embeddings
@@ -53,24 +53,24 @@ def vector_bytes(model: str, **body: Any) -> int:
         ("text-embedding-3-small", {"dimensions": "many"}, 1_536),
     ],
 )
-def test_a_base64_embedding_is_as_long_as_its_models_dimensions_make_it(
+def test_the_size_of_a_base64_embedding_follows_from_the_dimensions_of_the_model(
     model: str, body: dict[str, int | str], dimensions: int
 ) -> None:
     vector = base64.b64encode(struct.pack(f"<{dimensions}f", *[0.5] * dimensions))
     assert vector_bytes(model, encoding_format="base64", **body) == len(vector)
 
 
-def test_fifty_thousand_embeddings_have_the_size_that_they_really_have() -> None:
+def test_the_expected_size_of_50_000_embeddings_is_close_to_the_real_size() -> None:
     base = {"model": "text-embedding-3-small", "input": "x"}
     assert 50_000 * expected(EMBEDDINGS, base) == pytest.approx(1.04e9, rel=0.1)
     assert 50_000 * expected(EMBEDDINGS, base | {"encoding_format": "base64"}) == pytest.approx(0.42e9, rel=0.15)
 
 
 @given(st.integers(1, 2048))
-def test_every_input_of_an_embeddings_request_has_a_vector_of_its_own(inputs: int) -> None:
+def test_every_input_of_an_embeddings_request_adds_a_vector(inputs: int) -> None:
     body = {"model": "text-embedding-3-small", "input": "x", "encoding_format": "base64"}
-    one, none = expected(EMBEDDINGS, body), ENVELOPE
-    assert expected(EMBEDDINGS, body, inputs) - none == inputs * (one - none)
+    vector = expected(EMBEDDINGS, body) - ENVELOPE_BYTES
+    assert expected(EMBEDDINGS, body, inputs) - ENVELOPE_BYTES == inputs * vector
 
 
 # Text
@@ -81,27 +81,31 @@ def test_every_input_of_an_embeddings_request_has_a_vector_of_its_own(inputs: in
     [(CHAT, "max_completion_tokens"), (CHAT, "max_tokens"), (COMPLETIONS, "max_tokens")],
 )
 def test_an_answer_is_expected_to_be_as_long_as_its_cap(endpoint: str, key: str) -> None:
-    assert expected(endpoint, {key: 50}) == ENVELOPE + 50 * TOKEN
+    assert expected(endpoint, {key: 50}) == ENVELOPE_BYTES + 50 * TOKEN_BYTES
 
 
-def test_a_response_is_as_long_as_its_cap_and_repeats_what_it_was_told() -> None:
-    told = {"instructions": "x" * 100, "tools": [{"type": "y" * 100}], "text": {"format": {"type": "z" * 100}}}
-    plain = expected(RESPONSES, {"max_output_tokens": 50})
-    assert plain == 2 * ENVELOPE + 50 * TOKEN
-    repeated = sum(len(msgspec.json.encode(part)) for part in told.values())
-    assert expected(RESPONSES, {"max_output_tokens": 50, **told}) == plain + repeated
+def test_a_response_is_as_long_as_its_cap_plus_the_parts_of_the_request_that_it_repeats() -> None:
+    repeated_parts = {
+        "instructions": "x" * 100,
+        "tools": [{"type": "y" * 100}],
+        "text": {"format": {"type": "z" * 100}},
+    }
+    base = expected(RESPONSES, {"max_output_tokens": 50})
+    assert base == 2 * ENVELOPE_BYTES + 50 * TOKEN_BYTES
+    repeated_bytes = sum(len(msgspec.json.encode(part)) for part in repeated_parts.values())
+    assert expected(RESPONSES, {"max_output_tokens": 50, **repeated_parts}) == base + repeated_bytes
 
 
 def test_an_answer_without_a_cap_is_expected_to_have_a_thousand_tokens() -> None:
-    assert expected(CHAT, {}) == ENVELOPE + UNCAPPED_TOKENS * TOKEN
+    assert expected(CHAT, {}) == ENVELOPE_BYTES + UNCAPPED_TOKENS * TOKEN_BYTES
 
 
-def test_a_cap_that_only_guards_against_runaway_answers_is_not_taken_for_a_length() -> None:
-    assert expected(CHAT, {"max_completion_tokens": 128_000}) == ENVELOPE + MOST_TOKENS * TOKEN
+def test_a_very_large_cap_is_not_taken_as_the_expected_length() -> None:
+    assert expected(CHAT, {"max_completion_tokens": 128_000}) == ENVELOPE_BYTES + MAX_EXPECTED_TOKENS * TOKEN_BYTES
 
 
-def test_every_choice_is_an_answer() -> None:
-    assert expected(CHAT, {"max_tokens": 10, "n": 3}) == ENVELOPE + 3 * 10 * TOKEN
+def test_every_choice_adds_an_answer() -> None:
+    assert expected(CHAT, {"max_tokens": 10, "n": 3}) == ENVELOPE_BYTES + 3 * 10 * TOKEN_BYTES
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_log_probabilities_are_counted_for_each_token_and_alternative(
     endpoint: str, body: dict[str, int], lists: int
 ) -> None:
     assert expected(endpoint, {"max_tokens": 10, **body}) - expected(endpoint, {"max_tokens": 10}) == (
-        10 * LOGPROB * lists
+        10 * LOGPROB_BYTES * lists
     )
 
 
@@ -126,18 +130,18 @@ def test_log_probabilities_are_counted_for_each_token_and_alternative(
 
 
 @pytest.mark.parametrize(
-    ("asked", "judged"),
+    ("moderated", "results"),
     [("text", 1), (["one", "two", "three"], 3), ([{"type": "text", "text": "a"}, {"type": "image_url"}], 1)],
 )
-def test_every_text_of_a_list_is_moderated_apart_and_content_parts_together(
-    asked: str | list[str | dict[str, str]], judged: int
+def test_each_text_of_a_list_has_a_moderation_result_and_a_list_of_content_parts_has_one(
+    moderated: str | list[str | dict[str, str]], results: int
 ) -> None:
-    assert expected(MODERATIONS, {"input": asked}) == ENVELOPE + judged * MODERATION
+    assert expected(MODERATIONS, {"input": moderated}) == ENVELOPE_BYTES + results * MODERATION_BYTES
 
 
-# Whatever a row holds
+# Arbitrary bodies
 
-ANYTHING = st.recursive(
+JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
@@ -150,8 +154,8 @@ KEYS = [
 
 @given(
     st.sampled_from([CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS]),
-    st.dictionaries(st.sampled_from(KEYS), ANYTHING),
+    st.dictionaries(st.sampled_from(KEYS), JSON_VALUES),
     st.integers(1, 9),
 )
-def test_any_body_has_a_positive_expectation(endpoint: str, body: dict[str, Any], inputs: int) -> None:
+def test_the_expected_size_of_any_body_is_positive(endpoint: str, body: dict[str, Any], inputs: int) -> None:
     assert expected(endpoint, body, inputs) > 0

@@ -1,4 +1,4 @@
-"""What a body looks like for each endpoint, and what does not belong into it."""
+"""The request bodies of each endpoint, and what they must not contain."""
 
 from __future__ import annotations
 
@@ -35,23 +35,25 @@ PARTS = [{"type": "text", "text": "What is this?"}]
     ],
     ids=lambda value: getattr(value, "path", ""),
 )
-def test_the_openai_sdk_knows_every_key_and_none_of_the_mistaken_ones(endpoint: Endpoint, params: type[Any]) -> None:
-    known = {key for base in params.__mro__ for key in getattr(base, "__annotations__", {})} | set(
+def test_the_openai_sdk_has_every_key_and_none_of_the_mistaken_keys(endpoint: Endpoint, params: type[Any]) -> None:
+    sdk_keys = {key for base in params.__mro__ for key in getattr(base, "__annotations__", {})} | set(
         params.__annotations__
     )
-    named = {endpoint.input_key, endpoint.input_alternative, endpoint.system_key, endpoint.schema_key}
-    assert {*named, *endpoint.cap_keys, *endpoint.defaults} - {None} <= known
-    assert not endpoint.instead.keys() & known
+    argument_keys = {endpoint.input_key, endpoint.input_alternative, endpoint.system_key, endpoint.schema_key}
+    assert {*argument_keys, *endpoint.cap_keys, *endpoint.defaults} - {None} <= sdk_keys
+    assert not endpoint.equivalents.keys() & sdk_keys
 
 
-def test_an_unknown_endpoint_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'/v1/videos' is unknown\. One of: /v1/chat/completions, /v1/responses"):
+def test_the_error_for_an_unknown_endpoint_lists_the_supported_paths() -> None:
+    with pytest.raises(
+        InputError, match=r"'/v1/videos' is not supported\. Use one of /v1/chat/completions, /v1/responses"
+    ):
         endpoints.find("/v1/videos")
 
 
-def test_chat() -> None:
+def test_a_chat_body() -> None:
     spec = RequestSpec(output_schema=SCHEMA, max_output_tokens=9)
-    assert endpoints.filled(CHAT, {"temperature": 0}, spec, system="s", prompt="p") == {
+    assert endpoints.build_body(CHAT, {"temperature": 0}, spec, system="s", prompt="p") == {
         "temperature": 0,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}],
         "response_format": {
@@ -60,12 +62,14 @@ def test_chat() -> None:
         },
         "max_completion_tokens": 9,
     }
-    assert endpoints.filled(CHAT, {}, RequestSpec(), prompt=PARTS) == {"messages": [{"role": "user", "content": PARTS}]}
+    assert endpoints.build_body(CHAT, {}, RequestSpec(), prompt=PARTS) == {
+        "messages": [{"role": "user", "content": PARTS}]
+    }
 
 
-def test_responses() -> None:
+def test_a_responses_body() -> None:
     spec = RequestSpec(output_schema=SCHEMA, max_output_tokens=9)
-    assert endpoints.filled(RESPONSES, {"text": {"verbosity": "low"}}, spec, system="s", prompt="p") == {
+    assert endpoints.build_body(RESPONSES, {"text": {"verbosity": "low"}}, spec, system="s", prompt="p") == {
         "instructions": "s",
         "input": "p",
         "text": {
@@ -74,59 +78,64 @@ def test_responses() -> None:
         },
         "max_output_tokens": 9,
     }
-    assert endpoints.filled(RESPONSES, {}, RequestSpec(), prompt=PARTS) == {
+    assert endpoints.build_body(RESPONSES, {}, RequestSpec(), prompt=PARTS) == {
         "input": [{"role": "user", "content": PARTS}]
     }
 
 
-def test_embeddings_come_in_base64_unless_the_body_says_otherwise() -> None:
-    assert endpoints.filled(EMBEDDINGS, {}, RequestSpec(), prompt="p") == {"input": "p", "encoding_format": "base64"}
-    assert endpoints.filled(EMBEDDINGS, {"encoding_format": "float"}, RequestSpec(), prompt=["p", "q"]) == {
+def test_embeddings_are_requested_in_base64_unless_the_body_sets_another_format() -> None:
+    assert endpoints.build_body(EMBEDDINGS, {}, RequestSpec(), prompt="p") == {
+        "input": "p",
+        "encoding_format": "base64",
+    }
+    assert endpoints.build_body(EMBEDDINGS, {"encoding_format": "float"}, RequestSpec(), prompt=["p", "q"]) == {
         "input": ["p", "q"],
         "encoding_format": "float",
     }
 
 
-def test_completions() -> None:
-    assert endpoints.filled(COMPLETIONS, {}, RequestSpec(max_output_tokens=9), prompt="p") == {
+def test_a_completions_body() -> None:
+    assert endpoints.build_body(COMPLETIONS, {}, RequestSpec(max_output_tokens=9), prompt="p") == {
         "prompt": "p",
         "max_tokens": 9,
     }
 
 
-def test_moderations() -> None:
-    assert endpoints.filled(MODERATIONS, {}, RequestSpec(), prompt=PARTS) == {"input": PARTS}
+def test_a_moderations_body() -> None:
+    assert endpoints.build_body(MODERATIONS, {}, RequestSpec(), prompt=PARTS) == {"input": PARTS}
 
 
-def test_filling_leaves_the_given_body_alone() -> None:
+def test_building_a_body_does_not_change_the_argument() -> None:
     body = {"text": {"verbosity": "low"}}
-    endpoints.filled(RESPONSES, body, RequestSpec(output_schema=SCHEMA), prompt="p")
+    endpoints.build_body(RESPONSES, body, RequestSpec(output_schema=SCHEMA), prompt="p")
     assert body == {"text": {"verbosity": "low"}}
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "key", "right"),
+    ("endpoint", "key", "equivalent"),
     [
         (CHAT, "input", "messages"),
         (CHAT, "max_output_tokens", "max_completion_tokens"),
         (RESPONSES, "messages", "input"),
         (RESPONSES, "response_format", "text.format"),
         (EMBEDDINGS, "messages", "input"),
-        (EMBEDDINGS, "response_format", "leave it out"),
+        (EMBEDDINGS, "response_format", "Remove it"),
         (COMPLETIONS, "messages", "prompt"),
         (MODERATIONS, "prompt", "input"),
     ],
 )
-def test_a_key_of_another_endpoint_is_refused_with_the_right_one(endpoint: Endpoint, key: str, right: str) -> None:
-    with pytest.raises(InputError, match=rf"{endpoint.path} has no '{key}'.*{right}"):
-        endpoints.checked(endpoint, {key: 1}, RequestSpec())
+def test_the_error_for_a_key_of_another_endpoint_names_the_equivalent_key(
+    endpoint: Endpoint, key: str, equivalent: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{endpoint.path} does not support '{key}' in the body\. .*{equivalent}"):
+        endpoints.check_body(endpoint, {key: 1}, RequestSpec())
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.path)
-def test_streaming_is_refused(endpoint: Endpoint) -> None:
+def test_streaming_is_rejected(endpoint: Endpoint) -> None:
     with pytest.raises(InputError, match="stream"):
-        endpoints.checked(endpoint, {"stream": True}, RequestSpec())
-    assert endpoints.checked(endpoint, {"stream": False}, RequestSpec()) == {"stream": False}
+        endpoints.check_body(endpoint, {"stream": True}, RequestSpec())
+    assert endpoints.check_body(endpoint, {"stream": False}, RequestSpec()) == {"stream": False}
 
 
 @pytest.mark.parametrize(
@@ -149,19 +158,19 @@ def test_streaming_is_refused(endpoint: Endpoint) -> None:
         (MODERATIONS, {"input": "x"}, RequestSpec(prompt="p"), "prompt"),
     ],
 )
-def test_what_an_argument_says_the_body_may_not_say_too(
+def test_the_body_must_not_set_a_key_that_an_argument_sets(
     endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec, argument: str
 ) -> None:
     (key,) = body
-    with pytest.raises(InputError, match=f"'{key}' in the body and the argument {argument} say the same"):
-        endpoints.checked(endpoint, body, spec)
-    assert endpoints.checked(endpoint, body, RequestSpec()) == body
+    with pytest.raises(InputError, match=f"The argument `{argument}` sets '{key}', and so does the body"):
+        endpoints.check_body(endpoint, body, spec)
+    assert endpoints.check_body(endpoint, body, RequestSpec()) == body
 
 
-def test_instructions_and_an_input_of_the_body_go_together_in_responses() -> None:
+def test_responses_can_combine_instructions_with_an_input_in_the_body() -> None:
     body = {"input": "x"}
-    assert endpoints.checked(RESPONSES, body, RequestSpec(system="s")) == body
-    assert endpoints.filled(RESPONSES, body, RequestSpec(), system="s") == {"input": "x", "instructions": "s"}
+    assert endpoints.check_body(RESPONSES, body, RequestSpec(system="s")) == body
+    assert endpoints.build_body(RESPONSES, body, RequestSpec(), system="s") == {"input": "x", "instructions": "s"}
 
 
 @pytest.mark.parametrize(
@@ -180,18 +189,20 @@ def test_instructions_and_an_input_of_the_body_go_together_in_responses() -> Non
         (MODERATIONS, ""),
     ],
 )
-def test_asking_nothing_is_an_error_with_the_way_out(endpoint: Endpoint, value: list[Any] | str | None) -> None:
-    with pytest.raises(InputError, match=r"is empty.*add `WHERE title <> '' OR body <> ''`"):
-        endpoints.checked_input(endpoint, value, ["title", "body", "title"])
+def test_an_empty_input_is_an_error_that_suggests_a_where_clause(
+    endpoint: Endpoint, value: list[Any] | str | None
+) -> None:
+    with pytest.raises(InputError, match=r"input is empty.*with `WHERE title <> '' OR body <> ''`"):
+        endpoints.check_input(endpoint, value, ["title", "body", "title"])
 
 
 @pytest.mark.parametrize(
     ("endpoint", "value"),
     [(CHAT, "text"), (CHAT, ["text"]), (RESPONSES, 5), (EMBEDDINGS, 5), (COMPLETIONS, {"a": 1})],
 )
-def test_what_cannot_be_read_as_input_is_an_error(endpoint: Endpoint, value: Any) -> None:
+def test_an_input_of_the_wrong_type_is_an_error(endpoint: Endpoint, value: Any) -> None:
     with pytest.raises(InputError, match=f"'{endpoint.input_key}' must be"):
-        endpoints.checked_input(endpoint, value)
+        endpoints.check_input(endpoint, value)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +215,8 @@ def test_what_cannot_be_read_as_input_is_an_error(endpoint: Endpoint, value: Any
         (MODERATIONS, PARTS),
     ],
 )
-def test_what_can_be_asked_passes_as_it_is(endpoint: Endpoint, value: list[Any] | str) -> None:
-    assert endpoints.checked_input(endpoint, value) is value
+def test_a_valid_input_is_returned_unchanged(endpoint: Endpoint, value: list[Any] | str) -> None:
+    assert endpoints.check_input(endpoint, value) is value
 
 
 @pytest.mark.parametrize(
@@ -220,7 +231,7 @@ def test_what_can_be_asked_passes_as_it_is(endpoint: Endpoint, value: list[Any] 
         (5, "output"),
     ],
 )
-def test_a_schema_is_named_after_its_title_in_the_letters_allowed(title: str | int, name: str) -> None:
+def test_a_schema_is_named_after_its_title_in_allowed_characters(title: str | int, name: str) -> None:
     assert endpoints.schema_name({"title": title}) == name
 
 

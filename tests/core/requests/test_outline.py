@@ -1,4 +1,4 @@
-"""What is known of a request without reading its body is what reading it finds."""
+"""Measuring a request by its outline gives the same result as parsing its body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
 from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer, request_line
-from airflow_provider_batch.core.tokens.estimate import Ask, Encoding, read_ask
+from airflow_provider_batch.core.tokens.estimate import Encoding, RequestTokens, estimate_request
 from airflow_provider_batch.exceptions import InputError
 
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
@@ -24,36 +24,36 @@ MESSAGES = [
 ]
 
 
-def made(endpoint: str, **arguments: Any) -> RequestSpec:
+def spec_for(endpoint: str, **arguments: Any) -> RequestSpec:
     return RequestSpec(endpoint=endpoint, custom_id="{{ row.id }}", **{"model": "gpt-4-turbo", **arguments})
 
 
-#: forms that are read once, and forms of which something has to be read in every body
+#: forms that an outline can measure once, and forms whose bodies have to be parsed one by one
 SPECS = [
-    made(CHAT, prompt="{{ row.a }}", system="You label.", output_schema=SCHEMA, max_output_tokens=7),
-    made(
+    spec_for(CHAT, prompt="{{ row.a }}", system="You label.", output_schema=SCHEMA, max_output_tokens=7),
+    spec_for(
         CHAT,
         prompt="{{ row.a }}",
         system="{{ row.b }}",
         body={"n": 2, "logprobs": True, "metadata": {"b": "{{ row.b }}"}},
     ),
-    made(CHAT, prompt="Label: {{ row.a }}", body={"n": "{{ row.n }}", "max_tokens": "{{ row.n }}"}),
-    made(CHAT, prompt="{{ row.a }}", body={"tools": [{"function": {"description": "{{ row.b }}"}}]}),
-    made(CHAT, prompt="{{ row.a }}", body={"top_logprobs": "{{ row.n }}"}),
-    made(CHAT, prompt=PARTS),
-    made(CHAT, body={"messages": MESSAGES}),
-    made(CHAT, body={"messages": [{"role": "user", "content": "{{ row.any }}"}]}),
-    made(CHAT, body={"messages": "{{ row.messages }}"}),
-    made(RESPONSES, prompt="{{ row.a }}", system="{{ row.b }}", output_schema=SCHEMA),
-    made(RESPONSES, prompt="{{ row.a }}", body={"text": {"format": {"name": "{{ row.b }}"}}}),
-    made(RESPONSES, prompt="{{ row.a }}", model="{{ row.b }}"),
-    made(COMPLETIONS, prompt="{{ row.a }}", body={"n": 3, "max_tokens": 20}),
-    made(EMBEDDINGS, prompt="{{ row.a }}"),
-    made(EMBEDDINGS, prompt=["{{ row.a }}", "and", "{{ row.b }}"]),
-    made(EMBEDDINGS, prompt="{{ row.a }}", body={"dimensions": "{{ row.n }}"}),
-    made(EMBEDDINGS, body={"input": "{{ row.texts }}"}),
-    made(MODERATIONS, prompt=["{{ row.a }}", "{{ row.b }}"]),
-    made(MODERATIONS, body={"input": "{{ row.texts }}"}),
+    spec_for(CHAT, prompt="Label: {{ row.a }}", body={"n": "{{ row.n }}", "max_tokens": "{{ row.n }}"}),
+    spec_for(CHAT, prompt="{{ row.a }}", body={"tools": [{"function": {"description": "{{ row.b }}"}}]}),
+    spec_for(CHAT, prompt="{{ row.a }}", body={"top_logprobs": "{{ row.n }}"}),
+    spec_for(CHAT, prompt=PARTS),
+    spec_for(CHAT, body={"messages": MESSAGES}),
+    spec_for(CHAT, body={"messages": [{"role": "user", "content": "{{ row.any }}"}]}),
+    spec_for(CHAT, body={"messages": "{{ row.messages }}"}),
+    spec_for(RESPONSES, prompt="{{ row.a }}", system="{{ row.b }}", output_schema=SCHEMA),
+    spec_for(RESPONSES, prompt="{{ row.a }}", body={"text": {"format": {"name": "{{ row.b }}"}}}),
+    spec_for(RESPONSES, prompt="{{ row.a }}", model="{{ row.b }}"),
+    spec_for(COMPLETIONS, prompt="{{ row.a }}", body={"n": 3, "max_tokens": 20}),
+    spec_for(EMBEDDINGS, prompt="{{ row.a }}"),
+    spec_for(EMBEDDINGS, prompt=["{{ row.a }}", "and", "{{ row.b }}"]),
+    spec_for(EMBEDDINGS, prompt="{{ row.a }}", body={"dimensions": "{{ row.n }}"}),
+    spec_for(EMBEDDINGS, body={"input": "{{ row.texts }}"}),
+    spec_for(MODERATIONS, prompt=["{{ row.a }}", "{{ row.b }}"]),
+    spec_for(MODERATIONS, body={"input": "{{ row.texts }}"}),
 ]
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])).filter(str.strip) | st.sampled_from(
@@ -76,46 +76,44 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-def rendered(spec: RequestSpec, *rows: dict[str, Any]) -> list[Request]:
+def render(spec: RequestSpec, *rows: dict[str, Any]) -> list[Request]:
     renderer = compile_renderer(spec, list(rows[0]), {})
     return [renderer(tuple(row.values()), number) for number, row in enumerate(rows, start=1)]
 
 
-def in_any_order(ask: Ask) -> Ask:
-    return msgspec.structs.replace(ask, texts=tuple(sorted(ask.texts)))
+def with_sorted_texts(tokens: RequestTokens) -> RequestTokens:
+    return msgspec.structs.replace(tokens, texts=tuple(sorted(tokens.texts)))
 
 
 @given(st.sampled_from(SPECS), ROWS, ROWS, st.sampled_from(Encoding))
-def test_the_numbers_are_those_that_reading_the_body_gives(
+def test_an_outline_measures_the_same_as_parsing_the_body(
     spec: RequestSpec, first: dict[str, Any], second: dict[str, Any], encoding: Encoding
 ) -> None:
     try:
-        requests = rendered(spec, first, second)
+        requests = render(spec, first, second)
     except InputError:
-        reject()  # a row whose messages are no messages
+        reject()  # The messages of this row are not valid.
     for request in requests:
         assert request.outline is not None
-        ask = request.outline.ask(request.leaf_values, encoding)
-        if ask is not None:
-            assert in_any_order(ask) == in_any_order(read_ask(request.body, encoding))
+        tokens = request.outline.estimate(request.leaf_values, encoding)
+        if tokens is not None:
+            assert with_sorted_texts(tokens) == with_sorted_texts(estimate_request(request.body, encoding))
         line = request_line(request.custom_id, spec.endpoint, request.body)
         assert request.outline.answer_bytes(line, request.inputs) == expected_bytes(spec.endpoint, line, request.inputs)
 
 
 @pytest.mark.parametrize(
-    ("number", "known"), [(0, True), (1, True), (2, False), (3, False), (5, True), (8, False), (13, True)]
+    ("number", "is_measured"), [(0, True), (1, True), (2, False), (3, False), (5, True), (8, False), (13, True)]
 )
-def test_texts_in_a_prompt_are_known_without_reading_the_body_and_other_things_are_not(
-    number: int, known: bool
-) -> None:
+def test_an_outline_measures_texts_in_the_prompt_but_no_other_leaves(number: int, is_measured: bool) -> None:
     row = {"id": 1, "a": "x", "b": "y", "n": 1, "any": 1, "messages": [{"role": "user", "content": "x"}], "texts": [1]}
-    (request,) = rendered(SPECS[number], row)
+    (request,) = render(SPECS[number], row)
     assert request.outline is not None
-    assert (request.outline.ask(request.leaf_values, Encoding.O200K) is not None) == known
+    assert (request.outline.estimate(request.leaf_values, Encoding.O200K) is not None) == is_measured
 
 
-def test_of_a_function_nothing_is_known_before_it_is_called() -> None:
-    (request,) = rendered(
-        made(CHAT, request=lambda row: {"messages": [{"role": "user", "content": row["a"]}]}), {"id": 1, "a": "x"}
+def test_a_request_built_by_a_function_has_no_outline() -> None:
+    (request,) = render(
+        spec_for(CHAT, request=lambda row: {"messages": [{"role": "user", "content": row["a"]}]}), {"id": 1, "a": "x"}
     )
     assert request.outline is None

@@ -1,4 +1,4 @@
-"""Row -> request: what a row becomes, and what is said when it cannot become anything."""
+"""Rendering rows into requests, and the errors for rows that cannot be rendered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_batch.core.requests.render import (
     request_line,
     request_sha256,
 )
-from airflow_provider_batch.core.requests.value import canonical
+from airflow_provider_batch.core.requests.value import canonical_json
 from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
 
 SCHEMA = {
@@ -50,9 +50,9 @@ def body_of(request_spec: RequestSpec, **row: Any) -> dict[str, Any]:
 
 
 def refusal(request_spec: RequestSpec, kind: type[InputError] = InputError, number: int = 17, **row: Any) -> str:
-    with pytest.raises(kind) as caught:
+    with pytest.raises(kind) as error_info:
         render(request_spec, number, **row)
-    return str(caught.value)
+    return str(error_info.value)
 
 
 # --- the request ---
@@ -92,10 +92,10 @@ def test_a_request_is_one_line_of_an_input_file() -> None:
     }
 
 
-def test_the_request_hash_says_what_is_asked_and_not_who_asks() -> None:
-    one, other = render(spec(), id=1, body="x"), render(spec(), id=2, body="x")
-    assert request_sha256("/v1/responses", one.body) == request_sha256("/v1/responses", other.body)
-    assert request_sha256("/v1/responses", one.body) != request_sha256("/v1/chat/completions", one.body)
+def test_the_request_hash_covers_the_endpoint_and_the_body_but_not_the_custom_id() -> None:
+    first, second = render(spec(), id=1, body="x"), render(spec(), id=2, body="x")
+    assert request_sha256("/v1/responses", first.body) == request_sha256("/v1/responses", second.body)
+    assert request_sha256("/v1/responses", first.body) != request_sha256("/v1/chat/completions", first.body)
     assert request_sha256("/v1/x", b"{}") == hashlib.sha256(b"/v1/x\n{}").hexdigest()
 
 
@@ -124,20 +124,20 @@ def test_the_request_hash_says_what_is_asked_and_not_who_asks() -> None:
         ),
     ],
 )
-def test_a_request_has_the_hash_that_it_always_had_or_answers_already_paid_for_are_not_found(
+def test_the_request_hash_never_changes_so_that_paid_answers_can_be_reused(
     arguments: dict[str, Any], row: dict[str, Any], sha256: str
 ) -> None:
-    asked = spec(**arguments)
-    assert request_sha256(asked.endpoint, render(asked, id=7, **row).body) == sha256
+    request_spec = spec(**arguments)
+    assert request_sha256(request_spec.endpoint, render(request_spec, id=7, **row).body) == sha256
 
 
-def test_the_schema_keeps_its_order_because_the_model_answers_in_it() -> None:
+def test_the_schema_keeps_the_order_of_its_keys_because_the_model_answers_in_that_order() -> None:
     body = render(spec(output_schema=SCHEMA), id=1, body="x").body
     assert body.index(b'"reasons":{') < body.index(b'"label":{')
     assert json.loads(body)["response_format"]["json_schema"] == {"name": "Ticket", "strict": True, "schema": SCHEMA}
 
 
-def test_a_schema_is_never_a_template() -> None:
+def test_a_schema_is_never_rendered_as_a_template() -> None:
     schema = {"title": "T", "type": "object", "description": "{{ row.nothing }} {% if %}"}
     assert body_of(spec(output_schema=schema), id=1, body="x")["response_format"]["json_schema"]["schema"] == schema
 
@@ -168,33 +168,33 @@ def test_each_endpoint_gets_its_own_body(
     ("value", "custom_id"),
     [(7, "7"), (" T 1 ", " T 1 "), (Decimal("7"), "7"), (UUID(int=7), str(UUID(int=7))), ("é" * 600, "é" * 600)],
 )
-def test_a_custom_id_is_the_text_of_its_value_and_nothing_else(value: Any, custom_id: str) -> None:
+def test_a_custom_id_is_exactly_the_text_of_its_value(value: Any, custom_id: str) -> None:
     assert render(spec(), id=value, body="x").custom_id == custom_id
 
 
-def test_a_custom_id_may_be_put_together() -> None:
+def test_a_custom_id_may_combine_several_columns() -> None:
     assert render(spec(custom_id="{{ row.shop }}/{{ row.id }}"), id=7, shop="a", body="x").custom_id == "a/7"
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected_message"),
     [
-        (None, "is NULL"),
-        ("", "is ''"),
-        (" \n", r"is ' \n'"),
+        (None, "The value is NULL"),
+        ("", "The value is ''"),
+        (" \n", r"The value is ' \n'"),
         (True, "boolean True"),
-        (b"7", "column 'id': the value is binary"),
-        (memoryview(b"7"), "column 'id': the value is binary"),
-        ("\ud800", "column 'id': the text has half of a surrogate pair"),
+        (b"7", ", column 'id': The value is binary"),
+        (memoryview(b"7"), ", column 'id': The value is binary"),
+        ("\ud800", ", column 'id': The text contains half of a surrogate pair"),
     ],
 )
-def test_an_unusable_custom_id_is_an_error_that_names_the_row(value: Any, said: str) -> None:
+def test_an_unusable_custom_id_is_an_error_that_names_the_row(value: Any, expected_message: str) -> None:
     message = refusal(spec(), CustomIdError, id=value, body="x")
-    assert message.startswith("row 17: custom_id: ")
-    assert said in message
+    assert message.startswith("Row 17, custom_id")
+    assert expected_message in message
 
 
-def test_bytes_inside_a_custom_id_are_an_error_of_the_custom_id() -> None:
+def test_bytes_inside_a_custom_id_are_reported_for_the_custom_id() -> None:
     assert "column 'id'" in refusal(spec(custom_id="T-{{ row.id }}"), CustomIdError, id=b"7", body="x")
 
 
@@ -214,40 +214,40 @@ def test_a_model_may_differ_from_row_to_row() -> None:
 @pytest.mark.parametrize("value", [None, "", " "])
 def test_a_row_without_a_model_is_an_error(arguments: dict[str, Any], value: str | None) -> None:
     message = refusal(spec(**arguments), id="T-99", body="x", model=value)
-    assert message.startswith("row 17 (custom_id 'T-99'): ")
-    assert "model: is empty" in message
+    assert message.startswith("Row 17 (custom_id 'T-99'), ")
+    assert "model: The model is empty" in message
 
 
 # --- system and prompt ---
 
 
-def test_a_row_whose_system_is_blank_is_asked_without_it() -> None:
+def test_a_row_with_a_blank_system_is_sent_without_a_system_message() -> None:
     for endpoint, key in (("/v1/chat/completions", "messages"), ("/v1/responses", "instructions")):
         with_system = spec(endpoint=endpoint, system="{{ row.system }}")
-        without = body_of(spec(endpoint=endpoint), id=1, body="x")
+        body_without_system = body_of(spec(endpoint=endpoint), id=1, body="x")
         for blank in (None, "", " \n"):
-            assert body_of(with_system, id=1, body="x", system=blank) == without
-        assert body_of(with_system, id=1, body="x", system="s")[key] != without.get(key)
+            assert body_of(with_system, id=1, body="x", system=blank) == body_without_system
+        assert body_of(with_system, id=1, body="x", system="s")[key] != body_without_system.get(key)
 
 
-def test_a_system_that_was_left_empty_in_a_form_is_none() -> None:
+def test_a_system_that_was_left_empty_in_a_form_is_ignored() -> None:
     assert body_of(spec(system=""), id=1, body="x") == body_of(spec(), id=1, body="x")
 
 
-def test_a_prompt_is_text_whatever_the_type_of_its_column() -> None:
+def test_a_prompt_is_text_for_any_column_type() -> None:
     for value, content in ((5, "5"), ({"a": [1]}, '{"a":[1]}'), (date(2026, 1, 2), "2026-01-02"), ("1e5", "1e5")):
         assert body_of(spec(), id=1, body=value)["messages"][0]["content"] == content
 
 
 @pytest.mark.parametrize("value", [None, "", " \n"])
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"])
-def test_an_empty_prompt_is_an_error_that_shows_the_where_clause(endpoint: str, value: str | None) -> None:
+def test_an_empty_prompt_is_an_error_that_suggests_a_where_clause(endpoint: str, value: str | None) -> None:
     message = refusal(spec(endpoint=endpoint), id="T-99", body=value)
-    assert message.startswith("row 17 (custom_id 'T-99'): prompt: is empty")
-    assert "add `WHERE body <> ''`" in message
+    assert message.startswith("Row 17 (custom_id 'T-99'), prompt: The input is empty")
+    assert "with `WHERE body <> ''`" in message
 
 
-def test_a_prompt_of_several_columns_is_empty_only_if_all_are() -> None:
+def test_a_prompt_of_several_columns_is_empty_only_if_all_of_them_are() -> None:
     two = spec(prompt="{{ row.title }}\n\n{{ row.body }}")
     assert "WHERE title <> '' OR body <> ''" in refusal(two, id=1, title=None, body=None)
     assert body_of(two, id=1, title=None, body="x")["messages"][0]["content"] == "\n\nx"
@@ -259,31 +259,35 @@ def test_a_prompt_of_several_columns_is_empty_only_if_all_are() -> None:
 def test_bytes_are_an_error_that_names_argument_column_row_and_custom_id(
     argument: str, source: str, value: bytes | bytearray | memoryview
 ) -> None:
-    given = {"metadata": {"photo": source}} if argument == "body" else source
-    message = refusal(spec(**{argument: given}), TemplateError, id="T-99", body="x", photo=value)
+    value_with_photo = {"metadata": {"photo": source}} if argument == "body" else source
+    message = refusal(spec(**{argument: value_with_photo}), TemplateError, id="T-99", body="x", photo=value)
     path = "body.metadata.photo" if argument == "body" else argument
-    assert message.startswith(f"row 17 (custom_id 'T-99'): {path}: column 'photo': the value is binary")
+    assert message.startswith(f"Row 17 (custom_id 'T-99'), {path}, column 'photo': The value is binary")
 
 
-def test_broken_text_is_an_error_that_names_the_column() -> None:
+def test_text_with_a_lone_surrogate_is_an_error_that_names_the_column() -> None:
     message = refusal(spec(prompt="{{ row.title }}{{ row.body }}"), TemplateError, id="T-99", title="a", body="b\udfff")
-    assert message.startswith("row 17 (custom_id 'T-99'): prompt: column 'body': the text has half of a surrogate pair")
+    assert message.startswith(
+        "Row 17 (custom_id 'T-99'), prompt, column 'body': The text contains half of a surrogate pair"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
-def test_numbers_that_json_does_not_have_are_an_error(value: float | Decimal) -> None:
+def test_numbers_that_json_cannot_express_are_an_error(value: float | Decimal) -> None:
     message = refusal(spec(body={"temperature": "{{ row.t }}"}), TemplateError, id="T-99", body="x", t=value)
-    assert message.startswith("row 17 (custom_id 'T-99'): body.temperature: column 't': ")
+    assert message.startswith("Row 17 (custom_id 'T-99'), body.temperature, column 't': ")
 
 
-def test_a_template_that_breaks_on_a_value_is_an_error_that_names_the_row() -> None:
+def test_an_exception_in_a_template_is_an_error_that_names_the_row() -> None:
     message = refusal(spec(prompt="{{ row.body / 0 }}"), TemplateError, id="T-99", body=1)
-    assert message.startswith("row 17 (custom_id 'T-99'): prompt: ZeroDivisionError")
+    assert message.startswith(
+        "Row 17 (custom_id 'T-99'), prompt: The template raised ZeroDivisionError: division by zero."
+    )
 
 
-def test_a_column_that_is_chosen_wrongly_is_an_error_that_names_the_row() -> None:
+def test_an_unknown_column_that_another_column_names_is_an_error_that_names_the_row() -> None:
     message = refusal(spec(prompt="{{ row[row.which] }}"), TemplateError, id="T-99", body="x", which="bodi")
-    assert message.startswith("row 17 (custom_id 'T-99'): prompt: the query has no column 'bodi'")
+    assert message.startswith("Row 17 (custom_id 'T-99'), prompt: The query has no column 'bodi'")
     assert "Did you mean 'body'?" in message
 
 
@@ -295,7 +299,7 @@ IMAGE = [
 ]
 
 
-def test_content_parts_hold_templates_at_any_depth() -> None:
+def test_content_parts_may_contain_templates_at_any_depth() -> None:
     content = [
         {"type": "text", "text": "What is on 7?"},
         {"type": "image_url", "image_url": {"url": "https://example.org/7.png", "detail": "low"}},
@@ -308,46 +312,46 @@ def test_content_parts_hold_templates_at_any_depth() -> None:
     assert body_of(spec(prompt=IMAGE, endpoint="/v1/moderations"), **row)["input"] == content
 
 
-def test_a_text_part_is_text_whatever_the_type_of_its_column() -> None:
+def test_a_text_part_is_text_for_any_column_type() -> None:
     parts = [{"type": "text", "text": "{{ row.body }}"}]
     assert body_of(spec(prompt=parts), id=1, body=5)["messages"][0]["content"] == [{"type": "text", "text": "5"}]
 
 
-def test_an_image_without_an_address_is_an_error() -> None:
+def test_an_image_without_a_url_is_an_error() -> None:
     message = refusal(spec(prompt=IMAGE), id="T-99", title="x", url=None)
-    assert message.startswith("row 17 (custom_id 'T-99'): prompt[1].image_url.url: is empty")
+    assert message.startswith("Row 17 (custom_id 'T-99'), prompt[1].image_url.url: The input is empty")
     assert "WHERE url <> ''" in message
 
 
-def test_an_image_may_come_without_words() -> None:
+def test_an_image_may_come_without_text() -> None:
     parts = [{"type": "text", "text": "{{ row.title }}"}, IMAGE[1]]
     assert body_of(spec(prompt=parts), id=1, title=None, url="u")["messages"][0]["content"][0]["text"] == ""
 
 
-def test_text_parts_may_be_empty_but_not_all_of_them() -> None:
+def test_some_text_parts_may_be_empty_but_not_all_of_them() -> None:
     parts = [{"type": "text", "text": "Label:"}, *({"type": "text", "text": f"{{{{ row.{x} }}}}"} for x in ("a", "b"))]
     assert body_of(spec(prompt=parts), id=1, a=None, b="x")["messages"][0]["content"][1]["text"] == ""
     assert body_of(spec(prompt=parts), id=1, a="x", b=None)["messages"][0]["content"][2]["text"] == ""
     assert "WHERE a <> '' OR b <> ''" in refusal(spec(prompt=parts), id=1, a=None, b=" ")
 
 
-def test_several_texts_of_an_embeddings_row_are_so_many_inputs() -> None:
+def test_each_text_of_an_embeddings_row_is_one_input() -> None:
     several = spec(endpoint="/v1/embeddings", prompt=["{{ row.title }}", "about {{ row.body }}"])
     request = render(several, id=1, title=5, body="x")
     assert request.inputs == 2
     assert json.loads(request.body)["input"] == ["5", "about x"]
-    assert "prompt[0]: is empty" in refusal(several, id=1, title="", body="x")
+    assert "prompt[0]: The input is empty" in refusal(several, id=1, title="", body="x")
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/moderations", "/v1/responses", "/v1/chat/completions"])
-def test_one_text_is_one_input(endpoint: str) -> None:
+def test_a_single_text_is_one_input(endpoint: str) -> None:
     assert render(spec(endpoint=endpoint), id=1, body="x").inputs == 1
 
 
 # --- body ---
 
 
-def test_a_lone_expression_in_the_body_keeps_its_type() -> None:
+def test_a_single_expression_in_the_body_keeps_its_type() -> None:
     body = {
         "seed": "{{ row.seed }}",
         "metadata": {"n": "no. {{ row.seed }}", "tags": ["{{ row.tags }}", 1.5, None, True]},
@@ -377,20 +381,20 @@ def test_a_lone_expression_in_the_body_keeps_its_type() -> None:
     assert b'"price":1.50,' in request.body
 
 
-def test_the_body_may_hold_what_is_asked() -> None:
+def test_the_body_may_contain_the_input() -> None:
     messages = [{"role": "user", "content": "{{ row.body }}"}]
     by_body = spec(prompt=None, body={"messages": messages})
     assert render(by_body, id=1, body="x").body == render(spec(), id=1, body="x").body
     message = refusal(by_body, id="T-99", body=None)
-    assert message.startswith("row 17 (custom_id 'T-99'): body.messages: is empty")
+    assert message.startswith("Row 17 (custom_id 'T-99'), body.messages: The input is empty")
     assert "WHERE body <> ''" in message
 
 
-def test_whole_messages_may_come_from_a_column() -> None:
+def test_the_messages_may_come_from_a_column() -> None:
     by_column = spec(prompt=None, body={"messages": "{{ row.chat }}"})
     chat = [{"role": "user", "content": "x"}]
     assert body_of(by_column, id=1, chat=chat)["messages"] == chat
-    assert "body.messages: is empty" in refusal(by_column, id=1, chat=None)
+    assert "body.messages: The input is empty" in refusal(by_column, id=1, chat=None)
     assert "must be a list of objects" in refusal(by_column, id=1, chat=json.dumps(chat))
     by_text = spec(prompt=None, body={"messages": "{{ row.chat | fromjson }}"})
     assert body_of(by_text, id=1, chat=json.dumps(chat))["messages"] == chat
@@ -401,14 +405,14 @@ def test_the_inputs_of_an_embeddings_body_are_counted_row_by_row() -> None:
     assert render(by_body, id=1, chunks=["a", "b", "c"]).inputs == 3
     assert render(by_body, id=1, chunks="a").inputs == 1
     assert render(by_body, id=1, chunks=[1, 2, 3]).inputs == 1
-    assert "body.input: is empty" in refusal(by_body, id=1, chunks=["a", ""])
+    assert "body.input: The input is empty" in refusal(by_body, id=1, chunks=["a", ""])
 
 
-def test_a_prompt_of_the_provider_stands_for_the_input_of_responses() -> None:
-    stored = spec(
+def test_a_stored_prompt_of_the_provider_replaces_the_input_of_responses() -> None:
+    stored_prompt = spec(
         endpoint="/v1/responses", prompt=None, body={"prompt": {"id": "p", "variables": {"t": "{{ row.body }}"}}}
     )
-    assert body_of(stored, id=1, body="x")["prompt"] == {"id": "p", "variables": {"t": "x"}}
+    assert body_of(stored_prompt, id=1, body="x")["prompt"] == {"id": "p", "variables": {"t": "x"}}
 
 
 # --- request= ---
@@ -434,7 +438,7 @@ def test_schema_cap_and_base_body_are_added_to_what_a_function_returns() -> None
     assert render(by_function, id=1, body="x").body == render(spec(**arguments), id=1, body="x").body
 
 
-def test_the_model_of_a_function_goes_first() -> None:
+def test_the_model_that_a_function_returns_takes_precedence() -> None:
     by_function = spec(prompt=None, request=lambda row: {**question(row), "model": row["model"]})
     assert render(by_function, id=1, body="x", model="other").model == "other"
     assert render(by_function, id=1, body="x", model=None).model == "gpt-5-mini"
@@ -447,16 +451,16 @@ def test_a_function_counts_the_inputs_of_embeddings() -> None:
     assert json.loads(request.body)["encoding_format"] == "base64"
 
 
-def test_a_function_gets_a_dict_of_its_own() -> None:
-    seen = []
+def test_a_function_gets_its_own_copy_of_the_row() -> None:
+    rows = []
 
     def greedy(row: dict[str, int | bytes]) -> dict[str, list[dict[str, str]]]:
-        seen.append(dict(row))
+        rows.append(dict(row))
         row.clear()
         return {"messages": [{"role": "user", "content": "x"}]}
 
     render(spec(prompt=None, request=greedy), id=1, Photo=b"\x00")
-    assert seen == [{"id": 1, "Photo": b"\x00"}]
+    assert rows == [{"id": 1, "Photo": b"\x00"}]
 
 
 def test_a_function_may_return_tuples_and_read_only_dicts() -> None:
@@ -472,49 +476,56 @@ def fails(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "expected_message"),
     [
-        (fails, "ValueError: no such shop"),
-        (lambda row: None, "it returned NoneType; it must return the body, a dict"),
-        (lambda row: {}, "it returned no 'messages'"),
-        (lambda row: {"messages": []}, "is empty"),
+        (fails, "The function raised ValueError: no such shop."),
+        (lambda row: None, "must return the request body as a dict, not NoneType"),
+        (lambda row: {}, "The function returned no 'messages'"),
+        (lambda row: {"messages": []}, "The input is empty"),
         (lambda row: {"messages": "x"}, "must be a list of objects"),
-        (lambda row: {**question(row), "temperature": 1}, "it returned 'temperature', which body has too"),
-        (lambda row: {**question(row), "input": "x"}, "has no 'input' in its body"),
-        (lambda row: {**question(row), "response_format": {}}, "the argument output_schema say the same"),
-        (lambda row: {**question(row), "max_tokens": 1}, "the argument max_output_tokens say the same"),
-        (lambda row: {**question(row), "stream": True}, "'stream' must be left out"),
-        (lambda row: {**question(row), "model": 5}, "its 'model' is a int"),
-        (lambda row: {**question(row), "user": b"x"}, "the value is binary"),
-        (lambda row: {**question(row), "top_p": float("nan")}, "does not exist in JSON"),
+        (
+            lambda row: {**question(row), "temperature": 1},
+            "The function returned 'temperature', and the body sets it too",
+        ),
+        (lambda row: {**question(row), "input": "x"}, "does not support 'input' in the body"),
+        (lambda row: {**question(row), "response_format": {}}, "The argument `output_schema` sets 'response_format'"),
+        (lambda row: {**question(row), "max_tokens": 1}, "The argument `max_output_tokens` sets 'max_tokens'"),
+        (lambda row: {**question(row), "stream": True}, "Remove 'stream' from the body"),
+        (lambda row: {**question(row), "model": 5}, "must return 'model' as a string, not int"),
+        (lambda row: {**question(row), "user": b"x"}, "The value is binary"),
+        (lambda row: {**question(row), "top_p": float("nan")}, "JSON has no number nan"),
         (lambda row: {**question(row), "user": "\ud800"}, "surrogate"),
-        (lambda row: {**question(row), "user": object()}, "a object is no JSON value"),
-        (lambda row: question(row) | cast("dict[str, Any]", {5: 1}), "the key 5 is no text"),
+        (lambda row: {**question(row), "user": object()}, "A value of type object cannot be written as JSON"),
+        (lambda row: question(row) | cast("dict[str, Any]", {5: 1}), "The key 5 is not a string"),
     ],
 )
-def test_what_a_function_does_wrong_is_an_error_that_names_the_row(function: Callable[..., Any], said: str) -> None:
+def test_an_invalid_result_of_a_function_is_an_error_that_names_the_row(
+    function: Callable[..., Any], expected_message: str
+) -> None:
     by_function = spec(
         prompt=None, request=function, output_schema=SCHEMA, max_output_tokens=9, body={"temperature": 0}
     )
     message = refusal(by_function, id="T-99", body="x")
-    assert message.startswith("row 17 (custom_id 'T-99'): request: ")
-    assert said in message
+    assert message.startswith("Row 17 (custom_id 'T-99'), request: ")
+    assert expected_message in message
 
 
 def test_a_row_without_any_model_is_an_error() -> None:
-    assert "it returned no 'model'" in refusal(spec(prompt=None, model=None, request=question), id=1, body="x")
+    assert "The function returned no 'model'" in refusal(
+        spec(prompt=None, model=None, request=question), id=1, body="x"
+    )
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "expected_message"),
     [
         ("no_such_package.module:function", "ModuleNotFoundError"),
         (f"{__name__}:nothing", "AttributeError"),
-        (f"{__name__}:SCHEMA", "is a dict, not a function"),
+        (f"{__name__}:SCHEMA", "must be a function, but it is a dict"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_an_error(path: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_import_path_that_does_not_resolve_is_an_error(path: str, expected_message: str) -> None:
+    with pytest.raises(InputError, match=expected_message):
         compile_renderer(spec(prompt=None, request=path), ["id"], {})
 
 
@@ -522,64 +533,73 @@ def test_a_path_that_leads_nowhere_is_an_error(path: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected_message"),
     [
-        ({"endpoint": "/v1/videos"}, "endpoint: '/v1/videos' is unknown"),
-        ({"custom_id": None}, "custom_id is missing"),
-        ({"custom_id": ""}, "custom_id: is empty"),
-        ({"custom_id": 5}, "custom_id: must be text"),
-        ({"model": None}, "model: is missing"),
-        ({"model": " "}, "model: is empty"),
-        ({"model": 5}, "model: must be text"),
-        ({"model": None, "body": {"model": 5}}, "body.model: must be"),
-        ({"model": None, "body": {"model": ""}}, "body.model: must be"),
-        ({"body": {"model": "x"}}, "'model' is also given"),
-        ({"system": 5}, "system: must be text"),
-        ({"prompt": None}, "prompt: nothing is asked"),
-        ({"prompt": None, "system": "s"}, "prompt: nothing is asked"),
-        ({"prompt": ""}, "prompt: is empty"),
-        ({"prompt": []}, "prompt: is empty"),
-        ({"prompt": 5}, "prompt: must be text or a list"),
-        ({"prompt": ["x"]}, "wants text or a list of content parts"),
-        ({"prompt": [{"text": "x"}], "endpoint": "/v1/embeddings"}, "wants text or a list of texts"),
-        ({"prompt": ["x", ""], "endpoint": "/v1/embeddings"}, "prompt: is empty"),
-        ({"prompt": ["x", {"text": "x"}], "endpoint": "/v1/moderations"}, "content parts (objects) or texts"),
-        ({"prompt": ["x"], "endpoint": "/v1/completions"}, "wants text."),
-        ({"body": ["x"]}, "body: must be a dict"),
-        ({"body": {"messages": []}}, "body: 'messages' in the body and the argument prompt"),
-        ({"prompt": None, "body": {"messages": []}}, "body.messages: is empty"),
-        ({"prompt": None, "body": {"messages": None}}, "body.messages: is empty"),
-        ({"body": {"stream": True}}, "body: 'stream' must be left out"),
-        ({"body": {"stream": "{{ row.x }}"}}, "body: 'stream' must be left out"),
-        ({"body": {"input": "x"}}, "has no 'input' in its body; there it is 'messages'"),
-        ({"body": {"metadata": {"a": [b"x"]}}}, "body.metadata.a[0]: the value is binary"),
-        ({"body": {"top_p": float("nan")}}, "body.top_p: the number nan does not exist in JSON"),
-        ({"body": {"tools": [object()]}}, "body.tools[0]: a object is no JSON value"),
-        ({"body": {"logit_bias": {50256: -100}}}, "body.logit_bias: the key 50256 is no text"),
-        ({"body": {"user": "\ud800"}}, "body.user: the text has half of a surrogate pair"),
-        ({"body": {"response_format": {}}, "output_schema": SCHEMA}, "argument output_schema say the same"),
-        ({"body": {"max_tokens": 1}, "max_output_tokens": 1}, "argument max_output_tokens say the same"),
-        ({"max_output_tokens": 0}, "max_output_tokens: must be a whole number"),
-        ({"max_output_tokens": True}, "max_output_tokens: must be a whole number"),
-        ({"max_output_tokens": "9"}, "max_output_tokens: must be a whole number"),
-        ({"output_schema": int}, "output_schema: must be a JSON Schema"),
-        ({"output_schema": SCHEMA, "endpoint": "/v1/embeddings"}, "output_schema: /v1/embeddings has nothing like it"),
-        ({"max_output_tokens": 1, "endpoint": "/v1/moderations"}, "max_output_tokens: /v1/moderations has nothing"),
-        ({"system": "s", "endpoint": "/v1/completions"}, "system: /v1/completions has nothing like it"),
-        ({"request": question}, "prompt: request builds what is asked"),
-        ({"request": question, "prompt": None, "system": "s"}, "system: request builds what is asked"),
-        ({"request": 5, "prompt": None}, "request: must be a function"),
-        ({"request": "question", "prompt": None}, "is no import path"),
-        ({"request": "a b:c", "prompt": None}, "is no import path"),
+        ({"endpoint": "/v1/videos"}, "endpoint: '/v1/videos' is not supported"),
+        ({"custom_id": None}, "custom_id: This argument is required"),
+        ({"custom_id": ""}, "custom_id: The value must not be empty"),
+        ({"custom_id": 5}, "custom_id: Expected a string"),
+        ({"model": None}, "model: No model is given"),
+        ({"model": " "}, "model: The value must not be empty"),
+        ({"model": 5}, "model: Expected a string"),
+        ({"model": None, "body": {"model": 5}}, "body.model: Expected the name of a model"),
+        ({"model": None, "body": {"model": ""}}, "body.model: Expected the name of a model"),
+        ({"body": {"model": "x"}}, "body: The argument `model` sets the model, and so does the body"),
+        ({"system": 5}, "system: Expected a string"),
+        ({"prompt": None}, "prompt: The requests would have no input"),
+        ({"prompt": None, "system": "s"}, "prompt: The requests would have no input"),
+        ({"prompt": ""}, "prompt: The prompt must not be empty"),
+        ({"prompt": []}, "prompt: The prompt must not be empty"),
+        ({"prompt": 5}, "prompt: Expected a string or a list"),
+        ({"prompt": ["x"]}, "expects a string or a list of content parts"),
+        ({"prompt": [{"text": "x"}], "endpoint": "/v1/embeddings"}, "expects a string or a list of strings"),
+        ({"prompt": ["x", ""], "endpoint": "/v1/embeddings"}, "prompt: The prompt must not be empty"),
+        ({"prompt": ["x", {"text": "x"}], "endpoint": "/v1/moderations"}, "content parts (dicts) or strings"),
+        ({"prompt": ["x"], "endpoint": "/v1/completions"}, "expects a string."),
+        ({"body": ["x"]}, "body: Expected a dict"),
+        ({"body": {"messages": []}}, "body: The argument `prompt` sets 'messages'"),
+        ({"prompt": None, "body": {"messages": []}}, "body.messages: The input is empty"),
+        ({"prompt": None, "body": {"messages": None}}, "body.messages: The input is empty"),
+        ({"body": {"stream": True}}, "body: Remove 'stream' from the body"),
+        ({"body": {"stream": "{{ row.x }}"}}, "body: Remove 'stream' from the body"),
+        ({"body": {"input": "x"}}, "does not support 'input' in the body. Use 'messages' instead"),
+        ({"body": {"metadata": {"a": [b"x"]}}}, "body.metadata.a[0]: The value is binary"),
+        ({"body": {"top_p": float("nan")}}, "body.top_p: JSON has no number nan"),
+        ({"body": {"tools": [object()]}}, "body.tools[0]: A value of type object cannot be written as JSON"),
+        ({"body": {"logit_bias": {50256: -100}}}, "body.logit_bias: The key 50256 is not a string"),
+        ({"body": {"user": "\ud800"}}, "body.user: The text contains half of a surrogate pair"),
+        ({"body": {"response_format": {}}, "output_schema": SCHEMA}, "argument `output_schema` sets 'response_format'"),
+        ({"body": {"max_tokens": 1}, "max_output_tokens": 1}, "argument `max_output_tokens` sets 'max_tokens'"),
+        ({"max_output_tokens": 0}, "max_output_tokens: Expected a whole number"),
+        ({"max_output_tokens": True}, "max_output_tokens: Expected a whole number"),
+        ({"max_output_tokens": "9"}, "max_output_tokens: Expected a whole number"),
+        ({"output_schema": int}, "output_schema: Expected a JSON Schema"),
+        (
+            {"output_schema": SCHEMA, "endpoint": "/v1/embeddings"},
+            "output_schema: /v1/embeddings does not support this argument",
+        ),
+        (
+            {"max_output_tokens": 1, "endpoint": "/v1/moderations"},
+            "max_output_tokens: /v1/moderations does not support",
+        ),
+        ({"system": "s", "endpoint": "/v1/completions"}, "system: /v1/completions does not support this argument"),
+        ({"request": question}, "prompt: This argument cannot be combined with `request`"),
+        (
+            {"request": question, "prompt": None, "system": "s"},
+            "system: This argument cannot be combined with `request`",
+        ),
+        ({"request": 5, "prompt": None}, "request: Expected a function"),
+        ({"request": "question", "prompt": None}, "Expected an import path"),
+        ({"request": "a b:c", "prompt": None}, "Expected an import path"),
         ({"prompt": "{{ row.x"}, "prompt, line 1: "),
         ({"body": {"metadata": {"a": ["{{ row.x"]}}}, "body.metadata.a[0], line 1: "),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_said_before_there_are_rows(arguments: dict[str, Any], said: str) -> None:
-    for find in (check, lambda wrong: compile_renderer(wrong, ["id", "body", "x"], {})):
-        with pytest.raises(InputError) as caught:
-            find(spec(**arguments))
-        assert said in str(caught.value)
+def test_invalid_arguments_are_rejected_before_there_are_rows(arguments: dict[str, Any], expected_message: str) -> None:
+    for validate in (check, lambda request_spec: compile_renderer(request_spec, ["id", "body", "x"], {})):
+        with pytest.raises(InputError) as error_info:
+            validate(spec(**arguments))
+        assert expected_message in str(error_info.value)
 
 
 @pytest.mark.parametrize(
@@ -593,32 +613,34 @@ def test_what_is_wrong_with_the_arguments_is_said_before_there_are_rows(argument
         {"body": {}},
     ],
 )
-def test_what_only_rows_can_tell_is_not_judged_before(arguments: dict[str, Any]) -> None:
+def test_arguments_that_only_rows_can_invalidate_pass_the_check(arguments: dict[str, Any]) -> None:
     check(spec(**arguments))
 
 
 @pytest.mark.parametrize("argument", ["custom_id", "model", "system", "prompt", "body"])
 def test_an_unknown_column_is_found_without_rows(argument: str) -> None:
-    given = {"metadata": {"a": ["{{ row.titel }}"]}} if argument == "body" else "{{ row.titel }}"
-    with pytest.raises(TemplateError) as caught:
-        compile_renderer(spec(**{argument: given}), ["id", "title", "body"], {})
-    assert str(caught.value).startswith("body.metadata.a[0], line 1" if argument == "body" else f"{argument}, line 1")
-    assert "no column 'titel'" in str(caught.value)
-    assert "'title'" in str(caught.value)
-    assert "id, title, body" in str(caught.value)
+    value = {"metadata": {"a": ["{{ row.titel }}"]}} if argument == "body" else "{{ row.titel }}"
+    with pytest.raises(TemplateError) as error_info:
+        compile_renderer(spec(**{argument: value}), ["id", "title", "body"], {})
+    assert str(error_info.value).startswith(
+        "body.metadata.a[0], line 1" if argument == "body" else f"{argument}, line 1"
+    )
+    assert "no column 'titel'" in str(error_info.value)
+    assert "'title'" in str(error_info.value)
+    assert "id, title, body" in str(error_info.value)
 
 
-def test_a_doubled_column_is_found_without_rows() -> None:
+def test_a_duplicate_column_is_found_without_rows() -> None:
     with pytest.raises(InputError, match="returns the column 'id' twice"):
         compile_renderer(spec(), ["id", "id", "body"], {})
 
 
-def test_templates_are_given_plain_values_only() -> None:
-    with pytest.raises(InputError, match=r"^conn: row templates are given plain values only"):
+def test_the_context_of_templates_must_hold_plain_values() -> None:
+    with pytest.raises(InputError, match=r"^conn: Row templates can only use plain values"):
         compile_renderer(spec(), ["id", "body"], {"conn": object()})
 
 
-def test_params_and_the_run_may_be_named() -> None:
+def test_templates_may_use_the_params_and_the_dag_run() -> None:
     tone = spec(prompt="{{ params.tone }} {{ dag_run.conf.lang }} {{ run_id }}: {{ row.body }}")
     context = {"params": {"tone": "kind"}, "dag_run": {"conf": {"lang": "de"}}, "run_id": "manual"}
     request = render(tone, context=context, id=1, body="{{ params.tone }}")
@@ -645,7 +667,7 @@ def without_jinja(value: Any) -> Any:
 
 
 @given(st.dictionaries(NAMES, JSON_VALUES, max_size=4), TEXT.filter(str.strip), JSON_VALUES)
-def test_a_body_means_what_was_written_and_is_canonical(
+def test_a_body_has_the_value_that_was_written_as_canonical_json(
     extra: dict[str, Any], prompt: str, value: list[Any] | float | dict[str, Any] | None
 ) -> None:
     extra = without_jinja(extra)
@@ -657,20 +679,20 @@ def test_a_body_means_what_was_written_and_is_canonical(
         "messages": [{"role": "user", "content": prompt}],
     }
     assert json.loads(request.body) == expected
-    assert request.body == canonical(expected)
+    assert request.body == canonical_json(expected)
 
 
 @given(st.dictionaries(NAMES, JSON_VALUES, min_size=1, max_size=4), st.randoms())
-def test_the_order_in_which_a_body_is_written_makes_no_difference(extra: dict[str, Any], random: Any) -> None:
+def test_the_order_of_keys_in_a_body_makes_no_difference(extra: dict[str, Any], random: Any) -> None:
     extra = without_jinja(extra)
     order = list(extra)
     random.shuffle(order)
-    shuffled = {key: extra[key] for key in order}
-    assert render(spec(body=extra), id=1, body="x").body == render(spec(body=shuffled), id=1, body="x").body
+    reordered = {key: extra[key] for key in order}
+    assert render(spec(body=extra), id=1, body="x").body == render(spec(body=reordered), id=1, body="x").body
 
 
 @given(TEXT.filter(str.strip), TEXT.filter(str.strip))
-def test_templates_and_a_function_that_say_the_same_give_the_same_bytes(system: str, prompt: str) -> None:
+def test_equivalent_templates_and_functions_produce_the_same_bytes(system: str, prompt: str) -> None:
     def function(row: dict[str, Any]) -> dict[str, Any]:
         return {
             "messages": [{"content": row["system"], "role": "system"}, {"content": row["body"], "role": "user"}],
@@ -683,21 +705,21 @@ def test_templates_and_a_function_that_say_the_same_give_the_same_bytes(system: 
 
 
 @given(TEXT.filter(str.strip), TEXT.filter(str.strip))
-def test_a_line_gives_back_custom_id_and_data_as_they_were(custom_id: str, prompt: str) -> None:
+def test_a_line_preserves_the_custom_id_and_the_data(custom_id: str, prompt: str) -> None:
     request = render(spec(), id=custom_id, body=prompt)
     line = json.loads(request_line(request.custom_id, "/v1/chat/completions", request.body))
     assert line["custom_id"] == custom_id
     assert line["body"]["messages"][0]["content"] == prompt
 
 
-def test_nothing_is_kept_of_a_row() -> None:
+def test_a_renderer_keeps_no_row_in_memory() -> None:
     renderer = compile_renderer(spec(prompt="{% if row.body %}{{ row.body | trim }}{% endif %}"), ["id", "body"], {})
     renderer(("warm", "up"), 1)
     tracemalloc.start()
     try:
         for number in range(200):
             renderer((str(number), f"{number}" + "x" * 100_000), number)
-        kept, _ = tracemalloc.get_traced_memory()
+        traced_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert kept < 1_000_000
+    assert traced_bytes < 1_000_000

@@ -1,4 +1,4 @@
-"""One template: what it may say, what it gives, and that its fast path means the same as Jinja."""
+"""Row templates: their syntax, their values, and the equivalence of the fast paths and Jinja."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.row import Columns
 from airflow_provider_batch.core.requests.template import RowTemplate, is_template
-from airflow_provider_batch.core.requests.value import UnusableError
+from airflow_provider_batch.core.requests.value import UnusableValueError
 from airflow_provider_batch.exceptions import TemplateError
 
 
@@ -24,9 +24,9 @@ def render(source: str, *, as_text: bool = False, context: dict[str, Any] | None
 
 
 def refusal(source: str, *, context: dict[str, dict[str, Any] | str] | None = None, **row: Any) -> str:
-    with pytest.raises(TemplateError) as caught:
+    with pytest.raises(TemplateError) as error_info:
         render(source, context=context, **row)
-    return str(caught.value)
+    return str(error_info.value)
 
 
 # --- values ---
@@ -37,13 +37,13 @@ def refusal(source: str, *, context: dict[str, dict[str, Any] | str] | None = No
     [5, 1.5, True, None, "1e5", '{"a": 1}', [1, {"a": 2}], {"a": 1}, Decimal("1.10"), date(2026, 1, 2), UUID(int=1)],
 )
 @pytest.mark.parametrize("source", ["{{ row.x }}", " {{ row.x }}\n", "{{- row['x'] -}}", "{{ row.x | default(1) }}"])
-def test_a_lone_expression_keeps_the_type_of_its_value(source: str, value: Any) -> None:
-    given = render(source, x=value)
-    assert given == value
-    assert type(given) is type(value)
+def test_a_single_expression_keeps_the_type_of_its_value(source: str, value: Any) -> None:
+    result = render(source, x=value)
+    assert result == value
+    assert type(result) is type(value)
 
 
-def test_a_lone_expression_is_text_where_text_is_wanted() -> None:
+def test_a_single_expression_renders_to_text_if_text_is_required() -> None:
     assert render(" {{ row.x }}\n", as_text=True, x=5) == "5"
     assert render("{{ row.x }}", as_text=True, x=None) == ""
     assert render("{{ row.x + 1 }}", as_text=True, x=5) == "6"
@@ -55,14 +55,14 @@ def test_a_lone_expression_is_text_where_text_is_wanted() -> None:
     ("value", "expected"),
     [(None, "<>"), (5, "<5>"), ({"b": [None], "a": "é"}, '<{"b":[null],"a":"é"}>'), (True, "<True>"), ("a", "<a>")],
 )
-def test_mixed_text_writes_every_value_in_the_same_way(
+def test_all_ways_of_mixing_text_and_values_render_alike(
     source: str, value: int | str | dict[str, list[None] | str] | None, expected: str
 ) -> None:
     assert render(source, x=value) == expected
 
 
 @pytest.mark.parametrize("name", ["trim", "upper", "truncate(9)", "replace('a', 'b')", "string", "indent", "title"])
-def test_a_null_does_not_become_the_word_none_in_a_text_filter(name: str) -> None:
+def test_a_text_filter_renders_null_as_empty_text_rather_than_none(name: str) -> None:
     assert render("<{{ row.x | " + name + " }}>", x=None) == "<>"
 
 
@@ -70,36 +70,36 @@ def test_a_null_does_not_become_the_word_none_in_a_text_filter(name: str) -> Non
 @pytest.mark.parametrize(
     "source", ["{{ row.x }}", "{{ row.x }}.", "{{ row.x | trim }}", "{% if 1 %}{{ row.x }}{% endif %}"]
 )
-def test_data_is_never_evaluated_or_escaped(source: str, data: str) -> None:
+def test_row_values_are_never_evaluated_or_escaped(source: str, data: str) -> None:
     assert render(source, x=data).removesuffix(".") == data
 
 
-def test_a_line_end_at_the_end_of_a_template_is_kept() -> None:
+def test_a_trailing_newline_of_a_template_is_kept() -> None:
     assert render("Title: {{ row.x }}\n", x="a") == "Title: a\n"
     assert render("{% if 1 %}{{ row.x }}{% endif %}\n", x="a") == "a\n"
 
 
-def test_braces_can_be_written() -> None:
+def test_literal_braces_can_be_written_with_raw() -> None:
     assert render("{% raw %}{{ row.nothing }}{% endraw %} {{ row.x }}", x=1) == "{{ row.nothing }} 1"
 
 
 # --- filters ---
 
 
-def test_tojson_is_json_for_a_model_and_not_for_a_web_page() -> None:
+def test_tojson_does_not_escape_for_html() -> None:
     assert render("{{ row.x | tojson }}", x={"b": "<é'&>", "a": Decimal("1.10")}) == '{"b":"<é\'&>","a":1.10}'
     assert render("{{ row.x | tojson(indent=2) }}", x=[1]) == "[\n  1\n]"
     assert render("{{ row | tojson }}", id=1, day=date(2026, 1, 2)) == '{"id":1,"day":"2026-01-02"}'
 
 
-def test_fromjson_reads_json_that_the_warehouse_hands_out_as_text() -> None:
+def test_fromjson_parses_json_that_the_warehouse_returns_as_text() -> None:
     assert render("{{ row.x | fromjson }}", x='{"a": [1]}') == {"a": [1]}
     assert render("{{ (row.x | fromjson).a[0] }}", x='{"a": [1]}') == 1
 
 
-def test_what_would_differ_from_run_to_run_is_not_there() -> None:
+def test_functions_whose_result_differs_from_run_to_run_are_not_available() -> None:
     assert "no filter 'random'" in refusal("{{ [1, 2] | random }}")
-    assert "'lipsum' is unknown" in refusal("{{ lipsum() }}")
+    assert "The name 'lipsum' is not defined" in refusal("{{ lipsum() }}")
 
 
 # --- columns ---
@@ -116,34 +116,34 @@ def test_columns_named_like_methods_are_columns(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["items", "keys", "get", "_columns", "__class__", "__init__", "__dict__", "mro"])
 @pytest.mark.parametrize("source", ["{{{{ row.{} }}}}", "{{{{ row['{}'] }}}}", "{{% if row.{}() %}}{{% endif %}}"])
-def test_what_is_no_column_is_not_there(source: str, name: str) -> None:
+def test_row_has_no_attributes_besides_its_columns(source: str, name: str) -> None:
     assert f"no column {name!r}" in refusal(source.format(name), id=1)
 
 
-def test_any_column_name_can_be_written() -> None:
+def test_any_column_name_can_be_used_as_a_key() -> None:
     assert render("{{ row['Any Column, \"quoted\"'] }}", **cast("dict[str, Any]", {'Any Column, "quoted"': 5})) == 5
 
 
-def test_a_missing_column_is_found_without_rows_even_where_it_would_not_be_reached() -> None:
+def test_an_unknown_column_is_found_without_rows_even_in_code_that_never_runs() -> None:
     columns = Columns(["id", "title"])
-    with pytest.raises(TemplateError) as caught:
+    with pytest.raises(TemplateError) as error_info:
         RowTemplate("system", "a\n{% if false %}{{ row.titel | upper }}{% endif %}").bind(columns, {}, as_text=True)
-    assert "system, line 2" in str(caught.value)
-    assert "no column 'titel'" in str(caught.value)
-    assert "Did you mean 'title'?" in str(caught.value)
+    assert "system, line 2" in str(error_info.value)
+    assert "no column 'titel'" in str(error_info.value)
+    assert "Did you mean 'title'?" in str(error_info.value)
 
 
-def test_a_column_may_be_chosen_by_another() -> None:
+def test_a_column_may_name_another_column() -> None:
     assert render("{{ row[row.which] }}", which="b", b=5) == 5
 
 
-def test_a_missing_column_that_is_chosen_by_another_is_an_error_in_its_row() -> None:
+def test_an_unknown_column_named_by_another_column_is_an_error_for_the_row() -> None:
     for source in ("{{ row[row.which] }}", "{{ row[row.which] | default('x') }}", "<{{ row[row.which] }}>"):
         with pytest.raises(LookupError, match="no column 'c'"):
             render(source, which="c")
 
 
-def test_the_columns_that_a_template_names_are_known() -> None:
+def test_a_leaf_lists_the_columns_that_its_template_names() -> None:
     leaf = RowTemplate("prompt", "{{ row.B }}{{ row['a'] | trim }}{{ row.b }}").bind(
         Columns(["a", "b"]), {}, as_text=True
     )
@@ -153,21 +153,21 @@ def test_the_columns_that_a_template_names_are_known() -> None:
 @pytest.mark.parametrize(
     "source", ["{{ row.x }}", "{{ row.x }}.", "{{ row.x | string }}", "{{ 'a' ~ row.x }}", "{{ '%s' | format(row.x) }}"]
 )
-def test_bytes_are_refused_before_any_filter(source: str) -> None:
-    with pytest.raises(UnusableError, match="binary"):
+def test_bytes_are_rejected_before_any_filter(source: str) -> None:
+    with pytest.raises(UnusableValueError, match="binary"):
         render(source, as_text=True, x=b"\x00")
 
 
 # --- names ---
 
 
-def test_only_row_and_the_context_are_known() -> None:
+def test_a_template_can_use_only_row_and_the_context() -> None:
     message = refusal("{{ ti.conn }}", context={"params": {}, "run_id": "r"}, id=1)
-    assert "the name 'ti' is unknown" in message
+    assert "The name 'ti' is not defined" in message
     assert "row, params, run_id" in message
 
 
-def test_the_context_is_there() -> None:
+def test_a_template_can_use_the_context() -> None:
     context = {
         "params": {"tone": "kind"},
         "dag_run": {"conf": {"n": 3}},
@@ -177,19 +177,19 @@ def test_the_context_is_there() -> None:
     assert render("{{ dag_run.conf.n }}", context=context) == 3
 
 
-def test_a_name_that_the_template_asks_about_may_be_missing() -> None:
+def test_a_name_that_the_template_tests_for_may_be_undefined() -> None:
     assert render("{% if ds is defined %}{{ ds }}{% else %}by hand{% endif %}") == "by hand"
     assert render("{{ ds | default('by hand') }}") == "by hand"
     assert render("{% if ds is defined %}{{ ds }}{% endif %}", context={"ds": "2026-01-02"}) == "2026-01-02"
 
 
 @pytest.mark.parametrize("source", ["{{ params.missing }}", "{{ params.missing }}.", "{{ params.missing | tojson }}"])
-def test_what_the_context_does_not_hold_is_an_error(source: str) -> None:
+def test_an_undefined_value_in_the_context_is_an_error(source: str) -> None:
     with pytest.raises(jinja2.UndefinedError, match="missing"):
         render(source, context={"params": {}})
 
 
-def test_variables_of_the_template_itself_are_no_unknown_names() -> None:
+def test_a_template_may_define_its_own_variables() -> None:
     assert render("{% set n = row.x %}{% for i in range(n) %}{{ loop.index }}{% endfor %}", x=3) == "123"
 
 
@@ -209,7 +209,7 @@ def test_variables_of_the_template_itself_are_no_unknown_names() -> None:
         "{{ cycler.__init__.__globals__ }}",
     ],
 )
-def test_python_is_out_of_reach(source: str) -> None:
+def test_the_sandbox_hides_python_internals(source: str) -> None:
     with pytest.raises((jinja2.exceptions.SecurityError, jinja2.UndefinedError, LookupError)):
         render(source, as_text=True, x="data")
 
@@ -222,13 +222,13 @@ def test_values_cannot_be_changed_by_a_template() -> None:
 
 
 @pytest.mark.parametrize("source", ["{% include 'x' %}", "{% import 'x' as x %}", "{% extends 'x' %}"])
-def test_a_template_stands_alone(source: str) -> None:
+def test_a_template_cannot_load_another_template(source: str) -> None:
     assert "cannot include" in refusal(source)
 
 
-def test_row_cannot_be_replaced() -> None:
-    assert "`row` is taken" in refusal("{% set row = 1 %}{{ row }}")
-    assert "`row` is taken" in refusal("{% for row in [1] %}{{ row }}{% endfor %}")
+def test_the_name_row_cannot_be_reassigned() -> None:
+    assert "The name `row` is reserved" in refusal("{% set row = 1 %}{{ row }}")
+    assert "The name `row` is reserved" in refusal("{% for row in [1] %}{{ row }}{% endfor %}")
 
 
 # --- syntax ---
@@ -237,22 +237,22 @@ def test_row_cannot_be_replaced() -> None:
 @pytest.mark.parametrize(
     "source", ["a\n{{ row.x", "a\n{{ row.x | nothing }}", "a\n{% if %}", "a\n{{ 1 is nothing }}", "\n{{ }}"]
 )
-def test_a_slip_is_found_before_there_are_columns_and_says_where(source: str) -> None:
+def test_a_syntax_error_is_found_before_the_columns_are_known_and_names_its_line(source: str) -> None:
     with pytest.raises(TemplateError, match=r"^body\.a, line 2: "):
         RowTemplate("body.a", source)
 
 
-def test_a_filter_that_is_not_there_is_found_where_it_would_not_be_reached() -> None:
+def test_an_unknown_filter_is_found_even_in_code_that_never_runs() -> None:
     with pytest.raises(TemplateError, match="no filter 'nothing'"):
         RowTemplate("prompt", "{% if false %}{{ 1 | nothing }}{% endif %}")
 
 
-def test_a_slip_tells_how_braces_are_written() -> None:
+def test_a_syntax_error_explains_how_to_write_literal_braces() -> None:
     with pytest.raises(TemplateError, match=r"\{% raw %\}"):
         RowTemplate("prompt", 'Answer as {{"label": 1}')
 
 
-def test_text_without_marks_is_no_template() -> None:
+def test_text_without_jinja_is_not_a_template() -> None:
     assert not is_template('{"a": {"b": 1}} # 100%')
     assert is_template("{{ a }}")
     assert is_template("{% raw %}{% endraw %}")
@@ -283,9 +283,11 @@ VALUES = st.one_of(
 
 
 @given(st.lists(LITERALS | REFERENCES, max_size=8).map("".join), REFERENCES, st.tuples(*[VALUES] * 4))
-def test_the_fast_path_means_the_same_as_jinja(rest: str, reference: str, row: tuple[Any, Any, Any, Any]) -> None:
+def test_the_fast_path_renders_the_same_text_as_jinja(
+    suffix: str, reference: str, row: tuple[Any, Any, Any, Any]
+) -> None:
     columns = Columns(COLUMNS)
-    source = f"Text {reference}{rest}"
+    source = f"Text {reference}{suffix}"
     fast = RowTemplate("prompt", source).bind(columns, {}, as_text=True)
     # A `set` without effect sends the whole template through Jinja.
     slow = RowTemplate("prompt", source + "{% set nothing = 1 %}").bind(columns, {}, as_text=True)
@@ -302,7 +304,7 @@ def test_the_fast_path_means_the_same_as_jinja(rest: str, reference: str, row: t
     ),
     st.tuples(*[VALUES] * 4),
 )
-def test_the_fast_path_of_a_lone_column_gives_the_very_same_value_as_jinja(
+def test_the_fast_path_of_a_single_column_returns_the_same_object_as_jinja(
     sources: tuple[str, str], row: tuple[Any, Any, Any, Any]
 ) -> None:
     fast, slow = (RowTemplate("body", source).bind(Columns(COLUMNS), {}, as_text=False) for source in sources)
@@ -315,6 +317,6 @@ def test_the_fast_path_of_a_lone_column_gives_the_very_same_value_as_jinja(
     st.text(),
     st.sampled_from(["{{ row.x }}", "{{ row.x | trim }}", "a {{ row.x }} b", "{% if 1 %}{{ row.x }}{% endif %}"]),
 )
-def test_whatever_the_data_says_it_is_only_data(data: str, source: str) -> None:
+def test_any_row_value_is_treated_as_data(data: str, source: str) -> None:
     expected = {"{{ row.x | trim }}": data.strip(), "a {{ row.x }} b": f"a {data} b"}.get(source, data)
     assert render(source, x=data) == expected

@@ -1,4 +1,4 @@
-"""What a value of the warehouse becomes in text and in JSON."""
+"""Warehouse values in text and in JSON."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.value import (
-    UnusableError,
-    as_json,
-    canonical,
+    UnusableValueError,
+    canonical_json,
+    has_lone_surrogate,
     is_blank,
-    is_broken,
-    json_text,
-    text,
+    to_json_text,
+    to_json_value,
+    to_text,
 )
 
 JSON_VALUES = st.recursive(
@@ -59,8 +59,8 @@ class Colour(StrEnum):
         ((1, 2), "[1,2]"),
     ],
 )
-def test_a_value_in_text(value: Any, expected: str) -> None:
-    assert text(value) == expected
+def test_a_value_is_written_as_text(value: Any, expected: str) -> None:
+    assert to_text(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,78 +77,80 @@ def test_a_value_in_text(value: Any, expected: str) -> None:
         ((1, (2,)), b"[1,[2]]"),
     ],
 )
-def test_a_value_in_json(value: Any, expected: bytes) -> None:
-    assert canonical(value) == expected
+def test_a_value_is_written_as_json(value: Any, expected: bytes) -> None:
+    assert canonical_json(value) == expected
 
 
 @pytest.mark.parametrize("value", [b"x", bytearray(b"x"), memoryview(b"x")])
-def test_bytes_are_refused_everywhere_and_at_any_depth(value: bytes | bytearray | memoryview) -> None:
-    for place in (value, [value], {"a": [value]}):
-        for use in (text, canonical, json_text):
-            with pytest.raises(UnusableError, match="binary") as caught:
-                use(place)
-            assert caught.value.value is value
+def test_bytes_are_rejected_everywhere_and_at_any_depth(value: bytes | bytearray | memoryview) -> None:
+    for container in (value, [value], {"a": [value]}):
+        for convert in (to_text, canonical_json, to_json_text):
+            with pytest.raises(UnusableValueError, match="binary") as error_info:
+                convert(container)
+            assert error_info.value.value is value
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN"), Decimal("-Infinity")])
-def test_numbers_that_json_does_not_have_are_refused(value: float | Decimal) -> None:
-    with pytest.raises(UnusableError, match="does not exist in JSON"):
-        canonical({"a": [value]})
+def test_numbers_that_json_cannot_express_are_rejected(value: float | Decimal) -> None:
+    with pytest.raises(UnusableValueError, match="JSON has no number"):
+        canonical_json({"a": [value]})
 
 
 @pytest.mark.parametrize("value", [timedelta(1), {1, 2}, object(), 1j])
-def test_what_is_no_json_is_refused_with_its_type(value: Any) -> None:
-    with pytest.raises(UnusableError, match=type(value).__name__):
-        canonical([value])
+def test_the_error_for_a_value_that_json_cannot_express_names_its_type(value: Any) -> None:
+    with pytest.raises(UnusableValueError, match=type(value).__name__):
+        canonical_json([value])
 
 
-def test_keys_that_are_no_text_are_refused() -> None:
-    with pytest.raises(UnusableError, match="key 1"):
-        canonical({1: "x"})
+def test_keys_that_are_not_strings_are_rejected() -> None:
+    with pytest.raises(UnusableValueError, match="key 1"):
+        canonical_json({1: "x"})
 
 
 def test_a_forgotten_call_is_not_sent_as_the_name_of_a_method() -> None:
-    with pytest.raises(UnusableError, match="parentheses"):
-        text("x".upper)
+    with pytest.raises(UnusableValueError, match="forget to call it"):
+        to_text("x".upper)
 
 
-def test_a_generator_is_not_sent_as_its_address() -> None:
-    with pytest.raises(UnusableError, match="list"):
-        text(character for character in "x")
+def test_a_generator_is_not_sent_as_its_repr() -> None:
+    with pytest.raises(UnusableValueError, match="list"):
+        to_text(character for character in "x")
 
 
 @pytest.mark.parametrize("value", ["\ud800", ["a\udfff"], {"\ud800": 1}])
-def test_half_of_a_surrogate_pair_is_refused(value: str | list[str] | dict[str, int]) -> None:
-    with pytest.raises(UnusableError, match="surrogate"):
-        canonical(value)
+def test_half_of_a_surrogate_pair_is_rejected(value: str | list[str] | dict[str, int]) -> None:
+    with pytest.raises(UnusableValueError, match="surrogate"):
+        canonical_json(value)
 
 
-def test_broken_text_is_known() -> None:
-    assert is_broken("a\ud800")
-    assert not is_broken("a😀")
-    assert not is_broken(None)
+def test_a_lone_surrogate_is_detected() -> None:
+    assert has_lone_surrogate("a\ud800")
+    assert not has_lone_surrogate("a😀")
+    assert not has_lone_surrogate(None)
 
 
 @pytest.mark.parametrize(
     ("value", "blank"),
     [(None, True), ("", True), (" \n\u2003", True), ([], True), ({}, True), (0, False), (False, False), ("x", False)],
 )
-def test_blank_is_nothing_but_whitespace(value: Any, blank: bool) -> None:
+def test_empty_values_and_whitespace_are_blank(value: Any, blank: bool) -> None:
     assert is_blank(value) is blank
 
 
-def test_the_order_inside_a_schema_is_part_of_the_question() -> None:
+def test_the_order_of_keys_inside_a_schema_is_kept() -> None:
     schema = {"type": "object", "properties": {"reasons": {}, "label": {}}}
-    assert canonical({"schema": schema, "a": 1}) == (
+    assert canonical_json({"schema": schema, "a": 1}) == (
         b'{"a":1,"schema":{"type":"object","properties":{"reasons":{},"label":{}}}}'
     )
-    assert canonical({"parameters": schema}).index(b"reasons") < canonical({"parameters": schema}).index(b"label")
+    assert canonical_json({"parameters": schema}).index(b"reasons") < canonical_json({"parameters": schema}).index(
+        b"label"
+    )
 
 
-def _turned(value: Any) -> Any:
+def _with_reversed_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _turned(value[key]) for key in reversed(value)}
-    return [_turned(item) for item in value] if isinstance(value, list) else value
+        return {key: _with_reversed_keys(value[key]) for key in reversed(value)}
+    return [_with_reversed_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _without_schema_keys(value: Any) -> bool:
@@ -159,15 +161,15 @@ def _without_schema_keys(value: Any) -> bool:
 
 @given(JSON_VALUES.filter(_without_schema_keys))
 def test_the_order_of_keys_makes_no_difference_outside_schemas(value: Any) -> None:
-    assert canonical(value) == canonical(_turned(value))
+    assert canonical_json(value) == canonical_json(_with_reversed_keys(value))
 
 
 @given(JSON_VALUES)
-def test_canonical_json_means_the_same_value(value: list[Any] | dict[str, Any] | str | None) -> None:
-    assert json.loads(canonical(value)) == value
-    assert b"\n" not in canonical(value)
+def test_canonical_json_parses_to_the_same_value(value: list[Any] | dict[str, Any] | str | None) -> None:
+    assert json.loads(canonical_json(value)) == value
+    assert b"\n" not in canonical_json(value)
 
 
 @given(JSON_VALUES)
-def test_without_sorting_the_order_stays(value: Any) -> None:
-    assert json.dumps(as_json(value, sort=False)) == json.dumps(value)
+def test_without_sorting_the_order_of_keys_is_kept(value: Any) -> None:
+    assert json.dumps(to_json_value(value, sort=False)) == json.dumps(value)

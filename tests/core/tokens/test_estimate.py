@@ -1,3 +1,5 @@
+"""Token estimates against published and true counts."""
+
 from __future__ import annotations
 
 import json
@@ -8,10 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.tokens.estimate import MEDIA_TOKENS, Encoding, encoding_of, estimate_tokens, read_ask
+from airflow_provider_batch.core.tokens.estimate import (
+    MEDIA_TOKENS,
+    Encoding,
+    encoding_of,
+    estimate_request,
+    estimate_tokens,
+)
 
-#: tokens in o200k_base, as published by OpenAI in "Hello GPT-4o" (2024-05), section "Language tokenization"
-PUBLISHED = {
+#: tokens of sentences in o200k_base, from "Hello GPT-4o" (OpenAI, 2024-05), section "Language tokenization"
+PUBLISHED_COUNTS = {
     "Hello, my name is GPT-4o. I'm a new type of language model, it's nice to meet you!": 24,
     "Olá, meu nome é GPT-4o. Sou um novo tipo de modelo de linguagem, é um prazer conhecê-lo!": 27,
     "Hola, me llamo GPT-4o. Soy un nuevo tipo de modelo de lenguaje, ¡es un placer conocerte!": 26,
@@ -30,41 +38,43 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize(("text", "tokens"), PUBLISHED.items())
-def test_a_sentence_in_any_language_is_within_three_tenths_of_its_published_count(text: str, tokens: int) -> None:
+@pytest.mark.parametrize(("text", "tokens"), PUBLISHED_COUNTS.items())
+def test_the_estimate_of_a_sentence_in_any_language_is_within_30_percent_of_its_published_count(
+    text: str, tokens: int
+) -> None:
     assert 0.7 * tokens < estimate_tokens(text) < 1.3 * tokens
 
 
-def test_the_published_sentences_together_are_within_a_tenth() -> None:
-    assert sum(map(estimate_tokens, PUBLISHED)) == pytest.approx(sum(PUBLISHED.values()), rel=0.1)
+def test_the_total_of_the_published_sentences_is_within_10_percent() -> None:
+    assert sum(map(estimate_tokens, PUBLISHED_COUNTS)) == pytest.approx(sum(PUBLISHED_COUNTS.values()), rel=0.1)
 
 
-#: texts of each kind and their true numbers of tokens, counted with tiktoken 0.14.0
-COUNTED = json.loads(Path(__file__).with_name("token_counts.json").read_text(encoding="utf-8"))
+#: texts of each kind and their true token counts, measured with tiktoken 0.14.0
+TRUE_COUNTS = json.loads(Path(__file__).with_name("token_counts.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-@pytest.mark.parametrize("text", COUNTED, ids=[text["kind"] for text in COUNTED])
+@pytest.mark.parametrize("text", TRUE_COUNTS, ids=[text["kind"] for text in TRUE_COUNTS])
 def test_the_estimate_of_a_real_text_is_within_a_tenth_of_its_true_count(
     text: dict[str, Any], encoding: Encoding
 ) -> None:
     assert estimate_tokens(text["text"], encoding) == pytest.approx(text[encoding.value], rel=0.1)
 
 
-def test_three_digits_in_a_row_are_one_token_and_so_is_one_digit() -> None:
+def test_three_consecutive_digits_are_one_token_and_so_is_a_single_digit() -> None:
     assert estimate_tokens("123 456 789 " * 50) == pytest.approx(300, rel=0.1)
     assert estimate_tokens("1 2 3 4 5 6 " * 50) == pytest.approx(600, rel=0.15)
 
 
 @given(st.binary(max_size=2_000), st.sampled_from(Encoding))
-def test_no_byte_has_more_than_three_tokens_and_no_text_fewer_than_one(text: bytes, encoding: Encoding) -> None:
+def test_a_text_has_at_least_one_token_and_at_most_three_per_byte(text: bytes, encoding: Encoding) -> None:
     assert bool(text) <= estimate_tokens(text, encoding) <= 3 * len(text)
 
 
-def test_a_long_text_has_as_many_tokens_as_its_parts() -> None:
-    text = "".join(text["text"] for text in COUNTED)
-    whole, parts = estimate_tokens(text * 3), sum(estimate_tokens(text["text"]) for text in COUNTED)
-    assert whole == pytest.approx(3 * parts, rel=0.05)
+def test_the_estimate_of_a_long_text_is_the_sum_of_its_parts() -> None:
+    text = "".join(text["text"] for text in TRUE_COUNTS)
+    total, parts = estimate_tokens(text * 3), sum(estimate_tokens(text["text"]) for text in TRUE_COUNTS)
+    assert total == pytest.approx(3 * parts, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +94,7 @@ def test_a_long_text_has_as_many_tokens_as_its_parts() -> None:
         ("text-embedding-3-small", Encoding.CL100K),
     ],
 )
-def test_a_models_vocabulary_is_known_by_its_name(model: str, encoding: Encoding) -> None:
+def test_the_name_of_a_model_determines_its_vocabulary(model: str, encoding: Encoding) -> None:
     assert encoding_of(model) is encoding
 
 
@@ -100,14 +110,14 @@ def test_a_text_and_its_bytes_have_the_same_tokens(text: str) -> None:
     assert estimate_tokens(text) == estimate_tokens(text.encode("utf-8", "surrogatepass"))
 
 
-def ask(**body: Any) -> Any:
-    return read_ask(json.dumps(body).encode())
+def estimate(**body: Any) -> Any:
+    return estimate_request(json.dumps(body).encode())
 
 
 TEXT = "The printer on the second floor is on fire again, please send somebody. " * 10
 
 
-def test_the_prompt_is_counted_wherever_an_endpoint_has_it_and_the_json_around_it_is_not() -> None:
+def test_the_prompt_is_estimated_at_every_endpoint_without_the_json_around_it() -> None:
     tokens = estimate_tokens(TEXT)
     message = {"role": "user", "content": TEXT}
     parts = {"role": "user", "content": [{"type": "text", "text": TEXT}]}
@@ -123,28 +133,28 @@ def test_the_prompt_is_counted_wherever_an_endpoint_has_it_and_the_json_around_i
         ({"input": TEXT, "model": TEXT, "user": TEXT, "metadata": {"a": TEXT}, "stop": [TEXT]}, 0),
     ]
     for body, overhead in bodies:
-        assert ask(**body).input_tokens == tokens + overhead, body
+        assert estimate(**body).input_tokens == tokens + overhead, body
     escaped = json.dumps({"input": "\u00e9\n" * 100}).encode()
-    assert read_ask(escaped).input_tokens == estimate_tokens("é\n" * 100)
+    assert estimate_request(escaped).input_tokens == estimate_tokens("é\n" * 100)
 
 
-def test_token_numbers_count_one_each_and_media_a_round_number() -> None:
-    assert ask(input=[1, 2, 3]).input_tokens == 3
-    assert ask(input=[[1, 2, 3], [4]]).input_tokens == 4
+def test_a_token_id_is_one_token_and_media_have_a_fixed_estimate() -> None:
+    assert estimate(input=[1, 2, 3]).input_tokens == 3
+    assert estimate(input=[[1, 2, 3], [4]]).input_tokens == 4
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
-    assert ask(messages=[{"role": "user", "content": [image]}]).input_tokens == MEDIA_TOKENS + 7
+    assert estimate(messages=[{"role": "user", "content": [image]}]).input_tokens == MEDIA_TOKENS + 7
 
 
 def test_schema_and_tools_are_part_of_the_input() -> None:
     schema = {"type": "json_schema", "json_schema": {"schema": {"properties": {"label": {"type": "string"}}}}}
-    bare = ask(input=TEXT).input_tokens
+    base = estimate(input=TEXT).input_tokens
     for key in ("response_format", "text", "tools"):
-        assert ask(input=TEXT, **{key: schema}).input_tokens == bare + estimate_tokens(json.dumps(schema))
+        assert estimate(input=TEXT, **{key: schema}).input_tokens == base + estimate_tokens(json.dumps(schema))
 
 
-def test_the_bodys_own_limits_are_read() -> None:
-    assert (ask(input="x").cap, ask(input="x").choices) == (None, 1)
+def test_the_cap_and_the_number_of_choices_are_read_from_the_body() -> None:
+    assert (estimate(input="x").cap, estimate(input="x").choices) == (None, 1)
     for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        assert ask(input="x", **{key: 7}).cap == 7
-    assert ask(prompt="x", n=3).choices == 3
-    assert ask(prompt="x", n="three", max_tokens="many").cap is None
+        assert estimate(input="x", **{key: 7}).cap == 7
+    assert estimate(prompt="x", n=3).choices == 3
+    assert estimate(prompt="x", n="three", max_tokens="many").cap is None
