@@ -1,8 +1,8 @@
-"""Rounds of chaos: a job is run, its workers are killed or stopped, the server does every wrong thing; then we count.
+"""Rounds of chaos: run a job while its workers are killed or stopped and the server injects faults, then check it.
 
-A round is drawn from its number alone, so that `python -m tests.chaos --first 17 --rounds 1` does it again. What must
-come of every round: each row of the source is in the table once, with its own answer; no row that was answered was
-executed again; no batch of the job is left running.
+A round depends on its number alone, so `python -m tests.chaos --first 17 --rounds 1` repeats round 17. After every
+round the following must hold: each source row is in the table once, with its own answer; no row that has an answer was
+executed again; no batch of the job is still running.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from airflow_provider_batch.local.process import LocalServer
 from tests.chaos.worker import Start, Strike
 
 ROWS = 48
-#: requests in a shard, so that a job has several
-SHARD = 10
+#: requests per shard, so that a job has several shards
+SHARD_REQUESTS = 10
 TABLE = "answers"
-#: goes at one round; after these the round has failed
-GOES = 12
+#: maximum number of runs per round, after which the round has failed
+MAX_RUNS = 12
 
-#: every labelled step, by what a person would call it
+#: every step at which a worker can be hit, by a readable label
 STEPS: dict[str, Strike] = {
     "reading": Strike("at", "read row", nth=17),
     "staging": Strike("after", r"write g001/build-.*/s0002\.jsonl"),
     "before sealing": Strike("before", r"create g001/seal\.json"),
     "sealed": Strike("after", r"create g001/seal\.json"),
-    "canary asked, not recorded": Strike("before", r"create g001/records/settled\.c.*"),
-    "canary asked": Strike("after", r"create g001/records/settled\.c.*"),
+    "canary sent, not recorded": Strike("before", r"create g001/records/settled\.c.*"),
+    "canary sent": Strike("after", r"create g001/records/settled\.c.*"),
     "canary judged": Strike("after", r"create g001/records/canary\.json"),
     "uploaded, not recorded": Strike("before", r"create g001/records/uploaded\..*", nth=2),
     "uploaded": Strike("after", r"create g001/records/uploaded\..*", nth=2),
@@ -57,18 +57,18 @@ STEPS: dict[str, Strike] = {
     "downloading": Strike("before", r"write g001/collected/[sw].*", nth=2),
     "downloaded": Strike("before", r"create g001/records/settled\.[sw].*", nth=2),
     "settled": Strike("after", r"create g001/records/settled\.[sw].*", nth=2),
-    "before a wave": Strike("before", r"create g001/records/wave\.1\.json"),
-    "asked again": Strike("after", r"create g001/records/wave\.1\.json"),
+    "before a retry round": Strike("before", r"create g001/records/wave\.1\.json"),
+    "retry round created": Strike("after", r"create g001/records/wave\.1\.json"),
     "writing": Strike("at", "land row", nth=20),
     "written, not committed": Strike("at", "landed all"),
     "committed": Strike("before", r"create g001/records/landed\..*"),
     "landed": Strike("after", r"create g001/records/landed\..*"),
 }
 
-#: steps inside a transaction: a worker that stops there holds SQLite's lock, and its successor rightly waits for it
-LOCKED = ("writing", "written, not committed")
+#: steps inside a transaction: a worker that stops there holds SQLite's lock, and its successor must wait for it
+IN_TRANSACTION = ("writing", "written, not committed")
 
-#: what the server may do wrong; each ends by itself
+#: faults that the server may inject; each ends after a number of times
 FAULTS: list[Fault] = [
     Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=500, times=2),
     Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=429, times=2),
@@ -98,75 +98,75 @@ FAULTS: list[Fault] = [
 
 @dataclass
 class Round:
-    """What is done to one job."""
+    """The strikes and faults that one job has to survive."""
 
     number: int
     strikes: list[tuple[str, Strike]]
     faults: list[Fault]
-    #: the server is killed and started again while the first worker is at work
-    server_dies: bool = False
+    #: kill and restart the server during the first run
+    restart_server: bool = False
 
     @staticmethod
-    def drawn(number: int) -> Round:
-        """The round with this number. The first ones take every labelled step in turn."""
+    def draw(number: int) -> Round:
+        """Return the round with this number. The first rounds cover every step once, in order."""
         chance = random.Random(f"round {number}")
         names = list(STEPS)
         first = names[number % len(names)]
-        others = chance.sample(names, chance.choice((0, 0, 1, 2)))
+        further = chance.sample(names, chance.choice((0, 0, 1, 2)))
         strikes = []
-        for name in [first, *others]:
+        for name in [first, *further]:
             strike = STEPS[name]
-            stop = chance.random() < 0.25 and name not in LOCKED
+            stop = chance.random() < 0.25 and name not in IN_TRANSACTION
             strikes.append((name, msgspec.structs.replace(strike, stop=stop)))
         faults = chance.sample(FAULTS, chance.choice((0, 1, 2, 3)))
-        if first in ("before a wave", "asked again"):
+        if first in ("before a retry round", "retry round created"):
             faults.append(Fault(kind=Kind.ERROR, status=503, rate=0.3, times=1))
-        return Round(number, strikes, faults, server_dies=chance.random() < 0.15)
+        return Round(number, strikes, faults, restart_server=chance.random() < 0.15)
 
 
 @dataclass
 class Count:
-    """What came of rounds; what must be 0 last."""
+    """Result of one or several rounds. The invariants are the last five counts, which must be 0."""
 
     rounds: int = 0
     kills: int = 0
     stops: int = 0
     faults: int = 0
     rows: int = 0
-    executed: int = 0
+    executions: int = 0
     lost: int = 0
-    duplicated: int = 0
-    wrong: int = 0
+    duplicates: int = 0
+    wrong_answers: int = 0
     paid_twice: int = 0
-    ownerless: int = 0
+    abandoned_batches: int = 0
     steps: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: Count) -> None:
-        """Add up."""
-        for name, value in vars(other).items():
+    def add(self, count: Count) -> None:
+        """Add the counts of another round."""
+        for name, value in vars(count).items():
             setattr(self, name, getattr(self, name) + value)
 
     @property
-    def bad(self) -> dict[str, int]:
-        """What must be 0 and is not."""
-        names = ("lost", "duplicated", "wrong", "paid_twice", "ownerless")
+    def violations(self) -> dict[str, int]:
+        """Counts that must be 0 and are not, by name."""
+        names = ("lost", "duplicates", "wrong_answers", "paid_twice", "abandoned_batches")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
-    def told(self) -> str:
-        """One line."""
+    def summary(self) -> str:
+        """Return all counts as one line."""
         return (
             f"{self.rounds} rounds, {self.kills} kills, {self.stops} stops, {self.faults} faults, {self.rows:,} rows "
-            f"({self.executed:,} executions): lost {self.lost}, duplicated {self.duplicated}, wrong {self.wrong}, "
-            f"paid twice {self.paid_twice}, batches without an owner {self.ownerless}"
+            f"({self.executions:,} executions): {self.lost} lost, {self.duplicates} duplicates, {self.wrong_answers} "
+            f"wrong answers, {self.paid_twice} paid twice, {self.abandoned_batches} abandoned batches"
         )
 
 
 class ChaosError(AssertionError):
-    """A round did not end well. Says which, and where its logs lie."""
+    """Raised when a round did not succeed. The message names the round and the folder of its logs."""
 
 
 class _Workers:
-    """A process of `tests.chaos.worker` with an Airflow home of its own, and what it told of its forks."""
+    """A process of `tests.chaos.worker` with its own Airflow home, and the last event of each of its forks."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
@@ -180,7 +180,7 @@ class _Workers:
             "no_proxy": "127.0.0.1,localhost",
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._told: dict[int, str] = {}
+        self._events: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         (self._home / "dags").mkdir(parents=True)
@@ -200,7 +200,7 @@ class _Workers:
                 stderr=log,
                 env=self._environment,
             )
-        self._line()
+        self._read_event()
         return self
 
     def __exit__(
@@ -214,36 +214,39 @@ class _Workers:
         self._process.stdout.close()
 
     def start(self, start: Start) -> int:
-        """Begin a run; the process id of its fork."""
+        """Start a run and return the process id of its fork."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(start) + b"\n")
         self._process.stdin.flush()
         while True:
-            what, pid = self._line()
-            if what == "started":
+            event, pid = self._read_event()
+            if event == "started":
                 return pid
 
     def await_end(self, pid: int, *, or_stop: bool = False) -> str:
-        """Wait until a fork ends, or stops; which of them it was."""
-        while self._told.get(pid) != "ended" and not (or_stop and self._told.get(pid) == "stopped"):
-            self._line()
-        return self._told[pid]
+        """Wait until a fork ends, or also until it stops; return "ended" or "stopped"."""
+        while self._events.get(pid) != "ended" and not (or_stop and self._events.get(pid) == "stopped"):
+            self._read_event()
+        return self._events[pid]
 
-    def _line(self) -> tuple[str, int]:
+    def _read_event(self) -> tuple[str, int]:
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             log = (self._home / "worker.log").read_text(errors="replace")
             raise ChaosError(f"The worker process ended:\n{log[-4000:]}")
-        told = json.loads(line)
-        self._told[told["pid"]] = told["what"]
-        return told["what"], told["pid"]
+        message = json.loads(line)
+        self._events[message["pid"]] = message["event"]
+        return message["event"], message["pid"]
 
 
 class Chaos:
-    """A server, two Airflows (a worker that wakes up again and its successor are on different ones), and the rounds."""
+    """A server and two Airflow installations, on which rounds are played.
+
+    There are two because a stopped worker and its successor must run on different installations.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -251,7 +254,7 @@ class Chaos:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            # Else hundreds of rounds meet the limit of 2,000 batches an hour, and rightly wait for room.
+            # Hundreds of rounds would otherwise reach the limit of 2,000 batches an hour and wait.
             options: dict[str, Any] = {"admin": True, "in_progress": 0.2, "creates_per_hour": 1_000_000}
             self._server = stack.enter_context(LocalServer(self._folder / "server", **options))
             self._workers = [stack.enter_context(_Workers(self._folder / f"airflow-{n}")) for n in (1, 2)]
@@ -265,13 +268,13 @@ class Chaos:
         self._stack.close()
 
     def play(self, round_: Round) -> Count:
-        """Play one round and count.
+        """Play one round and return its counts.
 
-        :raises ChaosError: if the job did not succeed in so many goes.
+        :raises ChaosError: if the job did not succeed within `MAX_RUNS` runs.
         """
-        place = self._folder / f"round-{round_.number}"
-        place.mkdir()
-        warehouse = place / "warehouse.db"
+        folder = self._folder / f"round-{round_.number}"
+        folder.mkdir()
+        warehouse = folder / "warehouse.db"
         with closing(sqlite3.connect(warehouse)) as connection, connection:
             connection.execute("CREATE TABLE tickets (id INTEGER PRIMARY KEY, body TEXT)")
             bodies = [(number, f"ticket {number} of round {round_.number}") for number in range(ROWS)]
@@ -280,11 +283,11 @@ class Chaos:
         self._server.set_faults(*round_.faults)
         zombies: list[tuple[_Workers, int]] = []
         workers, spare = self._workers
-        for go in range(GOES):
-            strike = round_.strikes[go] if go < len(round_.strikes) else None
-            start = self._start(round_, place, warehouse, go, strike[1] if strike else None)
+        for run in range(MAX_RUNS):
+            strike = round_.strikes[run] if run < len(round_.strikes) else None
+            start = self._start(round_, folder, warehouse, run, strike[1] if strike else None)
             pid = workers.start(start)
-            if round_.server_dies and go == 0:
+            if round_.restart_server and run == 0:
                 self._server.kill()
                 self._server.start()
                 self._server.set_faults(*round_.faults)
@@ -300,30 +303,30 @@ class Chaos:
             result = Path(start.result)
             if end == "ended" and result.exists() and json.loads(result.read_text())["state"] == "success":
                 break
-            if go == len(round_.strikes) // 2:
+            if run == len(round_.strikes) // 2:
                 self._wake(zombies)
         else:
-            raise ChaosError(f"Round {round_.number} did not succeed in {GOES} goes: see {place}.\n{round_}")
+            raise ChaosError(f"Round {round_.number} did not succeed within {MAX_RUNS} runs. See {folder}.\n{round_}")
         self._wake(zombies)
-        count.faults = self._faults_hit()
+        count.faults = sum(self._server.hits())
         self._server.set_faults()
-        self._count(count, place, warehouse)
+        self._count(count, folder, warehouse)
         return count
 
     def _wake(self, zombies: list[tuple[_Workers, int]]) -> None:
-        """Let stopped workers go on to their end: they do not know that others took over."""
+        """Let stopped workers continue until they end. They do not know that others have taken over."""
         for workers, pid in zombies:
             os.kill(pid, signal.SIGCONT)
             workers.await_end(pid)
         zombies.clear()
 
-    def _start(self, round_: Round, place: Path, warehouse: Path, go: int, strike: Strike | None) -> Start:
+    def _start(self, round_: Round, folder: Path, warehouse: Path, run: int, strike: Strike | None) -> Start:
         connections = {
             "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(warehouse)}),
             "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(
                 {"conn_type": "openai", "password": "local", "host": self._server.base_url}
             ),
-            "AIRFLOW__OPENAI_BATCH__STAGING": (place / "staging").as_uri(),
+            "AIRFLOW__OPENAI_BATCH__STAGING": (folder / "staging").as_uri(),
         }
         return Start(
             logical_date=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=round_.number),
@@ -334,68 +337,64 @@ class Chaos:
                 "model": "gpt-5-mini" if round_.number % 2 else "{{ ['gpt-5-mini', 'gpt-5-nano'][row.id % 2] }}",
                 "prompt": "{{ row.body }}",
                 "carry": ["body"],
-                "limits": {"requests": SHARD},
+                "limits": {"requests": SHARD_REQUESTS},
             },
             wait={},
             land={"table": TABLE},
-            result=str(place / f"go-{go}.json"),
-            log=str(place / f"go-{go}.log"),
+            result=str(folder / f"run-{run}.json"),
+            log=str(folder / f"run-{run}.log"),
             strike=strike,
         )
 
-    def _faults_hit(self) -> int:
-        return sum(self._server.hits())
-
-    def _count(self, count: Count, place: Path, warehouse: Path) -> None:
+    def _count(self, count: Count, folder: Path, warehouse: Path) -> None:
         with closing(sqlite3.connect(warehouse)) as connection:
-            landed = connection.execute(f"SELECT custom_id, outcome, body, batch_id FROM {TABLE}").fetchall()
+            table_rows = connection.execute(f"SELECT custom_id, outcome, body, batch_id FROM {TABLE}").fetchall()
             source = {str(number): body for number, body in connection.execute("SELECT id, body FROM tickets")}
-        rows = Counter(custom_id for custom_id, *_ in landed)
-        succeeded = {custom_id for custom_id, outcome, *_ in landed if outcome == "succeeded"}
+        rows = Counter(custom_id for custom_id, *_ in table_rows)
+        succeeded = {custom_id for custom_id, outcome, *_ in table_rows if outcome == "succeeded"}
         count.lost += len(source.keys() - succeeded)
-        count.duplicated += sum(times - 1 for times in rows.values())
-        count.wrong += sum(source.get(custom_id) != body for custom_id, _, body, _ in landed)
-        job_uids = {path.parent for path in place.glob("staging/**/seal.json")}
-        uids = {json.loads((folder / "seal.json").read_text())["job_uid"] for folder in job_uids}
-        # the canary is asked without a batch
-        answered = Counter(custom_id for custom_id, _, _, batch_id in landed if batch_id is None)
-        for batch in self._batches(uids):
-            count.ownerless += batch.status not in ("completed", "failed", "expired", "cancelled")
-            for custom_id in self._answered(batch.output_file_id):
-                answered[custom_id] += 1
-        count.executed += answered.total()
-        count.paid_twice += sum(times - 1 for times in answered.values())
+        count.duplicates += sum(times - 1 for times in rows.values())
+        count.wrong_answers += sum(source.get(custom_id) != body for custom_id, _, body, _ in table_rows)
+        job_uids = {json.loads(path.read_text())["job_uid"] for path in folder.glob("staging/**/seal.json")}
+        # canary requests have no batch
+        executions = Counter(custom_id for custom_id, _, _, batch_id in table_rows if batch_id is None)
+        for batch in self._batches(job_uids):
+            count.abandoned_batches += batch.status not in ("completed", "failed", "expired", "cancelled")
+            for custom_id in self._answered_ids(batch.output_file_id):
+                executions[custom_id] += 1
+        count.executions += executions.total()
+        count.paid_twice += sum(times - 1 for times in executions.values())
 
     def _batches(self, job_uids: set[str]) -> Iterator[Any]:
         for batch in self._client.batches.list(limit=100):
             if (batch.metadata or {}).get("job_uid") in job_uids:
                 yield batch
 
-    def _answered(self, file_id: str | None) -> set[str]:
-        """custom_ids that a result file answers."""
-        found = set()
+    def _answered_ids(self, file_id: str | None) -> set[str]:
+        """Return the custom_ids with a successful answer in a result file."""
+        custom_ids = set()
         for line in self._client.files.content(file_id).content.split(b"\n") if file_id else ():
             try:
                 answer = json.loads(line)
             except ValueError:
                 continue
             if (answer.get("response") or {}).get("status_code") == 200:
-                found.add(answer["custom_id"])
-        return found
+                custom_ids.add(answer["custom_id"])
+        return custom_ids
 
 
 def play(rounds: range, folder: Path) -> Count:
-    """Play rounds, tell each that went wrong, and add up."""
+    """Play rounds, print each one that violated an invariant, and return the sum of the counts."""
     total = Count()
-    began = time.monotonic()
+    started_at = time.monotonic()
     with Chaos(folder) as chaos:
         for number in rounds:
-            round_ = Round.drawn(number)
+            round_ = Round.draw(number)
             count = chaos.play(round_)
-            if count.bad:
-                print(f"round {number}: {count.bad}\n{round_}", flush=True)
+            if count.violations:
+                print(f"round {number}: {count.violations}\n{round_}", flush=True)
             total.add(count)
             if total.rounds % 50 == 0:
-                print(f"{total.told()}; {time.monotonic() - began:.0f} s", flush=True)
-    print(f"{total.told()}; {time.monotonic() - began:.0f} s", flush=True)
+                print(f"{total.summary()}; {time.monotonic() - started_at:.0f} s", flush=True)
+    print(f"{total.summary()}; {time.monotonic() - started_at:.0f} s", flush=True)
     return total

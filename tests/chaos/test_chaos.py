@@ -1,4 +1,4 @@
-"""Real operators as real Airflow tasks, killed or stopped at every step, while the server does every wrong thing."""
+"""Real operators in real Airflow tasks are killed or stopped at every step, while the server injects faults."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from tests.chaos.rounds import STEPS, Chaos, Count, Round
 
-ROUNDS = [Round.drawn(number) for number in range(len(STEPS))]
+ROUNDS = [Round.draw(number) for number in range(len(STEPS))]
 
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
-    with Chaos(tmp_path_factory.mktemp("chaos")) as running:
-        yield running
+    with Chaos(tmp_path_factory.mktemp("chaos")) as chaos:
+        yield chaos
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +23,17 @@ def total() -> Count:
 
 
 @pytest.mark.parametrize("round_", ROUNDS, ids=[f"{round_.number}: {round_.strikes[0][0]}" for round_ in ROUNDS])
-def test_nothing_is_lost_doubled_or_paid_twice_whenever_a_worker_dies(
+def test_no_row_is_lost_duplicated_or_paid_twice_if_a_worker_dies_at_any_step(
     chaos: Chaos, total: Count, round_: Round
 ) -> None:
     count = chaos.play(round_)
     total.add(count)
 
-    assert not count.bad, round_
+    assert not count.violations, round_
 
 
-def test_workers_were_hit_at_every_step(total: Count, record_property: Callable[[str, object], None]) -> None:
-    record_property("measurements", f"chaos: {total.told()}")
+def test_a_worker_was_hit_at_every_step(total: Count, record_property: Callable[[str, object], None]) -> None:
+    record_property("measurements", f"chaos: {total.summary()}")
 
     assert total.rounds == len(ROUNDS)
     assert set(STEPS) <= set(total.steps)

@@ -1,13 +1,14 @@
-"""A process that runs the chain submit -> wait -> land of real operators in forks of itself, to be killed at any step.
+"""A process that runs submit -> wait -> land with real operators in forks of itself, which can die at any step.
 
     python -m tests.chaos.worker
 
-It imports Airflow once, then reads a `Start` a line and forks; the fork runs the DAG with `dag.test()`. A strike in the
-`Start` lets the fork end itself with SIGKILL, or stop itself with SIGSTOP, at a step that it names. The steps are those
-of the files a worker writes: nothing of the package is replaced, its writers are only watched.
+The process imports Airflow once. It then reads one `Start` per line and forks for each; the fork runs the DAG with
+`dag.test()`. If the `Start` has a strike, the fork kills itself with SIGKILL, or stops itself with SIGSTOP, at the step
+that the strike names. Steps are defined by the files that a worker writes and the rows it handles. The package's own
+code runs unchanged; its writers are only wrapped so that the steps can be observed.
 
-The start, the stop and the end of each fork are told with a line. The run's end is written to the file that `Start`
-names.
+The process prints one line for the start, the stop and the end of each fork. A fork writes the result of its run to the
+file that the `Start` names.
 """
 
 from __future__ import annotations
@@ -31,72 +32,72 @@ from typing import Any, BinaryIO
 import httpx
 import msgspec
 
-#: the real age at which an unanswered create is looked up is 120 s; the rule is the same with another number
+#: age at which an unconfirmed create is looked up; 120 s in production, shortened here
 UNSURE = timedelta(seconds=1)
 
 
 class Strike(msgspec.Struct, frozen=True):
-    """Where a worker is hit."""
+    """The step at which a worker is killed or stopped."""
 
     #: "before" or "after" the step, or "at" a row that is read or landed
-    when: str
-    #: matches the step: `create NAME`, `write NAME`, `read row`, `land row`
+    phase: str
+    #: regular expression for the step: `create NAME`, `write NAME`, `read row`, `land row`
     step: str
-    #: at the so-manieth match
+    #: number of the match that counts
     nth: int = 1
-    #: seconds from then to the hit; 0 hits on the spot
+    #: seconds from the match to the signal; 0 sends it immediately
     delay: float = 0.0
-    #: SIGKILL, or SIGSTOP: a worker that is taken for dead and wakes up again
+    #: send SIGSTOP instead of SIGKILL: the worker is taken for dead and later wakes up again
     stop: bool = False
 
 
 class Start(msgspec.Struct, frozen=True):
-    """One go at a run."""
+    """One attempt to run the DAG."""
 
-    #: tells the run: the same moment is the same run_id
+    #: identifies the run: the same date gives the same run_id
     logical_date: datetime
     environment: dict[str, str]
     submit: dict[str, Any]
     wait: dict[str, Any]
     land: dict[str, Any]
-    #: where the end of the run is written
+    #: file for the result of the run
     result: str
     log: str
     strike: Strike | None = None
 
 
 class Striker:
-    """Counts steps and hits at the right one."""
+    """Counts the matching steps and sends the signal at the right one."""
 
     def __init__(self, strike: Strike | None, log: Path) -> None:
         self._strike, self._log = strike, log
-        self._seen = 0
+        self._matches = 0
         self._lock = threading.Lock()
 
-    def step(self, when: str, step: str) -> None:
-        """A step is about to be done, or was done."""
+    def step(self, phase: str, step: str) -> None:
+        """Take note of a step that is about to happen or has just happened."""
         strike = self._strike
-        if strike is None or when != strike.when or not re.fullmatch(strike.step, step):
+        if strike is None or phase != strike.phase or not re.fullmatch(strike.step, step):
             return
         with self._lock:
-            self._seen += 1
-            if self._seen != strike.nth:
+            self._matches += 1
+            if self._matches != strike.nth:
                 return
         if strike.delay:
-            timer = threading.Timer(strike.delay, self._hit, [step])
+            timer = threading.Timer(strike.delay, self._send_signal, [step])
             timer.daemon = True
             timer.start()
         else:
-            self._hit(step)
+            self._send_signal(step)
 
-    def _hit(self, step: str) -> None:
+    def _send_signal(self, step: str) -> None:
         assert self._strike is not None
         self._log.write_text(step)
         os.kill(os.getpid(), signal.SIGSTOP if self._strike.stop else signal.SIGKILL)
 
 
 def watch(striker: Striker) -> None:
-    """Tell the striker of every file that is created or written in staging, and of every row read and landed."""
+    """Pass every file created or written in staging, and every row read or landed, to the striker."""
     from airflow_provider_batch.core.landing.landing import Landing
     from airflow_provider_batch.core.sealing.sealer import Sealer
     from airflow_provider_batch.staging.local import LocalFolder
@@ -133,7 +134,7 @@ def watch(striker: Striker) -> None:
 
 
 def run(start: Start) -> dict[str, Any]:
-    """Run the chain once; its state, its errors and what land returned."""
+    """Run the DAG once; return its state, its errors and what the land task returned."""
     from airflow.sdk import DAG
 
     from airflow_provider_batch.core.lifecycle import conditions, consequences, steps
@@ -141,35 +142,35 @@ def run(start: Start) -> dict[str, Any]:
     from airflow_provider_batch.sensors.batch import BatchSensor
     from tests.airflow.jobs import run_dag
 
-    # The rules import the name, so each module that reads it needs the shorter age.
+    # These modules import the name, so it must be replaced in each of them.
     for module in (steps, conditions, consequences):
         assert "UNSURE" in vars(module), f"{module.__name__} no longer reads UNSURE."
         vars(module)["UNSURE"] = UNSURE
     watch(Striker(start.strike, Path(f"{start.result}.hit")))
     retries = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:
-        asked = BatchSubmitOperator(task_id="submit", **start.submit)
-        waited = BatchSensor(
+        submit = BatchSubmitOperator(task_id="submit", **start.submit)
+        wait = BatchSensor(
             task_id="wait",
-            job=asked.output,
+            job=submit.output,
             row_retry_delay=timedelta(seconds=0.1),
             poke_interval=0.1,
             max_attempts=6,
             **start.wait,
         )
-        landed = BatchResultsOperator(task_id="land", job=asked.output, max_failure_rate=0.0, **start.land)
-        asked >> waited >> landed
-    ran = run_dag(dag, logical_date=start.logical_date)
+        land = BatchResultsOperator(task_id="land", job=submit.output, max_failure_rate=0.0, **start.land)
+        submit >> wait >> land
+    dag_run = run_dag(dag, logical_date=start.logical_date)
     return {
-        "state": ran.state,
-        "states": ran.states,
-        "errors": {task: f"{type(error).__name__}: {error}" for task, error in ran.errors.items()},
-        "landed": ran.returned.get("land"),
+        "state": dag_run.state,
+        "states": dag_run.states,
+        "errors": {task: f"{type(error).__name__}: {error}" for task, error in dag_run.errors.items()},
+        "land": dag_run.returned.get("land"),
     }
 
 
-def forked(start: Start) -> int:
-    """Run the chain in a fork; its process id."""
+def run_in_fork(start: Start) -> int:
+    """Run the DAG in a fork and return the fork's process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -182,7 +183,7 @@ def forked(start: Start) -> int:
         result = run(start)
         Path(start.result).write_text(json.dumps(result, default=str))
         code = 0
-    except BaseException:  # noqa: BLE001  # whatever it is goes to the log, and no fork may go on as the parent
+    except BaseException:  # noqa: BLE001  # the error goes to the log; a fork must never continue as the parent
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -191,36 +192,36 @@ def forked(start: Start) -> int:
 
 
 def main() -> None:
-    """Fork for each line on standard input; tell of each fork's start, stop and end."""
+    """Fork for each line on standard input, and print the start, the stop and the end of each fork."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     _import_all()
-    print(json.dumps({"what": "ready", "pid": os.getpid()}), file=answers)
-    rest = b""
+    print(json.dumps({"event": "ready", "pid": os.getpid()}), file=answers)
+    buffer = b""
     forks: set[int] = set()
     while True:
-        # Forks that end or stop are looked for between two lines: a thread for it would be in the way of forking.
+        # Poll for forks that have ended or stopped: a thread for this would interfere with forking.
         if select.select([0], [], [], 0.02)[0]:
-            got = os.read(0, 1 << 16)
-            if not got:
+            data = os.read(0, 1 << 16)
+            if not data:
                 break
-            *lines, rest = (rest + got).split(b"\n")
+            *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
-                forks.add(pid := forked(msgspec.json.decode(line, type=Start)))
-                print(json.dumps({"what": "started", "pid": pid}), file=answers)
+                forks.add(pid := run_in_fork(msgspec.json.decode(line, type=Start)))
+                print(json.dumps({"event": "started", "pid": pid}), file=answers)
         for pid in sorted(forks):
-            found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
-            if found and os.WIFSTOPPED(status):
-                print(json.dumps({"what": "stopped", "pid": pid}), file=answers)
-            elif found:
+            changed_pid, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+            if changed_pid and os.WIFSTOPPED(status):
+                print(json.dumps({"event": "stopped", "pid": pid}), file=answers)
+            elif changed_pid:
                 forks.remove(pid)
-                print(json.dumps({"what": "ended", "pid": pid}), file=answers)
+                print(json.dumps({"event": "ended", "pid": pid}), file=answers)
     for pid in forks:
         os.kill(pid, signal.SIGKILL)
 
 
 def _import_all() -> None:
-    """What every fork needs and takes seconds to make: modules, and Airflow's in-process API server."""
+    """Load what every fork needs and what takes seconds: modules, and Airflow's in-process API server."""
     for module in (
         "airflow.dag_processing.bundles.manager",
         "airflow.dag_processing.dagbag",
@@ -240,7 +241,7 @@ def _import_all() -> None:
     app = supervisor.in_process_api_server().app
 
     async def first_request() -> None:
-        # with its first request the server builds its routes
+        # the server builds its routes at the first request
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://airflow") as client:
             await client.get("/health")
 
