@@ -1,4 +1,4 @@
-"""Database servers of the tests' own: processes in a temporary folder, waited for and stopped."""
+"""Starts and stops database servers for tests: processes that keep their data in a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ STOP_SECONDS = 30
 
 @dataclass(frozen=True)
 class ServerFolder:
-    """Where a server keeps its data, its socket and its log."""
+    """The folder in which a server keeps its data, its socket and its log."""
 
     path: Path
-    #: the user and groups that its programs run as; empty for those of the tests
+    #: user and groups that its programs run as; empty for those of the test process
     identity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def log(self) -> Path:
-        """What its programs print."""
+        """The file that collects the output of its programs."""
         return self.path / "log"
 
     def start(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
-        """Start one of its programs; Ctrl-C ends the tests first, then this program."""
-        with self.log.open("ab") as out:
+        """Start one of its programs in a new session, so that Ctrl-C ends the tests before it ends the program."""
+        with self.log.open("ab") as output:
             return subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+                stdout=output,
+                stderr=output,
                 cwd=self.path,
                 start_new_session=True,
                 **self.identity,
@@ -45,7 +45,7 @@ class ServerFolder:
     def run(self, command: Sequence[str | Path], seconds: float) -> None:
         """Run one of its programs to completion.
 
-        :raises RuntimeError: if it fails.
+        :raises RuntimeError: if the program fails.
         """
         if self.start(command).wait(seconds):
             raise RuntimeError(f"{command[0]} failed:\n{self.log.read_text()}")
@@ -55,13 +55,13 @@ class ServerFolder:
         self,
         command: Sequence[str | Path],
         connect: Callable[[], None],
-        not_yet: type[Exception],
+        startup_error: type[Exception],
         seconds: float,
         stop: signal.Signals,
     ) -> Iterator[None]:
-        """Start the server, wait until `connect` no longer raises `not_yet`, and stop it at the end.
+        """Start the server, wait until `connect` no longer raises `startup_error`, and stop it at the end.
 
-        :raises RuntimeError: if it ends, or still refuses connections after `seconds`.
+        :raises RuntimeError: if the server ends, or still refuses connections after `seconds`.
         """
         server = self.start(command)
         try:
@@ -70,7 +70,7 @@ class ServerFolder:
                 try:
                     connect()
                     break
-                except not_yet:
+                except startup_error:
                     if server.poll() is not None or time.monotonic() > deadline:
                         raise RuntimeError(f"{command[0]} did not start:\n{self.log.read_text()}") from None
                     time.sleep(0.05)
@@ -86,7 +86,10 @@ class ServerFolder:
 
 @contextlib.contextmanager
 def temporary_home(prefix: str) -> Iterator[Path]:
-    """A folder right under /tmp, removed at the end: a socket's path may have 107 bytes, and others must reach it."""
+    """Create a folder directly under /tmp and remove it at the end.
+
+    The path is short because a socket's path has at most 107 bytes, and the server's user must have access to it.
+    """
     home = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     try:
         yield home

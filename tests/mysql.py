@@ -1,9 +1,9 @@
-"""A real MariaDB or MySQL for tests, if there is one: no wheel carries its server.
+"""A real MariaDB or MySQL server for tests, if one is available: no wheel contains the server.
 
-Either the variable AIRFLOW_BATCH_TEST_MYSQL names a server (mysql://user:password@host:port, whose user may create
-databases), or `mariadbd` or `mysqld` is on the PATH (on Debian and Ubuntu of the package mariadb-server, in
-/usr/sbin) and runs on a port of its own on loopback. Without either, or without Airflow's provider for it, the tests
-that need one are skipped and say so.
+The environment variable AIRFLOW_BATCH_TEST_MYSQL can name a server (mysql://user:password@host:port, whose user may
+create databases). Otherwise these fixtures start `mariadbd` or `mysqld` on a free loopback port, if it is on the PATH.
+On Debian and Ubuntu it comes with the package mariadb-server and lies in /usr/sbin. Without a server, or without
+Airflow's MySQL provider, the tests that need one are skipped with a reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pytest
 
 from tests.database_server import ServerFolder, temporary_home
 
-#: read before tests/conftest.py makes the environment the tests' own
+#: read at import time, before tests/conftest.py replaces the environment
 URL = os.environ.get("AIRFLOW_BATCH_TEST_MYSQL", "")
 
 START_SECONDS = 120
@@ -33,7 +33,7 @@ START_SECONDS = 120
 
 @dataclass(frozen=True)
 class MySqlDatabase:
-    """One empty database of its own, and the ways to reach it."""
+    """An empty database, and the ways to connect to it."""
 
     host: str
     port: int
@@ -42,7 +42,7 @@ class MySqlDatabase:
     name: str
 
     def airflow_connection(self, **extra: object) -> str:
-        """The value of an `AIRFLOW_CONN_...` variable."""
+        """Return the value of an `AIRFLOW_CONN_...` variable."""
         return json.dumps(
             {
                 "conn_type": "mysql",
@@ -68,7 +68,7 @@ class MySqlDatabase:
         )
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one or several statements, and commit; the rows of the last that has any."""
+        """Run one or several statements and commit. Return the rows of the last statement that has any."""
         with contextlib.closing(self.connect()) as conn:
             cursor = conn.cursor()
             cursor.execute(sql)
@@ -88,7 +88,7 @@ class MySqlServer:
 
     @contextlib.contextmanager
     def database(self) -> Iterator[MySqlDatabase]:
-        """A new database that is dropped afterwards."""
+        """Create a database, and drop it afterwards."""
         admin = MySqlDatabase(self.host, self.port, self.user, self.password, "information_schema")
         name = f"test_{uuid.uuid4().hex[:12]}"
         admin.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
@@ -99,19 +99,19 @@ class MySqlServer:
 
 
 def _program(*names: str) -> str | None:
-    # Debian keeps servers where the PATH of a person does not look.
+    # Debian installs servers in folders that are not on an ordinary user's PATH.
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
     return next(filter(None, (shutil.which(name, path=path) for name in names)), None)
 
 
 @contextlib.contextmanager
 def running_mysql(program: str) -> Iterator[MySqlServer]:
-    """Start a server on an empty data folder; stop it and remove everything at the end."""
+    """Start a server on an empty data folder. Stop it and remove everything at the end."""
     with temporary_home("my") as home:
         folder = ServerFolder(home)
         temporary = home / "tmp"
         temporary.mkdir()
-        # In a shared /tmp, two servers that start at the same time find each other's temporary tables, and abort.
+        # Two servers that start at the same time in a shared /tmp find each other's temporary tables and abort.
         common = ["--no-defaults", f"--datadir={home / 'data'}", f"--tmpdir={temporary}"]
         if os.geteuid() == 0:
             common.append("--user=root")
@@ -162,7 +162,7 @@ def _serving(folder: ServerFolder, command: list[str], server: MySqlServer) -> c
 
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[MySqlServer]:
-    """One server for the whole test session, started when first asked for."""
+    """One server for the whole test session, started on first use."""
     needs = "apache-airflow-providers-mysql is not installed: pip install 'airflow-provider-batch[mysql]'"
     for module in ("MySQLdb", "mysql.connector", "airflow.providers.mysql.hooks.mysql"):
         pytest.importorskip(module, reason=needs, exc_type=ImportError)
@@ -173,7 +173,7 @@ def mysql_server() -> Iterator[MySqlServer]:
         return
     program = _program("mariadbd", "mysqld")
     if program is None:
-        pytest.skip("no MariaDB or MySQL: put mariadbd or mysqld on the PATH, or name one in AIRFLOW_BATCH_TEST_MYSQL")
+        pytest.skip("no MariaDB or MySQL server: put mariadbd or mysqld on the PATH, or set AIRFLOW_BATCH_TEST_MYSQL")
     with running_mysql(program) as server:
         yield server
 

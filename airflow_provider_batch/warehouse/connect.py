@@ -1,4 +1,4 @@
-"""From a connection id to the SQL hook that reads and writes through it."""
+"""Resolve an Airflow connection id to the SQL hook that reads and writes through it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from airflow_provider_batch.exceptions import WarehouseConnectionError
 
 
 def sql_hook(conn_id: str) -> DbApiHook:
-    """The hook of connection `conn_id`, as Airflow resolves it inside a task.
+    """Return the hook of connection `conn_id`, resolved as Airflow does inside a task.
 
-    Nothing is opened yet: whether the database answers shows at the first query.
+    This does not open a connection. An unreachable database shows up at the first query.
 
-    Raises WarehouseConnectionError if there is no such connection, if no installed provider knows its type, or
+    Raises WarehouseConnectionError if the connection does not exist, if no installed provider knows its type, or
     if its hook is not a `DbApiHook`.
     """
     try:
         connection: Any = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         raise WarehouseConnectionError(
-            f"There is no Airflow connection {conn_id!r}. Make it under Admin > Connections, with "
+            f"There is no Airflow connection {conn_id!r}. Create it under Admin > Connections, with "
             f"`airflow connections add {conn_id} --conn-type postgres --conn-host ...`, or as the "
             f"environment variable AIRFLOW_CONN_{conn_id.upper()}. Nothing was uploaded."
         ) from None
@@ -31,13 +31,13 @@ def sql_hook(conn_id: str) -> DbApiHook:
         hook = connection.get_hook()
     except (AirflowException, ImportError) as error:
         raise WarehouseConnectionError(
-            f"Airflow connection {conn_id!r} has the type {conn_type!r}, and no installed provider gives a hook "
-            f"for it ({error}). Install the provider of this database, or correct the type. Nothing was uploaded."
+            f"Airflow connection {conn_id!r} has the type {conn_type!r}, and no installed provider has a hook "
+            f"for it ({error}). Install the provider for this database, or correct the type. Nothing was uploaded."
         ) from error
     if not isinstance(hook, DbApiHook):
         raise WarehouseConnectionError(
-            f"Airflow connection {conn_id!r} has the type {conn_type!r}, which is no SQL database: its hook "
-            f"{type(hook).__name__} is no DbApiHook. Name a connection to a database such as postgres or "
+            f"Airflow connection {conn_id!r} has the type {conn_type!r}, which is not a SQL database: its hook "
+            f"{type(hook).__name__} is not a DbApiHook. Use a connection to a database such as postgres or "
             f"sqlite. Nothing was uploaded."
         )
     return hook

@@ -1,8 +1,8 @@
-"""The landed rows as a file in staging: newline-delimited JSON, for `COPY INTO` and load jobs.
+"""Landed rows as a file in staging: newline-delimited JSON, for `COPY INTO` and load jobs.
 
-A landing gives a row again when an older answer of it is better; a file that a warehouse loads must hold each row
-once. So the rows pass through a SQLite file on the worker's disk, where a later one replaces the earlier one of its
-key. Memory stays bounded by one chunk of rows.
+A landing yields a row twice if an older answer turns out to be the better one, but a file for a warehouse must contain
+each row once. The rows therefore pass through a SQLite file on the worker's disk, in which a later row replaces the
+earlier one with the same key. Memory is bounded by one chunk of rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import values
-from airflow_provider_batch.warehouse.rows import Incoming, chunks
+from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 
 
 def write_landed_file(
@@ -29,55 +29,55 @@ def write_landed_file(
     rows: Iterable[tuple[Any, ...]],
     land: Callable[[Iterator[tuple[Any, ...]]], object],
 ) -> str:
-    """Give the rows to `land`, and write each once, the last of its key, as a line of JSON. Returns the file's address.
+    """Pass the rows to `land`, and write the last row of each key to a file as JSON. Return the file's address.
 
-    A line is an object with every column, null where a row has no value: moments are ISO 8601 in UTC with microseconds,
-    numbers are numbers with all their digits, JSON and vectors are themselves, bytes are Base64.
+    Each line is an object with every column, null where the row has no value. Timestamps are ISO 8601 in UTC with
+    microseconds, numbers keep all their digits, JSON and vectors are nested as they are, and bytes are Base64.
 
-    :raises ResultsTableError: for a value of another type than its column's, and for an empty key.
+    :raises ResultsTableError: for a value that does not have its column's type, and for an empty key.
     :raises StagingError: if staging cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="batch-landed-") as place:
-        with closing(sqlite3.connect(Path(place) / "rows.sqlite", isolation_level=None)) as draft:
-            # The file is gone with this block, whatever happens: nothing needs to survive.
+    with tempfile.TemporaryDirectory(prefix="batch-landed-") as directory:
+        with closing(sqlite3.connect(Path(directory) / "rows.sqlite", isolation_level=None)) as draft:
+            # The file is deleted at the end of this block, so it needs no durability.
             draft.execute("PRAGMA journal_mode = OFF")
             draft.execute("PRAGMA synchronous = OFF")
             draft.execute("CREATE TABLE landed (key TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID")
-            land(_kept(rows, columns, draft))
+            land(_pass_on(rows, columns, draft))
             with folder.writer(name) as file:
                 for (line,) in draft.execute("SELECT line FROM landed ORDER BY key"):
                     file.write(line.encode() + b"\n")
     return f"{folder.uri.rstrip('/')}/{name}"
 
 
-def _kept(
+def _pass_on(
     rows: Iterable[tuple[Any, ...]], columns: Sequence[Column], draft: sqlite3.Connection
 ) -> Iterator[tuple[Any, ...]]:
     names = [column.name for column in columns]
     key = [index for index, column in enumerate(columns) if column.key]
-    plain = [_PLAIN[column.type] for column in columns]
+    converters = [_CONVERTERS[column.type] for column in columns]
     for chunk in chunks(rows):
         lines = []
-        for converted in Incoming(chunk, columns, plain):
-            line = values.json_text(dict(zip(names, converted, strict=True)))
-            lines.append((values.json_text([converted[index] for index in key]), line))
+        for converted_row in IncomingRows(chunk, columns, converters):
+            line = values.json_text(dict(zip(names, converted_row, strict=True)))
+            lines.append((values.json_text([converted_row[index] for index in key]), line))
         draft.executemany("INSERT OR REPLACE INTO landed VALUES (?, ?)", lines)
         yield from chunk
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
-_PLAIN: Mapping[ColumnType, Callable[[Any], Any]] = {
-    ColumnType.TEXT: values.mend,
+_CONVERTERS: Mapping[ColumnType, Callable[[Any], Any]] = {
+    ColumnType.TEXT: values.sanitize,
     ColumnType.INTEGER: int,
     ColumnType.FLOAT: float,
-    ColumnType.NUMERIC: _same,
+    ColumnType.NUMERIC: _identity,
     ColumnType.BOOLEAN: bool,
     ColumnType.DATE: date.isoformat,
-    ColumnType.TIMESTAMP: values.iso,
-    ColumnType.JSON: _same,
+    ColumnType.TIMESTAMP: values.to_iso,
+    ColumnType.JSON: _identity,
     ColumnType.BYTES: lambda value: base64.b64encode(value).decode(),
-    ColumnType.VECTOR: _same,
+    ColumnType.VECTOR: _identity,
 }

@@ -1,63 +1,64 @@
-"""Which of two rows with the same key stays in a results table. All of it is in this one file.
+"""The rule that decides which of two rows with the same key stays in a results table. This file holds all of it.
 
-Every row has a rank, and an incoming row replaces the one that is there if its rank is equal or higher:
+Every row has a rank. An incoming row replaces the existing one if its rank is equal or higher:
 
-1. a row with an outcome beats one without (`pending`, `withheld`). A row without an outcome never replaces
-   anything: it is only inserted where its key is new.
-2. with `keep_last_success`, a success beats everything else.
-3. the later `sealed_at` wins, whatever the outcome. Equal: the one written last.
+1. A row with an outcome beats one without (`pending`, `withheld`). A row without an outcome never replaces anything;
+   it is only inserted if its key is new.
+2. With `keep_last_success`, a success beats every other outcome.
+3. The later `sealed_at` wins, whatever the outcome. If they are equal, the row written last wins.
 
-Ranks are ordered, so the table ends the same in whatever order, chunks and repetitions rows with outcomes are
-landed, also when two landings run at once. That is why 1 and 2 stand above `sealed_at`: were a row that is
-merely pending kept against an older answer, the end would depend on which of the two happened to land first.
+Ranks are totally ordered. The rows with outcomes therefore end up the same whatever the order, the chunks and the
+repetitions in which they land, even if two landings run concurrently. That is why rules 1 and 2 come before
+`sealed_at`: if a row that is merely pending could replace an older answer, the result would depend on which of the two
+landed first.
 
-A row whose `sealed_at` is NULL, such as one the table's owner entered by hand, is older than every other.
+A row whose `sealed_at` is NULL, such as one that the table's owner entered by hand, counts as older than all others.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-#: the outcomes of rows that have no answer to show yet
+#: outcomes of rows that have no answer yet
 WITHOUT_OUTCOME = ("pending", "withheld")
 SUCCEEDED = "succeeded"
 
-#: (has an outcome, is a success that counts as one, sealed_at)
+#: (has an outcome, is a success under `keep_last_success`, sealed_at)
 Rank = tuple[bool, bool, datetime]
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def rank(outcome: str | None, sealed_at: datetime | None, *, keep_last_success: bool) -> Rank:
-    """A row's rank, for comparing in Python. `sealed_at` is in UTC."""
+    """Return a row's rank, for comparisons in Python. `sealed_at` is in UTC."""
     return (
         outcome not in WITHOUT_OUTCOME,
         keep_last_success and outcome == SUCCEEDED,
-        _NEVER if sealed_at is None else sealed_at,
+        _EARLIEST if sealed_at is None else sealed_at,
     )
 
 
 def outranks(incoming: Rank, existing: Rank) -> bool:
-    """Whether a row of rank `incoming` replaces one of rank `existing`."""
+    """Return whether a row of rank `incoming` replaces one of rank `existing`."""
     has_outcome, had_outcome = incoming[0], existing[0]
     return has_outcome and (not had_outcome or incoming >= existing)
 
 
 def has_outcome(outcome: str) -> str:
-    """SQL: whether the row with the outcome expression `outcome` has one."""
-    listed = ", ".join(f"'{name}'" for name in WITHOUT_OUTCOME)
-    return f"coalesce({outcome}, '') NOT IN ({listed})"
+    """Return SQL that tests whether a row, given its outcome as an expression, has an outcome."""
+    outcomes = ", ".join(f"'{name}'" for name in WITHOUT_OUTCOME)
+    return f"coalesce({outcome}, '') NOT IN ({outcomes})"
 
 
 def succeeded(outcome: str) -> str:
-    """SQL: whether the row with the outcome expression `outcome` is a success."""
+    """Return SQL that tests whether a row, given its outcome as an expression, is a success."""
     return f"coalesce({outcome}, '') = '{SUCCEEDED}'"
 
 
 def replaces(incoming: str, existing: str, outcome: str, sealed_at: str, *, keep_last_success: bool) -> str:
-    """SQL: whether the row aliased `incoming` replaces the one aliased `existing`.
+    """Return SQL that tests whether the row aliased `incoming` replaces the row aliased `existing`.
 
-    `outcome` and `sealed_at` are those columns' quoted names.
+    `outcome` and `sealed_at` are the quoted names of those columns.
     """
     return replaces_values(
         (f"{incoming}.{outcome}", f"{incoming}.{sealed_at}"),
@@ -67,26 +68,26 @@ def replaces(incoming: str, existing: str, outcome: str, sealed_at: str, *, keep
 
 
 def replaces_values(incoming: tuple[str, str], existing: tuple[str, str], *, keep_last_success: bool) -> str:
-    """SQL: whether the row with the expressions `incoming`, an outcome and a sealed_at, replaces that of `existing`."""
+    """Return the same SQL as `replaces`, given each row as a pair of expressions: outcome and sealed_at."""
     new_outcome, new_sealed_at = incoming
     old_outcome, old_sealed_at = existing
     later = f"({old_sealed_at} IS NULL OR {new_sealed_at} >= {old_sealed_at})"
     if keep_last_success:
-        new, old = succeeded(new_outcome), succeeded(old_outcome)
-        later = f"(({new} AND NOT {old}) OR (({new} OR NOT {old}) AND {later}))"
+        new_success, old_success = succeeded(new_outcome), succeeded(old_outcome)
+        later = f"(({new_success} AND NOT {old_success}) OR (({new_success} OR NOT {old_success}) AND {later}))"
     return f"{has_outcome(new_outcome)} AND (NOT ({has_outcome(old_outcome)}) OR {later})"
 
 
-def best_first(outcome: str, sealed_at: str, number: str, *, keep_last_success: bool) -> str:
-    """SQL: what to order rows with the same key by, so that the one that stays comes first.
+def order_by_rank(outcome: str, sealed_at: str, number: str, *, keep_last_success: bool) -> str:
+    """Return SQL that orders rows with the same key so that the one to keep comes first.
 
-    `outcome`, `sealed_at` and `number` are expressions of a row; `number` counts the rows as they arrived.
+    `outcome`, `sealed_at` and `number` are expressions of a row; `number` counts the rows in the order of arrival.
     """
-    ranked = has_outcome(outcome)
-    order = [f"({ranked}) DESC"]
+    is_ranked = has_outcome(outcome)
+    order = [f"({is_ranked}) DESC"]
     if keep_last_success:
         order.append(f"({succeeded(outcome)}) DESC")
-    order.append(f"CASE WHEN {ranked} THEN {sealed_at} END DESC NULLS LAST")
-    # Among rows of equal rank the last one wins. Rows without an outcome never replace any, so the first stays.
-    order.append(f"CASE WHEN {ranked} THEN -{number} ELSE {number} END")
+    order.append(f"CASE WHEN {is_ranked} THEN {sealed_at} END DESC NULLS LAST")
+    # Among rows of equal rank the last one wins. A row without an outcome never replaces another, so the first stays.
+    order.append(f"CASE WHEN {is_ranked} THEN -{number} ELSE {number} END")
     return ", ".join(order)

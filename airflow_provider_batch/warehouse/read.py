@@ -1,8 +1,8 @@
-"""Rows of one query, streamed: in bounded memory whatever the size of the result.
+"""Streaming the rows of a query in bounded memory, whatever the size of the result.
 
-`DbApiHook.run` and `get_records` hold every row, and with PostgreSQL a plain cursor does so too, whichever way
-it is read, and so does mysqlclient. So a connection is opened here; on PostgreSQL the rows stay on the server behind a
-named cursor, on MySQL they come one by one as they are fetched. SQLite and DuckDB make the rows while they are fetched.
+`DbApiHook.run` and `get_records` hold every row in memory. So do a plain PostgreSQL cursor, however it is read, and
+mysqlclient. This module therefore opens its own connection. On PostgreSQL the rows stay on the server behind a named
+cursor; on MySQL they arrive one by one as they are fetched; SQLite and DuckDB compute the rows while they are fetched.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.drivers.base import RowReader, to_tuple
-from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, database_errors, says
-from airflow_provider_batch.warehouse.naming import repeated
+from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, matches_any_dialect, translate_errors
+from airflow_provider_batch.warehouse.naming import duplicate_names
 
-#: rows that are held at a time
+#: rows held in memory at a time
 CHUNK_ROWS = 2000
 
 _FIRST_WORD = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*(\w*)", re.DOTALL)
 
-#: what begins a statement that changes something. Some databases would have committed it before it turns out to
-#: give no rows
-_CHANGES = frozenset(
+#: Keywords that begin a statement with side effects. Some databases would commit such a statement before it turns out
+#: that it returns no rows.
+_WRITE_KEYWORDS = frozenset(
     {
         "ALTER",
         "BEGIN",
@@ -55,7 +55,7 @@ _CHANGES = frozenset(
 
 
 class Rows(AbstractContextManager["Rows"]):
-    """The rows of one query. Within `with`, `columns` is known and iterating gives each row once."""
+    """The rows of one query. Inside a `with` block, `columns` is set and iterating yields each row once."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class Rows(AbstractContextManager["Rows"]):
         parameters: Sequence[Any] | Mapping[str, Any] | None,
         chunk_rows: int,
     ) -> None:
-        #: the columns' names as the database spells them
+        #: column names as the database spells them
         self.columns: tuple[str, ...] = ()
-        #: rows handed out so far
+        #: rows yielded so far
         self.count = 0
         self._hook = hook
         self._sql = sql
@@ -75,28 +75,28 @@ class Rows(AbstractContextManager["Rows"]):
         self._conn: Any = None
         self._cursor: Any = None
         self._first: list[Any] = []
-        self._plain: RowReader = to_tuple
+        self._read_row: RowReader = to_tuple
         self._driver = dialect_of(hook).driver
 
     def __enter__(self) -> Rows:
-        sql = self._checked()
-        with database_errors(self._hook, "Connecting", NOTHING_UPLOADED):
+        sql = self._check_sql()
+        with translate_errors(self._hook, "Connecting", NOTHING_UPLOADED):
             self._conn = self._driver.connect(self._hook, NOTHING_UPLOADED)
         try:
-            with database_errors(self._hook, "Reading", NOTHING_UPLOADED):
+            with translate_errors(self._hook, "Reading", NOTHING_UPLOADED):
                 self._execute(sql)
         except BaseException:
             self._close()
             raise
         return self
 
-    def _checked(self) -> str:
+    def _check_sql(self) -> str:
         word = _first_word(self._sql)
         if not word:
-            raise InputError("sql is empty: give the SELECT whose rows are to be sent. Nothing was uploaded.")
-        if word in _CHANGES:
+            raise InputError("sql is empty. Set it to the SELECT whose rows are to be sent. Nothing was uploaded.")
+        if word in _WRITE_KEYWORDS:
             raise InputError(
-                f"sql must be one SELECT, but it begins with {word}. Nothing was run, nothing was uploaded."
+                f"sql must be a single SELECT, but it begins with {word}. Nothing was run, and nothing was uploaded."
             )
         return self._driver.one_statement(self._sql)
 
@@ -105,48 +105,49 @@ class Rows(AbstractContextManager["Rows"]):
         self._cursor = cursor = self._driver.begin_reading(self._hook, conn, sql)
         if cursor is not conn:
             cursor.arraysize = self._chunk_rows
-        # A % in the SQL is a plain character only as long as no parameters are passed.
+        # Drivers treat % as a plain character only if no parameters are passed.
         try:
             if self._parameters is None:
                 cursor.execute(sql)
             else:
                 cursor.execute(sql, self._parameters)
         except Exception as error:
-            if says(error, lambda errors: errors.several_statements):
+            if matches_any_dialect(error, lambda errors: errors.multiple_statements):
                 raise InputError(
-                    "sql holds more than one statement, but the rows come from one SELECT. Nothing was uploaded."
+                    "sql contains more than one statement, but the rows come from a single SELECT. Nothing was "
+                    "uploaded."
                 ) from None
             raise
         self._first = self._driver.first_rows(conn, cursor, self._chunk_rows)
         if not cursor.description:
-            raise InputError("sql gave no rows to read: it must be one SELECT. Nothing was uploaded.")
+            raise InputError("sql returned no result set. It must be a single SELECT. Nothing was uploaded.")
         self.columns = tuple(column[0] for column in cursor.description)
-        again = repeated(self.columns)
-        if again:
+        repeated_names = duplicate_names(self.columns)
+        if repeated_names:
             raise InputError(
-                f"The SELECT gives these columns more than once (upper and lower case do not tell them "
-                f"apart): {', '.join(again)}. Give each a name of its own with AS. Nothing was uploaded."
+                f"The SELECT returns these columns more than once (names are compared without case): "
+                f"{', '.join(repeated_names)}. Give each its own name with AS. Nothing was uploaded."
             )
-        self._plain = self._driver.row_reader(conn, cursor.description)
+        self._read_row = self._driver.row_reader(conn, cursor.description)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         rows, self._first = self._first, []
         while rows:
             for row in rows:
                 self.count += 1
-                yield self._plain(row)
-            with database_errors(self._hook, "Reading", NOTHING_UPLOADED):
+                yield self._read_row(row)
+            with translate_errors(self._hook, "Reading", NOTHING_UPLOADED):
                 rows = self._cursor.fetchmany(self._chunk_rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
-        # Opening the connection ourselves bypasses what `hook.run` tells the lineage collector.
+        # We open the connection ourselves, so `hook.run` does not report the query to the lineage collector.
         send_sql_hook_lineage(context=self._hook, sql=self._sql, row_count=self.count)
 
     def _close(self) -> None:
-        # Nothing read is worth an error while closing: the server drops the cursor with its connection.
+        # An error while closing must not fail the read: the server drops the cursor with its connection.
         with suppress(Exception):
             self._driver.end_reading(self._conn, self._cursor)
         with suppress(Exception):
@@ -160,14 +161,14 @@ def read_rows(
     *,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Rows:
-    """The rows of one SELECT, to iterate over in a `with` block.
+    """Return the rows of one SELECT, to be iterated over in a `with` block.
 
-    The query runs when the block is entered, on a connection of its own that is rolled back and closed at its
-    end. `parameters` go to the driver as they are; when they are given, a % in the SQL must be written %%
-    where the driver's placeholder is `%s`. At most `chunk_rows` rows are held at a time.
+    The query runs when the block is entered, on its own connection, which is rolled back and closed at the end of the
+    block. `parameters` are passed to the driver unchanged. With parameters, a % in the SQL must be written as %% if the
+    driver's placeholder is `%s`. At most `chunk_rows` rows are held in memory.
 
-    Raises InputError for SQL that is no single SELECT or gives a column twice, WarehouseError for what the
-    database refuses, with its message and without values. Nothing is logged.
+    Raises InputError for SQL that is not a single SELECT or that returns a column twice. Raises WarehouseError, with
+    the database's message but without row values, for whatever the database refuses. Nothing is logged.
     """
     return Rows(hook, sql, parameters, chunk_rows)
 

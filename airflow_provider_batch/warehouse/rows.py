@@ -1,4 +1,4 @@
-"""Rows on their way into a table: in chunks, and with errors that name the row and never its values."""
+"""Rows on their way into a table: in chunks, and with errors that identify the row but never show its values."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED
 
-#: rows that are held in memory at a time
+#: rows held in memory at a time
 CHUNK_ROWS = 5000
-#: letters and bytes in them, about: 5,000 vectors of 1,536 numbers, written out, would be 150 MB
+#: approximate characters and bytes in them. Without this limit, 5,000 vectors of 1,536 numbers would be 150 MB of text.
 CHUNK_SIZE = 8_000_000
-#: rows that are taken as long as the first of them
-_ALIKE = 50
+#: rows whose size is estimated from the first of them
+_SAMPLE_ROWS = 50
 
-#: what a converter raises for a value that is not of its column's type
+#: exceptions that a converter raises for a value of the wrong type
 _MISFITS = (TypeError, ValueError, AttributeError, ArithmeticError)
 
-#: rows that are converted together, column by column
+#: rows converted together, column by column
 _BATCH_ROWS = 128
 
 
-class Incoming:
-    """The caller's rows, converted by a function per column; None becomes `null`.
+class IncomingRows:
+    """The caller's rows, each value converted by the function for its column. None becomes `null`.
 
-    Rows are taken a batch at a time, and each column of it is converted at once: most columns of a landing hold one
-    value in row after row (the job, its run, its moments, the batch), or texts that are stored as they are.
+    Rows are converted in batches, column by column: in a landing most columns repeat one value in every row (the job,
+    its run, its timestamps, the batch) or hold text that needs no conversion.
 
-    What the caller's iterator or a conversion raises is kept in `raised`: it is no fault of the database, however
-    a driver that reads from here may wrap it.
+    `error` keeps the exception that the caller's iterator or a converter raised, even if the driver that reads the rows
+    wraps it in one of its own. The database is not to blame for it.
     """
 
     def __init__(
         self,
         rows: Iterable[tuple[Any, ...]],
         columns: Sequence[Column],
-        convert: Sequence[Callable[[Any], Any]],
+        converters: Sequence[Callable[[Any], Any]],
         null: str | None = None,
         *,
-        plain: Callable[[str], bool] | None = None,
+        is_plain: Callable[[str], bool] | None = None,
     ) -> None:
-        """:param plain: whether converting this text, and any part of it, for a text column changes nothing."""
+        """:param is_plain: whether conversion leaves this text, and any part of it, unchanged in a text column."""
         self._rows = rows
         self._columns = columns
-        self._convert = convert
+        self._converters = converters
         self._null = null
-        self._plain = plain
+        self._is_plain = is_plain
         self._keys = [index for index, column in enumerate(columns) if column.key]
-        #: rows given so far
+        #: rows yielded so far
         self.count = 0
-        self.raised: Exception | None = None
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[list[Any]]:
-        """The converted rows. Raises ResultsTableError for a value of another type and for an empty key."""
+        """Yield the converted rows. Raises ResultsTableError for a value of the wrong type and for an empty key."""
         for batch in self._batches():
             for row in zip(*batch, strict=True):
                 self.count += 1
                 yield list(row)
 
     def batches(self) -> Iterator[list[Sequence[Any]]]:
-        """The same in batches, each as its converted columns. Raises as `__iter__`."""
+        """Yield the converted rows in batches, each as a list of columns. Raises like `__iter__`."""
         for batch in self._batches():
             self.count += len(batch[0])
             yield batch
@@ -71,70 +71,72 @@ class Incoming:
         rows = iter(self._rows)
         try:
             while batch := list(islice(rows, _BATCH_ROWS)):
-                yield self._converted(batch)
+                yield self._convert_batch(batch)
         except Exception as error:
-            self.raised = error
+            self.error = error
             raise
 
-    def _converted(self, batch: list[tuple[Any, ...]]) -> list[Sequence[Any]]:
+    def _convert_batch(self, batch: list[tuple[Any, ...]]) -> list[Sequence[Any]]:
         try:
-            given = list(zip(*batch, strict=True))
-            if len(given) == len(self._columns) and not any(None in given[index] for index in self._keys):
-                return list(map(self._column, self._columns, self._convert, given))
+            value_columns = list(zip(*batch, strict=True))
+            if len(value_columns) == len(self._columns) and not any(
+                None in value_columns[index] for index in self._keys
+            ):
+                return list(map(self._convert_column, self._columns, self._converters, value_columns))
         except _MISFITS:
             pass
-        raise self._fault(batch)
+        raise self._find_fault(batch)
 
-    def _column(self, column: Column, convert: Callable[[Any], Any], values: tuple[Any, ...]) -> Sequence[Any]:
+    def _convert_column(self, column: Column, convert: Callable[[Any], Any], values: tuple[Any, ...]) -> Sequence[Any]:
         count, null = len(values), self._null
-        missing = values.count(None)
-        if missing == count:
+        nulls = values.count(None)
+        if nulls == count:
             return (null,) * count
         if column.type in (ColumnType.TEXT, ColumnType.TIMESTAMP) and values.count(values[0]) == count:
             return (convert(values[0]),) * count
-        if column.type is ColumnType.TEXT and self._plain is not None:
-            texts = [value for value in values if value is not None] if missing else values
-            if self._plain("".join(texts)):
-                return values if not missing or null is None else [null if value is None else value for value in values]
-        if not missing:
+        if column.type is ColumnType.TEXT and self._is_plain is not None:
+            texts = [value for value in values if value is not None] if nulls else values
+            if self._is_plain("".join(texts)):
+                return values if not nulls or null is None else [null if value is None else value for value in values]
+        if not nulls:
             return list(map(convert, values))
         return [null if value is None else convert(value) for value in values]
 
-    def _fault(self, batch: list[tuple[Any, ...]]) -> ResultsTableError:
-        """What is wrong with the first row of the batch that something is wrong with."""
+    def _find_fault(self, batch: list[tuple[Any, ...]]) -> ResultsTableError:
+        """Return an error about the first faulty row of the batch."""
         for row in batch:
             self.count += 1
             if len(row) != len(self._columns):
-                return self._refuse(f"has {len(row)} values for {len(self._columns)} columns")
+                return self._row_error(f"has {len(row)} values for {len(self._columns)} columns")
             for index in self._keys:
                 if row[index] is None:
-                    return self._refuse(f"has no value in the key column {self._columns[index].name!r}")
-            for column, convert, value in zip(self._columns, self._convert, row, strict=True):
+                    return self._row_error(f"has no value in the key column {self._columns[index].name!r}")
+            for column, convert, value in zip(self._columns, self._converters, row, strict=True):
                 try:
                     if value is not None:
                         convert(value)
                 except _MISFITS:
-                    # The error itself names the value.
-                    return self._refuse(
+                    # The converter's own error would show the value.
+                    return self._row_error(
                         f"has a value of type {type(value).__name__} in the column {column.name!r}, which takes "
                         f"{column.type} values"
                     )
-        return self._refuse("could not be converted")
+        return self._row_error("could not be converted")
 
-    def _refuse(self, problem: str) -> ResultsTableError:
-        return ResultsTableError(f"Row {self.count} of this landing {problem}; {NOTHING_COMMITTED}.")
+    def _row_error(self, problem: str) -> ResultsTableError:
+        return ResultsTableError(f"Row {self.count:,} of this landing {problem}. {NOTHING_COMMITTED}")
 
 
 def chunks(rows: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
-    """The rows in lists of at most `CHUNK_ROWS`, and fewer where their texts are long."""
+    """Yield the rows in lists of at most `CHUNK_ROWS`, or fewer if their texts are long."""
     iterator = iter(rows)
     chunk: list[Any] = []
-    held = 0
-    while alike := list(islice(iterator, _ALIKE)):
-        chunk += alike
-        held += len(alike) * sum(len(value) for value in alike[0] if isinstance(value, (str, bytes)))
-        if len(chunk) >= CHUNK_ROWS or held >= CHUNK_SIZE:
+    size = 0
+    while sample := list(islice(iterator, _SAMPLE_ROWS)):
+        chunk += sample
+        size += len(sample) * sum(len(value) for value in sample[0] if isinstance(value, (str, bytes)))
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_SIZE:
             yield chunk
-            chunk, held = [], 0
+            chunk, size = [], 0
     if chunk:
         yield chunk

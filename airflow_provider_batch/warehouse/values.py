@@ -1,4 +1,4 @@
-"""Python values in the forms that databases take: mended text, JSON, moments in UTC."""
+"""Conversion of Python values to the forms that databases take: sanitized text, JSON, timestamps in UTC."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
 
-def mend(text: str) -> str:
-    r"""Text that UTF-8 can carry: halves of a surrogate pair are joined, lone ones become U+FFFD.
+def sanitize(text: str) -> str:
+    r"""Return text that UTF-8 can encode: surrogate pairs are joined, lone surrogates become U+FFFD.
 
     Models answer with JSON such as "\ud83d", which Python reads as a lone surrogate and no database stores.
     """
@@ -27,7 +27,7 @@ def mend(text: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """The value as compact JSON. PostgreSQL's jsonb refuses NUL characters: they are left out. NaN becomes null."""
+    """Return the value as compact JSON. NUL characters, which PostgreSQL's jsonb refuses, are removed; NaN is null."""
     try:
         encoded = _JSON.encode(value).decode()
     except (UnicodeEncodeError, OverflowError):  # lone surrogates; integers over 64 bits
@@ -36,65 +36,65 @@ def json_text(value: Any) -> str:
 
 
 def _plain_json(value: Any) -> str:
-    return json.dumps(_clean(value), ensure_ascii=False, separators=(",", ":"), default=str)
+    return json.dumps(_sanitize_json(value), ensure_ascii=False, separators=(",", ":"), default=str)
 
 
-def _clean(value: Any) -> Any:
+def _sanitize_json(value: Any) -> Any:
     if isinstance(value, str):
-        return mend(value).replace("\0", "")
+        return sanitize(value).replace("\0", "")
     if isinstance(value, dict):
-        return {_clean(str(key)): _clean(member) for key, member in value.items()}
+        return {_sanitize_json(str(key)): _sanitize_json(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(member) for member in value]
-    if isinstance(value, float) and value - value != 0:  # NaN and the infinities, which JSON lacks
+        return [_sanitize_json(member) for member in value]
+    if isinstance(value, float) and value - value != 0:  # JSON has no NaN and no infinities
         return None
     if isinstance(value, Decimal):
         return float(value)
     return value
 
 
-def utc(moment: datetime) -> datetime:
-    """The moment in UTC. One without a time zone is taken to be in UTC already."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def to_utc(timestamp: datetime) -> datetime:
+    """Return the timestamp in UTC. A timestamp without a time zone is assumed to be in UTC."""
+    return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
 
 
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC, always with microseconds, so that comparing the text compares the moments."""
-    return utc(moment).isoformat(timespec="microseconds")
+def to_iso(timestamp: datetime) -> str:
+    """Return ISO 8601 in UTC, always with microseconds, so that the texts sort like the timestamps."""
+    return to_utc(timestamp).isoformat(timespec="microseconds")
 
 
-def typed(kind: type, value: Any) -> Any:
+def require_type(type_: type, value: Any) -> Any:
     """Return the value. Raises TypeError if it is not of this type."""
-    if not isinstance(value, kind):
-        raise TypeError(kind)
+    if not isinstance(value, type_):
+        raise TypeError(type_)
     return value
 
 
 def text(value: Any) -> str:
-    """Return a text that UTF-8 can carry. Raises TypeError for anything but a text."""
-    return mend(typed(str, value))
+    """Return text that UTF-8 can encode. Raises TypeError for anything but text."""
+    return sanitize(require_type(str, value))
 
 
 def text_without_nul(value: Any) -> str:
-    """Return a text for a database that stores no NUL characters. Raises TypeError for anything but a text."""
+    """Return text for a database that cannot store NUL characters. Raises TypeError for anything but text."""
     return text(value).replace("\0", "")
 
 
 def integer(value: Any) -> int:
     """Return an integer. Raises TypeError for anything else."""
-    return int(typed(int, value))
+    return int(require_type(int, value))
 
 
 def decimal(value: Any) -> Decimal:
-    """Return a number as a decimal with the digits that it is written with."""
+    """Return a number as a decimal, with the digits of its usual notation."""
     return value if isinstance(value, Decimal) else Decimal(str(value))
 
 
 def binary(value: Any) -> bytes:
-    """Return anything that is made of bytes as bytes."""
+    """Return any bytes-like object as bytes."""
     return bytes(memoryview(value))
 
 
-def whole(value: Any) -> Any:
-    """The value itself where the driver gives a handle to a large one, as python-oracledb does for CLOB and BLOB."""
+def read_lob(value: Any) -> Any:
+    """Return the value, read from its handle if the driver returned one, as python-oracledb does for CLOB and BLOB."""
     return value.read() if hasattr(value, "read") else value

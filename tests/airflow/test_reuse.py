@@ -117,7 +117,10 @@ def test_in_the_first_night_the_table_is_not_there_and_every_row_is_asked(
     second = run_job(**nightly)
 
     assert (first.state, second.state) == ("success", "success")
-    assert caplog.text.count("there is no table 'labels' yet (connection 'warehouse'), so nothing is known") == 1
+    assert (
+        caplog.text.count("the table 'labels' (connection 'warehouse') does not exist yet, so no answers are reused")
+        == 1
+    )
     assert "6 rows: 4 asked, 2 the same as another row, 0 known from labels" in capfd.readouterr().out
     assert [asked(ran.returned["submit"]["job_uid"]) for ran in (first, second)] == [4, 0]
     assert first.returned["land"]["known"] == 0
@@ -163,7 +166,7 @@ def test_the_table_may_be_on_another_connection(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("tickets", "has no column 'outcome', so it is no results table"),
+        ("tickets", "has no column 'outcome', so it is not a results table"),
         ({"conn_id": "warehouse"}, "Expected a table"),
         ({"table": "labels", "connection": "warehouse"}, "Expected a table"),
         ({"conn_id": "nobody", "table": "labels"}, "There is no Airflow connection 'nobody'"),

@@ -439,6 +439,6 @@ def test_a_failed_write_leaves_the_tables_unchanged(evals: Evals) -> None:
     evals.warehouse.execute(
         "CREATE TRIGGER refuse BEFORE INSERT ON eval_comparisons BEGIN SELECT RAISE(ABORT, 'no more room'); END"
     )
-    with pytest.raises(Exception, match="nothing was written"):
+    with pytest.raises(Exception, match="Nothing was written"):
         evals.grade("one")
     assert grading_tables(evals) == tables_before

@@ -1,8 +1,8 @@
-"""One set of tests for every dialect: each runs against a real database through a real Airflow hook.
+"""Fixtures that run the same tests in every dialect, each against a real database through a real Airflow hook.
 
-`sqlite`, `duckdb`, and by their drivers `psycopg`, `psycopg2`, `mysqlclient` and `mysql_connector`, are Airflow's own
-hooks; the last two need a MariaDB or MySQL (see tests/mysql.py). `generic` is a hook of a type that nobody knows, over
-SQLite, so that the sink for every other database is put to the same test.
+`sqlite`, `duckdb`, `psycopg`, `psycopg2`, `mysqlclient` and `mysql_connector` use Airflow's own hooks. The last four
+are named after their drivers, and the last two need a MariaDB or MySQL server (see tests/mysql.py). `generic` is a hook
+of an unknown type on top of SQLite, so that the sink for all other databases passes the same tests.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.postgres import Database
 
 MYSQL_DRIVERS = ("mysqlclient", "mysql_connector")
 DIALECTS = ("sqlite", "duckdb", "psycopg", "psycopg2", *MYSQL_DRIVERS, "generic")
-#: those whose database can be asked for the key of a table
+#: dialects that can query the key of a table
 KNOWS_KEYS = ("sqlite", "duckdb", "psycopg", "psycopg2", *MYSQL_DRIVERS)
 
 
 class OtherHook(DbApiHook):
-    """A database of a kind that has no sink of its own."""
+    """A hook for a database without a sink of its own."""
 
     conn_name_attr = "other_conn_id"
     default_conn_name = "other_default"
@@ -45,7 +45,7 @@ class OtherHook(DbApiHook):
 
 @dataclass(frozen=True)
 class Warehouse:
-    """A hook and a second way into the same database, for looking at what came out."""
+    """A hook, and direct access to the same database to set up tables and check the results."""
 
     dialect: str
     hook: DbApiHook
@@ -66,13 +66,13 @@ class Warehouse:
         return self.mysql is not None
 
     @property
-    def text_key(self) -> str:
-        """The type of a text column that may be a key."""
+    def text_key_type(self) -> str:
+        """Type of a text column that may be a key."""
         return f"varchar(255) COLLATE {binary_collation(self.mysql)}" if self.mysql is not None else "text"
 
     @property
-    def moment(self) -> str:
-        """The type of a moment in a table that is made by hand."""
+    def timestamp_type(self) -> str:
+        """Type of a timestamp column in a table that a test creates."""
         if self.is_mysql:
             return "datetime(6)"
         return "timestamptz" if self.is_postgres or self.is_duckdb else "text"
@@ -102,7 +102,7 @@ class Warehouse:
 def postgres_warehouse(dialect: str, database: Database, monkeypatch: pytest.MonkeyPatch, **extra: object) -> Warehouse:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", database.airflow_connection(**extra))
     if dialect == "psycopg2":
-        # The hook takes psycopg2 only where psycopg is not installed.
+        # The hook uses psycopg2 only if psycopg is not installed.
         monkeypatch.setattr(postgres_hooks, "USE_PSYCOPG3", False)
     return Warehouse(dialect, sql_hook("warehouse"), database=database)
 
@@ -117,7 +117,7 @@ def mysql_warehouse(
 
 
 def binary_collation(database: MySqlDatabase) -> str:
-    """The collation that compares bytes, which MariaDB and MySQL name differently."""
+    """Return the collation that compares bytes. MariaDB and MySQL name it differently."""
     ((version,),) = database.execute("SELECT version()")
     return "utf8mb4_nopad_bin" if "MariaDB" in version else "utf8mb4_0900_bin"
 
@@ -174,5 +174,5 @@ def duckdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 
 @pytest.fixture(params=MYSQL_DRIVERS)
 def mysql(request: pytest.FixtureRequest, mysql_database: MySqlDatabase, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
-    """An empty database of MariaDB or MySQL, once with each driver."""
+    """An empty MariaDB or MySQL database, once with each driver."""
     return mysql_warehouse(request.param, mysql_database, monkeypatch)

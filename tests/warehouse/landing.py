@@ -1,4 +1,4 @@
-"""Columns and rows that the tests of the sinks share."""
+"""Columns, rows and helpers shared by the tests of the sinks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.warehouse.conftest import Warehouse
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
-#: the least that a results table has: key, outcome, when it was sealed, by whom, and one column to look at
+#: the columns that every results table needs, plus an output and a job to tell rows apart
 COLUMNS = (
     Column("custom_id", ColumnType.TEXT, key=True),
     Column("outcome", ColumnType.TEXT),
@@ -24,9 +24,9 @@ COLUMNS = (
 Row = tuple[str, str, str, str, datetime]
 
 
-def row(custom_id: str, output: str = "x", outcome: str = "succeeded", sealed: int = 0, job: str = "job") -> Row:
-    """A row sealed `sealed` minutes after the start."""
-    return (custom_id, outcome, output, job, START + timedelta(minutes=sealed))
+def row(custom_id: str, output: str = "x", outcome: str = "succeeded", minute: int = 0, job: str = "job") -> Row:
+    """Return a row that was sealed `minute` minutes after the start."""
+    return (custom_id, outcome, output, job, START + timedelta(minutes=minute))
 
 
 def with_column(column: Column) -> tuple[Column, ...]:
@@ -34,7 +34,7 @@ def with_column(column: Column) -> tuple[Column, ...]:
 
 
 def land(warehouse: Warehouse, *landings: Iterable[tuple[Any, ...]], **options: Any) -> None:
-    """Land each of the landings, by a sink of its own, in the table `results` or in the one that is named."""
+    """Write each landing through a new sink, to the table `results` unless `table` is given."""
     columns = options.pop("columns", COLUMNS)
     table = options.pop("table", "results")
     for rows in landings:
@@ -43,8 +43,8 @@ def land(warehouse: Warehouse, *landings: Iterable[tuple[Any, ...]], **options: 
         sink.write(rows)
 
 
-def landed(warehouse: Warehouse, table: str = "results") -> dict[str, tuple[str, str]]:
-    """What is in the table: custom_id -> (outcome, output)."""
-    found = warehouse.execute(f"SELECT custom_id, outcome, output FROM {warehouse.quote(table)}")
-    assert len({key for key, _, _ in found}) == len(found)
-    return {key: (outcome, output) for key, outcome, output in found}
+def landed_rows(warehouse: Warehouse, table: str = "results") -> dict[str, tuple[str, str]]:
+    """Return the rows of the table: custom_id -> (outcome, output)."""
+    rows = warehouse.execute(f"SELECT custom_id, outcome, output FROM {warehouse.quote(table)}")
+    assert len({key for key, _, _ in rows}) == len(rows)
+    return {key: (outcome, output) for key, outcome, output in rows}

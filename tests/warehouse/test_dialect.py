@@ -1,4 +1,4 @@
-"""One entry describes a database: the entries are complete, and adding one is all that a new database needs."""
+"""A dialect describes a database: every dialect is complete, and adding one is all a new database needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.warehouse.dialects import generic, registry
-from airflow_provider_batch.warehouse.dialects.base import Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.dialects.base import Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.dialects.duckdb import DUCKDB
 from airflow_provider_batch.warehouse.dialects.mysql import MYSQL
 from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
@@ -32,9 +32,9 @@ from airflow_provider_batch.warehouse.reused_table import KnownTable
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse, postgres_warehouse
-from tests.warehouse.landing import COLUMNS, land, landed, row
+from tests.warehouse.landing import COLUMNS, land, landed_rows, row
 
-ENTRIES = (*DIALECTS, generic.GENERIC)
+ALL_DIALECTS = (*DIALECTS, generic.GENERIC)
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SAMPLES: dict[ColumnType, Any] = {
     ColumnType.TEXT: "text",
@@ -50,35 +50,35 @@ SAMPLES: dict[ColumnType, Any] = {
 }
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.name}-{'-'.join(entry.conn_types)}")
-class TestEveryEntry:
-    def test_knows_a_type_and_a_way_to_bind_for_each_type_of_value(self, entry: Dialect) -> None:
-        assert set(entry.types) == set(entry.bind) == set(ColumnType)
+@pytest.mark.parametrize("dialect", ALL_DIALECTS, ids=lambda dialect: f"{dialect.name}-{'-'.join(dialect.conn_types)}")
+class TestEveryDialect:
+    def test_has_a_column_type_and_a_binder_for_each_type_of_value(self, dialect: Dialect) -> None:
+        assert set(dialect.types) == set(dialect.bind) == set(ColumnType)
         for type_, value in SAMPLES.items():
-            assert entry.bind[type_](value) is not None
+            assert dialect.bind[type_](value) is not None
 
-    def test_has_what_the_statements_are_built_from(self, entry: Dialect) -> None:
-        assert entry.name
-        assert entry.placeholder in ("?", "%s", ":") or (entry.follows_hook and not entry.placeholder)
-        assert len(entry.marks) == 2 or (entry.follows_hook and not entry.marks)
-        assert entry.limits.parameters > 0
+    def test_has_everything_that_building_statements_needs(self, dialect: Dialect) -> None:
+        assert dialect.name
+        assert dialect.placeholder in ("?", "%s", ":") or (dialect.follows_hook and not dialect.placeholder)
+        assert len(dialect.marks) == 2 or (dialect.follows_hook and not dialect.marks)
+        assert dialect.limits.parameters > 0
 
-    def test_names_a_sink_that_there_is(self, entry: Dialect) -> None:
-        sink = resolve_name(entry.sink)
+    def test_names_an_existing_sink(self, dialect: Dialect) -> None:
+        sink = resolve_name(dialect.sink)
         assert issubclass(sink, TableSink)
-        # A bulk path needs to look at the table and to upsert; the generic one can do without.
-        has_bulk_path = entry.sink != generic.GENERIC.sink
-        assert (entry.catalogue is not None) is (entry.upsert is not None) is has_bulk_path
-        assert bool(entry.name_parts) is has_bulk_path
+        # A bulk path queries the catalogue and upserts; the generic path needs neither.
+        has_bulk_path = dialect.sink != generic.GENERIC.sink
+        assert (dialect.catalogue is not None) is (dialect.upsert is not None) is has_bulk_path
+        assert bool(dialect.name_parts) is has_bulk_path
 
-    def test_binds_no_value_of_another_type(self, entry: Dialect) -> None:
+    def test_refuses_to_bind_a_value_of_another_type(self, dialect: Dialect) -> None:
         for type_, value in ((ColumnType.TEXT, 5), (ColumnType.INTEGER, "x"), (ColumnType.BYTES, 1.5)):
             with pytest.raises((TypeError, ValueError)):
-                entry.bind[type_](value)
+                dialect.bind[type_](value)
 
 
-def test_each_connection_type_has_one_entry_but_for_redshift_behind_the_postgres_hook() -> None:
-    types = [(type_, entry.extra_flags) for entry in DIALECTS for type_ in entry.conn_types]
+def test_each_connection_type_has_one_dialect_except_redshift_behind_the_postgres_hook() -> None:
+    types = [(type_, dialect.extra_flags) for dialect in DIALECTS for type_ in dialect.conn_types]
     assert len(types) == len(set(types))
     assert [type_ for type_, flags in types if flags] == ["postgres"]
 
@@ -88,52 +88,50 @@ def hook_of(cls: type[DbApiHook], monkeypatch: pytest.MonkeyPatch, **extra: obje
     return cls("x")
 
 
-def test_a_derived_hook_has_its_parents_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Derived(PostgresHook):
+def test_a_subclass_of_a_hook_has_its_parents_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CompanyHook(PostgresHook):
         conn_type = "our_postgres"
 
-    assert dialect_of(hook_of(Derived, monkeypatch)) is POSTGRES
+    assert dialect_of(hook_of(CompanyHook, monkeypatch)) is POSTGRES
     assert dialect_of(hook_of(SqliteHook, monkeypatch)) is SQLITE
 
 
-def test_a_derived_hook_may_have_an_entry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Derived(PostgresHook):
+def test_a_subclass_of_a_hook_may_have_its_own_dialect(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CompanyHook(PostgresHook):
         conn_type = "our_postgres"
 
-    ours = replace(POSTGRES, name="ours", conn_types=("our_postgres",))
-    monkeypatch.setattr(registry, "DIALECTS", (*DIALECTS, ours))
-    assert dialect_of(hook_of(Derived, monkeypatch)) is ours
+    company_dialect = replace(POSTGRES, name="ours", conn_types=("our_postgres",))
+    monkeypatch.setattr(registry, "DIALECTS", (*DIALECTS, company_dialect))
+    assert dialect_of(hook_of(CompanyHook, monkeypatch)) is company_dialect
     assert dialect_of(hook_of(PostgresHook, monkeypatch)) is POSTGRES
 
 
 @pytest.mark.parametrize("flag", ["redshift", "redshift-serverless"])
-def test_the_extra_of_a_postgres_connection_may_say_that_it_is_redshift(
-    monkeypatch: pytest.MonkeyPatch, flag: str
-) -> None:
-    found = dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: True}))
-    assert (found.name, found.placeholder, found.driver) == ("Redshift", "%s", POSTGRES.driver)
+def test_the_extra_of_a_postgres_connection_can_mark_it_as_redshift(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    dialect = dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: True}))
+    assert (dialect.name, dialect.placeholder, dialect.driver) == ("Redshift", "%s", POSTGRES.driver)
     assert dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: False})) is POSTGRES
 
 
-def test_a_nul_character_is_left_out_where_the_text_cannot_hold_it(
+def test_nul_characters_are_removed_if_the_database_cannot_store_them(
     postgres: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert postgres.database is not None
     redshift = postgres_warehouse(postgres.dialect, postgres.database, monkeypatch, redshift=True)
     land(redshift, [row("a", "one\0two")])
-    assert landed(postgres) == {"a": ("succeeded", "onetwo")}
+    assert landed_rows(postgres) == {"a": ("succeeded", "onetwo")}
 
 
-@pytest.mark.parametrize("entry", [POSTGRES, MYSQL, SQLITE, DUCKDB], ids=lambda entry: entry.name)
-def test_a_name_is_checked_against_the_limits_of_the_entry(entry: Dialect) -> None:
-    problems = {name: entry.problem_with_name(name) for name in ("n" * 63, "n" * 64, "\U0001f600")}
+@pytest.mark.parametrize("dialect", [POSTGRES, MYSQL, SQLITE, DUCKDB], ids=lambda dialect: dialect.name)
+def test_a_name_is_checked_against_the_limits_of_the_dialect(dialect: Dialect) -> None:
+    problems = {name: dialect.problem_with_name(name) for name in ("n" * 63, "n" * 64, "\U0001f600")}
     assert not problems["n" * 63]
-    assert bool(problems["n" * 64]) is (entry is POSTGRES)
-    assert bool(problems["\U0001f600"]) is (entry is MYSQL)
+    assert bool(problems["n" * 64]) is (dialect is POSTGRES)
+    assert bool(problems["\U0001f600"]) is (dialect is MYSQL)
 
 
 class MadeUpHook(DbApiHook):
-    """A database that nobody has heard of, over SQLite."""
+    """A hook for an unknown database, on top of SQLite."""
 
     conn_name_attr = "made_up_conn_id"
     default_conn_name = "warehouse"
@@ -146,20 +144,20 @@ class MadeUpHook(DbApiHook):
 
 
 class MadeUpDriver(Driver):
-    """Like sqlite3, but counts the connections it opened."""
+    """sqlite3, counting the connections it opens."""
 
     def __init__(self) -> None:
-        self.opened = 0
+        self.connection_count = 0
 
-    def connect(self, hook: DbApiHook, kept: str) -> Any:
-        self.opened += 1
-        return super().connect(hook, kept)
+    def connect(self, hook: DbApiHook, consequence: str) -> Any:
+        self.connection_count += 1
+        return super().connect(hook, consequence)
 
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
-    """A warehouse of a kind that one entry describes, and nothing else does."""
-    entry = Dialect(
+    """A warehouse that is described by a single dialect and nothing else."""
+    dialect = Dialect(
         name="Made-up DB",
         conn_types=("made_up",),
         types={**dict.fromkeys(ColumnType, "ANYTHING"), ColumnType.TEXT: "TEXT OF WORDS"},
@@ -167,24 +165,29 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
         key_text="KEY TEXT",
         marks="[]",
         placeholder=":",
-        upper=True,
+        folds_to_upper=True,
         name_parts=("schema", "table"),
         limits=Limits(name_bytes=30, parameters=2),
-        errors=Errors(absent_table=Sign(words="no such table")),
+        errors=ErrorPatterns(absent_table=ErrorPattern(message="no such table")),
         driver=MadeUpDriver(),
     )
-    monkeypatch.setattr(registry, "DIALECTS", (entry, *DIALECTS))
+    monkeypatch.setattr(registry, "DIALECTS", (dialect, *DIALECTS))
     path = tmp_path / "made_up.db"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "made_up", "host": str(path)}))
     return Warehouse("generic", MadeUpHook("warehouse"), path=path)
 
 
-def test_one_entry_is_enough_to_land_and_read(made_up: Warehouse) -> None:
+def test_one_dialect_is_enough_to_land_and_read(made_up: Warehouse) -> None:
     names = ("request_sha256", "finish_reason", "model", "batch_id")
     columns = (*COLUMNS, *(Column(name, ColumnType.TEXT) for name in names))
     assert KnownTable(made_up.hook, "results").check() is False
-    rest = ("0" * 64, "stop", "m", "b")
-    land(made_up, [(*row(key, " 1 "), *rest) for key in "abc"], [(*row("b", "2", sealed=5), *rest)], columns=columns)
+    other_values = ("0" * 64, "stop", "m", "b")
+    land(
+        made_up,
+        [(*row(key, " 1 "), *other_values) for key in "abc"],
+        [(*row("b", "2", minute=5), *other_values)],
+        columns=columns,
+    )
     ((created,),) = made_up.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")
     assert "CREATE TABLE [RESULTS]" in created
     assert "[CUSTOM_ID] KEY TEXT NOT NULL" in created
@@ -197,22 +200,22 @@ def test_one_entry_is_enough_to_land_and_read(made_up: Warehouse) -> None:
     assert len(list(table)) == 3
     driver = dialect_of(made_up.hook).driver
     assert isinstance(driver, MadeUpDriver)
-    assert driver.opened > 5
+    assert driver.connection_count > 5
 
 
-def test_one_entry_is_enough_for_tables_whose_rows_are_replaced(made_up: Warehouse) -> None:
+def test_one_dialect_is_enough_to_replace_rows(made_up: Warehouse) -> None:
     columns = (Column("run", ColumnType.TEXT, key=True), Column("at", ColumnType.TIMESTAMP))
     tables = ReplacedTables(made_up.hook, {"one": columns})
     tables.prepare()
-    for moment in (NOON, NOON.replace(hour=13)):
-        tables.apply([Replacement("one", {"run": "a"}, [("a", moment)])])
+    for timestamp in (NOON, NOON.replace(hour=13)):
+        tables.apply([Replacement("one", {"run": "a"}, [("a", timestamp)])])
     assert made_up.execute("SELECT RUN, AT FROM ONE") == [("a", "2026-11-20T13:00:00.000000+00:00")]
 
 
-def test_the_errors_of_a_new_database_follow_from_its_entry(made_up: Warehouse) -> None:
-    with pytest.raises(InputError, match=r"a table in Made-up DB is `table` or `schema.table`"):
+def test_the_errors_of_a_new_database_follow_from_its_dialect(made_up: Warehouse) -> None:
+    with pytest.raises(InputError, match=r"a table in Made-up DB must be `table` or `schema.table`"):
         open_sink(made_up.hook, "a.schema.results", COLUMNS)
-    with pytest.raises(InputError, match="more than 30 bytes, which Made-up DB would cut off"):
+    with pytest.raises(InputError, match="more than 30 bytes, which Made-up DB would truncate"):
         open_sink(made_up.hook, "r" * 31, COLUMNS)
     with pytest.raises(ResultsTableError, match=r"CREATE TABLE \[RESULTS\]"):
         open_sink(made_up.hook, "results", COLUMNS, create=False).prepare()

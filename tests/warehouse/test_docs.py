@@ -1,4 +1,4 @@
-"""docs/warehouses.md is run and compared with the code, so that it cannot rot."""
+"""The code blocks of docs/warehouses.md run, and its tables and numbers agree with the code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ PAGE = (REPOSITORY / "docs" / "warehouses.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of a language."""
+    """Return the code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_the_blocks_of_the_page_are_all_looked_at_here() -> None:
+def test_every_code_block_of_the_page_is_tested() -> None:
     assert {word: len(blocks(word)) for word in re.findall(r"^```(\w+)$", PAGE, flags=re.MULTILINE)} == {
         "console": 2,
         "python": 2,
@@ -49,45 +49,45 @@ def test_the_blocks_of_the_page_are_all_looked_at_here() -> None:
     }
 
 
-def test_the_dag_of_the_page_is_a_dag() -> None:
-    found: dict[str, Any] = {}
-    exec(blocks("python")[0], found)
-    dag = found["dag"]
+def test_the_dag_of_the_page_parses() -> None:
+    namespace: dict[str, Any] = {}
+    exec(blocks("python")[0], namespace)
+    dag = namespace["dag"]
     assert isinstance(dag, DAG)
     tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # Airflow has no types here
     assert [task.task_id for task in tasks] == ["submit", "wait", "land", "load"]
     submit, load = dag.get_task("submit"), dag.get_task("load")
     assert isinstance(submit, BatchSubmitOperator)
     assert isinstance(load, SQLExecuteQueryOperator)
-    # what its COPY INTO makes of an address under s3://company-batch/staging
+    # COPY INTO takes the part of the file's address after the staging folder.
     assert ".partition('/staging/')[2]" in load.sql
     assert (submit.staging or "").endswith("/staging")
 
 
-def test_the_sink_of_the_page_lands(sqlite: Warehouse) -> None:
-    found: dict[str, Any] = {}
-    exec(blocks("python")[1], found)
+def test_the_sink_of_the_page_lands_rows(sqlite: Warehouse) -> None:
+    namespace: dict[str, Any] = {}
+    exec(blocks("python")[1], namespace)
     sqlite.execute(f"CREATE TABLE results ({', '.join(column.name for column in COLUMNS)})")
     for _ in range(2):
-        sink = open_sink(sqlite.hook, "results", COLUMNS, factory=found["AppendSink"])
+        sink = open_sink(sqlite.hook, "results", COLUMNS, factory=namespace["AppendSink"])
         sink.prepare()
         assert sink.write([row("a"), row("b")]) == 2
     assert sqlite.execute("SELECT custom_id FROM results") == [("a",), ("b",), ("a",), ("b",)]
 
 
 def landed_file(folder: LocalFolder, columns: tuple[Column, ...], landing: list[tuple[Any, ...]]) -> Path:
-    passed: list[tuple[Any, ...]] = []
+    received_rows: list[tuple[Any, ...]] = []
 
     def land(rows: Iterator[tuple[Any, ...]]) -> None:
-        passed.extend(rows)
+        received_rows.extend(rows)
 
     address = write_landed_file(folder, "landed/x.jsonl", columns, landing, land)
-    assert passed == landing
+    assert received_rows == landing
     assert address == f"{folder.uri}/landed/x.jsonl"
     return folder.path / "landed/x.jsonl"
 
 
-def test_a_landed_file_is_merged_as_the_page_says(duckdb: Warehouse, tmp_path: Path) -> None:
+def test_the_statement_of_the_page_merges_a_landed_file(duckdb: Warehouse, tmp_path: Path) -> None:
     duckdb.execute("CREATE TABLE labels (custom_id TEXT PRIMARY KEY, outcome TEXT, output TEXT, sealed_at TIMESTAMPTZ)")
     duckdb.execute(f"INSERT INTO labels VALUES ('a', 'refused', 'old', '{START}'), ('c', 'pending', NULL, '{START}')")
     earlier, later = START - timedelta(days=1), START + timedelta(days=1)
@@ -110,7 +110,7 @@ def test_a_landed_file_is_merged_as_the_page_says(duckdb: Warehouse, tmp_path: P
 
 
 def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
-    given: dict[ColumnType, Any] = {
+    samples: dict[ColumnType, Any] = {
         ColumnType.TEXT: 'ü"\n\ud83d\ude00',
         ColumnType.INTEGER: 2**53 + 1,
         ColumnType.FLOAT: float("nan"),
@@ -123,14 +123,14 @@ def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
         ColumnType.VECTOR: [0.5, 1.0],
     }
     columns = (Column("id", ColumnType.TEXT, key=True), *(Column(type_.value, type_) for type_ in ColumnType))
-    file = landed_file(LocalFolder(tmp_path), columns, [("a", *given.values()), ("b", *[None] * len(given))])
-    full, empty = (json.loads(line, parse_float=Decimal) for line in file.read_text().splitlines())
-    assert full == {
+    file = landed_file(LocalFolder(tmp_path), columns, [("a", *samples.values()), ("b", *[None] * len(samples))])
+    full_row, empty_row = (json.loads(line, parse_float=Decimal) for line in file.read_text().splitlines())
+    assert full_row == {
         "id": "a",
         "text": 'ü"\n😀',
         "integer": 2**53 + 1,
         "float": None,
-        "numeric": given[ColumnType.NUMERIC],
+        "numeric": samples[ColumnType.NUMERIC],
         "boolean": True,
         "date": "2026-11-20",
         "timestamp": "2026-11-20T12:00:00.000000+00:00",
@@ -138,66 +138,68 @@ def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
         "bytes": "AP8=",
         "vector": [Decimal("0.5"), Decimal("1.0")],
     }
-    assert empty == {"id": "b", **dict.fromkeys(map(str, ColumnType))}
+    assert empty_row == {"id": "b", **dict.fromkeys(map(str, ColumnType))}
 
 
-#: the databases with a bulk path, as the page names them
+#: the databases with a bulk path, under the names the page uses
 BULK = {"PostgreSQL": POSTGRES, "SQLite": SQLITE, "DuckDB": DUCKDB, "MariaDB, MySQL": MYSQL}
 
 
 def table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
-    """A table as the page has it."""
+    """Return a table in the Markdown that the page uses."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, *lines)).replace(
         "|\n", f"|\n|{'---|' * len(head)}\n", 1
     )
 
 
-def test_the_types_of_the_page_are_those_that_are_created() -> None:
+def test_the_page_lists_the_types_of_created_columns() -> None:
     def types(type_: ColumnType) -> Iterator[str]:
-        return (f"`{entry.types[type_]}`" if entry.types[type_] else "none" for entry in BULK.values())
+        return (f"`{dialect.types[type_]}`" if dialect.types[type_] else "none" for dialect in BULK.values())
 
     assert table(("values", *BULK), ((type_.value, *types(type_)) for type_ in ColumnType)) in PAGE
 
 
-def test_the_limits_of_the_page_are_those_of_the_entries() -> None:
-    def limits(name: str, entry: Dialect) -> tuple[str, ...]:
-        known = entry.limits
+def test_the_page_lists_the_limits_of_the_dialects() -> None:
+    def limits(name: str, dialect: Dialect) -> tuple[str, ...]:
+        dialect_limits = dialect.limits
         names = "any that the database takes"
-        if known.name_bytes is not None:
-            names = f"at most {known.name_bytes} bytes"
-        elif known.name_code_point < 0x10FFFF:
-            names = f"no character beyond U+{known.name_code_point:04X}"
+        if dialect_limits.name_bytes is not None:
+            names = f"at most {dialect_limits.name_bytes} bytes"
+        elif dialect_limits.name_code_point < 0x10FFFF:
+            names = f"no character beyond U+{dialect_limits.name_code_point:04X}"
         return (
             name,
             names,
-            "no limit" if known.key_bytes is None else f"{known.key_bytes:,} bytes",
-            "all digits" if known.numeric_scale is None else f"{known.numeric_scale} digits",
-            "kept" if known.text_has_nul else "left out",
-            "kept" if known.float_has_nan else "NULL",
+            "no limit" if dialect_limits.key_bytes is None else f"{dialect_limits.key_bytes:,} bytes",
+            "all digits" if dialect_limits.numeric_scale is None else f"{dialect_limits.numeric_scale} digits",
+            "kept" if dialect_limits.text_has_nul else "removed",
+            "kept" if dialect_limits.float_has_nan else "NULL",
         )
 
-    entries = {**BULK, "Redshift": generic.REDSHIFT, "others": generic.GENERIC}
-    head = ("database", "names", "key", "decimals, after the point", "NUL in a text", "NaN, infinity in a float")
-    assert table(head, (limits(name, entry) for name, entry in entries.items())) in PAGE
+    dialects = {**BULK, "Redshift": generic.REDSHIFT, "others": generic.GENERIC}
+    head = ("database", "names", "key", "decimals, after the point", "NUL in text", "NaN and infinity in a float")
+    assert table(head, (limits(name, dialect) for name, dialect in dialects.items())) in PAGE
 
 
-def test_the_numbers_and_databases_of_the_page_are_those_of_the_code() -> None:
+def test_the_page_states_the_numbers_and_databases_of_the_code() -> None:
     assert f"At most {read.CHUNK_ROWS:,} rows are held" in PAGE
     assert f"per {rows.CHUNK_ROWS:,} rows" in PAGE
-    assert f"waits {duckdb_driver.LOCKED_SECONDS:.0f} seconds" in PAGE
-    others = {entry.name: entry for entry in DIALECTS if entry.sink == generic.GENERIC.sink}
-    documented = dict(re.findall(r"^\| ([\w ]+) \| [^|]+ \| (yes|no) \|", PAGE, flags=re.MULTILINE))
-    # BigQuery's cursor has no transactions either, but nothing is written with it.
-    assert documented.pop("BigQuery") == "no"
-    assert not others.pop("BigQuery").writable
-    assert documented == {name: "yes" if entry.transactions else "no" for name, entry in others.items()}
+    assert f"waits {duckdb_driver.LOCK_WAIT_SECONDS:.0f} seconds" in PAGE
+    generic_dialects = {dialect.name: dialect for dialect in DIALECTS if dialect.sink == generic.GENERIC.sink}
+    documented_dialects = dict(re.findall(r"^\| ([\w ]+) \| [^|]+ \| (yes|no) \|", PAGE, flags=re.MULTILINE))
+    # BigQuery's cursor has no transactions either, but nothing is written through it.
+    assert documented_dialects.pop("BigQuery") == "no"
+    assert not generic_dialects.pop("BigQuery").writable
+    assert documented_dialects == {
+        name: "yes" if dialect.transactions else "no" for name, dialect in generic_dialects.items()
+    }
 
 
-def test_the_extras_of_the_page_are_there() -> None:
+def test_the_extras_of_the_page_exist() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    named = set(re.findall(r"\| `([a-z]+)` \|$", PAGE, flags=re.MULTILINE)) | set(re.findall(r"-batch\[(\w+)\]", PAGE))
-    assert named == {"postgres", "sqlite", "duckdb", "mysql"}
-    assert named | {"tiktoken"} <= set(project["optional-dependencies"])
+    extras = set(re.findall(r"\| `([a-z]+)` \|$", PAGE, flags=re.MULTILINE)) | set(re.findall(r"-batch\[(\w+)\]", PAGE))
+    assert extras == {"postgres", "sqlite", "duckdb", "mysql"}
+    assert extras | {"tiktoken"} <= set(project["optional-dependencies"])
 
 
 def test_the_lifecycle_rule_of_the_page_is_one_rule_for_all_objects() -> None:
@@ -206,17 +208,17 @@ def test_the_lifecycle_rule_of_the_page_is_one_rule_for_all_objects() -> None:
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
 
 
-def test_the_commands_of_the_page_are_known() -> None:
+def test_the_commands_of_the_page_are_valid() -> None:
     from airflow.cli.cli_parser import get_parser
 
     pools, bucket = (block.strip() for block in blocks("console"))
-    given = get_parser().parse_args(["pools", "set", "duckdb", "1", pools.partition('"')[2].rstrip('"')])
-    assert (given.pool, given.slots) == ("duckdb", 1)
+    arguments = get_parser().parse_args(["pools", "set", "duckdb", "1", pools.partition('"')[2].rstrip('"')])
+    assert (arguments.pool, arguments.slots) == ("duckdb", 1)
     assert pools.startswith("airflow pools set duckdb 1 ")
     assert bucket.startswith("aws s3api put-bucket-lifecycle-configuration --bucket ")
 
 
-def test_the_page_links_to_parts_that_are_there() -> None:
+def test_the_links_of_the_page_have_targets() -> None:
     headings = {
         re.sub(r"[^\w -]", "", line[3:]).lower().replace(" ", "-")
         for line in PAGE.splitlines()

@@ -1,14 +1,14 @@
-"""What a database says when a table is not there, told apart from one that is hidden."""
+"""Errors about a missing table are distinguished from errors about missing access."""
 
 from __future__ import annotations
 
 import pytest
 
-from airflow_provider_batch.warehouse.errors import says_absent
+from airflow_provider_batch.warehouse.errors import is_absent_table
 
 
 class DriverError(Exception):
-    """As a driver raises it."""
+    """An exception as a driver raises it."""
 
     def __init__(self, text: str, sqlstate: str | None = None) -> None:
         super().__init__(text)
@@ -27,8 +27,8 @@ class DriverError(Exception):
     ],
     ids=["sql-server", "trino", "databricks", "redshift", "bigquery", "odbc"],
 )
-def test_a_table_that_is_not_there_is_known_by_code_or_words(error: DriverError) -> None:
-    assert says_absent(error)
+def test_a_missing_table_is_recognised_by_code_or_message(error: DriverError) -> None:
+    assert is_absent_table(error)
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_a_table_that_is_not_there_is_known_by_code_or_words(error: DriverError)
     ],
     ids=["snowflake", "oracle", "bigquery", "sql-server", "function", "connection"],
 )
-def test_what_may_mean_a_hidden_table_is_not_taken_for_an_absent_one(error: DriverError) -> None:
-    assert not says_absent(error)
+def test_an_error_that_may_mean_missing_access_is_not_taken_for_a_missing_table(error: DriverError) -> None:
+    assert not is_absent_table(error)

@@ -1,7 +1,7 @@
-"""The generic path with the habits of hooks whose databases were not run here, over SQLite.
+"""The generic path with the behaviour of hooks whose databases are not available to the tests, on top of SQLite.
 
-Each class below is a `DbApiHook` with the connection type, the placeholders, the transactions and the values of one
-provider's hook, as that hook's and its driver's source has them. Behind it is SQLite, which takes any type's name.
+Each hook class below has the connection type, the placeholders, the transactions and the values of one provider's hook,
+taken from the source of that hook and its driver. Behind it is SQLite, which accepts any type name.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.reused_table import KnownTable
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
-from tests.warehouse.landing import COLUMNS, land, landed, row
+from tests.warehouse.landing import COLUMNS, land, landed_rows, row
 
 
 class Cursor:
-    """A sqlite3 cursor that takes the placeholders of one driver and no others."""
+    """An sqlite3 cursor that accepts only the placeholders of one driver."""
 
     def __init__(self, cursor: sqlite3.Cursor, mark: str, value: Callable[[Any], Any]) -> None:
         self._cursor, self._mark, self._value = cursor, mark, value
@@ -39,7 +39,7 @@ class Cursor:
         return self._cursor.description
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
-        # the fewest that any of these drivers takes is Databricks' number
+        # Databricks accepts the fewest parameters of these drivers.
         assert len(parameters) <= 255
         marks = re.findall(r":\d+|%s|\?", sql)
         if self._mark == ":":
@@ -47,7 +47,7 @@ class Cursor:
         else:
             assert marks == [self._mark] * len(parameters), marks
         sql = re.sub(r":\d+|%s", "?", sql)
-        # what SQLite does not read in a type
+        # Remove the parts of types that SQLite does not parse.
         sql = re.sub(r" COLLATE \w+|\(MAX\)| CHAR(?=\))", "", sql)
         sql = re.sub(r"\b(STRING|VARCHAR2|DATETIME2|TIMESTAMP)\b", "TEXT", sql)
         self._cursor.execute(sql, parameters)
@@ -67,7 +67,7 @@ class Cursor:
 
 
 class Conn:
-    """A sqlite3 connection with the transactions of one driver."""
+    """An sqlite3 connection with the transactions of one driver."""
 
     def __init__(self, path: str, mark: str, *, transactions: bool, value: Callable[[Any], Any]) -> None:
         self._conn = sqlite3.connect(path, isolation_level="DEFERRED" if transactions else None)
@@ -124,7 +124,7 @@ class LikeSqlServer(LikeHook):
 
 
 class LikeOracle(LikeHook):
-    """No placeholder is said by the hook; texts over 4,000 bytes come as handles."""
+    """The hook declares no placeholder, and texts over 4,000 bytes are returned as handles."""
 
     conn_type = "oracle"
     supports_autocommit = True
@@ -136,7 +136,7 @@ class LikeOracle(LikeHook):
 
 
 class LikeTrino(LikeHook):
-    """In autocommit, as is the hook's default, a rollback raises."""
+    """In autocommit mode, the hook's default, a rollback raises."""
 
     conn_type = "trino"
     _placeholder = "?"
@@ -145,24 +145,24 @@ class LikeTrino(LikeHook):
 
 
 class LikeDatabricks(LikeHook):
-    """The hook keeps its connection, and gives it again when it is closed; it says `%s`, but the driver takes `?`."""
+    """The hook returns its cached connection even if it is closed. It declares `%s`, but the driver takes `?`."""
 
     conn_type = "databricks"
     supports_autocommit = True
     mark = "?"
     transactions = False
-    kept: Any = None
+    cached_conn: Any = None
 
     def get_conn(self) -> Any:
-        self.kept = self.kept or super().get_conn()
-        return self.kept
+        self.cached_conn = self.cached_conn or super().get_conn()
+        return self.cached_conn
 
 
 HOOKS = (LikeSnowflake, LikeRedshift, LikeSqlServer, LikeOracle, LikeTrino, LikeDatabricks)
 
 
 @pytest.fixture(params=HOOKS, ids=lambda hook: hook.conn_type)
-def other(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     return warehouse_of(request.param, tmp_path, monkeypatch)
 
 
@@ -173,50 +173,50 @@ def warehouse_of(hook: type[LikeHook], tmp_path: Path, monkeypatch: pytest.Monke
     return Warehouse("generic", hook("warehouse"), path=path)
 
 
-def test_rows_land_and_land_again(other: Warehouse) -> None:
-    land(other, [row("a", "1"), row("b", "1")], [row("b", "2", sealed=5), row("c", "2")], [row("b", "old")])
-    assert landed(other) == {"a": ("succeeded", "1"), "b": ("succeeded", "2"), "c": ("succeeded", "2")}
+def test_rows_land_and_land_again(warehouse: Warehouse) -> None:
+    land(warehouse, [row("a", "1"), row("b", "1")], [row("b", "2", minute=5), row("c", "2")], [row("b", "old")])
+    assert landed_rows(warehouse) == {"a": ("succeeded", "1"), "b": ("succeeded", "2"), "c": ("succeeded", "2")}
 
 
-def test_many_rows_under_a_key_of_two_columns_are_looked_for_in_parts(other: Warehouse) -> None:
+def test_many_existing_rows_are_looked_up_in_several_queries(warehouse: Warehouse) -> None:
     columns = (*COLUMNS, Column("run", ColumnType.TEXT, key=True))
     landing = [(*row(f"k{number:03d}"), "night") for number in range(300)]
-    land(other, landing, landing, columns=columns)
-    assert other.execute("SELECT count(*), count(DISTINCT custom_id) FROM results") == [(300, 300)]
+    land(warehouse, landing, landing, columns=columns)
+    assert warehouse.execute("SELECT count(*), count(DISTINCT custom_id) FROM results") == [(300, 300)]
 
 
-def test_a_row_without_an_outcome_replaces_nothing(other: Warehouse) -> None:
-    land(other, [row("a", "1")], [row("a", "", "pending", sealed=9)], [row("b", "", "pending")], [row("b", "2")])
-    assert landed(other) == {"a": ("succeeded", "1"), "b": ("succeeded", "2")}
+def test_a_row_without_an_outcome_replaces_nothing(warehouse: Warehouse) -> None:
+    land(warehouse, [row("a", "1")], [row("a", "", "pending", minute=9)], [row("b", "", "pending")], [row("b", "2")])
+    assert landed_rows(warehouse) == {"a": ("succeeded", "1"), "b": ("succeeded", "2")}
 
 
-def test_rows_are_read_with_large_texts_whole(other: Warehouse) -> None:
-    land(other, [row("a", "x" * 5_000)])
-    with read_rows(other.hook, "SELECT custom_id, output FROM results;") as rows:
+def test_large_texts_are_read_in_full(warehouse: Warehouse) -> None:
+    land(warehouse, [row("a", "x" * 5_000)])
+    with read_rows(warehouse.hook, "SELECT custom_id, output FROM results;") as rows:
         assert list(rows) == [("a", "x" * 5_000)]
 
 
-def test_an_error_is_told_as_it_is_where_nothing_can_be_rolled_back(other: Warehouse) -> None:
-    land(other, [row("a")])
-    sink = open_sink(other.hook, "results", COLUMNS)
+def test_the_error_says_whether_rows_were_rolled_back(warehouse: Warehouse) -> None:
+    land(warehouse, [row("a")])
+    sink = open_sink(warehouse.hook, "results", COLUMNS)
     sink.prepare()
-    other.execute("DROP TABLE results")
-    with pytest.raises(WarehouseError, match="no such table") as caught:
+    warehouse.execute("DROP TABLE results")
+    with pytest.raises(WarehouseError, match="no such table") as exc_info:
         sink.write([row("b")])
-    has_transactions = dialect_of(other.hook).transactions
-    assert ("nothing of this landing was committed" in str(caught.value)) is has_transactions
-    assert ("landing again mends them" in str(caught.value)) is not has_transactions
+    has_transactions = dialect_of(warehouse.hook).transactions
+    assert ("Nothing from this landing was committed." in str(exc_info.value)) is has_transactions
+    assert ("Landing again repairs that." in str(exc_info.value)) is not has_transactions
 
 
-def test_a_table_is_created_in_words_that_the_database_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_created_with_the_types_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = (*COLUMNS, *(Column(f"{type_}_x", type_) for type_ in (ColumnType.BOOLEAN, ColumnType.BYTES)))
-    made = {}
+    messages = {}
     for hook in HOOKS:
         warehouse = warehouse_of(hook, tmp_path, monkeypatch)
-        with pytest.raises(ResultsTableError) as caught:
+        with pytest.raises(ResultsTableError) as exc_info:
             open_sink(warehouse.hook, "results", columns, create=False).prepare()
-        made[hook.conn_type] = str(caught.value)
-    for conn_type, words in {
+        messages[hook.conn_type] = str(exc_info.value)
+    for conn_type, fragments in {
         "snowflake": ['"RESULTS"', '"CUSTOM_ID" VARCHAR(512) NOT NULL', '"OUTPUT" TEXT', "BINARY", "PRIMARY KEY"],
         "redshift": ['"results"', '"output" VARCHAR(65535)', "VARBYTE(1000000)"],
         "mssql": [
@@ -230,44 +230,48 @@ def test_a_table_is_created_in_words_that_the_database_has(tmp_path: Path, monke
         "trino": ['"output" VARCHAR', "VARBINARY", "TIMESTAMP(6)"],
         "databricks": ["`results`", "`output` STRING", "`bytes_x` BINARY"],
     }.items():
-        assert [word for word in words if word not in made[conn_type]] == []
-        assert ("PRIMARY KEY" in made[conn_type]) is (conn_type not in ("trino", "databricks"))
+        assert [fragment for fragment in fragments if fragment not in messages[conn_type]] == []
+        assert ("PRIMARY KEY" in messages[conn_type]) is (conn_type not in ("trino", "databricks"))
 
 
-def test_booleans_are_numbers_where_the_driver_binds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_booleans_are_bound_as_numbers_if_the_driver_cannot_bind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     oracle = warehouse_of(LikeOracle, tmp_path, monkeypatch)
     land(oracle, [(*row("a"), True)], columns=(*COLUMNS, Column("flag", ColumnType.BOOLEAN)))
     assert oracle.execute("SELECT flag, typeof(flag) FROM results") == [(1, "integer")]
 
 
-def test_what_the_connection_says_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = warehouse_of(LikeDatabricks, tmp_path, monkeypatch, placeholder="%s", escape_word_format='"{}"').hook
-    assert (dialect_of(said).placeholder, dialect_of(said).marks) == ("%s", '"{}"')
-    silent = warehouse_of(LikeDatabricks, tmp_path, monkeypatch).hook
-    assert (dialect_of(silent).placeholder, dialect_of(silent).marks) == ("?", "``")
+def test_the_extra_of_a_connection_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured_hook = warehouse_of(
+        LikeDatabricks, tmp_path, monkeypatch, placeholder="%s", escape_word_format='"{}"'
+    ).hook
+    assert (dialect_of(configured_hook).placeholder, dialect_of(configured_hook).marks) == ("%s", '"{}"')
+    default_hook = warehouse_of(LikeDatabricks, tmp_path, monkeypatch).hook
+    assert (dialect_of(default_hook).placeholder, dialect_of(default_hook).marks) == ("?", "``")
 
 
 class LikeBigQuery(LikeHook):
-    """No transactions, values only by name, and a job for each statement."""
+    """The hook has no transactions, binds values only by name, and runs a job for each statement."""
 
     conn_type = "gcpbigquery"
     transactions = False
 
 
-def test_bigquery_is_read_but_not_landed_in_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bigquery_is_read_but_not_written_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bigquery = warehouse_of(LikeBigQuery, tmp_path, monkeypatch)
     bigquery.execute("CREATE TABLE tickets AS SELECT 'a' AS id")
     with read_rows(bigquery.hook, "SELECT id FROM `tickets`") as rows:
         assert list(rows) == [("a",)]
-    with pytest.raises(ResultsTableError, match=r"cannot be landed in row by row.*landed_file=True"):
+    with pytest.raises(ResultsTableError, match=r"cannot be written row by row.*landed_file=True"):
         open_sink(bigquery.hook, "results", COLUMNS).prepare()
 
 
-def test_an_earlier_table_is_found_in_each(other: Warehouse) -> None:
+def test_the_table_of_an_earlier_job_is_read(warehouse: Warehouse) -> None:
     names = ("request_sha256", "finish_reason", "model", "batch_id")
     columns = (*COLUMNS, *(Column(name, ColumnType.TEXT) for name in names))
-    assert KnownTable(other.hook, "results").check() is False
-    land(other, [(*row("a", "yes"), "0" * 64, "stop", "m", "b")], columns=columns)
-    table = KnownTable(other.hook, "results")
+    assert KnownTable(warehouse.hook, "results").check() is False
+    land(warehouse, [(*row("a", "yes"), "0" * 64, "stop", "m", "b")], columns=columns)
+    table = KnownTable(warehouse.hook, "results")
     assert table.check()
     assert list(table) == [("0" * 64, "yes", "stop", "m", "b")]

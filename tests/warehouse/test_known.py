@@ -1,4 +1,4 @@
-"""Answers of earlier jobs, read from their results table."""
+"""Answers of earlier jobs are read from their results table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def columns(output: ColumnType = ColumnType.TEXT) -> tuple[Column, ...]:
     )
 
 
-def test_the_rows_that_succeeded_are_read_and_no_others(warehouse: Warehouse) -> None:
+def test_only_rows_that_succeeded_are_read(warehouse: Warehouse) -> None:
     rows = [
         ("a", "succeeded", "yes", START, "0" * 64, "stop", "m", "batch_1"),
         ("b", "refused", "no", START, "1" * 64, "stop", "m", "batch_1"),
@@ -38,7 +38,7 @@ def test_the_rows_that_succeeded_are_read_and_no_others(warehouse: Warehouse) ->
     assert list(table) == [("0" * 64, "yes", "stop", "m", "batch_1")]
 
 
-def test_a_vector_comes_back_as_a_list_or_as_json(warehouse: Warehouse) -> None:
+def test_a_vector_is_read_as_a_list_or_as_json(warehouse: Warehouse) -> None:
     rows = [("a", "succeeded", [0.5, 1.0], START, "0" * 64, None, "m", "b")]
     land(warehouse, rows, columns=columns(ColumnType.VECTOR))
     table = KnownTable(warehouse.hook, "results")
@@ -47,7 +47,7 @@ def test_a_vector_comes_back_as_a_list_or_as_json(warehouse: Warehouse) -> None:
     assert (json.loads(output) if isinstance(output, str) else output) == [0.5, 1.0]
 
 
-def test_a_table_is_found_in_the_case_that_the_database_gave_it(warehouse: Warehouse) -> None:
+def test_a_table_is_found_regardless_of_case(warehouse: Warehouse) -> None:
     land(warehouse, [("a", "succeeded", "yes", START, "0" * 64, None, "m", "b")], columns=columns())
     table = KnownTable(warehouse.hook, "RESULTS")
     assert table.check()
@@ -55,28 +55,28 @@ def test_a_table_is_found_in_the_case_that_the_database_gave_it(warehouse: Wareh
 
 
 @pytest.mark.parametrize("table", ["nowhere", "no_schema.nowhere"])
-def test_a_table_that_is_not_there_yet_knows_nothing(
+def test_a_table_that_does_not_exist_yet_is_logged(
     warehouse: Warehouse, table: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="airflow_provider_batch"):
         assert KnownTable(warehouse.hook, table).check() is False
     assert [record.getMessage() for record in caplog.records] == [
-        f"reuse_from: there is no table {table!r} yet (connection 'warehouse'), so nothing is known and every row is "
-        "asked"
+        f"reuse_from: the table {table!r} (connection 'warehouse') does not exist yet, so no answers are reused and "
+        "every row is sent."
     ]
 
 
-def test_a_table_that_may_not_be_read_is_an_error_and_not_taken_for_absent(postgres: Warehouse) -> None:
+def test_an_unreadable_table_is_an_error_and_not_taken_for_a_missing_one(postgres: Warehouse) -> None:
     land(postgres, [("a", "succeeded", "yes", START, "0" * 64, None, "m", "b")], columns=columns())
     postgres.execute("DROP ROLE IF EXISTS nobody_reads")
     postgres.execute("CREATE ROLE nobody_reads LOGIN PASSWORD 'nobody'")
     postgres.hook.connection.login, postgres.hook.connection.password = "nobody_reads", "nobody"
-    with pytest.raises(ResultsTableError, match=r"cannot be read.*permission denied") as caught:
+    with pytest.raises(ResultsTableError, match=r"cannot be read.*permission denied") as exc_info:
         KnownTable(postgres.hook, "results").check()
-    assert "let this connection read it" in str(caught.value)
+    assert "grant this connection read access" in str(exc_info.value)
 
 
-def test_a_mysql_table_that_may_not_be_read_is_an_error_and_not_taken_for_absent(mysql: Warehouse) -> None:
+def test_an_unreadable_mysql_table_is_an_error_and_not_taken_for_a_missing_one(mysql: Warehouse) -> None:
     mysql.execute("CREATE USER IF NOT EXISTS nobody_reads IDENTIFIED BY 'nobody'")
     mysql.execute("GRANT CREATE TEMPORARY TABLES ON *.* TO nobody_reads")
     mysql.hook.connection.login, mysql.hook.connection.password = "nobody_reads", "nobody"
@@ -85,7 +85,7 @@ def test_a_mysql_table_that_may_not_be_read_is_an_error_and_not_taken_for_absent
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "duckdb"])
-def test_a_view_over_a_table_that_is_gone_is_there_and_an_error(request: pytest.FixtureRequest, dialect: str) -> None:
+def test_a_view_over_a_dropped_table_is_an_error(request: pytest.FixtureRequest, dialect: str) -> None:
     warehouse: Warehouse = request.getfixturevalue(dialect)
     warehouse.execute("CREATE TABLE results_before AS SELECT 1 AS outcome")
     warehouse.execute("CREATE VIEW results AS SELECT * FROM results_before")
@@ -95,10 +95,10 @@ def test_a_view_over_a_table_that_is_gone_is_there_and_an_error(request: pytest.
 
 
 @pytest.mark.parametrize("missing", ["outcome", "output", *NAMES])
-def test_a_table_that_lacks_a_column_of_ours_is_told_with_its_name(sqlite: Warehouse, missing: str) -> None:
+def test_the_error_for_a_missing_column_names_it(sqlite: Warehouse, missing: str) -> None:
     names = [name for name in ("custom_id", "outcome", "output", *NAMES) if name != missing]
     sqlite.execute(f"CREATE TABLE labels ({', '.join(names)})")
-    with pytest.raises(ResultsTableError, match=rf"has no column '{missing}', so it is no results table"):
+    with pytest.raises(ResultsTableError, match=rf"has no column '{missing}', so it is not a results table"):
         KnownTable(sqlite.hook, "labels").check()
 
 
@@ -110,21 +110,21 @@ def test_columns_are_found_in_upper_case(sqlite: Warehouse) -> None:
     assert list(table) == [("h", "yes", "stop", "m", "b")]
 
 
-def test_a_name_is_data_and_no_sql(sqlite: Warehouse) -> None:
+def test_a_table_name_is_never_run_as_sql(sqlite: Warehouse) -> None:
     sqlite.execute("CREATE TABLE labels (outcome)")
     assert KnownTable(sqlite.hook, 'labels"; DROP TABLE labels; --').check() is False
     assert sqlite.execute("SELECT count(*) FROM labels") == [(0,)]
 
 
 @pytest.mark.parametrize("table", ["", " ", "a..b"])
-def test_a_name_of_no_table_is_an_error(sqlite: Warehouse, table: str) -> None:
-    with pytest.raises(InputError, match="is no table name"):
+def test_an_invalid_table_name_is_an_error(sqlite: Warehouse, table: str) -> None:
+    with pytest.raises(InputError, match="is not a table name"):
         KnownTable(sqlite.hook, table)
 
 
-def test_a_database_that_does_not_answer_may_be_tried_again(postgres: Warehouse) -> None:
+def test_the_error_for_an_unreachable_database_allows_a_retry(postgres: Warehouse) -> None:
     table = KnownTable(postgres.hook, "results")
     postgres.hook.database = "nowhere"
-    with pytest.raises(WarehouseError) as caught:
+    with pytest.raises(WarehouseError) as exc_info:
         assert table.check()
-    assert caught.value.retry
+    assert exc_info.value.retry

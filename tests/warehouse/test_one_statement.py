@@ -1,4 +1,4 @@
-"""Finding the end of a statement by PostgreSQL's lexical rules."""
+"""The end of a statement is found by PostgreSQL's lexical rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_batch.warehouse.drivers.psycopg import one_statement
         r"SELECT 'C:\', ';'",  # a backslash is a plain character in a standard string
         r"SELECT E'it\'s; here'",
         r"SELECT e'\\', 'x;'",
-        r"SELECT date'\', ';'",  # the e before the quotation mark belongs to the word
+        r"SELECT date'\', ';'",  # the e before the quotation mark belongs to the word `date`
         'SELECT ";"',
         'SELECT "a"";"',
         "SELECT $$;$$",
@@ -29,23 +29,23 @@ from airflow_provider_batch.warehouse.drivers.psycopg import one_statement
         "SELECT /* ; /* ; */ ; */ 1",
     ],
 )
-def test_a_statement_without_a_semicolon_stays_as_it_is(sql: str) -> None:
+def test_a_statement_without_a_semicolon_is_unchanged(sql: str) -> None:
     assert one_statement(sql) == sql
 
 
-def test_a_comment_that_never_ends_is_left_to_the_database() -> None:
+def test_an_unterminated_comment_is_left_to_the_database() -> None:
     assert one_statement("SELECT 1 /* ; SELECT 2;") == "SELECT 1 /* ; SELECT 2;"
 
 
 @pytest.mark.parametrize("end", [";", " ;", ";;", "; -- done", "; /* done; /* nested; */ */ ;\n", ";\n-- done; too"])
-def test_what_comes_after_a_semicolon_is_cut_off(end: str) -> None:
+def test_comments_after_a_semicolon_are_removed(end: str) -> None:
     assert one_statement(f"SELECT ';', 1{end}").rstrip() == "SELECT ';', 1"
 
 
 @pytest.mark.parametrize(
-    "rest",
+    "second_statement",
     ["SELECT 2", "-- done\nDELETE FROM t", "/* done */ 'x'", "; ; $$x$$", '"x"', "x -- y", "(SELECT 1);"],
 )
-def test_a_second_statement_is_refused(rest: str) -> None:
+def test_a_second_statement_is_refused(second_statement: str) -> None:
     with pytest.raises(InputError, match="more than one statement"):
-        one_statement(f"SELECT ';' ; {rest}")
+        one_statement(f"SELECT ';' ; {second_statement}")

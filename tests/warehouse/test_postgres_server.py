@@ -1,4 +1,4 @@
-"""The PostgreSQL that the tests run against is a real one, with pgvector, and a database for each test."""
+"""The tests run against a real PostgreSQL with pgvector, in a separate database for each test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.postgres import Database
 
 
-def test_it_is_postgresql_18_with_pgvector(postgres_database: Database) -> None:
+def test_the_server_is_postgresql_18_with_pgvector(postgres_database: Database) -> None:
     ((version,),) = postgres_database.execute("SHOW server_version")
     assert str(version).startswith("18.")
     postgres_database.execute("CREATE EXTENSION vector")
@@ -15,5 +15,5 @@ def test_it_is_postgresql_18_with_pgvector(postgres_database: Database) -> None:
 
 
 @pytest.mark.parametrize("run", [1, 2])
-def test_each_test_has_an_empty_database_of_its_own(postgres_database: Database, run: int) -> None:
+def test_each_test_has_its_own_empty_database(postgres_database: Database, run: int) -> None:
     postgres_database.execute("CREATE TABLE only_here (n int)")

@@ -1,4 +1,4 @@
-"""Reading: the rows of one SELECT as plain tuples, streamed, and clear errors before anything is uploaded."""
+"""The rows of one SELECT are streamed as plain tuples; errors are clear and come before anything is uploaded."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ def tickets(warehouse: Warehouse) -> Warehouse:
     return warehouse
 
 
-def test_gives_the_columns_and_every_row_as_plain_tuples(tickets: Warehouse) -> None:
+def test_columns_and_rows_are_read_as_plain_tuples(tickets: Warehouse) -> None:
     with read_rows(tickets.hook, "SELECT id, title FROM tickets ORDER BY id") as rows:
         assert rows.columns == ("id", "title")
-        found = list(rows)
-    assert found == [(n, f"title {n}") for n in range(1, 8)]
-    assert {type(row) for row in found} == {tuple}
+        result = list(rows)
+    assert result == [(n, f"title {n}") for n in range(1, 8)]
+    assert {type(row) for row in result} == {tuple}
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 7, 8])
-def test_the_size_of_a_chunk_does_not_show(tickets: Warehouse, chunk_rows: int) -> None:
-    found = read(tickets, "SELECT id FROM tickets ORDER BY id", chunk_rows=chunk_rows)
-    assert found == [(n,) for n in range(1, 8)]
+def test_the_chunk_size_does_not_change_the_rows(tickets: Warehouse, chunk_rows: int) -> None:
+    result = read(tickets, "SELECT id FROM tickets ORDER BY id", chunk_rows=chunk_rows)
+    assert result == [(n,) for n in range(1, 8)]
 
 
-def test_no_rows_still_have_columns(tickets: Warehouse) -> None:
+def test_an_empty_result_has_columns(tickets: Warehouse) -> None:
     with read_rows(tickets.hook, "SELECT id, title FROM tickets WHERE id < 0") as rows:
         assert rows.columns == ("id", "title")
         assert list(rows) == []
 
 
 def test_columns_are_spelled_as_the_database_spells_them(tickets: Warehouse) -> None:
-    name = "größe" if tickets.is_mysql else "größe 🎈"  # MySQL's names have no characters beyond U+FFFF
+    name = "größe" if tickets.is_mysql else "größe 🎈"  # MySQL allows no characters beyond U+FFFF in names
     with read_rows(tickets.hook, f'SELECT id AS "Id", title AS "{name}" FROM tickets') as rows:
         assert rows.columns == ("Id", name)
 
 
-def test_parameters_go_to_the_driver(tickets: Warehouse) -> None:
+def test_parameters_are_passed_to_the_driver(tickets: Warehouse) -> None:
     mark = "?" if tickets.path else "%s"
     assert read(tickets, f"SELECT title FROM tickets WHERE id = {mark}", [3]) == [("title 3",)]
 
 
-def test_named_parameters_go_to_the_driver(tickets: Warehouse) -> None:
+def test_named_parameters_are_passed_to_the_driver(tickets: Warehouse) -> None:
     mark = "$id" if tickets.is_duckdb else ":id" if tickets.path else "%(id)s"
     assert read(tickets, f"SELECT title FROM tickets WHERE id = {mark}", {"id": 3}) == [("title 3",)]
 
@@ -74,9 +74,9 @@ def test_a_percent_sign_is_a_plain_character_without_parameters(tickets: Warehou
     "end",
     [";", " ; \n", "; -- that was all", " -- one; two", "\n/* one; /* two; */ three */ ;;", "\n-- it's over"],
 )
-def test_a_semicolon_and_comments_at_the_end_do_no_harm(tickets: Warehouse, end: str) -> None:
+def test_a_final_semicolon_and_comments_are_accepted(tickets: Warehouse, end: str) -> None:
     if not (tickets.is_postgres or tickets.is_duckdb) and "/* two" in end:
-        end = end.replace("/* two; */ ", "")  # elsewhere comments do not nest
+        end = end.replace("/* two; */ ", "")  # comments do not nest in the other databases
     assert read(tickets, f"SELECT id FROM tickets WHERE title <> ';' ORDER BY id LIMIT 1{end}") == [(1,)]
 
 
@@ -103,15 +103,15 @@ def test_several_statements_are_refused_and_none_takes_effect(tickets: Warehouse
         "DROP TABLE tickets",
     ],
 )
-def test_a_statement_that_changes_something_is_not_run(tickets: Warehouse, sql: str) -> None:
-    with pytest.raises(InputError, match="must be one SELECT"):
+def test_a_statement_that_changes_data_is_not_run(tickets: Warehouse, sql: str) -> None:
+    with pytest.raises(InputError, match="must be a single SELECT"):
         read(tickets, sql)
     assert tickets.execute("SELECT count(*), min(length(title)) FROM tickets") == [(7, 7)]
 
 
-def test_a_change_behind_a_with_does_not_take_effect(tickets: Warehouse) -> None:
+def test_a_change_that_begins_with_with_does_not_take_effect(tickets: Warehouse) -> None:
     if tickets.dialect == "generic":
-        pytest.skip("whether a driver opens a transaction for it is the driver's")
+        pytest.skip("with an unknown driver, this depends on the driver")
     with pytest.raises((InputError, WarehouseError)):
         read(tickets, "WITH gone AS (SELECT 1) DELETE FROM tickets")
     assert tickets.execute("SELECT count(*) FROM tickets") == [(7,)]
@@ -124,57 +124,55 @@ def test_empty_sql_is_refused(warehouse: Warehouse, sql: str) -> None:
 
 
 @pytest.mark.parametrize("second", ["id", "ID"])
-def test_a_column_given_twice_is_named(tickets: Warehouse, second: str) -> None:
+def test_a_duplicate_column_is_reported(tickets: Warehouse, second: str) -> None:
     with pytest.raises(InputError, match=r"more than once.*: id\."):
         read(tickets, f'SELECT id, title, 1 AS "{second}" FROM tickets')
 
 
-def test_what_the_database_refuses_is_told_with_the_connection(tickets: Warehouse) -> None:
-    with pytest.raises(WarehouseError) as caught:
+def test_database_errors_name_the_connection(tickets: Warehouse) -> None:
+    with pytest.raises(WarehouseError) as exc_info:
         read(tickets, "SELECT titel FROM tickets")
-    text = str(caught.value)
+    text = str(exc_info.value)
     assert "titel" in text
     assert "'warehouse'" in text
-    assert text.splitlines()[-1] == "nothing was uploaded"
+    assert text.splitlines()[-1] == "Nothing was uploaded."
 
 
-def test_an_error_between_rows_is_told_without_the_value(postgres: Warehouse) -> None:
+def test_an_error_between_rows_does_not_show_the_value(postgres: Warehouse) -> None:
     postgres.execute(
         "CREATE TABLE t AS SELECT n, CASE n WHEN 900 THEN 'secret' ELSE '1' END AS v FROM generate_series(1, 1000) n"
     )
     with (
-        pytest.raises(WarehouseError, match="invalid input syntax for type integer") as caught,
+        pytest.raises(WarehouseError, match="invalid input syntax for type integer") as exc_info,
         read_rows(postgres.hook, "SELECT v::int FROM t", chunk_rows=10) as rows,
     ):
         for _ in rows:
             pass
-    assert "secret" not in str(caught.value)
+    assert "secret" not in str(exc_info.value)
     assert rows.count == 890
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_warehouse(
-    postgres: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nowhere = Database("/nonexistent", "nowhere")
-    broken = postgres_warehouse(postgres.dialect, nowhere, monkeypatch)
+def test_an_unreachable_server_is_a_warehouse_error(postgres: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing_database = Database("/nonexistent", "nowhere")
+    unreachable = postgres_warehouse(postgres.dialect, missing_database, monkeypatch)
     with pytest.raises(WarehouseError, match="Connecting with connection 'warehouse' failed"):
-        read(broken, "SELECT 1")
+        read(unreachable, "SELECT 1")
 
 
 @pytest.mark.parametrize("cursor", ["dictcursor", "namedtuplecursor", "realdictcursor"])
-def test_the_cursor_that_a_connection_asks_for_makes_no_difference(
+def test_the_cursor_extra_of_a_connection_makes_no_difference(
     postgres: Warehouse, monkeypatch: pytest.MonkeyPatch, cursor: str
 ) -> None:
     if cursor == "realdictcursor" and postgres.dialect == "psycopg":
-        pytest.skip("the hook has it for psycopg2 only")
+        pytest.skip("the hook supports it only with psycopg2")
     assert postgres.database is not None
-    other = postgres_warehouse(postgres.dialect, postgres.database, monkeypatch, cursor=cursor)
-    (row,) = read(other, "SELECT 1 AS a, 'x' AS b")
+    warehouse = postgres_warehouse(postgres.dialect, postgres.database, monkeypatch, cursor=cursor)
+    (row,) = read(warehouse, "SELECT 1 AS a, 'x' AS b")
     assert row == (1, "x")
     assert type(row) is tuple
 
 
-def test_rows_that_a_driver_gives_as_objects_become_tuples(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_objects_of_a_driver_become_tuples(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite.hook.get_conn
 
     def with_row_objects() -> sqlite3.Connection:
@@ -196,13 +194,13 @@ def test_rows_that_a_driver_gives_as_objects_become_tuples(sqlite: Warehouse, mo
     assert read(sqlite, "SELECT 1 AS a, 'x' AS b") == [(1, "x")]
 
 
-def test_bytes_are_bytes_with_either_driver(postgres: Warehouse) -> None:
+def test_both_drivers_return_bytes(postgres: Warehouse) -> None:
     (row,) = read(postgres, r"SELECT 1, '\x00ff'::bytea AS a, NULL::bytea AS b")
     assert row == (1, b"\x00\xff", None)
     assert type(row[1]) is bytes
 
 
-def test_two_hundred_thousand_rows_pass_through_little_memory(postgres: Warehouse) -> None:
+def test_reading_200_000_rows_takes_little_memory(postgres: Warehouse) -> None:
     postgres.execute("SELECT 1")
     tracemalloc.start()
     try:
@@ -212,42 +210,42 @@ def test_two_hundred_thousand_rows_pass_through_little_memory(postgres: Warehous
     finally:
         tracemalloc.stop()
     assert count == 200_000
-    assert peak < 8_000_000  # all of them are over 50 MB
+    assert peak < 8_000_000  # all rows together are over 50 MB
 
 
-def test_the_first_rows_come_before_the_last_are_made(postgres: Warehouse) -> None:
-    # Were the whole result made first, the division by zero at its end would come before any row.
+def test_the_first_rows_arrive_before_the_query_has_finished(postgres: Warehouse) -> None:
+    # If the server computed the whole result first, the division by zero at its end would come before the first row.
     with read_rows(postgres.hook, "SELECT 1 / (1000000 - n) FROM generate_series(1, 1000000) n") as rows:
         assert next(iter(rows)) == (0,)
 
 
-def test_leaving_early_leaves_no_connection_behind(postgres: Warehouse) -> None:
+def test_leaving_the_block_early_closes_the_connection(postgres: Warehouse) -> None:
     with read_rows(postgres.hook, "SELECT generate_series(1, 100000)") as rows:
         next(iter(rows))
-    others = (
+    other_connections = (
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
     deadline = time.monotonic() + 30
-    while (found := postgres.execute(others)) != [(0,)] and time.monotonic() < deadline:
-        time.sleep(0.02)  # a server process ends a moment after its connection
-    assert found == [(0,)]
+    while (result := postgres.execute(other_connections)) != [(0,)] and time.monotonic() < deadline:
+        time.sleep(0.02)  # the server process ends shortly after its connection
+    assert result == [(0,)]
 
 
 def test_the_query_reaches_the_lineage_collector_without_parameters(
     tickets: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Airflow uses it once a plugin reads lineage
+    # Airflow uses a real collector only if a plugin reads lineage.
     collector = HookLineageCollector()  # type: ignore[no-untyped-call]  # Airflow has no types here
     monkeypatch.setattr(sql_lineage, "get_hook_lineage_collector", lambda: collector)
     mark = "?" if tickets.path else "%s"
     sql = f"SELECT id FROM tickets WHERE id < {mark}"
     read(tickets, sql, [3])
-    (told,) = collector.collected_assets.extra
-    assert told.value == {"sql": sql, "row_count": 2}
+    (lineage,) = collector.collected_assets.extra
+    assert lineage.value == {"sql": sql, "row_count": 2}
 
 
-def test_nothing_of_a_row_is_logged(tickets: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+def test_row_values_are_not_logged(tickets: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         read(tickets, "SELECT title FROM tickets")
     assert "title 3" not in caplog.text

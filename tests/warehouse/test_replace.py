@@ -1,4 +1,4 @@
-"""Groups of rows that are replaced as a whole, in every dialect."""
+"""Groups of rows are replaced as a whole, in every dialect."""
 
 from __future__ import annotations
 
@@ -33,55 +33,55 @@ def row(run: str, repeat: int, reason: str | None = "why") -> tuple[Any, ...]:
 
 @pytest.fixture(autouse=True)
 def decimals(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver below the generic dialect is sqlite3, which takes no Decimal unless it is told how."""
+    """Register an adapter for Decimal with sqlite3, the driver behind the generic dialect."""
     if warehouse.dialect == "generic":
         adapters: dict[Any, Any] = sqlite3.adapters
         monkeypatch.setitem(adapters, (Decimal, sqlite3.PrepareProtocol), float)
 
 
-def tables(warehouse: Warehouse, *names: str) -> ReplacedTables:
-    found = ReplacedTables(warehouse.hook, dict.fromkeys(names or ("one",), COLUMNS))
-    found.prepare()
-    return found
+def prepared_tables(warehouse: Warehouse, *names: str) -> ReplacedTables:
+    result = ReplacedTables(warehouse.hook, dict.fromkeys(names or ("one",), COLUMNS))
+    result.prepare()
+    return result
 
 
 def keys(warehouse: Warehouse, table: str = "one") -> list[tuple[str, int]]:
     quote = warehouse.quote
-    found = warehouse.execute(f"SELECT {quote('run')}, {quote('repeat')} FROM {quote(table)}")
-    return sorted((run, int(repeat)) for run, repeat in found)
+    result = warehouse.execute(f"SELECT {quote('run')}, {quote('repeat')} FROM {quote(table)}")
+    return sorted((run, int(repeat)) for run, repeat in result)
 
 
-def test_what_was_there_goes_and_what_is_given_comes(warehouse: Warehouse) -> None:
-    one = tables(warehouse)
-    one.apply([Replacement("one", {"run": "a"}, [row("a", 1), row("a", 2)])])
-    one.apply([Replacement("one", {"run": "b"}, [row("b", 1)])])
-    one.apply([Replacement("one", {"run": "a"}, [row("a", 2), row("a", 3)])])
+def test_the_rows_of_a_group_are_replaced(warehouse: Warehouse) -> None:
+    replaced_tables = prepared_tables(warehouse)
+    replaced_tables.apply([Replacement("one", {"run": "a"}, [row("a", 1), row("a", 2)])])
+    replaced_tables.apply([Replacement("one", {"run": "b"}, [row("b", 1)])])
+    replaced_tables.apply([Replacement("one", {"run": "a"}, [row("a", 2), row("a", 3)])])
     assert keys(warehouse) == [("a", 2), ("a", 3), ("b", 1)]
-    one.apply([Replacement("one", {"run": "a", "repeat": 3}, [])])
+    replaced_tables.apply([Replacement("one", {"run": "a", "repeat": 3}, [])])
     assert keys(warehouse) == [("a", 2), ("b", 1)]
 
 
-def test_values_come_back_as_they_were(warehouse: Warehouse) -> None:
-    one = tables(warehouse)
+def test_values_are_read_back_unchanged(warehouse: Warehouse) -> None:
+    replaced_tables = prepared_tables(warehouse)
     reason = "'quoted' 100 % \\ 🙂 \ud83d\ude00 \ud800\0"
-    one.apply([Replacement("one", {"run": "a"}, [row("a", 1, reason), row("a", 2, None)])])
+    replaced_tables.apply([Replacement("one", {"run": "a"}, [row("a", 1, reason), row("a", 2, None)])])
     sql = dialect_of(warehouse.hook).select("one", ("repeat", "reason", "share", "cost", "at"), ["run"])
     with read_rows(warehouse.hook, sql, ["a"]) as rows:
         first, second = sorted(rows)
-    # halves that belong together are joined, a lone one is replaced; only some databases keep a NUL
+    # Surrogate pairs are joined, a lone surrogate is replaced, and only some databases keep a NUL.
     assert first[1].rstrip("\0") == "'quoted' 100 % \\ 🙂 😀 \ufffd"
     assert second[1] is None
-    for repeat, found in ((1, first), (2, second)):
-        assert (found[0], found[2], Decimal(str(found[3]))) == (repeat, 0.25, Decimal("0.000123"))
-        moment = found[4] if isinstance(found[4], datetime) else datetime.fromisoformat(found[4])
-        assert (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) == NOON
+    for repeat, result in ((1, first), (2, second)):
+        assert (result[0], result[2], Decimal(str(result[3]))) == (repeat, 0.25, Decimal("0.000123"))
+        timestamp = result[4] if isinstance(result[4], datetime) else datetime.fromisoformat(result[4])
+        assert (timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)) == NOON
 
 
 def test_all_changes_are_made_or_none(warehouse: Warehouse) -> None:
-    both = tables(warehouse, "one", "two")
-    both.apply([Replacement(name, {"run": "a"}, [row("a", 1)]) for name in ("one", "two")])
-    with pytest.raises(WarehouseError, match="nothing was written"):
-        both.apply(
+    replaced_tables = prepared_tables(warehouse, "one", "two")
+    replaced_tables.apply([Replacement(name, {"run": "a"}, [row("a", 1)]) for name in ("one", "two")])
+    with pytest.raises(WarehouseError, match="Nothing was written"):
+        replaced_tables.apply(
             [
                 Replacement("one", {"run": "a"}, [row("a", 7)]),
                 Replacement("two", {"run": "a"}, [row("a", 8), row("a", 8)]),
@@ -90,29 +90,29 @@ def test_all_changes_are_made_or_none(warehouse: Warehouse) -> None:
     assert keys(warehouse, "one") == keys(warehouse, "two") == [("a", 1)]
 
 
-def test_no_value_is_in_the_error(warehouse: Warehouse) -> None:
-    one = tables(warehouse)
+def test_errors_do_not_show_values(warehouse: Warehouse) -> None:
+    replaced_tables = prepared_tables(warehouse)
     with pytest.raises(WarehouseError) as error:
-        one.apply([Replacement("one", {"run": "secret"}, [row("secret", 1), row("secret", 1)])])
+        replaced_tables.apply([Replacement("one", {"run": "secret"}, [row("secret", 1), row("secret", 1)])])
     assert "secret" not in str(error.value)
 
 
-def test_a_table_that_lacks_a_column_is_told_with_what_mends_it(warehouse: Warehouse) -> None:
+def test_the_error_for_a_missing_column_contains_the_fix(warehouse: Warehouse) -> None:
     warehouse.execute(f"CREATE TABLE {warehouse.quote('one')} ({warehouse.quote('run')} varchar(99))")
     with pytest.raises(ResultsTableError, match="lacks columns") as error:
-        tables(warehouse)
+        prepared_tables(warehouse)
     *_, first = (line for line in str(error.value).splitlines() if "repeat" in line)
     warehouse.execute(first.rstrip(";"))
 
 
 def test_names_are_quoted(warehouse: Warehouse) -> None:
-    # what mysql-connector takes for a placeholder cannot be written otherwise
+    # mysql-connector has no way to escape what it takes for a placeholder.
     percent = "" if warehouse.dialect == "mysql_connector" else " %s"
     name = f'my "rows" `x`; DROP TABLE one; --{percent}'
-    tables(warehouse, name).apply([Replacement(name, {"run": "a"}, [row("a", 1)])])
+    prepared_tables(warehouse, name).apply([Replacement(name, {"run": "a"}, [row("a", 1)])])
     assert keys(warehouse, name) == [("a", 1)]
 
 
-def test_a_name_that_no_table_can_have_is_refused(warehouse: Warehouse) -> None:
-    with pytest.raises(InputError, match="no table name"):
+def test_an_invalid_table_name_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(InputError, match="not a table name"):
         ReplacedTables(warehouse.hook, {"a..b": COLUMNS})

@@ -1,4 +1,4 @@
-"""Values: each type goes in and comes out, whatever models and people write into them, and none is ever shown."""
+"""Values of each type are stored and read back unchanged, and no error or log line shows them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import KNOWS_KEYS, Warehouse, other_warehouse
 from tests.warehouse.landing import COLUMNS, land, row, with_column
 
-MOMENT = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
+TIMESTAMP = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
 
-#: what goes in; what PostgreSQL and DuckDB give back; what SQLite stores (...: the same)
+#: the value written, what PostgreSQL and DuckDB return, and what SQLite stores; ... stands for the same value
 SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
     (ColumnType.TEXT, "tab\tnew\nline\r\\ \\N 'quoted' \"twice\" 🎈 \u2028", ..., ...),
     (ColumnType.TEXT, "", ..., ...),
@@ -42,7 +42,7 @@ SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
     (ColumnType.BOOLEAN, False, ..., 0),
     (ColumnType.DATE, date(2026, 11, 20), ..., "2026-11-20"),
     (ColumnType.DATE, date(1, 1, 1), ..., "0001-01-01"),
-    (ColumnType.TIMESTAMP, MOMENT, ..., "2026-11-20T12:30:00.123456+00:00"),
+    (ColumnType.TIMESTAMP, TIMESTAMP, ..., "2026-11-20T12:30:00.123456+00:00"),
     (
         ColumnType.TIMESTAMP,
         datetime(2026, 11, 20, 14, tzinfo=timezone(timedelta(hours=2))),
@@ -65,37 +65,37 @@ SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
 ]
 
 
-def in_mysql(type_: ColumnType, given_: Any, in_postgres: Any, in_sqlite: Any) -> Any:
-    """What MySQL gives back: moments in UTC without a zone, JSON as text, no infinity."""
+def in_mysql(type_: ColumnType, value: Any, in_postgres: Any, in_sqlite: Any) -> Any:
+    """Return what MySQL stores: timestamps in UTC without a zone, JSON as text, no infinity."""
     if type_ is ColumnType.TIMESTAMP:
-        return (given_ if in_postgres is ... else in_postgres).replace(tzinfo=None)
+        return (value if in_postgres is ... else in_postgres).replace(tzinfo=None)
     if type_ in (ColumnType.JSON, ColumnType.VECTOR):
         return in_sqlite
-    return None if given_ == float("inf") else in_postgres
+    return None if value == float("inf") else in_postgres
 
 
 @pytest.mark.parametrize("warehouse", KNOWS_KEYS, indirect=True)
-@pytest.mark.parametrize(("type_", "given_", "in_postgres", "in_sqlite"), SAMPLES)
-def test_a_value_comes_out_as_it_went_in(
-    warehouse: Warehouse, type_: ColumnType, given_: Any, in_postgres: Any, in_sqlite: Any
+@pytest.mark.parametrize(("type_", "value", "in_postgres", "in_sqlite"), SAMPLES)
+def test_a_value_is_read_back_as_it_was_written(
+    warehouse: Warehouse, type_: ColumnType, value: Any, in_postgres: Any, in_sqlite: Any
 ) -> None:
     columns = with_column(Column("x", type_))
-    land(warehouse, [(*row("a"), given_), (*row("b"), None)], columns=columns)
+    land(warehouse, [(*row("a"), value), (*row("b"), None)], columns=columns)
     expected = in_sqlite if warehouse.dialect == "sqlite" else in_postgres
     if warehouse.is_duckdb and type_ is ColumnType.JSON:
-        expected = in_sqlite  # its driver gives JSON as text
+        expected = in_sqlite  # its driver returns JSON as text
     if warehouse.is_mysql:
-        expected = in_mysql(type_, given_, in_postgres, in_sqlite)
-    found = warehouse.execute("SELECT x FROM results ORDER BY custom_id")
+        expected = in_mysql(type_, value, in_postgres, in_sqlite)
+    result = warehouse.execute("SELECT x FROM results ORDER BY custom_id")
     if type_ is ColumnType.TIMESTAMP and (warehouse.is_postgres or warehouse.is_duckdb):
-        found = [(found[0][0].astimezone(UTC),), *found[1:]]
-    assert found == [(given_ if expected is ... else expected,), (None,)]
+        result = [(result[0][0].astimezone(UTC),), *result[1:]]
+    assert result == [(value if expected is ... else expected,), (None,)]
     if type_ is ColumnType.NUMERIC:
-        assert Decimal(str(found[0][0])) == given_
+        assert Decimal(str(result[0][0])) == value
 
 
-def test_the_generic_sink_binds_what_drivers_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = other_warehouse(tmp_path / "x.db", monkeypatch)
+def test_the_generic_sink_binds_values_as_drivers_take_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    warehouse = other_warehouse(tmp_path / "x.db", monkeypatch)
     columns = (
         *COLUMNS,
         Column("j", ColumnType.JSON),
@@ -105,14 +105,14 @@ def test_the_generic_sink_binds_what_drivers_take(monkeypatch: pytest.MonkeyPatc
         Column("raw", ColumnType.BYTES),
         Column("t", ColumnType.TIMESTAMP, key=True),
     )
-    rows = [(*row("a"), {"k": [1]}, [0.5], True, date(2026, 11, 20), b"\x00", MOMENT)]
-    land(other, rows, rows, columns=columns)
-    assert other.execute("SELECT j, v, b, d, raw, t FROM results") == [
+    rows = [(*row("a"), {"k": [1]}, [0.5], True, date(2026, 11, 20), b"\x00", TIMESTAMP)]
+    land(warehouse, rows, rows, columns=columns)
+    assert warehouse.execute("SELECT j, v, b, d, raw, t FROM results") == [
         ('{"k":[1]}', "[0.5]", 1, "2026-11-20", b"\x00", "2026-11-20 12:30:00.123456")
     ]
 
 
-def test_moments_without_a_zone_and_dates_are_stored_in_utc(postgres: Warehouse) -> None:
+def test_timestamps_without_a_zone_and_dates_are_stored_in_utc(postgres: Warehouse) -> None:
     assert postgres.database is not None
     postgres.execute(f"ALTER DATABASE {postgres.database.name} SET timezone = 'Pacific/Kiritimati'")
     columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
@@ -120,20 +120,20 @@ def test_moments_without_a_zone_and_dates_are_stored_in_utc(postgres: Warehouse)
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
         "sealed_at timestamp, t timestamp, d date)"
     )
-    land(postgres, [(*row("a"), MOMENT, MOMENT)], columns=columns)
+    land(postgres, [(*row("a"), TIMESTAMP, TIMESTAMP)], columns=columns)
     assert postgres.execute("SELECT sealed_at::text, t::text, d::text FROM results") == [
         ("2026-11-20 12:00:00", "2026-11-20 12:30:00.123456", "2026-11-20")
     ]
 
 
-def test_nul_characters_are_left_out_of_postgresql(postgres: Warehouse) -> None:
+def test_nul_characters_are_removed_for_postgresql(postgres: Warehouse) -> None:
     columns = with_column(Column("x", ColumnType.JSON))
     land(postgres, [(*row("a", "one\0two"), {"k\0": ["\0a", {"b": "\\u0000"}]})], columns=columns)
-    found = postgres.execute("SELECT output, x FROM results")
-    assert found == [("onetwo", {"k": ["a", {"b": "\\u0000"}]})]
+    result = postgres.execute("SELECT output, x FROM results")
+    assert result == [("onetwo", {"k": ["a", {"b": "\\u0000"}]})]
 
 
-def test_lone_surrogates_do_not_stop_a_landing(warehouse: Warehouse) -> None:
+def test_lone_surrogates_do_not_fail_a_landing(warehouse: Warehouse) -> None:
     columns = with_column(Column("x", ColumnType.JSON))
     land(warehouse, [(*row("a", "lone \ud83d, pair \ud83d\ude00 ü"), {"k": "\udc00!"})], columns=columns)
     ((output, document),) = warehouse.execute("SELECT output, x FROM results")
@@ -141,16 +141,16 @@ def test_lone_surrogates_do_not_stop_a_landing(warehouse: Warehouse) -> None:
     assert (document if warehouse.is_postgres else json.loads(document)) == {"k": "\ufffd!"}
 
 
-def test_json_of_any_size_of_number_is_kept(warehouse: Warehouse) -> None:
+def test_numbers_of_any_size_in_json_are_kept(warehouse: Warehouse) -> None:
     columns = with_column(Column("x", ColumnType.JSON))
     land(warehouse, [(*row("a"), {"big": 10**30, "nan": float("nan")})], columns=columns)
     ((document,),) = warehouse.execute("SELECT x FROM results")
-    found = document if warehouse.is_postgres else json.loads(document)
-    assert found == {"big": 10**30, "nan": None}
+    result = document if warehouse.is_postgres else json.loads(document)
+    assert result == {"big": 10**30, "nan": None}
 
 
 @pytest.mark.parametrize("type_", ["json", "text", "varchar", "jsonb"])
-def test_json_goes_to_json_and_text_columns_that_exist(postgres: Warehouse, type_: str) -> None:
+def test_json_is_stored_in_existing_json_and_text_columns(postgres: Warehouse, type_: str) -> None:
     columns = (*COLUMNS, Column("x", ColumnType.JSON), Column("v", ColumnType.VECTOR))
     postgres.execute(
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
@@ -163,20 +163,20 @@ def test_json_goes_to_json_and_text_columns_that_exist(postgres: Warehouse, type
 
 
 @pytest.mark.parametrize("type_", ["vector", "vector(3)", "halfvec(3)", "real[]"])
-def test_vectors_go_to_pgvector_and_arrays_that_exist(postgres: Warehouse, type_: str) -> None:
+def test_vectors_are_stored_in_existing_pgvector_and_array_columns(postgres: Warehouse, type_: str) -> None:
     postgres.execute("CREATE SCHEMA ext; CREATE EXTENSION vector SCHEMA ext")
     columns = with_column(Column("v", ColumnType.VECTOR))
-    qualified = type_ if "[]" in type_ else f"ext.{type_}"
+    qualified_type = type_ if "[]" in type_ else f"ext.{type_}"
     postgres.execute(
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
-        f"sealed_at timestamptz, v {qualified})"
+        f"sealed_at timestamptz, v {qualified_type})"
     )
     land(postgres, [(*row("a"), [1, 0.5, -2.0]), (*row("b"), None)], columns=columns)
-    found = postgres.execute("SELECT v::text FROM results ORDER BY custom_id")
-    assert found in ([("[1,0.5,-2]",), (None,)], [("{1,0.5,-2}",), (None,)])
+    result = postgres.execute("SELECT v::text FROM results ORDER BY custom_id")
+    assert result in ([("[1,0.5,-2]",), (None,)], [("{1,0.5,-2}",), (None,)])
 
 
-def test_a_vector_of_another_length_is_an_error_of_the_warehouse(postgres: Warehouse) -> None:
+def test_a_vector_of_the_wrong_length_is_a_warehouse_error(postgres: Warehouse) -> None:
     postgres.execute("CREATE EXTENSION vector")
     postgres.execute(
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
@@ -196,20 +196,20 @@ def test_keys_are_compared_as_the_table_compares_them(postgres: Warehouse) -> No
     assert postgres.execute("SELECT lower(custom_id::text), output FROM results") == [("a", "2")]
 
 
-@pytest.mark.parametrize("declared", ["NUMERIC", "STRING", "INTEGER", "DATE"])
-def test_text_is_kept_out_of_columns_of_sqlite_that_would_change_it(sqlite: Warehouse, declared: str) -> None:
+@pytest.mark.parametrize("declared_type", ["NUMERIC", "STRING", "INTEGER", "DATE"])
+def test_text_is_refused_for_sqlite_columns_that_would_change_it(sqlite: Warehouse, declared_type: str) -> None:
     sqlite.execute(
-        f"CREATE TABLE results (custom_id {declared} NOT NULL PRIMARY KEY, outcome text, output text, "
+        f"CREATE TABLE results (custom_id {declared_type} NOT NULL PRIMARY KEY, outcome text, output text, "
         "job_uid text, sealed_at text)"
     )
-    with pytest.raises(ResultsTableError, match=f"'custom_id' as {declared}, but it gets text"):
+    with pytest.raises(ResultsTableError, match=f"'custom_id' as {declared_type}, but it gets text"):
         open_sink(sqlite.hook, "results", COLUMNS).prepare()
 
 
-@pytest.mark.parametrize("declared", ["VARCHAR(36)", "BLOB", "", "CLOB"])
-def test_text_goes_to_columns_of_sqlite_that_keep_it(sqlite: Warehouse, declared: str) -> None:
+@pytest.mark.parametrize("declared_type", ["VARCHAR(36)", "BLOB", "", "CLOB"])
+def test_text_is_stored_in_sqlite_columns_that_keep_it(sqlite: Warehouse, declared_type: str) -> None:
     sqlite.execute(
-        f"CREATE TABLE results (custom_id {declared} NOT NULL PRIMARY KEY, outcome text, output text, "
+        f"CREATE TABLE results (custom_id {declared_type} NOT NULL PRIMARY KEY, outcome text, output text, "
         "job_uid text, sealed_at text)"
     )
     land(sqlite, [row("007"), row("7")])
@@ -217,7 +217,7 @@ def test_text_goes_to_columns_of_sqlite_that_keep_it(sqlite: Warehouse, declared
 
 
 @pytest.mark.parametrize(
-    ("type_", "wrong"),
+    ("type_", "wrong_value"),
     [
         (ColumnType.TEXT, 12345),
         (ColumnType.TEXT, b"secret"),
@@ -230,17 +230,17 @@ def test_text_goes_to_columns_of_sqlite_that_keep_it(sqlite: Warehouse, declared
         (ColumnType.JSON, object),
     ],
 )
-def test_a_value_of_another_type_names_row_and_column_and_not_the_value(
-    warehouse: Warehouse, type_: ColumnType, wrong: Any
+def test_the_error_for_a_wrong_type_names_row_and_column_but_not_the_value(
+    warehouse: Warehouse, type_: ColumnType, wrong_value: Any
 ) -> None:
     columns = with_column(Column("x", type_))
     open_sink(warehouse.hook, "results", columns).prepare()
-    with pytest.raises(ResultsTableError) as caught:
-        land(warehouse, [(*row("a"), None), (*row("b"), wrong)], columns=columns)
-    text = str(caught.value)
+    with pytest.raises(ResultsTableError) as exc_info:
+        land(warehouse, [(*row("a"), None), (*row("b"), wrong_value)], columns=columns)
+    text = str(exc_info.value)
     assert "Row 2 of this landing has a value of type" in text
     assert "'x'" in text
-    assert "nothing of this landing was committed" in text
+    assert "Nothing from this landing was committed." in text
     assert "secret" not in text
     assert "12345" not in text
     assert warehouse.execute("SELECT * FROM results") == []
@@ -256,9 +256,7 @@ def test_an_empty_key_is_refused(warehouse: Warehouse) -> None:
         land(warehouse, [row("a"), (None, *row("b")[1:])])
 
 
-def test_what_a_database_says_of_a_value_is_told_without_it(
-    postgres: Warehouse, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_errors_of_the_database_do_not_show_values(postgres: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
     postgres.execute(
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text UNIQUE, job_uid varchar(3), "
         "sealed_at timestamptz, CHECK (output <> 'secret check'))"
@@ -270,9 +268,9 @@ def test_what_a_database_says_of_a_value_is_told_without_it(
             [row("a", "secret check")],
             [row("a", "x", job="secret too long")],
         ):
-            with pytest.raises(WarehouseError) as caught:
+            with pytest.raises(WarehouseError) as exc_info:
                 land(postgres, rows)
-            error: BaseException = caught.value
+            error: BaseException = exc_info.value
             failures.append(str(error))
             assert error.__suppress_context__
             assert error.__cause__ is None
@@ -283,39 +281,39 @@ def test_what_a_database_says_of_a_value_is_told_without_it(
         assert "secret" not in text
         assert "'results'" in text
         assert "'warehouse'" in text
-        assert "nothing of this landing was committed" in text
+        assert "Nothing from this landing was committed." in text
     assert "secret" not in caplog.text
 
 
-def test_a_number_that_does_not_fit_is_told_without_it(postgres: Warehouse) -> None:
+def test_the_error_for_a_number_out_of_range_does_not_show_it(postgres: Warehouse) -> None:
     columns = with_column(Column("x", ColumnType.INTEGER))
-    with pytest.raises(WarehouseError, match="out of range") as caught:
+    with pytest.raises(WarehouseError, match="out of range") as exc_info:
         land(postgres, [(*row("a"), 98765432109876543210)], columns=columns)
-    assert "98765" not in str(caught.value)
+    assert "98765" not in str(exc_info.value)
 
 
-def test_the_generic_sink_hides_whatever_a_driver_quotes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    other = other_warehouse(tmp_path / "x.db", monkeypatch)
-    land(other, [])
-    other.execute(
+def test_the_generic_sink_hides_text_that_a_driver_quotes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    warehouse = other_warehouse(tmp_path / "x.db", monkeypatch)
+    land(warehouse, [])
+    warehouse.execute(
         "CREATE TRIGGER t BEFORE INSERT ON results BEGIN SELECT raise(ABORT, 'Duplicate entry ''secret'' for key'); END"
     )
     with pytest.raises(WarehouseError, match=r"Duplicate entry \(value not shown\) for key"):
-        land(other, [row("secret")])
+        land(warehouse, [row("secret")])
 
 
-def test_a_locked_file_is_waited_for_and_then_told(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_landing_waits_for_a_locked_file_and_then_fails(sqlite: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     land(sqlite, [row("a", "1")])
-    monkeypatch.setattr("airflow_provider_batch.warehouse.drivers.sqlite.BUSY_SECONDS", 0)
-    other = sqlite3.connect(str(sqlite.path))
-    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("airflow_provider_batch.warehouse.drivers.sqlite.LOCK_WAIT_SECONDS", 0)
+    warehouse = sqlite3.connect(str(sqlite.path))
+    warehouse.execute("BEGIN IMMEDIATE")
     try:
-        with pytest.raises(WarehouseError, match="database is locked") as caught:
+        with pytest.raises(WarehouseError, match="database is locked") as exc_info:
             land(sqlite, [row("a", "2")])
-        assert caught.value.retry
+        assert exc_info.value.retry
     finally:
-        other.rollback()
-        other.close()
+        warehouse.rollback()
+        warehouse.close()
     land(sqlite, [row("a", "2")])
 
 
@@ -324,19 +322,19 @@ def test_a_locked_file_is_waited_for_and_then_told(sqlite: Warehouse, monkeypatc
 def test_any_text_can_be_landed(warehouse: Warehouse, text: str, key: str) -> None:
     key = f"k{key}".replace("\0", "")
     land(warehouse, [row(key, text), row(key, text)])
-    found = warehouse.execute("SELECT custom_id, output FROM results")
+    result = warehouse.execute("SELECT custom_id, output FROM results")
     warehouse.execute("DROP TABLE results")
-    mended = values.mend(text)
-    assert found == [(key, mended.replace("\0", "") if warehouse.is_postgres else mended)]
-    mended.encode()
+    sanitized = values.sanitize(text)
+    assert result == [(key, sanitized.replace("\0", "") if warehouse.is_postgres else sanitized)]
+    sanitized.encode()
     if text.isascii():
-        assert mended == text
+        assert sanitized == text
 
 
 @given(st.datetimes(timezones=st.timezones()), st.datetimes(timezones=st.timezones()))
-def test_moments_as_text_are_in_the_order_of_the_moments(one: datetime, other: datetime) -> None:
+def test_iso_texts_sort_like_their_timestamps(first: datetime, second: datetime) -> None:
     try:
-        in_utc = values.utc(one), values.utc(other)
+        in_utc = values.to_utc(first), values.to_utc(second)
     except OverflowError:
         return
-    assert (values.iso(one) < values.iso(other)) == (in_utc[0] < in_utc[1])
+    assert (values.to_iso(first) < values.to_iso(second)) == (in_utc[0] < in_utc[1])

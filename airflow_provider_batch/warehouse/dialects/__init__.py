@@ -1,1 +1,1 @@
-"""One entry per database. `base` says what an entry holds, `registry` finds the one for a hook."""
+"""One `Dialect` per database. `base` defines the class, `registry` selects the dialect of a hook."""

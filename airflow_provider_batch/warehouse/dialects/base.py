@@ -1,7 +1,7 @@
-"""What an entry of a database holds, and the SQL that follows from it.
+"""The description of a database, and the SQL that follows from it.
 
-One `Dialect` says everything about a database that the rest of the package asks for. To add a database, write an entry
-and list it in `registry`. If the database has a way to write many rows at once, write a sink too and name it in `sink`.
+One `Dialect` holds everything the rest of the package needs to know about a database. To add a database, write a
+dialect and list it in `registry`. If the database has a bulk write path, write a sink too and name it in `sink`.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.drivers.base import ANY_DRIVER, Driver
 from airflow_provider_batch.warehouse.upsert import Upsert
 
-#: from a value to what the driver takes as a parameter. Raises TypeError or ValueError for a value of another type.
+#: Converts a value to what the driver takes as a parameter. Raises TypeError or ValueError for a value of another type.
 Binder = Callable[[Any], Any]
 
 _SINKS = "airflow_provider_batch.warehouse.sinks"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sign:
-    """How to recognise one kind of error. Any of these is enough."""
+class ErrorPattern:
+    """How to recognise one kind of error. An error matches if any of the fields matches."""
 
-    #: SQLSTATEs
-    states: tuple[str, ...] = ()
-    #: the database's own error numbers
+    #: SQLSTATE codes
+    sqlstates: tuple[str, ...] = ()
+    #: error numbers of the database
     codes: tuple[int, ...] = ()
-    #: a regular expression that is found in the message
-    words: str = ""
+    #: regular expression that is searched for in the message
+    message: str = ""
 
     def matches(self, driver: Driver, error: BaseException) -> bool:
-        """Whether an error that `driver` understands is of this kind."""
-        if driver.sqlstate_of(error) in self.states or driver.code_of(error) in self.codes:
+        """Return whether an error that `driver` understands is of this kind."""
+        if driver.sqlstate_of(error) in self.sqlstates or driver.code_of(error) in self.codes:
             return True
-        return bool(self.words) and re.search(self.words, str(error)) is not None
+        return bool(self.message) and re.search(self.message, str(error)) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Errors:
-    """How a database says what went wrong, as far as we act on it."""
+class ErrorPatterns:
+    """How a database reports the errors that this package handles."""
 
-    #: There is no such table.
-    absent_table: Sign = Sign()
-    #: The table may exist, but this connection may not see it.
-    hidden_table: Sign = Sign()
-    #: There is no such schema (in MySQL: database) to create a table in.
-    absent_schema: Sign = Sign()
+    #: The table does not exist.
+    absent_table: ErrorPattern = ErrorPattern()
+    #: The table may exist, but this connection has no access to it.
+    hidden_table: ErrorPattern = ErrorPattern()
+    #: The schema (in MySQL: the database) in which to create the table does not exist.
+    absent_schema: ErrorPattern = ErrorPattern()
     #: The connection has no default schema.
-    no_schema_chosen: Sign = Sign()
-    #: Another task has created the table in the meantime.
-    table_exists: Sign = Sign()
-    #: The driver refuses to run several statements at once.
-    several_statements: Sign = Sign()
+    no_default_schema: ErrorPattern = ErrorPattern()
+    #: Another task created the table in the meantime.
+    table_exists: ErrorPattern = ErrorPattern()
+    #: The driver refuses to run several statements in one call.
+    multiple_statements: ErrorPattern = ErrorPattern()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """Queries that describe a table. Their parameters and columns are a matter between an entry and its sink."""
+    """Queries that describe a table. Each dialect agrees on their parameters and columns with its sink."""
 
     table: str
     columns: str
@@ -76,80 +76,80 @@ class Catalogue:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a database cannot take."""
+    """What a database cannot store or accept."""
 
-    #: bytes of the name of a table or column, None if the database itself refuses longer ones
+    #: longest name of a table or column in bytes, or None if the database itself refuses longer names
     name_bytes: int | None = None
-    #: the highest code point that a name may contain
+    #: highest code point allowed in a name
     name_code_point: int = 0x10FFFF
-    #: parameters of one statement. Databricks takes no more than 255, other databases about a thousand.
+    #: parameters of one statement. Databricks takes at most 255, other databases about a thousand.
     parameters: int = 200
-    #: bytes of all columns of a key together, None if there is no limit that we run into
+    #: bytes of all key columns together, or None if the limit is out of reach
     key_bytes: int | None = None
-    #: digits after the decimal point of a numeric column that we create, None if all are kept
+    #: digits after the decimal point of a numeric column that we create, or None if all are kept
     numeric_scale: int | None = None
-    #: whether a text may contain a NUL character; where it may not, we leave it out
+    #: whether text may contain a NUL character. If not, we remove it.
     text_has_nul: bool = True
-    #: whether a float column takes NaN and the infinities; where it does not, we write NULL
+    #: whether a float column takes NaN and the infinities. If not, we write NULL.
     float_has_nan: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """Everything that is known about one database."""
+    """Everything this package knows about one database."""
 
-    #: its name, for errors and the docs
+    #: display name, for errors and the docs
     name: str
-    #: connection types of the Airflow hooks that reach it. A hook that is derived from one of these counts too.
+    #: connection types of the Airflow hooks that reach this database. Subclasses of those hooks count too.
     conn_types: tuple[str, ...]
-    #: if given, the connection's extra must set one of these as well
+    #: if not empty, the connection's extra must also set one of these flags
     extra_flags: tuple[str, ...] = ()
 
-    #: the type of a column that is created, '' to declare none
+    #: column type used in CREATE TABLE, or '' to declare none
     types: Mapping[ColumnType, str]
-    #: how a value is bound to a placeholder
+    #: how a value is converted before it is bound to a placeholder
     bind: Mapping[ColumnType, Binder]
-    #: the type of a text column that is compared (a key, for example), if the database cannot compare `types[TEXT]`
+    #: type of a text column that queries compare, such as a key, if the database cannot compare `types[TEXT]`
     key_text: str = ""
 
-    #: quotation marks of identifiers
+    #: opening and closing quotation mark of identifiers
     marks: str = '""'
     #: `?`, `%s`, or `:` for :1, :2 and so on
     placeholder: str = "?"
-    #: Whether the connection's extra decides about `marks` and `placeholder`. Where an entry leaves them empty, the
-    #: hook decides.
+    #: Whether the connection's extra overrides `marks` and `placeholder`. A dialect that leaves them empty takes the
+    #: hook's.
     follows_hook: bool = False
-    #: Names without quotation marks are stored in upper case, so tables are created that way.
-    upper: bool = False
-    #: the parts of a table's full name, () if any number is fine
+    #: The database stores unquoted names in upper case, so tables are created in upper case.
+    folds_to_upper: bool = False
+    #: the parts of a fully qualified table name, or () if any number of parts is allowed
     name_parts: tuple[str, ...] = ()
 
-    #: CREATE TABLE accepts a PRIMARY KEY
+    #: Whether CREATE TABLE accepts a PRIMARY KEY.
     declares_key: bool = True
-    #: what was written before an error is rolled back
+    #: Whether an error rolls back what was written before it.
     transactions: bool = True
-    #: rows can be written one by one
+    #: Whether rows can be written one by one.
     writable: bool = True
     limits: Limits = Limits()
-    errors: Errors = Errors()
-    #: None if `probe` is all there is
+    errors: ErrorPatterns = ErrorPatterns()
+    #: queries that describe a table, or None if `probe` is all there is
     catalogue: Catalogue | None = None
-    #: builds the statement that inserts or updates by key, None if there is none that we use
+    #: builds the statement that inserts a row or updates it by key, or None if the sink uses none
     upsert: Upsert | None = None
 
-    #: how connections are opened, read from and written to
+    #: opens connections and starts reads and writes on them
     driver: Driver = ANY_DRIVER
-    #: The class that writes a results table, as `module:class`. It is imported when it is needed.
+    #: The class that writes a results table, as `module:class`. It is imported on first use.
     sink: str = f"{_SINKS}.generic:GenericSink"
 
     def recognises(self, cls: type, hook: DbApiHook) -> bool:
-        """Whether `cls`, which is the class of `hook` or a base of it, belongs to this database."""
+        """Return whether `cls`, the class of `hook` or one of its bases, belongs to this database."""
         if getattr(cls, "conn_type", None) not in self.conn_types:
             return False
         return not self.extra_flags or any(hook.connection_extra.get(flag) for flag in self.extra_flags)
 
-    def following(self, hook: DbApiHook) -> Dialect:
-        """The dialect with the placeholder and quotation marks that the hook and its connection want."""
+    def adapt_to(self, hook: DbApiHook) -> Dialect:
+        """Return the dialect with the placeholder and quotation marks that the hook and its connection require."""
         if not self.follows_hook:
             return self
         extra = hook.connection_extra
@@ -162,65 +162,65 @@ class Dialect:
         )
 
     def quote(self, name: str) -> str:
-        """Return an identifier between quotation marks, exactly as it is spelled."""
+        """Return the identifier in quotation marks, spelled exactly as given."""
         return naming.quote(name, self.marks)
 
     def quote_table(self, parts: Sequence[str]) -> str:
-        """Return a table's name with each part quoted, exactly as it is spelled."""
+        """Return the table name with each part quoted, spelled exactly as given."""
         return naming.quote_table(parts, self.marks)
 
     def created_name(self, name: str) -> str:
-        """Return the spelling that we create a table or column with."""
-        return name.upper() if self.upper else name
+        """Return the spelling with which we create a table or column of this name."""
+        return name.upper() if self.folds_to_upper else name
 
-    def escaped(self, sql: str) -> str:
-        """Return part of a statement as the driver wants it if the statement has parameters."""
+    def escape(self, sql: str) -> str:
+        """Return a fragment of SQL, escaped for a statement that has parameters."""
         return sql.replace("%", "%%") if self.placeholder == "%s" else sql
 
     def placeholders(self, count: int) -> list[str]:
-        """Return this many placeholders."""
+        """Return `count` placeholders."""
         if self.placeholder == ":":
             return [f":{number}" for number in range(1, count + 1)]
         return [self.placeholder] * count
 
-    def type_of(self, column: Column, *, compared: Iterable[str] = ()) -> str:
-        """Return the type that a column is created with.
+    def type_of(self, column: Column, *, compared_columns: Iterable[str] = ()) -> str:
+        """Return the type with which a column is created.
 
-        :param compared: names of columns, in lower case, that queries compare although they are not part of the key.
+        :param compared_columns: lower-case names of columns that queries compare although they are not in the key.
         """
-        is_compared = column.type is ColumnType.TEXT and (column.key or column.name.lower() in compared)
+        is_compared = column.type is ColumnType.TEXT and (column.key or column.name.lower() in compared_columns)
         return self.key_text if self.key_text and is_compared else self.types[column.type]
 
     def probe(self, table: str) -> str:
-        """Return a query that has no rows, and only works if the table exists. `table` is quoted."""
+        """Return a query that returns no rows and fails if the table does not exist. `table` is quoted."""
         return f"SELECT * FROM {table} WHERE 1 = 0"
 
     def table(self, table: str) -> str:
-        """Return a table that we created as SQL. Raises InputError if no table can have this name."""
+        """Return the SQL name of a table that we created. Raises InputError for a name that no table can have."""
         return self.quote_table([self.created_name(part) for part in naming.split_table(table)])
 
     def column(self, name: str) -> str:
-        """Return a column that we created as SQL."""
+        """Return the SQL name of a column that we created."""
         return self.quote(self.created_name(name))
 
     def condition(self, names: Iterable[str], alias: str = "") -> str:
-        """Return `name = ?` for each of these columns that we created, joined with AND."""
-        columns = [f"{alias}{self.escaped(self.column(name))}" for name in names]
+        """Return `name = ?` for each of these columns, joined with AND. We created the columns."""
+        columns = [f"{alias}{self.escape(self.column(name))}" for name in names]
         marks = self.placeholders(len(columns))
         return " AND ".join(f"{name} = {mark}" for name, mark in zip(columns, marks, strict=True))
 
     def select(self, table: str, columns: Sequence[str], where: Sequence[str]) -> str:
-        """Return a SELECT from a table that we created, with a parameter for each column of `where`."""
-        # Without the alias, SQLite takes the name of a column that does not exist for a text.
-        listed = ", ".join(f"t.{self.escaped(self.column(name))}" for name in columns)
-        return f"SELECT {listed} FROM {self.escaped(self.table(table))} t WHERE {self.condition(where, 't.')}"
+        """Return a SELECT from a table that we created, with one parameter for each column in `where`."""
+        # Without the alias, SQLite reads a quoted name that is not a column as a string literal.
+        column_list = ", ".join(f"t.{self.escape(self.column(name))}" for name in columns)
+        return f"SELECT {column_list} FROM {self.escape(self.table(table))} t WHERE {self.condition(where, 't.')}"
 
     def problem_with_name(self, name: str) -> str:
-        """Return what the database cannot take about the name of a table or column, '' if there is nothing."""
-        most = self.limits.name_bytes
-        if most is not None and len(name.encode()) > most:
-            return f"more than {most} bytes, which {self.name} would cut off"
-        highest = self.limits.name_code_point
-        if any(ord(character) > highest for character in name):
-            return f"a character beyond U+{highest:04X}, which {self.name} takes in no name"
+        """Return why the database cannot use this name for a table or column, or '' if it can."""
+        max_bytes = self.limits.name_bytes
+        if max_bytes is not None and len(name.encode()) > max_bytes:
+            return f"more than {max_bytes} bytes, which {self.name} would truncate"
+        max_code_point = self.limits.name_code_point
+        if any(ord(character) > max_code_point for character in name):
+            return f"a character beyond U+{max_code_point:04X}, which {self.name} does not allow in names"
         return ""

@@ -1,4 +1,4 @@
-"""DuckDB 2.0 or newer, with its own driver."""
+"""DuckDB 2.0 or newer, with DuckDB's own driver."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
-from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.duckdb import DUCKDB_DRIVER
 
 _CATALOGUE = Catalogue(
@@ -25,7 +25,7 @@ WHERE (database_name, schema_name, table_name) = (?, ?, ?) ORDER BY column_index
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')
 ORDER BY constraint_type""",
-    # an index's expressions: a column's name, quoted where SQL needs it, or anything else in parentheses
+    # An expression is a column name, quoted where SQL requires it, or anything else in parentheses.
     indexes="""
 SELECT CAST(expressions AS VARCHAR[]) FROM duckdb_indexes()
 WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND is_unique ORDER BY index_oid""",
@@ -38,7 +38,7 @@ DUCKDB = Dialect(
         ColumnType.TEXT: "VARCHAR",
         ColumnType.INTEGER: "BIGINT",
         ColumnType.FLOAT: "DOUBLE",
-        # The widest there is. 12 digits after the point are enough for the price of one token.
+        # The widest type. 12 digits after the point are enough for the price of one token.
         ColumnType.NUMERIC: "DECIMAL(38,12)",
         ColumnType.BOOLEAN: "BOOLEAN",
         ColumnType.DATE: "DATE",
@@ -47,24 +47,24 @@ DUCKDB = Dialect(
         ColumnType.BYTES: "BLOB",
         ColumnType.VECTOR: "DOUBLE[]",
     },
-    # Numbers with all their digits, JSON and vectors are bound as text, which DuckDB casts.
+    # Decimals, JSON and vectors are bound as text, which DuckDB casts without losing digits.
     bind={
         ColumnType.TEXT: values.text,
         ColumnType.INTEGER: values.integer,
         ColumnType.FLOAT: float,
         ColumnType.NUMERIC: lambda value: str(values.decimal(value)),
-        ColumnType.BOOLEAN: lambda value: values.typed(bool, value),
-        ColumnType.DATE: lambda value: values.typed(date, value),
-        ColumnType.TIMESTAMP: lambda value: values.utc(values.typed(datetime, value)),
+        ColumnType.BOOLEAN: lambda value: values.require_type(bool, value),
+        ColumnType.DATE: lambda value: values.require_type(date, value),
+        ColumnType.TIMESTAMP: lambda value: values.to_utc(values.require_type(datetime, value)),
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: values.json_text,
     },
     name_parts=("database", "schema", "table"),
     limits=Limits(numeric_scale=12),
-    errors=Errors(
-        absent_table=Sign(words=r"^Catalog Error: Table with name .* does not exist"),
-        absent_schema=Sign(words="Schema with name"),
+    errors=ErrorPatterns(
+        absent_table=ErrorPattern(message=r"^Catalog Error: Table with name .* does not exist"),
+        absent_schema=ErrorPattern(message="Schema with name"),
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_conflict,

@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
-from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.mysql import MYSQL_DRIVER
 
-#: information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html
+#: Columns of information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html
 _CATALOGUE = Catalogue(
     table="""
 SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_TYPE, t.ENGINE, e.TRANSACTIONS, @@lower_case_table_names
@@ -56,29 +56,29 @@ MYSQL = Dialect(
         ColumnType.INTEGER: values.integer,
         ColumnType.FLOAT: _float,
         ColumnType.NUMERIC: _numeric,
-        ColumnType.BOOLEAN: lambda value: int(values.typed(bool, value)),
+        ColumnType.BOOLEAN: lambda value: int(values.require_type(bool, value)),
         ColumnType.DATE: date.isoformat,
-        ColumnType.TIMESTAMP: lambda value: values.utc(value).replace(tzinfo=None).isoformat(" ", "microseconds"),
+        ColumnType.TIMESTAMP: lambda value: values.to_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds"),
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: values.json_text,
     },
-    # Compared by its bytes. Three of these fit into one key. The sink asks the server for a better collation.
+    # Compared byte by byte. Three such columns fit into one key. The sink queries the server for a better collation.
     key_text="VARCHAR(250) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     marks="``",
     placeholder="%s",
     name_parts=("database", "table"),
     limits=Limits(
         name_code_point=0xFFFF,
-        key_bytes=3072,  # of an index of InnoDB
+        key_bytes=3072,  # the limit of an InnoDB index
         numeric_scale=20,
         float_has_nan=False,
     ),
-    errors=Errors(
-        absent_table=Sign(states=("42S02",)),
-        absent_schema=Sign(codes=(1049,)),
-        no_schema_chosen=Sign(states=("3D000",)),
-        table_exists=Sign(codes=(1050,)),
+    errors=ErrorPatterns(
+        absent_table=ErrorPattern(sqlstates=("42S02",)),
+        absent_schema=ErrorPattern(codes=(1049,)),
+        no_default_schema=ErrorPattern(sqlstates=("3D000",)),
+        table_exists=ErrorPattern(codes=(1050,)),
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_duplicate_key,

@@ -6,7 +6,7 @@ from datetime import date
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
-from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Limits, Sign
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.psycopg import PSYCOPG_DRIVER
 
 _CATALOGUE = Catalogue(
@@ -22,7 +22,7 @@ JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum""",
-    # one row per key column of each unique index that ON CONFLICT can use
+    # One row per key column of each unique index that ON CONFLICT can use.
     keys="""
 SELECT i.indexrelid, a.attname
 FROM pg_catalog.pg_index i
@@ -52,9 +52,9 @@ POSTGRES = Dialect(
         ColumnType.INTEGER: values.integer,
         ColumnType.FLOAT: float,
         ColumnType.NUMERIC: values.decimal,
-        ColumnType.BOOLEAN: lambda value: values.typed(bool, value),
-        ColumnType.DATE: lambda value: values.typed(date, value),
-        ColumnType.TIMESTAMP: values.utc,
+        ColumnType.BOOLEAN: lambda value: values.require_type(bool, value),
+        ColumnType.DATE: lambda value: values.require_type(date, value),
+        ColumnType.TIMESTAMP: values.to_utc,
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: list,
@@ -62,10 +62,12 @@ POSTGRES = Dialect(
     placeholder="%s",
     name_parts=("schema", "table"),
     limits=Limits(
-        name_bytes=63,  # NAMEDATALEN - 1: PostgreSQL cuts longer names off and says so only in a notice
+        name_bytes=63,  # NAMEDATALEN - 1: PostgreSQL truncates longer names with no more than a notice
         text_has_nul=False,
     ),
-    errors=Errors(absent_table=Sign(states=("42P01",)), absent_schema=Sign(states=("3F000",))),
+    errors=ErrorPatterns(
+        absent_table=ErrorPattern(sqlstates=("42P01",)), absent_schema=ErrorPattern(sqlstates=("3F000",))
+    ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_conflict,
     driver=PSYCOPG_DRIVER,

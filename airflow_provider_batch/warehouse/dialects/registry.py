@@ -1,4 +1,4 @@
-"""All databases, and which of them a hook or an error belongs to."""
+"""All dialects, and the lookup of the one that a hook or an error belongs to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
 from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
 from airflow_provider_batch.warehouse.drivers.base import ANY_DRIVER, Driver
 
-#: The first entry that recognises a hook counts. So an entry that also looks at the connection's extra comes before
-#: the one of the same connection type.
+#: The first dialect that recognises a hook wins. A dialect that also looks at the connection's extra therefore comes
+#: before the one with the same connection type.
 DIALECTS: tuple[Dialect, ...] = (
     generic.REDSHIFT_OVER_POSTGRES,
     POSTGRES,
@@ -33,15 +33,15 @@ DIALECTS: tuple[Dialect, ...] = (
 def dialect_of(hook: DbApiHook) -> Dialect:
     """Return the dialect of the database that this hook reaches.
 
-    A hook that is derived from another one has the dialect of its own connection type, or else that of its parent.
+    A subclass of a known hook has the dialect of its own connection type, or else the dialect of its parent.
     """
     for cls in type(hook).__mro__:
         for dialect in DIALECTS:
             if dialect.recognises(cls, hook):
-                return dialect.following(hook)
-    return generic.GENERIC.following(hook)
+                return dialect.adapt_to(hook)
+    return generic.GENERIC.adapt_to(hook)
 
 
 def driver_of(error: BaseException) -> Driver:
-    """Return the driver that raised the error. It may be behind a hook that no entry recognises."""
-    return next((dialect.driver for dialect in DIALECTS if dialect.driver.raised(error)), ANY_DRIVER)
+    """Return the driver that raised the error, even if no dialect recognises the hook in front of it."""
+    return next((dialect.driver for dialect in DIALECTS if dialect.driver.has_raised(error)), ANY_DRIVER)

@@ -1,4 +1,4 @@
-"""SQLite, with Python's own driver."""
+"""SQLite, with Python's sqlite3 driver."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
-from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, Errors, Sign
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns
 from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
 
-#: `{schema}` is '' or a quoted schema with a point, `{name}` is a quoted name.
+#: `{schema}` is '' or a quoted schema followed by a point. `{name}` is a quoted name.
 _CATALOGUE = Catalogue(
     table="SELECT type FROM {schema}sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')",
     columns="PRAGMA {schema}table_xinfo({name})",
@@ -21,7 +21,7 @@ _CATALOGUE = Catalogue(
 
 
 def _numeric(value: Any) -> int | float | str:
-    """Return a number if SQLite can hold it exactly, and text otherwise."""
+    """Return a number that SQLite can store exactly, or else its text."""
     number = values.decimal(value)
     if not number.is_finite():
         return str(number)
@@ -37,7 +37,7 @@ SQLITE = Dialect(
         ColumnType.TEXT: "TEXT",
         ColumnType.INTEGER: "INTEGER",
         ColumnType.FLOAT: "REAL",
-        # No type at all: every other affinity would round a number of more than 15 digits, or make all of them text.
+        # No type: any affinity would round numbers of more than 15 digits, or turn all numbers into text.
         ColumnType.NUMERIC: "",
         ColumnType.BOOLEAN: "BOOLEAN",
         ColumnType.DATE: "TEXT",
@@ -51,18 +51,18 @@ SQLITE = Dialect(
         ColumnType.INTEGER: values.integer,
         ColumnType.FLOAT: float,
         ColumnType.NUMERIC: _numeric,
-        ColumnType.BOOLEAN: lambda value: int(values.typed(bool, value)),
+        ColumnType.BOOLEAN: lambda value: int(values.require_type(bool, value)),
         ColumnType.DATE: date.isoformat,
-        ColumnType.TIMESTAMP: values.iso,
+        ColumnType.TIMESTAMP: values.to_iso,
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: values.json_text,
     },
     name_parts=("database", "table"),
-    errors=Errors(
-        absent_table=Sign(words="no such table"),
-        # The class of this exception differs between versions of Python.
-        several_statements=Sign(words="one statement at a time"),
+    errors=ErrorPatterns(
+        absent_table=ErrorPattern(message="no such table"),
+        # The class of this exception depends on the Python version.
+        multiple_statements=ErrorPattern(message="one statement at a time"),
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_conflict,

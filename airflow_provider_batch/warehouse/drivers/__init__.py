@@ -1,1 +1,1 @@
-"""What the drivers of a database need: connections, cursors, errors."""
+"""What differs between database drivers: connections, cursors, errors."""

@@ -1,7 +1,7 @@
-"""What every DB-API driver can do. A subclass says what one driver does differently.
+"""The behaviour that all DB-API drivers share. Subclasses override what their driver does differently.
 
-A `Driver` has no state. It opens and closes connections, starts a read or a write on them, and knows the driver's
-exceptions.
+A `Driver` has no state. It opens and closes connections, starts reads and writes on them, and interprets the
+exceptions of its driver.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.warehouse.values import whole
+from airflow_provider_batch.warehouse.values import read_lob
 
-#: from a row as the driver gives it to a plain tuple
+#: Turns a row as the driver returns it into a plain tuple.
 RowReader = Callable[[Any], tuple[Any, ...]]
 
-_QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
+_QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
 
 class Driver:
-    """Any DB-API driver."""
+    """A DB-API driver without special requirements."""
 
-    #: packages that the driver's exceptions come from
+    #: packages that define the driver's exceptions
     packages: tuple[str, ...] = ()
 
-    def connect(self, hook: DbApiHook, kept: str) -> Any:
-        """Return a connection of its own. An error about a locked database ends with `kept`."""
+    def connect(self, hook: DbApiHook, consequence: str) -> Any:
+        """Return a new connection. `consequence` ends the error message if the database stays locked."""
         return hook.get_conn()
 
     def close(self, conn: Any) -> None:
@@ -37,39 +37,39 @@ class Driver:
         conn.close()
 
     @contextmanager
-    def connection(self, hook: DbApiHook, kept: str) -> Iterator[Any]:
+    def connection(self, hook: DbApiHook, consequence: str) -> Iterator[Any]:
         """Open a connection and close it at the end."""
-        conn = self.connect(hook, kept)
+        conn = self.connect(hook, consequence)
         try:
             yield conn
         finally:
             self.close(conn)
 
     def one_statement(self, sql: str) -> str:
-        """Return the SQL without the semicolon at its end, which several drivers refuse.
+        """Return the SQL without its final semicolon, which several drivers refuse.
 
         Raises InputError for several statements if the driver would run all of them.
         """
-        # Within a comment the semicolon is no loss.
+        # A semicolon inside a final comment may go too.
         return sql.rstrip("; \t\r\n")
 
     def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Start a transaction that is as close to read-only as the driver allows; return the cursor to run `sql`."""
+        """Start a transaction that is as read-only as the driver allows, and return the cursor that will run `sql`."""
         if hook.supports_autocommit:
             hook.set_autocommit(conn, False)
         return conn.cursor()
 
     def first_rows(self, conn: Any, cursor: Any, count: int) -> list[Any]:
-        """Return the first rows of a query that ran. Afterwards `cursor.description` is known."""
+        """Return the first rows of a query that has run. Afterwards `cursor.description` is set."""
         rows: list[Any] = cursor.fetchmany(count) if cursor.description else []
         return rows
 
     def end_reading(self, conn: Any, cursor: Any) -> None:
-        """Let go of the cursor of `begin_reading`, and of its transaction."""
+        """Release the cursor that `begin_reading` returned, and end its transaction."""
         conn.rollback()
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
-        """Return what turns the rows of a query into tuples of plain values."""
+        """Return a function that turns the rows of a query into tuples of plain values."""
         return to_tuple
 
     def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
@@ -79,72 +79,72 @@ class Driver:
         return conn.cursor()
 
     @contextmanager
-    def transaction(self, hook: DbApiHook, kept: str) -> Iterator[Any]:
-        """A cursor on a connection of its own. Commits at the end, or rolls back, and closes everything."""
-        with self.connection(hook, kept) as conn:
+    def transaction(self, hook: DbApiHook, consequence: str) -> Iterator[Any]:
+        """Open a connection and yield a cursor. Commit at the end or roll back on an error, then close everything."""
+        with self.connection(hook, consequence) as conn:
             cursor = self.begin_writing(hook, conn)
             try:
                 yield cursor
                 conn.commit()
             except BaseException:
-                # A driver without transactions raises here, which would hide what happened.
+                # A driver without transactions raises here, which would hide the original error.
                 with suppress(Exception):
                     conn.rollback()
                 raise
 
-    def raised(self, error: BaseException) -> bool:
-        """Whether this driver raised the error."""
+    def has_raised(self, error: BaseException) -> bool:
+        """Return whether this driver raised the error."""
         module = f"{type(error).__module__}."
         return any(module.startswith(f"{package}.") for package in self.packages)
 
     def sqlstate_of(self, error: BaseException) -> str:
-        """Return the five-character SQLSTATE, '' if the driver does not give one."""
+        """Return the five-character SQLSTATE, or '' if the driver does not provide one."""
         return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
 
     def code_of(self, error: BaseException) -> int | None:
-        """Return the database's own error number, None if it has none."""
+        """Return the error number of the database, or None if it has none."""
         return None
 
     def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
-        """Return the database's message without values; `hide_quoted` also drops whatever stands in quotes."""
+        """Return the database's message without row values; `hide_quoted` also removes everything in quotes."""
         diagnostics = getattr(error, "diag", None)
         primary = getattr(diagnostics, "message_primary", None)
         code = self.sqlstate_of(error)
         text = primary or str(error).strip() or type(error).__name__
-        # SQLSTATE class 22 is "data exception": what is quoted there is data.
+        # SQLSTATE class 22 is "data exception": the quoted text is row data.
         if hide_quoted or code.startswith("22"):
-            text = _QUOTED.sub("(value not shown)", text)
+            text = _QUOTED_TEXT.sub("(value not shown)", text)
         hint = getattr(diagnostics, "message_hint", None)
-        if hint and code.startswith("42"):  # class 42 is about names and syntax
+        if hint and code.startswith("42"):  # class 42 concerns names and syntax
             text = f"{text} ({hint})"
         return text.rstrip(".")
 
 
 class OracleDriver(Driver):
-    """python-oracledb, which gives a handle for a CLOB or a BLOB."""
+    """python-oracledb, which returns a handle for a CLOB or BLOB."""
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
-        """Return what reads the handles."""
-        return lambda row: tuple(map(whole, to_tuple(row)))
+        """Return a function that also reads the handles."""
+        return lambda row: tuple(map(read_lob, to_tuple(row)))
 
 
 class DatabricksDriver(Driver):
-    """databricks-sql-connector, whose hook keeps its connection and returns it again even after it was closed."""
+    """databricks-sql-connector, whose hook caches its connection and returns it even after it was closed."""
 
-    def connect(self, hook: DbApiHook, kept: str) -> Any:
-        """Return a connection of its own, through a copy of the hook that never connected."""
+    def connect(self, hook: DbApiHook, consequence: str) -> Any:
+        """Return a new connection, opened through a copy of the hook that has not connected yet."""
         return copy(hook).get_conn()
 
 
 def to_tuple(row: Any) -> tuple[Any, ...]:
-    """Return a row as a tuple, whatever the driver's row factory made of it."""
+    """Return a row as a tuple, independent of the driver's row factory."""
     if type(row) is tuple:
         return row
     return tuple(row.values()) if isinstance(row, Mapping) else tuple(row)
 
 
-def converting(converters: Mapping[int, Callable[[Any], Any]]) -> RowReader:
-    """Return a row reader that converts the values at these positions, except NULLs."""
+def row_converter(converters: Mapping[int, Callable[[Any], Any]]) -> RowReader:
+    """Return a row reader that applies `converters` by column position, except to NULLs."""
     if not converters:
         return to_tuple
 

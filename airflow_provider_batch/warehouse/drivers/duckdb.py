@@ -1,11 +1,11 @@
-"""DuckDB's Python driver: opening a file that others use too, and reading one query.
+"""DuckDB's Python driver: opening a file that other processes use too, and reading the rows of one query.
 
 DuckDB lets one process write a file, or several read it: https://duckdb.org/docs/stable/connect/concurrency.
-Whoever opens it while another process has it gets an error at once, so waiting is done here.
+Opening a file that another process holds fails immediately, so this module waits and tries again.
 
-Connections of one process to one file share a database, which DuckDB (2.0.0) finds in a cache. A thread that opens
-the file while another one closes the last connection to it may be left with a database that is not in the cache, and
-nobody else can open the file until that one is closed. So threads open and close one at a time.
+Connections from one process to the same file share a database, which DuckDB (2.0.0) looks up in a cache. If one thread
+opens the file while another closes the last connection to it, the first may end up with a database that is not in the
+cache. Nothing else can then open the file until that connection is closed. So threads take turns to open and close.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from typing import Any
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseError
-from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, converting
+from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
 
 log = logging.getLogger(__name__)
 
-#: how long opening a file waits for another process that has it open, before it fails and can be run again
-LOCKED_SECONDS = 120.0
+#: seconds to wait for another process that has the file open. After that the task fails and can be retried.
+LOCK_WAIT_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
-_one_at_a_time = threading.Lock()
+_open_lock = threading.Lock()
 
-#: how DuckDB says that another process has the file, and that this one is only just giving it up
-_IN_USE = ("Could not set lock on file", "Unique file handle conflict")
+#: how DuckDB reports that another process has the file open, or that this process is just closing it
+_IN_USE_MESSAGES = ("Could not set lock on file", "Unique file handle conflict")
 
 
-_QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
+_QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
-#: numbers, except those that belong to a type
+#: numbers, except those that are part of a type
 _NUMBER = re.compile(r"(DECIMAL\(\d+,\d+\))|(?<!\w)[-+]?\d[\w.+-]*")
 
-#: exceptions about names, syntax and files. All others may quote values, or hold bare numbers.
-_WITHOUT_VALUES = frozenset(
+#: Exceptions about names, syntax and files. The messages of all others may contain row values.
+_SAFE_EXCEPTIONS = frozenset(
     {
         "BinderException",
         "CatalogException",
@@ -60,28 +60,29 @@ class DuckdbDriver(Driver):
 
     packages = ("duckdb", "_duckdb")
 
-    def connect(self, hook: DbApiHook, kept: str) -> Any:
-        """Return a connection of its own; wait while another process holds the file.
+    def connect(self, hook: DbApiHook, consequence: str) -> Any:
+        """Return a new connection, waiting while another process holds the file.
 
-        Raises WarehouseError, which ends with `kept`, if the file is still held after `LOCKED_SECONDS`.
+        Raises WarehouseError, whose message ends with `consequence`, if the file is still held after
+        `LOCK_WAIT_SECONDS`.
         """
-        end = time.monotonic() + LOCKED_SECONDS
+        end = time.monotonic() + LOCK_WAIT_SECONDS
         pause = _FIRST_PAUSE
         while True:
             try:
-                with _one_at_a_time:
+                with _open_lock:
                     return hook.get_conn()
             except Exception as error:
                 text = str(error)
-                if not any(words in text for words in _IN_USE):
+                if not any(message in text for message in _IN_USE_MESSAGES):
                     raise
                 if time.monotonic() + pause > end:
                     raise WarehouseError(
                         f"The DuckDB file of connection {hook.get_conn_id()!r} was held by another process for "
-                        f"{LOCKED_SECONDS:.0f} seconds: {text.partition('. See also')[0]}.\nDuckDB lets one process "
-                        f"write a file, or several read it. End what holds it, or run the tasks that use this file one "
-                        f'after another (an Airflow pool of one slot); where all of them only read, put "read_only": '
-                        f"true into the connection's extra. Then run this task again; {kept}."
+                        f"{LOCK_WAIT_SECONDS:.0f} seconds: {text.partition('. See also')[0]}.\nDuckDB lets one process "
+                        f"write a file, or several read it. End the process that holds it, or run the tasks that use "
+                        f"this file one after another (with an Airflow pool of one slot). If all of them only read, "
+                        f'put "read_only": true into the connection\'s extra. Then run this task again. {consequence}'
                     ) from None
                 if pause == _FIRST_PAUSE:
                     log.info("The DuckDB file of connection %r is in use; waiting for it.", hook.get_conn_id())
@@ -89,37 +90,39 @@ class DuckdbDriver(Driver):
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def close(self, conn: Any) -> None:
-        """Close a connection while no other thread opens one."""
-        with _one_at_a_time:
+        """Close a connection while no other thread opens or closes one."""
+        with _open_lock:
             conn.close()
 
     def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Open a transaction that cannot change anything, for this one query.
+        """Open a read-only transaction for this one query.
 
-        Raises InputError for SQL that is no single query, by DuckDB's own parser: the driver would run each of
-        several statements, and a DELETE can stand behind a WITH.
+        Raises InputError if DuckDB's own parser finds anything but a single query. The driver would otherwise run all
+        of several statements, and a statement that begins with WITH can be a DELETE.
         """
         statements = conn.extract_statements(sql)
         if len(statements) > 1:
             raise InputError(
-                "sql holds more than one statement, but the rows come from one SELECT. Nothing was run, nothing was "
-                "uploaded."
+                "sql contains more than one statement, but the rows come from a single SELECT. Nothing was run, and "
+                "nothing was uploaded."
             )
         for statement in statements:
             kind = statement.type.name
-            if kind not in ("SELECT", "MULTI"):  # MULTI: what a PIVOT consists of
-                raise InputError(f"sql must be one SELECT, but it is a {kind}. Nothing was run, nothing was uploaded.")
+            if kind not in ("SELECT", "MULTI"):  # MULTI: DuckDB splits a PIVOT into several statements
+                raise InputError(
+                    f"sql must be a single SELECT, but it is a {kind}. Nothing was run, and nothing was uploaded."
+                )
         conn.execute("BEGIN TRANSACTION READ ONLY")
-        # A cursor of DuckDB's is a connection of its own, outside of this transaction.
+        # A DuckDB cursor is a separate connection, outside this transaction.
         return conn
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
-        """Return what reads columns of type JSON, which the driver gives as text."""
+        """Return a function that also decodes columns of type JSON, which the driver returns as text."""
         documents = [index for index, column in enumerate(description) if str(column[1]) == "JSON"]
-        return converting(dict.fromkeys(documents, json.loads))
+        return row_converter(dict.fromkeys(documents, json.loads))
 
     def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
-        """Start a transaction on the connection itself."""
+        """Start a transaction and return the connection itself as the cursor."""
         conn.execute("BEGIN TRANSACTION")
         return conn
 
@@ -128,12 +131,12 @@ class DuckdbDriver(Driver):
         text = str(error).strip()
         if "Required module 'pytz'" in text:
             return (
-                "DuckDB's driver gives values of the type TIMESTAMP WITH TIME ZONE only where the package pytz is "
+                "DuckDB's driver can return values of the type TIMESTAMP WITH TIME ZONE only if the package pytz is "
                 "installed: pip install 'airflow-provider-batch[duckdb]'"
             )
-        if type(error).__name__ not in _WITHOUT_VALUES:
-            # The statement at the end may hold values that stand in the SQL.
-            text = _QUOTED.sub("(value not shown)", text).partition("\n\nLINE ")[0]
+        if type(error).__name__ not in _SAFE_EXCEPTIONS:
+            # The statement quoted at the end may contain values.
+            text = _QUOTED_TEXT.sub("(value not shown)", text).partition("\n\nLINE ")[0]
             text = _NUMBER.sub(lambda match: match[1] or "(value not shown)", text)
         return text.rstrip(".")
 

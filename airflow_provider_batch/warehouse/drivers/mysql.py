@@ -1,7 +1,7 @@
-"""mysqlclient and mysql-connector-python behind one face: cursors, session, values, errors.
+"""A common interface to mysqlclient and mysql-connector-python: cursors, session, values, errors.
 
-Airflow's MySqlHook gives a connection of either, and its `cursor` extra may make rows dicts; every cursor made here
-gives plain tuples. Whether a result is held whole is the choice of the cursor.
+Airflow's MySqlHook returns a connection from either package, and the connection's `cursor` extra can turn rows into
+dicts. Every cursor created here returns plain tuples. The cursor also decides whether a result is held in memory.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseError
-from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, converting
+from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
 
 #: codes of column types and flags in MySQL's protocol (field_types.h, mysql_com.h)
 _BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 249, 250, 251, 252, 253, 254
 
-#: seconds that the server waits for a reader before it breaks off; its default is 60
+#: Seconds the server waits for a slow reader before it closes the connection. The server's default is 60.
 _READER_SECONDS = 3600
 
 _LEXEME = re.compile(
@@ -26,14 +26,14 @@ _LEXEME = re.compile(
       | "(?:[^"\\]|\\.|"")*"            # "text"
       | `(?:[^`]|``)*`                  # `name`
       | (?:\#|--(?=\s|\Z))[^\n]*
-      | /\*(?!M?!).*?(?:\*/|\Z)         # what /*! holds is run
+      | /\*(?!M?!).*?(?:\*/|\Z)         # but MySQL runs the content of /*! ... */
       | ;""",
     re.VERBOSE | re.DOTALL,
 )
 _COMMENTS = ("#", "--", "/*")
 
-#: errors whose quotes hold names and no values, with the SQLSTATE that mysqlclient does not tell
-_NAMES_ONLY: Mapping[int, str] = {
+#: Errors whose messages quote names, not values, with their SQLSTATE, which mysqlclient does not provide.
+_SAFE_ERRORS: Mapping[int, str] = {
     1044: "42000",  # access denied to a database
     1045: "28000",  # access denied
     1046: "3D000",  # no database selected
@@ -43,14 +43,14 @@ _NAMES_ONLY: Mapping[int, str] = {
     1054: "42S22",  # unknown column
     1059: "42000",  # name too long
     1071: "42000",  # key too long
-    1103: "42000",  # no name of a table
+    1103: "42000",  # invalid table name
     1114: "HY000",  # table full
     1118: "42000",  # row too large
     1142: "42000",  # command denied on a table
     1143: "42000",  # command denied on a column
     1146: "42S02",  # no such table
-    1166: "42000",  # no name of a column
-    1205: "HY000",  # waited too long for a lock
+    1166: "42000",  # invalid column name
+    1205: "HY000",  # lock wait timeout
     1213: "40001",  # deadlock
     1227: "42000",  # privilege needed
     1264: "22003",  # out of range
@@ -68,7 +68,7 @@ _NAMES_ONLY: Mapping[int, str] = {
 _CLIENT_CODES = range(2000, 2100)
 
 _VALUE_FOR = re.compile(r"""['"].*['"](?= for (?:column|key) )""", re.DOTALL)
-_QUOTED = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
+_QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
 
 class MysqlDriver(Driver):
@@ -81,32 +81,32 @@ class MysqlDriver(Driver):
         return one_statement(sql)
 
     def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Start a read-only transaction for a reader that may pause; return a cursor whose rows stay on the server."""
-        speak_utf8(conn)
+        """Start a read-only transaction for a reader that may pause; return a cursor that leaves rows on the server."""
+        use_utf8(conn)
         cursor = plain_cursor(conn)
         cursor.execute(f"SET SESSION net_write_timeout = {_READER_SECONDS}")
-        # A DELETE behind a WITH looks like a query.
+        # A statement that begins with WITH may be a DELETE, so the keyword check alone is not enough.
         cursor.execute("START TRANSACTION READ ONLY")
         cursor.close()
         return unbuffered_cursor(conn)
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
-        """Return what evens out values that the two drivers give differently."""
-        return converting(_converters(description))
+        """Return a function that also converts values that the two drivers return differently."""
+        return row_converter(_converters(description))
 
     def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
-        """Start a transaction and return a cursor that gives tuples."""
-        speak_utf8(conn)
+        """Start a transaction and return a cursor that returns tuples."""
+        use_utf8(conn)
         if hook.supports_autocommit:
             hook.set_autocommit(conn, False)
         return plain_cursor(conn)
 
     def sqlstate_of(self, error: BaseException) -> str:
-        """Return the SQLSTATE, also where mysqlclient does not give it."""
-        return super().sqlstate_of(error) or _NAMES_ONLY.get(self.code_of(error) or 0, "")
+        """Return the SQLSTATE, from a table of error numbers if the driver does not provide it."""
+        return super().sqlstate_of(error) or _SAFE_ERRORS.get(self.code_of(error) or 0, "")
 
     def code_of(self, error: BaseException) -> int | None:
-        """Return the number of a MySQL error, 0 if the driver gives none."""
+        """Return the MySQL error number, or 0 if the driver provides none."""
         if type(error).__module__.startswith("MySQLdb"):
             return error.args[0] if error.args and isinstance(error.args[0], int) else 0
         return getattr(error, "errno", 0) or 0
@@ -115,9 +115,9 @@ class MysqlDriver(Driver):
         """Return the server's message without values."""
         code = self.code_of(error)
         text: str = getattr(error, "msg", None) or str(error.args[-1] if error.args else error)
-        if code not in _NAMES_ONLY and code not in _CLIENT_CODES:
-            hidden = _VALUE_FOR.sub("(value not shown)", text)
-            text = hidden if hidden != text else _QUOTED.sub("(value not shown)", text)
+        if code not in _SAFE_ERRORS and code not in _CLIENT_CODES:
+            masked_text = _VALUE_FOR.sub("(value not shown)", text)
+            text = masked_text if masked_text != text else _QUOTED_TEXT.sub("(value not shown)", text)
         return text.rstrip(".")
 
 
@@ -125,7 +125,7 @@ MYSQL_DRIVER = MysqlDriver()
 
 
 def is_mysqlclient(conn: Any) -> bool | None:
-    """True for mysqlclient, False for mysql-connector-python, None for anything else."""
+    """Return True for mysqlclient, False for mysql-connector-python, None for anything else."""
     for cls in type(conn).__mro__:
         if cls.__module__.startswith("MySQLdb."):
             return True
@@ -135,7 +135,7 @@ def is_mysqlclient(conn: Any) -> bool | None:
 
 
 def plain_cursor(conn: Any) -> Any:
-    """A cursor that gives tuples, and holds a whole result."""
+    """Return a cursor that returns tuples and holds the whole result in memory."""
     if is_mysqlclient(conn):
         from MySQLdb.cursors import Cursor
 
@@ -144,9 +144,9 @@ def plain_cursor(conn: Any) -> Any:
 
 
 def unbuffered_cursor(conn: Any) -> Any:
-    """Return a cursor that gives tuples as they come from the server.
+    """Return a cursor that fetches tuples from the server one by one.
 
-    Until it has given the last one, or the connection is closed, the connection can run no other query.
+    The connection can run no other query until the last row is fetched or the connection is closed.
     """
     if is_mysqlclient(conn):
         from MySQLdb.cursors import SSCursor
@@ -155,16 +155,16 @@ def unbuffered_cursor(conn: Any) -> Any:
     return conn.cursor(buffered=False)
 
 
-def speak_utf8(conn: Any) -> None:
-    """All of Unicode in both directions; mysqlclient takes the server's default, which may be latin1.
+def use_utf8(conn: Any) -> None:
+    """Use all of Unicode in both directions. mysqlclient would use the server's default, which may be latin1.
 
     Raises WarehouseError for a connection of another driver.
     """
     mysqlclient = is_mysqlclient(conn)
     if mysqlclient is None:
         raise WarehouseError(
-            f"This connection is neither mysqlclient's nor mysql-connector-python's but a "
-            f"{type(conn).__module__}.{type(conn).__name__}."
+            f"This connection is a {type(conn).__module__}.{type(conn).__name__}, which is neither mysqlclient's nor "
+            f"mysql-connector-python's."
         )
     if mysqlclient:
         conn.set_character_set("utf8mb4")
@@ -173,17 +173,17 @@ def speak_utf8(conn: Any) -> None:
 
 
 def _converters(description: Any) -> Mapping[int, Callable[[Any], Any]]:
-    """Return, by column position, what evens out a value that the two drivers give differently.
+    """Return, by column position, converters for values that the two drivers return differently.
 
-    BIT becomes an int, SET a text with commas, BLOB bytes.
+    BIT becomes an int, SET a comma-separated text, BLOB bytes.
     """
-    found: dict[int, Callable[[Any], Any]] = {}
+    converters: dict[int, Callable[[Any], Any]] = {}
     for index, column in enumerate(description):
         if column[1] == _BIT:
-            found[index] = _bit
+            converters[index] = _bit
         elif column[1] in (_TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING):
-            found[index] = _string
-    return found
+            converters[index] = _string
+    return converters
 
 
 def _bit(value: Any) -> Any:
@@ -197,10 +197,10 @@ def _string(value: Any) -> Any:
 
 
 def one_statement(sql: str) -> str:
-    """The SQL without a semicolon at its end and what follows it, by MySQL's lexical rules.
+    """Return the SQL up to the semicolon that ends it, by MySQL's lexical rules.
 
-    Both drivers would run what comes after it. Raises InputError if anything but comments and semicolons follows
-    the first statement.
+    Both drivers would run whatever follows the semicolon. Raises InputError if anything but comments and semicolons
+    follows the first statement.
     """
     end: int | None = None
     position = 0
@@ -217,7 +217,7 @@ def one_statement(sql: str) -> str:
         return sql
     if sql[position:].strip():
         raise InputError(
-            "sql holds more than one statement, but the rows come from one SELECT: keep that one and run the "
-            "others in a task before it. Nothing was run, nothing was uploaded."
+            "sql contains more than one statement, but the rows come from a single SELECT. Keep that one and run the "
+            "others in a task before this one. Nothing was run, and nothing was uploaded."
         )
     return sql[:end]

@@ -1,7 +1,7 @@
-"""psycopg (3) and psycopg2 behind one face: plain cursors, server-side cursors, COPY.
+"""A common interface to psycopg (3) and psycopg2: plain cursors, server-side cursors, COPY.
 
-Airflow's PostgresHook gives a connection of either, and its `cursor` extra may make rows dicts; every cursor
-made here gives plain tuples.
+Airflow's PostgresHook returns a connection from either package, and the connection's `cursor` extra can turn rows into
+dicts. Every cursor created here returns plain tuples.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, converting
+from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
 
-#: bytea's type code in psycopg2, which gives its values as memoryviews
+#: type code of bytea in psycopg2, which returns its values as memoryviews
 _BYTEA = 17
 
 _LEXEME = re.compile(
@@ -43,37 +43,37 @@ class PsycopgDriver(Driver):
         return one_statement(sql)
 
     def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Return a cursor whose rows stay on the server."""
+        """Return a cursor whose rows stay on the server until they are fetched."""
         if is_psycopg3(conn) is None:
             return super().begin_reading(hook, conn, sql)
         return named_cursor(conn)
 
     def first_rows(self, conn: Any, cursor: Any, count: int) -> list[Any]:
-        """Return the first rows. psycopg2 knows the columns of a named cursor only once it has fetched."""
+        """Return the first rows. psycopg2 sets the description of a named cursor only after the first fetch."""
         if is_psycopg3(conn) is False:
             rows: list[Any] = cursor.fetchmany(count)
             return rows
         return super().first_rows(conn, cursor, count)
 
     def end_reading(self, conn: Any, cursor: Any) -> None:
-        """Close the cursor too: psycopg warns about a named one that is left open, even on a closed connection."""
+        """Also close the cursor: psycopg warns about a named cursor left open, even on a closed connection."""
         with suppress(Exception):
             cursor.close()
         super().end_reading(conn, cursor)
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
-        """Return what makes bytes of the memoryviews that psycopg2 gives for bytea."""
+        """Return a function that also converts psycopg2's memoryviews (bytea) to bytes."""
         if is_psycopg3(conn) is not False:
             return super().row_reader(conn, description)
         views = [index for index, column in enumerate(description) if column[1] == _BYTEA]
-        return converting(dict.fromkeys(views, bytes))
+        return row_converter(dict.fromkeys(views, bytes))
 
 
 PSYCOPG_DRIVER = PsycopgDriver()
 
 
 def is_psycopg3(conn: Any) -> bool | None:
-    """True for psycopg, False for psycopg2, None for anything else."""
+    """Return True for psycopg, False for psycopg2, None for anything else."""
     for cls in type(conn).__mro__:
         package = cls.__module__.partition(".")[0]
         if package in ("psycopg", "psycopg2"):
@@ -82,17 +82,17 @@ def is_psycopg3(conn: Any) -> bool | None:
 
 
 def plain_cursor(conn: Any) -> Any:
-    """A client-side cursor that gives tuples."""
-    return conn.cursor(**_tuples(conn))
+    """Return a client-side cursor that returns tuples."""
+    return conn.cursor(**_tuple_rows(conn))
 
 
 def named_cursor(conn: Any) -> Any:
-    """A server-side cursor that gives tuples. It lives in a transaction, so autocommit is switched off."""
+    """Return a server-side cursor that returns tuples. It needs a transaction, so autocommit is switched off."""
     conn.autocommit = False
-    return conn.cursor(name=f"batch_{uuid.uuid4().hex}", **_tuples(conn))
+    return conn.cursor(name=f"batch_{uuid.uuid4().hex}", **_tuple_rows(conn))
 
 
-def _tuples(conn: Any) -> dict[str, Any]:
+def _tuple_rows(conn: Any) -> dict[str, Any]:
     if is_psycopg3(conn):
         from psycopg.rows import tuple_row
 
@@ -103,7 +103,7 @@ def _tuples(conn: Any) -> dict[str, Any]:
 
 
 def copy_in(conn: Any, cursor: Any, statement: str, blocks: Iterator[bytes]) -> None:
-    """Run `COPY ... FROM STDIN` with the blocks."""
+    """Run `COPY ... FROM STDIN` with these blocks as its input."""
     if is_psycopg3(conn):
         with cursor.copy(statement) as copy:
             for block in blocks:
@@ -113,24 +113,24 @@ def copy_in(conn: Any, cursor: Any, statement: str, blocks: Iterator[bytes]) -> 
 
 
 class _Blocks:
-    """An iterator of bytes as the file that `copy_expert` reads."""
+    """A file-like object over an iterator of bytes, as `copy_expert` needs it."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
-        self._rest = b""
+        self._buffer = b""
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes; b'' at the end."""
-        rest = self._rest or next(self._blocks, b"")
-        self._rest = rest[size:]
-        return rest[:size]
+        """Return at most `size` bytes, or b'' at the end."""
+        buffer = self._buffer or next(self._blocks, b"")
+        self._buffer = buffer[size:]
+        return buffer[:size]
 
 
 def one_statement(sql: str) -> str:
-    """The SQL without a semicolon at its end and what follows it, by PostgreSQL's lexical rules.
+    """Return the SQL up to the semicolon that ends it, by PostgreSQL's lexical rules.
 
-    A cursor takes one query, and psycopg2 would run what comes after it. Raises InputError if anything but
-    comments and semicolons follows the first statement.
+    A named cursor takes one query, and psycopg2 would run whatever follows the semicolon. Raises InputError if anything
+    but comments and semicolons follows the first statement.
     """
     end: int | None = None
     position = 0
@@ -149,8 +149,8 @@ def one_statement(sql: str) -> str:
         return sql
     if sql[position:].strip():
         raise InputError(
-            "sql holds more than one statement, but the rows come from one SELECT: keep that one and run the "
-            "others in a task before it. Nothing was run, nothing was uploaded."
+            "sql contains more than one statement, but the rows come from a single SELECT. Keep that one and run the "
+            "others in a task before this one. Nothing was run, and nothing was uploaded."
         )
     return sql[:end]
 

@@ -1,1 +1,1 @@
-"""One sink for each kind of database: rows of a job into its results table."""
+"""One sink for each kind of database. A sink writes the rows of a job to its results table."""

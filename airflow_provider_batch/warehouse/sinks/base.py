@@ -1,4 +1,4 @@
-"""What all our sinks have in common: their arguments, their dialect and the table they write to."""
+"""The base class of all sinks: their arguments, their dialect and the table that they write to."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.dialects.base import Catalogue
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN
+from airflow_provider_batch.warehouse.errors import NEXT_STEP, NOTHING_COMMITTED
 from airflow_provider_batch.warehouse.table import Target
-from airflow_provider_batch.warehouse.upsert import Upserted
+from airflow_provider_batch.warehouse.upsert import UpsertTarget
 
 Plan = TypeVar("Plan")
 
 
 class TableSink(ABC, Generic[Plan]):
-    """A results table. A subclass finds or creates it and plans for it in `_prepared`, and adds `write`."""
+    """A results table. A subclass implements `_make_plan`, which finds or creates the table, and `write`."""
 
-    #: what an error during a landing says about the rows
-    _kept = f"{NOTHING_COMMITTED}. {THEN}"
+    #: ends the error message of a failed landing
+    _consequence = f"{NOTHING_COMMITTED} {NEXT_STEP}"
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class TableSink(ABC, Generic[Plan]):
         create: bool,
         keep_last_success: bool,
     ) -> None:
-        """See `open.open_sink`. Raises InputError for a name that no table or column can have here."""
+        """See `open.open_sink`. Raises InputError for a table or column name that this database cannot have."""
         self._dialect = dialect_of(hook)
         self._parts = naming.split_table(table)
         self._check_names(table, columns)
@@ -57,7 +57,7 @@ class TableSink(ABC, Generic[Plan]):
         if allowed and len(self._parts) > len(allowed):
             names = [f"`{'.'.join(allowed[start:])}`" for start in range(len(allowed))]
             choices = f"{', '.join(reversed(names[1:]))} or {names[0]}"
-            raise InputError(f"{table!r}: a table in {self._dialect.name} is {choices}. Nothing was written.")
+            raise InputError(f"{table!r}: a table in {self._dialect.name} must be {choices}. Nothing was written.")
         for name in [*self._parts, *(column.name for column in columns)]:
             problem = self._dialect.problem_with_name(name)
             if problem:
@@ -65,37 +65,37 @@ class TableSink(ABC, Generic[Plan]):
 
     @property
     def _catalogue(self) -> Catalogue:
-        """The queries that describe a table. Only sinks of a dialect that has them ask for this."""
+        """The queries that describe a table. Only sinks whose dialect has a catalogue use this."""
         if self._dialect.catalogue is None:
-            raise NotImplementedError(f"no catalogue is known for {self._dialect.name}")
+            raise NotImplementedError(f"The dialect {self._dialect.name} has no catalogue.")
         return self._dialect.catalogue
 
     @property
     def _landing(self) -> str:
-        """What a landing does, for errors."""
+        """The first words of an error during `write`."""
         return f"Landing in the table {self._target.name!r}"
 
     @property
     def _preparing(self) -> str:
-        """What `prepare` does, for errors."""
+        """The first words of an error during `prepare`."""
         return f"Preparing the results table {self._target.name!r}"
 
     def prepare(self) -> None:
         """See `open.Sink`."""
-        self._prepared()
+        self._make_plan()
 
     @abstractmethod
-    def _prepared(self) -> Plan:
-        """Find or create the table, and keep what a landing in it runs."""
+    def _make_plan(self) -> Plan:
+        """Find or create the table, and build and store the statements of a landing."""
 
     def _upsert(self, table: str, names: Sequence[str], rows: str) -> str:
-        """Return the statement that upserts `rows` into our columns; `table` and `names` are SQL."""
+        """Return the statement that upserts `rows` into our columns. `table` and `names` are SQL."""
         if self._dialect.upsert is None:
-            raise NotImplementedError(f"no upsert is known for {self._dialect.name}")
-        into = Upserted(table=table, columns=self._columns, names=names, keep_last_success=self._keep_last_success)
+            raise NotImplementedError(f"The dialect {self._dialect.name} has no upsert statement.")
+        into = UpsertTarget(table=table, columns=self._columns, names=names, keep_last_success=self._keep_last_success)
         return self._dialect.upsert(into, rows)
 
     def _plain_insert(self, table: str, names: Sequence[str]) -> str:
-        """Return an INSERT of one row, as lineage shows a landing."""
+        """Return an INSERT of one row, which lineage shows for a landing."""
         marks = ", ".join(self._dialect.placeholders(len(names)))
         return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"

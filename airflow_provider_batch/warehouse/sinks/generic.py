@@ -1,10 +1,10 @@
-"""The sink for every other database that Airflow has a DB-API hook for.
+"""The sink for every other database that has a DB-API hook in Airflow.
 
-It was not run against the databases it is meant for (Snowflake, Redshift, Databricks, Trino, Oracle, SQL Server and so
-on; see `dialects.generic`); its logic is tested on SQLite. It only uses what every DB-API driver has: SELECT, UPDATE
-and INSERT with placeholders, in one transaction. So it is right but slow, and it cannot do two things:
+It has not been run against the databases it is meant for (Snowflake, Redshift, Databricks, Trino, Oracle, SQL Server
+and others; see `dialects.generic`). Its logic is tested on SQLite. It uses only what every DB-API driver has: SELECT,
+UPDATE and INSERT with placeholders, in one transaction. That makes it correct but slow, with two limitations:
 
-- It cannot see keys. Two landings at the same time may insert the same key twice if no primary key forbids it.
+- It cannot see keys. Two concurrent landings may insert the same key twice, unless a primary key prevents it.
 - A database without transactions keeps what was written before an error. Landing again repairs that.
 """
 
@@ -21,16 +21,16 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, values
-from airflow_provider_batch.warehouse.dialects.generic import day, moment
-from airflow_provider_batch.warehouse.errors import THEN, database_errors, message_of
+from airflow_provider_batch.warehouse.dialects.generic import to_date, to_naive_utc
+from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
 from airflow_provider_batch.warehouse.precedence import Rank
-from airflow_provider_batch.warehouse.rows import Incoming, chunks
+from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
-from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, fit
+from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, match_columns
 
-#: said when a landing failed where nothing can be rolled back
+#: replaces `NOTHING_COMMITTED` for a database that cannot roll back
 _SOME_COMMITTED = (
-    "this database has no transactions, so rows that were written before stay, and landing again mends them"
+    "This database has no transactions, so rows written before the error stay in the table. Landing again repairs that."
 )
 
 Key = tuple[Any, ...]
@@ -40,19 +40,19 @@ Key = tuple[Any, ...]
 class _Plan:
     insert: str
     update: str
-    #: the SELECT of the rows that are there, without its WHERE
+    #: SELECT of the existing rows, without its WHERE
     existing: str
-    #: the names of the key columns
+    #: names of the key columns
     key_names: tuple[str, ...]
-    #: positions of the key columns and of the others
+    #: positions of the key columns, and of all other columns
     key: tuple[int, ...]
-    others: tuple[int, ...]
+    other_positions: tuple[int, ...]
 
 
 class GenericSink(TableSink[_Plan]):
-    """A results table in any database. See `open.Sink`, and the limits above.
+    """A results table in any database. See `open.Sink`, and the limitations above.
 
-    Moments are bound as `datetime` in UTC without a time zone, JSON and vectors as JSON text.
+    Timestamps are bound as `datetime` in UTC without a time zone, JSON and vectors as JSON text.
     """
 
     def __init__(
@@ -67,22 +67,23 @@ class GenericSink(TableSink[_Plan]):
         super().__init__(hook, table, columns, create=create, keep_last_success=keep_last_success)
         self._outcome = naming.position(columns, "outcome")
         self._sealed_at = naming.position(columns, "sealed_at")
-        upper = replace(self._target, sql=self._dialect.quote_table([part.upper() for part in self._parts]))
-        # As written, or as a database would have created it that folds unquoted names to upper case.
-        self._targets = list({target.sql: target for target in (self._target, upper)}.values())
+        upper_case = replace(self._target, sql=self._dialect.quote_table([part.upper() for part in self._parts]))
+        # As written, or as created by a database that folds unquoted names to upper case.
+        self._targets = list({target.sql: target for target in (self._target, upper_case)}.values())
         self._created = self._target
-        if self._dialect.upper:
+        if self._dialect.folds_to_upper:
             self._created = replace(
-                upper, columns=tuple(msgspec.structs.replace(column, name=column.name.upper()) for column in columns)
+                upper_case,
+                columns=tuple(msgspec.structs.replace(column, name=column.name.upper()) for column in columns),
             )
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
-        plan = self._plan or self._prepared()
-        incoming = Incoming(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
-        kept = self._kept if self._dialect.transactions else f"{_SOME_COMMITTED}. {THEN}"
-        with database_errors(self._hook, self._landing, kept, incoming=incoming, hide_quoted=True):
-            with self._dialect.driver.transaction(self._hook, kept) as cursor:
+        plan = self._plan or self._make_plan()
+        incoming = IncomingRows(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
+        consequence = self._consequence if self._dialect.transactions else f"{_SOME_COMMITTED} {NEXT_STEP}"
+        with translate_errors(self._hook, self._landing, consequence, incoming=incoming, hide_quoted=True):
+            with self._dialect.driver.transaction(self._hook, consequence) as cursor:
                 for chunk in chunks(incoming):
                     self._write_chunk(cursor, plan, chunk)
         send_sql_hook_lineage(context=self._hook, sql=plan.insert, row_count=incoming.count)
@@ -97,21 +98,23 @@ class GenericSink(TableSink[_Plan]):
                 best[key] = (rank, row)
         keys = sorted(best)
         existing: dict[Key, Rank] = {}
-        at_once = max(1, self._dialect.limits.parameters // len(plan.key))
-        for start in range(0, len(keys), at_once):
-            asked = [best[key][1] for key in keys[start : start + at_once]]
-            marks = iter(self._dialect.placeholders(len(asked) * len(plan.key)))
-            wanted = [" AND ".join(f"{name} = {next(marks)}" for name in plan.key_names) for _ in asked]
+        keys_per_query = max(1, self._dialect.limits.parameters // len(plan.key))
+        for start in range(0, len(keys), keys_per_query):
+            best_rows = [best[key][1] for key in keys[start : start + keys_per_query]]
+            marks = iter(self._dialect.placeholders(len(best_rows) * len(plan.key)))
+            conditions = [" AND ".join(f"{name} = {next(marks)}" for name in plan.key_names) for _ in best_rows]
             cursor.execute(
-                f"{plan.existing} WHERE {' OR '.join(f'({one})' for one in wanted)}",
-                tuple(row[index] for row in asked for index in plan.key),
+                f"{plan.existing} WHERE {' OR '.join(f'({condition})' for condition in conditions)}",
+                tuple(row[index] for row in best_rows for index in plan.key),
             )
-            for found in cursor.fetchall():
-                there = [values.whole(v) for v in (found.values() if isinstance(found, Mapping) else found)]
-                existing[self._key_of(there[:-2])] = self._rank_of(*there[-2:])
+            for record in cursor.fetchall():
+                row_values = [
+                    values.read_lob(value) for value in (record.values() if isinstance(record, Mapping) else record)
+                ]
+                existing[self._key_of(row_values[:-2])] = self._rank_of(*row_values[-2:])
         inserts = [best[key][1] for key in keys if key not in existing]
         updates = [
-            [best[key][1][index] for index in (*plan.others, *plan.key)]
+            [best[key][1][index] for index in (*plan.other_positions, *plan.key)]
             for key in keys
             if key in existing and precedence.outranks(best[key][0], existing[key])
         ]
@@ -120,82 +123,84 @@ class GenericSink(TableSink[_Plan]):
         if updates:
             cursor.executemany(plan.update, [tuple(row) for row in updates])
 
-    def _key_of(self, given: Sequence[Any]) -> Key:
+    def _key_of(self, key_values: Sequence[Any]) -> Key:
         types = [column.type for column in self._columns if column.key]
-        return tuple(_COMPARABLE[type_](value) for type_, value in zip(types, given, strict=True))
+        return tuple(_COMPARABLE[type_](value) for type_, value in zip(types, key_values, strict=True))
 
     def _rank_of(self, outcome: str | None, sealed_at: Any) -> Rank:
-        sealed = None if sealed_at is None else moment(sealed_at).replace(tzinfo=UTC)
-        return precedence.rank(outcome, sealed, keep_last_success=self._keep_last_success)
+        sealed_at = None if sealed_at is None else to_naive_utc(sealed_at).replace(tzinfo=UTC)
+        return precedence.rank(outcome, sealed_at, keep_last_success=self._keep_last_success)
 
-    def _prepared(self) -> _Plan:
+    def _make_plan(self) -> _Plan:
         if not self._dialect.writable:
-            raise self._targets[0].refuse(
-                "cannot be landed in row by row: this hook runs a job for each row and binds no values. Give "
-                "BatchResultsOperator landed_file=True and no table, and load the file that it leaves in staging."
+            raise self._targets[0].error(
+                "cannot be written row by row: this hook runs a job for each row and cannot bind values. Set "
+                "landed_file=True on BatchResultsOperator, leave out table, and load the file from staging."
             )
-        with database_errors(self._hook, self._preparing, self._kept):
-            found = self._find()
-            if isinstance(found, str):
+        with translate_errors(self._hook, self._preparing, self._consequence):
+            location = self._find_table()
+            if isinstance(location, str):
                 if not self._create:
-                    raise self._targets[0].refuse(
-                        f"cannot be read ({found}), and it is not to be created here. If it is not there, create "
+                    raise self._targets[0].error(
+                        f"cannot be read ({location}), and create_table is False. If it does not exist, create "
                         f"it:\n{self._created.create_statement()};"
                     )
-                with self._dialect.driver.transaction(self._hook, self._kept) as cursor:
+                with self._dialect.driver.transaction(self._hook, self._consequence) as cursor:
                     cursor.execute(self._created.create_statement())
-                found = self._find()
-            if isinstance(found, str):
-                raise self._targets[0].refuse(f"was created but cannot be read: {found}")
-        target, names = found
+                location = self._find_table()
+            if isinstance(location, str):
+                raise self._targets[0].error(f"was created, but cannot be read: {location}")
+        target, names = location
         key = [column.name for column in self._columns if column.key]
-        spelled = [there for name in key for there in naming.spellings(name, names)]
-        # The key is ours by assumption: there is no way to ask for it that every database has.
-        table = Table(tuple(TableColumn(name, "") for name in names), (tuple(spelled),))
-        self._plan = self._planned(target, fit(target, table))
+        key_spellings = [spelling for name in key for spelling in naming.spellings(name, names)]
+        # No query for a table's key works in every database, so we assume that the key is ours.
+        table = Table(tuple(TableColumn(name, "") for name in names), (tuple(key_spellings),))
+        self._plan = self._build_plan(target, match_columns(target, table))
         return self._plan
 
-    def _find(self) -> tuple[Target, list[str]] | str:
-        """The table and its columns, or what the database said instead."""
-        said = ""
+    def _find_table(self) -> tuple[Target, list[str]] | str:
+        """Return the table and its column names, or the database's message if it cannot be read."""
+        message = ""
         for target in self._targets:
-            with self._dialect.driver.connection(self._hook, self._kept) as conn:
+            with self._dialect.driver.connection(self._hook, self._consequence) as conn:
                 cursor = self._dialect.driver.begin_writing(self._hook, conn)
                 try:
                     cursor.execute(self._dialect.probe(target.sql))
-                except Exception as error:  # noqa: BLE001 - every driver has its own for "no such table"
-                    said = said or message_of(error)
+                except Exception as error:  # noqa: BLE001 - every driver has its own exception for "no such table"
+                    message = message or message_of(error)
                 else:
                     return target, [column[0] for column in cursor.description]
-        return said
+        return message
 
-    def _planned(self, target: Target, found: Mapping[str, TableColumn]) -> _Plan:
-        escaped = self._dialect.escaped
-        names, table = [escaped(target.quote(found[column.name].name)) for column in self._columns], escaped(target.sql)
+    def _build_plan(self, target: Target, matches: Mapping[str, TableColumn]) -> _Plan:
+        escape = self._dialect.escape
+        names, table = [escape(target.quote(matches[column.name].name)) for column in self._columns], escape(target.sql)
         key = tuple(index for index, column in enumerate(self._columns) if column.key)
-        others = tuple(index for index, column in enumerate(self._columns) if not column.key)
-        asked = [names[index] for index in (*key, self._outcome, self._sealed_at)]
+        other_positions = tuple(index for index, column in enumerate(self._columns) if not column.key)
+        result_columns = [names[index] for index in (*key, self._outcome, self._sealed_at)]
         key_names = tuple(names[index] for index in key)
         marks = self._dialect.placeholders(len(names))
-        sets = ", ".join(f"{names[index]} = {mark}" for index, mark in zip(others, marks, strict=False))
-        one_key = " AND ".join(f"{name} = {mark}" for name, mark in zip(key_names, marks[len(others) :], strict=True))
+        sets = ", ".join(f"{names[index]} = {mark}" for index, mark in zip(other_positions, marks, strict=False))
+        key_condition = " AND ".join(
+            f"{name} = {mark}" for name, mark in zip(key_names, marks[len(other_positions) :], strict=True)
+        )
         return _Plan(
             insert=self._plain_insert(table, names),
-            update=f"UPDATE {table} SET {sets} WHERE {one_key}",
-            existing=f"SELECT {', '.join(asked)} FROM {table}",
+            update=f"UPDATE {table} SET {sets} WHERE {key_condition}",
+            existing=f"SELECT {', '.join(result_columns)} FROM {table}",
             key_names=key_names,
             key=key,
-            others=others,
+            other_positions=other_positions,
         )
 
 
-#: key values in one form, whether they come from us or from the driver
+#: Converts key values to one form, whether they come from us or from the driver.
 _COMPARABLE: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.TEXT: str,
     ColumnType.INTEGER: int,
     ColumnType.FLOAT: float,
     ColumnType.NUMERIC: values.decimal,
     ColumnType.BOOLEAN: bool,
-    ColumnType.DATE: day,
-    ColumnType.TIMESTAMP: moment,
+    ColumnType.DATE: to_date,
+    ColumnType.TIMESTAMP: to_naive_utc,
 }

@@ -1,19 +1,18 @@
 """The sink for MySQL (8.0.17 and newer) and MariaDB, with mysqlclient or mysql-connector-python.
 
-One `write` is one transaction: INSERTs of many rows into a temporary table, then one `INSERT ... SELECT ... ON
-DUPLICATE KEY UPDATE`. Its rows come sorted by key and number, and each is judged against what the one before it
-left (see `precedence`).
+One `write` is one transaction: multi-row INSERTs into a temporary table, then a single
+`INSERT ... SELECT ... ON DUPLICATE KEY UPDATE`. The SELECT sorts the rows by key and row number, so that each row is
+compared with what the one before it left in the table (see `precedence`).
 
-`ON DUPLICATE KEY UPDATE` has traps, and this is how they are avoided:
+`ON DUPLICATE KEY UPDATE` has pitfalls. This is how the sink avoids them:
 
-- It has no WHERE, and its assignments see what those before them set: see `upsert.on_duplicate_key`.
-- It is triggered by any unique key, not only by ours. A table with another one that a row of ours could meet is
-  refused.
-- Keys are compared by their column's collation, which may take 'a', 'A' and 'a ' for one. A text key must have a
+- It has no WHERE, and its assignments see the values that earlier ones set. See `upsert.on_duplicate_key`.
+- Any unique key triggers it, not only ours. A table with another unique key that our rows could violate is refused.
+- Keys are compared by their column's collation, which may treat 'a', 'A' and 'a ' as equal. A text key must have a
   binary collation without padding.
 
-Landings in the same table take turns with `GET_LOCK` for that one statement: the gap locks of InnoDB would let two
-of them deadlock in whatever order they insert.
+Landings in the same table take turns at that one statement, with `GET_LOCK`. Otherwise InnoDB's gap locks could
+deadlock two of them, whatever the order of their inserts.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, THEN, database_errors
-from airflow_provider_batch.warehouse.rows import Incoming
+from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
+from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks import mysql_table
 from airflow_provider_batch.warehouse.sinks.base import TableSink
-from airflow_provider_batch.warehouse.table import TableColumn, Target, fit
+from airflow_provider_batch.warehouse.table import TableColumn, Target, match_columns
 
-#: how long a landing waits for another one's merge into the same table
-LOCK_SECONDS = 600
+#: seconds a landing waits for another landing to merge into the same table
+LOCK_WAIT_SECONDS = 600
 
 _LANDING = "batch_landing"
-#: an INSERT holds about this many bytes, or fewer if the server takes fewer in one packet
+#: approximate size of an INSERT in bytes, or less if the server's packets are smaller
 _STATEMENT_BYTES = 1 << 20
-#: what an INSERT has besides its rows, and a row besides its texts
+#: overhead in bytes: of an INSERT besides its rows, and of a value besides its text
 _STATEMENT_REST, _VALUE_REST = 200, 40
 
-# A fixed mode, whatever the server's: nothing is cut off or replaced by 0, and backslashes are escapes, as both
-# drivers write them. Moments go through TIMESTAMP columns by the session's time zone.
+# Set a fixed mode, whatever the server's: nothing is truncated or replaced by 0, and a backslash is an escape, as both
+# drivers write it. The session's time zone applies to timestamps that pass through TIMESTAMP columns.
 _SESSION = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
     "NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'"
@@ -55,51 +54,51 @@ _SESSION = (
 
 @dataclass(frozen=True)
 class _Plan:
-    """The statements of a landing, for the table as it was found."""
+    """The statements of a landing, for the table as `prepare` found it."""
 
     create_landing: str
     #: INSERT INTO the landing table, without its rows
     insert: str
-    #: the placeholders of one row, its number first
+    #: placeholders of one row; the row number comes first
     row: str
     merge: str
-    #: the name of the lock under which landings in this table take turns
+    #: name of the lock that makes landings in this table take turns
     lock: str
-    #: the merge as lineage shows it: without the temporary table
-    shown: str
+    #: the merge as lineage shows it, without the temporary table
+    lineage_sql: str
 
 
 class MySqlSink(TableSink[_Plan]):
     """A results table in MySQL or MariaDB. See `open.Sink`.
 
-    Moments are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits behind the point. NaN and the
-    infinities, which MySQL lacks, become NULL.
+    Timestamps are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits after the point. NaN and the
+    infinities, which MySQL does not have, become NULL.
     """
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
-        plan = self._plan or self._prepared()
-        # Bytes pass through UNHEX, since the two drivers write them differently.
+        plan = self._plan or self._make_plan()
+        # Bytes pass through UNHEX, because the two drivers write them differently.
         bind = {**self._dialect.bind, ColumnType.BYTES: lambda value: memoryview(value).hex()}
-        incoming = Incoming(rows, self._columns, [bind[column.type] for column in self._columns])
-        with database_errors(self._hook, self._landing, self._kept, incoming=incoming):
+        incoming = IncomingRows(rows, self._columns, [bind[column.type] for column in self._columns])
+        with translate_errors(self._hook, self._landing, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
                 cursor.execute("SELECT @@max_allowed_packet")
                 ((packet,),) = cursor.fetchall()
                 cursor.execute(plan.create_landing)
-                for count, fields in _packets(incoming, int(packet)):
+                for count, fields in _split_into_packets(incoming, int(packet)):
                     cursor.execute(plan.insert + ", ".join([plan.row] * count), fields)
-                self._take_turn(cursor, plan.lock)
+                self._acquire_lock(cursor, plan.lock)
                 cursor.execute(plan.merge)
                 conn.commit()
-        send_sql_hook_lineage(context=self._hook, sql=plan.shown, row_count=incoming.count)
+        send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
 
     def _connect(self) -> Any:
         conn: Any = self._hook.get_conn()
         try:
-            mysql_driver.speak_utf8(conn)
+            mysql_driver.use_utf8(conn)
             self._hook.set_autocommit(conn, False)
             mysql_driver.plain_cursor(conn).execute(_SESSION)
         except BaseException:
@@ -107,46 +106,49 @@ class MySqlSink(TableSink[_Plan]):
             raise
         return conn
 
-    def _take_turn(self, cursor: Any, lock: str) -> None:
-        # Freed with the connection.
-        cursor.execute("SELECT GET_LOCK(%s, %s)", (lock, LOCK_SECONDS))
+    def _acquire_lock(self, cursor: Any, lock: str) -> None:
+        # Closing the connection releases the lock.
+        cursor.execute("SELECT GET_LOCK(%s, %s)", (lock, LOCK_WAIT_SECONDS))
         if cursor.fetchall()[0][0] != 1:
             raise WarehouseError(
-                f"Landing in the table {self._target.name!r} waited {LOCK_SECONDS} s for another landing in it; "
-                f"{NOTHING_COMMITTED}. What was collected is kept: clear this task once the other has ended."
+                f"Landing in the table {self._target.name!r} waited {LOCK_WAIT_SECONDS} s for another landing in the "
+                f"same table. {NOTHING_COMMITTED} The collected answers are kept. Clear this task once the other "
+                f"landing has ended."
             )
 
-    def _prepared(self) -> _Plan:
-        with database_errors(self._hook, self._preparing, self._kept, misfit=ResultsTableError):
+    def _make_plan(self) -> _Plan:
+        with translate_errors(self._hook, self._preparing, self._consequence, misfit_error=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
                 collation = mysql_table.binary_collation(cursor)
                 if not collation:
                     raise ResultsTableError(
-                        f"The server of connection {self._hook.get_conn_id()!r} has no collation that tells every two "
-                        f"keys apart, as MySQL has from 8.0.17 and MariaDB from 10.2 on; {self._kept}"
+                        f"The server of connection {self._hook.get_conn_id()!r} has no collation that distinguishes "
+                        f"all keys. MySQL has one since 8.0.17, and MariaDB since 10.2. {self._consequence}"
                     )
                 target = replace(
                     self._target,
                     type_of=lambda column: mysql_table.type_of(self._dialect, column, self._columns, collation),
                 )
-                place = mysql_table.find(cursor, self._catalogue, target, self._parts)
-                if place is None:
+                location = mysql_table.find_table(cursor, self._catalogue, target, self._parts)
+                if location is None:
                     if not self._create:
-                        raise target.absent()
+                        raise target.absent_table_error()
                     self._create_table(cursor, target)
-                    place = mysql_table.find(cursor, self._catalogue, target, self._parts)
-                if place is None:
-                    raise target.refuse("was created but cannot be found again")
-                table, uniques = mysql_table.describe(cursor, self._catalogue, place)
-                found = fit(
+                    location = mysql_table.find_table(cursor, self._catalogue, target, self._parts)
+                if location is None:
+                    raise target.error("was created, but cannot be found.")
+                table, uniques = mysql_table.describe_table(cursor, self._catalogue, location)
+                matches = match_columns(
                     target,
                     table,
-                    refused=mysql_table.refused,
-                    also=lambda found: mysql_table.misfits(target, found, uniques, table, collation),
+                    is_incompatible=mysql_table.is_incompatible,
+                    extra_problems=lambda matches: mysql_table.find_problems(
+                        target, matches, uniques, table, collation
+                    ),
                 )
-                plan = self._planned(place, found)
-                # Merging nothing checks every name and privilege before the first row.
+                plan = self._build_plan(location, matches)
+                # An empty merge checks every name and privilege before the first row.
                 cursor.execute(plan.create_landing)
                 cursor.execute(plan.merge)
                 conn.rollback()
@@ -160,80 +162,81 @@ class MySqlSink(TableSink[_Plan]):
             errors, driver = self._dialect.errors, self._dialect.driver
             if errors.absent_schema.matches(driver, error):
                 database = self._dialect.quote(self._parts[0])
-                raise target.refuse(f"needs the database {database}:\nCREATE DATABASE {database};") from None
+                raise target.error(f"needs the database {database}. Create it:\nCREATE DATABASE {database};") from None
             if errors.table_exists.matches(driver, error):
-                return  # another landing has created it since the probe
-            if errors.no_schema_chosen.matches(driver, error):
-                raise target.refuse(
-                    "is in no database: name it `database.table`, or give the connection a schema."
+                return  # another landing created it since the probe
+            if errors.no_default_schema.matches(driver, error):
+                raise target.error(
+                    "is in no database. Write the table as `database.table`, or set the connection's schema."
                 ) from None
             raise
 
-    def _planned(self, place: tuple[str, str], found: Mapping[str, TableColumn]) -> _Plan:
-        theirs = [found[column.name] for column in self._columns]
-        names = [self._dialect.quote(column.name) for column in theirs]
-        table = self._dialect.quote_table(place)
-        # A temporary table hides another of its name.
-        landing = _LANDING if place[1].casefold() != _LANDING else f"{_LANDING}_2"
-        landing = self._dialect.quote_table((place[0], landing))
+    def _build_plan(self, location: tuple[str, str], matches: Mapping[str, TableColumn]) -> _Plan:
+        table_columns = [matches[column.name] for column in self._columns]
+        names = [self._dialect.quote(column.name) for column in table_columns]
+        table = self._dialect.quote_table(location)
+        # A temporary table hides a permanent one of the same name.
+        landing = _LANDING if location[1].casefold() != _LANDING else f"{_LANDING}_2"
+        landing = self._dialect.quote_table((location[0], landing))
         number = "n"
-        while naming.spellings(number, [column.name for column in theirs]):
+        while naming.spellings(number, [column.name for column in table_columns]):
             number += "_"
         fields = [
-            f"{name} {mysql_table.landing_type(self._dialect, column, there)}"
-            for name, column, there in zip(names, self._columns, theirs, strict=True)
+            f"{name} {mysql_table.landing_type(self._dialect, column, table_column)}"
+            for name, column, table_column in zip(names, self._columns, table_columns, strict=True)
         ]
         keys = [name for name, column in zip(names, self._columns, strict=True) if column.key]
-        listed = ", ".join(names)
-        ordered = f"SELECT {listed} FROM {landing} AS i ORDER BY {', '.join([*keys, f'i.{number}'])}"
+        column_list = ", ".join(names)
+        source = f"SELECT {column_list} FROM {landing} AS i ORDER BY {', '.join([*keys, f'i.{number}'])}"
         marks = ["UNHEX(%s)" if column.type is ColumnType.BYTES else "%s" for column in self._columns]
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {landing} ({number} BIGINT, {', '.join(fields)})",
-            insert=f"INSERT INTO {self._dialect.escaped(landing)} VALUES ",
+            insert=f"INSERT INTO {self._dialect.escape(landing)} VALUES ",
             row=f"({', '.join(['%s', *marks])})",
-            merge=self._upsert(table, names, ordered),
+            merge=self._upsert(table, names, source),
             lock=f"batch_{hashlib.sha256(table.encode()).hexdigest()[:40]}",
-            shown=self._plain_insert(table, names),
+            lineage_sql=self._plain_insert(table, names),
         )
 
 
-def _packets(incoming: Incoming, packet: int) -> Iterator[tuple[int, list[Any]]]:
-    """The rows, numbered, in statements that the server takes: how many, and all their fields in one list.
+def _split_into_packets(incoming: IncomingRows, packet: int) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the numbered rows as statements that fit the server's packets: row count, and all fields in one list.
 
-    Raises ResultsTableError for a row that is too large for the server alone.
+    Raises ResultsTableError for a row that is too large even on its own.
     """
-    most = min(packet - _STATEMENT_REST, _STATEMENT_BYTES)
+    max_bytes = min(packet - _STATEMENT_REST, _STATEMENT_BYTES)
     fields: list[Any] = []
     count = size = 0
     for row in incoming:
-        bytes_ = sum(map(_at_most, row)) + _VALUE_REST
-        if bytes_ > packet - _STATEMENT_REST:
-            bytes_ = sum(map(_exactly, row)) + _VALUE_REST
-            if bytes_ > packet - _STATEMENT_REST:
+        row_size = sum(map(_max_size, row)) + _VALUE_REST
+        if row_size > packet - _STATEMENT_REST:
+            row_size = sum(map(_exact_size, row)) + _VALUE_REST
+            if row_size > packet - _STATEMENT_REST:
                 raise ResultsTableError(
-                    f"Row {incoming.count} of this landing takes {bytes_:,} bytes in one statement, but the server "
-                    f"takes {packet:,} (max_allowed_packet); {NOTHING_COMMITTED}. {THEN} Raise max_allowed_packet of "
-                    f"the server, or land without the large column."
+                    f"Row {incoming.count:,} of this landing takes {row_size:,} bytes in a statement, but the server "
+                    f"accepts only {packet:,} (max_allowed_packet). {NOTHING_COMMITTED} The collected answers are "
+                    f"kept. Raise max_allowed_packet on the server, or land without the large column. Then clear this "
+                    f"task."
                 )
-        if count and size + bytes_ > most:
+        if count and size + row_size > max_bytes:
             yield count, fields
             fields, count, size = [], 0, 0
         fields.append(incoming.count)
         fields.extend(row)
         count += 1
-        size += bytes_
+        size += row_size
     if count:
         yield count, fields
 
 
-def _at_most(value: Any) -> int:
-    """An upper bound for a value's bytes in a statement: each may need a backslash."""
+def _max_size(value: Any) -> int:
+    """Return an upper bound of a value's bytes in a statement: each character may need a backslash."""
     if isinstance(value, str):
         return len(value) * (2 if value.isascii() else 4) + _VALUE_REST
     return _VALUE_REST
 
 
-def _exactly(value: Any) -> int:
+def _exact_size(value: Any) -> int:
     if isinstance(value, str):
         return len(value.encode()) + sum(map(value.count, "\0\n\r\\'\"\x1a")) + _VALUE_REST
     return _VALUE_REST

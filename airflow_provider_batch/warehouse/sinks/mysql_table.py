@@ -1,7 +1,7 @@
-"""What a results table in MySQL is made of, and what an existing one must be to take our rows.
+"""The types of a results table in MySQL, and the requirements for an existing one.
 
-From information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html; MariaDB's differs in that
-a default of NULL is written as the text 'NULL'.
+Existing tables are described by information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html.
+MariaDB differs in one point: it writes a default of NULL as the text 'NULL'.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target
 
-#: bytes that a column that is no text takes at most in an index
+#: most bytes that a non-text column takes in an index
 _OTHER_BYTES = 32
-#: characters of a key of text, of up to 4 bytes each
+#: characters of a text key, of up to 4 bytes each
 _KEY_CHARACTERS = 512
 
-#: those that compare byte by byte and to the end: in MariaDB, in MySQL
+#: collations that compare byte by byte and without padding, of MariaDB and of MySQL
 _BINARY_COLLATIONS = ("utf8mb4_nopad_bin", "utf8mb4_0900_bin")
 
 _TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"})
 _NUMBERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double"})
 _BYTES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
-_MOMENTS = frozenset({"date", "datetime", "timestamp"})
-#: the data types that a column of ours may go to
+_TIMES = frozenset({"date", "datetime", "timestamp"})
+#: data types that can hold a column of ours
 _TAKES = {
     ColumnType.TEXT: _TEXTS,
     ColumnType.INTEGER: _NUMBERS | _TEXTS,
     ColumnType.FLOAT: _NUMBERS | _TEXTS,
     ColumnType.NUMERIC: _NUMBERS | _TEXTS,
     ColumnType.BOOLEAN: _NUMBERS | _TEXTS | {"bit"},
-    ColumnType.DATE: _MOMENTS | _TEXTS,
-    ColumnType.TIMESTAMP: _MOMENTS | _TEXTS,
+    ColumnType.DATE: _TIMES | _TEXTS,
+    ColumnType.TIMESTAMP: _TIMES | _TEXTS,
     ColumnType.JSON: _TEXTS | {"json"},
     ColumnType.BYTES: _BYTES,
     ColumnType.VECTOR: _TEXTS | {"json"},
@@ -46,11 +46,11 @@ class MySqlColumn(TableColumn):
     """A column as information_schema describes it."""
 
     data_type: str = ""
-    #: '' for what is no text
+    #: '' if the column is not text
     character_set: str = ""
     collation: str = ""
-    generated: bool = False
-    #: a row without a value gets one that no other row has: NULL or the next number
+    is_generated: bool = False
+    #: Whether a row without a value for this column gets a distinct one: NULL or the next number.
     distinct_by_default: bool = False
 
 
@@ -59,138 +59,146 @@ class Unique:
     """A unique index."""
 
     name: str
-    #: its columns; '' for an expression
+    #: column names, or '' for an expression
     columns: tuple[str, ...]
-    #: whole columns only: no expression, no mere beginning of a text
-    whole: bool
+    #: whether it consists of whole columns: no expressions, no prefixes
+    is_plain: bool
 
 
 def binary_collation(cursor: Any) -> str:
-    """The server's collation for keys; '' if it has none, as MySQL before 8.0.17."""
+    """Return the server's collation for keys, or '' if it has none, like MySQL before 8.0.17."""
     cursor.execute("SELECT COLLATION_NAME FROM information_schema.COLLATIONS WHERE COLLATION_NAME LIKE 'utf8mb4%bin'")
-    there = {row[0] for row in cursor.fetchall()}
-    return next((name for name in _BINARY_COLLATIONS if name in there), "")
+    collations = {row[0] for row in cursor.fetchall()}
+    return next((name for name in _BINARY_COLLATIONS if name in collations), "")
 
 
 def type_of(dialect: Dialect, column: Column, columns: Sequence[Column], collation: str) -> str:
-    """The type of a column that is created. The texts of a key share what an index may take."""
+    """Return the type with which a column is created. The text columns of a key share the space in the index."""
     key_bytes = dialect.limits.key_bytes
     if not column.key or column.type is not ColumnType.TEXT or key_bytes is None:
         return dialect.types[column.type]
-    texts = sum(other.key and other.type is ColumnType.TEXT for other in columns)
-    others = sum(other.key for other in columns) - texts
-    characters = min(_KEY_CHARACTERS, (key_bytes - others * _OTHER_BYTES) // (4 * texts))
+    text_count = sum(key_column.key and key_column.type is ColumnType.TEXT for key_column in columns)
+    other_count = sum(key_column.key for key_column in columns) - text_count
+    characters = min(_KEY_CHARACTERS, (key_bytes - other_count * _OTHER_BYTES) // (4 * text_count))
     return f"VARCHAR({characters}) CHARACTER SET utf8mb4 COLLATE {collation}"
 
 
-def landing_type(dialect: Dialect, column: Column, there: TableColumn) -> str:
-    """The type of a column in the table that rows pass through. A key sorts as in the table."""
-    if isinstance(there, MySqlColumn) and column.key:
-        text = f" CHARACTER SET {there.character_set} COLLATE {there.collation}" if there.collation else ""
-        return there.type + text
+def landing_type(dialect: Dialect, column: Column, table_column: TableColumn) -> str:
+    """Return a column's type in the temporary table. A key column sorts as it does in the results table."""
+    if isinstance(table_column, MySqlColumn) and column.key:
+        text = (
+            f" CHARACTER SET {table_column.character_set} COLLATE {table_column.collation}"
+            if table_column.collation
+            else ""
+        )
+        return table_column.type + text
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
         return dialect.types[ColumnType.TEXT]
     return dialect.types[column.type]
 
 
-def find(cursor: Any, catalogue: Catalogue, target: Target, parts: Sequence[str]) -> tuple[str, str] | None:
-    """Return the database and the name of the table, None if it does not exist.
+def find_table(cursor: Any, catalogue: Catalogue, target: Target, parts: Sequence[str]) -> tuple[str, str] | None:
+    """Return the database and the name of the table, or None if it does not exist.
 
-    Raises ResultsTableError for a view and for a table without transactions.
+    Raises ResultsTableError for a view, and for a table without transactions.
     """
     cursor.execute(catalogue.table, (parts[0] if len(parts) > 1 else None, parts[-1]))
-    for database, name, kind, engine, transactions, folded in cursor.fetchall():
-        if name != parts[-1] and not int(folded):
+    for database, name, kind, engine, transactions, ignores_case in cursor.fetchall():
+        if name != parts[-1] and not int(ignores_case):
             continue
         if "VIEW" in kind:
-            raise target.refuse("is a view")
+            raise target.error("is a view.")
         if transactions != "YES":
-            raise target.refuse(
-                f"has the engine {engine}, which cannot take back a landing that fails half-way:\n"
+            raise target.error(
+                f"has the engine {engine}, which cannot roll back a landing that fails half-way. Change it:\n"
                 f"ALTER TABLE {target.sql} ENGINE = InnoDB;"
             )
         return database, name
     return None
 
 
-def describe(cursor: Any, catalogue: Catalogue, place: tuple[str, str]) -> tuple[Table, tuple[Unique, ...]]:
-    """The columns and keys of a table, and all its unique indexes."""
-    cursor.execute(catalogue.columns, place)
+def describe_table(cursor: Any, catalogue: Catalogue, location: tuple[str, str]) -> tuple[Table, tuple[Unique, ...]]:
+    """Return the columns and keys of a table, and all its unique indexes."""
+    cursor.execute(catalogue.columns, location)
     columns = []
     for name, type_, data_type, nullable, default, extra, character_set, collation in cursor.fetchall():
-        generated = "GENERATED" in extra.upper().replace("DEFAULT_GENERATED", "")
+        is_generated = "GENERATED" in extra.upper().replace("DEFAULT_GENERATED", "")
         counts = "auto_increment" in extra.lower()
         null = default is None or (nullable == "YES" and default == "NULL")
         columns.append(
             MySqlColumn(
                 name=name,
                 type=_text(type_),
-                required=nullable == "NO" and default is None and not generated and not counts,
+                required=nullable == "NO" and default is None and not is_generated and not counts,
                 data_type=_text(data_type).lower(),
                 character_set=character_set or "",
                 collation=collation or "",
-                generated=generated,
-                distinct_by_default=counts or (nullable == "YES" and null and not generated),
+                is_generated=is_generated,
+                distinct_by_default=counts or (nullable == "YES" and null and not is_generated),
             )
         )
-    cursor.execute(catalogue.keys, place)
+    cursor.execute(catalogue.keys, location)
     parts: dict[str, list[tuple[str, Any]]] = {}
-    for index, column, beginning in cursor.fetchall():
-        parts.setdefault(index, []).append((column or "", beginning))
+    for index, column, prefix in cursor.fetchall():
+        parts.setdefault(index, []).append((column or "", prefix))
     uniques = tuple(
         Unique(
             name=index,
-            columns=tuple(column for column, _ in found),
-            whole=all(column and beginning is None for column, beginning in found),
+            columns=tuple(column for column, _ in index_parts),
+            is_plain=all(column and prefix is None for column, prefix in index_parts),
         )
-        for index, found in parts.items()
+        for index, index_parts in parts.items()
     )
-    return Table(tuple(columns), tuple(unique.columns for unique in uniques if unique.whole)), uniques
+    return Table(tuple(columns), tuple(unique.columns for unique in uniques if unique.is_plain)), uniques
 
 
 def _text(value: Any) -> str:
-    # information_schema of MySQL 8 gives some of its columns as bytes.
+    # MySQL 8's information_schema returns some of its columns as bytes.
     return value.decode() if isinstance(value, bytes | bytearray) else str(value)
 
 
-def refused(column: Column, there: TableColumn) -> bool:
-    """Whether a column cannot hold ours."""
-    if not isinstance(there, MySqlColumn):
+def is_incompatible(column: Column, table_column: TableColumn) -> bool:
+    """Return whether a column of the table cannot hold the values of ours."""
+    if not isinstance(table_column, MySqlColumn):
         return False
-    takes = _MOMENTS if column.name == "sealed_at" else _TAKES[column.type]
-    return there.generated or there.data_type not in takes
+    takes = _TIMES if column.name == "sealed_at" else _TAKES[column.type]
+    return table_column.is_generated or table_column.data_type not in takes
 
 
-def misfits(
-    target: Target, found: Mapping[str, TableColumn], uniques: Sequence[Unique], table: Table, collation: str
+def find_problems(
+    target: Target, matches: Mapping[str, TableColumn], uniques: Sequence[Unique], table: Table, collation: str
 ) -> Iterator[str]:
-    """What is wrong with a table besides its columns' names and types: how it compares keys, further unique keys."""
+    """Yield the problems of a table besides its columns' names and types: how it compares keys, other unique keys."""
     key = [column for column in target.columns if column.key]
     for column in key:
-        there = found.get(column.name)
-        if isinstance(there, MySqlColumn) and there.data_type in _TEXTS and not _compares_bytes(there):
+        table_column = matches.get(column.name)
+        if (
+            isinstance(table_column, MySqlColumn)
+            and table_column.data_type in _TEXTS
+            and not _compares_bytes(table_column)
+        ):
             yield (
-                f"has the key column {there.name!r} as {there.type} {there.collation}, which may take two keys for "
-                f"one: ALTER TABLE {target.sql} MODIFY {target.quote(there.name)} "
+                f"has the key column {table_column.name!r} as {table_column.type} {table_column.collation}, which may "
+                f"treat two keys as equal: ALTER TABLE {target.sql} MODIFY {target.quote(table_column.name)} "
                 f"{type_of(target.dialect, column, target.columns, collation)} NOT NULL;"
             )
-    ours = {found[column.name].name for column in target.columns if column.name in found}
-    named = {found[column.name].name for column in key if column.name in found}
-    fresh = {
+    our_names = {matches[column.name].name for column in target.columns if column.name in matches}
+    key_names = {matches[column.name].name for column in key if column.name in matches}
+    distinct_columns = {
         column.name
         for column in table.columns
-        if isinstance(column, MySqlColumn) and column.distinct_by_default and column.name not in ours
+        if isinstance(column, MySqlColumn) and column.distinct_by_default and column.name not in our_names
     }
     for unique in uniques:
-        if fresh & set(unique.columns):
-            continue  # no row that is inserted here ever meets another in it
-        if not unique.whole or not named <= set(unique.columns):
+        if distinct_columns & set(unique.columns):
+            continue  # our rows get distinct values here, so they never violate this key
+        if not unique.is_plain or not key_names <= set(unique.columns):
             index = "PRIMARY KEY" if unique.name == "PRIMARY" else f"INDEX {target.quote(unique.name)}"
             yield (
-                f"has the unique key {unique.name!r} ({', '.join(unique.columns)}), by which a row could replace "
-                f"one of another key: ALTER TABLE {target.sql} DROP {index};"
+                f"has the unique key {unique.name!r} ({', '.join(unique.columns)}), through which a row could replace "
+                f"a row with another key: ALTER TABLE {target.sql} DROP {index};"
             )
 
 
-def _compares_bytes(there: MySqlColumn) -> bool:
-    return there.collation in _BINARY_COLLATIONS and there.data_type == "varchar"
+def _compares_bytes(table_column: MySqlColumn) -> bool:
+    return table_column.collation in _BINARY_COLLATIONS and table_column.data_type == "varchar"

@@ -1,16 +1,16 @@
-"""The way into a results table: a `Sink`, chosen by the dialect of the hook.
+"""The entry point for writing a results table: `open_sink` returns the `Sink` for the dialect of the hook.
 
     sink = open_sink(hook, "analytics.ticket_labels", columns)
     sink.prepare()
     sink.write(rows)
 
-What every sink keeps:
+What every sink guarantees:
 
-- Rows are upserted by the key columns, and only our columns are written. Columns that are not ours stay as they are.
-- Which of two rows with the same key stays is said in `precedence`, for rows of one `write` and of different jobs
-  alike. The end does not depend on chunks, and writing the same rows again changes nothing.
+- Rows are upserted by the key columns. Only our columns are written; all others keep their values.
+- `precedence` decides which of two rows with the same key stays, within one `write` as well as between jobs. The result
+  does not depend on chunks, and writing the same rows again changes nothing.
 - One `write` is one transaction. Memory is bounded by a chunk of rows.
-- Every identifier is quoted. No value of a row is in any log or error.
+- Every identifier is quoted. No log line and no error contains a row value.
 """
 
 from __future__ import annotations
@@ -27,35 +27,36 @@ from airflow_provider_batch.warehouse.table import check_columns
 
 
 class Sink(Protocol):
-    """One results table, open for writing."""
+    """A results table, open for writing."""
 
     def prepare(self) -> None:
         """Make sure that rows can be landed.
 
-        Creates the table if it is absent and may be created, and checks its columns, types and key.
+        Creates the table if it does not exist and may be created, and checks its columns, types and key.
 
-        Raises ResultsTableError, which lists everything that does not fit with the statements that mend it, and
-        WarehouseError if the database cannot be asked.
+        Raises ResultsTableError, which lists everything that does not fit together with the statements that fix it, and
+        WarehouseError if the database cannot be queried.
         """
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
-        """Land the rows, each a tuple in the order of the sink's columns, in one transaction.
+        """Land the rows in one transaction, and return how many were received.
 
-        Values are of the Python types that `ColumnType` names, or None. Returns how many rows were received. What
-        iterating `rows` raises is passed on after everything is rolled back. Raises ResultsTableError for a value
-        of another type or an empty key, and WarehouseError for what the database refuses.
+        Each row is a tuple in the order of the sink's columns. Values have the Python types that `ColumnType` names, or
+        are None. An exception from iterating `rows` is passed on after everything is rolled back. Raises
+        ResultsTableError for a value of the wrong type or an empty key, and WarehouseError for whatever the database
+        refuses.
         """
 
 
 class SinkFactory(Protocol):
-    """What makes a sink of one's own: a class or a function."""
+    """A class or function that creates a user's own sink."""
 
     def __call__(
         self, hook: DbApiHook, table: str, columns: tuple[Column, ...], *, create: bool, keep_last_success: bool
     ) -> Sink:
-        """The sink for this table. Nothing is asked of the database yet.
+        """Return the sink for this table, without querying the database.
 
-        `columns` are those that are written, in the order of each row; those with `key=True` name a row. `create` and
+        `columns` are the columns to write, in the order of each row. Those with `key=True` identify a row. `create` and
         `keep_last_success` are the operator's `create_table` and `keep_last_success`.
         """
 
@@ -69,19 +70,19 @@ def open_sink(
     keep_last_success: bool = False,
     factory: SinkFactory | None = None,
 ) -> Sink:
-    """The sink for a results table, by the kind of its database or by a `factory` of the caller's own.
+    """Return the sink for a results table, chosen by the database or created by the caller's `factory`.
 
-    Nothing is asked of the database before `prepare` or `write`.
+    The database is not queried before `prepare` or `write`.
 
-    `table` is `table` or `schema.table` (in DuckDB also `database.schema.table`); each part is taken literally and
-    quoted. `columns` are those that are written, in the order of each row; those with `key=True` name a row. Among
-    them are `outcome` (TEXT) and `sealed_at` (TIMESTAMP). An existing table's columns are found whatever their case.
+    `table` is `table` or `schema.table` (in DuckDB also `database.schema.table`). Each part is taken literally and
+    quoted. `columns` are the columns to write, in the order of each row. Those with `key=True` identify a row. They
+    include `outcome` (TEXT) and `sealed_at` (TIMESTAMP). Columns of an existing table match regardless of case.
 
-    With `create=False` an absent table is an error that holds its CREATE TABLE statement. With
-    `keep_last_success` a success is only ever replaced by a success.
+    With `create=False` a missing table is an error that contains its CREATE TABLE statement. With `keep_last_success`
+    only another success replaces a success.
 
     Raises InputError for a name or columns that no table can have.
     """
-    checked = check_columns(columns)
-    kind: SinkFactory = factory if factory is not None else resolve_name(dialect_of(hook).sink)
-    return kind(hook, table, checked, create=create, keep_last_success=keep_last_success)
+    checked_columns = check_columns(columns)
+    make_sink: SinkFactory = factory if factory is not None else resolve_name(dialect_of(hook).sink)
+    return make_sink(hook, table, checked_columns, create=create, keep_last_success=keep_last_success)

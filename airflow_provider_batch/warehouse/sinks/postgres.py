@@ -1,9 +1,8 @@
 """The sink for PostgreSQL, with psycopg or psycopg2.
 
-One `write` is one transaction: COPY into a temporary table, then one `INSERT ... SELECT ... ON CONFLICT`. The
-SELECT keeps the row of the highest rank per key (see `precedence`) and is sorted by the key, so that two landings
-at once take their row locks in the same order and never wait for each other in a circle. Memory stays flat: only
-one block of encoded rows is held here.
+One `write` is one transaction: COPY into a temporary table, then a single `INSERT ... SELECT ... ON CONFLICT`. The
+SELECT keeps the row with the highest rank per key (see `precedence`). It sorts by key, so that concurrent landings take
+their row locks in the same order and cannot deadlock. Memory stays flat: only one block of encoded rows is held.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
-from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, database_errors
-from airflow_provider_batch.warehouse.rows import Incoming
+from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
+from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
-from airflow_provider_batch.warehouse.table import Table, TableColumn, fit
+from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
 
-#: the type categories (pg_type.typcategory) that a column of ours may go to: S strings, N numbers, B booleans,
-#: D dates and moments. Types that are not listed are judged by PostgreSQL itself, when `prepare` plans the merge.
+#: Type categories (pg_type.typcategory) that can hold a column of ours: S strings, N numbers, B booleans, D dates and
+#: timestamps. PostgreSQL itself checks the column types that are not listed, when `prepare` plans the merge.
 _CATEGORIES = {
     ColumnType.TEXT: "S",
     ColumnType.INTEGER: "NS",
@@ -45,20 +44,20 @@ _BLOCK_CHARACTERS = 1 << 18
 @dataclass(frozen=True)
 class _PostgresColumn(TableColumn):
     category: str = ""
-    #: the type's plain name; for a domain that of the type below it
+    #: the type's plain name; for a domain, the name of its base type
     base: str = ""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The statements of a landing, for the table as it was found."""
+    """The statements of a landing, for the table as `prepare` found it."""
 
     create_landing: str
     merge: str
-    #: each value as a field of COPY's text format
+    #: encoders that turn each value into a field of COPY's text format
     encode: tuple[Callable[[Any], str], ...]
-    #: the merge as lineage shows it: without the temporary table
-    shown: str
+    #: the merge as lineage shows it, without the temporary table
+    lineage_sql: str
 
 
 class PostgresSink(TableSink[_Plan]):
@@ -66,9 +65,9 @@ class PostgresSink(TableSink[_Plan]):
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
-        plan = self._plan or self._prepared()
-        incoming = Incoming(rows, self._columns, plan.encode, null="\\N", plain=_plain)
-        with database_errors(self._hook, self._landing, self._kept, incoming=incoming):
+        plan = self._plan or self._make_plan()
+        incoming = IncomingRows(rows, self._columns, plan.encode, null="\\N", is_plain=_is_plain)
+        with translate_errors(self._hook, self._landing, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
                 self._begin(cursor, plan)
@@ -76,7 +75,7 @@ class PostgresSink(TableSink[_Plan]):
                 psycopg_driver.copy_in(conn, cursor, copy, _blocks(incoming))
                 cursor.execute(plan.merge)
                 conn.commit()
-        send_sql_hook_lineage(context=self._hook, sql=plan.shown, row_count=incoming.count)
+        send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
 
     def _connect(self) -> Any:
@@ -84,35 +83,36 @@ class PostgresSink(TableSink[_Plan]):
         if psycopg_driver.is_psycopg3(conn) is None:
             conn.close()
             raise WarehouseError(
-                f"Connection {self._target.conn_id!r} is neither psycopg's nor psycopg2's but a "
-                f"{type(conn).__module__}.{type(conn).__name__}; {NOTHING_COMMITTED}."
+                f"Connection {self._target.conn_id!r} opened a {type(conn).__module__}.{type(conn).__name__}, which is "
+                f"neither psycopg's nor psycopg2's. {NOTHING_COMMITTED}"
             )
         conn.autocommit = False
         return conn
 
     def _begin(self, cursor: Any, plan: _Plan) -> None:
-        # Casts from moments to dates and to timestamps without a zone go by the session's time zone.
+        # Casts from timestamps to dates and to timestamps without a zone depend on the session's time zone.
         cursor.execute("SET LOCAL TimeZone = 'UTC'")
         cursor.execute(plan.create_landing)
 
-    def _prepared(self) -> _Plan:
-        with database_errors(self._hook, self._preparing, self._kept, misfit=ResultsTableError):
+    def _make_plan(self) -> _Plan:
+        with translate_errors(self._hook, self._preparing, self._consequence, misfit_error=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
-                found = self._find(cursor)
-                if found is None:
+                location = self._find_table(cursor)
+                if location is None:
                     if not self._create:
-                        raise self._target.absent()
+                        raise self._target.absent_table_error()
                     self._create_table(conn, cursor)
-                    found = self._find(cursor)
-                if found is None:
-                    raise self._target.refuse("was created but cannot be found again")
-                oid, schema, name, kind = found
+                    location = self._find_table(cursor)
+                if location is None:
+                    raise self._target.error("was created, but cannot be found.")
+                oid, schema, name, kind = location
                 if kind not in ("r", "p"):
-                    raise self._target.refuse("is a view or something else that is no table")
-                table = self._describe(cursor, oid)
-                plan = self._planned(
-                    self._dialect.quote_table((schema, name)), fit(self._target, table, refused=_refused)
+                    raise self._target.error("is a view or something else that is not a table.")
+                table = self._describe_table(cursor, oid)
+                plan = self._build_plan(
+                    self._dialect.quote_table((schema, name)),
+                    match_columns(self._target, table, is_incompatible=_is_incompatible),
                 )
                 # Planning the merge checks every type and privilege before the first row.
                 self._begin(cursor, plan)
@@ -121,7 +121,7 @@ class PostgresSink(TableSink[_Plan]):
         self._plan = plan
         return plan
 
-    def _find(self, cursor: Any) -> tuple[int, str, str, str] | None:
+    def _find_table(self, cursor: Any) -> tuple[int, str, str, str] | None:
         # As written, or as SQL without quotation marks would have created it.
         for parts in dict.fromkeys([self._parts, tuple(part.lower() for part in self._parts)]):
             cursor.execute(self._catalogue.table, (self._dialect.quote_table(parts),))
@@ -137,13 +137,13 @@ class PostgresSink(TableSink[_Plan]):
         except Exception as error:
             if self._dialect.errors.absent_schema.matches(self._dialect.driver, error):
                 schema = self._dialect.quote(self._parts[0])
-                raise self._target.refuse(f"needs the schema {schema}:\nCREATE SCHEMA {schema};") from None
+                raise self._target.error(f"needs the schema {schema}. Create it:\nCREATE SCHEMA {schema};") from None
             conn.rollback()
-            # Another landing may have created it since the probe; PostgreSQL has several errors for that.
-            if self._find(cursor) is None:
+            # Another landing may have created it since the probe, for which PostgreSQL has several errors.
+            if self._find_table(cursor) is None:
                 raise
 
-    def _describe(self, cursor: Any, oid: int) -> Table:
+    def _describe_table(self, cursor: Any, oid: int) -> Table:
         cursor.execute(self._catalogue.columns, (oid,))
         columns = tuple(_PostgresColumn(*row) for row in cursor.fetchall())
         cursor.execute(self._catalogue.keys, (oid,))
@@ -152,64 +152,68 @@ class PostgresSink(TableSink[_Plan]):
             keys.setdefault(index, []).append(name)
         return Table(columns, tuple(tuple(names) for names in keys.values()))
 
-    def _planned(self, table: str, found: Mapping[str, TableColumn]) -> _Plan:
-        fields = [_field(self._dialect.types, column, found[column.name]) for column in self._columns]
-        names = [self._dialect.quote(found[column.name].name) for column in self._columns]
-        landed = [f"c{index}" for index in range(len(names))]
-        key_fields = ", ".join(name for name, column in zip(landed, self._columns, strict=True) if column.key)
+    def _build_plan(self, table: str, matches: Mapping[str, TableColumn]) -> _Plan:
+        fields = [_field(self._dialect.types, column, matches[column.name]) for column in self._columns]
+        names = [self._dialect.quote(matches[column.name].name) for column in self._columns]
+        landing_names = [f"c{index}" for index in range(len(names))]
+        key_fields = ", ".join(name for name, column in zip(landing_names, self._columns, strict=True) if column.key)
         outcome = naming.position(self._columns, "outcome")
         sealed_at = naming.position(self._columns, "sealed_at")
-        ranks = precedence.best_first(
-            landed[outcome], landed[sealed_at], "n", keep_last_success=self._keep_last_success
+        ranks = precedence.order_by_rank(
+            landing_names[outcome], landing_names[sealed_at], "n", keep_last_success=self._keep_last_success
         )
-        chosen = f"SELECT DISTINCT ON ({key_fields}) * FROM {_LANDING} ORDER BY {key_fields}, {ranks}"
-        typed = "".join(f", {name} {field.type}" for name, field in zip(landed, fields, strict=True))
-        given = ", ".join(field.given.format(name) for name, field in zip(landed, fields, strict=True))
+        best_rows = f"SELECT DISTINCT ON ({key_fields}) * FROM {_LANDING} ORDER BY {key_fields}, {ranks}"
+        column_types = "".join(f", {name} {field.type}" for name, field in zip(landing_names, fields, strict=True))
+        merge_expressions = ", ".join(
+            field.expression.format(name) for name, field in zip(landing_names, fields, strict=True)
+        )
         return _Plan(
-            create_landing=f"CREATE TEMPORARY TABLE {_LANDING} (n bigint{typed}) ON COMMIT DROP",
-            merge=self._upsert(table, names, f"SELECT {given} FROM ({chosen}) AS i ORDER BY {key_fields}"),
+            create_landing=f"CREATE TEMPORARY TABLE {_LANDING} (n bigint{column_types}) ON COMMIT DROP",
+            merge=self._upsert(
+                table, names, f"SELECT {merge_expressions} FROM ({best_rows}) AS i ORDER BY {key_fields}"
+            ),
             encode=tuple(field.encode for field in fields),
-            shown=self._plain_insert(table, names),
+            lineage_sql=self._plain_insert(table, names),
         )
 
 
 @dataclass(frozen=True)
 class _Field:
-    """How one column travels: its type in the landing table, its encoder, and the expression that gives it on."""
+    """How a column passes through the landing table: its type there, its encoder, and the expression that reads it."""
 
     type: str
     encode: Callable[[Any], str]
-    given: str = "{}"
+    expression: str = "{}"
 
 
-def _field(types: Mapping[ColumnType, str], column: Column, there: TableColumn) -> _Field:
-    base = getattr(there, "base", "")
-    is_text = getattr(there, "category", "") == "S"
+def _field(types: Mapping[ColumnType, str], column: Column, table_column: TableColumn) -> _Field:
+    base = getattr(table_column, "base", "")
+    is_text = getattr(table_column, "category", "") == "S"
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
         if base in ("json", "jsonb"):
             return _Field(base, _json)
         if base in ("vector", "halfvec"):
-            # pgvector reads and checks the dimensions when it casts its own notation.
-            return _Field("text", _json, f"CAST({{}} AS {_braced(there.type)})")
+            # pgvector parses its own notation and checks the dimensions during the cast.
+            return _Field("text", _json, f"CAST({{}} AS {_escape_braces(table_column.type)})")
         if is_text:
             return _Field("text", _json)
     if column.type is ColumnType.TEXT and column.key and is_text:
-        # Equal keys must be equal here too, which citext or char(n) decide in their own way.
-        return _Field(there.type, _ENCODERS[column.type])
+        # Keys that are equal in the table must be equal here too, and citext or char(n) have their own equality.
+        return _Field(table_column.type, _ENCODERS[column.type])
     return _Field(types[column.type], _ENCODERS[column.type])
 
 
-def _braced(text: str) -> str:
+def _escape_braces(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _refused(column: Column, there: TableColumn) -> bool:
+def _is_incompatible(column: Column, table_column: TableColumn) -> bool:
     allowed = "D" if column.name == "sealed_at" else _CATEGORIES.get(column.type)
-    return allowed is not None and getattr(there, "category", "") not in allowed
+    return allowed is not None and getattr(table_column, "category", "") not in allowed
 
 
-def _blocks(incoming: Incoming) -> Iterator[bytes]:
-    """COPY's text format: fields between tabs, the row's number first, in blocks of bounded size."""
+def _blocks(incoming: IncomingRows) -> Iterator[bytes]:
+    """Yield COPY's text format in blocks of bounded size: tab-separated fields, the row number first."""
     lines: list[str] = []
     size = 0
     for columns in incoming.batches():
@@ -225,15 +229,15 @@ def _blocks(incoming: Incoming) -> Iterator[bytes]:
 
 
 def _block(lines: list[str]) -> bytes:
-    return values.mend("\n".join([*lines, ""])).encode()
+    return values.sanitize("\n".join([*lines, ""])).encode()
 
 
-#: what COPY's text format escapes, and NUL, which PostgreSQL's text cannot hold
+#: characters that COPY's text format escapes, and NUL, which PostgreSQL's text cannot store
 _SPECIAL = "\\\n\t\r\0"
 
 
-def _plain(text: str) -> bool:
-    """Whether `_text` leaves it, and every part of it, as it is."""
+def _is_plain(text: str) -> bool:
+    """Return whether `_text` leaves the text, and every part of it, unchanged."""
     return not any(character in text for character in _SPECIAL)
 
 
@@ -266,7 +270,7 @@ _ENCODERS: Mapping[ColumnType, Callable[[Any], str]] = {
     ColumnType.NUMERIC: _numeric,
     ColumnType.BOOLEAN: _boolean,
     ColumnType.DATE: date.isoformat,
-    ColumnType.TIMESTAMP: values.iso,
+    ColumnType.TIMESTAMP: values.to_iso,
     ColumnType.JSON: _json,
     ColumnType.BYTES: lambda value: "\\\\x" + memoryview(value).hex(),
     ColumnType.VECTOR: _array,
