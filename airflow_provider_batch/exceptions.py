@@ -37,12 +37,12 @@ __all__ = [
     "BrokenDownloadError",
     "BudgetError",
     "CanaryError",
+    "CapacityError",
     "CustomIdError",
     "EqualDigestsError",
     "InputError",
     "JobHeldError",
     "LedgerError",
-    "NoRoomError",
     "ProviderError",
     "ResultsTableError",
     "RowTooLargeError",
@@ -135,7 +135,7 @@ class AwayError(ProviderError):
     """The provider gave no answer of use just now. Nothing is known anew, and the same call may be answered later."""
 
 
-class NoRoomError(ProviderError):
+class CapacityError(ProviderError):
     """The provider takes no more just now (HTTP 429, or a Retry-After): the same call may be made later.
 
     :param retry_after: seconds after which it asks to be called again; None if it does not say.

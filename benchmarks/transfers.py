@@ -92,7 +92,7 @@ def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
         before = forget_peak()
         Runner(ledger, hook, Policy(), logging.getLogger(__name__)).run({})
         up = memory(os.getpid())[1] - before
-        sent = {shard.last.file_id: shard.shard.bytes for shard in ledger.state().shards.values() if shard.last}
+        sent = {shard.latest.file_id: shard.spec.bytes for shard in ledger.state().shards.values() if shard.latest}
         assert len(sent) == len(ledger.manifest.shards)
         assert {file_id: hook.conn.files.retrieve(file_id).bytes for file_id in sent} == sent
         came: dict[str, int] = {}

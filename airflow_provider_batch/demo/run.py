@@ -130,10 +130,13 @@ class Watcher:
         state = self._state()
         if state is None:
             return
-        if state.judged:
+        if state.canary_verdict:
             self._emit_change("canary", _canary_event(state))
         for batch_id in (
-            submission.batch_id for shard in state.shards.values() for submission in shard.tries if submission.batch_id
+            submission.batch_id
+            for shard in state.shards.values()
+            for submission in shard.submissions
+            if submission.batch_id
         ):
             batch = self._client.batches.retrieve(batch_id)
             counts = batch.request_counts
@@ -166,7 +169,7 @@ class Watcher:
 def _canary_event(state: JobState) -> dict[str, Any]:
     return {
         "event": "canary",
-        "requests": sum(shard.shard.requests for shard in state.canary),
+        "requests": sum(shard.requests for shard in state.canary),
         "low_usd": state.estimate.low_usd,
         "high_usd": state.estimate.high_usd,
     }

@@ -29,8 +29,8 @@ COSTS = EvalTable(
         Column("standard_cost_usd", ColumnType.NUMERIC),
         # rows of the job; rows that were sent; requests of later attempts
         Column("requests", ColumnType.INTEGER),
-        Column("asked", ColumnType.INTEGER),
-        Column("asked_again", ColumnType.INTEGER),
+        Column("sent", ColumnType.INTEGER),
+        Column("retried", ColumnType.INTEGER),
     ),
 )
 
@@ -52,8 +52,8 @@ def cost_rows(
             _decimal(landing["cost_usd"]),
             _decimal(landing["standard_cost_usd"]),
             landing["requests"],
-            landing["asked"],
-            landing["asked_again"],
+            landing["sent"],
+            landing["retried"],
         )
         for landing in landings
         if landing["job_uid"] in jobs

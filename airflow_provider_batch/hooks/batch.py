@@ -26,7 +26,7 @@ from airflow_provider_batch.core.provider.catalogue import find_provider
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
-from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, InputError, NoRoomError, ProviderError
+from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, CapacityError, InputError, ProviderError
 
 __all__ = ["BatchHook"]
 
@@ -179,7 +179,7 @@ class BatchHook(OpenAIHook):
             retry_after = parse_retry_after(error.response.headers.get("retry-after"))
             is_temporary = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
             if is_temporary and not is_of_account(error.status_code, error.code):
-                raise NoRoomError(message, retry_after) from error
+                raise CapacityError(message, retry_after) from error
             raise ProviderError(message) from error
         except _NO_ANSWER as error:
             raise ProviderError(

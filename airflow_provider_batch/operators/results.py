@@ -42,14 +42,14 @@ class BatchResultsOperator(BaseOperator):
     It reads staging alone and upserts by key; so it may be run again at any time, and ends in the same table. Between
     jobs that write the same key the later seal wins. Columns that are not ours are never touched.
 
-    The account: `job_uid`, `table`, `requests` (rows), of these `asked`, `same` (those with the same request as one
-    that is asked) and `known` (those whose answer came from the table of `reuse_from`), `outcomes` (they add up to
-    `requests`), `tokens`, `estimate` (as in the reference: `low_usd` and `high_usd` are what was expected before it
-    ran), `cost_usd` and `standard_cost_usd` (strings of US dollars, or None when a price is unknown),
-    `asked_again` (requests of the attempts after the first), `asked_again_cost_usd` (what their answers cost, a part of
-    `cost_usd`), `paid_twice` (requests answered in two batches of one attempt: 0, if all is well), `reasons`, and with
-    `landed_file` the file's address under that name. What is not asked itself has an attempt of 0, and 0 tokens
-    and cost: sums over the table are what was paid for the answers in it.
+    The task returns a summary: `job_uid`, `table`, `requests` (rows), of these `sent`, `duplicates` (rows whose request
+    equals another row's) and `reused` (rows whose answer came from the table of `reuse_from`), `outcomes` (they add
+    up to `requests`), `tokens`, `estimate` (as in the reference: `low_usd` and `high_usd` were expected before the
+    job ran), `cost_usd` and `standard_cost_usd` (strings of US dollars, or None if a price is unknown), `retried`
+    (requests of the attempts after the first), `retried_cost_usd` (what their answers cost, a part of `cost_usd`),
+    `paid_twice` (requests answered in two batches of one attempt), `reasons`, and with `landed_file` the address of
+    the file under that name. A row that was not sent itself has attempt 0, 0 tokens and a cost of 0, so sums over the
+    table are what was paid for its answers.
 
     The event of each asset among the task's `outlets` carries the account too, as its extra, without the `reasons`.
 
@@ -152,7 +152,7 @@ class BatchResultsOperator(BaseOperator):
         delete_remote_files(ledger, self.log)
         if sum(landed.outcomes.values()) != manifest.requests:
             raise LedgerError(
-                f"Job {manifest.job_uid}: {sum(landed.outcomes.values()):,} rows were landed in {landed.place}, "
+                f"Job {manifest.job_uid}: {sum(landed.outcomes.values()):,} rows were landed in {landed.location}, "
                 f"but {manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
             )
         result: dict[str, Any] = msgspec.to_builtins(landing_result(summary, landed))
@@ -202,22 +202,22 @@ class BatchResultsOperator(BaseOperator):
         )
 
     def _log(self, summary: JobSummary, landed: Landed) -> None:
-        if summary.same or summary.reuse_from:
+        if summary.duplicates or summary.reuse_from:
             self.log.info("%s rows: %s", f"{summary.requests:,}", summary.sources)
         outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landed.outcomes.items())
         self.log.info(
             "Landed %s rows in %s: %s. Cost: %s US dollars. Paid twice: %d",
             f"{summary.requests:,}",
-            landed.place,
+            landed.location,
             outcomes or "none",
             landed.cost_usd or "unknown",
             summary.paid_twice,
         )
-        if landed.asked_again:
+        if landed.retried:
             self.log.info(
                 "Asked again: %s requests, which cost %s US dollars of these",
-                f"{landed.asked_again:,}",
-                landed.asked_again_cost_usd or "unknown",
+                f"{landed.retried:,}",
+                landed.retried_cost_usd or "unknown",
             )
         for reason in landed.reasons:
             self.log.warning("%s %s, %s: %s", f"{reason.rows:,}", reason.outcome, reason.code, reason.message)

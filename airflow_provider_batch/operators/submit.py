@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
-from airflow_provider_batch.core.ledger.records import Begun, Submitted, Task
+from airflow_provider_batch.core.ledger.records import Submitted, Task, TaskStarted
 from airflow_provider_batch.core.lifecycle.canary_verdict import MOST as MOST_CANARY
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision
 from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
@@ -41,7 +41,7 @@ from airflow_provider_batch.operators.landings import check_landings
 from airflow_provider_batch.staging.layout import check_reachable, job_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
 from airflow_provider_batch.worker.build import Plan
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
@@ -286,7 +286,7 @@ class BatchSubmitOperator(BaseOperator):
         clear_epoch = context["ti"].max_tries
         ledger = sealing.open(clear_epoch, resubmit=self._resubmits(context))
         change_budget(ledger, source.plan.max_cost_usd, self.log)
-        ledger.add(Begun(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
+        ledger.add(TaskStarted(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
         cancel_earlier(ledger, self.log)
         BatchJobLink.persist(context, folder.uri)
         if not ledger.manifest.requests:
@@ -297,7 +297,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
         """Create the job's batches as far as the provider has room."""
-        policy = Policy(max_attempts=1, since=datetime.now(UTC))
+        policy = Policy(max_attempts=1, restarted_at=datetime.now(UTC))
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
         pause = runner.run({})
         if isinstance(pause, Void):
@@ -307,7 +307,7 @@ class BatchSubmitOperator(BaseOperator):
         if isinstance(pause, Hold):
             manifest = ledger.manifest
             raise JobHeldError(
-                f"Job {manifest.job_uid} is held: {pause.message}. Its {manifest.asked:,} requests stay sealed in "
+                f"Job {manifest.job_uid} is held: {pause.message}. Its {manifest.sent:,} requests stay sealed in "
                 f"{ledger.folder.uri}, and batches that exist go on. Mend the account or the connection, then clear "
                 "this task."
             )
@@ -380,9 +380,9 @@ class BatchSubmitOperator(BaseOperator):
             has_explicit_token_limit=hook.has_explicit_token_limit(self.limits),
         )
 
-    def _reused_table(self) -> KnownTable | None:
+    def _reused_table(self) -> ReusedTable | None:
         place = parse_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
-        return None if place is None else KnownTable(sql_hook(place.conn_id), place.table)
+        return None if place is None else ReusedTable(sql_hook(place.conn_id), place.table)
 
     def _preview(self, context: Context, source: Source, hook: BatchHook) -> Reference:
         source = replace(source, plan=msgspec.structs.replace(source.plan, canary=0))

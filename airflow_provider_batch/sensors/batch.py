@@ -11,9 +11,9 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnVa
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Begun, Task
+from airflow_provider_batch.core.ledger.records import Task, TaskStarted
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
-from airflow_provider_batch.core.lifecycle.steps import ASKABLE, Finish, Hold, Pause, Policy, Void, Wait
+from airflow_provider_batch.core.lifecycle.steps import RETRYABLE, Finish, Hold, Pause, Policy, Void, Wait
 from airflow_provider_batch.core.lifecycle.summary import summarize, wait_result
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
@@ -83,7 +83,7 @@ class BatchSensor(BaseSensorOperator):
         *,
         job: Any,
         max_attempts: int = 3,
-        retry_on: Iterable[str] = tuple(sorted(ASKABLE)),
+        retry_on: Iterable[str] = tuple(sorted(RETRYABLE)),
         on_incomplete: str = "keep",
         row_retry_delay: timedelta | None = None,
         deadline: timedelta | datetime | str = timedelta(hours=30),
@@ -108,9 +108,11 @@ class BatchSensor(BaseSensorOperator):
         super().__init__(poke_interval=poke_interval, timeout=timedelta(days=365), **kwargs)
         if max_attempts < 1:
             raise InputError(f"max_attempts is how often a row is asked in all: at least 1, not {max_attempts}.")
-        unknown = [outcome for outcome in retry_on if outcome not in ASKABLE]
+        unknown = [outcome for outcome in retry_on if outcome not in RETRYABLE]
         if unknown:
-            raise InputError(f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(ASKABLE))}.")
+            raise InputError(
+                f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(RETRYABLE))}."
+            )
         if on_incomplete not in ON_INCOMPLETE:
             raise InputError(f"on_incomplete: {on_incomplete!r} is none of {', '.join(ON_INCOMPLETE)}.")
         if at_deadline not in AT_DEADLINE:
@@ -200,7 +202,7 @@ class BatchSensor(BaseSensorOperator):
     def _advance(self, context: Context, ledger: Ledger, *, begins: bool) -> Pause:
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
-        ledger.add(Begun(Task.WAIT, context["ti"].max_tries, now))
+        ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now))
         if begins:
             self._begin(context, ledger, now)
         policy = Policy(
@@ -208,7 +210,7 @@ class BatchSensor(BaseSensorOperator):
             retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
             raise_cap=self.on_incomplete == RAISE_CAP,
             backoff=self.row_retry_delay,
-            since=now,
+            restarted_at=now,
             at_deadline_rows=self.at_deadline_rows if self.at_deadline == "sync" else 0,
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
@@ -234,7 +236,7 @@ class BatchSensor(BaseSensorOperator):
         """
         clear = getattr(context["ti"], "max_tries", 0)
         deadline = deadline_to_record(ledger.state(), clear, self._ends(now), now)
-        if deadline is not None and ledger.add(deadline) and deadline.fresh:
+        if deadline is not None and ledger.add(deadline) and deadline.resets_attempts:
             self.log.info(
                 "The wait had ended and was cleared: rows without a usable answer may be asked %d times more, until %s",
                 self.max_attempts,
@@ -255,7 +257,7 @@ class BatchSensor(BaseSensorOperator):
         self.log.info(
             "The wait is over: %d batches, %d wave(s) asked again, requests paid twice: %d",
             result.batches,
-            result.waves,
+            result.retry_rounds,
             result.paid_twice,
         )
         returned: dict[str, Any] = msgspec.to_builtins(result)

@@ -24,7 +24,7 @@ COLUMNS = ("request_sha256", "output", "finish_reason", "model", "batch_id")
 _CHUNK_ROWS = 200
 
 
-class KnownTable:
+class ReusedTable:
     """The succeeded rows of a results table."""
 
     def __init__(self, hook: DbApiHook, table: str) -> None:

@@ -31,8 +31,8 @@ from airflow_provider_batch.core.sealing.reuse_generation import Previous, RowSe
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.reused_table import KnownTable
-from airflow_provider_batch.worker.reuse import Rendered, with_known
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
+from airflow_provider_batch.worker.reuse import Rendered, with_reused_answers
 
 #: requests that a preview shows
 SAMPLE = 3
@@ -87,7 +87,7 @@ def build(
     folder: Folder,
     generation: int = 1,
     *,
-    reuse: KnownTable | None = None,
+    reuse: ReusedTable | None = None,
     previous: Previous | None = None,
 ) -> Build:
     """Read and render every row into shards in the folder, prove them, price them, check the budget.
@@ -135,7 +135,7 @@ class _Builder:
         self._kept = 0
         self._more = False
 
-    def shards_of(self, warehouse: DbApiHook, known: KnownTable | None) -> list[Shard]:
+    def shards_of(self, warehouse: DbApiHook, known: ReusedTable | None) -> list[Shard]:
         """Read and render the rows of the query into shards in the folder.
 
         :param known: answers of an earlier job; rows that have one there are not sent.
@@ -151,7 +151,7 @@ class _Builder:
                     for number, row in enumerate(islice(every, plan.max_rows), start=1)
                 )
                 if known is not None:
-                    rendered = self._with_known(rendered, known)
+                    rendered = self._with_reused_answers(rendered, known)
                 for request, carry, number in rendered:
                     self._place(request, carry, number)
                     if number <= SAMPLE:
@@ -162,10 +162,10 @@ class _Builder:
         finally:
             self._sealer.abandon()
 
-    def _with_known(self, rendered: Iterator[Rendered], known: KnownTable) -> Iterator[Rendered]:
+    def _with_reused_answers(self, rendered: Iterator[Rendered], known: ReusedTable) -> Iterator[Rendered]:
         schema = self._plan.spec.output_schema
         judge = SchemaJudge(schema) if schema is not None else None
-        return with_known(rendered, known, self._sealer, self._folder, self._prefix, judge)
+        return with_reused_answers(rendered, known, self._sealer, self._folder, self._prefix, judge)
 
     def _place(self, request: Request, carry: list[Any], number: int) -> None:
         """Keep a row in its shard of the generation before, else seal it, unless it is a duplicate or reused."""
@@ -178,7 +178,7 @@ class _Builder:
                 sealer.keep(request, carry, number, shard)
                 self._kept += 1
                 return
-        if not sealer.is_copy(request, carry, number):
+        if not sealer.is_duplicate(request, carry, number):
             tokens = self.estimator.add(
                 request.model, request.body, request.inputs, request.outline, request.leaf_values
             )
@@ -193,7 +193,7 @@ class _Builder:
             sealed_at=datetime.now(UTC),
             endpoint=plan.spec.endpoint,
             openai_conn_id=plan.openai_conn_id,
-            requests=self._kept + sealer.requests + sealer.same + sealer.reused,
+            requests=self._kept + sealer.requests + sealer.duplicates + sealer.reused,
             shards=shards,
             carry=self._carry,
             estimate=self.estimator.finish(plan.learned.outputs),
@@ -208,13 +208,13 @@ class _Builder:
             max_cost_usd=plan.max_cost_usd,
             outputs=self.estimator.outputs(),
             generation=self._generation,
-            same=sealer.same,
-            known=sealer.reused,
+            duplicates=sealer.duplicates,
+            reused=sealer.reused,
             retention_days=plan.retention_days,
             delete_remote_files=plan.delete_remote_files,
             reuse_from=reuse_from,
-            copies=sealer.copies,
-            known_answers=sealer.known,
+            duplicate_files=sealer.duplicate_files,
+            reused_files=sealer.reused_files,
         )
 
     def outcome_of(self, manifest: Manifest) -> Build:

@@ -48,12 +48,12 @@ def cancel_batches(
 
     def cancel(step: Cancel) -> BatchView | ProviderError | None:
         try:
-            return hook.cancel(step.tried.batch_id)
+            return hook.cancel(step.submission.batch_id)
         except ProviderError as error:
             return error
 
     def record(step: Cancel, answer: BatchView | ProviderError | None) -> None:
-        name, batch_id = step.shard.shard.name, step.tried.batch_id
+        name, batch_id = step.shard.name, step.submission.batch_id
         if isinstance(answer, ProviderError):
             not_taken.append(step)
             report(f"{name}: {answer}")

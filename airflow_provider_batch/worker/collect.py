@@ -71,7 +71,7 @@ class Collector:
         def settle(step: Collect, came: list[Collected] | ProviderError) -> None:
             if isinstance(came, ProviderError):
                 failed.append(came)
-                self.log.warning("%s: batch %s was not collected: %s", step.shard.shard.name, step.batch.id, came)
+                self.log.warning("%s: batch %s was not collected: %s", step.shard.name, step.batch.id, came)
             else:
                 self._settle(step, came)
 
@@ -81,8 +81,8 @@ class Collector:
             raise failed[0]
 
     def _settle(self, step: Collect, files: list[Collected]) -> None:
-        shard, tried, batch = step.shard.shard, step.tried, step.batch
-        settled = Settled(shard.name, tried.n, batch.id, batch.raw_status, self._clock())
+        shard, submission, batch = step.shard.spec, step.submission, step.batch
+        settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock())
         # Azure gives a batch that failed validation both files, without a byte in them.
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
             failure, message, at_lines = failures.failure_of(batch)
@@ -103,7 +103,7 @@ class Collector:
 
     def _fetch(self, step: Collect) -> list[Collected]:
         """Stream the result files of a batch into staging."""
-        place = f"{self.ledger.prefix}/collected/{step.shard.shard.name}.{step.tried.n}"
+        place = f"{self.ledger.prefix}/collected/{step.shard.name}.{step.submission.number}"
         ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
         return [self._download(f"{place}/{kind}", file_id) for kind, file_id in ids if file_id]
 
@@ -126,11 +126,11 @@ class Collector:
     def count(self, shard: ShardState, settled: Settled) -> Settled:
         """Return the record with the outcomes, tokens and cost of the collected files."""
         folder, manifest = self.ledger.folder, self.ledger.manifest
-        rows = read_rows(folder, shard.shard)
+        rows = read_rows(folder, shard.spec)
         outcomes: Counter[Outcome] = Counter()
         transient = cut_off = answered = output = 0
         cost: Decimal | None = Decimal(0)
-        for _, answer in read_answers(folder, shard.shard, settled, rows, manifest.endpoint, self._judge):
+        for _, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
             cut_off += is_cut_off(answer)
@@ -138,7 +138,7 @@ class Collector:
                 answered += 1
                 output += answer.usage.output_tokens
                 price = self._prices.cost(
-                    shard.shard.model, answer.usage, answered_by=answer.model, batch=not shard.shard.synchronous
+                    shard.model, answer.usage, answered_by=answer.model, batch=not shard.spec.synchronous
                 )
                 cost = None if cost is None or price is None else cost + price
         return msgspec.structs.replace(
@@ -146,7 +146,7 @@ class Collector:
             outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
             transient=transient,
             cut_off=cut_off,
-            answered=answered,
+            answers=answered,
             output_tokens=output,
             cost_usd=None if cost is None else str(cost),
         )

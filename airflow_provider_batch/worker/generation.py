@@ -16,14 +16,14 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
-from airflow_provider_batch.core.ledger.records import ASKED_ANEW, Budget
+from airflow_provider_batch.core.ledger.records import RESUBMITTED, Budget
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision, choose_generation
 from airflow_provider_batch.core.provider.limits import Limits, describe_limits
 from airflow_provider_batch.core.sealing.reuse_generation import Previous
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
 from airflow_provider_batch.worker.cancel import cancel_job
 from airflow_provider_batch.worker.lessons import recall
@@ -39,7 +39,7 @@ class Source:
     #: connection of the warehouse
     conn_id: str
     #: returns the table of `reuse_from`; called only when its answers count
-    reused_table: Callable[[], KnownTable | None]
+    reused_table: Callable[[], ReusedTable | None]
     #: the staging root, which holds what earlier jobs learned
     root: str
     #: whether the author stated how many tokens an input file may hold
@@ -164,4 +164,4 @@ def cancel_earlier(ledger: Ledger, log: Log) -> None:
     """Cancel the batches of generations whose answers land nowhere, because every row was sent again since."""
     for earlier in earlier_lines(ledger.folder, ledger.manifest):
         hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
-        cancel_job(earlier, hook, ASKED_ANEW, log.warning)
+        cancel_job(earlier, hook, RESUBMITTED, log.warning)

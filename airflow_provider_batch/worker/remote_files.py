@@ -27,14 +27,14 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
             # a shard that may be sent again needs its input file
             if shard.phase is not Phase.SETTLED:
                 continue
-            for tried in shard.tries:
-                if (shard.shard.name, tried.n) in state.deleted:
+            for submission in shard.submissions:
+                if (shard.name, submission.number) in state.deleted:
                     continue
-                results = [file.file_id for file in tried.settled.files] if tried.settled else []
-                for file_id in filter(None, (tried.file_id, *results)):
+                results = [file.file_id for file in submission.settled.files] if submission.settled else []
+                for file_id in filter(None, (submission.file_id, *results)):
                     hook.delete(file_id)
                     deleted += 1
-                ledger.add(Deleted(shard.shard.name, tried.n, datetime.now(UTC)))
+                ledger.add(Deleted(shard.name, submission.number, datetime.now(UTC)))
     except BatchError as error:
         log.warning("%s Files are left at the provider; clear this task to try again.", error)
     if deleted:

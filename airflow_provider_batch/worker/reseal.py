@@ -16,16 +16,16 @@ from airflow_provider_batch.core.answers.caps import RAISE, is_cut_off, raised
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Settled, Wave
+from airflow_provider_batch.core.ledger.records import RetryRound, Settled
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import attempts
-from airflow_provider_batch.core.lifecycle.steps import AskAgain, Policy, Reseal
+from airflow_provider_batch.core.lifecycle.steps import Policy, Reseal, Retry
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.worker.log import Log
 
 
-class Waves:
+class Resealer:
     """Seals the waves of a job."""
 
     def __init__(
@@ -41,45 +41,47 @@ class Waves:
         self.ledger, self.policy, self.log = ledger, policy, log
         self._judge, self._clock, self._claim = judge, clock, claim
 
-    def ask_again(self, step: AskAgain) -> None:
+    def ask_again(self, step: Retry) -> None:
         """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
         state = self.ledger.state()
         # another worker may have sealed a wave of these rows since the step was decided on
-        tries = [
-            (shard, settled) for shard, settled in step.sources if (shard.shard.name, settled.n) not in state.drained
+        submissions = [
+            (shard, settled)
+            for shard, settled in step.sources
+            if (shard.name, settled.number) not in state.retried_submissions
         ]
-        if not tries:
+        if not submissions:
             return
-        number = state.next_wave
-        prefix = f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}"
+        number = state.next_retry_round
+        prefix = f"{self.ledger.prefix}/retry-{number}-{secrets.token_hex(4)}"
         sealer = Sealer(
             self.ledger.folder,
             prefix,
             self.ledger.manifest.endpoint,
             self.ledger.manifest.limits,
-            names=f"w{number:02d}-{{:04d}}",
+            names=f"r{number:02d}-{{:04d}}",
             learned=self.ledger.manifest.learned_tokens,
         )
         try:
             raise_to = 1
-            for shard, settled in tries:
+            for shard, settled in submissions:
                 if self._pack(sealer, state, shard, settled):
-                    raise_to = max(raise_to, shard.shard.raised * RAISE)
-            shards = [msgspec.structs.replace(shard, raised=raise_to) for shard in sealer.finish()]
+                    raise_to = max(raise_to, shard.spec.cap_factor * RAISE)
+            shards = [msgspec.structs.replace(shard, cap_factor=raise_to) for shard in sealer.finish()]
         finally:
             sealer.abandon()
-        sources = [(shard.shard.name, settled.n) for shard, settled in tries]
-        if self.ledger.add(Wave(number, sources, shards, self._clock(), step.base)) and shards:
+        sources = [(shard.name, settled.number) for shard, settled in submissions]
+        if self.ledger.add(RetryRound(number, sources, shards, self._clock(), step.forgiven_attempts)) and shards:
             self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
 
     def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> bool:
         """Seal the rows of a settled try that are to be asked again; True if the cap of some is raised."""
-        folder, one = self.ledger.folder, shard.shard
+        folder, one = self.ledger.folder, shard.spec
         rows = read_rows(folder, one)
         wanted = {
             line: is_cut_off(answer)
             for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
-            if attempts.is_askable(answer, settled, self.policy)
+            if attempts.is_retryable(answer, settled, self.policy)
         }
         longer = {line for line, cut_off in wanted.items() if cut_off}
         self._pack_rows(sealer, one, rows, wanted, attempts.next_attempt(shard, settled), longer)
@@ -100,7 +102,7 @@ class Waves:
         """
         with self.ledger.folder.reader(one.file) as stream:
             for number, sealed in enumerate(stream):
-                if number in wanted and rows[number].wanted:
+                if number in wanted and rows[number].needed:
                     line = raised(sealed) if number in longer else sealed
                     if line is None:
                         continue
@@ -110,23 +112,25 @@ class Waves:
 
     def reseal(self, step: Reseal) -> None:
         """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
-        one, manifest, state = step.shard.shard, self.ledger.manifest, self.ledger.state()
-        number = state.next_wave
+        one, manifest, state = step.shard.spec, self.ledger.manifest, self.ledger.state()
+        number = state.next_retry_round
         sealer = Sealer(
             self.ledger.folder,
-            f"{self.ledger.prefix}/wave-{number}-{secrets.token_hex(4)}",
+            f"{self.ledger.prefix}/retry-{number}-{secrets.token_hex(4)}",
             manifest.endpoint,
             msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
-            names=f"w{number:02d}-{{:04d}}",
+            names=f"r{number:02d}-{{:04d}}",
         )
         try:
             self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
-            shards = [msgspec.structs.replace(shard, raised=one.raised) for shard in sealer.finish()]
+            shards = [msgspec.structs.replace(shard, cap_factor=one.cap_factor) for shard in sealer.finish()]
         finally:
             sealer.abandon()
         # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
-        wave = Wave(number, [(one.name, step.n)], shards, self._clock(), attempts.base_before(state, step.shard))
-        if self._claim(step.shard, step.n) and self.ledger.add(wave):
+        retry_round = RetryRound(
+            number, [(one.name, step.number)], shards, self._clock(), attempts.forgiven_before(state, step.shard)
+        )
+        if self._claim(step.shard, step.number) and self.ledger.add(retry_round):
             self.log.info(
                 "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
                 one.name,

@@ -15,9 +15,9 @@ import msgspec
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.schema.judge import SchemaJudge
-from airflow_provider_batch.core.sealing.reused_answers import KnownAnswer, KnownWriter
+from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter
 from airflow_provider_batch.core.sealing.sealer import Sealer
-from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
 
 
 class Rendered(NamedTuple):
@@ -41,9 +41,9 @@ class _Waiting(msgspec.Struct, array_like=True):
     number: int
 
 
-def with_known(
+def with_reused_answers(
     rendered: Iterable[Rendered],
-    table: KnownTable,
+    table: ReusedTable,
     sealer: Sealer,
     folder: Folder,
     prefix: str,
@@ -54,16 +54,16 @@ def with_known(
     try:
         with folder.writer(name) as file:
             for request, carry, number in rendered:
-                sealer.want(request)
+                sealer.register(request)
                 waiting = _Waiting(
                     request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
                 )
                 file.write(msgspec.json.encode(waiting) + b"\n")
-        known = KnownWriter(folder, prefix, sealer.asked, sealer.endpoint, judge, sealer.known)
+        known = ReusedAnswerWriter(folder, prefix, sealer.request_index, sealer.endpoint, judge, sealer.reused_files)
         for sha256, output, finish_reason, model, batch_id in table:
             if isinstance(sha256, str):
-                known.add(KnownAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
-        sealer.know(known.finish())
+                known.add(ReusedAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
+        sealer.reuse(known.finish())
         decoder = msgspec.json.Decoder(_Waiting)
         with folder.reader(name) as rows:
             for line in rows:

@@ -13,11 +13,11 @@ def log_build(log: Log, made: Build, *, compared: bool = False) -> None:
     """
     manifest = made.manifest
     estimate = manifest.estimate
-    if manifest.same or manifest.reuse_from:
+    if manifest.duplicates or manifest.reuse_from:
         log.info("%s rows: %s", f"{manifest.requests:,}", manifest.sources)
     log.info(
         "%s requests in %d shard(s), %s bytes",
-        f"{manifest.asked:,}",
+        f"{manifest.sent:,}",
         len(manifest.shards),
         f"{sum(shard.bytes for shard in manifest.shards):,}",
     )
@@ -60,7 +60,7 @@ def log_build(log: Log, made: Build, *, compared: bool = False) -> None:
             ", ".join(estimate.standard_price_models),
         )
     if compared:
-        asked = manifest.requests - made.kept - manifest.same - manifest.known
+        asked = manifest.requests - made.kept - manifest.duplicates - manifest.reused
         log.info(
             "%s rows are as they were and keep batch and answer, %s are new, changed or not sent yet and are asked",
             f"{made.kept:,}",

@@ -18,7 +18,7 @@ import msgspec
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Collected
 from airflow_provider_batch.core.lifecycle.failures import is_of_account
-from airflow_provider_batch.core.lifecycle.steps import Ask
+from airflow_provider_batch.core.lifecycle.steps import SendSynchronously
 from airflow_provider_batch.core.sealing.final_pass import AT_ONCE as FINISH_AT_ONCE
 from airflow_provider_batch.exceptions import StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, SynchronousResponse
@@ -48,7 +48,7 @@ FINISH_LINE = Manner("finish line", FINISH_AT_ONCE, (1.0, 5.0, 20.0), 30.0)
 class _Request(NamedTuple):
     """One request."""
 
-    step: Ask
+    step: SendSynchronously
     custom_id: str
     body: dict[str, Any]
 
@@ -61,7 +61,7 @@ class _Line(msgspec.Struct):
 class Answers(NamedTuple):
     """What came back for one shard."""
 
-    step: Ask
+    step: SendSynchronously
     asked: list[tuple[str, SynchronousResponse]]
 
     @property
@@ -77,7 +77,7 @@ class Answers(NamedTuple):
 def ask_all(
     ledger: Ledger,
     hook: BatchHook,
-    steps: Sequence[Ask],
+    steps: Sequence[SendSynchronously],
     done: Callable[[Answers], None],
     stopping: Callable[[], bool],
     manner: Manner = CANARY,
@@ -93,7 +93,7 @@ def ask_all(
     came: dict[str, list[tuple[str, SynchronousResponse]]] = {}
 
     def keep(request: _Request, asked: SynchronousResponse) -> None:
-        shard = request.step.shard.shard
+        shard = request.step.shard.spec
         answers = came.setdefault(shard.name, [])
         answers.append((request.custom_id, asked))
         if len(answers) == shard.requests:
@@ -110,8 +110,8 @@ def ask_all(
         )
 
 
-def _requests(ledger: Ledger, step: Ask) -> list[_Request]:
-    shard = step.shard.shard
+def _requests(ledger: Ledger, step: SendSynchronously) -> list[_Request]:
+    shard = step.shard.spec
     with ledger.folder.reader(shard.file) as file:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != shard.sha256:
@@ -141,8 +141,8 @@ def _ask(
 
 def write(ledger: Ledger, answers: Answers) -> Collected:
     """The answers as a result file in staging."""
-    shard = answers.step.shard.shard
-    name = f"{ledger.prefix}/collected/{shard.name}.{answers.step.n}/output.{secrets.token_hex(4)}.jsonl"
+    shard = answers.step.shard.spec
+    name = f"{ledger.prefix}/collected/{shard.name}.{answers.step.number}/output.{secrets.token_hex(4)}.jsonl"
     data = b"".join(_line(custom_id, asked) + b"\n" for custom_id, asked in answers.asked)
     with ledger.folder.writer(name) as file:
         file.write(data)

@@ -64,11 +64,11 @@ class ClearedJob:
                 run = session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id)).one()
                 run.dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
                 tis = [ti for ti in run.get_task_instances(session=session) if not task_ids or ti.task_id in task_ids]
-                lives = [ti.max_tries for ti in tis]
+                started_epochs = [ti.max_tries for ti in tis]
                 clear_task_instances(tis, session, dag_run_state=DagRunState.RUNNING)
                 if retry:
-                    for ti, life in zip(tis, lives, strict=True):
-                        ti.max_tries = life
+                    for ti, clear_epoch in zip(tis, started_epochs, strict=True):
+                        ti.max_tries = clear_epoch
                 session.commit()
                 while run.state == DagRunState.RUNNING:
                     session.expire_all()

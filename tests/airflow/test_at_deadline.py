@@ -56,7 +56,7 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
 
     assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
     assert made() == {"synchronous": 5, "upload": 1, "create": 1}
-    assert ran.returned["wait"]["final_pass"] == {"asked": 5, "left": {}}
+    assert ran.returned["wait"]["final_pass"] == {"sent": 5, "left_out": {}}
     assert ran.returned["wait"]["outcomes"] == {"succeeded": 5}
     account = ran.returned["land"]
     assert account["outcomes"] == {"succeeded": 5}
@@ -95,7 +95,7 @@ def test_more_rows_than_the_bound_are_left_and_told(
     ran = run_job(wait=finish(at_deadline_rows=3))
 
     assert made()["synchronous"] == 3
-    assert ran.returned["wait"]["final_pass"] == {"asked": 3, "left": {"at_deadline_rows": 2}}
+    assert ran.returned["wait"]["final_pass"] == {"sent": 3, "left_out": {"at_deadline_rows": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert "2 rows are left: more than at_deadline_rows allows" in capfd.readouterr().out
 
@@ -105,7 +105,7 @@ def test_the_finish_line_stays_within_the_budget(warehouse: Path, made: Callable
     ran = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
 
     assert made()["synchronous"] == 3
-    assert ran.returned["wait"]["final_pass"] == {"asked": 3, "left": {"max_cost_usd": 2}}
+    assert ran.returned["wait"]["final_pass"] == {"sent": 3, "left_out": {"max_cost_usd": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert float(ran.returned["land"]["cost_usd"]) <= 0.00065
 
@@ -119,7 +119,7 @@ def test_what_was_spent_before_counts_towards_the_budget(
 
     ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3}, prices=prices, max_cost_usd=low * 1.01)
 
-    left = ran.returned["wait"]["final_pass"]["left"]
+    left = ran.returned["wait"]["final_pass"]["left_out"]
     assert float(ran.returned["land"]["cost_usd"]) <= low * 1.01
     assert made()["synchronous"] == 2 - left.get("max_cost_usd", 0)
 
@@ -171,7 +171,7 @@ def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
 
     assert made()["synchronous"] == 16
     assert ran.states["wait"] == "success"
-    assert ran.returned["wait"]["final_pass"] == {"asked": 0, "left": {"unasked": 25}}
+    assert ran.returned["wait"]["final_pass"] == {"sent": 0, "left_out": {"unsent": 25}}
     assert ran.returned["land"]["outcomes"] == {"cancelled": 25}
 
 
@@ -250,7 +250,7 @@ def test_rows_that_were_never_sent_are_asked_and_it_is_their_first_attempt(
 
     assert made() == {"synchronous": ROWS, "upload": 0, "create": 0}
     assert outcomes(ledger) == {"succeeded": ROWS}
-    assert {shard.shard.attempt for shard in last.ledger.state().finish_line} == {1}
+    assert {shard.shard.attempt for shard in last.ledger.state().final_pass} == {1}
     assert isinstance(worker(ledger).run({}), Finish)
     assert made()["synchronous"] == 0
 
@@ -269,7 +269,7 @@ def test_of_rows_that_were_never_sent_those_past_the_bound_are_left(
 def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_flight(
     ledger: Any, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_batch.core.lifecycle.steps import ASKING, Finish, Wait
+    from airflow_provider_batch.core.lifecycle.steps import CLAIM_LIFETIME, Finish, Wait
     from airflow_provider_batch.core.sealing.final_pass import AT_ONCE
     from airflow_provider_batch.worker import synchronous
 
@@ -291,7 +291,7 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
     assert isinstance(pause, Wait)
     assert made()["synchronous"] == ROWS - 2 * AT_ONCE
 
-    assert isinstance(worker(ledger, later=ASKING).run({}), Finish)
+    assert isinstance(worker(ledger, later=CLAIM_LIFETIME).run({}), Finish)
     assert made()["synchronous"] == AT_ONCE
     assert outcomes(ledger) == {"succeeded": ROWS}
 
@@ -327,9 +327,9 @@ def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Cal
 
 
 def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
-    from airflow_provider_batch.core.lifecycle.steps import FINISH, Finish
+    from airflow_provider_batch.core.lifecycle.steps import FINAL_PASS_WINDOW, Finish
 
-    assert isinstance(worker(ledger, later=FINISH).run({}), Finish)
+    assert isinstance(worker(ledger, later=FINAL_PASS_WINDOW).run({}), Finish)
 
     assert made()["synchronous"] == 0
     assert outcomes(ledger) == {"pending": ROWS}
@@ -338,9 +338,9 @@ def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Cal
 def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     tmp_path: Path, server: LocalServer, made: Callable[[], dict[str, int]]
 ) -> None:
-    from airflow_provider_batch.core.ledger.records import CancelAsked
+    from airflow_provider_batch.core.ledger.records import CancelRequested
     from airflow_provider_batch.core.lifecycle.next_steps import next_steps
-    from airflow_provider_batch.core.lifecycle.steps import GRACE, Finish, Upload, Wait
+    from airflow_provider_batch.core.lifecycle.steps import CANCEL_GRACE, Finish, Upload, Wait
 
     ledger = seal_job(tmp_path, [f"{n} {uuid4()}" for n in range(4)], requests=2)
     one = worker(ledger)
@@ -350,19 +350,19 @@ def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     one._do(next_steps(one.ledger.state(), {}, one.policy, datetime.now(UTC))[0][:1])
     end(ledger)
     # as if the provider had taken the cancel and were slow at it
-    ledger.add(CancelAsked("s0001", 1, "deadline", datetime.now(UTC)))
+    ledger.add(CancelRequested("s0001", 1, "deadline", datetime.now(UTC)))
     made()
 
     waiting = worker(ledger)
     assert isinstance(waiting.run(waiting.look()), Wait)
     assert made()["synchronous"] == 0
 
-    after = worker(ledger, later=GRACE)
+    after = worker(ledger, later=CANCEL_GRACE)
     assert isinstance(after.run(after.look()), Finish)
 
     assert made()["synchronous"] == 2
     assert outcomes(ledger) == {"succeeded": 2, "pending": 2}
-    assert after.ledger.state().waves[0].left == {"unsettled": 2}
+    assert after.ledger.state().retry_rounds[0].left_out == {"unsettled": 2}
 
 
 def update(warehouse: Path, sql: str) -> None:

@@ -151,7 +151,7 @@ def test_a_wrong_parameter_stops_the_job_and_the_attempt_after_mending_it_starts
     assert made() == {"synchronous": 2, "upload": 1, "create": 1}
     state = records(reference)
     assert (state.manifest.generation, state.manifest.job_uid) == (2, reference["job_uid"])
-    assert state.judged.void == ""
+    assert state.canary_verdict.void == ""
 
 
 def test_a_job_that_was_stopped_is_stopped_again_if_nothing_was_mended(
@@ -266,7 +266,7 @@ def test_a_request_that_was_turned_away_for_a_moment_is_asked_again_at_once(
     state = records(attempt(Instance()))
 
     assert made() == {"synchronous": 4, "upload": 1, "create": 1}
-    assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
+    assert state.shards["c0001"].submissions[0].settled.outcomes == {"succeeded": 2}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_what_fails_for_a_passing_reason_is_left_to_a_batch(
     ran = run_job(canary=2)
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert ran.returned["land"]["asked_again"] == 2
+    assert ran.returned["land"]["retried"] == 2
     assert made() == {"synchronous": 2, "upload": 2, "create": 2}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(0,)]
 
@@ -300,8 +300,8 @@ def test_a_request_that_is_not_answered_in_time_is_left_to_a_batch(
 
     state = records(attempt(Instance()))
 
-    assert state.shards["c0001"].tries[0].settled.outcomes == {"expired": 2}
-    assert state.shards["s0001"].tries[0].batch_id
+    assert state.shards["c0001"].submissions[0].settled.outcomes == {"expired": 2}
+    assert state.shards["s0001"].submissions[0].batch_id
 
 
 def test_answers_that_fit_no_schema_are_told_and_stop_nothing(
@@ -311,8 +311,8 @@ def test_answers_that_fit_no_schema_are_told_and_stop_nothing(
 
     state = records(attempt(Instance(), output_schema=SCHEMA))
 
-    assert state.shards["c0001"].tries[0].settled.outcomes == {"invalid_output": 2}
-    assert state.shards["s0001"].tries[0].batch_id
+    assert state.shards["c0001"].submissions[0].settled.outcomes == {"invalid_output": 2}
+    assert state.shards["s0001"].submissions[0].batch_id
     assert "no answer is valid against the output_schema" in capfd.readouterr().out + caplog.text
 
 
@@ -377,7 +377,7 @@ def test_a_worker_killed_between_the_answers_and_their_record_asks_these_request
     state = records(attempt(instance))
 
     assert made() == {"synchronous": 2, "upload": 1, "create": 1}
-    assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
+    assert state.shards["c0001"].submissions[0].settled.outcomes == {"succeeded": 2}
 
 
 def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
@@ -417,7 +417,7 @@ def test_every_endpoint_has_its_canary(warehouse: Path, made: Callable[[], dict[
     state = records(attempt(Instance(), **asked))
 
     assert made() == {"synchronous": 2, "upload": 1, "create": 1}
-    assert state.shards["c0001"].tries[0].settled.outcomes == {"succeeded": 2}
+    assert state.shards["c0001"].submissions[0].settled.outcomes == {"succeeded": 2}
 
 
 @pytest.mark.parametrize("canary", [21, -1, 1.5, "many", True])
@@ -472,9 +472,9 @@ def test_two_workers_that_ask_the_same_canary_keep_the_answers_of_the_first(ware
     workers[1]._do([planned])
 
     state = workers[1].ledger.state()
-    assert len(state.shards["c0001"].tries) == 1
-    assert len(state.shards["s0001"].tries) == 1
-    settled = state.shards["c0001"].tries[0].settled
+    assert len(state.shards["c0001"].submissions) == 1
+    assert len(state.shards["s0001"].submissions) == 1
+    settled = state.shards["c0001"].submissions[0].settled
     assert settled is not None
     assert settled.outcomes == {"succeeded": 2}
 

@@ -90,7 +90,7 @@ def test_only_what_changed_or_came_is_asked_and_what_went_is_not_landed(
     assert query(warehouse, "SELECT label FROM answers WHERE custom_id = 'T-1'") == [("corrected",)]
     account, reference = second.returned["land"], second.returned["submit"]
     assert account["outcomes"] == {"succeeded": 5}
-    assert (account["requests"], account["asked"]) == (5, 5)
+    assert (account["requests"], account["sent"]) == (5, 5)
     assert reference["job_uid"] == first.returned["submit"]["job_uid"]
 
 

@@ -62,12 +62,12 @@ def test_a_retry_keeps_the_deadline_and_a_clear_after_the_end_gives_a_new_one_an
     assert not later.poke(started(max_tries=1)).is_done
     assert state_of(ledger).deadline > datetime.now(UTC)
     assert _to_the_end(later, max_tries=1)["outcomes"] == {"succeeded": 1, "failed": 1}
-    assert [shard.attempt for wave in state_of(ledger).waves for shard in wave.shards] == [2]
+    assert [shard.attempt for retry_round in state_of(ledger).retry_rounds for shard in retry_round.shards] == [2]
 
     # the wait ended: a retry asks nothing more, a clear asks as often again
-    assert _to_the_end(later, max_tries=1)["waves"] == 1
-    assert _to_the_end(later, max_tries=2)["waves"] == 3
-    assert state_of(ledger).waves[-1].shards[0].attempt == 4
+    assert _to_the_end(later, max_tries=1)["retry_rounds"] == 1
+    assert _to_the_end(later, max_tries=2)["retry_rounds"] == 3
+    assert state_of(ledger).retry_rounds[-1].shards[0].attempt == 4
 
 
 def _to_the_end(sensor: Any, max_tries: int) -> Any:

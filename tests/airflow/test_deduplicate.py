@@ -52,8 +52,8 @@ def test_equal_requests_are_asked_once_and_land_for_each_row(
     assert ran.state == "success"
     reference, account = ran.returned["submit"], ran.returned["land"]
     assert asked(reference["job_uid"]) == ["T-1", "T-2", "T-6"]
-    assert (reference["requests"], reference["asked"], reference["same"]) == (7, 3, 4)
-    assert (account["requests"], account["asked"], account["same"]) == (7, 3, 4)
+    assert (reference["requests"], reference["sent"], reference["duplicates"]) == (7, 3, 4)
+    assert (account["requests"], account["sent"], account["duplicates"]) == (7, 3, 4)
     assert account["outcomes"] == {"succeeded": 7}
     rows = query(warehouse, "SELECT custom_id, outcome, output, label, attempt FROM answers ORDER BY custom_id")
     assert [(row[0], row[1], row[3]) for row in rows] == [(t[0], "succeeded", t[3]) for t in TICKETS]
@@ -63,7 +63,7 @@ def test_equal_requests_are_asked_once_and_land_for_each_row(
     assert float(query(warehouse, "SELECT sum(cost_usd) FROM answers")[0][0]) == pytest.approx(
         float(account["cost_usd"])
     )
-    assert capfd.readouterr().out.count("7 rows: 3 asked, 4 the same as another row") == 2
+    assert capfd.readouterr().out.count("7 rows: 3 sent, 4 duplicates") == 2
 
 
 def test_only_what_is_asked_is_priced_and_held_against_the_budget(warehouse: Path) -> None:
@@ -71,7 +71,7 @@ def test_only_what_is_asked_is_priced_and_held_against_the_budget(warehouse: Pat
     each = run_job(preview=True, deduplicate=False).returned["submit"]
 
     assert (once["requests"], each["requests"]) == (7, 7)
-    assert (once["asked"], each["asked"]) == (3, 7)
+    assert (once["sent"], each["sent"]) == (3, 7)
     assert once["estimate"]["input_tokens"] * 2 < each["estimate"]["input_tokens"]
     between = (once["estimate"]["low_usd"] + each["estimate"]["low_usd"]) / 2
     assert run_job(max_cost_usd=between).state == "success"
@@ -83,7 +83,7 @@ def test_who_wants_samples_asks_every_row(warehouse: Path, asked: Callable[[str]
     ran = run_job(deduplicate=said)
 
     assert asked(ran.returned["submit"]["job_uid"]) == [ticket[0] for ticket in TICKETS]
-    assert (ran.returned["land"]["asked"], ran.returned["land"]["same"]) == (7, 0)
+    assert (ran.returned["land"]["sent"], ran.returned["land"]["duplicates"]) == (7, 0)
     assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
 
 
@@ -93,7 +93,7 @@ def test_what_failed_is_asked_again_once_for_all_its_rows(warehouse: Path, asked
 
     assert asked(ran.returned["submit"]["job_uid"]) == ["T-1", "T-1", "T-2", "T-6"]
     assert ran.returned["land"]["outcomes"] == {"succeeded": 7}
-    assert ran.returned["land"]["asked_again"] == 1
+    assert ran.returned["land"]["retried"] == 1
 
 
 def test_a_refusal_lands_for_every_row_that_asked_for_it(warehouse: Path) -> None:

@@ -52,7 +52,7 @@ def uploaded(ledger: Any) -> dict[str, str]:
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
-    return {name: shard.last.file_id for name, shard in opened.state().shards.items() if shard.last}
+    return {name: shard.latest.file_id for name, shard in opened.state().shards.items() if shard.latest}
 
 
 def settled(ledger: Any) -> list[Any]:

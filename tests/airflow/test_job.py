@@ -144,8 +144,8 @@ def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
     assert ran.state == "success"
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
     account = ran.returned["land"]
-    assert account["asked_again"] == 2
-    assert Decimal(account["asked_again_cost_usd"]) == sum(
+    assert account["retried"] == 2
+    assert Decimal(account["retried_cost_usd"]) == sum(
         Decimal(str(cost)) for (cost,) in query(warehouse, "SELECT cost_usd FROM answers WHERE attempt = 2")
     )
     attempts = dict(query(warehouse, "SELECT custom_id, attempt FROM answers"))
@@ -403,7 +403,7 @@ def test_a_full_queue_holds_shards_back_and_fails_nothing(
 
         batches = list(client_of(full).batches.list())
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert ran.returned["land"]["asked_again"] == 0
+    assert ran.returned["land"]["retried"] == 0
     assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
     ended = sorted(batch.status for batch in batches)
     assert ended.count("completed") == 2

@@ -75,7 +75,7 @@ def test_everything_about_a_job_is_told_by_whatever_name_it_is_called(
         "state       landed in answers",
         "next        nothing.",
         f"folder      {reference['ledger']}",
-        f"try 1  {told['shards'][0]['tries'][0]['batch_id']}  completed at ",
+        f"submission 1  {told['shards'][0]['submissions'][0]['batch_id']}  completed at ",
         "1 refused, refusal: what the model said is in the row's error_message and output",
     ):
         assert expected in text

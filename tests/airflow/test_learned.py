@@ -40,13 +40,13 @@ def test_the_next_job_is_cut_into_files_that_fit_the_limit_that_this_one_was_tol
     job = ClearedJob()
     first = job.run()
     assert first.returned["submit"]["shards"] == 1
-    assert first.returned["wait"]["waves"] > 0
+    assert first.returned["wait"]["retry_rounds"] > 0
     assert f"gpt-5-mini may have {room:,} enqueued tokens at connection openai_default" in said(capsys)
 
     second = ClearedJob().run()
 
     assert second.returned["submit"]["shards"] > 2
-    assert second.returned["wait"]["waves"] == 0
+    assert second.returned["wait"]["retry_rounds"] == 0
     assert second.returned["land"]["outcomes"] == {"succeeded": ROWS}
     assert f"told an earlier job that gpt-5-mini may have {room:,} enqueued tokens" in said(capsys)
     # what the jobs learned lies beside them and is none

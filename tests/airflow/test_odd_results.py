@@ -351,8 +351,8 @@ def test_of_a_batch_that_failed_at_a_line_that_row_fails_and_the_others_are_seal
 ) -> None:
     with running({"status": "failed", "errors": errors}) as job:
         state, _ = job.collect()
-        assert [[shard.requests for shard in wave.shards] for wave in state.waves] == [[2]]
-        assert [shard.attempt for shard in state.waves[0].shards] == [1]
+        assert [[shard.requests for shard in retry_round.shards] for retry_round in state.retry_rounds] == [[2]]
+        assert [shard.attempt for shard in state.retry_rounds[0].shards] == [1]
         assert state.settled()[0][2].lines == {1: "invalid_json_line: not JSON"}
         assert job.provider.created == 2
 

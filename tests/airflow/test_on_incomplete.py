@@ -85,7 +85,7 @@ def test_no_more_often_than_max_attempts_and_the_best_answer_lands(path: Path) -
         ("short", "succeeded", 1),
     ]
     assert asked(path) == [[1_000, 1_000], [2_000]]
-    assert ran.returned["land"]["asked_again"] == 1
+    assert ran.returned["land"]["retried"] == 1
 
 
 @pytest.mark.usefixtures("offline")

@@ -44,7 +44,7 @@ def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str)
     assert view.outcomes == {"succeeded": 2, "refused": 1}
     assert [(shard.name, shard.requests, shard.attempt, shard.status) for shard in view.shards] == [
         ("s0001", 3, 1, "completed"),
-        ("w01-0001", 1, 2, "completed"),
+        ("r01-0001", 1, 2, "completed"),
     ]
     landed = view.landed
     assert landed is not None
@@ -53,9 +53,9 @@ def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str)
     assert landed.cost_usd is not None
     assert landed.standard_cost_usd is not None
     assert float(landed.standard_cost_usd) == pytest.approx(2 * float(landed.cost_usd))
-    assert landed.asked_again == 1
-    assert landed.asked_again_cost_usd is not None
-    assert 0 < float(landed.asked_again_cost_usd) < float(landed.cost_usd)
+    assert landed.retried == 1
+    assert landed.retried_cost_usd is not None
+    assert 0 < float(landed.retried_cost_usd) < float(landed.cost_usd)
 
 
 def test_the_page_of_a_job_counts_the_rows_that_are_asked_for_others_too_or_were_known(warehouse: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_page_of_a_job_counts_the_rows_that_are_asked_for_others_too_or_were
     view = load_summary(*run_of("submit"), "submit", -1)
 
     assert view is not None
-    assert (view.requests, view.same, view.known, view.reuse_from) == (4, 1, 1, "labels")
+    assert (view.requests, view.duplicates, view.reused, view.reuse_from) == (4, 1, 1, "labels")
 
 
 def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:

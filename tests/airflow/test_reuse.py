@@ -65,9 +65,9 @@ def test_rows_that_an_earlier_job_answered_are_not_asked(
     assert ran.state == "success"
     reference, account = ran.returned["submit"], ran.returned["land"]
     assert asked(reference["job_uid"]) == 1
-    assert [(told["asked"], told["same"], told["known"]) for told in (reference, account)] == [(1, 1, 4)] * 2
+    assert [(told["sent"], told["duplicates"], told["reused"]) for told in (reference, account)] == [(1, 1, 4)] * 2
     assert account["outcomes"] == {"succeeded": 6}
-    assert capfd.readouterr().out.count("6 rows: 1 asked, 1 the same as another row, 4 known from labels") == 2
+    assert capfd.readouterr().out.count("6 rows: 1 sent, 1 duplicate, 4 reused from labels") == 2
     old = {row[0]: row[1:] for row in query(warehouse, "SELECT custom_id, output, model, batch_id FROM labels")}
     new = query(
         warehouse,
@@ -105,7 +105,7 @@ def test_a_job_may_reuse_the_table_that_it_lands_in(warehouse: Path, asked: Call
     second = run_job(sql=TODAY, reuse_from="labels", land={"table": "labels"})
 
     assert [asked(ran.returned["submit"]["job_uid"]) for ran in (first, second)] == [1, 0]
-    assert second.returned["land"]["known"] == 6
+    assert second.returned["land"]["reused"] == 6
     assert query(warehouse, "SELECT count(*), sum(outcome = 'succeeded') FROM labels") == [(6, 6)]
 
 
@@ -121,9 +121,9 @@ def test_in_the_first_night_the_table_is_not_there_and_every_row_is_asked(
         caplog.text.count("the table 'labels' (connection 'warehouse') does not exist yet, so no answers are reused")
         == 1
     )
-    assert "6 rows: 4 asked, 2 the same as another row, 0 known from labels" in capfd.readouterr().out
+    assert "6 rows: 4 sent, 2 duplicates, 0 reused from labels" in capfd.readouterr().out
     assert [asked(ran.returned["submit"]["job_uid"]) for ran in (first, second)] == [4, 0]
-    assert first.returned["land"]["known"] == 0
+    assert first.returned["land"]["reused"] == 0
 
 
 def test_what_did_not_succeed_is_asked(warehouse: Path, asked: Callable[[str], int]) -> None:
@@ -140,7 +140,7 @@ def test_another_model_is_another_question(warehouse: Path, asked: Callable[[str
     last_night()
     ran = run_job(sql=TODAY, reuse_from="labels", model="gpt-5-nano")
     assert asked(ran.returned["submit"]["job_uid"]) == 4
-    assert ran.returned["land"]["known"] == 0
+    assert ran.returned["land"]["reused"] == 0
 
 
 def test_vectors_are_reused(warehouse: Path, asked: Callable[[str], int]) -> None:
@@ -186,6 +186,6 @@ def test_no_value_of_the_table_is_in_any_log(warehouse: Path, capfd: pytest.Capt
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute("UPDATE labels SET output = 'hush hush'")
     ran = run_job(sql=TODAY, reuse_from="labels", output_schema=SCHEMA)
-    assert ran.returned["land"]["known"] == 0
+    assert ran.returned["land"]["reused"] == 0
     out, err = capfd.readouterr()
     assert "hush" not in out + err

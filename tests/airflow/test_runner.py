@@ -162,9 +162,9 @@ def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_s
 
     another_worker(ledger, later=timedelta(seconds=121)).run({})
 
-    tries = another_worker(ledger).ledger.state().shards["s0001"].tries
-    assert (tries[1].refused.failure, tries[1].batch_id) == (Failure.LOST, "")
-    assert tries[2].batch_id not in ("", earlier.id)
+    submissions = another_worker(ledger).ledger.state().shards["s0001"].submissions
+    assert (submissions[1].refused.failure, submissions[1].batch_id) == (Failure.LOST, "")
+    assert submissions[2].batch_id not in ("", earlier.id)
 
 
 def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
@@ -175,7 +175,7 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
         client = client_of(slow)
         unanswered(ledger, client, committed=True)
         (first,) = batches_of(client, ledger)
-        twin = client.batches.create(
+        duplicate = client.batches.create(
             input_file_id=first.input_file_id,
             endpoint="/v1/chat/completions",
             completion_window="24h",
@@ -184,7 +184,7 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
 
         another_worker(ledger, later=timedelta(seconds=121)).run({})
 
-        assert client.batches.retrieve(twin.id).status in ("cancelling", "cancelled")
+        assert client.batches.retrieve(duplicate.id).status in ("cancelling", "cancelled")
         assert client.batches.retrieve(first.id).status not in ("cancelling", "cancelled")
 
 
@@ -222,11 +222,11 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
         assert client.batches.retrieve(running.id).status in ("cancelling", "cancelled")
         assert client.batches.retrieve(foreign.id).status in ("validating", "in_progress")
         state = worker.ledger.state()
-        assert set(state.twins) == {ended.id, running.id}
+        assert set(state.duplicate_batches) == {ended.id, running.id}
         assert state.paid_twice == 2
         another_worker(ledger).run({})
         after = another_worker(ledger).ledger.state()
-        assert (set(after.twins), after.paid_twice) == (set(state.twins), 2)
+        assert (set(after.duplicate_batches), after.paid_twice) == (set(state.duplicate_batches), 2)
 
 
 def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_place(
@@ -248,7 +248,7 @@ def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_plac
 
         assert [batch.id for batch in batches_of(client, ledger)] == [late.id]
         state = another_worker(ledger).ledger.state()
-        assert [tried.batch_id for _, tried in state.live()] == [late.id]
+        assert [submission.batch_id for _, submission in state.live()] == [late.id]
         assert state.paid_twice == 0
 
 
@@ -268,7 +268,7 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
         worker.run(worker.look())
 
         state = worker.ledger.state()
-        first_tries = [state.shards[shard.name].tries[0].settled for shard in ledger.manifest.shards]
+        first_tries = [state.shards[shard.name].submissions[0].settled for shard in ledger.manifest.shards]
         assert [settled and settled.failure for settled in first_tries] == [Failure.CAPACITY, Failure.CAPACITY]
 
 
@@ -277,7 +277,7 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
 ) -> None:
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.next_steps import next_steps
-    from airflow_provider_batch.core.lifecycle.steps import AskAgain, Policy
+    from airflow_provider_batch.core.lifecycle.steps import Policy, Retry
 
     another_worker(ledger).run({})
     until_ended(client, ledger, wait_until)
@@ -285,14 +285,14 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
     for step in next_steps(first.ledger.state(), first.look(), first.policy, datetime.now(UTC))[0]:
         first._do([step])
     (planned,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
-    assert isinstance(planned, AskAgain)
+    assert isinstance(planned, Retry)
 
     first._do([planned])
     second._do([planned])
 
     after = open_ledger(ledger.folder)
     assert after is not None
-    assert [sum(shard.requests for shard in wave.shards) for wave in after.state().waves] == [2]
+    assert [sum(shard.requests for shard in retry_round.shards) for retry_round in after.state().retry_rounds] == [2]
 
 
 def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it_once(
@@ -333,7 +333,7 @@ def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[
         worker = another_worker(ledger, later=timedelta(hours=hour))
         if isinstance(worker.run(worker.look()), Finish):
             return worker.ledger.state()
-        live = {tried.batch_id for _, tried in worker.ledger.state().live()}
+        live = {submission.batch_id for _, submission in worker.ledger.state().live()}
         wait_until(lambda live=live: _any_ended(client, live))
     raise AssertionError("the job does not come to its end")
 
@@ -358,7 +358,7 @@ def test_forty_shards_against_room_for_three_flow_through_without_a_person(
 
     assert outcomes_so_far(state) == {"succeeded": 40}
     assert {settled.outcomes["succeeded"] for _, _, settled in state.settled()} == {1}
-    assert not state.waves
+    assert not state.retry_rounds
 
 
 def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_in_the_providers_words(
@@ -373,7 +373,7 @@ def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_
         connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
         state = go_on_until_finished(ledger, narrow, wait_until)
     assert outcomes_so_far(state) == {"succeeded": 6}
-    assert {shard.attempt for wave in state.waves for shard in wave.shards} == {1}
+    assert {shard.attempt for retry_round in state.retry_rounds for shard in retry_round.shards} == {1}
 
     small = seal_counted(tmp_path / "never", ["Say one word."], requests=1)
     with LocalServer(tmp_path / "none", enqueued_token_limit=1) as none:
@@ -397,14 +397,17 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
         worker = another_worker(ledger)
         pause = worker.run({})
         (first, second) = worker.ledger.state().shards.values()
-        assert (bool(first.tries[-1].batch_id), second.tries[-1].refused.failure) == (True, Failure.CAPACITY)
+        assert (bool(first.submissions[-1].batch_id), second.submissions[-1].refused.failure) == (
+            True,
+            Failure.CAPACITY,
+        )
         assert pause.any_end
         assert slow.calls()["create"] == 2
 
         slow.advance(3601)
         worker = another_worker(ledger, later=timedelta(hours=2))
         worker.run({})
-        assert all(shard.tries[-1].batch_id for shard in worker.ledger.state().shards.values())
+        assert all(shard.submissions[-1].batch_id for shard in worker.ledger.state().shards.values())
 
 
 def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on(
@@ -412,7 +415,7 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
 ) -> None:
     from airflow_provider_batch.core.landing.landing import Landing
     from airflow_provider_batch.core.ledger.records import Budget
-    from airflow_provider_batch.core.lifecycle.budget import Purse
+    from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
@@ -430,7 +433,7 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
         raise AssertionError("the job does not come to its end")
 
     # an answer costs a dollar a token; nothing is known of their length but that 100 may come
-    spent = Purse(to_the_end()).spent
+    spent = BudgetTracker(to_the_end()).spent
     state = another_worker(ledger).ledger.state()
     outcomes = outcomes_so_far(state)
     assert outcomes.keys() == {"succeeded", "withheld"}
@@ -462,14 +465,14 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
         worker = another_worker(ledger)
         pause = worker.run(worker.look())
 
-        cancelled = [shard.tries[-1].cancel is not None for shard in worker.ledger.state().shards.values()]
+        cancelled = [shard.submissions[-1].cancel is not None for shard in worker.ledger.state().shards.values()]
         assert sorted(cancelled) == [False, True]
         assert isinstance(pause, Wait)
         assert pause.until is not None
         assert pause.until - now < timedelta(minutes=2)
 
         worker.run(worker.look())
-        assert all(shard.tries[-1].cancel for shard in worker.ledger.state().shards.values())
+        assert all(shard.submissions[-1].cancel for shard in worker.ledger.state().shards.values())
 
 
 def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_alone(
@@ -487,7 +490,7 @@ def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_
 
         assert cancel_job(ledger, BatchHook(), BY_PERSON, sentences.append) == 0
 
-    first, second = (shard.tries[-1] for shard in ledger.state().shards.values())
+    first, second = (shard.submissions[-1] for shard in ledger.state().shards.values())
     assert sentences == [
         f"s0001: batch {first.batch_id} had ended before it was cancelled (person)",
         f"s0002: cancelling batch {second.batch_id} (person); its status is cancelling",

@@ -444,14 +444,14 @@ def test_marking_a_submit_as_failed_while_it_creates_cancels_what_it_created(
     batches.stall(Call.CREATE)
     run = airflow.trigger("halves")
     state = await_ledger(airflow, run, lambda state: state.shards["s0002"].phase is Phase.CREATING)
-    ((_, tried),) = state.live()
+    ((_, submission),) = state.live()
     task = run.task("submit")
     run.mark("submit", "failed")
-    wait_until("the batch is cancelled", lambda: batches.status(tried.batch_id) == "cancelled")
+    wait_until("the batch is cancelled", lambda: batches.status(submission.batch_id) == "cancelled")
     await_end_of(airflow, task)
     assert "Task state is failed: its batches are cancelled" in run.log("submit")
     state = await_ledger(airflow, run, lambda state: True)
-    assert [shard.last.cancel.reason for shard in state.shards.values() if shard.last and shard.last.cancel] == [
+    assert [shard.latest.cancel.reason for shard in state.shards.values() if shard.latest and shard.latest.cancel] == [
         "killed"
     ]
     batches.restart()

@@ -110,7 +110,7 @@ def test_an_input_file_that_the_provider_has_no_room_for_is_uploaded_later_and_t
     another_worker(ledger, later=timedelta(minutes=minutes + 1)).run({})
 
     assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
-    assert {tried.n for shard in ledger.state().shards.values() for tried in shard.tries} == {1}
+    assert {submission.number for shard in ledger.state().shards.values() for submission in shard.submissions} == {1}
 
 
 def test_a_creation_waits_as_long_as_the_provider_asks(ledger: Any, server: LocalServer, client: openai.OpenAI) -> None:
@@ -125,12 +125,12 @@ def test_a_creation_waits_as_long_as_the_provider_asks(ledger: Any, server: Loca
 
 
 def test_an_upload_that_the_account_may_not_pay_for_is_no_lack_of_room(ledger: Any, server: LocalServer) -> None:
-    from airflow_provider_batch.exceptions import NoRoomError, ProviderError
+    from airflow_provider_batch.exceptions import CapacityError, ProviderError
 
     server.set_faults(Fault(kind=Kind.STATUS, status=429, code="insufficient_quota", calls=UPLOADS))
     with pytest.raises(ProviderError, match="insufficient_quota") as failed:
         another_worker(ledger).run({})
-    assert not isinstance(failed.value, NoRoomError)
+    assert not isinstance(failed.value, CapacityError)
 
 
 def test_a_lookup_that_fails_creates_nothing_and_the_next_worker_looks_again(
@@ -192,7 +192,7 @@ def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_c
 
     state = worker.ledger.state()
     assert outcomes_so_far(state) == {"succeeded": 2}
-    assert state.waves == []
+    assert state.retry_rounds == []
     assert server.calls()["upload"] == server.calls()["create"] == 3
 
 
@@ -276,7 +276,7 @@ def test_a_worker_that_stood_still_before_the_creation_leaves_it_to_the_look_up(
     # An hour later it is the first to look whether another worker has made the batch meanwhile.
     assert "s0001: this worker stood still for 36" in caplog.text
     assert "s0001: the creation was never answered" in caplog.text
-    assert [tried.batch_id != "" for tried in ledger.state().shards["s0001"].tries] == [False, True]
+    assert [submission.batch_id != "" for submission in ledger.state().shards["s0001"].submissions] == [False, True]
     assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
     assert server.calls()["create"] == 2
 
@@ -300,16 +300,16 @@ def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_
     first.run({})
     wait_until(lambda: all(batch.status in ("completed", "cancelled") for batch in batches_of(client, ledger)))
     state = ledger.state()
-    assert [tried.n for tried in state.shards["s0001"].superseded] == [1]
-    assert sum(isinstance(tried.intent, Intent) for tried in state.shards["s0001"].tries) == 2
+    assert [submission.number for submission in state.shards["s0001"].superseded] == [1]
+    assert sum(isinstance(submission.intent, Intent) for submission in state.shards["s0001"].submissions) == 2
 
     worker = another_worker(ledger)
     pause = worker.run(worker.look())
     assert isinstance(pause, Finish)
 
     state = ledger.state()
-    (twin,) = state.twins.values()
-    assert twin.batch_id == state.shards["s0001"].tries[0].batch_id
+    (duplicate,) = state.duplicate_batches.values()
+    assert duplicate.batch_id == state.shards["s0001"].submissions[0].batch_id
     made = {batch.id: batch.request_counts.completed for batch in batches_of(client, ledger)}
     assert len(made) == 3
-    assert state.paid_twice == made[twin.batch_id]
+    assert state.paid_twice == made[duplicate.batch_id]

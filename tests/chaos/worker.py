@@ -33,7 +33,7 @@ import httpx
 import msgspec
 
 #: age at which an unconfirmed create is looked up; 120 s in production, shortened here
-UNSURE = timedelta(seconds=1)
+LOOK_UP_AFTER = timedelta(seconds=1)
 
 
 class Strike(msgspec.Struct, frozen=True):
@@ -145,7 +145,7 @@ def run(start: Start) -> dict[str, Any]:
     # These modules import the name, so it must be replaced in each of them.
     for module in (steps, conditions, consequences):
         assert "UNSURE" in vars(module), f"{module.__name__} no longer reads UNSURE."
-        vars(module)["UNSURE"] = UNSURE
+        vars(module)["UNSURE"] = LOOK_UP_AFTER
     watch(Striker(start.strike, Path(f"{start.result}.hit")))
     retries = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:

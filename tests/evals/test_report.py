@@ -154,8 +154,8 @@ LANDING = {
     "cost_usd": "0.42",
     "standard_cost_usd": "0.84",
     "requests": 40,
-    "asked": 40,
-    "asked_again": 0,
+    "sent": 40,
+    "retried": 0,
 }
 
 

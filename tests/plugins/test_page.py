@@ -20,7 +20,7 @@ FAILED = Reason("failed", "invalid_request", "Too long", 500)
 
 def shard(name: str, phase: str, *submissions: SubmissionSummary) -> ShardSummary:
     return ShardSummary(
-        name=name, model="gpt-5-mini", requests=50_000, attempt=1, phase=phase, file=name, tries=list(submissions)
+        name=name, model="gpt-5-mini", requests=50_000, attempt=1, phase=phase, file=name, submissions=list(submissions)
     )
 
 
@@ -31,9 +31,9 @@ LANDED = Landed(
     cost_usd="0.1234",
     standard_cost_usd="0.2468",
     reasons=[FAILED],
-    at=SEALED_AT,
-    asked_again=1_200,
-    asked_again_cost_usd="0.0021",
+    time=SEALED_AT,
+    retried=1_200,
+    retried_cost_usd="0.0021",
 )
 JOB = JobSummary(
     dag_id="label_tickets",
@@ -53,9 +53,9 @@ JOB = JobSummary(
     deadline=None,
     retention_days=None,
     requests=120_000,
-    asked=120_000,
-    same=0,
-    known=0,
+    sent=120_000,
+    duplicates=0,
+    reused=0,
     reuse_from="",
     sealed_shards=2,
     batches=1,
@@ -67,10 +67,10 @@ JOB = JobSummary(
     paid_twice=0,
     landed=LANDED,
     shards=[
-        shard("s0001", "settled", SubmissionSummary(n=1, status="completed", settled=True, batch_id="batch_a")),
+        shard("s0001", "settled", SubmissionSummary(number=1, status="completed", settled=True, batch_id="batch_a")),
         shard("s0002", "uploaded"),
     ],
-    waves=[],
+    retry_rounds=[],
     final_pass=None,
 )
 
@@ -100,13 +100,13 @@ def test_the_page_shows_counts_batches_money_times_and_reasons() -> None:
     text = re.sub(r"\s+", " ", Page(page()).text)
     for shown in (
         "label_tickets · submit · manual__2026-11-20T10:00:00+00:00",
-        "Rows120,000: 120,000 asked",
+        "Rows120,000: 120,000 sent",
         "Endpoint/v1/chat/completions",
         "Sealed2026-11-20 10:00:05 UTC",
         "Deadline–",
         "Estimate$3.50 to $61.25",
         "Cost so far$0.1234, without batch $0.2468",
-        "Asked again1,200 requests, $0.0021 of the cost",
+        "Retried1,200 requests, $0.0021 of the cost",
         "succeeded119,500",
         "500failedinvalid_requestToo long",
         "s0001completedbatch_agpt-5-mini50,0001",
@@ -122,13 +122,13 @@ def rows_of(**counts: Any) -> str:
 
 
 def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be() -> None:
-    assert rows_of() == "120,000: 120,000 asked"
-    assert rows_of(asked=100_000, same=20_000) == "120,000: 100,000 asked, 20,000 the same as another row"
+    assert rows_of() == "120,000: 120,000 sent"
+    assert rows_of(sent=100_000, duplicates=20_000) == "120,000: 100,000 sent, 20,000 duplicates"
     assert (
-        rows_of(asked=1_000, same=20_000, known=99_000, reuse_from="analytics.labels")
-        == "120,000: 1,000 asked, 20,000 the same as another row, 99,000 known from analytics.labels"
+        rows_of(sent=1_000, duplicates=20_000, reused=99_000, reuse_from="analytics.labels")
+        == "120,000: 1,000 sent, 20,000 duplicates, 99,000 reused from analytics.labels"
     )
-    assert rows_of(reuse_from="labels") == "120,000: 120,000 asked, 0 known from labels"
+    assert rows_of(reuse_from="labels") == "120,000: 120,000 sent, 0 reused from labels"
 
 
 def test_what_is_unknown_is_said_to_be_unknown() -> None:
@@ -144,7 +144,7 @@ HOSTILE = """</pre><script>alert(1)</script><img src=x onerror=alert(1)>"' {{ 7*
 
 def test_hostile_text_stays_text_in_every_field() -> None:
     plain = [(tag, attrs) for tag, attrs in Page(page()).tags]
-    submission = SubmissionSummary(n=1, status=HOSTILE, settled=True, batch_id=HOSTILE)
+    submission = SubmissionSummary(number=1, status=HOSTILE, settled=True, batch_id=HOSTILE)
     hostile = page(
         task_id=HOSTILE,
         dag_id=HOSTILE,

@@ -28,7 +28,7 @@ from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
 from airflow_provider_batch.warehouse.drivers.base import Driver
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
-from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse, postgres_warehouse
@@ -180,7 +180,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
 def test_one_dialect_is_enough_to_land_and_read(made_up: Warehouse) -> None:
     names = ("request_sha256", "finish_reason", "model", "batch_id")
     columns = (*COLUMNS, *(Column(name, ColumnType.TEXT) for name in names))
-    assert KnownTable(made_up.hook, "results").check() is False
+    assert ReusedTable(made_up.hook, "results").check() is False
     other_values = ("0" * 64, "stop", "m", "b")
     land(
         made_up,
@@ -195,7 +195,7 @@ def test_one_dialect_is_enough_to_land_and_read(made_up: Warehouse) -> None:
     assert "[SEALED_AT] ANYTHING" in created
     with read_rows(made_up.hook, "SELECT custom_id, output FROM results WHERE output > :1;", ["0"]) as rows:
         assert sorted(rows) == [("a", "1"), ("b", "2"), ("c", "1")]
-    table = KnownTable(made_up.hook, "results")
+    table = ReusedTable(made_up.hook, "results")
     assert table.check()
     assert len(list(table)) == 3
     driver = dialect_of(made_up.hook).driver

@@ -21,7 +21,7 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import COLUMNS, land, landed_rows, row
@@ -270,8 +270,8 @@ def test_bigquery_is_read_but_not_written_row_by_row(tmp_path: Path, monkeypatch
 def test_the_table_of_an_earlier_job_is_read(warehouse: Warehouse) -> None:
     names = ("request_sha256", "finish_reason", "model", "batch_id")
     columns = (*COLUMNS, *(Column(name, ColumnType.TEXT) for name in names))
-    assert KnownTable(warehouse.hook, "results").check() is False
+    assert ReusedTable(warehouse.hook, "results").check() is False
     land(warehouse, [(*row("a", "yes"), "0" * 64, "stop", "m", "b")], columns=columns)
-    table = KnownTable(warehouse.hook, "results")
+    table = ReusedTable(warehouse.hook, "results")
     assert table.check()
     assert list(table) == [("0" * 64, "yes", "stop", "m", "b")]

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.warehouse.reused_table import KnownTable
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import START, land
 
@@ -33,7 +33,7 @@ def test_only_rows_that_succeeded_are_read(warehouse: Warehouse) -> None:
         ("d", "pending", None, START, "2" * 64, None, "m", None),
     ]
     land(warehouse, rows, columns=columns())
-    table = KnownTable(warehouse.hook, "results")
+    table = ReusedTable(warehouse.hook, "results")
     assert table.check()
     assert list(table) == [("0" * 64, "yes", "stop", "m", "batch_1")]
 
@@ -41,7 +41,7 @@ def test_only_rows_that_succeeded_are_read(warehouse: Warehouse) -> None:
 def test_a_vector_is_read_as_a_list_or_as_json(warehouse: Warehouse) -> None:
     rows = [("a", "succeeded", [0.5, 1.0], START, "0" * 64, None, "m", "b")]
     land(warehouse, rows, columns=columns(ColumnType.VECTOR))
-    table = KnownTable(warehouse.hook, "results")
+    table = ReusedTable(warehouse.hook, "results")
     assert table.check()
     ((_, output, *_),) = table
     assert (json.loads(output) if isinstance(output, str) else output) == [0.5, 1.0]
@@ -49,7 +49,7 @@ def test_a_vector_is_read_as_a_list_or_as_json(warehouse: Warehouse) -> None:
 
 def test_a_table_is_found_regardless_of_case(warehouse: Warehouse) -> None:
     land(warehouse, [("a", "succeeded", "yes", START, "0" * 64, None, "m", "b")], columns=columns())
-    table = KnownTable(warehouse.hook, "RESULTS")
+    table = ReusedTable(warehouse.hook, "RESULTS")
     assert table.check()
     assert len(list(table)) == 1
 
@@ -59,7 +59,7 @@ def test_a_table_that_does_not_exist_yet_is_logged(
     warehouse: Warehouse, table: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="airflow_provider_batch"):
-        assert KnownTable(warehouse.hook, table).check() is False
+        assert ReusedTable(warehouse.hook, table).check() is False
     assert [record.getMessage() for record in caplog.records] == [
         f"reuse_from: the table {table!r} (connection 'warehouse') does not exist yet, so no answers are reused and "
         "every row is sent."
@@ -72,7 +72,7 @@ def test_an_unreadable_table_is_an_error_and_not_taken_for_a_missing_one(postgre
     postgres.execute("CREATE ROLE nobody_reads LOGIN PASSWORD 'nobody'")
     postgres.hook.connection.login, postgres.hook.connection.password = "nobody_reads", "nobody"
     with pytest.raises(ResultsTableError, match=r"cannot be read.*permission denied") as exc_info:
-        KnownTable(postgres.hook, "results").check()
+        ReusedTable(postgres.hook, "results").check()
     assert "grant this connection read access" in str(exc_info.value)
 
 
@@ -81,7 +81,7 @@ def test_an_unreadable_mysql_table_is_an_error_and_not_taken_for_a_missing_one(m
     mysql.execute("GRANT CREATE TEMPORARY TABLES ON *.* TO nobody_reads")
     mysql.hook.connection.login, mysql.hook.connection.password = "nobody_reads", "nobody"
     with pytest.raises(ResultsTableError, match="denied"):
-        KnownTable(mysql.hook, "results").check()
+        ReusedTable(mysql.hook, "results").check()
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "duckdb"])
@@ -91,7 +91,7 @@ def test_a_view_over_a_dropped_table_is_an_error(request: pytest.FixtureRequest,
     warehouse.execute("CREATE VIEW results AS SELECT * FROM results_before")
     warehouse.execute("DROP TABLE results_before")
     with pytest.raises(ResultsTableError, match="cannot be read"):
-        KnownTable(warehouse.hook, "results").check()
+        ReusedTable(warehouse.hook, "results").check()
 
 
 @pytest.mark.parametrize("missing", ["outcome", "output", *NAMES])
@@ -99,31 +99,31 @@ def test_the_error_for_a_missing_column_names_it(sqlite: Warehouse, missing: str
     names = [name for name in ("custom_id", "outcome", "output", *NAMES) if name != missing]
     sqlite.execute(f"CREATE TABLE labels ({', '.join(names)})")
     with pytest.raises(ResultsTableError, match=rf"has no column '{missing}', so it is not a results table"):
-        KnownTable(sqlite.hook, "labels").check()
+        ReusedTable(sqlite.hook, "labels").check()
 
 
 def test_columns_are_found_in_upper_case(sqlite: Warehouse) -> None:
     sqlite.execute("CREATE TABLE labels (OUTCOME, OUTPUT, REQUEST_SHA256, FINISH_REASON, MODEL, BATCH_ID)")
     sqlite.execute("INSERT INTO labels VALUES ('succeeded', 'yes', 'h', 'stop', 'm', 'b')")
-    table = KnownTable(sqlite.hook, "labels")
+    table = ReusedTable(sqlite.hook, "labels")
     assert table.check()
     assert list(table) == [("h", "yes", "stop", "m", "b")]
 
 
 def test_a_table_name_is_never_run_as_sql(sqlite: Warehouse) -> None:
     sqlite.execute("CREATE TABLE labels (outcome)")
-    assert KnownTable(sqlite.hook, 'labels"; DROP TABLE labels; --').check() is False
+    assert ReusedTable(sqlite.hook, 'labels"; DROP TABLE labels; --').check() is False
     assert sqlite.execute("SELECT count(*) FROM labels") == [(0,)]
 
 
 @pytest.mark.parametrize("table", ["", " ", "a..b"])
 def test_an_invalid_table_name_is_an_error(sqlite: Warehouse, table: str) -> None:
     with pytest.raises(InputError, match="is not a table name"):
-        KnownTable(sqlite.hook, table)
+        ReusedTable(sqlite.hook, table)
 
 
 def test_the_error_for_an_unreachable_database_allows_a_retry(postgres: Warehouse) -> None:
-    table = KnownTable(postgres.hook, "results")
+    table = ReusedTable(postgres.hook, "results")
     postgres.hook.database = "nowhere"
     with pytest.raises(WarehouseError) as exc_info:
         assert table.check()

@@ -14,15 +14,15 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import request_sha256
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
-from airflow_provider_batch.warehouse.reused_table import KnownTable
-from airflow_provider_batch.worker.reuse import Rendered, with_known
+from airflow_provider_batch.warehouse.reused_table import ReusedTable
+from airflow_provider_batch.worker.reuse import Rendered, with_reused_answers
 from tests.core.building import CHAT, request
 from tests.warehouse.conftest import sqlite_warehouse
 
 LARGE = "x" * 5_000
 
 
-def known_table(path: Path, monkeypatch: pytest.MonkeyPatch, answered: Iterable[int]) -> KnownTable:
+def known_table(path: Path, monkeypatch: pytest.MonkeyPatch, answered: Iterable[int]) -> ReusedTable:
     """A results table with the answers of these rows."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE labels (outcome, output, request_sha256, finish_reason, model, batch_id)")
@@ -30,7 +30,7 @@ def known_table(path: Path, monkeypatch: pytest.MonkeyPatch, answered: Iterable[
             "INSERT INTO labels VALUES ('succeeded', ?, ?, 'stop', 'm', 'b')",
             ((LARGE, request_sha256(CHAT, request("old", text=f"{number} {LARGE}").body)) for number in answered),
         )
-    table = KnownTable(sqlite_warehouse(path, monkeypatch).hook, "labels")
+    table = ReusedTable(sqlite_warehouse(path, monkeypatch).hook, "labels")
     assert table.check()
     return table
 
@@ -46,13 +46,13 @@ def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: py
     rendered = rows(4_000)
     tracemalloc.start()
     try:
-        for one, carry, number in with_known(rendered, table, sealer, folder, "g001/build", None):
+        for one, carry, number in with_reused_answers(rendered, table, sealer, folder, "g001/build", None):
             assert (one, carry, number) == (
                 request(str(number - 1), text=f"{number - 1} {LARGE}"),
                 [number - 1, None],
                 number,
             )
-            if not sealer.is_copy(one, carry, number):
+            if not sealer.is_duplicate(one, carry, number):
                 sealer.add(one, carry, number, 1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -68,7 +68,7 @@ def test_the_file_in_which_the_rows_waited_goes_with(
     table = known_table(tmp_path / "warehouse.db", monkeypatch, [1])
     folder = LocalFolder(tmp_path / "job")
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
-    passing = with_known(rows(3), table, sealer, folder, "g001/build", None)
+    passing = with_reused_answers(rows(3), table, sealer, folder, "g001/build", None)
     next(passing)
     assert "rendered.jsonl" in folder.names("g001/build")
     for _ in passing if whole else ():

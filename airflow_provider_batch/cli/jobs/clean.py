@@ -28,7 +28,7 @@ def judge(job: JobSummary, retention: timedelta, now: datetime, *, abandoned: bo
     if now - job.last_at < retention:
         return Verdict(False, f"its last event is less than {days} ago")
     if job.landed is not None and "pending" not in job.outcomes:
-        return Verdict(True, f"landed in {job.landed.place}, {days} are over")
+        return Verdict(True, f"landed in {job.landed.location}, {days} are over")
     if abandoned:
         return Verdict(True, f"never landed whole, {days} are over")
     return Verdict(False, "it never landed whole, and its answers are here alone; --abandoned removes it too")

@@ -15,7 +15,7 @@ from airflow_provider_batch.cli.jobs.clean import judge
 from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
 from airflow_provider_batch.cli.jobs.show import listed, shown
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import BY_PERSON, AgainAsked, Stopped
+from airflow_provider_batch.core.ledger.records import BY_PERSON, ResubmitRequested, Stopped
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -90,7 +90,7 @@ def _cancel(arguments: argparse.Namespace, root: str) -> int:
     ledger = find_job(root, arguments.job)
     manifest, live = ledger.manifest, ledger.state().live()
     print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
-    rows = sum(shard.shard.requests for shard, _ in live)
+    rows = sum(shard.requests for shard, _ in live)
     print(f"{len(live)} batch(es) with {rows:,} requests may be live; what they answered is paid for and kept.")
     if not _sure("Cancel it?", arguments):
         return 1
@@ -116,7 +116,7 @@ def _resubmit(arguments: argparse.Namespace, root: str) -> int:
     )
     if not _sure("Resubmit the job?", arguments):
         return 1
-    ledger.add(AgainAsked(datetime.now(UTC)))
+    ledger.add(ResubmitRequested(datetime.now(UTC)))
     print(
         f"Recorded. Now clear task {manifest.key.task_id!r} and everything after it (in the UI: Clear, "
         "Downstream). It reads the warehouse and sends every row. Answers that have landed stay in the "

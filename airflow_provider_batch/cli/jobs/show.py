@@ -35,9 +35,9 @@ def shown(job: JobSummary) -> Iterator[str]:
         ("outcomes", _counts(job.outcomes)),
         (
             "rows",
-            f"{job.requests:,}: {job.asked:,} asked, {job.same:,} the same as another row, {job.known:,} known before",
+            f"{job.requests:,}: {job.sent:,} sent, {job.duplicates:,} duplicates, {job.reused:,} reused",
         ),
-        ("asked at", f"{job.endpoint}, connection {job.connection}"),
+        ("sent to", f"{job.endpoint}, connection {job.connection}"),
         ("sealed", _time(job.sealed_at)),
         ("last event", _time(job.last_at)),
         ("deadline", _time(job.deadline) if job.deadline else "none yet: it is set when the wait begins"),
@@ -49,14 +49,17 @@ def shown(job: JobSummary) -> Iterator[str]:
         yield from _pairs(
             (
                 "landed",
-                f"in {job.landed.place} at {_time(job.landed.at)}, landing {job.landed.number}; cost "
+                f"in {job.landed.location} at {_time(job.landed.time)}, landing {job.landed.number}; cost "
                 f"{'unknown' if cost is None else f'{cost} US dollars'}",
             )
         )
         for reason in job.landed.reasons:
             yield f"    {reason.rows:,} {reason.outcome}, {reason.code}: {reason.message}"
-    for wave in job.waves:
-        yield f"  asked again {wave.requests:,} rows at {_time(wave.at)}, wave {wave.number}: {', '.join(wave.shards)}"
+    for retry_round in job.retry_rounds:
+        yield (
+            f"  retry round {retry_round.number}: {retry_round.requests:,} rows at {_time(retry_round.time)}, in "
+            f"{', '.join(retry_round.shards)}"
+        )
     yield "  shards"
     for shard in job.shards[:MAX_SHARDS]:
         yield from _shard(shard)
@@ -66,12 +69,13 @@ def shown(job: JobSummary) -> Iterator[str]:
 
 def _shard(shard: ShardSummary) -> Iterator[str]:
     yield f"    {shard.name}  {shard.model}  {shard.requests:,} requests, attempt {shard.attempt}: {shard.phase}"
-    for tried in shard.tries:
-        at = f" at {_time(tried.at)}" if tried.at else ""
-        counts = f": {_counts(tried.outcomes)}" if tried.outcomes else ""
-        yield f"      try {tried.n}  {tried.batch_id or 'no batch'}  {tried.status}{at}{counts}"
-        if tried.message:
-            yield f"        {tried.message}"
+    for submission in shard.submissions:
+        at = f" at {_time(submission.time)}" if submission.time else ""
+        counts = f": {_counts(submission.outcomes)}" if submission.outcomes else ""
+        batch = submission.batch_id or "no batch"
+        yield f"      submission {submission.number}  {batch}  {submission.status}{at}{counts}"
+        if submission.message:
+            yield f"        {submission.message}"
 
 
 def _pairs(*pairs: tuple[str, str]) -> Iterator[str]:

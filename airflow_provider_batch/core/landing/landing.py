@@ -23,15 +23,15 @@ import msgspec
 from airflow_provider_batch.core.answers.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Known, Manifest, RowIndex, Shard
+from airflow_provider_batch.core.ledger.job import Manifest, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import Reason, Settled
-from airflow_provider_batch.core.ledger.state import JobState, ShardState, Try
+from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, extractor
 from airflow_provider_batch.core.sealing import carry
-from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, CopyReader
-from airflow_provider_batch.core.sealing.reused_answers import as_answer, read_known
+from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, DuplicateReader
+from airflow_provider_batch.core.sealing.reused_answers import as_answer, read_reused_answers
 from airflow_provider_batch.exceptions import SchemaError
 
 #: the columns of every results table after its key, in order; `output` gets its type from the endpoint
@@ -178,7 +178,7 @@ class Landing:
         self._paths = [(path, kind, extractor(path, kind)) for path, kind in typed]
         self._prices = Prices(manifest.prices)
         self._best = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
-        self._copies = CopyReader(folder, manifest.copies)
+        self._copies = DuplicateReader(folder, manifest.duplicate_files)
         #: copies by the rank of what was given for them last
         self._copied: Counter[int] = Counter()
         #: rows by the same rank that do not land themselves, though others take their answer
@@ -190,41 +190,41 @@ class Landing:
         #: what the same answers cost without batch
         self.standard_cost: Decimal | None = Decimal(0)
         #: requests of the attempts after the first
-        self.asked_again = 0
+        self.retried = 0
         #: US dollars for the answers of those; None as soon as one price is unknown
-        self.asked_again_cost: Decimal | None = Decimal(0)
+        self.retried_cost: Decimal | None = Decimal(0)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        for shard, tried, settled in reversed(self._state.settled()):
-            yield from self._settled(shard, tried, settled)
-        for known in self._manifest.known_answers:
+        for shard, submission, settled in reversed(self._state.settled()):
+            yield from self._settled(shard, submission, settled)
+        for known in self._manifest.reused_files:
             yield from self._known(known)
         for withheld in self._state.withheld:
-            for line, row in enumerate(read_rows(self._folder, withheld.shard)):
-                self._improve(withheld.shard, row, line, Outcome.WITHHELD)
+            for line, row in enumerate(read_rows(self._folder, withheld.spec)):
+                self._improve(withheld.spec, row, line, Outcome.WITHHELD)
         for sealed in self._manifest.shards:
             if any(rank in self._best[sealed.name] for rank in _UNANSWERED):
                 yield from self._unsettled(sealed)
 
-    def _settled(self, state: ShardState, tried: Try, settled: Settled) -> Iterator[tuple[Any, ...]]:
+    def _settled(self, state: ShardState, submission: Submission, settled: Settled) -> Iterator[tuple[Any, ...]]:
         """The rows of a try that have no better answer yet, each followed by its copies.
 
         Copies are held one group at a time; for each further group the answers are read once more.
         """
-        shard = state.shard
+        shard = state.spec
         rows = read_rows(self._folder, shard)
         if shard.attempt > 1:
-            self.asked_again += len(rows)
+            self.retried += len(rows)
         groups = self._groups(rows, shard.name)
         group = next(groups, {})
-        source = _Source(shard.model, shard.attempt, tried.batch_id or None)
+        source = _Source(shard.model, shard.attempt, submission.batch_id or None)
         #: of rows whose answer is the best so far: the rank of the one before it
         improved: dict[int, int] = {}
         for line, answer in self._answers(shard, settled, rows):
             answer, values = self._columns(answer)
             cost = self._account(shard, answer)
             if shard.attempt > 1:
-                self.asked_again_cost = _sum(self.asked_again_cost, cost)
+                self.retried_cost = _sum(self.retried_cost, cost)
             before = self._improve(shard, rows[line], line, answer.outcome)
             if before is not None:
                 if rows[line].lands:
@@ -239,10 +239,10 @@ class Landing:
                     answer, values = self._columns(answer)
                     yield from self._copied_rows(group[rows[line].sha256], answer, values, source, improved[line])
 
-    def _known(self, known: Known) -> Iterator[tuple[Any, ...]]:
+    def _known(self, known: ReusedFile) -> Iterator[tuple[Any, ...]]:
         """The rows that get the answers which an earlier job landed."""
         for group in _grouped(self._copies.of(known.name)):
-            for one in read_known(self._folder, known):
+            for one in read_reused_answers(self._folder, known):
                 answer = as_answer(one, self._manifest.endpoint, self._judge) if one.sha256 in group else None
                 if answer is not None:
                     answer, values = self._columns(answer)
@@ -251,12 +251,12 @@ class Landing:
 
     def _unsettled(self, sealed: Shard) -> Iterator[tuple[Any, ...]]:
         """The rows of a shard that no answer came for yet, and their copies."""
-        best, batch = self._best[sealed.name], self._state.shards[sealed.name].last
+        best, batch = self._best[sealed.name], self._state.shards[sealed.name].latest
         source = _Source(sealed.model, 0, (batch.batch_id or None) if batch else None)
         nothing: list[Any] = [None] * len(self._paths)
         unanswered: dict[str, Answer] = {}
         for line, row in enumerate(read_rows(self._folder, sealed)):
-            if best[line] in _UNANSWERED and row.wanted:
+            if best[line] in _UNANSWERED and row.needed:
                 before, why = best[line], WITHHELD if best[line] else PENDING
                 best[line] = why.outcome.rank
                 unanswered[row.sha256] = why
@@ -317,7 +317,7 @@ class Landing:
     def _improve(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> int | None:
         """The rank of the row's best answer before this one; None if this one is no better."""
         ranks, place = (self._best.get(row.origin), row.line) if row.origin else (self._best[shard.name], line)
-        if ranks is None or not row.wanted:
+        if ranks is None or not row.needed:
             return None
         before = ranks[place]
         if outcome.rank <= before:

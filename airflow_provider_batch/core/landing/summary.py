@@ -24,10 +24,10 @@ def landed_record(landing: Landing, table: str | None, file: str | None, at: dat
         tokens=dict(landing.tokens),
         cost_usd=format_decimal(landing.cost),
         standard_cost_usd=format_decimal(landing.standard_cost),
-        asked_again=landing.asked_again,
-        asked_again_cost_usd=format_decimal(landing.asked_again_cost),
+        retried=landing.retried,
+        retried_cost_usd=format_decimal(landing.retried_cost),
         reasons=landing.most_common_reasons(KEPT_REASONS),
-        at=at,
+        time=at,
     )
 
 
@@ -52,7 +52,7 @@ def failure_message(landed: Landed, requests: int, *, max_failure_rate: float, p
         return None
     return (
         f"{bad:,} of {requests:,} rows did not succeed ({bad / requests:.1%}, max_failure_rate is "
-        f"{max_failure_rate:.1%}). All rows are landed in {landed.place}, with their outcome. Most "
+        f"{max_failure_rate:.1%}). All rows are landed in {landed.location}, with their outcome. Most "
         f"often: {_top(landed.reasons) or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows "
         "again."
     )

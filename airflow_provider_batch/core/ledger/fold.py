@@ -12,203 +12,214 @@ from typing import Any
 
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import (
-    AgainAsked,
-    Begun,
     Budget,
-    CancelAsked,
+    CanaryVerdict,
+    CancelRequested,
     Created,
     Deadline,
     Deleted,
+    DuplicateBatch,
     Finished,
     Intent,
-    Judged,
     Landed,
     Record,
     Refused,
+    ResubmitRequested,
+    RetryRound,
     Settled,
     Stopped,
+    SubmissionRecord,
     Submitted,
-    TryRecord,
-    Twin,
+    TaskStarted,
     Uploaded,
     UploadsHeld,
-    Wave,
 )
-from airflow_provider_batch.core.ledger.state import JobState, ShardState, Try
+from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
 from airflow_provider_batch.exceptions import LedgerError
 
 #: submissions by shard and number, while the records are read
-_Tries = dict[tuple[str, int], Try]
+_Submissions = dict[tuple[str, int], Submission]
 
 
 def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
     """Return the state that a manifest and its records amount to. The order of the records does not matter."""
     state = JobState(manifest, {shard.name: ShardState(shard) for shard in manifest.shards})
-    tries: _Tries = {}
+    submissions: _Submissions = {}
     for record in records:
-        HANDLERS[type(record)](state, tries, record)
+        HANDLERS[type(record)](state, submissions, record)
     state.uploads_refused.sort(key=lambda refusal: refusal.number)
-    void = _add_shards_of_waves(state)
-    _add_tries(state, tries, void)
+    void = _add_shards_of_retry_rounds(state)
+    _add_submissions(state, submissions, void)
     _mark_resealed(state)
     return state
 
 
-def _add_wave(state: JobState, tries: _Tries, record: Wave) -> None:
-    state.waves.append(record)
+def _add_retry_round(state: JobState, submissions: _Submissions, record: RetryRound) -> None:
+    state.retry_rounds.append(record)
 
 
-def _add_landed(state: JobState, tries: _Tries, record: Landed) -> None:
+def _add_landed(state: JobState, submissions: _Submissions, record: Landed) -> None:
     if state.landed is None or record.number > state.landed.number:
         state.landed = record
 
 
-def _add_finished(state: JobState, tries: _Tries, record: Finished) -> None:
+def _add_finished(state: JobState, submissions: _Submissions, record: Finished) -> None:
     if state.finished is None or record.number > state.finished.number:
         state.finished = record
 
 
-def _add_budget(state: JobState, tries: _Tries, record: Budget) -> None:
+def _add_budget(state: JobState, submissions: _Submissions, record: Budget) -> None:
     if state.budget is None or record.number > state.budget.number:
         state.budget = record
 
 
-def _add_deadline(state: JobState, tries: _Tries, record: Deadline) -> None:
-    state.clears.add(record.clear)
-    if state.set_deadline is None or record.clear > state.set_deadline.clear:
-        state.set_deadline = record
-    if record.fresh and (state.fresh is None or record.clear > state.fresh.clear):
-        state.fresh = record
+def _add_deadline(state: JobState, submissions: _Submissions, record: Deadline) -> None:
+    state.deadline_epochs.add(record.clear_epoch)
+    if state.deadline_record is None or record.clear_epoch > state.deadline_record.clear_epoch:
+        state.deadline_record = record
+    if record.resets_attempts and (
+        state.attempts_reset is None or record.clear_epoch > state.attempts_reset.clear_epoch
+    ):
+        state.attempts_reset = record
 
 
-def _add_twin(state: JobState, tries: _Tries, record: Twin) -> None:
-    if record.batch_id not in state.twins or record.ended:
-        state.twins[record.batch_id] = record
+def _add_duplicate_batch(state: JobState, submissions: _Submissions, record: DuplicateBatch) -> None:
+    if record.batch_id not in state.duplicate_batches or record.ended:
+        state.duplicate_batches[record.batch_id] = record
 
 
-def _add_uploads_held(state: JobState, tries: _Tries, record: UploadsHeld) -> None:
+def _add_uploads_held(state: JobState, submissions: _Submissions, record: UploadsHeld) -> None:
     state.uploads_refused.append(record)
 
 
-def _add_judged(state: JobState, tries: _Tries, record: Judged) -> None:
-    state.judged = record
+def _add_canary_verdict(state: JobState, submissions: _Submissions, record: CanaryVerdict) -> None:
+    state.canary_verdict = record
 
 
-def _add_begun(state: JobState, tries: _Tries, record: Begun) -> None:
-    state.begun.append(record)
+def _add_task_started(state: JobState, submissions: _Submissions, record: TaskStarted) -> None:
+    state.task_starts.append(record)
 
 
-def _add_submitted(state: JobState, tries: _Tries, record: Submitted) -> None:
+def _add_submitted(state: JobState, submissions: _Submissions, record: Submitted) -> None:
     state.submitted = True
 
 
-def _add_stopped(state: JobState, tries: _Tries, record: Stopped) -> None:
-    state.stopped_at = max(state.stopped_at or record.at, record.at)
+def _add_stopped(state: JobState, submissions: _Submissions, record: Stopped) -> None:
+    state.stopped_at = max(state.stopped_at or record.time, record.time)
 
 
-def _add_again_asked(state: JobState, tries: _Tries, record: AgainAsked) -> None:
-    state.again_asked = True
+def _add_resubmit_requested(state: JobState, submissions: _Submissions, record: ResubmitRequested) -> None:
+    state.resubmit_requested = True
 
 
-def _add_deleted(state: JobState, tries: _Tries, record: Deleted) -> None:
-    state.deleted.add((record.shard, record.n))
+def _add_deleted(state: JobState, submissions: _Submissions, record: Deleted) -> None:
+    state.deleted.add((record.shard, record.number))
 
 
-def _try_of(tries: _Tries, record: TryRecord) -> Try:
-    key = (record.shard, record.n)
-    submission = tries.get(key)
+def _submission_of(submissions: _Submissions, record: SubmissionRecord) -> Submission:
+    key = (record.shard, record.number)
+    submission = submissions.get(key)
     if submission is None:
-        submission = tries[key] = Try(record.n)
+        submission = submissions[key] = Submission(record.number)
     return submission
 
 
-def _add_uploaded(state: JobState, tries: _Tries, record: Uploaded) -> None:
-    _try_of(tries, record).file_id = record.file_id
-    if state.uploaded_at is None or record.at > state.uploaded_at:
-        state.uploaded_at = record.at
+def _add_uploaded(state: JobState, submissions: _Submissions, record: Uploaded) -> None:
+    _submission_of(submissions, record).file_id = record.file_id
+    if state.uploaded_at is None or record.time > state.uploaded_at:
+        state.uploaded_at = record.time
 
 
-def _add_intent(state: JobState, tries: _Tries, record: Intent) -> None:
-    submission = _try_of(tries, record)
+def _add_intent(state: JobState, submissions: _Submissions, record: Intent) -> None:
+    submission = _submission_of(submissions, record)
     submission.intent = record
     submission.file_id = submission.file_id or record.file_id
 
 
-def _add_created(state: JobState, tries: _Tries, record: Created) -> None:
-    submission = _try_of(tries, record)
-    submission.batch_id, submission.created_at = record.batch_id, record.at
+def _add_created(state: JobState, submissions: _Submissions, record: Created) -> None:
+    submission = _submission_of(submissions, record)
+    submission.batch_id, submission.created_at = record.batch_id, record.time
 
 
-def _add_refused(state: JobState, tries: _Tries, record: Refused) -> None:
-    _try_of(tries, record).refused = record
+def _add_refused(state: JobState, submissions: _Submissions, record: Refused) -> None:
+    _submission_of(submissions, record).refused = record
 
 
-def _add_cancel_asked(state: JobState, tries: _Tries, record: CancelAsked) -> None:
-    _try_of(tries, record).cancel = record
+def _add_cancel_requested(state: JobState, submissions: _Submissions, record: CancelRequested) -> None:
+    _submission_of(submissions, record).cancel = record
 
 
-def _add_settled(state: JobState, tries: _Tries, record: Settled) -> None:
-    submission = _try_of(tries, record)
+def _add_settled(state: JobState, submissions: _Submissions, record: Settled) -> None:
+    submission = _submission_of(submissions, record)
     submission.settled = record
     submission.batch_id = submission.batch_id or record.batch_id
 
 
 #: what adds a record of each type to the state
-HANDLERS: dict[type[Record], Callable[[JobState, _Tries, Any], None]] = {
-    AgainAsked: _add_again_asked,
-    Begun: _add_begun,
+HANDLERS: dict[type[Record], Callable[[JobState, _Submissions, Any], None]] = {
+    ResubmitRequested: _add_resubmit_requested,
+    TaskStarted: _add_task_started,
     Budget: _add_budget,
-    CancelAsked: _add_cancel_asked,
+    CancelRequested: _add_cancel_requested,
     Created: _add_created,
     Deadline: _add_deadline,
     Deleted: _add_deleted,
     Finished: _add_finished,
     Intent: _add_intent,
-    Judged: _add_judged,
+    CanaryVerdict: _add_canary_verdict,
     Landed: _add_landed,
     Refused: _add_refused,
     Settled: _add_settled,
     Stopped: _add_stopped,
     Submitted: _add_submitted,
-    Twin: _add_twin,
+    DuplicateBatch: _add_duplicate_batch,
     Uploaded: _add_uploaded,
     UploadsHeld: _add_uploads_held,
-    Wave: _add_wave,
+    RetryRound: _add_retry_round,
 }
 
 
-def _add_shards_of_waves(state: JobState) -> set[str]:
+def _add_shards_of_retry_rounds(state: JobState) -> set[str]:
     """Add the shards of the waves that are in force, oldest wave first. Return the names of those that are void."""
     manifest = state.manifest
-    void = {shard.name for wave in state.waves if wave.number in manifest.void_waves for shard in wave.shards}
-    state.waves = [wave for wave in state.waves if wave.number not in manifest.void_waves]
-    state.waves.sort(key=lambda wave: wave.number)
+    void = {
+        shard.name
+        for retry_round in state.retry_rounds
+        if retry_round.number in manifest.void_retry_rounds
+        for shard in retry_round.shards
+    }
+    state.retry_rounds = [
+        retry_round for retry_round in state.retry_rounds if retry_round.number not in manifest.void_retry_rounds
+    ]
+    state.retry_rounds.sort(key=lambda retry_round: retry_round.number)
     reindexed = {shard.name: shard for shard in manifest.reindexed}
-    for wave in state.waves:
-        for shard in wave.shards:
+    for retry_round in state.retry_rounds:
+        for shard in retry_round.shards:
             spec = reindexed.get(shard.name, shard)
-            state.shards[shard.name] = ShardState(spec, sealed_at=wave.at, base=wave.base)
+            state.shards[shard.name] = ShardState(
+                spec, sealed_at=retry_round.time, forgiven_attempts=retry_round.forgiven_attempts
+            )
     return void
 
 
-def _add_tries(state: JobState, tries: _Tries, void: set[str]) -> None:
+def _add_submissions(state: JobState, submissions: _Submissions, void: set[str]) -> None:
     """Give each shard its submissions, oldest first. Those of another generation or of a void wave are left out.
 
     :raises LedgerError: if nothing names the shard of a record.
     """
-    for (name, _), submission in sorted(tries.items()):
+    for (name, _), submission in sorted(submissions.items()):
         shard = state.shards.get(name)
         if shard is not None:
-            shard.tries.append(submission)
+            shard.submissions.append(submission)
         elif name not in void and not _of_another(name, state.manifest):
             raise LedgerError(f"The ledger holds a record of shard {name!r}, which neither the seal nor a wave names.")
 
 
 def _mark_resealed(state: JobState) -> None:
     """Mark the shards whose rows went on in a wave although no batch of theirs ran."""
-    drained = state.drained
+    drained = state.retried_submissions
     for shard in state.shards.values():
-        if (last := shard.last) and (shard.shard.name, last.n) in drained:
+        if (last := shard.latest) and (shard.name, last.number) in drained:
             shard.resealed = not (last.settled or last.batch_id)
 
 

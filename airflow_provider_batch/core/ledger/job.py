@@ -11,7 +11,7 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column
 
 #: version of everything written into a job's folder
-FORMAT = 1
+FORMAT = 2
 
 
 class JobKey(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class JobKey(msgspec.Struct, frozen=True):
 class Shard(msgspec.Struct, frozen=True):
     """One sealed input file: one endpoint, one model, within every limit."""
 
-    #: c0001, … for the canary; s0001, s0002, … for the other rows; w01-0001, … for rows that are asked again in wave 1;
+    #: c0001, … for the canary; s0001, s0002, … for the other rows; r01-0001, … for rows that are asked again in wave 1;
     #: f02-0001, … if that wave is the finish line
     name: str
     model: str
@@ -52,10 +52,10 @@ class Shard(msgspec.Struct, frozen=True):
     synchronous: bool = False
     #: of the requests, once a later generation keeps the shard: those whose row changed or vanished since, and of these
     #: the ones whose answer no other row takes either
-    dropped: int = 0
-    unwanted: int = 0
+    obsolete_rows: int = 0
+    unneeded_rows: int = 0
     #: by how much the output cap of its requests was raised since they were sealed first, at most
-    raised: int = 1
+    cap_factor: int = 1
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -77,10 +77,10 @@ class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     line: int = 0
     #: False once the row changed or vanished; and whether the row, or another that asks the same, takes the answer
     lands: bool = True
-    wanted: bool = True
+    needed: bool = True
 
 
-class Copies(msgspec.Struct, frozen=True):
+class DuplicateFile(msgspec.Struct, frozen=True):
     """One file of rows whose requests are asked under the custom_ids of other rows."""
 
     #: paths inside the job's folder: the rows, a `RowIndex` a line, grouped by shard; and where each group begins
@@ -89,7 +89,7 @@ class Copies(msgspec.Struct, frozen=True):
     rows: int
 
 
-class Known(msgspec.Struct, frozen=True):
+class ReusedFile(msgspec.Struct, frozen=True):
     """One file of answers that an earlier job already landed."""
 
     #: k0001, k0002, …: what the rows that get these answers are copies of
@@ -154,36 +154,36 @@ class Manifest(msgspec.Struct, frozen=True):
     #: shards that were sealed in a wave of an earlier generation, with the index of their rows as they are now
     reindexed: list[Shard] = []
     #: waves of earlier generations of which nothing was sent: their rows are asked again from where they were before
-    void_waves: list[int] = []
+    void_retry_rounds: list[int] = []
     #: rows that are not asked themselves, because their request is that of another row
-    same: int = 0
+    duplicates: int = 0
     #: rows that are not asked, because the results table `reuse_from` holds their answer
-    known: int = 0
+    reused: int = 0
     reuse_from: str = ""
     #: days that staging keeps the job after its last event; None for the configured number
     retention_days: float | None = None
     #: whether the provider's copies of its files go once they are safe in staging
     delete_remote_files: bool = False
     #: the rows that are not asked themselves, and the answers from the results table
-    copies: list[Copies] = []
-    known_answers: list[Known] = []
+    duplicate_files: list[DuplicateFile] = []
+    reused_files: list[ReusedFile] = []
     format: int = FORMAT
 
     @property
-    def asked(self) -> int:
+    def sent(self) -> int:
         """Rows that are asked: the requests in the shards."""
-        return sum(shard.requests - shard.dropped for shard in self.shards)
+        return sum(shard.requests - shard.obsolete_rows for shard in self.shards)
 
     @property
     def sources(self) -> str:
         """Where the rows get their answers, in words."""
-        return sources_of(self.asked, self.same, self.known, self.reuse_from)
+        return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
 
 
-def sources_of(asked: int, same: int, known: int, reuse_from: str) -> str:
-    """Return where rows get their answers: "620 asked, 300 the same as another row, 80 known from labels"."""
-    reused = f", {known:,} known from {reuse_from}" if reuse_from else ""
-    return f"{asked:,} asked, {same:,} the same as another row{reused}"
+def sources_of(sent: int, duplicates: int, reused: int, reuse_from: str) -> str:
+    """Return where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
+    earlier = f", {reused:,} reused from {reuse_from}" if reuse_from else ""
+    return f"{sent:,} sent, {duplicates:,} {'duplicate' if duplicates == 1 else 'duplicates'}{earlier}"
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -200,6 +200,6 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     preview: bool = False
     #: of the requests: those that are asked, those with the same request as one of them, and those whose answer is
     #: taken from an earlier job's results table
-    asked: int = 0
-    same: int = 0
-    known: int = 0
+    sent: int = 0
+    duplicates: int = 0
+    reused: int = 0

@@ -8,7 +8,7 @@ gNNN/records/refused.s0001.1.json       surely not created, and why
 gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
 gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
 gNNN/records/canary.json                what the canary's answers say of the rest, and what it will cost
-gNNN/records/wave.1.json                rows asked again, sealed into shards of their own
+gNNN/records/retry.1.json               rows asked again, sealed into shards of their own
 gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
 gNNN/records/budget.1.json              another ceiling than that of the seal
 gNNN/records/uploads.1.json             the provider took no more input files for now
@@ -37,8 +37,8 @@ from airflow_provider_batch.core.ledger.records import (
     Intent,
     NumberedRecord,
     Record,
-    TryRecord,
-    Wave,
+    RetryRound,
+    SubmissionRecord,
     file_name,
 )
 from airflow_provider_batch.core.ledger.state import JobState
@@ -92,7 +92,7 @@ class Ledger:
             record = msgspec.structs.replace(record, number=record.number + 1)
 
     def _place(self, record: Record) -> str:
-        of_shards = isinstance(record, TryRecord | Wave | Deleted)
+        of_shards = isinstance(record, SubmissionRecord | RetryRound | Deleted)
         return f"{self._root if of_shards else self.prefix}/records"
 
     @property
@@ -156,8 +156,8 @@ def sound_before(folder: Folder, manifest: Manifest) -> Ledger | None:
     """The newest generation before this one, of its line, that no canary stopped; None if there is none."""
     for ledger in reversed(list(_generations(folder))):
         if ledger.manifest.generation < manifest.generation and line_of(ledger.manifest) == line_of(manifest):
-            judged = ledger.state().judged
-            if judged is None or not judged.void:
+            canary_verdict = ledger.state().canary_verdict
+            if canary_verdict is None or not canary_verdict.void:
                 return ledger
     return None
 

@@ -15,7 +15,7 @@ BY_PERSON = "person"
 #: … because a person ended a task that was running, …
 KILLED = "killed"
 #: … and because their rows are sent from scratch
-ASKED_ANEW = "asked anew"
+RESUBMITTED = "asked anew"
 
 
 class Failure(StrEnum):
@@ -32,38 +32,38 @@ class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
     """The input file of a try is with the provider."""
 
     shard: str
-    n: int
+    number: int
     file_id: str
-    at: datetime
+    time: datetime
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent"):
     """A worker is about to create the batch of a submission."""
 
     shard: str
-    n: int
+    number: int
     nonce: str
     file_id: str
-    at: datetime
+    time: datetime
 
 
 class Created(msgspec.Struct, frozen=True, tag="created"):
     """The batch exists."""
 
     shard: str
-    n: int
+    number: int
     batch_id: str
-    at: datetime
+    time: datetime
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """The batch surely does not exist."""
 
     shard: str
-    n: int
+    number: int
     failure: Failure
     message: str
-    at: datetime
+    time: datetime
     #: seconds after which the provider asked to be called again
     retry_after: float | None = None
 
@@ -77,18 +77,18 @@ class UploadsHeld(msgspec.Struct, frozen=True, tag="uploads"):
     number: int
     message: str
     #: once every upload that was under way then had come to its end
-    at: datetime
+    time: datetime
     #: seconds after which the provider asked to be called again
     retry_after: float | None = None
 
 
-class CancelAsked(msgspec.Struct, frozen=True, tag="cancel"):
+class CancelRequested(msgspec.Struct, frozen=True, tag="cancel"):
     """We asked the provider to cancel the batch."""
 
     shard: str
-    n: int
+    number: int
     reason: str
-    at: datetime
+    time: datetime
 
 
 class Collected(msgspec.Struct, frozen=True):
@@ -105,11 +105,11 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     """The batch ended, and everything it gave lies in staging."""
 
     shard: str
-    n: int
+    number: int
     batch_id: str
     #: the provider's word for the end
     status: str
-    at: datetime
+    time: datetime
     files: list[Collected] = []
     #: rows of the shard by outcome
     outcomes: dict[str, int] = {}
@@ -118,7 +118,7 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     #: of the incomplete rows: how many ended at the output cap
     cut_off: int = 0
     #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
-    answered: int = 0
+    answers: int = 0
     output_tokens: int = 0
     cost_usd: str | None = "0"
     #: set if the batch failed validation: nothing of it ran
@@ -128,12 +128,12 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     lines: dict[int, str] = {}
 
 
-class Judged(msgspec.Struct, frozen=True, tag="canary"):
+class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary"):
     """What the answers to the canary say of the requests that are not asked yet."""
 
     #: the estimate, with the output of the answers in place of a guess
     estimate: Estimate
-    at: datetime
+    time: datetime
     #: why this generation must never be uploaded, for a person; empty if it may
     void: str = ""
     #: True if the price is why
@@ -144,11 +144,11 @@ class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
     """The files of a settled try are deleted at the provider."""
 
     shard: str
-    n: int
-    at: datetime
+    number: int
+    time: datetime
 
 
-class Wave(msgspec.Struct, frozen=True, tag="wave"):
+class RetryRound(msgspec.Struct, frozen=True, tag="retry"):
     """Rows of settled submissions, sealed again; or rows of shards that were never sent.
 
     A shard that was never sent is sealed again when it is made smaller, or at the deadline. An intent claims its
@@ -159,25 +159,25 @@ class Wave(msgspec.Struct, frozen=True, tag="wave"):
     #: (shard, n) of the tries whose rows these are
     sources: list[tuple[str, int]]
     shards: list[Shard]
-    at: datetime
+    time: datetime
     #: of the attempts at these rows, how many count no more: a person cleared the wait after them
-    base: int = 0
+    forgiven_attempts: int = 0
     #: sealed after the deadline: its synchronous shards are asked at once; the others hold the rest of a source of
     #: which only a part was allowed, and are not sent
-    finish: bool = False
+    is_final_pass: bool = False
     #: rows without a usable answer that the finish line left, by what left them
-    left: dict[str, int] = {}
+    left_out: dict[str, int] = {}
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
     """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
 
     ends: datetime
-    at: datetime
+    time: datetime
     #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
-    clear: int = 0
+    clear_epoch: int = 0
     #: True if the wait had ended before: rows without a usable answer get a fresh allowance of attempts
-    fresh: bool = False
+    resets_attempts: bool = False
 
 
 class Budget(msgspec.Struct, frozen=True, tag="budget"):
@@ -186,10 +186,10 @@ class Budget(msgspec.Struct, frozen=True, tag="budget"):
     number: int
     #: US dollars; None: no ceiling
     max_cost_usd: float | None
-    at: datetime
+    time: datetime
 
 
-class Twin(msgspec.Struct, frozen=True, tag="twin"):
+class DuplicateBatch(msgspec.Struct, frozen=True, tag="duplicate"):
     """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
 
     batch_id: str
@@ -200,14 +200,14 @@ class Twin(msgspec.Struct, frozen=True, tag="twin"):
     ended: bool
     #: requests that it had answered: they were paid for twice
     completed: int
-    at: datetime
+    time: datetime
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The wait came to its end."""
 
     number: int
-    at: datetime
+    time: datetime
     #: shards that were not asked, because the budget did not reach
     withheld: list[str] = []
 
@@ -233,17 +233,17 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     standard_cost_usd: str | None
     #: the most frequent first
     reasons: list[Reason]
-    at: datetime
+    time: datetime
     #: requests of the attempts after the first, and what their answers cost: a part of `cost_usd`
-    asked_again: int = 0
-    asked_again_cost_usd: str | None = None
+    retried: int = 0
+    retried_cost_usd: str | None = None
     #: by kind, such as `input_tokens`: what the provider reported for the answers
     tokens: dict[str, int] = {}
     #: absolute address of the file
     file: str | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where the rows are: the table, else the file."""
         return self.table or self.file or "nowhere"
 
@@ -255,7 +255,7 @@ class Task(StrEnum):
     WAIT = "wait"
 
 
-class Begun(msgspec.Struct, frozen=True, tag="begun"):
+class TaskStarted(msgspec.Struct, frozen=True, tag="started"):
     """A task of the job began.
 
     Airflow counts the attempts of a task up over retries and clears alike, but a clear alone moves `max_tries`, to the
@@ -265,27 +265,27 @@ class Begun(msgspec.Struct, frozen=True, tag="begun"):
 
     task: Task
     #: the task instance's max_tries
-    life: int
-    at: datetime
+    clear_epoch: int
+    time: datetime
 
 
 class Submitted(msgspec.Struct, frozen=True, tag="submitted"):
     """Submit returned: as many batches were created as there was room for."""
 
-    at: datetime
+    time: datetime
 
 
 class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
     """A person cancelled the job: nothing is sent or asked again until a task of it is cleared."""
 
     number: int
-    at: datetime
+    time: datetime
 
 
-class AgainAsked(msgspec.Struct, frozen=True, tag="again"):
+class ResubmitRequested(msgspec.Struct, frozen=True, tag="resubmit"):
     """A person wants everything asked anew when submit runs next."""
 
-    at: datetime
+    time: datetime
 
 
 Record = (
@@ -293,23 +293,23 @@ Record = (
     | Intent
     | Created
     | Refused
-    | CancelAsked
+    | CancelRequested
     | Settled
-    | Judged
-    | Wave
+    | CanaryVerdict
+    | RetryRound
     | Deadline
     | Budget
     | Finished
     | UploadsHeld
-    | Twin
+    | DuplicateBatch
     | Landed
-    | Begun
+    | TaskStarted
     | Submitted
     | Stopped
-    | AgainAsked
+    | ResubmitRequested
     | Deleted
 )
-TryRecord = Uploaded | Intent | Created | Refused | CancelAsked | Settled
+SubmissionRecord = Uploaded | Intent | Created | Refused | CancelRequested | Settled
 #: records of which a job may have any number, one after the other
 NumberedRecord = Landed | Stopped | Finished | UploadsHeld
 
@@ -318,15 +318,15 @@ def file_name(record: Record) -> str:
     """The name of the file that holds a record: two records of the same thing have the same."""
     kind = record.__struct_config__.tag
     match record:
-        case Wave() | Landed() | Stopped() | Budget() | Finished() | UploadsHeld():
+        case RetryRound() | Landed() | Stopped() | Budget() | Finished() | UploadsHeld():
             return f"{kind}.{record.number}.json"
-        case Begun():
-            return f"{kind}.{record.task}.{record.life}.json"
-        case Twin():
+        case TaskStarted():
+            return f"{kind}.{record.task}.{record.clear_epoch}.json"
+        case DuplicateBatch():
             digest = hashlib.sha256(record.batch_id.encode()).hexdigest()[:16]
             return f"{kind}.{digest}.{2 if record.ended else 1}.json"
         case Deadline():
-            return f"{kind}.{record.clear}.json"
-        case Judged() | Submitted() | AgainAsked():
+            return f"{kind}.{record.clear_epoch}.json"
+        case CanaryVerdict() | Submitted() | ResubmitRequested():
             return f"{kind}.json"
-    return f"{kind}.{record.shard}.{record.n}.json"
+    return f"{kind}.{record.shard}.{record.number}.json"

@@ -9,21 +9,21 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Shard
 from airflow_provider_batch.core.ledger.records import (
-    Begun,
     Budget,
-    CancelAsked,
+    CanaryVerdict,
+    CancelRequested,
     Deadline,
+    DuplicateBatch,
     Failure,
     Finished,
     Intent,
-    Judged,
     Landed,
     Refused,
+    RetryRound,
     Settled,
     Task,
-    Twin,
+    TaskStarted,
     UploadsHeld,
-    Wave,
 )
 
 
@@ -38,16 +38,16 @@ class Phase(StrEnum):
     RESEALED = "resealed"  # its rows were sealed into the shards of a wave, which take its place
 
 
-class Try(msgspec.Struct):
+class Submission(msgspec.Struct):
     """One go at having a shard executed."""
 
-    n: int
+    number: int
     file_id: str = ""
     intent: Intent | None = None
     batch_id: str = ""
     created_at: datetime | None = None
     refused: Refused | None = None
-    cancel: CancelAsked | None = None
+    cancel: CancelRequested | None = None
     settled: Settled | None = None
 
     @property
@@ -69,28 +69,43 @@ class Try(msgspec.Struct):
 class ShardState(msgspec.Struct):
     """A shard and the tries at it."""
 
-    shard: Shard
-    tries: list[Try] = []
+    spec: Shard
+    submissions: list[Submission] = []
     #: its rows go on in the shards of a wave, though they were not asked here
     resealed: bool = False
     #: when it was sealed, and how many attempts at its rows counted no more then
     sealed_at: datetime | None = None
-    base: int = 0
+    forgiven_attempts: int = 0
 
     @property
-    def last(self) -> Try | None:
+    def name(self) -> str:
+        """Name of the shard."""
+        return self.spec.name
+
+    @property
+    def model(self) -> str:
+        """Model of all its requests."""
+        return self.spec.model
+
+    @property
+    def requests(self) -> int:
+        """Number of its requests."""
+        return self.spec.requests
+
+    @property
+    def latest(self) -> Submission | None:
         """The newest try."""
-        return self.tries[-1] if self.tries else None
+        return self.submissions[-1] if self.submissions else None
 
     @property
-    def superseded(self) -> list[Try]:
+    def superseded(self) -> list[Submission]:
         """Tries with a batch beside the newest one's: it was taken for lost, another was made, and then its id came."""
-        return [tried for tried in self.tries[:-1] if tried.batch_id and not tried.settled]
+        return [submission for submission in self.submissions[:-1] if submission.batch_id and not submission.settled]
 
     @property
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
-        last = self.last
+        last = self.latest
         if self.resealed:
             return Phase.RESEALED
         if last is None or last.blocked:
@@ -104,12 +119,12 @@ class ShardState(msgspec.Struct):
         return Phase.UPLOADED if last.file_id else Phase.SEALED
 
     @property
-    def next_n(self) -> int:
+    def next_number(self) -> int:
         """Number of the try that the next record belongs to."""
-        last = self.last
+        last = self.latest
         if last is None:
             return 1
-        return last.n + 1 if last.blocked else last.n
+        return last.number + 1 if last.blocked else last.number
 
 
 class JobState(msgspec.Struct):
@@ -117,16 +132,16 @@ class JobState(msgspec.Struct):
 
     manifest: Manifest
     shards: dict[str, ShardState]
-    waves: list[Wave] = []
+    retry_rounds: list[RetryRound] = []
     #: the newest landing
     landed: Landed | None = None
     #: what the canary said; None before, and for a job without one
-    judged: Judged | None = None
-    begun: list[Begun] = []
+    canary_verdict: CanaryVerdict | None = None
+    task_starts: list[TaskStarted] = []
     submitted: bool = False
     #: the newest of a person's cancels
     stopped_at: datetime | None = None
-    again_asked: bool = False
+    resubmit_requested: bool = False
     #: tries whose files are deleted at the provider
     deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
     #: refusals to take input files, oldest first, and the newest moment at which one was taken
@@ -137,12 +152,12 @@ class JobState(msgspec.Struct):
     #: the newest ceiling that takes the place of the seal's
     budget: Budget | None = None
     #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
-    set_deadline: Deadline | None = None
-    fresh: Deadline | None = None
+    deadline_record: Deadline | None = None
+    attempts_reset: Deadline | None = None
     #: batches beside those that are kept, by id, as last seen
-    twins: dict[str, Twin] = {}
+    duplicate_batches: dict[str, DuplicateBatch] = {}
     #: clears of the wait that are known
-    clears: set[int] = set()
+    deadline_epochs: set[int] = set()
 
     @property
     def canary(self) -> list[ShardState]:
@@ -150,40 +165,45 @@ class JobState(msgspec.Struct):
         return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
 
     @property
-    def finish_line(self) -> list[ShardState]:
+    def final_pass(self) -> list[ShardState]:
         """The shards that are asked synchronously after the deadline."""
-        return [self.shards[shard.name] for wave in self.waves for shard in wave.shards if shard.synchronous]
+        return [
+            self.shards[shard.name]
+            for retry_round in self.retry_rounds
+            for shard in retry_round.shards
+            if shard.synchronous
+        ]
 
     @property
     def estimate(self) -> Estimate:
         """What the job is expected to cost: as measured by the canary, else as sealed."""
-        return self.judged.estimate if self.judged else self.manifest.estimate
+        return self.canary_verdict.estimate if self.canary_verdict else self.manifest.estimate
 
     @property
     def stopped(self) -> bool:
         """A person cancelled the job, and no task of it was cleared since."""
         stopped_at = self.stopped_at
-        return stopped_at is not None and not any(begun.at > stopped_at for begun in self.begun)
+        return stopped_at is not None and not any(task_starts.time > stopped_at for task_starts in self.task_starts)
 
-    def lives(self, task: Task) -> set[int]:
+    def started_epochs(self, task: Task) -> set[int]:
         """The lives of a task that worked on this generation."""
-        return {begun.life for begun in self.begun if begun.task is task}
+        return {task_starts.clear_epoch for task_starts in self.task_starts if task_starts.task is task}
 
     @property
     def deadline(self) -> datetime | None:
         """The absolute end of the wait; None if nothing waited yet."""
-        return self.set_deadline.ends if self.set_deadline else None
+        return self.deadline_record.ends if self.deadline_record else None
 
     @property
     def uploads_held(self) -> list[UploadsHeld]:
         """Refusals to take input files since the newest that was taken, oldest first."""
         newest = self.uploaded_at
-        return [one for one in self.uploads_refused if newest is None or one.at >= newest]
+        return [one for one in self.uploads_refused if newest is None or one.time >= newest]
 
     @property
     def paid_twice(self) -> int:
         """Requests that were answered in more than one batch of the same attempt; 0, if all is well."""
-        return sum(twin.completed for twin in self.twins.values())
+        return sum(duplicate.completed for duplicate in self.duplicate_batches.values())
 
     @property
     def ceiling(self) -> float | None:
@@ -198,20 +218,22 @@ class JobState(msgspec.Struct):
         return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
 
     @property
-    def next_wave(self) -> int:
+    def next_retry_round(self) -> int:
         """The number of a wave that is sealed now; those of void waves are not given again."""
-        return max([0, *(wave.number for wave in self.waves), *self.manifest.void_waves]) + 1
+        return (
+            max([0, *(retry_round.number for retry_round in self.retry_rounds), *self.manifest.void_retry_rounds]) + 1
+        )
 
     @property
-    def drained(self) -> set[tuple[str, int]]:
+    def retried_submissions(self) -> set[tuple[str, int]]:
         """Tries whose rows were asked again already."""
-        return {source for wave in self.waves for source in wave.sources}
+        return {source for retry_round in self.retry_rounds for source in retry_round.sources}
 
-    def live(self) -> list[tuple[ShardState, Try]]:
+    def live(self) -> list[tuple[ShardState, Submission]]:
         """Shards whose batch the provider has and has not ended, as far as is recorded."""
-        return [(s, s.tries[-1]) for s in self.shards.values() if s.phase is Phase.LIVE]
+        return [(s, s.submissions[-1]) for s in self.shards.values() if s.phase is Phase.LIVE]
 
-    def settled(self) -> list[tuple[ShardState, Try, Settled]]:
+    def settled(self) -> list[tuple[ShardState, Submission, Settled]]:
         """Tries whose answers lie in staging, oldest attempt first."""
-        found = [(s, t, t.settled) for s in self.shards.values() for t in s.tries if t.settled and not t.blocked]
-        return sorted(found, key=lambda entry: (entry[0].shard.attempt, entry[0].shard.name))
+        found = [(s, t, t.settled) for s in self.shards.values() for t in s.submissions if t.settled and not t.blocked]
+        return sorted(found, key=lambda entry: (entry[0].spec.attempt, entry[0].spec.name))

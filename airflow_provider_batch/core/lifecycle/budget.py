@@ -28,7 +28,7 @@ from airflow_provider_batch.core.pricing.prices import Prices, Usage
 SMALLEST_PART = 0.1
 
 
-class Purse:
+class BudgetTracker:
     """What is left of a job's budget, in US dollars."""
 
     def __init__(self, state: JobState) -> None:
@@ -37,15 +37,15 @@ class Purse:
         self._answered: defaultdict[str, int] = defaultdict(int)
         self._output: defaultdict[str, int] = defaultdict(int)
         for shard, _, settled in state.settled():
-            self._answered[shard.shard.model] += settled.answered
-            self._output[shard.shard.model] += settled.output_tokens
+            self._answered[shard.model] += settled.answers
+            self._output[shard.model] += settled.output_tokens
         self.spent, self.reserved = Decimal(0), Decimal(0)
         for shard, _, settled in state.settled():
             unknown = settled.cost_usd is None
-            self.spent += self.cost(shard.shard) if unknown else Decimal(settled.cost_usd or 0)
+            self.spent += self.cost(shard.spec) if unknown else Decimal(settled.cost_usd or 0)
         for shard in state.shards.values():
             if shard.phase in (Phase.CREATING, Phase.LIVE):
-                self.reserved += self.cost(shard.shard)
+                self.reserved += self.cost(shard.spec)
         self.ceiling = None if state.ceiling is None else Decimal(str(state.ceiling))
 
     @property
@@ -61,8 +61,8 @@ class Purse:
 
     def _expected(self, shard: Shard) -> int:
         """Output tokens that one request is reserved for."""
-        high, answered = self._high.get(shard.model, HIGH_OUTPUT) * shard.raised, self._answered[shard.model]
-        if not answered or shard.raised > 1:
+        high, answered = self._high.get(shard.model, HIGH_OUTPUT) * shard.cap_factor, self._answered[shard.model]
+        if not answered or shard.cap_factor > 1:
             return ceil(high)
         mean = self._output[shard.model] / answered
         padded = mean * (1 + 1 / sqrt(answered))
@@ -75,7 +75,7 @@ class Purse:
             return shards, []
         within, over = [], []
         for shard in shards:
-            cost = self.cost(shard.shard)
+            cost = self.cost(shard.spec)
             if cost <= left:
                 left -= cost
                 within.append(shard)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.records import Judged
+from airflow_provider_batch.core.ledger.records import CanaryVerdict
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.prices import Prices
@@ -50,12 +50,12 @@ _WORDS_OF_A_ROW = (
 )
 
 
-class Verdict(NamedTuple):
+class CanaryResult(NamedTuple):
     """What is recorded, and what a log may tell besides."""
 
-    judged: Judged
+    canary_verdict: CanaryVerdict
     #: requests of the canary, and how many of them came back with an answer
-    asked: int
+    sent: int
     answered: int
     #: mean output tokens of an answer, by model
     mean_output: dict[str, int]
@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
     outcomes: dict[str, int]
 
 
-def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: Prices, now: datetime) -> Verdict:
+def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: Prices, now: datetime) -> CanaryResult:
     """Read the answers of every canary, all of which are settled.
 
     :raises StagingError: if an answer is not in staging as it was collected.
@@ -73,8 +73,8 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
     models: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
     refused: list[str] = []
     for state_of in state.canary:
-        shard = state_of.shard
-        settled = state_of.tries[-1].settled
+        shard = state_of.spec
+        settled = state_of.submissions[-1].settled
         assert settled is not None
         rows = read_rows(folder, shard)
         answers = [one for _, one in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)]
@@ -92,8 +92,8 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
     ceiling = state.ceiling
     if not void and ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling:
         void, over_budget = _too_dear(estimate.low_usd, estimate.high_usd or 0.0, ceiling, asked), True
-    return Verdict(
-        Judged(estimate, now, void, over_budget),
+    return CanaryResult(
+        CanaryVerdict(estimate, now, void, over_budget),
         asked,
         asked - sum(outcomes[name] for name in (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)),
         {model: m.output_tokens // m.answers for model, (m, _) in models.items() if m.answers},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from airflow_provider_batch.core.ledger.records import BY_PERSON, CancelAsked
+from airflow_provider_batch.core.ledger.records import BY_PERSON, CancelRequested
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.steps import Cancel
 
@@ -15,13 +15,15 @@ def cancel_all(state: JobState, reason: str) -> list[Cancel]:
     A batch that was cancelled before is cancelled once more only if a person says so (`BY_PERSON`).
     """
     return [
-        Cancel(shard, tried, reason) for shard, tried in state.live() if tried.cancel is None or reason == BY_PERSON
+        Cancel(shard, submission, reason)
+        for shard, submission in state.live()
+        if submission.cancel is None or reason == BY_PERSON
     ]
 
 
-def record_of(step: Cancel, at: datetime) -> CancelAsked:
+def record_of(step: Cancel, at: datetime) -> CancelRequested:
     """Return the record of a cancel that the provider has taken, or that came after the end of the batch.
 
     A batch that had ended is recorded too: it is not cancelled again, and the wait collects its answers.
     """
-    return CancelAsked(step.shard.shard.name, step.tried.n, step.reason, at)
+    return CancelRequested(step.shard.name, step.submission.number, step.reason, at)

@@ -33,7 +33,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from airflow_provider_batch.core.ledger.records import Failure, Refused, Settled
-from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Try
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 
 #: the shortest and the longest that a full queue holds a model back before it is tried again
 MIN_HOLD = timedelta(seconds=1)
@@ -82,7 +82,7 @@ def _asked(retry_after: float | None) -> timedelta:
 def uploads_from(state: JobState, backoff: timedelta) -> datetime | None:
     """When input files may go up again; None if none was refused since the newest that was taken."""
     held = state.uploads_held
-    return held[-1].at + hold(backoff, len(held), held[-1].retry_after) if held else None
+    return held[-1].time + hold(backoff, len(held), held[-1].retry_after) if held else None
 
 
 class Admission(NamedTuple):
@@ -101,9 +101,9 @@ class Admission(NamedTuple):
 def admit(state: JobState, waiting: list[ShardState], backoff: timedelta, now: datetime) -> Admission:
     """Which of the waiting shards may go, model by model; `waiting` in the order in which they are to go."""
     found = Admission([], [], [], [], False)
-    for model in dict.fromkeys(shard.shard.model for shard in waiting):
-        queue = _Queue([shard for shard in state.shards.values() if shard.shard.model == model], backoff)
-        mine = [shard for shard in waiting if shard.shard.model == model]
+    for model in dict.fromkeys(shard.model for shard in waiting):
+        queue = _Queue([shard for shard in state.shards.values() if shard.model == model], backoff)
+        mine = [shard for shard in waiting if shard.model == model]
         backlog = queue.admit(mine, now, found)
         found = found._replace(backlog=found.backlog or backlog)
     return found
@@ -129,7 +129,7 @@ class _Refusal(NamedTuple):
 
     def alone(self, spans: list[_Span]) -> bool:
         """Whether nothing else of ours was in the queue then."""
-        return not any(s.begin <= self.why.at and (s.end is None or s.end >= self.begin) for s in spans)
+        return not any(s.begin <= self.why.time and (s.end is None or s.end >= self.begin) for s in spans)
 
 
 class _Queue:
@@ -141,27 +141,27 @@ class _Queue:
         self._spans: list[_Span] = []
         #: when something was created, or tried to be
         self._begins: list[datetime] = []
-        self._live = sum(s.shard.tokens for s in shards if s.phase in (Phase.CREATING, Phase.LIVE))
+        self._live = sum(s.spec.tokens for s in shards if s.phase in (Phase.CREATING, Phase.LIVE))
         self._anything_live = any(s.phase in (Phase.CREATING, Phase.LIVE) for s in shards)
         for shard in shards:
-            for tried in shard.tries:
-                self._add(shard, tried)
-        self._refusals.sort(key=lambda refusal: refusal.why.at)
+            for submission in shard.submissions:
+                self._add(shard, submission)
+        self._refusals.sort(key=lambda refusal: refusal.why.time)
         ends = [span.end for span in self._spans if span.end is not None]
         relief = max(ends, default=None)
         #: refusals since a batch of ours ended
-        self._fresh = [r for r in self._refusals if relief is None or r.why.at >= relief]
+        self._fresh = [r for r in self._refusals if relief is None or r.why.time >= relief]
 
-    def _add(self, shard: ShardState, tried: Try) -> None:
-        begin = tried.intent.at if tried.intent else tried.created_at
+    def _add(self, shard: ShardState, submission: Submission) -> None:
+        begin = submission.intent.time if submission.intent else submission.created_at
         if begin is None:
             return
         self._begins.append(begin)
-        blocked = tried.blocked
+        blocked = submission.blocked
         if blocked is not None and blocked.failure is Failure.CAPACITY:
-            self._refusals.append(_Refusal(shard.shard.name, begin, blocked))
-        elif blocked is None and tried.batch_id:
-            self._spans.append(_Span(shard.shard.tokens, begin, tried.settled.at if tried.settled else None))
+            self._refusals.append(_Refusal(shard.name, begin, blocked))
+        elif blocked is None and submission.batch_id:
+            self._spans.append(_Span(shard.spec.tokens, begin, submission.settled.time if submission.settled else None))
 
     def admit(self, waiting: list[ShardState], now: datetime, found: Admission) -> bool:
         """Sort the waiting shards into `found`; True if some wait for the end of a batch."""
@@ -171,7 +171,7 @@ class _Queue:
         told = next((limit for r in reversed(self._refusals) if (limit := told_limit(r.why.message))), None)
         left = []
         for shard in waiting:
-            if told is not None and shard.shard.tokens > told and shard.shard.requests > 1:
+            if told is not None and shard.spec.tokens > told and shard.requests > 1:
                 found.reseal.append((shard, told))
             else:
                 left.append(shard)
@@ -182,27 +182,27 @@ class _Queue:
             found.waits.append(until)
             return True
         if self._fresh and not self._anything_live:
-            self._probe(min(left, key=lambda shard: (shard.shard.tokens, shard.shard.name)), told, found)
+            self._probe(min(left, key=lambda shard: (shard.spec.tokens, shard.name)), told, found)
             return True
         return self._fill(left, told, now, found)
 
     def _held_until(self) -> datetime:
         """By the backoff, which the end of a batch ends; and by what the provider asked for, which nothing does."""
         reasons = [refusal.why for refusal in self._refusals]
-        asked = max(why.at + _asked(why.retry_after if isinstance(why, Refused) else None) for why in reasons)
+        asked = max(why.time + _asked(why.retry_after if isinstance(why, Refused) else None) for why in reasons)
         if not self._fresh:
             return asked
         times = max(Counter(refusal.shard for refusal in self._fresh).values())
-        return max(asked, self._fresh[-1].why.at + hold(self._backoff, times))
+        return max(asked, self._fresh[-1].why.time + hold(self._backoff, times))
 
     def _probe(self, shard: ShardState, told: int | None, found: Admission) -> None:
         """Try one shard with nothing else of ours in the queue; or make it smaller, if that was tried often enough."""
-        mine = [refusal for refusal in self._refusals if refusal.shard == shard.shard.name]
+        mine = [refusal for refusal in self._refusals if refusal.shard == shard.name]
         if sum(refusal.alone(self._spans) for refusal in mine) < ALONE:
             found.go.append(shard)
-        elif shard.shard.requests > 1:
-            found.reseal.append((shard, shard.shard.tokens // 2))
-        elif told is not None and shard.shard.tokens > told:
+        elif shard.requests > 1:
+            found.reseal.append((shard, shard.spec.tokens // 2))
+        elif told is not None and shard.spec.tokens > told:
             found.give_up.append(shard)
         else:
             found.go.append(shard)
@@ -211,9 +211,9 @@ class _Queue:
         room = told if told is not None else self._inferred()
         live, anything, went, full = self._live, self._anything_live, False, False
         for shard in waiting:
-            if room is None or live + shard.shard.tokens <= room or not anything:
+            if room is None or live + shard.spec.tokens <= room or not anything:
                 found.go.append(shard)
-                live, anything, went = live + shard.shard.tokens, True, True
+                live, anything, went = live + shard.spec.tokens, True, True
             else:
                 full = True
         if full and told is None and not went:
@@ -229,5 +229,5 @@ class _Queue:
         newest = self._refusals[-1]
         if isinstance(newest.why, Refused):
             return None
-        moments = [newest.begin, *(span.begin for span in self._spans if span.begin > newest.why.at)]
+        moments = [newest.begin, *(span.begin for span in self._spans if span.begin > newest.why.time)]
         return max(sum(span.tokens for span in self._spans if span.at(moment)) for moment in moments)

@@ -8,7 +8,7 @@ from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import is_unwanted
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
-from airflow_provider_batch.core.lifecycle.steps import ASKING, FINISH, GRACE, UNSURE
+from airflow_provider_batch.core.lifecycle.steps import CANCEL_GRACE, CLAIM_LIFETIME, FINAL_PASS_WINDOW, LOOK_UP_AFTER
 
 # Of one shard
 
@@ -20,43 +20,43 @@ def wait_is_ending(situation: Situation, shard: ShardState) -> bool:
 
 def account_failed(situation: Situation, shard: ShardState) -> bool:
     """The account refused the shard, and no task was started again since."""
-    blocked, since = shard.last.blocked if shard.last else None, situation.policy.since
-    return blocked is not None and blocked.failure is Failure.ACCOUNT and not (since and blocked.at < since)
+    blocked, since = shard.latest.blocked if shard.latest else None, situation.policy.restarted_at
+    return blocked is not None and blocked.failure is Failure.ACCOUNT and not (since and blocked.time < since)
 
 
 def file_was_missing_just_now(situation: Situation, shard: ShardState) -> bool:
     """The provider did not find the input file: it may only be late in noticing the upload."""
-    blocked = shard.last.blocked if shard.last else None
+    blocked = shard.latest.blocked if shard.latest else None
     if blocked is None or blocked.failure is not Failure.FILE:
         return False
-    return situation.now < blocked.at + situation.policy.backoff / 10
+    return situation.now < blocked.time + situation.policy.backoff / 10
 
 
 def claim_is_recent(situation: Situation, shard: ShardState) -> bool:
     """A worker may still be sending the synchronous shard that it claimed."""
-    return shard.shard.synchronous and _intent_is_younger(situation, shard, ASKING)
+    return shard.spec.synchronous and _intent_is_younger(situation, shard, CLAIM_LIFETIME)
 
 
 def intent_is_recent(situation: Situation, shard: ShardState) -> bool:
     """The worker that recorded the intent may still be creating the batch."""
-    return _intent_is_younger(situation, shard, UNSURE)
+    return _intent_is_younger(situation, shard, LOOK_UP_AFTER)
 
 
 def _intent_is_younger(situation: Situation, shard: ShardState, age: timedelta) -> bool:
-    intent = shard.tries[-1].intent
+    intent = shard.submissions[-1].intent
     assert intent is not None
-    return situation.now < intent.at + age
+    return situation.now < intent.time + age
 
 
 def batch_has_ended(situation: Situation, shard: ShardState) -> bool:
     """The provider was just seen to have ended the batch. A batch that was not looked at is taken to run."""
-    batch = situation.seen.get(shard.tries[-1].batch_id)
+    batch = situation.seen.get(shard.submissions[-1].batch_id)
     return batch is not None and batch.status.ended
 
 
 def cancel_was_sent(situation: Situation, shard: ShardState) -> bool:
     """The batch is being cancelled."""
-    return shard.tries[-1].cancel is not None
+    return shard.submissions[-1].cancel is not None
 
 
 def person_cancelled(situation: Situation, shard: ShardState) -> bool:
@@ -81,11 +81,11 @@ def file_is_uploaded(situation: Situation, shard: ShardState) -> bool:
 
 def reusable_file(shard: ShardState) -> str:
     """Id of the newest input file that the provider may still have; empty if it has none."""
-    for tried in reversed(shard.tries):
-        if tried.blocked and tried.blocked.failure is Failure.FILE:
+    for submission in reversed(shard.submissions):
+        if submission.blocked and submission.blocked.failure is Failure.FILE:
             return ""
-        if tried.file_id:
-            return tried.file_id
+        if submission.file_id:
+            return submission.file_id
     return ""
 
 
@@ -99,7 +99,7 @@ def uploads_are_refused(situation: Situation, shard: ShardState) -> bool:
 
 def canary_is_void(job: Job, plan: Plan) -> bool:
     """The canary's verdict says that this generation must not be uploaded."""
-    return job.state.judged is not None and bool(job.state.judged.void)
+    return job.state.canary_verdict is not None and bool(job.state.canary_verdict.void)
 
 
 def job_is_cancelled(job: Job, plan: Plan) -> bool:
@@ -109,7 +109,7 @@ def job_is_cancelled(job: Job, plan: Plan) -> bool:
 
 def verdict_is_due(job: Job, plan: Plan) -> bool:
     """Every canary is answered, and there is no verdict yet."""
-    return bool(job.state.canary) and job.state.judged is None and not canary_is_open(job, plan)
+    return bool(job.state.canary) and job.state.canary_verdict is None and not canary_is_open(job, plan)
 
 
 def job_is_held(job: Job, plan: Plan) -> bool:
@@ -185,17 +185,17 @@ def author_wants_no_final_pass(job: Job, plan: Plan) -> bool:
 
 def final_pass_is_over(job: Job, plan: Plan) -> bool:
     """The time of the final pass has passed."""
-    return job.now >= job.deadline + FINISH
+    return job.now >= job.deadline + FINAL_PASS_WINDOW
 
 
 def canary_has_no_verdict(job: Job, plan: Plan) -> bool:
     """The deadline passed before the canary was judged."""
-    return bool(job.state.canary) and job.state.judged is None
+    return bool(job.state.canary) and job.state.canary_verdict is None
 
 
 def account_refused_the_final_pass(job: Job, plan: Plan) -> bool:
     """The final pass is sealed, and the account refused a shard of it."""
-    return job.is_final_pass_sealed and any(account_failed(job, shard) for shard in job.state.finish_line)
+    return job.is_final_pass_sealed and any(account_failed(job, shard) for shard in job.state.final_pass)
 
 
 def final_pass_is_sealed(job: Job, plan: Plan) -> bool:
@@ -205,7 +205,7 @@ def final_pass_is_sealed(job: Job, plan: Plan) -> bool:
 
 def answers_may_still_come(job: Job, plan: Plan) -> bool:
     """A batch or an unanswered creation is not settled, and the grace is not over."""
-    return _is_awaited(plan) and job.now < job.deadline + GRACE
+    return _is_awaited(plan) and job.now < job.deadline + CANCEL_GRACE
 
 
 def rows_have_no_answer(job: Job, plan: Plan) -> bool:
@@ -218,13 +218,13 @@ def rows_have_no_answer(job: Job, plan: Plan) -> bool:
 
 def claim_is_awaited(job: Job, plan: Plan) -> bool:
     """After the deadline a worker may still be sending a shard of the final pass."""
-    claimed = any(shard.phase is Phase.CREATING for shard in job.state.finish_line)
-    return job.is_past_deadline and claimed and _is_awaited(plan) and job.now < job.deadline + FINISH
+    claimed = any(shard.phase is Phase.CREATING for shard in job.state.final_pass)
+    return job.is_past_deadline and claimed and _is_awaited(plan) and job.now < job.deadline + FINAL_PASS_WINDOW
 
 
 def end_is_awaited(job: Job, plan: Plan) -> bool:
     """After the deadline a cancelled batch or an unanswered creation may still be settled."""
-    return job.is_past_deadline and _is_awaited(plan) and job.now < job.deadline + GRACE
+    return job.is_past_deadline and _is_awaited(plan) and job.now < job.deadline + CANCEL_GRACE
 
 
 def something_is_awaited(job: Job, plan: Plan) -> bool:

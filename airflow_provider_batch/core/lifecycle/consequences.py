@@ -6,26 +6,26 @@ from datetime import datetime, timedelta
 
 from airflow_provider_batch.core.ledger.records import BY_PERSON
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
-from airflow_provider_batch.core.lifecycle.attempts import base_after
+from airflow_provider_batch.core.lifecycle.attempts import forgiven_after
 from airflow_provider_batch.core.lifecycle.conditions import reusable_file
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
 from airflow_provider_batch.core.lifecycle.steps import (
-    ASKING,
-    FINISH,
-    GRACE,
-    UNSURE,
-    Ask,
-    AskAgain,
+    CANCEL_GRACE,
+    CLAIM_LIFETIME,
+    FINAL_PASS_WINDOW,
+    LOOK_UP_AFTER,
     Cancel,
     Collect,
     Create,
+    FinalPass,
     Finish,
-    FinishLine,
     GiveUp,
     Hold,
-    Judge,
+    JudgeCanary,
     LookUp,
     Reseal,
+    Retry,
+    SendSynchronously,
     Upload,
     Void,
     Wait,
@@ -49,46 +49,46 @@ def be_ready(situation: Situation, shard: ShardState) -> Plan:
 
 def hold_for_a_person(situation: Situation, shard: ShardState) -> Plan:
     """Hold the job, in the provider's words."""
-    blocked = shard.last.blocked if shard.last else None
+    blocked = shard.latest.blocked if shard.latest else None
     return Plan(holds=(blocked.message if blocked else "",))
 
 
 def wait_for_the_file(situation: Situation, shard: ShardState) -> Plan:
     """Wait for a tenth of the backoff."""
-    blocked = shard.last.blocked if shard.last else None
-    return Plan(times=(blocked.at + situation.policy.backoff / 10,)) if blocked else _NOTHING
+    blocked = shard.latest.blocked if shard.latest else None
+    return Plan(times=(blocked.time + situation.policy.backoff / 10,)) if blocked else _NOTHING
 
 
 def wait_for_the_claim(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the worker has sent the shard, or may no longer do so."""
-    return Plan(times=(_end_of_intent(shard, ASKING),))
+    return Plan(times=(_end_of_intent(shard, CLAIM_LIFETIME),))
 
 
 def wait_for_the_intent(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the worker has created the batch, or may no longer do so."""
-    return Plan(times=(_end_of_intent(shard, UNSURE),))
+    return Plan(times=(_end_of_intent(shard, LOOK_UP_AFTER),))
 
 
 def _end_of_intent(shard: ShardState, age: timedelta) -> datetime:
-    intent = shard.tries[-1].intent
+    intent = shard.submissions[-1].intent
     assert intent is not None
-    return intent.at + age
+    return intent.time + age
 
 
 def look_up(situation: Situation, shard: ShardState) -> Plan:
     """Find out whether there is a batch, before a second one is created."""
-    return Plan(steps=(LookUp(shard, shard.tries[-1]),))
+    return Plan(steps=(LookUp(shard, shard.submissions[-1]),))
 
 
 def collect(situation: Situation, shard: ShardState) -> Plan:
     """Download the result files of the batch."""
-    tried = shard.tries[-1]
-    return Plan(steps=(Collect(shard, tried, situation.seen[tried.batch_id]),))
+    submission = shard.submissions[-1]
+    return Plan(steps=(Collect(shard, submission, situation.seen[submission.batch_id]),))
 
 
 def wait_for_the_batch(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the batch ends."""
-    return Plan(running=(shard.tries[-1].batch_id,))
+    return Plan(running=(shard.submissions[-1].batch_id,))
 
 
 def cancel_for_a_person(situation: Situation, shard: ShardState) -> Plan:
@@ -107,13 +107,13 @@ def cancel_unwanted(situation: Situation, shard: ShardState) -> Plan:
 
 
 def _cancel(shard: ShardState, reason: str) -> Plan:
-    tried = shard.tries[-1]
-    return Plan(steps=(Cancel(shard, tried, reason),), running=(tried.batch_id,))
+    submission = shard.submissions[-1]
+    return Plan(steps=(Cancel(shard, submission, reason),), running=(submission.batch_id,))
 
 
 def create(situation: Situation, shard: ShardState) -> Plan:
     """Create the batch from the file that the provider has."""
-    return Plan(steps=(Create(shard, shard.next_n, reusable_file(shard)),))
+    return Plan(steps=(Create(shard, shard.next_number, reusable_file(shard)),))
 
 
 def wait_for_uploads(situation: Situation, shard: ShardState) -> Plan:
@@ -124,7 +124,7 @@ def wait_for_uploads(situation: Situation, shard: ShardState) -> Plan:
 
 def upload(situation: Situation, shard: ShardState) -> Plan:
     """Upload the input file."""
-    return Plan(steps=(Upload(shard, shard.next_n),))
+    return Plan(steps=(Upload(shard, shard.next_number),))
 
 
 # For the job
@@ -132,24 +132,26 @@ def upload(situation: Situation, shard: ShardState) -> Plan:
 
 def judge_the_canary(job: Job, plan: Plan) -> Plan:
     """Record the verdict."""
-    return Plan(steps=(Judge(),))
+    return Plan(steps=(JudgeCanary(),))
 
 
 def send_the_canary(job: Job, plan: Plan) -> Plan:
     """Send the requests of every canary that is ready."""
-    return Plan(steps=tuple(Ask(shard, shard.next_n) for shard in job.synchronous))
+    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in job.synchronous))
 
 
 def send_what_is_left_over(job: Job, plan: Plan) -> Plan:
     """Send what an earlier final pass sealed and did not send."""
-    return Plan(steps=tuple(Ask(shard, shard.next_n, last=True) for shard in job.synchronous))
+    return Plan(
+        steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in job.synchronous)
+    )
 
 
 def reseal_smaller(job: Job, plan: Plan) -> Plan:
     """Divide shards. Tokens are only estimated, so each part also gets at most half of the requests."""
     return Plan(
         steps=tuple(
-            Reseal(shard, shard.next_n, max(tokens, 1), -(-shard.shard.requests // 2))
+            Reseal(shard, shard.next_number, max(tokens, 1), -(-shard.requests // 2))
             for shard, tokens in job.admission.reseal
         )
     )
@@ -157,10 +159,10 @@ def reseal_smaller(job: Job, plan: Plan) -> Plan:
 
 def give_up(job: Job, plan: Plan) -> Plan:
     """Fail rows in the words in which the provider refused them."""
-    messages = [shard.last.blocked if shard.last else None for shard in job.admission.give_up]
+    messages = [shard.latest.blocked if shard.latest else None for shard in job.admission.give_up]
     return Plan(
         steps=tuple(
-            GiveUp(shard, shard.next_n, blocked.message if blocked else "")
+            GiveUp(shard, shard.next_number, blocked.message if blocked else "")
             for shard, blocked in zip(job.admission.give_up, messages, strict=True)
         )
     )
@@ -179,9 +181,9 @@ def withhold(job: Job, plan: Plan) -> Plan:
 
 def retry(job: Job, plan: Plan) -> Plan:
     """Seal the rows into new shards: one retry round for each number of attempts that no longer count."""
-    sources = [(base_after(job.state, *source), source) for source in job.retries.due]
+    sources = [(forgiven_after(job.state, *source), source) for source in job.retries.due]
     bases = sorted({base for base, _ in sources})
-    return Plan(steps=tuple(AskAgain([source for b, source in sources if b == base], base) for base in bases))
+    return Plan(steps=tuple(Retry([source for b, source in sources if b == base], base) for base in bases))
 
 
 def wait_to_retry(job: Job, plan: Plan) -> Plan:
@@ -192,21 +194,21 @@ def wait_to_retry(job: Job, plan: Plan) -> Plan:
 def divide_by_budget(job: Job, plan: Plan) -> Plan:
     """Divide the first shard of which a part is within the budget."""
     for shard in plan.withheld:
-        requests = job.purse.part(shard.shard)
+        requests = job.budget.part(shard.spec)
         if requests:
-            return Plan(steps=(Reseal(shard, shard.next_n, max(shard.shard.tokens, 1), requests),))
+            return Plan(steps=(Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), requests),))
     return _NOTHING
 
 
 def send_the_final_pass(job: Job, plan: Plan) -> Plan:
     """Send every shard of the final pass that was not sent."""
-    unsent = [shard for shard in job.state.finish_line if shard.phase is Phase.SEALED]
-    return Plan(steps=tuple(Ask(shard, shard.next_n, last=True) for shard in unsent))
+    unsent = [shard for shard in job.state.final_pass if shard.phase is Phase.SEALED]
+    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in unsent))
 
 
 def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
     """Seal as many rows as the author allows into synchronous shards."""
-    return Plan(steps=(FinishLine(job.state.next_wave, *job.unanswered),))
+    return Plan(steps=(FinalPass(job.state.next_retry_round, *job.unanswered),))
 
 
 # The pause
@@ -214,19 +216,19 @@ def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
 
 def end_as_void(job: Job, plan: Plan) -> Void:
     """End with the canary's verdict."""
-    judged = job.state.judged
-    assert judged is not None
-    return Void(judged.void, judged.over_budget)
+    canary_verdict = job.state.canary_verdict
+    assert canary_verdict is not None
+    return Void(canary_verdict.void, canary_verdict.over_budget)
 
 
 def wait_for_the_final_pass(job: Job, plan: Plan) -> Wait:
     """Wait until the end of the final pass at the latest."""
-    return Wait(list(plan.running), min([*plan.times, job.deadline + FINISH]), any_end=False)
+    return Wait(list(plan.running), min([*plan.times, job.deadline + FINAL_PASS_WINDOW]), any_end=False)
 
 
 def wait_for_the_end(job: Job, plan: Plan) -> Wait:
     """Wait until the end of the grace at the latest."""
-    return Wait(list(plan.running), min([*plan.times, job.deadline + GRACE]), any_end=False)
+    return Wait(list(plan.running), min([*plan.times, job.deadline + CANCEL_GRACE]), any_end=False)
 
 
 def finish(job: Job, plan: Plan) -> Finish:
@@ -247,4 +249,4 @@ def hold(job: Job, plan: Plan) -> Hold:
 
 def finish_with_what_is_withheld(job: Job, plan: Plan) -> Finish:
     """End the wait, and name the shards that the budget did not reach."""
-    return Finish(tuple(shard.shard.name for shard in plan.withheld))
+    return Finish(tuple(shard.name for shard in plan.withheld))

@@ -23,10 +23,10 @@ def deadline_to_record(state: JobState, clear: int, ends: datetime, now: datetim
     :param clear: the number of the last clear of the task; it only grows.
     :param ends: when a wait that starts now would end.
     """
-    last = state.set_deadline
-    if clear in state.clears:
+    last = state.deadline_record
+    if clear in state.deadline_epochs:
         return None
     if last is None:
         return Deadline(ends, now, clear)
-    fresh = now >= last.ends or (state.finished is not None and state.finished.at >= last.at)
+    fresh = now >= last.ends or (state.finished is not None and state.finished.time >= last.time)
     return Deadline(ends if fresh else last.ends, now, clear, fresh)

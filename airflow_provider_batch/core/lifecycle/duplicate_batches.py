@@ -12,48 +12,48 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from airflow_provider_batch.core.ledger.records import Failure
-from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Try
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 from airflow_provider_batch.core.provider.batch import BatchView
 
 
-class Found(NamedTuple):
+class UnexpectedBatches(NamedTuple):
     """What a list of the provider's batches told."""
 
     #: batches of newest tries that no id was recorded for: the job goes on with them
-    adopt: list[tuple[ShardState, Try, BatchView]]
+    adopt: list[tuple[ShardState, Submission, BatchView]]
     #: batches that run, or may run, beside the one that is kept: to be cancelled
     cancel: list[BatchView]
     #: those that ended: to be counted
     ended: list[BatchView]
 
 
-def doubtful(state: JobState) -> bool:
+def may_have_lost_batches(state: JobState) -> bool:
     """Whether a creation was taken for lost, so that its batch may appear yet, or has appeared since."""
-    if any(not _is_counted(state, tried) for shard in state.shards.values() for tried in shard.superseded):
+    if any(not _is_counted(state, submission) for shard in state.shards.values() for submission in shard.superseded):
         return True
-    tries = (tried for shard in state.shards.values() for tried in shard.tries)
-    return any(t.refused is not None and t.refused.failure is Failure.LOST and not t.batch_id for t in tries)
+    submissions = (submission for shard in state.shards.values() for submission in shard.submissions)
+    return any(t.refused is not None and t.refused.failure is Failure.LOST and not t.batch_id for t in submissions)
 
 
-def look(state: JobState, batches: Iterable[BatchView]) -> Found:
+def look(state: JobState, batches: Iterable[BatchView]) -> UnexpectedBatches:
     """Sort the batches that are the job's, but are not kept.
 
     :param state: read *after* the list was: so the intent of every batch in it is known.
     """
-    superseded = {tried.batch_id for shard in state.shards.values() for tried in shard.superseded}
-    kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries} - superseded
+    superseded = {submission.batch_id for shard in state.shards.values() for submission in shard.superseded}
+    kept = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions} - superseded
     newest = {
         last.intent.nonce: (shard, last)
         for shard in state.shards.values()
-        if (last := shard.last) and last.intent and not last.batch_id and not last.settled
+        if (last := shard.latest) and last.intent and not last.batch_id and not last.settled
         if shard.phase is not Phase.RESEALED
     }
-    found = Found([], [], [])
+    found = UnexpectedBatches([], [], [])
     for batch in batches:
         if batch.metadata.get("job_uid") != state.manifest.job_uid or batch.id in kept:
             continue
         unanswered = newest.pop(batch.metadata.get("nonce", ""), None)
-        known = state.twins.get(batch.id)
+        known = state.duplicate_batches.get(batch.id)
         if unanswered is not None:
             found.adopt.append((*unanswered, batch))
         elif not batch.status.ended:
@@ -64,6 +64,6 @@ def look(state: JobState, batches: Iterable[BatchView]) -> Found:
     return found
 
 
-def _is_counted(state: JobState, tried: Try) -> bool:
-    known = state.twins.get(tried.batch_id)
+def _is_counted(state: JobState, submission: Submission) -> bool:
+    known = state.duplicate_batches.get(submission.batch_id)
     return known is not None and known.ended

@@ -7,8 +7,8 @@ read, rendered and compared with the sealed ones. What is unchanged keeps its ba
 as a new generation.
 
 Airflow counts attempts up over retries and clears alike, but only a clear moves `max_tries`. Each start records the
-`max_tries` that it saw (`Begun`), so a value that no earlier start saw means that the task was cleared. So does any
-start after submit had returned.
+`max_tries` that it saw (`TaskStarted`), so a value that no earlier start saw means that the task was cleared. So does
+any start after submit had returned.
 
 `RULES` is the whole decision, from the first rule that holds. `docs/lifecycle.md` shows the same table.
 """
@@ -50,7 +50,7 @@ class Start(NamedTuple):
     @property
     def cleared(self) -> bool:
         """Whether a person cleared the task since it last worked on this generation."""
-        seen = self.state.lives(Task.SUBMIT)
+        seen = self.state.started_epochs(Task.SUBMIT)
         return self.state.submitted or (bool(seen) and self.clear_epoch not in seen)
 
 
@@ -66,7 +66,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(
         "`airflow-batch jobs resubmit` was called for the job",
-        lambda start: start.state.again_asked,
+        lambda start: start.state.resubmit_requested,
         "Send every row from scratch.",
         Action.START_OVER,
     ),
@@ -78,7 +78,7 @@ RULES = (
     ),
     Rule(
         "the canary stopped the newest generation",
-        lambda start: start.state.judged is not None and bool(start.state.judged.void),
+        lambda start: start.state.canary_verdict is not None and bool(start.state.canary_verdict.void),
         "Read the rows again, and compare them with the newest generation that no canary stopped.",
         Action.COMPARE_SOUND,
     ),

@@ -42,7 +42,7 @@ class QueueLimit(msgspec.Struct, frozen=True, tag="limit"):
     model: str
     tokens: int
     #: when it refused
-    at: datetime
+    time: datetime
 
 
 class Output(msgspec.Struct, frozen=True, tag="output"):
@@ -56,7 +56,7 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     answers: int
     output_tokens: int
     #: when the job was sealed
-    at: datetime
+    time: datetime
 
 
 Lesson = QueueLimit | Output
@@ -80,11 +80,11 @@ def told_limits(state: JobState) -> list[QueueLimit]:
     """For each model the newest limit that the provider named to this job."""
     found: dict[str, QueueLimit] = {}
     for shard in state.shards.values():
-        for tried in shard.tries:
-            blocked, model = tried.blocked, shard.shard.model
+        for submission in shard.submissions:
+            blocked, model = submission.blocked, shard.model
             tokens = told_limit(blocked.message) if blocked and blocked.failure is Failure.CAPACITY else None
-            if blocked and tokens and (model not in found or blocked.at > found[model].at):
-                found[model] = QueueLimit(model, tokens, blocked.at)
+            if blocked and tokens and (model not in found or blocked.time > found[model].time):
+                found[model] = QueueLimit(model, tokens, blocked.time)
     return list(found.values())
 
 
@@ -92,8 +92,8 @@ def _outputs(state: JobState) -> list[Output]:
     answers: defaultdict[str, int] = defaultdict(int)
     tokens: defaultdict[str, int] = defaultdict(int)
     for shard, _, settled in state.settled():
-        answers[shard.shard.model] += settled.answered
-        tokens[shard.shard.model] += settled.output_tokens
+        answers[shard.model] += settled.answers
+        tokens[shard.model] += settled.output_tokens
     of = state.manifest
     return [
         Output(of.job_uid, of.key.dag_id, of.key.task_id, model, answers[model], tokens[model], of.sealed_at)
@@ -110,7 +110,7 @@ def remember(folder: Folder, found: Iterable[Lesson]) -> list[Lesson]:
     new = []
     for lesson in found:
         about = _about(lesson)
-        name = f"{about}.{_stamp(lesson.at)}.{_digest(msgspec.json.encode(_identity(lesson)))}.json"
+        name = f"{about}.{_stamp(lesson.time)}.{_digest(msgspec.json.encode(_identity(lesson)))}.json"
         if folder.create(name, msgspec.json.encode(lesson)):
             new.append(lesson)
             of_it = [one for one in folder.names("") if one.startswith(f"{about}.")]
@@ -128,7 +128,7 @@ def recall(folder: Folder, key: JobKey, now: datetime) -> Learned:
     for name in folder.names(""):
         data = folder.read(name) if name.startswith(kinds) else None
         lesson = _decode(data) if data is not None else None
-        if lesson is None or not now - MAX_AGE < lesson.at:
+        if lesson is None or not now - MAX_AGE < lesson.time:
             continue
         if isinstance(lesson, QueueLimit):
             limits[lesson.model] = lesson

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from airflow_provider_batch.core.ledger.records import Created, Intent, Record, Refused, Settled, Uploaded, Wave
+from airflow_provider_batch.core.ledger.records import Created, Intent, Record, Refused, RetryRound, Settled, Uploaded
 from airflow_provider_batch.core.ledger.state import Phase
 
 
@@ -32,5 +32,5 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(Phase.LIVE, Settled, Phase.SEALED, "the batch failed before any request ran"),
     Transition(Phase.SEALED, Settled, Phase.SETTLED, "a canary is answered"),
     Transition(Phase.CREATING, Settled, Phase.SETTLED, "the final pass is answered, or the shard is given up"),
-    Transition(Phase.CREATING, Wave, Phase.RESEALED, "its rows are in other shards"),
+    Transition(Phase.CREATING, RetryRound, Phase.RESEALED, "its rows are in other shards"),
 )

@@ -6,7 +6,7 @@ from collections import Counter
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.lifecycle.steps import ASKABLE
+from airflow_provider_batch.core.lifecycle.steps import RETRYABLE
 
 
 def outcomes_so_far(state: JobState) -> dict[str, int]:
@@ -19,22 +19,25 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
     """
     counts: Counter[Outcome] = Counter()
     raised = {
-        source for wave in state.waves if any(shard.raised > 1 for shard in wave.shards) for source in wave.sources
+        source
+        for retry_round in state.retry_rounds
+        if any(shard.cap_factor > 1 for shard in retry_round.shards)
+        for source in retry_round.sources
     }
-    for shard, tried, settled in state.settled():
-        if 0 < shard.shard.requests == shard.shard.unwanted:
+    for shard, submission, settled in state.settled():
+        if 0 < shard.requests == shard.spec.unneeded_rows:
             continue
-        again = (shard.shard.name, tried.n) in state.drained
-        longer = (shard.shard.name, tried.n) in raised
+        again = (shard.name, submission.number) in state.retried_submissions
+        longer = (shard.name, submission.number) in raised
         for outcome in Outcome:
             rows = settled.outcomes.get(outcome, 0)
             if again and outcome is Outcome.FAILED:
                 rows -= settled.transient
-            elif again and outcome in ASKABLE:
+            elif again and outcome in RETRYABLE:
                 rows = 0
             elif longer and outcome is Outcome.INCOMPLETE:
                 rows -= settled.cut_off
             counts[outcome] += rows
-    counts[Outcome.WITHHELD] += sum(shard.shard.requests for shard in state.withheld)
-    counts[Outcome.PENDING] += state.manifest.asked - sum(counts.values())
+    counts[Outcome.WITHHELD] += sum(shard.requests for shard in state.withheld)
+    counts[Outcome.PENDING] += state.manifest.sent - sum(counts.values())
     return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}

@@ -19,7 +19,7 @@ answers also correct the estimate, against which the ceiling is held.
 
 An unanswered CREATION is the dangerous case: a batch may exist, and be paid for, that nobody recorded. So the intent is
 recorded before the call, and nobody creates a second batch before the first was looked up. The look-up waits 120 s: a
-worker that is still alive has created its batch by then, or may no longer create it (see `steps.overslept`).
+worker that is still alive has created its batch by then, or may no longer create it (see `steps.claim_is_stale`).
 
 At the DEADLINE, nothing more is sent and every running batch is cancelled. What was answered until then is paid for, so
 the wait goes on for a grace of 15 minutes: the provider may take ten to cancel. Then it ends, whatever is left.

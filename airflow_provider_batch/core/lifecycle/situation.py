@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import Retries, Unanswered, retries, rows_without_answer
-from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, uploads_from
 from airflow_provider_batch.core.lifecycle.steps import Policy, Step
 from airflow_provider_batch.core.provider.batch import BatchView
@@ -80,8 +80,8 @@ class Job(Situation):
     def __init__(self, situation: Situation, ready: tuple[ShardState, ...]) -> None:
         super().__init__(situation.state, situation.seen, situation.policy, situation.now)
         #: shards to send as batches, and shards to send synchronously
-        self.batches = [shard for shard in ready if not shard.shard.synchronous]
-        self.synchronous = [shard for shard in ready if shard.shard.synchronous]
+        self.batches = [shard for shard in ready if not shard.spec.synchronous]
+        self.synchronous = [shard for shard in ready if shard.spec.synchronous]
 
     @cached_property
     def admission(self) -> Admission:
@@ -89,14 +89,14 @@ class Job(Situation):
         return admit(self.state, self.batches, self.policy.backoff, self.now)
 
     @cached_property
-    def purse(self) -> Purse:
+    def budget(self) -> BudgetTracker:
         """What is left of the budget."""
-        return Purse(self.state)
+        return BudgetTracker(self.state)
 
     @cached_property
     def affordable(self) -> tuple[list[ShardState], list[ShardState]]:
         """The admitted shards that are within the budget, and those that are not."""
-        return (self.admission.go, []) if self.state.ceiling is None else self.purse.afford(self.admission.go)
+        return (self.admission.go, []) if self.state.ceiling is None else self.budget.afford(self.admission.go)
 
     @cached_property
     def retries(self) -> Retries:
@@ -111,4 +111,6 @@ class Job(Situation):
     @cached_property
     def is_final_pass_sealed(self) -> bool:
         """Whether the final pass of this deadline is sealed. One of an earlier deadline does not count."""
-        return any(wave.finish and wave.at >= self.deadline for wave in self.state.waves)
+        return any(
+            retry_round.is_final_pass and retry_round.time >= self.deadline for retry_round in self.state.retry_rounds
+        )

@@ -9,7 +9,7 @@ from airflow_provider_batch.core.ledger.state import JobState, Phase
 def status_of(state: JobState) -> tuple[str, str]:
     """Return where a job is, and what a person can do now, in words."""
     status, advice = _status_of(state)
-    if state.again_asked:
+    if state.resubmit_requested:
         task = state.manifest.key.task_id
         advice = f"clear {task!r} and all after it: everything is asked anew then, as was asked for."
     return status, advice
@@ -22,9 +22,9 @@ def _status_of(state: JobState) -> tuple[str, str]:
     held = [
         blocked.message
         for shard in waiting
-        if shard.last and (blocked := shard.last.blocked) and blocked.failure is Failure.ACCOUNT
+        if shard.latest and (blocked := shard.latest.blocked) and blocked.failure is Failure.ACCOUNT
     ]
-    if state.stopped and not (state.landed and state.stopped_at and state.landed.at > state.stopped_at):
+    if state.stopped and not (state.landed and state.stopped_at and state.landed.time > state.stopped_at):
         ends = f"{live + creating} batch(es) end" if live or creating else "what was answered lies in staging"
         return (
             f"cancelled by a person; {ends}",
@@ -47,7 +47,7 @@ def _status_of(state: JobState) -> tuple[str, str]:
             f"{len(waiting)} shard(s) wait to be sent: {state.uploads_held[-1].message}",
             "nothing, if the wait runs: it goes on by itself. Else clear it: it goes on from here.",
         )
-    if waiting and len(waiting) == len(phases) and not any(shard.tries for shard in waiting):
+    if waiting and len(waiting) == len(phases) and not any(shard.submissions for shard in waiting):
         return "sealed, nothing sent yet", "look at the submit task; clear it if it failed: it goes on from here."
     if waiting:
         return (
@@ -56,7 +56,7 @@ def _status_of(state: JobState) -> tuple[str, str]:
         )
     if state.landed and "pending" not in state.landed.outcomes:
         return (
-            f"landed in {state.landed.place}",
+            f"landed in {state.landed.location}",
             "nothing. To ask rows that did not succeed once more, clear the wait; to write the table again, clear the "
             "landing, which asks nothing.",
         )

@@ -9,26 +9,26 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.records import Settled
-from airflow_provider_batch.core.ledger.state import ShardState, Try
+from airflow_provider_batch.core.ledger.state import ShardState, Submission
 from airflow_provider_batch.core.provider.batch import BatchView
 
 #: how long an unanswered create is given before the batch is looked up
-UNSURE = timedelta(seconds=120)
+LOOK_UP_AFTER = timedelta(seconds=120)
 
 #: how long cancelled batches are waited for after the deadline
-GRACE = timedelta(minutes=15)
+CANCEL_GRACE = timedelta(minutes=15)
 
 #: how long after the deadline requests are begun at the finish line
-FINISH = timedelta(minutes=30)
+FINAL_PASS_WINDOW = timedelta(minutes=30)
 
 #: how long a worker may be at one shard of the finish line: 16 requests at once, each repeated three times at most
-ASKING = timedelta(minutes=10)
+CLAIM_LIFETIME = timedelta(minutes=10)
 
 #: outcomes that may be asked again at all; the rest is final
-ASKABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
+RETRYABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
 
 #: rows with these outcomes were never asked
-NEVER_ASKED = frozenset({Outcome.EXPIRED, Outcome.CANCELLED})
+NEVER_SENT = frozenset({Outcome.EXPIRED, Outcome.CANCELLED})
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     #: how often a row is asked in all
     max_attempts: int = 3
-    retry_on: frozenset[Outcome] = ASKABLE
+    retry_on: frozenset[Outcome] = RETRYABLE
     #: whether answers that were cut off at the output cap are asked again with a higher one
     raise_cap: bool = False
     #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
@@ -44,34 +44,34 @@ class Policy(msgspec.Struct, frozen=True):
     #: the most rows that are asked synchronously after the deadline; 0 for none
     at_deadline_rows: int = 0
     #: account failures recorded before this moment are forgiven: the task was started again since
-    since: datetime | None = None
+    restarted_at: datetime | None = None
 
 
 class Upload(NamedTuple):
     """Send the shard's input file."""
 
     shard: ShardState
-    n: int
+    number: int
 
 
 class Create(NamedTuple):
     """Create the batch: the paid step."""
 
     shard: ShardState
-    n: int
+    number: int
     file_id: str
 
 
-class Ask(NamedTuple):
+class SendSynchronously(NamedTuple):
     """Ask the requests of a canary, or of the finish line, synchronously."""
 
     shard: ShardState
-    n: int
+    number: int
     #: True at the finish line
-    last: bool = False
+    is_final_pass: bool = False
 
 
-class Judge(NamedTuple):
+class JudgeCanary(NamedTuple):
     """Record what the canaries' answers say of the rest."""
 
 
@@ -79,14 +79,14 @@ class LookUp(NamedTuple):
     """Find out whether an unanswered create made a batch."""
 
     shard: ShardState
-    tried: Try
+    submission: Submission
 
 
 class Collect(NamedTuple):
     """Stream the batch's files into staging and settle it."""
 
     shard: ShardState
-    tried: Try
+    submission: Submission
     batch: BatchView
 
 
@@ -94,23 +94,23 @@ class Cancel(NamedTuple):
     """Ask the provider to cancel the batch."""
 
     shard: ShardState
-    tried: Try
+    submission: Submission
     reason: str
 
 
-class AskAgain(NamedTuple):
+class Retry(NamedTuple):
     """Seal the askable rows of these settled tries into new shards."""
 
     sources: list[tuple[ShardState, Settled]]
     #: of the attempts at these rows, how many count no more
-    base: int = 0
+    forgiven_attempts: int = 0
 
 
 class Reseal(NamedTuple):
     """Seal the rows of a shard, none of which was asked, into smaller shards. No attempt is counted."""
 
     shard: ShardState
-    n: int
+    number: int
     #: the most estimated tokens, and the most requests, of each new shard
     tokens: int
     requests: int
@@ -120,11 +120,11 @@ class GiveUp(NamedTuple):
     """Settle a shard that the provider will never take: its row fails in the provider's words."""
 
     shard: ShardState
-    n: int
+    number: int
     message: str
 
 
-class FinishLine(NamedTuple):
+class FinalPass(NamedTuple):
     """Seal rows without a usable answer into shards that are asked synchronously, as many as are allowed."""
 
     #: of the wave: if another worker seals one of this number first, this step is not to be done
@@ -165,15 +165,17 @@ class Finish(NamedTuple):
     withheld: tuple[str, ...] = ()
 
 
-Step = Ask | Judge | Upload | Create | LookUp | Collect | Cancel | AskAgain | Reseal | GiveUp | FinishLine
+Step = (
+    SendSynchronously | JudgeCanary | Upload | Create | LookUp | Collect | Cancel | Retry | Reseal | GiveUp | FinalPass
+)
 
 Pause = Wait | Hold | Void | Finish
 
 
-def overslept(since: datetime, now: datetime) -> bool:
+def claim_is_stale(since: datetime, now: datetime) -> bool:
     """Whether a worker that took a try at `since` may no longer act on it: another may soon take it for lost.
 
     A worker can be stopped at any instruction, and go on hours later (SIGSTOP, a machine that sleeps). A quarter of the
     time before the look-up leaves a creation, which takes a minute at most, the rest.
     """
-    return now - since > UNSURE / 4
+    return now - since > LOOK_UP_AFTER / 4

@@ -13,7 +13,7 @@ import msgspec
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Reference, sources_of
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines
 from airflow_provider_batch.core.ledger.records import Landed, Reason
-from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Try
+from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.status import status_of
 
@@ -21,14 +21,14 @@ from airflow_provider_batch.core.lifecycle.status import status_of
 class SubmissionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One try at uploading a shard and creating its batch."""
 
-    n: int
+    number: int
     #: sealed, uploaded, creating, live, cancelling, refused, failed, or the provider's word for the end
     status: str
     #: whether its batch ended, and was collected
     settled: bool = False
     batch_id: str | None = None
     #: time of the newest record of it
-    at: datetime | None = None
+    time: datetime | None = None
     #: the provider's words, if it was refused or failed
     message: str | None = None
     outcomes: dict[str, int] = {}
@@ -45,24 +45,24 @@ class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     #: absolute address of the input file
     file: str
-    tries: list[SubmissionSummary] = []
+    submissions: list[SubmissionSummary] = []
 
     @property
     def status(self) -> str:
         """The provider's word for the end of its newest batch, or the phase if that has not ended."""
-        return self.tries[-1].status if self.tries and self.tries[-1].settled else self.phase
+        return self.submissions[-1].status if self.submissions and self.submissions[-1].settled else self.phase
 
     @property
     def batch_id(self) -> str | None:
         """The newest batch."""
-        return self.tries[-1].batch_id if self.tries else None
+        return self.submissions[-1].batch_id if self.submissions else None
 
 
 class RetryRoundSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that were retried together."""
 
     number: int
-    at: datetime
+    time: datetime
     requests: int
     shards: list[str]
 
@@ -70,9 +70,9 @@ class RetryRoundSummary(msgspec.Struct, frozen=True, kw_only=True):
 class FinalPassSummary(msgspec.Struct, frozen=True):
     """Rows that were sent synchronously after the deadline."""
 
-    asked: int
+    sent: int
     #: by reason: rows that were left
-    left: dict[str, int]
+    left_out: dict[str, int]
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,9 +103,9 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     #: rows; of these, those that are sent, those whose request equals another row's, and those whose answer came from
     #: the table `reuse_from`
     requests: int
-    asked: int
-    same: int
-    known: int
+    sent: int
+    duplicates: int
+    reused: int
     reuse_from: str
     #: input files of the seal; rows that are retried are sealed into more
     sealed_shards: int
@@ -125,13 +125,13 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     #: the newest landing
     landed: Landed | None
     shards: list[ShardSummary]
-    waves: list[RetryRoundSummary]
+    retry_rounds: list[RetryRoundSummary]
     final_pass: FinalPassSummary | None
 
     @property
     def sources(self) -> str:
-        """Where the rows get their answers: "620 asked, 300 the same as another row, 80 known from labels"."""
-        return sources_of(self.asked, self.same, self.known, self.reuse_from)
+        """Where the rows get their answers: "620 sent, 300 duplicates, 80 reused from labels"."""
+        return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
 
 
 class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,7 +140,7 @@ class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
     job_uid: str
     batches: int
     #: retry rounds
-    waves: int
+    retry_rounds: int
     paid_twice: int
     outcomes: dict[str, int]
     final_pass: FinalPassSummary | None = None
@@ -152,16 +152,16 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     job_uid: str
     table: str | None
     requests: int
-    asked: int
-    same: int
-    known: int
+    sent: int
+    duplicates: int
+    reused: int
     outcomes: dict[str, int]
     tokens: dict[str, int]
     estimate: Estimate
     cost_usd: str | None
     standard_cost_usd: str | None
-    asked_again: int
-    asked_again_cost_usd: str | None
+    retried: int
+    retried_cost_usd: str | None
     paid_twice: int
     reasons: list[Reason]
     landed_file: str | None = None
@@ -174,9 +174,9 @@ def summarize(ledger: Ledger) -> JobSummary:
     """
     state, manifest = ledger.state(), ledger.manifest
     status, advice = status_of(state)
-    submissions = [tried for shard in state.shards.values() for tried in shard.tries]
-    times = [at for tried in submissions for at in _times(tried)]
-    settled = [record.at for _, _, record in state.settled()]
+    submissions = [submission for shard in state.shards.values() for submission in shard.submissions]
+    times = [at for submission in submissions for at in _times(submission)]
+    settled = [record.time for _, _, record in state.settled()]
     progress, landed = outcomes_so_far(state), state.landed
     outcomes = landed.outcomes if landed else progress
     return JobSummary(
@@ -192,17 +192,17 @@ def summarize(ledger: Ledger) -> JobSummary:
         endpoint=manifest.endpoint,
         connection=manifest.openai_conn_id,
         sealed_at=manifest.sealed_at,
-        last_at=max([manifest.sealed_at, *times, *([landed.at] if landed else [])]),
+        last_at=max([manifest.sealed_at, *times, *([landed.time] if landed else [])]),
         settled_at=max(settled) if settled and "pending" not in outcomes else None,
         deadline=state.deadline,
         retention_days=manifest.retention_days,
         requests=manifest.requests,
-        asked=manifest.asked,
-        same=manifest.same,
-        known=manifest.known,
+        sent=manifest.sent,
+        duplicates=manifest.duplicates,
+        reused=manifest.reused,
         reuse_from=manifest.reuse_from,
         sealed_shards=len(manifest.shards),
-        batches=sum(1 for tried in submissions if tried.batch_id),
+        batches=sum(1 for submission in submissions if submission.batch_id),
         live=len(state.live()) + _left_behind(ledger),
         outcomes=outcomes,
         progress=progress,
@@ -211,14 +211,14 @@ def summarize(ledger: Ledger) -> JobSummary:
         paid_twice=state.paid_twice,
         landed=landed,
         shards=[_shard(ledger, shard) for shard in state.shards.values()],
-        waves=[
+        retry_rounds=[
             RetryRoundSummary(
-                number=wave.number,
-                at=wave.at,
-                requests=sum(shard.requests for shard in wave.shards),
-                shards=[shard.name for shard in wave.shards],
+                number=retry_round.number,
+                time=retry_round.time,
+                requests=sum(shard.requests for shard in retry_round.shards),
+                shards=[shard.name for shard in retry_round.shards],
             )
-            for wave in state.waves
+            for retry_round in state.retry_rounds
         ],
         final_pass=_final_pass(state),
     )
@@ -233,9 +233,9 @@ def reference_of(summary: JobSummary) -> Reference:
         requests=summary.requests,
         shards=summary.sealed_shards,
         estimate=summary.estimate,
-        asked=summary.asked,
-        same=summary.same,
-        known=summary.known,
+        sent=summary.sent,
+        duplicates=summary.duplicates,
+        reused=summary.reused,
     )
 
 
@@ -249,9 +249,9 @@ def preview_reference(manifest: Manifest) -> Reference:
         shards=len(manifest.shards),
         estimate=manifest.estimate,
         preview=True,
-        asked=manifest.asked,
-        same=manifest.same,
-        known=manifest.known,
+        sent=manifest.sent,
+        duplicates=manifest.duplicates,
+        reused=manifest.reused,
     )
 
 
@@ -260,7 +260,7 @@ def wait_result(summary: JobSummary) -> WaitResult:
     return WaitResult(
         job_uid=summary.job_uid,
         batches=summary.batches,
-        waves=len(summary.waves),
+        retry_rounds=len(summary.retry_rounds),
         paid_twice=summary.paid_twice,
         outcomes=summary.progress,
         final_pass=summary.final_pass,
@@ -273,16 +273,16 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
         job_uid=summary.job_uid,
         table=landed.table,
         requests=summary.requests,
-        asked=summary.asked,
-        same=summary.same,
-        known=summary.known,
+        sent=summary.sent,
+        duplicates=summary.duplicates,
+        reused=summary.reused,
         outcomes=landed.outcomes,
         tokens=landed.tokens,
         estimate=summary.estimate,
         cost_usd=landed.cost_usd,
         standard_cost_usd=landed.standard_cost_usd,
-        asked_again=landed.asked_again,
-        asked_again_cost_usd=landed.asked_again_cost_usd,
+        retried=landed.retried,
+        retried_cost_usd=landed.retried_cost_usd,
         paid_twice=summary.paid_twice,
         reasons=landed.reasons,
         landed_file=landed.file,
@@ -291,32 +291,32 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
 
 def _final_pass(state: JobState) -> FinalPassSummary | None:
     """Return what the newest final pass sent and left; None if there was none."""
-    wave = next((wave for wave in reversed(state.waves) if wave.finish), None)
-    if wave is None:
+    retry_round = next((retry_round for retry_round in reversed(state.retry_rounds) if retry_round.is_final_pass), None)
+    if retry_round is None:
         return None
-    shards = [state.shards[shard.name] for shard in wave.shards if shard.synchronous]
-    sent = sum(shard.shard.requests for shard in shards if shard.phase is Phase.SETTLED)
-    unsent = sum(shard.shard.requests for shard in shards) - sent
-    return FinalPassSummary(sent, {**wave.left, **({"unasked": unsent} if unsent else {})})
+    shards = [state.shards[shard.name] for shard in retry_round.shards if shard.synchronous]
+    sent = sum(shard.requests for shard in shards if shard.phase is Phase.SETTLED)
+    unsent = sum(shard.requests for shard in shards) - sent
+    return FinalPassSummary(sent, {**retry_round.left_out, **({"unsent": unsent} if unsent else {})})
 
 
 def _left_behind(ledger: Ledger) -> int:
     """Batches of generations that every row was sent again since, which nobody cancelled."""
     return sum(
-        tried.cancel is None
+        submission.cancel is None
         for earlier in earlier_lines(ledger.folder, ledger.manifest)
-        for _, tried in earlier.state().live()
+        for _, submission in earlier.state().live()
     )
 
 
-def _times(tried: Try) -> list[datetime]:
-    records = (tried.intent, tried.refused, tried.cancel, tried.settled)
-    times = [record.at for record in records if record is not None]
-    return [*times, tried.created_at] if tried.created_at else times
+def _times(submission: Submission) -> list[datetime]:
+    records = (submission.intent, submission.refused, submission.cancel, submission.settled)
+    times = [record.time for record in records if record is not None]
+    return [*times, submission.created_at] if submission.created_at else times
 
 
 def _shard(ledger: Ledger, state: ShardState) -> ShardSummary:
-    shard = state.shard
+    shard = state.spec
     return ShardSummary(
         name=shard.name,
         model=shard.model,
@@ -324,29 +324,29 @@ def _shard(ledger: Ledger, state: ShardState) -> ShardSummary:
         attempt=shard.attempt,
         phase=state.phase.value,
         file=f"{ledger.folder.uri}/{shard.file}",
-        tries=[_submission(tried) for tried in state.tries],
+        submissions=[_submission(submission) for submission in state.submissions],
     )
 
 
-def _submission(tried: Try) -> SubmissionSummary:
-    blocked, settled = tried.blocked, tried.settled
+def _submission(submission: Submission) -> SubmissionSummary:
+    blocked, settled = submission.blocked, submission.settled
     if settled:
         status = settled.status
     elif blocked:
         status = "refused"
-    elif tried.batch_id:
-        status = "cancelling" if tried.cancel else "live"
-    elif tried.intent:
+    elif submission.batch_id:
+        status = "cancelling" if submission.cancel else "live"
+    elif submission.intent:
         status = "creating"
     else:
         status = "uploaded"
     message = (blocked.message if blocked else "") or (settled.message if settled else "")
     return SubmissionSummary(
-        n=tried.n,
+        number=submission.number,
         status=status,
         settled=settled is not None,
-        batch_id=tried.batch_id or None,
-        at=max(_times(tried), default=None),
+        batch_id=submission.batch_id or None,
+        time=max(_times(submission), default=None),
         message=message or None,
         outcomes=settled.outcomes if settled else {},
     )

@@ -37,7 +37,7 @@ def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, h
     shards = len(manifest.shards)
     estimate = manifest.estimate
     lines = [
-        f"**{format_count(manifest.asked, 'request')}** in {format_count(shards, 'shard')} "
+        f"**{format_count(manifest.sent, 'request')}** in {format_count(shards, 'shard')} "
         f"({'input file' if shards == 1 else 'input files'}) to {_code(manifest.endpoint)}"
         + (f", model {', '.join(map(_code, models[:10]))}" if models else ""),
         "",
@@ -45,10 +45,10 @@ def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, h
         f"- About {estimate.input_tokens:,} input tokens and "
         f"{estimate.output_tokens_low:,} to {estimate.output_tokens_high:,} output tokens",
     ]
-    if manifest.requests != manifest.asked:
+    if manifest.requests != manifest.sent:
         lines.append(
-            f"- {format_count(manifest.requests, 'row')}, of which {manifest.same:,} duplicate another row and "
-            f"{manifest.known:,} reuse the answer of an earlier job"
+            f"- {format_count(manifest.requests, 'row')}, of which {manifest.duplicates:,} duplicate another row and "
+            f"{manifest.reused:,} reuse the answer of an earlier job"
         )
     if has_more_rows:
         lines.append("- The query returns more rows, which will not be sent")

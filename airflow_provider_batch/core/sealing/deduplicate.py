@@ -16,7 +16,7 @@ from itertools import islice
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Copies, RowIndex
+from airflow_provider_batch.core.ledger.job import DuplicateFile, RowIndex
 from airflow_provider_batch.exceptions import EqualDigestsError, StagingError
 
 _BUCKETS = 4096
@@ -36,12 +36,12 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     rows: int
 
 
-class AskedRequests:
+class RequestIndex:
     """The different requests of a job, each with the shard that asks it.
 
     A request is known by 8 bytes, drawn from its hash with a secret of this build: so nobody can make two requests
     that are taken for one, and a build that met two by chance can be done again. Whether that happened is found out
-    by `CopyReader.prove`, which compares the hashes themselves.
+    by `DuplicateReader.prove`, which compares the hashes themselves.
     """
 
     def __init__(self) -> None:
@@ -96,14 +96,14 @@ class AskedRequests:
         return hash(self._secret + sha256) & _EIGHT_BYTES
 
 
-class CopyWriter:
+class DuplicateWriter:
     """Writes copies as they come into files of bounded size."""
 
     def __init__(self, folder: Folder, prefix: str) -> None:
         self._folder, self._prefix = folder, prefix
         self._waiting: dict[str, list[bytes]] = {}
         self._rows = self._bytes = 0
-        self._files: list[Copies] = []
+        self._files: list[DuplicateFile] = []
 
     def add(self, shard: str, row: RowIndex) -> None:
         """A row that gets the answer of the row of `shard` with the same request hash."""
@@ -114,7 +114,7 @@ class CopyWriter:
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:
             self._write()
 
-    def finish(self) -> list[Copies]:
+    def finish(self) -> list[DuplicateFile]:
         """The files, complete."""
         if self._rows:
             self._write()
@@ -130,14 +130,14 @@ class CopyWriter:
                     file.write(line)
                     offset += len(line)
         self._folder.create(f"{name}.segments.json", msgspec.json.encode(segments))
-        self._files.append(Copies(f"{name}.jsonl", f"{name}.segments.json", self._rows))
+        self._files.append(DuplicateFile(f"{name}.jsonl", f"{name}.segments.json", self._rows))
         self._waiting, self._rows, self._bytes = {}, 0, 0
 
 
-class CopyReader:
+class DuplicateReader:
     """The copies of a sealed job, found by the shard whose answers they wait for."""
 
-    def __init__(self, folder: Folder, files: Iterable[Copies]) -> None:
+    def __init__(self, folder: Folder, files: Iterable[DuplicateFile]) -> None:
         """Raises StagingError if a file that the seal names is gone."""
         self._folder = folder
         self._of: dict[str, list[tuple[str, Segment]]] = {}

@@ -19,11 +19,11 @@ import msgspec
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Wave
+from airflow_provider_batch.core.ledger.records import RetryRound
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
-from airflow_provider_batch.core.lifecycle.attempts import askable_rows, at_the_finish_line, is_askable, next_attempt
-from airflow_provider_batch.core.lifecycle.budget import Purse
-from airflow_provider_batch.core.lifecycle.steps import FinishLine, Policy
+from airflow_provider_batch.core.lifecycle.attempts import final_pass_policy, is_retryable, next_attempt, retryable_rows
+from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
+from airflow_provider_batch.core.lifecycle.steps import FinalPass, Policy
 from airflow_provider_batch.core.pricing.estimate import highest_cost
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
@@ -96,43 +96,43 @@ class _Request(msgspec.Struct):
     body: msgspec.Raw
 
 
-def seal_line(
+def seal_final_pass(
     ledger: Ledger,
-    step: FinishLine,
+    step: FinalPass,
     policy: Policy,
     judge: SchemaJudge | None,
     claim: Callable[[ShardState, int], bool],
     now: datetime,
-) -> Wave | None:
+) -> RetryRound | None:
     """Seal the rows of the finish line as a wave; None if another worker sealed one meanwhile.
 
     :param claim: takes a shard that was never sent, so that no other worker sends it; False if one does.
     """
     state = ledger.state()
-    if state.next_wave != step.number:
+    if state.next_retry_round != step.number:
         return None
-    line = _Line(ledger, state, Allowance(policy.at_deadline_rows, Purse(state).left))
+    line = _Line(ledger, state, Allowance(policy.at_deadline_rows, BudgetTracker(state).left))
     try:
         for shard, settled in step.settled:
             if line.allowance.closed:
-                line.allowance.leave(askable_rows(settled, at_the_finish_line(policy)))
+                line.allowance.leave(retryable_rows(settled, final_pass_policy(policy)))
                 continue
-            rows = read_rows(ledger.folder, shard.shard)
-            answers = read_answers(ledger.folder, shard.shard, settled, rows, state.manifest.endpoint, judge)
-            last = at_the_finish_line(policy)
-            lines = {at for at, answer in answers if rows[at].wanted and is_askable(answer, settled, last)}
-            line.add(_Source(shard, settled.n, lines, next_attempt(shard, settled), settled=True), rows, claim)
+            rows = read_rows(ledger.folder, shard.spec)
+            answers = read_answers(ledger.folder, shard.spec, settled, rows, state.manifest.endpoint, judge)
+            last = final_pass_policy(policy)
+            lines = {at for at, answer in answers if rows[at].needed and is_retryable(answer, settled, last)}
+            line.add(_Source(shard, settled.number, lines, next_attempt(shard, settled), settled=True), rows, claim)
         for shard in step.unsent:
             if line.allowance.closed:
-                line.allowance.leave(shard.shard.requests - shard.shard.unwanted)
+                line.allowance.leave(shard.requests - shard.spec.unneeded_rows)
                 continue
-            rows = read_rows(ledger.folder, shard.shard)
-            lines = {at for at, row in enumerate(rows) if row.wanted}
-            line.add(_Source(shard, shard.next_n, lines, shard.shard.attempt, settled=False), rows, claim)
-        wave = line.finish(step.unsettled, now)
+            rows = read_rows(ledger.folder, shard.spec)
+            lines = {at for at, row in enumerate(rows) if row.needed}
+            line.add(_Source(shard, shard.next_number, lines, shard.spec.attempt, settled=False), rows, claim)
+        retry_round = line.finish(step.unsettled, now)
     finally:
         line.abandon()
-    return wave if ledger.add(wave) else None
+    return retry_round if ledger.add(retry_round) else None
 
 
 class _Line:
@@ -142,11 +142,11 @@ class _Line:
         self.allowance = allowance
         self._folder, self._manifest = ledger.folder, state.manifest
         self._prices = Prices(state.manifest.prices)
-        self._number = state.next_wave
+        self._number = state.next_retry_round
         self._sources: list[tuple[str, int]] = []
         limits = self._manifest.limits
         small = min(limits.requests or AT_ONCE, AT_ONCE)
-        prefix = f"{ledger.prefix}/wave-{self._number}-{secrets.token_hex(4)}"
+        prefix = f"{ledger.prefix}/retry-{self._number}-{secrets.token_hex(4)}"
         names = f"{self._number:02d}-{{:04d}}"
         self._asked = Sealer(
             self._folder,
@@ -155,14 +155,14 @@ class _Line:
             msgspec.structs.replace(limits, requests=small),
             names=f"f{names}",
         )
-        self._rest = Sealer(self._folder, prefix, self._manifest.endpoint, limits, names=f"w{names}")
+        self._rest = Sealer(self._folder, prefix, self._manifest.endpoint, limits, names=f"r{names}")
 
     def add(self, source: _Source, rows: list[RowIndex], claim: Callable[[ShardState, int], bool]) -> None:
         """Seal what is allowed of a source, and its rest; nothing if nothing of it is."""
         taken = self._choose(source, rows)
         if not taken or not (source.settled or claim(source.shard, source.n)):
             return
-        one = source.shard.shard
+        one = source.shard.spec
         self._sources.append((one.name, source.n))
         with self._folder.reader(one.file) as stream:
             for at, line in enumerate(stream):
@@ -175,8 +175,8 @@ class _Line:
     def _choose(self, source: _Source, rows: list[RowIndex]) -> set[int]:
         if not self.allowance.has_ceiling:
             return {at for at in sorted(source.lines) if self.allowance.take(None)}
-        taken, model = set(), source.shard.shard.model
-        with self._folder.reader(source.shard.shard.file) as stream:
+        taken, model = set(), source.shard.model
+        with self._folder.reader(source.shard.spec.file) as stream:
             for at, line in enumerate(stream):
                 if at in source.lines:
                     body = bytes(msgspec.json.decode(line, type=_Request).body)
@@ -185,13 +185,15 @@ class _Line:
                         taken.add(at)
         return taken
 
-    def finish(self, unsettled: int, now: datetime) -> Wave:
+    def finish(self, unsettled: int, now: datetime) -> RetryRound:
         """The wave, its files complete."""
         asked = [msgspec.structs.replace(shard, synchronous=True) for shard in self._asked.finish()]
         if unsettled:
             self.allowance.left["unsettled"] = unsettled
         left = dict(self.allowance.left)
-        return Wave(self._number, self._sources, asked + self._rest.finish(), now, finish=True, left=left)
+        return RetryRound(
+            self._number, self._sources, asked + self._rest.finish(), now, is_final_pass=True, left_out=left
+        )
 
     def abandon(self) -> None:
         """Close the files if the wave is not complete."""

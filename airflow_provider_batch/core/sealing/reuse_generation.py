@@ -22,7 +22,7 @@ from airflow_provider_batch.core.ledger.job import Manifest, RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.requests.render import Request
-from airflow_provider_batch.core.sealing.deduplicate import AskedRequests, CopyReader
+from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, RequestIndex
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import EqualDigestsError
 
@@ -60,7 +60,7 @@ class Previous:
         self._sent = _sent(state)
         #: shards that a batch exists of, or may exist
         self.sent = [shard for shard in self.manifest.shards if shard.name in self._sent]
-        self._asked = AskedRequests()
+        self._asked = RequestIndex()
         self._rows = RowSet()
         for shard in self.manifest.shards:
             for row in read_rows(self.folder, shard):
@@ -68,7 +68,7 @@ class Previous:
                     self._rows.add(row.custom_id, row.sha256, row.carry)
                 if shard.name in self._sent:
                     self._asked.put(_both(row.custom_id, row.sha256), shard.name)
-        self._copies = CopyReader(self.folder, self.manifest.copies)
+        self._copies = DuplicateReader(self.folder, self.manifest.duplicate_files)
         for row in self._copies.all():
             self._rows.add(row.custom_id, row.sha256, row.carry)
 
@@ -77,11 +77,11 @@ class Previous:
         if deduplicate:
             for shard in self.sent:
                 for row in read_rows(self.folder, shard):
-                    sealer.asked.put(row.sha256, shard.name)
-        for known in self.manifest.known_answers:
+                    sealer.request_index.put(row.sha256, shard.name)
+        for known in self.manifest.reused_files:
             for row in self._copies.of(known.name):
-                sealer.asked.put(row.sha256, known.name)
-        sealer.know(self.manifest.known_answers)
+                sealer.request_index.put(row.sha256, known.name)
+        sealer.reuse(self.manifest.reused_files)
 
     def shard_of(self, request: Request, sha256: str) -> str | None:
         """The shard that this very row is asked in; None if it is new or changed, or was never sent."""
@@ -101,19 +101,19 @@ class Previous:
         :param manifest: of the new shards alone, which `sealer` has finished.
         :raises EqualDigestsError: if two different rows were taken for one by chance.
         """
-        copies = CopyReader(self.folder, sealer.copies)
+        copies = DuplicateReader(self.folder, sealer.duplicate_files)
         kept = [self._reindexed(shard, sealer.kept, copies, prefix) for shard in self.sent]
         return msgspec.structs.replace(
             manifest,
             job_uid=self.manifest.job_uid,
             shards=[*kept, *manifest.shards],
             root=self.manifest.root or self.manifest.generation,
-            reindexed=self._reindexed_waves(kept, prefix),
-            void_waves=self._void_waves(),
+            reindexed=self._reindexed_retry_rounds(kept, prefix),
+            void_retry_rounds=self._void_retry_rounds(),
             several_inputs=manifest.several_inputs or self.manifest.several_inputs,
         )
 
-    def _reindexed(self, shard: Shard, kept: CopyReader, copies: CopyReader, prefix: str) -> Shard:
+    def _reindexed(self, shard: Shard, kept: DuplicateReader, copies: DuplicateReader, prefix: str) -> Shard:
         before = read_rows(self.folder, shard)
         copies.prove(shard.name, (row.sha256 for row in before))
         now = {(row.custom_id, row.sha256): row for row in kept.of(shard.name)}
@@ -122,9 +122,9 @@ class Previous:
         for row in before:
             found = now.pop((row.custom_id, row.sha256), None)
             if found is not None:
-                changes: dict[str, Any] = {"carry": found.carry, "number": found.number, "lands": True, "wanted": True}
+                changes: dict[str, Any] = {"carry": found.carry, "number": found.number, "lands": True, "needed": True}
             else:
-                changes = {"carry": [], "lands": False, "wanted": row.sha256 in taken}
+                changes = {"carry": [], "lands": False, "needed": row.sha256 in taken}
             rows.append(msgspec.structs.replace(row, **changes))
         if now:
             raise EqualDigestsError(
@@ -133,14 +133,14 @@ class Previous:
             )
         return self._indexed(shard, rows, prefix)
 
-    def _reindexed_waves(self, kept: Iterable[Shard], prefix: str) -> list[Shard]:
+    def _reindexed_retry_rounds(self, kept: Iterable[Shard], prefix: str) -> list[Shard]:
         """The shards of rows that were asked again, each with an index that agrees with those of the kept shards."""
         now = {shard.name: shard for shard in kept}
         again = []
-        for wave in self._state.waves:
-            if wave.number in self._void_waves():
+        for retry_round in self._state.retry_rounds:
+            if retry_round.number in self._void_retry_rounds():
                 continue
-            for shard in wave.shards:
+            for shard in retry_round.shards:
                 rows = read_rows(self.folder, shard)
                 for origin in {row.origin for row in rows}:
                     current = read_rows(self.folder, now[origin]) if origin in now else None
@@ -150,12 +150,14 @@ class Previous:
                 again.append(self._indexed(shard, rows, prefix))
         return again
 
-    def _void_waves(self) -> list[int]:
+    def _void_retry_rounds(self) -> list[int]:
         """Waves of which nothing was sent."""
         unsent = [
-            wave.number for wave in self._state.waves if not any(shard.name in self._sent for shard in wave.shards)
+            retry_round.number
+            for retry_round in self._state.retry_rounds
+            if not any(shard.name in self._sent for shard in retry_round.shards)
         ]
-        return [*self.manifest.void_waves, *unsent]
+        return [*self.manifest.void_retry_rounds, *unsent]
 
     def _indexed(self, shard: Shard, rows: list[RowIndex], prefix: str) -> Shard:
         name = f"{prefix}/{shard.name}.rows.jsonl"
@@ -165,25 +167,25 @@ class Previous:
         return msgspec.structs.replace(
             shard,
             rows=name,
-            dropped=sum(not row.lands for row in rows),
-            unwanted=sum(not row.wanted for row in rows),
+            obsolete_rows=sum(not row.lands for row in rows),
+            unneeded_rows=sum(not row.needed for row in rows),
         )
 
 
 def _sent(state: JobState) -> set[str]:
     """Names of the shards that a batch exists of, or may exist; or of a part of them, where they were made smaller."""
     sent = {name for name, shard in state.shards.items() if shard.phase in _SENT}
-    for wave in reversed(state.waves):
-        if any(shard.name in sent for shard in wave.shards):
-            sent.update(name for name, _ in wave.sources)
+    for retry_round in reversed(state.retry_rounds):
+        if any(shard.name in sent for shard in retry_round.shards):
+            sent.update(name for name, _ in retry_round.sources)
     return sent
 
 
 def _as_now(row: RowIndex, origin: list[RowIndex] | None) -> RowIndex:
     if origin is None:
-        return msgspec.structs.replace(row, carry=[], lands=False, wanted=False)
+        return msgspec.structs.replace(row, carry=[], lands=False, needed=False)
     now = origin[row.line]
-    return msgspec.structs.replace(row, carry=now.carry, number=now.number, lands=now.lands, wanted=now.wanted)
+    return msgspec.structs.replace(row, carry=now.carry, number=now.number, lands=now.lands, needed=now.needed)
 
 
 def _both(custom_id: str, sha256: str) -> str:

@@ -14,12 +14,12 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Known
+from airflow_provider_batch.core.ledger.job import ReusedFile
 from airflow_provider_batch.core.schema.judge import SchemaJudge
-from airflow_provider_batch.core.sealing.deduplicate import FILE_BYTES, FILE_ROWS, AskedRequests
+from airflow_provider_batch.core.sealing.deduplicate import FILE_BYTES, FILE_ROWS, RequestIndex
 
 
-class KnownAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReusedAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A row of a results table that succeeded."""
 
     sha256: str
@@ -30,7 +30,7 @@ class KnownAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     batch_id: str | None = None
 
 
-def as_answer(known: KnownAnswer, endpoint: str, judge: SchemaJudge | None) -> Answer | None:
+def as_answer(known: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) -> Answer | None:
     """The answer as it was when it landed; None if it is not whole, or does not fit the schema."""
     value, text = known.output, None
     if endpoint.endswith(("/embeddings", "/moderations")):
@@ -50,17 +50,17 @@ def as_answer(known: KnownAnswer, endpoint: str, judge: SchemaJudge | None) -> A
     return Answer(Outcome.SUCCEEDED, value=value, text=text, finish_reason=known.finish_reason, model=known.model)
 
 
-class KnownWriter:
+class ReusedAnswerWriter:
     """Keeps the answers that a job's requests want, the first of each request, in files as they come."""
 
     def __init__(
         self,
         folder: Folder,
         prefix: str,
-        requests: AskedRequests,
+        requests: RequestIndex,
         endpoint: str,
         judge: SchemaJudge | None,
-        before: Sequence[Known] = (),
+        before: Sequence[ReusedFile] = (),
     ) -> None:
         """`before`: the files that there are already; they come first among those of `finish`."""
         self._folder, self._prefix, self._requests = folder, prefix, requests
@@ -68,9 +68,9 @@ class KnownWriter:
         self._stack = ExitStack()
         self._file: BinaryIO | None = None
         self._rows = self._bytes = 0
-        self._files: list[Known] = list(before)
+        self._files: list[ReusedFile] = list(before)
 
-    def add(self, known: KnownAnswer) -> None:
+    def add(self, known: ReusedAnswer) -> None:
         """Keep an answer if a request of the job wants it and has none yet."""
         if not self._requests.wants(known.sha256) or as_answer(known, self._endpoint, self._judge) is None:
             return
@@ -84,7 +84,7 @@ class KnownWriter:
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:
             self._close()
 
-    def finish(self) -> list[Known]:
+    def finish(self) -> list[ReusedFile]:
         """The files, complete."""
         if self._file is not None:
             self._close()
@@ -96,13 +96,13 @@ class KnownWriter:
 
     def _close(self) -> None:
         self._stack.close()
-        self._files.append(Known(self._name, f"{self._prefix}/{self._name}.jsonl", self._rows))
+        self._files.append(ReusedFile(self._name, f"{self._prefix}/{self._name}.jsonl", self._rows))
         self._file, self._rows, self._bytes = None, 0, 0
 
 
-def read_known(folder: Folder, known: Known) -> Iterator[KnownAnswer]:
+def read_reused_answers(folder: Folder, known: ReusedFile) -> Iterator[ReusedAnswer]:
     """The answers of one file."""
-    decoder = msgspec.json.Decoder(KnownAnswer)
+    decoder = msgspec.json.Decoder(ReusedAnswer)
     with folder.reader(known.file) as file:
         for line in file:
             yield decoder.decode(line)

@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Copies, Known, RowIndex, Shard
+from airflow_provider_batch.core.ledger.job import DuplicateFile, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.render import Request, request_line, request_sha256
-from airflow_provider_batch.core.sealing.deduplicate import AskedRequests, CopyReader, CopyWriter
-from airflow_provider_batch.core.sealing.reused_answers import read_known
+from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
+from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers
 from airflow_provider_batch.core.sealing.unique import Shared, UniqueIds
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 
@@ -163,41 +163,41 @@ class Sealer:
         self._started = 0
         self._deduplicate = deduplicate
         #: which requests are in which shard, or among the known answers
-        self.asked = AskedRequests()
+        self.request_index = RequestIndex()
         #: the files of answers that are known already
-        self.known: list[Known] = []
+        self.reused_files: list[ReusedFile] = []
         self._known_names: frozenset[str] = frozenset()
-        self._copies = CopyWriter(folder, prefix)
-        self._kept = CopyWriter(folder, f"{prefix}/kept")
+        self._copies = DuplicateWriter(folder, prefix)
+        self._kept = DuplicateWriter(folder, f"{prefix}/kept")
         #: the rows that stay in the shard of an earlier generation, once finished
-        self.kept = CopyReader(folder, [])
+        self.kept = DuplicateReader(folder, [])
         self._hashed: tuple[Request | None, str] = (None, "")
         #: the files of rows that share the answer of another row, once finished
-        self.copies: list[Copies] = []
+        self.duplicate_files: list[DuplicateFile] = []
         #: requests in the shards; rows that share the answer of one of them; rows whose answer was known already
-        self.requests = self.same = self.reused = 0
+        self.requests = self.duplicates = self.reused = 0
         self.several_inputs = False
 
-    def want(self, request: Request) -> None:
+    def register(self, request: Request) -> None:
         """A request that will come, if an answer to it is known."""
         sha256 = self.sha256(request)
-        if self.asked.shard_of(sha256) is None and not self.asked.wants(sha256):
-            self.asked.put(sha256, "")
+        if self.request_index.shard_of(sha256) is None and not self.request_index.wants(sha256):
+            self.request_index.put(sha256, "")
 
-    def know(self, answers: list[Known]) -> None:
+    def reuse(self, answers: list[ReusedFile]) -> None:
         """The answers that were found for the wanted requests."""
-        self.known, self._known_names = answers, frozenset(known.name for known in answers)
+        self.reused_files, self._known_names = answers, frozenset(known.name for known in answers)
 
-    def is_copy(self, request: Request, carry: list[Any], number: int) -> bool:
+    def is_duplicate(self, request: Request, carry: list[Any], number: int) -> bool:
         """Take a row whose request is asked or answered already; False if it has to be added. Arguments as of `add`."""
         sha256 = self.sha256(request)
-        shard = self.asked.shard_of(sha256)
+        shard = self.request_index.shard_of(sha256)
         if shard is None:
             return False
         if shard in self._known_names:
             self.reused += 1
         else:
-            self.same += 1
+            self.duplicates += 1
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
         self._copies.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
@@ -230,7 +230,7 @@ class Sealer:
         self.several_inputs = self.several_inputs or request.inputs > 1
         shard = self._to_canary(request.model, line, row, size) or self._pack(request.model, line, row, size, attempt=1)
         if self._deduplicate:
-            self.asked.put(sha256, shard)
+            self.request_index.put(sha256, shard)
 
     def pack(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
         """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
@@ -306,18 +306,18 @@ class Sealer:
         self._open.clear()
         self._pool.shutdown()
         self._closed.sort(key=lambda shard: shard.name)
-        self.asked = AskedRequests()
-        self.copies = self._copies.finish()
-        copies = CopyReader(self._folder, self.copies)
-        self.kept = CopyReader(self._folder, self._kept.finish())
+        self.request_index = RequestIndex()
+        self.duplicate_files = self._copies.finish()
+        copies = DuplicateReader(self._folder, self.duplicate_files)
+        self.kept = DuplicateReader(self._folder, self._kept.finish())
         shared = self._ids.shared(lambda: self._sealed_ids(copies))
         if shared is not None:
             raise _not_unique(shared)
         if copies:
             for shard in self._closed:
                 copies.prove(shard.name, (row.sha256 for row in self._index(shard)))
-            for known in self.known:
-                copies.prove(known.name, (answer.sha256 for answer in read_known(self._folder, known)))
+            for known in self.reused_files:
+                copies.prove(known.name, (answer.sha256 for answer in read_reused_answers(self._folder, known)))
         return self._closed
 
     def abandon(self) -> None:
@@ -335,7 +335,7 @@ class Sealer:
             for line in index:
                 yield decoder.decode(line)
 
-    def _sealed_ids(self, copies: CopyReader) -> Iterator[tuple[str, int]]:
+    def _sealed_ids(self, copies: DuplicateReader) -> Iterator[tuple[str, int]]:
         for row in chain(chain.from_iterable(map(self._index, self._closed)), self.kept.all(), copies.all()):
             yield row.custom_id, row.number
 

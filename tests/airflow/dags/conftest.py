@@ -49,9 +49,7 @@ def check_costs(dag_id: str, *accounts: dict[str, Any]) -> None:
     told = [
         [float(cell) for cell in row.split("|")] for row in re.findall(r"^\|[^|]+\|([ \d.|]+)\|$", table, re.MULTILINE)
     ]
-    cost = [
-        (one["asked"], one["estimate"]["low_usd"], one["estimate"]["high_usd"], one["cost_usd"]) for one in accounts
-    ]
+    cost = [(one["sent"], one["estimate"]["low_usd"], one["estimate"]["high_usd"], one["cost_usd"]) for one in accounts]
     assert told == [[pytest.approx(float(value), rel=0.2) for value in row] for row in cost]
 
 

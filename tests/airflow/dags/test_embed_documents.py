@@ -38,7 +38,7 @@ def test_new_and_changed_documents_alone_are_asked_and_those_that_are_gone_lose_
 
     assert first.errors == {}
     account = first.returned["batch_job.land"]
-    assert (account["asked"], account["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
+    assert (account["sent"], account["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
     assert billed() == {"upload": 1, "create": 1, "synchronous": 2}
     vectors = vectors_of(warehouse)
     assert {len(vector) for vector in vectors.values()} == {256}
@@ -47,7 +47,7 @@ def test_new_and_changed_documents_alone_are_asked_and_those_that_are_gone_lose_
 
     assert second.errors == {}
     account = second.returned["batch_job.land"]
-    assert (account["asked"], account["known"], account["cost_usd"]) == (0, TEXTS, "0")
+    assert (account["sent"], account["reused"], account["cost_usd"]) == (0, TEXTS, "0")
     assert billed() == NOTHING
     assert vectors_of(warehouse) == vectors
 
@@ -58,7 +58,7 @@ def test_new_and_changed_documents_alone_are_asked_and_those_that_are_gone_lose_
 
     assert third.errors == {}
     account = third.returned["batch_job.land"]
-    assert (account["asked"], account["known"]) == (1, TEXTS - 3)
+    assert (account["sent"], account["reused"]) == (1, TEXTS - 3)
     assert billed() == {"upload": 0, "create": 0, "synchronous": 1}
     now = vectors_of(warehouse)
     assert vectors.keys() - now.keys() == {"D-029", "D-030"}
@@ -79,7 +79,7 @@ def test_it_goes_on_when_its_column_becomes_one_of_pgvector(
     ran = run_ready("embed_documents")
 
     assert ran.errors == {}
-    assert (ran.returned["batch_job.land"]["asked"], billed()) == (1, {**NOTHING, "synchronous": 1})
+    assert (ran.returned["batch_job.land"]["sent"], billed()) == (1, {**NOTHING, "synchronous": 1})
     assert warehouse.execute("SELECT count(*), min(vector_dims(output)) FROM document_vectors") == [(TEXTS, 256)]
     found = warehouse.execute(nearest)
     assert len(found) == 3
@@ -101,7 +101,7 @@ def test_a_changed_document_that_gets_no_answer_keeps_its_old_vector_and_is_aske
     assert [name for name in now if now[name] != vectors[name]] == ["D-006"]
 
     warehouse.execute("UPDATE documents SET body = 'Now another.' WHERE id = 'D-007'")
-    assert run_ready("embed_documents").returned["batch_job.land"]["asked"] == 1
+    assert run_ready("embed_documents").returned["batch_job.land"]["sent"] == 1
     assert vectors_of(warehouse)["D-007"] != vectors["D-007"]
 
 

@@ -24,5 +24,5 @@ def test_the_query_counts_right_labels_and_the_run_costs_what_the_page_says(
     check_costs("label_tickets", ran.returned["land"])
     (query,) = blocks("label_tickets", "sql")
     ((labelled, right),) = warehouse.execute(query)
-    assert labelled == ran.returned["land"]["asked"]
+    assert labelled == ran.returned["land"]["sent"]
     assert 0 < right < 1

@@ -107,7 +107,7 @@ def test_what_has_no_answer_when_they_are_due_is_asked_at_once_and_pages_go_to_a
         ran = run_ready("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
 
     assert ran.errors == {}
-    assert ran.returned["batch_job.wait"]["final_pass"] == {"asked": len(COMPANIES) - 2, "left": {}}
+    assert ran.returned["batch_job.wait"]["final_pass"] == {"sent": len(COMPANIES) - 2, "left_out": {}}
     store = MemoryFileSystem()
     pages = store.find("/bucket-of-reports/by quarter")
     assert {page.rpartition("/")[0] for page in pages} == {"/bucket-of-reports/by quarter/2026-Q3"}

@@ -13,8 +13,8 @@ from airflow_provider_batch.core.answers.caps import is_cut_off, raised
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import Settled
-from airflow_provider_batch.core.lifecycle.attempts import askable_rows, at_the_finish_line, is_askable
-from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.attempts import final_pass_policy, is_retryable, retryable_rows
+from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.steps import Policy
 from tests.core.building import NOW, manifest_of, plain_shard
 
@@ -59,19 +59,19 @@ def test_only_what_ended_at_the_cap_is_asked_again_and_only_if_the_author_wants_
     assert is_cut_off(answer) is cut_off
     settled = Settled("s0001", 1, "b", "completed", NOW, outcomes={answer.outcome.value: 1}, cut_off=int(cut_off))
     wants, keeps = Policy(raise_cap=True), Policy()
-    assert is_askable(answer, settled, wants) is cut_off
-    assert askable_rows(settled, wants) == cut_off
-    for policy in (keeps, at_the_finish_line(wants)):
-        assert not is_askable(answer, settled, policy)
-        assert askable_rows(settled, policy) == 0
+    assert is_retryable(answer, settled, wants) is cut_off
+    assert retryable_rows(settled, wants) == cut_off
+    for policy in (keeps, final_pass_policy(wants)):
+        assert not is_retryable(answer, settled, policy)
+        assert retryable_rows(settled, policy) == 0
 
 
 def test_requests_with_a_raised_cap_are_reserved_for_up_to_that_cap() -> None:
     shard = plain_shard("s0001", requests=10)
-    longer = msgspec.structs.replace(shard, raised=4)
+    longer = msgspec.structs.replace(shard, cap_factor=4)
     prices = {shard.model: {"input": 0, "output": 1_000_000}}
     manifest = manifest_of([shard], prices=prices, outputs={shard.model: 100.0})
-    answered = Settled("s0001", 1, "b", "completed", NOW, answered=10, output_tokens=100, cost_usd="100")
-    purse = Purse(fold(manifest, [answered]))
-    assert purse.cost(shard) < Decimal(10 * 100)
-    assert purse.cost(longer) == Decimal(10 * 100 * 4)
+    answered = Settled("s0001", 1, "b", "completed", NOW, answers=10, output_tokens=100, cost_usd="100")
+    budget = BudgetTracker(fold(manifest, [answered]))
+    assert budget.cost(shard) < Decimal(10 * 100)
+    assert budget.cost(longer) == Decimal(10 * 100 * 4)

@@ -26,9 +26,9 @@ from airflow_provider_batch.core.ledger.records import (
     Intent,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Uploaded,
-    Wave,
 )
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
@@ -109,9 +109,11 @@ class Landed:
         return {custom_id: row["outcome"] for custom_id, row in self.table.items()}
 
 
-def wave(folder: LocalFolder, number: int, attempt: int, *rows: tuple[Shard, str], n: int = 1) -> tuple[Wave, Shard]:
+def retry_round(
+    folder: LocalFolder, number: int, attempt: int, *rows: tuple[Shard, str], n: int = 1
+) -> tuple[RetryRound, Shard]:
     """These rows of these shards, sealed to be asked again."""
-    sealer = Sealer(folder, f"g001/wave-{number}", CHAT, Limits(), names=f"w{number:02d}-{{:04d}}")
+    sealer = Sealer(folder, f"g001/retry-{number}", CHAT, Limits(), names=f"r{number:02d}-{{:04d}}")
     for shard, custom_id in rows:
         index = read_rows(folder, shard)
         (line,) = (line for line, row in enumerate(index) if row.custom_id == custom_id)
@@ -119,7 +121,7 @@ def wave(folder: LocalFolder, number: int, attempt: int, *rows: tuple[Shard, str
         origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=line)
         sealer.pack(shard.model, b"{}\n", origin, inputs=1, tokens=1, attempt=attempt)
     (sealed,) = sealer.finish()
-    return Wave(number, sorted({(shard.name, n) for shard, _ in rows}), [sealed], NOW), sealed
+    return RetryRound(number, sorted({(shard.name, n) for shard, _ in rows}), [sealed], NOW), sealed
 
 
 # The columns
@@ -429,7 +431,7 @@ def test_a_job_of_no_rows_lands_nothing(folder: LocalFolder) -> None:
 
 def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(n) for n in "abcd"], limits=Limits(requests=2), carry=[[1], [2], [3], [4]])
-    again, w1 = wave(folder, 1, 2, (shards[0], "b"), (shards[1], "c"))
+    again, w1 = retry_round(folder, 1, 2, (shards[0], "b"), (shards[1], "c"))
     records: list[Record] = [
         settle(folder, shards[0], [chat_line("a")], [never_ran_line("b")]),
         settle(folder, shards[1], [chat_line("d")], [chat_line("c", status=500)]),
@@ -442,12 +444,12 @@ def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: Loc
     assert [landed.table[n]["gold"] for n in "abcd"] == [1, 2, 3, 4]
     assert landed.table["b"]["batch_id"] == "batch_w01-0001_1"
     assert landed.landing.outcomes == {"succeeded": 4}
-    assert landed.landing.asked_again == 2
+    assert landed.landing.retried == 2
 
 
 def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
-    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
     records: list[Record] = [
         settle(folder, shard, errors=[chat_line("a", status=500)]),
         again,
@@ -461,7 +463,7 @@ def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: Loc
 
 def test_of_equally_good_answers_the_newest_lands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
-    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
     records: list[Record] = [
         settle(folder, shard, errors=[chat_line("a", status=500)]),
         again,
@@ -473,7 +475,7 @@ def test_of_equally_good_answers_the_newest_lands(folder: LocalFolder) -> None:
 
 def test_while_rows_are_asked_again_their_answer_so_far_stands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
-    again, _ = wave(folder, 1, 2, (shard, "b"))
+    again, _ = retry_round(folder, 1, 2, (shard, "b"))
     records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b")]), again]
     landed = Landed(folder, manifest_of([shard]), records)
     assert landed.outcomes == {"a": "succeeded", "b": "expired"}
@@ -482,7 +484,7 @@ def test_while_rows_are_asked_again_their_answer_so_far_stands(folder: LocalFold
 
 def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b"), request("c")])
-    again, w1 = wave(folder, 1, 1, (shard, "a"), (shard, "c"))
+    again, w1 = retry_round(folder, 1, 1, (shard, "a"), (shard, "c"))
     bad = settle(folder, shard, status="failed", failure=Failure.LINES, message="m", lines={1: "invalid_url: no"})
     landed = Landed(folder, manifest_of([shard]), [bad, again, settle(folder, w1, [chat_line("a"), chat_line("c")])])
     assert landed.outcomes == {"a": "succeeded", "b": "failed", "c": "succeeded"}
@@ -495,7 +497,7 @@ def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folde
 
 def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
-    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
     manifest = manifest_of([shard], output_schema=TICKET)
     records: list[Record] = [
         settle(folder, shard, [chat_line("a", "no json", usage=(1000, 10)), chat_line("b", ticket(), usage=(500, 5))]),
@@ -506,7 +508,7 @@ def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(fo
     assert landing.tokens == {"input": 2500, "output": 35, "cached": 0, "reasoning": 0}
     assert landing.cost == (2500 * Decimal("0.125") + 35 * 1) / 1_000_000
     assert landing.standard_cost == 2 * landing.cost
-    assert landing.asked_again_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
+    assert landing.retried_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
 
 
 def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder: LocalFolder) -> None:
@@ -515,18 +517,18 @@ def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder: L
     records: list[Record] = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
     landed = Landed(folder, manifest_of(shards), records)
     assert (landed.landing.cost, landed.landing.standard_cost) == (None, None)
-    assert landed.landing.asked_again_cost == 0
+    assert landed.landing.retried_cost == 0
     assert landed.table["a"]["cost_usd"] is not None
     assert landed.table["b"]["cost_usd"] is None
 
 
 def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
-    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
     line = chat_line("a").replace(b"gpt-5-mini-2025-08-07", b"my-model")
     records: list[Record] = [settle(folder, shard, errors=[never_ran_line("a")]), again, settle(folder, w1, [line])]
     landing = Landed(folder, manifest_of([shard]), records).landing
-    assert (landing.asked_again, landing.asked_again_cost) == (1, None)
+    assert (landing.retried, landing.retried_cost) == (1, None)
 
 
 def test_the_authors_own_price_counts(folder: LocalFolder) -> None:
@@ -617,7 +619,7 @@ def test_whatever_happened_every_row_lands_its_best_answer_and_every_answer_is_p
             chosen = data.draw(st.lists(st.sampled_from(asked), unique=True) if asked else st.just([]))
             if not chosen:
                 break
-            again, sealed = wave(folder, number, number + 1, *chosen)
+            again, sealed = retry_round(folder, number, number + 1, *chosen)
             records += [again, provider.answer(sealed)]
             asked = [(sealed, custom_id) for _, custom_id in chosen]
         landed = Landed(folder, manifest_of(shards), data.draw(st.permutations(records)))

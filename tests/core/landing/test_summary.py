@@ -12,7 +12,7 @@ REFUSED = Reason("refused", "refusal", "I cannot help with that", 6)
 
 
 def landed(reasons: list[Reason] | None = None, **outcomes: int) -> Landed:
-    return Landed(1, "labels", outcomes, cost_usd=None, standard_cost_usd=None, reasons=reasons or [], at=NOW)
+    return Landed(1, "labels", outcomes, cost_usd=None, standard_cost_usd=None, reasons=reasons or [], time=NOW)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from airflow_provider_batch.core.ledger.fold import HANDLERS, fold
 from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.core.ledger.records import (
-    CancelAsked,
+    CancelRequested,
     Collected,
     Created,
     Deadline,
@@ -25,11 +25,11 @@ from airflow_provider_batch.core.ledger.records import (
     Reason,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Stopped,
     Uploaded,
     UploadsHeld,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
@@ -75,7 +75,7 @@ def state(*records: Record) -> JobState:
         ([uploaded(), intent()], Phase.CREATING, 1),
         ([intent()], Phase.CREATING, 1),
         ([uploaded(), intent(), created()], Phase.LIVE, 1),
-        ([uploaded(), intent(), created(), CancelAsked("s0001", 1, "deadline", NOW)], Phase.LIVE, 1),
+        ([uploaded(), intent(), created(), CancelRequested("s0001", 1, "deadline", NOW)], Phase.LIVE, 1),
         ([uploaded(), intent(), created(), settled()], Phase.SETTLED, 1),
         ([uploaded(), intent(), created(), settled(failure=Failure.LINES)], Phase.SETTLED, 1),
         ([uploaded(), intent(), refused(Failure.CAPACITY)], Phase.SEALED, 2),
@@ -91,17 +91,17 @@ def state(*records: Record) -> JobState:
 )
 def test_the_phase_of_a_shard_follows_from_its_newest_try(records: list[Any], phase: Phase, next_n: int) -> None:
     shard = state(*records).shards["s0001"]
-    assert (shard.phase, shard.next_n) == (phase, next_n)
+    assert (shard.phase, shard.next_number) == (phase, next_n)
 
 
 def test_a_batch_id_outweighs_the_conclusion_that_the_batch_was_lost() -> None:
     """One worker writes down the id late; another found no such batch in the provider's list meanwhile."""
     shard = state(uploaded(), intent(), refused(Failure.LOST), created()).shards["s0001"]
-    assert (shard.phase, shard.next_n) == (Phase.LIVE, 1)
+    assert (shard.phase, shard.next_number) == (Phase.LIVE, 1)
 
 
 def test_a_try_that_reuses_a_file_knows_it_from_the_intent() -> None:
-    assert state(intent()).shards["s0001"].tries[0].file_id == "file-1"
+    assert state(intent()).shards["s0001"].submissions[0].file_id == "file-1"
 
 
 def test_the_other_shards_are_not_touched() -> None:
@@ -117,26 +117,30 @@ def test_live_batches_are_those_created_and_not_ended() -> None:
         created(shard="s0002"),
         settled(shard="s0002"),
     ).live()
-    assert [(shard.shard.name, tried.batch_id) for shard, tried in found] == [("s0001", "batch-1")]
+    assert [(shard.name, submission.batch_id) for shard, submission in found] == [("s0001", "batch-1")]
 
 
 def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all() -> None:
-    waves = [Wave(1, [("s0002", 1)], [plain_shard("w01-0001", attempt=2)], NOW)]
+    retry_rounds = [RetryRound(1, [("s0002", 1)], [plain_shard("r01-0001", attempt=2)], NOW)]
     found = state(
         settled(failure=Failure.CAPACITY),
         settled(2),
-        settled(1, shard="w01-0001"),
+        settled(1, shard="r01-0001"),
         settled(1, Failure.LINES, shard="s0002"),
-        *waves,
+        *retry_rounds,
     ).settled()
-    assert [(shard.shard.name, tried.n) for shard, tried, _ in found] == [("s0001", 2), ("s0002", 1), ("w01-0001", 1)]
+    assert [(shard.name, submission.number) for shard, submission, _ in found] == [
+        ("s0001", 2),
+        ("s0002", 1),
+        ("r01-0001", 1),
+    ]
 
 
 def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained() -> None:
-    wave = Wave(1, [("s0001", 1), ("s0002", 1)], [plain_shard("w01-0001", attempt=2)], NOW)
-    job = state(wave, uploaded(shard="w01-0001"))
-    assert job.shards["w01-0001"].phase is Phase.UPLOADED
-    assert job.drained == {("s0001", 1), ("s0002", 1)}
+    retry_round = RetryRound(1, [("s0001", 1), ("s0002", 1)], [plain_shard("r01-0001", attempt=2)], NOW)
+    job = state(retry_round, uploaded(shard="r01-0001"))
+    assert job.shards["r01-0001"].phase is Phase.UPLOADED
+    assert job.retried_submissions == {("s0001", 1), ("s0002", 1)}
 
 
 def test_the_newest_landing_counts() -> None:
@@ -166,18 +170,18 @@ LIFE: list[Record] = [
     settled(2, Failure.CAPACITY),
     intent(3),
     created(3),
-    CancelAsked("s0001", 3, "deadline", NOW),
+    CancelRequested("s0001", 3, "deadline", NOW),
     settled(3, files=[Collected("x", 1, "0")], outcomes={"expired": 3}),
     uploaded(shard="s0002"),
     intent(shard="s0002"),
     created(shard="s0002"),
     settled(1, Failure.LINES, shard="s0002", lines={0: "bad"}, transient=2),
-    Wave(1, [("s0002", 1)], [plain_shard("w01-0001")], NOW),
-    Wave(2, [("s0001", 3), ("w01-0001", 1)], [plain_shard("w02-0001", attempt=2)], NOW),
-    uploaded(shard="w01-0001"),
-    intent(shard="w01-0001"),
-    Refused("w01-0001", 1, Failure.LOST, "no", NOW),
-    uploaded(shard="w02-0001"),
+    RetryRound(1, [("s0002", 1)], [plain_shard("r01-0001")], NOW),
+    RetryRound(2, [("s0001", 3), ("r01-0001", 1)], [plain_shard("r02-0001", attempt=2)], NOW),
+    uploaded(shard="r01-0001"),
+    intent(shard="r01-0001"),
+    Refused("r01-0001", 1, Failure.LOST, "no", NOW),
+    uploaded(shard="r02-0001"),
     Deadline(NOW + timedelta(hours=30), NOW),
     UploadsHeld(1, "no room", NOW),
     UploadsHeld(2, "no room", NOW, 60.0),
@@ -195,10 +199,13 @@ def test_the_order_in_which_records_are_read_does_not_matter(records: list[Any])
 def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records: list[Any], data: st.DataObject) -> None:
     """Whatever part of the records a worker can see yet: what has a batch id is never created again in that try."""
     kept = records[: data.draw(st.integers(0, len(records)))]
-    known = {shard.name for record in kept if isinstance(record, Wave) for shard in record.shards} | {"s0001", "s0002"}
+    known = {shard.name for record in kept if isinstance(record, RetryRound) for shard in record.shards} | {
+        "s0001",
+        "s0002",
+    }
     seen = [record for record in kept if not hasattr(record, "shard") or record.shard in known]
     for shard in fold(MANIFEST, seen).shards.values():
-        last = shard.last
+        last = shard.latest
         if last and last.batch_id and not last.settled:
             assert shard.phase is Phase.LIVE
 
@@ -235,7 +242,7 @@ def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder: Loca
     assert ledger.add(Created("s0001", 1, "first", NOW))
     assert not ledger.add(Created("s0001", 1, "second", NOW))
     assert not Ledger(folder, MANIFEST).add(Created("s0001", 1, "third", NOW))
-    assert ledger.state().shards["s0001"].tries[0].batch_id == "first"
+    assert ledger.state().shards["s0001"].submissions[0].batch_id == "first"
 
 
 def test_a_numbered_record_takes_the_next_free_number(folder: LocalFolder) -> None:
@@ -272,9 +279,9 @@ def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder: LocalFolder)
         thread.start()
     for thread in threads:
         thread.join(60)
-    tried = Ledger(folder, MANIFEST).state().shards["s0001"].tries[0]
-    assert tried.intent is not None
-    assert won == [tried.intent.nonce]
+    submission = Ledger(folder, MANIFEST).state().shards["s0001"].submissions[0]
+    assert submission.intent is not None
+    assert won == [submission.intent.nonce]
 
 
 def test_a_job_is_what_was_sealed_first(folder: LocalFolder) -> None:
@@ -329,9 +336,9 @@ def test_a_manifest_comes_back_from_disk_as_it_was(folder: LocalFolder) -> None:
         b'{"type":"uploaded","shard":"\xff"}',
         b"[]",
         b"{}",
-        b'{"type":"teleported","shard":"s0001","n":1}',
+        b'{"type":"teleported","shard":"s0001","number":1}',
         b'{"type":"uploaded","shard":"s0001"}',
-        b'{"type":"created","shard":"s0001","n":1,"batch_id":3,"at":"2026-11-20T12:00:00Z"}',
+        b'{"type":"created","shard":"s0001","number":1,"batch_id":3,"time":"2026-11-20T12:00:00Z"}',
     ],
     ids=range(9),
 )

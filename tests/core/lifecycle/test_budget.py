@@ -15,21 +15,21 @@ from airflow_provider_batch.core.ledger.records import (
     Finished,
     Intent,
     Record,
+    RetryRound,
     Settled,
     Uploaded,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.lifecycle.budget import Purse
+from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.steps import (
-    AskAgain,
+    FinalPass,
     Finish,
-    FinishLine,
-    Judge,
+    JudgeCanary,
     Policy,
     Reseal,
+    Retry,
     Upload,
     Wait,
 )
@@ -64,7 +64,7 @@ def done(name: str, *, cost: str | None = "0.11", output: int = 10_000, answered
         "completed",
         NOW,
         outcomes={"succeeded": 100},
-        answered=answered,
+        answers=answered,
         output_tokens=output,
         cost_usd=cost,
     )
@@ -73,9 +73,9 @@ def done(name: str, *, cost: str | None = "0.11", output: int = 10_000, answered
 
 def plan(state: JobState) -> tuple[list[str], Any]:
     steps, pause = next_steps(state, {}, Policy(), NOW)
-    found = [step for step in steps if not isinstance(step, Judge | AskAgain | FinishLine)]
+    found = [step for step in steps if not isinstance(step, JudgeCanary | Retry | FinalPass)]
     assert len(found) == len(steps)
-    return [f"{type(step).__name__} {step.shard.shard.name}" for step in found], pause
+    return [f"{type(step).__name__} {step.shard.name}" for step in found], pause
 
 
 def test_without_a_ceiling_everything_goes() -> None:
@@ -83,7 +83,7 @@ def test_without_a_ceiling_everything_goes() -> None:
 
 
 def test_before_anything_was_answered_the_high_end_is_reserved() -> None:
-    assert Purse(job(1.0)).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+    assert BudgetTracker(job(1.0)).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
 def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end() -> None:
@@ -97,25 +97,25 @@ def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_
 def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks() -> None:
     state = job(1.0, *done("s0001"))
     # 100 tokens on average over 100 answers, and a tenth more
-    assert Purse(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.1111")
+    assert BudgetTracker(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.1111")
     few = job(1.0, *done("s0001", output=400, answered=4))
-    assert Purse(few).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
+    assert BudgetTracker(few).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
 
 
 def test_a_measured_mean_is_never_padded_past_the_cap_of_the_requests() -> None:
     state = job(1.0, *done("s0001", output=990 * 4, answered=4))
-    assert Purse(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+    assert BudgetTracker(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
 def test_what_was_spent_counts_as_it_was_and_frees_what_was_reserved() -> None:
-    purse = Purse(job(0.4, *done("s0001"), *live("s0002")))
-    assert (purse.spent, purse.reserved, purse.left) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
+    budget = BudgetTracker(job(0.4, *done("s0001"), *live("s0002")))
+    assert (budget.spent, budget.reserved, budget.left) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
     assert plan(job(0.4, *done("s0001"), *live("s0002")))[0] == ["Upload s0003"]
 
 
 def test_an_answer_without_a_known_price_counts_as_it_was_reserved() -> None:
     state = job(0.4, *done("s0001", cost=None, answered=0))
-    assert Purse(state).spent == Decimal("0.2")
+    assert BudgetTracker(state).spent == Decimal("0.2")
 
 
 def test_shards_that_the_budget_does_not_reach_are_withheld_at_the_end() -> None:
@@ -143,9 +143,9 @@ def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it() -> None:
 
 
 def test_a_wave_of_rows_that_are_asked_again_is_withheld_likewise() -> None:
-    again = plain_shard("w01-0001", model="m", requests=100, tokens=100_000, attempt=2)
-    state = job(0.12, *done("s0001"), Wave(1, [("s0001", 1)], [again], NOW), shards=1)
-    assert plan(state)[1] == Finish(("w01-0001",))
+    again = plain_shard("r01-0001", model="m", requests=100, tokens=100_000, attempt=2)
+    state = job(0.12, *done("s0001"), RetryRound(1, [("s0001", 1)], [again], NOW), shards=1)
+    assert plan(state)[1] == Finish(("r01-0001",))
 
 
 def test_a_raised_ceiling_lets_the_job_go_on_from_there() -> None:
@@ -165,5 +165,5 @@ def test_at_the_deadline_nothing_is_withheld_any_more_but_pending() -> None:
 def test_no_plan_reserves_more_than_the_ceiling(ceiling: float) -> None:
     state = job(ceiling, shards=5)
     steps, _ = next_steps(state, {}, Policy(), NOW)
-    purse = Purse(state)
-    assert sum(purse.cost(step.shard.shard) for step in steps if isinstance(step, Upload)) <= Decimal(str(ceiling))
+    budget = BudgetTracker(state)
+    assert sum(budget.cost(step.shard.spec) for step in steps if isinstance(step, Upload)) <= Decimal(str(ceiling))

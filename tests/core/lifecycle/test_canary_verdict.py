@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
-from airflow_provider_batch.core.lifecycle.canary_verdict import Verdict, judge
+from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.sealing.deduplicate import CopyReader
+from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
 from airflow_provider_batch.core.sealing.sealer import MAX_MODELS, Sealer
 from airflow_provider_batch.exceptions import CustomIdError, InputError
 from airflow_provider_batch.staging.local import LocalFolder
@@ -42,11 +42,11 @@ def test_the_first_requests_of_each_model_are_sealed_apart_and_every_row_is_seal
         different: dict[str, list[str]] = {model: [] for model in MODELS}
         for number, (model, text) in enumerate(rows, start=1):
             one = request(f"row-{number}", model=model, text=f"{text}")
-            if not (deduplicate and sealer.is_copy(one, [], number)):
+            if not (deduplicate and sealer.is_duplicate(one, [], number)):
                 sealer.add(one, [], number, 1)
                 different[model].append(one.custom_id)
         shards = sealer.finish()
-        copies = CopyReader(folder, sealer.copies)
+        copies = DuplicateReader(folder, sealer.duplicate_files)
         asked = {shard: [row.custom_id for row in read_rows(folder, shard)] for shard in shards}
         sealed = [name for names in asked.values() for name in names] + [row.custom_id for row in copies.all()]
 
@@ -84,7 +84,7 @@ def refused(custom_id: str, code: str, message: str, status: int = 400) -> bytes
     ).encode()
 
 
-def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **manifest: Any) -> Verdict:
+def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **manifest: Any) -> CanaryResult:
     """What a canary of these answers says of `rest` further requests of 100 input tokens each."""
     sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
     for number in range(len(answers) + rest):
@@ -114,23 +114,26 @@ def test_a_generation_is_void_only_if_all_were_refused_for_what_they_have_in_com
 ) -> None:
     lines = [chat_line(f"row-{n}") if said is None else refused(f"row-{n}", *said) for n, said in enumerate(answers)]
 
-    judged = verdict_on(LocalFolder(tmp_path), lines).judged
+    canary_verdict = verdict_on(LocalFolder(tmp_path), lines).canary_verdict
 
-    assert bool(judged.void) is is_void
+    assert bool(canary_verdict.void) is is_void
     if is_void:
-        assert "gpt-5-mini: " in judged.void
-        assert (answers[0] or ("",))[0] in judged.void
-        assert "Nothing was uploaded" in judged.void
-        assert not judged.over_budget
+        assert "gpt-5-mini: " in canary_verdict.void
+        assert (answers[0] or ("",))[0] in canary_verdict.void
+        assert "Nothing was uploaded" in canary_verdict.void
+        assert not canary_verdict.over_budget
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
 def test_failures_that_may_pass_void_nothing_and_leave_the_guess(tmp_path: Any, status: int) -> None:
     verdict = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
 
-    assert verdict.judged.void == ""
-    assert (verdict.asked, verdict.answered, verdict.mean_output) == (2, 0, {})
-    assert (verdict.judged.estimate.output_tokens_low, verdict.judged.estimate.output_tokens_high) == (100, 10_000)
+    assert verdict.canary_verdict.void == ""
+    assert (verdict.sent, verdict.answered, verdict.mean_output) == (2, 0, {})
+    assert (verdict.canary_verdict.estimate.output_tokens_low, verdict.canary_verdict.estimate.output_tokens_high) == (
+        100,
+        10_000,
+    )
 
 
 def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
@@ -138,8 +141,8 @@ def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
         LocalFolder(tmp_path), [chat_line("row-0", usage=(110, 300)), chat_line("row-1", usage=(90, 100))]
     )
 
-    assert (verdict.asked, verdict.answered, verdict.mean_output) == (2, 2, {"gpt-5-mini": 200})
-    estimate = verdict.judged.estimate
+    assert (verdict.sent, verdict.answered, verdict.mean_output) == (2, 2, {"gpt-5-mini": 200})
+    estimate = verdict.canary_verdict.estimate
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (400 + 8 * 100, 400 + 8 * 400)
     canary = (200 * 0.25 + 400 * 2) / 1e6
     assert estimate.low_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 100 * 1) / 1e6)
@@ -149,8 +152,8 @@ def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
 
 def test_a_measured_price_over_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
     lines = [chat_line("row-0", usage=(100, 200_000))]
-    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).judged
-    dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).judged
+    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).canary_verdict
+    dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).canary_verdict
 
     assert (affordable.void, affordable.over_budget) == ("", False)
     assert dear.over_budget

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_batch.core.ledger.fold import fold
-from airflow_provider_batch.core.ledger.records import ASKED_ANEW, BY_PERSON, KILLED, CancelAsked, Created, Settled
+from airflow_provider_batch.core.ledger.records import BY_PERSON, KILLED, RESUBMITTED, CancelRequested, Created, Settled
 from airflow_provider_batch.core.lifecycle.cancelling import cancel_all, record_of
 from tests.core.building import NOW, manifest_of, plain_shard
 
@@ -16,7 +16,7 @@ STATE = fold(
     [
         Created("s0001", 1, "running", NOW),
         Created("s0002", 1, "cancelling", NOW),
-        CancelAsked("s0002", 1, "deadline", NOW),
+        CancelRequested("s0002", 1, "deadline", NOW),
         Created("s0003", 1, "collected", NOW),
         Settled("s0003", 1, "collected", "completed", NOW),
     ],
@@ -25,14 +25,14 @@ STATE = fold(
 
 @pytest.mark.parametrize(
     ("reason", "batches"),
-    [(KILLED, ["running"]), (ASKED_ANEW, ["running"]), (BY_PERSON, ["running", "cancelling"])],
+    [(KILLED, ["running"]), (RESUBMITTED, ["running"]), (BY_PERSON, ["running", "cancelling"])],
 )
 def test_only_a_person_cancels_once_more_what_was_cancelled_before(reason: str, batches: list[str]) -> None:
-    assert [step.tried.batch_id for step in cancel_all(STATE, reason)] == batches
+    assert [step.submission.batch_id for step in cancel_all(STATE, reason)] == batches
 
 
 def test_the_record_names_the_try_and_the_reason() -> None:
     (step,) = cancel_all(STATE, KILLED)
     later = NOW + timedelta(seconds=1)
 
-    assert record_of(step, later) == CancelAsked("s0001", 1, KILLED, later)
+    assert record_of(step, later) == CancelRequested("s0001", 1, KILLED, later)

@@ -16,24 +16,24 @@ from airflow_provider_batch.core.ledger.records import (
     Intent,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Uploaded,
     UploadsHeld,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.lifecycle.capacity import told_limit
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
-    AskAgain,
     Collect,
     Create,
+    FinalPass,
     Finish,
-    FinishLine,
     GiveUp,
-    Judge,
+    JudgeCanary,
     Policy,
     Reseal,
+    Retry,
     Step,
     Upload,
     Wait,
@@ -80,27 +80,27 @@ def shard(name: str = "s0001", tokens: int = 300, requests: int = 4) -> Shard:
     return plain_shard(name, requests=requests, tokens=tokens)
 
 
-def tried(name: str, n: int = 1, at: datetime = NOW) -> list[Record]:
+def submission(name: str, n: int = 1, at: datetime = NOW) -> list[Record]:
     return [Uploaded(name, n, "file", at), Intent(name, n, "nonce", "file", at), Created(name, n, f"b-{name}-{n}", at)]
 
 
 def full(name: str, n: int = 1, at: datetime = NOW, message: str = TOLD) -> list[Record]:
     failed = Settled(name, n, f"b-{name}-{n}", "failed", at, failure=Failure.CAPACITY, message=message)
-    return [*tried(name, n, at), failed]
+    return [*submission(name, n, at), failed]
 
 
 def refused(name: str, n: int = 1, at: datetime = NOW, message: str = "HTTP 429") -> list[Record]:
-    return [*tried(name, n, at)[:2], Refused(name, n, Failure.CAPACITY, message, at)]
+    return [*submission(name, n, at)[:2], Refused(name, n, Failure.CAPACITY, message, at)]
 
 
 def ran(name: str, n: int = 1, at: datetime = NOW, until: datetime = NOW) -> list[Record]:
-    return [*tried(name, n, at), Settled(name, n, "b", "completed", until, outcomes={"succeeded": 4})]
+    return [*submission(name, n, at), Settled(name, n, "b", "completed", until, outcomes={"succeeded": 4})]
 
 
 def shard_of(step: Step) -> str:
     """The name of the one shard that a step is about."""
-    assert not isinstance(step, Judge | AskAgain | FinishLine)
-    return step.shard.shard.name
+    assert not isinstance(step, JudgeCanary | Retry | FinalPass)
+    return step.shard.name
 
 
 def plan(shards: list[Shard], *records: Record, at: datetime) -> tuple[list[tuple[Any, ...]], Any]:
@@ -132,7 +132,7 @@ def test_the_end_of_a_batch_of_the_model_ends_the_backoff() -> None:
 
 
 def test_no_more_is_created_at_once_than_fits_the_told_limit() -> None:
-    records = [*ran("s0001", until=NOW + 2 * MINUTE), *tried("s0002"), *full("s0003", at=NOW + MINUTE)]
+    records = [*ran("s0001", until=NOW + 2 * MINUTE), *submission("s0002"), *full("s0003", at=NOW + MINUTE)]
     steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003"), (Upload, "s0004")]
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
@@ -142,7 +142,7 @@ def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal(
     message = "Enqueued token limit reached"
     records = [
         *ran("s0001", until=NOW + 2 * MINUTE),
-        *tried("s0002"),
+        *submission("s0002"),
         *full("s0003", at=NOW + MINUTE, message=message),
     ]
     steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
@@ -154,9 +154,9 @@ def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed
     message = "Enqueued token limit reached"
     records = [
         *ran("s0001", until=NOW + 2 * MINUTE),
-        *tried("s0002"),
+        *submission("s0002"),
         *full("s0003", at=NOW + MINUTE, message=message),
-        *tried("s0003", 2, at=NOW + 2 * MINUTE),
+        *submission("s0003", 2, at=NOW + 2 * MINUTE),
     ]
     steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
     assert steps == []
@@ -165,27 +165,27 @@ def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed
 
 
 def test_a_creation_without_an_answer_counts_as_live() -> None:
-    records = [*full("s0001", message="Enqueued token limit reached"), *tried("s0002", at=NOW + 6 * MINUTE)[:2]]
+    records = [*full("s0001", message="Enqueued token limit reached"), *submission("s0002", at=NOW + 6 * MINUTE)[:2]]
     steps, pause = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
     assert steps == []
     assert pause.until == NOW + 8 * MINUTE
 
 
 def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over() -> None:
-    records = [*tried("s0001"), *refused("s0002", at=NOW + MINUTE)]
+    records = [*submission("s0001"), *refused("s0002", at=NOW + MINUTE)]
     assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
     assert [name for _, name in plan(SHARDS, *records, at=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
 
 
 def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for() -> None:
-    turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     steps, pause = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
     assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
 def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for() -> None:
-    turned_away = [*tried("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    turned_away = [*submission("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
     steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
@@ -195,7 +195,7 @@ def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_fo
 def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_the_provider_asks(
     asked: float | None, minutes: float
 ) -> None:
-    turned_away = [*tried("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
+    turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
     assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
     assert plan(SHARDS, UploadsHeld(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
 
@@ -215,7 +215,7 @@ def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -
 def test_a_refused_input_file_is_no_try_of_its_shard() -> None:
     state = fold(manifest_of(SHARDS), [UploadsHeld(1, "HTTP 429", NOW)])
     steps, _ = next_steps(state, {}, POLICY, NOW + 5 * MINUTE)
-    assert {step.n for step in steps if isinstance(step, Upload)} == {1}
+    assert {step.number for step in steps if isinstance(step, Upload)} == {1}
 
 
 def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues() -> None:
@@ -244,7 +244,7 @@ def test_a_shard_over_the_told_limit_is_sealed_again_to_fit_it_without_waiting()
     state = fold(manifest_of([shard(tokens=2_500, requests=100)]), full("s0001"))
     (step,), _ = next_steps(state, {}, POLICY, NOW)
     assert isinstance(step, Reseal)
-    assert (step.n, step.tokens, step.requests) == (2, 1_000, 50)
+    assert (step.number, step.tokens, step.requests) == (2, 1_000, 50)
 
 
 def test_a_shard_over_a_limit_told_for_another_is_sealed_again_before_it_is_sent() -> None:
@@ -264,7 +264,7 @@ def test_a_shard_that_was_refused_again_alone_is_halved(message: str) -> None:
     assert next_steps(state, {}, POLICY, NOW + 14 * MINUTE)[0] == []
     (step,), _ = next_steps(state, {}, POLICY, NOW + 15 * MINUTE)
     assert isinstance(step, Reseal)
-    assert (step.n, step.tokens, step.requests) == (3, 150, 3)
+    assert (step.number, step.tokens, step.requests) == (3, 150, 3)
 
 
 def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole() -> None:
@@ -283,7 +283,7 @@ def test_a_single_row_over_the_told_limit_is_given_up_in_the_providers_words_aft
     state = fold(manifest_of(one), [*full("s0001"), *full("s0001", 2)])
     (step,), _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
     assert isinstance(step, GiveUp)
-    assert (step.n, step.message) == (3, TOLD)
+    assert (step.number, step.message) == (3, TOLD)
 
 
 def test_a_single_row_that_may_fit_is_tried_on_and_on() -> None:
@@ -295,12 +295,12 @@ def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_o
     records = [
         *full("s0001"),
         Intent("s0001", 2, "claim", "", NOW),
-        Wave(1, [("s0001", 2)], [shard("w01-0001"), shard("w01-0002")], NOW),
+        RetryRound(1, [("s0001", 2)], [shard("r01-0001"), shard("r01-0002")], NOW),
     ]
     state = fold(manifest_of([shard(tokens=600)]), records)
     assert state.shards["s0001"].phase is Phase.RESEALED
     steps, _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
-    assert [(type(step), shard_of(step)) for step in steps] == [(Upload, "w01-0001")]
+    assert [(type(step), shard_of(step)) for step in steps] == [(Upload, "r01-0001")]
 
 
 def test_a_claim_whose_worker_was_killed_is_found_to_have_made_no_batch_and_the_shard_goes_on() -> None:
@@ -346,30 +346,35 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
         live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live()}
         steps, pause = next_steps(state, live, POLICY, now)
         for step in steps:
-            assert not isinstance(step, Judge | AskAgain | FinishLine)
-            one = step.shard.shard
+            assert not isinstance(step, JudgeCanary | Retry | FinalPass)
+            one = step.shard.spec
             match step:
-                case Upload(n=n):
-                    records.append(Uploaded(one.name, n, "file", now))
-                case Create(n=n):
-                    records += [Intent(one.name, n, "nonce", "file", now)]
-                    records += [Created(one.name, n, provider.create(one, now), now)]
-                case Collect(tried=tried, batch=batch) if batch.status is Status.FAILED:
+                case Upload(number=number):
+                    records.append(Uploaded(one.name, number, "file", now))
+                case Create(number=number):
+                    records += [Intent(one.name, number, "nonce", "file", now)]
+                    records += [Created(one.name, number, provider.create(one, now), now)]
+                case Collect(submission=submission, batch=batch) if batch.status is Status.FAILED:
                     why = f"token_limit_exceeded: {provider.says}"
                     records.append(
-                        Settled(one.name, tried.n, batch.id, "failed", now, failure=Failure.CAPACITY, message=why)
+                        Settled(
+                            one.name, submission.number, batch.id, "failed", now, failure=Failure.CAPACITY, message=why
+                        )
                     )
-                case Collect(tried=tried, batch=batch):
+                case Collect(submission=submission, batch=batch):
                     done = {"succeeded": one.requests}
-                    records.append(Settled(one.name, tried.n, batch.id, "completed", now, outcomes=done))
-                case Reseal(n=n, tokens=tokens, requests=requests):
-                    number, parts, left = len(state.waves) + 1, list[Shard](), one.requests
+                    records.append(Settled(one.name, submission.number, batch.id, "completed", now, outcomes=done))
+                case Reseal(number=submission_number, tokens=tokens, requests=requests):
+                    number, parts, left = len(state.retry_rounds) + 1, list[Shard](), one.requests
                     each = max(min(requests, tokens * one.requests // one.tokens), 1)
                     while left:
                         rows = min(each, left)
-                        part = shard(f"w{number:02d}-{len(parts):04d}", one.tokens * rows // one.requests, rows)
+                        part = shard(f"r{number:02d}-{len(parts):04d}", one.tokens * rows // one.requests, rows)
                         parts, left = [*parts, part], left - rows
-                    records += [Intent(one.name, n, "claim", "", now), Wave(number, [(one.name, n)], parts, now)]
+                    records += [
+                        Intent(one.name, submission_number, "claim", "", now),
+                        RetryRound(number, [(one.name, submission_number)], parts, now),
+                    ]
                     break
                 case _:
                     raise AssertionError(step)
@@ -393,7 +398,7 @@ def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says
     provider = Provider(1_000, says=says)
     state = flow(provider, [shard(f"s{n:04d}") for n in range(1, 41)])
     assert answered(state) == 160
-    assert not state.waves
+    assert not state.retry_rounds
     # 37 are sent before anything is known; then less than one refusal for each
     assert provider.refused <= 37 + (0 if "1,000" in says else 37)
 
@@ -403,7 +408,7 @@ def test_shards_that_can_never_fit_are_made_smaller_until_they_do(says: str) -> 
     provider = Provider(1_000, says=says)
     state = flow(provider, [shard(f"s{n:04d}", tokens=6_400, requests=64) for n in range(1, 4)])
     assert answered(state) == 192
-    assert max(one.attempt for wave in state.waves for one in wave.shards) == 1
+    assert max(one.attempt for retry_round in state.retry_rounds for one in retry_round.shards) == 1
 
 
 def test_room_that_other_jobs_take_is_no_reason_to_fail() -> None:

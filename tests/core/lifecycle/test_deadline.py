@@ -22,15 +22,15 @@ def job(*records: Record) -> JobState:
 
 def test_the_first_start_sets_the_deadline_and_no_retry_moves_it() -> None:
     first = deadline_to_record(job(), 2, NOW + 30 * HOUR, NOW)
-    assert first == Deadline(NOW + 30 * HOUR, NOW, clear=2)
+    assert first == Deadline(NOW + 30 * HOUR, NOW, clear_epoch=2)
     for state in (job(first), job(first, Finished(1, NOW + HOUR))):
         assert deadline_to_record(state, 2, LATER + 30 * HOUR, LATER) is None
 
 
 def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good() -> None:
-    first = Deadline(NOW + 30 * HOUR, NOW, clear=0)
+    first = Deadline(NOW + 30 * HOUR, NOW, clear_epoch=0)
     kept = deadline_to_record(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
-    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear=1)
+    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear_epoch=1)
     # a worker that is killed after the deadline is retried under the same clear
     assert deadline_to_record(job(first, kept), 1, LATER + 30 * HOUR, LATER) is None
 
@@ -40,8 +40,8 @@ def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allow
     at = NOW + 2 * HOUR if records else LATER
     state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
     fresh = deadline_to_record(state, 1, at + 30 * HOUR, at)
-    assert fresh == Deadline(at + 30 * HOUR, at, clear=1, fresh=True)
+    assert fresh == Deadline(at + 30 * HOUR, at, clear_epoch=1, resets_attempts=True)
     state = job(Deadline(NOW + 30 * HOUR, NOW), *records, fresh)
     kept = deadline_to_record(state, 2, LATER + 99 * HOUR, at + HOUR)
     assert kept is not None
-    assert not kept.fresh
+    assert not kept.resets_attempts

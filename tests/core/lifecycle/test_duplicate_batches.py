@@ -9,17 +9,17 @@ import pytest
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import (
     Created,
+    DuplicateBatch,
     Failure,
     Intent,
     Record,
     Refused,
+    RetryRound,
     Settled,
-    Twin,
     Uploaded,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.lifecycle.duplicate_batches import doubtful, look
+from airflow_provider_batch.core.lifecycle.duplicate_batches import look, may_have_lost_batches
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from tests.core.building import NOW, manifest_of, plain_shard
 
@@ -74,23 +74,23 @@ def test_the_batch_of_a_try_that_another_one_followed_is_a_twin() -> None:
 
 
 def test_the_batch_of_a_shard_that_goes_on_in_smaller_ones_or_is_settled_is_a_twin() -> None:
-    state = job(*intent(), Wave(1, [("s0001", 1)], [plain_shard("w01-0001")], NOW))
+    state = job(*intent(), RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001")], NOW))
     assert sorted_out(state, batch("late")) == {"cancel": ["late"]}
     assert sorted_out(job(*intent(), Settled("s0001", 1, "", "given up", NOW)), batch("late")) == {"cancel": ["late"]}
 
 
 def test_a_twin_is_cancelled_once_and_counted_once_it_ended() -> None:
-    found = Twin("twin", "s0001", "cancelling", False, 1, NOW)
+    found = DuplicateBatch("twin", "s0001", "cancelling", False, 1, NOW)
     assert sorted_out(job(*KEPT, found), batch("twin")) == {}
     assert sorted_out(job(*KEPT, found), batch("twin", ended=True)) == {"ended": ["twin"]}
-    ended = Twin("twin", "s0001", "cancelled", True, 2, NOW)
+    ended = DuplicateBatch("twin", "s0001", "cancelled", True, 2, NOW)
     for state in (job(*KEPT, found, ended), job(*KEPT, ended, found)):
         assert sorted_out(state, batch("twin", ended=True)) == {}
         assert state.paid_twice == 2
 
 
 def test_a_job_is_in_doubt_once_it_took_a_creation_for_lost_and_found_no_batch_of_it() -> None:
-    assert not doubtful(job(*KEPT))
-    assert not doubtful(job(*intent()))
-    assert doubtful(job(*intent(), LOST))
-    assert not doubtful(job(*intent(), LOST, Created("s0001", 1, "kept", NOW)))
+    assert not may_have_lost_batches(job(*KEPT))
+    assert not may_have_lost_batches(job(*intent()))
+    assert may_have_lost_batches(job(*intent(), LOST))
+    assert not may_have_lost_batches(job(*intent(), LOST, Created("s0001", 1, "kept", NOW)))

@@ -8,37 +8,48 @@ import pytest
 
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate
-from airflow_provider_batch.core.ledger.records import AgainAsked, Begun, Judged, Record, Submitted, Task
+from airflow_provider_batch.core.ledger.records import (
+    CanaryVerdict,
+    Record,
+    ResubmitRequested,
+    Submitted,
+    Task,
+    TaskStarted,
+)
 from airflow_provider_batch.core.lifecycle.generation import RULES, Action, Decision, Start, choose_generation
 from tests.core.building import NOW, manifest_of, plain_shard
 
 #: max_tries of a task with two retries: as it was first scheduled, and after a clear
 FIRST, CLEARED = 2, 5
 
-BEGUN = Begun(Task.SUBMIT, FIRST, NOW)
+STARTED = TaskStarted(Task.SUBMIT, FIRST, NOW)
 SUBMITTED = Submitted(NOW + timedelta(minutes=5))
-STOPPED_BY_CANARY = Judged(Estimate(), NOW, void="the model does not exist")
-AGAIN = AgainAsked(NOW + timedelta(hours=1))
-WAIT_BEGUN = Begun(Task.WAIT, CLEARED, NOW)
+STOPPED_BY_CANARY = CanaryVerdict(Estimate(), NOW, void="the model does not exist")
+AGAIN = ResubmitRequested(NOW + timedelta(hours=1))
+WAIT_BEGUN = TaskStarted(Task.WAIT, CLEARED, NOW)
 
 
 @pytest.mark.parametrize(
     ("records", "clear_epoch", "resubmit", "action"),
     [
         pytest.param([], FIRST, False, Action.CONTINUE, id="a worker died between the seal and its record"),
-        pytest.param([BEGUN], FIRST, False, Action.CONTINUE, id="a retry"),
-        pytest.param([BEGUN], FIRST, True, Action.CONTINUE, id="a retry never sends every row again"),
-        pytest.param([BEGUN, WAIT_BEGUN], FIRST, False, Action.CONTINUE, id="a clear of the wait alone"),
-        pytest.param([BEGUN], CLEARED, False, Action.COMPARE, id="a clear before submit returned"),
-        pytest.param([BEGUN, SUBMITTED], CLEARED, False, Action.COMPARE, id="a clear after submit returned"),
-        pytest.param([BEGUN, SUBMITTED], FIRST, False, Action.COMPARE, id="a clear that left max_tries as it was"),
-        pytest.param([BEGUN, SUBMITTED], CLEARED, True, Action.START_OVER, id="a clear with again"),
-        pytest.param([BEGUN, SUBMITTED, AGAIN], CLEARED, False, Action.START_OVER, id="jobs resubmit, then a clear"),
-        pytest.param([BEGUN, AGAIN], FIRST, False, Action.START_OVER, id="jobs resubmit, then a retry"),
-        pytest.param([BEGUN, STOPPED_BY_CANARY], FIRST, False, Action.COMPARE_SOUND, id="a retry after the canary"),
-        pytest.param([BEGUN, STOPPED_BY_CANARY], CLEARED, False, Action.COMPARE_SOUND, id="a clear after the canary"),
-        pytest.param([BEGUN, STOPPED_BY_CANARY], CLEARED, True, Action.START_OVER, id="the canary, a clear with again"),
-        pytest.param([BEGUN, Judged(Estimate(), NOW)], FIRST, False, Action.CONTINUE, id="a canary that passed"),
+        pytest.param([STARTED], FIRST, False, Action.CONTINUE, id="a retry"),
+        pytest.param([STARTED], FIRST, True, Action.CONTINUE, id="a retry never sends every row again"),
+        pytest.param([STARTED, WAIT_BEGUN], FIRST, False, Action.CONTINUE, id="a clear of the wait alone"),
+        pytest.param([STARTED], CLEARED, False, Action.COMPARE, id="a clear before submit returned"),
+        pytest.param([STARTED, SUBMITTED], CLEARED, False, Action.COMPARE, id="a clear after submit returned"),
+        pytest.param([STARTED, SUBMITTED], FIRST, False, Action.COMPARE, id="a clear that left max_tries as it was"),
+        pytest.param([STARTED, SUBMITTED], CLEARED, True, Action.START_OVER, id="a clear with again"),
+        pytest.param([STARTED, SUBMITTED, AGAIN], CLEARED, False, Action.START_OVER, id="jobs resubmit, then a clear"),
+        pytest.param([STARTED, AGAIN], FIRST, False, Action.START_OVER, id="jobs resubmit, then a retry"),
+        pytest.param([STARTED, STOPPED_BY_CANARY], FIRST, False, Action.COMPARE_SOUND, id="a retry after the canary"),
+        pytest.param([STARTED, STOPPED_BY_CANARY], CLEARED, False, Action.COMPARE_SOUND, id="a clear after the canary"),
+        pytest.param(
+            [STARTED, STOPPED_BY_CANARY], CLEARED, True, Action.START_OVER, id="the canary, a clear with again"
+        ),
+        pytest.param(
+            [STARTED, CanaryVerdict(Estimate(), NOW)], FIRST, False, Action.CONTINUE, id="a canary that passed"
+        ),
     ],
 )
 def test_what_a_start_of_submit_does(records: list[Record], clear_epoch: int, resubmit: bool, action: Action) -> None:
@@ -55,7 +66,7 @@ def test_the_first_start_seals_the_first_generation(resubmit: bool) -> None:
 
 @pytest.mark.parametrize(
     ("records", "resubmit", "reuse"),
-    [([BEGUN, SUBMITTED], False, True), ([BEGUN, SUBMITTED], True, False), ([BEGUN, AGAIN], False, False)],
+    [([STARTED, SUBMITTED], False, True), ([STARTED, SUBMITTED], True, False), ([STARTED, AGAIN], False, False)],
 )
 def test_earlier_answers_count_unless_every_row_is_sent_again(
     records: list[Record], resubmit: bool, reuse: bool
@@ -66,7 +77,7 @@ def test_earlier_answers_count_unless_every_row_is_sent_again(
 
 def test_every_rule_decides_some_start() -> None:
     """A rule that no start reaches is dead, and one that could be removed unnoticed."""
-    histories: list[list[Record]] = [[BEGUN], [BEGUN, SUBMITTED], [BEGUN, STOPPED_BY_CANARY], [BEGUN, AGAIN]]
+    histories: list[list[Record]] = [[STARTED], [STARTED, SUBMITTED], [STARTED, STOPPED_BY_CANARY], [STARTED, AGAIN]]
     starts = [
         Start(fold(manifest_of([plain_shard("s0001")]), records), epoch, resubmit)
         for records in histories

@@ -25,49 +25,49 @@ from airflow_provider_batch.core.answers.result_files import read_answers
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import (
-    AgainAsked,
-    Begun,
     Budget,
-    CancelAsked,
+    CanaryVerdict,
+    CancelRequested,
     Created,
     Deadline,
+    DuplicateBatch,
     Failure,
     Finished,
     Intent,
-    Judged,
     Landed,
     Record,
     Refused,
+    ResubmitRequested,
+    RetryRound,
     Settled,
     Stopped,
     Submitted,
-    Twin,
+    TaskStarted,
     Uploaded,
     UploadsHeld,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
-from airflow_provider_batch.core.lifecycle.attempts import base_before, is_askable, next_attempt
+from airflow_provider_batch.core.lifecycle.attempts import forgiven_before, is_retryable, next_attempt
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
 from airflow_provider_batch.core.lifecycle.duplicate_batches import look
 from airflow_provider_batch.core.lifecycle.failures import failure_of
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.phases import TRANSITIONS
 from airflow_provider_batch.core.lifecycle.steps import (
-    GRACE,
-    Ask,
-    AskAgain,
+    CANCEL_GRACE,
     Cancel,
     Collect,
     Create,
     Finish,
     GiveUp,
     Hold,
-    Judge,
+    JudgeCanary,
     LookUp,
     Pause,
     Policy,
     Reseal,
+    Retry,
+    SendSynchronously,
     Step,
     Upload,
     Void,
@@ -153,7 +153,7 @@ class Lifecycle(RuleBasedStateMachine):
         #: what came back for each canary that was settled
         self.answered: dict[str, list[Answer]] = {}
         #: how often a person cleared the wait, and how often that gave a fresh allowance of attempts
-        self.clears = 0
+        self.deadline_epochs = 0
         #: set once a batch was taken for lost, as a list was late: then it may be paid for twice
         self.late_lists = False
         self.allowances = 0
@@ -183,7 +183,7 @@ class Lifecycle(RuleBasedStateMachine):
         others = [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)]
         self.manifest, self.void = manifest_of(first + others, max_cost_usd=ceiling, prices=PRICES), void
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
-        self.policy = Policy(max_attempts=attempts, since=self.now)
+        self.policy = Policy(max_attempts=attempts, restarted_at=self.now)
         self.in_the_end, self.last_creations = in_the_end, last_creations
         if minutes is not None:
             self.add(Deadline(NOW + timedelta(minutes=minutes), NOW))
@@ -191,20 +191,20 @@ class Lifecycle(RuleBasedStateMachine):
     def add(self, record: Record) -> bool:
         """As a ledger does it: created exclusively."""
         match record:
-            case Wave():
-                key: tuple[Any, ...] = (Wave, record.number)
-            case Judged():
+            case RetryRound():
+                key: tuple[Any, ...] = (RetryRound, record.number)
+            case CanaryVerdict():
                 key = (type(record),)
             case Deadline():
-                key = (Deadline, record.clear)
-            case Twin():
-                key = (Twin, record.batch_id, record.ended)
+                key = (Deadline, record.clear_epoch)
+            case DuplicateBatch():
+                key = (DuplicateBatch, record.batch_id, record.ended)
             case Budget() | Finished() | UploadsHeld():
                 key = (type(record), record.number)
-            case AgainAsked() | Begun() | Landed() | Stopped() | Submitted():
+            case ResubmitRequested() | TaskStarted() | Landed() | Stopped() | Submitted():
                 raise AssertionError(f"{record} belongs to an operator, not to a worker")
             case _:
-                key = (type(record), record.shard, record.n)
+                key = (type(record), record.shard, record.number)
         if key in self.records:
             return False
         before = self.phases()
@@ -236,21 +236,21 @@ class Lifecycle(RuleBasedStateMachine):
         for step in steps:
             match step:
                 case Create(shard=shard):
-                    last = shard.last
+                    last = shard.latest
                     assert last is None or last.intent is None or last.blocked
                     assert shard.phase in (Phase.SEALED, Phase.UPLOADED)
-                case LookUp(tried=tried):
-                    assert not tried.batch_id
+                case LookUp(submission=submission):
+                    assert not submission.batch_id
                 case Cancel():
                     assert self.over(state)
-            if isinstance(step, (Create, Upload, AskAgain, Ask, Judge)):
+            if isinstance(step, (Create, Upload, Retry, SendSynchronously, JudgeCanary)):
                 assert not self.over(state)
-            if isinstance(step, (Create, Upload, AskAgain)):
+            if isinstance(step, (Create, Upload, Retry)):
                 assert all(shard.phase is Phase.SETTLED for shard in state.canary)
-                assert not state.canary or (state.judged is not None and not state.judged.void)
-            if isinstance(step, Judge):
-                assert state.judged is None
-        if not steps and state.judged is not None and state.judged.void:
+                assert not state.canary or (state.canary_verdict is not None and not state.canary_verdict.void)
+            if isinstance(step, JudgeCanary):
+                assert state.canary_verdict is None
+        if not steps and state.canary_verdict is not None and state.canary_verdict.void:
             assert pause == Void(self.void, False)
         if isinstance(pause, Wait) and pause.until is not None and not steps:
             assert pause.until > self.now
@@ -280,29 +280,30 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule()
     def a_person_clears_the_task(self) -> None:
-        self.policy = msgspec.structs.replace(self.policy, since=self.now)
+        self.policy = msgspec.structs.replace(self.policy, restarted_at=self.now)
 
     @rule(minutes=st.sampled_from([1, 10, 300]))
     def a_person_clears_the_wait(self, minutes: int) -> None:
         """Airflow's max_tries grows; then the task starts."""
-        self.clears += 1
+        self.deadline_epochs += 1
         self.the_wait_starts(minutes)
 
     @rule(minutes=st.sampled_from([1, 10, 300]))
     def the_wait_is_retried(self, minutes: int) -> None:
         """After a crash: nothing may change, whatever was recorded meanwhile."""
-        known = self.clears in self.state().clears
+        known = self.deadline_epochs in self.state().deadline_epochs
         assert (
             not known
-            or deadline_to_record(self.state(), self.clears, self.now + timedelta(minutes=minutes), self.now) is None
+            or deadline_to_record(self.state(), self.deadline_epochs, self.now + timedelta(minutes=minutes), self.now)
+            is None
         )
 
     def the_wait_starts(self, minutes: int) -> None:
         before = self.state()
-        deadline = deadline_to_record(before, self.clears, self.now + timedelta(minutes=minutes), self.now)
+        deadline = deadline_to_record(before, self.deadline_epochs, self.now + timedelta(minutes=minutes), self.now)
         assert deadline is not None
         self.add(deadline)
-        self.allowances += deadline.fresh
+        self.allowances += deadline.resets_attempts
         going_on = before.deadline is not None and self.now < before.deadline and before.finished is None
         assert not going_on or self.state().deadline == before.deadline
 
@@ -321,16 +322,16 @@ class Lifecycle(RuleBasedStateMachine):
 
     def do(self, step: Step, fate: str) -> None:
         match step:
-            case Ask():
+            case SendSynchronously():
                 self.ask(step, fate)
-            case Judge():
-                self.add(Judged(Estimate(), self.now, self.void))
+            case JudgeCanary():
+                self.add(CanaryVerdict(Estimate(), self.now, self.void))
             case Upload() if fate == Failure.CAPACITY:
                 number = len(self.state().uploads_refused) + 1
                 self.add(UploadsHeld(number, "HTTP 429", self.now))
             case Upload():
                 self.uploads += 1
-                self.add(Uploaded(step.shard.shard.name, step.n, f"file-{self.uploads}", self.now))
+                self.add(Uploaded(step.shard.name, step.number, f"file-{self.uploads}", self.now))
             case Create():
                 self.create(step, fate)
             case LookUp():
@@ -338,76 +339,76 @@ class Lifecycle(RuleBasedStateMachine):
             case Collect():
                 self.collect(step)
             case Cancel():
-                batch = self.batch(step.tried.batch_id)
+                batch = self.batch(step.submission.batch_id)
                 batch.said = "cancelling" if batch.said == "in_progress" else batch.said
-                self.add(CancelAsked(step.shard.shard.name, step.tried.n, step.reason, self.now))
-            case AskAgain():
+                self.add(CancelRequested(step.shard.name, step.submission.number, step.reason, self.now))
+            case Retry():
                 self.ask_again(step)
             case Reseal():
-                if self.claim(step.shard, step.n) and fate != "killed":
+                if self.claim(step.shard, step.number) and fate != "killed":
                     self.reseal(step)
             case GiveUp():
-                if self.claim(step.shard, step.n) and fate != "killed":
-                    name, rows = step.shard.shard.name, step.shard.shard.requests
-                    settled = Settled(name, step.n, "", "given up", self.now, message=step.message)
+                if self.claim(step.shard, step.number) and fate != "killed":
+                    name, rows = step.shard.name, step.shard.requests
+                    settled = Settled(name, step.number, "", "given up", self.now, message=step.message)
                     lines, outcomes = dict.fromkeys(range(rows), step.message), {"failed": rows}
                     failed = {"failure": Failure.LINES, "lines": lines, "outcomes": outcomes}
                     self.add(msgspec.structs.replace(settled, **failed))
 
     def claim(self, shard: ShardState, n: int) -> bool:
-        return self.add(Intent(shard.shard.name, n, f"claim-{len(self.records)}", "", self.now))
+        return self.add(Intent(shard.name, n, f"claim-{len(self.records)}", "", self.now))
 
     def reseal(self, step: Reseal) -> None:
-        name, number = step.shard.shard.name, len(self.state().waves) + 1
+        name, number = step.shard.name, len(self.state().retry_rounds) + 1
         rows, shards = self.rows[name], list[Shard]()
         size = min(step.requests, step.tokens)
         assert 0 < size < len(rows)
         for first in range(0, len(rows), size):
-            part, new = rows[first : first + size], f"w{number:02d}-{len(shards) + 1:04d}"
+            part, new = rows[first : first + size], f"r{number:02d}-{len(shards) + 1:04d}"
             self.rows[new] = part
-            attempt = step.shard.shard.attempt
+            attempt = step.shard.spec.attempt
             shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
-        self.add(Wave(number, [(name, step.n)], shards, self.now, base_before(self.state(), step.shard)))
+        self.add(RetryRound(number, [(name, step.number)], shards, self.now, forgiven_before(self.state(), step.shard)))
 
-    def ask(self, step: Ask, fate: str) -> None:
+    def ask(self, step: SendSynchronously, fate: str) -> None:
         """The answers are good, or fail for a passing reason, or the account refuses; or nobody hears of them."""
-        name = step.shard.shard.name
+        name = step.shard.name
         if fate == Failure.ACCOUNT:
-            self.add(Refused(name, step.n, Failure.ACCOUNT, "pay", self.now))
+            self.add(Refused(name, step.number, Failure.ACCOUNT, "pay", self.now))
         elif fate != "killed":
             passing = fate in (Failure.CAPACITY, "unsure")
             answers = [ANSWERS[3] if passing else ANSWERS[0]] * ROWS
             counts = Counter(answer.outcome.value for answer in answers)
-            settled = Settled(name, step.n, "", "answered", self.now, outcomes=dict(counts))
+            settled = Settled(name, step.number, "", "answered", self.now, outcomes=dict(counts))
             if self.add(msgspec.structs.replace(settled, transient=ROWS if passing else 0)):
                 self.answered[name] = answers
 
     def create(self, step: Create, fate: str) -> None:
-        name, nonce = step.shard.shard.name, f"nonce-{len(self.records)}"
-        if not self.add(Intent(name, step.n, nonce, step.file_id, self.now)) or fate == "killed":
+        name, nonce = step.shard.name, f"nonce-{len(self.records)}"
+        if not self.add(Intent(name, step.number, nonce, step.file_id, self.now)) or fate == "killed":
             return
         if fate in (Failure.CAPACITY, Failure.ACCOUNT, Failure.FILE):
-            self.add(Refused(name, step.n, Failure(fate), f"{fate} said no", self.now))
+            self.add(Refused(name, step.number, Failure(fate), f"{fate} said no", self.now))
             return
         batch = Batch(len(self.batches), name, nonce, self.rows[name], self.manifest.job_uid)
         self.batches.append(batch)
         if fate != "unsure":
-            self.add(Created(name, step.n, batch.id, self.now))
+            self.add(Created(name, step.number, batch.id, self.now))
 
     def look_up(self, step: LookUp, *, late: bool) -> None:
         """In a list; which may be late, so that it does not show the batch yet."""
-        intent = cast(Intent, step.tried.intent)
+        intent = cast(Intent, step.submission.intent)
         found = [batch for batch in self.batches if batch.nonce == intent.nonce]
         assert len(found) <= 1
         if found and late:
             self.late_lists = True
         if found and not late:
-            self.add(Created(intent.shard, intent.n, found[0].id, self.now))
+            self.add(Created(intent.shard, intent.number, found[0].id, self.now))
         else:
-            self.add(Refused(intent.shard, intent.n, Failure.LOST, "lost", self.now))
+            self.add(Refused(intent.shard, intent.number, Failure.LOST, "lost", self.now))
 
     def collect(self, step: Collect) -> None:
-        batch, shard, n = self.batch(step.batch.id), step.shard.shard, step.tried.n
+        batch, shard, n = self.batch(step.batch.id), step.shard.spec, step.submission.number
         settled = Settled(shard.name, n, batch.id, batch.said, self.now)
         if batch.said == "failed":
             failure, message, lines = failure_of(batch.view())
@@ -417,7 +418,7 @@ class Lifecycle(RuleBasedStateMachine):
             counts = Counter(answer.outcome.value for answer in answers)
             transient = sum(answer.transient for answer in answers)
             settled = msgspec.structs.replace(
-                settled, outcomes=dict(counts), transient=transient, cost_usd=str(batch.cost), answered=batch.cost
+                settled, outcomes=dict(counts), transient=transient, cost_usd=str(batch.cost), answers=batch.cost
             )
         self.add(settled)
 
@@ -430,26 +431,28 @@ class Lifecycle(RuleBasedStateMachine):
         by_line = dict(read_answers(cast(Any, None), shard, settled, rows, CHAT, None))
         return [by_line[line] for line in range(len(rows))]
 
-    def ask_again(self, step: AskAgain) -> None:
+    def ask_again(self, step: Retry) -> None:
         """One wave: rows merged per attempt. A worker looks first whether another was faster."""
         state = self.state()
-        sources = [(s, one) for s, one in step.sources if (s.shard.name, one.n) not in state.drained]
+        sources = [(s, one) for s, one in step.sources if (s.name, one.number) not in state.retried_submissions]
         if not sources:
             return
-        number = len(state.waves) + 1
+        number = len(state.retry_rounds) + 1
         merged: dict[int, list[str]] = {}
         for shard, one in sources:
-            names = self.rows[shard.shard.name]
-            for name, answer in zip(names, self.answers(shard.shard, one), strict=True):
-                if is_askable(answer, one, self.policy):
+            names = self.rows[shard.name]
+            for name, answer in zip(names, self.answers(shard.spec, one), strict=True):
+                if is_retryable(answer, one, self.policy):
                     merged.setdefault(next_attempt(shard, one), []).append(name)
         shards: list[Shard] = []
         for attempt, names in merged.items():
-            shard_name = f"w{number:02d}-{len(shards) + 1:04d}"
+            shard_name = f"r{number:02d}-{len(shards) + 1:04d}"
             self.rows[shard_name] = names
             shards.append(plain_shard(shard_name, requests=len(names), tokens=len(names), attempt=attempt))
         assert shards
-        self.add(Wave(number, [(s.shard.name, one.n) for s, one in sources], shards, self.now, step.base))
+        self.add(
+            RetryRound(number, [(s.name, one.number) for s, one in sources], shards, self.now, step.forgiven_attempts)
+        )
 
     def batch(self, batch_id: str) -> Batch:
         return next(batch for batch in self.batches if batch.id == batch_id)
@@ -511,7 +514,7 @@ class Lifecycle(RuleBasedStateMachine):
                     if not self.twins_are_found():
                         break
                 case Hold():
-                    self.policy = msgspec.structs.replace(self.policy, since=self.now + timedelta(seconds=1))
+                    self.policy = msgspec.structs.replace(self.policy, restarted_at=self.now + timedelta(seconds=1))
                     self.now += timedelta(seconds=1)
                 case Wait(batch_ids=live, until=until):
                     self.now = min(until, self.now + timedelta(minutes=10)) if until and live else until or self.now
@@ -527,61 +530,61 @@ class Lifecycle(RuleBasedStateMachine):
         self.no_more_is_spent_than_the_ceiling()
         state = self.state()
         withheld = set(pause.withheld) if isinstance(pause, Finish) else set()
-        if state.judged is not None and state.judged.void:
+        if state.canary_verdict is not None and state.canary_verdict.void:
             assert self.uploads == 0
             assert not self.batches
         elif not self.over(state):
-            left = {s.shard.name for s in state.shards.values() if s.phase not in (Phase.SETTLED, Phase.RESEALED)}
+            left = {s.name for s in state.shards.values() if s.phase not in (Phase.SETTLED, Phase.RESEALED)}
             assert left == withheld
         paid = {batch.id for batch in self.batches if batch.ran}
         self.every_row_has_one_place(state)
         self.no_batch_is_without_an_owner(state)
         collected = {settled.batch_id for _, _, settled in state.settled()}
         unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
-        assert paid <= collected | unsure | state.twins.keys()
+        assert paid <= collected | unsure | state.duplicate_batches.keys()
 
     def twins_are_found(self) -> bool:
         """As a worker does at the end, with a list that is not late any more; True if the job goes on."""
         found = look(self.state(), [batch.view() for batch in self.batches])
-        for shard, tried, view in found.adopt:
-            self.add(Created(shard.shard.name, tried.n, view.id, self.now))
+        for shard, submission, view in found.adopt:
+            self.add(Created(shard.name, submission.number, view.id, self.now))
         for view in [*found.cancel, *found.ended]:
             batch = self.batch(view.id)
             if not view.status.ended:
                 batch.said, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
-            self.add(Twin(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
+            self.add(DuplicateBatch(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
         return bool(found.adopt)
 
     def no_batch_is_without_an_owner(self, state: JobState) -> None:
         """What ran is kept by a try, or known as a twin and not running any more; what was paid for twice is told."""
-        kept = {tried.batch_id for shard in state.shards.values() for tried in shard.tries}
-        assert {batch.id for batch in self.batches} <= kept | state.twins.keys()
-        twins = [batch for batch in self.batches if batch.id in state.twins]
-        assert not {batch.id for batch in twins} & kept
-        assert all(batch.view().status.ended for batch in twins)
-        assert state.paid_twice == sum(batch.cost for batch in twins)
-        assert self.late_lists or not twins
+        kept = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions}
+        assert {batch.id for batch in self.batches} <= kept | state.duplicate_batches.keys()
+        duplicate_batches = [batch for batch in self.batches if batch.id in state.duplicate_batches]
+        assert not {batch.id for batch in duplicate_batches} & kept
+        assert all(batch.view().status.ended for batch in duplicate_batches)
+        assert state.paid_twice == sum(batch.cost for batch in duplicate_batches)
+        assert self.late_lists or not duplicate_batches
 
     def every_row_has_one_place(self, state: JobState) -> None:
         """Followed from seal to seal, no row is lost on the way and none goes on in two shards."""
         places = Counter(
             row
             for shard in state.shards.values()
-            if not shard.resealed and shard.shard.attempt == 1
-            for row in self.rows[shard.shard.name]
+            if not shard.resealed and shard.spec.attempt == 1
+            for row in self.rows[shard.name]
         )
-        asked_again = {
+        retried = {
             row
             for shard, _, one in state.settled()
-            if one.failure is Failure.LINES and (shard.shard.name, one.n) in state.drained
-            for row in self.rows[shard.shard.name]
+            if one.failure is Failure.LINES and (shard.name, one.number) in state.retried_submissions
+            for row in self.rows[shard.name]
         }
         assert set(places) == {row for shard in self.manifest.shards for row in self.rows[shard.name]}
-        assert all(count == 1 or row in asked_again for row, count in places.items())
+        assert all(count == 1 or row in retried for row, count in places.items())
 
     def end_of_grace(self, state: JobState) -> datetime:
         assert state.deadline is not None
-        return state.deadline + GRACE
+        return state.deadline + CANCEL_GRACE
 
 
 Lifecycle.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

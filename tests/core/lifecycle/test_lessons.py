@@ -42,7 +42,7 @@ def full(n: int, message: str, at: datetime = NOW, shard: str = "s0001") -> list
 
 
 def answered(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
-    settled = Settled(shard, 1, "b", "completed", NOW, answered=answers, output_tokens=tokens)
+    settled = Settled(shard, 1, "b", "completed", NOW, answers=answers, output_tokens=tokens)
     return [Created(shard, 1, "b", NOW), settled]
 
 

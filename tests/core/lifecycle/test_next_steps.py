@@ -14,37 +14,37 @@ from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.records import (
-    CancelAsked,
+    CanaryVerdict,
+    CancelRequested,
     Created,
     Deadline,
     Failure,
     Intent,
-    Judged,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Uploaded,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.lifecycle.attempts import askable_rows, is_askable, next_attempt
+from airflow_provider_batch.core.lifecycle.attempts import is_retryable, next_attempt, retryable_rows
 from airflow_provider_batch.core.lifecycle.capacity import MAX_HOLD
 from airflow_provider_batch.core.lifecycle.failures import failure_of, refusal_of
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
-    ASKABLE,
-    GRACE,
-    UNSURE,
-    Ask,
-    AskAgain,
+    CANCEL_GRACE,
+    LOOK_UP_AFTER,
+    RETRYABLE,
     Cancel,
     Collect,
     Create,
     Finish,
     Hold,
-    Judge,
+    JudgeCanary,
     LookUp,
     Policy,
+    Retry,
+    SendSynchronously,
     Upload,
     Void,
     Wait,
@@ -125,17 +125,17 @@ def pause(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy
 def test_a_sealed_shard_is_uploaded() -> None:
     (step,) = steps(job())
     assert isinstance(step, Upload)
-    assert (step.shard.shard.name, step.n) == ("s0001", 1)
+    assert (step.shard.name, step.number) == ("s0001", 1)
 
 
 def test_all_sealed_shards_are_uploaded_at_once() -> None:
-    assert [step.shard.shard.name for step in steps(job(shards=("s0001", "s0002")))] == ["s0001", "s0002"]
+    assert [step.shard.name for step in steps(job(shards=("s0001", "s0002")))] == ["s0001", "s0002"]
 
 
 def test_an_uploaded_shard_is_created_from_its_file() -> None:
     (step,) = steps(job(uploaded()))
     assert isinstance(step, Create)
-    assert (step.shard.shard.name, step.n, step.file_id) == ("s0001", 1, "file-1")
+    assert (step.shard.name, step.number, step.file_id) == ("s0001", 1, "file-1")
 
 
 @pytest.mark.parametrize("records", [refused(Failure.CAPACITY), settled(failure=Failure.CAPACITY)])
@@ -144,7 +144,7 @@ def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records:
     assert pause(state, at=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=True)
     (step,) = steps(state, at=NOW + 5 * MINUTE)
     assert isinstance(step, Create)
-    assert (step.n, step.file_id) == (2, "file-1")
+    assert (step.number, step.file_id) == (2, "file-1")
 
 
 def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour() -> None:
@@ -168,10 +168,10 @@ def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment
     assert isinstance(pause(state, at=NOW + 29 * SECOND), Wait)
     (step,) = steps(state, at=NOW + 30 * SECOND)
     assert isinstance(step, Upload)
-    assert step.n == 2
+    assert step.number == 2
     (step,) = steps(job(*records, uploaded(2)), at=NOW + 30 * SECOND)
     assert isinstance(step, Create)
-    assert (step.n, step.file_id) == (2, "file-2")
+    assert (step.number, step.file_id) == (2, "file-2")
 
 
 @pytest.mark.parametrize("records", [refused(Failure.ACCOUNT), settled(failure=Failure.ACCOUNT)])
@@ -180,10 +180,10 @@ def test_an_account_failure_holds_the_job_in_the_providers_words(records: list[A
 
 
 def test_an_account_failure_is_forgiven_once_the_task_is_started_again() -> None:
-    policy = msgspec.structs.replace(POLICY, since=NOW + SECOND)
+    policy = msgspec.structs.replace(POLICY, restarted_at=NOW + SECOND)
     (step,) = steps(job(*refused(Failure.ACCOUNT)), policy=policy, at=NOW + SECOND)
     assert isinstance(step, Create)
-    assert (step.n, step.file_id) == (2, "file-1")
+    assert (step.number, step.file_id) == (2, "file-1")
     again = job(*refused(Failure.ACCOUNT), *refused(Failure.ACCOUNT, 2, at=NOW + SECOND))
     assert pause(again, policy=policy, at=NOW + SECOND) == Hold("account said no")
 
@@ -196,13 +196,13 @@ def test_batches_that_run_are_waited_for_before_a_held_job_ends() -> None:
 def test_a_lost_creation_is_made_again_at_once_with_the_same_file() -> None:
     (step,) = steps(job(*refused(Failure.LOST)))
     assert isinstance(step, Create)
-    assert (step.n, step.file_id) == (2, "file-1")
+    assert (step.number, step.file_id) == (2, "file-1")
 
 
 # The canary
 
 CANARIES = ("c0001", "c0002", "s0001")
-JUDGED = Judged(Estimate(), NOW)
+VERDICT = CanaryVerdict(Estimate(), NOW)
 
 
 def answered(shard: str, **outcomes: int) -> Settled:
@@ -212,23 +212,26 @@ def answered(shard: str, **outcomes: int) -> Settled:
 
 def test_canaries_are_asked_before_anything_is_uploaded() -> None:
     asks = steps(job(shards=CANARIES))
-    assert [(type(step), step.shard.shard.name, step.n) for step in asks] == [(Ask, "c0001", 1), (Ask, "c0002", 1)]
+    assert [(type(step), step.shard.name, step.number) for step in asks] == [
+        (SendSynchronously, "c0001", 1),
+        (SendSynchronously, "c0002", 1),
+    ]
     (step,) = steps(job(answered("c0001", succeeded=3), shards=CANARIES))
-    assert isinstance(step, Ask)
-    assert step.shard.shard.name == "c0002"
+    assert isinstance(step, SendSynchronously)
+    assert step.shard.name == "c0002"
 
 
 def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again() -> None:
     both = (answered("c0001", failed=3, transient=3), answered("c0002", succeeded=3))
-    assert steps(job(*both, shards=CANARIES), at=NOW + 60 * MINUTE) == [Judge()]
-    upload, again = steps(job(*both, JUDGED, shards=CANARIES), at=NOW + 60 * MINUTE)
+    assert steps(job(*both, shards=CANARIES), at=NOW + 60 * MINUTE) == [JudgeCanary()]
+    upload, again = steps(job(*both, VERDICT, shards=CANARIES), at=NOW + 60 * MINUTE)
     assert isinstance(upload, Upload)
-    assert isinstance(again, AskAgain)
+    assert isinstance(again, Retry)
 
 
 def test_a_void_generation_is_never_uploaded() -> None:
     both = (answered("c0001", failed=3), answered("c0002", succeeded=3))
-    state = job(*both, msgspec.structs.replace(JUDGED, void="wrong", over_budget=True), shards=CANARIES)
+    state = job(*both, msgspec.structs.replace(VERDICT, void="wrong", over_budget=True), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Void("wrong", over_budget=True)
 
@@ -237,8 +240,8 @@ def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_
     state = job(Refused("c0001", 1, Failure.ACCOUNT, "pay", NOW), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Hold("pay")
-    first, second = steps(state, policy=msgspec.structs.replace(POLICY, since=NOW + SECOND), at=NOW + SECOND)
-    assert [(first.shard.shard.name, first.n), (second.shard.shard.name, second.n)] == [("c0001", 2), ("c0002", 1)]
+    first, second = steps(state, policy=msgspec.structs.replace(POLICY, restarted_at=NOW + SECOND), at=NOW + SECOND)
+    assert [(first.shard.name, first.number), (second.shard.name, second.number)] == [("c0001", 2), ("c0002", 1)]
 
 
 def test_after_the_deadline_no_canary_is_asked() -> None:
@@ -252,21 +255,21 @@ def test_after_the_deadline_no_canary_is_asked() -> None:
 
 def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up() -> None:
     state = job(uploaded(), intent())
-    assert pause(state, at=NOW + UNSURE - SECOND) == Wait([], NOW + UNSURE, any_end=False)
-    (step,) = steps(state, at=NOW + UNSURE)
+    assert pause(state, at=NOW + LOOK_UP_AFTER - SECOND) == Wait([], NOW + LOOK_UP_AFTER, any_end=False)
+    (step,) = steps(state, at=NOW + LOOK_UP_AFTER)
     assert isinstance(step, LookUp)
-    assert step.tried.intent
-    assert step.tried.intent.nonce == "nonce-1"
-    assert timedelta(seconds=120) == UNSURE
+    assert step.submission.intent
+    assert step.submission.intent.nonce == "nonce-1"
+    assert timedelta(seconds=120) == LOOK_UP_AFTER
 
 
 def test_an_unanswered_creation_is_looked_up_even_after_the_deadline() -> None:
     """Its batch may run, and is paid for."""
     state = job(uploaded(), intent(), deadline(NOW + MINUTE))
-    assert pause(state, at=NOW + MINUTE) == Wait([], NOW + UNSURE, any_end=False)
-    (step,) = steps(state, at=NOW + UNSURE)
+    assert pause(state, at=NOW + MINUTE) == Wait([], NOW + LOOK_UP_AFTER, any_end=False)
+    (step,) = steps(state, at=NOW + LOOK_UP_AFTER)
     assert isinstance(step, LookUp)
-    (step,) = steps(job(*live(), deadline(NOW + MINUTE)), at=NOW + UNSURE)
+    (step,) = steps(job(*live(), deadline(NOW + MINUTE)), at=NOW + LOOK_UP_AFTER)
     assert isinstance(step, Cancel)
 
 
@@ -292,16 +295,16 @@ def test_an_ended_batch_is_collected_before_and_after_the_deadline(said: str, ov
     batch = view(said=said)
     (step,) = steps(job(*live(), deadline(NOW if over else NOW + HOUR)), batch)
     assert isinstance(step, Collect)
-    assert (step.shard.shard.name, step.tried.n, step.batch) == ("s0001", 1, batch)
+    assert (step.shard.name, step.submission.number, step.batch) == ("s0001", 1, batch)
 
 
 def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_end_of_the_grace() -> None:
     (step,) = steps(job(*live(), deadline(NOW)), view())
     assert isinstance(step, Cancel)
-    assert (step.tried.batch_id, step.reason) == ("batch-s0001-1", "deadline")
-    told = job(*live(), deadline(NOW), CancelAsked("s0001", 1, "deadline", NOW))
-    assert pause(told, view(said="cancelling")) == Wait(["batch-s0001-1"], NOW + GRACE, any_end=False)
-    assert pause(told, view(said="cancelling"), at=NOW + GRACE) == Finish()
+    assert (step.submission.batch_id, step.reason) == ("batch-s0001-1", "deadline")
+    told = job(*live(), deadline(NOW), CancelRequested("s0001", 1, "deadline", NOW))
+    assert pause(told, view(said="cancelling")) == Wait(["batch-s0001-1"], NOW + CANCEL_GRACE, any_end=False)
+    assert pause(told, view(said="cancelling"), at=NOW + CANCEL_GRACE) == Finish()
 
 
 @pytest.mark.parametrize(
@@ -337,8 +340,8 @@ def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome: str) -
     until = pause(state).until
     assert NOW + 5 * MINUTE <= until <= NOW + 6 * MINUTE
     (step,) = steps(state, at=until)
-    assert isinstance(step, AskAgain)
-    assert [(shard.shard.name, one.n) for shard, one in step.sources] == [("s0001", 1)]
+    assert isinstance(step, Retry)
+    assert [(shard.name, one.number) for shard, one in step.sources] == [("s0001", 1)]
 
 
 def test_failed_rows_are_asked_again_only_if_asking_may_help() -> None:
@@ -351,9 +354,9 @@ def test_other_outcomes_are_final(outcome: str) -> None:
     assert pause(job(*settled_as({outcome: 3}))) == Finish()
 
 
-@pytest.mark.parametrize("outcome", sorted(ASKABLE))
+@pytest.mark.parametrize("outcome", sorted(RETRYABLE))
 def test_what_the_author_did_not_list_is_not_asked_again(outcome: Outcome) -> None:
-    policy = msgspec.structs.replace(POLICY, retry_on=ASKABLE - {outcome})
+    policy = msgspec.structs.replace(POLICY, retry_on=RETRYABLE - {outcome})
     counts = {outcome.value: 3, "transient": 3 if outcome is Outcome.FAILED else 0}
     assert pause(job(*settled_as(counts)), policy=policy) == Finish()
     assert isinstance(pause(job(*settled_as(counts))), Wait)
@@ -367,8 +370,8 @@ def settled_as(outcomes: dict[str, int], shard: str = "s0001") -> list[Record]:
 
 def on_attempt(attempt: int, **outcomes: int) -> JobState:
     """A shard of rows that are on this attempt, settled."""
-    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=attempt)], NOW)
-    return job(*settled(expired=3), wave, *settled_as(outcomes, "w01-0001"))
+    retry_round = RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001", attempt=attempt)], NOW)
+    return job(*settled(expired=3), retry_round, *settled_as(outcomes, "r01-0001"))
 
 
 def test_rows_are_asked_as_often_as_the_author_said_and_no_more() -> None:
@@ -386,10 +389,10 @@ def test_the_wait_doubles_with_each_attempt() -> None:
 
 
 def test_rows_that_were_asked_again_are_not_asked_again_for_the_same_answer() -> None:
-    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=2)], NOW)
-    (step,) = steps(job(*settled(expired=3), wave), at=NOW + HOUR)
+    retry_round = RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001", attempt=2)], NOW)
+    (step,) = steps(job(*settled(expired=3), retry_round), at=NOW + HOUR)
     assert isinstance(step, Upload)
-    assert step.shard.shard.name == "w01-0001"
+    assert step.shard.name == "r01-0001"
 
 
 def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready() -> None:
@@ -401,7 +404,7 @@ def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready() -> None:
     until = pause(state, at=NOW + 7 * MINUTE).until
     assert until >= NOW + 8 * MINUTE
     (step,) = steps(state, at=until)
-    assert [shard.shard.name for shard, _ in step.sources] == ["s0001", "s0002"]
+    assert [shard.name for shard, _ in step.sources] == ["s0001", "s0002"]
 
 
 # A person clears the wait
@@ -410,28 +413,28 @@ LATER = NOW + 31 * HOUR
 
 
 def cleared(at: datetime = LATER) -> list[Record]:
-    return [Deadline(NOW + 30 * HOUR, NOW), Deadline(at + 30 * HOUR, at, clear=1, fresh=True)]
+    return [Deadline(NOW + 30 * HOUR, NOW), Deadline(at + 30 * HOUR, at, clear_epoch=1, resets_attempts=True)]
 
 
 def test_a_fresh_allowance_counts_the_attempts_made_before_no_more() -> None:
-    wave = Wave(1, [("s0001", 1)], [plain_shard("w01-0001", attempt=3)], NOW)
-    used_up = [*settled(expired=3), wave, *settled(1, "w01-0001", expired=3)]
+    retry_round = RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001", attempt=3)], NOW)
+    used_up = [*settled(expired=3), retry_round, *settled(1, "r01-0001", expired=3)]
     assert pause(job(*used_up)) == Finish()
     (step,) = steps(job(*used_up, *cleared()), at=LATER)
-    assert isinstance(step, AskAgain)
-    assert step.base == 3
-    new = Wave(2, [("w01-0001", 1)], [plain_shard("w02-0001", attempt=4)], LATER, base=3)
-    once = [*used_up, *cleared(), new, *settled(1, "w02-0001", at=LATER, expired=3)]
+    assert isinstance(step, Retry)
+    assert step.forgiven_attempts == 3
+    new = RetryRound(2, [("r01-0001", 1)], [plain_shard("r02-0001", attempt=4)], LATER, forgiven_attempts=3)
+    once = [*used_up, *cleared(), new, *settled(1, "r02-0001", at=LATER, expired=3)]
     assert LATER + 5 * MINUTE <= pause(job(*once), at=LATER).until <= LATER + 6 * MINUTE
-    last = Wave(3, [("w02-0001", 1)], [plain_shard("w03-0001", attempt=6)], LATER, base=3)
-    assert pause(job(*once, last, *settled(1, "w03-0001", at=LATER, expired=3)), at=LATER) == Finish()
+    last = RetryRound(3, [("r02-0001", 1)], [plain_shard("r03-0001", attempt=6)], LATER, forgiven_attempts=3)
+    assert pause(job(*once, last, *settled(1, "r03-0001", at=LATER, expired=3)), at=LATER) == Finish()
 
 
 def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowance() -> None:
     policy = msgspec.structs.replace(POLICY, max_attempts=2)
     state = job(*settled(at=LATER, expired=3), *cleared())
     (step,) = steps(state, at=LATER + HOUR, policy=policy)
-    assert (step.base, next_attempt(*step.sources[0])) == (0, 2)
+    assert (step.forgiven_attempts, next_attempt(*step.sources[0])) == (0, 2)
 
 
 def test_rows_with_and_without_attempts_left_are_sealed_apart() -> None:
@@ -441,7 +444,7 @@ def test_rows_with_and_without_attempts_left_are_sealed_apart() -> None:
         *cleared(),
         shards=("s0001", "s0002"),
     )
-    assert [(step.base, len(step.sources)) for step in steps(state, at=LATER + HOUR)] == [(0, 1), (1, 1)]
+    assert [(step.forgiven_attempts, len(step.sources)) for step in steps(state, at=LATER + HOUR)] == [(0, 1), (1, 1)]
 
 
 # Batches that failed validation
@@ -450,7 +453,7 @@ def test_rows_with_and_without_attempts_left_are_sealed_apart() -> None:
 def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_attempt() -> None:
     state = job(*settled(failure=Failure.LINES, failed=3, transient=2))
     (step,) = steps(state, policy=msgspec.structs.replace(POLICY, max_attempts=1))
-    assert isinstance(step, AskAgain)
+    assert isinstance(step, Retry)
     ((shard, one),) = step.sources
     assert next_attempt(shard, one) == 1
 
@@ -463,12 +466,12 @@ def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others() -> None:
     )
     found, _ = next_steps(state, {}, POLICY, NOW)
     (step,) = found
-    assert isinstance(step, AskAgain)
-    assert [shard.shard.name for shard, _ in step.sources] == ["s0002"]
+    assert isinstance(step, Retry)
+    assert [shard.name for shard, _ in step.sources] == ["s0002"]
     after = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", failure=Failure.LINES, failed=3, transient=2),
-        Wave(1, [("s0002", 1)], [], NOW),
+        RetryRound(1, [("s0002", 1)], [], NOW),
         shards=("s0001", "s0002"),
     )
     assert NOW + 5 * MINUTE <= pause(after).until <= NOW + 6 * MINUTE
@@ -598,7 +601,7 @@ def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(
 @given(
     st.dictionaries(st.sampled_from(sorted(Outcome)), st.integers(0, 4)),
     st.integers(0, 4),
-    st.sets(st.sampled_from(sorted(ASKABLE))),
+    st.sets(st.sampled_from(sorted(RETRYABLE))),
     st.sampled_from([None, Failure.LINES]),
 )
 def test_as_many_rows_are_asked_again_as_are_counted(
@@ -624,4 +627,4 @@ def test_as_many_rows_are_asked_again_as_are_counted(
         for number in range(count)
     ]
     policy = Policy(retry_on=frozenset(retry_on))
-    assert sum(is_askable(answer, one, policy) for answer in answers) == askable_rows(one, policy)
+    assert sum(is_retryable(answer, one, policy) for answer in answers) == retryable_rows(one, policy)

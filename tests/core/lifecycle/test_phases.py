@@ -11,9 +11,9 @@ from airflow_provider_batch.core.ledger.records import (
     Intent,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Uploaded,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.lifecycle.phases import TRANSITIONS
@@ -38,7 +38,7 @@ CASES: list[tuple[list[Record], Record, Phase]] = [
     ([UPLOADED, INTENT, CREATED], FAILED, Phase.SEALED),
     ([], ANSWERED, Phase.SETTLED),
     ([INTENT], ANSWERED, Phase.SETTLED),
-    ([INTENT], Wave(1, [("s0001", 1)], [], NOW), Phase.RESEALED),
+    ([INTENT], RetryRound(1, [("s0001", 1)], [], NOW), Phase.RESEALED),
 ]
 
 
@@ -58,7 +58,7 @@ def test_an_answered_canary_is_not_sent_again_though_another_worker_was_refused(
     state = fold(manifest_of([plain_shard("s0001")]), records if first == "answered" else records[::-1])
     shard = state.shards["s0001"]
     assert shard.phase is Phase.SETTLED
-    assert shard.next_n == 1
+    assert shard.next_number == 1
     assert [settled for _, _, settled in state.settled()] == [ANSWERED]
 
 

@@ -12,19 +12,19 @@ import pytest
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
 from airflow_provider_batch.core.ledger.records import (
-    CancelAsked,
+    CanaryVerdict,
+    CancelRequested,
     Created,
     Deadline,
     Failure,
     Intent,
-    Judged,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Stopped,
     Uploaded,
     UploadsHeld,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.lifecycle import rules
@@ -32,10 +32,10 @@ from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.rule import Rule, always
 from airflow_provider_batch.core.lifecycle.situation import Stage
 from airflow_provider_batch.core.lifecycle.steps import (
-    ASKING,
-    FINISH,
-    GRACE,
-    UNSURE,
+    CANCEL_GRACE,
+    CLAIM_LIFETIME,
+    FINAL_PASS_WINDOW,
+    LOOK_UP_AFTER,
     Finish,
     Hold,
     Pause,
@@ -88,7 +88,7 @@ def answered(shard: str) -> Record:
 def final_pass(*more: Record) -> list[Record]:
     """A final pass of two shards."""
     shards = [plain_shard(f"f01-000{n}", attempt=2, synchronous=True) for n in (1, 2)]
-    return [*settled(cancelled=6), OVER, Wave(1, [("s0001", 1)], shards, NOW, finish=True), *more]
+    return [*settled(cancelled=6), OVER, RetryRound(1, [("s0001", 1)], shards, NOW, is_final_pass=True), *more]
 
 
 WITH_CANARY = (plain_shard("c0001", synchronous=True), plain_shard("s0001"))
@@ -96,8 +96,8 @@ TWO = (plain_shard("s0001"), plain_shard("s0002"))
 PRICED = (plain_shard("s0001", requests=10, tokens=10),)
 LARGE = (plain_shard("s0001", tokens=20),)
 LARGE_ROW = (plain_shard("s0001", requests=1, tokens=20),)
-UNWANTED = (msgspec.structs.replace(plain_shard("s0001"), unwanted=3),)
-VOID = Judged(Estimate(), NOW, "wrong", over_budget=True)
+UNWANTED = (msgspec.structs.replace(plain_shard("s0001"), unneeded_rows=3),)
+VOID = CanaryVerdict(Estimate(), NOW, "wrong", over_budget=True)
 RUNNING = BatchView("batch-s0001", Status.RUNNING, "in_progress")
 ENDED = BatchView("batch-s0001", Status("completed"), "completed")
 TELLS_LIMIT = "Limit: 10 enqueued tokens"
@@ -124,8 +124,8 @@ class Example(NamedTuple):
 def describe(step: Step) -> str:
     """A step in a few words: its type, its shard, and what else tells it apart."""
     shard = getattr(step, "shard", None)
-    last = "last" if getattr(step, "last", False) else ""
-    words = [type(step).__name__, shard.shard.name if shard else "", getattr(step, "reason", ""), last]
+    last = "final pass" if getattr(step, "is_final_pass", False) else ""
+    words = [type(step).__name__, shard.name if shard else "", getattr(step, "reason", ""), last]
     return " ".join(word for word in words if word)
 
 
@@ -134,11 +134,11 @@ def rule_names(table: str) -> list[tuple[str, str, str]]:
 
 
 UNSENT, SENDING = "sealed, uploaded", Stage.SENDING.value
-TO_THE_GRACE = Wait(["batch-s0001"], NOW + GRACE, False)
+TO_THE_GRACE = Wait(["batch-s0001"], NOW + CANCEL_GRACE, False)
 WAIT_FOR_THE_BATCH = Wait(["batch-s0001"], None, False)
-CANCEL_ASKED = CancelAsked("s0001", 1, "deadline", NOW)
-RESEALED = [intent(), Wave(1, [("s0001", 1)], [plain_shard("w01-0001")], NOW)]
-CLEARED = Deadline(NOW + 2 * HOUR, NOW + HOUR, clear=1, fresh=True)
+CANCEL_ASKED = CancelRequested("s0001", 1, "deadline", NOW)
+RESEALED = [intent(), RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001")], NOW)]
+CLEARED = Deadline(NOW + 2 * HOUR, NOW + HOUR, clear_epoch=1, resets_attempts=True)
 
 EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SHARD_RULES", UNSENT, "wait_is_ending"): Example([*refused(Failure.ACCOUNT), CANCELLED], [], Finish()),
@@ -148,12 +148,17 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("SHARD_RULES", UNSENT, "always"): Example([], ["Upload s0001"], Finish()),
     ("SHARD_RULES", "creating", "claim_is_recent"): Example(
-        final_pass(answered("f01-0001"), intent("f01-0002")), [], Wait([], NOW + ASKING, False), at=NOW + 3 * MINUTE
+        final_pass(answered("f01-0001"), intent("f01-0002")),
+        [],
+        Wait([], NOW + CLAIM_LIFETIME, False),
+        at=NOW + 3 * MINUTE,
     ),
     ("SHARD_RULES", "creating", "intent_is_recent"): Example(
-        [uploaded(), intent()], [], Wait([], NOW + UNSURE, False), at=NOW + SECOND
+        [uploaded(), intent()], [], Wait([], NOW + LOOK_UP_AFTER, False), at=NOW + SECOND
     ),
-    ("SHARD_RULES", "creating", "always"): Example([uploaded(), intent()], ["LookUp s0001"], Finish(), at=NOW + UNSURE),
+    ("SHARD_RULES", "creating", "always"): Example(
+        [uploaded(), intent()], ["LookUp s0001"], Finish(), at=NOW + LOOK_UP_AFTER
+    ),
     ("SHARD_RULES", "live", "batch_has_ended"): Example(live(), ["Collect s0001"], Finish(), batch=ENDED),
     ("SHARD_RULES", "live", "cancel_was_sent"): Example([*live(), OVER, CANCEL_ASKED], [], TO_THE_GRACE),
     ("SHARD_RULES", "live", "person_cancelled"): Example(
@@ -168,23 +173,23 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("SHARD_RULES", "live", "always"): Example(live(), [], WAIT_FOR_THE_BATCH),
     ("SHARD_RULES", "settled", "always"): Example(settled(succeeded=3), [], Finish()),
-    ("SHARD_RULES", "resealed", "always"): Example(RESEALED, ["Upload w01-0001"], Finish()),
+    ("SHARD_RULES", "resealed", "always"): Example(RESEALED, ["Upload r01-0001"], Finish()),
     ("STAGES", "", "canary_is_void"): Example([answered("c0001"), VOID], [], Void("wrong", True), shards=WITH_CANARY),
     ("STAGES", "", "job_is_cancelled"): Example([*settled(expired=3), CANCELLED], [], Finish(), at=NOW + HOUR),
     ("STAGES", "", "deadline_has_passed"): Example(
-        [*settled(cancelled=3), OVER], ["FinishLine"], Finish(), policy=FINAL_PASS
+        [*settled(cancelled=3), OVER], ["FinalPass"], Finish(), policy=FINAL_PASS
     ),
-    ("STAGES", "", "verdict_is_due"): Example([answered("c0001")], ["Judge"], Finish(), shards=WITH_CANARY),
+    ("STAGES", "", "verdict_is_due"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay"), shards=TWO),
-    ("STAGES", "", "canary_is_open"): Example([], ["Ask c0001"], Finish(), shards=WITH_CANARY),
+    ("STAGES", "", "canary_is_open"): Example([], ["SendSynchronously c0001"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "always"): Example([], ["Upload s0001"], Finish()),
     ("JOB_RULES", "past the deadline", "always"): Example(
-        [*settled(cancelled=3), OVER], ["FinishLine"], Finish(), policy=FINAL_PASS
+        [*settled(cancelled=3), OVER], ["FinalPass"], Finish(), policy=FINAL_PASS
     ),
-    ("JOB_RULES", "verdict", "always"): Example([answered("c0001")], ["Judge"], Finish(), shards=WITH_CANARY),
-    ("JOB_RULES", "canary", "always"): Example([], ["Ask c0001"], Finish(), shards=WITH_CANARY),
+    ("JOB_RULES", "verdict", "always"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
+    ("JOB_RULES", "canary", "always"): Example([], ["SendSynchronously c0001"], Finish(), shards=WITH_CANARY),
     ("JOB_RULES", SENDING, "final_pass_is_left_over"): Example(
-        final_pass(answered("f01-0001"), CLEARED), ["Ask f01-0002 last"], Finish(), at=NOW + HOUR
+        final_pass(answered("f01-0001"), CLEARED), ["SendSynchronously f01-0002 final pass"], Finish(), at=NOW + HOUR
     ),
     ("JOB_RULES", SENDING, "shard_is_too_large"): Example(
         refused(Failure.CAPACITY, TELLS_LIMIT), ["Reseal s0001"], Finish(), shards=LARGE
@@ -201,7 +206,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
         refused(Failure.CAPACITY), [], Wait([], NOW + 5 * MINUTE, any_end=True)
     ),
     ("JOB_RULES", SENDING, "budget_is_short"): Example([], [], Finish(("s0001",)), shards=PRICED, ceiling=0),
-    ("JOB_RULES", SENDING, "retry_is_due"): Example(settled(expired=3), ["AskAgain"], Finish(), at=NOW + HOUR),
+    ("JOB_RULES", SENDING, "retry_is_due"): Example(settled(expired=3), ["Retry"], Finish(), at=NOW + HOUR),
     ("JOB_RULES", SENDING, "retry_is_delayed"): Example(settled(expired=3), [], Wait([], NOW + RETRY_DELAY, False)),
     ("JOB_RULES", SENDING, "only_the_budget_is_in_the_way"): Example(
         [], ["Reseal s0001"], Finish(("s0001",)), shards=PRICED, ceiling=5
@@ -216,7 +221,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("FINAL_PASS_RULES", "", "author_wants_no_final_pass"): Example([*settled(cancelled=3), OVER], [], Finish()),
     ("FINAL_PASS_RULES", "", "final_pass_is_over"): Example(
-        [*settled(cancelled=3), OVER], [], Finish(), policy=FINAL_PASS, at=NOW + FINISH
+        [*settled(cancelled=3), OVER], [], Finish(), policy=FINAL_PASS, at=NOW + FINAL_PASS_WINDOW
     ),
     ("FINAL_PASS_RULES", "", "canary_has_no_verdict"): Example(
         [answered("c0001"), OVER], [], Finish(), policy=FINAL_PASS, shards=WITH_CANARY
@@ -228,22 +233,25 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
         policy=FINAL_PASS,
     ),
     ("FINAL_PASS_RULES", "", "final_pass_is_sealed"): Example(
-        final_pass(), ["Ask f01-0001 last", "Ask f01-0002 last"], Finish(), policy=FINAL_PASS
+        final_pass(),
+        ["SendSynchronously f01-0001 final pass", "SendSynchronously f01-0002 final pass"],
+        Finish(),
+        policy=FINAL_PASS,
     ),
     ("FINAL_PASS_RULES", "", "answers_may_still_come"): Example(
         [*live(), CANCEL_ASKED, *settled("s0002", cancelled=3), OVER], [], TO_THE_GRACE, policy=FINAL_PASS, shards=TWO
     ),
-    ("FINAL_PASS_RULES", "", "rows_have_no_answer"): Example([OVER], ["FinishLine"], Finish(), policy=FINAL_PASS),
+    ("FINAL_PASS_RULES", "", "rows_have_no_answer"): Example([OVER], ["FinalPass"], Finish(), policy=FINAL_PASS),
     ("FINAL_PASS_RULES", "", "always"): Example([*settled(succeeded=3), OVER], [], Finish(), policy=FINAL_PASS),
     ("PAUSES", "", "canary_is_void"): Example([answered("c0001"), VOID], [], Void("wrong", True), shards=WITH_CANARY),
     ("PAUSES", "", "claim_is_awaited"): Example(
-        final_pass(answered("f01-0001"), intent("f01-0002", at=NOW + FINISH - SECOND)),
+        final_pass(answered("f01-0001"), intent("f01-0002", at=NOW + FINAL_PASS_WINDOW - SECOND)),
         [],
-        Wait([], NOW + FINISH, False),
-        at=NOW + GRACE + SECOND,
+        Wait([], NOW + FINAL_PASS_WINDOW, False),
+        at=NOW + CANCEL_GRACE + SECOND,
     ),
     ("PAUSES", "", "end_is_awaited"): Example([*live(), OVER, CANCEL_ASKED], [], TO_THE_GRACE),
-    ("PAUSES", "", "deadline_has_passed"): Example([*live(), OVER, CANCEL_ASKED], [], Finish(), at=NOW + GRACE),
+    ("PAUSES", "", "deadline_has_passed"): Example([*live(), OVER, CANCEL_ASKED], [], Finish(), at=NOW + CANCEL_GRACE),
     ("PAUSES", "", "something_is_awaited"): Example(live(), [], WAIT_FOR_THE_BATCH),
     ("PAUSES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay")),
     ("PAUSES", "", "always"): Example([], ["Upload s0001"], Finish()),

@@ -6,7 +6,7 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.ledger import seal
-from airflow_provider_batch.core.ledger.records import Intent, Judged, Landed, Record
+from airflow_provider_batch.core.ledger.records import CanaryVerdict, Intent, Landed, Record
 from airflow_provider_batch.core.lifecycle.summary import (
     JobSummary,
     landing_result,
@@ -18,7 +18,7 @@ from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import NOW, manifest_of, plain_shard
 
 LANDED = Landed(
-    1, "labels", {"pending": 2}, cost_usd="0.0001", standard_cost_usd=None, reasons=[], at=NOW, tokens={"input": 7}
+    1, "labels", {"pending": 2}, cost_usd="0.0001", standard_cost_usd=None, reasons=[], time=NOW, tokens={"input": 7}
 )
 
 
@@ -32,7 +32,7 @@ def summary_of(folder: LocalFolder, *records: Record) -> JobSummary:
 def test_the_estimate_is_the_one_that_the_canary_measured(folder: LocalFolder) -> None:
     assert summary_of(folder).estimate == Estimate()
     measured = Estimate(input_tokens=12, low_usd=0.5, high_usd=0.6)
-    summary = summary_of(folder, Judged(measured, NOW))
+    summary = summary_of(folder, CanaryVerdict(measured, NOW))
     assert summary.estimate == measured
     assert reference_of(summary).estimate == measured
 

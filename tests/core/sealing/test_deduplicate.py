@@ -22,12 +22,12 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.sealing import deduplicate
-from airflow_provider_batch.core.sealing.deduplicate import AskedRequests, CopyReader
+from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, RequestIndex
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError, StagingError
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, manifest_of, never_ran_line, request, settle, temporary_folder
-from tests.core.landing.test_landing import KINDS, DrawnProvider, Landed, wave
+from tests.core.landing.test_landing import KINDS, DrawnProvider, Landed, retry_round
 
 
 def seal_once(
@@ -37,12 +37,16 @@ def seal_once(
     sealer = Sealer(folder, "g001/build", CHAT, limits or Limits(), deduplicate=True)
     for number, one in enumerate(requests, start=1):
         values = carry[number - 1] if carry else []
-        if not sealer.is_copy(one, values, number):
+        if not sealer.is_duplicate(one, values, number):
             sealer.add(one, values, number, 7)
     shards = sealer.finish()
     columns = [Column(f"c{n}", ColumnType.TEXT) for n in range(len(carry[0]))] if carry else []
     return manifest_of(
-        shards, requests=sealer.requests + sealer.same, same=sealer.same, copies=sealer.copies, carry=columns
+        shards,
+        requests=sealer.requests + sealer.duplicates,
+        duplicates=sealer.duplicates,
+        duplicate_files=sealer.duplicate_files,
+        carry=columns,
     )
 
 
@@ -68,7 +72,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_of_several_equal_requests_is_asked_and_no_other(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcde", "xyxxz"))
     assert asked(folder, manifest) == ["a", "b", "e"]
-    assert (manifest.requests, manifest.asked, manifest.same) == (5, 3, 2)
+    assert (manifest.requests, manifest.sent, manifest.duplicates) == (5, 3, 2)
 
 
 def test_only_the_asked_requests_are_in_the_input_file(folder: LocalFolder) -> None:
@@ -81,21 +85,21 @@ def test_only_the_asked_requests_are_in_the_input_file(folder: LocalFolder) -> N
 
 def test_requests_to_different_models_are_different(folder: LocalFolder) -> None:
     manifest = seal_once(folder, [request("a", model="m1"), request("b", model="m2")])
-    assert manifest.same == 0
+    assert manifest.duplicates == 0
 
 
 def test_a_request_is_known_also_when_its_shard_is_full_and_closed(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xyzx"), limits=Limits(requests=1))
     assert asked(folder, manifest) == ["a", "b", "c"]
-    assert [row.custom_id for row in CopyReader(folder, manifest.copies).of("s0001")] == ["d"]
+    assert [row.custom_id for row in DuplicateReader(folder, manifest.duplicate_files).of("s0001")] == ["d"]
 
 
 def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_query(
     folder: LocalFolder, small_files: None
 ) -> None:
     manifest = seal_once(folder, named("abcdefgh", "xyxyxyyx"), limits=Limits(requests=1))
-    assert len(manifest.copies) == 3
-    reader = CopyReader(folder, manifest.copies)
+    assert len(manifest.duplicate_files) == 3
+    reader = DuplicateReader(folder, manifest.duplicate_files)
     assert [row.custom_id for row in reader.of("s0001")] == ["c", "e", "h"]
     assert [row.custom_id for row in reader.of("s0002")] == ["d", "f", "g"]
     assert sorted(row.custom_id for row in reader.all()) == list("cdefgh")
@@ -103,8 +107,8 @@ def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_qu
 
 def test_no_equal_requests_are_no_files_beside_the_shards(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abc", "xyz"))
-    assert manifest.copies == []
-    assert not CopyReader(folder, manifest.copies)
+    assert manifest.duplicate_files == []
+    assert not DuplicateReader(folder, manifest.duplicate_files)
 
 
 @pytest.mark.parametrize(("names", "texts"), [("aa", "xx"), ("aba", "xyy"), ("abb", "xxx"), ("aab", "xyx")])
@@ -118,19 +122,19 @@ def test_a_custom_id_given_twice_is_an_error_also_where_requests_are_equal(
 def test_two_requests_taken_for_one_by_chance_are_never_sealed(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AskedRequests, "_digest", lambda self, sha256: 7)
+    monkeypatch.setattr(RequestIndex, "_digest", lambda self, sha256: 7)
     with pytest.raises(EqualDigestsError, match=r"Row 2 .* Nothing was uploaded. Clear the task") as caught:
         seal_once(folder, named("ab", "xy"))
     assert caught.value.retry
 
 
 def test_what_a_digest_is_cannot_be_known_before_the_build() -> None:
-    first, second = AskedRequests(), AskedRequests()
+    first, second = RequestIndex(), RequestIndex()
     assert first._digest("0" * 64) != second._digest("0" * 64)
 
 
 def test_more_shards_than_two_bytes_can_number_are_told_apart() -> None:
-    requests = AskedRequests()
+    requests = RequestIndex()
     for number in range(2**16 + 2):
         requests.put(f"{number:064x}", f"s{number}")
     assert [requests.shard_of(f"{number:064x}") for number in (0, 2**16 - 1, 2**16, 2**16 + 1)] == [
@@ -146,7 +150,7 @@ def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes() ->
     """10 bytes each and what arrays reserve: 10 million stay under 120 MB beside the 80 MB of their custom_ids."""
     tracemalloc.start()
     try:
-        requests = AskedRequests()
+        requests = RequestIndex()
         empty = tracemalloc.get_traced_memory()[0]
         for number in range(100_000):
             requests.put(f"{number:064x}", "s0001")
@@ -158,9 +162,9 @@ def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes() ->
 
 def test_a_lost_file_of_copies_is_told(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("ab", "xx"))
-    (folder.path / manifest.copies[0].segments).unlink()
+    (folder.path / manifest.duplicate_files[0].segments).unlink()
     with pytest.raises(StagingError, match=r"segments.json is gone"):
-        CopyReader(folder, manifest.copies)
+        DuplicateReader(folder, manifest.duplicate_files)
 
 
 # Landing
@@ -228,7 +232,7 @@ def test_rows_and_copies_that_the_budget_did_not_reach_are_withheld_and_told(fol
 def test_a_row_whose_second_asking_is_withheld_keeps_its_first_answer(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("ab", "xy"))
     (shard,) = manifest.shards
-    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
     first = settle(folder, shard, [chat_line("b")], [never_ran_line("a")])
     landed = Landed(folder, manifest, [first, again, Finished(1, NOW, [w1.name])])
     assert landed.outcomes == {"a": "expired", "b": "succeeded"}
@@ -237,7 +241,7 @@ def test_a_row_whose_second_asking_is_withheld_keeps_its_first_answer(folder: Lo
 def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xxyy"))
     (shard,) = manifest.shards
-    again, w1 = wave(folder, 1, 2, (shard, "a"))
+    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
     first = settle(folder, shard, [chat_line("c", "first")], [never_ran_line("a")])
     landed = Landed(folder, manifest, [first, again, settle(folder, w1, [chat_line("a", "second")])])
     assert {name: row["output"] for name, row in landed.table.items()} == {
@@ -247,7 +251,7 @@ def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder: LocalFolder
         "d": "first",
     }
     assert landed.landing.outcomes == {"succeeded": 4}
-    assert landed.landing.asked_again == 1
+    assert landed.landing.retried == 1
 
 
 def test_copies_of_a_line_that_failed_validation_failed_with_it(folder: LocalFolder) -> None:
@@ -291,15 +295,15 @@ def test_every_custom_id_lands_once_and_every_different_request_is_asked_once(da
         provider = DrawnProvider(data, folder)
         manifest = seal_once(folder, requests, limits=Limits(requests=data.draw(st.integers(1, 3))))
         assert sorted(asked(folder, manifest)) == sorted(set(leader.values()))
-        assert manifest.asked == len(set(texts))
-        assert manifest.asked + manifest.same == manifest.requests == len(texts)
+        assert manifest.sent == len(set(texts))
+        assert manifest.sent + manifest.duplicates == manifest.requests == len(texts)
         sent = data.draw(st.lists(st.sampled_from(manifest.shards), unique_by=lambda shard: shard.name))
         records: list[Record] = [Uploaded(shard.name, 1, "f", NOW) for shard in manifest.shards]
         records += [provider.answer(shard) for shard in sent]
         open_rows = [(shard, row.custom_id) for shard in sent for row in read_rows(folder, shard)]
         chosen = data.draw(st.lists(st.sampled_from(open_rows), unique=True) if open_rows else st.just([]))
         if chosen:
-            again, sealed = wave(folder, 1, 2, *chosen)
+            again, sealed = retry_round(folder, 1, 2, *chosen)
             records += [again, provider.answer(sealed)]
         landed = Landed(folder, manifest, data.draw(st.permutations(records)))
     best = provider.best

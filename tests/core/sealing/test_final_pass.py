@@ -21,39 +21,39 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.core.ledger.records import (
-    CancelAsked,
+    CancelRequested,
     Created,
     Deadline,
     Failure,
     Intent,
     Record,
     Refused,
+    RetryRound,
     Settled,
     Stopped,
     Uploaded,
-    Wave,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
-    ASKING,
-    FINISH,
-    GRACE,
-    UNSURE,
-    Ask,
+    CANCEL_GRACE,
+    CLAIM_LIFETIME,
+    FINAL_PASS_WINDOW,
+    LOOK_UP_AFTER,
     Cancel,
     Collect,
+    FinalPass,
     Finish,
-    FinishLine,
     LookUp,
     Policy,
+    SendSynchronously,
     Step,
     Upload,
     Wait,
 )
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.sealing.final_pass import Allowance, seal_line, told
+from airflow_provider_batch.core.sealing.final_pass import Allowance, seal_final_pass, told
 from tests.core.building import (
     NOW,
     chat_line,
@@ -84,7 +84,7 @@ def intent(shard: str = "s0001", at: datetime = NOW) -> Intent:
 
 
 def live(shard: str = "s0001") -> list[Record]:
-    return [intent(shard), Created(shard, 1, f"batch-{shard}", NOW), CancelAsked(shard, 1, "deadline", NOW)]
+    return [intent(shard), Created(shard, 1, f"batch-{shard}", NOW), CancelRequested(shard, 1, "deadline", NOW)]
 
 
 def settled(shard: str = "s0001", **outcomes: Any) -> list[Record]:
@@ -98,7 +98,7 @@ def settled(shard: str = "s0001", **outcomes: Any) -> list[Record]:
 def line(*more: Record, at: datetime = NOW, of: str = "s0001") -> list[Record]:
     """A finish line of two shards."""
     shards = [plain_shard(f"f01-000{n}", attempt=2, synchronous=True) for n in (1, 2)]
-    return [*settled(of, cancelled=6), Wave(1, [(of, 1)], shards, at, finish=True), *more]
+    return [*settled(of, cancelled=6), RetryRound(1, [(of, 1)], shards, at, is_final_pass=True), *more]
 
 
 def answered(shard: str) -> Settled:
@@ -112,15 +112,15 @@ def plan(state: JobState, *, at: datetime = NOW, policy: Policy = POLICY) -> tup
 def test_after_the_deadline_rows_without_an_answer_are_sealed_for_the_finish_line() -> None:
     ((step,), _) = plan(job(*settled(cancelled=2, succeeded=1), shards=("s0001", "s0002")))
 
-    assert isinstance(step, FinishLine)
-    assert [shard.shard.name for shard, _ in step.settled] == ["s0001"]
-    assert [shard.shard.name for shard in step.unsent] == ["s0002"]
+    assert isinstance(step, FinalPass)
+    assert [shard.name for shard, _ in step.settled] == ["s0001"]
+    assert [shard.name for shard in step.unsent] == ["s0002"]
 
 
 def test_there_is_no_finish_line_before_the_deadline_or_where_nobody_wants_it() -> None:
     state = job(*settled(cancelled=3))
 
-    assert not any(isinstance(step, FinishLine) for step in plan(state, at=NOW - SECOND)[0])
+    assert not any(isinstance(step, FinalPass) for step in plan(state, at=NOW - SECOND)[0])
     assert plan(state, policy=Policy()) == ([], Finish())
 
 
@@ -145,12 +145,12 @@ def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]) -
     assert (steps, type(pause)) == ([], Wait)
     assert pause.until > NOW
 
-    steps, _ = plan(state, at=NOW + GRACE)
-    last = next((step for step in steps if isinstance(step, FinishLine)), None)
+    steps, _ = plan(state, at=NOW + CANCEL_GRACE)
+    last = next((step for step in steps if isinstance(step, FinalPass)), None)
     if last is None:  # an unanswered create is looked up first
         assert isinstance(steps[0], LookUp)
     else:
-        assert [shard.shard.name for shard, _ in last.settled] == ["s0002"]
+        assert [shard.name for shard, _ in last.settled] == ["s0002"]
         assert (last.unsent, last.unsettled) == ([], 3)
 
 
@@ -163,10 +163,10 @@ def test_a_canary_without_a_verdict_lets_nothing_be_asked() -> None:
 
 def test_every_shard_of_the_finish_line_is_asked_once() -> None:
     steps, _ = plan(job(*line()))
-    assert [(step.shard.shard.name, step.last) for step in steps] == [("f01-0001", True), ("f01-0002", True)]
+    assert [(step.shard.name, step.is_final_pass) for step in steps] == [("f01-0001", True), ("f01-0002", True)]
 
     steps, _ = plan(job(*line(answered("f01-0001"))))
-    assert [step.shard.shard.name for step in steps] == ["f01-0002"]
+    assert [step.shard.name for step in steps] == ["f01-0002"]
 
     bad = msgspec.structs.replace(answered("f01-0002"), outcomes={"failed": 3}, transient=3)
     assert plan(job(*line(answered("f01-0001"), bad))) == ([], Finish())
@@ -175,19 +175,19 @@ def test_every_shard_of_the_finish_line_is_asked_once() -> None:
 def test_a_shard_that_another_worker_is_at_is_waited_for_and_then_lost() -> None:
     state = job(*line(answered("f01-0001"), intent("f01-0002")))
 
-    assert plan(state) == ([], Wait([], NOW + ASKING, False))
-    ((step,), _) = plan(state, at=NOW + ASKING)
+    assert plan(state) == ([], Wait([], NOW + CLAIM_LIFETIME, False))
+    ((step,), _) = plan(state, at=NOW + CLAIM_LIFETIME)
     assert isinstance(step, LookUp)
     lost = Refused("f01-0002", 1, Failure.LOST, "lost", NOW)
-    ((again,), _) = plan(job(*line(answered("f01-0001"), intent("f01-0002"), lost)), at=NOW + ASKING)
-    assert (type(again), again.n) == (Ask, 2)
+    ((again,), _) = plan(job(*line(answered("f01-0001"), intent("f01-0002"), lost)), at=NOW + CLAIM_LIFETIME)
+    assert (type(again), again.number) == (SendSynchronously, 2)
 
 
 def test_a_claim_is_waited_for_beyond_the_grace_and_not_beyond_the_end_of_the_finish_line() -> None:
-    late = job(*line(answered("f01-0001"), intent("f01-0002", NOW + FINISH - SECOND)))
+    late = job(*line(answered("f01-0001"), intent("f01-0002", NOW + FINAL_PASS_WINDOW - SECOND)))
 
-    assert plan(late, at=NOW + GRACE + SECOND)[1] == Wait([], NOW + FINISH, False)
-    assert plan(late, at=NOW + FINISH) == ([], Finish())
+    assert plan(late, at=NOW + CANCEL_GRACE + SECOND)[1] == Wait([], NOW + FINAL_PASS_WINDOW, False)
+    assert plan(late, at=NOW + FINAL_PASS_WINDOW) == ([], Finish())
 
 
 def test_an_account_that_refused_ends_it_until_the_task_starts_again() -> None:
@@ -195,13 +195,13 @@ def test_an_account_that_refused_ends_it_until_the_task_starts_again() -> None:
     state = job(*line(intent("f01-0001"), refused))
 
     assert plan(state, at=NOW + SECOND) == ([], Finish())
-    since = msgspec.structs.replace(POLICY, since=NOW + SECOND)
+    since = msgspec.structs.replace(POLICY, restarted_at=NOW + SECOND)
     assert len(plan(state, at=NOW + SECOND, policy=since)[0]) == 2
 
 
 def test_it_is_over_half_an_hour_after_the_deadline() -> None:
-    assert plan(job(*line()), at=NOW + FINISH) == ([], Finish())
-    assert plan(job(*settled(cancelled=3)), at=NOW + FINISH) == ([], Finish())
+    assert plan(job(*line()), at=NOW + FINAL_PASS_WINDOW) == ([], Finish())
+    assert plan(job(*settled(cancelled=3)), at=NOW + FINAL_PASS_WINDOW) == ([], Finish())
 
 
 def test_the_finish_line_is_no_canary() -> None:
@@ -209,16 +209,19 @@ def test_the_finish_line_is_no_canary() -> None:
 
 
 def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_is_sent() -> None:
-    left = plain_shard("w01-0001", attempt=2)
-    (wave,) = [one for one in line() if isinstance(one, Wave)]
-    wave = msgspec.structs.replace(wave, shards=[*wave.shards, left])
-    anew = Deadline(NOW + timedelta(hours=2), NOW + timedelta(hours=1), clear=1, fresh=True)
-    state = job(*settled(cancelled=9), wave, answered("f01-0001"), anew)
+    left = plain_shard("r01-0001", attempt=2)
+    (retry_round,) = [one for one in line() if isinstance(one, RetryRound)]
+    retry_round = msgspec.structs.replace(retry_round, shards=[*retry_round.shards, left])
+    anew = Deadline(NOW + timedelta(hours=2), NOW + timedelta(hours=1), clear_epoch=1, resets_attempts=True)
+    state = job(*settled(cancelled=9), retry_round, answered("f01-0001"), anew)
 
     steps, _ = plan(state, at=NOW + timedelta(hours=1))
 
-    assert [(type(step), step.shard.shard.name) for step in steps] == [(Ask, "f01-0002"), (Upload, "w01-0001")]
-    assert steps[0].last
+    assert [(type(step), step.shard.name) for step in steps] == [
+        (SendSynchronously, "f01-0002"),
+        (Upload, "r01-0001"),
+    ]
+    assert steps[0].is_final_pass
 
 
 def test_a_job_that_a_person_cancelled_has_no_finish_line() -> None:
@@ -226,9 +229,9 @@ def test_a_job_that_a_person_cancelled_has_no_finish_line() -> None:
 
 
 def test_a_wave_never_gets_the_number_of_one_that_is_void() -> None:
-    state = fold(manifest_of([plain_shard("s0001")], void_waves=[2]), line())
+    state = fold(manifest_of([plain_shard("s0001")], void_retry_rounds=[2]), line())
 
-    assert state.next_wave == 3
+    assert state.next_retry_round == 3
 
 
 # How much it asks
@@ -283,7 +286,7 @@ class Model:
         self.data, self.folder, self.now = data, folder, NOW
         requests = [request(f"row-{n}") for n in range(data.draw(st.integers(1, 12), label="rows"))]
         self.manifest = manifest_of(seal_all(folder, requests, limits=Limits(requests=4)), limits=Limits(requests=2))
-        self.policy = Policy(at_deadline_rows=data.draw(st.integers(1, 10), label="at_deadline_rows"), since=NOW)
+        self.policy = Policy(at_deadline_rows=data.draw(st.integers(1, 10), label="at_deadline_rows"), restarted_at=NOW)
         self.ledgers = [seal(folder, self.manifest), seal(folder, self.manifest)]
         self.add(OVER)
         #: rows with an answer that is final, in staging or still to be collected
@@ -348,30 +351,30 @@ class Model:
     def do(self, step: Step, worker: int, *, killed: bool = False) -> None:
         match step:
             case Cancel(shard=shard):
-                self.add(CancelAsked(shard.shard.name, step.tried.n, step.reason, self.now), worker)
+                self.add(CancelRequested(shard.name, step.submission.number, step.reason, self.now), worker)
             case Collect(shard=shard):
-                self.collect(shard.shard, step.tried.n, step.batch.id, worker)
-            case LookUp(shard=shard, tried=tried):
-                found = f"batch-{shard.shard.name}"
-                if not shard.shard.synchronous and found in self.running and tried.n == 1:
-                    self.add(Created(shard.shard.name, 1, found, self.now), worker)
+                self.collect(shard.spec, step.submission.number, step.batch.id, worker)
+            case LookUp(shard=shard, submission=submission):
+                found = f"batch-{shard.name}"
+                if not shard.spec.synchronous and found in self.running and submission.number == 1:
+                    self.add(Created(shard.name, 1, found, self.now), worker)
                 else:
-                    self.add(Refused(shard.shard.name, tried.n, Failure.LOST, "lost", self.now), worker)
-            case FinishLine():
-                seal_line(
+                    self.add(Refused(shard.name, submission.number, Failure.LOST, "lost", self.now), worker)
+            case FinalPass():
+                seal_final_pass(
                     self.ledgers[worker], step, self.policy, None, lambda s, n: self.claim(s, n, worker), self.now
                 )
-            case Ask(shard=shard):
-                if self.claim(shard, step.n, worker):
-                    self.ask(shard.shard, step.n, worker, killed=killed)
+            case SendSynchronously(shard=shard):
+                if self.claim(shard, step.number, worker):
+                    self.ask(shard.spec, step.number, worker, killed=killed)
             case _:
                 raise AssertionError(f"{type(step).__name__} after the deadline")
 
     def claim(self, shard: ShardState, n: int, worker: int) -> bool:
-        return self.add(Intent(shard.shard.name, n, "claim", "", self.now), worker)
+        return self.add(Intent(shard.name, n, "claim", "", self.now), worker)
 
     def ask(self, shard: Shard, n: int, worker: int, *, killed: bool) -> None:
-        assert self.now < NOW + FINISH
+        assert self.now < NOW + FINAL_PASS_WINDOW
         waiting = {name for running in self.running.values() for name in self.names(running)}
         for name in self.names(shard):
             assert name not in self.done, "a row that was answered is asked again"
@@ -400,7 +403,7 @@ def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands
             if act == "plan":
                 plans[worker] = model.plan(worker)[0]
             elif act == "time":
-                model.now += data.draw(st.sampled_from([timedelta(seconds=30), timedelta(minutes=6), UNSURE]))
+                model.now += data.draw(st.sampled_from([timedelta(seconds=30), timedelta(minutes=6), LOOK_UP_AFTER]))
                 plans = {0: [], 1: []}
             elif plans[worker]:
                 model.do(plans[worker].pop(0), worker, killed=act == "killed")
@@ -421,7 +424,7 @@ def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands
 
         state = model.ledgers[0].state()
         assert len(model.asked) <= model.policy.at_deadline_rows
-        assert sum(wave.finish for wave in state.waves) <= 1
+        assert sum(retry_round.is_final_pass for retry_round in state.retry_rounds) <= 1
         rows = list(model.landing())
         landing = model.landing()
         last = {row[0]: row[1] for row in landing}
@@ -429,9 +432,9 @@ def test_whoever_is_killed_whenever_no_answered_row_is_asked_and_every_row_lands
         assert sum(landing.outcomes.values()) == model.manifest.requests == len(last)
         final = {name for name, outcome in last.items() if outcome in ("succeeded", "failed")}
         assert model.done <= final
-        for wave in state.waves:
-            sealed_again = {name for shard in wave.shards for name in model.names(shard)}
-            sources = {name for source, _ in wave.sources for name in model.names(state.shards[source].shard)}
+        for retry_round in state.retry_rounds:
+            sealed_again = {name for shard in retry_round.shards for name in model.names(shard)}
+            sources = {name for source, _ in retry_round.sources for name in model.names(state.shards[source].spec)}
             assert sealed_again <= sources
             assert sources - sealed_again <= model.done, "a row has no place any more"
         assert all(shard.phase is not Phase.LIVE for shard in state.shards.values())

@@ -23,7 +23,7 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, manifest_of, request, settle, temporary_folder
-from tests.core.landing.test_landing import Landed, wave
+from tests.core.landing.test_landing import Landed, retry_round
 
 LIMITS = Limits(requests=2)
 
@@ -43,13 +43,13 @@ def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *
         if shard is not None:
             sealer.keep(one, carry, number, shard)
             kept += 1
-        elif not sealer.is_copy(one, carry, number):
+        elif not sealer.is_duplicate(one, carry, number):
             sealer.add(one, carry, number, 7)
     manifest = manifest_of(
         sealer.finish(),
-        requests=kept + sealer.requests + sealer.same,
-        same=sealer.same,
-        copies=sealer.copies,
+        requests=kept + sealer.requests + sealer.duplicates,
+        duplicates=sealer.duplicates,
+        duplicate_files=sealer.duplicate_files,
         carry=[Column("note", ColumnType.TEXT)],
         generation=generation,
     )
@@ -97,7 +97,7 @@ def test_nothing_is_asked_twice_and_every_row_lands_once_whatever_was_sent_befor
             assert fresh.isdisjoint(sent)
             if deduplicate:
                 assert {text for _, text in fresh}.isdisjoint({text for _, text in sent})
-            assert ledger.manifest.requests == ledger.manifest.asked + ledger.manifest.same == len(rows)
+            assert ledger.manifest.requests == ledger.manifest.sent + ledger.manifest.duplicates == len(rows)
             for shard in ledger.manifest.shards:
                 if ledger.state().shards[shard.name].phase is Phase.SEALED and data.draw(st.booleans()):
                     answer(ledger, shard)
@@ -141,9 +141,9 @@ def test_rows_that_were_asked_again_land_with_what_they_carry_now(folder: LocalF
     (shard,) = first.manifest.shards
     first.add(Created("s0001", 1, "batch_1", NOW))
     first.add(settle(folder, shard, [chat_line("a", "first")]))
-    again, sealed_again = wave(folder, 1, 2, (shard, "b"))
+    again, sealed_again = retry_round(folder, 1, 2, (shard, "b"))
     first.add(again)
-    first.add(Created("w01-0001", 1, "batch_2", NOW))
+    first.add(Created("r01-0001", 1, "batch_2", NOW))
     second = sealed(folder, {"b": "y"}, first)
     second.add(settle(folder, sealed_again, [chat_line("b", "second")]))
 
@@ -158,11 +158,11 @@ def test_a_wave_that_was_never_sent_is_sealed_again_without_the_rows_that_went(f
     (shard,) = first.manifest.shards
     first.add(Created("s0001", 1, "batch_1", NOW))
     first.add(settle(folder, shard, []))
-    first.add(wave(folder, 1, 2, (shard, "a"), (shard, "b"))[0])
+    first.add(retry_round(folder, 1, 2, (shard, "a"), (shard, "b"))[0])
     second = sealed(folder, {"b": "y"}, first)
 
-    assert (second.state().waves, second.state().drained) == ([], set())
-    assert [(row.custom_id, row.wanted) for row in read_rows(folder, second.manifest.shards[0])] == [
+    assert (second.state().retry_rounds, second.state().retried_submissions) == ([], set())
+    assert [(row.custom_id, row.needed) for row in read_rows(folder, second.manifest.shards[0])] == [
         ("a", False),
         ("b", True),
     ]
@@ -189,5 +189,5 @@ def test_a_worker_of_an_earlier_generation_creates_nothing_any_more(folder: Loca
 
     with pytest.raises(StoppedError, match="was sealed anew while this worker was at work"):
         first.add(intent)
-    assert first.state().shards["s0001"].tries == []
+    assert first.state().shards["s0001"].submissions == []
     assert second.add(msgspec.structs.replace(intent, shard="g002-0001"))

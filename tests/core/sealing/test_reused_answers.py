@@ -19,8 +19,8 @@ from airflow_provider_batch.core.requests.render import Request, request_sha256
 from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
 from airflow_provider_batch.core.sealing import deduplicate
 from airflow_provider_batch.core.sealing import reused_answers as known_module
-from airflow_provider_batch.core.sealing.deduplicate import AskedRequests
-from airflow_provider_batch.core.sealing.reused_answers import KnownAnswer, KnownWriter, as_answer
+from airflow_provider_batch.core.sealing.deduplicate import RequestIndex
+from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter, as_answer
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError
 from airflow_provider_batch.staging.local import LocalFolder
@@ -35,7 +35,7 @@ LABEL = strict_schema(
 def seal_known(
     folder: Folder,
     requests: list[Request],
-    table: Iterable[KnownAnswer],
+    table: Iterable[ReusedAnswer],
     *,
     endpoint: str = CHAT,
     deduplicate: bool = True,
@@ -44,14 +44,14 @@ def seal_known(
     """A job of these requests, as far as the table does not hold their answers."""
     sealer = Sealer(folder, "g001/build", endpoint, Limits(), deduplicate=deduplicate)
     for one in requests:
-        sealer.want(one)
+        sealer.register(one)
     judge = SchemaJudge(output_schema) if output_schema else None
-    writer = KnownWriter(folder, "g001/build", sealer.asked, endpoint, judge)
+    writer = ReusedAnswerWriter(folder, "g001/build", sealer.request_index, endpoint, judge)
     for answer in table:
         writer.add(answer)
-    sealer.know(writer.finish())
+    sealer.reuse(writer.finish())
     for number, one in enumerate(requests, start=1):
-        if not sealer.is_copy(one, [], number):
+        if not sealer.is_duplicate(one, [], number):
             sealer.add(one, [], number, 7)
     shards = sealer.finish()
     return manifest_of(
@@ -59,17 +59,17 @@ def seal_known(
         endpoint=endpoint,
         output_schema=output_schema,
         several_inputs=sealer.several_inputs,
-        requests=sealer.requests + sealer.same + sealer.reused,
-        same=sealer.same,
-        known=sealer.reused,
+        requests=sealer.requests + sealer.duplicates + sealer.reused,
+        duplicates=sealer.duplicates,
+        reused=sealer.reused,
         reuse_from="labels",
-        copies=sealer.copies,
-        known_answers=sealer.known,
+        duplicate_files=sealer.duplicate_files,
+        reused_files=sealer.reused_files,
     )
 
 
-def answer_to(one: Request, output: Any = "known", *, endpoint: str = CHAT) -> KnownAnswer:
-    return KnownAnswer(request_sha256(endpoint, one.body), output, "stop", "gpt-5-mini-2025-08-07", "batch_old")
+def answer_to(one: Request, output: Any = "known", *, endpoint: str = CHAT) -> ReusedAnswer:
+    return ReusedAnswer(request_sha256(endpoint, one.body), output, "stop", "gpt-5-mini-2025-08-07", "batch_old")
 
 
 def asked(folder: Folder, manifest: Manifest) -> list[str]:
@@ -80,7 +80,7 @@ def test_a_row_whose_answer_is_known_is_not_asked_and_lands_it_for_nothing(folde
     a, b = request("a", text="x"), request("b", text="y")
     manifest = seal_known(folder, [a, b], [answer_to(a)])
     assert asked(folder, manifest) == ["b"]
-    assert (manifest.asked, manifest.same, manifest.known) == (1, 0, 1)
+    assert (manifest.sent, manifest.duplicates, manifest.reused) == (1, 0, 1)
     landed = Landed(folder, manifest, [settle(folder, manifest.shards[0], [chat_line("b", "new")])])
     row = landed.table["a"]
     assert (row["outcome"], row["output"], row["finish_reason"]) == ("succeeded", "known", "stop")
@@ -95,7 +95,7 @@ def test_a_row_whose_answer_is_known_is_not_asked_and_lands_it_for_nothing(folde
 def test_a_job_of_which_everything_is_known_has_no_shard_and_lands(folder: LocalFolder) -> None:
     requests = [request(name, text="x") for name in "abc"]
     manifest = seal_known(folder, requests, [answer_to(requests[0])])
-    assert (manifest.shards, manifest.requests, manifest.known) == ([], 3, 3)
+    assert (manifest.shards, manifest.requests, manifest.reused) == ([], 3, 3)
     assert set(Landed(folder, manifest, []).outcomes.values()) == {"succeeded"}
 
 
@@ -108,7 +108,7 @@ def test_of_several_answers_to_a_request_the_first_that_is_whole_counts(folder: 
 def test_answers_that_nobody_asks_for_are_not_kept(folder: LocalFolder) -> None:
     a = request("a", text="x")
     manifest = seal_known(folder, [a], [answer_to(request("z", text=str(n))) for n in range(9)])
-    assert manifest.known_answers == []
+    assert manifest.reused_files == []
     assert asked(folder, manifest) == ["a"]
 
 
@@ -116,7 +116,7 @@ def test_samples_of_unknown_requests_are_each_asked_while_known_ones_are_not(fol
     requests = [request(name, text=text) for name, text in zip("abcd", "xxyy", strict=True)]
     manifest = seal_known(folder, requests, [answer_to(requests[0])], deduplicate=False)
     assert asked(folder, manifest) == ["c", "d"]
-    assert (manifest.asked, manifest.same, manifest.known) == (2, 0, 2)
+    assert (manifest.sent, manifest.duplicates, manifest.reused) == (2, 0, 2)
 
 
 def test_a_custom_id_given_twice_is_an_error_also_where_the_answer_is_known(folder: LocalFolder) -> None:
@@ -128,7 +128,7 @@ def test_a_custom_id_given_twice_is_an_error_also_where_the_answer_is_known(fold
 def test_an_answer_taken_for_that_of_another_request_by_chance_is_never_sealed(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AskedRequests, "_digest", lambda self, sha256: 7)
+    monkeypatch.setattr(RequestIndex, "_digest", lambda self, sha256: 7)
     with pytest.raises(EqualDigestsError):
         seal_known(folder, [request("a", text="x")], [answer_to(request("z", text="z"))])
 
@@ -171,7 +171,7 @@ def test_known_vectors_land_as_lists_of_vectors_where_a_row_has_several_inputs(f
 @pytest.mark.parametrize("output", ["{", "", None, [], "[]"])
 @pytest.mark.parametrize("endpoint", [EMBEDDINGS, MODERATIONS])
 def test_what_is_no_answer_of_the_endpoint_is_not_taken(endpoint: str, output: str | list[Any] | None) -> None:
-    assert as_answer(KnownAnswer("0" * 64, output), endpoint, None) is None
+    assert as_answer(ReusedAnswer("0" * 64, output), endpoint, None) is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -188,9 +188,9 @@ def test_exactly_the_different_requests_that_are_not_known_are_asked_and_every_r
             patch.setattr(module, "FILE_ROWS", data.draw(st.integers(1, 3)))
         answers = [answer_to(request("old", text=text), output) for text, output in table]
         manifest = seal_known(folder, requests, answers)
-        assert manifest.asked == len(set(texts) - known)
-        assert manifest.known == sum(text in known for text in texts)
-        assert manifest.asked + manifest.same + manifest.known == manifest.requests == len(texts)
+        assert manifest.sent == len(set(texts) - known)
+        assert manifest.reused == sum(text in known for text in texts)
+        assert manifest.sent + manifest.duplicates + manifest.reused == manifest.requests == len(texts)
         settled = [
             settle(folder, s, [chat_line(r.custom_id, "new") for r in read_rows(folder, s)]) for s in manifest.shards
         ]

@@ -222,17 +222,17 @@ def test_many_duplicates_are_counted_and_some_of_them_shown(folder: LocalFolder)
 
 
 def test_rows_on_different_attempts_are_packed_into_different_files(folder: LocalFolder) -> None:
-    sealer = Sealer(folder, "g001/wave-1", CHAT, Limits(), names="w01-{:04d}")
+    sealer = Sealer(folder, "g001/retry-1", CHAT, Limits(), names="r01-{:04d}")
     for name, attempt in (("a", 2), ("b", 3), ("c", 2)):
         line = request_line(name, CHAT, request(name).body)
         sealer.pack("gpt-5-mini", line, RowIndex(name, "0"), inputs=1, tokens=1, attempt=attempt)
     shards = sealer.finish()
-    assert [(shard.name, shard.attempt, shard.requests) for shard in shards] == [("w01-0001", 2, 2), ("w01-0002", 3, 1)]
+    assert [(shard.name, shard.attempt, shard.requests) for shard in shards] == [("r01-0001", 2, 2), ("r01-0002", 3, 1)]
 
 
 def test_a_line_packed_again_is_the_same_bytes(folder: LocalFolder) -> None:
     (first,) = seal_all(folder, [request("a"), request("b")])
-    sealer = Sealer(folder, "g001/wave-1", CHAT, Limits())
+    sealer = Sealer(folder, "g001/retry-1", CHAT, Limits())
     for line, row in zip(contents(folder, first).splitlines(keepends=True), read_rows(folder, first), strict=True):
         sealer.pack(first.model, line, row, inputs=row.inputs, tokens=1, attempt=2)
     (again,) = sealer.finish()
