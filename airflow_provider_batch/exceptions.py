@@ -17,7 +17,7 @@
             LedgerError *
         ProviderError
             AwayError
-            NoRoomError
+            CapacityError
             BrokenDownloadError
             JobHeldError
         StoppedError

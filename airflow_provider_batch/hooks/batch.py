@@ -168,7 +168,7 @@ class BatchHook(OpenAIHook):
     def upload(self, file: BinaryIO, name: str) -> str:
         """Upload an input file, streamed from disk, and return the provider's file id. An upload is not billed.
 
-        :raises NoRoomError: if the provider takes no more files for now: it answered 429, or 5xx with a `Retry-After`
+        :raises CapacityError: if the provider takes no more files for now: it answered 429, or 5xx with a `Retry-After`
             that was too long for the client to wait.
         :raises ProviderError: if the upload failed in any other way.
         """

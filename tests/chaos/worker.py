@@ -144,8 +144,8 @@ def run(start: Start) -> dict[str, Any]:
 
     # These modules import the name, so it must be replaced in each of them.
     for module in (steps, conditions, consequences):
-        assert "UNSURE" in vars(module), f"{module.__name__} no longer reads UNSURE."
-        vars(module)["UNSURE"] = LOOK_UP_AFTER
+        assert "LOOK_UP_AFTER" in vars(module), f"{module.__name__} no longer reads LOOK_UP_AFTER."
+        vars(module)["LOOK_UP_AFTER"] = LOOK_UP_AFTER
     watch(Striker(start.strike, Path(f"{start.result}.hit")))
     retries = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:
