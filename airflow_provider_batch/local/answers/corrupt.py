@@ -18,7 +18,7 @@ from airflow_provider_batch.local.answers.schema_answer import fits
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
 
-#: characters that `str.splitlines` and the SDK's `iter_lines` take for line ends, although JSON allows them in strings
+#: characters that `str.splitlines` and the SDK's `iter_lines` treat as line ends, although JSON allows them in strings
 SEPARATORS = "\u2028\u2029\u0085"
 
 _REFUSAL = "I'm sorry, but I can't help with that. (an injected refusal)"

@@ -13,7 +13,7 @@ Markers in the user's text reproduce what a real model occasionally does (`corru
     [[empty]]            200 without any text
     [[invalid-json]]     a text that does not fit any schema
     [[multi-text]]       responses: a message with half of the text, then one with the full text
-    [[separators]]       characters in the text that some programs take for line ends
+    [[separators]]       characters in the text that some programs treat as line ends
     [[fail:429]]         an HTTP error with that status, 400 to 599
     [[request-timeout]]  a timeout before the model answered
     [[status-0]]         the status 0 that real batches have reported; only in a batch

@@ -178,13 +178,13 @@ def _errors_as_text(errors: Any) -> str:
 
 
 def in_queue(batch: Wire) -> None:
-    """Call `validating` `in_queue` (SiliconFlow)."""
+    """Use the status `in_queue` for `validating` (SiliconFlow)."""
     if batch["status"] == "validating":
         batch["status"] = "in_queue"
 
 
 def status_progress(batch: Wire) -> None:
-    """Call `in_progress` `progress` (Novita, which writes it in capitals)."""
+    """Use the status `progress` for `in_progress` (Novita, which writes it in capitals)."""
     if batch["status"] == "in_progress":
         batch["status"] = "progress"
 

@@ -19,25 +19,25 @@ class TokenQueue:
         self._clock = clock
         self.limit = limit
         self.release_after = release_after
-        self._enqueued: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
         #: batches that have ended but still count: until when, model, tokens. A heap, because after a restart the
         #: batches are added in any order.
         self._releases: list[tuple[float, str, int]] = []
 
     def fits(self, model: str, tokens: int) -> bool:
         """Return whether this many more tokens can be enqueued."""
-        return self.limit is None or self.enqueued(model) + tokens <= self.limit
+        return self.limit is None or self.enqueued_tokens(model) + tokens <= self.limit
 
-    def enqueued(self, model: str) -> int:
+    def enqueued_tokens(self, model: str) -> int:
         """Return the enqueued tokens of this model."""
         while self._releases and self._releases[0][0] <= self._clock.now():
             _, name, tokens = heapq.heappop(self._releases)
-            self._enqueued[name] -= tokens
-        return self._enqueued[model]
+            self._tokens[name] -= tokens
+        return self._tokens[model]
 
     def add(self, model: str, tokens: int) -> None:
         """Enqueue the tokens of a batch that starts."""
-        self._enqueued[model] += tokens
+        self._tokens[model] += tokens
 
     def release(self, model: str, tokens: int, ended_at: float) -> None:
         """Stop counting the tokens of a batch, `release_after` seconds after it ended.

@@ -154,7 +154,7 @@ class Engine:
         live.cancellation.set_result(None)
         return live.batch
 
-    # the life of one batch
+    # running one batch
 
     def _folder(self, batch_id: str) -> Path:
         return self._store.work / batch_id

@@ -1,4 +1,4 @@
-"""Whatever a request's body is, it is answered or refused; nothing breaks."""
+"""Every request body is answered or rejected; none of them crashes the responder."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ junk = st.recursive(
 
 
 def usually(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """The value, and now and then anything else."""
+    """Generate the value, and occasionally something else."""
     return st.integers(0, 15).flatmap(lambda drawn: value if drawn else junk)
 
 
 def object_of(*required: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """An object with the required fields and some of the others, each usually as it should be."""
-    names = {name: usually(value) for name, value in fields.items()}
-    always = {name: names.pop(name) for name in required}
-    return usually(st.fixed_dictionaries(always, optional=names))
+    """Generate an object with the required fields and some of the others; most of their values are valid."""
+    optional_fields = {name: usually(value) for name, value in fields.items()}
+    required_fields = {name: optional_fields.pop(name) for name in required}
+    return usually(st.fixed_dictionaries(required_fields, optional=optional_fields))
 
 
 number = st.integers(0, 20)
@@ -85,7 +85,7 @@ form = object_of(
 tokens = st.lists(st.integers(0, 9), min_size=1, max_size=3)
 words = st.lists(text, min_size=1, max_size=2)
 inputs = st.one_of(text, words, tokens, st.lists(tokens, min_size=1, max_size=2))
-#: of each endpoint what it needs, and what it takes besides
+#: endpoint -> a body with the parameters that it requires, and others that it accepts
 BODIES = {
     CHAT: object_of(
         "model",
@@ -131,18 +131,18 @@ BODIES = {
     ),
     MODERATIONS: object_of("input", input=st.one_of(text, words, parts), model=st.just("omni-moderation-latest")),
 }
-asks = st.sampled_from(ENDPOINTS).flatmap(
+endpoints_and_bodies = st.sampled_from(ENDPOINTS).flatmap(
     lambda endpoint: st.tuples(st.just(endpoint), BODIES[endpoint].filter(lambda body: isinstance(body, dict)))
 )
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(asks)
-def test_any_body_is_answered_or_refused_in_openais_shape(ask: tuple[str, dict[str, Any]]) -> None:
-    endpoint, body = ask
+@given(endpoints_and_bodies)
+def test_any_body_is_answered_or_rejected_in_openais_format(endpoint_and_body: tuple[str, dict[str, Any]]) -> None:
+    endpoint, body = endpoint_and_body
     reply = asyncio.run(OfflineResponder(lambda _: True).answer(ModelRequest(endpoint, body, "row")))
 
-    assert isinstance(msgspec.json.decode(msgspec.json.encode(reply.body)), dict), "it can be sent"
+    assert isinstance(msgspec.json.decode(msgspec.json.encode(reply.body)), dict), "the reply can be encoded"
     tokens_of(endpoint, reply.body)
     if reply.status == 200:
         assert reply.body["model"].startswith("offline-responder/")
@@ -153,22 +153,22 @@ def test_any_body_is_answered_or_refused_in_openais_shape(ask: tuple[str, dict[s
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(root.filter(lambda schema: isinstance(schema, dict)), text)
-def test_any_schema_is_filled_or_said_to_be_unfillable(schema: dict[str, Any], said: str) -> None:
+def test_any_schema_is_filled_or_reported_as_unfillable(schema: dict[str, Any], prompt: str) -> None:
     with suppress(UnfillableSchemaError):
-        jsonschema.validate(fill(schema, text=said, instructions=said), schema)
+        jsonschema.validate(fill(schema, text=prompt, instructions=prompt), schema)
 
 
 @pytest.mark.parametrize("levels", [100, 400, 460, 480, 490, 2_000, 200_000])
-def test_a_body_nested_beyond_reason_is_refused(client: OpenAI, levels: int) -> None:
+def test_a_body_that_is_nested_too_deeply_is_rejected(client: OpenAI, levels: int) -> None:
     opening = '{"type":"object","additionalProperties":false,"required":["a"],"properties":{"a":'
     schema = opening * levels + "{}" + "}}" * levels
     form = f'{{"type":"json_schema","json_schema":{{"name":"deep","strict":true,"schema":{schema}}}}}'
-    said = '"messages":[{"role":"user","content":"x"}]'
-    body = f'{{"model":"gpt-5-mini",{said},"response_format":{form}}}'
+    messages_json = '"messages":[{"role":"user","content":"x"}]'
+    body = f'{{"model":"gpt-5-mini",{messages_json},"response_format":{form}}}'
 
-    json: Any = {"headers": {"Content-Type": "application/json"}}
+    options: Any = {"headers": {"Content-Type": "application/json"}}
     with pytest.raises(BadRequestError):
-        client.post("/chat/completions", cast_to=object, content=body.encode(), options=json)
+        client.post("/chat/completions", cast_to=object, content=body.encode(), options=options)
     line = f'{{"custom_id":"deep","method":"POST","url":"{CHAT}","body":{body}}}'
     batch = run(client, [chat("good", "x"), line])
     if batch.status == "failed":

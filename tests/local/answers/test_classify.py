@@ -1,4 +1,4 @@
-"""Choosing among the values of an enum by the words that a text shares with what is said of them."""
+"""The values of an enum are ranked by the words that a text shares with their names and descriptions."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ TEXTS = {
         "billing – invoices\nfeature_request – ideas\nlogin – passwords",
     ],
 )
-def test_instructions_are_understood_however_they_are_written(instructions: str) -> None:
+def test_instructions_are_understood_in_many_formats(instructions: str) -> None:
     assert {text: rank(TEAMS, text, instructions)[0] for text in TEXTS} == TEXTS
 
 
-def test_a_value_s_own_name_counts_too() -> None:
+def test_the_name_of_a_value_counts_too() -> None:
     assert rank(TEAMS, "a question about billing", "")[0] == "billing"
 
 
-def test_without_any_shared_word_the_rest_is_chosen() -> None:
+def test_the_catch_all_value_is_chosen_if_no_word_is_shared() -> None:
     assert rank(TEAMS, "Zebras hum", "")[0] == "other"
 
 
-def test_a_word_that_speaks_for_one_value_beats_a_word_that_speaks_for_all() -> None:
-    said = "red: team, fire\nblue: team, water\ngreen: team, grass"
-    assert rank(["red", "blue", "green"], "the team saw water", said)[0] == "blue"
+def test_a_word_of_one_value_outweighs_a_word_of_all_values() -> None:
+    instructions = "red: team, fire\nblue: team, water\ngreen: team, grass"
+    assert rank(["red", "blue", "green"], "the team saw water", instructions)[0] == "blue"
 
 
-def test_letters_that_match_only_regardless_of_case_do_no_harm() -> None:
+def test_letters_that_differ_in_lower_case_are_tolerated() -> None:
     assert rank(["billing", "login"], "x", "b\u0130lling: invoices")[0] in ("billing", "login")
 
 
 @given(st.lists(st.text(), min_size=1, unique=True), st.text(), st.text())
-def test_every_value_is_ranked_once_whatever_the_texts(values: list[str], text: str, instructions: str) -> None:
-    ranked = rank(values, text, instructions)
+def test_every_value_is_ranked_exactly_once(values: list[str], text: str, instructions: str) -> None:
+    ranking = rank(values, text, instructions)
 
-    assert sorted(ranked) == sorted(values)
-    assert rank(values, text, instructions) == ranked
+    assert sorted(ranking) == sorted(values)
+    assert rank(values, text, instructions) == ranking

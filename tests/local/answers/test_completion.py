@@ -1,4 +1,4 @@
-"""Text completions, offline: one or several prompts, synchronously and in a batch."""
+"""Offline text completions with one or several prompts, synchronously and in a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def line(custom_id: str, **body: Any) -> dict[str, Any]:
     return {"custom_id": custom_id, "method": "POST", "url": COMPLETIONS, "body": {"model": MODEL, **body}}
 
 
-def test_the_answer_says_that_no_model_was_asked_and_depends_on_the_prompt_alone(client: OpenAI) -> None:
+def test_the_answer_states_that_no_model_was_called_and_depends_only_on_the_prompt(client: OpenAI) -> None:
     answer = complete(client, "hello", max_tokens=100)
 
     assert answer.object == "text_completion"
@@ -35,7 +35,7 @@ def test_the_answer_says_that_no_model_was_asked_and_depends_on_the_prompt_alone
     assert answer.choices[0].text != complete(client, "other", max_tokens=100).choices[0].text
 
 
-def test_an_answer_is_cut_off_at_16_tokens_unless_more_are_allowed(client: OpenAI) -> None:
+def test_an_answer_is_cut_off_at_16_tokens_by_default(client: OpenAI) -> None:
     answer = complete(client, "hello")
 
     assert answer.choices[0].finish_reason == "length"
@@ -43,7 +43,7 @@ def test_an_answer_is_cut_off_at_16_tokens_unless_more_are_allowed(client: OpenA
     assert answer.usage.completion_tokens == 16
 
 
-def test_several_prompts_and_choices_come_in_order_and_are_all_counted(client: OpenAI) -> None:
+def test_several_prompts_and_choices_are_returned_in_order_and_counted(client: OpenAI) -> None:
     answer = complete(client, ["first", "second"], n=2, echo=True, max_tokens=100)
 
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
@@ -55,11 +55,11 @@ def test_several_prompts_and_choices_come_in_order_and_are_all_counted(client: O
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
-def test_token_ids_and_a_null_prompt_are_answered_too(client: OpenAI) -> None:
-    one, several, none = complete(client, [1, 2, 3]), complete(client, [[1, 2], [3]]), complete(client, None)
+def test_token_ids_and_a_null_prompt_are_accepted(client: OpenAI) -> None:
+    single, several, null = complete(client, [1, 2, 3]), complete(client, [[1, 2], [3]]), complete(client, None)
 
-    assert (len(one.choices), len(several.choices), len(none.choices)) == (1, 2, 1)
-    for answer in (one, several):
+    assert (len(single.choices), len(several.choices), len(null.choices)) == (1, 2, 1)
+    for answer in (single, several):
         assert answer.usage is not None
         assert answer.usage.prompt_tokens == 3
 
@@ -81,15 +81,15 @@ def test_token_ids_and_a_null_prompt_are_answered_too(client: OpenAI) -> None:
         ({"prompt": "word " * 120_000}, None),
     ],
 )
-def test_what_the_api_does_not_take_is_400(client: OpenAI, body: dict[str, Any], param: str | None) -> None:
-    given: dict[str, Any] = {"model": MODEL, "prompt": "x", **body}
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.completions.create(**given)
+def test_an_invalid_body_is_rejected_with_400(client: OpenAI, body: dict[str, Any], param: str | None) -> None:
+    request: dict[str, Any] = {"model": MODEL, "prompt": "x", **body}
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(**request)
 
-    assert caught.value.param == param
+    assert error.value.param == param
 
 
-def test_a_request_without_a_prompt_is_400(client: OpenAI) -> None:
+def test_a_request_without_a_prompt_is_rejected_with_400(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="Missing required parameter: 'prompt'"):
         client.post("/completions", body={"model": MODEL}, cast_to=object)
 
@@ -109,6 +109,6 @@ def test_a_batch_of_completions_is_answered_and_counted(client: OpenAI) -> None:
     assert batch.usage.input_tokens == sum(body["usage"]["prompt_tokens"] for body in bodies.values())
 
 
-def test_a_marker_spoils_a_completion_as_it_does_a_chat(client: OpenAI) -> None:
+def test_a_marker_corrupts_a_completion_as_it_does_a_chat(client: OpenAI) -> None:
     assert complete(client, "[[filter]]").choices[0].finish_reason == "content_filter"
     assert complete(client, "[[cutoff]]", max_tokens=100).choices[0].finish_reason == "length"

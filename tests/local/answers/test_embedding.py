@@ -1,4 +1,4 @@
-"""Laws of the offline embeddings."""
+"""Properties of the offline embeddings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from airflow_provider_batch.local.answers.embedding import dimensions_of, embed, encode
 
 
-def _cosine(one: str, other: str) -> float:
-    return sum(a * b for a, b in zip(embed(one, 1536), embed(other, 1536), strict=True))
+def _cosine(left: str, right: str) -> float:
+    return sum(a * b for a, b in zip(embed(left, 1536), embed(right, 1536), strict=True))
 
 
 @given(st.text(min_size=1) | st.lists(st.integers(0, 100_000), min_size=1), st.integers(1, 64))
-def test_every_vector_has_the_length_asked_for_and_is_a_unit_vector(text: str | list[int], dimensions: int) -> None:
+def test_every_vector_is_a_unit_vector_of_the_requested_length(text: str | list[int], dimensions: int) -> None:
     vector = embed(text, dimensions)
 
     assert len(vector) == dimensions
@@ -25,23 +25,23 @@ def test_every_vector_has_the_length_asked_for_and_is_a_unit_vector(text: str | 
     assert embed(text, dimensions) == vector
 
 
-def test_texts_that_share_words_are_nearer_than_texts_that_do_not() -> None:
-    near = _cosine("the red pump leaks water", "water leaks from the red pump")
-    far = _cosine("the red pump leaks water", "invoice for last month")
+def test_texts_that_share_words_are_closer_than_texts_that_do_not() -> None:
+    similar = _cosine("the red pump leaks water", "water leaks from the red pump")
+    different = _cosine("the red pump leaks water", "invoice for last month")
 
-    assert near > 0.7 > 0.3 > far
+    assert similar > 0.7 > 0.3 > different
 
 
 @given(st.text(min_size=1))
-def test_base64_carries_the_same_numbers(text: str) -> None:
+def test_base64_encodes_the_same_numbers(text: str) -> None:
     vector = embed(text, 16)
-    packed = encode(vector, "base64")
+    base64_text = encode(vector, "base64")
 
-    assert isinstance(packed, str)
-    assert list(struct.unpack("<16f", base64.b64decode(packed))) == encode(vector, "float")
+    assert isinstance(base64_text, str)
+    assert list(struct.unpack("<16f", base64.b64decode(base64_text))) == encode(vector, "float")
 
 
-def test_the_dimensions_of_known_models() -> None:
+def test_the_dimensions_depend_on_the_model() -> None:
     assert dimensions_of("text-embedding-3-small") == 1536
     assert dimensions_of("text-embedding-3-large") == 3072
     assert dimensions_of("anything") == 1536

@@ -1,4 +1,4 @@
-"""Faults of answers: what a model's answer looks like that went wrong on request, in every endpoint's shape."""
+"""Faults of answers: errors that replace an answer, and corrupted answers, in the format of every endpoint."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SCHEMA: dict[str, Any] = {
     "required": ["category", "summary", "words"],
     "additionalProperties": False,
 }
-#: kinds that only alter an answer
-SPOILING = (
+#: kinds that corrupt an answer without replacing it
+CORRUPTING = (
     Kind.REFUSAL,
     Kind.CONTENT_FILTER,
     Kind.LENGTH,
@@ -44,7 +44,7 @@ SPOILING = (
 
 
 def line(endpoint: str, custom_id: str, **body: Any) -> dict[str, Any]:
-    """One request line of any endpoint."""
+    """Return a request line for any endpoint."""
     return {"custom_id": custom_id, "method": "POST", "url": endpoint, "body": {"model": "gpt-5-mini", **body}}
 
 
@@ -56,14 +56,14 @@ def text_form() -> dict[str, Any]:
     return {"format": {"type": "json_schema", "name": "ticket", "schema": SCHEMA}}
 
 
-def spoilt_chat(faulty: Faulty, kind: Kind, **body: Any) -> ChatCompletion:
+def corrupted_chat(faulty: Faulty, kind: Kind, **body: Any) -> ChatCompletion:
     server, client = faulty
     server.set_faults(Fault(kind=kind))
     batch = run(client, [chat("a", "I was charged twice, please refund it", **body)])
     return ChatCompletion.model_validate(answers(client, batch)["a"])
 
 
-def spoilt_response(faulty: Faulty, kind: Kind, **body: Any) -> Response:
+def corrupted_response(faulty: Faulty, kind: Kind, **body: Any) -> Response:
     server, client = faulty
     server.set_faults(Fault(kind=kind))
     batch = run(client, [line(RESPONSES, "a", input="I was charged twice, please refund it", **body)], RESPONSES)
@@ -71,7 +71,7 @@ def spoilt_response(faulty: Faulty, kind: Kind, **body: Any) -> Response:
 
 
 def texts(response: Response) -> list[str]:
-    """The texts of a response, one per message."""
+    """Return the texts of a response, one per message."""
     return [
         "".join(part.text for part in item.content if part.type == "output_text")
         for item in response.output
@@ -85,10 +85,10 @@ def without_ids(value: Any) -> Any:
     return [without_ids(inner) for inner in value] if isinstance(value, list) else value
 
 
-# in place of an answer
+# errors instead of an answer
 
 
-def test_an_error_of_any_status_lies_in_the_error_file_with_openais_body(faulty: Faulty) -> None:
+def test_an_error_of_any_status_is_in_the_error_file_with_openais_body(faulty: Faulty) -> None:
     server, client = faulty
     statuses = (400, 404, 408, 409, 429, 500, 503, 504)
     server.set_faults(
@@ -103,10 +103,10 @@ def test_an_error_of_any_status_lies_in_the_error_file_with_openais_body(faulty:
     assert set(answers(client, batch)) == {"row-8", "row-9"}
     failed = failures(client, batch)
     assert [failed[f"row-{n}"]["response"]["status_code"] for n in range(8)] == list(statuses)
-    for one in failed.values():
-        assert one["error"] is None
-        assert set(one["response"]["body"]["error"]) == {"message", "type", "param", "code"}
-        assert one["response"]["body"]["error"]["message"]
+    for failure in failed.values():
+        assert failure["error"] is None
+        assert set(failure["response"]["body"]["error"]) == {"message", "type", "param", "code"}
+        assert failure["response"]["body"]["error"]["message"]
     assert failed["row-4"]["response"]["body"]["error"]["code"] == "rate_limit_exceeded"
     assert failed["row-7"]["response"]["body"]["error"]["message"] == (
         "Timed out generating response. Please try again with a shorter prompt or with `max_tokens` set to a lower"
@@ -116,7 +116,7 @@ def test_an_error_of_any_status_lies_in_the_error_file_with_openais_body(faulty:
     assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 8)
 
 
-def test_an_error_says_what_the_fault_says(faulty: Faulty) -> None:
+def test_an_error_has_the_code_and_message_of_its_fault(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.ERROR, status=400, code="context_length_exceeded", message="Too long."))
 
@@ -132,12 +132,12 @@ def test_a_status_of_0_counts_as_completed_and_has_no_body(faulty: Faulty) -> No
     assert batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 0)
     assert batch.error_file_id is None
-    (found,) = (one for one in results(client, batch.output_file_id) if one["custom_id"] == "row-1")
-    assert found["error"] is None
-    assert (found["response"]["status_code"], found["response"]["body"]) == (0, None)
+    (row,) = (row for row in results(client, batch.output_file_id) if row["custom_id"] == "row-1")
+    assert row["error"] is None
+    assert (row["response"]["status_code"], row["response"]["body"]) == (0, None)
 
 
-def test_a_request_timeout_never_ran_and_counts_as_failed(faulty: Faulty) -> None:
+def test_a_request_that_timed_out_has_no_response_and_counts_as_failed(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.REQUEST_TIMEOUT, custom_ids=frozenset({"row-1"})))
     batch = run(client, chats(3))
@@ -145,66 +145,66 @@ def test_a_request_timeout_never_ran_and_counts_as_failed(faulty: Faulty) -> Non
     assert batch.status == "completed"
     assert batch.request_counts is not None
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (3, 2, 1)
-    found = failures(client, batch)["row-1"]
-    assert found["response"] is None
-    assert found["error"] == {"code": "request_timeout", "message": "The underlying call to the model timed out."}
+    failure = failures(client, batch)["row-1"]
+    assert failure["response"] is None
+    assert failure["error"] == {"code": "request_timeout", "message": "The underlying call to the model timed out."}
 
 
-# spoilt answers of a chat
+# corrupted chats
 
 
-def test_a_refused_chat_has_a_refusal_in_place_of_its_content(faulty: Faulty) -> None:
-    (choice,) = spoilt_chat(faulty, Kind.REFUSAL).choices
+def test_a_refused_chat_has_a_refusal_instead_of_content(faulty: Faulty) -> None:
+    (choice,) = corrupted_chat(faulty, Kind.REFUSAL).choices
 
     assert choice.message.content is None
     assert choice.message.refusal
     assert choice.finish_reason == "stop"
 
 
-def test_a_filtered_chat_has_no_text_and_says_why(faulty: Faulty) -> None:
-    (choice,) = spoilt_chat(faulty, Kind.CONTENT_FILTER).choices
+def test_a_filtered_chat_has_no_text_and_the_finish_reason_content_filter(faulty: Faulty) -> None:
+    (choice,) = corrupted_chat(faulty, Kind.CONTENT_FILTER).choices
 
     assert not choice.message.content
     assert choice.finish_reason == "content_filter"
 
 
 def test_a_chat_that_is_cut_off_has_the_first_half_of_its_text(faulty: Faulty) -> None:
-    whole = spoilt_chat(faulty, Kind.MULTI_TEXT).choices[0].message.content or ""
-    (choice,) = spoilt_chat(faulty, Kind.LENGTH).choices
+    full_text = corrupted_chat(faulty, Kind.MULTI_TEXT).choices[0].message.content or ""
+    (choice,) = corrupted_chat(faulty, Kind.LENGTH).choices
 
-    assert choice.message.content == whole[: len(whole) // 2]
+    assert choice.message.content == full_text[: len(full_text) // 2]
     assert choice.finish_reason == "length"
 
 
-def test_an_empty_chat_looks_finished(faulty: Faulty) -> None:
-    (choice,) = spoilt_chat(faulty, Kind.EMPTY).choices
+def test_an_empty_chat_has_the_finish_reason_stop(faulty: Faulty) -> None:
+    (choice,) = corrupted_chat(faulty, Kind.EMPTY).choices
 
     assert (choice.message.content, choice.message.refusal, choice.finish_reason) == ("", None, "stop")
 
 
-def test_invalid_json_comes_for_a_schema(faulty: Faulty) -> None:
-    (choice,) = spoilt_chat(faulty, Kind.INVALID_JSON, response_format=chat_form()).choices
+def test_an_answer_to_a_schema_can_be_invalid_json(faulty: Faulty) -> None:
+    (choice,) = corrupted_chat(faulty, Kind.INVALID_JSON, response_format=chat_form()).choices
 
     with pytest.raises(json.JSONDecodeError):
         json.loads(choice.message.content or "")
     assert choice.finish_reason == "stop"
 
 
-def test_every_choice_of_a_chat_is_spoilt_and_counted(faulty: Faulty) -> None:
-    one, three = (spoilt_chat(faulty, Kind.REFUSAL, n=n) for n in (1, 3))
+def test_every_choice_of_a_chat_is_corrupted_and_counted(faulty: Faulty) -> None:
+    single, triple = (corrupted_chat(faulty, Kind.REFUSAL, n=n) for n in (1, 3))
 
-    assert len(three.choices) == 3
-    assert all(choice.message.refusal for choice in three.choices)
-    assert one.usage is not None
-    assert three.usage is not None
-    assert three.usage.completion_tokens == 3 * one.usage.completion_tokens > 0
+    assert len(triple.choices) == 3
+    assert all(choice.message.refusal for choice in triple.choices)
+    assert single.usage is not None
+    assert triple.usage is not None
+    assert triple.usage.completion_tokens == 3 * single.usage.completion_tokens > 0
 
 
-# spoilt responses
+# corrupted responses
 
 
 def test_a_refused_response_has_a_refusal_part(faulty: Faulty) -> None:
-    response = spoilt_response(faulty, Kind.REFUSAL)
+    response = corrupted_response(faulty, Kind.REFUSAL)
 
     (item,) = response.output
     assert item.type == "message"
@@ -215,8 +215,8 @@ def test_a_refused_response_has_a_refusal_part(faulty: Faulty) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"), [(Kind.CONTENT_FILTER, "content_filter"), (Kind.LENGTH, "max_output_tokens")]
 )
-def test_a_response_that_is_stopped_is_incomplete_and_says_why(faulty: Faulty, kind: Kind, reason: str) -> None:
-    response = spoilt_response(faulty, kind)
+def test_a_response_that_was_cut_short_is_incomplete_and_has_a_reason(faulty: Faulty, kind: Kind, reason: str) -> None:
+    response = corrupted_response(faulty, kind)
 
     assert response.status == "incomplete"
     assert response.incomplete_details is not None
@@ -224,22 +224,22 @@ def test_a_response_that_is_stopped_is_incomplete_and_says_why(faulty: Faulty, k
     assert bool(response.output_text) == (kind is Kind.LENGTH)
 
 
-def test_an_empty_response_is_completed_without_a_message(faulty: Faulty) -> None:
-    response = spoilt_response(faulty, Kind.EMPTY)
+def test_an_empty_response_is_completed_but_has_no_message(faulty: Faulty) -> None:
+    response = corrupted_response(faulty, Kind.EMPTY)
 
     assert response.status == "completed"
     assert texts(response) == []
 
 
-def test_invalid_json_comes_for_the_schema_of_a_response(faulty: Faulty) -> None:
-    response = spoilt_response(faulty, Kind.INVALID_JSON, text=text_form())
+def test_a_response_to_a_schema_can_be_invalid_json(faulty: Faulty) -> None:
+    response = corrupted_response(faulty, Kind.INVALID_JSON, text=text_form())
 
     with pytest.raises(json.JSONDecodeError):
         json.loads(response.output_text)
 
 
-def test_of_several_texts_the_first_is_cut_off_and_the_second_whole(faulty: Faulty) -> None:
-    response = spoilt_response(faulty, Kind.MULTI_TEXT, text=text_form())
+def test_of_two_texts_the_first_is_cut_off_and_the_second_complete(faulty: Faulty) -> None:
+    response = corrupted_response(faulty, Kind.MULTI_TEXT, text=text_form())
 
     assert [item.type for item in response.output] == ["reasoning", "message", "message"]
     first, second = texts(response)
@@ -254,7 +254,9 @@ def test_of_several_texts_the_first_is_cut_off_and_the_second_whole(faulty: Faul
 
 
 @pytest.mark.parametrize("form", [None, chat_form()])
-def test_separators_stand_raw_in_the_file_and_leave_the_line_whole(faulty: Faulty, form: dict[str, Any] | None) -> None:
+def test_separators_are_unescaped_in_the_file_and_do_not_break_the_line(
+    faulty: Faulty, form: dict[str, Any] | None
+) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.SEPARATORS))
     body = {} if form is None else {"response_format": form}
@@ -269,12 +271,12 @@ def test_separators_stand_raw_in_the_file_and_leave_the_line_whole(faulty: Fault
     assert "\u2028" in text
     if form is not None:
         value = json.loads(text)
-        assert value["category"] in ("billing", "login"), "what may only be one of a few values is left alone"
+        assert value["category"] in ("billing", "login"), "the value of an enum is not changed"
         assert "\u2028" in value["summary"]
 
 
-def test_separators_come_in_responses_too(faulty: Faulty) -> None:
-    response = spoilt_response(faulty, Kind.SEPARATORS, text=text_form())
+def test_separators_are_inserted_into_responses_too(faulty: Faulty) -> None:
+    response = corrupted_response(faulty, Kind.SEPARATORS, text=text_form())
 
     assert "\u2029" in json.loads(response.output_text)["summary"]
     assert response.status == "completed"
@@ -284,53 +286,53 @@ def test_separators_come_in_responses_too(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "finish", "text"),
+    ("kind", "finish_reason", "expected_text"),
     [
-        (Kind.CONTENT_FILTER, "content_filter", lambda whole: ""),
-        (Kind.LENGTH, "length", lambda whole: whole[: len(whole) // 2]),
-        (Kind.EMPTY, "stop", lambda whole: ""),
-        (Kind.REFUSAL, "stop", lambda whole: whole),
-        (Kind.MULTI_TEXT, "stop", lambda whole: whole),
+        (Kind.CONTENT_FILTER, "content_filter", lambda text: ""),
+        (Kind.LENGTH, "length", lambda text: text[: len(text) // 2]),
+        (Kind.EMPTY, "stop", lambda text: ""),
+        (Kind.REFUSAL, "stop", lambda text: text),
+        (Kind.MULTI_TEXT, "stop", lambda text: text),
     ],
 )
-def test_a_text_completion_is_spoilt_where_that_makes_sense(
-    faulty: Faulty, kind: Kind, finish: str, text: Callable[[str], str]
+def test_a_text_completion_is_corrupted_where_the_kind_applies(
+    faulty: Faulty, kind: Kind, finish_reason: str, expected_text: Callable[[str], str]
 ) -> None:
     server, client = faulty
     lines = [line(COMPLETIONS, "a", prompt="Once upon a time", max_tokens=200)]
     server.set_faults()
-    whole = answers(client, run(client, lines, COMPLETIONS))["a"]["choices"][0]["text"]
+    original = answers(client, run(client, lines, COMPLETIONS))["a"]["choices"][0]["text"]
     server.set_faults(Fault(kind=kind))
     completion = Completion.model_validate(answers(client, run(client, lines, COMPLETIONS))["a"])
 
     (choice,) = completion.choices
-    assert choice.finish_reason == finish
-    assert choice.text == text(whole)
+    assert choice.finish_reason == finish_reason
+    assert choice.text == expected_text(original)
 
 
 @pytest.mark.parametrize(
     ("endpoint", "model"), [(EMBEDDINGS, "text-embedding-3-small"), (MODERATIONS, "omni-moderation-latest")]
 )
-def test_embeddings_and_moderations_are_not_spoilt_but_fail(faulty: Faulty, endpoint: str, model: str) -> None:
+def test_embeddings_and_moderations_are_never_corrupted_but_can_fail(faulty: Faulty, endpoint: str, model: str) -> None:
     server, client = faulty
     server.set_faults(
-        *(Fault(kind=kind, custom_ids=frozenset({kind})) for kind in SPOILING),
+        *(Fault(kind=kind, custom_ids=frozenset({kind})) for kind in CORRUPTING),
         Fault(kind=Kind.ERROR, custom_ids=frozenset({"bad"})),
     )
-    names = [*map(str, SPOILING), "good", "bad"]
+    names = [*map(str, CORRUPTING), "good", "bad"]
     batch = run(client, [line(endpoint, name, input="red pump", model=model) for name in names], endpoint)
 
     bodies = answers(client, batch)
-    assert set(bodies) == {*map(str, SPOILING), "good"}
+    assert set(bodies) == {*map(str, CORRUPTING), "good"}
     for body in bodies.values():
         assert without_ids(body) == without_ids(bodies["good"])
     assert set(failures(client, batch)) == {"bad"}
 
 
-# whom they hit
+# which rows are hit
 
 
-def test_the_same_rows_are_hit_in_every_batch(faulty: Faulty) -> None:
+def test_a_fault_hits_the_same_rows_in_every_batch(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.ERROR, rate=0.3))
 
@@ -339,7 +341,7 @@ def test_the_same_rows_are_hit_in_every_batch(faulty: Faulty) -> None:
     assert 10 < len(first) < 50
 
 
-def test_a_row_that_is_hit_once_is_answered_the_next_time(faulty: Faulty) -> None:
+def test_a_row_that_a_fault_hit_once_is_answered_the_next_time(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.ERROR, status=429, times=1))
 
@@ -347,17 +349,17 @@ def test_a_row_that_is_hit_once_is_answered_the_next_time(faulty: Faulty) -> Non
     assert set(answers(client, run(client, chats(3)))) == {"row-0", "row-1", "row-2"}
 
 
-def test_an_answer_that_failed_anyway_is_not_spoilt(faulty: Faulty) -> None:
+def test_a_failed_answer_is_not_corrupted(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.EMPTY))
 
-    found = failures(client, run(client, [chat("a", "[[fail:404]]")]))
-    assert found["a"]["response"]["status_code"] == 404
+    failed = failures(client, run(client, [chat("a", "[[fail:404]]")]))
+    assert failed["a"]["response"]["status_code"] == 404
 
 
-def test_the_tokens_of_a_batch_are_those_of_its_spoilt_answers(faulty: Faulty) -> None:
+def test_the_usage_of_a_batch_counts_its_corrupted_answers(faulty: Faulty) -> None:
     server, client = faulty
-    server.set_faults(*(Fault(kind=kind, custom_ids=frozenset({f"row-{n}"})) for n, kind in enumerate(SPOILING)))
+    server.set_faults(*(Fault(kind=kind, custom_ids=frozenset({f"row-{n}"})) for n, kind in enumerate(CORRUPTING)))
     batch = run(client, chats(10))
 
     bodies = answers(client, batch)
@@ -372,29 +374,29 @@ def test_the_tokens_of_a_batch_are_those_of_its_spoilt_answers(faulty: Faulty) -
 # synchronous requests
 
 
-def test_synchronous_answers_are_hit_too_and_drawn_by_what_they_ask(faulty: Faulty) -> None:
+def test_synchronous_requests_are_hit_too_and_drawn_by_their_body(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.ERROR, status=429, rate=0.5))
 
-    def refused(prompt: str) -> bool:
+    def is_rate_limited(prompt: str) -> bool:
         try:
             client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": prompt}])
         except openai.RateLimitError:
             return True
         return False
 
-    first = [refused(f"Question {number}") for number in range(20)]
+    first = [is_rate_limited(f"Question {number}") for number in range(20)]
     assert len(set(first)) == 2
-    assert [refused(f"Question {number}") for number in range(20)] == first
+    assert [is_rate_limited(f"Question {number}") for number in range(20)] == first
 
 
-def test_a_synchronous_request_that_times_out_is_a_408_and_none_has_the_status_0(faulty: Faulty) -> None:
+def test_a_synchronous_timeout_is_a_408_and_status_0_never_occurs(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.REQUEST_TIMEOUT, times=1), Fault(kind=Kind.STATUS_0))
-    with pytest.raises(openai.APIStatusError) as caught:
+    with pytest.raises(openai.APIStatusError) as error:
         client.responses.create(model="gpt-5-mini", input="hello")
 
-    assert (caught.value.status_code, caught.value.code) == (408, "request_timeout")
+    assert (error.value.status_code, error.value.code) == (408, "request_timeout")
     assert client.responses.create(model="gpt-5-mini", input="hello").output_text
 
 
@@ -414,22 +416,22 @@ def test_a_synchronous_request_that_times_out_is_a_408_and_none_has_the_status_0
     ],
 )
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
-def test_a_marker_does_what_the_fault_does(faulty: Faulty, marker: str, kind: Kind, endpoint: str) -> None:
+def test_a_marker_has_the_same_effect_as_its_fault(faulty: Faulty, marker: str, kind: Kind, endpoint: str) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=kind, custom_ids=frozenset({"fault"})))
 
-    def asked(custom_id: str, prompt: str) -> dict[str, Any]:
+    def request_line(custom_id: str, prompt: str) -> dict[str, Any]:
         return chat(custom_id, prompt) if endpoint == CHAT else line(RESPONSES, custom_id, input=prompt)
 
-    batch = run(client, [asked("fault", "Hello"), asked("marker", f"Hello [[{marker}]]")], endpoint)
+    batch = run(client, [request_line("fault", "Hello"), request_line("marker", f"Hello [[{marker}]]")], endpoint)
     bodies = answers(client, batch)
     for name in ("choices", "output", "status", "incomplete_details"):
         assert without_ids(bodies["marker"].get(name)) == without_ids(bodies["fault"].get(name))
 
 
-def test_markers_ask_for_a_timeout_and_for_the_status_0(client: OpenAI) -> None:
+def test_markers_produce_a_timeout_and_the_status_0(client: OpenAI) -> None:
     batch = run(client, [chat("late", "[[request-timeout]]"), chat("zero", "[[status-0]]"), chat("good", "hello")])
 
     assert failures(client, batch)["late"]["error"]["code"] == "request_timeout"
-    statuses = {one["custom_id"]: one["response"]["status_code"] for one in results(client, batch.output_file_id)}
+    statuses = {line["custom_id"]: line["response"]["status_code"] for line in results(client, batch.output_file_id)}
     assert statuses == {"zero": 0, "good": 200}

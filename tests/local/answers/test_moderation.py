@@ -1,4 +1,4 @@
-"""Moderations, offline: only a marker flags, and it flags what it names."""
+"""Offline moderations: only markers flag an input, for the categories that they name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def line(custom_id: str, **body: Any) -> dict[str, Any]:
 
 
 def flags(verdict: dict[str, Any]) -> set[str]:
-    return {name for name, flagged in verdict["categories"].items() if flagged}
+    return {name for name, is_flagged in verdict["categories"].items() if is_flagged}
 
 
-def test_a_text_is_flagged_for_the_categories_it_names_in_markers(client: OpenAI) -> None:
+def test_a_text_is_flagged_for_the_categories_in_its_markers(client: OpenAI) -> None:
     answer = client.moderations.create(input="I hate you [[flag:violence]] [[flag:self-harm/intent]]")
 
     assert answer.model == "offline-responder/omni-moderation-latest"
@@ -36,12 +36,12 @@ def test_a_text_is_flagged_for_the_categories_it_names_in_markers(client: OpenAI
 
 
 @pytest.mark.parametrize("text", ["I will kill you", "[[flag:rudeness]]", "[[flag:violence", "flag:violence", ""])
-def test_a_text_without_a_marker_is_flagged_for_nothing_however_it_reads(text: str) -> None:
+def test_a_text_without_a_valid_marker_is_never_flagged(text: str) -> None:
     assert flags(moderate([text])) == set()
     assert not moderate([text])["flagged"]
 
 
-def test_each_text_of_a_list_is_judged_for_itself_and_objects_together(client: OpenAI) -> None:
+def test_each_text_of_a_list_gets_its_own_result_and_objects_share_one(client: OpenAI) -> None:
     texts = client.moderations.create(input=["fine", "[[flag:hate]]", "fine"])
     assert [verdict.flagged for verdict in texts.results] == [False, True, False]
 
@@ -74,14 +74,14 @@ def test_the_answer_has_every_field_of_the_sdk(client: OpenAI) -> None:
         ({"stream": True}, "stream"),
     ],
 )
-def test_what_the_api_does_not_take_is_400(client: OpenAI, body: dict[str, Any], param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
+def test_an_invalid_body_is_rejected_with_400(client: OpenAI, body: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as error:
         client.post("/moderations", body={"input": "x", **body}, cast_to=object)
 
-    assert caught.value.param == param
+    assert error.value.param == param
 
 
-def test_a_batch_may_leave_the_model_to_the_endpoint_and_reports_no_tokens(client: OpenAI) -> None:
+def test_a_batch_without_a_model_uses_the_default_model_and_reports_no_tokens(client: OpenAI) -> None:
     batch = run(client, [line("good", input="x"), line("bad", input="[[flag:illicit]]")], MODERATIONS)
 
     assert batch.status == "completed"
@@ -92,7 +92,7 @@ def test_a_batch_may_leave_the_model_to_the_endpoint_and_reports_no_tokens(clien
     assert batch.usage.total_tokens == 0
 
 
-def test_a_request_that_asks_to_stream_fails_alone(client: OpenAI) -> None:
+def test_a_streaming_request_fails_without_failing_its_batch(client: OpenAI) -> None:
     batch = run(client, [line("good", input="x"), line("bad", input="x", stream=True)], MODERATIONS)
 
     assert batch.status == "completed"

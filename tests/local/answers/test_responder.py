@@ -1,4 +1,4 @@
-"""What the offline responder answers to one request, over the synchronous endpoints and in batches."""
+"""The answers of the offline responder, over the synchronous endpoints and in batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SYSTEM = """You label support tickets.
 - other: anything else"""
 
 
-def ask(client: OpenAI, prompt: str, **body: Any) -> ChatCompletion:
+def complete_chat(client: OpenAI, prompt: str, **body: Any) -> ChatCompletion:
     messages: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
     answer: ChatCompletion = client.chat.completions.create(**{"model": "gpt-5-mini", "messages": messages, **body})
     return answer
@@ -42,13 +42,13 @@ def respond(client: OpenAI, prompt: str, **body: Any) -> Response:
     return answer
 
 
-def test_answers_say_that_no_model_was_asked(client: OpenAI) -> None:
-    answer = ask(client, "hello")
+def test_answers_state_that_no_model_was_called(client: OpenAI) -> None:
+    answer = complete_chat(client, "hello")
 
     assert answer.model == "offline-responder/gpt-5-mini"
     assert "no model was called" in (answer.choices[0].message.content or "")
-    assert answer.choices[0].message.content == ask(client, "hello").choices[0].message.content
-    assert answer.choices[0].message.content != ask(client, "other").choices[0].message.content
+    assert answer.choices[0].message.content == complete_chat(client, "hello").choices[0].message.content
+    assert answer.choices[0].message.content != complete_chat(client, "other").choices[0].message.content
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_structured_output_is_parsed_by_the_sdk_and_classified_by_shared_words(
     assert response.output_parsed == completion.choices[0].message.parsed
 
 
-def test_a_cap_on_output_tokens_cuts_the_answer_off(client: OpenAI) -> None:
-    completion = ask(client, "hello", max_completion_tokens=5)
+def test_an_answer_is_cut_off_at_the_limit_on_output_tokens(client: OpenAI) -> None:
+    completion = complete_chat(client, "hello", max_completion_tokens=5)
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage is not None
     assert completion.usage.completion_tokens == 5
@@ -89,11 +89,11 @@ def test_a_cap_on_output_tokens_cuts_the_answer_off(client: OpenAI) -> None:
     assert response.usage is not None
     assert response.usage.output_tokens == 16
 
-    assert ask(client, "hello", max_completion_tokens=500).choices[0].finish_reason == "stop"
+    assert complete_chat(client, "hello", max_completion_tokens=500).choices[0].finish_reason == "stop"
 
 
-def test_a_refusal_can_be_asked_for(client: OpenAI) -> None:
-    message = ask(client, "hello [[refuse]]").choices[0].message
+def test_a_marker_produces_a_refusal(client: OpenAI) -> None:
+    message = complete_chat(client, "hello [[refuse]]").choices[0].message
     assert message.content is None
     assert message.refusal
 
@@ -102,24 +102,26 @@ def test_a_refusal_can_be_asked_for(client: OpenAI) -> None:
     assert [part.type for part in item.content] == ["refusal"]
 
 
-def test_a_cut_off_answer_can_be_asked_for(client: OpenAI) -> None:
-    assert ask(client, "hello [[cutoff]]").choices[0].finish_reason == "length"
+def test_a_marker_cuts_the_answer_off(client: OpenAI) -> None:
+    assert complete_chat(client, "hello [[cutoff]]").choices[0].finish_reason == "length"
     response = respond(client, "hello [[cutoff]]")
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"
 
 
-def test_a_content_filter_can_be_asked_for(client: OpenAI) -> None:
-    assert ask(client, "hello [[filter]]").choices[0].finish_reason == "content_filter"
+def test_a_marker_triggers_the_content_filter(client: OpenAI) -> None:
+    assert complete_chat(client, "hello [[filter]]").choices[0].finish_reason == "content_filter"
     response = respond(client, "hello [[filter]]")
     assert response.status == "incomplete"
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "content_filter"
 
 
-def test_an_answer_that_fits_no_schema_can_be_asked_for(client: OpenAI) -> None:
+def test_a_marker_produces_an_answer_that_does_not_fit_the_schema(client: OpenAI) -> None:
     form = {"name": "ticket", "schema": Ticket.model_json_schema()}
-    answer = ask(client, "hello [[invalid-json]]", response_format={"type": "json_schema", "json_schema": form})
+    answer = complete_chat(
+        client, "hello [[invalid-json]]", response_format={"type": "json_schema", "json_schema": form}
+    )
 
     assert answer.choices[0].finish_reason == "stop"
     with pytest.raises(json.JSONDecodeError):
@@ -136,13 +138,13 @@ def test_an_answer_that_fits_no_schema_can_be_asked_for(client: OpenAI) -> None:
         (504, openai.InternalServerError),
     ],
 )
-def test_an_http_error_can_be_asked_for(client: OpenAI, status: int, kind: type[openai.APIStatusError]) -> None:
-    with pytest.raises(kind) as caught:
-        ask(client, f"hello [[fail:{status}]]")
-    assert caught.value.status_code == status
+def test_a_marker_produces_an_http_error(client: OpenAI, status: int, kind: type[openai.APIStatusError]) -> None:
+    with pytest.raises(kind) as error:
+        complete_chat(client, f"hello [[fail:{status}]]")
+    assert error.value.status_code == status
 
 
-def test_a_marker_with_once_works_once_per_custom_id_and_text(client: OpenAI) -> None:
+def test_a_once_marker_takes_effect_once_per_custom_id_and_text(client: OpenAI) -> None:
     lines = [chat("a", "once [[fail:500:once]]"), chat("b", "once [[fail:500:once]]")]
     first, second = run(client, lines), run(client, lines)
     assert set(failures(client, first)) == {"a", "b"}
@@ -152,7 +154,7 @@ def test_a_marker_with_once_works_once_per_custom_id_and_text(client: OpenAI) ->
     assert set(failures(client, changed)) == {"a"}
 
 
-def test_markers_with_once_work_one_after_the_other(client: OpenAI) -> None:
+def test_several_once_markers_take_effect_one_after_the_other(client: OpenAI) -> None:
     line = chat("steps", "[[fail:500:once]] [[fail:429:once]] [[refuse:once]] then fine")
 
     statuses = [failures(client, run(client, [line]))["steps"]["response"]["status_code"] for _ in range(2)]
@@ -161,7 +163,7 @@ def test_markers_with_once_work_one_after_the_other(client: OpenAI) -> None:
     assert answers(client, run(client, [line]))["steps"]["choices"][0]["message"]["content"]
 
 
-def test_a_marker_in_the_system_prompt_is_only_text(client: OpenAI) -> None:
+def test_a_marker_in_the_system_prompt_has_no_effect(client: OpenAI) -> None:
     line = chat("a", "hello")
     line["body"]["messages"].insert(0, {"role": "system", "content": "[[fail:500]]"})
 
@@ -185,7 +187,7 @@ def test_a_marker_in_the_system_prompt_is_only_text(client: OpenAI) -> None:
         ({"response_format": {"type": "json_schema"}}, "missing_required_parameter"),
     ],
 )
-def test_a_request_that_openai_refuses_is_a_400_line_of_its_own(
+def test_a_request_that_openai_would_reject_fails_alone_with_400(
     client: OpenAI, body: dict[str, Any], code: str
 ) -> None:
     batch = run(client, [chat("good", "hello"), chat("bad", "hello", **body)])
@@ -198,7 +200,7 @@ def test_a_request_that_openai_refuses_is_a_400_line_of_its_own(
     assert line["response"]["body"]["error"]["code"] == code
 
 
-def test_a_strict_schema_must_close_its_objects_and_require_every_key(client: OpenAI) -> None:
+def test_a_strict_schema_must_require_all_properties_and_forbid_others(client: OpenAI) -> None:
     inner: dict[str, Any] = {"type": "object", "properties": {"b": {"type": "string"}}}
     schema = {
         "type": "object",
@@ -217,10 +219,10 @@ def test_a_strict_schema_must_close_its_objects_and_require_every_key(client: Op
 
 def _strict(client: OpenAI, schema: dict[str, Any]) -> ChatCompletion:
     form = {"name": "x", "strict": True, "schema": schema}
-    return ask(client, "hello", response_format={"type": "json_schema", "json_schema": form})
+    return complete_chat(client, "hello", response_format={"type": "json_schema", "json_schema": form})
 
 
-def test_a_schema_that_cannot_be_filled_is_an_error_and_no_wrong_answer(client: OpenAI) -> None:
+def test_a_schema_that_cannot_be_filled_is_rejected(client: OpenAI) -> None:
     for schema in (
         {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[A-Z]{3}$"}}},
         {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:1/schema"}}},
@@ -228,38 +230,45 @@ def test_a_schema_that_cannot_be_filled_is_an_error_and_no_wrong_answer(client: 
     ):
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         with pytest.raises(openai.BadRequestError, match="offline responder cannot answer"):
-            ask(client, "hello", response_format=form)
+            complete_chat(client, "hello", response_format=form)
 
 
 def test_several_choices_are_counted_in_the_output_tokens(client: OpenAI) -> None:
-    one, three = ask(client, "hello"), ask(client, "hello", n=3)
+    single, triple = complete_chat(client, "hello"), complete_chat(client, "hello", n=3)
 
-    assert [choice.index for choice in three.choices] == [0, 1, 2]
-    assert one.usage is not None
-    assert three.usage is not None
-    assert three.usage.completion_tokens == 3 * one.usage.completion_tokens
+    assert [choice.index for choice in triple.choices] == [0, 1, 2]
+    assert single.usage is not None
+    assert triple.usage is not None
+    assert triple.usage.completion_tokens == 3 * single.usage.completion_tokens
 
 
-def test_responses_refuse_what_openai_refuses(client: OpenAI) -> None:
-    refused: list[dict[str, Any]] = [{"input": ""}, {"input": []}, {"max_output_tokens": 1}, {"input": "x" * 600_000}]
-    for body in refused:
+def test_an_invalid_response_request_is_rejected(client: OpenAI) -> None:
+    invalid_bodies: list[dict[str, Any]] = [
+        {"input": ""},
+        {"input": []},
+        {"max_output_tokens": 1},
+        {"input": "x" * 600_000},
+    ]
+    for body in invalid_bodies:
         with pytest.raises(openai.BadRequestError):
             respond(client, "hello", **body)
 
 
-def test_embeddings_come_as_floats_or_base64_of_the_same_numbers(client: OpenAI) -> None:
-    plain = client.embeddings.create(model="text-embedding-3-small", input=["red pump"], encoding_format="float")
-    packed = client.embeddings.create(model="text-embedding-3-small", input=["red pump"], encoding_format="base64")
+def test_embeddings_are_floats_or_base64_of_the_same_numbers(client: OpenAI) -> None:
+    floats = client.embeddings.create(model="text-embedding-3-small", input=["red pump"], encoding_format="float")
+    base64_reply = client.embeddings.create(
+        model="text-embedding-3-small", input=["red pump"], encoding_format="base64"
+    )
     default = client.embeddings.create(model="text-embedding-3-small", input="red pump")
 
-    # the SDK declares floats, whatever encoding was asked for
-    embedding: Any = packed.data[0].embedding
+    # The SDK's type is a list of floats for every encoding.
+    embedding: Any = base64_reply.data[0].embedding
     assert isinstance(embedding, str)
-    assert default.data[0].embedding == plain.data[0].embedding
+    assert default.data[0].embedding == floats.data[0].embedding
 
 
-def test_embeddings_refuse_what_openai_refuses(client: OpenAI) -> None:
-    refused: list[dict[str, Any]] = [
+def test_an_invalid_embeddings_request_is_rejected(client: OpenAI) -> None:
+    invalid_bodies: list[dict[str, Any]] = [
         {"input": ""},
         {"input": []},
         {"input": ["good", ""]},
@@ -269,12 +278,12 @@ def test_embeddings_refuse_what_openai_refuses(client: OpenAI) -> None:
         {"dimensions": 0},
         {"encoding_format": "int8"},
     ]
-    for body in refused:
-        given = {"model": "text-embedding-3-small", "input": "x", **body}
+    for body in invalid_bodies:
+        request = {"model": "text-embedding-3-small", "input": "x", **body}
         with pytest.raises(openai.BadRequestError):
-            client.embeddings.create(**given)
+            client.embeddings.create(**request)
 
 
-def test_the_synchronous_endpoints_do_not_stream(client: OpenAI) -> None:
+def test_the_synchronous_endpoints_reject_streaming(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="does not support streaming"):
-        ask(client, "hello", stream=True)
+        complete_chat(client, "hello", stream=True)

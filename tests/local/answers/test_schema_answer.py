@@ -1,4 +1,4 @@
-"""The law of made-up objects: whatever the schema asks for within what is covered, the answer is valid."""
+"""Values that are made up for a schema are valid, for every schema that uses only supported keywords."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def _grow(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[st
 
 
 @given(st.recursive(_leaves, _grow, max_leaves=12), st.text(max_size=200), st.text(max_size=200))
-def test_what_is_filled_in_is_valid_and_always_the_same(schema: dict[str, Any], text: str, instructions: str) -> None:
+def test_a_filled_value_is_valid_and_deterministic(schema: dict[str, Any], text: str, instructions: str) -> None:
     value = fill(schema, text=text, instructions=instructions)
 
     jsonschema.Draft202012Validator(schema).validate(value)
     assert fill(schema, text=text, instructions=instructions) == value
 
 
-def test_references_are_followed_and_recursion_ends() -> None:
+def test_references_are_followed_and_recursion_terminates() -> None:
     schema = {
         "$ref": "#/$defs/Node",
         "$defs": {
@@ -115,7 +115,7 @@ def test_references_are_followed_and_recursion_ends() -> None:
     assert value["next"]["name"].startswith("offline: a tree")
 
 
-def test_all_of_is_taken_together() -> None:
+def test_all_of_is_merged() -> None:
     schema = {
         "allOf": [
             {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
@@ -128,7 +128,7 @@ def test_all_of_is_taken_together() -> None:
     assert value["b"] == "x"
 
 
-def test_an_array_of_labels_takes_the_best_ones_without_repeating() -> None:
+def test_an_array_of_labels_takes_the_best_ones_without_repetition() -> None:
     labels = {"enum": ["billing", "login", "shipping"], "description": "login: password\nshipping: parcel"}
     schema = {"type": "array", "items": labels, "minItems": 2, "uniqueItems": True}
     value = fill(schema, text="my parcel and my password", instructions="")
@@ -136,7 +136,7 @@ def test_an_array_of_labels_takes_the_best_ones_without_repeating() -> None:
     assert set(value) == {"login", "shipping"}
 
 
-def test_a_description_in_the_schema_helps_to_choose() -> None:
+def test_a_description_in_the_schema_influences_the_choice() -> None:
     schema = _object(
         {
             "team": {
@@ -169,6 +169,6 @@ def test_a_description_in_the_schema_helps_to_choose() -> None:
     ],
     ids=lambda schema: str(schema)[:60],
 )
-def test_what_cannot_be_filled_is_an_error(schema: dict[str, Any]) -> None:
+def test_a_schema_that_cannot_be_filled_raises(schema: dict[str, Any]) -> None:
     with pytest.raises(UnfillableSchemaError):
         fill(schema, text="t", instructions="")

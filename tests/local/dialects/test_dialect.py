@@ -1,4 +1,4 @@
-"""How a dialect is chosen, and that without one nothing changes."""
+"""Choosing dialects and switches, and the server without any."""
 
 from __future__ import annotations
 
@@ -59,27 +59,27 @@ def test_openai_is_the_dialect_without_switches() -> None:
     assert Settings().dialect is OPENAI
 
 
-def test_dialects_and_switches_mix_in_any_order_and_may_be_named_twice() -> None:
-    mixed = build_dialect(["no-has-more", "groq", "empty-ids", "groq"])
-    assert mixed == build_dialect(["empty-ids", "groq"])
-    assert mixed.switches == {*DIALECTS["groq"], "empty-ids"}
+def test_dialects_and_switches_combine_in_any_order_and_may_be_repeated() -> None:
+    combined = build_dialect(["no-has-more", "groq", "empty-ids", "groq"])
+    assert combined == build_dialect(["empty-ids", "groq"])
+    assert combined.switches == {*DIALECTS["groq"], "empty-ids"}
 
 
-def test_every_dialect_is_made_of_known_switches() -> None:
+def test_every_dialect_consists_of_existing_switches() -> None:
     for switches in DIALECTS.values():
         assert set(switches) <= SWITCHES
 
 
-def test_an_unknown_name_is_answered_with_all_known_ones() -> None:
+def test_an_unknown_name_raises_an_error_that_lists_all_names() -> None:
     with pytest.raises(
         ValueError, match=r"no dialect or switch 'azur'\. Dialects: azure, .*Single switches: .*empty-ids"
-    ) as told:
+    ) as error:
         build_dialect(["empty-ids", "azur"])
     for name in (*DIALECTS, *SWITCHES):
-        assert name in str(told.value)
+        assert name in str(error.value)
 
 
-def test_serve_refuses_an_unknown_dialect_and_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_rejects_an_unknown_dialect_and_lists_all_dialects(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     assert parser.parse_args(["--dialect", "groq", "--dialect=empty-ids"]).dialects == ["groq", "empty-ids"]
@@ -88,7 +88,7 @@ def test_serve_refuses_an_unknown_dialect_and_says_which_there_are(capsys: pytes
     assert "argument --dialect: There is no dialect or switch 'grok'. Dialects: azure," in capsys.readouterr().err
 
 
-def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:
+def test_serve_lists_its_switches_at_startup(serve: Serve) -> None:
     server, client = serve(dialects=("vllm", "empty-ids"))
 
     log = (server.state / "server.log").read_text(encoding="utf-8")
@@ -98,18 +98,18 @@ def test_serve_says_at_its_start_how_it_differs(serve: Serve) -> None:
     assert failures(client, batch) == {}
 
 
-def test_without_a_dialect_no_middleware_is_installed(tmp_path: Path) -> None:
-    app = create_app(tmp_path / "plain", Settings())
-    assert app.user_middleware == []
-    spoken = create_app(tmp_path / "azure", Settings(dialect=build_dialect(["azure"])))
-    assert len(spoken.user_middleware) == 1
-    for made in (app, spoken):
-        made.state.server.store.close()
+def test_no_middleware_is_installed_without_a_dialect(tmp_path: Path) -> None:
+    openai_app = create_app(tmp_path / "openai", Settings())
+    assert openai_app.user_middleware == []
+    azure_app = create_app(tmp_path / "azure", Settings(dialect=build_dialect(["azure"])))
+    assert len(azure_app.user_middleware) == 1
+    for app in (openai_app, azure_app):
+        app.state.server.store.close()
 
 
-def test_without_a_dialect_answers_and_lines_are_the_very_objects_they_were() -> None:
+def test_answers_and_lines_are_not_copied_without_a_dialect() -> None:
     batch: dict[str, Any] = json.loads(json.dumps(BATCH)) | {"status": "in_progress"}
-    before = json.dumps(batch)
+    original = json.dumps(batch)
     rewrites = (
         OPENAI.rewrite_batch,
         OPENAI.create_reply,
@@ -119,7 +119,7 @@ def test_without_a_dialect_answers_and_lines_are_the_very_objects_they_were() ->
     )
     for rewrite in rewrites:
         assert rewrite(batch) is batch
-    assert json.dumps(batch) == before
+    assert json.dumps(batch) == original
     line = b'{"id": "batch_req_1"}'
     assert OPENAI.rewrite_line(line) is line
     assert (OPENAI.window("24h"), OPENAI.window("1d"), OPENAI.window("48h")) == ("24h", None, None)
@@ -130,17 +130,17 @@ switch_sets = st.sets(st.sampled_from(sorted(SWITCHES)))
 
 
 @given(switch_sets, st.sampled_from(STATUSES), st.sampled_from([BATCH["errors"], None]))
-def test_whatever_switches_meet_a_batch_stays_json_and_readable(
+def test_a_batch_stays_readable_json_with_any_set_of_switches(
     switches: set[str], status: str, errors: dict[str, Any] | None
 ) -> None:
     dialect = build_dialect(switches)
 
     def batch() -> dict[str, Any]:
-        copied: dict[str, Any] = json.loads(json.dumps(BATCH))
-        return copied | {"status": status, "errors": errors and json.loads(json.dumps(errors))}
+        copy: dict[str, Any] = json.loads(json.dumps(BATCH))
+        return copy | {"status": status, "errors": errors and json.loads(json.dumps(errors))}
 
-    for shown in (dialect.rewrite_batch(batch()), dialect.create_reply(batch())):
-        view = read_batch(json.loads(json.dumps(shown)))
+    for answer in (dialect.rewrite_batch(batch()), dialect.create_reply(batch())):
+        view = read_batch(json.loads(json.dumps(answer)))
         assert view.id == BATCH["id"]
         assert view.has_known_status
         assert view.status.ended == (status in ("failed", "completed", "expired", "cancelled"))
@@ -150,13 +150,16 @@ def test_whatever_switches_meet_a_batch_stays_json_and_readable(
 
 
 @given(switch_sets, st.sampled_from(RESPONSES))
-def test_whatever_switches_meet_a_line_stays_readable_and_never_turns_into_a_success(
+def test_a_line_stays_readable_and_keeps_its_outcome_with_any_set_of_switches(
     switches: set[str], response: dict[str, Any] | None
 ) -> None:
     error = None if response else {"code": "batch_expired", "message": "late"}
-    plain = json.dumps({"id": "batch_req_1", "custom_id": "row-1", "response": response, "error": error}).encode()
+    openai_line = json.dumps({"id": "batch_req_1", "custom_id": "row-1", "response": response, "error": error}).encode()
 
-    read, expected = read_line(build_dialect(switches).rewrite_line(plain), CHAT, None), read_line(plain, CHAT, None)
+    read, expected = (
+        read_line(build_dialect(switches).rewrite_line(openai_line), CHAT, None),
+        read_line(openai_line, CHAT, None),
+    )
 
     assert read is not None
     assert expected is not None
@@ -165,6 +168,6 @@ def test_whatever_switches_meet_a_line_stays_readable_and_never_turns_into_a_suc
 
 
 @given(st.text(max_size=6), st.sampled_from(sorted(DIALECTS)))
-def test_no_completion_window_makes_a_dialect_stumble(asked: str, name: str) -> None:
-    window = build_dialect([name]).window(asked)
+def test_any_completion_window_is_accepted_or_rejected_by_every_dialect(text: str, name: str) -> None:
+    window = build_dialect([name]).window(text)
     assert window is None or build_dialect([name]).lifetime(window, 86_400) > 0

@@ -1,4 +1,4 @@
-"""Faults of whole batches: failing at validation for no reason of the input's, or stuck until the window ends."""
+"""Faults of whole batches: a batch fails at validation despite valid input, or is stuck until its window ends."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def counts(batch: Batch) -> tuple[int, int, int]:
     return batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed
 
 
-def running(batch: Batch) -> bool:
+def is_in_progress(batch: Batch) -> bool:
     return batch.status == "in_progress"
 
 
-# failed
+# failed batches
 
 
-def test_a_batch_fails_for_the_token_limit_unless_the_fault_says_more(faulty: Faulty) -> None:
+def test_a_batch_fails_with_token_limit_exceeded_by_default(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.FAIL_BATCH))
     batch = run(client, chats(3))
@@ -49,7 +49,7 @@ def test_a_batch_fails_for_the_token_limit_unless_the_fault_says_more(faulty: Fa
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
 
 
-def test_a_batch_fails_because_its_file_cannot_be_found_although_it_is_there(faulty: Faulty) -> None:
+def test_a_batch_can_fail_as_if_its_input_file_did_not_exist(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="invalid_request"))
     batch = run(client, chats(1))
@@ -60,7 +60,7 @@ def test_a_batch_fails_because_its_file_cannot_be_found_although_it_is_there(fau
 
 
 @pytest.mark.parametrize(
-    ("code", "given", "told"),
+    ("code", "fault_message", "expected_message"),
     [
         ("billing_hard_limit_reached", None, "Billing hard limit has been reached."),
         ("insufficient_quota", None, "You exceeded your current quota, please check your plan and billing details."),
@@ -70,61 +70,61 @@ def test_a_batch_fails_because_its_file_cannot_be_found_although_it_is_there(fau
     ],
 )
 def test_a_batch_fails_with_the_code_and_message_of_the_fault(
-    faulty: Faulty, code: str | None, given: str | None, told: str
+    faulty: Faulty, code: str | None, fault_message: str | None, expected_message: str
 ) -> None:
     server, client = faulty
-    server.set_faults(Fault(kind=Kind.FAIL_BATCH, code=code, message=given))
+    server.set_faults(Fault(kind=Kind.FAIL_BATCH, code=code, message=fault_message))
     batch = run(client, chats(1))
 
     assert problems(batch) == [(code or "token_limit_exceeded", None, None)]
-    assert message(batch) == told
+    assert message(batch) == expected_message
 
 
-def test_a_batch_that_fails_on_request_says_nothing_of_its_lines(faulty: Faulty) -> None:
+def test_a_batch_that_a_fault_fails_reports_no_problems_of_its_lines(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.FAIL_BATCH))
 
     assert problems(run(client, [chat("a", "hello"), "{", "{}"])) == [("token_limit_exceeded", None, None)]
 
 
-def test_so_many_batches_pass_and_so_many_fail_as_the_fault_says(faulty: Faulty) -> None:
+def test_a_fault_skips_and_hits_the_configured_number_of_batches(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.FAIL_BATCH, skip=1, times=2))
 
     assert [run(client, chats(1)).status for _ in range(4)] == ["completed", "failed", "failed", "completed"]
 
 
-def test_a_batch_that_is_to_fail_does_so_after_a_restart_without_the_fault(serve: Serve) -> None:
+def test_a_batch_that_drew_a_fault_fails_after_a_restart_without_it(serve: Serve) -> None:
     server, client = serve(admin=True, validating=600)
     server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="billing_hard_limit_reached"))
-    doomed = submit(client, chats(1))
+    faulty_batch = submit(client, chats(1))
     server.set_faults()
-    spared = submit(client, chats(1))
+    healthy_batch = submit(client, chats(1))
     server.kill()
 
-    with LocalServer(server.state) as again, make_client(again) as reader:
-        assert problems(wait(reader, doomed)) == [("billing_hard_limit_reached", None, None)]
-        assert wait(reader, spared).status == "completed"
+    with LocalServer(server.state) as restarted, make_client(restarted) as reader:
+        assert problems(wait(reader, faulty_batch)) == [("billing_hard_limit_reached", None, None)]
+        assert wait(reader, healthy_batch).status == "completed"
 
 
-# stuck
+# stuck batches
 
 
-def test_a_stuck_batch_answers_nothing_and_expires_as_a_whole(faulty: Faulty) -> None:
+def test_a_stuck_batch_answers_nothing_and_expires(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.STUCK, times=1))
-    stuck = wait(client, submit(client, chats(3)), running)
-    assert run(client, chats(3)).status == "completed", "the next one is not stuck"
+    stuck = wait(client, submit(client, chats(3)), is_in_progress)
+    assert run(client, chats(3)).status == "completed", "the fault hits only the first batch"
 
     stuck = client.batches.retrieve(stuck.id)
     assert stuck.status == "in_progress"
     assert counts(stuck) == (3, 0, 0)
     server.advance(86_400)
-    ended = wait(client, stuck)
-    assert ended.status == "expired"
-    assert ended.output_file_id is None
-    assert counts(ended) == (3, 0, 0)
-    assert {name: line["error"]["code"] for name, line in failures(client, ended).items()} == {
+    final = wait(client, stuck)
+    assert final.status == "expired"
+    assert final.output_file_id is None
+    assert counts(final) == (3, 0, 0)
+    assert {name: line["error"]["code"] for name, line in failures(client, final).items()} == {
         f"row-{number}": "batch_expired" for number in range(3)
     }
 
@@ -132,17 +132,17 @@ def test_a_stuck_batch_answers_nothing_and_expires_as_a_whole(faulty: Faulty) ->
 def test_a_stuck_batch_can_be_cancelled(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.STUCK))
-    batch = wait(client, submit(client, chats(2)), running)
+    batch = wait(client, submit(client, chats(2)), is_in_progress)
 
-    ended = wait(client, client.batches.cancel(batch.id))
-    assert ended.status == "cancelled"
-    assert {line["error"]["code"] for line in failures(client, ended).values()} == {"batch_cancelled"}
+    final = wait(client, client.batches.cancel(batch.id))
+    assert final.status == "cancelled"
+    assert {line["error"]["code"] for line in failures(client, final).values()} == {"batch_cancelled"}
 
 
-def test_a_stuck_batch_is_stuck_after_a_restart_without_the_fault(serve: Serve) -> None:
+def test_a_stuck_batch_stays_stuck_after_a_restart_without_the_fault(serve: Serve) -> None:
     server, client = serve(admin=True)
     server.set_faults(Fault(kind=Kind.STUCK))
-    stuck = wait(client, submit(client, chats(2)), running)
+    stuck = wait(client, submit(client, chats(2)), is_in_progress)
     server.kill()
     server.start()
 

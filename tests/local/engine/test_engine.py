@@ -1,4 +1,4 @@
-"""The engine with responders that the offline one is not: slow, or broken."""
+"""The engine with slow and failing responders, which the offline responder is not."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.local.conftest import Serve
 from tests.local.driving import CHAT, DEADLINE, chats, jsonl, upload, wait
 
 
-class Scripted:
-    """A responder that does what it is told for each custom_id."""
+class ScriptedResponder:
+    """A responder that runs a script for each custom_id and records the requests."""
 
     def __init__(self, script: Callable[[str], Coroutine[Any, Any, Reply]]) -> None:
-        self.asked: list[str] = []
+        self.custom_ids: list[str] = []
         self._script = script
 
-    def model_name(self, asked: str) -> str:
-        return asked
+    def model_name(self, model: str) -> str:
+        return model
 
-    async def answer(self, ask: ModelRequest) -> Reply:
-        assert ask.custom_id is not None
-        self.asked.append(ask.custom_id)
-        return await self._script(ask.custom_id)
+    async def answer(self, request: ModelRequest) -> Reply:
+        assert request.custom_id is not None
+        self.custom_ids.append(request.custom_id)
+        return await self._script(request.custom_id)
 
 
 def _submit(store: Store, engine: Engine, rows: int) -> str:
@@ -64,14 +64,14 @@ def _submit(store: Store, engine: Engine, rows: int) -> str:
     return engine.submit(batch, output_lifetime=3600).id
 
 
-async def _ended(engine: Engine, batch_id: str) -> Batch:
+async def _wait_until_ended(engine: Engine, batch_id: str) -> Batch:
     async with asyncio.timeout(DEADLINE):
         while engine.batch(batch_id).status not in FINAL_STATUSES:
             await asyncio.sleep(0.005)
     return engine.batch(batch_id)
 
 
-def test_a_line_that_breaks_the_responder_is_a_500_line_and_the_rest_is_answered(tmp_path: Path) -> None:
+def test_an_error_in_the_responder_fails_only_its_line_with_500(tmp_path: Path) -> None:
     async def script(custom_id: str) -> Reply:
         if custom_id == "row-1":
             raise ZeroDivisionError("on purpose")
@@ -79,8 +79,8 @@ def test_a_line_that_breaks_the_responder_is_a_500_line_and_the_rest_is_answered
 
     async def go() -> None:
         store = Store(tmp_path)
-        engine = Engine(store, Scripted(script), Settings())
-        batch = await _ended(engine, _submit(store, engine, 3))
+        engine = Engine(store, ScriptedResponder(script), Settings())
+        batch = await _wait_until_ended(engine, _submit(store, engine, 3))
 
         assert batch.status is Status.COMPLETED
         assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
@@ -92,18 +92,20 @@ def test_a_line_that_breaks_the_responder_is_a_500_line_and_the_rest_is_answered
     asyncio.run(go())
 
 
-@pytest.mark.parametrize("broken", [ZeroDivisionError, TimeoutError, asyncio.CancelledError])
-def test_a_responder_that_breaks_on_every_other_line_ends_no_batch(tmp_path: Path, broken: type[BaseException]) -> None:
+@pytest.mark.parametrize("exception", [ZeroDivisionError, TimeoutError, asyncio.CancelledError])
+def test_a_batch_completes_although_the_responder_raises_on_every_other_line(
+    tmp_path: Path, exception: type[BaseException]
+) -> None:
     async def script(custom_id: str) -> Reply:
         await asyncio.sleep(0)
         if int(custom_id[4:]) % 2:
-            raise broken("on purpose")
+            raise exception("on purpose")
         return Reply(200, {})
 
     async def go() -> None:
         store = Store(tmp_path)
-        engine = Engine(store, Scripted(script), Settings(concurrency=4))
-        batch = await _ended(engine, _submit(store, engine, 20))
+        engine = Engine(store, ScriptedResponder(script), Settings(concurrency=4))
+        batch = await _wait_until_ended(engine, _submit(store, engine, 20))
 
         assert batch.status is Status.COMPLETED
         assert (batch.request_counts.completed, batch.request_counts.failed) == (10, 10)
@@ -113,32 +115,34 @@ def test_a_responder_that_breaks_on_every_other_line_ends_no_batch(tmp_path: Pat
     asyncio.run(go())
 
 
-def test_a_batch_has_as_many_requests_in_flight_as_allowed_and_never_more(tmp_path: Path) -> None:
+def test_a_batch_uses_all_of_its_allowed_concurrency_and_never_more(tmp_path: Path) -> None:
     async def go() -> None:
-        flying, seen, full = 0, 0, asyncio.Event()
+        in_flight, max_in_flight, all_started = 0, 0, asyncio.Event()
 
         async def script(_: str) -> Reply:
-            nonlocal flying, seen
-            flying += 1
-            seen = max(seen, flying)
-            if flying == 8:
-                full.set()
-            await full.wait()
+            nonlocal in_flight, max_in_flight
+            in_flight += 1
+            max_in_flight = max(max_in_flight, in_flight)
+            if in_flight == 8:
+                all_started.set()
+            await all_started.wait()
             await asyncio.sleep(0)
-            flying -= 1
+            in_flight -= 1
             return Reply(200, {})
 
         store = Store(tmp_path)
-        responder = Scripted(script)
+        responder = ScriptedResponder(script)
         engine = Engine(store, responder, Settings(concurrency=8))
         batch_id = _submit(store, engine, 100)
-        batch = await _ended(engine, batch_id)
+        batch = await _wait_until_ended(engine, batch_id)
 
-        assert seen == 8
-        assert sorted(responder.asked) == sorted(f"row-{number}" for number in range(100)), "each line once"
+        assert max_in_flight == 8
+        assert sorted(responder.custom_ids) == sorted(f"row-{number}" for number in range(100)), (
+            "each line is sent once"
+        )
         lines = store.path(batch.output_file_id or "").read_bytes().splitlines()
-        answered = [msgspec.json.decode(line)["custom_id"] for line in lines]
-        assert sorted(answered) == sorted(responder.asked)
+        custom_ids = [msgspec.json.decode(line)["custom_id"] for line in lines]
+        assert sorted(custom_ids) == sorted(responder.custom_ids)
         assert batch.request_counts.completed == 100
         await engine.close()
         store.close()
@@ -146,40 +150,40 @@ def test_a_batch_has_as_many_requests_in_flight_as_allowed_and_never_more(tmp_pa
     asyncio.run(go())
 
 
-def test_after_a_restart_no_request_that_was_answered_is_asked_again(tmp_path: Path) -> None:
+def test_an_answered_request_is_not_sent_again_after_a_restart(tmp_path: Path) -> None:
     async def go() -> None:
-        reached = asyncio.Event()
+        last_started = asyncio.Event()
 
-        async def first_life(custom_id: str) -> Reply:
+        async def first_script(custom_id: str) -> Reply:
             if int(custom_id[4:]) % 10 == 7:
                 if custom_id == "row-77":
-                    reached.set()
+                    last_started.set()
                 await asyncio.Event().wait()
             return Reply(200, {})
 
-        async def second_life(_: str) -> Reply:
+        async def second_script(_: str) -> Reply:
             await asyncio.sleep(0)
             return Reply(200, {})
 
         store = Store(tmp_path)
-        before = Scripted(first_life)
-        engine = Engine(store, before, Settings(concurrency=8))
+        first = ScriptedResponder(first_script)
+        engine = Engine(store, first, Settings(concurrency=8))
         batch_id = _submit(store, engine, 100)
         async with asyncio.timeout(DEADLINE):
-            await reached.wait()
+            await last_started.wait()
         await engine.close()
-        hanging = {f"row-{number}" for number in range(7, 80, 10)}
-        answered = set(before.asked) - hanging
+        unanswered = {f"row-{number}" for number in range(7, 80, 10)}
+        answered_rows = set(first.custom_ids) - unanswered
 
-        after = Scripted(second_life)
-        engine = Engine(store, after, Settings(concurrency=8))
+        second = ScriptedResponder(second_script)
+        engine = Engine(store, second, Settings(concurrency=8))
         await engine.resume()
-        batch = await _ended(engine, batch_id)
-        everything = {f"row-{number}" for number in range(100)}
-        assert sorted(after.asked) == sorted(everything - answered)
-        assert len(answered) > 60
+        batch = await _wait_until_ended(engine, batch_id)
+        all_rows = {f"row-{number}" for number in range(100)}
+        assert sorted(second.custom_ids) == sorted(all_rows - answered_rows)
+        assert len(answered_rows) > 60
         lines = store.path(batch.output_file_id or "").read_bytes().splitlines()
-        assert sorted(msgspec.json.decode(line)["custom_id"] for line in lines) == sorted(everything)
+        assert sorted(msgspec.json.decode(line)["custom_id"] for line in lines) == sorted(all_rows)
         assert batch.request_counts.completed == 100
         await engine.close()
         store.close()
@@ -187,15 +191,15 @@ def test_after_a_restart_no_request_that_was_answered_is_asked_again(tmp_path: P
     asyncio.run(go())
 
 
-def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path: Path) -> None:
-    """The lines that never ran may all be in the journal before the batch is recorded as ended."""
+def test_a_batch_that_expired_when_the_server_was_killed_stays_expired(tmp_path: Path) -> None:
+    """All lines that never ran can be in the journal before the batch is stored as ended."""
 
     async def script(_: str) -> Reply:
         return Reply(200, {})
 
     async def go() -> None:
         store = Store(tmp_path)
-        engine = Engine(store, Scripted(script), Settings(in_progress=10**6))
+        engine = Engine(store, ScriptedResponder(script), Settings(in_progress=10**6))
         batch_id = _submit(store, engine, 3)
         async with asyncio.timeout(DEADLINE):
             while engine.batch(batch_id).status is not Status.IN_PROGRESS:
@@ -208,9 +212,9 @@ def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path
         journal.close()
         store.clock.advance(86_400)
 
-        engine = Engine(store, Scripted(script), Settings())
+        engine = Engine(store, ScriptedResponder(script), Settings())
         await engine.resume()
-        batch = await _ended(engine, batch_id)
+        batch = await _wait_until_ended(engine, batch_id)
         assert batch.status is Status.EXPIRED
         assert (batch.request_counts.completed, batch.request_counts.failed) == (0, 0)
         assert batch.output_file_id is None
@@ -221,51 +225,49 @@ def test_a_batch_that_expired_while_the_server_was_killed_stays_expired(tmp_path
 
 
 @pytest.mark.parametrize("row", [1, 2])
-def test_a_request_in_flight_when_its_batch_is_cancelled_is_answered_and_the_rest_is_not(
-    tmp_path: Path, row: int
-) -> None:
+def test_only_requests_in_flight_are_answered_when_their_batch_is_cancelled(tmp_path: Path, row: int) -> None:
     async def go() -> None:
-        reached, go_on = asyncio.Event(), asyncio.Event()
+        row_started, row_may_finish = asyncio.Event(), asyncio.Event()
 
         async def script(custom_id: str) -> Reply:
             if custom_id == f"row-{row}":
-                reached.set()
-                await go_on.wait()
+                row_started.set()
+                await row_may_finish.wait()
             return Reply(200, {})
 
         store = Store(tmp_path)
-        responder = Scripted(script)
+        responder = ScriptedResponder(script)
         engine = Engine(store, responder, Settings())
         batch_id = _submit(store, engine, 3)
         async with asyncio.timeout(DEADLINE):
-            await reached.wait()
+            await row_started.wait()
         assert engine.cancel(batch_id).status is Status.CANCELLING
-        go_on.set()
-        batch = await _ended(engine, batch_id)
+        row_may_finish.set()
+        batch = await _wait_until_ended(engine, batch_id)
 
         assert batch.status is Status.CANCELLED
         assert batch.finalizing_at is None
         assert batch.request_counts.completed == row + 1
-        assert responder.asked == [f"row-{number}" for number in range(row + 1)]
+        assert responder.custom_ids == [f"row-{number}" for number in range(row + 1)]
         await engine.close()
         store.close()
 
     asyncio.run(go())
 
 
-def test_a_batch_whose_state_is_damaged_fails_and_says_so(tmp_path: Path) -> None:
+def test_a_batch_whose_journal_is_missing_fails_with_a_server_error(tmp_path: Path) -> None:
     async def go() -> None:
         async def script(_: str) -> Reply:
             return Reply(200, {})
 
         store = Store(tmp_path)
-        engine = Engine(store, Scripted(script), Settings(in_progress=0.5))
+        engine = Engine(store, ScriptedResponder(script), Settings(in_progress=0.5))
         batch_id = _submit(store, engine, 3)
         async with asyncio.timeout(DEADLINE):
             while engine.batch(batch_id).status is not Status.IN_PROGRESS:
                 await asyncio.sleep(0.005)
         (tmp_path / "work" / batch_id / "answers").unlink()
-        batch = await _ended(engine, batch_id)
+        batch = await _wait_until_ended(engine, batch_id)
 
         assert batch.status is Status.FAILED
         assert batch.errors is not None
@@ -276,7 +278,7 @@ def test_a_batch_whose_state_is_damaged_fails_and_says_so(tmp_path: Path) -> Non
     asyncio.run(go())
 
 
-def test_bytes_without_a_record_are_swept_when_the_state_is_opened(tmp_path: Path) -> None:
+def test_files_without_a_record_are_deleted_when_the_state_is_opened(tmp_path: Path) -> None:
     Store(tmp_path).close()
     (tmp_path / "files" / "file-half").write_bytes(b"half an upload")
     (tmp_path / "work" / "batch_gone").mkdir()
@@ -287,7 +289,7 @@ def test_bytes_without_a_record_are_swept_when_the_state_is_opened(tmp_path: Pat
     store.close()
 
 
-def test_an_expired_file_is_gone_with_its_bytes(tmp_path: Path) -> None:
+def test_an_expired_file_is_deleted_from_the_disk(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.path("file-1").write_bytes(b"{}")
     store.add_file(FileObject(id="file-1", bytes=2, created_at=0, expires_at=1, filename="a", purpose="batch"))
@@ -297,14 +299,16 @@ def test_an_expired_file_is_gone_with_its_bytes(tmp_path: Path) -> None:
     store.close()
 
 
-def test_more_batches_run_at_once_than_files_may_be_open(serve: Serve) -> None:
+def test_more_batches_can_run_than_files_may_be_open(serve: Serve) -> None:
     server, client = serve(in_progress=600)
     file_id = upload(client, jsonl(chats(3)))
     process = psutil.Process(server.pid)
     process.rlimit(psutil.RLIMIT_NOFILE, (64, 64))
 
-    made = [client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h").id for _ in range(100)]
+    batch_ids = [
+        client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h").id for _ in range(100)
+    ]
 
-    for batch_id in made:
-        batch = wait(client, client.batches.retrieve(batch_id), lambda seen: seen.status != "validating")
+    for batch_id in batch_ids:
+        batch = wait(client, client.batches.retrieve(batch_id), lambda current: current.status != "validating")
         assert batch.status == "in_progress"

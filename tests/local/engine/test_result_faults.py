@@ -1,4 +1,4 @@
-"""Faults of result lines and files: what lies in them goes wrong on request, while the counts say that all is well."""
+"""Faults of result lines and result files, which do not change the counts of the batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Faulty = tuple[LocalServer, OpenAI]
 
 
 def output(client: OpenAI, batch: Batch) -> bytes:
-    """The bytes of the output file."""
+    """Return the bytes of the output file."""
     return client.files.content(batch.output_file_id or "").content
 
 
@@ -39,10 +39,10 @@ def row(name: str) -> frozenset[str]:
     return frozenset({name})
 
 
-# lines
+# faults of lines
 
 
-def test_a_missing_line_is_counted_all_the_same(faulty: Faulty) -> None:
+def test_a_missing_line_is_still_counted(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1")))
     batch = run(client, chats(3))
@@ -52,7 +52,7 @@ def test_a_missing_line_is_counted_all_the_same(faulty: Faulty) -> None:
     assert batch.error_file_id is None
 
 
-def test_a_file_whose_lines_are_all_missing_is_there_and_empty(faulty: Faulty) -> None:
+def test_a_file_without_any_of_its_lines_is_empty(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.MISSING_LINE), Fault(kind=Kind.NO_FINAL_NEWLINE))
     batch = run(client, chats(3))
@@ -63,19 +63,19 @@ def test_a_file_whose_lines_are_all_missing_is_there_and_empty(faulty: Faulty) -
     assert counts(batch) == (3, 3, 0)
 
 
-def test_a_duplicate_line_is_the_same_line_twice(faulty: Faulty) -> None:
+def test_a_duplicate_line_is_in_the_file_twice(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.DUPLICATE_LINE, custom_ids=row("row-7")))
     batch = run(client, chats(40))
 
     lines = output(client, batch).splitlines()
-    (twice,) = (line for line, times in Counter(lines).items() if times == 2)
-    assert json.loads(twice)["custom_id"] == "row-7"
+    (duplicate,) = (line for line, times in Counter(lines).items() if times == 2)
+    assert json.loads(duplicate)["custom_id"] == "row-7"
     assert len(lines) == 41
     assert counts(batch) == (40, 40, 0)
 
 
-def test_a_broken_line_is_no_json_and_still_one_line(faulty: Faulty) -> None:
+def test_a_broken_line_is_invalid_json_on_one_line(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.BROKEN_LINE, custom_ids=row("row-1")))
     batch = run(client, chats(3))
@@ -89,7 +89,7 @@ def test_a_broken_line_is_no_json_and_still_one_line(faulty: Faulty) -> None:
     assert counts(batch) == (3, 3, 0)
 
 
-def test_lines_of_the_error_file_are_hit_too(faulty: Faulty) -> None:
+def test_faults_hit_lines_of_the_error_file_too(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(
         Fault(kind=Kind.MISSING_LINE, custom_ids=row("bad-0")),
@@ -102,16 +102,16 @@ def test_lines_of_the_error_file_are_hit_too(faulty: Faulty) -> None:
     assert counts(batch) == (4, 1, 3)
 
 
-def test_lines_of_requests_that_never_ran_are_hit_too(faulty: Faulty) -> None:
+def test_faults_hit_lines_of_requests_that_never_ran_too(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.STUCK), Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1")))
-    batch = wait(client, submit(client, chats(3)), lambda seen: seen.status == "in_progress")
-    ended = wait(client, client.batches.cancel(batch.id))
+    batch = wait(client, submit(client, chats(3)), lambda current: current.status == "in_progress")
+    final = wait(client, client.batches.cancel(batch.id))
 
-    assert set(failures(client, ended)) == {"row-0", "row-2"}
+    assert set(failures(client, final)) == {"row-0", "row-2"}
 
 
-def test_a_row_whose_line_was_hit_once_has_a_line_the_next_time(faulty: Faulty) -> None:
+def test_a_row_whose_line_a_fault_hit_once_has_a_line_the_next_time(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.MISSING_LINE, custom_ids=row("row-1"), times=1))
 
@@ -119,7 +119,7 @@ def test_a_row_whose_line_was_hit_once_has_a_line_the_next_time(faulty: Faulty) 
     assert set(answers(client, run(client, chats(2)))) == {"row-0", "row-1"}
 
 
-# files
+# faults of files
 
 
 def test_crlf_ends_every_line_of_a_file(faulty: Faulty) -> None:
@@ -131,10 +131,12 @@ def test_crlf_ends_every_line_of_a_file(faulty: Faulty) -> None:
     assert content.count(b"\r\n") == content.count(b"\n") == 3
 
 
-@pytest.mark.parametrize("more", [(), (Fault(kind=Kind.CRLF),)])
-def test_a_file_without_a_final_newline_ends_with_its_last_line(faulty: Faulty, more: tuple[Fault, ...]) -> None:
+@pytest.mark.parametrize("other_faults", [(), (Fault(kind=Kind.CRLF),)])
+def test_a_file_without_a_final_newline_ends_with_its_last_line(
+    faulty: Faulty, other_faults: tuple[Fault, ...]
+) -> None:
     server, client = faulty
-    server.set_faults(Fault(kind=Kind.NO_FINAL_NEWLINE), *more)
+    server.set_faults(Fault(kind=Kind.NO_FINAL_NEWLINE), *other_faults)
     batch = run(client, chats(3))
 
     content = output(client, batch)
@@ -143,7 +145,7 @@ def test_a_file_without_a_final_newline_ends_with_its_last_line(faulty: Faulty, 
     assert client.files.retrieve(batch.output_file_id or "").bytes == len(content)
 
 
-def test_the_files_of_a_batch_are_counted_one_by_one(faulty: Faulty) -> None:
+def test_a_fault_counts_each_file_of_a_batch(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.CRLF, skip=1, times=1))
     batch = run(client, [chat("good", "hello"), chat("bad", "[[fail:400]]")])
@@ -153,7 +155,7 @@ def test_the_files_of_a_batch_are_counted_one_by_one(faulty: Faulty) -> None:
     assert b"\r" not in output(client, run(client, chats(1)))
 
 
-def test_a_file_that_is_not_written_is_not_counted(faulty: Faulty) -> None:
+def test_a_fault_does_not_count_a_file_that_is_not_written(faulty: Faulty) -> None:
     server, client = faulty
     server.set_faults(Fault(kind=Kind.CRLF, times=1))
     batch = run(client, [chat("bad", "[[fail:400]]")])
@@ -162,25 +164,25 @@ def test_a_file_that_is_not_written_is_not_counted(faulty: Faulty) -> None:
     assert client.files.content(batch.error_file_id or "").content.endswith(b"\r\n")
 
 
-def test_a_server_that_was_killed_hits_the_same_lines(serve: Serve, tmp_path: Path) -> None:
+def test_a_fault_hits_the_same_lines_after_a_kill(serve: Serve, tmp_path: Path) -> None:
     plan = tmp_path / "faults.json"
     plan.write_bytes(msgspec.json.encode([Fault(kind=Kind.MISSING_LINE, rate=0.5)]))
     server, client = serve(faults=plan, seed=3, finalizing=600)
-    undisturbed = Faults(3, lambda key: True, (Fault(kind=Kind.MISSING_LINE, rate=0.5),))
-    batch = wait(client, submit(client, chats(40)), lambda seen: seen.status == "finalizing")
+    same_faults = Faults(3, lambda key: True, (Fault(kind=Kind.MISSING_LINE, rate=0.5),))
+    batch = wait(client, submit(client, chats(40)), lambda current: current.status == "finalizing")
     server.kill()
 
-    with LocalServer(server.state, faults=plan, seed=3) as again, make_client(again) as reader:
-        ended = wait(reader, reader.batches.retrieve(batch.id))
-        kept = {f"row-{n}" for n in range(40) if undisturbed.draw_row_fault(Target.LINE, f"row-{n}") is None}
-        assert 5 < len(kept) < 35
-        assert set(answers(reader, ended)) == kept
+    with LocalServer(server.state, faults=plan, seed=3) as restarted, make_client(restarted) as reader:
+        final = wait(reader, reader.batches.retrieve(batch.id))
+        remaining = {f"row-{n}" for n in range(40) if same_faults.draw_row_fault(Target.LINE, f"row-{n}") is None}
+        assert 5 < len(remaining) < 35
+        assert set(answers(reader, final)) == remaining
 
 
-# what reads them
+# reading damaged files
 
 
-def test_what_lands_of_spoilt_files_is_one_outcome_for_every_row(faulty: Faulty, tmp_path: Path) -> None:
+def test_every_row_gets_one_outcome_from_damaged_files(faulty: Faulty, tmp_path: Path) -> None:
     server, client = faulty
     rows = [f"row-{number}" for number in range(300)]
     plan = (
@@ -191,26 +193,27 @@ def test_what_lands_of_spoilt_files_is_one_outcome_for_every_row(faulty: Faulty,
     )
     server.set_faults(*plan)
     batch = run(client, chats(300))
-    # The server draws by the seed 0; a second set of the same faults draws the same.
-    drawn = Faults(0, lambda key: True, plan)
-    lost, answer = set(), {}
+    # The seed of the server is 0, so this second set of the same faults draws the same rows.
+    same_faults = Faults(0, lambda key: True, plan)
+    lost_rows, answer_faults = set(), {}
     for name in rows:
-        line, spoilt = drawn.draw_row_fault(Target.LINE, name), drawn.draw_row_fault(Target.ANSWER, name)
-        answer[name] = spoilt.kind if spoilt else None
-        if line is not None and line.kind is not Kind.DUPLICATE_LINE:
-            lost.add(name)
-    assert 60 < len(lost) < 160
+        line_fault = same_faults.draw_row_fault(Target.LINE, name)
+        answer_fault = same_faults.draw_row_fault(Target.ANSWER, name)
+        answer_faults[name] = answer_fault.kind if answer_fault else None
+        if line_fault is not None and line_fault.kind is not Kind.DUPLICATE_LINE:
+            lost_rows.add(name)
+    assert 60 < len(lost_rows) < 160
     folder = LocalFolder(tmp_path / "job")
     files = [
         collect(folder, f"{number}.jsonl", client.files.content(file_id or "").content)
         for number, file_id in enumerate((batch.output_file_id, batch.error_file_id))
     ]
-    settled = Settled("s0001", 1, batch.id, "completed", NOW, files=files)
+    record = Settled("s0001", 1, batch.id, "completed", NOW, files=files)
     index = [RowIndex(name, "0" * 64) for name in rows]
-    read = list(read_answers(folder, plain_shard("s0001", requests=300), settled, index, CHAT, None))
+    line_answers = list(read_answers(folder, plain_shard("s0001", requests=300), record, index, CHAT, None))
 
-    assert sorted(line for line, _ in read) == list(range(300)), "each row once"
-    outcomes = {rows[line]: found.outcome for line, found in read}
+    assert sorted(line for line, _ in line_answers) == list(range(300)), "each row has one answer"
+    outcomes = {rows[line]: answer.outcome for line, answer in line_answers}
     expected = {
         Kind.ERROR: Outcome.FAILED,
         Kind.STATUS_0: Outcome.FAILED,
@@ -218,8 +221,10 @@ def test_what_lands_of_spoilt_files_is_one_outcome_for_every_row(faulty: Faulty,
         Kind.SEPARATORS: Outcome.SUCCEEDED,
         None: Outcome.SUCCEEDED,
     }
-    assert outcomes == {name: Outcome.MISSING if name in lost else expected[answer[name]] for name in rows}
+    assert outcomes == {name: Outcome.MISSING if name in lost_rows else expected[answer_faults[name]] for name in rows}
     assert set(outcomes.values()) == {Outcome.MISSING, *expected.values()}
-    transient = {rows[line] for line, found in read if found.transient}
-    assert transient == {name for name in rows if name not in lost and answer[name] in (Kind.ERROR, Kind.STATUS_0)}
+    transient = {rows[line] for line, answer in line_answers if answer.transient}
+    assert transient == {
+        name for name in rows if name not in lost_rows and answer_faults[name] in (Kind.ERROR, Kind.STATUS_0)
+    }
     assert counts(batch)[0] == counts(batch)[1] + counts(batch)[2] == 300

@@ -1,6 +1,6 @@
-"""What a batch shows in every state, and what becomes of it when it is cancelled or its window ends there.
+"""The fields of a batch in every state, and the outcome when it is cancelled or expires in that state.
 
-One server whose states take hours of its own clock; the tests move the clock.
+All tests share one server whose states take minutes or hours of its own clock. The tests advance that clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import make_client
 from tests.local.driving import FINAL_STATUSES, answers, chat, chats, failures, submit, wait
 
-#: seconds of the server's clock; a batch that goes its way undisturbed is finalized when its window ends
+#: seconds of the server's clock. The window of a batch that nothing disturbs ends while it is finalizing.
 WINDOW, VALIDATING, IN_PROGRESS, FINALIZING = 86_400, 300, 86_000, 600
 
 
@@ -32,8 +32,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="module")
 def client(server: LocalServer) -> Iterator[OpenAI]:
-    with make_client(server) as opened:
-        yield opened
+    with make_client(server) as running_client:
+        yield running_client
 
 
 def counts(batch: Batch) -> tuple[int, int, int]:
@@ -51,7 +51,7 @@ def files(batch: Batch) -> tuple[str | None, str | None]:
 
 
 def until(client: OpenAI, batch: Batch, status: str) -> Batch:
-    return wait(client, batch, lambda seen: seen.status == status)
+    return wait(client, batch, lambda current: current.status == status)
 
 
 def in_progress(server: LocalServer, client: OpenAI, lines: Sequence[dict[str, Any] | str]) -> Batch:
@@ -61,55 +61,55 @@ def in_progress(server: LocalServer, client: OpenAI, lines: Sequence[dict[str, A
 
 
 def finalizing(server: LocalServer, client: OpenAI) -> Batch:
-    """Two answers and an error, not yet to be read."""
+    """Return a batch with two answers and an error, whose result files do not exist yet."""
     batch = in_progress(server, client, [*chats(2), chat("bad", "[[fail:400]]")])
     server.advance(IN_PROGRESS)
     return until(client, batch, "finalizing")
 
 
-def some_done(server: LocalServer, client: OpenAI) -> Batch:
-    """Of 100 requests two are answered and one has failed."""
+def partly_answered(server: LocalServer, client: OpenAI) -> Batch:
+    """Return a batch of 100 requests, of which two were answered and one has failed."""
     batch = in_progress(server, client, [chat("bad", "[[fail:400]]"), *chats(99)])
     server.advance(3.5 * IN_PROGRESS / 100)
-    return wait(client, batch, lambda seen: counts(seen) == (100, 2, 1))
+    return wait(client, batch, lambda current: counts(current) == (100, 2, 1))
 
 
-def ended_soon(server: LocalServer, client: OpenAI, batch: Batch) -> Batch:
-    """The batch once it has been finalized or cancelled."""
+def advance_to_end(server: LocalServer, client: OpenAI, batch: Batch) -> Batch:
+    """Advance the clock until the batch has final, and return it."""
 
-    def over(seen: Batch) -> bool:
-        if seen.status not in FINAL_STATUSES:
+    def has_ended(current: Batch) -> bool:
+        if current.status not in FINAL_STATUSES:
             server.advance(FINALIZING)
-        return seen.status in FINAL_STATUSES
+        return current.status in FINAL_STATUSES
 
-    return wait(client, batch, over)
+    return wait(client, batch, has_ended)
 
 
-def written(client: OpenAI, batch: Batch) -> set[str | None]:
-    """The ids of the batch's result files that the server lists."""
+def listed_result_files(client: OpenAI, batch: Batch) -> set[str | None]:
+    """Return the ids of the batch's result files that the server lists."""
     return {file.id for file in client.files.list(purpose="batch_output") if batch.id in file.filename}
 
 
 def check_partial(client: OpenAI, batch: Batch, code: str) -> None:
-    """Three were asked before it ended, the rest never ran, and every number says so."""
-    done, rest = answers(client, batch), failures(client, batch)
-    assert set(done) == {"row-0", "row-1"}
-    assert rest.pop("bad")["response"]["status_code"] == 400
-    assert set(rest) == {f"row-{number}" for number in range(2, 99)}
-    assert {line["error"]["code"] for line in rest.values()} == {code}
-    assert [line for line in rest.values() if line["response"] is not None] == []
-    assert counts(batch) == (100, 2, 1), "what never ran is neither completed nor failed"
-    came = sum(body["usage"]["prompt_tokens"] for body in done.values())
-    went = sum(body["usage"]["completion_tokens"] for body in done.values())
-    assert tokens(batch) == (came, went, came + went)
+    """Check that three requests ran before the batch final, that the rest never ran, and that all counts agree."""
+    succeeded, failed = answers(client, batch), failures(client, batch)
+    assert set(succeeded) == {"row-0", "row-1"}
+    assert failed.pop("bad")["response"]["status_code"] == 400
+    assert set(failed) == {f"row-{number}" for number in range(2, 99)}
+    assert {line["error"]["code"] for line in failed.values()} == {code}
+    assert [line for line in failed.values() if line["response"] is not None] == []
+    assert counts(batch) == (100, 2, 1), "requests that never ran are neither completed nor failed"
+    input_tokens = sum(body["usage"]["prompt_tokens"] for body in succeeded.values())
+    output_tokens = sum(body["usage"]["completion_tokens"] for body in succeeded.values())
+    assert tokens(batch) == (input_tokens, output_tokens, input_tokens + output_tokens)
     assert batch.finalizing_at is None
     assert batch.completed_at is None
 
 
-# the states on the way
+# validating and finalizing
 
 
-def test_while_it_is_validated_nothing_is_counted(client: OpenAI) -> None:
+def test_a_validating_batch_has_no_counts(client: OpenAI) -> None:
     batch = client.batches.retrieve(submit(client, chats(3)).id)
 
     assert batch.status == "validating"
@@ -119,113 +119,109 @@ def test_while_it_is_validated_nothing_is_counted(client: OpenAI) -> None:
     assert batch.expires_at == batch.created_at + WINDOW
 
 
-def test_while_it_is_finalized_all_is_done_and_nothing_can_be_read(server: LocalServer, client: OpenAI) -> None:
+def test_a_finalizing_batch_has_all_its_counts_and_no_result_files(server: LocalServer, client: OpenAI) -> None:
     batch = finalizing(server, client)
 
     assert counts(batch) == (3, 2, 1)
     assert files(batch) == (None, None)
     assert batch.finalizing_at is not None
-    assert written(client, batch) == set()
-    ended = ended_soon(server, client, batch)
-    assert written(client, batch) == set(files(ended))
-    assert (ended.finalizing_at, ended.in_progress_at) == (batch.finalizing_at, batch.in_progress_at)
-    assert [client.batches.retrieve(batch.id) for _ in range(3)] == [ended] * 3, "it never changes again"
+    assert listed_result_files(client, batch) == set()
+    final = advance_to_end(server, client, batch)
+    assert listed_result_files(client, batch) == set(files(final))
+    assert (final.finalizing_at, final.in_progress_at) == (batch.finalizing_at, batch.in_progress_at)
+    assert [client.batches.retrieve(batch.id) for _ in range(3)] == [final] * 3, "an final batch never changes"
 
 
-# the end of the window
+# expired batches
 
 
-def test_an_expired_batch_has_what_was_answered_and_names_the_rest(server: LocalServer, client: OpenAI) -> None:
-    batch = some_done(server, client)
+def test_an_expired_batch_has_its_answers_and_lists_the_rest_as_expired(server: LocalServer, client: OpenAI) -> None:
+    batch = partly_answered(server, client)
     server.advance(WINDOW)
-    ended = wait(client, batch)
+    final = wait(client, batch)
 
-    assert ended.status == "expired"
-    assert ended.expired_at is not None
-    assert ended.expired_at >= batch.created_at + WINDOW
-    check_partial(client, ended, "batch_expired")
+    assert final.status == "expired"
+    assert final.expired_at is not None
+    assert final.expired_at >= batch.created_at + WINDOW
+    check_partial(client, final, "batch_expired")
 
 
-def test_a_batch_that_expires_with_nothing_done_has_an_error_file_only(server: LocalServer, client: OpenAI) -> None:
+def test_a_batch_that_expires_without_an_answer_has_only_an_error_file(server: LocalServer, client: OpenAI) -> None:
     batch = submit(client, chats(3))
     server.advance(WINDOW)
-    ended = wait(client, batch)
+    final = wait(client, batch)
 
-    assert ended.status == "expired"
-    assert ended.output_file_id is None
-    assert {name: line["error"]["code"] for name, line in failures(client, ended).items()} == {
+    assert final.status == "expired"
+    assert final.output_file_id is None
+    assert {name: line["error"]["code"] for name, line in failures(client, final).items()} == {
         f"row-{number}": "batch_expired" for number in range(3)
     }
-    assert counts(ended) == (3, 0, 0)
-    assert tokens(ended) == (0, 0, 0)
+    assert counts(final) == (3, 0, 0)
+    assert tokens(final) == (0, 0, 0)
 
 
-def test_a_window_that_ends_while_it_is_finalized_expires_nothing(server: LocalServer, client: OpenAI) -> None:
-    ended = ended_soon(server, client, finalizing(server, client))
+def test_a_batch_completes_although_its_window_ends_while_it_is_finalizing(server: LocalServer, client: OpenAI) -> None:
+    final = advance_to_end(server, client, finalizing(server, client))
 
-    assert ended.status == "completed"
-    assert (ended.completed_at or 0) > (ended.expires_at or 0)
-    assert set(answers(client, ended)) == {"row-0", "row-1"}
-
-
-# cancelled
+    assert final.status == "completed"
+    assert (final.completed_at or 0) > (final.expires_at or 0)
+    assert set(answers(client, final)) == {"row-0", "row-1"}
 
 
-def test_a_batch_cancelled_on_its_way_has_what_was_answered_and_names_the_rest(
-    server: LocalServer, client: OpenAI
-) -> None:
-    batch = some_done(server, client)
+# cancelled batches
+
+
+def test_a_cancelled_batch_has_its_answers_and_lists_the_rest_as_cancelled(server: LocalServer, client: OpenAI) -> None:
+    batch = partly_answered(server, client)
     cancelling = client.batches.cancel(batch.id)
 
     assert cancelling.status == "cancelling"
     assert cancelling.cancelling_at is not None
     assert files(cancelling) == (None, None)
-    ended = ended_soon(server, client, cancelling)
-    assert ended.status == "cancelled"
-    assert ended.cancelled_at is not None
-    assert ended.cancelled_at >= cancelling.cancelling_at
-    check_partial(client, ended, "batch_cancelled")
+    final = advance_to_end(server, client, cancelling)
+    assert final.status == "cancelled"
+    assert final.cancelled_at is not None
+    assert final.cancelled_at >= cancelling.cancelling_at
+    check_partial(client, final, "batch_cancelled")
 
 
 @pytest.mark.parametrize("lines", [chats(3), [chat("a", "hello"), "{", "{}"]], ids=["good", "bad"])
-def test_a_batch_cancelled_while_it_is_validated_ran_nothing_and_never_fails(
+def test_a_batch_that_is_cancelled_while_validating_runs_nothing_and_does_not_fail(
     server: LocalServer, client: OpenAI, lines: list[dict[str, Any] | str]
 ) -> None:
     cancelling = client.batches.cancel(submit(client, lines).id)
-    ended = ended_soon(server, client, cancelling)
+    final = advance_to_end(server, client, cancelling)
 
-    assert ended.status == "cancelled"
-    assert (ended.in_progress_at, ended.model, ended.errors) == (None, None, None)
-    assert files(ended) == (None, None)
-    assert counts(ended) == (0, 0, 0)
-    assert tokens(ended) == (0, 0, 0)
+    assert final.status == "cancelled"
+    assert (final.in_progress_at, final.model, final.errors) == (None, None, None)
+    assert files(final) == (None, None)
+    assert counts(final) == (0, 0, 0)
+    assert tokens(final) == (0, 0, 0)
 
 
-def test_a_batch_cancelled_while_it_is_finalized_is_cancelled_with_every_answer(
-    server: LocalServer, client: OpenAI
-) -> None:
+def test_a_batch_that_is_cancelled_while_finalizing_keeps_every_answer(server: LocalServer, client: OpenAI) -> None:
     batch = finalizing(server, client)
     cancelling = client.batches.cancel(batch.id)
     assert cancelling.status == "cancelling"
     assert cancelling.finalizing_at is not None
-    ended = ended_soon(server, client, cancelling)
+    final = advance_to_end(server, client, cancelling)
 
-    assert ended.status == "cancelled"
-    assert ended.completed_at is None
-    assert set(answers(client, ended)) == {"row-0", "row-1"}
-    assert set(failures(client, ended)) == {"bad"}
-    assert counts(ended) == (3, 2, 1)
+    assert final.status == "cancelled"
+    assert final.completed_at is None
+    assert set(answers(client, final)) == {"row-0", "row-1"}
+    assert set(failures(client, final)) == {"bad"}
+    assert counts(final) == (3, 2, 1)
 
 
-def test_cancelling_again_changes_nothing(server: LocalServer, client: OpenAI) -> None:
+def test_a_second_cancel_changes_nothing(server: LocalServer, client: OpenAI) -> None:
     batch = in_progress(server, client, chats(3))
     first = client.batches.cancel(batch.id)
     server.advance(5)
 
     assert client.batches.cancel(batch.id) == first
-    ended = ended_soon(server, client, first)
-    assert ended.status == "cancelled"
-    assert client.batches.cancel(batch.id) == ended
+    final = advance_to_end(server, client, first)
+    assert final.status == "cancelled"
+    assert client.batches.cancel(batch.id) == final
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "expired"])
@@ -236,15 +232,15 @@ def test_a_batch_that_has_ended_cannot_be_cancelled(server: LocalServer, client:
         batch = submit(client, [chat("a", "hello"), "{"] if status == "failed" else chats(2))
     if status == "expired":
         server.advance(WINDOW)
-    ended = ended_soon(server, client, batch)
-    assert ended.status == status
+    final = advance_to_end(server, client, batch)
+    assert final.status == status
 
-    with pytest.raises(openai.ConflictError) as caught:
+    with pytest.raises(openai.ConflictError) as error:
         client.batches.cancel(batch.id)
-    assert caught.value.body == {
+    assert error.value.body == {
         "message": f"Cannot cancel a batch with status '{status}'.",
         "type": "invalid_request_error",
         "param": None,
         "code": None,
     }
-    assert client.batches.retrieve(batch.id) == ended
+    assert client.batches.retrieve(batch.id) == final

@@ -1,4 +1,4 @@
-"""A bad input file fails its batch later, with OpenAI's codes and lines counted from 1."""
+"""An invalid input file fails its batch, with OpenAI's codes and lines counted from 1."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.local.driving import (
 )
 
 
-def without(name: str) -> dict[str, Any]:
+def line_without(name: str) -> dict[str, Any]:
     line = chat("bad", "x")
     del line[name]
     return line
 
 
-def with_body(**body: Any) -> dict[str, Any]:
+def line_with_body(**body: Any) -> dict[str, Any]:
     line = chat("bad", "x")
     line["body"].update(body)
     return line
@@ -47,18 +47,18 @@ def with_body(**body: Any) -> dict[str, Any]:
     [
         ("{not json", "invalid_json_line", None),
         ('["a", "list"]', "invalid_json_line", None),
-        (without("custom_id"), "missing_required_parameter", "custom_id"),
-        (without("method"), "missing_required_parameter", "method"),
-        (without("url"), "missing_required_parameter", "url"),
-        (without("body"), "missing_required_parameter", "body"),
+        (line_without("custom_id"), "missing_required_parameter", "custom_id"),
+        (line_without("method"), "missing_required_parameter", "method"),
+        (line_without("url"), "missing_required_parameter", "url"),
+        (line_without("body"), "missing_required_parameter", "body"),
         ({**chat("bad", "x"), "url": RESPONSES}, "invalid_url", "url"),
         ({**chat("bad", "x"), "method": "GET"}, "invalid_method", "method"),
         ({**chat("bad", "x"), "custom_id": 7}, "invalid_request", "custom_id"),
         ({**chat("bad", "x"), "body": "text"}, "invalid_request", "body"),
-        (with_body(stream=True), "streaming_unsupported", "body.stream"),
-        (with_body(model=None), "invalid_request", "body.model"),
-        (with_body(messages=None), "invalid_request", "body.messages"),
-        (with_body(model="gpt-5-nano"), "model_mismatch", "body.model"),
+        (line_with_body(stream=True), "streaming_unsupported", "body.stream"),
+        (line_with_body(model=None), "invalid_request", "body.model"),
+        (line_with_body(messages=None), "invalid_request", "body.messages"),
+        (line_with_body(model="gpt-5-nano"), "model_mismatch", "body.model"),
         (chat("good", "again"), "duplicate_custom_id", "custom_id"),
     ],
 )
@@ -80,32 +80,32 @@ def test_one_bad_line_fails_the_whole_batch(
     ("line", "message"),
     [
         ("{not json", "This line is not parseable as valid JSON."),
-        (without("custom_id"), "Missing required parameter: 'custom_id'."),
-        (without("method"), "Missing required parameter: 'method'."),
-        (without("url"), "Missing required parameter: 'url'."),
-        (without("body"), "Missing required parameter: 'body'."),
+        (line_without("custom_id"), "Missing required parameter: 'custom_id'."),
+        (line_without("method"), "Missing required parameter: 'method'."),
+        (line_without("url"), "Missing required parameter: 'url'."),
+        (line_without("body"), "Missing required parameter: 'body'."),
         ({**chat("x", "x"), "url": RESPONSES}, "The URL provided for this request does not match the batch endpoint."),
         ({**chat("x", "x"), "method": "GET"}, "Invalid value: 'GET'. Supported values are: 'POST'"),
-        (with_body(stream=True), "Chat Completions: Streaming is not supported in the Batch API."),
-        (with_body(model=None), "Model parameter is required."),
-        (with_body(messages=None), "Messages parameter is required."),
+        (line_with_body(stream=True), "Chat Completions: Streaming is not supported in the Batch API."),
+        (line_with_body(model=None), "Model parameter is required."),
+        (line_with_body(messages=None), "Messages parameter is required."),
     ],
 )
-def test_problems_are_worded_as_openais_are_on_record(tmp_path: Path, line: dict[str, Any] | str, message: str) -> None:
+def test_problems_have_openais_documented_messages(tmp_path: Path, line: dict[str, Any] | str, message: str) -> None:
     (tmp_path / "input.jsonl").write_bytes(jsonl([line]))
 
     (error,) = validate(tmp_path / "input.jsonl", CHAT, frozenset()).errors
     assert error.message == message
 
 
-def test_a_model_that_is_not_known_is_worded_as_openais_is_on_record(tmp_path: Path) -> None:
+def test_an_unknown_model_has_openais_documented_message(tmp_path: Path) -> None:
     (tmp_path / "input.jsonl").write_bytes(jsonl([chat("a", "x")]))
 
     (error,) = validate(tmp_path / "input.jsonl", CHAT, frozenset({"gpt-5"})).errors
     assert error.message == "The provided model 'gpt-5-mini' is not supported by the Batch API."
 
 
-def test_a_line_that_lacks_several_parameters_is_one_problem(client: OpenAI) -> None:
+def test_a_line_that_lacks_several_parameters_has_one_problem(client: OpenAI) -> None:
     batch = run(client, [chat("a", "x"), '{"body": {}}', "{}"])
 
     assert problems(batch) == [
@@ -114,8 +114,8 @@ def test_a_line_that_lacks_several_parameters_is_one_problem(client: OpenAI) -> 
     ]
 
 
-def test_a_line_with_several_mistakes_is_as_many_problems(client: OpenAI) -> None:
-    batch = run(client, [chat("a", "x"), {**with_body(stream=True, model=None), "url": [], "custom_id": "a"}])
+def test_a_line_with_several_mistakes_has_one_problem_for_each(client: OpenAI) -> None:
+    batch = run(client, [chat("a", "x"), {**line_with_body(stream=True, model=None), "url": [], "custom_id": "a"}])
 
     assert problems(batch) == [
         ("duplicate_custom_id", "custom_id", 2),
@@ -125,7 +125,7 @@ def test_a_line_with_several_mistakes_is_as_many_problems(client: OpenAI) -> Non
     ]
 
 
-def test_a_line_that_is_no_utf_8_is_unreadable(client: OpenAI) -> None:
+def test_a_line_that_is_not_utf_8_is_unreadable(client: OpenAI) -> None:
     content = jsonl(chats(1)) + b'{"custom_id": "\xff"}\n'
     batch = client.batches.create(input_file_id=upload(client, content), endpoint=CHAT, completion_window="24h")
 
@@ -144,7 +144,7 @@ def request(endpoint: str, **body: Any) -> dict[str, Any]:
         (COMPLETIONS, {"prompt": "x"}, "Completions"),
     ],
 )
-def test_streaming_fails_the_batch_where_the_endpoint_could_stream(
+def test_streaming_fails_the_batch_if_the_endpoint_supports_streaming(
     client: OpenAI, endpoint: str, body: dict[str, Any], name: str
 ) -> None:
     batch = run(client, [request(endpoint, model="m", stream=True, **body)], endpoint)
@@ -155,7 +155,7 @@ def test_streaming_fails_the_batch_where_the_endpoint_could_stream(
     assert batch.errors.data[0].message == f"{name}: Streaming is not supported in the Batch API."
 
 
-def test_streaming_embeddings_fails_the_request_alone(client: OpenAI) -> None:
+def test_streaming_fails_only_the_request_for_embeddings(client: OpenAI) -> None:
     batch = run(client, [request(EMBEDDINGS, model="text-embedding-3-small", input="x", stream=True)], EMBEDDINGS)
 
     assert batch.status == "completed"
@@ -166,7 +166,7 @@ def test_streaming_embeddings_fails_the_request_alone(client: OpenAI) -> None:
     ("endpoint", "param"),
     [(CHAT, "messages"), (RESPONSES, "input"), (EMBEDDINGS, "input"), (COMPLETIONS, "prompt"), (MODERATIONS, "input")],
 )
-def test_every_endpoint_names_what_it_cannot_do_without(client: OpenAI, endpoint: str, param: str) -> None:
+def test_a_request_without_input_names_the_missing_parameter(client: OpenAI, endpoint: str, param: str) -> None:
     batch = run(client, [request(endpoint, model="m")], endpoint)
 
     assert problems(batch) == [("invalid_request", f"body.{param}", 1)]
@@ -175,7 +175,7 @@ def test_every_endpoint_names_what_it_cannot_do_without(client: OpenAI, endpoint
 def test_all_problems_of_a_file_are_reported_together_with_their_lines(client: OpenAI) -> None:
     batch = run(
         client,
-        [chat("a", "x"), "{oops", chat("b", "x"), without("url"), chat("a", "x"), with_body(stream=True)],
+        [chat("a", "x"), "{oops", chat("b", "x"), line_without("url"), chat("a", "x"), line_with_body(stream=True)],
     )
 
     assert problems(batch) == [
@@ -209,15 +209,15 @@ def test_a_file_of_blank_lines_is_empty(client: OpenAI) -> None:
     assert problems(wait(client, batch)) == [("empty_file", None, None)]
 
 
-def test_an_unknown_input_file_is_reported_late(client: OpenAI) -> None:
+def test_an_unknown_input_file_fails_the_batch_instead_of_the_create_call(client: OpenAI) -> None:
     batch = client.batches.create(input_file_id="file-none", endpoint=CHAT, completion_window="24h")
     assert batch.status == "validating"
 
-    ended = wait(client, batch)
-    assert problems(ended) == [("invalid_request", "file_id", None)]
-    assert ended.errors is not None
-    assert ended.errors.data is not None
-    assert (ended.errors.data[0].message or "").startswith("Cannot find file file-none, or organization")
+    final = wait(client, batch)
+    assert problems(final) == [("invalid_request", "file_id", None)]
+    assert final.errors is not None
+    assert final.errors.data is not None
+    assert (final.errors.data[0].message or "").startswith("Cannot find file file-none, or organization")
 
 
 def test_a_model_outside_the_configured_list_is_not_found(serve: Serve) -> None:
@@ -228,31 +228,31 @@ def test_a_model_outside_the_configured_list_is_not_found(serve: Serve) -> None:
     assert {model.id for model in client.models.list()} == {"gpt-5"}
 
 
-def test_more_enqueued_tokens_than_the_limit_of_a_model_fail_the_batch_until_others_have_ended(
+def test_a_batch_that_exceeds_the_limit_on_enqueued_tokens_fails_until_others_have_ended(
     serve: Serve,
 ) -> None:
     _, client = serve(enqueued_token_limit=100, in_progress=30)
-    first = wait(client, submit(client, chats(8)), lambda seen: seen.status == "in_progress")
+    first = wait(client, submit(client, chats(8)), lambda current: current.status == "in_progress")
 
-    refused = run(client, chats(8))
-    assert refused.status == "failed"
-    assert problems(refused) == [("token_limit_exceeded", None, None)]
-    assert refused.errors is not None
-    assert refused.errors.data is not None
-    assert "gpt-5-mini" in (refused.errors.data[0].message or "")
-    assert "Limit: 100 enqueued tokens" in (refused.errors.data[0].message or "")
-    other = chat("a", "x" * 300)
-    other["body"]["model"] = "gpt-5-nano"
-    nano = wait(client, submit(client, [other]), lambda seen: seen.status != "validating")
-    assert nano.status == "in_progress", "another model has a queue of its own"
+    rejected = run(client, chats(8))
+    assert rejected.status == "failed"
+    assert problems(rejected) == [("token_limit_exceeded", None, None)]
+    assert rejected.errors is not None
+    assert rejected.errors.data is not None
+    assert "gpt-5-mini" in (rejected.errors.data[0].message or "")
+    assert "Limit: 100 enqueued tokens" in (rejected.errors.data[0].message or "")
+    nano_line = chat("a", "x" * 300)
+    nano_line["body"]["model"] = "gpt-5-nano"
+    nano = wait(client, submit(client, [nano_line]), lambda current: current.status != "validating")
+    assert nano.status == "in_progress", "each model has its own limit"
 
     client.batches.cancel(first.id)
     wait(client, first)
-    again = wait(client, submit(client, chats(8)), lambda seen: seen.status != "validating")
-    assert again.status == "in_progress"
+    retried = wait(client, submit(client, chats(8)), lambda current: current.status != "validating")
+    assert retried.status == "in_progress"
 
 
-def test_50_000_requests_are_accepted_and_one_more_is_not(tmp_path: Path) -> None:
+def test_50_000_requests_are_accepted_and_50_001_are_rejected(tmp_path: Path) -> None:
     lines = [json.dumps(chat(str(number), "x")) + "\n" for number in range(50_001)]
     path = tmp_path / "input.jsonl"
 
@@ -279,10 +279,10 @@ def test_embedding_inputs_are_counted_over_all_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["", "5", '"text"', "[1]", "{}", '[{"role": 1}]', "[[]]", "null"])
-def test_bodies_of_any_shape_are_checked_without_breaking(tmp_path: Path, garbage: str) -> None:
+def test_bodies_of_any_type_can_be_checked(tmp_path: Path, garbage: str) -> None:
     path = tmp_path / "input.jsonl"
-    given = garbage or "0"
-    body = f'{{"model": "m", "messages": {given}, "input": {given}, "prompt": {given}}}'
+    value = garbage or "0"
+    body = f'{{"model": "m", "messages": {value}, "input": {value}, "prompt": {value}}}'
     for endpoint in ENDPOINTS:
         path.write_text(
             f'{{"custom_id": "a", "method": "POST", "url": "{endpoint}", "body": {body}}}\n', encoding="utf-8"
