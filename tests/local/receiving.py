@@ -68,8 +68,8 @@ class Receiver:
         deadline = time.monotonic() + DEADLINE
         with self._arrival:
             while len(self.webhooks) < count:
-                arrived = self._arrival.wait(deadline - time.monotonic())
-                assert arrived, f"{len(self.webhooks)} of {count} webhooks arrived within {DEADLINE} s"
+                in_time = self._arrival.wait(deadline - time.monotonic())
+                assert in_time, f"{len(self.webhooks)} of {count} webhooks arrived within {DEADLINE} s"
             return list(self.webhooks)
 
     def __enter__(self) -> Self:

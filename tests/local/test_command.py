@@ -1,4 +1,4 @@
-"""`airflow-batch serve`: what it prints, what it refuses, how it ends."""
+"""`airflow-batch serve`: its output, the arguments that it rejects, and how it stops."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def serving(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def greeting(process: subprocess.Popen[str]) -> str:
+def read_greeting(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     lines: list[str] = []
     while not lines or not lines[-1].startswith("Press Ctrl-C"):
@@ -51,51 +51,51 @@ def greeting(process: subprocess.Popen[str]) -> str:
     return "".join(lines)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_is_and_what_it_is_and_ends_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_it_prints_its_address_and_purpose_and_stops_cleanly(tmp_path: Path, signal_number: signal.Signals) -> None:
     with serving(tmp_path, "--port", "0") as process:
-        printed = greeting(process)
-        assert str(tmp_path) in printed
-        assert "Not for production" in printed
-        assert "offline responder" in printed
-        found = re.search(r"AIRFLOW_CONN_OPENAI_DEFAULT='(.*)'", printed)
-        assert found is not None
-        connection = json.loads(found[1])
+        output = read_greeting(process)
+        assert str(tmp_path) in output
+        assert "Not for production" in output
+        assert "offline responder" in output
+        match = re.search(r"AIRFLOW_CONN_OPENAI_DEFAULT='(.*)'", output)
+        assert match is not None
+        connection = json.loads(match[1])
         assert connection["conn_type"] == "openai"
         with OpenAI(base_url=connection["host"], api_key=connection["password"]) as client:
             assert client.models.list().data
 
-        os.kill(process.pid, number)
+        os.kill(process.pid, signal_number)
         assert process.wait(timeout=30) == 0
     assert not (tmp_path / ADDRESS_FILE).exists()
 
 
-def test_it_does_not_listen_beyond_loopback_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_listens_only_on_loopback_without_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--host", "0.0.0.0", "--port", "0", "--state", str(tmp_path)) == 2
     assert "--api-key" in capsys.readouterr().err
 
 
-def test_with_a_key_it_listens_where_it_is_told(tmp_path: Path) -> None:
+def test_it_listens_on_any_address_with_a_key(tmp_path: Path) -> None:
     with serving(tmp_path, "--host", "0.0.0.0", "--port", "0", "--api-key", "secret") as process:
-        printed = greeting(process)
-        assert "secret" not in printed
-        port = re.search(r":(\d+)/v1", printed)
+        output = read_greeting(process)
+        assert "secret" not in output
+        port = re.search(r":(\d+)/v1", output)
         assert port is not None
         with OpenAI(base_url=f"http://127.0.0.1:{port[1]}/v1", api_key="secret") as client:
             assert client.models.list().data
 
 
-def test_a_port_in_use_is_named(server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported(server: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     port = server.base_url.removesuffix("/v1").rpartition(":")[2]
 
     assert run("--port", port, "--state", str(tmp_path)) == 2
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_speed_divides_the_times(tmp_path: Path) -> None:
+def test_speed_shortens_all_states(tmp_path: Path) -> None:
     slow = ("--validating", "6000", "--in-progress", "6000", "--finalizing", "6000")
     with serving(tmp_path, "--port", "0", *slow, "--speed", "100000") as process:
-        port = re.search(r":(\d+)/v1", greeting(process))
+        port = re.search(r":(\d+)/v1", read_greeting(process))
         assert port is not None
         with OpenAI(base_url=f"http://127.0.0.1:{port[1]}/v1", api_key="x") as client:
             assert driving.run(client, driving.chats(3)).status == "completed"
@@ -111,12 +111,12 @@ def test_speed_divides_the_times(tmp_path: Path) -> None:
         ("--concurrency", "0"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(arguments: tuple[str, str]) -> None:
+def test_invalid_numbers_are_rejected(arguments: tuple[str, str]) -> None:
     with pytest.raises(SystemExit):
         run(*arguments)
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_reports_why(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "files").write_text("in the way")
 
@@ -124,7 +124,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         LocalServer(tmp_path / "state").start()
 
 
-def test_a_subprocess_is_started_once_and_its_pid_is_known(server: LocalServer, tmp_path: Path) -> None:
+def test_a_server_cannot_be_started_twice_and_has_a_pid_only_while_it_runs(server: LocalServer, tmp_path: Path) -> None:
     os.kill(server.pid, 0)
     with pytest.raises(RuntimeError, match="already running"):
         server.start()

@@ -1,4 +1,4 @@
-"""docs/local-server.md is run and compared with the server, so that it cannot rot."""
+"""The code and the tables in docs/local-server.md match the server."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PAGE = (Path(__file__).parents[2] / "docs" / "local-server.md").read_text(encodi
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of a language."""
+    """Return the code blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_the_python_of_the_page_runs_as_it_stands_there() -> None:
+def test_the_python_code_of_the_page_runs() -> None:
     (source,) = blocks("python")
 
-    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False)
 
-    assert ran.returncode == 0, ran.stderr
-    assert "offline-responder/gpt-5-mini" in ran.stdout
+    assert result.returncode == 0, result.stderr
+    assert "offline-responder/gpt-5-mini" in result.stdout
 
 
-def test_the_faults_of_the_page_are_taken() -> None:
+def test_the_faults_of_the_page_are_valid() -> None:
     (plan,) = blocks("json")
 
     assert len(read_faults(plan.encode())) == 5
@@ -44,17 +44,17 @@ def test_the_faults_of_the_page_are_taken() -> None:
     [Kind, Call, Fault.__struct_fields__, DIALECTS, SWITCHES],
     ids=["kinds", "calls", "fields", "dialects", "switches"],
 )
-def test_everything_that_can_be_asked_for_is_named(names: Iterable[object]) -> None:
-    wanted = {str(name) for name in names} - {"openai", "kind"}
-    assert {name for name in wanted if f"`{name}`" not in PAGE} == set()
+def test_the_page_lists_every_fault_call_dialect_and_switch(names: Iterable[object]) -> None:
+    expected = {str(name) for name in names} - {"openai", "kind"}
+    assert {name for name in expected if f"`{name}`" not in PAGE} == set()
 
 
-def test_the_commands_of_the_page_have_no_option_that_serve_lacks() -> None:
+def test_the_commands_of_the_page_use_existing_options() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    known = {flag for action in parser._actions for flag in action.option_strings}
+    options = {flag for action in parser._actions for flag in action.option_strings}
 
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - known == set()
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) - options == set()
     for block in blocks("console"):
         for command in block.splitlines():
             words = command.split()
@@ -62,7 +62,7 @@ def test_the_commands_of_the_page_have_no_option_that_serve_lacks() -> None:
                 parser.parse_args(words[2:])
 
 
-def test_the_page_links_to_parts_that_are_there() -> None:
+def test_the_links_of_the_page_lead_to_headings() -> None:
     headings = {
         re.sub(r"[^\w -]", "", line[3:]).lower().replace(" ", "-")
         for line in PAGE.split(os.linesep)

@@ -1,4 +1,4 @@
-"""A server that is killed and started again on the same state goes on where it stopped."""
+"""A server that was killed and restarted on the same state directory continues where it stopped."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ def _completed(client: OpenAI, batch_id: str) -> int:
     return counts.completed
 
 
-def test_a_killed_server_goes_on_and_asks_no_answered_request_again(serve: Serve) -> None:
+def test_a_killed_server_continues_without_repeating_answered_requests(serve: Serve) -> None:
     server, client = serve(in_progress=4)
-    # These fail the first time they are asked and never again: asked twice, they would end in the output file.
+    # These requests fail only the first time. If they ran twice, their answers would be in the output file.
     lines = [chat(f"once-{number}", f"{number} [[fail:500:once]]") for number in range(5)] + chats(195)
     batch = submit(client, lines)
-    wait(client, batch, lambda seen: seen.request_counts is not None and seen.request_counts.completed >= 20)
-    before = _completed(client, batch.id)
+    wait(client, batch, lambda batch: batch.request_counts is not None and batch.request_counts.completed >= 20)
+    completed = _completed(client, batch.id)
     server.kill()
-    killed = time.time()
-    # The clock of the answers counts whole seconds.
-    while time.time() < int(killed) + 1:
+    killed_at = time.time()
+    # The answers' timestamps are whole seconds.
+    while time.time() < int(killed_at) + 1:
         time.sleep(0.01)
 
     server.start()
-    assert _completed(client, batch.id) >= before
-    ended = wait(client, batch)
+    assert _completed(client, batch.id) >= completed
+    batch = wait(client, batch)
 
-    assert ended.status == "completed"
-    written = results(client, ended.output_file_id)
-    done = answers(client, ended)
-    assert len(written) == len(done) == 195
-    assert set(failures(client, ended)) == {f"once-{number}" for number in range(5)}
-    answered_before = [body for body in done.values() if body["created"] <= killed]
-    assert before <= len(answered_before) < 195
+    assert batch.status == "completed"
+    lines = results(client, batch.output_file_id)
+    bodies = answers(client, batch)
+    assert len(lines) == len(bodies) == 195
+    assert set(failures(client, batch)) == {f"once-{number}" for number in range(5)}
+    earlier_bodies = [body for body in bodies.values() if body["created"] <= killed_at]
+    assert completed <= len(earlier_bodies) < 195
 
 
-def test_ended_batches_and_their_files_outlive_a_kill(serve: Serve) -> None:
+def test_ended_batches_and_their_files_survive_a_kill(serve: Serve) -> None:
     server, client = serve()
     batch = run(client, [*chats(3), chat("bad", "[[fail:400]]")])
     output = client.files.content(batch.output_file_id or "").content
@@ -58,27 +58,27 @@ def test_ended_batches_and_their_files_outlive_a_kill(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("status", ["validating", "finalizing", "cancelling"])
-def test_a_batch_goes_on_from_every_state(serve: Serve, tmp_path: Path, status: str) -> None:
+def test_a_batch_continues_from_every_state(serve: Serve, tmp_path: Path, status: str) -> None:
     pause = {"cancelling": "finalizing"}.get(status, status)
     server, client = serve(**{pause: 600, "in_progress": 2 if status == "cancelling" else 0})
     batch = submit(client, chats(4))
     if status == "cancelling":
-        wait(client, batch, lambda seen: seen.status == "in_progress")
+        wait(client, batch, lambda batch: batch.status == "in_progress")
         client.batches.cancel(batch.id)
-    wait(client, batch, lambda seen: seen.status == status)
+    wait(client, batch, lambda batch: batch.status == status)
     server.kill()
 
-    with LocalServer(server.state) as faster, make_client(faster) as again:
-        ended = wait(again, again.batches.retrieve(batch.id))
-        assert ended.status == ("cancelled" if status == "cancelling" else "completed")
-        everything = {**answers(again, ended), **failures(again, ended)}
-        assert set(everything) == {f"row-{number}" for number in range(4)}
+    with LocalServer(server.state) as faster, make_client(faster) as client:
+        batch = wait(client, client.batches.retrieve(batch.id))
+        assert batch.status == ("cancelled" if status == "cancelling" else "completed")
+        lines = {**answers(client, batch), **failures(client, batch)}
+        assert set(lines) == {f"row-{number}" for number in range(4)}
 
 
-def test_a_clean_stop_ends_with_0_and_keeps_the_state(serve: Serve) -> None:
+def test_a_clean_stop_exits_with_0_and_keeps_the_state(serve: Serve) -> None:
     server, client = serve(in_progress=3)
     batch = submit(client, chats(30))
-    wait(client, batch, lambda seen: seen.status == "in_progress")
+    wait(client, batch, lambda batch: batch.status == "in_progress")
 
     assert server.stop() == 0
     server.start()
@@ -92,9 +92,9 @@ def test_two_servers_never_share_a_state_directory(serve: Serve) -> None:
         LocalServer(server.state).start()
 
 
-def test_a_window_that_ended_while_the_server_was_away_expires_the_batch(serve: Serve) -> None:
+def test_a_batch_expires_if_its_window_ended_while_the_server_was_down(serve: Serve) -> None:
     server, client = serve(in_progress=600, window=2)
-    batch = wait(client, submit(client, chats(1000)), lambda seen: seen.status == "in_progress")
+    batch = wait(client, submit(client, chats(1000)), lambda batch: batch.status == "in_progress")
     server.kill()
     while time.time() < (batch.expires_at or 0):
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The options of `serve` about an upstream: what people paste, and what makes no sense."""
+"""The `--upstream` options of `serve`: URLs as people paste them, and invalid values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.local.test_command import run
 
 
 @pytest.mark.parametrize(
-    ("pasted", "meant"),
+    ("url", "expected"),
     [
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
         ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"),
@@ -25,26 +25,26 @@ from tests.local.test_command import run
         ("https://example.com/models/vegan", "https://example.com/models/vegan/v1"),
     ],
 )
-def test_a_base_url_is_taken_as_people_paste_it(pasted: str, meant: str) -> None:
-    assert normalize_base_url(pasted) == meant
-    assert normalize_base_url(meant) == meant
+def test_a_pasted_url_is_normalized(url: str, expected: str) -> None:
+    assert normalize_base_url(url) == expected
+    assert normalize_base_url(expected) == expected
 
 
-@pytest.mark.parametrize("pasted", ["localhost:8000", "127.0.0.1:8000/v1", "ftp://example.com", "http://", "vllm"])
-def test_what_is_no_url_is_refused_with_an_example(pasted: str) -> None:
+@pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000/v1", "ftp://example.com", "http://", "vllm"])
+def test_an_incomplete_url_is_rejected_with_an_example(url: str) -> None:
     with pytest.raises(ValueError, match="for example http://"):
-        normalize_base_url(pasted)
+        normalize_base_url(url)
 
 
-@pytest.mark.parametrize("pasted", ["https://user:secret@example.com", "https://example.com/v1?key=secret"])
-def test_a_url_with_a_secret_is_refused_and_not_repeated(pasted: str) -> None:
-    with pytest.raises(ValueError, match="--upstream-api-key") as caught:
-        normalize_base_url(pasted)
-    assert "secret" not in str(caught.value)
+@pytest.mark.parametrize("url", ["https://user:secret@example.com", "https://example.com/v1?key=secret"])
+def test_a_url_with_a_secret_is_rejected_without_repeating_it(url: str) -> None:
+    with pytest.raises(ValueError, match="--upstream-api-key") as error_info:
+        normalize_base_url(url)
+    assert "secret" not in str(error_info.value)
 
 
 @pytest.mark.parametrize("option", ["--upstream-model=m", "--upstream-api-key=k", "--upstream-timeout=1"])
-def test_an_option_that_nothing_would_read_is_refused(
+def test_an_upstream_option_without_upstream_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     assert run("--port", "0", "--state", str(tmp_path), option) == 2
@@ -60,6 +60,6 @@ def test_a_server_is_not_its_own_upstream(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
-def test_times_that_make_no_sense_are_refused(seconds: str) -> None:
+def test_invalid_times_are_rejected(seconds: str) -> None:
     with pytest.raises(SystemExit):
         run("--upstream", "http://127.0.0.1:1", "--upstream-timeout", seconds)

@@ -1,4 +1,4 @@
-"""The whole way of a batch, with the real SDK over real HTTP."""
+"""The complete lifecycle of a batch, with the real SDK over real HTTP."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_every_responses_request_is_answered_under_its_own_custom_id(client: Ope
         assert response.usage.input_tokens > 0
 
 
-def test_an_embeddings_request_may_have_several_inputs(client: OpenAI) -> None:
+def test_an_embeddings_request_can_have_several_inputs(client: OpenAI) -> None:
     body = {"model": "text-embedding-3-small", "input": ["red pump", "blue hub", "red hub"]}
     batch = run(client, [{"custom_id": "a", "method": "POST", "url": EMBEDDINGS, "body": body}], EMBEDDINGS)
 
@@ -77,8 +77,8 @@ def test_an_embeddings_request_may_have_several_inputs(client: OpenAI) -> None:
     assert (batch.usage.input_tokens, batch.usage.output_tokens) == (answer.usage.prompt_tokens, 0)
 
 
-def test_the_async_client_goes_the_same_way(server: LocalServer) -> None:
-    async def go() -> tuple[str, int]:
+def test_the_async_client_runs_a_batch(server: LocalServer) -> None:
+    async def scenario() -> tuple[str, int]:
         async with AsyncOpenAI(base_url=server.base_url, api_key="local", max_retries=0) as client:
             file = await client.files.create(file=("a.jsonl", jsonl(chats(3))), purpose="batch")
             batch = await client.batches.create(
@@ -91,44 +91,44 @@ def test_the_async_client_goes_the_same_way(server: LocalServer) -> None:
             content = await client.files.content(batch.output_file_id or "")
             return batch.status, content.content.count(b"\n")
 
-    assert asyncio.run(asyncio.wait_for(go(), 60)) == ("completed", 3)
+    assert asyncio.run(asyncio.wait_for(scenario(), 60)) == ("completed", 3)
 
 
-def test_states_come_in_order_with_their_stamps_and_growing_counts(serve: Serve) -> None:
+def test_states_follow_in_order_with_timestamps_and_growing_counts(serve: Serve) -> None:
     _, client = serve(validating=0.3, in_progress=1.0, finalizing=0.5)
     batch = submit(client, chats(40))
     assert batch.status == "validating"
     assert batch.expires_at == batch.created_at + 86_400
 
-    seen = [batch]
-    while seen[-1].status != "completed":
+    snapshots = [batch]
+    while snapshots[-1].status != "completed":
         time.sleep(0.01)
-        seen.append(client.batches.retrieve(batch.id))
+        snapshots.append(client.batches.retrieve(batch.id))
 
-    order = list(dict.fromkeys(one.status for one in seen))
+    order = list(dict.fromkeys(snapshot.status for snapshot in snapshots))
     assert order == ["validating", "in_progress", "finalizing", "completed"]
-    for one in seen:
-        assert one.request_counts is not None
-        if one.status == "validating":
-            assert one.request_counts.total == 0
-            assert one.in_progress_at is None
+    for snapshot in snapshots:
+        assert snapshot.request_counts is not None
+        if snapshot.status == "validating":
+            assert snapshot.request_counts.total == 0
+            assert snapshot.in_progress_at is None
         else:
-            assert one.request_counts.total == 40
-            assert one.in_progress_at is not None
-        if one.status == "finalizing":
-            assert one.request_counts.completed == 40
-            assert one.finalizing_at is not None
-        if one.status != "completed":
-            assert one.output_file_id is None
-            assert one.completed_at is None
-    counts = [one.request_counts.completed for one in seen if one.request_counts]
+            assert snapshot.request_counts.total == 40
+            assert snapshot.in_progress_at is not None
+        if snapshot.status == "finalizing":
+            assert snapshot.request_counts.completed == 40
+            assert snapshot.finalizing_at is not None
+        if snapshot.status != "completed":
+            assert snapshot.output_file_id is None
+            assert snapshot.completed_at is None
+    counts = [snapshot.request_counts.completed for snapshot in snapshots if snapshot.request_counts]
     assert counts == sorted(counts)
-    assert len(set(counts)) > 5, "the counts grow visibly while it is in progress"
-    last = seen[-1]
-    moments = (last.created_at, last.in_progress_at, last.finalizing_at, last.completed_at)
-    stamps = [moment for moment in moments if moment is not None]
-    assert len(stamps) == len(moments)
-    assert stamps == sorted(stamps)
+    assert len(set(counts)) > 5, "the counts grow visibly while the batch is in progress"
+    last = snapshots[-1]
+    timestamps = (last.created_at, last.in_progress_at, last.finalizing_at, last.completed_at)
+    present = [timestamp for timestamp in timestamps if timestamp is not None]
+    assert len(present) == len(timestamps)
+    assert present == sorted(present)
 
 
 def test_the_batch_reports_the_resolved_model_and_the_sum_of_all_tokens(client: OpenAI) -> None:
@@ -142,19 +142,19 @@ def test_the_batch_reports_the_resolved_model_and_the_sum_of_all_tokens(client: 
     assert batch.usage.total_tokens == batch.usage.input_tokens + batch.usage.output_tokens
 
 
-def test_the_output_is_shuffled_and_the_seed_decides_how(serve: Serve) -> None:
+def test_the_seed_determines_the_order_of_the_output(serve: Serve) -> None:
     def order(seed: int) -> list[str]:
         _, client = serve(seed=seed)
         batch = run(client, chats(50))
         return [line["custom_id"] for line in results(client, batch.output_file_id)]
 
-    first, same, other = order(1), order(1), order(2)
+    first, repetition, different = order(1), order(1), order(2)
     assert first != sorted(first, key=lambda custom_id: int(custom_id[4:]))
-    assert first == same
-    assert first != other
+    assert first == repetition
+    assert first != different
 
 
-def test_successes_and_failures_lie_in_separate_files(client: OpenAI) -> None:
+def test_successes_and_failures_are_in_separate_files(client: OpenAI) -> None:
     batch = run(client, [chat("good", "hello"), chat("bad", "hello [[fail:429]]"), chat("bad2", "[[fail:500]]")])
 
     assert batch.status == "completed"
@@ -176,7 +176,7 @@ def test_without_failures_there_is_no_error_file(client: OpenAI) -> None:
     assert batch.error_file_id is None
 
 
-def test_a_batch_of_failures_alone_is_completed_without_an_output_file(client: OpenAI) -> None:
+def test_a_batch_with_only_failures_is_completed_without_an_output_file(client: OpenAI) -> None:
     batch = run(client, [chat("a", "[[fail:400]]"), chat("b", "[[fail:500]]")])
 
     assert batch.status == "completed"
@@ -186,7 +186,7 @@ def test_a_batch_of_failures_alone_is_completed_without_an_output_file(client: O
     assert batch.usage.total_tokens == 0
 
 
-def test_unicode_line_separators_survive_and_split_nothing(client: OpenAI) -> None:
+def test_unicode_line_separators_do_not_split_lines(client: OpenAI) -> None:
     prompt = 'a\u2028b\u2029c\u0085d \U0001f600 "quoted" \\ back'
     schema = {"type": "object", "properties": {"echo": {"type": "string"}}, "required": ["echo"]}
     form = {"type": "json_schema", "json_schema": {"name": "echo", "schema": schema}}
@@ -197,7 +197,7 @@ def test_unicode_line_separators_survive_and_split_nothing(client: OpenAI) -> No
     assert "\U0001f600" in json.loads(body["choices"][0]["message"]["content"])["echo"]
 
 
-def test_result_files_are_listed_with_their_own_purpose(client: OpenAI) -> None:
+def test_result_files_have_the_purpose_batch_output(client: OpenAI) -> None:
     batch = run(client, chats(1))
 
     file = client.files.retrieve(batch.output_file_id or "")
@@ -206,7 +206,7 @@ def test_result_files_are_listed_with_their_own_purpose(client: OpenAI) -> None:
     assert file.bytes == len(client.files.content(file.id).content)
 
 
-def test_a_deleted_input_file_does_not_hurt_the_batch_that_took_it(serve: Serve) -> None:
+def test_deleting_an_input_file_does_not_affect_its_batch(serve: Serve) -> None:
     _, client = serve(validating=0.3)
     batch = submit(client, chats(3))
     client.files.delete(batch.input_file_id)

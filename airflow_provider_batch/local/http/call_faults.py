@@ -128,7 +128,7 @@ class _HalfSend:
 
 
 async def _discard(_: Message) -> None:
-    """A `send` that drops the response."""
+    """Drop a message. Serves as a `send` for a response that nobody should get."""
 
 
 class CallFaults:

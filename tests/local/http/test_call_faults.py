@@ -1,4 +1,4 @@
-"""Faults of calls, as the real SDK meets them, and over bare HTTP where the SDK hides things."""
+"""Faults of calls: how the real SDK experiences them, and over plain HTTP where the SDK hides details."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.local.schemas import assert_fits
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    with LocalServer(tmp_path_factory.mktemp("faulty"), admin=True) as running:
-        yield running
+    with LocalServer(tmp_path_factory.mktemp("faulty"), admin=True) as server:
+        yield server
 
 
 @pytest.fixture
 def server(faulty: LocalServer) -> Iterator[LocalServer]:
-    """A server on which nothing goes wrong yet."""
+    """The shared server without any faults."""
     faulty.set_faults()
     yield faulty
     faulty.set_faults()
@@ -43,22 +43,22 @@ def server(faulty: LocalServer) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def client(server: LocalServer) -> Iterator[OpenAI]:
-    with make_client(server) as opened:
-        yield opened
+    with make_client(server) as client:
+        yield client
 
 
 @pytest.fixture
-def usual(server: LocalServer) -> Iterator[OpenAI]:
-    """A client that retries as the SDK does by default."""
-    with OpenAI(base_url=server.base_url, api_key="local") as opened:
-        yield opened
+def retrying_client(server: LocalServer) -> Iterator[OpenAI]:
+    """A client with the SDK's default retries."""
+    with OpenAI(base_url=server.base_url, api_key="local") as client:
+        yield client
 
 
-def on(*calls: Call) -> frozenset[Call]:
+def calls_of(*calls: Call) -> frozenset[Call]:
     return frozenset(calls)
 
 
-def batches_of(client: OpenAI, file_id: str) -> int:
+def count_batches(client: OpenAI, file_id: str) -> int:
     return sum(batch.input_file_id == file_id for batch in client.batches.list())
 
 
@@ -66,45 +66,47 @@ def create(client: OpenAI, file_id: str, **options: Any) -> Any:
     return client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h", **options)
 
 
-def stream(client: OpenAI, file_id: str, into: bytearray) -> None:
-    """Download piece by piece, so that what came before an error is known."""
-    with client.files.with_streaming_response.content(file_id) as answer:
-        for piece in answer.iter_bytes():
-            into += piece
+def stream(client: OpenAI, file_id: str, buffer: bytearray) -> None:
+    """Download a file in chunks into `buffer`, so that the content before an error is available."""
+    with client.files.with_streaming_response.content(file_id) as response:
+        for chunk in response.iter_bytes():
+            buffer += chunk
 
 
-def await_hits(server: LocalServer) -> None:
+def wait_for_hits(server: LocalServer) -> None:
     """Wait until every fault has hit."""
     deadline = time.monotonic() + DEADLINE
-    with bare() as plain:
-        while not all(seen["hits"] for seen in plain.get(f"{server.base_url.removesuffix('/v1')}/admin/faults").json()):
+    with plain_client() as http_client:
+        while not all(
+            entry["hits"] for entry in http_client.get(f"{server.base_url.removesuffix('/v1')}/admin/faults").json()
+        ):
             assert time.monotonic() < deadline, "a fault has not hit"
             time.sleep(0.01)
 
 
-def bare() -> httpx2.Client:
-    """A client that does nothing of its own."""
+def plain_client() -> httpx2.Client:
+    """Return an HTTP client without retries, proxies or any logic of the SDK."""
     return httpx2.Client(trust_env=False, headers={"Authorization": "Bearer local"})
 
 
-class Raw:
-    """One request over a bare connection, to see what comes and when it ends."""
+class RawRequest:
+    """One request over a plain connection, to see exactly what arrives and when the connection ends."""
 
     def __init__(self, server: LocalServer, method: str, path: str) -> None:
         address = urlsplit(server.base_url)
         self.connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=DEADLINE)
         self.connection.request(method, f"{address.path}{path}", headers={"Authorization": "Bearer local"})
-        self.answer = self.connection.getresponse()
+        self.response = self.connection.getresponse()
 
     def __enter__(self) -> http.client.HTTPResponse:
-        return self.answer
+        return self.response
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
 
-def test_every_call_has_its_name() -> None:
-    named = {
+def test_every_call_is_recognised() -> None:
+    requests = {
         Call.UPLOAD: ("POST", "/v1/files"),
         Call.FILES: ("GET", "/v1/files"),
         Call.FILE: ("GET", "/v1/files/file-1"),
@@ -117,8 +119,8 @@ def test_every_call_has_its_name() -> None:
         Call.SYNCHRONOUS: ("POST", CHAT),
     }
 
-    assert set(named) == set(Call)
-    assert {call: call_of(*request) for call, request in named.items()} == {call: call for call in named}
+    assert set(requests) == set(Call)
+    assert {call: call_of(*request) for call, request in requests.items()} == {call: call for call in requests}
 
 
 @pytest.mark.parametrize(
@@ -132,11 +134,11 @@ def test_every_call_has_its_name() -> None:
         ("PATCH", "/v1/files"),
     ],
 )
-def test_nothing_else_is_a_call(request_line: tuple[str, str]) -> None:
+def test_other_routes_are_not_calls(request_line: tuple[str, str]) -> None:
     assert call_of(*request_line) is None
 
 
-# an error in place of the answer
+# an error instead of the response
 
 
 @pytest.mark.parametrize(
@@ -149,58 +151,60 @@ def test_nothing_else_is_a_call(request_line: tuple[str, str]) -> None:
         (504, "server_error", None),
     ],
 )
-def test_a_status_comes_in_openais_shape(
+def test_an_injected_status_has_openais_error_shape(
     server: LocalServer, client: OpenAI, status: int, type: str, code: str | None
 ) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, status=status, times=1))
 
-    with pytest.raises(openai.APIStatusError) as caught:
+    with pytest.raises(openai.APIStatusError) as error_info:
         client.batches.list()
-    body = caught.value.response.json()
+    body = error_info.value.response.json()
     assert_fits(body, "ErrorResponse")
-    assert (caught.value.status_code, body["error"]["type"], body["error"]["code"]) == (status, type, code)
-    assert "retry-after" not in caught.value.response.headers
+    assert (error_info.value.status_code, body["error"]["type"], body["error"]["code"]) == (status, type, code)
+    assert "retry-after" not in error_info.value.response.headers
     client.batches.list()
 
 
-def test_nothing_was_done_when_a_status_came_instead(server: LocalServer, client: OpenAI) -> None:
+def test_an_injected_status_prevents_the_call_from_being_executed(server: LocalServer, client: OpenAI) -> None:
     file = upload(client, jsonl(chats(1)))
-    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.CREATE)))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=calls_of(Call.CREATE)))
 
     with pytest.raises(openai.InternalServerError):
         create(client, file)
-    assert batches_of(client, file) == 0
+    assert count_batches(client, file) == 0
 
 
-def test_a_short_retry_after_is_waited_for(server: LocalServer, usual: OpenAI) -> None:
+def test_the_sdk_waits_for_a_short_retry_after(server: LocalServer, retrying_client: OpenAI) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, status=429, retry_after=0.05, times=2))
-    before = server.calls()["list"]
+    count = server.calls()["list"]
 
-    usual.batches.list()
-    assert server.calls()["list"] - before == 3
+    retrying_client.batches.list()
+    assert server.calls()["list"] - count == 3
 
 
-def test_a_long_retry_after_is_not_waited_for(server: LocalServer, usual: OpenAI) -> None:
+def test_the_sdk_does_not_wait_for_a_long_retry_after(server: LocalServer, retrying_client: OpenAI) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, status=429, retry_after=300, times=1))
-    before = server.calls()["list"]
+    count = server.calls()["list"]
 
-    with pytest.raises(openai.RateLimitError) as caught:
-        usual.batches.list()
-    assert caught.value.response.headers["retry-after"] == "300"
-    assert server.calls()["list"] - before == 1
+    with pytest.raises(openai.RateLimitError) as error_info:
+        retrying_client.batches.list()
+    assert error_info.value.response.headers["retry-after"] == "300"
+    assert server.calls()["list"] - count == 1
 
 
-def test_a_fresh_file_may_not_be_found_at_once(server: LocalServer, client: OpenAI) -> None:
+def test_a_fault_can_imitate_a_fresh_file_that_cannot_be_found(server: LocalServer, client: OpenAI) -> None:
     file = upload(client, jsonl(chats(1)))
-    words = f"Cannot find file {file} or project proj_local does not have access to it."
+    message = f"Cannot find file {file} or project proj_local does not have access to it."
     server.set_faults(
-        Fault(kind=Kind.STATUS, calls=on(Call.CREATE), status=400, message=words, code="invalid_request", times=1)
+        Fault(
+            kind=Kind.STATUS, calls=calls_of(Call.CREATE), status=400, message=message, code="invalid_request", times=1
+        )
     )
 
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(openai.BadRequestError) as error_info:
         create(client, file)
-    assert caught.value.body == {
-        "message": words,
+    assert error_info.value.body == {
+        "message": message,
         "type": "invalid_request_error",
         "param": None,
         "code": "invalid_request",
@@ -209,26 +213,28 @@ def test_a_fresh_file_may_not_be_found_at_once(server: LocalServer, client: Open
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_result_file_may_be_gone(server: LocalServer, client: OpenAI, status: int) -> None:
+def test_a_fault_can_imitate_a_deleted_result_file(server: LocalServer, client: OpenAI, status: int) -> None:
     file = upload(client, jsonl(chats(1)))
-    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.DOWNLOAD), status=status, message=f"No such File: {file}"))
+    server.set_faults(
+        Fault(kind=Kind.STATUS, calls=calls_of(Call.DOWNLOAD), status=status, message=f"No such File: {file}")
+    )
 
-    with pytest.raises(openai.APIStatusError, match=f"No such File: {file}") as caught:
+    with pytest.raises(openai.APIStatusError, match=f"No such File: {file}") as error_info:
         client.files.content(file)
-    assert caught.value.status_code == status
+    assert error_info.value.status_code == status
     assert client.files.retrieve(file).id == file, "only downloads are hit"
 
 
-def test_an_upload_that_is_refused_unread_leaves_the_connection_as_it_was(server: LocalServer, client: OpenAI) -> None:
+def test_a_connection_is_usable_after_an_upload_that_was_refused_unread(server: LocalServer, client: OpenAI) -> None:
     content = jsonl(chats(20_000))
-    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.UPLOAD), status=503, times=1))
+    server.set_faults(Fault(kind=Kind.STATUS, calls=calls_of(Call.UPLOAD), status=503, times=1))
 
     with pytest.raises(openai.InternalServerError):
         upload(client, content)
     assert client.files.retrieve(upload(client, content)).bytes == len(content)
 
 
-def test_a_call_without_a_key_is_hit_as_by_a_gateway(server: LocalServer) -> None:
+def test_a_call_without_a_key_can_be_hit(server: LocalServer) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, status=503))
 
     with httpx2.Client(trust_env=False) as keyless:
@@ -236,106 +242,106 @@ def test_a_call_without_a_key_is_hit_as_by_a_gateway(server: LocalServer) -> Non
         assert keyless.get(f"{server.base_url}/models").status_code == 401
 
 
-# the duplicate trap: carried out, but not answered
+# calls that are executed although the response is an error: they lead to duplicate batches
 
 
-def test_a_create_that_commits_and_then_fails_makes_two_batches_of_an_sdk_that_retries(
-    server: LocalServer, usual: OpenAI
+def test_a_retrying_sdk_makes_two_batches_if_create_commits_and_then_fails(
+    server: LocalServer, retrying_client: OpenAI
 ) -> None:
-    file = upload(usual, jsonl(chats(1)))
-    server.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, calls=on(Call.CREATE), status=500, times=1))
-    before = server.calls()["create"]
+    file = upload(retrying_client, jsonl(chats(1)))
+    server.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, calls=calls_of(Call.CREATE), status=500, times=1))
+    count = server.calls()["create"]
 
-    create(usual, file)
-    assert server.calls()["create"] - before == 2
-    assert batches_of(usual, file) == 2
+    create(retrying_client, file)
+    assert server.calls()["create"] - count == 2
+    assert count_batches(retrying_client, file) == 2
 
 
-def test_a_create_that_commits_and_then_fails_leaves_its_batch_to_be_found(server: LocalServer, client: OpenAI) -> None:
+def test_a_create_that_commits_and_then_fails_leaves_a_batch(server: LocalServer, client: OpenAI) -> None:
     file = upload(client, jsonl(chats(1)))
-    server.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, calls=on(Call.CREATE), status=502))
+    server.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, calls=calls_of(Call.CREATE), status=502))
 
-    with pytest.raises(openai.InternalServerError) as caught:
+    with pytest.raises(openai.InternalServerError) as error_info:
         create(client, file, metadata={"nonce": "a-b-c"})
-    assert caught.value.status_code == 502
-    (found,) = [batch for batch in client.batches.list() if batch.input_file_id == file]
-    assert found.metadata == {"nonce": "a-b-c"}
+    assert error_info.value.status_code == 502
+    (batch,) = [batch for batch in client.batches.list() if batch.input_file_id == file]
+    assert batch.metadata == {"nonce": "a-b-c"}
 
 
-@pytest.mark.parametrize(("kind", "made"), [(Kind.COMMIT_THEN_HANG, 1), (Kind.HANG, 0)])
-def test_a_create_that_times_out_may_have_made_a_batch_or_not(
-    server: LocalServer, client: OpenAI, kind: Kind, made: int
+@pytest.mark.parametrize(("kind", "expected_batches"), [(Kind.COMMIT_THEN_HANG, 1), (Kind.HANG, 0)])
+def test_a_create_that_times_out_makes_a_batch_only_if_it_committed(
+    server: LocalServer, client: OpenAI, kind: Kind, expected_batches: int
 ) -> None:
     file = upload(client, jsonl(chats(1)))
-    server.set_faults(Fault(kind=kind, calls=on(Call.CREATE), seconds=600))
+    server.set_faults(Fault(kind=kind, calls=calls_of(Call.CREATE), seconds=600))
 
     with pytest.raises(openai.APITimeoutError):
         create(client, file, timeout=openai.Timeout(DEADLINE, read=0.2))
-    await_hits(server)
+    wait_for_hits(server)
     deadline = time.monotonic() + DEADLINE
-    while batches_of(client, file) != made:
-        assert time.monotonic() < deadline, "the call was not carried out"
+    while count_batches(client, file) != expected_batches:
+        assert time.monotonic() < deadline, "the call was not executed"
 
 
-def test_an_upload_that_commits_and_then_hangs_leaves_its_file(server: LocalServer, client: OpenAI) -> None:
-    server.set_faults(Fault(kind=Kind.COMMIT_THEN_HANG, calls=on(Call.UPLOAD), seconds=0.05))
-    before = {file.id for file in client.files.list()}
+def test_an_upload_that_commits_and_then_hangs_leaves_a_file(server: LocalServer, client: OpenAI) -> None:
+    server.set_faults(Fault(kind=Kind.COMMIT_THEN_HANG, calls=calls_of(Call.UPLOAD), seconds=0.05))
+    count = {file.id for file in client.files.list()}
 
     with pytest.raises(openai.APIConnectionError):
         upload(client, jsonl(chats(3)))
-    (left,) = [file for file in client.files.list() if file.id not in before]
-    assert client.files.content(left.id).content == jsonl(chats(3))
+    (new_file,) = [file for file in client.files.list() if file.id not in count]
+    assert client.files.content(new_file.id).content == jsonl(chats(3))
 
 
-# no answer
+# no response
 
 
 def test_a_hang_ends_with_a_closed_connection(server: LocalServer, client: OpenAI) -> None:
     server.set_faults(Fault(kind=Kind.HANG, seconds=0.05))
 
-    with pytest.raises(openai.APIConnectionError) as caught:
+    with pytest.raises(openai.APIConnectionError) as error_info:
         client.batches.list()
-    assert not isinstance(caught.value, openai.APITimeoutError)
+    assert not isinstance(error_info.value, openai.APITimeoutError)
 
 
 @pytest.mark.parametrize("lines", [1, 20_000])
-def test_a_dropped_upload_leaves_nothing(server: LocalServer, client: OpenAI, lines: int) -> None:
-    server.set_faults(Fault(kind=Kind.DROP, calls=on(Call.UPLOAD)))
-    before = len(list(client.files.list()))
+def test_a_dropped_upload_leaves_no_file(server: LocalServer, client: OpenAI, lines: int) -> None:
+    server.set_faults(Fault(kind=Kind.DROP, calls=calls_of(Call.UPLOAD)))
+    count = len(list(client.files.list()))
 
     with pytest.raises(openai.APIConnectionError):
         upload(client, jsonl(chats(lines)))
-    assert len(list(client.files.list())) == before
+    assert len(list(client.files.list())) == count
 
 
-def test_a_dropped_call_is_closed_without_a_byte(server: LocalServer) -> None:
+def test_a_dropped_call_ends_without_a_byte(server: LocalServer) -> None:
     server.set_faults(Fault(kind=Kind.DROP))
 
     with pytest.raises(http.client.RemoteDisconnected):
-        Raw(server, "GET", "/batches")
+        RawRequest(server, "GET", "/batches")
 
 
-def test_a_dropped_call_is_made_again_by_the_sdk(server: LocalServer, usual: OpenAI) -> None:
+def test_the_sdk_retries_a_dropped_call(server: LocalServer, retrying_client: OpenAI) -> None:
     server.set_faults(Fault(kind=Kind.DROP, times=1))
-    before = server.calls()["list"]
+    count = server.calls()["list"]
 
-    usual.batches.list()
-    assert server.calls()["list"] - before == 2
+    retrying_client.batches.list()
+    assert server.calls()["list"] - count == 2
 
 
-def test_a_hang_ends_when_the_client_leaves(tmp_path: Path) -> None:
+def test_a_hang_ends_when_the_client_disconnects(tmp_path: Path) -> None:
     async def go() -> None:
         app = create_app(tmp_path, Settings(faults=(Fault(kind=Kind.HANG, seconds=1e6),)))
-        here, there = socket.socketpair()
-        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=here)
-        arriving = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
-        sent: list[Any] = []
+        local_socket, remote_socket = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=local_socket)
+        messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+        sent_messages: list[Any] = []
 
         async def receive() -> Any:
-            return next(arriving, {"type": "http.disconnect"})
+            return next(messages, {"type": "http.disconnect"})
 
         async def send(message: Any) -> None:
-            sent.append(message)
+            sent_messages.append(message)
 
         scope = {
             "type": "http",
@@ -347,152 +353,156 @@ def test_a_hang_ends_when_the_client_leaves(tmp_path: Path) -> None:
         }
         async with asyncio.timeout(DEADLINE):
             await app(scope, receive, send)
-        assert sent == []
+        assert sent_messages == []
         assert transport.is_closing()
-        there.close()
+        remote_socket.close()
         app.state.server.store.close()
 
     asyncio.run(go())
 
 
-def test_every_silence_ends_at_once_when_the_server_is_stopped(serve: Serve) -> None:
+def test_stopping_the_server_ends_every_silence(serve: Serve) -> None:
     server, client = serve(admin=True)
     file = upload(client, jsonl(chats(1)))
     server.set_faults(
-        Fault(kind=Kind.HANG, calls=on(Call.LIST), seconds=1e6),
-        Fault(kind=Kind.COMMIT_THEN_HANG, calls=on(Call.FILES), seconds=1e6),
-        Fault(kind=Kind.STALL, calls=on(Call.DOWNLOAD), seconds=1e6),
+        Fault(kind=Kind.HANG, calls=calls_of(Call.LIST), seconds=1e6),
+        Fault(kind=Kind.COMMIT_THEN_HANG, calls=calls_of(Call.FILES), seconds=1e6),
+        Fault(kind=Kind.STALL, calls=calls_of(Call.DOWNLOAD), seconds=1e6),
     )
     with ThreadPoolExecutor() as pool:
-        waiting: list[Future[Any]] = [
+        calls: list[Future[Any]] = [
             pool.submit(client.batches.list),
             pool.submit(client.files.list),
             pool.submit(client.files.content, file),
         ]
-        await_hits(server)
+        wait_for_hits(server)
 
         assert server.stop() == 0
-        for call in waiting:
+        for call in calls:
             assert isinstance(call.exception(DEADLINE), openai.APIConnectionError)
     log = (server.state / "server.log").read_text()
     assert "graceful shutdown exceeded" not in log
     assert "Traceback" not in log
 
 
-# an answer that is none, or not whole
+# a response that is invalid or incomplete
 
 
-def test_an_html_page_with_200_is_no_batch(server: LocalServer, client: OpenAI) -> None:
+def test_an_html_page_with_200_reaches_the_sdk_as_text(server: LocalServer, client: OpenAI) -> None:
     batch = run(client, chats(1))
-    server.set_faults(Fault(kind=Kind.HTML, calls=on(Call.RETRIEVE)))
+    server.set_faults(Fault(kind=Kind.HTML, calls=calls_of(Call.RETRIEVE)))
 
     page: object = client.batches.retrieve(batch.id)
-    assert isinstance(page, str), "the SDK hands on what is not JSON"
+    assert isinstance(page, str), "the SDK returns text that is not JSON"
     assert "<html>" in page
-    with Raw(server, "GET", f"/batches/{batch.id}") as answer:
-        assert answer.status == 200
-        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    with RawRequest(server, "GET", f"/batches/{batch.id}") as response:
+        assert response.status == 200
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
 
 
 @pytest.mark.parametrize("lines", [1, 2_000])
-def test_a_truncated_download_names_its_whole_length_and_ends_at_half(
+def test_a_truncated_download_announces_its_full_length_and_ends_at_half(
     server: LocalServer, client: OpenAI, lines: int
 ) -> None:
     content = jsonl(chats(lines))
     file = upload(client, content)
-    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=on(Call.DOWNLOAD)))
+    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=calls_of(Call.DOWNLOAD)))
 
-    with Raw(server, "GET", f"/files/{file}/content") as answer:
-        assert int(answer.headers["content-length"]) == len(content)
-        with pytest.raises(http.client.IncompleteRead) as caught:
-            answer.read()
-    assert caught.value.partial == content[: len(content) // 2]
+    with RawRequest(server, "GET", f"/files/{file}/content") as response:
+        assert int(response.headers["content-length"]) == len(content)
+        with pytest.raises(http.client.IncompleteRead) as error_info:
+            response.read()
+    assert error_info.value.partial == content[: len(content) // 2]
 
 
-def test_a_truncated_streaming_download_raises_after_what_came(server: LocalServer, usual: OpenAI) -> None:
+def test_a_truncated_streaming_download_raises_after_half_of_the_content(
+    server: LocalServer, retrying_client: OpenAI
+) -> None:
     content = jsonl(chats(2_000))
-    file = upload(usual, content)
-    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=on(Call.DOWNLOAD)))
-    before = server.calls()["download"]
-    came = bytearray()
+    file = upload(retrying_client, content)
+    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=calls_of(Call.DOWNLOAD)))
+    count = server.calls()["download"]
+    buffer = bytearray()
 
     with pytest.raises(httpx2.RemoteProtocolError):
-        stream(usual, file, came)
-    assert came == content[: len(content) // 2]
-    assert server.calls()["download"] - before == 1, "the SDK does not make it again"
+        stream(retrying_client, file, buffer)
+    assert buffer == content[: len(content) // 2]
+    assert server.calls()["download"] - count == 1, "the SDK does not retry it"
 
 
-def test_a_truncated_plain_download_is_made_again_by_the_sdk(server: LocalServer, usual: OpenAI) -> None:
+def test_the_sdk_retries_a_truncated_download_that_is_not_streamed(
+    server: LocalServer, retrying_client: OpenAI
+) -> None:
     content = jsonl(chats(5))
-    file = upload(usual, content)
-    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=on(Call.DOWNLOAD), times=1))
+    file = upload(retrying_client, content)
+    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=calls_of(Call.DOWNLOAD), times=1))
 
-    assert usual.files.content(file).content == content
+    assert retrying_client.files.content(file).content == content
 
 
-def test_a_truncated_create_was_carried_out(server: LocalServer, client: OpenAI) -> None:
+def test_a_truncated_create_was_executed(server: LocalServer, client: OpenAI) -> None:
     file = upload(client, jsonl(chats(1)))
-    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=on(Call.CREATE)))
+    server.set_faults(Fault(kind=Kind.TRUNCATE, calls=calls_of(Call.CREATE)))
 
     with pytest.raises(openai.APIConnectionError):
         create(client, file)
-    assert batches_of(client, file) == 1
+    assert count_batches(client, file) == 1
 
 
-def test_a_stalled_download_is_silent_at_half(server: LocalServer, client: OpenAI) -> None:
+def test_a_stalled_download_is_silent_after_half_of_the_content(server: LocalServer, client: OpenAI) -> None:
     content = jsonl(chats(2_000))
     file = upload(client, content)
-    server.set_faults(Fault(kind=Kind.STALL, calls=on(Call.DOWNLOAD), seconds=600))
-    half = len(content) // 2
+    server.set_faults(Fault(kind=Kind.STALL, calls=calls_of(Call.DOWNLOAD), seconds=600))
+    middle = len(content) // 2
 
-    raw = Raw(server, "GET", f"/files/{file}/content")
-    with raw as answer:
-        assert answer.read(half) == content[:half]
+    raw = RawRequest(server, "GET", f"/files/{file}/content")
+    with raw as response:
+        assert response.read(middle) == content[:middle]
         raw.connection.sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
-            answer.read(1)
+            response.read(1)
 
 
-def test_after_the_silence_a_stalled_download_goes_on(server: LocalServer, client: OpenAI) -> None:
+def test_a_stalled_download_continues_after_the_silence(server: LocalServer, client: OpenAI) -> None:
     content = jsonl(chats(2_000))
     file = upload(client, content)
-    server.set_faults(Fault(kind=Kind.STALL, calls=on(Call.DOWNLOAD), seconds=0.1))
+    server.set_faults(Fault(kind=Kind.STALL, calls=calls_of(Call.DOWNLOAD), seconds=0.1))
 
     assert client.files.content(file).content == content
 
 
-# who is hit
+# which calls are hit
 
 
-def test_so_many_calls_pass_first_and_so_many_are_hit(server: LocalServer, client: OpenAI) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.LIST), skip=2, times=1))
-    answered: list[bool] = []
+def test_skip_and_times_limit_the_calls_that_are_hit(server: LocalServer, client: OpenAI) -> None:
+    server.set_faults(Fault(kind=Kind.STATUS, calls=calls_of(Call.LIST), skip=2, times=1))
+    successes: list[bool] = []
     for _ in range(5):
         try:
             client.batches.list()
         except openai.InternalServerError:
-            answered.append(False)
+            successes.append(False)
         else:
-            answered.append(True)
+            successes.append(True)
         client.models.list()
         client.files.list()
 
-    assert answered == [True, True, False, True, True]
+    assert successes == [True, True, False, True, True]
 
 
-def test_the_same_faults_hit_the_same_calls_again(server: LocalServer) -> None:
+def test_the_same_faults_always_hit_the_same_calls(server: LocalServer) -> None:
     def outcomes() -> list[bool]:
         server.set_faults(Fault(kind=Kind.STATUS, rate=0.5))
-        with bare() as plain:
-            return [plain.get(f"{server.base_url}/batches").is_success for _ in range(40)]
+        with plain_client() as http_client:
+            return [http_client.get(f"{server.base_url}/batches").is_success for _ in range(40)]
 
     first = outcomes()
     assert first == outcomes()
     assert {True, False} == set(first)
 
 
-def test_synchronous_asks_are_hit_too(server: LocalServer, client: OpenAI) -> None:
-    server.set_faults(Fault(kind=Kind.STATUS, calls=on(Call.SYNCHRONOUS), status=429))
+def test_synchronous_requests_can_be_hit(server: LocalServer, client: OpenAI) -> None:
+    server.set_faults(Fault(kind=Kind.STATUS, calls=calls_of(Call.SYNCHRONOUS), status=429))
 
     with pytest.raises(openai.RateLimitError):
         client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": "Hello"}])

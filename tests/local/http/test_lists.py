@@ -1,4 +1,4 @@
-"""Lists come in pages, newest first, and the SDK's own paging gets through them."""
+"""Lists are paged, newest first, and work with the SDK's auto-paging."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from tests.local.driving import CHAT
 
 def test_batches_are_paged_newest_first(serve: Serve) -> None:
     _, client = serve()
-    made = [client.batches.create(input_file_id="file-x", endpoint=CHAT, completion_window="24h").id for _ in range(7)]
-    newest_first = made[::-1]
+    batch_ids = [
+        client.batches.create(input_file_id="file-x", endpoint=CHAT, completion_window="24h").id for _ in range(7)
+    ]
+    newest_first = batch_ids[::-1]
 
     page = client.batches.list(limit=3)
     assert [batch.id for batch in page.data] == newest_first[:3]
@@ -41,18 +43,18 @@ def test_the_default_page_has_20_batches_and_the_largest_100(serve: Serve) -> No
         client.batches.list(after="batch_none")
 
 
-def test_a_list_behind_a_file_that_is_not_there_is_404(client: OpenAI) -> None:
+def test_listing_after_an_unknown_file_is_404(client: OpenAI) -> None:
     with pytest.raises(NotFoundError, match="No such File object: file-none"):
         client.files.list(after="file-none")
 
 
 def test_files_are_paged_in_both_orders_and_by_purpose(serve: Serve) -> None:
     _, client = serve()
-    made = [
+    file_ids = [
         client.files.create(file=(f"{number}.jsonl", io.BytesIO(b"{}\n")), purpose="batch").id for number in range(5)
     ]
-    other = client.files.create(file=("a.txt", io.BytesIO(b"x")), purpose="user_data").id
+    user_data_id = client.files.create(file=("a.txt", io.BytesIO(b"x")), purpose="user_data").id
 
-    assert [file.id for file in client.files.list(purpose="batch", limit=2)] == made[::-1]
-    assert [file.id for file in client.files.list(order="asc", limit=2)] == [*made, other]
-    assert [file.id for file in client.files.list(purpose="user_data")] == [other]
+    assert [file.id for file in client.files.list(purpose="batch", limit=2)] == file_ids[::-1]
+    assert [file.id for file in client.files.list(order="asc", limit=2)] == [*file_ids, user_data_id]
+    assert [file.id for file in client.files.list(purpose="user_data")] == [user_data_id]

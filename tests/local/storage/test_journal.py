@@ -1,4 +1,4 @@
-"""The journal holds every answer from the moment it was appended, whatever tears its end."""
+"""The journal keeps every appended answer, even if its last line is incomplete."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _ANSWERS = [
 ]
 
 
-def _written(path: Path) -> Journal:
+def _write_journal(path: Path) -> Journal:
     journal = Journal(path)
     for answer in _ANSWERS:
         journal.append(*answer)
     return journal
 
 
-def test_entries_say_what_was_appended_and_where_its_line_lies(tmp_path: Path) -> None:
-    journal = _written(tmp_path / "answers")
+def test_entries_describe_each_answer_and_locate_its_line(tmp_path: Path) -> None:
+    journal = _write_journal(tmp_path / "answers")
     content = journal.path.read_bytes()
 
     entries = list(journal.entries())
@@ -37,14 +37,14 @@ def test_entries_say_what_was_appended_and_where_its_line_lies(tmp_path: Path) -
 
 
 @settings(max_examples=30)
-@given(cut=st.integers(0, 200))
-def test_after_a_torn_end_the_whole_answers_remain_and_more_can_follow(
-    cut: int,
+@given(length=st.integers(0, 200))
+def test_an_incomplete_last_line_is_removed_and_appending_continues(
+    length: int,
 ) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "answers"
-        _written(path).close()
-        content = path.read_bytes()[:cut]
+        _write_journal(path).close()
+        content = path.read_bytes()[:length]
         path.write_bytes(content)
 
         journal = Journal(path)
