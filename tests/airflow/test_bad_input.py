@@ -284,7 +284,7 @@ def test_an_invalid_deadline_is_rejected_when_the_dag_is_parsed() -> None:
     [
         ({"soft_fail": True}, "hide a job"),
         ({"timeout": 60}, "Use deadline instead"),
-        ({"retry_on": ["submit_error"]}, "'submit_error' is never asked again"),
+        ({"retry_on": ["refused"]}, "'refused' is never asked again"),
         ({"max_attempts": 0}, "at least 1"),
     ],
 )

@@ -157,24 +157,24 @@ class RemainingRequests(msgspec.Struct, frozen=True):
 
 
 def estimate_after_canary(
-    before: Estimate, prices: Prices, models: Mapping[str, tuple[CanaryUsage, RemainingRequests]], endpoint: str
+    initial: Estimate, prices: Prices, models: Mapping[str, tuple[CanaryUsage, RemainingRequests]], endpoint: str
 ) -> Estimate:
     """Return the estimate of a job after its canary, including the cost of the canary.
 
     The input tokens stay as they were estimated. The output of the remaining requests is extrapolated from the mean of
-    the model's answers. If no answer reports its usage, these requests get their share of the range in `before`.
+    the model's answers. If no answer reports its usage, these requests get their share of the range in `initial`.
     """
     requests = sum(remaining.requests + usage.answers for usage, remaining in models.values())
     output = [0, 0]
     usd = [Decimal(0), Decimal(0)]
     for model, (usage, remaining) in models.items():
-        remaining_output = _remaining_output(before, usage, remaining, requests, endpoint)
+        remaining_output = _remaining_output(initial, usage, remaining, requests, endpoint)
         for end in (0, 1):
             output[end] += usage.output_tokens + remaining_output[end]
             usd[end] += (usage.cost or 0) + _remaining_cost(prices, model, remaining, remaining_output[end])
-    has_prices = before.low_usd is not None and all(usage.cost is not None for usage, _ in models.values())
+    has_prices = initial.low_usd is not None and all(usage.cost is not None for usage, _ in models.values())
     return msgspec.structs.replace(
-        before,
+        initial,
         output_tokens_low=output[0],
         output_tokens_high=output[1],
         low_usd=float(usd[0]) if has_prices else None,
@@ -184,7 +184,7 @@ def estimate_after_canary(
 
 
 def _remaining_output(
-    before: Estimate, usage: CanaryUsage, remaining: RemainingRequests, requests: int, endpoint: str
+    initial: Estimate, usage: CanaryUsage, remaining: RemainingRequests, requests: int, endpoint: str
 ) -> tuple[int, int]:
     """Return the output tokens of the remaining requests to a model, at the low and at the high end."""
     if endpoint in _WITHOUT_OUTPUT or not remaining.requests:
@@ -193,8 +193,8 @@ def _remaining_output(
         tokens = remaining.requests * usage.output_tokens
         return tokens // (usage.answers * SPREAD), tokens * SPREAD // usage.answers
     return (
-        before.output_tokens_low * remaining.requests // requests,
-        before.output_tokens_high * remaining.requests // requests,
+        initial.output_tokens_low * remaining.requests // requests,
+        initial.output_tokens_high * remaining.requests // requests,
     )
 
 

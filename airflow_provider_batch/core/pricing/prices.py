@@ -50,7 +50,7 @@ class Rate(msgspec.Struct, frozen=True):
     batch: bool
     #: origin of the price, for people
     source: str
-    #: requests with more input tokens than this cost more than these prices; None if there is no such limit
+    #: requests with more input tokens than this cost more; None if the price does not depend on the size
     max_input_tokens: int | None = None
 
 
@@ -80,11 +80,12 @@ class Prices:
             else:
                 self._models[model] = _custom_prices(model, price)
         self._overridden_models = frozenset(overrides or {})
-        for model, other in aliases.items():
-            prices = None if other in aliases else self._model_prices(other)
+        for model, same_priced_model in aliases.items():
+            prices = None if same_priced_model in aliases else self._model_prices(same_priced_model)
             if prices is None:
                 raise InputError(
-                    f"prices: {model!r} should cost the same as {other!r}, but the price of {other!r} is unknown. "
+                    f"prices: {model!r} should cost the same as {same_priced_model!r}, but the price of "
+                    f"{same_priced_model!r} is unknown. "
                     f'Give the price of {model!r} as {{"input": …, "output": …}} in US dollars per million tokens.'
                 )
             self._models[model] = prices

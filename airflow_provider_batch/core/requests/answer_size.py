@@ -120,10 +120,10 @@ def _logprob_bytes(body: _Body) -> int:
     return LOGPROB_BYTES * (1 + alternatives) if body.logprobs or alternatives else 0
 
 
-def _count_results(moderated: Any) -> int:
+def _count_results(value: Any) -> int:
     """Return the number of moderation results: one per text of a list of texts, one for a list of content parts."""
-    if isinstance(moderated, list) and all(isinstance(item, str) for item in moderated):
-        return len(moderated)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return len(value)
     return 1
 
 

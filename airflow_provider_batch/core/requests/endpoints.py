@@ -40,7 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     counts_inputs: bool = False
     #: keys and values that are added unless the body sets them
     defaults: dict[str, Any] = {}
-    #: keys of other endpoints that are often used here by mistake -> the key to use; None if there is no equivalent
+    #: keys of other endpoints that are often used here by mistake -> the key to use; None if there is none
     equivalents: dict[str, str | None] = {}
 
 
@@ -224,9 +224,10 @@ def empty_input_error(columns: Sequence[str] | None) -> InputError:
         return InputError("The input is empty, so there is nothing to send.")
     names = list(dict.fromkeys(columns))
     condition = " OR ".join(f"{name} <> ''" for name in names or ["body"])
-    way = "with" if names else "for example with"
+    example = "" if names else ", for example"
     return InputError(
-        f"The input is empty, so there is nothing to send. Exclude such rows in the SQL, {way} `WHERE {condition}`."
+        "The input is empty, so there is nothing to send. "
+        f"Exclude such rows in the SQL{example} with `WHERE {condition}`."
     )
 
 

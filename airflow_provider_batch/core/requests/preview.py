@@ -55,9 +55,14 @@ def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, h
     common = _common_items([request["body"] for request in sample])
     for number, request in enumerate(sample, start=1):
         specific = {key: value for key, value in request["body"].items() if key not in common}
-        lines += ["", f"Request {number}, {_code(str(request['custom_id']))}:", "", fenced(_format_body(specific))]
+        lines += [
+            "",
+            f"Request {number}, {_code(str(request['custom_id']))}:",
+            "",
+            to_code_block(_format_body(specific)),
+        ]
     if common:
-        lines += ["", "Common to all of these requests:", "", fenced(_format_body(common))]
+        lines += ["", "Common to all of these requests:", "", to_code_block(_format_body(common))]
     return "\n".join(lines) + "\n"
 
 
@@ -65,9 +70,9 @@ def _common_items(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the keys and values that all bodies share, so that a schema is shown only once."""
     if len(bodies) < 2:
         return {}
-    first, *others = bodies
+    first, *other_bodies = bodies
     absent = object()
-    return {key: value for key, value in first.items() if all(body.get(key, absent) == value for body in others)}
+    return {key: value for key, value in first.items() if all(body.get(key, absent) == value for body in other_bodies)}
 
 
 def _describe_cost(estimate: Estimate) -> str:
@@ -81,7 +86,7 @@ def _describe_ceiling(ceiling: float | None) -> str:
     return "no ceiling" if ceiling is None else f"ceiling {format_usd(ceiling)}"
 
 
-def fenced(text: str) -> str:
+def to_code_block(text: str) -> str:
     """Return the text as a Markdown code block that it cannot break out of."""
     content = _escape_invisible(text)
     fence = "`" * max(3, _longest_run(content) + 1)

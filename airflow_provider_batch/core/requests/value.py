@@ -91,7 +91,7 @@ def to_json_value(value: Any, *, sort: bool) -> Any:
         return [to_json_value(item, sort=sort) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise UnusableValueError(value, f"JSON has no number {value}.")
+            raise UnusableValueError(value, f"JSON cannot represent the number {value}.")
         return float(value)
     if isinstance(value, str):
         return str(value)
@@ -99,7 +99,7 @@ def to_json_value(value: Any, *, sort: bool) -> Any:
         return int(value)
     if isinstance(value, Decimal):
         if not value.is_finite():
-            raise UnusableValueError(value, f"JSON has no number {value}.")
+            raise UnusableValueError(value, f"JSON cannot represent the number {value}.")
         return value
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()

@@ -47,7 +47,9 @@ def _to_json_dict(schema: Any) -> dict[str, Any]:
     if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
         schema = _from_pydantic(schema)
     if not isinstance(schema, dict):
-        description = f"the class {schema.__name__}" if isinstance(schema, type) else f"a {type(schema).__name__}"
+        description = (
+            f"the class {schema.__name__}" if isinstance(schema, type) else f"a value of type {type(schema).__name__}"
+        )
         hint = " Give the class instead of an instance." if hasattr(schema, "model_dump") else ""
         raise SchemaError(
             f"output_schema: Expected a pydantic model class or a JSON Schema as a dict, got {description}.{hint}"
@@ -220,19 +222,19 @@ def convert(value: Any, type: ColumnType) -> Any:
     """
     if value is None or type is ColumnType.JSON:
         return value
-    converted: Any = None
+    result: Any = None
     if isinstance(value, bool):
-        converted = value if type is ColumnType.BOOLEAN else None
+        result = value if type is ColumnType.BOOLEAN else None
     elif isinstance(value, str):
-        converted = _from_text(value, type)
+        result = _from_text(value, type)
     elif isinstance(value, int | float):
-        converted = _from_number(value, type)
+        result = _from_number(value, type)
     elif isinstance(value, list) and type is ColumnType.VECTOR:
-        converted = [convert(item, ColumnType.FLOAT) for item in value]
-        converted = None if None in converted else converted
-    if converted is None:
+        result = [convert(item, ColumnType.FLOAT) for item in value]
+        result = None if None in result else result
+    if result is None:
         raise ValueError(f"{_truncate(repr(value), 80)} is not of type {type}")
-    return converted
+    return result
 
 
 def _from_text(value: str, type: ColumnType) -> Any:

@@ -29,8 +29,8 @@ _CASES_ADVICE = "Use anyOf with one object per case."
 _NAMES_ADVICE = "Name every property, or use a list of {name, value} objects."
 
 #: keywords that strict output does not support, with advice on what to use instead
-_UNSUPPORTED = {
-    "oneOf": "Use anyOf; in pydantic, a plain union without a discriminator.",
+_UNSUPPORTED_KEYWORDS = {
+    "oneOf": "Use anyOf. In pydantic, use a plain union without a discriminator.",
     "not": "Remove it and state the restriction in the prompt.",
     "if": _CASES_ADVICE,
     "then": _CASES_ADVICE,
@@ -48,7 +48,7 @@ _UNSUPPORTED = {
 }
 #: keywords without effect on the output, which are removed; among them `default`, because every property is required
 #: and Azure rejects the keyword (openai-agents-python issue 4390)
-_REMOVED = ("$schema", "$id", "$comment", "default")
+_REMOVED_KEYWORDS = ("$schema", "$id", "$comment", "default")
 
 
 def close(root: dict[str, Any]) -> dict[str, Any]:
@@ -59,14 +59,14 @@ def close(root: dict[str, Any]) -> dict[str, Any]:
     """
     strict = _Closer(root).close(root, _ROOT, ())
     if "anyOf" in strict:
-        raise schema_error(_ROOT, "is an anyOf, but it must be a single object. Move the union into a property.")
+        raise _schema_error(_ROOT, "is an anyOf, but it must be a single object. Move the union into a property.")
     if strict.get("type") != "object":
-        actual = f"not {strict['type']}" if "type" in strict else "but it has no type"
-        raise schema_error(_ROOT, f"must be an object, {actual}. Move it into a property.")
+        actual = f"not {' or '.join(types(strict))}" if "type" in strict else "but it has no type"
+        raise _schema_error(_ROOT, f"must be an object, {actual}. Move it into a property.")
     return strict
 
 
-def schema_error(location: str, problem: str) -> SchemaError:
+def _schema_error(location: str, problem: str) -> SchemaError:
     """Return the error for a schema that strict structured output cannot express.
 
     `problem` completes a sentence that begins with "This", optionally followed by advice.
@@ -81,13 +81,13 @@ class _Closer:
         self._root = root
 
     def close(self, schema: Any, location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
-        if not isinstance(schema, dict) or not (schema.keys() - {"title", "description", *_REMOVED}):
-            raise schema_error(location, "may be any value, which strict output cannot express. Give it a type.")
-        node = {key: value for key, value in schema.items() if key not in _REMOVED}
+        if not isinstance(schema, dict) or not (schema.keys() - {"title", "description", *_REMOVED_KEYWORDS}):
+            raise _schema_error(location, "may be any value, which strict output cannot express. Give it a type.")
+        node = {key: value for key, value in schema.items() if key not in _REMOVED_KEYWORDS}
         node = _merge_all_of(node, location)
-        for keyword, advice in _UNSUPPORTED.items():
+        for keyword, advice in _UNSUPPORTED_KEYWORDS.items():
             if keyword in node:
-                raise schema_error(location, f"uses {keyword}, which strict output does not support. {advice}")
+                raise _schema_error(location, f"uses {keyword}, which strict output does not support. {advice}")
         if "$ref" in node:
             return self._close_ref(node, location, merged_refs)
         for word in _DEFINITIONS:
@@ -104,7 +104,7 @@ class _Closer:
             self._close_object(node, location, merged_refs)
         if "array" in types(node):
             if isinstance(node.get("items"), list):
-                raise schema_error(location, f"has a list of schemas as its items. {_TUPLE_ADVICE}")
+                raise _schema_error(location, f"has a list of schemas as its items. {_TUPLE_ADVICE}")
             node["items"] = self.close(node.get("items"), f"each item of {location}", merged_refs)
         return node
 
@@ -112,17 +112,17 @@ class _Closer:
         """Keep a `$ref` that stands alone. Replace one with sibling keywords, which strict output rejects."""
         ref = node["$ref"]
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-            raise schema_error(location, f"refers to {ref!r}, which is outside the schema. Move it into $defs.")
+            raise _schema_error(location, f"refers to {ref!r}, which is outside the schema. Move it into $defs.")
         target = follow(self._root, ref)
         if target is None:
             refs = [f"#/{word}/{name}" for word in _DEFINITIONS for name in self._root.get(word, {})]
-            raise schema_error(location, f"refers to {ref}, which does not exist.{suggest(ref, refs)}")
+            raise _schema_error(location, f"refers to {ref}, which does not exist.{suggest(ref, refs)}")
         if len(node) == 1:
             if self._is_circular(ref):
-                raise schema_error(location, f"refers through {ref} only to itself. Give it a type.")
+                raise _schema_error(location, f"refers through {ref} only to itself. Give it a type.")
             return node
         if ref in merged_refs:
-            raise schema_error(
+            raise _schema_error(
                 location, f"refers to itself through {ref} next to other keywords. Remove the other keywords."
             )
         siblings = {key: value for key, value in node.items() if key != "$ref"}
@@ -130,23 +130,23 @@ class _Closer:
         return self.close({**siblings, **target, **siblings}, location, (*merged_refs, ref))
 
     def _is_circular(self, ref: str) -> bool:
-        visited: set[str] = set()
+        visited_refs: set[str] = set()
         next_ref: Any = ref
-        while isinstance(next_ref, str) and next_ref not in visited:
-            visited.add(next_ref)
+        while isinstance(next_ref, str) and next_ref not in visited_refs:
+            visited_refs.add(next_ref)
             next_ref = (follow(self._root, next_ref) or {}).get("$ref")
         return next_ref is not None
 
     def _close_object(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> None:
         if node.get("additionalProperties", False) is not False:
-            raise schema_error(
+            raise _schema_error(
                 location,
                 "allows properties that the schema does not name (additionalProperties, dict[str, ...], "
                 f"extra='allow'), which strict output cannot express. {_NAMES_ADVICE}",
             )
         properties = node.get("properties")
         if not isinstance(properties, dict):
-            raise schema_error(location, "is an object without properties. Name its properties.")
+            raise _schema_error(location, "is an object without properties. Name its properties.")
         node["additionalProperties"] = False
         node["properties"] = {
             name: self.close(value, name if location == _ROOT else f"{location}.{name}", merged_refs)
@@ -160,14 +160,14 @@ def _merge_all_of(node: dict[str, Any], location: str) -> dict[str, Any]:
         return node
     parts = node.pop("allOf")
     if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
-        raise schema_error(
+        raise _schema_error(
             location,
             "combines several schemas with allOf, which strict output does not support. Write a single object.",
         )
-    part = {key: value for key, value in parts[0].items() if key not in _REMOVED}
+    part = {key: value for key, value in parts[0].items() if key not in _REMOVED_KEYWORDS}
     conflicts = [key for key in part.keys() & node.keys() - {"title", "description"} if part[key] != node[key]]
     if conflicts:
-        raise schema_error(
+        raise _schema_error(
             location, f"and its allOf have different values for {', '.join(sorted(conflicts))}. Merge them by hand."
         )
     return _merge_all_of({**node, **part}, location)
@@ -180,7 +180,7 @@ def _implied_type(node: dict[str, Any], location: str) -> str | list[str]:
         return names[0] if len(names) == 1 else names
     if "properties" in node:
         return "object"
-    raise schema_error(location, "has no type, which strict output requires. Give it a type.")
+    raise _schema_error(location, "has no type, which strict output requires. Give it a type.")
 
 
 def follow(root: dict[str, Any], ref: str) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ class _Weights(NamedTuple):
     #: reduction for each group of three consecutive digits
     triple: int
     #: additional weight of a byte in a text with accented letters
-    accented: int
+    accented_text: int
 
 
 _WEIGHTS_BY_ENCODING = {
@@ -135,7 +135,7 @@ def estimate_tokens(text: str | bytes, encoding: Encoding = Encoding.O200K) -> i
         hundredths += adler32(byte_weights[start : start + _BLOCK], 0) & 0xFFFF
     if not data.isascii():
         accents = size - len(data.translate(None, _ACCENTED_BYTES))
-        hundredths += weights.accented * min(size, _BYTES_PER_ACCENT * accents)
+        hundredths += weights.accented_text * min(size, _BYTES_PER_ACCENT * accents)
     digits = byte_weights.count(_DIGIT)
     if digits * 50 > size:
         hundredths += _number_tokens(byte_weights, digits, weights)

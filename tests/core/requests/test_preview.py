@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.preview import LINE_WIDTH, MAX_REQUEST_CHARACTERS, fenced, render_preview
+from airflow_provider_batch.core.requests.preview import (
+    LINE_WIDTH,
+    MAX_REQUEST_CHARACTERS,
+    render_preview,
+    to_code_block,
+)
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -86,7 +91,7 @@ def test_a_custom_id_or_an_endpoint_cannot_inject_markdown() -> None:
 
 
 def test_characters_that_change_how_a_line_reads_are_escaped() -> None:
-    text = fenced("cost\u202e0\x1b[2K\u2028")
+    text = to_code_block("cost\u202e0\x1b[2K\u2028")
 
     assert "\\u202e" in text
     assert "\\u001b" in text
@@ -95,7 +100,7 @@ def test_characters_that_change_how_a_line_reads_are_escaped() -> None:
 
 @given(st.lists(st.sampled_from(["`", "```", "`````", "~~~", "\n", "\n", "\r\n", " ", "#", "<", "a"])).map("".join))
 def test_no_text_can_close_its_code_block(text: str) -> None:
-    first, *inner, last = fenced(text).split("\n")
+    first, *inner, last = to_code_block(text).split("\n")
 
     fence = first.removesuffix("text")
     assert set(fence) == {"`"}
@@ -110,9 +115,9 @@ def test_all_untrusted_text_is_inside_code_blocks(custom_id: str, text: str) -> 
 
     fence: str | None = None
     for line in markdown.split("\n"):
-        found = re.match("`{3,}", line)
-        if fence is None and found:
-            fence = found[0]
+        opening = re.match("`{3,}", line)
+        if fence is None and opening:
+            fence = opening[0]
         elif fence is not None and line == fence:
             fence = None
         elif fence is None:

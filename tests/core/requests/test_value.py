@@ -92,7 +92,7 @@ def test_bytes_are_rejected_everywhere_and_at_any_depth(value: bytes | bytearray
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN"), Decimal("-Infinity")])
 def test_numbers_that_json_cannot_express_are_rejected(value: float | Decimal) -> None:
-    with pytest.raises(UnusableValueError, match="JSON has no number"):
+    with pytest.raises(UnusableValueError, match="JSON cannot represent the number"):
         canonical_json({"a": [value]})
 
 
