@@ -3,8 +3,7 @@
 It uses the connection type of the official OpenAI provider. Each call decides for itself what its errors mean and
 whether the SDK may repeat it. `batches.create` costs money and has no idempotency key, so it is never repeated here:
 its errors say whether a batch certainly does not exist (`CreateRefusedError`) or may exist (`CreateUnconfirmedError`).
-The SDK repeats uploads, reads, downloads and deletions as often as the connection
-allows.
+Uploads, reads, downloads and deletions cost nothing, so the SDK repeats them as often as the connection allows.
 """
 
 from __future__ import annotations
@@ -35,12 +34,13 @@ CREATE_TIMEOUT = 60.0
 #: timeout of one synchronous request, in seconds. Slower rows go to a batch, which has no such limit
 SYNCHRONOUS_TIMEOUT = 120.0
 #: batches per page of a list, the most that OpenAI allows
-_PAGE = 100
+_PAGE_SIZE = 100
 #: timeout of deleting a file, in seconds
 _DELETE_TIMEOUT = 30.0
 #: maximum number of pages to read in search of a batch
 MAX_PAGES = 200
-_CHUNK = 1 << 20
+#: size of the chunks of a download, in bytes
+_CHUNK_BYTES = 1 << 20
 #: errors of a call without a usable answer. The SDK raises the parser's ValueError if an answer claims to be JSON and
 #: is not
 _NO_ANSWER = (openai.OpenAIError, ValueError)
@@ -246,18 +246,18 @@ class BatchHook(OpenAIHook):
             if is_already_ended(error):
                 return None
             raise ProviderError(
-                f"Cancelling batch {batch_id} failed: {describe_error(error)}. It may still be running."
+                f"Cancelling batch {batch_id} failed: {describe_error(error)}. The batch may still be running."
             ) from error
 
     def find_batches(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
         """Return the batches that carry this nonce, or else those of this input file; the oldest first.
 
         :param file_id: an empty id matches no batch, although some servers give batches an empty one.
-        :param not_before: a lower bound for the creation time; may stop the search early.
+        :param not_before: time before which no such batch can have been created; ends the search early.
         :raises ProviderError: if the list cannot be read.
         """
         by_nonce, by_file = [], []
-        for batch in self._recent(not_before):
+        for batch in self._list_recent(not_before):
             if batch.metadata.get("nonce") == nonce:
                 by_nonce.append(batch)
             elif file_id and batch.input_file_id == file_id:
@@ -273,9 +273,9 @@ class BatchHook(OpenAIHook):
         :param not_before: when the job was sealed: no batch of it can be older.
         :raises ProviderError: if the list cannot be read.
         """
-        return [batch for batch in self._recent(not_before) if batch.metadata.get("job_uid") == job_uid]
+        return [batch for batch in self._list_recent(not_before) if batch.metadata.get("job_uid") == job_uid]
 
-    def _recent(self, not_before: datetime) -> Iterator[BatchView]:
+    def _list_recent(self, not_before: datetime) -> Iterator[BatchView]:
         """Yield all batches created since a time, and possibly some older ones.
 
         This pages by hand instead of with the SDK, because some servers ignore `after` and some never say that there
@@ -291,7 +291,7 @@ class BatchHook(OpenAIHook):
             batches = [read_batch(item) for item in page["data"] or []]
             new_batches = [batch for batch in batches if batch.id not in seen_ids]
             if not new_batches:
-                if len(batches) >= _PAGE:
+                if len(batches) >= _PAGE_SIZE:
                     raise ProviderError(
                         f"Listing batches failed: the server returned the same {len(batches)} batches again instead of "
                         "the next page. Nothing was created, because the batch in question may be on a page that the "
@@ -319,7 +319,7 @@ class BatchHook(OpenAIHook):
         )
 
     def _page(self, position: dict[str, str]) -> Mapping[str, Any]:
-        params = {"limit": str(_PAGE), **position}
+        params = {"limit": str(_PAGE_SIZE), **position}
         try:
             page = self.conn.get("/batches", cast_to=object, options={"params": params})
         except _NO_ANSWER as error:
@@ -351,7 +351,7 @@ class BatchHook(OpenAIHook):
         size, digest = 0, hashlib.sha256()
         try:
             with self.conn.files.with_streaming_response.content(file_id) as response:
-                for chunk in response.iter_bytes(_CHUNK):
+                for chunk in response.iter_bytes(_CHUNK_BYTES):
                     if not size and chunk.lstrip().startswith(b"<"):
                         raise BrokenDownloadError(
                             f"Downloading {file_id} failed: the server sent a web page instead of the file. The "

@@ -38,11 +38,11 @@ MIN_FOR_LIST = 3
 MIN_ON_PAGE = 2
 #: maximum number of such pages that are read concurrently; decoding one blocks the event loop for some milliseconds
 CONCURRENT_PAGES = 8
-#: every so many sweeps in which those pages are sparse, the list is read from the top instead
+#: number of sweeps with sparse pages after which one sweep reads the list from the top instead
 SPARSE_SWEEPS = 10
 #: maximum number of batches whose page is remembered
 MAX_KNOWN_PAGES = 100_000
-#: a sweep may waste one page for each so many batches that are still wanted
+#: number of wanted batches for each page that a sweep may read in excess of what its pages have saved
 BATCHES_PER_WASTED_PAGE = 50
 #: maximum number of sweeps that skip the list after it was not worth its cost
 MAX_SKIPS = 32
