@@ -121,7 +121,7 @@ class _Filler:
                 return None
 
     def _resolve(self, schema: Any) -> Mapping[str, Any]:
-        """Return the schema with `$ref` followed and `allOf` result. Outer keywords take precedence over inner ones."""
+        """Return the schema with `$ref` followed and `allOf` merged. Outer keywords take precedence over inner ones."""
         if not isinstance(schema, Mapping):
             return {}
         result = dict(schema)

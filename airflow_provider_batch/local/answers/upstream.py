@@ -145,8 +145,8 @@ class UpstreamResponder:
             )
         if not names:
             return summary
-        rest = f" and {len(names) - _MAX_LISTED_MODELS:,} more" if len(names) > _MAX_LISTED_MODELS else ""
-        return f"{summary}\nIts models: {', '.join(names[:_MAX_LISTED_MODELS])}{rest}."
+        remainder = f" and {len(names) - _MAX_LISTED_MODELS:,} more" if len(names) > _MAX_LISTED_MODELS else ""
+        return f"{summary}\nIts models: {', '.join(names[:_MAX_LISTED_MODELS])}{remainder}."
 
     async def _list_models(self) -> list[dict[str, Any]]:
         response = await self._client.get(

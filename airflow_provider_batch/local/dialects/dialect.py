@@ -92,7 +92,7 @@ DIALECTS: dict[str, tuple[str, ...]] = {
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 #: lifetime of a batch that never expires, in seconds: 100 years
-_NEVER = 100 * 365 * 86_400
+_ENDLESS_LIFETIME = 100 * 365 * 86_400
 
 
 def build_dialect(names: Iterable[str]) -> Dialect:
@@ -227,7 +227,7 @@ class Dialect:
 
         :param day: the seconds that 24 hours take on this server.
         """
-        return _NEVER if "never-expires" in self else (windows.hours_of(window) or 24) * day // 24
+        return _ENDLESS_LIFETIME if "never-expires" in self else (windows.hours_of(window) or 24) * day // 24
 
 
 #: OpenAI's own API

@@ -122,8 +122,8 @@ def flat_counts(batch: Wire) -> None:
 def progress(batch: Wire) -> None:
     """Send `progress`, a percentage, instead of `request_counts` (Together)."""
     counts = batch.pop("request_counts")
-    settled = (counts["completed"] or 0) + (counts["failed"] or 0)
-    batch["progress"] = 100 * settled // counts["total"] if counts["total"] else 0
+    ended_requests = (counts["completed"] or 0) + (counts["failed"] or 0)
+    batch["progress"] = 100 * ended_requests // counts["total"] if counts["total"] else 0
 
 
 def no_counts(batch: Wire) -> None:
@@ -153,7 +153,7 @@ def errors_list(batch: Wire) -> None:
 
 
 def errors_text(batch: Wire) -> None:
-    """Send `errors` as one string, empty if there are none (Novita)."""
+    """Send `errors` as a single string, empty if there are none (Novita)."""
     batch["errors"] = _errors_as_text(batch["errors"])
 
 

@@ -173,8 +173,15 @@ class Engine:
         error = task.exception()
         if error is not None:
             batch_id = live.record.batch.id
-            _LOG.error("Batch %s failed because of an error in the local batch server.", batch_id, exc_info=error)
-            message = f"The local batch server failed with {error!r}. Its log has the traceback."
+            _LOG.error(
+                "Batch %s failed because of an error in the local batch server. Its input file is kept.",
+                batch_id,
+                exc_info=error,
+            )
+            message = (
+                f"The local batch server failed with {error!r}. Its log has the traceback. The input file is kept,"
+                " so you can create the batch again."
+            )
             self._fail(live, [BatchError(code="server_error", message=message)])
         del self._tasks[live.record.batch.id]
 
@@ -313,7 +320,7 @@ class Engine:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            _LOG.exception("The responder failed on custom_id %r. Only this request fails.", request.custom_id)
+            _LOG.exception("The responder failed on custom_id %r. Its batch continues.", request.custom_id)
             message = f"The responder of the local batch server failed with {error!r}. Its log has the traceback."
             return Reply(500, ApiError(500, message, type="server_error").body())
 

@@ -75,7 +75,7 @@ def partly_answered(server: LocalServer, client: OpenAI) -> Batch:
 
 
 def advance_to_end(server: LocalServer, client: OpenAI, batch: Batch) -> Batch:
-    """Advance the clock until the batch has final, and return it."""
+    """Advance the clock until the batch has ended, and return it."""
 
     def has_ended(current: Batch) -> bool:
         if current.status not in FINAL_STATUSES:
@@ -91,7 +91,7 @@ def listed_result_files(client: OpenAI, batch: Batch) -> set[str | None]:
 
 
 def check_partial(client: OpenAI, batch: Batch, code: str) -> None:
-    """Check that three requests ran before the batch final, that the rest never ran, and that all counts agree."""
+    """Check that three requests ran before the batch ended, that the rest never ran, and that all counts agree."""
     succeeded, failed = answers(client, batch), failures(client, batch)
     assert set(succeeded) == {"row-0", "row-1"}
     assert failed.pop("bad")["response"]["status_code"] == 400
@@ -129,7 +129,7 @@ def test_a_finalizing_batch_has_all_its_counts_and_no_result_files(server: Local
     final = advance_to_end(server, client, batch)
     assert listed_result_files(client, batch) == set(files(final))
     assert (final.finalizing_at, final.in_progress_at) == (batch.finalizing_at, batch.in_progress_at)
-    assert [client.batches.retrieve(batch.id) for _ in range(3)] == [final] * 3, "an final batch never changes"
+    assert [client.batches.retrieve(batch.id) for _ in range(3)] == [final] * 3, "an ended batch never changes"
 
 
 # expired batches
