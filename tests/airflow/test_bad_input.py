@@ -76,17 +76,23 @@ def test_a_custom_id_of_two_rows_is_rejected(submit_error: Callable[..., str], w
 
 
 @pytest.mark.parametrize(
-    ("value", "word"), [("''", "empty"), ("'   '", "empty"), ("NULL", "None"), ("X'00ff'", "bytes")]
+    ("value", "words"),
+    [
+        ("''", "The value is ''"),
+        ("'   '", "The value is '   '"),
+        ("NULL", "The value is NULL"),
+        ("X'00ff'", "column 'id': The value is binary"),
+    ],
 )
 def test_an_unusable_custom_id_is_rejected(
-    submit_error: Callable[..., str], warehouse: Path, value: str, word: str
+    submit_error: Callable[..., str], warehouse: Path, value: str, words: str
 ) -> None:
     update(warehouse, f"UPDATE tickets SET id = {value}, title = 'moved' WHERE id = 'T-2'")
 
     error = submit_error(sql="SELECT id, title, body FROM tickets ORDER BY title DESC")
 
-    assert error.startswith("CustomIdError")
-    assert "ow 1" in error
+    assert error.startswith("CustomIdError: Row 1, custom_id")
+    assert words in error
 
 
 def test_bytes_in_a_prompt_are_rejected(submit_error: Callable[..., str], warehouse: Path) -> None:

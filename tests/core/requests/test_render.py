@@ -49,7 +49,7 @@ def body_of(request_spec: RequestSpec, **row: Any) -> dict[str, Any]:
     return body
 
 
-def refusal(request_spec: RequestSpec, kind: type[InputError] = InputError, number: int = 17, **row: Any) -> str:
+def error_message(request_spec: RequestSpec, kind: type[InputError] = InputError, number: int = 17, **row: Any) -> str:
     with pytest.raises(kind) as error_info:
         render(request_spec, number, **row)
     return str(error_info.value)
@@ -189,13 +189,13 @@ def test_a_custom_id_may_combine_several_columns() -> None:
     ],
 )
 def test_an_unusable_custom_id_is_an_error_that_names_the_row(value: Any, expected_message: str) -> None:
-    message = refusal(spec(), CustomIdError, id=value, body="x")
+    message = error_message(spec(), CustomIdError, id=value, body="x")
     assert message.startswith("Row 17, custom_id")
     assert expected_message in message
 
 
 def test_bytes_inside_a_custom_id_are_reported_for_the_custom_id() -> None:
-    assert "column 'id'" in refusal(spec(custom_id="T-{{ row.id }}"), CustomIdError, id=b"7", body="x")
+    assert "column 'id'" in error_message(spec(custom_id="T-{{ row.id }}"), CustomIdError, id=b"7", body="x")
 
 
 # --- model ---
@@ -213,7 +213,7 @@ def test_a_model_may_differ_from_row_to_row() -> None:
 )
 @pytest.mark.parametrize("value", [None, "", " "])
 def test_a_row_without_a_model_is_an_error(arguments: dict[str, Any], value: str | None) -> None:
-    message = refusal(spec(**arguments), id="T-99", body="x", model=value)
+    message = error_message(spec(**arguments), id="T-99", body="x", model=value)
     assert message.startswith("Row 17 (custom_id 'T-99'), ")
     assert "model: The model is empty" in message
 
@@ -242,14 +242,14 @@ def test_a_prompt_is_text_for_any_column_type() -> None:
 @pytest.mark.parametrize("value", [None, "", " \n"])
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"])
 def test_an_empty_prompt_is_an_error_that_suggests_a_where_clause(endpoint: str, value: str | None) -> None:
-    message = refusal(spec(endpoint=endpoint), id="T-99", body=value)
+    message = error_message(spec(endpoint=endpoint), id="T-99", body=value)
     assert message.startswith("Row 17 (custom_id 'T-99'), prompt: The input is empty")
     assert "with `WHERE body <> ''`" in message
 
 
 def test_a_prompt_of_several_columns_is_empty_only_if_all_of_them_are() -> None:
     two = spec(prompt="{{ row.title }}\n\n{{ row.body }}")
-    assert "WHERE title <> '' OR body <> ''" in refusal(two, id=1, title=None, body=None)
+    assert "WHERE title <> '' OR body <> ''" in error_message(two, id=1, title=None, body=None)
     assert body_of(two, id=1, title=None, body="x")["messages"][0]["content"] == "\n\nx"
 
 
@@ -260,13 +260,15 @@ def test_bytes_are_an_error_that_names_argument_column_row_and_custom_id(
     argument: str, source: str, value: bytes | bytearray | memoryview
 ) -> None:
     value_with_photo = {"metadata": {"photo": source}} if argument == "body" else source
-    message = refusal(spec(**{argument: value_with_photo}), TemplateError, id="T-99", body="x", photo=value)
+    message = error_message(spec(**{argument: value_with_photo}), TemplateError, id="T-99", body="x", photo=value)
     path = "body.metadata.photo" if argument == "body" else argument
     assert message.startswith(f"Row 17 (custom_id 'T-99'), {path}, column 'photo': The value is binary")
 
 
 def test_text_with_a_lone_surrogate_is_an_error_that_names_the_column() -> None:
-    message = refusal(spec(prompt="{{ row.title }}{{ row.body }}"), TemplateError, id="T-99", title="a", body="b\udfff")
+    message = error_message(
+        spec(prompt="{{ row.title }}{{ row.body }}"), TemplateError, id="T-99", title="a", body="b\udfff"
+    )
     assert message.startswith(
         "Row 17 (custom_id 'T-99'), prompt, column 'body': The text contains half of a surrogate pair"
     )
@@ -274,19 +276,19 @@ def test_text_with_a_lone_surrogate_is_an_error_that_names_the_column() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN")])
 def test_numbers_that_json_cannot_express_are_an_error(value: float | Decimal) -> None:
-    message = refusal(spec(body={"temperature": "{{ row.t }}"}), TemplateError, id="T-99", body="x", t=value)
+    message = error_message(spec(body={"temperature": "{{ row.t }}"}), TemplateError, id="T-99", body="x", t=value)
     assert message.startswith("Row 17 (custom_id 'T-99'), body.temperature, column 't': ")
 
 
 def test_an_exception_in_a_template_is_an_error_that_names_the_row() -> None:
-    message = refusal(spec(prompt="{{ row.body / 0 }}"), TemplateError, id="T-99", body=1)
+    message = error_message(spec(prompt="{{ row.body / 0 }}"), TemplateError, id="T-99", body=1)
     assert message.startswith(
         "Row 17 (custom_id 'T-99'), prompt: The template raised ZeroDivisionError: division by zero."
     )
 
 
 def test_an_unknown_column_that_another_column_names_is_an_error_that_names_the_row() -> None:
-    message = refusal(spec(prompt="{{ row[row.which] }}"), TemplateError, id="T-99", body="x", which="bodi")
+    message = error_message(spec(prompt="{{ row[row.which] }}"), TemplateError, id="T-99", body="x", which="bodi")
     assert message.startswith("Row 17 (custom_id 'T-99'), prompt: The query has no column 'bodi'")
     assert "Did you mean 'body'?" in message
 
@@ -318,7 +320,7 @@ def test_a_text_part_is_text_for_any_column_type() -> None:
 
 
 def test_an_image_without_a_url_is_an_error() -> None:
-    message = refusal(spec(prompt=IMAGE), id="T-99", title="x", url=None)
+    message = error_message(spec(prompt=IMAGE), id="T-99", title="x", url=None)
     assert message.startswith("Row 17 (custom_id 'T-99'), prompt[1].image_url.url: The input is empty")
     assert "WHERE url <> ''" in message
 
@@ -332,7 +334,7 @@ def test_some_text_parts_may_be_empty_but_not_all_of_them() -> None:
     parts = [{"type": "text", "text": "Label:"}, *({"type": "text", "text": f"{{{{ row.{x} }}}}"} for x in ("a", "b"))]
     assert body_of(spec(prompt=parts), id=1, a=None, b="x")["messages"][0]["content"][1]["text"] == ""
     assert body_of(spec(prompt=parts), id=1, a="x", b=None)["messages"][0]["content"][2]["text"] == ""
-    assert "WHERE a <> '' OR b <> ''" in refusal(spec(prompt=parts), id=1, a=None, b=" ")
+    assert "WHERE a <> '' OR b <> ''" in error_message(spec(prompt=parts), id=1, a=None, b=" ")
 
 
 def test_each_text_of_an_embeddings_row_is_one_input() -> None:
@@ -340,7 +342,7 @@ def test_each_text_of_an_embeddings_row_is_one_input() -> None:
     request = render(several, id=1, title=5, body="x")
     assert request.inputs == 2
     assert json.loads(request.body)["input"] == ["5", "about x"]
-    assert "prompt[0]: The input is empty" in refusal(several, id=1, title="", body="x")
+    assert "prompt[0]: The input is empty" in error_message(several, id=1, title="", body="x")
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/embeddings", "/v1/moderations", "/v1/responses", "/v1/chat/completions"])
@@ -385,7 +387,7 @@ def test_the_body_may_contain_the_input() -> None:
     messages = [{"role": "user", "content": "{{ row.body }}"}]
     by_body = spec(prompt=None, body={"messages": messages})
     assert render(by_body, id=1, body="x").body == render(spec(), id=1, body="x").body
-    message = refusal(by_body, id="T-99", body=None)
+    message = error_message(by_body, id="T-99", body=None)
     assert message.startswith("Row 17 (custom_id 'T-99'), body.messages: The input is empty")
     assert "WHERE body <> ''" in message
 
@@ -394,8 +396,8 @@ def test_the_messages_may_come_from_a_column() -> None:
     by_column = spec(prompt=None, body={"messages": "{{ row.chat }}"})
     chat = [{"role": "user", "content": "x"}]
     assert body_of(by_column, id=1, chat=chat)["messages"] == chat
-    assert "body.messages: The input is empty" in refusal(by_column, id=1, chat=None)
-    assert "must be a list of objects" in refusal(by_column, id=1, chat=json.dumps(chat))
+    assert "body.messages: The input is empty" in error_message(by_column, id=1, chat=None)
+    assert "must be a list of objects" in error_message(by_column, id=1, chat=json.dumps(chat))
     by_text = spec(prompt=None, body={"messages": "{{ row.chat | fromjson }}"})
     assert body_of(by_text, id=1, chat=json.dumps(chat))["messages"] == chat
 
@@ -405,7 +407,7 @@ def test_the_inputs_of_an_embeddings_body_are_counted_row_by_row() -> None:
     assert render(by_body, id=1, chunks=["a", "b", "c"]).inputs == 3
     assert render(by_body, id=1, chunks="a").inputs == 1
     assert render(by_body, id=1, chunks=[1, 2, 3]).inputs == 1
-    assert "body.input: The input is empty" in refusal(by_body, id=1, chunks=["a", ""])
+    assert "body.input: The input is empty" in error_message(by_body, id=1, chunks=["a", ""])
 
 
 def test_a_stored_prompt_of_the_provider_replaces_the_input_of_responses() -> None:
@@ -505,13 +507,13 @@ def test_an_invalid_result_of_a_function_is_an_error_that_names_the_row(
     by_function = spec(
         prompt=None, request=function, output_schema=SCHEMA, max_output_tokens=9, body={"temperature": 0}
     )
-    message = refusal(by_function, id="T-99", body="x")
+    message = error_message(by_function, id="T-99", body="x")
     assert message.startswith("Row 17 (custom_id 'T-99'), request: ")
     assert expected_message in message
 
 
 def test_a_row_without_any_model_is_an_error() -> None:
-    assert "The function returned no 'model'" in refusal(
+    assert "The function returned no 'model'" in error_message(
         spec(prompt=None, model=None, request=question), id=1, body="x"
     )
 
@@ -647,7 +649,7 @@ def test_templates_may_use_the_params_and_the_dag_run() -> None:
     assert json.loads(request.body)["messages"][0]["content"] == "kind de manual: {{ params.tone }}"
 
 
-# --- laws ---
+# --- properties ---
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON_VALUES = st.recursive(

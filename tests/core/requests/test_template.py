@@ -23,7 +23,7 @@ def render(source: str, *, as_text: bool = False, context: dict[str, Any] | None
     return leaf.value(tuple(row.values()))
 
 
-def refusal(source: str, *, context: dict[str, dict[str, Any] | str] | None = None, **row: Any) -> str:
+def error_message(source: str, *, context: dict[str, dict[str, Any] | str] | None = None, **row: Any) -> str:
     with pytest.raises(TemplateError) as error_info:
         render(source, context=context, **row)
     return str(error_info.value)
@@ -98,8 +98,8 @@ def test_fromjson_parses_json_that_the_warehouse_returns_as_text() -> None:
 
 
 def test_functions_whose_result_differs_from_run_to_run_are_not_available() -> None:
-    assert "no filter 'random'" in refusal("{{ [1, 2] | random }}")
-    assert "The name 'lipsum' is not defined" in refusal("{{ lipsum() }}")
+    assert "no filter 'random'" in error_message("{{ [1, 2] | random }}")
+    assert "The name 'lipsum' is not defined" in error_message("{{ lipsum() }}")
 
 
 # --- columns ---
@@ -117,7 +117,7 @@ def test_columns_named_like_methods_are_columns(name: str) -> None:
 @pytest.mark.parametrize("name", ["items", "keys", "get", "_columns", "__class__", "__init__", "__dict__", "mro"])
 @pytest.mark.parametrize("source", ["{{{{ row.{} }}}}", "{{{{ row['{}'] }}}}", "{{% if row.{}() %}}{{% endif %}}"])
 def test_row_has_no_attributes_besides_its_columns(source: str, name: str) -> None:
-    assert f"no column {name!r}" in refusal(source.format(name), id=1)
+    assert f"no column {name!r}" in error_message(source.format(name), id=1)
 
 
 def test_any_column_name_can_be_used_as_a_key() -> None:
@@ -162,7 +162,7 @@ def test_bytes_are_rejected_before_any_filter(source: str) -> None:
 
 
 def test_a_template_can_use_only_row_and_the_context() -> None:
-    message = refusal("{{ ti.conn }}", context={"params": {}, "run_id": "r"}, id=1)
+    message = error_message("{{ ti.conn }}", context={"params": {}, "run_id": "r"}, id=1)
     assert "The name 'ti' is not defined" in message
     assert "row, params, run_id" in message
 
@@ -223,12 +223,12 @@ def test_values_cannot_be_changed_by_a_template() -> None:
 
 @pytest.mark.parametrize("source", ["{% include 'x' %}", "{% import 'x' as x %}", "{% extends 'x' %}"])
 def test_a_template_cannot_load_another_template(source: str) -> None:
-    assert "cannot include" in refusal(source)
+    assert "cannot include" in error_message(source)
 
 
 def test_the_name_row_cannot_be_reassigned() -> None:
-    assert "The name `row` is reserved" in refusal("{% set row = 1 %}{{ row }}")
-    assert "The name `row` is reserved" in refusal("{% for row in [1] %}{{ row }}{% endfor %}")
+    assert "The name `row` is reserved" in error_message("{% set row = 1 %}{{ row }}")
+    assert "The name `row` is reserved" in error_message("{% for row in [1] %}{{ row }}{% endfor %}")
 
 
 # --- syntax ---
@@ -259,7 +259,7 @@ def test_text_without_jinja_is_not_a_template() -> None:
     assert is_template("{# nothing #}")
 
 
-# --- laws ---
+# --- properties ---
 
 COLUMNS = ["id", "Title", "any column", "items"]
 LITERALS = st.text(st.characters(exclude_characters="{}#%\r", exclude_categories=["Cs"]), max_size=12)
