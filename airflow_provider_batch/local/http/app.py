@@ -39,7 +39,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     upstream = _upstream(settings)
     responder = FaultyResponder(upstream or OfflineResponder(store.first_time), faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
-    server.recall_creates()
+    server.restore_create_rate()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

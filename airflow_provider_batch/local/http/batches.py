@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS, UNSUPPORTED_ENDPOINTS
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, wrong_type
 from airflow_provider_batch.local.api.objects import Batch, new_batch_id
-from airflow_provider_batch.local.http.server import ServerDependency, expires_after, json_object, parse_limit
+from airflow_provider_batch.local.http.server import ServerDependency, parse_expiration, parse_limit, read_json_object
 from airflow_provider_batch.local.settings import FILE_LIFETIME
 
 router = APIRouter(prefix="/batches")
@@ -25,7 +25,7 @@ _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 @router.post("")
 async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
     """Create a batch. Respond with 400 to an invalid endpoint, window, metadata or expiration policy."""
-    body = await json_object(request)
+    body = await read_json_object(request)
     for name in ("input_file_id", "endpoint", "completion_window"):
         if body.get(name) is None:
             raise missing_parameter(name)
@@ -69,7 +69,7 @@ def _output_lifetime(body: dict[str, Any]) -> int:
         return FILE_LIFETIME
     if not isinstance(policy, dict):
         raise wrong_type("output_expires_after", "an object", policy)
-    return expires_after(policy.get("anchor"), policy.get("seconds"), "output_expires_after")
+    return parse_expiration(policy.get("anchor"), policy.get("seconds"), "output_expires_after")
 
 
 def _check_metadata(metadata: object) -> None:

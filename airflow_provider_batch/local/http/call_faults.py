@@ -47,7 +47,7 @@ _CALLS = [
 _PAGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><h1>Please wait</h1></body></html>\n"
 
 
-def call_of(method: str, path: str) -> Call | None:
+def identify_call(method: str, path: str) -> Call | None:
     """Return the kind of API call with this method and path, or None if it is not a `Call`."""
     return next((call for verb, pattern, call in _CALLS if verb == method and pattern.fullmatch(path)), None)
 
@@ -140,7 +140,7 @@ class CallFaults:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection, as defined in the ASGI specification."""
-        call = call_of(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        call = identify_call(scope["method"], scope["path"]) if scope["type"] == "http" else None
         fault = None
         if call is not None:
             self._server.calls[call] += 1

@@ -17,7 +17,7 @@ from airflow_provider_batch.local.answers.prompt import (
 )
 from airflow_provider_batch.local.answers.responder import ModelRequest
 from airflow_provider_batch.local.api.errors import ApiError
-from airflow_provider_batch.local.http.server import Server, ServerDependency, json_object
+from airflow_provider_batch.local.http.server import Server, ServerDependency, read_json_object
 
 router = APIRouter()
 
@@ -35,7 +35,7 @@ _CREATED = 1_767_225_600
 
 
 async def _answer(endpoint: str, request: Request, server: Server) -> JSONResponse:
-    reply = await server.responder.answer(ModelRequest(endpoint=endpoint, body=await json_object(request)))
+    reply = await server.responder.answer(ModelRequest(endpoint=endpoint, body=await read_json_object(request)))
     return JSONResponse(reply.body, status_code=reply.status)
 
 

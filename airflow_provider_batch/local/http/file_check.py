@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter
-from airflow_provider_batch.local.http.server import expires_after
+from airflow_provider_batch.local.http.server import parse_expiration
 from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_INPUT_BYTES
 
 _PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
@@ -36,7 +36,7 @@ def parse_file_lifetime(policy: dict[str, Any] | None, purpose: str) -> int | No
     """
     if policy is None:
         return FILE_LIFETIME if purpose == "batch" else None
-    return expires_after(policy.get("anchor"), policy.get("seconds"), "expires_after")
+    return parse_expiration(policy.get("anchor"), policy.get("seconds"), "expires_after")
 
 
 def check_name_and_size(purpose: str, filename: str, size: int, maximum: int) -> None:

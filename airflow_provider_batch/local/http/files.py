@@ -23,7 +23,7 @@ from airflow_provider_batch.local.http.file_check import (
     check_purpose,
     parse_file_lifetime,
 )
-from airflow_provider_batch.local.http.partial_results import finished_content, growing_file
+from airflow_provider_batch.local.http.partial_results import find_growing_file, stored_content
 from airflow_provider_batch.local.http.server import ServerDependency, parse_limit, require_form
 from airflow_provider_batch.local.settings import MAX_FILE_BYTES
 
@@ -141,7 +141,7 @@ def _find_file(server: ServerDependency, file_id: str) -> FileObject:
 @router.get("/{file_id}")
 async def retrieve(file_id: str, server: ServerDependency) -> dict[str, Any]:
     """Return the metadata of one file."""
-    growing = growing_file(server, file_id)
+    growing = find_growing_file(server, file_id)
     file = _find_file(server, file_id) if growing is None else await run_in_threadpool(growing.file, server)
     return server.settings.dialect.rewrite_file(_wire(file))
 
@@ -167,9 +167,9 @@ async def _numbered_content(file_id: str, request: Request, server: ServerDepend
     """Return the content of a file that may still grow, with its line count in a header."""
     offset_parameter = request.query_params.get("offset", "0")
     offset = int(offset_parameter) if re.fullmatch(r"[0-9]{1,18}", offset_parameter) else 0
-    growing = growing_file(server, file_id)
+    growing = find_growing_file(server, file_id)
     if growing is not None:
         # If the batch ends meanwhile, its journal is deleted and the file is in the store.
         with suppress(FileNotFoundError):
             return await run_in_threadpool(growing.content, server, offset)
-    return await run_in_threadpool(finished_content, server, _find_file(server, file_id), offset)
+    return await run_in_threadpool(stored_content, server, _find_file(server, file_id), offset)

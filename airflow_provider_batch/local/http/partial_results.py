@@ -64,7 +64,7 @@ class Growing(NamedTuple):
         return _respond(_read_entries(journal, entries), size, last_line=self.lines, complete=False)
 
 
-def growing_file(server: Server, file_id: str) -> Growing | None:
+def find_growing_file(server: Server, file_id: str) -> Growing | None:
     """Return the growing file with this id, or None if there is none."""
     dialect = server.settings.dialect
     if "growing-output" not in dialect:
@@ -77,7 +77,7 @@ def growing_file(server: Server, file_id: str) -> Growing | None:
     return None
 
 
-def finished_content(server: Server, file: FileObject, offset: int) -> StreamingResponse:
+def stored_content(server: Server, file: FileObject, offset: int) -> StreamingResponse:
     """Return a stored file without its first `offset` lines. Must run in a thread."""
     content = open(server.store.path(file.id), "rb")  # noqa: SIM115 - closed after the last line is sent
     skipped = sum(1 for _ in islice(content, offset))

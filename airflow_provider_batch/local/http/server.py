@@ -66,14 +66,14 @@ class Server:
         """The clock that all timestamps, expiry times and rate limits use."""
         return self.store.clock
 
-    def recall_creates(self) -> None:
+    def restore_create_rate(self) -> None:
         """Count batches created before a restart against the hourly limit."""
         if self.create_rate.limit is not None:
             newest = self.store.list_batches(after=None, limit=self.create_rate.limit)
             self.create_rate.restore([float(batch.created_at) for batch in reversed(newest)])
 
     def enforce(self, rate: RateLimit, description: str) -> None:
-        """Respond with 429 if this rate limit is reached. `description` says what is counted, and per which time."""
+        """Respond with 429 if this rate limit is reached. `description` says what is counted, and in which period."""
         wait = rate.acquire()
         if wait > 0:
             message = f"Rate limit reached for {description} in organization org-local. Limit: {rate.limit:,}."
@@ -90,7 +90,7 @@ def _server(request: Request) -> Server:
 ServerDependency = Annotated[Server, Depends(_server)]
 
 
-async def json_object(request: Request) -> dict[str, Any]:
+async def read_json_object(request: Request) -> dict[str, Any]:
     """Return the body of a request, or respond with 400 if it is not a JSON object.
 
     The messages are OpenAI's (openai-openapi issue 502).
@@ -156,7 +156,7 @@ def as_integer(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def expires_after(anchor: object, seconds: object, name: str) -> int:
+def parse_expiration(anchor: object, seconds: object, name: str) -> int:
     """Return the seconds of the expiration policy in the parameter `name`.
 
     Responds with 400 unless the anchor is `created_at` and the seconds are an integer from 1 hour to 30 days.

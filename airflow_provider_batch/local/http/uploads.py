@@ -29,7 +29,7 @@ from airflow_provider_batch.local.http.file_check import (
 from airflow_provider_batch.local.http.server import (
     ServerDependency,
     as_integer,
-    json_object,
+    read_json_object,
     reject_unknown,
     require_form,
 )
@@ -48,7 +48,7 @@ router = APIRouter(prefix="/uploads")
 @router.post("")
 async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
     """Create an upload of up to 8 GB, which must be completed within an hour. Any `mime_type` is accepted."""
-    body = await json_object(request)
+    body = await read_json_object(request)
     reject_unknown(body, {"bytes", "filename", "mime_type", "purpose", "expires_after"})
     for name in ("bytes", "filename", "mime_type", "purpose"):
         if body.get(name) is None:
@@ -140,7 +140,7 @@ async def add_part(upload_id: str, request: Request, server: ServerDependency) -
 async def complete(upload_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
     """Create a file from the listed parts, in that order. If a check fails, the upload stays pending."""
     upload = _find_pending(server, upload_id, "complete")
-    body = await json_object(request)
+    body = await read_json_object(request)
     reject_unknown(body, {"part_ids", "md5"})
     part_ids, md5 = body.get("part_ids"), body.get("md5")
     if part_ids is None:

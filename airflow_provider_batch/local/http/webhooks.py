@@ -16,9 +16,15 @@ import httpx2
 from fastapi import APIRouter, Request
 
 from airflow_provider_batch.local.api.errors import ApiError, invalid_value, missing_parameter, wrong_type
-from airflow_provider_batch.local.http.server import ServerDependency, json_object, parse_limit, reject_unknown
+from airflow_provider_batch.local.http.server import ServerDependency, parse_limit, read_json_object, reject_unknown
 from airflow_provider_batch.local.webhooks.delivery import UndeliveredError
-from airflow_provider_batch.local.webhooks.store import Endpoint, event, new_endpoint_id, new_secret, new_webhook_id
+from airflow_provider_batch.local.webhooks.store import (
+    Endpoint,
+    encode_event,
+    new_endpoint_id,
+    new_secret,
+    new_webhook_id,
+)
 
 router = APIRouter()
 
@@ -63,7 +69,7 @@ async def event_types() -> dict[str, Any]:
 @router.post("/webhook_endpoints")
 async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
     """Create an endpoint. Only this response and that of a rotation contain its secret."""
-    body = await json_object(request)
+    body = await read_json_object(request)
     reject_unknown(body, {"event_types", "name", "url"})
     for name in ("event_types", "name", "url"):
         if body.get(name) is None:
@@ -173,7 +179,7 @@ async def retrieve(endpoint_id: str, server: ServerDependency) -> dict[str, Any]
 @router.post("/webhook_endpoints/{endpoint_id}")
 async def update(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
     """Change the fields that the body contains. Pending deliveries go to the new URL."""
-    body = await json_object(request)
+    body = await read_json_object(request)
     reject_unknown(body, {"event_types", "name", "url"})
     return _wire(server.webhooks.change_endpoint(_find_endpoint(server, endpoint_id), **_parse_fields(body)))
 
@@ -189,7 +195,7 @@ async def delete(endpoint_id: str, server: ServerDependency) -> dict[str, Any]:
 async def rotate_secret(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
     """Give an endpoint a new secret. On request, events are signed with both secrets for 24 hours."""
     # OpenAI's sample sends no body.
-    body = await json_object(request) if await request.body() else {}
+    body = await read_json_object(request) if await request.body() else {}
     name = "keep_old_secret_active_for_24_hours"
     reject_unknown(body, {name})
     keep = body.get(name, False)
@@ -211,7 +217,7 @@ async def test(endpoint_id: str, request: Request, server: ServerDependency) -> 
 
     Responds with 400 if the receiver does not respond.
     """
-    body = await json_object(request)
+    body = await read_json_object(request)
     reject_unknown(body, {"event_type"})
     kind = body.get("event_type")
     if kind is None:
@@ -219,7 +225,7 @@ async def test(endpoint_id: str, request: Request, server: ServerDependency) -> 
     if kind not in _BATCH_EVENTS:
         raise invalid_value("event_type", kind, _BATCH_EVENTS)
     endpoint = _find_endpoint(server, endpoint_id)
-    sample = event(kind, "batch_test", created_at=server.clock.seconds())
+    sample = encode_event(kind, "batch_test", created_at=server.clock.seconds())
     try:
         status = await server.webhook_sender.post(endpoint, new_webhook_id(), sample)
     except UndeliveredError as error:

@@ -133,7 +133,7 @@ class WebhookStore:
         if not subscribers:
             return
         now = self._clock.now()
-        body = event(kind, batch.id, created_at=batch.ended_at or int(now))
+        body = encode_event(kind, batch.id, created_at=batch.ended_at or int(now))
         for endpoint in subscribers:
             cursor = self._db.execute(
                 "INSERT INTO webhook_delivery (id, endpoint_id, body, created_at, due_at) VALUES (?, ?, ?, ?, ?)",
@@ -167,7 +167,7 @@ class WebhookStore:
             self._db.execute("DELETE FROM webhook_delivery WHERE number = ?", (delivery.number,))
 
 
-def event(kind: str, batch_id: str, *, created_at: int) -> bytes:
+def encode_event(kind: str, batch_id: str, *, created_at: int) -> bytes:
     """Return the JSON of an event. It contains only the batch's id; receivers fetch the batch itself."""
     body = {
         "id": f"evt_{secrets.token_hex(16)}",

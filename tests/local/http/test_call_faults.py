@@ -19,7 +19,7 @@ from openai import OpenAI
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.http.app import create_app
-from airflow_provider_batch.local.http.call_faults import call_of
+from airflow_provider_batch.local.http.call_faults import identify_call
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.settings import Settings
 from tests.local.conftest import Serve, make_client
@@ -120,7 +120,7 @@ def test_every_call_is_recognised() -> None:
     }
 
     assert set(requests) == set(Call)
-    assert {call: call_of(*request) for call, request in requests.items()} == {call: call for call in requests}
+    assert {call: identify_call(*request) for call, request in requests.items()} == {call: call for call in requests}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_every_call_is_recognised() -> None:
     ],
 )
 def test_other_routes_are_not_calls(request_line: tuple[str, str]) -> None:
-    assert call_of(*request_line) is None
+    assert identify_call(*request_line) is None
 
 
 # an error instead of the response
