@@ -30,7 +30,7 @@ from airflow_provider_batch.core.sealing.unique import UniqueIds
 unique = UniqueIds()
 for custom_id in ids:
     unique.add(custom_id)
-assert unique.shared(lambda: []) is None
+assert unique.find_repeated(lambda: []) is None
 """
 SET = """
 seen = set()

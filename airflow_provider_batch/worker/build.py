@@ -27,7 +27,7 @@ from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.carry import CarriedColumns
-from airflow_provider_batch.core.sealing.reuse_generation import Previous, RowSet
+from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration, RowSet
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.warehouse.read import read_rows
@@ -88,7 +88,7 @@ def build(
     generation: int = 1,
     *,
     reuse: ReusedTable | None = None,
-    previous: Previous | None = None,
+    previous: PreviousGeneration | None = None,
 ) -> Build:
     """Read and render every row into shards in the folder, prove them, price them, check the budget.
 
@@ -110,7 +110,7 @@ def build(
 class _Builder:
     """One build: what the rows have come to so far."""
 
-    def __init__(self, plan: Plan, folder: Folder, generation: int, previous: Previous | None) -> None:
+    def __init__(self, plan: Plan, folder: Folder, generation: int, previous: PreviousGeneration | None) -> None:
         self._plan, self._folder, self._generation, self._previous = plan, folder, generation, previous
         self._prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
         #: tokens of each model that may be enqueued at once, as the provider told earlier jobs
@@ -124,10 +124,10 @@ class _Builder:
             deduplicate=plan.deduplicate,
             canary=plan.canary,
             canary_names=canary_names(generation),
-            learned=self._learned,
+            learned_tokens=self._learned,
         )
         if previous is not None:
-            previous.offer(self._sealer, deduplicate=plan.deduplicate)
+            previous.add_requests_to(self._sealer, deduplicate=plan.deduplicate)
         self.estimator = Estimator(Prices(plan.prices), plan.spec.endpoint)
         self._rowset = RowSet()
         self._carry: list[Column] = []
@@ -175,10 +175,10 @@ class _Builder:
             self._rowset.add(request.custom_id, sha256, carry)
             shard = previous.shard_of(request, sha256)
             if shard is not None:
-                sealer.keep(request, carry, number, shard)
+                sealer.add_kept_row(request, carry, number, shard)
                 self._kept += 1
                 return
-        if not sealer.is_duplicate(request, carry, number):
+        if not sealer.add_if_duplicate(request, carry, number):
             tokens = self.estimator.add(
                 request.model, request.body, request.inputs, request.outline, request.leaf_values
             )
@@ -222,9 +222,9 @@ class _Builder:
         previous = self._previous
         if previous is None:
             return Build(manifest, self._sample, self._more)
-        if previous.manifest.generation == self._generation - 1 and previous.same_as(self._rowset, manifest):
+        if previous.manifest.generation == self._generation - 1 and previous.matches(self._rowset, manifest):
             return Build(previous.manifest, self._sample, self._more, self._kept, unchanged=True)
-        followed = previous.followed_by(manifest, self._sealer, self._prefix)
+        followed = previous.next_manifest(manifest, self._sealer, self._prefix)
         return Build(followed, self._sample, self._more, self._kept)
 
 

@@ -19,7 +19,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, ope
 from airflow_provider_batch.core.ledger.records import RESUBMITTED, Budget
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision, choose_generation
 from airflow_provider_batch.core.provider.limits import Limits, describe_limits
-from airflow_provider_batch.core.sealing.reuse_generation import Previous
+from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.warehouse.connect import sql_hook
@@ -62,7 +62,7 @@ class Source:
             folder,
             decision.generation,
             reuse=self.reused_table() if decision.reuse else None,
-            previous=Previous(before) if before is not None else None,
+            previous=PreviousGeneration(before) if before is not None else None,
         )
         if made.more:
             log.info("max_rows is %s: the query has more rows, which are not asked", plan.max_rows)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from airflow_provider_batch.core.answers.caps import RAISE, is_cut_off, raised
+from airflow_provider_batch.core.answers.caps import CAP_RAISE_FACTOR, is_cut_off, raise_cap
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
@@ -60,13 +60,13 @@ class Resealer:
             self.ledger.manifest.endpoint,
             self.ledger.manifest.limits,
             names=f"r{number:02d}-{{:04d}}",
-            learned=self.ledger.manifest.learned_tokens,
+            learned_tokens=self.ledger.manifest.learned_tokens,
         )
         try:
             raise_to = 1
             for shard, settled in submissions:
                 if self._pack(sealer, state, shard, settled):
-                    raise_to = max(raise_to, shard.spec.cap_factor * RAISE)
+                    raise_to = max(raise_to, shard.spec.cap_factor * CAP_RAISE_FACTOR)
             shards = [msgspec.structs.replace(shard, cap_factor=raise_to) for shard in sealer.finish()]
         finally:
             sealer.abandon()
@@ -103,12 +103,12 @@ class Resealer:
         with self.ledger.folder.reader(one.file) as stream:
             for number, sealed in enumerate(stream):
                 if number in wanted and rows[number].needed:
-                    line = raised(sealed) if number in longer else sealed
+                    line = raise_cap(sealed) if number in longer else sealed
                     if line is None:
                         continue
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
-                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
+                    sealer.add_line(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
 
     def reseal(self, step: Reseal) -> None:
         """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""

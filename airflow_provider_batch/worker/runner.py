@@ -289,7 +289,9 @@ class Runner:
         asked = sum(shard.requests for shard in retry_round.shards if shard.synchronous)
         self.log.info("Finish line: asking %s rows synchronously, at the standard price", f"{asked:,}")
         if retry_round.left_out:
-            self.log.warning("Finish line: %s. They land as they are.", final_pass.told(retry_round.left_out))
+            self.log.warning(
+                "Finish line: %s. They land as they are.", final_pass.describe_left_out(retry_round.left_out)
+            )
 
     def _judge_canary(self) -> None:
         verdict = judge(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())

@@ -19,7 +19,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Collected
 from airflow_provider_batch.core.lifecycle.failures import is_of_account
 from airflow_provider_batch.core.lifecycle.steps import SendSynchronously
-from airflow_provider_batch.core.sealing.final_pass import AT_ONCE as FINISH_AT_ONCE
+from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
 from airflow_provider_batch.exceptions import StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, SynchronousResponse
 from airflow_provider_batch.worker.parallel import at_once
@@ -42,7 +42,7 @@ class Manner(NamedTuple):
 #: after the last pause a request is left to a batch
 CANARY = Manner("canary", 4, (0.5, 2.0), 10.0)
 #: there is no batch after it, so more patience; one shard of it is asked wholly at once
-FINISH_LINE = Manner("finish line", FINISH_AT_ONCE, (1.0, 5.0, 20.0), 30.0)
+FINISH_LINE = Manner("finish line", FINAL_PASS_CONCURRENCY, (1.0, 5.0, 20.0), 30.0)
 
 
 class _Request(NamedTuple):

@@ -270,7 +270,7 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
     ledger: Any, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import CLAIM_LIFETIME, Finish, Wait
-    from airflow_provider_batch.core.sealing.final_pass import AT_ONCE
+    from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
     from airflow_provider_batch.worker import synchronous
 
     write, written = synchronous.write, []
@@ -285,14 +285,14 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
         patch.setattr(synchronous, "write", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             worker(ledger).run({})
-    assert made()["synchronous"] == 2 * AT_ONCE
+    assert made()["synchronous"] == 2 * FINAL_PASS_CONCURRENCY
 
     pause = worker(ledger).run({})
     assert isinstance(pause, Wait)
-    assert made()["synchronous"] == ROWS - 2 * AT_ONCE
+    assert made()["synchronous"] == ROWS - 2 * FINAL_PASS_CONCURRENCY
 
     assert isinstance(worker(ledger, later=CLAIM_LIFETIME).run({}), Finish)
-    assert made()["synchronous"] == AT_ONCE
+    assert made()["synchronous"] == FINAL_PASS_CONCURRENCY
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 

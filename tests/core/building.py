@@ -139,7 +139,7 @@ def settle(
     output: Iterable[bytes] = (),
     errors: Iterable[bytes] = (),
     *,
-    n: int = 1,
+    number: int = 1,
     status: str = "completed",
     **more: Any,
 ) -> Settled:
@@ -148,5 +148,5 @@ def settle(
     for kind, lines in (("output", list(output)), ("error", list(errors))):
         if lines:
             data = b"".join(line + b"\n" for line in lines)
-            files.append(collect(folder, f"g001/collected/{shard.name}.{n}/{kind}.jsonl", data))
-    return Settled(shard.name, n, f"batch_{shard.name}_{n}", status, NOW, files=files, **more)
+            files.append(collect(folder, f"g001/collected/{shard.name}.{number}/{kind}.jsonl", data))
+    return Settled(shard.name, number, f"batch_{shard.name}_{number}", status, NOW, files=files, **more)

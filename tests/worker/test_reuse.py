@@ -52,7 +52,7 @@ def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: py
                 [number - 1, None],
                 number,
             )
-            if not sealer.is_duplicate(one, carry, number):
+            if not sealer.add_if_duplicate(one, carry, number):
                 sealer.add(one, carry, number, 1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -9,7 +9,7 @@ import msgspec
 from airflow_provider_batch.core.answers.outcome import AT_CAP, Answer, Outcome
 
 #: a cut-off answer is asked again with the cap that it had times this
-RAISE = 2
+CAP_RAISE_FACTOR = 2
 
 #: the keys of a body that cap the output, over all endpoints
 _KEYS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -30,7 +30,7 @@ def is_cut_off(answer: Answer) -> bool:
     return answer.outcome is Outcome.INCOMPLETE and answer.error_code in AT_CAP
 
 
-def raised(line: bytes) -> bytes | None:
+def raise_cap(line: bytes) -> bytes | None:
     """A line of an input file with its output cap raised; None if its request states none.
 
     Without a cap the answer ended at the model's own limit, and asking again would end there too.
@@ -41,7 +41,7 @@ def raised(line: bytes) -> bytes | None:
         return None
     for key, cap in caps.items():
         if cap:
-            request.body[key] = msgspec.Raw(b"%d" % (cap * RAISE))
+            request.body[key] = msgspec.Raw(b"%d" % (cap * CAP_RAISE_FACTOR))
     return msgspec.json.encode(request) + b"\n"
 
 

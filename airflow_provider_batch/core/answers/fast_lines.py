@@ -146,13 +146,13 @@ def line_reader(endpoint: str, judge: SchemaJudge | None, *, bodies: bool) -> Li
 
     :param bodies: whether answers hold their body; else those of usual lines do without.
     """
-    usual = None if bodies else usual_reader(endpoint, judge)
+    usual = None if bodies else fast_reader(endpoint, judge)
     if usual is None:
         return lambda line: read_line(line, endpoint, judge)
     return lambda line: usual(line) or read_line(line, endpoint, judge)
 
 
-def usual_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
+def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
     """Reads usual lines, without their body; None for every other. None itself for an endpoint without usual lines."""
     kind = _LINES.get(endpoint.removeprefix("/v1"))
     if kind is None:

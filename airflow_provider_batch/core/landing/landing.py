@@ -31,11 +31,11 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, extractor
 from airflow_provider_batch.core.sealing import carry
 from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, DuplicateReader
-from airflow_provider_batch.core.sealing.reused_answers import as_answer, read_reused_answers
+from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers, to_answer
 from airflow_provider_batch.exceptions import SchemaError
 
 #: the columns of every results table after its key, in order; `output` gets its type from the endpoint
-FIXED = (
+FIXED_COLUMNS = (
     Column("outcome", ColumnType.TEXT),
     Column("output", ColumnType.TEXT),
     Column("finish_reason", ColumnType.TEXT),
@@ -110,7 +110,7 @@ def results_columns(
         )
     found = [_key_column(name, value) for name, value in key.items()]
     found.append(Column("custom_id", ColumnType.TEXT, key=True))
-    for column in FIXED:
+    for column in FIXED_COLUMNS:
         if column.name == "output":
             column = Column("output", _output_type(manifest))
         elif column.name == "job_uid" and history:
@@ -241,9 +241,9 @@ class Landing:
 
     def _known(self, known: ReusedFile) -> Iterator[tuple[Any, ...]]:
         """The rows that get the answers which an earlier job landed."""
-        for group in _grouped(self._copies.of(known.name)):
+        for group in _grouped(self._copies.rows_of(known.name)):
             for one in read_reused_answers(self._folder, known):
-                answer = as_answer(one, self._manifest.endpoint, self._judge) if one.sha256 in group else None
+                answer = to_answer(one, self._manifest.endpoint, self._judge) if one.sha256 in group else None
                 if answer is not None:
                     answer, values = self._columns(answer)
                     source = _Source(one.model, 0, one.batch_id)
@@ -265,7 +265,7 @@ class Landing:
                     yield self._row(row, why, nothing, source, None)
                 elif not before:
                     self._silent[why.outcome.rank] += 1
-        for row in self._copies.of(sealed.name):
+        for row in self._copies.rows_of(sealed.name):
             if row.sha256 in unanswered:
                 yield from self._copied_rows([row], unanswered[row.sha256], nothing, source, 0)
 
@@ -284,7 +284,7 @@ class Landing:
         """The copies of these rows of a shard; those that are asked again were sealed in another."""
         if self._copies:
             hashes, sealed_in = {row.sha256 for row in rows}, {row.origin or shard for row in rows}
-            copies = chain.from_iterable(map(self._copies.of, sorted(sealed_in)))
+            copies = chain.from_iterable(map(self._copies.rows_of, sorted(sealed_in)))
             yield from _grouped(row for row in copies if row.sha256 in hashes)
 
     def _copied_rows(
@@ -401,7 +401,7 @@ class Landing:
             row.sha256,
             source.batch_id,
             *self._same,
-            *[carry.read(value, column) for value, column in zip(row.carry, self._manifest.carry, strict=True)],
+            *[carry.from_json(value, column) for value, column in zip(row.carry, self._manifest.carry, strict=True)],
             *values,
             *((answer.body,) if self._store_response else ()),
         )

@@ -11,7 +11,7 @@ from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.pricing.prices import format_decimal
 
 #: reasons that a landing keeps, the most frequent ones
-KEPT_REASONS = 10
+MAX_REASONS = 10
 
 
 def landed_record(landing: Landing, table: str | None, file: str | None, at: datetime) -> Landed:
@@ -26,7 +26,7 @@ def landed_record(landing: Landing, table: str | None, file: str | None, at: dat
         standard_cost_usd=format_decimal(landing.standard_cost),
         retried=landing.retried,
         retried_cost_usd=format_decimal(landing.retried_cost),
-        reasons=landing.most_common_reasons(KEPT_REASONS),
+        reasons=landing.most_common_reasons(MAX_REASONS),
         time=at,
     )
 

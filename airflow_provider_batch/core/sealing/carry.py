@@ -120,7 +120,7 @@ def _for_json(value: Any) -> Any:
     return value
 
 
-def read(value: Any, column: Column) -> Any:
+def from_json(value: Any, column: Column) -> Any:
     """A carried value as it came back from staging, as the Python value of its column's type."""
     reader = _READERS.get(column.type)
     return value if value is None or reader is None else reader(value)

@@ -41,7 +41,7 @@ class RequestIndex:
 
     A request is known by 8 bytes, drawn from its hash with a secret of this build: so nobody can make two requests
     that are taken for one, and a build that met two by chance can be done again. Whether that happened is found out
-    by `DuplicateReader.prove`, which compares the hashes themselves.
+    by `DuplicateReader.check_hashes`, which compares the hashes themselves.
     """
 
     def __init__(self) -> None:
@@ -60,14 +60,14 @@ class RequestIndex:
         found = at < len(digests) and digests[at] == digest
         return (self._names[self._shards[bucket][at]] or None) if found else None
 
-    def wants(self, sha256: str) -> bool:
+    def is_unassigned(self, sha256: str) -> bool:
         """Whether the request with this hash is there, and no shard has it yet."""
         bucket, digest = self._place(sha256)
         digests = self._digests[bucket]
         at = bisect_left(digests, digest)
         return at < len(digests) and digests[at] == digest and not self._names[self._shards[bucket][at]]
 
-    def put(self, sha256: str, shard: str) -> None:
+    def assign(self, sha256: str, shard: str) -> None:
         """The request with this hash is asked in `shard`; '' for one that is in none yet."""
         number = self._numbers.get(shard)
         if number is None:
@@ -121,7 +121,7 @@ class DuplicateWriter:
         return self._files
 
     def _write(self) -> None:
-        name = f"{self._prefix}/copies-{len(self._files) + 1:04d}"
+        name = f"{self._prefix}/duplicates-{len(self._files) + 1:04d}"
         segments, offset = [], 0
         with self._folder.writer(f"{name}.jsonl") as file:
             for shard, lines in sorted(self._waiting.items()):
@@ -154,7 +154,7 @@ class DuplicateReader:
     def __bool__(self) -> bool:
         return bool(self._of)
 
-    def of(self, shard: str) -> Iterator[RowIndex]:
+    def rows_of(self, shard: str) -> Iterator[RowIndex]:
         """The copies of a shard's rows, one at a time, in the order of the query."""
         decoder = msgspec.json.Decoder(RowIndex)
         for name, segment in self._of.get(shard, ()):
@@ -163,12 +163,12 @@ class DuplicateReader:
                 for line in islice(file, segment.rows):
                     yield decoder.decode(line)
 
-    def all(self) -> Iterator[RowIndex]:
+    def all_rows(self) -> Iterator[RowIndex]:
         """Every copy, shard by shard."""
         for shard in self._of:
-            yield from self.of(shard)
+            yield from self.rows_of(shard)
 
-    def prove(self, shard: str, asked: Iterable[str]) -> None:
+    def check_hashes(self, shard: str, asked: Iterable[str]) -> None:
         """Compare the request hash of every copy of a shard's rows with those that are asked there.
 
         :raises EqualDigestsError: if a copy asks something else.
@@ -176,7 +176,7 @@ class DuplicateReader:
         if shard not in self._of:
             return
         hashes = set(asked)
-        for copy in self.of(shard):
+        for copy in self.rows_of(shard):
             if copy.sha256 not in hashes:
                 raise EqualDigestsError(
                     f"Row {copy.number} was taken for the same request as another: their hashes differ, but the 8 "

@@ -32,7 +32,7 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 #: rows that are asked unless the author says otherwise
 DEFAULT_ROWS = 1_000
 #: requests on their way at the same time; a shard holds no more
-AT_ONCE = 16
+FINAL_PASS_CONCURRENCY = 16
 
 #: what left a row, for a person
 _WHY = {
@@ -50,7 +50,7 @@ class Allowance:
         self._rows, self._usd = rows, usd
         self._over = ""
         #: rows that were left, by why
-        self.left: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
 
     @property
     def closed(self) -> bool:
@@ -69,7 +69,7 @@ class Allowance:
         if not self._over and self._usd is not None and (cost is None or cost > self._usd):
             self._over = "max_cost_usd"
         if self._over:
-            self.left[self._over] += 1
+            self.left_out[self._over] += 1
             return False
         self._rows -= 1
         if self._usd is not None and cost is not None:
@@ -78,7 +78,7 @@ class Allowance:
 
     def leave(self, rows: int) -> None:
         """Leave rows without looking at them, as nothing is taken any more."""
-        self.left[self._over] += rows
+        self.left_out[self._over] += rows
 
 
 class _Source(NamedTuple):
@@ -145,7 +145,7 @@ class _Line:
         self._number = state.next_retry_round
         self._sources: list[tuple[str, int]] = []
         limits = self._manifest.limits
-        small = min(limits.requests or AT_ONCE, AT_ONCE)
+        small = min(limits.requests or FINAL_PASS_CONCURRENCY, FINAL_PASS_CONCURRENCY)
         prefix = f"{ledger.prefix}/retry-{self._number}-{secrets.token_hex(4)}"
         names = f"{self._number:02d}-{{:04d}}"
         self._asked = Sealer(
@@ -170,7 +170,9 @@ class _Line:
                     row = rows[at]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=at)
                     sealer = self._asked if at in taken else self._rest
-                    sealer.pack(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=source.attempt)
+                    sealer.add_line(
+                        one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=source.attempt
+                    )
 
     def _choose(self, source: _Source, rows: list[RowIndex]) -> set[int]:
         if not self.allowance.has_ceiling:
@@ -189,8 +191,8 @@ class _Line:
         """The wave, its files complete."""
         asked = [msgspec.structs.replace(shard, synchronous=True) for shard in self._asked.finish()]
         if unsettled:
-            self.allowance.left["unsettled"] = unsettled
-        left = dict(self.allowance.left)
+            self.allowance.left_out["unsettled"] = unsettled
+        left = dict(self.allowance.left_out)
         return RetryRound(
             self._number, self._sources, asked + self._rest.finish(), now, is_final_pass=True, left_out=left
         )
@@ -201,6 +203,6 @@ class _Line:
         self._rest.abandon()
 
 
-def told(left: dict[str, int]) -> str:
+def describe_left_out(left: dict[str, int]) -> str:
     """Rows that the finish line left, and why."""
     return "; ".join(f"{rows:,} rows are left: {_WHY[why]}" for why, rows in left.items())

@@ -49,7 +49,7 @@ class RowSet:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Previous:
+class PreviousGeneration:
     """The newest generation of a job, as the next one is compared with it."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -59,7 +59,7 @@ class Previous:
         self._state = state
         self._sent = _sent(state)
         #: shards that a batch exists of, or may exist
-        self.sent = [shard for shard in self.manifest.shards if shard.name in self._sent]
+        self.sent_shards = [shard for shard in self.manifest.shards if shard.name in self._sent]
         self._asked = RequestIndex()
         self._rows = RowSet()
         for shard in self.manifest.shards:
@@ -67,33 +67,33 @@ class Previous:
                 if row.lands:
                     self._rows.add(row.custom_id, row.sha256, row.carry)
                 if shard.name in self._sent:
-                    self._asked.put(_both(row.custom_id, row.sha256), shard.name)
+                    self._asked.assign(_both(row.custom_id, row.sha256), shard.name)
         self._copies = DuplicateReader(self.folder, self.manifest.duplicate_files)
-        for row in self._copies.all():
+        for row in self._copies.all_rows():
             self._rows.add(row.custom_id, row.sha256, row.carry)
 
-    def offer(self, sealer: Sealer, *, deduplicate: bool) -> None:
+    def add_requests_to(self, sealer: Sealer, *, deduplicate: bool) -> None:
         """Make a sealer know what is asked already, so that rows with the same request share its answer."""
         if deduplicate:
-            for shard in self.sent:
+            for shard in self.sent_shards:
                 for row in read_rows(self.folder, shard):
-                    sealer.request_index.put(row.sha256, shard.name)
+                    sealer.request_index.assign(row.sha256, shard.name)
         for known in self.manifest.reused_files:
-            for row in self._copies.of(known.name):
-                sealer.request_index.put(row.sha256, known.name)
+            for row in self._copies.rows_of(known.name):
+                sealer.request_index.assign(row.sha256, known.name)
         sealer.reuse(self.manifest.reused_files)
 
     def shard_of(self, request: Request, sha256: str) -> str | None:
         """The shard that this very row is asked in; None if it is new or changed, or was never sent."""
         return self._asked.shard_of(_both(request.custom_id, sha256))
 
-    def same_as(self, rows: RowSet, manifest: Manifest) -> bool:
+    def matches(self, rows: RowSet, manifest: Manifest) -> bool:
         """Whether a new generation with these rows would be this one again."""
         return self._rows == rows and all(
             getattr(self.manifest, name) == getattr(manifest, name) for name in ("output_schema", "carry", "prices")
         )
 
-    def followed_by(self, manifest: Manifest, sealer: Sealer, prefix: str) -> Manifest:
+    def next_manifest(self, manifest: Manifest, sealer: Sealer, prefix: str) -> Manifest:
         """The manifest of the next generation: with the shards that were sent, each with a new index of its rows.
 
         The job stays the same one: batches that run carry its uid, and so does the reference that later tasks hold.
@@ -102,7 +102,7 @@ class Previous:
         :raises EqualDigestsError: if two different rows were taken for one by chance.
         """
         copies = DuplicateReader(self.folder, sealer.duplicate_files)
-        kept = [self._reindexed(shard, sealer.kept, copies, prefix) for shard in self.sent]
+        kept = [self._reindexed(shard, sealer.kept_rows, copies, prefix) for shard in self.sent_shards]
         return msgspec.structs.replace(
             manifest,
             job_uid=self.manifest.job_uid,
@@ -115,9 +115,9 @@ class Previous:
 
     def _reindexed(self, shard: Shard, kept: DuplicateReader, copies: DuplicateReader, prefix: str) -> Shard:
         before = read_rows(self.folder, shard)
-        copies.prove(shard.name, (row.sha256 for row in before))
-        now = {(row.custom_id, row.sha256): row for row in kept.of(shard.name)}
-        taken = {row.sha256 for row in copies.of(shard.name)}
+        copies.check_hashes(shard.name, (row.sha256 for row in before))
+        now = {(row.custom_id, row.sha256): row for row in kept.rows_of(shard.name)}
+        taken = {row.sha256 for row in copies.rows_of(shard.name)}
         rows = []
         for row in before:
             found = now.pop((row.custom_id, row.sha256), None)

@@ -30,7 +30,7 @@ class ReusedAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     batch_id: str | None = None
 
 
-def as_answer(known: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) -> Answer | None:
+def to_answer(known: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) -> Answer | None:
     """The answer as it was when it landed; None if it is not whole, or does not fit the schema."""
     value, text = known.output, None
     if endpoint.endswith(("/embeddings", "/moderations")):
@@ -72,13 +72,13 @@ class ReusedAnswerWriter:
 
     def add(self, known: ReusedAnswer) -> None:
         """Keep an answer if a request of the job wants it and has none yet."""
-        if not self._requests.wants(known.sha256) or as_answer(known, self._endpoint, self._judge) is None:
+        if not self._requests.is_unassigned(known.sha256) or to_answer(known, self._endpoint, self._judge) is None:
             return
         if self._file is None:
             self._file = self._stack.enter_context(self._folder.writer(f"{self._prefix}/{self._name}.jsonl"))
         line = msgspec.json.encode(known) + b"\n"
         self._file.write(line)
-        self._requests.put(known.sha256, self._name)
+        self._requests.assign(known.sha256, self._name)
         self._rows += 1
         self._bytes += len(line)
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:

@@ -26,7 +26,7 @@ from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.render import Request, request_line, request_sha256
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers
-from airflow_provider_batch.core.sealing.unique import Shared, UniqueIds
+from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 
 #: shards that may be open at once: one per model
@@ -137,17 +137,17 @@ class Sealer:
         deduplicate: bool = False,
         canary: int = 0,
         canary_names: str = "c{:04d}",
-        learned: Mapping[str, int] | None = None,
+        learned_tokens: Mapping[str, int] | None = None,
     ) -> None:
         """What is sealed where, and how.
 
         :param deduplicate: only the first of several equal requests goes into a shard.
         :param canary: so many requests of each model, the first ones, go into a shard of their own that is asked
             synchronously.
-        :param learned: the tokens that a shard of a model may have, as the provider told an earlier job. Unlike a limit
-            that was stated it refuses no row: one that is over it alone gets a shard of its own.
+        :param learned_tokens: by model, the tokens a shard may have, as an earlier job learned from the provider.
+            Unlike a limit that the author stated, it refuses no row: a row above it gets a shard of its own.
         """
-        self._learned = learned or {}
+        self._learned_tokens = learned_tokens or {}
         self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
         self._names = names
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
@@ -170,7 +170,7 @@ class Sealer:
         self._copies = DuplicateWriter(folder, prefix)
         self._kept = DuplicateWriter(folder, f"{prefix}/kept")
         #: the rows that stay in the shard of an earlier generation, once finished
-        self.kept = DuplicateReader(folder, [])
+        self.kept_rows = DuplicateReader(folder, [])
         self._hashed: tuple[Request | None, str] = (None, "")
         #: the files of rows that share the answer of another row, once finished
         self.duplicate_files: list[DuplicateFile] = []
@@ -181,14 +181,14 @@ class Sealer:
     def register(self, request: Request) -> None:
         """A request that will come, if an answer to it is known."""
         sha256 = self.sha256(request)
-        if self.request_index.shard_of(sha256) is None and not self.request_index.wants(sha256):
-            self.request_index.put(sha256, "")
+        if self.request_index.shard_of(sha256) is None and not self.request_index.is_unassigned(sha256):
+            self.request_index.assign(sha256, "")
 
     def reuse(self, answers: list[ReusedFile]) -> None:
         """The answers that were found for the wanted requests."""
         self.reused_files, self._known_names = answers, frozenset(known.name for known in answers)
 
-    def is_duplicate(self, request: Request, carry: list[Any], number: int) -> bool:
+    def add_if_duplicate(self, request: Request, carry: list[Any], number: int) -> bool:
         """Take a row whose request is asked or answered already; False if it has to be added. Arguments as of `add`."""
         sha256 = self.sha256(request)
         shard = self.request_index.shard_of(sha256)
@@ -203,7 +203,7 @@ class Sealer:
         self._copies.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
         return True
 
-    def keep(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
+    def add_kept_row(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
         """Take a row that is asked already, in a shard of an earlier generation. Other arguments as of `add`."""
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
@@ -230,9 +230,9 @@ class Sealer:
         self.several_inputs = self.several_inputs or request.inputs > 1
         shard = self._to_canary(request.model, line, row, size) or self._pack(request.model, line, row, size, attempt=1)
         if self._deduplicate:
-            self.request_index.put(sha256, shard)
+            self.request_index.assign(sha256, shard)
 
-    def pack(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
+    def add_line(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
         """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
         self._pack(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
 
@@ -272,7 +272,7 @@ class Sealer:
         shard = self._open.get((model, attempt))
         together = size if shard is None else shard.size + size
         if shard is not None and (
-            together.exceeded_limit(self._limits) or together.tokens > self._learned.get(model, together.tokens)
+            together.exceeded_limit(self._limits) or together.tokens > self._learned_tokens.get(model, together.tokens)
         ):
             self._close(shard)
             shard, together = None, size
@@ -309,15 +309,15 @@ class Sealer:
         self.request_index = RequestIndex()
         self.duplicate_files = self._copies.finish()
         copies = DuplicateReader(self._folder, self.duplicate_files)
-        self.kept = DuplicateReader(self._folder, self._kept.finish())
-        shared = self._ids.shared(lambda: self._sealed_ids(copies))
+        self.kept_rows = DuplicateReader(self._folder, self._kept.finish())
+        shared = self._ids.find_repeated(lambda: self._sealed_ids(copies))
         if shared is not None:
             raise _not_unique(shared)
         if copies:
             for shard in self._closed:
-                copies.prove(shard.name, (row.sha256 for row in self._index(shard)))
+                copies.check_hashes(shard.name, (row.sha256 for row in self._index(shard)))
             for known in self.reused_files:
-                copies.prove(known.name, (answer.sha256 for answer in read_reused_answers(self._folder, known)))
+                copies.check_hashes(known.name, (answer.sha256 for answer in read_reused_answers(self._folder, known)))
         return self._closed
 
     def abandon(self) -> None:
@@ -336,7 +336,9 @@ class Sealer:
                 yield decoder.decode(line)
 
     def _sealed_ids(self, copies: DuplicateReader) -> Iterator[tuple[str, int]]:
-        for row in chain(chain.from_iterable(map(self._index, self._closed)), self.kept.all(), copies.all()):
+        for row in chain(
+            chain.from_iterable(map(self._index, self._closed)), self.kept_rows.all_rows(), copies.all_rows()
+        ):
             yield row.custom_id, row.number
 
     def _check_alone(self, size: Size, row: RowIndex) -> None:
@@ -372,7 +374,7 @@ def _too_many_models() -> InputError:
     )
 
 
-def _not_unique(shared: Shared) -> CustomIdError:
+def _not_unique(shared: RepeatedIds) -> CustomIdError:
     some = list(shared.rows.items())[:5]
     shown = ", ".join(f"{custom_id!r} (rows {_some(numbers)})" for custom_id, numbers in some)
     return CustomIdError(

@@ -21,7 +21,7 @@ PORTION = 10_000
 ROWS = 5
 
 
-class Shared(msgspec.Struct, frozen=True):
+class RepeatedIds(msgspec.Struct, frozen=True):
     """custom_ids that more than one row has."""
 
     #: up to `PORTION` of them, with the numbers of the first five rows that were read of each
@@ -48,7 +48,7 @@ class UniqueIds:
         digest = self._digest(custom_id)
         self._buckets[digest % _BUCKETS].append(digest)
 
-    def shared(self, sealed: Callable[[], Iterable[tuple[str, int]]]) -> Shared | None:
+    def find_repeated(self, sealed: Callable[[], Iterable[tuple[str, int]]]) -> RepeatedIds | None:
         """The custom_ids that were added more than once. None: every one is proven unique. Ends the collection.
 
         :param sealed: reads again what was added: each custom_id with the number of its row. Called only on suspicion.
@@ -63,7 +63,7 @@ class UniqueIds:
                         numbers.append(number)
             found = {custom_id: numbers for custom_id, numbers in rows.items() if len(numbers) > 1}
             if found:
-                return Shared(found, complete=len(portion) < PORTION)
+                return RepeatedIds(found, complete=len(portion) < PORTION)
         return None
 
     def _suspects(self) -> Iterator[int]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from airflow_provider_batch.core.answers.caps import is_cut_off, raised
+from airflow_provider_batch.core.answers.caps import is_cut_off, raise_cap
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import Settled
@@ -27,7 +27,7 @@ def line(**body: Any) -> bytes:
 @pytest.mark.parametrize("key", ["max_completion_tokens", "max_output_tokens", "max_tokens"])
 def test_the_cap_is_doubled_and_nothing_else_changes(key: str) -> None:
     sealed = line(**{key: 50, "messages": [{"role": "user", "content": 'É \u2028 "x"'}], "temperature": 0.10})
-    longer = raised(sealed)
+    longer = raise_cap(sealed)
     assert longer is not None
     assert longer.endswith(b"\n")
     before, after = json.loads(sealed), json.loads(longer)
@@ -38,8 +38,8 @@ def test_the_cap_is_doubled_and_nothing_else_changes(key: str) -> None:
 
 @pytest.mark.parametrize("cap", [None, 0, -1, "50", 1.5, True])
 def test_what_is_no_cap_cannot_be_raised(cap: Any) -> None:
-    assert raised(line(max_tokens=cap)) is None
-    assert raised(line()) is None
+    assert raise_cap(line(max_tokens=cap)) is None
+    assert raise_cap(line()) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.answers.fast_lines import line_reader, usual_reader
+from airflow_provider_batch.core.answers.fast_lines import fast_reader, line_reader
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
 from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
 from tests.core.building import CHAT, EMBEDDINGS, RESPONSES
@@ -64,7 +64,7 @@ def line_of(body: Any) -> dict[str, Any]:
 
 
 def usual(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
-    read = usual_reader(endpoint, judge)
+    read = fast_reader(endpoint, judge)
     assert read is not None
     return read(line)
 
@@ -86,7 +86,7 @@ def test_a_line_as_openai_writes_it_is_usual_and_has_the_same_answer(endpoint: s
 
 
 def test_endpoints_without_usual_lines_have_no_reader_of_them() -> None:
-    assert usual_reader(EMBEDDINGS, None) is None
+    assert fast_reader(EMBEDDINGS, None) is None
 
 
 def test_answers_hold_their_body_where_it_is_asked_for() -> None:

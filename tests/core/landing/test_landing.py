@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_rows
-from airflow_provider_batch.core.landing.landing import FIXED, Landing, results_columns
+from airflow_provider_batch.core.landing.landing import FIXED_COLUMNS, Landing, results_columns
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, Shard
@@ -119,7 +119,7 @@ def retry_round(
         (line,) = (line for line, row in enumerate(index) if row.custom_id == custom_id)
         row = index[line]
         origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=line)
-        sealer.pack(shard.model, b"{}\n", origin, inputs=1, tokens=1, attempt=attempt)
+        sealer.add_line(shard.model, b"{}\n", origin, inputs=1, tokens=1, attempt=attempt)
     (sealed,) = sealer.finish()
     return RetryRound(number, sorted({(shard.name, n) for shard, _ in rows}), [sealed], NOW), sealed
 
@@ -141,7 +141,7 @@ def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_ca
         Column("run", ColumnType.TEXT, key=True),
         Column("day", ColumnType.DATE, key=True),
         Column("custom_id", ColumnType.TEXT, key=True),
-        *FIXED,
+        *FIXED_COLUMNS,
         Column("gold", ColumnType.TEXT),
         Column("n", ColumnType.NUMERIC),
         Column("city", ColumnType.TEXT),
@@ -151,7 +151,7 @@ def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_ca
 
 
 def test_the_tables_own_columns_are_those_of_the_documentation() -> None:
-    assert [column.name for column in FIXED] == [
+    assert [column.name for column in FIXED_COLUMNS] == [
         "outcome",
         "output",
         "finish_reason",
@@ -415,7 +415,7 @@ def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder: LocalFold
     (shard,) = seal_all(folder, [request("a")])
     records: list[Record] = [
         settle(folder, shard, status="failed", failure=Failure.CAPACITY),
-        settle(folder, shard, [chat_line("a")], n=2),
+        settle(folder, shard, [chat_line("a")], number=2),
     ]
     (row,) = Landed(folder, manifest_of([shard]), records).given
     assert (row["outcome"], row["batch_id"], row["attempt"]) == ("succeeded", "batch_s0001_2", 1)
@@ -442,7 +442,7 @@ def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: Loc
     assert landed.outcomes == dict.fromkeys("abcd", "succeeded")
     assert [landed.table[n]["attempt"] for n in "abcd"] == [1, 2, 2, 1]
     assert [landed.table[n]["gold"] for n in "abcd"] == [1, 2, 3, 4]
-    assert landed.table["b"]["batch_id"] == "batch_w01-0001_1"
+    assert landed.table["b"]["batch_id"] == "batch_r01-0001_1"
     assert landed.landing.outcomes == {"succeeded": 4}
     assert landed.landing.retried == 2
 

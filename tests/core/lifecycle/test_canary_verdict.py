@@ -42,13 +42,13 @@ def test_the_first_requests_of_each_model_are_sealed_apart_and_every_row_is_seal
         different: dict[str, list[str]] = {model: [] for model in MODELS}
         for number, (model, text) in enumerate(rows, start=1):
             one = request(f"row-{number}", model=model, text=f"{text}")
-            if not (deduplicate and sealer.is_duplicate(one, [], number)):
+            if not (deduplicate and sealer.add_if_duplicate(one, [], number)):
                 sealer.add(one, [], number, 1)
                 different[model].append(one.custom_id)
         shards = sealer.finish()
         copies = DuplicateReader(folder, sealer.duplicate_files)
         asked = {shard: [row.custom_id for row in read_rows(folder, shard)] for shard in shards}
-        sealed = [name for names in asked.values() for name in names] + [row.custom_id for row in copies.all()]
+        sealed = [name for names in asked.values() for name in names] + [row.custom_id for row in copies.all_rows()]
 
     assert Counter(sealed) == Counter(f"row-{number}" for number in range(1, len(rows) + 1))
     first = {shard.model: names for shard, names in asked.items() if shard.synchronous}

@@ -148,7 +148,7 @@ def test_a_file_that_is_no_lesson_is_passed_over(folder: LocalFolder, data: byte
 
 
 def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(folder: LocalFolder) -> None:
-    sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned={"small": 20})
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned_tokens={"small": 20})
     for number in range(1, 7):
         sealer.add(request(f"r{number}", model="small" if number < 6 else "large"), [], number, 9)
     for number in range(7, 10):
@@ -158,7 +158,7 @@ def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(
 
 
 def test_a_row_over_a_learned_limit_is_not_refused_but_goes_alone(folder: LocalFolder) -> None:
-    sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned={"gpt-5-mini": 20})
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned_tokens={"gpt-5-mini": 20})
     for number, tokens in enumerate([5, 21, 5], start=1):
         sealer.add(request(f"r{number}"), [], number, tokens)
     assert [shard.tokens for shard in sealer.finish()] == [5, 21, 5]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.core.sealing.carry import CarriedColumns, read, type_of
+from airflow_provider_batch.core.sealing.carry import CarriedColumns, from_json, type_of
 from airflow_provider_batch.exceptions import InputError
 
 HERE = timezone(timedelta(hours=5, minutes=30))
@@ -27,7 +27,7 @@ def carried(*values: Any) -> tuple[ColumnType, list[Any]]:
     taken = [columns.take((value,), number) for number, value in enumerate(values, start=1)]
     (column,) = columns.columns()
     stored = [msgspec.json.decode(msgspec.json.encode(RowIndex("a", "0", row)), type=RowIndex).carry for row in taken]
-    return column.type, [read(row[0], column) for row in stored]
+    return column.type, [from_json(row[0], column) for row in stored]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def seal_once(
     sealer = Sealer(folder, "g001/build", CHAT, limits or Limits(), deduplicate=True)
     for number, one in enumerate(requests, start=1):
         values = carry[number - 1] if carry else []
-        if not sealer.is_duplicate(one, values, number):
+        if not sealer.add_if_duplicate(one, values, number):
             sealer.add(one, values, number, 7)
     shards = sealer.finish()
     columns = [Column(f"c{n}", ColumnType.TEXT) for n in range(len(carry[0]))] if carry else []
@@ -91,7 +91,7 @@ def test_requests_to_different_models_are_different(folder: LocalFolder) -> None
 def test_a_request_is_known_also_when_its_shard_is_full_and_closed(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xyzx"), limits=Limits(requests=1))
     assert asked(folder, manifest) == ["a", "b", "c"]
-    assert [row.custom_id for row in DuplicateReader(folder, manifest.duplicate_files).of("s0001")] == ["d"]
+    assert [row.custom_id for row in DuplicateReader(folder, manifest.duplicate_files).rows_of("s0001")] == ["d"]
 
 
 def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_query(
@@ -100,9 +100,9 @@ def test_copies_are_found_by_the_shard_that_asks_for_them_in_the_order_of_the_qu
     manifest = seal_once(folder, named("abcdefgh", "xyxyxyyx"), limits=Limits(requests=1))
     assert len(manifest.duplicate_files) == 3
     reader = DuplicateReader(folder, manifest.duplicate_files)
-    assert [row.custom_id for row in reader.of("s0001")] == ["c", "e", "h"]
-    assert [row.custom_id for row in reader.of("s0002")] == ["d", "f", "g"]
-    assert sorted(row.custom_id for row in reader.all()) == list("cdefgh")
+    assert [row.custom_id for row in reader.rows_of("s0001")] == ["c", "e", "h"]
+    assert [row.custom_id for row in reader.rows_of("s0002")] == ["d", "f", "g"]
+    assert sorted(row.custom_id for row in reader.all_rows()) == list("cdefgh")
 
 
 def test_no_equal_requests_are_no_files_beside_the_shards(folder: LocalFolder) -> None:
@@ -136,7 +136,7 @@ def test_what_a_digest_is_cannot_be_known_before_the_build() -> None:
 def test_more_shards_than_two_bytes_can_number_are_told_apart() -> None:
     requests = RequestIndex()
     for number in range(2**16 + 2):
-        requests.put(f"{number:064x}", f"s{number}")
+        requests.assign(f"{number:064x}", f"s{number}")
     assert [requests.shard_of(f"{number:064x}") for number in (0, 2**16 - 1, 2**16, 2**16 + 1)] == [
         "s0",
         "s65535",
@@ -153,7 +153,7 @@ def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes() ->
         requests = RequestIndex()
         empty = tracemalloc.get_traced_memory()[0]
         for number in range(100_000):
-            requests.put(f"{number:064x}", "s0001")
+            requests.assign(f"{number:064x}", "s0001")
         grown = tracemalloc.get_traced_memory()[0] - empty
     finally:
         tracemalloc.stop()

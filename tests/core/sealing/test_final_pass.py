@@ -53,7 +53,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
 )
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.sealing.final_pass import Allowance, seal_final_pass, told
+from airflow_provider_batch.core.sealing.final_pass import Allowance, describe_left_out, seal_final_pass
 from tests.core.building import (
     NOW,
     chat_line,
@@ -252,12 +252,12 @@ def test_what_is_taken_is_within_both_bounds_and_what_is_not_is_counted(
     assert len(taken) <= rows
     assert usd is None or sum((cost or Decimal(0) for cost in taken), Decimal(0)) <= usd
     assert usd is None or None not in taken
-    assert len(taken) + sum(allowance.left.values()) == len(costs)
+    assert len(taken) + sum(allowance.left_out.values()) == len(costs)
     assert allowance.closed == (len(taken) < len(costs))
 
 
 def test_what_is_left_is_told_with_its_reason() -> None:
-    assert told({"at_deadline_rows": 1200, "unsettled": 3}) == (
+    assert describe_left_out({"at_deadline_rows": 1200, "unsettled": 3}) == (
         "1,200 rows are left: more than at_deadline_rows allows; "
         "3 rows are left: in batches that had not ended, so that their answers may yet come"
     )
@@ -330,7 +330,7 @@ class Model:
         fates = {name: self.data.draw(st.sampled_from(sorted(LINES)), label=name) for name in self.names(shard)}
         lines = [line_of(name) for name, fate in fates.items() if (line_of := LINES[fate][0])]
         place = msgspec.structs.replace(shard, name=f"{shard.name}-{worker}-{len(self.asked)}-{self.now:%H%M%S}")
-        came = settle(self.folder, place, lines, n=n)
+        came = settle(self.folder, place, lines, number=n)
         came = msgspec.structs.replace(came, shard=shard.name, batch_id=batch_id)
         counts: Counter[str] = Counter()
         transient = 0

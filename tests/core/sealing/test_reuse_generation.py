@@ -18,7 +18,7 @@ from airflow_provider_batch.core.ledger.records import Created, Deadline, Intent
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.core.sealing.reuse_generation import Previous
+from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.staging.local import LocalFolder
@@ -33,17 +33,17 @@ def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *
     generation = before.manifest.generation + 1 if before else 1
     prefix = f"g{generation:03d}/build"
     sealer = Sealer(folder, prefix, CHAT, LIMITS, names=shard_names(generation), deduplicate=deduplicate)
-    previous = Previous(before) if before else None
+    previous = PreviousGeneration(before) if before else None
     if previous:
-        previous.offer(sealer, deduplicate=deduplicate)
+        previous.add_requests_to(sealer, deduplicate=deduplicate)
     kept = 0
     for number, (custom_id, text) in enumerate(rows.items(), start=1):
         one, carry = request(custom_id, text=text), [f"{custom_id}/{generation}"]
         shard = previous.shard_of(one, sealer.sha256(one)) if previous else None
         if shard is not None:
-            sealer.keep(one, carry, number, shard)
+            sealer.add_kept_row(one, carry, number, shard)
             kept += 1
-        elif not sealer.is_duplicate(one, carry, number):
+        elif not sealer.add_if_duplicate(one, carry, number):
             sealer.add(one, carry, number, 7)
     manifest = manifest_of(
         sealer.finish(),
@@ -53,7 +53,7 @@ def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *
         carry=[Column("note", ColumnType.TEXT)],
         generation=generation,
     )
-    return seal(folder, previous.followed_by(manifest, sealer, prefix) if previous else manifest)
+    return seal(folder, previous.next_manifest(manifest, sealer, prefix) if previous else manifest)
 
 
 def texts(folder: Folder, shard: Shard) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
 from airflow_provider_batch.core.sealing import deduplicate
 from airflow_provider_batch.core.sealing import reused_answers as known_module
 from airflow_provider_batch.core.sealing.deduplicate import RequestIndex
-from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter, as_answer
+from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter, to_answer
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError
 from airflow_provider_batch.staging.local import LocalFolder
@@ -51,7 +51,7 @@ def seal_known(
         writer.add(answer)
     sealer.reuse(writer.finish())
     for number, one in enumerate(requests, start=1):
-        if not sealer.is_duplicate(one, [], number):
+        if not sealer.add_if_duplicate(one, [], number):
             sealer.add(one, [], number, 7)
     shards = sealer.finish()
     return manifest_of(
@@ -171,7 +171,7 @@ def test_known_vectors_land_as_lists_of_vectors_where_a_row_has_several_inputs(f
 @pytest.mark.parametrize("output", ["{", "", None, [], "[]"])
 @pytest.mark.parametrize("endpoint", [EMBEDDINGS, MODERATIONS])
 def test_what_is_no_answer_of_the_endpoint_is_not_taken(endpoint: str, output: str | list[Any] | None) -> None:
-    assert as_answer(ReusedAnswer("0" * 64, output), endpoint, None) is None
+    assert to_answer(ReusedAnswer("0" * 64, output), endpoint, None) is None
 
 
 @settings(max_examples=60, deadline=None)

@@ -225,7 +225,7 @@ def test_rows_on_different_attempts_are_packed_into_different_files(folder: Loca
     sealer = Sealer(folder, "g001/retry-1", CHAT, Limits(), names="r01-{:04d}")
     for name, attempt in (("a", 2), ("b", 3), ("c", 2)):
         line = request_line(name, CHAT, request(name).body)
-        sealer.pack("gpt-5-mini", line, RowIndex(name, "0"), inputs=1, tokens=1, attempt=attempt)
+        sealer.add_line("gpt-5-mini", line, RowIndex(name, "0"), inputs=1, tokens=1, attempt=attempt)
     shards = sealer.finish()
     assert [(shard.name, shard.attempt, shard.requests) for shard in shards] == [("r01-0001", 2, 2), ("r01-0002", 3, 1)]
 
@@ -234,7 +234,7 @@ def test_a_line_packed_again_is_the_same_bytes(folder: LocalFolder) -> None:
     (first,) = seal_all(folder, [request("a"), request("b")])
     sealer = Sealer(folder, "g001/retry-1", CHAT, Limits())
     for line, row in zip(contents(folder, first).splitlines(keepends=True), read_rows(folder, first), strict=True):
-        sealer.pack(first.model, line, row, inputs=row.inputs, tokens=1, attempt=2)
+        sealer.add_line(first.model, line, row, inputs=row.inputs, tokens=1, attempt=2)
     (again,) = sealer.finish()
     assert contents(folder, again) == contents(folder, first)
     assert again.sha256 == first.sha256

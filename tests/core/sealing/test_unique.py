@@ -12,32 +12,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.sealing.unique import PORTION, ROWS, Shared, UniqueIds, digest_of
+from airflow_provider_batch.core.sealing.unique import PORTION, ROWS, RepeatedIds, UniqueIds, digest_of
 
 
-def shared(custom_ids: Iterable[str], ids: UniqueIds | None = None) -> Shared | None:
+def find_repeated(custom_ids: Iterable[str], ids: UniqueIds | None = None) -> RepeatedIds | None:
     ids = ids or UniqueIds()
     given_ids = list(custom_ids)
     for custom_id in given_ids:
         ids.add(custom_id)
-    return ids.shared(lambda: ((custom_id, number) for number, custom_id in enumerate(given_ids, start=1)))
+    return ids.find_repeated(lambda: ((custom_id, number) for number, custom_id in enumerate(given_ids, start=1)))
 
 
 def test_no_ids_and_one_id_are_unique() -> None:
-    assert shared([]) is None
-    assert shared(["a"]) is None
+    assert find_repeated([]) is None
+    assert find_repeated(["a"]) is None
 
 
 def test_an_id_given_twice_is_named_with_its_rows() -> None:
-    assert shared(["a", "b", "a"]) == Shared({"a": [1, 3]}, complete=True)
+    assert find_repeated(["a", "b", "a"]) == RepeatedIds({"a": [1, 3]}, complete=True)
 
 
 def test_of_an_id_given_often_the_first_rows_are_named() -> None:
-    assert shared(["a"] * 1000) == Shared({"a": list(range(1, ROWS + 1))}, complete=True)
+    assert find_repeated(["a"] * 1000) == RepeatedIds({"a": list(range(1, ROWS + 1))}, complete=True)
 
 
 def test_ids_that_differ_only_in_case_space_or_form_are_different_ids() -> None:
-    assert shared(["a", "A", "a ", " a", "ä", "a\u0308", "1", "01", "1.0", ""]) is None
+    assert find_repeated(["a", "A", "a ", " a", "ä", "a\u0308", "1", "01", "1.0", ""]) is None
 
 
 def test_a_digest_has_eight_bytes() -> None:
@@ -47,7 +47,7 @@ def test_a_digest_has_eight_bytes() -> None:
 
 
 def test_a_hundred_thousand_different_ids_are_proven_different() -> None:
-    assert shared(f"row-{number}" for number in range(100_000)) is None
+    assert find_repeated(f"row-{number}" for number in range(100_000)) is None
 
 
 def test_what_was_sealed_is_read_again_only_on_suspicion() -> None:
@@ -58,11 +58,11 @@ def test_what_was_sealed_is_read_again_only_on_suspicion() -> None:
     def sealed() -> Iterator[tuple[str, int]]:
         yield pytest.fail("read again without a suspicion")
 
-    assert ids.shared(sealed) is None
+    assert ids.find_repeated(sealed) is None
 
 
 def test_if_nearly_all_are_shared_the_first_portion_is_told_as_at_least_so_many() -> None:
-    found = shared(f"row-{number}" for _ in range(2) for number in range(PORTION + 1))
+    found = find_repeated(f"row-{number}" for _ in range(2) for number in range(PORTION + 1))
     assert found is not None
     assert len(found.rows) == PORTION
     assert not found.complete
@@ -83,7 +83,7 @@ def repeated(custom_ids: list[str]) -> dict[str, list[int]]:
 
 @given(IDS)
 def test_exactly_the_ids_given_more_than_once_are_shared(custom_ids: list[str]) -> None:
-    found = shared(custom_ids)
+    found = find_repeated(custom_ids)
     assert (found.rows if found else {}) == repeated(custom_ids)
 
 
@@ -92,7 +92,7 @@ def test_equal_digests_of_different_ids_are_no_duplicates_and_hide_none(
     custom_ids: list[str], digests: int, step: int
 ) -> None:
     """Digests of so few values collide all the time, within a bucket and over all of them."""
-    found = shared(custom_ids, UniqueIds(lambda custom_id: len(custom_id) % digests * step))
+    found = find_repeated(custom_ids, UniqueIds(lambda custom_id: len(custom_id) % digests * step))
     assert (found.rows if found else {}) == repeated(custom_ids)
 
 
@@ -103,7 +103,7 @@ def test_in_whatever_portions_suspicions_are_settled_something_shared_is_found_e
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("airflow_provider_batch.core.sealing.unique.PORTION", portion)
         custom_ids = [str(number) for number in numbers]
-        found = shared(custom_ids, UniqueIds(lambda custom_id: int(custom_id) // 2))
+        found = find_repeated(custom_ids, UniqueIds(lambda custom_id: int(custom_id) // 2))
     expected = repeated(custom_ids)
     assert (found is None) == (not expected)
     if found is not None:
@@ -121,7 +121,7 @@ def test_a_million_ids_are_proven_unique_in_twenty_megabytes() -> None:
         before = memory(os.getpid())[0]
         for number in range(1_000_000):
             ids.add(f"row-{number}")
-        assert ids.shared(lambda: []) is None
+        assert ids.find_repeated(lambda: []) is None
         print(memory(os.getpid())[1] - before)
     """
     done = subprocess.run(
