@@ -98,18 +98,18 @@ class SchemaJudge:
         )
 
     def judge(self, text: str | bytes) -> tuple[Any, str | None]:
-        """Return (the parsed value, None), or (None, the problem and its location in at most about 300 characters)."""
+        """Return (the parsed value, None), or (None, a sentence of at most about 300 characters with the problem)."""
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, ValueError) as error:
-            return None, f"not JSON: {error}"
+            return None, f"The answer is not JSON: {str(error).rstrip('.')}."
         except RecursionError:
-            return None, "nested too deeply to be parsed"
+            return None, "The answer is nested too deeply to be parsed."
         if self._validator.is_valid(value):
             return value, None
         problem = next(iter(self._validator.iter_errors(value)))
-        location = ".".join(str(part) for part in problem.instance_path) or "the answer"
-        return None, f"does not match the schema: {location}: {_truncate(problem.message, 240)}"
+        location = ".".join(str(part) for part in problem.instance_path) or "the root"
+        return None, f"The answer does not match the schema at {location}: {_truncate(problem.message, 240)}."
 
 
 def _create_format_check(type: ColumnType) -> Callable[[str], bool]:

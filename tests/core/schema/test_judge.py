@@ -347,7 +347,7 @@ def test_the_judge_returns_the_parsed_value_of_a_valid_answer() -> None:
     [
         ({"label": "chat"}, ["label", "chat"]),
         ({"home": {"city": "Ulm"}}, ["home", "number"]),
-        ({"extra": 1}, ["the answer", "extra"]),
+        ({"extra": 1}, ["at the root", "extra"]),
         ({"due": "next week"}, ["due", "next week"]),
         ({"observed_at": "noon"}, ["observed_at", "noon"]),
         ({"tags": ["a", 1]}, ["tags.1"]),
