@@ -43,14 +43,14 @@ def write_landed_file(
             draft.execute("PRAGMA journal_mode = OFF")
             draft.execute("PRAGMA synchronous = OFF")
             draft.execute("CREATE TABLE landed (key TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID")
-            land(_pass_on(rows, columns, draft))
+            land(_store_and_yield(rows, columns, draft))
             with folder.writer(name) as file:
                 for (line,) in draft.execute("SELECT line FROM landed ORDER BY key"):
                     file.write(line.encode() + b"\n")
     return f"{folder.uri.rstrip('/')}/{name}"
 
 
-def _pass_on(
+def _store_and_yield(
     rows: Iterable[tuple[Any, ...]], columns: Sequence[Column], draft: sqlite3.Connection
 ) -> Iterator[tuple[Any, ...]]:
     names = [column.name for column in columns]

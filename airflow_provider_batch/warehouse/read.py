@@ -74,7 +74,7 @@ class Rows(AbstractContextManager["Rows"]):
         self._chunk_rows = chunk_rows
         self._conn: Any = None
         self._cursor: Any = None
-        self._first: list[Any] = []
+        self._first_rows: list[Any] = []
         self._read_row: RowReader = to_tuple
         self._driver = dialect_of(hook).driver
 
@@ -118,7 +118,7 @@ class Rows(AbstractContextManager["Rows"]):
                     "uploaded."
                 ) from None
             raise
-        self._first = self._driver.first_rows(conn, cursor, self._chunk_rows)
+        self._first_rows = self._driver.first_rows(conn, cursor, self._chunk_rows)
         if not cursor.description:
             raise InputError("sql returned no result set. It must be a single SELECT. Nothing was uploaded.")
         self.columns = tuple(column[0] for column in cursor.description)
@@ -131,7 +131,7 @@ class Rows(AbstractContextManager["Rows"]):
         self._read_row = self._driver.row_reader(conn, cursor.description)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        rows, self._first = self._first, []
+        rows, self._first_rows = self._first_rows, []
         while rows:
             for row in rows:
                 self.count += 1

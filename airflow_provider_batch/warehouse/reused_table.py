@@ -38,7 +38,7 @@ class ReusedTable:
                 for fold in (tuple, _lower, _upper)
             )
         )
-        self._select = ""
+        self._query = ""
 
     def check(self) -> bool:
         """Locate the table and our columns in it. Return False and log it if the table does not exist yet.
@@ -69,7 +69,7 @@ class ReusedTable:
                     "was uploaded. Name a table in which an earlier job landed."
                 )
             names[name] = self._dialect.quote(matches[0])
-        self._select = (
+        self._query = (
             f"SELECT {', '.join(names[name] for name in COLUMNS)} FROM {table} "
             f"WHERE {names['outcome']} = 'succeeded' AND {names['request_sha256']} IS NOT NULL"
         )
@@ -77,7 +77,7 @@ class ReusedTable:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Stream `COLUMNS` of each row that succeeded. Call this only after `check` returned True."""
-        with read_rows(self._hook, self._select, chunk_rows=_CHUNK_ROWS) as rows:
+        with read_rows(self._hook, self._query, chunk_rows=_CHUNK_ROWS) as rows:
             yield from rows
 
     def _locate(self) -> tuple[str, tuple[str, ...]] | None:

@@ -119,8 +119,8 @@ def match_columns(
 ) -> Mapping[str, TableColumn]:
     """Return our column names, each with the column of the existing table that stores it.
 
-    `is_incompatible` tells whether a column of the table cannot hold the values of ours. `extra_problems` returns
-    further problems with the matched columns. Raises ResultsTableError, which lists every column that is missing,
+    `is_incompatible` tells whether an existing column cannot store the values of ours. `extra_problems` returns further
+    problems with the matched columns. Raises ResultsTableError, which lists every column that is missing,
     ambiguous, of an incompatible type, or required but not ours, and a key other than ours.
     """
     problems: list[str] = []

@@ -71,12 +71,12 @@ class TableSink(ABC, Generic[Plan]):
         return self._dialect.catalogue
 
     @property
-    def _landing(self) -> str:
+    def _write_action(self) -> str:
         """The first words of an error during `write`."""
         return f"Landing in the table {self._target.name!r}"
 
     @property
-    def _preparing(self) -> str:
+    def _prepare_action(self) -> str:
         """The first words of an error during `prepare`."""
         return f"Preparing the results table {self._target.name!r}"
 

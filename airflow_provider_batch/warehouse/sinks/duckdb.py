@@ -26,26 +26,26 @@ from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
 
-#: types that travel through the temporary table as text
-_AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
+#: types whose values pass through the temporary table as text
+_SENT_AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
 
-_TEXTS = ("VARCHAR", "ENUM")
-_NUMBERS = (
+_TEXT_TYPES = ("VARCHAR", "ENUM")
+_NUMBER_TYPES = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BIGNUM"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
 )
-_TIMES = ("DATE", "TIMESTAMP")
+_TIME_TYPES = ("DATE", "TIMESTAMP")
 
-#: Prefixes of the types that can hold a column of ours. DuckDB casts whatever it can during an insert, so without this
-#: check an unsuitable column would fail only at the first row that does not fit.
-_ALLOWED = {
-    ColumnType.TEXT: _TEXTS,
-    ColumnType.INTEGER: (*_NUMBERS, "VARCHAR"),
-    ColumnType.FLOAT: (*_NUMBERS, "VARCHAR"),
-    ColumnType.NUMERIC: (*_NUMBERS, "VARCHAR"),
+#: Prefixes of the column types that can store values of each of our types. DuckDB casts whatever it can during an
+#: insert, so without this check an incompatible column would fail only at the first row that does not fit.
+_COMPATIBLE_TYPES = {
+    ColumnType.TEXT: _TEXT_TYPES,
+    ColumnType.INTEGER: (*_NUMBER_TYPES, "VARCHAR"),
+    ColumnType.FLOAT: (*_NUMBER_TYPES, "VARCHAR"),
+    ColumnType.NUMERIC: (*_NUMBER_TYPES, "VARCHAR"),
     ColumnType.BOOLEAN: ("BOOLEAN", "VARCHAR"),
-    ColumnType.DATE: (*_TIMES, "VARCHAR"),
-    ColumnType.TIMESTAMP: (*_TIMES, "VARCHAR"),
+    ColumnType.DATE: (*_TIME_TYPES, "VARCHAR"),
+    ColumnType.TIMESTAMP: (*_TIME_TYPES, "VARCHAR"),
     ColumnType.JSON: ("JSON", "VARCHAR", "STRUCT", "MAP", "VARIANT"),
     ColumnType.BYTES: ("BLOB",),
     ColumnType.VECTOR: ("JSON", "VARCHAR"),  # and lists and arrays
@@ -78,7 +78,7 @@ class DuckdbSink(TableSink[_Plan]):
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
         incoming = IncomingRows(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
-        with translate_errors(self._hook, self._landing, self._consequence, incoming=incoming):
+        with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with self._connection() as conn:
                 conn.execute(plan.create_landing)
                 appender = conn.appender(_LANDING)
@@ -107,7 +107,7 @@ class DuckdbSink(TableSink[_Plan]):
             yield conn
 
     def _make_plan(self) -> _Plan:
-        with translate_errors(self._hook, self._preparing, self._consequence):
+        with translate_errors(self._hook, self._prepare_action, self._consequence):
             with self._connection() as conn:
                 self._refuse_memory(conn)
                 with _merge_lock:
@@ -209,7 +209,7 @@ class DuckdbSink(TableSink[_Plan]):
         )
 
     def _landing_type(self, column: Column) -> str:
-        return "VARCHAR" if column.type in _AS_TEXT else self._dialect.types[column.type]
+        return "VARCHAR" if column.type in _SENT_AS_TEXT else self._dialect.types[column.type]
 
 
 def _merge_expression(column: Column, table_column: TableColumn, name: str) -> str:
@@ -220,7 +220,7 @@ def _merge_expression(column: Column, table_column: TableColumn, name: str) -> s
 
 def _is_incompatible(column: Column, table_column: TableColumn) -> bool:
     if column.name == "sealed_at":
-        return not table_column.type.startswith(_TIMES) or table_column.type.endswith("]")
+        return not table_column.type.startswith(_TIME_TYPES) or table_column.type.endswith("]")
     if table_column.type.endswith("]"):
         return column.type not in (ColumnType.VECTOR, ColumnType.JSON)
-    return not table_column.type.startswith(_ALLOWED[column.type])
+    return not table_column.type.startswith(_COMPATIBLE_TYPES[column.type])

@@ -70,9 +70,9 @@ class GenericSink(TableSink[_Plan]):
         upper_case = replace(self._target, sql=self._dialect.quote_table([part.upper() for part in self._parts]))
         # As written, or as created by a database that folds unquoted names to upper case.
         self._targets = list({target.sql: target for target in (self._target, upper_case)}.values())
-        self._created = self._target
+        self._creation_target = self._target
         if self._dialect.folds_to_upper:
-            self._created = replace(
+            self._creation_target = replace(
                 upper_case,
                 columns=tuple(msgspec.structs.replace(column, name=column.name.upper()) for column in columns),
             )
@@ -82,7 +82,7 @@ class GenericSink(TableSink[_Plan]):
         plan = self._plan or self._make_plan()
         incoming = IncomingRows(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
         consequence = self._consequence if self._dialect.transactions else f"{_SOME_COMMITTED} {NEXT_STEP}"
-        with translate_errors(self._hook, self._landing, consequence, incoming=incoming, hide_quoted=True):
+        with translate_errors(self._hook, self._write_action, consequence, incoming=incoming, hide_quoted=True):
             with self._dialect.driver.transaction(self._hook, consequence) as cursor:
                 for chunk in chunks(incoming):
                     self._write_chunk(cursor, plan, chunk)
@@ -137,16 +137,16 @@ class GenericSink(TableSink[_Plan]):
                 "cannot be written row by row: this hook runs a job for each row and cannot bind values. Set "
                 "landed_file=True on BatchResultsOperator, leave out table, and load the file from staging."
             )
-        with translate_errors(self._hook, self._preparing, self._consequence):
+        with translate_errors(self._hook, self._prepare_action, self._consequence):
             location = self._find_table()
             if isinstance(location, str):
                 if not self._create:
                     raise self._targets[0].error(
                         f"cannot be read ({location}), and create_table is False. If it does not exist, create "
-                        f"it:\n{self._created.create_statement()};"
+                        f"it:\n{self._creation_target.create_statement()};"
                     )
                 with self._dialect.driver.transaction(self._hook, self._consequence) as cursor:
-                    cursor.execute(self._created.create_statement())
+                    cursor.execute(self._creation_target.create_statement())
                 location = self._find_table()
             if isinstance(location, str):
                 raise self._targets[0].error(f"was created, but cannot be read: {location}")

@@ -42,11 +42,11 @@ _LANDING = "batch_landing"
 #: approximate size of an INSERT in bytes, or less if the server's packets are smaller
 _STATEMENT_BYTES = 1 << 20
 #: overhead in bytes: of an INSERT besides its rows, and of a value besides its text
-_STATEMENT_REST, _VALUE_REST = 200, 40
+_STATEMENT_OVERHEAD, _VALUE_OVERHEAD = 200, 40
 
 # Set a fixed mode, whatever the server's: nothing is truncated or replaced by 0, and a backslash is an escape, as both
 # drivers write it. The session's time zone applies to timestamps that pass through TIMESTAMP columns.
-_SESSION = (
+_SESSION_SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
     "NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'"
 )
@@ -81,7 +81,7 @@ class MySqlSink(TableSink[_Plan]):
         # Bytes pass through UNHEX, because the two drivers write them differently.
         bind = {**self._dialect.bind, ColumnType.BYTES: lambda value: memoryview(value).hex()}
         incoming = IncomingRows(rows, self._columns, [bind[column.type] for column in self._columns])
-        with translate_errors(self._hook, self._landing, self._consequence, incoming=incoming):
+        with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
                 cursor.execute("SELECT @@max_allowed_packet")
@@ -100,7 +100,7 @@ class MySqlSink(TableSink[_Plan]):
         try:
             mysql_driver.use_utf8(conn)
             self._hook.set_autocommit(conn, False)
-            mysql_driver.plain_cursor(conn).execute(_SESSION)
+            mysql_driver.plain_cursor(conn).execute(_SESSION_SETTINGS)
         except BaseException:
             conn.close()
             raise
@@ -117,7 +117,7 @@ class MySqlSink(TableSink[_Plan]):
             )
 
     def _make_plan(self) -> _Plan:
-        with translate_errors(self._hook, self._preparing, self._consequence, misfit_error=ResultsTableError):
+        with translate_errors(self._hook, self._prepare_action, self._consequence, misfit_error=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = mysql_driver.plain_cursor(conn)
                 collation = mysql_table.binary_collation(cursor)
@@ -204,14 +204,14 @@ def _split_into_packets(incoming: IncomingRows, packet: int) -> Iterator[tuple[i
 
     Raises ResultsTableError for a row that is too large even on its own.
     """
-    max_bytes = min(packet - _STATEMENT_REST, _STATEMENT_BYTES)
+    max_bytes = min(packet - _STATEMENT_OVERHEAD, _STATEMENT_BYTES)
     fields: list[Any] = []
     count = size = 0
     for row in incoming:
-        row_size = sum(map(_max_size, row)) + _VALUE_REST
-        if row_size > packet - _STATEMENT_REST:
-            row_size = sum(map(_exact_size, row)) + _VALUE_REST
-            if row_size > packet - _STATEMENT_REST:
+        row_size = sum(map(_max_size, row)) + _VALUE_OVERHEAD
+        if row_size > packet - _STATEMENT_OVERHEAD:
+            row_size = sum(map(_exact_size, row)) + _VALUE_OVERHEAD
+            if row_size > packet - _STATEMENT_OVERHEAD:
                 raise ResultsTableError(
                     f"Row {incoming.count:,} of this landing takes {row_size:,} bytes in a statement, but the server "
                     f"accepts only {packet:,} (max_allowed_packet). {NOTHING_COMMITTED} The collected answers are "
@@ -232,11 +232,11 @@ def _split_into_packets(incoming: IncomingRows, packet: int) -> Iterator[tuple[i
 def _max_size(value: Any) -> int:
     """Return an upper bound of a value's bytes in a statement: each character may need a backslash."""
     if isinstance(value, str):
-        return len(value) * (2 if value.isascii() else 4) + _VALUE_REST
-    return _VALUE_REST
+        return len(value) * (2 if value.isascii() else 4) + _VALUE_OVERHEAD
+    return _VALUE_OVERHEAD
 
 
 def _exact_size(value: Any) -> int:
     if isinstance(value, str):
-        return len(value.encode()) + sum(map(value.count, "\0\n\r\\'\"\x1a")) + _VALUE_REST
-    return _VALUE_REST
+        return len(value.encode()) + sum(map(value.count, "\0\n\r\\'\"\x1a")) + _VALUE_OVERHEAD
+    return _VALUE_OVERHEAD

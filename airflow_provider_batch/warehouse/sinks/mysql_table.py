@@ -22,22 +22,22 @@ _KEY_CHARACTERS = 512
 #: collations that compare byte by byte and without padding, of MariaDB and of MySQL
 _BINARY_COLLATIONS = ("utf8mb4_nopad_bin", "utf8mb4_0900_bin")
 
-_TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"})
-_NUMBERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double"})
-_BYTES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
-_TIMES = frozenset({"date", "datetime", "timestamp"})
-#: data types that can hold a column of ours
-_TAKES = {
-    ColumnType.TEXT: _TEXTS,
-    ColumnType.INTEGER: _NUMBERS | _TEXTS,
-    ColumnType.FLOAT: _NUMBERS | _TEXTS,
-    ColumnType.NUMERIC: _NUMBERS | _TEXTS,
-    ColumnType.BOOLEAN: _NUMBERS | _TEXTS | {"bit"},
-    ColumnType.DATE: _TIMES | _TEXTS,
-    ColumnType.TIMESTAMP: _TIMES | _TEXTS,
-    ColumnType.JSON: _TEXTS | {"json"},
-    ColumnType.BYTES: _BYTES,
-    ColumnType.VECTOR: _TEXTS | {"json"},
+_TEXT_TYPES = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"})
+_NUMBER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double"})
+_BYTE_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
+_TIME_TYPES = frozenset({"date", "datetime", "timestamp"})
+#: the data types of existing columns that can store values of each of our types
+_COMPATIBLE_TYPES = {
+    ColumnType.TEXT: _TEXT_TYPES,
+    ColumnType.INTEGER: _NUMBER_TYPES | _TEXT_TYPES,
+    ColumnType.FLOAT: _NUMBER_TYPES | _TEXT_TYPES,
+    ColumnType.NUMERIC: _NUMBER_TYPES | _TEXT_TYPES,
+    ColumnType.BOOLEAN: _NUMBER_TYPES | _TEXT_TYPES | {"bit"},
+    ColumnType.DATE: _TIME_TYPES | _TEXT_TYPES,
+    ColumnType.TIMESTAMP: _TIME_TYPES | _TEXT_TYPES,
+    ColumnType.JSON: _TEXT_TYPES | {"json"},
+    ColumnType.BYTES: _BYTE_TYPES,
+    ColumnType.VECTOR: _TEXT_TYPES | {"json"},
 }
 
 
@@ -55,7 +55,7 @@ class MySqlColumn(TableColumn):
 
 
 @dataclass(frozen=True)
-class Unique:
+class UniqueIndex:
     """A unique index."""
 
     name: str
@@ -117,24 +117,26 @@ def find_table(cursor: Any, catalogue: Catalogue, target: Target, parts: Sequenc
     return None
 
 
-def describe_table(cursor: Any, catalogue: Catalogue, location: tuple[str, str]) -> tuple[Table, tuple[Unique, ...]]:
+def describe_table(
+    cursor: Any, catalogue: Catalogue, location: tuple[str, str]
+) -> tuple[Table, tuple[UniqueIndex, ...]]:
     """Return the columns and keys of a table, and all its unique indexes."""
     cursor.execute(catalogue.columns, location)
     columns = []
     for name, type_, data_type, nullable, default, extra, character_set, collation in cursor.fetchall():
         is_generated = "GENERATED" in extra.upper().replace("DEFAULT_GENERATED", "")
-        counts = "auto_increment" in extra.lower()
-        null = default is None or (nullable == "YES" and default == "NULL")
+        is_auto_increment = "auto_increment" in extra.lower()
+        defaults_to_null = default is None or (nullable == "YES" and default == "NULL")
         columns.append(
             MySqlColumn(
                 name=name,
                 type=_text(type_),
-                required=nullable == "NO" and default is None and not is_generated and not counts,
+                required=nullable == "NO" and default is None and not is_generated and not is_auto_increment,
                 data_type=_text(data_type).lower(),
                 character_set=character_set or "",
                 collation=collation or "",
                 is_generated=is_generated,
-                distinct_by_default=counts or (nullable == "YES" and null and not is_generated),
+                distinct_by_default=is_auto_increment or (nullable == "YES" and defaults_to_null and not is_generated),
             )
         )
     cursor.execute(catalogue.keys, location)
@@ -142,7 +144,7 @@ def describe_table(cursor: Any, catalogue: Catalogue, location: tuple[str, str])
     for index, column, prefix in cursor.fetchall():
         parts.setdefault(index, []).append((column or "", prefix))
     uniques = tuple(
-        Unique(
+        UniqueIndex(
             name=index,
             columns=tuple(column for column, _ in index_parts),
             is_plain=all(column and prefix is None for column, prefix in index_parts),
@@ -158,15 +160,15 @@ def _text(value: Any) -> str:
 
 
 def is_incompatible(column: Column, table_column: TableColumn) -> bool:
-    """Return whether a column of the table cannot hold the values of ours."""
+    """Return whether an existing column cannot store the values of our column."""
     if not isinstance(table_column, MySqlColumn):
         return False
-    takes = _TIMES if column.name == "sealed_at" else _TAKES[column.type]
-    return table_column.is_generated or table_column.data_type not in takes
+    compatible_types = _TIME_TYPES if column.name == "sealed_at" else _COMPATIBLE_TYPES[column.type]
+    return table_column.is_generated or table_column.data_type not in compatible_types
 
 
 def find_problems(
-    target: Target, matches: Mapping[str, TableColumn], uniques: Sequence[Unique], table: Table, collation: str
+    target: Target, matches: Mapping[str, TableColumn], uniques: Sequence[UniqueIndex], table: Table, collation: str
 ) -> Iterator[str]:
     """Yield the problems of a table besides its columns' names and types: how it compares keys, other unique keys."""
     key = [column for column in target.columns if column.key]
@@ -174,7 +176,7 @@ def find_problems(
         table_column = matches.get(column.name)
         if (
             isinstance(table_column, MySqlColumn)
-            and table_column.data_type in _TEXTS
+            and table_column.data_type in _TEXT_TYPES
             and not _compares_bytes(table_column)
         ):
             yield (

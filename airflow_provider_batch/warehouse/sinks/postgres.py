@@ -25,9 +25,9 @@ from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
 
-#: Type categories (pg_type.typcategory) that can hold a column of ours: S strings, N numbers, B booleans, D dates and
-#: timestamps. PostgreSQL itself checks the column types that are not listed, when `prepare` plans the merge.
-_CATEGORIES = {
+#: Type categories (pg_type.typcategory) that can store values of each of our types: S strings, N numbers, B booleans,
+#: D dates and timestamps. PostgreSQL itself checks the types that are not listed, when `prepare` plans the merge.
+_COMPATIBLE_CATEGORIES = {
     ColumnType.TEXT: "S",
     ColumnType.INTEGER: "NS",
     ColumnType.FLOAT: "NS",
@@ -67,12 +67,12 @@ class PostgresSink(TableSink[_Plan]):
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
         incoming = IncomingRows(rows, self._columns, plan.encode, null="\\N", is_plain=_is_plain)
-        with translate_errors(self._hook, self._landing, self._consequence, incoming=incoming):
+        with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
                 self._begin(cursor, plan)
                 copy = f"COPY {_LANDING} FROM STDIN (ENCODING 'UTF8')"
-                psycopg_driver.copy_in(conn, cursor, copy, _blocks(incoming))
+                psycopg_driver.copy_in(conn, cursor, copy, _encode_blocks(incoming))
                 cursor.execute(plan.merge)
                 conn.commit()
         send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
@@ -95,7 +95,7 @@ class PostgresSink(TableSink[_Plan]):
         cursor.execute(plan.create_landing)
 
     def _make_plan(self) -> _Plan:
-        with translate_errors(self._hook, self._preparing, self._consequence, misfit_error=ResultsTableError):
+        with translate_errors(self._hook, self._prepare_action, self._consequence, misfit_error=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
                 location = self._find_table(cursor)
@@ -153,7 +153,7 @@ class PostgresSink(TableSink[_Plan]):
         return Table(columns, tuple(tuple(names) for names in keys.values()))
 
     def _build_plan(self, table: str, matches: Mapping[str, TableColumn]) -> _Plan:
-        fields = [_field(self._dialect.types, column, matches[column.name]) for column in self._columns]
+        fields = [_landing_field(self._dialect.types, column, matches[column.name]) for column in self._columns]
         names = [self._dialect.quote(matches[column.name].name) for column in self._columns]
         landing_names = [f"c{index}" for index in range(len(names))]
         key_fields = ", ".join(name for name, column in zip(landing_names, self._columns, strict=True) if column.key)
@@ -178,7 +178,7 @@ class PostgresSink(TableSink[_Plan]):
 
 
 @dataclass(frozen=True)
-class _Field:
+class _LandingField:
     """How a column passes through the landing table: its type there, its encoder, and the expression that reads it."""
 
     type: str
@@ -186,21 +186,21 @@ class _Field:
     expression: str = "{}"
 
 
-def _field(types: Mapping[ColumnType, str], column: Column, table_column: TableColumn) -> _Field:
+def _landing_field(types: Mapping[ColumnType, str], column: Column, table_column: TableColumn) -> _LandingField:
     base = getattr(table_column, "base", "")
     is_text = getattr(table_column, "category", "") == "S"
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
         if base in ("json", "jsonb"):
-            return _Field(base, _json)
+            return _LandingField(base, _json)
         if base in ("vector", "halfvec"):
             # pgvector parses its own notation and checks the dimensions during the cast.
-            return _Field("text", _json, f"CAST({{}} AS {_escape_braces(table_column.type)})")
+            return _LandingField("text", _json, f"CAST({{}} AS {_escape_braces(table_column.type)})")
         if is_text:
-            return _Field("text", _json)
+            return _LandingField("text", _json)
     if column.type is ColumnType.TEXT and column.key and is_text:
         # Keys that are equal in the table must be equal here too, and citext or char(n) have their own equality.
-        return _Field(table_column.type, _ENCODERS[column.type])
-    return _Field(types[column.type], _ENCODERS[column.type])
+        return _LandingField(table_column.type, _ENCODERS[column.type])
+    return _LandingField(types[column.type], _ENCODERS[column.type])
 
 
 def _escape_braces(text: str) -> str:
@@ -208,11 +208,11 @@ def _escape_braces(text: str) -> str:
 
 
 def _is_incompatible(column: Column, table_column: TableColumn) -> bool:
-    allowed = "D" if column.name == "sealed_at" else _CATEGORIES.get(column.type)
+    allowed = "D" if column.name == "sealed_at" else _COMPATIBLE_CATEGORIES.get(column.type)
     return allowed is not None and getattr(table_column, "category", "") not in allowed
 
 
-def _blocks(incoming: IncomingRows) -> Iterator[bytes]:
+def _encode_blocks(incoming: IncomingRows) -> Iterator[bytes]:
     """Yield COPY's text format in blocks of bounded size: tab-separated fields, the row number first."""
     lines: list[str] = []
     size = 0
@@ -222,13 +222,13 @@ def _blocks(incoming: IncomingRows) -> Iterator[bytes]:
         lines.append(text)
         size += len(text)
         if size >= _BLOCK_CHARACTERS:
-            yield _block(lines)
+            yield _encode_block(lines)
             lines, size = [], 0
     if lines:
-        yield _block(lines)
+        yield _encode_block(lines)
 
 
-def _block(lines: list[str]) -> bytes:
+def _encode_block(lines: list[str]) -> bytes:
     return values.sanitize("\n".join([*lines, ""])).encode()
 
 

@@ -45,7 +45,7 @@ class SqliteSink(TableSink[_Plan]):
         plan = self._plan or self._make_plan()
         binders = [self._dialect.bind[column.type] for column in self._columns]
         incoming = IncomingRows(rows, self._columns, binders, is_plain=str.isascii)
-        with translate_errors(self._hook, self._landing, self._consequence, incoming=incoming):
+        with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 conn.execute("BEGIN IMMEDIATE")
                 for chunk in chunks(incoming):
@@ -62,7 +62,7 @@ class SqliteSink(TableSink[_Plan]):
         return conn
 
     def _make_plan(self) -> _Plan:
-        with translate_errors(self._hook, self._preparing, self._consequence):
+        with translate_errors(self._hook, self._prepare_action, self._consequence):
             with closing(self._connect()) as conn:
                 if self._describe_table(conn) is None:
                     if not self._create:
