@@ -74,8 +74,8 @@ def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
     from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
     from airflow_provider_batch.staging.local import LocalFolder
-    from airflow_provider_batch.worker.collect import AT_ONCE
-    from airflow_provider_batch.worker.parallel import at_once
+    from airflow_provider_batch.worker.collect import MAX_CONCURRENT_TRANSFERS
+    from airflow_provider_batch.worker.parallel import run_concurrently
     from airflow_provider_batch.worker.runner import Runner
 
     ledger = open_ledger(LocalFolder(Path(folder) / "job"))
@@ -97,7 +97,7 @@ def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
         assert {file_id: hook.conn.files.retrieve(file_id).bytes for file_id in sent} == sent
         came: dict[str, int] = {}
         before = forget_peak()
-        at_once(list(sent), fetch, came.__setitem__, AT_ONCE)
+        run_concurrently(list(sent), fetch, came.__setitem__, MAX_CONCURRENT_TRANSFERS)
         down = memory(os.getpid())[1] - before
         assert came == sent
         return {"up": up / MB, "down": down / MB}

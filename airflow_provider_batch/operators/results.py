@@ -28,7 +28,7 @@ from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.landed_file import write_landed_file
 from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_sink
-from airflow_provider_batch.worker.airflow_errors import told_to_airflow
+from airflow_provider_batch.worker.airflow_errors import airflow_failures
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
@@ -116,7 +116,7 @@ class BatchResultsOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert one row per custom_id, tell the account, judge the failures."""
-        with told_to_airflow():
+        with airflow_failures():
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:

@@ -42,13 +42,13 @@ from airflow_provider_batch.staging.layout import check_reachable, job_folder, s
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
+from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.build import Plan
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.runner import Runner
 from airflow_provider_batch.worker.seal_log import log_build
-from airflow_provider_batch.worker.task_context import job_key, plain_moment, row_context
+from airflow_provider_batch.worker.task_context import job_key, row_context, to_plain_datetime
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -269,7 +269,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job unless it is sealed, then create its batches as far as the provider has room."""
-        with told_to_airflow(), self._kill.watching(context["ti"], lambda: self._ledger(context), self.log):
+        with airflow_failures(), self._kill.watching(context["ti"], lambda: self._ledger(context), self.log):
             reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))
             return reference
 
@@ -298,12 +298,12 @@ class BatchSubmitOperator(BaseOperator):
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
         """Create the job's batches as far as the provider has room."""
         policy = Policy(max_attempts=1, restarted_at=datetime.now(UTC))
-        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.is_pulled)
         pause = runner.run({})
         if isinstance(pause, Void):
             raise canary_error(pause)
         if isinstance(pause, Finish):
-            runner.tell_withheld(pause)
+            runner.log_withheld(pause)
         if isinstance(pause, Hold):
             manifest = ledger.manifest
             raise JobHeldError(
@@ -363,7 +363,7 @@ class BatchSubmitOperator(BaseOperator):
             max_cost_usd=parse_number("max_cost_usd", self.max_cost_usd),
             completion_window=self.completion_window,
             metadata=dict(none_if_blank(self.metadata) or {}),
-            logical_date=plain_moment(logical_date) if logical_date else None,
+            logical_date=to_plain_datetime(logical_date) if logical_date else None,
             deduplicate=parse_bool("deduplicate", self.deduplicate),
             canary=hook.canary if canary is None else canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
@@ -393,7 +393,7 @@ class BatchSubmitOperator(BaseOperator):
             self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
         context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
-        text = render_preview(made.manifest, made.sample, has_more_rows=made.more)
+        text = render_preview(made.manifest, made.sample, has_more_rows=made.has_more_rows)
         context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
         return preview_reference(made.manifest)
 

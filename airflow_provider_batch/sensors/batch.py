@@ -20,12 +20,12 @@ from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, BatchTrigger
-from airflow_provider_batch.worker.airflow_errors import canary_error, told_to_airflow
+from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.kill_switch import KillSwitch
-from airflow_provider_batch.worker.lessons import remember
+from airflow_provider_batch.worker.lessons import save_lessons
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.runner import Runner
-from airflow_provider_batch.worker.task_context import plain_moment
+from airflow_provider_batch.worker.task_context import to_plain_datetime
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -152,7 +152,7 @@ class BatchSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """One look without a triggerer."""
-        with told_to_airflow():
+        with airflow_failures():
             ledger = open_job(self.job)
             pause = self._advance(context, ledger, begins=True)
             done = isinstance(pause, Finish)
@@ -166,7 +166,7 @@ class BatchSensor(BaseSensorOperator):
         self._kill.pull()
 
     def _go_on(self, context: Context, *, begins: bool = False) -> dict[str, Any]:
-        with told_to_airflow():
+        with airflow_failures():
             ledger = open_job(self.job)
             pause = self._advance(context, ledger, begins=begins)
         state = ledger.state()
@@ -214,8 +214,8 @@ class BatchSensor(BaseSensorOperator):
             at_deadline_rows=self.at_deadline_rows if self.at_deadline == "sync" else 0,
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
-        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.asked)
-        pause = runner.run(runner.look())
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.is_pulled)
+        pause = runner.run(runner.observe())
         if isinstance(pause, Void):
             raise canary_error(pause)
         if isinstance(pause, Hold):
@@ -225,7 +225,7 @@ class BatchSensor(BaseSensorOperator):
             )
         if isinstance(pause, Finish):
             runner.finish(pause)
-        remember(ledger, self.log, ended=isinstance(pause, Finish))
+        save_lessons(ledger, self.log, ended=isinstance(pause, Finish))
         return pause
 
     def _begin(self, context: Context, ledger: Ledger, now: datetime) -> None:
@@ -249,7 +249,7 @@ class BatchSensor(BaseSensorOperator):
             return now + deadline
         if isinstance(deadline, str):
             deadline = _moment(deadline)
-        deadline = plain_moment(deadline)
+        deadline = to_plain_datetime(deadline)
         return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
     def _result(self, ledger: Ledger) -> dict[str, Any]:

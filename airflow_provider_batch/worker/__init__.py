@@ -1,1 +1,1 @@
-"""Does the steps that the lifecycle decides on."""
+"""Carries out the steps that the lifecycle decides on."""

@@ -1,4 +1,4 @@
-"""Our errors, as Airflow acts on them: what a retry cannot help fails the task at once."""
+"""Translates our errors for Airflow: an error that a retry cannot fix fails the task without retries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_provider_batch.exceptions import BatchError, BudgetError, CanaryErr
 
 
 @contextmanager
-def told_to_airflow() -> Iterator[None]:
-    """Turn errors that no retry can help into `AirflowFailException`; the message stays."""
+def airflow_failures() -> Iterator[None]:
+    """Turn errors that no retry can fix into `AirflowFailException`, with the same message."""
     try:
         yield
     except BatchError as error:
@@ -23,5 +23,5 @@ def told_to_airflow() -> Iterator[None]:
 
 
 def canary_error(void: Void) -> CanaryError | BudgetError:
-    """The error of a job that its canary stopped."""
+    """Return the error for a job that its canary stopped."""
     return BudgetError(void.message) if void.over_budget else CanaryError(void.message)

@@ -1,7 +1,7 @@
-"""From the rows of a query to a sealed job: read, render, shard, price, budget, seal.
+"""Turns the rows of a query into the shards of a job: read, render, pack, price, check the budget.
 
-Nothing is uploaded here. Whatever is wrong with the arguments or the rows is found here; a build that fails leaves
-a folder without a seal, which nobody reads.
+Nothing is uploaded here. Every mistake in the arguments or the rows is found here. A build that fails leaves files
+without a seal, which nothing reads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_batch.core.formatting import format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.ledger.ledger import canary_names, generation_prefix, shard_names
@@ -32,21 +33,21 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-from airflow_provider_batch.worker.reuse import Rendered, with_reused_answers
+from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
 
-#: requests that a preview shows
-SAMPLE = 3
+#: number of requests that a preview shows
+SAMPLE_REQUESTS = 3
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Everything submit decides that is not in the rows."""
+    """Everything about a job that does not come from its rows."""
 
     key: JobKey
     spec: RequestSpec
     sql: str
     parameters: Sequence[Any] | Mapping[str, Any] | None
     carry: list[str]
-    #: plain values that row templates see besides `row`
+    #: plain values that row templates can see besides `row`
     context: dict[str, Any]
     openai_conn_id: str
     limits: Limits
@@ -55,30 +56,30 @@ class Plan(msgspec.Struct, frozen=True):
     completion_window: str
     metadata: dict[str, str]
     logical_date: datetime | None
-    #: equal requests are asked once
+    #: whether identical requests are sent once
     deduplicate: bool = True
-    #: requests of each model that are asked synchronously before anything is uploaded
+    #: number of requests per model that are sent synchronously before anything is uploaded
     canary: int = 0
-    #: of the query's rows, at most so many, the first ones; None: all
+    #: only the first so many rows of the query are read; None reads all
     max_rows: int | None = None
-    #: days that staging keeps the job; None for the configured number
+    #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None
     delete_remote_files: bool = False
-    #: what earlier jobs found out
+    #: what earlier jobs learned about queue limits and output sizes
     learned: Learned = Learned()
 
 
 class Build(msgspec.Struct, frozen=True):
-    """A job that lies ready: its manifest, not yet the seal, and the first requests as they would be asked."""
+    """A job whose files are written but not sealed yet, with the first requests as they would be sent."""
 
     manifest: Manifest
     sample: list[dict[str, Any]]
-    #: the query has more rows than `max_rows`
-    more: bool = False
-    #: of the rows: those that stay in a shard of an earlier generation
+    #: whether the query has more rows than `max_rows`
+    has_more_rows: bool = False
+    #: number of rows that stay in a shard of an earlier generation
     kept: int = 0
-    #: everything is asked already, as it is asked now: there is nothing to seal
-    unchanged: bool = False
+    #: whether every row was already sent as it is now, so that there is nothing to seal
+    is_unchanged: bool = False
 
 
 def build(
@@ -90,30 +91,31 @@ def build(
     reuse: ReusedTable | None = None,
     previous: PreviousGeneration | None = None,
 ) -> Build:
-    """Read and render every row into shards in the folder, prove them, price them, check the budget.
+    """Read and render every row into shards in the folder, check and price them, and check the budget.
 
-    :param reuse: a results table; rows whose request succeeded there are not asked. Absent, it knows nothing yet.
-    :param previous: the generation before; rows that were asked there are not asked. The price is that of the others.
-    :raises ResultsTableError: if that is no results table; before anything else is read.
-    :raises InputError: (or one of its kinds) naming the row, column or argument.
+    :param reuse: a results table. Rows whose request succeeded there are not sent. It need not exist yet.
+    :param previous: the previous generation. Rows that were sent there are not sent again, and the price covers only
+        the others.
+    :raises ResultsTableError: if `reuse` is not a results table, before anything else is read.
+    :raises InputError: or a subclass, naming the row, column or argument.
     :raises WarehouseError: if the query fails.
     """
-    known = reuse if reuse is not None and reuse.check() else None
+    table = reuse if reuse is not None and reuse.check() else None
     builder = _Builder(plan, folder, generation, previous)
-    shards = builder.shards_of(warehouse, known)
-    # What earlier jobs needed may be out of date: it is shown, and refuses none.
+    shards = builder.shards_of(warehouse, table)
+    # The output of earlier jobs may be out of date, so it is shown but never makes the budget check fail.
     check_budget(builder.estimator.finish(), plan.max_cost_usd)
     manifest = builder.manifest_of(shards, reuse_from=reuse.name if reuse is not None else "")
-    return builder.outcome_of(manifest)
+    return builder.compare_with_previous(manifest)
 
 
 class _Builder:
-    """One build: what the rows have come to so far."""
+    """Collects the rows of one build."""
 
     def __init__(self, plan: Plan, folder: Folder, generation: int, previous: PreviousGeneration | None) -> None:
         self._plan, self._folder, self._generation, self._previous = plan, folder, generation, previous
         self._prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
-        #: tokens of each model that may be enqueued at once, as the provider told earlier jobs
+        #: by model: number of tokens that may be enqueued, as the provider told earlier jobs
         self._learned = {model: limit.tokens for model, limit in plan.learned.limits.items()}
         self._sealer = Sealer(
             folder,
@@ -133,42 +135,42 @@ class _Builder:
         self._carry: list[Column] = []
         self._sample: list[dict[str, Any]] = []
         self._kept = 0
-        self._more = False
+        self._has_more_rows = False
 
-    def shards_of(self, warehouse: DbApiHook, known: ReusedTable | None) -> list[Shard]:
+    def shards_of(self, warehouse: DbApiHook, reused_table: ReusedTable | None) -> list[Shard]:
         """Read and render the rows of the query into shards in the folder.
 
-        :param known: answers of an earlier job; rows that have one there are not sent.
+        :param reused_table: answers of earlier jobs. Rows that have an answer there are not sent.
         """
         plan = self._plan
         try:
             with read_rows(warehouse, plan.sql, plan.parameters) as rows:
                 renderer = compile_renderer(plan.spec, rows.columns, plan.context)
-                carried = _carried(plan.carry, rows.columns)
-                every = iter(rows)
-                rendered: Iterator[Rendered] = (
-                    Rendered(renderer(row, number), carried.take(row, number), number)
-                    for number, row in enumerate(islice(every, plan.max_rows), start=1)
+                carried = _carried_columns(plan.carry, rows.columns)
+                row_iterator = iter(rows)
+                rendered: Iterator[RenderedRow] = (
+                    RenderedRow(renderer(row, number), carried.take(row, number), number)
+                    for number, row in enumerate(islice(row_iterator, plan.max_rows), start=1)
                 )
-                if known is not None:
-                    rendered = self._with_reused_answers(rendered, known)
+                if reused_table is not None:
+                    rendered = self._with_reused_answers(rendered, reused_table)
                 for request, carry, number in rendered:
-                    self._place(request, carry, number)
-                    if number <= SAMPLE:
+                    self._seal_row(request, carry, number)
+                    if number <= SAMPLE_REQUESTS:
                         self._sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
-                self._more = plan.max_rows is not None and next(every, None) is not None
+                self._has_more_rows = plan.max_rows is not None and next(row_iterator, None) is not None
             self._carry = carried.columns()
             return self._sealer.finish()
         finally:
             self._sealer.abandon()
 
-    def _with_reused_answers(self, rendered: Iterator[Rendered], known: ReusedTable) -> Iterator[Rendered]:
+    def _with_reused_answers(self, rows: Iterator[RenderedRow], table: ReusedTable) -> Iterator[RenderedRow]:
         schema = self._plan.spec.output_schema
         judge = SchemaJudge(schema) if schema is not None else None
-        return with_reused_answers(rendered, known, self._sealer, self._folder, self._prefix, judge)
+        return with_reused_answers(rows, table, self._sealer, self._folder, self._prefix, judge)
 
-    def _place(self, request: Request, carry: list[Any], number: int) -> None:
-        """Keep a row in its shard of the generation before, else seal it, unless it is a duplicate or reused."""
+    def _seal_row(self, request: Request, carry: list[Any], number: int) -> None:
+        """Keep the row in its shard of the previous generation, or seal it unless it is a duplicate or reused."""
         sealer, previous = self._sealer, self._previous
         sha256 = sealer.sha256(request)
         if previous is not None:
@@ -185,7 +187,7 @@ class _Builder:
             sealer.add(request, carry, number, tokens)
 
     def manifest_of(self, shards: list[Shard], *, reuse_from: str) -> Manifest:
-        """Return the manifest of this generation by itself."""
+        """Return the manifest of this generation, without the shards of earlier ones."""
         plan, sealer = self._plan, self._sealer
         return Manifest(
             job_uid=secrets.token_hex(16),
@@ -217,43 +219,44 @@ class _Builder:
             reused_files=sealer.reused_files,
         )
 
-    def outcome_of(self, manifest: Manifest) -> Build:
-        """Compare with the generation before, if there is one; return the manifest to seal."""
+    def compare_with_previous(self, manifest: Manifest) -> Build:
+        """Return the build, with the shards of the previous generation that are kept."""
         previous = self._previous
         if previous is None:
-            return Build(manifest, self._sample, self._more)
+            return Build(manifest, self._sample, self._has_more_rows)
         if previous.manifest.generation == self._generation - 1 and previous.matches(self._rowset, manifest):
-            return Build(previous.manifest, self._sample, self._more, self._kept, unchanged=True)
-        followed = previous.next_manifest(manifest, self._sealer, self._prefix)
-        return Build(followed, self._sample, self._more, self._kept)
+            return Build(previous.manifest, self._sample, self._has_more_rows, self._kept, is_unchanged=True)
+        combined = previous.next_manifest(manifest, self._sealer, self._prefix)
+        return Build(combined, self._sample, self._has_more_rows, self._kept)
 
 
-def _carried(names: list[str], columns: Sequence[str]) -> CarriedColumns:
-    known = Columns(columns)
+def _carried_columns(names: list[str], columns: Sequence[str]) -> CarriedColumns:
+    query_columns = Columns(columns)
     positions = []
     for name in names:
         try:
-            positions.append(known.index(name))
+            positions.append(query_columns.index(name))
         except UnknownColumnError as error:
             raise InputError(f"carry: {error} Nothing was uploaded.") from error
     return CarriedColumns(names, positions)
 
 
 def check_budget(estimate: Estimate, ceiling: float | None) -> None:
-    """Refuse a ceiling that the lowest estimate is over, or that cannot be checked.
+    """Raise an error if even the low estimate exceeds the ceiling, or if the ceiling cannot be checked.
 
-    :raises BudgetError: with both numbers and the ways out.
+    :raises BudgetError: with both amounts and what to do.
     """
     if ceiling is None:
         return
     if estimate.low_usd is None:
         raise BudgetError(
-            f"max_cost_usd is {ceiling:g}, but no price is known for {', '.join(estimate.unknown_models)}, so the "
-            "budget cannot be checked. Nothing was uploaded. State the price with prices={"
-            f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} (US dollars per 1M tokens).'
+            f"max_cost_usd is {format_usd(ceiling)}, but no price is known for {', '.join(estimate.unknown_models)}, "
+            "so the budget cannot be checked. Nothing was uploaded. State the price with prices={"
+            f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} in US dollars per 1M tokens.'
         )
     if estimate.low_usd > ceiling:
+        at_most = "" if estimate.high_usd is None else f" and at most about {format_usd(estimate.high_usd)}"
         raise BudgetError(
-            f"The job would cost at least {estimate.low_usd:,.2f} US dollars (at most about {estimate.high_usd:,.2f}), "
-            f"max_cost_usd is {ceiling:,.2f}. Nothing was uploaded. Raise it, ask fewer rows, or a smaller model."
+            f"The job would cost at least {format_usd(estimate.low_usd)}{at_most}, but max_cost_usd is "
+            f"{format_usd(ceiling)}. Nothing was uploaded. Raise max_cost_usd, send fewer rows, or use a cheaper model."
         )

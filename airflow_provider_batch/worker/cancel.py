@@ -1,6 +1,6 @@
-"""Cancels batches of a job: for a person, for a killed task, and for the steps of the lifecycle.
+"""Cancels batches of a job: for a person, for a killed task, and for steps of the lifecycle.
 
-The trigger cancels the batches of a deferred wait by itself (`triggers.cancel`), as it may not read staging.
+For a deferred wait, the trigger cancels the batches itself (`triggers.cancel`), because it may not read staging.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow_provider_batch.core.lifecycle.steps import Cancel
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.worker.parallel import at_once
+from airflow_provider_batch.worker.parallel import run_concurrently
 
 
 def cancel_job(
@@ -22,10 +22,10 @@ def cancel_job(
 ) -> int:
     """Cancel every batch of a job that is not known to have ended, and record it.
 
-    :param reason: what the record says. Batches that were cancelled before are left alone, unless it is `BY_PERSON`.
+    :param reason: the reason to record. Batches that were cancelled before are skipped unless it is `BY_PERSON`.
     :param report: receives a sentence about each batch.
-    :param concurrency: cancels sent at the same time.
-    :return: how many batches the provider did not cancel.
+    :param concurrency: number of cancel requests sent at the same time.
+    :return: number of batches that the provider did not cancel.
     """
     steps = cancel_all(ledger.state(), reason)
     return len(cancel_batches(ledger, hook, steps, report, concurrency=concurrency))
@@ -42,9 +42,9 @@ def cancel_batches(
 ) -> list[Cancel]:
     """Cancel these batches, and record each cancel as soon as the provider has answered.
 
-    :return: the steps that the provider did not take. One of them keeps no other batch from being cancelled.
+    :return: the steps whose cancel request failed. A failed request does not stop the others.
     """
-    not_taken: list[Cancel] = []
+    failed_steps: list[Cancel] = []
 
     def cancel(step: Cancel) -> BatchView | ProviderError | None:
         try:
@@ -55,19 +55,19 @@ def cancel_batches(
     def record(step: Cancel, answer: BatchView | ProviderError | None) -> None:
         name, batch_id = step.shard.name, step.submission.batch_id
         if isinstance(answer, ProviderError):
-            not_taken.append(step)
+            failed_steps.append(step)
             report(f"{name}: {answer}")
             return
         ledger.add(record_of(step, clock()))
         if answer is None:
-            report(f"{name}: batch {batch_id} had ended before it was cancelled ({step.reason})")
+            report(f"{name}: batch {batch_id} had already ended, so there was nothing to cancel ({step.reason})")
         else:
             report(f"{name}: cancelling batch {batch_id} ({step.reason}); its status is {answer.raw_status}")
 
     if concurrency > 1 and steps:
         hook.warm_up()
-        at_once(steps, cancel, record, concurrency)
+        run_concurrently(steps, cancel, record, concurrency)
     else:
         for step in steps:
             record(step, cancel(step))
-    return not_taken
+    return failed_steps

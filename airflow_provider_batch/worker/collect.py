@@ -1,7 +1,8 @@
-"""Brings what ended batches gave into staging, and settles them: streamed once, several files at once.
+"""Downloads the result files of ended batches into staging and settles the batches.
 
-A batch settles once both its files lie in staging with their checksums. Its rows are counted by outcome then, with what
-they cost; landing reads staging alone.
+Each file is streamed once, and several are downloaded at the same time. A batch settles once both its files lie in
+staging with their checksums. Then its rows are counted by outcome and their cost is added up. Landing reads staging
+only.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.worker.log import Log
-from airflow_provider_batch.worker.parallel import at_once
+from airflow_provider_batch.worker.parallel import run_concurrently
 
-#: files on their way at the same time: each is streamed, so this bounds connections rather than memory
-AT_ONCE = 4
-#: how often a result file is downloaded until it comes whole
-DOWNLOADS = 3
+#: uploads or downloads at the same time; each file is streamed, so this limits connections rather than memory
+MAX_CONCURRENT_TRANSFERS = 4
+#: attempts to download a result file completely
+MAX_DOWNLOADS = 3
 
 
 def _log_retry(state: RetryCallState) -> None:
@@ -54,13 +55,14 @@ class Collector:
         self._prices = Prices(ledger.manifest.prices)
 
     def collect(self, steps: list[Collect]) -> None:
-        """Fetch the files of ended batches, several at once; a batch settles once both its files lie in staging.
+        """Download the files of ended batches, and settle each batch once both its files lie in staging.
 
-        A file that cannot be had holds up no other: those may be gone too before a person has come.
+        A file that cannot be downloaded does not hold up the others: the provider might delete those, too, before a
+        person acts.
 
-        :raises ProviderError: the first, once all others are settled.
+        :raises ProviderError: the first download error, once all other batches are settled.
         """
-        failed: list[ProviderError] = []
+        errors: list[ProviderError] = []
 
         def fetch(step: Collect) -> list[Collected] | ProviderError:
             try:
@@ -68,25 +70,25 @@ class Collector:
             except ProviderError as error:
                 return error
 
-        def settle(step: Collect, came: list[Collected] | ProviderError) -> None:
-            if isinstance(came, ProviderError):
-                failed.append(came)
-                self.log.warning("%s: batch %s was not collected: %s", step.shard.name, step.batch.id, came)
+        def settle(step: Collect, result: list[Collected] | ProviderError) -> None:
+            if isinstance(result, ProviderError):
+                errors.append(result)
+                self.log.warning("%s: could not collect batch %s: %s", step.shard.name, step.batch.id, result)
             else:
-                self._settle(step, came)
+                self._settle(step, result)
 
         self.hook.warm_up()
-        at_once(steps, fetch, settle, AT_ONCE)
-        if failed:
-            raise failed[0]
+        run_concurrently(steps, fetch, settle, MAX_CONCURRENT_TRANSFERS)
+        if errors:
+            raise errors[0]
 
     def _settle(self, step: Collect, files: list[Collected]) -> None:
         shard, submission, batch = step.shard.spec, step.submission, step.batch
         settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock())
-        # Azure gives a batch that failed validation both files, without a byte in them.
+        # Azure gives a batch that failed validation both result files, and both are empty.
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
-            failure, message, at_lines = failures.failure_of(batch)
-            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=at_lines)
+            failure, message, lines = failures.failure_of(batch)
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=lines)
             self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
         else:
             settled = msgspec.structs.replace(settled, files=files)
@@ -103,24 +105,24 @@ class Collector:
 
     def _fetch(self, step: Collect) -> list[Collected]:
         """Stream the result files of a batch into staging."""
-        place = f"{self.ledger.prefix}/collected/{step.shard.name}.{step.submission.number}"
+        folder = f"{self.ledger.prefix}/collected/{step.shard.name}.{step.submission.number}"
         ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
-        return [self._download(f"{place}/{kind}", file_id) for kind, file_id in ids if file_id]
+        return [self._download(f"{folder}/{kind}", file_id) for kind, file_id in ids if file_id]
 
     @retry(
         retry=retry_if_exception_type(BrokenDownloadError),
-        stop=stop_after_attempt(DOWNLOADS),
+        stop=stop_after_attempt(MAX_DOWNLOADS),
         before_sleep=_log_retry,
         reraise=True,
     )
-    def _download(self, place: str, file_id: str) -> Collected:
-        """Download a result file. A download that breaks off is retried at once, into another file.
+    def _download(self, path: str, file_id: str) -> Collected:
+        """Download a result file. A download that breaks off is retried immediately, into another file.
 
-        :raises BrokenDownloadError: if the file never came whole.
+        :raises BrokenDownloadError: if no download was complete.
         """
-        name = f"{place}.{secrets.token_hex(4)}.jsonl"
-        with self.ledger.folder.writer(name) as into:
-            size, digest = self.hook.download(file_id, into)
+        name = f"{path}.{secrets.token_hex(4)}.jsonl"
+        with self.ledger.folder.writer(name) as file:
+            size, digest = self.hook.download(file_id, file)
         return Collected(name, size, digest, file_id)
 
     def count(self, shard: ShardState, settled: Settled) -> Settled:
@@ -128,15 +130,15 @@ class Collector:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.spec)
         outcomes: Counter[Outcome] = Counter()
-        transient = cut_off = answered = output = 0
+        transient = cut_off = answers = output_tokens = 0
         cost: Decimal | None = Decimal(0)
         for _, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
             cut_off += is_cut_off(answer)
             if answer.usage.input_tokens or answer.usage.output_tokens:
-                answered += 1
-                output += answer.usage.output_tokens
+                answers += 1
+                output_tokens += answer.usage.output_tokens
                 price = self._prices.cost(
                     shard.model, answer.usage, answered_by=answer.model, batch=not shard.spec.synchronous
                 )
@@ -146,7 +148,7 @@ class Collector:
             outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
             transient=transient,
             cut_off=cut_off,
-            answers=answered,
-            output_tokens=output,
+            answers=answers,
+            output_tokens=output_tokens,
             cost_usd=None if cost is None else str(cost),
         )

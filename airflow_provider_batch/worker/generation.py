@@ -1,7 +1,7 @@
-"""Seals the generation of a job that a start of submit works on.
+"""Opens the generation of a job that a start of submit works on, and seals it if necessary.
 
-`core.lifecycle.generation` decides whether the start continues, compares or starts over; this module reads the
-warehouse and seals accordingly.
+`core.lifecycle.generation` decides whether the start continues, compares or starts over. This module carries that out:
+it reads the warehouse and seals.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
 from airflow_provider_batch.worker.cancel import cancel_job
-from airflow_provider_batch.worker.lessons import recall
+from airflow_provider_batch.worker.lessons import load_lessons
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.seal_log import log_build
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows of a job come from, and what is known before they are read."""
+    """Where the rows of a job come from, and everything that is decided before they are read."""
 
     plan: Plan
-    #: connection of the warehouse
+    #: id of the warehouse connection
     conn_id: str
-    #: returns the table of `reuse_from`; called only when its answers count
+    #: returns the table of `reuse_from`; called only if its answers may be used
     reused_table: Callable[[], ReusedTable | None]
-    #: the staging root, which holds what earlier jobs learned
+    #: root of staging, where earlier jobs left what they learned
     root: str
     #: whether the author stated how many tokens an input file may hold
     has_explicit_token_limit: bool
@@ -51,12 +51,12 @@ class Source:
         """Read the rows and build the input files in the folder, without sealing them."""
         plan = self.plan
         if plan.limits != Limits():
-            log.info("An input file for %s may hold %s", hook.host, describe_limits(plan.limits))
-        learned = recall(self.root, plan.openai_conn_id, plan.key, log)
+            log.info("An input file for %s may hold at most %s", hook.host, describe_limits(plan.limits))
+        learned = load_lessons(self.root, plan.openai_conn_id, plan.key, log)
         if self.has_explicit_token_limit:
             learned = msgspec.structs.replace(learned, limits={})
-        log.info("Reading %s", self.conn_id)
-        made = build(
+        log.info("Reading rows from connection %s", self.conn_id)
+        result = build(
             msgspec.structs.replace(plan, learned=learned),
             sql_hook(self.conn_id),
             folder,
@@ -64,20 +64,20 @@ class Source:
             reuse=self.reused_table() if decision.reuse else None,
             previous=PreviousGeneration(before) if before is not None else None,
         )
-        if made.more:
-            log.info("max_rows is %s: the query has more rows, which are not asked", plan.max_rows)
-        return made
+        if result.has_more_rows:
+            log.info("The query returns more than max_rows=%s rows; the others are not sent", plan.max_rows)
+        return result
 
 
 @dataclass(frozen=True)
 class Sealing:
-    """Opens the job's generation that a start of submit works on, and seals it if need be."""
+    """Opens the generation that a start of submit works on, and seals it if necessary."""
 
     source: Source
     folder: Folder
     hook: BatchHook
     log: Log
-    #: raises if the tables that the job will land in do not fit; called before the seal
+    #: called before sealing; raises an error if a table that the job will land in does not fit
     check_tables: Callable[[Manifest], None]
 
     def open(self, clear_epoch: int, *, resubmit: bool) -> Ledger:
@@ -95,46 +95,53 @@ class Sealing:
         match decision.action:
             case Action.START_OVER:
                 self.log.warning(
-                    "Asking everything anew, as was asked for; the answers of job %s stay in %s, and are used for "
-                    "nothing",
+                    "Resubmitting every row, as requested. The answers of job %s stay in %s but are not used.",
                     manifest.job_uid,
                     self.folder.uri,
                 )
                 return self._seal(decision, None)
             case Action.COMPARE_SOUND:
-                self.log.info("Job %s was stopped by its canary; sealing anew", manifest.job_uid)
+                self.log.info(
+                    "The canary stopped job %s; reading the rows again and sealing a new generation", manifest.job_uid
+                )
                 return self._seal(decision, sound_before(self.folder, manifest))
             case Action.COMPARE:
-                self.log.info("Job %s was submitted before: comparing what is asked now with it", manifest.job_uid)
+                self.log.info(
+                    "Job %s was already submitted; comparing its rows with those of the query", manifest.job_uid
+                )
                 return self._seal(decision, newest)
         self.log.info(
-            "Job %s was sealed on %s; going on with it, the warehouse is not read again",
+            "Continuing with job %s, sealed at %s; the warehouse is not read again",
             manifest.job_uid,
             manifest.sealed_at.isoformat(timespec="seconds"),
         )
         return newest
 
     def _seal(self, decision: Decision, before: Ledger | None) -> Ledger:
-        """Read the warehouse and seal; `before` is the generation whose unchanged rows are kept."""
+        """Read the warehouse and seal.
+
+        :param before: the generation whose unchanged rows are kept.
+        """
         conn_id = self.source.plan.openai_conn_id
         if before is not None and before.manifest.openai_conn_id != conn_id:
             raise InputError(
-                f"openai_conn_id is {conn_id!r} now, but batches of job {before.manifest.job_uid} are with "
-                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Put it back, or give resubmit=True, which "
-                "asks every row anew and pays for it."
+                f"openai_conn_id is now {conn_id!r}, but the batches of job {before.manifest.job_uid} belong to "
+                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Restore the connection id, or set "
+                "resubmit=True to send every row from scratch and pay for it."
             )
-        made = self.source.build(self.folder, decision, self.hook, self.log, before)
-        if before is not None and made.unchanged:
-            self.log.info("All %s rows are as they were: nothing is asked anew", f"{made.manifest.requests:,}")
+        result = self.source.build(self.folder, decision, self.hook, self.log, before)
+        if before is not None and result.is_unchanged:
+            self.log.info("All %s rows are unchanged; nothing new to send", f"{result.manifest.requests:,}")
             return before
-        log_build(self.log, made, compared=before is not None)
-        if made.manifest.requests:
-            self.check_tables(made.manifest)
-        ledger = seal(self.folder, made.manifest)
+        log_build(self.log, result, compared=before is not None)
+        if result.manifest.requests:
+            self.check_tables(result.manifest)
+        ledger = seal(self.folder, result.manifest)
         if not hasattr(BaseTrigger, "on_kill"):
             self.log.info(
-                "This Airflow does not tell a deferred task that it was killed (3.3 does): cancel_on_kill covers "
-                "running tasks only. Batches of a wait that is marked failed while it is deferred go on."
+                "This version of Airflow does not tell a deferred task that it was killed (3.3 does), so "
+                "cancel_on_kill covers running tasks only. If a wait is marked failed while it is deferred, its "
+                "batches keep running."
             )
         self.log.info(
             "Sealed as job %s, generation %d, in %s",
@@ -146,9 +153,9 @@ class Sealing:
 
 
 def change_budget(ledger: Ledger, ceiling: float | None, log: Log) -> None:
-    """Record another ceiling than the one that counts now, higher or lower.
+    """Record the ceiling if it differs from the one in force, whether it is higher or lower.
 
-    :raises BudgetError: if there is a ceiling and no price is known.
+    :raises BudgetError: if there is a ceiling but no price is known.
     """
     state = ledger.state()
     if ceiling == state.ceiling:
@@ -157,11 +164,11 @@ def change_budget(ledger: Ledger, ceiling: float | None, log: Log) -> None:
         check_budget(ledger.manifest.estimate, ceiling)
     number = state.budget.number + 1 if state.budget else 1
     if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
-        log.info("max_cost_usd was %s and is now %s", state.ceiling, ceiling)
+        log.info("max_cost_usd changed from %s to %s", state.ceiling, ceiling)
 
 
 def cancel_earlier(ledger: Ledger, log: Log) -> None:
-    """Cancel the batches of generations whose answers land nowhere, because every row was sent again since."""
+    """Cancel the batches of generations whose answers are no longer needed, because every row was resubmitted."""
     for earlier in earlier_lines(ledger.folder, ledger.manifest):
         hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
         cancel_job(earlier, hook, RESUBMITTED, log.warning)

@@ -1,17 +1,17 @@
-"""What a task does when Airflow tells it to end: no paid call any more, and a cancel only if a person wants one.
+"""What a running task does when Airflow kills it: it makes no more paid calls, and cancels only if a person wants that.
 
-Airflow calls `on_kill` of a running task when it was marked failed, skipped or successful, when it was cleared or its
-run was deleted, when its worker is drained, when it ran out of time and when its heartbeat was not taken. What was
-meant is told by the task's state alone, so that is what is asked for:
+Airflow calls `on_kill` in many situations: the task was marked failed, skipped or successful, it was cleared, its run
+was deleted, its worker is being drained, it ran out of time, or its heartbeat was refused. Only the state of the task
+tells these apart, so the task asks Airflow for its own state:
 
-    failed, skipped, removed, or no such run      its batches are cancelled
-    running                                       a worker that ends: the next attempt goes on with them
-    restarting, queued, scheduled, success        a clear, or the wish to let them run: they go on
-    cannot be read                                they go on
+    failed, skipped, removed, or the run is gone    a person stopped the work: cancel the batches
+    running                                         the worker is ending: the next attempt continues with the batches
+    restarting, queued, scheduled, success          a clear, or the batches are meant to finish: leave them alone
+    the state cannot be read                        leave them alone
 
-A signal may come between any two instructions of the task's thread, also while that one talks to Airflow, which a
-second message from the same thread would block for ever. So the handler only leaves a word for a thread that was
-started before. Airflow gives a task five seconds from the signal to its end by SIGKILL.
+The signal can interrupt the task's thread at any instruction, even while that thread is talking to Airflow. A second
+request from the same thread would then deadlock. So the signal handler only puts a message into a queue, and a thread
+that was started earlier does the rest. Airflow sends SIGKILL five seconds after the signal.
 """
 
 from __future__ import annotations
@@ -29,75 +29,75 @@ from airflow_provider_batch.worker.cancel import cancel_job
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.task_state import is_stopped, task_state
 
-#: cancels on their way at the same time: all of them have to be through within seconds
-AT_ONCE = 16
+#: cancel requests sent at the same time; all of them must get through within seconds
+MAX_CONCURRENT_CANCELS = 16
 #: seconds that a task waits for its batches to be cancelled before it ends
-PATIENCE = 30.0
+CANCEL_TIMEOUT = 30.0
 
 
 class KillSwitch:
-    """Between the `on_kill` of an operator and the batches of its job. One for each operator.
+    """Connects the `on_kill` of an operator with the batches of its job. Each operator has one.
 
-    :param cancel: False never cancels; `asked` is set all the same.
+    :param cancel: whether to cancel batches at all. If False, `is_pulled` is still set.
     """
 
     def __init__(self, *, cancel: bool = True) -> None:
-        #: whether Airflow told the task to end: no paid call is made any more
-        self.asked = False
+        #: whether Airflow has killed the task; no paid call is made any more
+        self.is_pulled = False
         self._cancel = cancel
-        self._words: SimpleQueue[bool] | None = None
+        self._kills: SimpleQueue[bool] | None = None
 
     def pull(self) -> None:
-        """Airflow called `on_kill`. Safe in a signal handler, and as often as it likes."""
-        self.asked = True
-        words = self._words
-        if words is not None:
-            words.put(True)
+        """Handle a call of `on_kill`. Safe in a signal handler, and safe to call repeatedly."""
+        self.is_pulled = True
+        kills = self._kills
+        if kills is not None:
+            kills.put(True)
 
     @contextmanager
-    def watching(self, ti: Any, find: Callable[[], Ledger | None], log: Log) -> Iterator[None]:
-        """Meanwhile `pull` cancels what the job has running, if a person ended the task.
+    def watching(self, ti: Any, find_ledger: Callable[[], Ledger | None], log: Log) -> Iterator[None]:
+        """While the block runs, let `pull` cancel the batches of the job if a person stopped the task.
 
-        What the block is just creating is cancelled when the block is left.
+        A batch that is being created when `pull` is called is cancelled when the block ends.
 
-        :param find: the ledger of the task's job; None if there is none yet. Called once it is needed.
+        :param find_ledger: returns the ledger of the task's job, or None if there is none yet. Called only when needed.
         """
         if not self._cancel:
             yield
             return
-        words: SimpleQueue[bool] = SimpleQueue()
-        thread = Thread(target=_watch, args=(words, ti, find, log), name="batch-kill", daemon=True)
+        kills: SimpleQueue[bool] = SimpleQueue()
+        thread = Thread(target=_watch, args=(kills, ti, find_ledger, log), name="batch-kill", daemon=True)
         thread.start()
-        self._words = words
-        if self.asked:
-            words.put(True)
+        self._kills = kills
+        if self.is_pulled:
+            kills.put(True)
         try:
             yield
         finally:
-            self._words = None
-            words.put(False)
-            thread.join(PATIENCE)
+            self._kills = None
+            kills.put(False)
+            thread.join(CANCEL_TIMEOUT)
 
 
-def _watch(words: SimpleQueue[bool], ti: Any, find: Callable[[], Ledger | None], log: Log) -> None:
-    """For each word that the task was killed ask what is meant; the word False ends it."""
+def _watch(kills: SimpleQueue[bool], ti: Any, find_ledger: Callable[[], Ledger | None], log: Log) -> None:
+    """Ask for the state of the task after each kill, until the queue yields False."""
     stopped = False
-    while words.get():
+    while kills.get():
         if stopped:
             continue
         stopped = is_stopped(task_state(ti, log), log)
         if stopped:
-            _cancel_live(find, log)
+            _cancel_live(find_ledger, log)
     if stopped:
-        _cancel_live(find, log)
+        _cancel_live(find_ledger, log)
 
 
-def _cancel_live(find: Callable[[], Ledger | None], log: Log) -> None:
+def _cancel_live(find_ledger: Callable[[], Ledger | None], log: Log) -> None:
     """Cancel every batch that is recorded as running. Never raises."""
     try:
-        ledger = find()
+        ledger = find_ledger()
         if ledger is not None:
             hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
-            cancel_job(ledger, hook, KILLED, log.warning, concurrency=AT_ONCE)
-    except Exception as error:  # noqa: BLE001  # the task ends in any case; the batches are found again by a clear
-        log.warning("The batches could not be cancelled (%s: %s). They may go on.", type(error).__name__, error)
+            cancel_job(ledger, hook, KILLED, log.warning, concurrency=MAX_CONCURRENT_CANCELS)
+    except Exception as error:  # noqa: BLE001  # the task ends in any case; a clear finds the batches again
+        log.warning("Could not cancel the batches (%s: %s). They may keep running.", type(error).__name__, error)

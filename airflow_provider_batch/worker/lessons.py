@@ -1,6 +1,6 @@
-"""What jobs learned, kept in staging beside them for the next job; see `core.lifecycle.lessons`.
+"""Keeps what a job learned in staging, where the next job finds it; see `core.lifecycle.lessons`.
 
-It is a help and no more: whatever goes wrong with it is told, and fails nothing.
+Best effort: failures are logged and never fail the task.
 """
 
 from __future__ import annotations
@@ -16,34 +16,38 @@ from airflow_provider_batch.staging.layout import find_staging_root, lessons_fol
 from airflow_provider_batch.worker.log import Log
 
 
-def remember(ledger: Ledger, log: Log, *, ended: bool) -> None:
-    """Keep what a job taught until now: limits as soon as they are told, the output once the wait has ended."""
+def save_lessons(ledger: Ledger, log: Log, *, ended: bool) -> None:
+    """Save what a job has learned so far: queue limits as soon as they are reported, output sizes once the wait ends.
+
+    :param ended: whether the wait has ended.
+    """
     state, manifest = ledger.state(), ledger.manifest
-    found = lessons.lessons(state) if ended else lessons.told_limits(state)
-    if not found:
+    learned = lessons.lessons(state) if ended else lessons.told_limits(state)
+    if not learned:
         return
     try:
         root = find_staging_root(ledger.folder, manifest.key)
         if root is None:
             return
-        new = lessons.remember(lessons_folder(root, manifest.openai_conn_id), found)
+        new_lessons = lessons.remember(lessons_folder(root, manifest.openai_conn_id), learned)
     except (BatchError, OSError) as error:
-        log.warning("What this job learned is not kept for the next one: %s", error)
+        log.warning("Could not save what this job learned for the next one: %s", error)
         return
-    for lesson in new:
+    for lesson in new_lessons:
         if isinstance(lesson, QueueLimit):
             log.info(
-                "learned: %s may have %s enqueued tokens at connection %s; files of the next jobs are kept within that",
+                "Learned: model %s may have %s enqueued tokens at connection %s. Later jobs keep their input files "
+                "within that.",
                 lesson.model,
                 f"{lesson.tokens:,}",
                 manifest.openai_conn_id,
             )
 
 
-def recall(root: str, conn_id: str, key: JobKey, log: Log) -> Learned:
-    """What earlier jobs of this connection, and of this task, learned."""
+def load_lessons(root: str, conn_id: str, key: JobKey, log: Log) -> Learned:
+    """Return what earlier jobs of this connection, and of this task, learned."""
     try:
         return lessons.recall(lessons_folder(root, conn_id), key, datetime.now(UTC))
     except (BatchError, OSError) as error:
-        log.warning("What earlier jobs learned is not used: %s", error)
+        log.warning("Could not read what earlier jobs learned; this job goes on without it: %s", error)
         return Learned()

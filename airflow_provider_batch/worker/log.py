@@ -1,4 +1,4 @@
-"""The log of a task or a trigger, as everything outside the core writes to it."""
+"""The logger interface that the package uses outside `core`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 
 class Log(Protocol):
-    """The logger of a task or a trigger, of the standard library or of structlog."""
+    """The logger of a task or a trigger, from the standard library or from structlog."""
 
     def info(self, event: str, *args: Any) -> Any:
-        """Something happened."""
+        """Log normal progress."""
 
     def warning(self, event: str, *args: Any) -> Any:
-        """Something that a person may want to look at."""
+        """Log something that a person may need to look at."""

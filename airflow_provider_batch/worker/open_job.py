@@ -1,4 +1,4 @@
-"""The reference that submit returns, as the next tasks take it."""
+"""Opens the job that a reference from submit points to."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from airflow_provider_batch.staging.layout import open_folder
 
 
 def open_job(job: Any) -> Ledger:
-    """The ledger of a referenced job.
+    """Return the ledger of the job that `job` refers to.
 
     :raises AirflowSkipException: if submit only made a preview.
-    :raises InputError: if the argument is no reference.
-    :raises LedgerError: if staging does not hold the job, or holds another one in its place.
+    :raises InputError: if `job` is not a reference.
+    :raises LedgerError: if staging does not hold the job, or holds another job in its place.
     """
     try:
         reference = msgspec.convert(job, Reference)
     except msgspec.ValidationError as error:
         raise InputError(
-            f"job: {type(job).__name__} is no reference to a job ({error}). Pass what BatchSubmitOperator returns: "
-            "job=submit.output."
+            f"job: expected the output of BatchSubmitOperator, got {type(job).__name__} ({error}). "
+            "Pass job=submit.output."
         ) from error
     if reference.preview:
-        raise AirflowSkipException("The job was a preview: nothing was asked, so there is nothing to wait for or land.")
+        raise AirflowSkipException(
+            "The job was a preview: nothing was sent, so there is nothing to wait for or to land."
+        )
     ledger = open_ledger(open_folder(reference.ledger))
     if ledger is None:
         raise LedgerError(
-            f"{reference.ledger} holds no sealed job {reference.job_uid}. Is staging a path that this worker does not "
-            "share, or was it cleaned? Batches that were created go on with the provider; nothing was asked again."
+            f"{reference.ledger} holds no sealed job {reference.job_uid}. Either this worker does not share the "
+            "staging path, or staging was cleaned. Batches that exist keep running at the provider, and nothing was "
+            "sent again. Make staging available to this worker, then clear this task."
         )
     if ledger.manifest.job_uid != reference.job_uid:
         raise LedgerError(
-            f"{reference.ledger} holds job {ledger.manifest.job_uid}, not {reference.job_uid}: submit was run again "
-            "since. Clear this task together with submit, so that it gets the new reference."
+            f"{reference.ledger} holds job {ledger.manifest.job_uid} instead of {reference.job_uid}, because submit "
+            "ran again in the meantime. Clear submit together with this task, so that this task gets the new reference."
         )
     return ledger

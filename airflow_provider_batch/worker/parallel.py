@@ -1,4 +1,4 @@
-"""Work on several things at once, in threads, with the results used by the caller's thread."""
+"""Runs work on several items in threads and hands the results to the calling thread."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def at_once(
+def run_concurrently(
     items: Sequence[Item],
     work: Callable[[Item], Result],
-    done: Callable[[Item, Result], None],
+    on_result: Callable[[Item, Result], None],
     limit: int,
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Work on the items, at most `limit` of them at the same time; how many were worked on.
+    """Process the items, at most `limit` at the same time. Return how many were processed.
 
-    Once one fails, or `stop` says so, no further one is begun. Those under way are waited for, so that nothing is done
-    without `done` being told of it; then the first error is raised.
+    No further item is started once one fails or `stop` returns True. Items already running are awaited, so that
+    `on_result` receives every result. Only then is the first error raised.
 
     :param work: runs in a thread of its own.
-    :param done: is told each item and its result as soon as there is one, by the calling thread.
+    :param on_result: receives each item and its result as soon as it is there, in the calling thread.
     """
     over = Event()
 
-    def begin(item: Item) -> Result:
+    def start(item: Item) -> Result:
         if over.is_set() or stop():
-            raise _NotBegunError
+            raise _SkippedError
         return work(item)
 
-    failed: Exception | None = None
+    first_error: Exception | None = None
     count = 0
     with ThreadPoolExecutor(limit, thread_name_prefix="batch") as pool:
         try:
-            futures = {pool.submit(begin, item): item for item in items}
+            futures = {pool.submit(start, item): item for item in items}
             for future in as_completed(futures):
                 try:
                     result = future.result()
-                except _NotBegunError:
+                except _SkippedError:
                     continue
-                except Exception as error:  # noqa: BLE001  # raised below, when nothing runs any more
+                except Exception as error:  # noqa: BLE001  # raised below, once nothing is running any more
                     over.set()
-                    failed = failed or error
+                    first_error = first_error or error
                     continue
-                done(futures[future], result)
+                on_result(futures[future], result)
                 count += 1
         finally:
             over.set()  # before the pool waits for its threads: the caller may have been interrupted
-    if failed is not None:
-        raise failed
+    if first_error is not None:
+        raise first_error
     return count
 
 
-class _NotBegunError(Exception):
-    """The item was not worked on."""
+class _SkippedError(Exception):
+    """The item was not started."""

@@ -1,9 +1,10 @@
-"""Files of a job at the provider, deleted once staging has what was in them."""
+"""Deletes the files of a job at the provider once staging holds their contents."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Deleted
 from airflow_provider_batch.core.ledger.state import Phase
@@ -13,9 +14,9 @@ from airflow_provider_batch.worker.log import Log
 
 
 def delete_remote_files(ledger: Ledger, log: Log) -> None:
-    """Delete the input and result files of every shard whose batch is settled, if the job was submitted so.
+    """Delete the input and result files of every settled shard, if the job was submitted with `delete_remote_files`.
 
-    Nothing that fails here fails the task: what could not be deleted is told of, and tried again by the next landing.
+    Best effort: failures are logged and never fail the task. The next landing tries again.
     """
     if not ledger.manifest.delete_remote_files:
         return
@@ -24,7 +25,7 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
         hook.check()
         for shard in state.shards.values():
-            # a shard that may be sent again needs its input file
+            # a shard that may still be retried needs its input file
             if shard.phase is not Phase.SETTLED:
                 continue
             for submission in shard.submissions:
@@ -36,6 +37,6 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
                     deleted += 1
                 ledger.add(Deleted(shard.name, submission.number, datetime.now(UTC)))
     except BatchError as error:
-        log.warning("%s Files are left at the provider; clear this task to try again.", error)
+        log.warning("%s Some files were not deleted at the provider. Clear this task to try again.", error)
     if deleted:
-        log.info("Deleted %d files at the provider; staging has what was in them", deleted)
+        log.info("Deleted %s at the provider; staging holds their contents", format_count(deleted, "file"))

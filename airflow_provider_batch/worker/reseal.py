@@ -1,7 +1,7 @@
-"""Seals rows again: those that are asked again, and those of a shard that the provider has no room for.
+"""Seals rows into new shards: rows to retry, and the rows of a shard that is too large for the provider's queue.
 
-A wave is recorded once its files are whole. Who seals one that another worker sealed meanwhile leaves files behind that
-nothing names.
+Both are recorded as a retry round once its files are complete. If two workers seal the same retry round, only one
+record is created; the files of the other worker stay behind unused, because no record names them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from airflow_provider_batch.core.answers.caps import CAP_RAISE_FACTOR, is_cut_off, raise_cap
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import RetryRound, Settled
@@ -26,7 +27,10 @@ from airflow_provider_batch.worker.log import Log
 
 
 class Resealer:
-    """Seals the waves of a job."""
+    """Seals the retry rounds of a job.
+
+    :param claim: claims a submission of a shard for this worker. It returns False if another worker has claimed it.
+    """
 
     def __init__(
         self,
@@ -37,20 +41,19 @@ class Resealer:
         clock: Callable[[], datetime],
         claim: Callable[[ShardState, int], bool],
     ) -> None:
-        """`claim` takes a try of a shard for this worker; False if another worker is at it."""
         self.ledger, self.policy, self.log = ledger, policy, log
         self._judge, self._clock, self._claim = judge, clock, claim
 
-    def ask_again(self, step: Retry) -> None:
-        """Merge the rows to ask again into as few shards per model as fit, and seal them as a wave."""
+    def retry(self, step: Retry) -> None:
+        """Merge the rows to retry into as few shards per model as possible, and seal them as a retry round."""
         state = self.ledger.state()
-        # another worker may have sealed a wave of these rows since the step was decided on
-        submissions = [
+        # Another worker may have sealed a retry round with these rows since this step was decided.
+        sources = [
             (shard, settled)
             for shard, settled in step.sources
             if (shard.name, settled.number) not in state.retried_submissions
         ]
-        if not submissions:
+        if not sources:
             return
         number = state.next_retry_round
         prefix = f"{self.ledger.prefix}/retry-{number}-{secrets.token_hex(4)}"
@@ -63,56 +66,61 @@ class Resealer:
             learned_tokens=self.ledger.manifest.learned_tokens,
         )
         try:
-            raise_to = 1
-            for shard, settled in submissions:
+            cap_factor = 1
+            for shard, settled in sources:
                 if self._pack(sealer, state, shard, settled):
-                    raise_to = max(raise_to, shard.spec.cap_factor * CAP_RAISE_FACTOR)
-            shards = [msgspec.structs.replace(shard, cap_factor=raise_to) for shard in sealer.finish()]
+                    cap_factor = max(cap_factor, shard.spec.cap_factor * CAP_RAISE_FACTOR)
+            shards = [msgspec.structs.replace(shard, cap_factor=cap_factor) for shard in sealer.finish()]
         finally:
             sealer.abandon()
-        sources = [(shard.name, settled.number) for shard, settled in submissions]
-        if self.ledger.add(RetryRound(number, sources, shards, self._clock(), step.forgiven_attempts)) and shards:
-            self.log.info("Asking %s rows again in %d shard(s), wave %d", f"{sealer.requests:,}", len(shards), number)
+        submissions = [(shard.name, settled.number) for shard, settled in sources]
+        if self.ledger.add(RetryRound(number, submissions, shards, self._clock(), step.forgiven_attempts)) and shards:
+            self.log.info(
+                "Retry round %d: retrying %s in %s",
+                number,
+                format_count(sealer.requests, "row"),
+                format_count(len(shards), "shard"),
+            )
 
     def _pack(self, sealer: Sealer, state: JobState, shard: ShardState, settled: Settled) -> bool:
-        """Seal the rows of a settled try that are to be asked again; True if the cap of some is raised."""
-        folder, one = self.ledger.folder, shard.spec
-        rows = read_rows(folder, one)
-        wanted = {
+        """Seal the rows of a settled submission that are retried. Return whether the output cap of any is raised."""
+        folder, spec = self.ledger.folder, shard.spec
+        rows = read_rows(folder, spec)
+        cut_off_by_line = {
             line: is_cut_off(answer)
-            for line, answer in read_answers(folder, one, settled, rows, state.manifest.endpoint, self._judge)
+            for line, answer in read_answers(folder, spec, settled, rows, state.manifest.endpoint, self._judge)
             if attempts.is_retryable(answer, settled, self.policy)
         }
-        longer = {line for line, cut_off in wanted.items() if cut_off}
-        self._pack_rows(sealer, one, rows, wanted, attempts.next_attempt(shard, settled), longer)
-        return bool(longer)
+        raised_lines = {line for line, cut_off in cut_off_by_line.items() if cut_off}
+        self._pack_rows(sealer, spec, rows, cut_off_by_line, attempts.next_attempt(shard, settled), raised_lines)
+        return bool(raised_lines)
 
     def _pack_rows(
         self,
         sealer: Sealer,
-        one: Shard,
+        shard: Shard,
         rows: list[RowIndex],
-        wanted: Container[int],
+        lines: Container[int],
         attempt: int,
-        longer: Container[int] = (),
+        raised_lines: Container[int] = (),
     ) -> None:
-        """Seal these lines of a shard again, each with the place where it was sealed first.
+        """Seal these lines of a shard again. The index of each row names the shard in which it was sealed first.
 
-        :param longer: lines whose output cap is raised. Those that have none are left as they are.
+        :param raised_lines: lines whose output cap is raised. A request without a cap cannot be raised and is left out.
         """
-        with self.ledger.folder.reader(one.file) as stream:
-            for number, sealed in enumerate(stream):
-                if number in wanted and rows[number].needed:
-                    line = raise_cap(sealed) if number in longer else sealed
+        with self.ledger.folder.reader(shard.file) as file:
+            for number, sealed_line in enumerate(file):
+                if number in lines and rows[number].needed:
+                    line = raise_cap(sealed_line) if number in raised_lines else sealed_line
                     if line is None:
                         continue
                     row = rows[number]
-                    origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=number)
-                    sealer.add_line(one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
+                    origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=number)
+                    sealer.add_line(shard.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
 
     def reseal(self, step: Reseal) -> None:
-        """Seal a shard's rows into smaller shards, which take its place; the wave costs no attempt."""
-        one, manifest, state = step.shard.spec, self.ledger.manifest, self.ledger.state()
+        """Seal the rows of a shard into smaller shards, which replace it. This does not count as an attempt."""
+        shard, manifest, state = step.shard.spec, self.ledger.manifest, self.ledger.state()
         number = state.next_retry_round
         sealer = Sealer(
             self.ledger.folder,
@@ -122,20 +130,22 @@ class Resealer:
             names=f"r{number:02d}-{{:04d}}",
         )
         try:
-            self._pack_rows(sealer, one, read_rows(self.ledger.folder, one), range(one.requests), one.attempt)
-            shards = [msgspec.structs.replace(shard, cap_factor=one.cap_factor) for shard in sealer.finish()]
+            self._pack_rows(sealer, shard, read_rows(self.ledger.folder, shard), range(shard.requests), shard.attempt)
+            parts = [msgspec.structs.replace(part, cap_factor=shard.cap_factor) for part in sealer.finish()]
         finally:
             sealer.abandon()
-        # If another worker sealed a wave of this number meanwhile, the claim is found to have made no batch later on.
+        # If another worker has sealed a retry round with this number, a later look-up finds that the claim made no
+        # batch.
         retry_round = RetryRound(
-            number, [(one.name, step.number)], shards, self._clock(), attempts.forgiven_before(state, step.shard)
+            number, [(shard.name, step.number)], parts, self._clock(), attempts.forgiven_before(state, step.shard)
         )
         if self._claim(step.shard, step.number) and self.ledger.add(retry_round):
             self.log.info(
-                "%s: %s requests, about %s input tokens, are too many at once; sealed again in %d shards of at most %s",
-                one.name,
-                f"{one.requests:,}",
-                f"{one.tokens:,}",
-                len(shards),
-                f"{max(shard.tokens for shard in shards):,}",
+                "%s: %s with about %s input tokens exceed the queue capacity; divided into %d shards of at most %s "
+                "tokens",
+                shard.name,
+                format_count(shard.requests, "request"),
+                f"{shard.tokens:,}",
+                len(parts),
+                f"{max(part.tokens for part in parts):,}",
             )

@@ -1,8 +1,8 @@
-"""Rendered rows, before they are sealed, against the answers of an earlier job.
+"""Compares rendered rows with the answers of an earlier job before they are sealed.
 
-Which answers are wanted is known only when every row is rendered, and a row that has none must then be asked; so the
-rows wait in a file in staging while the results table is read once. Neither is held in memory. The file, as large as
-all shards together, is removed once its rows have passed, or the build has failed.
+Only when every row is rendered is it known which answers are needed, and a row without one must then be sent. So the
+rendered rows wait in a file in staging while the results table is read once; neither is held in memory. The file is as
+large as all shards together. It is removed when its rows have been read back or the build has failed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 
 
-class Rendered(NamedTuple):
+class RenderedRow(NamedTuple):
     """A row on its way into a shard."""
 
     request: Request
     #: values of the carried columns
     carry: list[Any]
-    #: of the row in the result of the SQL, from 1
+    #: number of the row in the result of the query, from 1
     number: int
 
 
-class _Waiting(msgspec.Struct, array_like=True):
-    """A rendered row as it lies in the file."""
+class _StoredRow(msgspec.Struct, array_like=True):
+    """A rendered row as a line of the file."""
 
     custom_id: str
     model: str
@@ -42,33 +42,34 @@ class _Waiting(msgspec.Struct, array_like=True):
 
 
 def with_reused_answers(
-    rendered: Iterable[Rendered],
+    rows: Iterable[RenderedRow],
     table: ReusedTable,
     sealer: Sealer,
     folder: Folder,
     prefix: str,
     judge: SchemaJudge | None,
-) -> Generator[Rendered]:
-    """The rows as they came, once the sealer knows which of them have an answer in the table."""
+) -> Generator[RenderedRow]:
+    """Yield the rows unchanged, once the sealer knows which of them have an answer in the table."""
     name = f"{prefix}/rendered.jsonl"
     try:
         with folder.writer(name) as file:
-            for request, carry, number in rendered:
+            for request, carry, number in rows:
                 sealer.register(request)
-                waiting = _Waiting(
+                row = _StoredRow(
                     request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
                 )
-                file.write(msgspec.json.encode(waiting) + b"\n")
-        known = ReusedAnswerWriter(folder, prefix, sealer.request_index, sealer.endpoint, judge, sealer.reused_files)
+                file.write(msgspec.json.encode(row) + b"\n")
+        writer = ReusedAnswerWriter(folder, prefix, sealer.request_index, sealer.endpoint, judge, sealer.reused_files)
         for sha256, output, finish_reason, model, batch_id in table:
             if isinstance(sha256, str):
-                known.add(ReusedAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
-        sealer.reuse(known.finish())
-        decoder = msgspec.json.Decoder(_Waiting)
-        with folder.reader(name) as rows:
-            for line in rows:
+                writer.add(ReusedAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
+        sealer.reuse(writer.finish())
+        decoder = msgspec.json.Decoder(_StoredRow)
+        with folder.reader(name) as lines:
+            for line in lines:
                 row = decoder.decode(line)
-                yield Rendered(Request(row.custom_id, row.model, bytes(row.body), row.inputs), row.carry, row.number)
+                request = Request(row.custom_id, row.model, bytes(row.body), row.inputs)
+                yield RenderedRow(request, row.carry, row.number)
     finally:
         folder.remove(name)
 

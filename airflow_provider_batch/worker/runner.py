@@ -1,8 +1,15 @@
-"""Does the steps that the lifecycle decides on: the only module that makes paid calls.
+"""Carries out the steps that the lifecycle decides on. Every paid call of the package starts here.
 
-Each step is recorded when it is done; then the lifecycle is asked again. Submit and wait run the same runner, each
-until there is nothing to do now. Files go up and down several at once; everything else, above all what is paid, goes
-one by one, and every record is written by the calling thread.
+    next_steps(state, observed batches, policy, now)  ->  steps  ->  provider  ->  records  ->  next_steps(...)
+
+Each step is recorded as soon as it is done, then the lifecycle is consulted again. Submit and the sensor run the same
+runner, each until nothing can be done right now. Files are transferred several at a time. Everything else, above all
+the creation of batches, happens one at a time, and only the calling thread writes records.
+
+Several workers may run the same job: a retry that starts while the first attempt is still alive, or a machine that
+wakes up. They coordinate through the ledger alone. Before a batch is created, its intent is created exclusively; the
+worker that loses leaves the shard to the other one. A worker that was suspended between the intent and the call does
+not make the call any more (`claim_is_stale`), because another worker may have looked the batch up since.
 """
 
 from __future__ import annotations
@@ -11,11 +18,13 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import groupby
 
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import (
@@ -68,17 +77,20 @@ from airflow_provider_batch.exceptions import (
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnconfirmedError
 from airflow_provider_batch.worker import synchronous
 from airflow_provider_batch.worker.cancel import cancel_batches
-from airflow_provider_batch.worker.collect import AT_ONCE, Collector
+from airflow_provider_batch.worker.collect import MAX_CONCURRENT_TRANSFERS, Collector
 from airflow_provider_batch.worker.log import Log
-from airflow_provider_batch.worker.parallel import at_once
+from airflow_provider_batch.worker.parallel import run_concurrently
 from airflow_provider_batch.worker.reseal import Resealer
 
-#: how long until a cancel is asked for again that the provider did not take
-CANCEL_AGAIN = timedelta(seconds=60)
+#: how long until a failed cancel request is repeated
+CANCEL_RETRY_DELAY = timedelta(seconds=60)
 
 
 class Runner:
-    """One worker's go at a job."""
+    """Drives a job forward in one worker.
+
+    :param stopping: returns True once the worker is being stopped; no paid call is made from then on.
+    """
 
     def __init__(
         self,
@@ -92,92 +104,96 @@ class Runner:
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
         self._stopping, self._clock = stopping, clock
-        #: set when a batch was refused: what else was planned may only be refused too, so it is planned anew
-        self._held = False
-        #: batches whose cancel the provider did not take just now
-        self._unheard: set[str] = set()
+        #: set when the provider refuses a batch: the remaining steps would probably be refused too, so plan again
+        self._must_plan_again = False
+        #: batches whose cancel request failed during this run
+        self._failed_cancels: set[str] = set()
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._prices = Prices(ledger.manifest.prices)
         self._collector = Collector(ledger, hook, self._judge, log, clock)
-        self._waves = Resealer(ledger, policy, self._judge, log, clock, self._claim)
+        self._resealer = Resealer(ledger, policy, self._judge, log, clock, self._claim)
 
-    def look(self) -> dict[str, BatchView]:
-        """The live batches as the provider has them now; one that cannot be read just now is waited for.
+    def observe(self) -> dict[str, BatchView]:
+        """Return the live batches by id, as the provider shows them now. A batch that cannot be read now is left out.
 
-        :raises ProviderError: if the provider refuses to show one.
+        :raises ProviderError: if the provider refuses to show a batch.
         """
-        seen: dict[str, BatchView] = {}
+        observed: dict[str, BatchView] = {}
         for shard, submission in self.ledger.state().live():
             try:
-                seen[submission.batch_id] = self.hook.retrieve(submission.batch_id)
+                observed[submission.batch_id] = self.hook.retrieve(submission.batch_id)
             except AwayError as error:
-                self.log.warning("%s: %s It is read again later.", shard.name, error)
-        return seen
+                self.log.warning("%s: %s It will be read again later.", shard.name, error)
+        return observed
 
-    def run(self, seen: Mapping[str, BatchView]) -> Pause:
-        """Do every step that can be done now; say what the job then waits for.
+    def run(self, observed: Mapping[str, BatchView]) -> Pause:
+        """Carry out every step that can be done now. Return what the job then waits for.
 
-        :raises StoppedError: before a paid call, once `stopping` says so.
-        :raises ProviderError: if a call failed; everything done before is recorded.
+        :param observed: the live batches by id, as `observe` returns them.
+        :raises StoppedError: before a paid call, if the worker is being stopped.
+        :raises ProviderError: if a call failed. Everything done before is recorded.
         """
-        seen = dict(seen)
-        self._unheard.clear()
+        observed = dict(observed)
+        self._failed_cancels.clear()
         if duplicate_batches.may_have_lost_batches(self.ledger.state()):
-            seen.update(self._look_for_duplicate_batches())
-        looked = False
+            observed.update(self._look_for_duplicate_batches())
+        has_looked = False
         while True:
-            steps, pause = next_steps(self.ledger.state(), seen, self.policy, self._clock())
-            if not steps and isinstance(pause, Finish) and not looked:
-                looked = True
+            steps, pause = next_steps(self.ledger.state(), observed, self.policy, self._clock())
+            if not steps and isinstance(pause, Finish) and not has_looked:
+                has_looked = True
                 adopted = self._look_for_duplicate_batches()
-                seen.update(adopted)
+                observed.update(adopted)
                 if adopted:
                     continue
-            steps = [one for one in steps if not (isinstance(one, Cancel) and one.submission.batch_id in self._unheard)]
+            steps = [step for step in steps if not self._is_failed_cancel(step)]
             if not steps:
-                return self._soon(pause)
-            self._held = False
-            for _, alike in groupby(steps, type):
-                self._do(list(alike))
-                if self._held:
+                return self._shorten(pause)
+            self._must_plan_again = False
+            for _, group in groupby(steps, type):
+                self._carry_out(list(group))
+                if self._must_plan_again:
                     break
 
-    def _soon(self, pause: Pause) -> Pause:
-        """The same pause, but short if a cancel was not taken."""
-        if not self._unheard or not isinstance(pause, Wait):
+    def _is_failed_cancel(self, step: Step) -> bool:
+        return isinstance(step, Cancel) and step.submission.batch_id in self._failed_cancels
+
+    def _shorten(self, pause: Pause) -> Pause:
+        """Return the pause, shortened if a cancel request has to be repeated."""
+        if not self._failed_cancels or not isinstance(pause, Wait):
             return pause
-        again = self._clock() + CANCEL_AGAIN
-        return pause._replace(until=min(again, pause.until) if pause.until else again)
+        retry_at = self._clock() + CANCEL_RETRY_DELAY
+        return pause._replace(until=min(retry_at, pause.until) if pause.until else retry_at)
 
     def finish(self, pause: Finish) -> JobState:
-        """Record that the wait came to its end, and tell what the budget did not reach. The state then."""
+        """Record that the wait has ended, and log the requests that the budget withheld. Return the new state."""
         state = self.ledger.state()
         number = state.finished.number + 1 if state.finished else 1
         self.ledger.append(Finished(number, self._clock(), list(pause.withheld)))
-        self.tell_withheld(pause)
+        self.log_withheld(pause)
         return self.ledger.state()
 
-    def tell_withheld(self, pause: Finish) -> None:
-        """Say what was not asked, as the budget does not reach, and what to do about it."""
+    def log_withheld(self, pause: Finish) -> None:
+        """Log the requests that were not sent because of the budget, and what to do about it."""
         if not pause.withheld:
             return
         state = self.ledger.state()
         budget = BudgetTracker(state)
         self.log.warning(
-            "%s requests in %d shard(s) are withheld: max_cost_usd is %s US dollars, %.4f are spent, and they may cost "
-            "up to %.4f. What was answered is kept. Raise max_cost_usd and clear submit to go on.",
-            f"{sum(state.shards[name].requests for name in pause.withheld):,}",
-            len(pause.withheld),
-            budget.ceiling,
-            budget.spent,
-            sum(budget.cost(state.shards[name].spec) for name in pause.withheld),
+            "Withheld %s in %s: they may cost up to %s, but %s of max_cost_usd=%s is already spent. All answers so far "
+            "are kept. To continue, raise max_cost_usd and clear submit.",
+            format_count(sum(state.shards[name].requests for name in pause.withheld), "request"),
+            format_count(len(pause.withheld), "shard"),
+            format_usd(sum((budget.cost(state.shards[name].spec) for name in pause.withheld), Decimal(0))),
+            format_usd(budget.spent),
+            "none" if budget.ceiling is None else format_usd(budget.ceiling),
         )
 
     def _look_for_duplicate_batches(self) -> dict[str, BatchView]:
-        """Find the job's batches that it does not keep; those that it goes on with, by id.
+        """Look for batches of the job that no record names. Return those that the job adopts, by id.
 
-        A list that cannot be read changes nothing: what was paid for is landed all the same.
+        If the batches cannot be listed, the job goes on without them: what was paid for lands in any case.
         """
         manifest = self.ledger.manifest
         try:
@@ -185,32 +201,30 @@ class Runner:
                 manifest.job_uid, not_before=manifest.sealed_at - lifecycle_steps.LOOK_UP_AFTER
             )
         except ProviderError as error:
-            self.log.warning("Whether batches of this job were created twice is not known: %s", error)
+            self.log.warning("Could not check whether batches of this job were created twice: %s", error)
             return {}
-        found = duplicate_batches.look(self.ledger.state(), batches)
-        for shard, submission, batch in found.adopt:
+        unexpected = duplicate_batches.look(self.ledger.state(), batches)
+        for shard, submission, batch in unexpected.adopt:
             self.ledger.add(Created(shard.name, submission.number, batch.id, self._clock()))
-            self.log.info("%s: its unanswered creation had made batch %s; going on with it", shard.name, batch.id)
-        self._cancel_duplicate_batches(found.cancel)
-        for batch in found.ended:
+            self.log.info("%s: the unconfirmed creation did make batch %s; continuing with it", shard.name, batch.id)
+        self._cancel_duplicate_batches(unexpected.cancel)
+        for batch in unexpected.ended:
             self._add_duplicate_batch(batch)
-            tell = self.log.warning if batch.completed else self.log.info
-            tell("Batch %s, a twin of one that is kept, ended with %d requests answered", batch.id, batch.completed)
-        return {batch.id: batch for _, _, batch in found.adopt}
+            log = self.log.warning if batch.completed else self.log.info
+            log("Duplicate batch %s ended with %s answered", batch.id, format_count(batch.completed, "request"))
+        return {batch.id: batch for _, _, batch in unexpected.adopt}
 
     def _cancel_duplicate_batches(self, batches: Iterable[BatchView]) -> None:
-        """Cancel batches that run beside the ones that are kept. One that cannot be cancelled now is found again."""
+        """Cancel duplicate batches. A batch that cannot be cancelled now is found again later."""
         for batch in batches:
             try:
                 self._cancel_duplicate_batch(batch)
             except ProviderError as error:
-                self.log.warning("Batch %s is a twin that should not run: %s", batch.id, error)
+                self.log.warning("Could not cancel duplicate batch %s: %s", batch.id, error)
 
     def _cancel_duplicate_batch(self, duplicate: BatchView) -> None:
         self._add_duplicate_batch(self.hook.cancel(duplicate.id) or self.hook.retrieve(duplicate.id))
-        self.log.warning(
-            "%s: cancelled batch %s, a twin of the one it keeps", duplicate.metadata.get("shard"), duplicate.id
-        )
+        self.log.warning("%s: cancelled duplicate batch %s", duplicate.metadata.get("shard"), duplicate.id)
 
     def _add_duplicate_batch(self, duplicate: BatchView) -> None:
         shard = duplicate.metadata.get("shard", "")
@@ -220,15 +234,15 @@ class Runner:
             )
         )
 
-    def _do(self, steps: list[Step]) -> None:
-        """Do steps of one kind."""
+    def _carry_out(self, steps: list[Step]) -> None:
+        """Carry out steps of one kind."""
         match steps[0]:
             case SendSynchronously(is_final_pass=True) as first:
-                # one, and the time is looked at again before the next
-                self._ask_last(first)
+                # Only one shard: the lifecycle checks the time before the next one.
+                self._send_final_pass(first)
             case SendSynchronously():
-                asks = [step for step in steps if isinstance(step, SendSynchronously)]
-                synchronous.ask_all(self.ledger, self.hook, asks, self._answered, self._stopping)
+                canaries = [step for step in steps if isinstance(step, SendSynchronously)]
+                synchronous.send_all(self.ledger, self.hook, canaries, self._settle_responses, self._stopping)
             case Upload():
                 self._upload([step for step in steps if isinstance(step, Upload)])
             case Collect():
@@ -237,11 +251,11 @@ class Runner:
                 self._cancel([step for step in steps if isinstance(step, Cancel)])
             case _:
                 for step in steps:
-                    self._do_one(step)
-                    if self._held:
+                    self._carry_out_one(step)
+                    if self._must_plan_again:
                         return
 
-    def _do_one(self, step: Step) -> None:
+    def _carry_out_one(self, step: Step) -> None:
         match step:
             case JudgeCanary():
                 self._judge_canary()
@@ -250,47 +264,50 @@ class Runner:
             case LookUp():
                 self._look_up(step)
             case Retry():
-                self._waves.ask_again(step)
+                self._resealer.retry(step)
             case Reseal():
-                self._waves.reseal(step)
+                self._resealer.reseal(step)
             case GiveUp():
                 self._give_up(step)
             case FinalPass():
-                self._seal_finish_line(step)
+                self._seal_final_pass(step)
 
-    def _answered(self, answers: synchronous.Answers) -> None:
-        """Keep what came back for a shard, unless the account is what refused it."""
-        shard, n = answers.step.shard, answers.step.number
-        message = answers.account_says
+    def _settle_responses(self, responses: synchronous.ShardResponses) -> None:
+        """Settle a shard with its synchronous responses, unless the provider refused the account."""
+        shard, number = responses.step.shard, responses.step.number
+        message = responses.account_error
         if message is not None:
-            self.ledger.add(Refused(shard.name, n, Failure.ACCOUNT, message, self._clock()))
-            kept = "What was answered before lands" if answers.step.is_final_pass else "Nothing was uploaded"
-            self.log.warning("%s: the account was refused: %s. %s.", shard.name, message, kept)
+            self.ledger.add(Refused(shard.name, number, Failure.ACCOUNT, message, self._clock()))
+            kept = "Earlier answers will land" if responses.step.is_final_pass else "Nothing was uploaded"
+            self.log.warning("%s: the provider refused the account: %s. %s.", shard.name, message, kept)
             return
-        settled = Settled(shard.name, n, "", "answered", self._clock(), files=[synchronous.write(self.ledger, answers)])
+        file = synchronous.write_responses(self.ledger, responses)
+        settled = Settled(shard.name, number, "", "answered", self._clock(), files=[file])
         self.ledger.add(self._collector.count(shard, settled))
 
-    def _ask_last(self, step: SendSynchronously) -> None:
-        """Ask a shard of the finish line, which no other worker is at: a claim is recorded before."""
+    def _send_final_pass(self, step: SendSynchronously) -> None:
+        """Claim and send a shard of the final pass, unless another worker has claimed it."""
         if self._stopping():
             raise StoppedError(
-                f"This worker was told to end, so {step.shard.name} of the finish line was not asked. Everything "
-                "done before is recorded; the next attempt goes on from there."
+                f"This worker is being stopped, so {step.shard.name} of the final pass was not sent. Everything done "
+                "so far is recorded, and the next attempt continues from there."
             )
         if self._claim(step.shard, step.number):
-            synchronous.ask_all(self.ledger, self.hook, [step], self._answered, self._stopping, synchronous.FINISH_LINE)
+            synchronous.send_all(
+                self.ledger, self.hook, [step], self._settle_responses, self._stopping, synchronous.FINAL_PASS
+            )
 
-    def _seal_finish_line(self, step: FinalPass) -> None:
+    def _seal_final_pass(self, step: FinalPass) -> None:
         retry_round = final_pass.seal_final_pass(
             self.ledger, step, self.policy, self._judge, self._claim, self._clock()
         )
         if retry_round is None:
             return
-        asked = sum(shard.requests for shard in retry_round.shards if shard.synchronous)
-        self.log.info("Finish line: asking %s rows synchronously, at the standard price", f"{asked:,}")
+        rows = sum(shard.requests for shard in retry_round.shards if shard.synchronous)
+        self.log.info("Final pass: sending %s synchronously, at the standard price", format_count(rows, "row"))
         if retry_round.left_out:
             self.log.warning(
-                "Finish line: %s. They land as they are.", final_pass.describe_left_out(retry_round.left_out)
+                "Final pass: %s. They land as they are.", final_pass.describe_left_out(retry_round.left_out)
             )
 
     def _judge_canary(self) -> None:
@@ -299,69 +316,77 @@ class Runner:
             return
         tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in verdict.mean_output.items())
         estimate = verdict.canary_verdict.estimate
+        low, high = estimate.low_usd, estimate.high_usd
         self.log.info(
-            "canary: %d of %d answered%s; the estimate is now %s",
+            "Canary: %d of %s answered%s. The estimated cost is now %s.",
             verdict.answered,
-            verdict.sent,
-            f"; mean output {tokens}" if tokens else "",
-            "unknown, as no price is known"
-            if estimate.low_usd is None
-            else f"between {estimate.low_usd:,.4f} and {estimate.high_usd:,.4f} US dollars",
+            format_count(verdict.sent, "request"),
+            f", mean output {tokens}" if tokens else "",
+            "unknown, because no price is known" if low is None or high is None else format_usd_range(low, high),
         )
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in verdict.outcomes.items())
         if verdict.outcomes.get(Outcome.INVALID_OUTPUT) == verdict.sent:
             self.log.warning(
-                "canary: no answer is valid against the output_schema; the rows are asked again in a batch"
+                "Canary: no answer is valid against the output_schema. These rows will be retried in a batch."
             )
         elif verdict.outcomes.get(Outcome.SUCCEEDED) != verdict.sent:
-            self.log.warning("canary: %s. What failed for a passing reason is asked again in a batch.", outcomes)
+            self.log.warning(
+                "Canary: %s. Rows that failed for a transient reason will be retried in a batch.", outcomes
+            )
 
     def _upload(self, steps: list[Upload]) -> None:
-        """Send the input files, several at once; each is recorded as soon as the provider has it.
+        """Upload input files, several at the same time. Each is recorded as soon as the provider has it.
 
-        If the provider takes no more of them for now, that is recorded, and the others wait.
+        If the provider accepts no more files for now, that is recorded and the remaining files wait.
 
-        :raises StoppedError: if `stopping` said so before all were sent. Those that were are recorded.
+        :raises StoppedError: if the worker is being stopped before all files are uploaded.
         """
         self.hook.warm_up()
         try:
-            sent = at_once(steps, self._send, self._sent, AT_ONCE, stop=self._stopping)
+            uploaded = run_concurrently(
+                steps, self._upload_file, self._record_upload, MAX_CONCURRENT_TRANSFERS, stop=self._stopping
+            )
         except CapacityError as error:
             self._hold_uploads(error)
             return
-        if sent < len(steps):
+        if uploaded < len(steps):
             raise StoppedError(
-                f"This worker was told to end, so {len(steps) - sent} of {len(steps)} input files were not uploaded, "
-                f"{steps[0].shard.name} to {steps[-1].shard.name}. Everything done before is recorded; "
-                "the next attempt goes on from there."
+                f"This worker is being stopped, so {len(steps) - uploaded} of {len(steps)} input files between "
+                f"{steps[0].shard.name} and {steps[-1].shard.name} were not uploaded. Everything done so far is "
+                "recorded, and the next attempt continues from there."
             )
 
     def _hold_uploads(self, error: CapacityError) -> None:
         state = self.ledger.state()
-        number = max((one.number for one in state.uploads_refused), default=0) + 1
+        number = max((refusal.number for refusal in state.uploads_refused), default=0) + 1
         self.ledger.append(UploadsHeld(number, str(error), self._clock(), error.retry_after))
-        self._held = True
+        self._must_plan_again = True
         until = uploads_from(self.ledger.state(), self.policy.backoff)
         self.log.warning(
-            "%s No further input file is uploaded before %s UTC.",
+            "%s The next input file will be uploaded %s.",
             error,
-            f"{until:%Y-%m-%d %H:%M:%S}" if until else "now",
+            f"after {until:%Y-%m-%d %H:%M:%S} UTC" if until else "now",
         )
 
-    def _sent(self, step: Upload, file_id: str) -> None:
+    def _record_upload(self, step: Upload, file_id: str) -> None:
         shard = step.shard.spec
         self.ledger.add(Uploaded(shard.name, step.number, file_id, self._clock()))
-        self.log.info("%s: uploaded %s requests, %s bytes", shard.name, f"{shard.requests:,}", f"{shard.bytes:,}")
+        self.log.info(
+            "%s: uploaded %s, %s",
+            shard.name,
+            format_count(shard.requests, "request"),
+            format_count(shard.bytes, "byte"),
+        )
 
-    def _send(self, step: Upload) -> str:
-        """Stream a shard's input file to the provider; its file id there."""
+    def _upload_file(self, step: Upload) -> str:
+        """Stream the input file of a shard to the provider, and return its file id."""
         shard = step.shard.spec
         name = f"{self.ledger.manifest.job_uid}-{shard.name}.jsonl"
         with self.ledger.folder.reader(shard.file) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:  # type: ignore[arg-type]
                 raise StagingError(
                     f"{self.ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. It "
-                    "was not uploaded. Put the file back, or start a new run, which reads the warehouse again."
+                    "was not uploaded. Restore the file, or start a new run, which reads the warehouse again."
                 )
             file.seek(0)
             return self.hook.upload(file, name)
@@ -369,15 +394,15 @@ class Runner:
     def _create(self, step: Create) -> None:
         if self._stopping():
             raise StoppedError(
-                f"This worker was told to end, so the batch of {step.shard.name} was not created. Everything "
-                "done before is recorded; the next attempt goes on from there."
+                f"This worker is being stopped, so the batch of {step.shard.name} was not created. Everything done so "
+                "far is recorded, and the next attempt continues from there."
             )
         shard, manifest = step.shard.spec, self.ledger.manifest
-        nonce, began = secrets.token_hex(16), self._clock()
-        if not self.ledger.add(Intent(shard.name, step.number, nonce, step.file_id, began)):
-            self.log.info("%s: another worker is creating this batch; leaving it to that one", shard.name)
+        nonce, claimed_at = secrets.token_hex(16), self._clock()
+        if not self.ledger.add(Intent(shard.name, step.number, nonce, step.file_id, claimed_at)):
+            self.log.info("%s: another worker is creating this batch, so this one does not", shard.name)
             return
-        if self._overslept(shard, began):
+        if self._claim_is_stale(shard, claimed_at):
             return
         metadata = {
             **manifest.metadata,
@@ -397,18 +422,21 @@ class Runner:
             self.ledger.add(
                 Refused(shard.name, step.number, refused.failure, refused.message, self._clock(), refused.retry_after)
             )
-            self._held = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
-            self.log.warning("%s: not created (%s): %s", shard.name, refused.failure, refused.message)
-        except CreateUnconfirmedError as unsure:
+            self._must_plan_again = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning(
-                "%s: no sure answer to the creation (%s). It is looked up in %d s before anything is created again.",
+                "%s: the provider refused the batch (%s): %s", shard.name, refused.failure, refused.message
+            )
+        except CreateUnconfirmedError as error:
+            self.log.warning(
+                "%s: the provider did not confirm the creation of the batch (%s). It will be looked up in %d s, before "
+                "anything is created again.",
                 shard.name,
-                unsure,
+                error,
                 lifecycle_steps.LOOK_UP_AFTER.total_seconds(),
             )
         else:
             self.ledger.add(Created(shard.name, step.number, batch.id, self._clock()))
-            self.log.info("%s: batch %s created, %s requests", shard.name, batch.id, f"{shard.requests:,}")
+            self.log.info("%s: created batch %s with %s", shard.name, batch.id, format_count(shard.requests, "request"))
             if any(
                 submission.number == step.number for submission in self.ledger.state().shards[shard.name].superseded
             ):
@@ -418,24 +446,31 @@ class Runner:
         shard, intent = step.shard.spec, step.submission.intent
         assert intent is not None
         if shard.synchronous:
-            message = "the worker that asked these requests never told what came of them"
+            message = "the worker that sent these requests never recorded their responses"
             self.ledger.add(Refused(shard.name, step.submission.number, Failure.LOST, message, self._clock()))
-            self.log.warning("%s: %s; at most %d were paid for in vain", shard.name, message, shard.requests)
+            self.log.warning(
+                "%s: %s, so up to %s were paid for in vain",
+                shard.name,
+                message,
+                format_count(shard.requests, "request"),
+            )
             return
-        found = self.hook.find_batches(
+        batches = self.hook.find_batches(
             intent.nonce, intent.file_id, not_before=intent.time - lifecycle_steps.LOOK_UP_AFTER
         )
-        # A file is sent once for several tries: batches of earlier ones are not what this creation made.
-        kept = {submission.batch_id for one in self.ledger.state().shards.values() for submission in one.submissions}
-        found = [batch for batch in found if batch.id not in kept]
-        if not found:
-            message = "the creation was never answered, and the provider has no such batch"
+        # Several submissions can share an uploaded file, so leave out the batches of the others.
+        known_ids = {
+            submission.batch_id for shard in self.ledger.state().shards.values() for submission in shard.submissions
+        }
+        batches = [batch for batch in batches if batch.id not in known_ids]
+        if not batches:
+            message = "the creation was never confirmed, and the provider has no such batch"
             self.ledger.add(Refused(shard.name, step.submission.number, Failure.LOST, message, self._clock()))
-            self.log.info("%s: %s; creating it", shard.name, message)
+            self.log.info("%s: %s; creating it now", shard.name, message)
             return
-        self.ledger.add(Created(shard.name, step.submission.number, found[0].id, self._clock()))
-        self.log.info("%s: the unanswered creation had made batch %s; going on with it", shard.name, found[0].id)
-        for duplicate in found[1:]:
+        self.ledger.add(Created(shard.name, step.submission.number, batches[0].id, self._clock()))
+        self.log.info("%s: the unconfirmed creation did make batch %s; continuing with it", shard.name, batches[0].id)
+        for duplicate in batches[1:]:
             if duplicate.metadata.get("job_uid") != self.ledger.manifest.job_uid:
                 continue
             if duplicate.status.ended:
@@ -444,11 +479,15 @@ class Runner:
                 self._cancel_duplicate_batch(duplicate)
 
     def _cancel(self, steps: list[Cancel]) -> None:
-        """Cancel batches. What the provider does not take now holds up nothing else, and is tried again later."""
-        not_taken = cancel_batches(self.ledger, self.hook, steps, self.log.warning, clock=self._clock)
-        self._unheard.update(step.submission.batch_id for step in not_taken)
-        if not_taken:
-            self.log.warning("%d batch(es) are cancelled again in %d s.", len(not_taken), CANCEL_AGAIN.seconds)
+        """Cancel batches. A failed request does not hold up anything else and is repeated later."""
+        failed_steps = cancel_batches(self.ledger, self.hook, steps, self.log.warning, clock=self._clock)
+        self._failed_cancels.update(step.submission.batch_id for step in failed_steps)
+        if failed_steps:
+            self.log.warning(
+                "Cancelling %s again in %d s",
+                format_count(len(failed_steps), "batch", "batches"),
+                CANCEL_RETRY_DELAY.seconds,
+            )
 
     def _give_up(self, step: GiveUp) -> None:
         if not self._claim(step.shard, step.number):
@@ -457,24 +496,24 @@ class Runner:
         settled = Settled(name, step.number, "", "given up", self._clock(), failure=Failure.LINES, message=step.message)
         lines = dict.fromkeys(range(step.shard.requests), step.message)
         self.ledger.add(self._collector.count(step.shard, msgspec.structs.replace(settled, lines=lines)))
-        self.log.warning("%s: given up, as the provider will never have room for it: %s", name, step.message)
+        self.log.warning("%s: given up, because it can never fit into the provider's queue: %s", name, step.message)
 
-    def _claim(self, shard: ShardState, n: int) -> bool:
-        """Take a try for oneself, as a creation does: no other worker creates its batch then."""
-        began = self._clock()
-        if self.ledger.add(Intent(shard.name, n, secrets.token_hex(16), "", began)):
-            return not self._overslept(shard.spec, began)
-        self.log.info("%s: another worker is at this shard; leaving it to that one", shard.name)
+    def _claim(self, shard: ShardState, number: int) -> bool:
+        """Claim a submission with an intent, so that no other worker creates its batch. Return False if another has."""
+        claimed_at = self._clock()
+        if self.ledger.add(Intent(shard.name, number, secrets.token_hex(16), "", claimed_at)):
+            return not self._claim_is_stale(shard.spec, claimed_at)
+        self.log.info("%s: another worker is working on this shard, so this one does not", shard.name)
         return False
 
-    def _overslept(self, shard: Shard, began: datetime) -> bool:
+    def _claim_is_stale(self, shard: Shard, claimed_at: datetime) -> bool:
         now = self._clock()
-        late = lifecycle_steps.claim_is_stale(began, now)
-        if late:
+        is_stale = lifecycle_steps.claim_is_stale(claimed_at, now)
+        if is_stale:
             self.log.warning(
-                "%s: this worker stood still for %d s before it could ask for the batch. It leaves that be: whether "
-                "there is one is looked up first, as another worker may have taken it over.",
+                "%s: this worker was suspended for %d s before it could create the batch, so another worker may have "
+                "taken over. The batch will be looked up before anything is created.",
                 shard.name,
-                (now - began).total_seconds(),
+                (now - claimed_at).total_seconds(),
             )
-        return late
+        return is_stale

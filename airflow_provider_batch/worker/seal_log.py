@@ -1,68 +1,64 @@
-"""What submit logs about a job that it sealed, or only previewed."""
+"""Logs what submit sealed, or what it would seal in a preview."""
 
 from __future__ import annotations
 
+from airflow_provider_batch.core.formatting import format_count, format_usd_range
 from airflow_provider_batch.worker.build import Build
 from airflow_provider_batch.worker.log import Log
 
 
-def log_build(log: Log, made: Build, *, compared: bool = False) -> None:
+def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
     """Log what is sent, how large it is, and what it may cost.
 
     :param compared: whether the rows were compared with an earlier generation.
     """
-    manifest = made.manifest
+    manifest = build.manifest
     estimate = manifest.estimate
     if manifest.duplicates or manifest.reuse_from:
-        log.info("%s rows: %s", f"{manifest.requests:,}", manifest.sources)
+        log.info("%s: %s", format_count(manifest.requests, "row"), manifest.sources)
     log.info(
-        "%s requests in %d shard(s), %s bytes",
-        f"{manifest.sent:,}",
-        len(manifest.shards),
-        f"{sum(shard.bytes for shard in manifest.shards):,}",
+        "%s in %s, %s",
+        format_count(manifest.sent, "request"),
+        format_count(len(manifest.shards), "shard"),
+        format_count(sum(shard.bytes for shard in manifest.shards), "byte"),
     )
     canary = sum(shard.requests for shard in manifest.shards if shard.synchronous)
     if canary:
-        log.info("%d of them are the canary: asked before anything is uploaded, at the standard price", canary)
+        log.info("%d of them are the canary: sent before anything is uploaded, at the standard price", canary)
     if estimate.counted_requests:
-        how = f"tiktoken counted {estimate.counted_requests:,} of the requests, which corrects the estimate"
+        how = f"corrected by tiktoken, which counted {format_count(estimate.counted_requests, 'request')}"
     else:
-        how = "estimated: tiktoken or its vocabulary is not at hand"
+        how = "estimated, because tiktoken or its vocabulary is not installed"
     log.info("About %s input tokens (%s)", f"{estimate.input_tokens:,}", how)
     models = {shard.model for shard in manifest.shards}
     for model, tokens in manifest.learned_tokens.items():
-        if model not in models:
-            continue
-        log.info(
-            "learned: the provider told an earlier job that %s may have %s enqueued tokens, so a file holds no "
-            'more. limits={"tokens": …} comes before that.',
-            model,
-            f"{tokens:,}",
-        )
+        if model in models:
+            log.info(
+                "Learned: the provider told an earlier job that model %s may have %s enqueued tokens, so no input file "
+                'holds more. limits={"tokens": …} takes precedence.',
+                model,
+                f"{tokens:,}",
+            )
     if estimate.earlier_answers:
         log.info(
-            "learned: the output is taken from %s answers of earlier jobs of this task: between %s and %s tokens",
-            f"{estimate.earlier_answers:,}",
+            "Learned: the output estimate is based on %s of earlier jobs of this task: %s to %s tokens",
+            format_count(estimate.earlier_answers, "answer"),
             f"{estimate.output_tokens_low:,}",
             f"{estimate.output_tokens_high:,}",
         )
-    if estimate.low_usd is None:
-        log.warning("No price is known for %s: the cost is unknown.", ", ".join(estimate.unknown_models))
+    if estimate.low_usd is None or estimate.high_usd is None:
+        log.warning("The cost is unknown, because no price is known for %s.", ", ".join(estimate.unknown_models))
     else:
-        log.info(
-            "Estimate: between %.4f and %.4f US dollars at batch prices",
-            estimate.low_usd,
-            estimate.high_usd,
-        )
+        log.info("Estimated cost: %s at batch prices", format_usd_range(estimate.low_usd, estimate.high_usd))
     if estimate.standard_price_models:
         log.warning(
-            "No batch price is known for %s: the standard price stands in, the batch price may be half of it.",
+            "No batch price is known for %s. The estimate uses the standard price; the batch price may be half of it.",
             ", ".join(estimate.standard_price_models),
         )
     if compared:
-        asked = manifest.requests - made.kept - manifest.duplicates - manifest.reused
+        sent = manifest.requests - build.kept - manifest.duplicates - manifest.reused
         log.info(
-            "%s rows are as they were and keep batch and answer, %s are new, changed or not sent yet and are asked",
-            f"{made.kept:,}",
-            f"{asked:,}",
+            "%s unchanged and keep their batch and answer. %s new, changed or not sent yet, and will be sent.",
+            format_count(build.kept, "row is", "rows are"),
+            format_count(sent, "row is", "rows are"),
         )

@@ -1,8 +1,8 @@
-"""Asks requests synchronously: the canary before anything is uploaded, the finish line after the deadline.
+"""Sends requests synchronously: the canary before anything is uploaded, and the final pass after the deadline.
 
-What comes back is written to staging as the result lines of a batch are, so it is counted, landed and asked again by
-the same code. Nothing is recorded before all answers of a shard are there: a worker that is killed in between
-leaves these few requests to be asked once more, at most `canary` of each model, or 16 at the finish line.
+The responses are written to staging as result lines of a batch, so the same code counts, retries and lands them.
+Nothing is recorded until all responses of a shard are there. If a worker is killed before that, these few requests are
+sent once more: at most `canary` requests of each model, or 16 requests of the final pass.
 """
 
 from __future__ import annotations
@@ -22,32 +22,30 @@ from airflow_provider_batch.core.lifecycle.steps import SendSynchronously
 from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
 from airflow_provider_batch.exceptions import StagingError, StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, SynchronousResponse
-from airflow_provider_batch.worker.parallel import at_once
+from airflow_provider_batch.worker.parallel import run_concurrently
 
 
-class Manner(NamedTuple):
-    """How requests are asked."""
+class SyncPolicy(NamedTuple):
+    """How a kind of request is sent synchronously."""
 
-    #: what they are, for a person
+    #: what the requests are called in logs and errors
     name: str
-    #: requests on their way at the same time
-    at_once: int
-    #: seconds before a request that was surely not billed (429, 503) is asked once more, unless its answer says how
-    #: long; after the last of them that answer counts
+    #: requests in flight at the same time
+    concurrency: int
+    #: seconds before each retry of a request that was certainly not billed (429, 503), unless the response says how
+    #: long to wait; after the last retry its response counts
     pauses: tuple[float, ...]
-    #: a longer pause than this that the provider asks for is not waited for
+    #: longest pause, in seconds, that a response can ask for; if it asks for more, the request is not retried
     max_pause: float
 
 
-#: after the last pause a request is left to a batch
-CANARY = Manner("canary", 4, (0.5, 2.0), 10.0)
-#: there is no batch after it, so more patience; one shard of it is asked wholly at once
-FINISH_LINE = Manner("finish line", FINAL_PASS_CONCURRENCY, (1.0, 5.0, 20.0), 30.0)
+#: a request of the canary that still fails after the last pause is left to a batch
+CANARY = SyncPolicy("canary", 4, (0.5, 2.0), 10.0)
+#: no batch follows the final pass, so it is more patient; all requests of a shard are in flight together
+FINAL_PASS = SyncPolicy("final pass", FINAL_PASS_CONCURRENCY, (1.0, 5.0, 20.0), 30.0)
 
 
 class _Request(NamedTuple):
-    """One request."""
-
     step: SendSynchronously
     custom_id: str
     body: dict[str, Any]
@@ -58,55 +56,58 @@ class _Line(msgspec.Struct):
     body: dict[str, Any]
 
 
-class Answers(NamedTuple):
-    """What came back for one shard."""
+class ShardResponses(NamedTuple):
+    """The responses to all requests of one shard."""
 
     step: SendSynchronously
-    asked: list[tuple[str, SynchronousResponse]]
+    #: custom_id and response of each request
+    responses: list[tuple[str, SynchronousResponse]]
 
     @property
-    def account_says(self) -> str | None:
-        """Why a person must act; None if a request was answered, or none was refused for the account's sake."""
-        refused = [one for _, one in self.asked if is_of_account(one.status, one.code)]
-        if not refused or any(one.status == 200 for _, one in self.asked):
+    def account_error(self) -> str | None:
+        """Message for a person if the account was refused; None if a request succeeded or none was refused so."""
+        refusals = [response for _, response in self.responses if is_of_account(response.status, response.code)]
+        if not refusals or any(response.status == 200 for _, response in self.responses):
             return None
-        one = refused[0]
-        return f"HTTP {one.status}, {one.code or 'no code'}: {_message(one.body)}"
+        first = refusals[0]
+        return f"HTTP {first.status}, {first.code or 'no code'}: {_message(first.body)}"
 
 
-def ask_all(
+def send_all(
     ledger: Ledger,
     hook: BatchHook,
     steps: Sequence[SendSynchronously],
-    done: Callable[[Answers], None],
+    on_shard: Callable[[ShardResponses], None],
     stopping: Callable[[], bool],
-    manner: Manner = CANARY,
+    policy: SyncPolicy = CANARY,
 ) -> None:
-    """Ask the requests of these shards, several at once; `done` is told of each shard once it is complete.
+    """Send the requests of these shards, several at the same time.
 
-    :raises StoppedError: if `stopping` said so before all were asked.
-    :raises StagingError: if an input file is not the one that was sealed; nothing was asked then.
+    :param on_shard: receives the responses of each shard once it is complete.
+    :raises StoppedError: if `stopping` returned True before all requests were sent.
+    :raises StagingError: if an input file differs from the one that was sealed; then nothing was sent.
     """
     hook.warm_up()
     endpoint = ledger.manifest.endpoint
     requests = [request for step in steps for request in _requests(ledger, step)]
-    came: dict[str, list[tuple[str, SynchronousResponse]]] = {}
+    by_shard: dict[str, list[tuple[str, SynchronousResponse]]] = {}
 
-    def keep(request: _Request, asked: SynchronousResponse) -> None:
-        shard = request.step.shard.spec
-        answers = came.setdefault(shard.name, [])
-        answers.append((request.custom_id, asked))
-        if len(answers) == shard.requests:
-            done(Answers(request.step, answers))
+    def add_response(request: _Request, response: SynchronousResponse) -> None:
+        shard = request.step.shard
+        responses = by_shard.setdefault(shard.name, [])
+        responses.append((request.custom_id, response))
+        if len(responses) == shard.requests:
+            on_shard(ShardResponses(request.step, responses))
 
-    def ask(request: _Request) -> SynchronousResponse:
-        return _ask(hook, endpoint, request.body, stopping, manner)
+    def send(request: _Request) -> SynchronousResponse:
+        return _send(hook, endpoint, request.body, stopping, policy)
 
-    count = at_once(requests, ask, keep, manner.at_once, stop=stopping)
+    count = run_concurrently(requests, send, add_response, policy.concurrency, stop=stopping)
     if count < len(requests):
         raise StoppedError(
-            f"This worker was told to end, so {len(requests) - count} of {len(requests)} requests of the {manner.name} "
-            "were not asked. Everything done before is recorded; the next attempt goes on from there."
+            f"This worker is being stopped, so {len(requests) - count} of {len(requests)} requests of the "
+            f"{policy.name} were not sent. Everything done so far is recorded, and the next attempt continues from "
+            "there."
         )
 
 
@@ -116,53 +117,57 @@ def _requests(ledger: Ledger, step: SendSynchronously) -> list[_Request]:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         raise StagingError(
-            f"{ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. Nothing of "
-            "it was asked or uploaded. Put the file back, or start a new run, which reads the warehouse again."
+            f"{ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. None of its "
+            "requests was sent. Restore the file, or start a new run, which reads the warehouse again."
         )
     lines = [msgspec.json.decode(line, type=_Line) for line in data.split(b"\n") if line]
     return [_Request(step, line.custom_id, line.body) for line in lines]
 
 
-def _ask(
-    hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callable[[], bool], manner: Manner
+def _send(
+    hook: BatchHook, endpoint: str, body: dict[str, Any], stopping: Callable[[], bool], policy: SyncPolicy
 ) -> SynchronousResponse:
-    """One request, with the repetitions that cost nothing."""
-    for pause in manner.pauses:
-        asked = hook.send_request(endpoint, body)
-        wait = max(asked.retry_after or 0.0, pause)
-        again = asked.status in (429, 503) and not is_of_account(asked.status, asked.code) and wait <= manner.max_pause
-        if not again or stopping():
-            return asked
+    """Send one request, with the retries that cost nothing."""
+    for pause in policy.pauses:
+        response = hook.send_request(endpoint, body)
+        wait = max(response.retry_after or 0.0, pause)
+        can_retry = response.status in (429, 503) and not is_of_account(response.status, response.code)
+        if not can_retry or wait > policy.max_pause or stopping():
+            return response
         time.sleep(wait)
         if stopping():
-            return asked
+            return response
     return hook.send_request(endpoint, body)
 
 
-def write(ledger: Ledger, answers: Answers) -> Collected:
-    """The answers as a result file in staging."""
-    shard = answers.step.shard.spec
-    name = f"{ledger.prefix}/collected/{shard.name}.{answers.step.number}/output.{secrets.token_hex(4)}.jsonl"
-    data = b"".join(_line(custom_id, asked) + b"\n" for custom_id, asked in answers.asked)
+def write_responses(ledger: Ledger, shard_responses: ShardResponses) -> Collected:
+    """Write the responses of a shard to staging as a result file, and return its record."""
+    step = shard_responses.step
+    name = f"{ledger.prefix}/collected/{step.shard.name}.{step.number}/output.{secrets.token_hex(4)}.jsonl"
+    data = b"".join(_result_line(custom_id, response) + b"\n" for custom_id, response in shard_responses.responses)
     with ledger.folder.writer(name) as file:
         file.write(data)
     return Collected(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _line(custom_id: str, asked: SynchronousResponse) -> bytes:
-    """An answer as a line of a batch's result file."""
-    response, error = None, None
-    if asked.status:
-        response = {"status_code": asked.status, "request_id": asked.request_id, "body": _parsed(asked.body)}
+def _result_line(custom_id: str, response: SynchronousResponse) -> bytes:
+    """Return a response as a line of a batch's result file."""
+    line: dict[str, Any] = {
+        "id": f"sync_{secrets.token_hex(8)}",
+        "custom_id": custom_id,
+        "response": None,
+        "error": None,
+    }
+    if response.status:
+        body = _parse_body(response.body)
+        line["response"] = {"status_code": response.status, "request_id": response.request_id, "body": body}
     else:
-        error = {"code": asked.code, "message": asked.body.decode()}
-    return msgspec.json.encode(
-        {"id": f"asked_{secrets.token_hex(8)}", "custom_id": custom_id, "response": response, "error": error}
-    )
+        line["error"] = {"code": response.code, "message": response.body.decode()}
+    return msgspec.json.encode(line)
 
 
-def _parsed(body: bytes) -> Any:
-    """The body as JSON, else as text: it may be a gateway's page."""
+def _parse_body(body: bytes) -> Any:
+    """Return the body as JSON, or as text if it is not JSON, such as the error page of a gateway."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -170,8 +175,8 @@ def _parsed(body: bytes) -> Any:
 
 
 def _message(body: bytes) -> str:
-    """The provider's words in an error body."""
-    data = _parsed(body)
+    """Return the provider's message from an error body."""
+    data = _parse_body(body)
     error = data.get("error", data) if isinstance(data, dict) else data
     message = error.get("message") if isinstance(error, dict) else error
     return str(message)[:300]

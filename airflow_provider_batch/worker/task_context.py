@@ -1,4 +1,4 @@
-"""What of Airflow's context the rows of a job may see."""
+"""The part of Airflow's context that row templates can see, and the job key taken from it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 from airflow_provider_batch.core.ledger.job import JobKey
 
-#: names of the run's dates that row templates see, where the run has them
+#: dates of the run that row templates can see, where the run has them
 _DATES = ("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_interval_end")
 
 
 def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
-    """What row templates see besides `row`: plain values only, so that no template can reach connections or secrets."""
+    """Return what row templates see besides `row`: plain values only, with no way to connections or secrets."""
     dag_run = context.get("dag_run")
     params = context.get("params")
     values: dict[str, Any] = {
@@ -28,12 +28,12 @@ def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def plain_moment(moment: datetime) -> datetime:
-    """The same moment as Python's own `datetime`: Airflow's are of a subclass, which records do not take."""
-    return datetime.fromisoformat(moment.isoformat())
+def to_plain_datetime(time: datetime) -> datetime:
+    """Return the same time as a plain `datetime`: Airflow uses a subclass, which the ledger's records do not accept."""
+    return datetime.fromisoformat(time.isoformat())
 
 
 def job_key(context: Mapping[str, Any]) -> JobKey:
-    """Return the key of the job that the task instance of a context sends."""
+    """Return the key of the job that the task instance in this context owns."""
     ti = context["ti"]
     return JobKey(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index)

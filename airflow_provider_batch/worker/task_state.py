@@ -1,6 +1,6 @@
-"""What Airflow says of a task, asked when it was told to end: whether a person wants its batches cancelled.
+"""Asks Airflow for the state of a task that is being killed, to find out whether its batches should be cancelled.
 
-It imports nothing that is slow to import: the triggerer imports it in its event loop.
+This module imports nothing slow at the top, because the triggerer imports it in its event loop.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from typing import Any
 
 from airflow_provider_batch.worker.log import Log
 
-#: task states in which a person, or the run's end, wants the work stopped
+#: task states that mean that a person, or the end of the run, stopped the work
 STOPPED_STATES = frozenset({"failed", "skipped", "removed"})
 
 
 def task_state(ti: Any, log: Log) -> str:
-    """State of a task instance as Airflow has it; 'removed' if its run is gone, 'unknown' if unsure. It never raises.
+    """Return the state of a task instance: "removed" if its run is gone, "unknown" if it cannot be read. Never raises.
 
-    Asks Airflow and blocks: from an event loop, call it in a thread. Works in a worker and in the triggerer.
+    This call blocks; from an event loop, run it in a thread. It works in a worker and in the triggerer.
 
-    :param ti: anything with `dag_id`, `task_id`, `run_id` and `map_index`; None is unsure.
+    :param ti: anything with `dag_id`, `task_id`, `run_id` and `map_index`; for None the state is "unknown".
     """
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
@@ -28,20 +28,25 @@ def task_state(ti: Any, log: Log) -> str:
         states = RuntimeTaskInstance.get_task_states(
             dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
         )
-        of_run = states.get(ti.run_id)
-    except Exception as error:  # noqa: BLE001  # unsure means: do not cancel
-        log.warning("The task's state cannot be read (%s).", error)
+        run_states = states.get(ti.run_id)
+    except Exception as error:  # noqa: BLE001  # if unsure, do not cancel
+        log.warning("Could not read the state of the task: %s", error)
         return "unknown"
-    if not of_run:
+    if not run_states:
         return "removed"
     index = -1 if ti.map_index is None else ti.map_index
-    return str(of_run.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}", "unknown") or "none")
+    return str(run_states.get(ti.task_id if index < 0 else f"{ti.task_id}_{index}", "unknown") or "none")
 
 
 def is_stopped(state: str, log: Log) -> bool:
-    """Whether a task in this state was ended by a person's decision, so that its batches are cancelled. Logs which."""
+    """Return whether a person's decision ended a task in this state, so that its batches are to be cancelled.
+
+    The decision is logged.
+    """
     if state in STOPPED_STATES:
-        log.warning("Task state is %s: its batches are cancelled. What they have answered is kept.", state)
+        log.warning(
+            "The state of the task is %s, so its batches are cancelled. Answers they already have are kept.", state
+        )
         return True
-    log.info("Task state is %s: the batches go on, and a later attempt goes on with them.", state)
+    log.info("The state of the task is %s, so its batches keep running. The next attempt continues with them.", state)
     return False

@@ -273,7 +273,7 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
     from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
     from airflow_provider_batch.worker import synchronous
 
-    write, written = synchronous.write, []
+    write, written = synchronous.write_responses, []
 
     def killed_at_the_second(*given: Any) -> Any:
         written.append(given)
@@ -282,7 +282,7 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
         return write(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synchronous, "write", killed_at_the_second)
+        patch.setattr(synchronous, "write_responses", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             worker(ledger).run({})
     assert made()["synchronous"] == 2 * FINAL_PASS_CONCURRENCY
@@ -354,11 +354,11 @@ def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     made()
 
     waiting = worker(ledger)
-    assert isinstance(waiting.run(waiting.look()), Wait)
+    assert isinstance(waiting.run(waiting.observe()), Wait)
     assert made()["synchronous"] == 0
 
     after = worker(ledger, later=CANCEL_GRACE)
-    assert isinstance(after.run(after.look()), Finish)
+    assert isinstance(after.run(after.observe()), Finish)
 
     assert made()["synchronous"] == 2
     assert outcomes(ledger) == {"succeeded": 2, "pending": 2}

@@ -469,7 +469,7 @@ def test_two_workers_that_ask_the_same_canary_keep_the_answers_of_the_first(ware
     (planned,), _ = next_steps(workers[1].ledger.state(), {}, Policy(), datetime.now(UTC))
     workers[0].run({})
 
-    workers[1]._do([planned])
+    workers[1]._carry_out([planned])
 
     state = workers[1].ledger.state()
     assert len(state.shards["c0001"].submissions) == 1

@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_deleted_fails_nothing_and_the_next_landing_tries_
     first = job.run(delete_remote_files="after_collect")
     assert first.state == "success"
     assert files(server) == 2
-    assert "Files are left at the provider; clear this task to try again." in capfd.readouterr().out
+    assert "Some files were not deleted at the provider. Clear this task to try again." in capfd.readouterr().out
 
     server.set_faults()
     job.clear("land")

@@ -150,7 +150,7 @@ def ended(ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: C
 
 def collect(ledger: Any) -> None:
     worker = another_worker(ledger)
-    worker.run(worker.look())
+    worker.run(worker.observe())
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_switch_that_may_not_cancel_never_looks_for_a_ledger() -> None:
     switch = KillSwitch(cancel=False)
     with switch.watching(None, find, SimpleNamespace()):
         switch.pull()
-    assert switch.asked
+    assert switch.is_pulled
 
 
 def test_a_state_that_cannot_be_read_is_unsure_and_nothing_is_cancelled() -> None:
@@ -198,7 +198,10 @@ def test_a_state_that_cannot_be_read_is_unsure_and_nothing_is_cancelled() -> Non
     switch = KillSwitch()
     with switch.watching(nobody, find, log):
         switch.pull()
-    assert said[-1] == "Task state is unknown: the batches go on, and a later attempt goes on with them."
+    assert (
+        said[-1]
+        == "The state of the task is unknown, so its batches keep running. The next attempt continues with them."
+    )
 
 
 def test_an_error_while_cancelling_is_told_and_raised_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ class Job(NamedTuple):
         """One worker's look at the batch, and what it does then; the job's state afterwards, and what it waits for."""
         self.provider.ended = True
         worker = worker_of(self.ledger)
-        pause = worker.run(worker.look())
+        pause = worker.run(worker.observe())
         return worker.ledger.state(), pause
 
     def landed(self) -> dict[str, tuple[str, str | None]]:

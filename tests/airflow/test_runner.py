@@ -216,7 +216,7 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
         foreign = created_behind_our_back(ledger, client, job_uid=uuid4().hex)
 
         worker = another_worker(ledger)
-        pause = worker.run(worker.look())
+        pause = worker.run(worker.observe())
 
         assert isinstance(pause, Finish)
         assert client.batches.retrieve(running.id).status in ("cancelling", "cancelled")
@@ -265,7 +265,7 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
         assert all(batch.output_file_id and batch.error_file_id for batch in batches_of(client, ledger))
 
         worker = another_worker(ledger)
-        worker.run(worker.look())
+        worker.run(worker.observe())
 
         state = worker.ledger.state()
         first_tries = [state.shards[shard.name].submissions[0].settled for shard in ledger.manifest.shards]
@@ -282,7 +282,7 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
     another_worker(ledger).run({})
     until_ended(client, ledger, wait_until)
     first, second = another_worker(ledger), another_worker(ledger)
-    for step in next_steps(first.ledger.state(), first.look(), first.policy, datetime.now(UTC))[0]:
+    for step in next_steps(first.ledger.state(), first.observe(), first.policy, datetime.now(UTC))[0]:
         first._do([step])
     (planned,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
     assert isinstance(planned, Retry)
@@ -304,7 +304,7 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
     pause: Any = None
     for _ in range(6):
         worker = another_worker(ledger)
-        pause = worker.run(worker.look())
+        pause = worker.run(worker.observe())
         until_ended(client, ledger, wait_until)
         if isinstance(pause, Finish):
             break
@@ -331,7 +331,7 @@ def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[
     client = client_of(server)
     for hour in range(200):
         worker = another_worker(ledger, later=timedelta(hours=hour))
-        if isinstance(worker.run(worker.look()), Finish):
+        if isinstance(worker.run(worker.observe()), Finish):
             return worker.ledger.state()
         live = {submission.batch_id for _, submission in worker.ledger.state().live()}
         wait_until(lambda live=live: _any_ended(client, live))
@@ -426,7 +426,7 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     def to_the_end() -> Any:
         for _ in range(20):
             worker = another_worker(ledger)
-            pause = worker.run(worker.look())
+            pause = worker.run(worker.observe())
             if isinstance(pause, Finish):
                 return worker.finish(pause)
             until_ended(client, ledger, wait_until)
@@ -463,7 +463,7 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
         slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=503, times=1))
 
         worker = another_worker(ledger)
-        pause = worker.run(worker.look())
+        pause = worker.run(worker.observe())
 
         cancelled = [shard.submissions[-1].cancel is not None for shard in worker.ledger.state().shards.values()]
         assert sorted(cancelled) == [False, True]
@@ -471,7 +471,7 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
         assert pause.until is not None
         assert pause.until - now < timedelta(minutes=2)
 
-        worker.run(worker.look())
+        worker.run(worker.observe())
         assert all(shard.submissions[-1].cancel for shard in worker.ledger.state().shards.values())
 
 
@@ -492,7 +492,7 @@ def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_
 
     first, second = (shard.submissions[-1] for shard in ledger.state().shards.values())
     assert sentences == [
-        f"s0001: batch {first.batch_id} had ended before it was cancelled (person)",
+        f"s0001: batch {first.batch_id} had already ended, so there was nothing to cancel (person)",
         f"s0002: cancelling batch {second.batch_id} (person); its status is cancelling",
     ]
     assert first.cancel

@@ -282,7 +282,7 @@ def test_marking_the_wait_as_failed_cancels_its_batch_even_if_the_provider_is_aw
     run = deferred(airflow, "tickets")
     with batches.away():
         run.mark("wait", "failed")
-        wait_until("the trigger was told", lambda: airflow.said(run, "Task state is failed"))
+        wait_until("the trigger was told", lambda: airflow.said(run, "The state of the task is failed"))
         # Airflow gives a trigger about a second for this, whatever its configuration says.
         wait_until("Airflow is through with it", lambda: airflow.said(run, "trigger completed"))
     assert run.await_end() == "failed"
@@ -423,7 +423,10 @@ def test_a_submit_that_is_ended_while_it_uploads_goes_on_in_its_next_attempt_and
         process.send_signal(signal.Signals[how])
     if how == "SIGTERM":
         # the task goes on, so that its upload ends; it makes no paid call any more
-        wait_until("submit asked for its state", lambda: "Task state is running: the batches go" in run.log("submit"))
+        wait_until(
+            "submit asked for its state",
+            lambda: "The state of the task is running, so its batches keep running" in run.log("submit"),
+        )
         batches.restart()
     await_end_of(airflow, task)
     if how != "SIGTERM":
@@ -449,7 +452,7 @@ def test_marking_a_submit_as_failed_while_it_creates_cancels_what_it_created(
     run.mark("submit", "failed")
     wait_until("the batch is cancelled", lambda: batches.status(submission.batch_id) == "cancelled")
     await_end_of(airflow, task)
-    assert "Task state is failed: its batches are cancelled" in run.log("submit")
+    assert "The state of the task is failed, so its batches are cancelled" in run.log("submit")
     state = await_ledger(airflow, run, lambda state: True)
     assert [shard.latest.cancel.reason for shard in state.shards.values() if shard.latest and shard.latest.cancel] == [
         "killed"

@@ -188,7 +188,7 @@ def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_c
     for _ in range(3):
         wait_until(lambda: all(batch.status in ("completed", "failed") for batch in batches_of(client, ledger)))
         worker = another_worker(ledger)
-        worker.run(worker.look())
+        worker.run(worker.observe())
 
     state = worker.ledger.state()
     assert outcomes_so_far(state) == {"succeeded": 2}
@@ -249,7 +249,7 @@ def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touch
         assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
         ledger.add(Deadline(now, now))
         worker = another_worker(ledger)
-        worker.run(worker.look())
+        worker.run(worker.observe())
 
         assert {batch.status for batch in batches_of(client, ledger)} <= {"cancelling", "cancelled"}
         of_the_other = [batch.status for batch in batches_of(client, other)]
@@ -304,7 +304,7 @@ def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_
     assert sum(isinstance(submission.intent, Intent) for submission in state.shards["s0001"].submissions) == 2
 
     worker = another_worker(ledger)
-    pause = worker.run(worker.look())
+    pause = worker.run(worker.observe())
     assert isinstance(pause, Finish)
 
     state = ledger.state()

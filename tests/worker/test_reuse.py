@@ -15,7 +15,7 @@ from airflow_provider_batch.core.requests.render import request_sha256
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-from airflow_provider_batch.worker.reuse import Rendered, with_reused_answers
+from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
 from tests.core.building import CHAT, request
 from tests.warehouse.conftest import sqlite_warehouse
 
@@ -35,8 +35,8 @@ def known_table(path: Path, monkeypatch: pytest.MonkeyPatch, answered: Iterable[
     return table
 
 
-def rows(count: int) -> Iterator[Rendered]:
-    return (Rendered(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(count))
+def rows(count: int) -> Iterator[RenderedRow]:
+    return (RenderedRow(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(count))
 
 
 def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

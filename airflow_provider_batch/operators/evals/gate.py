@@ -12,7 +12,7 @@ from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.worker.airflow_errors import told_to_airflow
+from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -65,7 +65,7 @@ class EvalGateOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Return if the run passes; otherwise fail or skip with the reasons."""
-        with told_to_airflow():
+        with airflow_failures():
             if self.action not in ACTIONS:
                 raise InputError(f"Unknown action {self.action!r}. Use one of: {', '.join(ACTIONS)}.")
             (checks,) = self._rows(gate_sql(self.run, self.prefix, self.max_unanswered))

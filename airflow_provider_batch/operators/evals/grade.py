@@ -18,7 +18,7 @@ from airflow_provider_batch.evals.summary import Summary, summaries
 from airflow_provider_batch.evals.tables import ALL_CASES
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.worker.airflow_errors import told_to_airflow
+from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -53,7 +53,7 @@ class EvalCasesOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the cases and return their numbers."""
-        with told_to_airflow():
+        with airflow_failures():
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
         judge_count = sum(case.grader.is_judge for case in cases)
         self.log.info("All %s cases can be graded, %s of them by a judge model.", f"{len(cases):,}", f"{judge_count:,}")
@@ -140,7 +140,7 @@ class EvalGradeOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Grade the run, write the tables and return the scores."""
-        with told_to_airflow():
+        with airflow_failures():
             return self._execute()
 
     def _execute(self) -> dict[str, Any]:
@@ -270,7 +270,7 @@ class EvalAcceptOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Accept the run and return the names of the accepted models."""
-        with told_to_airflow():
+        with airflow_failures():
             store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
             store.prepare()
             accepted = store.accept(self.run, _names(self.variants), self.note, datetime.now(UTC))

@@ -14,7 +14,7 @@ from airflow_provider_batch.links.batch import REPORT_KEY, EvalReportLink
 from airflow_provider_batch.operators.evals.grade import CASES_SQL
 from airflow_provider_batch.operators.results import BatchResultsOperator
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.worker.airflow_errors import told_to_airflow
+from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -79,7 +79,7 @@ class EvalReportOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Record the costs, read the tables and write the file."""
-        with told_to_airflow():
+        with airflow_failures():
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
