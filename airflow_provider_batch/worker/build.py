@@ -60,7 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     deduplicate: bool = True
     #: number of requests per model that are sent synchronously before anything is uploaded
     canary: int = 0
-    #: only the first so many rows of the query are read; None reads all
+    #: number of rows of the query to read, from the first; None reads all
     max_rows: int | None = None
     #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None

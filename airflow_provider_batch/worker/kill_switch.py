@@ -1,4 +1,4 @@
-"""What a running task does when Airflow kills it: it makes no more paid calls, and cancels only if a person wants that.
+"""What a running task does when Airflow kills it: it stops making paid calls, and cancels only if a person wants that.
 
 Airflow calls `on_kill` in many situations: the task was marked failed, skipped or successful, it was cleared, its run
 was deleted, its worker is being drained, it ran out of time, or its heartbeat was refused. Only the state of the task

@@ -49,5 +49,5 @@ def load_lessons(root: str, conn_id: str, key: JobKey, log: Log) -> Learned:
     try:
         return lessons.recall(lessons_folder(root, conn_id), key, datetime.now(UTC))
     except (BatchError, OSError) as error:
-        log.warning("Could not read what earlier jobs learned; this job goes on without it: %s", error)
+        log.warning("Could not read what earlier jobs learned; this job continues without it: %s", error)
         return Learned()

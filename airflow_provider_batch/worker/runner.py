@@ -193,7 +193,7 @@ class Runner:
     def _look_for_duplicate_batches(self) -> dict[str, BatchView]:
         """Look for batches of the job that no record names. Return those that the job adopts, by id.
 
-        If the batches cannot be listed, the job goes on without them: what was paid for lands in any case.
+        If the batches cannot be listed, the job continues without them: what was paid for lands in any case.
         """
         manifest = self.ledger.manifest
         try:
@@ -449,7 +449,7 @@ class Runner:
             message = "the worker that sent these requests never recorded their responses"
             self.ledger.add(Refused(shard.name, step.submission.number, Failure.LOST, message, self._clock()))
             self.log.warning(
-                "%s: %s, so up to %s were paid for in vain",
+                "%s: %s, so up to %s were paid for without a result",
                 shard.name,
                 message,
                 format_count(shard.requests, "request"),

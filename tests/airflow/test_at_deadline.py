@@ -314,13 +314,13 @@ def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Cal
 
     first, second = worker(ledger), worker(ledger)
     (sealing,), _ = next_steps(second.ledger.state(), {}, second.policy, datetime.now(UTC))
-    first._do([sealing])
-    second._do([sealing])
+    first._carry_out([sealing])
+    second._carry_out([sealing])
     asks, _ = next_steps(second.ledger.state(), {}, second.policy, datetime.now(UTC))
     first.run({})
 
     for ask in asks:
-        second._do([ask])
+        second._carry_out([ask])
 
     assert made()["synchronous"] == ROWS
     assert outcomes(ledger) == {"succeeded": ROWS}
@@ -346,8 +346,8 @@ def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     one = worker(ledger)
     steps, _ = next_steps(one.ledger.state(), {}, one.policy, datetime.now(UTC))
     assert isinstance(steps[0], Upload)
-    one._do(steps[:1])
-    one._do(next_steps(one.ledger.state(), {}, one.policy, datetime.now(UTC))[0][:1])
+    one._carry_out(steps[:1])
+    one._carry_out(next_steps(one.ledger.state(), {}, one.policy, datetime.now(UTC))[0][:1])
     end(ledger)
     # as if the provider had taken the cancel and were slow at it
     ledger.add(CancelRequested("s0001", 1, "deadline", datetime.now(UTC)))

@@ -94,7 +94,7 @@ def test_two_requests_are_asked_first_and_land_like_all_others(
     assert [(row[0], row[5]) for row in rows] == [("T-1", 1), ("T-2", 1), ("T-3", 0), ("T-4", 0), ("T-5", 0)]
     assert all(row[1:3] == ("succeeded", "billing") and row[3] and row[4] == 1 for row in rows)
     said = capfd.readouterr().out
-    assert "canary: 2 of 2 answered; mean output" in said
+    assert "Canary: 2 of 2 requests answered, mean output" in said
     assert "2 of them are the canary" in said
 
 
@@ -370,7 +370,7 @@ def test_a_worker_killed_between_the_answers_and_their_record_asks_these_request
     from airflow_provider_batch.worker import synchronous
 
     instance = Instance()
-    with killed_at(monkeypatch, synchronous, "write"):
+    with killed_at(monkeypatch, synchronous, "write_responses"):
         attempt(instance)
     assert made() == {"synchronous": 2, "upload": 0, "create": 0}
 

@@ -57,7 +57,7 @@ def test_a_clear_of_everything_asks_nothing_when_nothing_changed(
 
     assert second.state == "success"
     assert asked(server) == [2, 2, 1]
-    assert "All 5 rows are as they were: nothing is asked anew" in capfd.readouterr().out
+    assert "All 5 rows are unchanged; nothing new to send" in capfd.readouterr().out
     assert second.returned["submit"] == first.returned["submit"]
     assert answers(warehouse) == before
 
@@ -80,8 +80,9 @@ def test_only_what_changed_or_came_is_asked_and_what_went_is_not_landed(
 
     assert second.state == "success"
     assert asked(server) == [3, 2, 2]
-    assert "3 rows are as they were and keep batch and answer, 2 are new, changed or not sent yet and are asked" in (
-        capfd.readouterr().out
+    assert (
+        "3 rows are unchanged and keep their batch and answer. 2 rows are new, changed or not sent yet, and will be sent."
+        in capfd.readouterr().out
     )
     after = answers(warehouse)
     assert sorted(after) == ["T-0", "T-1", "T-2", "T-3", "T-5"]

@@ -217,7 +217,7 @@ def test_an_error_while_cancelling_is_told_and_raised_by_nobody(monkeypatch: pyt
     switch = kill_switch.KillSwitch()
     with switch.watching(None, find, log):
         switch.pull()
-    assert said[-1] == "The batches could not be cancelled (OSError: staging is away). They may go on."
+    assert said[-1] == "Could not cancel the batches (OSError: staging is away). They may keep running."
 
 
 def test_before_airflow_3_3_submit_says_once_that_only_running_tasks_cancel(

@@ -31,7 +31,7 @@ def room(warehouse: Path, connect: Callable[..., None], tmp_path: Path) -> Any:
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
-    return "\n".join(line for line in capsys.readouterr().out.splitlines() if "learned: " in line)
+    return "\n".join(line for line in capsys.readouterr().out.splitlines() if "Learned: " in line)
 
 
 def test_the_next_job_is_cut_into_files_that_fit_the_limit_that_this_one_was_told(

@@ -283,12 +283,12 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
     until_ended(client, ledger, wait_until)
     first, second = another_worker(ledger), another_worker(ledger)
     for step in next_steps(first.ledger.state(), first.observe(), first.policy, datetime.now(UTC))[0]:
-        first._do([step])
+        first._carry_out([step])
     (planned,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
     assert isinstance(planned, Retry)
 
-    first._do([planned])
-    second._do([planned])
+    first._carry_out([planned])
+    second._carry_out([planned])
 
     after = open_ledger(ledger.folder)
     assert after is not None
