@@ -81,8 +81,8 @@ def test_only_what_changed_or_came_is_asked_and_what_went_is_not_landed(
     assert second.state == "success"
     assert asked(server) == [3, 2, 2]
     assert (
-        "3 rows are unchanged and keep their batch and answer. 2 rows are new, changed or not sent yet, and will be sent."
-        in capfd.readouterr().out
+        "3 rows are unchanged and keep their batch and answer. 2 rows are new, changed or not sent yet, and will be "
+        "sent." in capfd.readouterr().out
     )
     after = answers(warehouse)
     assert sorted(after) == ["T-0", "T-1", "T-2", "T-3", "T-5"]
