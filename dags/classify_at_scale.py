@@ -1,8 +1,7 @@
-"""Label every ticket by the model that its length calls for: a cheap one for short texts, a better one for long ones.
+"""Label tickets with two models in one job: a cheap model for short texts, and a better one for long texts.
 
-It is one job, with input files of each model. Every tenth ticket is also asked of the other model. What each model
-cost, how often its category was right by the gold label, and how often the two agree on it, lands in `label_summary`
-and is what the last task returns.
+Every tenth ticket is sent to both models. The last task writes the cost of each model, its accuracy by the gold labels,
+and how often the two models agree to the table `label_summary`, and returns these rows.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from airflow_provider_batch.task_groups import batch_job
 
 
 class Label(BaseModel):
-    """What a model answers for one ticket."""
+    """The answer of a model for one ticket."""
 
     category: Literal["billing", "login", "bug", "shipping", "feature_request", "cancellation", "other"]
     urgency: Literal["low", "normal", "high"]
@@ -31,15 +30,15 @@ with DAG(
     params={
         "small": Param("gpt-5-nano", type="string", minLength=1, description="Model for short texts"),
         "large": Param("gpt-5-mini", type="string", minLength=1, description="Model for long texts"),
-        "long_text": Param(250, type="integer", minimum=0, description="A text of more characters is long"),
-        "check_every": Param(10, type="integer", minimum=1, description="Ask both models of every so-manieth ticket"),
+        "long_text": Param(250, type="integer", minimum=0, description="Texts with more characters count as long"),
+        "check_every": Param(10, type="integer", minimum=1, description="Send every n-th ticket to both models"),
         "table": Param(
-            "ticket_categories", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Where it lands"
+            "ticket_categories", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Table for the answers"
         ),
     },
     tags=["batch", "example"],
 ) as dag:
-    landed = batch_job(
+    landing = batch_job(
         sql="sql/classify.sql",
         custom_id="{{ row.ticket }}/{{ row.opinion }}",
         model="{{ params.large if row.size == 'large' else params.small }}",
@@ -55,4 +54,4 @@ with DAG(
     summary = SQLExecuteQueryOperator(
         task_id="summary", conn_id="warehouse", sql="sql/label_summary.sql", split_statements=True
     )
-    landed >> summary
+    landing >> summary

@@ -1,8 +1,8 @@
-"""Embed documents: what is new or has changed is asked, what is as it was keeps its vector, what is gone loses it.
+"""Keep the vectors of documents up to date: embed new and changed documents, and delete vectors of removed ones.
 
-Each row of `sql/documents.sql` is one text. Which of them have a vector is told by the hash of the whole request, so
-another model or other dimensions embed everything anew. Questions whose answer is known are embedded too; the check
-fails if too few of them have their document among the three nearest.
+Each row of `sql/documents.sql` is one text. A text keeps its vector as long as its request has the same hash. So a new
+model or a different number of dimensions embeds everything again. The DAG also embeds questions with known answers. Its
+last task fails if too few of them have the right document among the three nearest.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ with DAG(
     doc_md=__doc__,
     params={
         "model": Param("text-embedding-3-small", type="string", minLength=1),
-        "dimensions": Param(256, type="integer", minimum=1, description="Numbers in each vector"),
+        "dimensions": Param(256, type="integer", minimum=1, description="Number of dimensions of each vector"),
     },
     max_active_runs=1,
     tags=["batch", "example"],
 ) as dag:
-    landed = batch_job(
+    landing = batch_job(
         sql="sql/documents.sql",
         custom_id="{{ row.id }}",
         endpoint="/v1/embeddings",
@@ -40,8 +40,8 @@ with DAG(
         max_cost_usd=5,
         deadline=timedelta(hours=12),
     )
-    # marked as success by whoever did delete more than half of the documents
-    half = SQLCheckOperator(task_id="half_is_left", conn_id="warehouse", sql="sql/document_vectors_half.sql")
+    # If somebody deleted more than half of the documents on purpose, mark this task as success.
+    half_remains = SQLCheckOperator(task_id="half_remains", conn_id="warehouse", sql="sql/document_vectors_half.sql")
     prune = SQLExecuteQueryOperator(task_id="prune", conn_id="warehouse", sql="sql/document_vectors_prune.sql")
     check = SQLCheckOperator(task_id="check", conn_id="warehouse", sql="sql/document_vectors_check.sql")
-    landed >> half >> prune >> check
+    landing >> half_remains >> prune >> check

@@ -1,4 +1,4 @@
-"""Label support tickets: one request per ticket, every answer back beside the ticket's gold labels."""
+"""Label support tickets with one request per ticket. Each answer lands beside the gold labels of its ticket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_batch.sensors.batch import BatchSensor
 
 
 class Ticket(BaseModel):
-    """What the model answers for one ticket."""
+    """The answer of the model for one ticket."""
 
     reason: str
     category: Literal["billing", "login", "bug", "shipping", "feature_request", "cancellation", "other"]
@@ -24,9 +24,9 @@ with DAG(
     schedule=None,
     doc_md=__doc__,
     params={
-        "day": Param("all", pattern=r"^(all|\d{4}-\d{2}-\d{2})$", description="A day, such as 2026-11-02, or all"),
+        "day": Param("all", pattern=r"^(all|\d{4}-\d{2}-\d{2})$", description="A day such as 2026-11-02, or all"),
         "model": Param("gpt-5-mini", type="string", minLength=1),
-        "limit": Param(1000, type="integer", minimum=0, description="Tickets at most"),
+        "limit": Param(1000, type="integer", minimum=0, description="Maximum number of tickets"),
     },
     tags=["batch", "example"],
 ) as dag:

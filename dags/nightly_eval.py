@@ -1,7 +1,8 @@
-"""Every night each model answers the cases of `eval_cases`; what got worse since the last accepted run fails the gate.
+"""Send the cases of `eval_cases` to each model every night, grade the answers, and fail if a model got worse.
 
-Answers that no rule can grade are judged by a model, in a second batch. What did not come in time is asked at once, so
-that the report is there at 07:00. Grading is free: clear `grade` to grade a run again, say after mending a case.
+Each run is compared with the last accepted runs. A model judges the answers that no rule can grade, in a second batch.
+Requests without an answer in time are sent synchronously, so that the report is ready at 07:00 UTC. Grading is free: to
+grade a run again, for example after fixing a case, clear the task `grade`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MODEL: dict[str, Any] = {"type": "string", "pattern": r"^[\w.:/-]+$"}
 
 
 class Verdict(BaseModel):
-    """What the judge says of one answer."""
+    """The judge's answer about one answer of a model."""
 
     reason: str
     verdict: Literal["correct", "incorrect"]
@@ -41,19 +42,22 @@ with DAG(
     params={
         "models": Param(
             ["gpt-5-mini", "gpt-5-nano"], type="array", items=MODEL, minItems=1, maxItems=8, uniqueItems=True,
-            title="Models", description="Who is asked, one per line",
+            title="Models", description="Models to evaluate, one per line",
         ),
-        "judge": Param("gpt-5-mini", **MODEL, title="Judge", description="Who judges the cases with the grader judge"),
+        "judge": Param(
+            "gpt-5-mini", **MODEL, title="Judge", description="Model that judges the cases with the grader judge"
+        ),
         "repeats": Param(
-            1, type="integer", minimum=1, maximum=20, title="Repeats", description="How often each case is asked"
+            1, type="integer", minimum=1, maximum=20,
+            title="Repeats", description="How often each case is sent to each model",
         ),
         "max_cost_usd": Param(
             5, type="number", exclusiveMinimum=0,
-            title="Ceiling", description="US dollars for each model, and again for judging it",
+            title="Ceiling", description="US dollars per model, and the same again for judging its answers",
         ),
         "gate": Param(
             "fail", enum=["fail", "warn"],
-            title="Gate", description="What a regression does to the run; it is not accepted either way",
+            title="Gate", description="Whether a regression fails the run or warns; the run is not accepted either way",
         ),
     },
     tags=["batch", "example"],
@@ -62,31 +66,31 @@ with DAG(
 
     @task
     def models(params: dict[str, Any]) -> list[str]:
-        """One job for each."""
+        """Return the models; each gets its own jobs."""
         return list(params["models"])
 
     @task_group
     def evaluate(model: str) -> Any:
-        """Ask one model, then let its answers be judged."""
-        # 07:00 is five hours after the start; asking at once what is left may take half an hour in each of both parts
+        """Get the answers of one model, then let the judge grade them."""
+        # 07:00 is five hours after the start. After each deadline, half an hour is left for the final pass.
         common: dict[str, Any] = {
             "custom_id": "{{ row.id }}",
             "carry": ["case_id", "repeat"],
             "key": {"run": "{{ run_id }}", "variant": model},
             "max_cost_usd": dag.param("max_cost_usd"),
             "at_deadline": "sync",
-            "max_failure_rate": 1.0,  # what is missing is for the gate to judge
+            "max_failure_rate": 1.0,  # the gate checks for missing answers
         }
-        asked = batch_job.override(group_id="ask")(
+        answers = batch_job.override(group_id="answer")(
             **common,
             sql="sql/eval_questions.sql",
             model=model,
             prompt="{{ row.input }}",
-            deduplicate=False,  # else all repeats would get one answer
+            deduplicate=False,  # otherwise all repeats get the same answer
             table="eval_answers",
             deadline="{{ dag_run.start_date + macros.timedelta(hours=2, minutes=30) }}",
         )
-        judged = batch_job.override(group_id="judge")(
+        judgements = batch_job.override(group_id="judge")(
             **common,
             sql="sql/eval_to_judge.sql",
             model=dag.param("judge"),
@@ -97,17 +101,17 @@ with DAG(
             columns={"verdict": "verdict", "reason": "reason"},
             deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
         )
-        asked >> judged
-        return judged
+        answers >> judgements
+        return judgements
 
-    asked = models()  # type: ignore[call-arg,misc]  # Airflow passes `params`
-    cases >> asked
+    model_names = models()  # type: ignore[call-arg,misc]  # Airflow passes `params`
+    cases >> model_names
     grade = EvalGradeOperator(
         task_id="grade",
         judgements="eval_judgements",
         variants=dag.param("models"),  # type: ignore[arg-type]  # Airflow passes the value
-        trigger_rule="all_done_min_one_success",  # a model that could not be asked does not hide the others
+        trigger_rule="all_done_min_one_success",  # a model that failed does not keep the others from being graded
     )
     report = EvalReportOperator(task_id="report", judgements="eval_judgements")
     gate = EvalGateOperator(task_id="gate", action=dag.param("gate"))  # type: ignore[arg-type]  # Airflow passes the value
-    evaluate.expand(model=asked) >> grade >> report >> gate >> EvalAcceptOperator(task_id="accept")
+    evaluate.expand(model=model_names) >> grade >> report >> gate >> EvalAcceptOperator(task_id="accept")

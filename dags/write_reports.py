@@ -1,9 +1,8 @@
-"""Write a report on every company from its numbers of a quarter: into a table, and as a page for each company.
+"""Write a report on every company from its numbers for a quarter: as rows of a table, and as one page per company.
 
-The pages are written from the table into the folder that the Airflow Variable `reports_folder` names, on a disk or in
-an object store (`s3://aws_default@bucket/reports`). A page written again has the same name. The reports are
-there at seven in the morning (UTC), on the same day if it is three hours off: what has no answer by then is asked at
-once, at the standard price.
+The last task writes the pages to the folder in the Airflow Variable `reports_folder`, on a disk or in an object store
+(`s3://aws_default@bucket/reports`). A page that is written again keeps its name. The reports are due at the next 07:00
+UTC that is at least three hours away. Requests without an answer by then are sent synchronously, at the standard price.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from airflow_provider_batch.task_groups import batch_job
 
 
 class Report(BaseModel):
-    """What the model writes about one company."""
+    """The answer of the model for one company."""
 
     headline: str
     report: str
@@ -38,22 +37,22 @@ def file_name(title: str, key: str) -> str:
     keeps pages apart whose titles look alike. The same title and key always give the same name.
     """
     # NFKD splits an accented letter into the plain letter and its accents.
-    plain = "".join(char for char in unicodedata.normalize("NFKD", title[:500]) if not unicodedata.combining(char))
-    words = re.sub(r"[^a-z0-9]+", "-", plain.casefold()).strip("-")[:60].rstrip("-")
+    letters = "".join(char for char in unicodedata.normalize("NFKD", title[:500]) if not unicodedata.combining(char))
+    words = re.sub(r"[^a-z0-9]+", "-", letters.casefold()).strip("-")[:60].rstrip("-")
     digest = sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{words}-{digest}.html" if words else f"{digest}.html"
 
 
 @task
-def write_pages(landed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """One page for each report of the quarter that is in the table."""
+def write_pages(landing: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Write a page for each report of the quarter in the table."""
     folder = ObjectStoragePath(Variable.get("reports_folder", default=f"file://{AIRFLOW_HOME}/reports"))
     folder = folder / params["quarter"]
     folder.mkdir(parents=True, exist_ok=True)
-    # escaped: names and reports are data
+    # Names and reports are data, so escape them.
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     page = templates.get_template("company_report.html")
-    sql = f"SELECT * FROM {landed['table']} WHERE quarter = '{params['quarter']}' AND outcome = 'succeeded'"
+    sql = f"SELECT * FROM {landing['table']} WHERE quarter = '{params['quarter']}' AND outcome = 'succeeded'"
     pages = 0
     with closing(BaseHook.get_hook("warehouse").get_conn()) as connection, closing(connection.cursor()) as cursor:
         cursor.execute(sql)
@@ -63,7 +62,7 @@ def write_pages(landed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
             name = file_name(row["name"], row["custom_id"])
             (folder / name).write_text(page.render(row), encoding="utf-8")
             pages += 1
-    return {"folder": str(folder), "pages": pages, "cost_usd": landed["cost_usd"], "estimate": landed["estimate"]}
+    return {"folder": str(folder), "pages": pages, "cost_usd": landing["cost_usd"], "estimate": landing["estimate"]}
 
 
 with DAG(
@@ -73,11 +72,13 @@ with DAG(
     params={
         "quarter": Param("2026-Q3", pattern=r"^\d{4}-Q[1-4]$"),
         "model": Param("gpt-5-mini", type="string", minLength=1),
-        "table": Param("company_reports", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Where it lands"),
+        "table": Param(
+            "company_reports", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$", description="Table for the reports"
+        ),
     },
     tags=["batch", "example"],
 ) as dag:
-    landed = batch_job(
+    landing = batch_job(
         sql="sql/company_metrics.sql",
         custom_id="{{ row.id }}",
         model=dag.param("model"),
@@ -95,4 +96,4 @@ with DAG(
         deadline="{{ (dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00') }}",
         at_deadline="sync",
     )
-    write_pages(landed)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the value, and `params`
+    write_pages(landing)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the value, and `params`

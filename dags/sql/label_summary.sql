@@ -1,6 +1,6 @@
 CREATE TABLE IF NOT EXISTS label_summary (
     job_uid varchar(32), run_id varchar(250), size varchar(10), model varchar(250), answers integer, succeeded integer,
-    cost_usd numeric(18, 9), right_by_gold numeric(6, 4), asked_twice integer, agree numeric(6, 4)
+    cost_usd numeric(18, 9), accuracy numeric(6, 4), second_opinions integer, agreement numeric(6, 4)
 );
 
 DELETE FROM label_summary WHERE job_uid = '{{ ti.xcom_pull('batch_job.land').job_uid }}';

@@ -31,7 +31,7 @@ def runs(ui: Ui) -> int:
 def test_the_form_refuses_what_is_malformed(ui: Ui) -> None:
     before = runs(ui)
     form = ui.open_form(DAG)
-    for section in ("1 · Which rows", "2 · What is asked", "4 · What it may cost", "3 · Where the answers land"):
+    for section in ("1 · Rows", "2 · Request", "4 · Cost", "3 · Answers"):
         ui.open_section(section)
         ui.picture(section.split(" · ")[1].replace(" ", "-"))
 
@@ -44,7 +44,7 @@ def test_the_form_refuses_what_is_malformed(ui: Ui) -> None:
     ui.picture("refused-table")
 
     ui.field("table").fill("answers")
-    ui.open_section("2 · What is asked")
+    ui.open_section("2 · Request")
     ui.field("prompt").fill("")
     ui.picture("missing-prompt")
     assert form.get_by_role("button", name="Trigger").last.is_disabled()
@@ -63,14 +63,14 @@ def test_the_form_refuses_what_is_malformed(ui: Ui) -> None:
 
 def test_a_person_fills_in_the_form_reads_the_preview_approves_it_and_the_rows_land(ui: Ui) -> None:
     form = ui.open_form(DAG)
-    ui.open_section("1 · Which rows")
+    ui.open_section("1 · Rows")
     ui.field("sql").fill(SQL)
     ui.field("max_rows").fill("4")
-    ui.open_section("2 · What is asked")
+    ui.open_section("2 · Request")
     ui.field("prompt").fill("Title: {{ row.title }}\n\n{{ row.body }}")
-    ui.open_section("3 · Where the answers land")
+    ui.open_section("3 · Answers")
     ui.field("table").fill("approved_answers")
-    ui.open_section("4 · What it may cost")
+    ui.open_section("4 · Cost")
     ui.field("approve_above_usd").fill("0")
     ui.picture("filled")
     ui.press_trigger(form)
@@ -113,9 +113,9 @@ def test_a_person_fills_in_the_form_reads_the_preview_approves_it_and_the_rows_l
 def test_a_person_refuses_and_nothing_is_asked(ui: Ui) -> None:
     before = ui.demo.paid()
     form = ui.open_form(DAG)
-    ui.open_section("3 · Where the answers land")
+    ui.open_section("3 · Answers")
     ui.field("table").fill("refused_answers")
-    ui.open_section("4 · What it may cost")
+    ui.open_section("4 · Cost")
     ui.field("approve_above_usd").fill("0")
     ui.press_trigger(form)
     run_id = ui.run_id()
@@ -126,7 +126,7 @@ def test_a_person_refuses_and_nothing_is_asked(ui: Ui) -> None:
 
     assert run.await_end() == "success"
     ui.open_task(DAG, run_id, "report")
-    ui.page.get_by_text("Refused: nothing was asked, nothing is billed.").first.wait_for()
+    ui.page.get_by_text("Rejected: nothing was sent, and nothing is billed.").first.wait_for()
     ui.picture("report")
     ui.open_task(DAG, run_id, "approve", "/required_actions")
     ui.page.get_by_text(re.compile("Response received at .* from admin")).wait_for()

@@ -1,6 +1,6 @@
-"""The DAG batch_on_demand, as its form fills it: what it asks, what it refuses, and that a refusal costs nothing.
+"""The DAG batch_on_demand: what it sends for the values of its form, what it rejects, and what that costs.
 
-What a person decides is in test_batch_on_demand_approval.py, on a whole Airflow, as `dag.test()` answers nobody.
+test_batch_on_demand_approval.py tests the approval. It needs a full Airflow, because `dag.test()` cannot respond to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_provider_batch.demo import tickets
 from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.dags.conftest import NOTHING, check_costs, page
+from tests.airflow.dags.conftest import NO_CALLS, check_costs, page
 from tests.airflow.dags.warehouses import KINDS, Warehouse
 from tests.airflow.jobs import Ran, query
 
@@ -38,42 +38,44 @@ def dag(airflow_home: Path) -> Any:
 
 @pytest.fixture
 def warehouse(tmp_path: Path, warehouse_of: Callable[..., Warehouse]) -> Path:
-    """A SQLite file with the demo's tickets."""
+    """Return a SQLite file with the demo's tickets."""
     warehouse_of("sqlite", seed)
     return tmp_path / "warehouse.sqlite"
 
 
 @pytest.fixture
-def trigger(run_ready: Callable[..., Ran], billed: Callable[[], dict[str, int]]) -> Callable[..., Ran]:
-    """Presses *Trigger* with these changes to the form's defaults."""
-    return lambda **form: run_ready(DAG, **form)
+def trigger(run_example: Callable[..., Ran], count_calls: Callable[[], dict[str, int]]) -> Callable[..., Ran]:
+    """Return a function that triggers the DAG with these changes to the form's defaults."""
+    return lambda **form: run_example(DAG, **form)
 
 
 @pytest.fixture
-def refusal(trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path) -> Callable[..., str]:
-    """Runs what the preview must refuse; gives what it says once it is sure that nothing was paid or changed."""
+def preview_error(
+    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
+) -> Callable[..., str]:
+    """Return a function that runs what the preview must reject, checks that nothing changed, and returns the error."""
 
     def run(**form: Any) -> str:
-        held = tables(warehouse)
+        row_counts = count_rows(warehouse)
         ran = trigger(**form)
         assert ran.state == "failed"
         assert ran.states.pop("preview") == "failed"
         assert set(ran.states.values()) == {"upstream_failed"}
-        assert billed() == NOTHING
-        assert tables(warehouse) == held
+        assert count_calls() == NO_CALLS
+        assert count_rows(warehouse) == row_counts
         return ran.error("preview")
 
     return run
 
 
-def tables(warehouse: Path) -> dict[str, int]:
-    """How many rows each table holds."""
+def count_rows(warehouse: Path) -> dict[str, int]:
+    """Return the number of rows of each table."""
     names = query(warehouse, "SELECT name FROM sqlite_master WHERE type = 'table'")
     return {name: query(warehouse, f'SELECT count(*) FROM "{name}"')[0][0] for (name,) in names}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_defaults_of_the_form_label_the_first_tickets_without_asking_a_person(
+def test_the_defaults_of_the_form_label_the_first_tickets_without_an_approval(
     trigger: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], kind: str
 ) -> None:
     warehouse = warehouse_of(kind, seed)
@@ -82,28 +84,28 @@ def test_the_defaults_of_the_form_label_the_first_tickets_without_asking_a_perso
 
     assert ran.states.pop("approve") == "skipped"
     assert set(ran.states.values()) == {"success"}
-    landed = warehouse.execute("SELECT custom_id, outcome, output FROM on_demand_answers ORDER BY custom_id")
-    assert [row[0] for row in landed] == [ticket.id for ticket in tickets.load() if ticket.title and ticket.body][:20]
-    assert {row[1] for row in landed} == {"succeeded"}
-    assert all("urgency" in str(row[2]) for row in landed)
-    assert ran.returned["report"].startswith("Landed in on_demand_answers: 20 succeeded. It cost 0.00")
+    rows = warehouse.execute("SELECT custom_id, outcome, output FROM on_demand_answers ORDER BY custom_id")
+    assert [row[0] for row in rows] == [ticket.id for ticket in tickets.load() if ticket.title and ticket.body][:20]
+    assert {row[1] for row in rows} == {"succeeded"}
+    assert all("urgency" in str(row[2]) for row in rows)
+    assert ran.returned["report"].startswith("Landed in on_demand_answers: 20 succeeded. The cost was $0.00")
     check_costs(DAG, ran.returned["batch_job.land"])
 
 
-def test_a_preview_ends_there_and_shows_what_would_be_asked(
-    trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path
+def test_preview_only_ends_the_run_after_the_preview(
+    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
     ran = trigger(preview_only=True, approve_above_usd=0)
 
     assert {task for task, state in ran.states.items() if state == "success"} == {"preview", "decide", "report"}
     assert {state for task, state in ran.states.items() if task not in ("preview", "decide", "report")} == {"skipped"}
     assert ran.returned["preview"]["requests"] == 20
-    assert ran.returned["report"] == "Preview only: nothing was asked, nothing is billed."
-    assert billed() == NOTHING
-    assert set(tables(warehouse)) == {"tickets"}
+    assert ran.returned["report"] == "Preview only: nothing was sent, and nothing is billed."
+    assert count_calls() == NO_CALLS
+    assert set(count_rows(warehouse)) == {"tickets"}
 
 
-def test_fields_that_were_emptied_are_not_given(trigger: Callable[..., Ran], warehouse: Path) -> None:
+def test_empty_fields_are_left_out(trigger: Callable[..., Ran], warehouse: Path) -> None:
     ran = trigger(
         system=None, output_schema=None, max_rows=None, max_cost_usd=None, sql="SELECT * FROM tickets LIMIT 3"
     )
@@ -113,14 +115,14 @@ def test_fields_that_were_emptied_are_not_given(trigger: Callable[..., Ran], war
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_every_endpoint_that_the_form_offers_is_asked_with_a_prompt_alone(dag: Any, endpoint: str) -> None:
+def test_every_endpoint_of_the_form_accepts_a_prompt_without_instructions_and_schema(dag: Any, endpoint: str) -> None:
     from airflow_provider_batch.operators.batch import BatchSubmitOperator
 
-    offered = dag.params.get_param("endpoint").schema
-    assert endpoint in offered["enum"]
-    assert endpoint in offered["values_display"]
+    schema = dag.params.get_param("endpoint").schema
+    assert endpoint in schema["enum"]
+    assert endpoint in schema["values_display"]
     BatchSubmitOperator(
-        task_id="as_emptied",
+        task_id="without_options",
         sql=dag.params["sql"],
         custom_id=dag.params["custom_id"],
         model=dag.params["model"],
@@ -131,7 +133,7 @@ def test_every_endpoint_that_the_form_offers_is_asked_with_a_prompt_alone(dag: A
     )
 
 
-def test_every_field_stands_in_a_section_under_a_title_with_a_help_text(dag: Any) -> None:
+def test_every_field_has_a_section_a_title_and_a_help_text(dag: Any) -> None:
     sections = []
     for name in dag.params:
         param = dag.params.get_param(name)
@@ -171,21 +173,21 @@ def test_every_field_stands_in_a_section_under_a_title_with_a_help_text(dag: Any
         ("preview_only", "no"),
     ],
 )
-def test_the_form_refuses_a_malformed_value_and_names_the_field(dag: Any, field: str, value: object) -> None:
+def test_the_form_rejects_a_malformed_value_and_names_the_field(dag: Any, field: str, value: object) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     with pytest.raises(ParamValidationError, match=field):
         dag.params[field] = value
 
 
-def test_a_malformed_form_makes_no_run(
-    trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path
+def test_a_malformed_form_does_not_start_a_run(
+    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
     with pytest.raises(Exception, match="answers; DROP TABLE tickets"):
         trigger(table="answers; DROP TABLE tickets")
 
-    assert billed() == NOTHING
-    assert set(tables(warehouse)) == {"tickets"}
+    assert count_calls() == NO_CALLS
+    assert set(count_rows(warehouse)) == {"tickets"}
 
 
 @pytest.mark.parametrize(
@@ -224,29 +226,29 @@ def test_a_malformed_form_makes_no_run(
         pytest.param({"warehouse_conn_id": "openai_default"}, ["openai_default"], id="a-connection-without-sql"),
     ],
 )
-def test_the_preview_refuses_what_cannot_be_asked(
-    refusal: Callable[..., str], form: dict[str, Any], words: list[str]
+def test_the_preview_rejects_what_cannot_be_sent(
+    preview_error: Callable[..., str], form: dict[str, Any], words: list[str]
 ) -> None:
-    error = refusal(**form)
+    error = preview_error(**form)
 
     for word in words:
         assert word in error
 
 
-def test_a_model_that_the_provider_does_not_know_is_found_by_the_canary_before_anything_is_uploaded(
+def test_the_canary_detects_an_unknown_model_before_anything_is_uploaded(
     trigger: Callable[..., Ran],
-    billed: Callable[[], dict[str, int]],
+    count_calls: Callable[[], dict[str, int]],
     counting_server: LocalServer,
     warehouse: Path,
 ) -> None:
-    said = "The model `gpt-5-nano` does not exist or you do not have access to it."
+    message = "The model `gpt-5-nano` does not exist or you do not have access to it."
     counting_server.set_faults(
         Fault(
             kind=Kind.STATUS,
             calls=frozenset({Call.SYNCHRONOUS}),
             status=404,
             code="model_not_found",
-            message=said,
+            message=message,
             times=2,
         )
     )
@@ -254,33 +256,33 @@ def test_a_model_that_the_provider_does_not_know_is_found_by_the_canary_before_a
     ran = trigger(model="gpt-5-nano")
 
     assert ran.states["batch_job.submit"] == "failed"
-    assert said in ran.error("batch_job.submit")
-    assert billed() == NOTHING | {"synchronous": 2}
+    assert message in ran.error("batch_job.submit")
+    assert count_calls() == NO_CALLS | {"synchronous": 2}
 
 
-def test_a_table_that_is_no_results_table_is_refused_before_anything_is_asked(
-    trigger: Callable[..., Ran], billed: Callable[[], dict[str, int]], warehouse: Path
+def test_a_table_that_is_not_a_results_table_is_rejected_before_anything_is_sent(
+    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
     ran = trigger(table="tickets")
 
     assert ran.states["batch_job.submit"] == "failed"
     assert "'tickets'" in ran.error("batch_job.submit")
-    assert billed() == NOTHING
+    assert count_calls() == NO_CALLS
 
 
-def test_the_page_tells_of_every_field_in_the_order_of_the_form(dag: Any) -> None:
+def test_the_page_lists_every_field_in_the_order_of_the_form(dag: Any) -> None:
     table = page(DAG).partition("## The form")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
-    told, section = [], ""
-    for first, title, name, _ in rows[2:]:
-        section = first or section
-        told.append((section, title, name.strip("`")))
+    documented, section = [], ""
+    for cell, title, name, _ in rows[2:]:
+        section = cell or section
+        documented.append((section, title, name.strip("`")))
 
     params = {name: dag.params.get_param(name).schema for name in dag.params}
-    assert told == [(schema["section"], schema["title"], name) for name, schema in params.items()]
+    assert documented == [(schema["section"], schema["title"], name) for name, schema in params.items()]
 
 
-def test_the_command_of_the_page_fills_in_what_the_form_takes(dag: Any) -> None:
+def test_the_command_on_the_page_uses_valid_fields_of_the_form(dag: Any) -> None:
     (conf,) = re.findall(r"^\$ airflow dags trigger batch_on_demand --conf '(.*)'$", page(DAG), re.MULTILINE)
 
     for name, value in json.loads(conf).items():

@@ -1,4 +1,4 @@
-"""What a person decides about a run of batch_on_demand, on a whole Airflow, through the REST API of its UI."""
+"""A person approves or rejects a run of batch_on_demand, on a full Airflow, through the REST API of its UI."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ pytestmark = pytest.mark.standalone
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoAirflow]:
-    with demo_airflow(tmp_path_factory.mktemp("on-demand"), "batch_on_demand") as started:
-        yield started
+    with demo_airflow(tmp_path_factory.mktemp("on-demand"), "batch_on_demand") as airflow:
+        yield airflow
 
 
 def decide(run: Run, decision: str) -> None:
-    """Press *Approve* or *Reject*."""
+    """Do what the buttons *Approve* and *Reject* do."""
     path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
     answer = run.airflow.client.patch(path, json={"chosen_options": [decision], "params_input": {}})
     answer.raise_for_status()
 
 
-def test_a_refusal_asks_nothing_and_the_run_says_so(demo: DemoAirflow) -> None:
-    run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="refused")
+def test_after_a_rejection_nothing_is_sent_and_the_report_says_so(demo: DemoAirflow) -> None:
+    run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="rejected")
     question(run)
     decide(run, "Reject")
 
@@ -37,21 +37,21 @@ def test_a_refusal_asks_nothing_and_the_run_says_so(demo: DemoAirflow) -> None:
         "wait": "skipped",
         "land": "skipped",
     }
-    assert run.xcom("report") == "Refused: nothing was asked, nothing is billed."
+    assert run.xcom("report") == "Rejected: nothing was sent, and nothing is billed."
     assert demo.paid() == [0, 0, 0]
-    assert query(demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused'") == []
+    assert query(demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'rejected'") == []
 
 
-def test_an_approval_follows_on_the_estimate_and_the_first_requests_and_the_rows_land(demo: DemoAirflow) -> None:
+def test_the_approval_shows_estimate_and_first_requests_and_then_the_rows_land(demo: DemoAirflow) -> None:
     sql = "SELECT id, '```' AS title, '# Free of charge' AS body FROM tickets ORDER BY id"
     run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="approved", sql=sql, max_rows=5)
-    asked = question(run)
+    details = question(run)
 
-    before = demo.paid()
-    assert asked["body"].startswith("**1 request** in 1 shard")
-    assert "**, ceiling $1.00" in asked["body"]
-    assert "The query returns more rows, which will not be sent" in asked["body"]
-    assert "````text\n" in asked["body"]
+    calls_before = demo.paid()
+    assert details["body"].startswith("**1 request** in 1 shard")
+    assert "**, ceiling $1.00" in details["body"]
+    assert "The query returns more rows, which will not be sent" in details["body"]
+    assert "````text\n" in details["body"]
     assert run.task("batch_job.submit").get("state") is None
     decide(run, "Approve")
 
@@ -59,5 +59,5 @@ def test_an_approval_follows_on_the_estimate_and_the_first_requests_and_the_rows
     assert query(demo.warehouse, "SELECT count(*), min(outcome), max(outcome) FROM approved") == [
         (5, "succeeded", "succeeded")
     ]
-    assert run.xcom("report").startswith("Landed in approved: 5 succeeded. It cost 0.0")
-    assert demo.paid() != before
+    assert run.xcom("report").startswith("Landed in approved: 5 succeeded. The cost was $0.0")
+    assert demo.paid() != calls_before

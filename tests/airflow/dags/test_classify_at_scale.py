@@ -1,4 +1,4 @@
-"""`classify_at_scale`: two models in one job, each for the texts that suit it, their cost and how far they agree."""
+"""`classify_at_scale` labels texts with two models in one job, and reports their cost and agreement."""
 
 from __future__ import annotations
 
@@ -26,51 +26,54 @@ def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
     return warehouse_of("sqlite", seed)
 
 
-def check(account: dict[str, Any], landed: list[tuple[Any, ...]], summary: list[tuple[Any, ...]]) -> None:
-    """What must hold in every warehouse; the rows are ticket, opinion, size, model, outcome, category, cost, gold."""
-    second = [ticket.id for number, ticket in enumerate(WITH_TEXT, 1) if number % 10 == 0]
-    assert Counter(row[1] for row in landed) == {"first": len(WITH_TEXT), "second": len(second)}
-    assert sorted(row[0] for row in landed if row[1] == "second") == second
-    assert {row[4] for row in landed} == {"succeeded"}
-    long = {ticket.id for ticket in WITH_TEXT if len(ticket.title) + len(ticket.body) > 250}
-    for ticket, opinion, size, model, *_ in landed:
-        assert size == ("large" if (ticket in long) == (opinion == "first") else "small")
+def check(landing: dict[str, Any], rows: list[tuple[Any, ...]], summary: list[tuple[Any, ...]]) -> None:
+    """Check what must hold in every warehouse.
+
+    :param rows: ticket, opinion, size, model, outcome, category, cost, gold category.
+    """
+    second_opinions = [ticket.id for number, ticket in enumerate(WITH_TEXT, 1) if number % 10 == 0]
+    assert Counter(row[1] for row in rows) == {"first": len(WITH_TEXT), "second": len(second_opinions)}
+    assert sorted(row[0] for row in rows if row[1] == "second") == second_opinions
+    assert {row[4] for row in rows} == {"succeeded"}
+    long_tickets = {ticket.id for ticket in WITH_TEXT if len(ticket.title) + len(ticket.body) > 250}
+    for ticket, opinion, size, model, *_ in rows:
+        assert size == ("large" if (ticket in long_tickets) == (opinion == "first") else "small")
         assert model.endswith({"large": "gpt-5-mini", "small": "gpt-5-nano"}[size])
 
-    # the local server counts tokens in its own way, and the canary costs the standard price
-    assert 0.9 * account["estimate"]["low_usd"] < float(account["cost_usd"]) < 1.1 * account["estimate"]["high_usd"]
+    # The local server counts tokens differently, and the canary costs the standard price.
+    assert 0.9 * landing["estimate"]["low_usd"] < float(landing["cost_usd"]) < 1.1 * landing["estimate"]["high_usd"]
     assert [row[2] for row in summary] == ["large", "small"]
-    assert {row[0] for row in summary} == {account["job_uid"]}
-    for _, _, size, _, answers, succeeded, cost, right, twice, agree in summary:
-        of_size = [row for row in landed if row[2] == size]
-        assert answers == succeeded == len(of_size)
-        assert float(cost) == pytest.approx(sum(float(row[6]) for row in of_size))
-        assert float(right) == pytest.approx(sum(row[5] == row[7] for row in of_size) / answers, abs=1e-4)
-        # offline, whichever model is asked the same text answers the same
-        assert (twice, float(agree)) == (len(second), 1)
-    assert sum(float(row[6]) for row in summary) == pytest.approx(float(account["cost_usd"]))
+    assert {row[0] for row in summary} == {landing["job_uid"]}
+    for _, _, size, _, answers, succeeded, cost, accuracy, opinion_count, agreement in summary:
+        size_rows = [row for row in rows if row[2] == size]
+        assert answers == succeeded == len(size_rows)
+        assert float(cost) == pytest.approx(sum(float(row[6]) for row in size_rows))
+        assert float(accuracy) == pytest.approx(sum(row[5] == row[7] for row in size_rows) / answers, abs=1e-4)
+        # The offline stub gives the same answer for every model.
+        assert (opinion_count, float(agreement)) == (len(second_opinions), 1)
+    assert sum(float(row[6]) for row in summary) == pytest.approx(float(landing["cost_usd"]))
 
 
-LANDED = "SELECT ticket, opinion, size, model, outcome, category, cost_usd, gold_category FROM ticket_categories"
-SUMMARY = "SELECT * FROM label_summary ORDER BY size"
+ROWS_SQL = "SELECT ticket, opinion, size, model, outcome, category, cost_usd, gold_category FROM ticket_categories"
+SUMMARY_SQL = "SELECT * FROM label_summary ORDER BY size"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_ticket_is_asked_of_its_model_and_every_tenth_of_both(
+def test_each_ticket_is_sent_to_its_model_and_every_tenth_to_both(
     kind: str,
     warehouse_of: Callable[..., Warehouse],
-    run_ready: Callable[..., Ran],
-    billed: Callable[[], dict[str, int]],
+    run_example: Callable[..., Ran],
+    count_calls: Callable[[], dict[str, int]],
 ) -> None:
     warehouse = warehouse_of(kind, seed)
 
-    ran = run_ready("classify_at_scale")
+    ran = run_example("classify_at_scale")
 
     assert ran.errors == {}
-    assert billed() == {"upload": 2, "create": 2, "synchronous": 4}
-    account = ran.returned["batch_job.land"]
-    check(account, warehouse.execute(LANDED), warehouse.execute(SUMMARY))
-    check_costs("classify_at_scale", account)
+    assert count_calls() == {"upload": 2, "create": 2, "synchronous": 4}
+    landing = ran.returned["batch_job.land"]
+    check(landing, warehouse.execute(ROWS_SQL), warehouse.execute(SUMMARY_SQL))
+    check_costs("classify_at_scale", landing)
     (sql,) = blocks("classify_at_scale", "sql")
     assert [row[0] for row in warehouse.execute(sql)] == ["large", "small"]
 
@@ -88,7 +91,7 @@ def test_each_ticket_is_asked_of_its_model_and_every_tenth_of_both(
     ],
     ids=["SQL that writes", "missing column", "unknown model", "semicolon", "quote", "SQL for a number"],
 )
-def test_bad_input_is_told_and_nothing_is_paid(
-    changes: dict[str, tuple[str, str]], conf: dict[str, object], words: str, refused: Callable[..., str]
+def test_invalid_input_is_rejected_before_anything_is_sent(
+    changes: dict[str, tuple[str, str]], conf: dict[str, object], words: str, run_rejected: Callable[..., str]
 ) -> None:
-    assert words in refused("classify_at_scale", changes, **conf)
+    assert words in run_rejected("classify_at_scale", changes, **conf)

@@ -1,4 +1,4 @@
-"""`embed_documents`: asks what is new or changed, forgets what is gone, and finds what it embedded."""
+"""`embed_documents` embeds new and changed documents, deletes vectors of removed ones, and checks the search."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_batch.demo import documents
-from tests.airflow.dags.conftest import NOTHING, blocks, check_costs
+from tests.airflow.dags.conftest import NO_CALLS, blocks, check_costs
 from tests.airflow.dags.warehouses import KINDS, Warehouse
 from tests.airflow.jobs import Ran
 
@@ -27,101 +27,105 @@ def vectors_of(warehouse: Warehouse) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_new_and_changed_documents_alone_are_asked_and_those_that_are_gone_lose_their_vector(
+def test_only_new_and_changed_documents_are_sent_and_removed_ones_lose_their_vector(
     kind: str,
     warehouse_of: Callable[..., Warehouse],
-    run_ready: Callable[..., Ran],
-    billed: Callable[[], dict[str, int]],
+    run_example: Callable[..., Ran],
+    count_calls: Callable[[], dict[str, int]],
 ) -> None:
     warehouse = warehouse_of(kind, documents.seed)
-    first = run_ready("embed_documents")
+    first = run_example("embed_documents")
 
     assert first.errors == {}
-    account = first.returned["batch_job.land"]
-    assert (account["sent"], account["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
-    assert billed() == {"upload": 1, "create": 1, "synchronous": 2}
+    landing = first.returned["batch_job.land"]
+    assert (landing["sent"], landing["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
+    assert count_calls() == {"upload": 1, "create": 1, "synchronous": 2}
     vectors = vectors_of(warehouse)
     assert {len(vector) for vector in vectors.values()} == {256}
 
-    second = run_ready("embed_documents")
+    second = run_example("embed_documents")
 
     assert second.errors == {}
-    account = second.returned["batch_job.land"]
-    assert (account["sent"], account["reused"], account["cost_usd"]) == (0, TEXTS, "0")
-    assert billed() == NOTHING
+    landing = second.returned["batch_job.land"]
+    assert (landing["sent"], landing["reused"], landing["cost_usd"]) == (0, TEXTS, "0")
+    assert count_calls() == NO_CALLS
     assert vectors_of(warehouse) == vectors
 
     warehouse.execute("UPDATE documents SET body = body || ' Spare ones are in our shop.' WHERE id = 'D-003'")
     warehouse.execute("DELETE FROM documents WHERE id = 'D-030'")
     warehouse.execute("UPDATE documents SET title = '', body = '' WHERE id = 'D-029'")
-    third = run_ready("embed_documents")
+    third = run_example("embed_documents")
 
     assert third.errors == {}
-    account = third.returned["batch_job.land"]
-    assert (account["sent"], account["reused"]) == (1, TEXTS - 3)
-    assert billed() == {"upload": 0, "create": 0, "synchronous": 1}
-    now = vectors_of(warehouse)
-    assert vectors.keys() - now.keys() == {"D-029", "D-030"}
-    assert [name for name in now if now[name] != vectors[name]] == ["D-003"]
+    landing = third.returned["batch_job.land"]
+    assert (landing["sent"], landing["reused"]) == (1, TEXTS - 3)
+    assert count_calls() == {"upload": 0, "create": 0, "synchronous": 1}
+    new_vectors = vectors_of(warehouse)
+    assert vectors.keys() - new_vectors.keys() == {"D-029", "D-030"}
+    assert [name for name in new_vectors if new_vectors[name] != vectors[name]] == ["D-003"]
     check_costs("embed_documents", *(ran.returned["batch_job.land"] for ran in (first, second, third)))
 
 
-def test_it_goes_on_when_its_column_becomes_one_of_pgvector(
-    warehouse_of: Callable[..., Warehouse], run_ready: Callable[..., Ran], billed: Callable[[], dict[str, int]]
+def test_later_runs_work_after_the_column_was_changed_to_pgvector(
+    warehouse_of: Callable[..., Warehouse], run_example: Callable[..., Ran], count_calls: Callable[[], dict[str, int]]
 ) -> None:
     warehouse = warehouse_of("postgres", documents.seed)
-    assert run_ready("embed_documents").state == "success"
-    billed()
+    assert run_example("embed_documents").state == "success"
+    count_calls()
     to_pgvector, nearest = blocks("embed_documents", "sql")
     warehouse.execute(to_pgvector)
     warehouse.execute("UPDATE documents SET body = body || ' Spare ones are in our shop.' WHERE id = 'D-003'")
 
-    ran = run_ready("embed_documents")
+    ran = run_example("embed_documents")
 
     assert ran.errors == {}
-    assert (ran.returned["batch_job.land"]["sent"], billed()) == (1, {**NOTHING, "synchronous": 1})
+    assert (ran.returned["batch_job.land"]["sent"], count_calls()) == (1, {**NO_CALLS, "synchronous": 1})
     assert warehouse.execute("SELECT count(*), min(vector_dims(output)) FROM document_vectors") == [(TEXTS, 256)]
-    found = warehouse.execute(nearest)
-    assert len(found) == 3
-    assert found[0] == (QUESTIONS[0].document,)
+    documents_found = warehouse.execute(nearest)
+    assert len(documents_found) == 3
+    assert documents_found[0] == (QUESTIONS[0].document,)
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_changed_document_that_gets_no_answer_keeps_its_old_vector_and_is_asked_by_the_next_run(
-    warehouse: Warehouse, run_ready: Callable[..., Ran]
+def test_a_changed_document_without_an_answer_keeps_its_old_vector_and_the_next_run_sends_it(
+    warehouse: Warehouse, run_example: Callable[..., Ran]
 ) -> None:
-    assert run_ready("embed_documents").state == "success"
+    assert run_example("embed_documents").state == "success"
     vectors = vectors_of(warehouse)
     warehouse.execute("UPDATE documents SET body = 'Now another.' WHERE id = 'D-006'")
     warehouse.execute("UPDATE documents SET body = 'Now another. [[fail:400]]' WHERE id = 'D-007'")
 
-    failed = run_ready("embed_documents").returned["batch_job.land"]
+    failed = run_example("embed_documents").returned["batch_job.land"]
     assert failed["outcomes"] == {"succeeded": TEXTS - 1, "failed": 1}
-    now = vectors_of(warehouse)
-    assert [name for name in now if now[name] != vectors[name]] == ["D-006"]
+    new_vectors = vectors_of(warehouse)
+    assert [name for name in new_vectors if new_vectors[name] != vectors[name]] == ["D-006"]
 
     warehouse.execute("UPDATE documents SET body = 'Now another.' WHERE id = 'D-007'")
-    assert run_ready("embed_documents").returned["batch_job.land"]["sent"] == 1
+    assert run_example("embed_documents").returned["batch_job.land"]["sent"] == 1
     assert vectors_of(warehouse)["D-007"] != vectors["D-007"]
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_source_that_failed_to_load_loses_no_vector(warehouse: Warehouse, run_ready: Callable[..., Ran]) -> None:
-    assert run_ready("embed_documents").state == "success"
+def test_no_vector_is_deleted_if_more_than_half_of_the_documents_are_missing(
+    warehouse: Warehouse, run_example: Callable[..., Ran]
+) -> None:
+    assert run_example("embed_documents").state == "success"
     warehouse.execute("DELETE FROM documents WHERE id > 'D-014'")
 
-    ran = run_ready("embed_documents")
+    ran = run_example("embed_documents")
 
-    assert (ran.states["half_is_left"], ran.states["prune"]) == ("failed", "upstream_failed")
-    assert "half_is_left" in ran.error("half_is_left")
+    assert (ran.states["half_remains"], ran.states["prune"]) == ("failed", "upstream_failed")
+    assert "half_remains" in ran.error("half_remains")
     assert len(vectors_of(warehouse)) == TEXTS
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_check_that_finds_too_few_documents_fails(warehouse: Warehouse, run_ready: Callable[..., Ran]) -> None:
+def test_the_check_fails_if_too_few_questions_find_their_document(
+    warehouse: Warehouse, run_example: Callable[..., Ran]
+) -> None:
     warehouse.execute("UPDATE document_questions SET document = 'D-017' WHERE id < 'Q-004'")
 
-    ran = run_ready("embed_documents")
+    ran = run_example("embed_documents")
 
     assert ran.states["check"] == "failed"
     assert "questions_find_their_document" in ran.error("check")
@@ -138,7 +142,7 @@ def test_a_check_that_finds_too_few_documents_fails(warehouse: Warehouse, run_re
     ],
     ids=["SQL that writes", "missing column", "unknown model", "no dimensions"],
 )
-def test_bad_input_is_told_and_nothing_is_paid(
-    changes: dict[str, tuple[str, str]], conf: dict[str, object], words: str, refused: Callable[..., str]
+def test_invalid_input_is_rejected_before_anything_is_sent(
+    changes: dict[str, tuple[str, str]], conf: dict[str, object], words: str, run_rejected: Callable[..., str]
 ) -> None:
-    assert words in refused("embed_documents", changes, **conf)
+    assert words in run_rejected("embed_documents", changes, **conf)

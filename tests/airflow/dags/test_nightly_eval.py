@@ -1,4 +1,4 @@
-"""`nightly_eval`, run from end to end: nights on the local batch server, in a warehouse of the test's own."""
+"""`nightly_eval` from end to end: nightly runs on the local batch server."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.airflow.dags.warehouses import KINDS, Warehouse
 from tests.airflow.jobs import Ran, client_of
 
 ROOT = Path(__file__).parents[3]
-#: the offline responder says that it is offline, whatever it is asked
-RIGHT = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "easy") for number in range(12)]
-WRONG = [(f"wrong-{number}", f"Riddle {number}?", "42", "exact", "hard,number") for number in range(3)]
-JUDGED = [("judged-1", "Tell a joke.", "a joke", "judge", "hard,text")]
-CASES = [*RIGHT, *WRONG, *JUDGED]
+#: The answers of the offline stub always contain "offline".
+RIGHT_CASES = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "easy") for number in range(12)]
+WRONG_CASES = [(f"wrong-{number}", f"Riddle {number}?", "42", "exact", "hard,number") for number in range(3)]
+JUDGED_CASES = [("judged-1", "Tell a joke.", "a joke", "judge", "hard,text")]
+CASES = [*RIGHT_CASES, *WRONG_CASES, *JUDGED_CASES]
 
 
 def seed(path: Path) -> None:
@@ -40,9 +40,9 @@ def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
 
 
 @pytest.fixture
-def night(run_ready: Callable[..., Ran], warehouse: Warehouse, server: LocalServer) -> Callable[..., Ran]:
-    """Runs the DAG, with the parameters of its form."""
-    return partial(run_ready, "nightly_eval")
+def night(run_example: Callable[..., Ran], warehouse: Warehouse, server: LocalServer) -> Callable[..., Ran]:
+    """Return a function that runs the DAG with these params."""
+    return partial(run_example, "nightly_eval")
 
 
 def files_and_batches(server: LocalServer) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def page_of(ran: Ran) -> str:
     return Path(unquote(urlsplit(ran.returned["report"]["report"]).path)).read_text(encoding="utf-8")
 
 
-def test_the_first_night_has_no_history_and_is_what_the_second_is_compared_with(
+def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
     night: Callable[..., Ran], warehouse: Warehouse
 ) -> None:
     first, second = night(), night()
@@ -73,11 +73,11 @@ def test_the_first_night_has_no_history_and_is_what_the_second_is_compared_with(
     assert f"Compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
 
 
-def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
+def test_a_regression_fails_the_gate_which_names_the_cases_and_the_run_is_not_accepted(
     night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
 ) -> None:
     night(models=["gpt-5-mini"])
-    server.set_faults(Fault(kind=Kind.REFUSAL, custom_ids=frozenset(case[0] for case in RIGHT[2:])))
+    server.set_faults(Fault(kind=Kind.REFUSAL, custom_ids=frozenset(case[0] for case in RIGHT_CASES[2:])))
 
     failed = night(models=["gpt-5-mini"])
 
@@ -91,20 +91,20 @@ def test_a_planted_regression_fails_the_gate_which_names_it_and_is_not_accepted(
     assert page_of(failed).count('<details class="case">') == 10
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(1,)]
 
-    warned = night(models=["gpt-5-mini"], gate="warn")
+    warning_run = night(models=["gpt-5-mini"], gate="warn")
 
-    assert warned.state == "success"
-    assert (warned.states["gate"], warned.states["accept"]) == ("skipped", "skipped")
+    assert warning_run.state == "success"
+    assert (warning_run.states["gate"], warning_run.states["accept"]) == ("skipped", "skipped")
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(1,)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_case_is_asked_as_often_as_it_is_to_be_repeated_in_any_warehouse(
-    run_ready: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], server: LocalServer, kind: str
+def test_each_case_is_sent_as_often_as_repeats_says_in_any_warehouse(
+    run_example: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], server: LocalServer, kind: str
 ) -> None:
     warehouse = warehouse_of(kind, seed)
 
-    ran = run_ready("nightly_eval", models=["gpt-5-mini"], repeats=3)
+    ran = run_example("nightly_eval", models=["gpt-5-mini"], repeats=3)
 
     assert ran.state == "success"
     assert warehouse.execute(
@@ -118,7 +118,7 @@ def test_each_case_is_asked_as_often_as_it_is_to_be_repeated_in_any_warehouse(
     assert page_of(ran).count('<details class="case">') in (3, 4)
 
 
-def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
+def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
     night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
 ) -> None:
     from airflow_provider_batch.links.batch import report_page
@@ -128,9 +128,9 @@ def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
     ran = night(models=["gpt-5-mini"])
 
     ((run,),) = warehouse.execute("SELECT DISTINCT run FROM eval_answers")
-    told = ran.returned["report"]
-    assert told["link"] == report_page("nightly_eval", run, "report")
-    assert told["bytes"] == len(page_of(ran).encode())
+    result = ran.returned["report"]
+    assert result["link"] == report_page("nightly_eval", run, "report")
+    assert result["bytes"] == len(page_of(ran).encode())
     assert load_report("nightly_eval", run, "report", -1) == page_of(ran).encode()
     assert load_report("nightly_eval", run, "gate", -1) is None
     _, costs = blocks("nightly_eval", "sql")
@@ -150,40 +150,40 @@ def test_a_night_is_reported_with_its_costs_and_graded_again_at_none(
     assert server.calls() == calls
 
 
-def test_the_cases_of_the_page_can_be_graded(warehouse: Warehouse, airflow_home: Path) -> None:
+def test_the_cases_on_the_page_can_be_graded(warehouse: Warehouse, airflow_home: Path) -> None:
     from airflow_provider_batch.operators.evals import EvalCasesOperator
 
     warehouse.execute("DROP TABLE eval_cases")
     for statement in blocks("nightly_eval", "sql")[0].split(";\n"):
         warehouse.execute(statement)
 
-    told = EvalCasesOperator(task_id="cases").execute({})
+    result = EvalCasesOperator(task_id="cases").execute({})
 
-    assert (told["cases"], told["judged"]) == (3, 1)
+    assert (result["cases"], result["judged"]) == (3, 1)
 
 
-def test_the_page_tells_of_the_tasks_and_files_that_there_are(airflow_home: Path) -> None:
+def test_the_page_lists_all_tasks_and_links_to_existing_files(airflow_home: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     text = page("nightly_eval")
     tasks = set(DagBag(str(dags_folder() / "nightly_eval.py")).dags["nightly_eval"].task_ids)
 
-    told = re.findall(r"^\| `([\w.]+)` \|", text, flags=re.MULTILINE)
-    assert {task for task in tasks for name in told if f"{task}.".startswith(f"{name}.")} == tasks - {"models"}
+    documented = re.findall(r"^\| `([\w.]+)` \|", text, flags=re.MULTILINE)
+    assert {task for task in tasks for name in documented if f"{task}.".startswith(f"{name}.")} == tasks - {"models"}
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert links
     assert [name for name in links if not (ROOT / "docs" / "dags" / name).exists()] == []
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "message"),
     [
         ("INSERT INTO eval_cases SELECT * FROM eval_cases WHERE case_id = 'right-03'", "'right-03'.*more than once"),
         ("UPDATE eval_cases SET grader = 'vibes' WHERE case_id = 'wrong-1'", "'wrong-1': there is no grader 'vibes'"),
     ],
 )
-def test_cases_that_cannot_be_graded_are_told_before_anything_is_asked(
-    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, sql: str, said: str
+def test_cases_that_cannot_be_graded_fail_the_run_before_anything_is_sent(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, sql: str, message: str
 ) -> None:
     warehouse.execute(sql)
 
@@ -191,48 +191,48 @@ def test_cases_that_cannot_be_graded_are_told_before_anything_is_asked(
 
     assert ran.state == "failed"
     assert list(ran.errors) == ["cases"]
-    with pytest.raises(Exception, match=said):
+    with pytest.raises(Exception, match=message):
         raise ran.errors["cases"]
     assert server.calls()["synchronous"] == 0
     assert files_and_batches(server) == (0, 0)
 
 
-def test_a_prompt_that_names_a_missing_column_is_told_before_anything_is_asked(
+def test_a_prompt_with_a_missing_column_fails_before_anything_is_sent(
     night: Callable[..., Ran], server: LocalServer
 ) -> None:
     ran = night({"nightly_eval.py": ("{{ row.input }}", "{{ row.question }}")})
 
     assert ran.state == "failed"
-    assert "prompt" in ran.error("evaluate.ask.submit")
-    assert "'question'" in ran.error("evaluate.ask.submit")
+    assert "prompt" in ran.error("evaluate.answer.submit")
+    assert "'question'" in ran.error("evaluate.answer.submit")
     assert (ran.states["grade"], ran.states["accept"]) == ("upstream_failed", "upstream_failed")
     assert server.calls()["synchronous"] == 0
     assert files_and_batches(server) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("other", "said"), [("gpt-5-nano", "The model does not exist"), ("gpt-17", "no price is known for gpt-17")]
+    ("model", "message"), [("gpt-5-nano", "The model does not exist"), ("gpt-17", "no price is known for gpt-17")]
 )
-def test_a_model_that_is_unknown_costs_nothing_and_keeps_no_other_from_being_graded(
-    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, other: str, said: str
+def test_an_unknown_model_costs_nothing_and_the_other_model_is_still_graded(
+    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, model: str, message: str
 ) -> None:
-    # the canary of the model that comes first; one without a price is not even asked so
-    refused = Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=404, times=2)
-    server.set_faults(*([refused] if other == "gpt-5-nano" else []))
+    # The first canary gets a 404. A model without a price fails even before its canary.
+    not_found = Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=404, times=2)
+    server.set_faults(*([not_found] if model == "gpt-5-nano" else []))
 
-    ran = night(models=["gpt-5-mini", other])
+    ran = night(models=["gpt-5-mini", model])
 
-    error = ran.error("evaluate.ask.submit")
-    assert said in error
+    error = ran.error("evaluate.answer.submit")
+    assert message in error
     assert "Nothing was uploaded" in error
-    (unknown,) = (name for name in ("gpt-5-mini", other) if name in error)
-    (known,) = {"gpt-5-mini", other} - {unknown}
+    (unknown_model,) = (name for name in ("gpt-5-mini", model) if name in error)
+    (graded_model,) = {"gpt-5-mini", model} - {unknown_model}
     assert warehouse.execute("SELECT graded, unanswered, variant FROM eval_summaries WHERE tag = '' ORDER BY 1") == [
-        (0, 16, unknown),
-        (16, 0, known),
+        (0, 16, unknown_model),
+        (16, 0, graded_model),
     ]
-    assert f"{unknown}: 16 of 16 answers are missing" in ran.error("gate")
-    assert warehouse.execute("SELECT DISTINCT variant FROM eval_answers") == [(known,)]
+    assert f"{unknown_model}: 16 of 16 answers are missing" in ran.error("gate")
+    assert warehouse.execute("SELECT DISTINCT variant FROM eval_answers") == [(graded_model,)]
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(0,)]
 
 
@@ -248,6 +248,6 @@ def test_a_model_that_is_unknown_costs_nothing_and_keeps_no_other_from_being_gra
     ],
     ids=str,
 )
-def test_the_form_refuses_what_makes_no_sense(night: Callable[..., Ran], params: dict[str, Any]) -> None:
+def test_the_form_rejects_invalid_values(night: Callable[..., Ran], params: dict[str, Any]) -> None:
     with pytest.raises(Exception, match=next(iter(params))):
         night(**params)

@@ -1,4 +1,4 @@
-"""The page of each DAG shows the tasks that it has, and names files that are there."""
+"""The page of each DAG shows all its tasks and names existing files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("dag_id", sorted(file.stem for file in dags_folder().glob("*.py")))
-def test_its_picture_shows_every_task_and_the_files_that_it_names_are_there(dag_id: str, airflow_home: Path) -> None:
+def test_the_diagram_shows_every_task_and_the_named_files_exist(dag_id: str, airflow_home: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     from airflow_provider_batch.sensors.batch import BatchSensor
 
-    (picture,) = re.findall(r"^```mermaid\n(.*?)^```$", page(dag_id), flags=re.DOTALL | re.MULTILINE)
+    (diagram,) = re.findall(r"^```mermaid\n(.*?)^```$", page(dag_id), flags=re.DOTALL | re.MULTILINE)
     dag = DagBag(str(dags_folder() / f"{dag_id}.py")).dags[dag_id]
-    assert {name for task in dag.task_ids for name in task.split(".")} - set(re.findall(r"\w+", picture)) == set()
+    assert {name for task in dag.task_ids for name in task.split(".")} - set(re.findall(r"\w+", diagram)) == set()
 
-    named = re.findall(r"`(dags/[\w/.*]+)`", page(dag_id))
-    assert named
-    assert [name for name in named if not list(ROOT.glob(name))] == []
+    paths = re.findall(r"`(dags/[\w/.*]+)`", page(dag_id))
+    assert paths
+    assert [path for path in paths if not list(ROOT.glob(path))] == []
     assert dag.doc_md
     waits = [task for task in dag.tasks if task.task_type == "BatchSensor"]
     assert waits

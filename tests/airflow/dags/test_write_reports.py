@@ -1,4 +1,4 @@
-"""`write_reports`: a row and a page for each company, and no name of a company leads a page astray."""
+"""`write_reports` writes a row and a page for each company, whatever its name is."""
 
 from __future__ import annotations
 
@@ -37,74 +37,76 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_company_has_a_row_and_a_page_and_a_second_run_rewrites_both(
+def test_every_company_gets_a_row_and_a_page_and_a_second_run_replaces_both(
     kind: str,
     warehouse_of: Callable[..., Warehouse],
     folder: Path,
     tmp_path: Path,
-    run_ready: Callable[..., Ran],
+    run_example: Callable[..., Ran],
 ) -> None:
     warehouse = warehouse_of(kind, companies.seed)
-    ran = run_ready("write_reports")
+    ran = run_example("write_reports")
 
     assert ran.errors == {}
     rows = warehouse.execute("SELECT custom_id, quarter, name, outcome, revenue_before FROM company_reports ORDER BY 1")
-    assert rows == [(one.id, "2026-Q3", one.name, "succeeded", one.quarters[-2].revenue_usd) for one in COMPANIES]
-    account = ran.returned["batch_job.land"]
-    assert account["estimate"]["low_usd"] <= float(account["cost_usd"]) <= account["estimate"]["high_usd"]
+    assert rows == [
+        (company.id, "2026-Q3", company.name, "succeeded", company.quarters[-2].revenue_usd) for company in COMPANIES
+    ]
+    landing = ran.returned["batch_job.land"]
+    assert landing["estimate"]["low_usd"] <= float(landing["cost_usd"]) <= landing["estimate"]["high_usd"]
     assert ran.returned["write_pages"] == {
         "folder": f"file://{folder}/2026-Q3",
         "pages": len(COMPANIES),
-        "cost_usd": account["cost_usd"],
-        "estimate": account["estimate"],
+        "cost_usd": landing["cost_usd"],
+        "estimate": landing["estimate"],
     }
-    check_costs("write_reports", account)
+    check_costs("write_reports", landing)
     pages = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
     assert {path.parent for path in pages} == {folder / "2026-Q3"}
     assert set(tmp_path.rglob("*.html")) == pages.keys()
     assert len(pages) == len(COMPANIES)
-    for one in COMPANIES:
-        (page,) = (text for text in pages.values() if f"<title>{escape(one.name)}, 2026-Q3</title>" in text)
-        assert f"<td>{one.quarters[-1].revenue_usd:,}<td>{one.quarters[-2].revenue_usd:,}" in page
+    for company in COMPANIES:
+        (page,) = (text for text in pages.values() if f"<title>{escape(company.name)}, 2026-Q3</title>" in text)
+        assert f"<td>{company.quarters[-1].revenue_usd:,}<td>{company.quarters[-2].revenue_usd:,}" in page
         assert "<b>" not in page
 
     warehouse.execute("UPDATE company_metrics SET sensors = 777 WHERE company_id = 'C-01' AND quarter = '2026-Q3'")
-    again = run_ready("write_reports")
+    second_run = run_example("write_reports")
 
-    assert again.errors == {}
-    rewritten = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
-    assert rewritten.keys() == pages.keys()
-    (changed,) = (path for path in pages if rewritten[path] != pages[path])
-    assert "<td>777<td>" in rewritten[changed]
+    assert second_run.errors == {}
+    new_pages = {path: path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
+    assert new_pages.keys() == pages.keys()
+    (changed_path,) = (path for path in pages if new_pages[path] != pages[path])
+    assert "<td>777<td>" in new_pages[changed_path]
     assert warehouse.execute("SELECT count(*) FROM company_reports") == [(len(COMPANIES),)]
 
 
 @pytest.mark.usefixtures("offline", "warehouse")
-def test_the_reports_are_due_at_seven_in_the_morning(folder: Path, run_ready: Callable[..., Ran]) -> None:
-    before = datetime.now(UTC)
-    ran = run_ready("write_reports", quarter="2026-Q1")
+def test_the_reports_are_due_at_seven_utc(folder: Path, run_example: Callable[..., Ran]) -> None:
+    start = datetime.now(UTC)
+    ran = run_example("write_reports", quarter="2026-Q1")
 
     assert ran.errors == {}
     ledger = open_ledger(open_folder(ran.returned["batch_job.submit"]["ledger"]))
     assert ledger is not None
     due = ledger.state().deadline
     assert due is not None
-    assert timedelta(hours=3) <= due - before < timedelta(hours=28)
+    assert timedelta(hours=3) <= due - start < timedelta(hours=28)
     assert due.timetz() == time(7, tzinfo=UTC)
     pages = [path.read_text(encoding="utf-8") for path in folder.glob("2026-Q1/*.html")]
-    assert len(pages) == sum(one.quarters[0].quarter == "2026-Q1" for one in COMPANIES)
+    assert len(pages) == sum(company.quarters[0].quarter == "2026-Q1" for company in COMPANIES)
     assert all("<td>–" in page for page in pages)
 
 
 @pytest.mark.usefixtures("offline", "warehouse")
-def test_what_has_no_answer_when_they_are_due_is_asked_at_once_and_pages_go_to_an_object_store(
-    tmp_path: Path, run_ready: Callable[..., Ran], connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_rows_without_an_answer_when_due_are_sent_synchronously_and_pages_go_to_an_object_store(
+    tmp_path: Path, run_example: Callable[..., Ran], connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_REPORTS_FOLDER", "memory://bucket-of-reports/by quarter")
     deadline = "(dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00')"
     with LocalServer(tmp_path / "slow", in_progress=3600) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        ran = run_ready("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
+        ran = run_example("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
 
     assert ran.errors == {}
     assert ran.returned["batch_job.wait"]["final_pass"] == {"sent": len(COMPANIES) - 2, "left_out": {}}
@@ -116,8 +118,8 @@ def test_what_has_no_answer_when_they_are_due_is_asked_at_once_and_pages_go_to_a
 
 
 @pytest.mark.usefixtures("offline")
-def test_no_name_of_a_company_leads_its_page_elsewhere(
-    warehouse: Warehouse, folder: Path, tmp_path: Path, run_ready: Callable[..., Ran]
+def test_every_page_stays_in_the_folder_whatever_the_company_is_called(
+    warehouse: Warehouse, folder: Path, tmp_path: Path, run_example: Callable[..., Ran]
 ) -> None:
     names = [
         "..",
@@ -134,20 +136,20 @@ def test_no_name_of_a_company_leads_its_page_elsewhere(
         "é" * 300,
     ]
     with closing(warehouse.open()) as connection, connection:
-        for one, name in zip(COMPANIES, names, strict=True):
-            connection.execute("UPDATE companies SET name = ? WHERE id = ?", (name, one.id))
-    before = {path for path in tmp_path.rglob("*") if "staging" not in path.parts}
+        for company, name in zip(COMPANIES, names, strict=True):
+            connection.execute("UPDATE companies SET name = ? WHERE id = ?", (name, company.id))
+    paths_before = {path for path in tmp_path.rglob("*") if "staging" not in path.parts}
 
-    assert run_ready("write_reports").state == "success"
+    assert run_example("write_reports").state == "success"
 
-    new = {path for path in tmp_path.rglob("*") if "staging" not in path.parts} - before
-    pages = {path for path in new if path.is_file()}
+    new_paths = {path for path in tmp_path.rglob("*") if "staging" not in path.parts} - paths_before
+    pages = {path for path in new_paths if path.is_file()}
     assert {path.parent for path in pages} == {folder / "2026-Q3"}
-    assert new - pages == {folder, folder / "2026-Q3"}
+    assert new_paths - pages == {folder, folder / "2026-Q3"}
     assert len(pages) == len(names)
 
 
-def test_the_names_in_the_docs_are_those_of_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_names_in_the_docs_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(dags_folder())
     (source,) = blocks("write_reports", "python")
     exec(source, {})
@@ -171,8 +173,12 @@ def test_the_names_in_the_docs_are_those_of_the_pages(monkeypatch: pytest.Monkey
     ],
     ids=["SQL that writes", "missing column", "unknown model", "semicolon", "quote", "SQL for a quarter", "a path"],
 )
-def test_bad_input_is_told_and_nothing_is_paid(
-    changes: dict[str, tuple[str, str]], conf: dict[str, object], words: str, folder: Path, refused: Callable[..., str]
+def test_invalid_input_is_rejected_before_anything_is_sent(
+    changes: dict[str, tuple[str, str]],
+    conf: dict[str, object],
+    words: str,
+    folder: Path,
+    run_rejected: Callable[..., str],
 ) -> None:
-    assert words in refused("write_reports", changes, **conf)
+    assert words in run_rejected("write_reports", changes, **conf)
     assert not folder.exists()

@@ -1,4 +1,4 @@
-"""The names of the pages of `write_reports`: whatever a company is called, its page stays in its folder."""
+"""`file_name` of `write_reports` returns safe file names, whatever a company is called."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_batch.demo.home import dags_folder
 
 FileName = Callable[[str, str], str]
 AnyTest = TypeVar("AnyTest", bound=Callable[..., None])
-EVIL = [
+HOSTILE_NAMES = [
     "",
     ".",
     "..",
@@ -49,26 +49,28 @@ EVIL = [
     ".hidden",
     "trailing. ",
 ]
-names = st.text(st.characters(), max_size=200) | st.sampled_from(EVIL) | st.text("./\\%:&#;~\0 aA", max_size=30)
+names = (
+    st.text(st.characters(), max_size=200) | st.sampled_from(HOSTILE_NAMES) | st.text("./\\%:&#;~\0 aA", max_size=30)
+)
 
 
 @pytest.fixture(scope="module")
 def file_name() -> FileName:
-    """The function of the DAG's file."""
+    """Return the function from the DAG file."""
     function: FileName = runpy.run_path(str(dags_folder() / "write_reports.py"))["file_name"]
     return function
 
 
 def with_every_example(test: AnyTest) -> AnyTest:
-    """Hypothesis tries each of the names above, every time."""
-    for name in EVIL:
+    """Let Hypothesis try each of the names above in every run."""
+    for name in HOSTILE_NAMES:
         test = example(name, name)(test)
     return test
 
 
 @with_every_example
 @given(names, names)
-def test_a_name_is_one_plain_word_that_every_file_system_takes(file_name: FileName, title: str, key: str) -> None:
+def test_a_file_name_is_valid_on_every_file_system(file_name: FileName, title: str, key: str) -> None:
     name = file_name(title, key)
 
     assert re.fullmatch(r"([a-z0-9][a-z0-9-]*-)?[0-9a-f]{16}\.html", name)
@@ -79,7 +81,7 @@ def test_a_name_is_one_plain_word_that_every_file_system_takes(file_name: FileNa
 
 @with_every_example
 @given(names, names)
-def test_no_title_and_no_key_leaves_the_folder(file_name: FileName, title: str, key: str) -> None:
+def test_no_title_or_key_leads_out_of_the_folder(file_name: FileName, title: str, key: str) -> None:
     for folder in (ObjectStoragePath("file:///srv/reports/2026-Q3"), ObjectStoragePath("memory://bucket/reports")):
         page = folder / file_name(title, key)
         assert page.parent.path == folder.path
@@ -91,15 +93,15 @@ def test_no_title_and_no_key_leaves_the_folder(file_name: FileName, title: str, 
 @example("x", "nul\0", "nul")
 @example("x", "\ud800", "\udfff")
 @example("x", unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"))
-def test_two_keys_have_two_names_and_one_has_one(file_name: FileName, title: str, key: str, other: str) -> None:
-    assert file_name(title, key) == file_name(title, key)
-    assert (file_name(title, key) == file_name(title, other)) == (key == other)
-
-
-def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_disk(
-    file_name: FileName, tmp_path: Path
+def test_file_names_are_equal_exactly_if_the_keys_are(
+    file_name: FileName, title: str, key: str, other_key: str
 ) -> None:
-    titles = [*EVIL, "Blatt & Co", "Blatt + Co", "BLATT CO", "blatt-co", "株式会社みどり"]
+    assert file_name(title, key) == file_name(title, key)
+    assert (file_name(title, key) == file_name(title, other_key)) == (key == other_key)
+
+
+def test_similar_titles_get_different_files_on_a_real_disk(file_name: FileName, tmp_path: Path) -> None:
+    titles = [*HOSTILE_NAMES, "Blatt & Co", "Blatt + Co", "BLATT CO", "blatt-co", "株式会社みどり"]
     for number, title in enumerate(titles):
         (tmp_path / "in" / file_name(title, f"C-{number}")).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / file_name(title, f"C-{number}")).write_text("page", encoding="utf-8")
@@ -109,7 +111,7 @@ def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_d
 
 
 @pytest.mark.parametrize(
-    ("title", "begins"),
+    ("title", "prefix"),
     [
         ("Grüne Wände GmbH", "grune-wande-gmbh-"),
         ("AC/DC", "ac-dc-"),
@@ -117,5 +119,5 @@ def test_titles_that_look_the_same_in_a_name_have_pages_of_their_own_on_a_real_d
         ("Straße 5", "strasse-5-"),
     ],
 )
-def test_a_person_can_read_whose_page_it_is(file_name: FileName, title: str, begins: str) -> None:
-    assert file_name(title, secrets.token_hex(4)).startswith(begins)
+def test_the_file_name_starts_with_the_readable_title(file_name: FileName, title: str, prefix: str) -> None:
+    assert file_name(title, secrets.token_hex(4)).startswith(prefix)

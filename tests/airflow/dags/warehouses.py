@@ -1,4 +1,4 @@
-"""The demo's tables in each kind of warehouse that the ready DAGs say they run on."""
+"""The tables of the demo in each kind of warehouse that the example DAGs support."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = ("sqlite", "duckdb", "postgres")
 
 @dataclass(frozen=True)
 class Warehouse:
-    """One warehouse, and a way into it beside Airflow's."""
+    """A warehouse that tests can open without Airflow."""
 
     kind: str
     #: fields of Airflow's connection, or the connection as JSON
@@ -27,7 +27,7 @@ class Warehouse:
     open: Callable[[], Any]
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own; its rows, if it has any."""
+        """Run one statement in a separate transaction and return its rows, if it has any."""
         with closing(self.open()) as connection:
             cursor = connection.cursor()
             cursor.execute(sql)
@@ -36,8 +36,10 @@ class Warehouse:
         return [tuple(row) for row in rows]
 
 
-def make(kind: str, seed: Callable[[Path], object], folder: Path, database: Callable[[], Database]) -> Warehouse:
-    """A warehouse with the tables that `seed` makes."""
+def create_warehouse(
+    kind: str, seed: Callable[[Path], object], folder: Path, database: Callable[[], Database]
+) -> Warehouse:
+    """Create a warehouse with the tables that `seed` creates in SQLite."""
     path = folder / "warehouse.sqlite"
     seed(path)
     if kind == "sqlite":
@@ -45,16 +47,16 @@ def make(kind: str, seed: Callable[[Path], object], folder: Path, database: Call
     if kind == "duckdb":
         file = folder / "warehouse.duckdb"
         warehouse = Warehouse(kind, {"conn_type": "duckdb", "host": str(file)}, lambda: duckdb.connect(file))
-        mark = "?"
+        placeholder = "?"
     else:
-        made = database()
-        warehouse = Warehouse(kind, made.airflow_connection(), lambda: psycopg.connect(made.dsn))
-        mark = "%s"
+        postgres = database()
+        warehouse = Warehouse(kind, postgres.airflow_connection(), lambda: psycopg.connect(postgres.dsn))
+        placeholder = "%s"
     with closing(sqlite3.connect(path)) as source, closing(warehouse.open()) as target:
         for table, create in source.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall():
             rows = source.execute(f"SELECT * FROM {table}").fetchall()
             cursor = target.cursor()
             cursor.execute(create)
-            cursor.executemany(f"INSERT INTO {table} VALUES ({', '.join([mark] * len(rows[0]))})", rows)
+            cursor.executemany(f"INSERT INTO {table} VALUES ({', '.join([placeholder] * len(rows[0]))})", rows)
         target.commit()
     return warehouse
