@@ -124,16 +124,16 @@ def _seed(home: Home, story: Story, *, live: bool) -> None:
 
 
 def _print_locations(console: Console, home: Home, *, live: bool) -> None:
-    def short(path: Path) -> str:
+    def shorten(path: Path) -> str:
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
     query = "SELECT outcome, category, count(*) FROM ticket_labels GROUP BY 1, 2"
     lines = [
-        ("warehouse", short(home.warehouse)),
-        ("  query it with", _query_command(short(home.warehouse), query)),
-        ("sealed input, ledger and answers", short(home.staging)),
-        ("Airflow's log of this run", short(home.log)),
-        ("the DAG", short(dags_folder() / "label_tickets.py")),
+        ("warehouse", shorten(home.warehouse)),
+        ("  query it with", _query_command(shorten(home.warehouse), query)),
+        ("sealed input, ledger and answers", shorten(home.staging)),
+        ("Airflow's log of this run", shorten(home.log)),
+        ("the DAG", shorten(dags_folder() / "label_tickets.py")),
         ("next: run it in Airflow's UI", "make airflow"),
     ]
     if not live:

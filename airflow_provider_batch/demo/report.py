@@ -175,8 +175,8 @@ def examples(rows: Sequence[LabelRow], count: int) -> list[LabelRow]:
     by_outcome = {row.outcome: row for row in reversed(rows)}
     sample = [row for row in by_outcome.values() if row.outcome != "succeeded"][:count]
     succeeded_rows = [row for row in rows if row.outcome == "succeeded"]
-    rest = min(count - len(sample), len(succeeded_rows))
-    sample += [succeeded_rows[number * len(succeeded_rows) // rest] for number in range(rest)]
+    free = min(count - len(sample), len(succeeded_rows))
+    sample += [succeeded_rows[number * len(succeeded_rows) // free] for number in range(free)]
     return sorted(sample, key=lambda row: row.custom_id)
 
 

@@ -78,14 +78,14 @@ def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Ca
             cases.append(_build_case(case_id, *values))
         except InputError as error:
             problems.append(f"case {case_id!r}: {error}")
-    repeated = sorted(case_id for case_id, times in Counter(case.case_id for case in cases).items() if times > 1)
-    problems.extend(f"case {case_id!r}: this case_id appears more than once" for case_id in repeated)
+    repeated_ids = sorted(case_id for case_id, times in Counter(case.case_id for case in cases).items() if times > 1)
+    problems.extend(f"case {case_id!r}: this case_id appears more than once" for case_id in repeated_ids)
     if problems:
-        more = f"\n  and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
-        listed = "\n  ".join(problems[:_MAX_PROBLEMS])
+        rest = f"\n  and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
+        problem_list = "\n  ".join(problems[:_MAX_PROBLEMS])
         raise InputError(
-            f"{len(problems):,} of {count:,} cases cannot be graded:\n  {listed}{more}\nNothing was sent or graded. "
-            "Fix the cases, then clear this task to run it again."
+            f"{len(problems):,} of {count:,} cases cannot be graded:\n  {problem_list}{rest}\nNothing was sent or "
+            "graded. Fix the cases, then clear this task to run it again."
         )
     if not cases:
         raise InputError("There are no cases: cases_sql returned no rows. Nothing was sent or graded.")

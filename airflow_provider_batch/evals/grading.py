@@ -166,16 +166,24 @@ def grade_answers(
             else "There is nothing to grade: the run has no answers. Check that its answers landed, and that the names "
             "of the run and of the answers table are right. Nothing was written."
         )
-    graded_answers.sort(key=lambda graded: (graded.answer.variant, graded.case_id, graded.answer.repeat))
+    graded_answers.sort(
+        key=lambda graded_answer: (graded_answer.answer.variant, graded_answer.case_id, graded_answer.answer.repeat)
+    )
     return Grading(graded_answers, sorted(left_out_cases), sorted(kept_cases))
 
 
 def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore]]:
     """Return the scores to compare, by variant."""
     by_variant: defaultdict[str, list[AnswerScore]] = defaultdict(list)
-    for graded in graded_answers:
-        by_variant[graded.answer.variant].append(
-            AnswerScore(graded.case_id, graded.case_sha256, graded.score, graded.answered, ",".join(graded.tags))
+    for graded_answer in graded_answers:
+        by_variant[graded_answer.answer.variant].append(
+            AnswerScore(
+                graded_answer.case_id,
+                graded_answer.case_sha256,
+                graded_answer.score,
+                graded_answer.answered,
+                ",".join(graded_answer.tags),
+            )
         )
     return dict(by_variant)
 

@@ -78,7 +78,7 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     runs_before: int
     right_before: int
     answers: list[AnswerView]
-    #: a right answer from the last accepted run
+    #: the best answer in the last accepted run
     earlier_answer: str | None = None
 
 
@@ -193,7 +193,7 @@ def policy(style: bytes) -> str:
 def _plots(report: Report) -> list[_Plot]:
     if not plots.available():
         return []
-    rendered = []
+    rendered_plots = []
     order = list(dict.fromkeys(row.run for row in reversed(report.runs)))[-plots.MAX_RUNS :]
     days = {row.run: f"{row.sealed_at:%d %b}" if row.sealed_at else row.run[-6:] for row in report.runs}
     labels = days if len(set(days.values())) == len(days) else {row.run: _day_and_time(row) for row in report.runs}
@@ -213,7 +213,7 @@ def _plots(report: Report) -> list[_Plot]:
         for variant in report.variants
     ]
     if any(series.points for series in history):
-        rendered.append(
+        rendered_plots.append(
             _Plot(
                 "Accuracy over runs",
                 f"the last {len(order)} runs, with 95 % intervals" if len(order) > 1 else "this is the first run",
@@ -226,7 +226,7 @@ def _plots(report: Report) -> list[_Plot]:
         if row.run == report.run and row.number is not None and row.accuracy and row.cost_usd is not None
     ]
     if costs:
-        rendered.append(
+        rendered_plots.append(
             _Plot(
                 "Cost against accuracy",
                 "this run; higher is better, further left is cheaper",
@@ -247,16 +247,16 @@ def _plots(report: Report) -> list[_Plot]:
             )
             for index, variant in enumerate(report.variants)
         ]
-        rest = len(report.tags) - len(tags)
-        note = f"; the table below has {rest} more {'tag' if rest == 1 else 'tags'}" if rest else ""
-        rendered.append(
+        omitted = len(report.tags) - len(tags)
+        note = f"; the table below has {omitted} more {'tag' if omitted == 1 else 'tags'}" if omitted else ""
+        rendered_plots.append(
             _Plot(
                 "Accuracy per tag",
                 f"with 95 % intervals{note}",
                 Markup(plots.tags(tag_series, [tag.name for tag in tags])),
             )
         )
-    return rendered
+    return rendered_plots
 
 
 def _day_and_time(row: RunView) -> str:

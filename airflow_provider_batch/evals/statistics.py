@@ -56,12 +56,14 @@ def p_value(scores: Sequence[Sequence[float]]) -> float:
         every case. The order of the cases does not matter.
     """
     parts = ([round(score * _PARTS) for score in case] for case in scores)
-    changed = sorted([now, *sorted(before)] for now, *before in parts if any(earlier != now for earlier in before))
+    changed = sorted(
+        [current, *sorted(earlier)] for current, *earlier in parts if any(score != current for score in earlier)
+    )
     if not changed:
         return 1.0
     runs = len(changed[0])
-    if runs == 2 and all(abs(now - before) == _PARTS for now, before in changed):
-        better = sum(now > before for now, before in changed)
+    if runs == 2 and all(abs(current - earlier) == _PARTS for current, earlier in changed):
+        better = sum(current > earlier for current, earlier in changed)
         return float(_scipy().binomtest(better, len(changed)).pvalue)
     changed.append([0] * runs)  # scipy rejects a single case, and an unchanged one does not affect the result
     test = _scipy().permutation_test(

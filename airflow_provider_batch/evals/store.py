@@ -26,7 +26,7 @@ from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Rep
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
     """Return the cases that a query selects, sorted by case_id.
 
-    :raises InputError: if a case cannot be graded.
+    :raises InputError: if a case cannot be graded_answer.
     :raises WarehouseError: if the database rejects the query.
     """
     with read_rows(hook, sql) as rows:
@@ -88,7 +88,7 @@ class EvalStore:
             }
 
     def earlier_grades(self, run: str) -> dict[AnswerKey, EarlierGrade]:
-        """Return the grades that a run already has. Empty if it was never graded."""
+        """Return the grades that a run already has. Empty if it was never graded_answer."""
         columns = ("variant", "case_id", "repeat", *_EARLIER_GRADE_COLUMNS)
         rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run})
         return {(variant, case_id, int(repeat)): _earlier_grade(*row) for variant, case_id, repeat, *row in rows}
@@ -100,8 +100,8 @@ class EvalStore:
         :param max_runs: maximum number of runs in a baseline.
         """
         baselines: dict[str, Baseline] = {}
-        for variant, before in sealed_at.items():
-            runs = self._same_runs(variant, self._accepted_runs(variant, before))[:max_runs]
+        for variant, limit in sealed_at.items():
+            runs = self._same_runs(variant, self._accepted_runs(variant, limit))[:max_runs]
             if runs:
                 baselines[variant] = Baseline(runs[0], [self._scores(run, variant) for run in runs])
         return baselines
@@ -118,7 +118,7 @@ class EvalStore:
     ) -> None:
         """Replace all rows of a run in the grading tables, in one transaction."""
         rows: dict[EvalTable, list[tuple[Any, ...]]] = {
-            tables.GRADES: [_grade_row(run, graded, graded_at) for graded in graded_answers],
+            tables.GRADES: [_grade_row(run, graded_answer, graded_at) for graded_answer in graded_answers],
             tables.SUMMARIES: [_summary_row(run, summary, graded_at) for summary in summaries],
             tables.COMPARISONS: [_comparison_row(run, comparison, alpha, graded_at) for comparison in comparisons],
             tables.CHANGES: [
@@ -134,35 +134,35 @@ class EvalStore:
 
         Variants that are already accepted keep their row.
 
-        :raises InputError: if the run, or one of these variants, was not graded.
+        :raises InputError: if the run, or one of these variants, was not graded_answer.
         """
         summaries = self._full_name(tables.SUMMARIES)
         graded_variants = {variant for (variant,) in self._rows(summaries, ("variant",), {"run": run})}
-        requested = sorted(graded_variants if variants is None else set(variants))
-        missing = [variant for variant in requested if variant not in graded_variants]
-        if missing or not requested:
+        requested_variants = sorted(graded_variants if variants is None else set(variants))
+        missing = [variant for variant in requested_variants if variant not in graded_variants]
+        if missing or not requested_variants:
             subject = f"{', '.join(missing)} of run {run!r}" if missing else f"Run {run!r}"
             raise InputError(
                 f"{subject} cannot be accepted: the table {summaries!r} has no grades for it. Grade it first "
                 "(EvalGradeOperator), then clear this task. Nothing was accepted."
             )
         table = self._full_name(tables.ACCEPTED)
-        accepted = {variant for (variant,) in self._rows(table, ("variant",), {"run": run})}
+        accepted_variants = {variant for (variant,) in self._rows(table, ("variant",), {"run": run})}
         self._tables.apply(
             Replacement(table, {"run": run, "variant": variant}, [(run, variant, now, note or None)])
-            for variant in requested
-            if variant not in accepted
+            for variant in requested_variants
+            if variant not in accepted_variants
         )
-        return requested
+        return requested_variants
 
     def _accepted_runs(self, variant: str, before: datetime | None) -> list[str]:
         """Return the accepted runs that were sealed before this time, the latest first."""
-        accepted = {run for (run,) in self._rows(self._full_name(tables.ACCEPTED), ("run",), {"variant": variant})}
+        accepted_runs = {run for (run,) in self._rows(self._full_name(tables.ACCEPTED), ("run",), {"variant": variant})}
         key = {"variant": variant, "tag": tables.ALL_CASES}
         times = [
             (sealed_at, run)
             for run, value in self._rows(self._full_name(tables.SUMMARIES), ("run", "sealed_at"), key)
-            if run in accepted and (sealed_at := _timestamp(value)) is not None
+            if run in accepted_runs and (sealed_at := _timestamp(value)) is not None
         ]
         return [run for sealed_at, run in sorted(times, reverse=True) if before is None or sealed_at < before]
 
@@ -204,24 +204,24 @@ def _require_table(table: str, content: str) -> Iterator[None]:
             raise
         raise InputError(
             f"The table {table!r} with the {content} does not exist. BatchResultsOperator creates it when it lands the "
-            f"first {content}. Check that it ran, and that this is the table it writes to. Nothing was graded."
+            f"first {content}. Check that it ran, and that this is the table it writes to. Nothing was graded_answer."
         ) from None
 
 
-def _grade_row(run: str, graded: GradedAnswer, graded_at: datetime) -> tuple[Any, ...]:
+def _grade_row(run: str, graded_answer: GradedAnswer, graded_at: datetime) -> tuple[Any, ...]:
     return (
         run,
-        graded.answer.variant,
-        graded.case_id,
-        graded.answer.repeat,
-        graded.grader,
-        float(graded.score),
-        graded.reason,
-        ",".join(graded.tags),
-        graded.answer.outcome,
-        int(graded.answered),
-        graded.input_sha256,
-        graded.case_sha256,
+        graded_answer.answer.variant,
+        graded_answer.case_id,
+        graded_answer.answer.repeat,
+        graded_answer.grader,
+        float(graded_answer.score),
+        graded_answer.reason,
+        ",".join(graded_answer.tags),
+        graded_answer.answer.outcome,
+        int(graded_answer.answered),
+        graded_answer.input_sha256,
+        graded_answer.case_sha256,
         graded_at,
     )
 

@@ -37,17 +37,17 @@ class Summary(msgspec.Struct, frozen=True):
 def summaries(graded_answers: Iterable[GradedAnswer]) -> list[Summary]:
     """Return one summary per variant and tag and one per variant over all its cases, sorted by variant and tag."""
     groups: defaultdict[tuple[str, str], list[GradedAnswer]] = defaultdict(list)
-    for graded in graded_answers:
-        for tag in {ALL_CASES, *graded.tags}:
-            groups[graded.answer.variant, tag].append(graded)
+    for graded_answer in graded_answers:
+        for tag in {ALL_CASES, *graded_answer.tags}:
+            groups[graded_answer.answer.variant, tag].append(graded_answer)
     return [_summary(variant, tag, group) for (variant, tag), group in sorted(groups.items())]
 
 
 def case_scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, float]:
     """Return the mean score of each case, by case_id."""
     scores: defaultdict[str, list[int]] = defaultdict(list)
-    for graded in graded_answers:
-        scores[graded.case_id].append(graded.score)
+    for graded_answer in graded_answers:
+        scores[graded_answer.case_id].append(graded_answer.score)
     return {case_id: sum(values) / len(values) for case_id, values in sorted(scores.items())}
 
 
@@ -55,8 +55,8 @@ def _summary(variant: str, tag: str, group: Sequence[GradedAnswer]) -> Summary:
     scores = case_scores(group)
     accuracy = sum(scores.values()) / len(scores)
     low, high = interval(accuracy, len(scores))
-    answered_count = sum(graded.answered for graded in group)
-    answers = [graded.answer for graded in group]
+    answered_count = sum(graded_answer.answered for graded_answer in group)
+    answers = [graded_answer.answer for graded_answer in group]
     return Summary(
         variant=variant,
         tag=tag,
@@ -64,13 +64,13 @@ def _summary(variant: str, tag: str, group: Sequence[GradedAnswer]) -> Summary:
         answers=len(group),
         graded=answered_count,
         unanswered=len(group) - answered_count,
-        correct=sum(graded.score for graded in group),
+        correct=sum(graded_answer.score for graded_answer in group),
         accuracy=accuracy,
         low=low,
         high=high,
         # A row that never got an answer cost nothing. That is not the same as an unknown price.
         cost_usd=_total(answer.cost_usd for answer in answers if answer.came_from_model or answer.cost_usd),
-        judge_cost_usd=_total(graded.judge_cost_usd for graded in group),
+        judge_cost_usd=_total(graded_answer.judge_cost_usd for graded_answer in group),
         input_tokens=sum(answer.input_tokens for answer in answers),
         output_tokens=sum(answer.output_tokens for answer in answers),
         sealed_at=max((answer.sealed_at for answer in answers if answer.sealed_at is not None), default=None),

@@ -68,10 +68,10 @@ def test_unanswered_rows_never_make_an_eval_look_better(run: list[Answer]) -> No
         return {summary.variant: summary for summary in run_summaries if not summary.tag}
 
     expired = [msgspec.structs.replace(answer, outcome="expired", output=None) for answer in run[: len(run) // 2]]
-    full = totals(run)
+    totals_before = totals(run)
     for variant, summary in totals(expired + run[len(expired) :]).items():
-        assert summary.accuracy <= full[variant].accuracy
-        assert summary.unanswered >= full[variant].unanswered
+        assert summary.accuracy <= totals_before[variant].accuracy
+        assert summary.unanswered >= totals_before[variant].unanswered
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def score(case_id: str, value: float, *, answered: bool = True, sha256: str = "s
 
 def test_only_unchanged_cases_that_were_answered_in_both_runs_are_compared() -> None:
     now = [score("a", 0), score("b", 0), score("c", 0, answered=False), score("d", 0), score("e", 0, sha256="new")]
-    before = [score("a", 1), score("b", 1, answered=False), score("c", 1), score("e", 1), score("removed", 1)]
-    (comparison,) = compare({"mini": now}, {"mini": Baseline("before", [before])}, alpha=0.02)
+    earlier = [score("a", 1), score("b", 1, answered=False), score("c", 1), score("e", 1), score("removed", 1)]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("earlier", [earlier])}, alpha=0.02)
     assert (comparison.cases, comparison.left_out, comparison.regressions, comparison.difference) == (1, 4, ["a"], -1)
 
 
@@ -145,24 +145,24 @@ def test_a_case_missing_from_one_baseline_run_is_compared_with_the_other_runs() 
 def test_chance_alone_causes_a_regression_in_at_most_one_run_in_a_hundred(worse: int, verdict: Verdict) -> None:
     # 2^-6 is more than one in a hundred, 2^-7 is less
     now = [score(f"c{number}", 0) for number in range(worse)] + [score(f"d{number}", 1) for number in range(93)]
-    before = [score(answer.case_id, 1) for answer in now]
-    (comparison,) = compare({"mini": now}, {"mini": Baseline("before", [before])}, alpha=0.02)
+    earlier = [score(answer.case_id, 1) for answer in now]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("earlier", [earlier])}, alpha=0.02)
     assert comparison.verdict is verdict
-    (reverse,) = compare({"mini": before}, {"mini": Baseline("now", [now])}, alpha=0.02)
+    (reverse,) = compare({"mini": earlier}, {"mini": Baseline("now", [now])}, alpha=0.02)
     assert reverse.verdict is (Verdict.SAME if verdict is Verdict.SAME else Verdict.IMPROVED)
 
 
 def test_regressions_do_not_include_cases_that_got_better() -> None:
     now = [score("a", 0), score("b", 1), score("c", 1), score("d", 0.4)]
-    before = [score("a", 1), score("b", 0), score("c", 1), score("d", 1)]
-    (comparison,) = compare({"mini": now}, {"mini": Baseline("before", [before])}, alpha=0.02)
+    earlier = [score("a", 1), score("b", 0), score("c", 1), score("d", 1)]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("earlier", [earlier])}, alpha=0.02)
     assert (comparison.better, comparison.worse, comparison.regressions) == (1, 2, ["a", "d"])
     directions = {change.case_id: change.direction for change in comparison.changes}
     assert directions == {"a": "worse", "b": "better", "d": "worse"}
 
 
 def test_a_run_without_comparable_cases_is_the_same() -> None:
-    baselines = {"mini": Baseline("before", [[score("b", 1)]])}
+    baselines = {"mini": Baseline("earlier", [[score("b", 1)]])}
     (comparison,) = compare({"mini": [score("a", 0)]}, baselines, alpha=0.02)
     assert (comparison.verdict, comparison.cases, comparison.left_out) == (Verdict.SAME, 0, 1)
     assert (comparison.difference, comparison.p_value) == (0, 1)

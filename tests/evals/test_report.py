@@ -167,9 +167,15 @@ def test_a_report_shows_costs_beside_estimates(read: Callable[..., Report]) -> N
 
 
 def test_a_total_with_an_unknown_price_is_unknown(read: Callable[..., Report]) -> None:
-    unpriced = LANDING | {"estimate": {"low_usd": None, "high_usd": None}, "cost_usd": None, "standard_cost_usd": None}
+    unpriced_landing = LANDING | {
+        "estimate": {"low_usd": None, "high_usd": None},
+        "cost_usd": None,
+        "standard_cost_usd": None,
+    }
 
-    report = read({"model-a": steady(0.8)}, landings=[unpriced], edit="UPDATE eval_summaries SET judge_cost_usd = NULL")
+    report = read(
+        {"model-a": steady(0.8)}, landings=[unpriced_landing], edit="UPDATE eval_summaries SET judge_cost_usd = NULL"
+    )
 
     assert (report.variants[0].cost_usd, report.runs[0].estimate_usd) == (None, None)
     assert "unknown cost" in render(report)

@@ -71,12 +71,12 @@ def test_a_p_value_is_a_share_and_does_not_depend_on_the_order_of_cases_and_runs
 ) -> None:
     p = p_value(scores)
     assert 0 < p <= 1
-    assert p_value([(now, *reversed(before)) for now, *before in rng.sample(scores, len(scores))]) == p
+    assert p_value([(current, *reversed(earlier)) for current, *earlier in rng.sample(scores, len(scores))]) == p
 
 
 @given(st.lists(st.tuples(SCORES, SCORES), max_size=10))
 def test_a_p_value_is_the_same_for_better_and_for_worse(scores: list[tuple[float, float]]) -> None:
-    assert p_value([(before, now) for now, before in scores]) == pytest.approx(p_value(scores))
+    assert p_value([(earlier, current) for current, earlier in scores]) == pytest.approx(p_value(scores))
 
 
 def test_the_correction_counts_only_models_with_history() -> None:

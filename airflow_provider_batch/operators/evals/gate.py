@@ -39,7 +39,7 @@ class EvalGateOperator(BaseOperator):
     :param max_unanswered: share of a model's answers that may be missing, between 0 and 1.
     :param prefix: as passed to EvalGradeOperator.
     :param warehouse_conn_id: connection to read from.
-    :raises AirflowFailException: if the run does not pass and `action` is "fail", or if a table cannot be read.
+    :raises AirflowFailException: if the run does not pass and `action` is "fail". A run without grades does not pass.
     :raises AirflowSkipException: if the run does not pass and `action` is "warn".
     """
 

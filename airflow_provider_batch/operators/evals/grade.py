@@ -273,9 +273,9 @@ class EvalAcceptOperator(BaseOperator):
         with airflow_failures():
             store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
             store.prepare()
-            accepted = store.accept(self.run, _names(self.variants), self.note, datetime.now(UTC))
-        self.log.info("Accepted run %s of %s.", self.run, ", ".join(accepted))
-        return accepted
+            variants = store.accept(self.run, _names(self.variants), self.note, datetime.now(UTC))
+        self.log.info("Accepted run %s of %s.", self.run, ", ".join(variants))
+        return variants
 
 
 def _names(variants: Any) -> list[str] | None:

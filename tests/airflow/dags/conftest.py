@@ -53,14 +53,14 @@ def check_costs(dag_id: str, *landings: dict[str, Any]) -> None:
     :param landings: what the landing task of each run returned.
     """
     table = page(dag_id).partition("## What it costs")[2]
-    documented = [
+    documented_costs = [
         [float(cell) for cell in row.split("|")] for row in re.findall(r"^\|[^|]+\|([ \d.|]+)\|$", table, re.MULTILINE)
     ]
     costs = [
         (landing["sent"], landing["estimate"]["low_usd"], landing["estimate"]["high_usd"], landing["cost_usd"])
         for landing in landings
     ]
-    assert documented == [[pytest.approx(float(value), rel=0.2) for value in row] for row in costs]
+    assert documented_costs == [[pytest.approx(float(value), rel=0.2) for value in row] for row in costs]
 
 
 #: result of `count_calls` if nothing was sent

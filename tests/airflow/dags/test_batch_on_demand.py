@@ -273,13 +273,13 @@ def test_a_table_that_is_not_a_results_table_is_rejected_before_anything_is_sent
 def test_the_page_lists_every_field_in_the_order_of_the_form(dag: Any) -> None:
     table = page(DAG).partition("## The form")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
-    documented, section = [], ""
+    documented_fields, section = [], ""
     for cell, title, name, _ in rows[2:]:
         section = cell or section
-        documented.append((section, title, name.strip("`")))
+        documented_fields.append((section, title, name.strip("`")))
 
     params = {name: dag.params.get_param(name).schema for name in dag.params}
-    assert documented == [(schema["section"], schema["title"], name) for name, schema in params.items()]
+    assert documented_fields == [(schema["section"], schema["title"], name) for name, schema in params.items()]
 
 
 def test_the_command_on_the_page_uses_valid_fields_of_the_form(dag: Any) -> None:

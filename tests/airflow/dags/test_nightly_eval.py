@@ -168,8 +168,10 @@ def test_the_page_lists_all_tasks_and_links_to_existing_files(airflow_home: Path
     text = page("nightly_eval")
     tasks = set(DagBag(str(dags_folder() / "nightly_eval.py")).dags["nightly_eval"].task_ids)
 
-    documented = re.findall(r"^\| `([\w.]+)` \|", text, flags=re.MULTILINE)
-    assert {task for task in tasks for name in documented if f"{task}.".startswith(f"{name}.")} == tasks - {"models"}
+    documented_tasks = re.findall(r"^\| `([\w.]+)` \|", text, flags=re.MULTILINE)
+    assert {task for task in tasks for name in documented_tasks if f"{task}.".startswith(f"{name}.")} == tasks - {
+        "models"
+    }
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert links
     assert [name for name in links if not (ROOT / "docs" / "dags" / name).exists()] == []
