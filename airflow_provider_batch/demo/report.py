@@ -151,7 +151,7 @@ def _accuracy(console: Console, rows: Sequence[LabelRow], *, live: bool) -> None
     console.print(table)
     if not live:
         console.print(
-            "The offline stub only counts common words, so expect about half of its answers to be wrong.",
+            "The offline responder only counts common words, so expect about half of its answers to be wrong.",
             style="dim",
         )
 

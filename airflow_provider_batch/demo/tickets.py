@@ -58,8 +58,8 @@ def seed(warehouse: Path, tickets: Iterable[Ticket]) -> int:
 def failing_tickets(now: datetime) -> list[Ticket]:
     """Return tickets whose requests fail on the local batch server. Only the offline demo uses them.
 
-    Their markers make the offline stub fail in different ways, so that the demo shows more outcomes than `succeeded`. A
-    real model would treat the markers as text.
+    Their markers make the offline responder fail in different ways, so that the demo shows more outcomes than
+    `succeeded`. A real model would treat the markers as text.
 
     :param now: part of the text of one ticket. Its marker `once` works only once per text, so the text has to differ
         from run to run.

@@ -49,7 +49,7 @@ def check(landing: dict[str, Any], rows: list[tuple[Any, ...]], summary: list[tu
         assert answers == succeeded == len(size_rows)
         assert float(cost) == pytest.approx(sum(float(row[6]) for row in size_rows))
         assert float(accuracy) == pytest.approx(sum(row[5] == row[7] for row in size_rows) / answers, abs=1e-4)
-        # The offline stub gives the same answer for every model.
+        # The offline responder gives the same answer for every model.
         assert (opinion_count, float(agreement)) == (len(second_opinions), 1)
     assert sum(float(row[6]) for row in summary) == pytest.approx(float(landing["cost_usd"]))
 

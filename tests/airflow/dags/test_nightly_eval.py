@@ -21,7 +21,7 @@ from tests.airflow.dags.warehouses import KINDS, Warehouse
 from tests.airflow.jobs import Ran, client_of
 
 ROOT = Path(__file__).parents[3]
-#: The answers of the offline stub always contain "offline".
+#: The answers of the offline responder always contain "offline".
 RIGHT_CASES = [(f"right-{number:02}", f"Question {number}?", "(?i)offline", "regex", "easy") for number in range(12)]
 WRONG_CASES = [(f"wrong-{number}", f"Riddle {number}?", "42", "exact", "hard,number") for number in range(3)]
 JUDGED_CASES = [("judged-1", "Tell a joke.", "a joke", "judge", "hard,text")]
