@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.demo.home import DemoError
 
 #: number of tickets that the DAG's query selects: all except the one without text
@@ -57,8 +58,8 @@ def read_labels(warehouse: Path, run_id: str) -> list[LabelRow]:
         rows = [LabelRow(*row) for row in connection.execute(_LABELS_SQL, (run_id,))]
     if len(rows) != ticket_count:
         raise DemoError(
-            f"The table ticket_labels has {len(rows)} {'row' if len(rows) == 1 else 'rows'} for run {run_id}, but the "
-            f"DAG selects {ticket_count} tickets. {warehouse} has both tables."
+            f"The table ticket_labels has {format_count(len(rows), 'row')} for run {run_id}, but the DAG "
+            f"selects {ticket_count} tickets. {warehouse} has both tables."
         )
     return rows
 
@@ -107,10 +108,10 @@ def _cost(console: Console, rows: Sequence[LabelRow], *, model: str, live: bool)
     table.add_row("output tokens", f"{sum(row.output_tokens or 0 for row in rows):,}")
     if unpriced_rows := sum(row.cost_usd is None and bool(row.input_tokens) for row in rows):
         table.add_row("rows with unknown price", f"{unpriced_rows:,}")
-    table.add_row("cost", f"${cost:.4f}")
+    table.add_row("cost", format_usd(cost))
     if standard:
-        table.add_row("cost without batch", f"${standard:.4f}")
-        table.add_row("saved", f"${standard - cost:.4f}  ({(standard - cost) / standard:.0%})")
+        table.add_row("cost without batch", format_usd(standard))
+        table.add_row("saved", f"{format_usd(standard - cost)}  ({(standard - cost) / standard:.0%})")
     console.print(table)
     if live:
         console.print("These are list prices from the package genai-prices. Your invoice may differ.", style="dim")

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import psutil
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.demo.home import DemoError, Home
 from airflow_provider_batch.demo.story import Story
 
@@ -174,12 +175,10 @@ def serve(story: Story, home: Home, environment: Mapping[str, str], *, port: int
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 story.step("stopping Airflow …")
                 killed_pids = airflow.stop()
-                if not killed_pids:
-                    story.step("stopped; no process is left")
-                elif len(killed_pids) == 1:
-                    story.step("stopped; 1 process had to be killed")
+                if killed_pids:
+                    story.step(f"stopped; {format_count(len(killed_pids), 'process', 'processes')} had to be killed")
                 else:
-                    story.step(f"stopped; {len(killed_pids)} processes had to be killed")
+                    story.step("stopped; no process is left")
                 return 0
     finally:
         signal.signal(signal.SIGTERM, previous_handler)

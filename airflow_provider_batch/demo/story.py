@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from airflow_provider_batch.core.formatting import format_usd_range
 from airflow_provider_batch.demo.home import DemoError
 
 #: how each state of a task is printed
@@ -89,7 +90,7 @@ class Story:
                 self.step(f"[bold]{event['task']}[/] {_STATES.get(state, state)}")
             case "canary":
                 has_estimate = event["low_usd"] is not None
-                estimate = f"${event['low_usd']:.4f} to ${event['high_usd']:.4f}" if has_estimate else "unknown"
+                estimate = format_usd_range(event["low_usd"], event["high_usd"]) if has_estimate else "unknown"
                 self.step(
                     f"     canary: {event['requests']} requests sent synchronously; the estimate is now {estimate}"
                 )

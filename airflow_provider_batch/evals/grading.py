@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import AnswerScore
 from airflow_provider_batch.evals.graders import parse_verdict
@@ -159,9 +160,8 @@ def grade_answers(
             graded_answers.extend(_graded_answer(case, _missing_answer(case, variant), *grade) for case in cases)
     if not graded_answers:
         raise InputError(
-            f"There is nothing to grade: the run has answers to {len(left_out_cases):,} "
-            f"{'case' if len(left_out_cases) == 1 else 'cases'}, but cases_sql returns none of these cases. Nothing "
-            "was written."
+            f"There is nothing to grade: the run has answers to {format_count(len(left_out_cases), 'case')}, but "
+            "cases_sql returns none of these cases. Nothing was written."
             if answered_variants
             else "There is nothing to grade: the run has no answers. Check that its answers landed, and that the names "
             "of the run and of the answers table are right. Nothing was written."

@@ -18,6 +18,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
+from airflow_provider_batch.core.formatting import format_usd, format_usd_range
 from airflow_provider_batch.evals import plots
 
 #: maximum number of cases to show per model, and for all models together
@@ -269,15 +270,11 @@ def _shares(value: Accuracy | None) -> Sequence[float]:
 
 
 def _usd(value: float | None) -> str:
-    if value is None:
-        return "unknown cost"
-    if 0 < value < 0.0001:
-        return "less than $0.0001"
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:,.4f}"
+    return "unknown cost" if value is None else format_usd(value)
 
 
 def _estimate(value: tuple[float, float] | None) -> str:
-    return "–" if value is None else f"{_usd(value[0])} to {_usd(value[1])}"
+    return "–" if value is None else format_usd_range(*value)
 
 
 def _time(value: datetime | None) -> str:

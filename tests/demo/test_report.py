@@ -63,8 +63,8 @@ def test_the_standard_price_is_the_list_price() -> None:
 
 def test_the_saving_is_the_difference_to_the_standard_price() -> None:
     text = render([RIGHT_ROW])
-    assert "$0.2250" in text
-    assert "$0.4500" in text
+    assert "$0.225" in text
+    assert "$0.45" in text
     assert "(50%)" in text
 
 

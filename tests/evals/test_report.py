@@ -163,7 +163,7 @@ def test_a_report_shows_costs_beside_estimates(read: Callable[..., Report]) -> N
     report = read({"model-a": steady(0.8)}, landings=[LANDING, LANDING | {"job_uid": "of another run"}])
 
     assert [row.estimate_usd for row in report.runs] == [(0.1, 0.625), None]
-    assert "$0.1000 to $0.6250" in render(report)
+    assert "$0.10 to $0.625" in render(report)
 
 
 def test_a_total_with_an_unknown_price_is_unknown(read: Callable[..., Report]) -> None:

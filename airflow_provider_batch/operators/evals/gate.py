@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.read_report import LEAST_LIKELY_CHANCE
 from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.exceptions import InputError
@@ -74,8 +75,8 @@ class EvalGateOperator(BaseOperator):
                 return
             reasons = " ".join(self._reasons(checks))
         message = (
-            f"Run {self.run} does not pass. {reasons} It is not accepted, and later runs are compared with the runs "
-            "that were accepted before it. The report shows the cases. To accept this run anyway, mark this task as "
+            f"Run {self.run} does not pass. {reasons} The run is not accepted, and later runs are compared with those "
+            "accepted before it. The report shows the cases. To accept this run anyway, mark this task as "
             "success and clear the tasks downstream."
         )
         if self.action == "warn":
@@ -102,7 +103,7 @@ class EvalGateOperator(BaseOperator):
             ):
                 yield (
                     f"{row['variant']} regressed by {-row['difference'] * 100:.1f} points since run "
-                    f"{row['baseline_run']}: of {row['cases']:,} cases, {row['worse']:,} got worse and "
+                    f"{row['baseline_run']}: of {format_count(row['cases'], 'case')}, {row['worse']:,} got worse and "
                     f"{row['better']:,} got better (p = {row['p_corrected']:.2g}). Worse: "
                     f"{self._worse_cases(condition, row['variant'])}."
                 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import format_decimal
 from airflow_provider_batch.evals.cases import count_tags
 from airflow_provider_batch.evals.compare import Comparison, Verdict, compare
@@ -56,7 +57,9 @@ class EvalCasesOperator(BaseOperator):
         with airflow_failures():
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
         judge_count = sum(case.grader.is_judge for case in cases)
-        self.log.info("All %s cases can be graded, %s of them by a judge model.", f"{len(cases):,}", f"{judge_count:,}")
+        self.log.info(
+            "%s can be graded, %s of them by a judge model.", format_count(len(cases), "case"), f"{judge_count:,}"
+        )
         return {"cases": len(cases), "judged": judge_count, "tags": count_tags(cases)}
 
 
@@ -185,12 +188,12 @@ class EvalGradeOperator(BaseOperator):
         if grading.left_out_cases:
             self.log.warning(
                 "Left out answers to %s: cases_sql no longer returns them, and they were never graded.",
-                _count_cases(len(grading.left_out_cases)),
+                format_count(len(grading.left_out_cases), "case"),
             )
         if grading.kept_cases:
             self.log.warning(
                 "Kept the earlier grades of %s: the question was changed or removed after it was sent.",
-                _count_cases(len(grading.kept_cases)),
+                format_count(len(grading.kept_cases), "case"),
             )
 
     def _log_result(self, summary: Summary, comparison: Comparison) -> None:
@@ -200,8 +203,8 @@ class EvalGradeOperator(BaseOperator):
             100 * summary.accuracy,
             100 * summary.low,
             100 * summary.high,
-            _count_cases(summary.cases),
-            "unknown" if summary.cost_usd is None else f"${format_decimal(summary.cost_usd)}",
+            format_count(summary.cases, "case"),
+            "unknown" if summary.cost_usd is None else format_usd(summary.cost_usd),
         )
         if summary.unanswered:
             self.log.warning(
@@ -219,13 +222,13 @@ class EvalGradeOperator(BaseOperator):
             return
         self.log.log(
             logging.WARNING if comparison.verdict is Verdict.REGRESSED else logging.INFO,
-            "%s: %s, compared with run %s and %d accepted before it. Of %s, %d got better and %d got worse: "
-            "%+.1f points, p = %.3g. Worse: %s.",
+            "%s: %s, compared with %s up to %s. Of %s, %d got better and %d got worse: %+.1f points, p = %.3g. "
+            "Worse: %s.",
             summary.variant,
             comparison.verdict.value,
+            format_count(comparison.baseline_runs, "accepted run"),
             comparison.baseline_run,
-            comparison.baseline_runs - 1,
-            _count_cases(comparison.cases),
+            format_count(comparison.cases, "case"),
             comparison.better,
             comparison.worse,
             100 * (comparison.difference or 0.0),
@@ -286,10 +289,6 @@ def _names(variants: Any) -> list[str] | None:
             f"variants must be a list of model names such as ['gpt-5-mini'], not {variants!r}. Nothing was written."
         )
     return list(dict.fromkeys(variants))
-
-
-def _count_cases(count: int) -> str:
-    return f"{count:,} {'case' if count == 1 else 'cases'}"
 
 
 def _variant_result(summary: Summary, comparison: Comparison) -> dict[str, Any]:
