@@ -43,7 +43,7 @@ def collect(folder: str) -> Callable[[], int]:
     """A sealed job whose every request is answered: what lies in staging when land begins."""
     from airflow_provider_batch.core.answers.result_files import read_rows
     from airflow_provider_batch.core.ledger.ledger import seal
-    from airflow_provider_batch.core.ledger.records import Collected, Created, Intent, Settled, Uploaded
+    from airflow_provider_batch.core.ledger.records import CollectedFile, Created, Intent, Settled, Uploaded
     from airflow_provider_batch.staging.local import LocalFolder
     from airflow_provider_batch.warehouse.connect import sql_hook
     from airflow_provider_batch.worker.build import build
@@ -63,7 +63,7 @@ def collect(folder: str) -> Callable[[], int]:
             ledger.add(Uploaded(shard.name, 1, "file-1", now))
             ledger.add(Intent(shard.name, 1, "nonce", "file-1", now))
             ledger.add(Created(shard.name, 1, f"batch_{shard.name}", now))
-            files = [Collected(name, size, digest.hexdigest())]
+            files = [CollectedFile(name, size, digest.hexdigest())]
             ledger.add(Settled(shard.name, 1, f"batch_{shard.name}", "completed", now, files=files))
         return ledger.manifest.requests
 

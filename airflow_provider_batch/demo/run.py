@@ -169,7 +169,7 @@ class Watcher:
 def _canary_event(state: JobState) -> dict[str, Any]:
     return {
         "event": "canary",
-        "requests": sum(shard.requests for shard in state.canary),
+        "requests": sum(shard.requests for shard in state.canary_shards),
         "low_usd": state.estimate.low_usd,
         "high_usd": state.estimate.high_usd,
     }

@@ -18,8 +18,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_provider_batch.core.ledger.records import Failure
-from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT as DEFAULT_CANARY
-from airflow_provider_batch.core.lifecycle.failures import is_of_account, refusal_of
+from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUESTS as DEFAULT_CANARY
+from airflow_provider_batch.core.lifecycle.failures import classify_refusal, is_account_failure
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.catalogue import find_provider
 from airflow_provider_batch.core.provider.http_status import is_transient
@@ -178,7 +178,7 @@ class BatchHook(OpenAIHook):
             message = f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
             retry_after = parse_retry_after(error.response.headers.get("retry-after"))
             is_temporary = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
-            if is_temporary and not is_of_account(error.status_code, error.code):
+            if is_temporary and not is_account_failure(error.status_code, error.code):
                 raise CapacityError(message, retry_after) from error
             raise ProviderError(message) from error
         except _NO_ANSWER as error:
@@ -207,7 +207,7 @@ class BatchHook(OpenAIHook):
                 metadata=metadata,
             )
         except openai.APIStatusError as error:
-            failure = refusal_of(error.status_code, error.code, error.message)
+            failure = classify_refusal(error.status_code, error.code, error.message)
             if failure is not None:
                 retry_after = parse_retry_after(error.response.headers.get("retry-after"))
                 raise CreateRefusedError(failure, describe_error(error), retry_after) from error

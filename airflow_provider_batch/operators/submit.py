@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.core.ledger.records import Submitted, Task, TaskStarted
-from airflow_provider_batch.core.lifecycle.canary_verdict import MOST as MOST_CANARY
+from airflow_provider_batch.core.lifecycle.canary_verdict import MAX_REQUESTS as MAX_CANARY
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision
 from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
 from airflow_provider_batch.core.lifecycle.summary import preview_reference, reference_of, summarize
@@ -348,7 +348,7 @@ class BatchSubmitOperator(BaseOperator):
         check(spec)
         hook.check()
         logical_date = context.get("logical_date")
-        canary = parse_count("canary", self.canary, MOST_CANARY)
+        canary = parse_count("canary", self.canary, MAX_CANARY)
         return Plan(
             key=job_key(context),
             spec=spec,
@@ -417,7 +417,7 @@ class BatchSubmitOperator(BaseOperator):
             raise InputError(f"retention is a timedelta of at least 0, not {kept!r}.")
         read_limits(self.limits)
         if not is_runtime_value(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
-            parse_count("canary", self.canary, MOST_CANARY)
+            parse_count("canary", self.canary, MAX_CANARY)
         if not is_runtime_value(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
             parse_count("max_rows", self.max_rows)
         Prices(self.prices)

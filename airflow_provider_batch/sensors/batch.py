@@ -240,7 +240,7 @@ class BatchSensor(BaseSensorOperator):
             self.log.info(
                 "The wait had ended and was cleared: rows without a usable answer may be asked %d times more, until %s",
                 self.max_attempts,
-                f"{deadline.ends:%Y-%m-%d %H:%M:%S} UTC",
+                f"{deadline.ends_at:%Y-%m-%d %H:%M:%S} UTC",
             )
 
     def _ends(self, now: datetime) -> datetime:

@@ -18,8 +18,8 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_batch.core.formatting import format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
-from airflow_provider_batch.core.ledger.ledger import canary_names, generation_prefix, shard_names
-from airflow_provider_batch.core.lifecycle.lessons import Learned
+from airflow_provider_batch.core.ledger.ledger import canary_name_format, generation_prefix, shard_name_format
+from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.limits import Limits
@@ -66,7 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     retention_days: float | None = None
     delete_remote_files: bool = False
     #: what earlier jobs learned about queue limits and output sizes
-    learned: Learned = Learned()
+    learned: LearnedFacts = LearnedFacts()
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -122,10 +122,10 @@ class _Builder:
             self._prefix,
             plan.spec.endpoint,
             plan.limits,
-            names=shard_names(generation),
+            names=shard_name_format(generation),
             deduplicate=plan.deduplicate,
             canary=plan.canary,
-            canary_names=canary_names(generation),
+            canary_name_format=canary_name_format(generation),
             learned_tokens=self._learned,
         )
         if previous is not None:
@@ -208,7 +208,7 @@ class _Builder:
             metadata=plan.metadata,
             prices=plan.prices,
             max_cost_usd=plan.max_cost_usd,
-            outputs=self.estimator.outputs(),
+            output_tokens_high=self.estimator.outputs(),
             generation=self._generation,
             duplicates=sealer.duplicates,
             reused=sealer.reused,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.lifecycle.cancelling import cancel_all, record_of
+from airflow_provider_batch.core.lifecycle.cancelling import cancel_record, cancel_steps
 from airflow_provider_batch.core.lifecycle.steps import Cancel
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.exceptions import ProviderError
@@ -27,7 +27,7 @@ def cancel_job(
     :param concurrency: number of cancel requests sent at the same time.
     :return: number of batches that the provider did not cancel.
     """
-    steps = cancel_all(ledger.state(), reason)
+    steps = cancel_steps(ledger.state(), reason)
     return len(cancel_batches(ledger, hook, steps, report, concurrency=concurrency))
 
 
@@ -58,7 +58,7 @@ def cancel_batches(
             failed_steps.append(step)
             report(f"{name}: {answer}")
             return
-        ledger.add(record_of(step, clock()))
+        ledger.add(cancel_record(step, clock()))
         if answer is None:
             report(f"{name}: batch {batch_id} had already ended, so there was nothing to cancel ({step.reason})")
         else:

@@ -20,7 +20,7 @@ from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Collected, Failure, Settled
+from airflow_provider_batch.core.ledger.records import CollectedFile, Failure, Settled
 from airflow_provider_batch.core.ledger.state import ShardState
 from airflow_provider_batch.core.lifecycle import failures
 from airflow_provider_batch.core.lifecycle.steps import Collect
@@ -64,13 +64,13 @@ class Collector:
         """
         errors: list[ProviderError] = []
 
-        def fetch(step: Collect) -> list[Collected] | ProviderError:
+        def fetch(step: Collect) -> list[CollectedFile] | ProviderError:
             try:
                 return self._fetch(step)
             except ProviderError as error:
                 return error
 
-        def settle(step: Collect, result: list[Collected] | ProviderError) -> None:
+        def settle(step: Collect, result: list[CollectedFile] | ProviderError) -> None:
             if isinstance(result, ProviderError):
                 errors.append(result)
                 self.log.warning("%s: could not collect batch %s: %s", step.shard.name, step.batch.id, result)
@@ -82,13 +82,13 @@ class Collector:
         if errors:
             raise errors[0]
 
-    def _settle(self, step: Collect, files: list[Collected]) -> None:
+    def _settle(self, step: Collect, files: list[CollectedFile]) -> None:
         shard, submission, batch = step.shard.spec, step.submission, step.batch
         settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock())
         # Azure gives a batch that failed validation both result files, and both are empty.
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
-            failure, message, lines = failures.failure_of(batch)
-            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=lines)
+            failure, message, lines = failures.classify_batch_failure(batch)
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)
             self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
         else:
             settled = msgspec.structs.replace(settled, files=files)
@@ -103,7 +103,7 @@ class Collector:
             )
         self.ledger.add(settled)
 
-    def _fetch(self, step: Collect) -> list[Collected]:
+    def _fetch(self, step: Collect) -> list[CollectedFile]:
         """Stream the result files of a batch into staging."""
         folder = f"{self.ledger.prefix}/collected/{step.shard.name}.{step.submission.number}"
         ids = (("output", step.batch.output_file_id), ("error", step.batch.error_file_id))
@@ -115,7 +115,7 @@ class Collector:
         before_sleep=_log_retry,
         reraise=True,
     )
-    def _download(self, path: str, file_id: str) -> Collected:
+    def _download(self, path: str, file_id: str) -> CollectedFile:
         """Download a result file. A download that breaks off is retried immediately, into another file.
 
         :raises BrokenDownloadError: if no download was complete.
@@ -123,7 +123,7 @@ class Collector:
         name = f"{path}.{secrets.token_hex(4)}.jsonl"
         with self.ledger.folder.writer(name) as file:
             size, digest = self.hook.download(file_id, file)
-        return Collected(name, size, digest, file_id)
+        return CollectedFile(name, size, digest, file_id)
 
     def count(self, shard: ShardState, settled: Settled) -> Settled:
         """Return the record with the outcomes, tokens and cost of the collected files."""

@@ -15,7 +15,13 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
-from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines, open_ledger, seal, sound_before
+from airflow_provider_batch.core.ledger.ledger import (
+    Ledger,
+    earlier_lineages,
+    open_ledger,
+    previous_valid_generation,
+    seal,
+)
 from airflow_provider_batch.core.ledger.records import RESUBMITTED, Budget
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision, choose_generation
 from airflow_provider_batch.core.provider.limits import Limits, describe_limits
@@ -100,11 +106,11 @@ class Sealing:
                     self.folder.uri,
                 )
                 return self._seal(decision, None)
-            case Action.COMPARE_SOUND:
+            case Action.COMPARE_WITH_VALID:
                 self.log.info(
                     "The canary stopped job %s; reading the rows again and sealing a new generation", manifest.job_uid
                 )
-                return self._seal(decision, sound_before(self.folder, manifest))
+                return self._seal(decision, previous_valid_generation(self.folder, manifest))
             case Action.COMPARE:
                 self.log.info(
                     "Job %s was already submitted; comparing its rows with those of the query", manifest.job_uid
@@ -169,6 +175,6 @@ def change_budget(ledger: Ledger, ceiling: float | None, log: Log) -> None:
 
 def cancel_earlier(ledger: Ledger, log: Log) -> None:
     """Cancel the batches of generations whose answers are no longer needed, because every row was resubmitted."""
-    for earlier in earlier_lines(ledger.folder, ledger.manifest):
+    for earlier in earlier_lineages(ledger.folder, ledger.manifest):
         hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
         cancel_job(earlier, hook, RESUBMITTED, log.warning)

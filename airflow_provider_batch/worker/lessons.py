@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.lifecycle import lessons
-from airflow_provider_batch.core.lifecycle.lessons import Learned, QueueLimit
+from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts, QueueLimit
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.staging.layout import find_staging_root, lessons_folder
 from airflow_provider_batch.worker.log import Log
@@ -22,14 +22,14 @@ def save_lessons(ledger: Ledger, log: Log, *, ended: bool) -> None:
     :param ended: whether the wait has ended.
     """
     state, manifest = ledger.state(), ledger.manifest
-    learned = lessons.lessons(state) if ended else lessons.told_limits(state)
+    learned = lessons.lessons_from(state) if ended else lessons.queue_limits(state)
     if not learned:
         return
     try:
         root = find_staging_root(ledger.folder, manifest.key)
         if root is None:
             return
-        new_lessons = lessons.remember(lessons_folder(root, manifest.openai_conn_id), learned)
+        new_lessons = lessons.save_lessons(lessons_folder(root, manifest.openai_conn_id), learned)
     except (BatchError, OSError) as error:
         log.warning("Could not save what this job learned for the next one: %s", error)
         return
@@ -44,10 +44,10 @@ def save_lessons(ledger: Ledger, log: Log, *, ended: bool) -> None:
             )
 
 
-def load_lessons(root: str, conn_id: str, key: JobKey, log: Log) -> Learned:
+def load_lessons(root: str, conn_id: str, key: JobKey, log: Log) -> LearnedFacts:
     """Return what earlier jobs of this connection, and of this task, learned."""
     try:
-        return lessons.recall(lessons_folder(root, conn_id), key, datetime.now(UTC))
+        return lessons.load_lessons(lessons_folder(root, conn_id), key, datetime.now(UTC))
     except (BatchError, OSError) as error:
         log.warning("Could not read what earlier jobs learned; this job continues without it: %s", error)
-        return Learned()
+        return LearnedFacts()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Deleted
+from airflow_provider_batch.core.ledger.records import FilesDeleted
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -29,13 +29,13 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
             if shard.phase is not Phase.SETTLED:
                 continue
             for submission in shard.submissions:
-                if (shard.name, submission.number) in state.deleted:
+                if (shard.name, submission.number) in state.files_deleted:
                     continue
                 results = [file.file_id for file in submission.settled.files] if submission.settled else []
                 for file_id in filter(None, (submission.file_id, *results)):
                     hook.delete(file_id)
                     deleted += 1
-                ledger.add(Deleted(shard.name, submission.number, datetime.now(UTC)))
+                ledger.add(FilesDeleted(shard.name, submission.number, datetime.now(UTC)))
     except BatchError as error:
         log.warning("%s Some files were not deleted at the provider. Clear this task to try again.", error)
     if deleted:

@@ -137,7 +137,11 @@ class Resealer:
         # If another worker has sealed a retry round with this number, a later look-up finds that the claim made no
         # batch.
         retry_round = RetryRound(
-            number, [(shard.name, step.number)], parts, self._clock(), attempts.forgiven_before(state, step.shard)
+            number,
+            [(shard.name, step.number)],
+            parts,
+            self._clock(),
+            attempts.forgiven_attempts_before(state, step.shard),
         )
         if self._claim(step.shard, step.number) and self.ledger.add(retry_round):
             self.log.info(

@@ -36,14 +36,14 @@ from airflow_provider_batch.core.ledger.records import (
     Refused,
     Settled,
     Uploaded,
-    UploadsHeld,
+    UploadRefused,
 )
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import duplicate_batches
 from airflow_provider_batch.core.lifecycle import steps as lifecycle_steps
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
-from airflow_provider_batch.core.lifecycle.canary_verdict import judge
-from airflow_provider_batch.core.lifecycle.capacity import uploads_from
+from airflow_provider_batch.core.lifecycle.canary_verdict import judge_canary
+from airflow_provider_batch.core.lifecycle.capacity import uploads_resume_at
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     Cancel,
@@ -120,7 +120,7 @@ class Runner:
         :raises ProviderError: if the provider refuses to show a batch.
         """
         observed: dict[str, BatchView] = {}
-        for shard, submission in self.ledger.state().live():
+        for shard, submission in self.ledger.state().live_submissions():
             try:
                 observed[submission.batch_id] = self.hook.retrieve(submission.batch_id)
             except AwayError as error:
@@ -185,7 +185,7 @@ class Runner:
             "are kept. To continue, raise max_cost_usd and clear submit.",
             format_count(sum(state.shards[name].requests for name in pause.withheld), "request"),
             format_count(len(pause.withheld), "shard"),
-            format_usd(sum((budget.cost(state.shards[name].spec) for name in pause.withheld), Decimal(0))),
+            format_usd(sum((budget.reservation(state.shards[name].spec) for name in pause.withheld), Decimal(0))),
             format_usd(budget.spent),
             "none" if budget.ceiling is None else format_usd(budget.ceiling),
         )
@@ -203,16 +203,16 @@ class Runner:
         except ProviderError as error:
             self.log.warning("Could not check whether batches of this job were created twice: %s", error)
             return {}
-        unexpected = duplicate_batches.look(self.ledger.state(), batches)
-        for shard, submission, batch in unexpected.adopt:
+        stray = duplicate_batches.find_stray_batches(self.ledger.state(), batches)
+        for shard, submission, batch in stray.to_adopt:
             self.ledger.add(Created(shard.name, submission.number, batch.id, self._clock()))
             self.log.info("%s: the unconfirmed creation did make batch %s; continuing with it", shard.name, batch.id)
-        self._cancel_duplicate_batches(unexpected.cancel)
-        for batch in unexpected.ended:
+        self._cancel_duplicate_batches(stray.to_cancel)
+        for batch in stray.ended:
             self._add_duplicate_batch(batch)
             log = self.log.warning if batch.completed else self.log.info
             log("Duplicate batch %s ended with %s answered", batch.id, format_count(batch.completed, "request"))
-        return {batch.id: batch for _, _, batch in unexpected.adopt}
+        return {batch.id: batch for _, _, batch in stray.to_adopt}
 
     def _cancel_duplicate_batches(self, batches: Iterable[BatchView]) -> None:
         """Cancel duplicate batches. A batch that cannot be cancelled now is found again later."""
@@ -311,25 +311,25 @@ class Runner:
             )
 
     def _judge_canary(self) -> None:
-        verdict = judge(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())
-        if not self.ledger.add(verdict.canary_verdict):
+        result = judge_canary(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())
+        if not self.ledger.add(result.verdict):
             return
-        tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in verdict.mean_output.items())
-        estimate = verdict.canary_verdict.estimate
+        tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in result.mean_output.items())
+        estimate = result.verdict.estimate
         low, high = estimate.low_usd, estimate.high_usd
         self.log.info(
             "Canary: %d of %s answered%s. The estimated cost is now %s.",
-            verdict.answered,
-            format_count(verdict.sent, "request"),
+            result.answered,
+            format_count(result.requests, "request"),
             f", mean output {tokens}" if tokens else "",
             "unknown, because no price is known" if low is None or high is None else format_usd_range(low, high),
         )
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in verdict.outcomes.items())
-        if verdict.outcomes.get(Outcome.INVALID_OUTPUT) == verdict.sent:
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in result.outcomes.items())
+        if result.outcomes.get(Outcome.INVALID_OUTPUT) == result.requests:
             self.log.warning(
                 "Canary: no answer is valid against the output_schema. These rows will be retried in a batch."
             )
-        elif verdict.outcomes.get(Outcome.SUCCEEDED) != verdict.sent:
+        elif result.outcomes.get(Outcome.SUCCEEDED) != result.requests:
             self.log.warning(
                 "Canary: %s. Rows that failed for a transient reason will be retried in a batch.", outcomes
             )
@@ -358,10 +358,10 @@ class Runner:
 
     def _hold_uploads(self, error: CapacityError) -> None:
         state = self.ledger.state()
-        number = max((refusal.number for refusal in state.uploads_refused), default=0) + 1
-        self.ledger.append(UploadsHeld(number, str(error), self._clock(), error.retry_after))
+        number = max((refusal.number for refusal in state.upload_refusals), default=0) + 1
+        self.ledger.append(UploadRefused(number, str(error), self._clock(), error.retry_after))
         self._must_plan_again = True
-        until = uploads_from(self.ledger.state(), self.policy.backoff)
+        until = uploads_resume_at(self.ledger.state(), self.policy.backoff)
         self.log.warning(
             "%s The next input file will be uploaded %s.",
             error,
@@ -438,7 +438,8 @@ class Runner:
             self.ledger.add(Created(shard.name, step.number, batch.id, self._clock()))
             self.log.info("%s: created batch %s with %s", shard.name, batch.id, format_count(shard.requests, "request"))
             if any(
-                submission.number == step.number for submission in self.ledger.state().shards[shard.name].superseded
+                submission.number == step.number
+                for submission in self.ledger.state().shards[shard.name].superseded_submissions
             ):
                 self._cancel_duplicate_batches([batch])
 
@@ -495,7 +496,7 @@ class Runner:
         name = step.shard.name
         settled = Settled(name, step.number, "", "given up", self._clock(), failure=Failure.LINES, message=step.message)
         lines = dict.fromkeys(range(step.shard.requests), step.message)
-        self.ledger.add(self._collector.count(step.shard, msgspec.structs.replace(settled, lines=lines)))
+        self.ledger.add(self._collector.count(step.shard, msgspec.structs.replace(settled, line_errors=lines)))
         self.log.warning("%s: given up, because it can never fit into the provider's queue: %s", name, step.message)
 
     def _claim(self, shard: ShardState, number: int) -> bool:

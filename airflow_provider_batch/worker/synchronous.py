@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Collected
-from airflow_provider_batch.core.lifecycle.failures import is_of_account
+from airflow_provider_batch.core.ledger.records import CollectedFile
+from airflow_provider_batch.core.lifecycle.failures import is_account_failure
 from airflow_provider_batch.core.lifecycle.steps import SendSynchronously
 from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
 from airflow_provider_batch.exceptions import StagingError, StoppedError
@@ -66,7 +66,7 @@ class ShardResponses(NamedTuple):
     @property
     def account_error(self) -> str | None:
         """Message for a person if the account was refused; None if a request succeeded or none was refused so."""
-        refusals = [response for _, response in self.responses if is_of_account(response.status, response.code)]
+        refusals = [response for _, response in self.responses if is_account_failure(response.status, response.code)]
         if not refusals or any(response.status == 200 for _, response in self.responses):
             return None
         first = refusals[0]
@@ -131,7 +131,7 @@ def _send(
     for pause in policy.pauses:
         response = hook.send_request(endpoint, body)
         wait = max(response.retry_after or 0.0, pause)
-        can_retry = response.status in (429, 503) and not is_of_account(response.status, response.code)
+        can_retry = response.status in (429, 503) and not is_account_failure(response.status, response.code)
         if not can_retry or wait > policy.max_pause or stopping():
             return response
         time.sleep(wait)
@@ -140,14 +140,14 @@ def _send(
     return hook.send_request(endpoint, body)
 
 
-def write_responses(ledger: Ledger, shard_responses: ShardResponses) -> Collected:
+def write_responses(ledger: Ledger, shard_responses: ShardResponses) -> CollectedFile:
     """Write the responses of a shard to staging as a result file, and return its record."""
     step = shard_responses.step
     name = f"{ledger.prefix}/collected/{step.shard.name}.{step.number}/output.{secrets.token_hex(4)}.jsonl"
     data = b"".join(_result_line(custom_id, response) + b"\n" for custom_id, response in shard_responses.responses)
     with ledger.folder.writer(name) as file:
         file.write(data)
-    return Collected(name, len(data), hashlib.sha256(data).hexdigest())
+    return CollectedFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _result_line(custom_id: str, response: SynchronousResponse) -> bytes:

@@ -250,7 +250,7 @@ def test_rows_that_were_never_sent_are_asked_and_it_is_their_first_attempt(
 
     assert made() == {"synchronous": ROWS, "upload": 0, "create": 0}
     assert outcomes(ledger) == {"succeeded": ROWS}
-    assert {shard.shard.attempt for shard in last.ledger.state().final_pass} == {1}
+    assert {shard.spec.attempt for shard in last.ledger.state().final_pass_shards} == {1}
     assert isinstance(worker(ledger).run({}), Finish)
     assert made()["synchronous"] == 0
 

@@ -60,7 +60,7 @@ def settled(ledger: Any) -> list[Any]:
 
     opened = open_ledger(ledger.folder)
     assert opened is not None
-    return [record for _, _, record in opened.state().settled()]
+    return [record for _, _, record in opened.state().settled_submissions()]
 
 
 def test_when_all_goes_well_each_file_is_uploaded_once_and_each_batch_created_once(

@@ -289,7 +289,7 @@ def test_a_batch_that_has_not_ended_is_waited_for_even_if_it_has_files_already(
         state, pause = job.collect()
         assert isinstance(pause, Wait)
         assert pause.batch_ids == ["batch_1"]
-        assert state.settled() == []
+        assert state.settled_submissions() == []
         assert not [one for one in job.server.requests if "/content" in one.target]
 
 
@@ -318,7 +318,7 @@ def test_a_batch_that_cannot_be_read_just_now_is_waited_for(running: Any, instea
         state, pause = job.collect()
         assert isinstance(pause, Wait)
         assert pause.batch_ids == ["batch_1"]
-        assert state.settled() == []
+        assert state.settled_submissions() == []
 
         job.provider.instead = None
         assert job.outcomes() == GOOD
@@ -353,7 +353,7 @@ def test_of_a_batch_that_failed_at_a_line_that_row_fails_and_the_others_are_seal
         state, _ = job.collect()
         assert [[shard.requests for shard in retry_round.shards] for retry_round in state.retry_rounds] == [[2]]
         assert [shard.attempt for shard in state.retry_rounds[0].shards] == [1]
-        assert state.settled()[0][2].lines == {1: "invalid_json_line: not JSON"}
+        assert state.settled_submissions()[0][2].line_errors == {1: "invalid_json_line: not JSON"}
         assert job.provider.created == 2
 
 
@@ -401,7 +401,7 @@ def test_a_batch_whose_files_are_gone_is_not_settled_and_that_is_told(running: A
     with running({"status": "completed", "output_file_id": "file-2"}) as job:
         with pytest.raises(ProviderError, match="deleted or has expired at the provider"):
             job.collect()
-        assert worker_of(job.ledger).ledger.state().settled() == []
+        assert worker_of(job.ledger).ledger.state().settled_submissions() == []
 
 
 def test_a_web_page_in_place_of_the_answers_asks_no_row_again(running: Any) -> None:

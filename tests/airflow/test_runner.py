@@ -163,7 +163,7 @@ def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_s
     another_worker(ledger, later=timedelta(seconds=121)).run({})
 
     submissions = another_worker(ledger).ledger.state().shards["s0001"].submissions
-    assert (submissions[1].refused.failure, submissions[1].batch_id) == (Failure.LOST, "")
+    assert (submissions[1].refusal.failure, submissions[1].batch_id) == (Failure.LOST, "")
     assert submissions[2].batch_id not in ("", earlier.id)
 
 
@@ -248,7 +248,7 @@ def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_plac
 
         assert [batch.id for batch in batches_of(client, ledger)] == [late.id]
         state = another_worker(ledger).ledger.state()
-        assert [submission.batch_id for _, submission in state.live()] == [late.id]
+        assert [submission.batch_id for _, submission in state.live_submissions()] == [late.id]
         assert state.paid_twice == 0
 
 
@@ -333,7 +333,7 @@ def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[
         worker = another_worker(ledger, later=timedelta(hours=hour))
         if isinstance(worker.run(worker.observe()), Finish):
             return worker.ledger.state()
-        live = {submission.batch_id for _, submission in worker.ledger.state().live()}
+        live = {submission.batch_id for _, submission in worker.ledger.state().live_submissions()}
         wait_until(lambda live=live: _any_ended(client, live))
     raise AssertionError("the job does not come to its end")
 
@@ -357,7 +357,7 @@ def test_forty_shards_against_room_for_three_flow_through_without_a_person(
         state = go_on_until_finished(ledger, narrow, wait_until)
 
     assert outcomes_so_far(state) == {"succeeded": 40}
-    assert {settled.outcomes["succeeded"] for _, _, settled in state.settled()} == {1}
+    assert {settled.outcomes["succeeded"] for _, _, settled in state.settled_submissions()} == {1}
     assert not state.retry_rounds
 
 
@@ -397,7 +397,7 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
         worker = another_worker(ledger)
         pause = worker.run({})
         (first, second) = worker.ledger.state().shards.values()
-        assert (bool(first.submissions[-1].batch_id), second.submissions[-1].refused.failure) == (
+        assert (bool(first.submissions[-1].batch_id), second.submissions[-1].refusal.failure) == (
             True,
             Failure.CAPACITY,
         )
@@ -420,7 +420,7 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
     prices = {"gpt-5-mini": {"input": 0, "output": 1_000_000}}
-    ceiling: dict[str, Any] = {"max_cost_usd": 300.0, "outputs": {"gpt-5-mini": 100.0}}
+    ceiling: dict[str, Any] = {"max_cost_usd": 300.0, "output_tokens_high": {"gpt-5-mini": 100.0}}
     ledger = seal_job(tmp_path, [f"Say {n:03d}." for n in range(60)], requests=20, prices=prices, **ceiling)
 
     def to_the_end() -> Any:

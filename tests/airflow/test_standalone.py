@@ -447,7 +447,7 @@ def test_marking_a_submit_as_failed_while_it_creates_cancels_what_it_created(
     batches.stall(Call.CREATE)
     run = airflow.trigger("halves")
     state = await_ledger(airflow, run, lambda state: state.shards["s0002"].phase is Phase.CREATING)
-    ((_, submission),) = state.live()
+    ((_, submission),) = state.live_submissions()
     task = run.task("submit")
     run.mark("submit", "failed")
     wait_until("the batch is cancelled", lambda: batches.status(submission.batch_id) == "cancelled")

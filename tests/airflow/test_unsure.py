@@ -300,7 +300,7 @@ def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_
     first.run({})
     wait_until(lambda: all(batch.status in ("completed", "cancelled") for batch in batches_of(client, ledger)))
     state = ledger.state()
-    assert [submission.number for submission in state.shards["s0001"].superseded] == [1]
+    assert [submission.number for submission in state.shards["s0001"].superseded_submissions] == [1]
     assert sum(isinstance(submission.intent, Intent) for submission in state.shards["s0001"].submissions) == 2
 
     worker = another_worker(ledger)

@@ -15,7 +15,7 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
-from airflow_provider_batch.core.ledger.records import Collected, Settled
+from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.schema.columns import Column
@@ -126,11 +126,11 @@ def never_ran_line(custom_id: str, code: str = "batch_expired") -> bytes:
     )
 
 
-def collect(folder: Folder, name: str, data: bytes) -> Collected:
+def collect(folder: Folder, name: str, data: bytes) -> CollectedFile:
     """A result file in staging."""
     with folder.writer(name) as file:
         file.write(data)
-    return Collected(name, len(data), hashlib.sha256(data).hexdigest())
+    return CollectedFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def settle(

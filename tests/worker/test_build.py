@@ -93,7 +93,7 @@ def sealed_rows(folder: Folder) -> int | None:
     if ledger is None:
         return None
     for shard in ledger.manifest.shards:
-        with folder.reader(shard.file) as lines, folder.reader(shard.rows) as index:
+        with folder.reader(shard.file) as lines, folder.reader(shard.index_file) as index:
             data, rows = lines.read(), index.read()
         assert hashlib.sha256(data).hexdigest() == shard.sha256
         assert data.count(b"\n") == rows.count(b"\n") == shard.requests

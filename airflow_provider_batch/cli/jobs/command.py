@@ -15,7 +15,7 @@ from airflow_provider_batch.cli.jobs.clean import judge
 from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
 from airflow_provider_batch.cli.jobs.show import listed, shown
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import BY_PERSON, ResubmitRequested, Stopped
+from airflow_provider_batch.core.ledger.records import BY_PERSON, JobCancelled, ResubmitRequested
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -88,13 +88,13 @@ def _show(arguments: argparse.Namespace, root: str) -> int:
 
 def _cancel(arguments: argparse.Namespace, root: str) -> int:
     ledger = find_job(root, arguments.job)
-    manifest, live = ledger.manifest, ledger.state().live()
+    manifest, live = ledger.manifest, ledger.state().live_submissions()
     print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
     rows = sum(shard.requests for shard, _ in live)
     print(f"{len(live)} batch(es) with {rows:,} requests may be live; what they answered is paid for and kept.")
     if not _sure("Cancel it?", arguments):
         return 1
-    ledger.append(Stopped(1, datetime.now(UTC)))
+    ledger.append(JobCancelled(1, datetime.now(UTC)))
     failed = cancel_job(ledger, BatchHook(conn_id=manifest.openai_conn_id), BY_PERSON, print)
     print(
         "Nothing more of this job is sent or asked again. A wait that runs collects what was answered (cancelling may "

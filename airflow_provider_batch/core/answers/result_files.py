@@ -24,7 +24,7 @@ from airflow_provider_batch.exceptions import StagingError
 def read_rows(folder: Folder, shard: Shard) -> list[RowIndex]:
     """The index of a shard, in the order of its input file: at most one shard's worth in memory."""
     decoder = msgspec.json.Decoder(RowIndex)
-    with folder.reader(shard.rows) as index:
+    with folder.reader(shard.index_file) as index:
         return [decoder.decode(line) for line in index]
 
 
@@ -87,7 +87,7 @@ def _failed_validation(settled: Settled, count: int) -> Iterator[tuple[int, Answ
     The rest may be asked again only if some line of the shard is to blame, so that every such wave is smaller than
     the one before; a provider that names lines which do not exist would be asked the same for ever.
     """
-    blamed = {line: message for line, message in settled.lines.items() if 0 <= line < count}
+    blamed = {line: message for line, message in settled.line_errors.items() if 0 <= line < count}
     never_asked = Answer(
         Outcome.FAILED,
         error_code="batch_failed",

@@ -195,11 +195,11 @@ class Landing:
         self.retried_cost: Decimal | None = Decimal(0)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        for shard, submission, settled in reversed(self._state.settled()):
+        for shard, submission, settled in reversed(self._state.settled_submissions()):
             yield from self._settled(shard, submission, settled)
         for known in self._manifest.reused_files:
             yield from self._known(known)
-        for withheld in self._state.withheld:
+        for withheld in self._state.withheld_shards:
             for line, row in enumerate(read_rows(self._folder, withheld.spec)):
                 self._improve(withheld.spec, row, line, Outcome.WITHHELD)
         for sealed in self._manifest.shards:

@@ -17,22 +17,22 @@ from airflow_provider_batch.core.ledger.records import (
     CancelRequested,
     Created,
     Deadline,
-    Deleted,
     DuplicateBatch,
+    FilesDeleted,
     Finished,
     Intent,
+    JobCancelled,
     Landed,
     Record,
     Refused,
     ResubmitRequested,
     RetryRound,
     Settled,
-    Stopped,
     SubmissionRecord,
     Submitted,
     TaskStarted,
     Uploaded,
-    UploadsHeld,
+    UploadRefused,
 )
 from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
 from airflow_provider_batch.exceptions import LedgerError
@@ -47,7 +47,7 @@ def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
     submissions: _Submissions = {}
     for record in records:
         HANDLERS[type(record)](state, submissions, record)
-    state.uploads_refused.sort(key=lambda refusal: refusal.number)
+    state.upload_refusals.sort(key=lambda refusal: refusal.number)
     void = _add_shards_of_retry_rounds(state)
     _add_submissions(state, submissions, void)
     _mark_resealed(state)
@@ -88,8 +88,8 @@ def _add_duplicate_batch(state: JobState, submissions: _Submissions, record: Dup
         state.duplicate_batches[record.batch_id] = record
 
 
-def _add_uploads_held(state: JobState, submissions: _Submissions, record: UploadsHeld) -> None:
-    state.uploads_refused.append(record)
+def _add_upload_refused(state: JobState, submissions: _Submissions, record: UploadRefused) -> None:
+    state.upload_refusals.append(record)
 
 
 def _add_canary_verdict(state: JobState, submissions: _Submissions, record: CanaryVerdict) -> None:
@@ -101,19 +101,19 @@ def _add_task_started(state: JobState, submissions: _Submissions, record: TaskSt
 
 
 def _add_submitted(state: JobState, submissions: _Submissions, record: Submitted) -> None:
-    state.submitted = True
+    state.submit_returned = True
 
 
-def _add_stopped(state: JobState, submissions: _Submissions, record: Stopped) -> None:
-    state.stopped_at = max(state.stopped_at or record.time, record.time)
+def _add_job_cancelled(state: JobState, submissions: _Submissions, record: JobCancelled) -> None:
+    state.cancelled_at = max(state.cancelled_at or record.time, record.time)
 
 
 def _add_resubmit_requested(state: JobState, submissions: _Submissions, record: ResubmitRequested) -> None:
     state.resubmit_requested = True
 
 
-def _add_deleted(state: JobState, submissions: _Submissions, record: Deleted) -> None:
-    state.deleted.add((record.shard, record.number))
+def _add_files_deleted(state: JobState, submissions: _Submissions, record: FilesDeleted) -> None:
+    state.files_deleted.add((record.shard, record.number))
 
 
 def _submission_of(submissions: _Submissions, record: SubmissionRecord) -> Submission:
@@ -142,7 +142,7 @@ def _add_created(state: JobState, submissions: _Submissions, record: Created) ->
 
 
 def _add_refused(state: JobState, submissions: _Submissions, record: Refused) -> None:
-    _submission_of(submissions, record).refused = record
+    _submission_of(submissions, record).refusal = record
 
 
 def _add_cancel_requested(state: JobState, submissions: _Submissions, record: CancelRequested) -> None:
@@ -163,18 +163,18 @@ HANDLERS: dict[type[Record], Callable[[JobState, _Submissions, Any], None]] = {
     CancelRequested: _add_cancel_requested,
     Created: _add_created,
     Deadline: _add_deadline,
-    Deleted: _add_deleted,
+    FilesDeleted: _add_files_deleted,
     Finished: _add_finished,
     Intent: _add_intent,
     CanaryVerdict: _add_canary_verdict,
     Landed: _add_landed,
     Refused: _add_refused,
     Settled: _add_settled,
-    Stopped: _add_stopped,
+    JobCancelled: _add_job_cancelled,
     Submitted: _add_submitted,
     DuplicateBatch: _add_duplicate_batch,
     Uploaded: _add_uploaded,
-    UploadsHeld: _add_uploads_held,
+    UploadRefused: _add_upload_refused,
     RetryRound: _add_retry_round,
 }
 
@@ -220,16 +220,16 @@ def _mark_resealed(state: JobState) -> None:
     drained = state.retried_submissions
     for shard in state.shards.values():
         if (last := shard.latest) and (shard.name, last.number) in drained:
-            shard.resealed = not (last.settled or last.batch_id)
+            shard.is_resealed = not (last.settled or last.batch_id)
 
 
 def _of_another(name: str, manifest: Manifest) -> bool:
     """A shard of an earlier generation that this one does not keep, or of a later one."""
-    first = line_of(manifest)
+    first = lineage_root(manifest)
     generation = int(name[1:4]) if name.startswith("g") and name[1:4].isdigit() else 1
     return generation != manifest.generation and (generation > manifest.generation or generation >= first)
 
 
-def line_of(manifest: Manifest) -> int:
+def lineage_root(manifest: Manifest) -> int:
     """The first generation of those that keep what the one before asked."""
     return manifest.root or manifest.generation

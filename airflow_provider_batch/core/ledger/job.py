@@ -37,7 +37,7 @@ class Shard(msgspec.Struct, frozen=True):
     model: str
     #: paths inside the job's folder: the input file, and the index with one line per line of it
     file: str
-    rows: str
+    index_file: str
     requests: int
     #: size of the input file
     bytes: int
@@ -146,7 +146,7 @@ class Manifest(msgspec.Struct, frozen=True):
     #: US dollars that the job may cost; None: no ceiling. A `Budget` in the ledger takes its place
     max_cost_usd: float | None = None
     #: by model: the output tokens that one request may have at most, on average; see `core.lifecycle.budget`
-    outputs: dict[str, float] = {}
+    output_tokens_high: dict[str, float] = {}
     generation: int = 1
     #: of a generation that keeps shards of earlier ones: the first of these, beside whose seal the records of shards
     #: are kept for all of them

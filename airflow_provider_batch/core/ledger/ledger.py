@@ -29,11 +29,11 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.core.ledger.fold import fold, line_of
+from airflow_provider_batch.core.ledger.fold import fold, lineage_root
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
 from airflow_provider_batch.core.ledger.records import (
-    Deleted,
+    FilesDeleted,
     Intent,
     NumberedRecord,
     Record,
@@ -45,12 +45,12 @@ from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.exceptions import LedgerError, StoppedError
 
 
-def shard_names(generation: int) -> str:
+def shard_name_format(generation: int) -> str:
     """How the shards of a generation are named: unlike those of the others, whose records may lie in the same place."""
     return "s{:04d}" if generation == 1 else f"g{generation:03d}-{{:04d}}"
 
 
-def canary_names(generation: int) -> str:
+def canary_name_format(generation: int) -> str:
     """The same for its canaries."""
     return "c{:04d}" if generation == 1 else f"g{generation:03d}-c{{:04d}}"
 
@@ -92,12 +92,12 @@ class Ledger:
             record = msgspec.structs.replace(record, number=record.number + 1)
 
     def _place(self, record: Record) -> str:
-        of_shards = isinstance(record, SubmissionRecord | RetryRound | Deleted)
+        of_shards = isinstance(record, SubmissionRecord | RetryRound | FilesDeleted)
         return f"{self._root if of_shards else self.prefix}/records"
 
     @property
     def _root(self) -> str:
-        return generation_prefix(line_of(self.manifest))
+        return generation_prefix(lineage_root(self.manifest))
 
     def _followed(self) -> bool:
         later = (name for name in self.folder.folders("") if name.startswith("g") and name > self.prefix)
@@ -146,16 +146,16 @@ def open_ledger(folder: Folder) -> Ledger | None:
     return None
 
 
-def earlier_lines(folder: Folder, manifest: Manifest) -> list[Ledger]:
+def earlier_lineages(folder: Folder, manifest: Manifest) -> list[Ledger]:
     """The newest generation of each line of generations that ended before the one of this manifest began."""
-    newest = {line_of(ledger.manifest): ledger for ledger in _generations(folder)}
-    return [ledger for root, ledger in newest.items() if root < line_of(manifest)]
+    newest = {lineage_root(ledger.manifest): ledger for ledger in _generations(folder)}
+    return [ledger for root, ledger in newest.items() if root < lineage_root(manifest)]
 
 
-def sound_before(folder: Folder, manifest: Manifest) -> Ledger | None:
+def previous_valid_generation(folder: Folder, manifest: Manifest) -> Ledger | None:
     """The newest generation before this one, of its line, that no canary stopped; None if there is none."""
     for ledger in reversed(list(_generations(folder))):
-        if ledger.manifest.generation < manifest.generation and line_of(ledger.manifest) == line_of(manifest):
+        if ledger.manifest.generation < manifest.generation and lineage_root(ledger.manifest) == lineage_root(manifest):
             canary_verdict = ledger.state().canary_verdict
             if canary_verdict is None or not canary_verdict.void:
                 return ledger

@@ -15,7 +15,7 @@ BY_PERSON = "person"
 #: … because a person ended a task that was running, …
 KILLED = "killed"
 #: … and because their rows are sent from scratch
-RESUBMITTED = "asked anew"
+RESUBMITTED = "resubmitted"
 
 
 class Failure(StrEnum):
@@ -68,7 +68,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     retry_after: float | None = None
 
 
-class UploadsHeld(msgspec.Struct, frozen=True, tag="uploads"):
+class UploadRefused(msgspec.Struct, frozen=True, tag="upload_refused"):
     """The provider took no more input files for now (HTTP 429): no upload is begun until a while after.
 
     It is of no shard's try: whoever uploads the same file meanwhile goes on with that try, and no other may begin.
@@ -82,7 +82,7 @@ class UploadsHeld(msgspec.Struct, frozen=True, tag="uploads"):
     retry_after: float | None = None
 
 
-class CancelRequested(msgspec.Struct, frozen=True, tag="cancel"):
+class CancelRequested(msgspec.Struct, frozen=True, tag="cancel_requested"):
     """We asked the provider to cancel the batch."""
 
     shard: str
@@ -91,7 +91,7 @@ class CancelRequested(msgspec.Struct, frozen=True, tag="cancel"):
     time: datetime
 
 
-class Collected(msgspec.Struct, frozen=True):
+class CollectedFile(msgspec.Struct, frozen=True):
     """One result file in staging."""
 
     name: str
@@ -110,7 +110,7 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     #: the provider's word for the end
     status: str
     time: datetime
-    files: list[Collected] = []
+    files: list[CollectedFile] = []
     #: rows of the shard by outcome
     outcomes: dict[str, int] = {}
     #: of the failed rows: how many asking again may help
@@ -125,10 +125,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     failure: Failure | None = None
     message: str = ""
     #: for Failure.LINES: message by line of the input file, from 0; empty if no line is to blame
-    lines: dict[int, str] = {}
+    line_errors: dict[int, str] = {}
 
 
-class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary"):
+class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary_verdict"):
     """What the answers to the canary say of the requests that are not asked yet."""
 
     #: the estimate, with the output of the answers in place of a guess
@@ -140,7 +140,7 @@ class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary"):
     over_budget: bool = False
 
 
-class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
+class FilesDeleted(msgspec.Struct, frozen=True, tag="files_deleted"):
     """The files of a settled try are deleted at the provider."""
 
     shard: str
@@ -148,7 +148,7 @@ class Deleted(msgspec.Struct, frozen=True, tag="deleted"):
     time: datetime
 
 
-class RetryRound(msgspec.Struct, frozen=True, tag="retry"):
+class RetryRound(msgspec.Struct, frozen=True, tag="retry_round"):
     """Rows of settled submissions, sealed again; or rows of shards that were never sent.
 
     A shard that was never sent is sealed again when it is made smaller, or at the deadline. An intent claims its
@@ -172,7 +172,7 @@ class RetryRound(msgspec.Struct, frozen=True, tag="retry"):
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
     """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
 
-    ends: datetime
+    ends_at: datetime
     time: datetime
     #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
     clear_epoch: int = 0
@@ -189,7 +189,7 @@ class Budget(msgspec.Struct, frozen=True, tag="budget"):
     time: datetime
 
 
-class DuplicateBatch(msgspec.Struct, frozen=True, tag="duplicate"):
+class DuplicateBatch(msgspec.Struct, frozen=True, tag="duplicate_batch"):
     """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
 
     batch_id: str
@@ -255,7 +255,7 @@ class Task(StrEnum):
     WAIT = "wait"
 
 
-class TaskStarted(msgspec.Struct, frozen=True, tag="started"):
+class TaskStarted(msgspec.Struct, frozen=True, tag="task_started"):
     """A task of the job began.
 
     Airflow counts the attempts of a task up over retries and clears alike, but a clear alone moves `max_tries`, to the
@@ -275,14 +275,14 @@ class Submitted(msgspec.Struct, frozen=True, tag="submitted"):
     time: datetime
 
 
-class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
+class JobCancelled(msgspec.Struct, frozen=True, tag="cancelled"):
     """A person cancelled the job: nothing is sent or asked again until a task of it is cleared."""
 
     number: int
     time: datetime
 
 
-class ResubmitRequested(msgspec.Struct, frozen=True, tag="resubmit"):
+class ResubmitRequested(msgspec.Struct, frozen=True, tag="resubmit_requested"):
     """A person wants everything asked anew when submit runs next."""
 
     time: datetime
@@ -300,25 +300,25 @@ Record = (
     | Deadline
     | Budget
     | Finished
-    | UploadsHeld
+    | UploadRefused
     | DuplicateBatch
     | Landed
     | TaskStarted
     | Submitted
-    | Stopped
+    | JobCancelled
     | ResubmitRequested
-    | Deleted
+    | FilesDeleted
 )
 SubmissionRecord = Uploaded | Intent | Created | Refused | CancelRequested | Settled
 #: records of which a job may have any number, one after the other
-NumberedRecord = Landed | Stopped | Finished | UploadsHeld
+NumberedRecord = Landed | JobCancelled | Finished | UploadRefused
 
 
 def file_name(record: Record) -> str:
     """The name of the file that holds a record: two records of the same thing have the same."""
     kind = record.__struct_config__.tag
     match record:
-        case RetryRound() | Landed() | Stopped() | Budget() | Finished() | UploadsHeld():
+        case RetryRound() | Landed() | JobCancelled() | Budget() | Finished() | UploadRefused():
             return f"{kind}.{record.number}.json"
         case TaskStarted():
             return f"{kind}.{record.task}.{record.clear_epoch}.json"

@@ -23,7 +23,7 @@ from airflow_provider_batch.core.ledger.records import (
     Settled,
     Task,
     TaskStarted,
-    UploadsHeld,
+    UploadRefused,
 )
 
 
@@ -46,12 +46,12 @@ class Submission(msgspec.Struct):
     intent: Intent | None = None
     batch_id: str = ""
     created_at: datetime | None = None
-    refused: Refused | None = None
+    refusal: Refused | None = None
     cancel: CancelRequested | None = None
     settled: Settled | None = None
 
     @property
-    def blocked(self) -> Refused | Settled | None:
+    def rejection(self) -> Refused | Settled | None:
         """Why nothing of this try ran, if that is its end; the shard then needs another try.
 
         What one worker knows counts more than what another one concludes. A batch id is knowledge, and so are answers.
@@ -59,8 +59,8 @@ class Submission(msgspec.Struct):
         still writing down the id. And of two workers that send the same synchronous requests, one may be
         refused while the other is answered.
         """
-        if self.refused and not self.batch_id and not self.settled:
-            return self.refused
+        if self.refusal and not self.batch_id and not self.settled:
+            return self.refusal
         if self.settled and self.settled.failure not in (None, Failure.LINES):
             return self.settled
         return None
@@ -72,7 +72,7 @@ class ShardState(msgspec.Struct):
     spec: Shard
     submissions: list[Submission] = []
     #: its rows go on in the shards of a wave, though they were not asked here
-    resealed: bool = False
+    is_resealed: bool = False
     #: when it was sealed, and how many attempts at its rows counted no more then
     sealed_at: datetime | None = None
     forgiven_attempts: int = 0
@@ -98,7 +98,7 @@ class ShardState(msgspec.Struct):
         return self.submissions[-1] if self.submissions else None
 
     @property
-    def superseded(self) -> list[Submission]:
+    def superseded_submissions(self) -> list[Submission]:
         """Tries with a batch beside the newest one's: it was taken for lost, another was made, and then its id came."""
         return [submission for submission in self.submissions[:-1] if submission.batch_id and not submission.settled]
 
@@ -106,9 +106,9 @@ class ShardState(msgspec.Struct):
     def phase(self) -> Phase:
         """Where the shard is on its way, from its newest try."""
         last = self.latest
-        if self.resealed:
+        if self.is_resealed:
             return Phase.RESEALED
-        if last is None or last.blocked:
+        if last is None or last.rejection:
             return Phase.SEALED
         if last.settled:
             return Phase.SETTLED
@@ -124,7 +124,7 @@ class ShardState(msgspec.Struct):
         last = self.latest
         if last is None:
             return 1
-        return last.number + 1 if last.blocked else last.number
+        return last.number + 1 if last.rejection else last.number
 
 
 class JobState(msgspec.Struct):
@@ -138,14 +138,14 @@ class JobState(msgspec.Struct):
     #: what the canary said; None before, and for a job without one
     canary_verdict: CanaryVerdict | None = None
     task_starts: list[TaskStarted] = []
-    submitted: bool = False
+    submit_returned: bool = False
     #: the newest of a person's cancels
-    stopped_at: datetime | None = None
+    cancelled_at: datetime | None = None
     resubmit_requested: bool = False
     #: tries whose files are deleted at the provider
-    deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
+    files_deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
     #: refusals to take input files, oldest first, and the newest moment at which one was taken
-    uploads_refused: list[UploadsHeld] = []
+    upload_refusals: list[UploadRefused] = []
     uploaded_at: datetime | None = None
     #: the newest end of the wait
     finished: Finished | None = None
@@ -160,12 +160,12 @@ class JobState(msgspec.Struct):
     deadline_epochs: set[int] = set()
 
     @property
-    def canary(self) -> list[ShardState]:
+    def canary_shards(self) -> list[ShardState]:
         """The shards that are asked before anything is uploaded."""
         return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
 
     @property
-    def final_pass(self) -> list[ShardState]:
+    def final_pass_shards(self) -> list[ShardState]:
         """The shards that are asked synchronously after the deadline."""
         return [
             self.shards[shard.name]
@@ -180,25 +180,25 @@ class JobState(msgspec.Struct):
         return self.canary_verdict.estimate if self.canary_verdict else self.manifest.estimate
 
     @property
-    def stopped(self) -> bool:
+    def is_cancelled(self) -> bool:
         """A person cancelled the job, and no task of it was cleared since."""
-        stopped_at = self.stopped_at
-        return stopped_at is not None and not any(task_starts.time > stopped_at for task_starts in self.task_starts)
+        cancelled_at = self.cancelled_at
+        return cancelled_at is not None and not any(task_starts.time > cancelled_at for task_starts in self.task_starts)
 
-    def started_epochs(self, task: Task) -> set[int]:
+    def clear_epochs_of(self, task: Task) -> set[int]:
         """The lives of a task that worked on this generation."""
         return {task_starts.clear_epoch for task_starts in self.task_starts if task_starts.task is task}
 
     @property
     def deadline(self) -> datetime | None:
         """The absolute end of the wait; None if nothing waited yet."""
-        return self.deadline_record.ends if self.deadline_record else None
+        return self.deadline_record.ends_at if self.deadline_record else None
 
     @property
-    def uploads_held(self) -> list[UploadsHeld]:
+    def recent_upload_refusals(self) -> list[UploadRefused]:
         """Refusals to take input files since the newest that was taken, oldest first."""
         newest = self.uploaded_at
-        return [one for one in self.uploads_refused if newest is None or one.time >= newest]
+        return [one for one in self.upload_refusals if newest is None or one.time >= newest]
 
     @property
     def paid_twice(self) -> int:
@@ -211,7 +211,7 @@ class JobState(msgspec.Struct):
         return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
 
     @property
-    def withheld(self) -> list[ShardState]:
+    def withheld_shards(self) -> list[ShardState]:
         """Shards that the budget did not reach at the end of the wait, and that did not go on since."""
         names = self.finished.withheld if self.finished else []
         found = [self.shards[name] for name in names if name in self.shards]
@@ -229,11 +229,13 @@ class JobState(msgspec.Struct):
         """Tries whose rows were asked again already."""
         return {source for retry_round in self.retry_rounds for source in retry_round.sources}
 
-    def live(self) -> list[tuple[ShardState, Submission]]:
+    def live_submissions(self) -> list[tuple[ShardState, Submission]]:
         """Shards whose batch the provider has and has not ended, as far as is recorded."""
         return [(s, s.submissions[-1]) for s in self.shards.values() if s.phase is Phase.LIVE]
 
-    def settled(self) -> list[tuple[ShardState, Submission, Settled]]:
+    def settled_submissions(self) -> list[tuple[ShardState, Submission, Settled]]:
         """Tries whose answers lie in staging, oldest attempt first."""
-        found = [(s, t, t.settled) for s in self.shards.values() for t in s.submissions if t.settled and not t.blocked]
+        found = [
+            (s, t, t.settled) for s in self.shards.values() for t in s.submissions if t.settled and not t.rejection
+        ]
         return sorted(found, key=lambda entry: (entry[0].spec.attempt, entry[0].spec.name))

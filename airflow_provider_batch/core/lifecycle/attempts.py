@@ -21,28 +21,28 @@ class Retries(NamedTuple):
     #: those to retry now
     due: list[tuple[ShardState, Settled]]
     #: when the delay of the others is over; None if there are none
-    later: datetime | None
+    next_due_at: datetime | None
 
 
-class Unanswered(NamedTuple):
+class UnansweredRows(NamedTuple):
     """Rows without a usable answer, for the final pass."""
 
-    settled: list[tuple[ShardState, Settled]]
+    settled_sources: list[tuple[ShardState, Settled]]
     #: shards that were never sent
-    unsent: list[ShardState]
+    unsent_shards: list[ShardState]
     #: number of rows whose batch has not settled; they are left out, since their answers may still come
-    unsettled: int
+    unsettled_rows: int
 
 
-def forgiven_before(state: JobState, shard: ShardState) -> int:
+def forgiven_attempts_before(state: JobState, shard: ShardState) -> int:
     """Of the attempts at the rows of a shard before this one, how many count no more."""
     made = shard.spec.attempt - 1
     return max(shard.forgiven_attempts, made) if _sealed_before_clear(state, shard) else shard.forgiven_attempts
 
 
-def forgiven_after(state: JobState, shard: ShardState, settled: Settled) -> int:
+def forgiven_attempts_after(state: JobState, shard: ShardState, settled: Settled) -> int:
     """Of the attempts at the rows of a settled try, this one included, how many count no more."""
-    base = forgiven_before(state, shard)
+    base = forgiven_attempts_before(state, shard)
     asked_before = (
         state.attempts_reset is not None
         and settled.time < state.attempts_reset.time
@@ -70,7 +70,7 @@ def final_pass_policy(policy: Policy) -> Policy:
     return msgspec.structs.replace(policy, retry_on=policy.retry_on | NEVER_SENT, raise_cap=False)
 
 
-def free_attempts(settled: Settled) -> int:
+def extra_attempts(settled: Settled) -> int:
     """A batch that failed validation asked nothing: its rows may be asked once more than others."""
     return 1 if settled.failure is Failure.LINES else 0
 
@@ -80,7 +80,7 @@ def wait_before_retry(state: JobState, shard: ShardState, settled: Settled, poli
     if settled.failure is Failure.LINES:
         return timedelta(0)
     spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255
-    times = max(shard.spec.attempt - forgiven_after(state, shard, settled) - 1, 0)
+    times = max(shard.spec.attempt - forgiven_attempts_after(state, shard, settled) - 1, 0)
     return policy.backoff * (float(2 ** min(times, 10)) * (1 + 0.2 * spread))
 
 
@@ -118,9 +118,10 @@ def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
     drained = state.retried_submissions
     sources = [
         (shard, settled)
-        for shard, submission, settled in state.settled()
+        for shard, submission, settled in state.settled_submissions()
         if (shard.name, submission.number) not in drained
-        and shard.spec.attempt < forgiven_after(state, shard, settled) + policy.max_attempts + free_attempts(settled)
+        and shard.spec.attempt
+        < forgiven_attempts_after(state, shard, settled) + policy.max_attempts + extra_attempts(settled)
         and retryable_rows(settled, policy)
         and not is_unwanted(shard)
     ]
@@ -131,19 +132,19 @@ def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
     return Retries([(shard, settled) for shard, settled in sources if settled.failure is Failure.LINES], ready)
 
 
-def rows_without_answer(state: JobState, policy: Policy) -> Unanswered:
+def rows_without_answer(state: JobState, policy: Policy) -> UnansweredRows:
     """Return what the final pass may send: rows without a usable answer whose batch can no longer answer them."""
     drained, last = state.retried_submissions, final_pass_policy(policy)
     settled = [
         (shard, settled)
-        for shard, submission, settled in state.settled()
+        for shard, submission, settled in state.settled_submissions()
         if (shard.name, submission.number) not in drained and retryable_rows(settled, last) and not is_unwanted(shard)
     ]
     phases: dict[Phase, list[ShardState]] = {phase: [] for phase in Phase}
-    final_pass = {shard.name for shard in state.final_pass}
+    final_pass = {shard.name for shard in state.final_pass_shards}
     for shard in state.shards.values():
         if shard.name not in final_pass and not is_unwanted(shard):
             phases[shard.phase].append(shard)
     unsent = phases[Phase.SEALED] + phases[Phase.UPLOADED]
     unsettled = phases[Phase.CREATING] + phases[Phase.LIVE]
-    return Unanswered(settled, unsent, sum(shard.requests for shard in unsettled))
+    return UnansweredRows(settled, unsent, sum(shard.requests for shard in unsettled))

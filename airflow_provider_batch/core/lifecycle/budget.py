@@ -33,27 +33,27 @@ class BudgetTracker:
 
     def __init__(self, state: JobState) -> None:
         self._prices = Prices(state.manifest.prices)
-        self._high = state.manifest.outputs
+        self._high = state.manifest.output_tokens_high
         self._answered: defaultdict[str, int] = defaultdict(int)
         self._output: defaultdict[str, int] = defaultdict(int)
-        for shard, _, settled in state.settled():
+        for shard, _, settled in state.settled_submissions():
             self._answered[shard.model] += settled.answers
             self._output[shard.model] += settled.output_tokens
         self.spent, self.reserved = Decimal(0), Decimal(0)
-        for shard, _, settled in state.settled():
+        for shard, _, settled in state.settled_submissions():
             unknown = settled.cost_usd is None
-            self.spent += self.cost(shard.spec) if unknown else Decimal(settled.cost_usd or 0)
+            self.spent += self.reservation(shard.spec) if unknown else Decimal(settled.cost_usd or 0)
         for shard in state.shards.values():
             if shard.phase in (Phase.CREATING, Phase.LIVE):
-                self.reserved += self.cost(shard.spec)
+                self.reserved += self.reservation(shard.spec)
         self.ceiling = None if state.ceiling is None else Decimal(str(state.ceiling))
 
     @property
-    def left(self) -> Decimal | None:
+    def remaining(self) -> Decimal | None:
         """What may still be reserved; None without a ceiling."""
         return None if self.ceiling is None else self.ceiling - self.spent - self.reserved
 
-    def cost(self, shard: Shard) -> Decimal:
+    def reservation(self, shard: Shard) -> Decimal:
         """What is reserved for a shard; infinite if no price is known."""
         usage = Usage(input_tokens=-(-shard.tokens // max(shard.requests, 1)), output_tokens=self._expected(shard))
         cost = self._prices.cost(shard.model, usage)
@@ -68,14 +68,14 @@ class BudgetTracker:
         padded = mean * (1 + 1 / sqrt(answered))
         return ceil(min(high, padded) if mean <= high else padded)
 
-    def afford(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
+    def split_affordable(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
         """The shards that are within what is left, in this order, and those that are not."""
-        left = self.left
+        left = self.remaining
         if left is None:
             return shards, []
         within, over = [], []
         for shard in shards:
-            cost = self.cost(shard.spec)
+            cost = self.reservation(shard.spec)
             if cost <= left:
                 left -= cost
                 within.append(shard)
@@ -83,9 +83,9 @@ class BudgetTracker:
                 over.append(shard)
         return within, over
 
-    def part(self, shard: Shard) -> int:
+    def affordable_requests(self, shard: Shard) -> int:
         """How many requests of a shard that is not within what is left are; 0 if they are not worth dividing it."""
-        cost, left = self.cost(shard), self.left
+        cost, left = self.reservation(shard), self.remaining
         if left is None or shard.requests < 2 or not cost.is_finite() or left <= 0:
             return 0
         rows = min(int(left / cost * shard.requests), shard.requests - 1)

@@ -22,8 +22,8 @@ from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 #: requests of each model that are asked first, unless the author says otherwise; and the most that may be
-DEFAULT = 2
-MOST = 20
+DEFAULT_REQUESTS = 2
+MAX_REQUESTS = 20
 
 #: refusals that speak of one row's content, and not of what all rows have in common
 _CODES_OF_A_ROW = frozenset(
@@ -53,9 +53,9 @@ _WORDS_OF_A_ROW = (
 class CanaryResult(NamedTuple):
     """What is recorded, and what a log may tell besides."""
 
-    canary_verdict: CanaryVerdict
+    verdict: CanaryVerdict
     #: requests of the canary, and how many of them came back with an answer
-    sent: int
+    requests: int
     answered: int
     #: mean output tokens of an answer, by model
     mean_output: dict[str, int]
@@ -63,7 +63,9 @@ class CanaryResult(NamedTuple):
     outcomes: dict[str, int]
 
 
-def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: Prices, now: datetime) -> CanaryResult:
+def judge_canary(
+    state: JobState, folder: Folder, schema: SchemaJudge | None, prices: Prices, now: datetime
+) -> CanaryResult:
     """Read the answers of every canary, all of which are settled.
 
     :raises StagingError: if an answer is not in staging as it was collected.
@@ -72,7 +74,7 @@ def judge(state: JobState, folder: Folder, schema: SchemaJudge | None, prices: P
     outcomes: Counter[str] = Counter()
     models: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
     refused: list[str] = []
-    for state_of in state.canary:
+    for state_of in state.canary_shards:
         shard = state_of.spec
         settled = state_of.submissions[-1].settled
         assert settled is not None

@@ -9,19 +9,19 @@ from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.steps import Cancel
 
 
-def cancel_all(state: JobState, reason: str) -> list[Cancel]:
+def cancel_steps(state: JobState, reason: str) -> list[Cancel]:
     """Return a step for every batch of a job that is not known to have ended.
 
     A batch that was cancelled before is cancelled once more only if a person says so (`BY_PERSON`).
     """
     return [
         Cancel(shard, submission, reason)
-        for shard, submission in state.live()
+        for shard, submission in state.live_submissions()
         if submission.cancel is None or reason == BY_PERSON
     ]
 
 
-def record_of(step: Cancel, at: datetime) -> CancelRequested:
+def cancel_record(step: Cancel, at: datetime) -> CancelRequested:
     """Return the record of a cancel that the provider has taken, or that came after the end of the batch.
 
     A batch that had ended is recorded too: it is not cancelled again, and the wait collects its answers.

@@ -39,13 +39,13 @@ from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 MIN_HOLD = timedelta(seconds=1)
 MAX_HOLD = timedelta(hours=1)
 #: refusals of a shard, with nothing else of ours live, after which it is made smaller
-ALONE = 2
+MAX_REFUSALS_ALONE = 2
 
 _LIMIT = re.compile(r"limit\b(?:\s+(?:is|of))?\s*[:=]?\s*(\d[\d,._' ]*)\s*([kmb]\b)?", re.IGNORECASE)
 _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
-def told_limit(message: str) -> int | None:
+def parse_queue_limit(message: str) -> int | None:
     """The enqueued tokens that a model may have, if the provider's message says so.
 
     Seen: `Limit: 2,000,000 enqueued tokens` (OpenAI), `the configured limit of 30K for the deployment` (Azure). Limits
@@ -66,7 +66,7 @@ def told_limit(message: str) -> int | None:
         return None
 
 
-def hold(backoff: timedelta, times: int, retry_after: float | None = None) -> timedelta:
+def hold_time(backoff: timedelta, times: int, retry_after: float | None = None) -> timedelta:
     """How long nothing is sent after so many refusals in a row.
 
     :param retry_after: seconds that the provider asked for: at least so long, if that is within `MAX_HOLD`.
@@ -79,23 +79,23 @@ def _asked(retry_after: float | None) -> timedelta:
     return timedelta(seconds=min(retry_after or 0.0, MAX_HOLD.total_seconds()))
 
 
-def uploads_from(state: JobState, backoff: timedelta) -> datetime | None:
+def uploads_resume_at(state: JobState, backoff: timedelta) -> datetime | None:
     """When input files may go up again; None if none was refused since the newest that was taken."""
-    held = state.uploads_held
-    return held[-1].time + hold(backoff, len(held), held[-1].retry_after) if held else None
+    held = state.recent_upload_refusals
+    return held[-1].time + hold_time(backoff, len(held), held[-1].retry_after) if held else None
 
 
 class Admission(NamedTuple):
     """What becomes of the shards that wait to be sent."""
 
-    go: list[ShardState]
+    admitted: list[ShardState]
     #: with the estimated tokens that each of the new shards may have
     reseal: list[tuple[ShardState, int]]
     give_up: list[ShardState]
     #: when to look again
-    waits: list[datetime]
+    wake_times: list[datetime]
     #: True if the end of any batch may make room
-    backlog: bool
+    is_queue_full: bool
 
 
 def admit(state: JobState, waiting: list[ShardState], backoff: timedelta, now: datetime) -> Admission:
@@ -105,7 +105,7 @@ def admit(state: JobState, waiting: list[ShardState], backoff: timedelta, now: d
         queue = _Queue([shard for shard in state.shards.values() if shard.model == model], backoff)
         mine = [shard for shard in waiting if shard.model == model]
         backlog = queue.admit(mine, now, found)
-        found = found._replace(backlog=found.backlog or backlog)
+        found = found._replace(is_queue_full=found.is_queue_full or backlog)
     return found
 
 
@@ -157,18 +157,18 @@ class _Queue:
         if begin is None:
             return
         self._begins.append(begin)
-        blocked = submission.blocked
-        if blocked is not None and blocked.failure is Failure.CAPACITY:
-            self._refusals.append(_Refusal(shard.name, begin, blocked))
-        elif blocked is None and submission.batch_id:
+        rejection = submission.rejection
+        if rejection is not None and rejection.failure is Failure.CAPACITY:
+            self._refusals.append(_Refusal(shard.name, begin, rejection))
+        elif rejection is None and submission.batch_id:
             self._spans.append(_Span(shard.spec.tokens, begin, submission.settled.time if submission.settled else None))
 
     def admit(self, waiting: list[ShardState], now: datetime, found: Admission) -> bool:
         """Sort the waiting shards into `found`; True if some wait for the end of a batch."""
         if not self._refusals:
-            found.go.extend(waiting)
+            found.admitted.extend(waiting)
             return False
-        told = next((limit for r in reversed(self._refusals) if (limit := told_limit(r.why.message))), None)
+        told = next((limit for r in reversed(self._refusals) if (limit := parse_queue_limit(r.why.message))), None)
         left = []
         for shard in waiting:
             if told is not None and shard.spec.tokens > told and shard.requests > 1:
@@ -179,7 +179,7 @@ class _Queue:
             return False
         until = self._held_until()
         if now < until:
-            found.waits.append(until)
+            found.wake_times.append(until)
             return True
         if self._fresh and not self._anything_live:
             self._probe(min(left, key=lambda shard: (shard.spec.tokens, shard.name)), told, found)
@@ -193,35 +193,35 @@ class _Queue:
         if not self._fresh:
             return asked
         times = max(Counter(refusal.shard for refusal in self._fresh).values())
-        return max(asked, self._fresh[-1].why.time + hold(self._backoff, times))
+        return max(asked, self._fresh[-1].why.time + hold_time(self._backoff, times))
 
     def _probe(self, shard: ShardState, told: int | None, found: Admission) -> None:
         """Try one shard with nothing else of ours in the queue; or make it smaller, if that was tried often enough."""
         mine = [refusal for refusal in self._refusals if refusal.shard == shard.name]
-        if sum(refusal.alone(self._spans) for refusal in mine) < ALONE:
-            found.go.append(shard)
+        if sum(refusal.alone(self._spans) for refusal in mine) < MAX_REFUSALS_ALONE:
+            found.admitted.append(shard)
         elif shard.requests > 1:
             found.reseal.append((shard, shard.spec.tokens // 2))
         elif told is not None and shard.spec.tokens > told:
             found.give_up.append(shard)
         else:
-            found.go.append(shard)
+            found.admitted.append(shard)
 
     def _fill(self, waiting: list[ShardState], told: int | None, now: datetime, found: Admission) -> bool:
         room = told if told is not None else self._inferred()
         live, anything, went, full = self._live, self._anything_live, False, False
         for shard in waiting:
             if room is None or live + shard.spec.tokens <= room or not anything:
-                found.go.append(shard)
+                found.admitted.append(shard)
                 live, anything, went = live + shard.spec.tokens, True, True
             else:
                 full = True
         if full and told is None and not went:
             newest = max(self._begins)
             if now >= newest + self._backoff:
-                found.go.append(next(shard for shard in waiting if shard not in found.go))
+                found.admitted.append(next(shard for shard in waiting if shard not in found.admitted))
             else:
-                found.waits.append(newest + self._backoff)
+                found.wake_times.append(newest + self._backoff)
         return full
 
     def _inferred(self) -> int | None:

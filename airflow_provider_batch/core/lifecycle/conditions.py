@@ -20,16 +20,16 @@ def wait_is_ending(situation: Situation, shard: ShardState) -> bool:
 
 def account_failed(situation: Situation, shard: ShardState) -> bool:
     """The account refused the shard, and no task was started again since."""
-    blocked, since = shard.latest.blocked if shard.latest else None, situation.policy.restarted_at
-    return blocked is not None and blocked.failure is Failure.ACCOUNT and not (since and blocked.time < since)
+    rejection, since = shard.latest.rejection if shard.latest else None, situation.policy.restarted_at
+    return rejection is not None and rejection.failure is Failure.ACCOUNT and not (since and rejection.time < since)
 
 
 def file_was_missing_just_now(situation: Situation, shard: ShardState) -> bool:
     """The provider did not find the input file: it may only be late in noticing the upload."""
-    blocked = shard.latest.blocked if shard.latest else None
-    if blocked is None or blocked.failure is not Failure.FILE:
+    rejection = shard.latest.rejection if shard.latest else None
+    if rejection is None or rejection.failure is not Failure.FILE:
         return False
-    return situation.now < blocked.time + situation.policy.backoff / 10
+    return situation.now < rejection.time + situation.policy.backoff / 10
 
 
 def claim_is_recent(situation: Situation, shard: ShardState) -> bool:
@@ -50,7 +50,7 @@ def _intent_is_younger(situation: Situation, shard: ShardState, age: timedelta) 
 
 def batch_has_ended(situation: Situation, shard: ShardState) -> bool:
     """The provider was just seen to have ended the batch. A batch that was not looked at is taken to run."""
-    batch = situation.seen.get(shard.submissions[-1].batch_id)
+    batch = situation.batch_views.get(shard.submissions[-1].batch_id)
     return batch is not None and batch.status.ended
 
 
@@ -82,7 +82,7 @@ def file_is_uploaded(situation: Situation, shard: ShardState) -> bool:
 def reusable_file(shard: ShardState) -> str:
     """Id of the newest input file that the provider may still have; empty if it has none."""
     for submission in reversed(shard.submissions):
-        if submission.blocked and submission.blocked.failure is Failure.FILE:
+        if submission.rejection and submission.rejection.failure is Failure.FILE:
             return ""
         if submission.file_id:
             return submission.file_id
@@ -91,7 +91,7 @@ def reusable_file(shard: ShardState) -> str:
 
 def uploads_are_refused(situation: Situation, shard: ShardState) -> bool:
     """The provider takes no input files for now (HTTP 429)."""
-    return situation.uploads_from is not None and situation.now < situation.uploads_from
+    return situation.uploads_resume_at is not None and situation.now < situation.uploads_resume_at
 
 
 # Of the job: its stage
@@ -109,17 +109,17 @@ def job_is_cancelled(job: Job, plan: Plan) -> bool:
 
 def verdict_is_due(job: Job, plan: Plan) -> bool:
     """Every canary is answered, and there is no verdict yet."""
-    return bool(job.state.canary) and job.state.canary_verdict is None and not canary_is_open(job, plan)
+    return bool(job.state.canary_shards) and job.state.canary_verdict is None and not canary_is_open(job, plan)
 
 
 def job_is_held(job: Job, plan: Plan) -> bool:
     """The account refused a shard."""
-    return bool(plan.holds)
+    return bool(plan.hold_messages)
 
 
 def canary_is_open(job: Job, plan: Plan) -> bool:
     """A canary is not answered."""
-    return any(shard.phase is not Phase.SETTLED for shard in job.state.canary)
+    return any(shard.phase is not Phase.SETTLED for shard in job.state.canary_shards)
 
 
 # Of the job: what to send
@@ -127,32 +127,32 @@ def canary_is_open(job: Job, plan: Plan) -> bool:
 
 def final_pass_is_left_over(job: Job, plan: Plan) -> bool:
     """A shard of an earlier final pass was never sent."""
-    return bool(job.synchronous)
+    return bool(job.synchronous_shards)
 
 
 def shard_is_too_large(job: Job, plan: Plan) -> bool:
     """A shard of several rows does not fit the queue capacity."""
-    return bool(job.batches and job.admission.reseal)
+    return bool(job.batch_shards and job.admission.reseal)
 
 
 def row_is_too_large(job: Job, plan: Plan) -> bool:
     """A shard of one row does not fit the queue capacity."""
-    return bool(job.batches and job.admission.give_up)
+    return bool(job.batch_shards and job.admission.give_up)
 
 
 def shard_is_affordable(job: Job, plan: Plan) -> bool:
     """A shard is within queue capacity and budget."""
-    return bool(job.batches and job.affordable[0])
+    return bool(job.batch_shards and job.affordable[0])
 
 
 def queue_is_full(job: Job, plan: Plan) -> bool:
     """A shard waits for queue capacity."""
-    return bool(job.batches and (job.admission.waits or job.admission.backlog))
+    return bool(job.batch_shards and (job.admission.wake_times or job.admission.is_queue_full))
 
 
 def budget_is_short(job: Job, plan: Plan) -> bool:
     """A shard is within queue capacity, but not within the budget."""
-    return bool(job.batches and job.affordable[1])
+    return bool(job.batch_shards and job.affordable[1])
 
 
 def retry_is_due(job: Job, plan: Plan) -> bool:
@@ -162,12 +162,12 @@ def retry_is_due(job: Job, plan: Plan) -> bool:
 
 def retry_is_delayed(job: Job, plan: Plan) -> bool:
     """Rows are to be retried later."""
-    return job.retries.later is not None
+    return job.retries.next_due_at is not None
 
 
 def only_the_budget_is_in_the_way(job: Job, plan: Plan) -> bool:
     """Shards are withheld, and nothing that is due or running will tell what is left of the budget."""
-    return bool(plan.withheld) and not (plan.steps or plan.running or plan.times)
+    return bool(plan.withheld) and not (plan.steps or plan.running_batch_ids or plan.wake_times)
 
 
 # Of the job: the final pass
@@ -190,12 +190,12 @@ def final_pass_is_over(job: Job, plan: Plan) -> bool:
 
 def canary_has_no_verdict(job: Job, plan: Plan) -> bool:
     """The deadline passed before the canary was judged."""
-    return bool(job.state.canary) and job.state.canary_verdict is None
+    return bool(job.state.canary_shards) and job.state.canary_verdict is None
 
 
 def account_refused_the_final_pass(job: Job, plan: Plan) -> bool:
     """The final pass is sealed, and the account refused a shard of it."""
-    return job.is_final_pass_sealed and any(account_failed(job, shard) for shard in job.state.final_pass)
+    return job.is_final_pass_sealed and any(account_failed(job, shard) for shard in job.state.final_pass_shards)
 
 
 def final_pass_is_sealed(job: Job, plan: Plan) -> bool:
@@ -210,7 +210,7 @@ def answers_may_still_come(job: Job, plan: Plan) -> bool:
 
 def rows_have_no_answer(job: Job, plan: Plan) -> bool:
     """Rows without a usable answer are left."""
-    return bool(job.unanswered.settled or job.unanswered.unsent)
+    return bool(job.unanswered.settled_sources or job.unanswered.unsent_shards)
 
 
 # Of the plan: what to wait for
@@ -218,7 +218,7 @@ def rows_have_no_answer(job: Job, plan: Plan) -> bool:
 
 def claim_is_awaited(job: Job, plan: Plan) -> bool:
     """After the deadline a worker may still be sending a shard of the final pass."""
-    claimed = any(shard.phase is Phase.CREATING for shard in job.state.final_pass)
+    claimed = any(shard.phase is Phase.CREATING for shard in job.state.final_pass_shards)
     return job.is_past_deadline and claimed and _is_awaited(plan) and job.now < job.deadline + FINAL_PASS_WINDOW
 
 
@@ -233,4 +233,4 @@ def something_is_awaited(job: Job, plan: Plan) -> bool:
 
 
 def _is_awaited(plan: Plan) -> bool:
-    return bool(plan.running or plan.times)
+    return bool(plan.running_batch_ids or plan.wake_times)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow_provider_batch.core.ledger.records import BY_PERSON
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
-from airflow_provider_batch.core.lifecycle.attempts import forgiven_after
+from airflow_provider_batch.core.lifecycle.attempts import forgiven_attempts_after
 from airflow_provider_batch.core.lifecycle.conditions import reusable_file
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
 from airflow_provider_batch.core.lifecycle.steps import (
@@ -49,24 +49,24 @@ def be_ready(situation: Situation, shard: ShardState) -> Plan:
 
 def hold_for_a_person(situation: Situation, shard: ShardState) -> Plan:
     """Hold the job, in the provider's words."""
-    blocked = shard.latest.blocked if shard.latest else None
-    return Plan(holds=(blocked.message if blocked else "",))
+    rejection = shard.latest.rejection if shard.latest else None
+    return Plan(hold_messages=(rejection.message if rejection else "",))
 
 
 def wait_for_the_file(situation: Situation, shard: ShardState) -> Plan:
     """Wait for a tenth of the backoff."""
-    blocked = shard.latest.blocked if shard.latest else None
-    return Plan(times=(blocked.time + situation.policy.backoff / 10,)) if blocked else _NOTHING
+    rejection = shard.latest.rejection if shard.latest else None
+    return Plan(wake_times=(rejection.time + situation.policy.backoff / 10,)) if rejection else _NOTHING
 
 
 def wait_for_the_claim(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the worker has sent the shard, or may no longer do so."""
-    return Plan(times=(_end_of_intent(shard, CLAIM_LIFETIME),))
+    return Plan(wake_times=(_end_of_intent(shard, CLAIM_LIFETIME),))
 
 
 def wait_for_the_intent(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the worker has created the batch, or may no longer do so."""
-    return Plan(times=(_end_of_intent(shard, LOOK_UP_AFTER),))
+    return Plan(wake_times=(_end_of_intent(shard, LOOK_UP_AFTER),))
 
 
 def _end_of_intent(shard: ShardState, age: timedelta) -> datetime:
@@ -83,12 +83,12 @@ def look_up(situation: Situation, shard: ShardState) -> Plan:
 def collect(situation: Situation, shard: ShardState) -> Plan:
     """Download the result files of the batch."""
     submission = shard.submissions[-1]
-    return Plan(steps=(Collect(shard, submission, situation.seen[submission.batch_id]),))
+    return Plan(steps=(Collect(shard, submission, situation.batch_views[submission.batch_id]),))
 
 
 def wait_for_the_batch(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the batch ends."""
-    return Plan(running=(shard.submissions[-1].batch_id,))
+    return Plan(running_batch_ids=(shard.submissions[-1].batch_id,))
 
 
 def cancel_for_a_person(situation: Situation, shard: ShardState) -> Plan:
@@ -103,12 +103,12 @@ def cancel_at_the_deadline(situation: Situation, shard: ShardState) -> Plan:
 
 def cancel_unwanted(situation: Situation, shard: ShardState) -> Plan:
     """Cancel the batch, since nobody needs its answers."""
-    return _cancel(shard, "no row asks this any more")
+    return _cancel(shard, "no row needs it any more")
 
 
 def _cancel(shard: ShardState, reason: str) -> Plan:
     submission = shard.submissions[-1]
-    return Plan(steps=(Cancel(shard, submission, reason),), running=(submission.batch_id,))
+    return Plan(steps=(Cancel(shard, submission, reason),), running_batch_ids=(submission.batch_id,))
 
 
 def create(situation: Situation, shard: ShardState) -> Plan:
@@ -118,8 +118,8 @@ def create(situation: Situation, shard: ShardState) -> Plan:
 
 def wait_for_uploads(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the provider takes input files again."""
-    assert situation.uploads_from is not None
-    return Plan(times=(situation.uploads_from,))
+    assert situation.uploads_resume_at is not None
+    return Plan(wake_times=(situation.uploads_resume_at,))
 
 
 def upload(situation: Situation, shard: ShardState) -> Plan:
@@ -137,13 +137,13 @@ def judge_the_canary(job: Job, plan: Plan) -> Plan:
 
 def send_the_canary(job: Job, plan: Plan) -> Plan:
     """Send the requests of every canary that is ready."""
-    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in job.synchronous))
+    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in job.synchronous_shards))
 
 
 def send_what_is_left_over(job: Job, plan: Plan) -> Plan:
     """Send what an earlier final pass sealed and did not send."""
     return Plan(
-        steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in job.synchronous)
+        steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in job.synchronous_shards)
     )
 
 
@@ -159,42 +159,42 @@ def reseal_smaller(job: Job, plan: Plan) -> Plan:
 
 def give_up(job: Job, plan: Plan) -> Plan:
     """Fail rows in the words in which the provider refused them."""
-    messages = [shard.latest.blocked if shard.latest else None for shard in job.admission.give_up]
+    messages = [shard.latest.rejection if shard.latest else None for shard in job.admission.give_up]
     return Plan(
         steps=tuple(
-            GiveUp(shard, shard.next_number, blocked.message if blocked else "")
-            for shard, blocked in zip(job.admission.give_up, messages, strict=True)
+            GiveUp(shard, shard.next_number, rejection.message if rejection else "")
+            for shard, rejection in zip(job.admission.give_up, messages, strict=True)
         )
     )
 
 
 def wait_for_capacity(job: Job, plan: Plan) -> Plan:
     """Look again when the backoff is over, or when any batch ends."""
-    backlog = ("queue capacity",) if job.admission.backlog else ()
-    return Plan(times=tuple(job.admission.waits), backlog=backlog)
+    backlog = ("queue capacity",) if job.admission.is_queue_full else ()
+    return Plan(wake_times=tuple(job.admission.wake_times), bottlenecks=backlog)
 
 
 def withhold(job: Job, plan: Plan) -> Plan:
     """Look again when any batch ends: it may cost less than was reserved for it."""
-    return Plan(withheld=tuple(job.affordable[1]), backlog=("budget",))
+    return Plan(withheld=tuple(job.affordable[1]), bottlenecks=("budget",))
 
 
 def retry(job: Job, plan: Plan) -> Plan:
     """Seal the rows into new shards: one retry round for each number of attempts that no longer count."""
-    sources = [(forgiven_after(job.state, *source), source) for source in job.retries.due]
+    sources = [(forgiven_attempts_after(job.state, *source), source) for source in job.retries.due]
     bases = sorted({base for base, _ in sources})
     return Plan(steps=tuple(Retry([source for b, source in sources if b == base], base) for base in bases))
 
 
 def wait_to_retry(job: Job, plan: Plan) -> Plan:
     """Look again when the delay is over."""
-    return Plan(times=(job.retries.later,)) if job.retries.later else _NOTHING
+    return Plan(wake_times=(job.retries.next_due_at,)) if job.retries.next_due_at else _NOTHING
 
 
 def divide_by_budget(job: Job, plan: Plan) -> Plan:
     """Divide the first shard of which a part is within the budget."""
     for shard in plan.withheld:
-        requests = job.budget.part(shard.spec)
+        requests = job.budget.affordable_requests(shard.spec)
         if requests:
             return Plan(steps=(Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), requests),))
     return _NOTHING
@@ -202,7 +202,7 @@ def divide_by_budget(job: Job, plan: Plan) -> Plan:
 
 def send_the_final_pass(job: Job, plan: Plan) -> Plan:
     """Send every shard of the final pass that was not sent."""
-    unsent = [shard for shard in job.state.final_pass if shard.phase is Phase.SEALED]
+    unsent = [shard for shard in job.state.final_pass_shards if shard.phase is Phase.SEALED]
     return Plan(steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in unsent))
 
 
@@ -223,12 +223,12 @@ def end_as_void(job: Job, plan: Plan) -> Void:
 
 def wait_for_the_final_pass(job: Job, plan: Plan) -> Wait:
     """Wait until the end of the final pass at the latest."""
-    return Wait(list(plan.running), min([*plan.times, job.deadline + FINAL_PASS_WINDOW]), any_end=False)
+    return Wait(list(plan.running_batch_ids), min([*plan.wake_times, job.deadline + FINAL_PASS_WINDOW]), any_end=False)
 
 
 def wait_for_the_end(job: Job, plan: Plan) -> Wait:
     """Wait until the end of the grace at the latest."""
-    return Wait(list(plan.running), min([*plan.times, job.deadline + CANCEL_GRACE]), any_end=False)
+    return Wait(list(plan.running_batch_ids), min([*plan.wake_times, job.deadline + CANCEL_GRACE]), any_end=False)
 
 
 def finish(job: Job, plan: Plan) -> Finish:
@@ -239,12 +239,12 @@ def finish(job: Job, plan: Plan) -> Finish:
 def wait(job: Job, plan: Plan) -> Wait:
     """Wait until the deadline at the latest."""
     ends = [job.state.deadline] if job.state.deadline else []
-    return Wait(list(plan.running), min([*plan.times, *ends], default=None), bool(plan.backlog))
+    return Wait(list(plan.running_batch_ids), min([*plan.wake_times, *ends], default=None), bool(plan.bottlenecks))
 
 
 def hold(job: Job, plan: Plan) -> Hold:
     """Hold the job with the first message."""
-    return Hold(plan.holds[0])
+    return Hold(plan.hold_messages[0])
 
 
 def finish_with_what_is_withheld(job: Job, plan: Plan) -> Finish:

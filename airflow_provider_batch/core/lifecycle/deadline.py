@@ -28,5 +28,5 @@ def deadline_to_record(state: JobState, clear: int, ends: datetime, now: datetim
         return None
     if last is None:
         return Deadline(ends, now, clear)
-    fresh = now >= last.ends or (state.finished is not None and state.finished.time >= last.time)
-    return Deadline(ends if fresh else last.ends, now, clear, fresh)
+    fresh = now >= last.ends_at or (state.finished is not None and state.finished.time >= last.time)
+    return Deadline(ends if fresh else last.ends_at, now, clear, fresh)

@@ -16,49 +16,57 @@ from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.provider.batch import BatchView
 
 
-class UnexpectedBatches(NamedTuple):
+class StrayBatches(NamedTuple):
     """What a list of the provider's batches told."""
 
     #: batches of newest tries that no id was recorded for: the job goes on with them
-    adopt: list[tuple[ShardState, Submission, BatchView]]
+    to_adopt: list[tuple[ShardState, Submission, BatchView]]
     #: batches that run, or may run, beside the one that is kept: to be cancelled
-    cancel: list[BatchView]
+    to_cancel: list[BatchView]
     #: those that ended: to be counted
     ended: list[BatchView]
 
 
 def may_have_lost_batches(state: JobState) -> bool:
     """Whether a creation was taken for lost, so that its batch may appear yet, or has appeared since."""
-    if any(not _is_counted(state, submission) for shard in state.shards.values() for submission in shard.superseded):
+    if any(
+        not _is_counted(state, submission)
+        for shard in state.shards.values()
+        for submission in shard.superseded_submissions
+    ):
         return True
     submissions = (submission for shard in state.shards.values() for submission in shard.submissions)
-    return any(t.refused is not None and t.refused.failure is Failure.LOST and not t.batch_id for t in submissions)
+    return any(t.refusal is not None and t.refusal.failure is Failure.LOST and not t.batch_id for t in submissions)
 
 
-def look(state: JobState, batches: Iterable[BatchView]) -> UnexpectedBatches:
+def find_stray_batches(state: JobState, batches: Iterable[BatchView]) -> StrayBatches:
     """Sort the batches that are the job's, but are not kept.
 
     :param state: read *after* the list was: so the intent of every batch in it is known.
     """
-    superseded = {submission.batch_id for shard in state.shards.values() for submission in shard.superseded}
-    kept = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions} - superseded
+    superseded_submissions = {
+        submission.batch_id for shard in state.shards.values() for submission in shard.superseded_submissions
+    }
+    kept = {
+        submission.batch_id for shard in state.shards.values() for submission in shard.submissions
+    } - superseded_submissions
     newest = {
         last.intent.nonce: (shard, last)
         for shard in state.shards.values()
         if (last := shard.latest) and last.intent and not last.batch_id and not last.settled
         if shard.phase is not Phase.RESEALED
     }
-    found = UnexpectedBatches([], [], [])
+    found = StrayBatches([], [], [])
     for batch in batches:
         if batch.metadata.get("job_uid") != state.manifest.job_uid or batch.id in kept:
             continue
         unanswered = newest.pop(batch.metadata.get("nonce", ""), None)
         known = state.duplicate_batches.get(batch.id)
         if unanswered is not None:
-            found.adopt.append((*unanswered, batch))
+            found.to_adopt.append((*unanswered, batch))
         elif not batch.status.ended:
             if known is None:
-                found.cancel.append(batch)
+                found.to_cancel.append(batch)
         elif known is None or not known.ended:
             found.ended.append(batch)
     return found

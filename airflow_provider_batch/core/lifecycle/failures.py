@@ -28,7 +28,7 @@ _CAPACITY_WORDS = ("enqueued token", "rate limit", "too many requests")
 _FILE_WORDS = ("cannot find file", "no such file", "file not found")
 
 
-def failure_of(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
+def classify_batch_failure(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
     """Class, message, and messages by line (from 0) of a batch that ended `failed`.
 
     Codes are an open set: an unknown one without a line fails the rows. Messages that name no line decide where codes
@@ -50,17 +50,17 @@ def failure_of(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
     return Failure.LINES, message, lines
 
 
-def is_of_account(status: int, code: str | None) -> bool:
+def is_account_failure(status: int, code: str | None) -> bool:
     """Whether an HTTP answer speaks of the account or the key, and not of what was asked."""
     return code in _ACCOUNT_CODES or status in (401, 402, 403)
 
 
-def refusal_of(status: int, code: str | None, message: str) -> Failure | None:
+def classify_refusal(status: int, code: str | None, message: str) -> Failure | None:
     """Class of an HTTP answer that says no batch was created; None if it does not say so for sure.
 
     :param status: the HTTP status. 408, 409 and 5xx leave it open whether a batch exists.
     """
-    if is_of_account(status, code):
+    if is_account_failure(status, code):
         return Failure.ACCOUNT
     if status == 429:
         return Failure.CAPACITY

@@ -33,7 +33,7 @@ class Action(StrEnum):
     #: read the warehouse, and keep what is unchanged since the newest generation
     COMPARE = "compare"
     #: the same, but compare with the newest generation that its canary did not stop
-    COMPARE_SOUND = "compare_sound"
+    COMPARE_WITH_VALID = "compare_with_valid"
     #: read the warehouse, and send every row from scratch
     START_OVER = "start_over"
 
@@ -48,18 +48,18 @@ class Start(NamedTuple):
     resubmit: bool
 
     @property
-    def cleared(self) -> bool:
+    def is_cleared(self) -> bool:
         """Whether a person cleared the task since it last worked on this generation."""
-        seen = self.state.started_epochs(Task.SUBMIT)
-        return self.state.submitted or (bool(seen) and self.clear_epoch not in seen)
+        seen = self.state.clear_epochs_of(Task.SUBMIT)
+        return self.state.submit_returned or (bool(seen) and self.clear_epoch not in seen)
 
 
 class Rule(NamedTuple):
     """If the condition holds, the action follows."""
 
-    when: str
-    holds: Callable[[Start], bool]
-    then: str
+    condition_text: str
+    condition: Callable[[Start], bool]
+    consequence_text: str
     action: Action
 
 
@@ -72,7 +72,7 @@ RULES = (
     ),
     Rule(
         "the task was cleared, and `resubmit` or the run's `batch_resubmit` is set",
-        lambda start: start.cleared and start.resubmit,
+        lambda start: start.is_cleared and start.resubmit,
         "Send every row from scratch.",
         Action.START_OVER,
     ),
@@ -80,11 +80,11 @@ RULES = (
         "the canary stopped the newest generation",
         lambda start: start.state.canary_verdict is not None and bool(start.state.canary_verdict.void),
         "Read the rows again, and compare them with the newest generation that no canary stopped.",
-        Action.COMPARE_SOUND,
+        Action.COMPARE_WITH_VALID,
     ),
     Rule(
         "the task was cleared",
-        lambda start: start.cleared,
+        lambda start: start.is_cleared,
         "Read the rows again, and compare them with the newest generation.",
         Action.COMPARE,
     ),
@@ -117,6 +117,6 @@ def choose_generation(state: JobState | None, clear_epoch: int, *, resubmit: boo
     if state is None:
         return Decision(Action.SEAL, 1, reuse=not resubmit)
     start = Start(state, clear_epoch, resubmit)
-    action = next(rule.action for rule in RULES if rule.holds(start))
+    action = next(rule.action for rule in RULES if rule.condition(start))
     generation = state.manifest.generation + (action is not Action.CONTINUE)
     return Decision(action, generation, reuse=not resubmit and action is not Action.START_OVER)

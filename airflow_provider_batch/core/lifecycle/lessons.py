@@ -26,14 +26,14 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.lifecycle.capacity import told_limit
+from airflow_provider_batch.core.lifecycle.capacity import parse_queue_limit
 
 #: older lessons count no more
 MAX_AGE = timedelta(days=30)
 #: lessons about the same thing that are kept
-KEPT = 5
+MAX_KEPT = 5
 #: answers that tell how long answers are; fewer tell too little
-ENOUGH = 20
+MIN_ANSWERS = 20
 
 
 class QueueLimit(msgspec.Struct, frozen=True, tag="limit"):
@@ -62,7 +62,7 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
 Lesson = QueueLimit | Output
 
 
-class Learned(msgspec.Struct, frozen=True):
+class LearnedFacts(msgspec.Struct, frozen=True):
     """What the next job of a task may use, by model."""
 
     #: the newest limit that was told
@@ -71,27 +71,29 @@ class Learned(msgspec.Struct, frozen=True):
     outputs: dict[str, tuple[int, int]] = {}
 
 
-def lessons(state: JobState) -> list[Lesson]:
+def lessons_from(state: JobState) -> list[Lesson]:
     """What a job teaches: only limits that were told, never what was inferred from a refusal without a number."""
-    return [*told_limits(state), *_outputs(state)]
+    return [*queue_limits(state), *_outputs(state)]
 
 
-def told_limits(state: JobState) -> list[QueueLimit]:
+def queue_limits(state: JobState) -> list[QueueLimit]:
     """For each model the newest limit that the provider named to this job."""
     found: dict[str, QueueLimit] = {}
     for shard in state.shards.values():
         for submission in shard.submissions:
-            blocked, model = submission.blocked, shard.model
-            tokens = told_limit(blocked.message) if blocked and blocked.failure is Failure.CAPACITY else None
-            if blocked and tokens and (model not in found or blocked.time > found[model].time):
-                found[model] = QueueLimit(model, tokens, blocked.time)
+            rejection, model = submission.rejection, shard.model
+            tokens = (
+                parse_queue_limit(rejection.message) if rejection and rejection.failure is Failure.CAPACITY else None
+            )
+            if rejection and tokens and (model not in found or rejection.time > found[model].time):
+                found[model] = QueueLimit(model, tokens, rejection.time)
     return list(found.values())
 
 
 def _outputs(state: JobState) -> list[Output]:
     answers: defaultdict[str, int] = defaultdict(int)
     tokens: defaultdict[str, int] = defaultdict(int)
-    for shard, _, settled in state.settled():
+    for shard, _, settled in state.settled_submissions():
         answers[shard.model] += settled.answers
         tokens[shard.model] += settled.output_tokens
     of = state.manifest
@@ -102,7 +104,7 @@ def _outputs(state: JobState) -> list[Output]:
     ]
 
 
-def remember(folder: Folder, found: Iterable[Lesson]) -> list[Lesson]:
+def save_lessons(folder: Folder, found: Iterable[Lesson]) -> list[Lesson]:
     """Keep lessons in the folder of their connection; those that are new to it.
 
     A job that teaches the same again, as after a clear, changes nothing.
@@ -114,12 +116,12 @@ def remember(folder: Folder, found: Iterable[Lesson]) -> list[Lesson]:
         if folder.create(name, msgspec.json.encode(lesson)):
             new.append(lesson)
             of_it = [one for one in folder.names("") if one.startswith(f"{about}.")]
-            for old in of_it[:-KEPT]:
+            for old in of_it[:-MAX_KEPT]:
                 folder.remove(old)
     return new
 
 
-def recall(folder: Folder, key: JobKey, now: datetime) -> Learned:
+def load_lessons(folder: Folder, key: JobKey, now: datetime) -> LearnedFacts:
     """What the next job of this task may use. A file that does not read as a lesson is passed over."""
     limits: dict[str, QueueLimit] = {}
     outputs: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -135,8 +137,8 @@ def recall(folder: Folder, key: JobKey, now: datetime) -> Learned:
         else:
             outputs[lesson.model][0] += lesson.answers
             outputs[lesson.model][1] += lesson.output_tokens
-    enough = {model: (answers, tokens) for model, (answers, tokens) in outputs.items() if answers >= ENOUGH}
-    return Learned(limits, enough)
+    enough = {model: (answers, tokens) for model, (answers, tokens) in outputs.items() if answers >= MIN_ANSWERS}
+    return LearnedFacts(limits, enough)
 
 
 def _decode(data: bytes) -> Lesson | None:

@@ -14,13 +14,13 @@ from airflow_provider_batch.core.provider.batch import BatchView
 
 
 def next_steps(
-    state: JobState, seen: Mapping[str, BatchView], policy: Policy, now: datetime
+    state: JobState, batch_views: Mapping[str, BatchView], policy: Policy, now: datetime
 ) -> tuple[list[Step], Pause]:
     """Return the steps to do now, and how the job pauses if none of them changes anything.
 
-    :param seen: the batches as just read from the provider, by id; one that is absent was not looked at.
+    :param batch_views: the batches as just read from the provider, by id; one that is absent was not looked at.
     """
-    situation = Situation(state, seen, policy, now)
+    situation = Situation(state, batch_views, policy, now)
     by_phase = {phase: [rule for rule in rules.SHARD_RULES if phase in rule.scope] for phase in Phase}
     shards = Plan.sum([choose(by_phase[shard.phase], situation, shard) for shard in state.shards.values()])
     job = Job(situation, shards.ready)

@@ -24,7 +24,7 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
         if any(shard.cap_factor > 1 for shard in retry_round.shards)
         for source in retry_round.sources
     }
-    for shard, submission, settled in state.settled():
+    for shard, submission, settled in state.settled_submissions():
         if 0 < shard.requests == shard.spec.unneeded_rows:
             continue
         again = (shard.name, submission.number) in state.retried_submissions
@@ -38,6 +38,6 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
             elif longer and outcome is Outcome.INCOMPLETE:
                 rows -= settled.cut_off
             counts[outcome] += rows
-    counts[Outcome.WITHHELD] += sum(shard.requests for shard in state.withheld)
+    counts[Outcome.WITHHELD] += sum(shard.requests for shard in state.withheld_shards)
     counts[Outcome.PENDING] += state.manifest.sent - sum(counts.values())
     return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}

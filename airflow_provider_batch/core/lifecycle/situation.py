@@ -10,9 +10,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
-from airflow_provider_batch.core.lifecycle.attempts import Retries, Unanswered, retries, rows_without_answer
+from airflow_provider_batch.core.lifecycle.attempts import Retries, UnansweredRows, retries, rows_without_answer
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
-from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, uploads_from
+from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, uploads_resume_at
 from airflow_provider_batch.core.lifecycle.steps import Policy, Step
 from airflow_provider_batch.core.provider.batch import BatchView
 
@@ -34,17 +34,17 @@ class Plan(NamedTuple):
 
     steps: tuple[Step, ...] = ()
     #: when to look again
-    times: tuple[datetime, ...] = ()
+    wake_times: tuple[datetime, ...] = ()
     #: ids of the batches that the provider is running
-    running: tuple[str, ...] = ()
+    running_batch_ids: tuple[str, ...] = ()
     #: messages of failures that a person must resolve
-    holds: tuple[str, ...] = ()
+    hold_messages: tuple[str, ...] = ()
     #: unsent shards that nothing of their own holds back
     ready: tuple[ShardState, ...] = ()
     #: shards that the budget does not reach
     withheld: tuple[ShardState, ...] = ()
     #: reasons why the end of any batch, and not only of the last, gives work at once
-    backlog: tuple[str, ...] = ()
+    bottlenecks: tuple[str, ...] = ()
 
     @classmethod
     def sum(cls, plans: Iterable[Plan]) -> Plan:
@@ -55,10 +55,10 @@ class Plan(NamedTuple):
 class Situation:
     """A job at one moment: what its ledger records, what the provider shows, what the author decided, and the time."""
 
-    def __init__(self, state: JobState, seen: Mapping[str, BatchView], policy: Policy, now: datetime) -> None:
-        self.state, self.seen, self.policy, self.now = state, seen, policy, now
+    def __init__(self, state: JobState, batch_views: Mapping[str, BatchView], policy: Policy, now: datetime) -> None:
+        self.state, self.batch_views, self.policy, self.now = state, batch_views, policy, now
         self.is_past_deadline = state.deadline is not None and now >= state.deadline
-        self.is_cancelled = state.stopped
+        self.is_cancelled = state.is_cancelled
         #: nothing more is sent, except by the final pass
         self.is_ending = self.is_past_deadline or self.is_cancelled
 
@@ -69,24 +69,24 @@ class Situation:
         return self.state.deadline
 
     @cached_property
-    def uploads_from(self) -> datetime | None:
+    def uploads_resume_at(self) -> datetime | None:
         """When input files may be uploaded again; None if the provider accepts them."""
-        return uploads_from(self.state, self.policy.backoff)
+        return uploads_resume_at(self.state, self.policy.backoff)
 
 
 class Job(Situation):
     """A job whose shards were looked at one by one. What several rules need is computed once, and only if needed."""
 
     def __init__(self, situation: Situation, ready: tuple[ShardState, ...]) -> None:
-        super().__init__(situation.state, situation.seen, situation.policy, situation.now)
+        super().__init__(situation.state, situation.batch_views, situation.policy, situation.now)
         #: shards to send as batches, and shards to send synchronously
-        self.batches = [shard for shard in ready if not shard.spec.synchronous]
-        self.synchronous = [shard for shard in ready if shard.spec.synchronous]
+        self.batch_shards = [shard for shard in ready if not shard.spec.synchronous]
+        self.synchronous_shards = [shard for shard in ready if shard.spec.synchronous]
 
     @cached_property
     def admission(self) -> Admission:
         """What the queue capacity of each model allows."""
-        return admit(self.state, self.batches, self.policy.backoff, self.now)
+        return admit(self.state, self.batch_shards, self.policy.backoff, self.now)
 
     @cached_property
     def budget(self) -> BudgetTracker:
@@ -96,7 +96,11 @@ class Job(Situation):
     @cached_property
     def affordable(self) -> tuple[list[ShardState], list[ShardState]]:
         """The admitted shards that are within the budget, and those that are not."""
-        return (self.admission.go, []) if self.state.ceiling is None else self.budget.afford(self.admission.go)
+        return (
+            (self.admission.admitted, [])
+            if self.state.ceiling is None
+            else self.budget.split_affordable(self.admission.admitted)
+        )
 
     @cached_property
     def retries(self) -> Retries:
@@ -104,7 +108,7 @@ class Job(Situation):
         return retries(self.state, self.policy, self.now)
 
     @cached_property
-    def unanswered(self) -> Unanswered:
+    def unanswered(self) -> UnansweredRows:
         """Rows for the final pass."""
         return rows_without_answer(self.state, self.policy)
 

@@ -20,11 +20,11 @@ def _status_of(state: JobState) -> tuple[str, str]:
     live, creating = phases.count(Phase.LIVE), phases.count(Phase.CREATING)
     waiting = [shard for shard in state.shards.values() if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
     held = [
-        blocked.message
+        rejection.message
         for shard in waiting
-        if shard.latest and (blocked := shard.latest.blocked) and blocked.failure is Failure.ACCOUNT
+        if shard.latest and (rejection := shard.latest.rejection) and rejection.failure is Failure.ACCOUNT
     ]
-    if state.stopped and not (state.landed and state.stopped_at and state.landed.time > state.stopped_at):
+    if state.is_cancelled and not (state.landed and state.cancelled_at and state.landed.time > state.cancelled_at):
         ends = f"{live + creating} batch(es) end" if live or creating else "what was answered lies in staging"
         return (
             f"cancelled by a person; {ends}",
@@ -42,9 +42,9 @@ def _status_of(state: JobState) -> tuple[str, str]:
         parts += [f"{creating} creation(s) not answered yet"] if creating else []
         parts += [f"{len(waiting)} shard(s) wait for room"] if waiting else []
         return f"running: {', '.join(parts)}", "nothing: the wait goes on by itself. `jobs cancel` stops its batches."
-    if waiting and state.uploads_held:
+    if waiting and state.recent_upload_refusals:
         return (
-            f"{len(waiting)} shard(s) wait to be sent: {state.uploads_held[-1].message}",
+            f"{len(waiting)} shard(s) wait to be sent: {state.recent_upload_refusals[-1].message}",
             "nothing, if the wait runs: it goes on by itself. Else clear it: it goes on from here.",
         )
     if waiting and len(waiting) == len(phases) and not any(shard.submissions for shard in waiting):

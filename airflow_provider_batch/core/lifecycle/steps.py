@@ -129,11 +129,11 @@ class FinalPass(NamedTuple):
 
     #: of the wave: if another worker seals one of this number first, this step is not to be done
     number: int
-    settled: list[tuple[ShardState, Settled]]
+    settled_sources: list[tuple[ShardState, Settled]]
     #: shards of which nothing was ever asked
-    unsent: list[ShardState]
+    unsent_shards: list[ShardState]
     #: rows whose batch has not settled: they are left
-    unsettled: int
+    unsettled_rows: int
 
 
 class Wait(NamedTuple):

@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Reference, sources_of
-from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lines
+from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lineages
 from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
@@ -176,7 +176,7 @@ def summarize(ledger: Ledger) -> JobSummary:
     status, advice = status_of(state)
     submissions = [submission for shard in state.shards.values() for submission in shard.submissions]
     times = [at for submission in submissions for at in _times(submission)]
-    settled = [record.time for _, _, record in state.settled()]
+    settled = [record.time for _, _, record in state.settled_submissions()]
     progress, landed = outcomes_so_far(state), state.landed
     outcomes = landed.outcomes if landed else progress
     return JobSummary(
@@ -203,7 +203,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         reuse_from=manifest.reuse_from,
         sealed_shards=len(manifest.shards),
         batches=sum(1 for submission in submissions if submission.batch_id),
-        live=len(state.live()) + _left_behind(ledger),
+        live=len(state.live_submissions()) + _left_behind(ledger),
         outcomes=outcomes,
         progress=progress,
         estimate=state.estimate,
@@ -304,13 +304,13 @@ def _left_behind(ledger: Ledger) -> int:
     """Batches of generations that every row was sent again since, which nobody cancelled."""
     return sum(
         submission.cancel is None
-        for earlier in earlier_lines(ledger.folder, ledger.manifest)
-        for _, submission in earlier.state().live()
+        for earlier in earlier_lineages(ledger.folder, ledger.manifest)
+        for _, submission in earlier.state().live_submissions()
     )
 
 
 def _times(submission: Submission) -> list[datetime]:
-    records = (submission.intent, submission.refused, submission.cancel, submission.settled)
+    records = (submission.intent, submission.refusal, submission.cancel, submission.settled)
     times = [record.time for record in records if record is not None]
     return [*times, submission.created_at] if submission.created_at else times
 
@@ -329,10 +329,10 @@ def _shard(ledger: Ledger, state: ShardState) -> ShardSummary:
 
 
 def _submission(submission: Submission) -> SubmissionSummary:
-    blocked, settled = submission.blocked, submission.settled
+    rejection, settled = submission.rejection, submission.settled
     if settled:
         status = settled.status
-    elif blocked:
+    elif rejection:
         status = "refused"
     elif submission.batch_id:
         status = "cancelling" if submission.cancel else "live"
@@ -340,7 +340,7 @@ def _submission(submission: Submission) -> SubmissionSummary:
         status = "creating"
     else:
         status = "uploaded"
-    message = (blocked.message if blocked else "") or (settled.message if settled else "")
+    message = (rejection.message if rejection else "") or (settled.message if settled else "")
     return SubmissionSummary(
         number=submission.number,
         status=status,

@@ -111,9 +111,9 @@ def seal_final_pass(
     state = ledger.state()
     if state.next_retry_round != step.number:
         return None
-    line = _Line(ledger, state, Allowance(policy.at_deadline_rows, BudgetTracker(state).left))
+    line = _Line(ledger, state, Allowance(policy.at_deadline_rows, BudgetTracker(state).remaining))
     try:
-        for shard, settled in step.settled:
+        for shard, settled in step.settled_sources:
             if line.allowance.closed:
                 line.allowance.leave(retryable_rows(settled, final_pass_policy(policy)))
                 continue
@@ -122,14 +122,14 @@ def seal_final_pass(
             last = final_pass_policy(policy)
             lines = {at for at, answer in answers if rows[at].needed and is_retryable(answer, settled, last)}
             line.add(_Source(shard, settled.number, lines, next_attempt(shard, settled), settled=True), rows, claim)
-        for shard in step.unsent:
+        for shard in step.unsent_shards:
             if line.allowance.closed:
                 line.allowance.leave(shard.requests - shard.spec.unneeded_rows)
                 continue
             rows = read_rows(ledger.folder, shard.spec)
             lines = {at for at, row in enumerate(rows) if row.needed}
             line.add(_Source(shard, shard.next_number, lines, shard.spec.attempt, settled=False), rows, claim)
-        retry_round = line.finish(step.unsettled, now)
+        retry_round = line.finish(step.unsettled_rows, now)
     finally:
         line.abandon()
     return retry_round if ledger.add(retry_round) else None

@@ -166,7 +166,7 @@ class PreviousGeneration:
                 index.write(msgspec.json.encode(row) + b"\n")
         return msgspec.structs.replace(
             shard,
-            rows=name,
+            index_file=name,
             obsolete_rows=sum(not row.lands for row in rows),
             unneeded_rows=sum(not row.needed for row in rows),
         )

@@ -107,7 +107,7 @@ class _OpenShard:
             name=self.name,
             model=self.model,
             file=self.file,
-            rows=self.rows,
+            index_file=self.rows,
             requests=self.size.requests,
             bytes=self.size.bytes,
             sha256=self._digest.hexdigest(),
@@ -136,7 +136,7 @@ class Sealer:
         names: str = "s{:04d}",
         deduplicate: bool = False,
         canary: int = 0,
-        canary_names: str = "c{:04d}",
+        canary_name_format: str = "c{:04d}",
         learned_tokens: Mapping[str, int] | None = None,
     ) -> None:
         """What is sealed where, and how.
@@ -156,7 +156,7 @@ class Sealer:
         self._closing: Future[Shard] | None = None
         # two, so that one shard is synced while the next grows
         self._pool = ThreadPoolExecutor(2, "seal")
-        self._canary, self._canary_names = canary, canary_names
+        self._canary, self._canary_name_format = canary, canary_name_format
         #: None for one that is full
         self._canaries: dict[str, _OpenShard | None] = {}
         self._ids = UniqueIds()
@@ -255,7 +255,7 @@ class Sealer:
         if model not in self._canaries:
             if len(self._canaries) >= MAX_MODELS:
                 raise _too_many_models()
-            name = self._canary_names.format(len(self._canaries) + 1)
+            name = self._canary_name_format.format(len(self._canaries) + 1)
             self._canaries[model] = _OpenShard(self._folder, name, model, self._prefix, 1, self._pool, synchronous=True)
         shard = self._canaries[model]
         if shard is None:
@@ -331,7 +331,7 @@ class Sealer:
 
     def _index(self, shard: Shard) -> Iterator[RowIndex]:
         decoder = msgspec.json.Decoder(RowIndex)
-        with self._folder.reader(shard.rows) as index:
+        with self._folder.reader(shard.index_file) as index:
             for line in index:
                 yield decoder.decode(line)
 

@@ -70,8 +70,8 @@ def test_requests_with_a_raised_cap_are_reserved_for_up_to_that_cap() -> None:
     shard = plain_shard("s0001", requests=10)
     longer = msgspec.structs.replace(shard, cap_factor=4)
     prices = {shard.model: {"input": 0, "output": 1_000_000}}
-    manifest = manifest_of([shard], prices=prices, outputs={shard.model: 100.0})
+    manifest = manifest_of([shard], prices=prices, output_tokens_high={shard.model: 100.0})
     answered = Settled("s0001", 1, "b", "completed", NOW, answers=10, output_tokens=100, cost_usd="100")
     budget = BudgetTracker(fold(manifest, [answered]))
-    assert budget.cost(shard) < Decimal(10 * 100)
-    assert budget.cost(longer) == Decimal(10 * 100 * 4)
+    assert budget.reservation(shard) < Decimal(10 * 100)
+    assert budget.reservation(longer) == Decimal(10 * 100 * 4)

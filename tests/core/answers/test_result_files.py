@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.job import RowIndex
-from airflow_provider_batch.core.ledger.records import Collected, Failure, Settled
+from airflow_provider_batch.core.ledger.records import CollectedFile, Failure, Settled
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, never_ran_line, plain_shard, request, seal_all, settle
@@ -55,8 +55,8 @@ def rows_named(*custom_ids: str) -> list[RowIndex]:
     return [RowIndex(custom_id, "0" * 64) for custom_id in custom_ids]
 
 
-def collected(name: str, data: bytes) -> Collected:
-    return Collected(name, len(data), hashlib.sha256(data).hexdigest())
+def collected(name: str, data: bytes) -> CollectedFile:
+    return CollectedFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
 def answers_of(files: dict[str, bytes], rows: list[RowIndex]) -> dict[int, Answer]:
@@ -159,7 +159,7 @@ def test_a_line_longer_than_a_chunk_is_one_line(folder: LocalFolder) -> None:
 
 def test_a_collected_file_that_is_gone_is_an_error_and_no_missing_rows(folder: LocalFolder) -> None:
     shard = seal_all(folder, [request("a")])[0]
-    settled = Settled("s0001", 1, "b", "completed", NOW, files=[Collected("g001/collected/gone.jsonl", 1, "")])
+    settled = Settled("s0001", 1, "b", "completed", NOW, files=[CollectedFile("g001/collected/gone.jsonl", 1, "")])
     with pytest.raises(StagingError, match=r"gone\.jsonl"):
         list(read_answers(folder, shard, settled, read_rows(folder, shard), CHAT, None))
 
@@ -190,7 +190,9 @@ def test_an_embedding_answer_without_a_vector_for_each_input_is_incomplete() -> 
 
 
 def failed_validation(rows: int, lines_at_fault: dict[int, str]) -> list[tuple[str, str | None, bool]]:
-    settled = Settled("s0001", 1, "b", "failed", NOW, failure=Failure.LINES, message="bad lines", lines=lines_at_fault)
+    settled = Settled(
+        "s0001", 1, "b", "failed", NOW, failure=Failure.LINES, message="bad lines", line_errors=lines_at_fault
+    )
     names = rows_named(*(str(number) for number in range(rows)))
     found = dict(read_answers(InMemory({}), plain_shard("s0001"), settled, names, CHAT, None))
     assert sorted(found) == list(range(rows))

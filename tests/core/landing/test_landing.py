@@ -485,7 +485,7 @@ def test_while_rows_are_asked_again_their_answer_so_far_stands(folder: LocalFold
 def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b"), request("c")])
     again, w1 = retry_round(folder, 1, 1, (shard, "a"), (shard, "c"))
-    bad = settle(folder, shard, status="failed", failure=Failure.LINES, message="m", lines={1: "invalid_url: no"})
+    bad = settle(folder, shard, status="failed", failure=Failure.LINES, message="m", line_errors={1: "invalid_url: no"})
     landed = Landed(folder, manifest_of([shard]), [bad, again, settle(folder, w1, [chat_line("a"), chat_line("c")])])
     assert landed.outcomes == {"a": "succeeded", "b": "failed", "c": "succeeded"}
     assert landed.table["b"]["error_code"] == "invalid_line"

@@ -16,20 +16,20 @@ from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.core.ledger.records import (
     CancelRequested,
-    Collected,
+    CollectedFile,
     Created,
     Deadline,
     Failure,
     Intent,
+    JobCancelled,
     Landed,
     Reason,
     Record,
     Refused,
     RetryRound,
     Settled,
-    Stopped,
     Uploaded,
-    UploadsHeld,
+    UploadRefused,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
@@ -116,7 +116,7 @@ def test_live_batches_are_those_created_and_not_ended() -> None:
         intent(shard="s0002"),
         created(shard="s0002"),
         settled(shard="s0002"),
-    ).live()
+    ).live_submissions()
     assert [(shard.name, submission.batch_id) for shard, submission in found] == [("s0001", "batch-1")]
 
 
@@ -128,7 +128,7 @@ def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all() -
         settled(1, shard="r01-0001"),
         settled(1, Failure.LINES, shard="s0002"),
         *retry_rounds,
-    ).settled()
+    ).settled_submissions()
     assert [(shard.name, submission.number) for shard, submission, _ in found] == [
         ("s0001", 2),
         ("s0002", 1),
@@ -171,11 +171,11 @@ LIFE: list[Record] = [
     intent(3),
     created(3),
     CancelRequested("s0001", 3, "deadline", NOW),
-    settled(3, files=[Collected("x", 1, "0")], outcomes={"expired": 3}),
+    settled(3, files=[CollectedFile("x", 1, "0")], outcomes={"expired": 3}),
     uploaded(shard="s0002"),
     intent(shard="s0002"),
     created(shard="s0002"),
-    settled(1, Failure.LINES, shard="s0002", lines={0: "bad"}, transient=2),
+    settled(1, Failure.LINES, shard="s0002", line_errors={0: "bad"}, transient=2),
     RetryRound(1, [("s0002", 1)], [plain_shard("r01-0001")], NOW),
     RetryRound(2, [("s0001", 3), ("r01-0001", 1)], [plain_shard("r02-0001", attempt=2)], NOW),
     uploaded(shard="r01-0001"),
@@ -183,8 +183,8 @@ LIFE: list[Record] = [
     Refused("r01-0001", 1, Failure.LOST, "no", NOW),
     uploaded(shard="r02-0001"),
     Deadline(NOW + timedelta(hours=30), NOW),
-    UploadsHeld(1, "no room", NOW),
-    UploadsHeld(2, "no room", NOW, 60.0),
+    UploadRefused(1, "no room", NOW),
+    UploadRefused(2, "no room", NOW, 60.0),
     Landed(1, "labels", {"pending": 6}, None, None, [Reason("expired", "batch_expired", "late", 3)], NOW),
     Landed(2, "labels", {"succeeded": 6}, "0.1", "0.2", [], NOW),
 ]
@@ -248,11 +248,11 @@ def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder: Loca
 def test_a_numbered_record_takes_the_next_free_number(folder: LocalFolder) -> None:
     one, another = seal(folder, MANIFEST), seal(folder, MANIFEST)
 
-    one.append(Stopped(1, NOW))
-    another.append(Stopped(1, NOW))
+    one.append(JobCancelled(1, NOW))
+    another.append(JobCancelled(1, NOW))
 
-    names = sorted(path.name for path in folder.path.glob("**/records/stopped.*.json"))
-    assert names == ["stopped.1.json", "stopped.2.json"]
+    names = sorted(path.name for path in folder.path.glob("**/records/cancelled.*.json"))
+    assert names == ["cancelled.1.json", "cancelled.2.json"]
 
 
 def test_a_deadline_is_set_once(folder: LocalFolder) -> None:

@@ -60,7 +60,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sending": lambda: without_scope(rules.SEND_RULES),
     "final pass": lambda: without_scope(rules.FINAL_PASS_RULES),
     "pauses": lambda: without_scope(rules.PAUSES),
-    "generations": lambda: table(("if", "then"), ((rule.when, rule.then) for rule in generation.RULES)),
+    "generations": lambda: table(
+        ("if", "then"), ((rule.condition_text, rule.consequence_text) for rule in generation.RULES)
+    ),
 }
 
 

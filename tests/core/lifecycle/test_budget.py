@@ -44,7 +44,7 @@ def job(ceiling: float | None, *records: Record, shards: int = 3, requests: int 
     sealed = [
         plain_shard(f"s{n:04d}", model="m", requests=requests, tokens=1_000 * requests) for n in range(1, shards + 1)
     ]
-    more = {"prices": PRICES, "outputs": {"m": 1_000.0}, **more}
+    more = {"prices": PRICES, "output_tokens_high": {"m": 1_000.0}, **more}
     return fold(manifest_of(sealed, max_cost_usd=ceiling, **more), records)
 
 
@@ -83,7 +83,9 @@ def test_without_a_ceiling_everything_goes() -> None:
 
 
 def test_before_anything_was_answered_the_high_end_is_reserved() -> None:
-    assert BudgetTracker(job(1.0)).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+    assert BudgetTracker(job(1.0)).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
+        "0.2"
+    )
 
 
 def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end() -> None:
@@ -97,19 +99,21 @@ def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_
 def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks() -> None:
     state = job(1.0, *done("s0001"))
     # 100 tokens on average over 100 answers, and a tenth more
-    assert BudgetTracker(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.1111")
+    assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
+        "0.1111"
+    )
     few = job(1.0, *done("s0001", output=400, answered=4))
-    assert BudgetTracker(few).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
+    assert BudgetTracker(few).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
 
 
 def test_a_measured_mean_is_never_padded_past_the_cap_of_the_requests() -> None:
     state = job(1.0, *done("s0001", output=990 * 4, answered=4))
-    assert BudgetTracker(state).cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+    assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
 def test_what_was_spent_counts_as_it_was_and_frees_what_was_reserved() -> None:
     budget = BudgetTracker(job(0.4, *done("s0001"), *live("s0002")))
-    assert (budget.spent, budget.reserved, budget.left) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
+    assert (budget.spent, budget.reserved, budget.remaining) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
     assert plan(job(0.4, *done("s0001"), *live("s0002")))[0] == ["Upload s0003"]
 
 
@@ -166,4 +170,6 @@ def test_no_plan_reserves_more_than_the_ceiling(ceiling: float) -> None:
     state = job(ceiling, shards=5)
     steps, _ = next_steps(state, {}, Policy(), NOW)
     budget = BudgetTracker(state)
-    assert sum(budget.cost(step.shard.spec) for step in steps if isinstance(step, Upload)) <= Decimal(str(ceiling))
+    assert sum(budget.reservation(step.shard.spec) for step in steps if isinstance(step, Upload)) <= Decimal(
+        str(ceiling)
+    )

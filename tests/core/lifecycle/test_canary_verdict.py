@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
-from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge
+from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge_canary
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.limits import Limits
@@ -92,7 +92,7 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **ma
     shards: list[Shard] = sealer.finish()
     before = Estimate(100 * (len(answers) + rest), 100, 10_000, 1.0, 2.0)
     state = fold(manifest_of(shards, **{"estimate": before, **manifest}), [settle(folder, shards[0], answers)])
-    return judge(state, folder, None, Prices(), NOW)
+    return judge_canary(state, folder, None, Prices(), NOW)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_generation_is_void_only_if_all_were_refused_for_what_they_have_in_com
 ) -> None:
     lines = [chat_line(f"row-{n}") if said is None else refused(f"row-{n}", *said) for n, said in enumerate(answers)]
 
-    canary_verdict = verdict_on(LocalFolder(tmp_path), lines).canary_verdict
+    canary_verdict = verdict_on(LocalFolder(tmp_path), lines).verdict
 
     assert bool(canary_verdict.void) is is_void
     if is_void:
@@ -128,9 +128,9 @@ def test_a_generation_is_void_only_if_all_were_refused_for_what_they_have_in_com
 def test_failures_that_may_pass_void_nothing_and_leave_the_guess(tmp_path: Any, status: int) -> None:
     verdict = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
 
-    assert verdict.canary_verdict.void == ""
-    assert (verdict.sent, verdict.answered, verdict.mean_output) == (2, 0, {})
-    assert (verdict.canary_verdict.estimate.output_tokens_low, verdict.canary_verdict.estimate.output_tokens_high) == (
+    assert verdict.verdict.void == ""
+    assert (verdict.requests, verdict.answered, verdict.mean_output) == (2, 0, {})
+    assert (verdict.verdict.estimate.output_tokens_low, verdict.verdict.estimate.output_tokens_high) == (
         100,
         10_000,
     )
@@ -141,8 +141,8 @@ def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
         LocalFolder(tmp_path), [chat_line("row-0", usage=(110, 300)), chat_line("row-1", usage=(90, 100))]
     )
 
-    assert (verdict.sent, verdict.answered, verdict.mean_output) == (2, 2, {"gpt-5-mini": 200})
-    estimate = verdict.canary_verdict.estimate
+    assert (verdict.requests, verdict.answered, verdict.mean_output) == (2, 2, {"gpt-5-mini": 200})
+    estimate = verdict.verdict.estimate
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (400 + 8 * 100, 400 + 8 * 400)
     canary = (200 * 0.25 + 400 * 2) / 1e6
     assert estimate.low_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 100 * 1) / 1e6)
@@ -152,8 +152,8 @@ def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
 
 def test_a_measured_price_over_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
     lines = [chat_line("row-0", usage=(100, 200_000))]
-    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).canary_verdict
-    dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).canary_verdict
+    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).verdict
+    dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).verdict
 
     assert (affordable.void, affordable.over_budget) == ("", False)
     assert dear.over_budget

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.records import BY_PERSON, KILLED, RESUBMITTED, CancelRequested, Created, Settled
-from airflow_provider_batch.core.lifecycle.cancelling import cancel_all, record_of
+from airflow_provider_batch.core.lifecycle.cancelling import cancel_record, cancel_steps
 from tests.core.building import NOW, manifest_of, plain_shard
 
 STATE = fold(
@@ -28,11 +28,11 @@ STATE = fold(
     [(KILLED, ["running"]), (RESUBMITTED, ["running"]), (BY_PERSON, ["running", "cancelling"])],
 )
 def test_only_a_person_cancels_once_more_what_was_cancelled_before(reason: str, batches: list[str]) -> None:
-    assert [step.submission.batch_id for step in cancel_all(STATE, reason)] == batches
+    assert [step.submission.batch_id for step in cancel_steps(STATE, reason)] == batches
 
 
 def test_the_record_names_the_try_and_the_reason() -> None:
-    (step,) = cancel_all(STATE, KILLED)
+    (step,) = cancel_steps(STATE, KILLED)
     later = NOW + timedelta(seconds=1)
 
-    assert record_of(step, later) == CancelRequested("s0001", 1, KILLED, later)
+    assert cancel_record(step, later) == CancelRequested("s0001", 1, KILLED, later)

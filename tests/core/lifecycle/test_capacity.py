@@ -19,10 +19,10 @@ from airflow_provider_batch.core.ledger.records import (
     RetryRound,
     Settled,
     Uploaded,
-    UploadsHeld,
+    UploadRefused,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase
-from airflow_provider_batch.core.lifecycle.capacity import told_limit
+from airflow_provider_batch.core.lifecycle.capacity import parse_queue_limit
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     Collect,
@@ -73,7 +73,7 @@ TOLD = (
     ],
 )
 def test_the_limit_is_read_from_the_providers_message(message: str, limit: int | None) -> None:
-    assert told_limit(message) == limit
+    assert parse_queue_limit(message) == limit
 
 
 def shard(name: str = "s0001", tokens: int = 300, requests: int = 4) -> Shard:
@@ -197,7 +197,7 @@ def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_t
 ) -> None:
     turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
     assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
-    assert plan(SHARDS, UploadsHeld(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
+    assert plan(SHARDS, UploadRefused(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
 
 
 # Input files that are refused
@@ -205,7 +205,7 @@ def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_t
 
 def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -> None:
     other = plain_shard("s0009", model="another", tokens=300)
-    records: list[Record] = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadsHeld(1, "HTTP 429", NOW)]
+    records: list[Record] = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadRefused(1, "HTTP 429", NOW)]
     steps, pause = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
     assert steps == [(Create, "s0002")]
     assert pause.until == NOW + 5 * MINUTE
@@ -213,18 +213,18 @@ def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -
 
 
 def test_a_refused_input_file_is_no_try_of_its_shard() -> None:
-    state = fold(manifest_of(SHARDS), [UploadsHeld(1, "HTTP 429", NOW)])
+    state = fold(manifest_of(SHARDS), [UploadRefused(1, "HTTP 429", NOW)])
     steps, _ = next_steps(state, {}, POLICY, NOW + 5 * MINUTE)
     assert {step.number for step in steps if isinstance(step, Upload)} == {1}
 
 
 def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues() -> None:
-    held = UploadsHeld(1, TOLD, NOW)
+    held = UploadRefused(1, TOLD, NOW)
     assert [kind for kind, _ in plan([shard(tokens=2_000)], held, at=NOW + 5 * MINUTE)[0]] == [Upload]
 
 
 def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken() -> None:
-    held = [UploadsHeld(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
+    held = [UploadRefused(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
     assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
     taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
     steps, pause = plan(SHARDS, *held, taken, at=NOW + 3 * MINUTE)
@@ -232,7 +232,7 @@ def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken() -
 
 
 def test_at_the_deadline_the_wait_ends_though_uploads_are_held() -> None:
-    records: list[Record] = [UploadsHeld(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
+    records: list[Record] = [UploadRefused(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
     assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
     assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
 
@@ -343,7 +343,7 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
     manifest, records, now = manifest_of(shards), list[Record](), NOW
     for _ in range(3_000):
         state = fold(manifest, records)
-        live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live()}
+        live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live_submissions()}
         steps, pause = next_steps(state, live, POLICY, now)
         for step in steps:
             assert not isinstance(step, JudgeCanary | Retry | FinalPass)
@@ -390,7 +390,7 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
 
 
 def answered(state: JobState) -> int:
-    return sum(settled.outcomes.get("succeeded", 0) for _, _, settled in state.settled())
+    return sum(settled.outcomes.get("succeeded", 0) for _, _, settled in state.settled_submissions())
 
 
 @pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])

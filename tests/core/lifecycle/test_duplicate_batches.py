@@ -19,7 +19,7 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
 )
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.lifecycle.duplicate_batches import look, may_have_lost_batches
+from airflow_provider_batch.core.lifecycle.duplicate_batches import find_stray_batches, may_have_lost_batches
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from tests.core.building import NOW, manifest_of, plain_shard
 
@@ -44,10 +44,10 @@ KEPT = [*intent(), Created("s0001", 1, "kept", NOW)]
 
 
 def sorted_out(state: JobState, *batches: BatchView) -> dict[str, list[str]]:
-    found = look(state, batches)
+    found = find_stray_batches(state, batches)
     names = {
-        "adopt": [one.id for _, _, one in found.adopt],
-        "cancel": [one.id for one in found.cancel],
+        "adopt": [one.id for _, _, one in found.to_adopt],
+        "cancel": [one.id for one in found.to_cancel],
         "ended": [one.id for one in found.ended],
     }
     return {kind: ids for kind, ids in names.items() if ids}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_batch.core.ledger.records import Failure
-from airflow_provider_batch.core.lifecycle.failures import failure_of
+from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure
 from airflow_provider_batch.core.provider.batch import read_batch
 
 #: code, message, 1-based line
@@ -50,7 +50,7 @@ OF_THE_ACCOUNT = [
 def failed(*errors: dict[str, Any]) -> Any:
     """A batch that failed validation with these errors, as OpenAI shows it."""
     shown = {"id": "batch_1", "status": "failed", "errors": {"object": "list", "data": list(errors)}}
-    return failure_of(read_batch(shown))
+    return classify_batch_failure(read_batch(shown))
 
 
 def error(code: str | None, message: str | None, line: int | None = None, param: str | None = None) -> dict[str, Any]:

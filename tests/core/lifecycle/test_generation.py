@@ -42,8 +42,12 @@ WAIT_BEGUN = TaskStarted(Task.WAIT, CLEARED, NOW)
         pytest.param([STARTED, SUBMITTED], CLEARED, True, Action.START_OVER, id="a clear with again"),
         pytest.param([STARTED, SUBMITTED, AGAIN], CLEARED, False, Action.START_OVER, id="jobs resubmit, then a clear"),
         pytest.param([STARTED, AGAIN], FIRST, False, Action.START_OVER, id="jobs resubmit, then a retry"),
-        pytest.param([STARTED, STOPPED_BY_CANARY], FIRST, False, Action.COMPARE_SOUND, id="a retry after the canary"),
-        pytest.param([STARTED, STOPPED_BY_CANARY], CLEARED, False, Action.COMPARE_SOUND, id="a clear after the canary"),
+        pytest.param(
+            [STARTED, STOPPED_BY_CANARY], FIRST, False, Action.COMPARE_WITH_VALID, id="a retry after the canary"
+        ),
+        pytest.param(
+            [STARTED, STOPPED_BY_CANARY], CLEARED, False, Action.COMPARE_WITH_VALID, id="a clear after the canary"
+        ),
         pytest.param(
             [STARTED, STOPPED_BY_CANARY], CLEARED, True, Action.START_OVER, id="the canary, a clear with again"
         ),
@@ -84,5 +88,5 @@ def test_every_rule_decides_some_start() -> None:
         for epoch in (FIRST, CLEARED)
         for resubmit in (True, False)
     ]
-    deciding = {next(rule.when for rule in RULES if rule.holds(start)) for start in starts}
-    assert deciding == {rule.when for rule in RULES}
+    deciding = {next(rule.condition_text for rule in RULES if rule.condition(start)) for start in starts}
+    assert deciding == {rule.condition_text for rule in RULES}

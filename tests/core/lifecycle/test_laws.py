@@ -34,23 +34,23 @@ from airflow_provider_batch.core.ledger.records import (
     Failure,
     Finished,
     Intent,
+    JobCancelled,
     Landed,
     Record,
     Refused,
     ResubmitRequested,
     RetryRound,
     Settled,
-    Stopped,
     Submitted,
     TaskStarted,
     Uploaded,
-    UploadsHeld,
+    UploadRefused,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
-from airflow_provider_batch.core.lifecycle.attempts import forgiven_before, is_retryable, next_attempt
+from airflow_provider_batch.core.lifecycle.attempts import forgiven_attempts_before, is_retryable, next_attempt
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
-from airflow_provider_batch.core.lifecycle.duplicate_batches import look
-from airflow_provider_batch.core.lifecycle.failures import failure_of
+from airflow_provider_batch.core.lifecycle.duplicate_batches import find_stray_batches
+from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.phases import TRANSITIONS
 from airflow_provider_batch.core.lifecycle.steps import (
@@ -199,9 +199,9 @@ class Lifecycle(RuleBasedStateMachine):
                 key = (Deadline, record.clear_epoch)
             case DuplicateBatch():
                 key = (DuplicateBatch, record.batch_id, record.ended)
-            case Budget() | Finished() | UploadsHeld():
+            case Budget() | Finished() | UploadRefused():
                 key = (type(record), record.number)
-            case ResubmitRequested() | TaskStarted() | Landed() | Stopped() | Submitted():
+            case ResubmitRequested() | TaskStarted() | Landed() | JobCancelled() | Submitted():
                 raise AssertionError(f"{record} belongs to an operator, not to a worker")
             case _:
                 key = (type(record), record.shard, record.number)
@@ -237,7 +237,7 @@ class Lifecycle(RuleBasedStateMachine):
             match step:
                 case Create(shard=shard):
                     last = shard.latest
-                    assert last is None or last.intent is None or last.blocked
+                    assert last is None or last.intent is None or last.rejection
                     assert shard.phase in (Phase.SEALED, Phase.UPLOADED)
                 case LookUp(submission=submission):
                     assert not submission.batch_id
@@ -246,8 +246,8 @@ class Lifecycle(RuleBasedStateMachine):
             if isinstance(step, (Create, Upload, Retry, SendSynchronously, JudgeCanary)):
                 assert not self.over(state)
             if isinstance(step, (Create, Upload, Retry)):
-                assert all(shard.phase is Phase.SETTLED for shard in state.canary)
-                assert not state.canary or (state.canary_verdict is not None and not state.canary_verdict.void)
+                assert all(shard.phase is Phase.SETTLED for shard in state.canary_shards)
+                assert not state.canary_shards or (state.canary_verdict is not None and not state.canary_verdict.void)
             if isinstance(step, JudgeCanary):
                 assert state.canary_verdict is None
         if not steps and state.canary_verdict is not None and state.canary_verdict.void:
@@ -327,8 +327,8 @@ class Lifecycle(RuleBasedStateMachine):
             case JudgeCanary():
                 self.add(CanaryVerdict(Estimate(), self.now, self.void))
             case Upload() if fate == Failure.CAPACITY:
-                number = len(self.state().uploads_refused) + 1
-                self.add(UploadsHeld(number, "HTTP 429", self.now))
+                number = len(self.state().upload_refusals) + 1
+                self.add(UploadRefused(number, "HTTP 429", self.now))
             case Upload():
                 self.uploads += 1
                 self.add(Uploaded(step.shard.name, step.number, f"file-{self.uploads}", self.now))
@@ -352,7 +352,7 @@ class Lifecycle(RuleBasedStateMachine):
                     name, rows = step.shard.name, step.shard.requests
                     settled = Settled(name, step.number, "", "given up", self.now, message=step.message)
                     lines, outcomes = dict.fromkeys(range(rows), step.message), {"failed": rows}
-                    failed = {"failure": Failure.LINES, "lines": lines, "outcomes": outcomes}
+                    failed = {"failure": Failure.LINES, "line_errors": lines, "outcomes": outcomes}
                     self.add(msgspec.structs.replace(settled, **failed))
 
     def claim(self, shard: ShardState, n: int) -> bool:
@@ -368,7 +368,11 @@ class Lifecycle(RuleBasedStateMachine):
             self.rows[new] = part
             attempt = step.shard.spec.attempt
             shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
-        self.add(RetryRound(number, [(name, step.number)], shards, self.now, forgiven_before(self.state(), step.shard)))
+        self.add(
+            RetryRound(
+                number, [(name, step.number)], shards, self.now, forgiven_attempts_before(self.state(), step.shard)
+            )
+        )
 
     def ask(self, step: SendSynchronously, fate: str) -> None:
         """The answers are good, or fail for a passing reason, or the account refuses; or nobody hears of them."""
@@ -411,8 +415,8 @@ class Lifecycle(RuleBasedStateMachine):
         batch, shard, n = self.batch(step.batch.id), step.shard.spec, step.submission.number
         settled = Settled(shard.name, n, batch.id, batch.said, self.now)
         if batch.said == "failed":
-            failure, message, lines = failure_of(batch.view())
-            settled = msgspec.structs.replace(settled, failure=failure, message=message, lines=lines)
+            failure, message, lines = classify_batch_failure(batch.view())
+            settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)
         if settled.failure in (None, Failure.LINES):
             answers = self.answers(shard, settled)
             counts = Counter(answer.outcome.value for answer in answers)
@@ -539,21 +543,21 @@ class Lifecycle(RuleBasedStateMachine):
         paid = {batch.id for batch in self.batches if batch.ran}
         self.every_row_has_one_place(state)
         self.no_batch_is_without_an_owner(state)
-        collected = {settled.batch_id for _, _, settled in state.settled()}
+        collected = {settled.batch_id for _, _, settled in state.settled_submissions()}
         unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
         assert paid <= collected | unsure | state.duplicate_batches.keys()
 
     def twins_are_found(self) -> bool:
         """As a worker does at the end, with a list that is not late any more; True if the job goes on."""
-        found = look(self.state(), [batch.view() for batch in self.batches])
-        for shard, submission, view in found.adopt:
+        found = find_stray_batches(self.state(), [batch.view() for batch in self.batches])
+        for shard, submission, view in found.to_adopt:
             self.add(Created(shard.name, submission.number, view.id, self.now))
-        for view in [*found.cancel, *found.ended]:
+        for view in [*found.to_cancel, *found.ended]:
             batch = self.batch(view.id)
             if not view.status.ended:
                 batch.said, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
             self.add(DuplicateBatch(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
-        return bool(found.adopt)
+        return bool(found.to_adopt)
 
     def no_batch_is_without_an_owner(self, state: JobState) -> None:
         """What ran is kept by a try, or known as a twin and not running any more; what was paid for twice is told."""
@@ -570,12 +574,12 @@ class Lifecycle(RuleBasedStateMachine):
         places = Counter(
             row
             for shard in state.shards.values()
-            if not shard.resealed and shard.spec.attempt == 1
+            if not shard.is_resealed and shard.spec.attempt == 1
             for row in self.rows[shard.name]
         )
         retried = {
             row
-            for shard, _, one in state.settled()
+            for shard, _, one in state.settled_submissions()
             if one.failure is Failure.LINES and (shard.name, one.number) in state.retried_submissions
             for row in self.rows[shard.name]
         }

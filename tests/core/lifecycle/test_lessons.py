@@ -9,18 +9,18 @@ import pytest
 
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import JobKey
-from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Record, Refused, Settled, UploadsHeld
+from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Record, Refused, Settled, UploadRefused
 from airflow_provider_batch.core.lifecycle.lessons import (
-    ENOUGH,
-    KEPT,
     MAX_AGE,
-    Learned,
+    MAX_KEPT,
+    MIN_ANSWERS,
+    LearnedFacts,
     Output,
     QueueLimit,
-    recall,
-    remember,
+    lessons_from,
+    load_lessons,
+    save_lessons,
 )
-from airflow_provider_batch.core.lifecycle.lessons import lessons as lessons_of
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
@@ -33,7 +33,7 @@ DAY = timedelta(days=1)
 
 def learned_from(*records: Record, models: tuple[str, ...] = ("small",)) -> list[QueueLimit | Output]:
     shards = [plain_shard(f"s{n:04d}", model=model) for n, model in enumerate(models, start=1)]
-    return lessons_of(fold(manifest_of(shards), records))
+    return lessons_from(fold(manifest_of(shards), records))
 
 
 def full(n: int, message: str, at: datetime = NOW, shard: str = "s0001") -> list[Record]:
@@ -46,7 +46,7 @@ def answered(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
     return [Created(shard, 1, "b", NOW), settled]
 
 
-def output(uid: str, answers: int = ENOUGH, tokens: int = 100, at: datetime = NOW, **more: str) -> Output:
+def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, at: datetime = NOW, **more: str) -> Output:
     of = {"dag_id": "dag", "task_id": "ask", "model": "small"} | more
     return Output(uid, of["dag_id"], of["task_id"], of["model"], answers, tokens, at)
 
@@ -76,7 +76,7 @@ def test_a_limit_is_learned_from_a_refused_creation_too() -> None:
     [
         full(1, "Enqueued token limit reached"),
         [Refused("s0001", 1, Failure.ACCOUNT, TOLD.format("1,000"), NOW)],
-        [UploadsHeld(1, TOLD.format("1,000"), NOW)],
+        [UploadRefused(1, TOLD.format("1,000"), NOW)],
         answered(0, 0),
     ],
     ids=["no number is told", "it is about the account", "it is about files", "nothing answered"],
@@ -98,50 +98,50 @@ def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None
 
 
 def test_a_told_limit_counts_for_all_tasks_of_the_connection_and_the_newest_counts(folder: LocalFolder) -> None:
-    remember(folder, [QueueLimit("small", 2_000, NOW), QueueLimit("large", 500, NOW)])
-    remember(folder, [QueueLimit("small", 1_000, NOW - DAY)])
-    found = recall(folder, JobKey("another", "task", "run"), NOW + DAY)
+    save_lessons(folder, [QueueLimit("small", 2_000, NOW), QueueLimit("large", 500, NOW)])
+    save_lessons(folder, [QueueLimit("small", 1_000, NOW - DAY)])
+    found = load_lessons(folder, JobKey("another", "task", "run"), NOW + DAY)
     assert {model: limit.tokens for model, limit in found.limits.items()} == {"small": 2_000, "large": 500}
 
 
 def test_the_output_counts_for_the_same_task_of_the_same_dag_alone(folder: LocalFolder) -> None:
-    remember(folder, [output("1"), output("2", dag_id="another"), output("3", task_id="another")])
-    assert recall(folder, KEY, NOW).outputs == {"small": (ENOUGH, 100)}
-    assert recall(folder, JobKey("dag", "third", "run"), NOW).outputs == {}
+    save_lessons(folder, [output("1"), output("2", dag_id="another"), output("3", task_id="another")])
+    assert load_lessons(folder, KEY, NOW).outputs == {"small": (MIN_ANSWERS, 100)}
+    assert load_lessons(folder, JobKey("dag", "third", "run"), NOW).outputs == {}
 
 
 def test_small_jobs_tell_together_what_one_alone_is_too_small_for(folder: LocalFolder) -> None:
-    remember(folder, [output("1", ENOUGH - 1, 19)])
-    assert recall(folder, KEY, NOW).outputs == {}
-    remember(folder, [output("2", 1, 1, at=NOW + DAY)])
-    assert recall(folder, KEY, NOW + DAY).outputs == {"small": (ENOUGH, 20)}
+    save_lessons(folder, [output("1", MIN_ANSWERS - 1, 19)])
+    assert load_lessons(folder, KEY, NOW).outputs == {}
+    save_lessons(folder, [output("2", 1, 1, at=NOW + DAY)])
+    assert load_lessons(folder, KEY, NOW + DAY).outputs == {"small": (MIN_ANSWERS, 20)}
 
 
 def test_what_is_older_than_thirty_days_counts_no_more(folder: LocalFolder) -> None:
-    remember(folder, [QueueLimit("small", 1_000, NOW), output("1")])
-    assert recall(folder, KEY, NOW + MAX_AGE - DAY) != Learned()
-    assert recall(folder, KEY, NOW + MAX_AGE) == Learned()
+    save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1")])
+    assert load_lessons(folder, KEY, NOW + MAX_AGE - DAY) != LearnedFacts()
+    assert load_lessons(folder, KEY, NOW + MAX_AGE) == LearnedFacts()
 
 
 def test_a_job_whose_wait_ends_twice_teaches_once(folder: LocalFolder) -> None:
-    assert len(remember(folder, [QueueLimit("small", 1_000, NOW), output("1")])) == 2
-    assert remember(folder, [QueueLimit("small", 1_000, NOW), output("1", 2 * ENOUGH)]) == []
-    assert recall(folder, KEY, NOW).outputs == {"small": (ENOUGH, 100)}
+    assert len(save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1")])) == 2
+    assert save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1", 2 * MIN_ANSWERS)]) == []
+    assert load_lessons(folder, KEY, NOW).outputs == {"small": (MIN_ANSWERS, 100)}
 
 
 def test_the_newest_few_are_kept_of_each_thing(folder: LocalFolder) -> None:
-    for n in range(KEPT + 3):
-        remember(folder, [QueueLimit("small", 1_000 + n, NOW + n * DAY), output(str(n), at=NOW + n * DAY)])
-    remember(folder, [QueueLimit("large", 1, NOW)])
-    assert len(folder.names("")) == 2 * KEPT + 1
-    assert recall(folder, KEY, NOW + 9 * DAY).limits["small"].tokens == 1_000 + KEPT + 2
+    for n in range(MAX_KEPT + 3):
+        save_lessons(folder, [QueueLimit("small", 1_000 + n, NOW + n * DAY), output(str(n), at=NOW + n * DAY)])
+    save_lessons(folder, [QueueLimit("large", 1, NOW)])
+    assert len(folder.names("")) == 2 * MAX_KEPT + 1
+    assert load_lessons(folder, KEY, NOW + 9 * DAY).limits["small"].tokens == 1_000 + MAX_KEPT + 2
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"type":"limit"}', b'{"type":"poem"}', b"\xff"])
 def test_a_file_that_is_no_lesson_is_passed_over(folder: LocalFolder, data: bytes) -> None:
-    remember(folder, [QueueLimit("small", 1_000, NOW)])
+    save_lessons(folder, [QueueLimit("small", 1_000, NOW)])
     folder.create(f"{folder.names('')[0][:-5]}.x.json", data)
-    assert recall(folder, KEY, NOW).limits["small"].tokens == 1_000
+    assert load_lessons(folder, KEY, NOW).limits["small"].tokens == 1_000
 
 
 # Shards

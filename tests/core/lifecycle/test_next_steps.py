@@ -29,7 +29,7 @@ from airflow_provider_batch.core.ledger.records import (
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.attempts import is_retryable, next_attempt, retryable_rows
 from airflow_provider_batch.core.lifecycle.capacity import MAX_HOLD
-from airflow_provider_batch.core.lifecycle.failures import failure_of, refusal_of
+from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure, classify_refusal
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     CANCEL_GRACE,
@@ -559,7 +559,7 @@ def problem(code: str, message: str = "", line: int | None = None) -> BatchProbl
 def test_the_errors_of_a_failed_batch_have_a_class(
     problems: list[BatchProblem], failure: Failure, lines: dict[int, str]
 ) -> None:
-    found, message, at_lines = failure_of(view(said="failed", problems=problems))
+    found, message, at_lines = classify_batch_failure(view(said="failed", problems=problems))
     assert (found, at_lines) == (failure, lines)
     assert message
     assert all(one.message in message for one in problems)
@@ -592,7 +592,7 @@ def test_the_errors_of_a_failed_batch_have_a_class(
 def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(
     status: int, code: str | None, message: str, failure: Failure | None
 ) -> None:
-    assert refusal_of(status, code, message) is failure
+    assert classify_refusal(status, code, message) is failure
 
 
 # Laws over single answers

@@ -59,7 +59,7 @@ def test_an_answered_canary_is_not_sent_again_though_another_worker_was_refused(
     shard = state.shards["s0001"]
     assert shard.phase is Phase.SETTLED
     assert shard.next_number == 1
-    assert [settled for _, _, settled in state.settled()] == [ANSWERED]
+    assert [settled for _, _, settled in state.settled_submissions()] == [ANSWERED]
 
 
 def test_the_diagram_has_these_arrows_and_no_others() -> None:

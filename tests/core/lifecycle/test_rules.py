@@ -18,13 +18,13 @@ from airflow_provider_batch.core.ledger.records import (
     Deadline,
     Failure,
     Intent,
+    JobCancelled,
     Record,
     Refused,
     RetryRound,
     Settled,
-    Stopped,
     Uploaded,
-    UploadsHeld,
+    UploadRefused,
 )
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.lifecycle import rules
@@ -51,7 +51,7 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 POLICY = Policy(max_attempts=3, backoff=5 * MINUTE)
 FINAL_PASS = Policy(max_attempts=3, backoff=5 * MINUTE, at_deadline_rows=100)
 OVER = Deadline(NOW, NOW - HOUR)
-CANCELLED = Stopped(1, NOW)
+CANCELLED = JobCancelled(1, NOW)
 TABLES = ("SHARD_RULES", "STAGES", "JOB_RULES", "SEND_RULES", "FINAL_PASS_RULES", "PAUSES")
 #: tables of which the first rule that holds applies
 FIRST_OF = ("SHARD_RULES", "STAGES", "SEND_RULES", "FINAL_PASS_RULES", "PAUSES")
@@ -167,7 +167,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SHARD_RULES", "live", "deadline_has_passed"): Example([*live(), OVER], ["Cancel s0001 deadline"], TO_THE_GRACE),
     ("SHARD_RULES", "live", "no_row_is_wanted"): Example(
         live(),
-        ["Cancel s0001 no row asks this any more"],
+        ["Cancel s0001 no row needs it any more"],
         WAIT_FOR_THE_BATCH,
         shards=UNWANTED,
     ),
@@ -213,7 +213,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("SEND_RULES", "", "file_is_uploaded"): Example([uploaded()], ["Create s0001"], Finish()),
     ("SEND_RULES", "", "uploads_are_refused"): Example(
-        [UploadsHeld(1, "HTTP 429", NOW)], [], Wait([], NOW + 5 * MINUTE, False)
+        [UploadRefused(1, "HTTP 429", NOW)], [], Wait([], NOW + 5 * MINUTE, False)
     ),
     ("SEND_RULES", "", "always"): Example([], ["Upload s0001"], Finish()),
     ("FINAL_PASS_RULES", "", "a_step_is_due"): Example(

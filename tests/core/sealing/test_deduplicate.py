@@ -256,7 +256,9 @@ def test_copies_get_the_answer_of_a_row_that_was_asked_again(folder: LocalFolder
 
 def test_copies_of_a_line_that_failed_validation_failed_with_it(folder: LocalFolder) -> None:
     manifest = seal_once(folder, named("abcd", "xxyy"))
-    bad = settle(folder, manifest.shards[0], status="failed", failure=Failure.LINES, message="m", lines={0: "no url"})
+    bad = settle(
+        folder, manifest.shards[0], status="failed", failure=Failure.LINES, message="m", line_errors={0: "no url"}
+    )
     landed = Landed(folder, manifest, [bad])
     assert {name: row["error_code"] for name, row in landed.table.items()} == {
         "a": "invalid_line",

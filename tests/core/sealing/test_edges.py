@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.job import Shard
-from airflow_provider_batch.core.ledger.records import Collected, Settled
+from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request, request_line
 from airflow_provider_batch.core.sealing.sealer import Sealer
@@ -134,7 +134,7 @@ def test_fifty_thousand_base64_embeddings_of_1536_dimensions_are_read_one_by_one
             size += results.write(line % (number, encoded))
             digest.update(line % (number, encoded))
     assert size > 400_000_000
-    file = Collected(name, size, digest.hexdigest())
+    file = CollectedFile(name, size, digest.hexdigest())
     settled = Settled(shard.name, 1, "batch_1", "completed", NOW, files=[file])
     seen = bytearray(50_000)
     for number, answer in read_answers(folder, shard, settled, read_rows(folder, shard), EMBEDDINGS, None):

@@ -26,11 +26,11 @@ from airflow_provider_batch.core.ledger.records import (
     Deadline,
     Failure,
     Intent,
+    JobCancelled,
     Record,
     Refused,
     RetryRound,
     Settled,
-    Stopped,
     Uploaded,
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
@@ -113,8 +113,8 @@ def test_after_the_deadline_rows_without_an_answer_are_sealed_for_the_finish_lin
     ((step,), _) = plan(job(*settled(cancelled=2, succeeded=1), shards=("s0001", "s0002")))
 
     assert isinstance(step, FinalPass)
-    assert [shard.name for shard, _ in step.settled] == ["s0001"]
-    assert [shard.name for shard in step.unsent] == ["s0002"]
+    assert [shard.name for shard, _ in step.settled_sources] == ["s0001"]
+    assert [shard.name for shard in step.unsent_shards] == ["s0002"]
 
 
 def test_there_is_no_finish_line_before_the_deadline_or_where_nobody_wants_it() -> None:
@@ -150,8 +150,8 @@ def test_while_a_batch_may_still_answer_nothing_is_asked(unsure: list[Record]) -
     if last is None:  # an unanswered create is looked up first
         assert isinstance(steps[0], LookUp)
     else:
-        assert [shard.name for shard, _ in last.settled] == ["s0002"]
-        assert (last.unsent, last.unsettled) == ([], 3)
+        assert [shard.name for shard, _ in last.settled_sources] == ["s0002"]
+        assert (last.unsent_shards, last.unsettled_rows) == ([], 3)
 
 
 def test_a_canary_without_a_verdict_lets_nothing_be_asked() -> None:
@@ -205,7 +205,7 @@ def test_it_is_over_half_an_hour_after_the_deadline() -> None:
 
 
 def test_the_finish_line_is_no_canary() -> None:
-    assert job(*line()).canary == []
+    assert job(*line()).canary_shards == []
 
 
 def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_is_sent() -> None:
@@ -225,7 +225,7 @@ def test_after_a_clear_what_was_sealed_and_not_asked_is_asked_and_what_was_left_
 
 
 def test_a_job_that_a_person_cancelled_has_no_finish_line() -> None:
-    assert plan(job(*settled(cancelled=3), Stopped(1, NOW))) == ([], Finish())
+    assert plan(job(*settled(cancelled=3), JobCancelled(1, NOW))) == ([], Finish())
 
 
 def test_a_wave_never_gets_the_number_of_one_that_is_void() -> None:

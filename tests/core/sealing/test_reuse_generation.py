@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Shard
-from airflow_provider_batch.core.ledger.ledger import Ledger, seal, shard_names
+from airflow_provider_batch.core.ledger.ledger import Ledger, seal, shard_name_format
 from airflow_provider_batch.core.ledger.records import Created, Deadline, Intent, Uploaded
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.provider.limits import Limits
@@ -32,7 +32,7 @@ def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *
     """The next generation of a job: text asked by custom_id, each row's carried value being `custom_id/generation`."""
     generation = before.manifest.generation + 1 if before else 1
     prefix = f"g{generation:03d}/build"
-    sealer = Sealer(folder, prefix, CHAT, LIMITS, names=shard_names(generation), deduplicate=deduplicate)
+    sealer = Sealer(folder, prefix, CHAT, LIMITS, names=shard_name_format(generation), deduplicate=deduplicate)
     previous = PreviousGeneration(before) if before else None
     if previous:
         previous.add_requests_to(sealer, deduplicate=deduplicate)

@@ -22,7 +22,7 @@ from openai import AzureOpenAI, BadRequestError, OpenAI
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
 from airflow_provider_batch.core.ledger.records import Failure
-from airflow_provider_batch.core.lifecycle.failures import failure_of
+from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure
 from airflow_provider_batch.core.provider.batch import BatchView, Status, read_batch
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.local.api import objects
@@ -165,7 +165,7 @@ def test_the_reason_of_a_failed_batch_can_be_read(drop_in: DropIn) -> None:
     last = drop_in.watch(drop_in.create(jsonl([chat("a", "hello"), chat("b", "hello", stream=True)])))[-1]
 
     assert last.status is Status.FAILED
-    failure, message, lines = failure_of(last)
+    failure, message, lines = classify_batch_failure(last)
     assert failure is Failure.LINES
     assert "streaming_unsupported" in message
     # A text has no line numbers.
@@ -178,7 +178,7 @@ def test_a_full_queue_is_recognized(drop_in: DropIn) -> None:
     drop_in.server.set_faults()
 
     assert last.status is Status.FAILED
-    assert failure_of(last)[0] is Failure.CAPACITY
+    assert classify_batch_failure(last)[0] is Failure.CAPACITY
 
 
 def test_a_cancelled_batch_lists_the_rows_that_never_ran(drop_in: DropIn) -> None:
