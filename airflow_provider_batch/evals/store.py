@@ -26,7 +26,7 @@ from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Rep
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
     """Return the cases that a query selects, sorted by case_id.
 
-    :raises InputError: if a case cannot be graded_answer.
+    :raises InputError: if a case cannot be graded.
     :raises WarehouseError: if the database rejects the query.
     """
     with read_rows(hook, sql) as rows:
@@ -88,7 +88,7 @@ class EvalStore:
             }
 
     def earlier_grades(self, run: str) -> dict[AnswerKey, EarlierGrade]:
-        """Return the grades that a run already has. Empty if it was never graded_answer."""
+        """Return the grades that a run already has. Empty if it was never graded."""
         columns = ("variant", "case_id", "repeat", *_EARLIER_GRADE_COLUMNS)
         rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run})
         return {(variant, case_id, int(repeat)): _earlier_grade(*row) for variant, case_id, repeat, *row in rows}
@@ -134,7 +134,7 @@ class EvalStore:
 
         Variants that are already accepted keep their row.
 
-        :raises InputError: if the run, or one of these variants, was not graded_answer.
+        :raises InputError: if the run, or one of these variants, was not graded.
         """
         summaries = self._full_name(tables.SUMMARIES)
         graded_variants = {variant for (variant,) in self._rows(summaries, ("variant",), {"run": run})}
@@ -204,7 +204,7 @@ def _require_table(table: str, content: str) -> Iterator[None]:
             raise
         raise InputError(
             f"The table {table!r} with the {content} does not exist. BatchResultsOperator creates it when it lands the "
-            f"first {content}. Check that it ran, and that this is the table it writes to. Nothing was graded_answer."
+            f"first {content}. Check that it ran, and that this is the table it writes to. Nothing was graded."
         ) from None
 
 
