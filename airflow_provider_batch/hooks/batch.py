@@ -31,7 +31,7 @@ __all__ = ["BatchHook"]
 
 #: timeout of `batches.create`, the call that costs money, in seconds
 CREATE_TIMEOUT = 60.0
-#: timeout of one synchronous request, in seconds. Slower rows go to a batch, which has no such limit
+#: Timeout of one synchronous request, in seconds. Slower rows go to a batch, which has no such limit.
 SYNCHRONOUS_TIMEOUT = 120.0
 #: batches per page of a list, the most that OpenAI allows
 _PAGE_SIZE = 100
@@ -41,8 +41,8 @@ _DELETE_TIMEOUT = 30.0
 MAX_PAGES = 200
 #: size of the chunks of a download, in bytes
 _CHUNK_BYTES = 1 << 20
-#: errors of a call without a usable answer. The SDK raises the parser's ValueError if an answer claims to be JSON and
-#: is not
+#: Errors of a call without a usable answer. The SDK raises the parser's ValueError if an answer claims to be JSON and
+#: is not.
 _NO_ANSWER = (openai.OpenAIError, ValueError)
 
 
@@ -240,7 +240,7 @@ class BatchHook(OpenAIHook):
         :raises ProviderError: if the provider did not accept the request.
         """
         try:
-            # The SDK would repeat the call after a 409, which means here that the batch has already ended.
+            # the SDK would repeat the call after a 409, which means here that the batch has already ended
             return read_batch(self.conn.with_options(max_retries=0).batches.cancel(batch_id))
         except _NO_ANSWER as error:
             if is_already_ended(error):
@@ -263,7 +263,7 @@ class BatchHook(OpenAIHook):
             elif file_id and batch.input_file_id == file_id:
                 by_file.append(batch)
         matches = by_nonce or by_file
-        # Lists are newest first and timestamps are whole seconds: within a second, the last in the list is the oldest.
+        # lists are newest first and timestamps are whole seconds: within a second, the last in the list is the oldest
         matches.reverse()
         return sorted(matches, key=lambda batch: batch.created_at)
 
@@ -324,7 +324,7 @@ class BatchHook(OpenAIHook):
             page = self.conn.get("/batches", cast_to=object, options={"params": params})
         except _NO_ANSWER as error:
             raise ProviderError(f"Listing batches failed: {describe_error(error)}. Nothing was created.") from error
-        # Servers written in Go send an empty list as null.
+        # servers written in Go send an empty list as null
         if isinstance(page, Mapping) and isinstance(page.get("data", ""), list | None):
             return page
         raise ProviderError("Listing batches failed: the server's answer is not a list. Nothing was created.")

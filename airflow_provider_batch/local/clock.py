@@ -23,7 +23,7 @@ class _Anchor(msgspec.Struct, frozen=True):
     """A point from which the clock's time is computed. Times are Unix seconds."""
 
     real_time: float
-    #: The time that the clock showed at `real_time`.
+    #: the time that the clock showed at `real_time`
     server_time: float
     speed: float
 

@@ -28,7 +28,7 @@ DESCRIPTION = (
     "Not for production: answers are generated offline, without a model, and their model name says so. "
     "With --upstream, another server generates them."
 )
-#: Describes the answers of a server without an upstream.
+#: describes the answers of a server without an upstream
 _OFFLINE = "an offline responder generates the answers, and no model is called."
 #: Default seconds that a batch is in progress. The offline responder itself needs no time.
 _IN_PROGRESS = 20.0
@@ -334,7 +334,7 @@ def _publish(path: Path, base_url: str) -> None:
 
 
 async def _describe_answers(upstream: Upstream) -> str:
-    # Imported here, as in `http/app`, because the SDK takes long to import and only an upstream needs it.
+    # imported here, as in `http/app`, because the SDK takes long to import and only an upstream needs it
     from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
     async with UpstreamResponder(upstream, 1) as responder:

@@ -43,60 +43,60 @@ class Call(StrEnum):
     LIST = "list"
     RETRIEVE = "retrieve"
     CANCEL = "cancel"
-    #: A synchronous request: a chat completion, a response, an embedding and so on.
+    #: a synchronous request: a chat completion, a response, an embedding and so on
     SYNCHRONOUS = "synchronous"
 
 
 class Kind(StrEnum):
     """What goes wrong."""
 
-    # Faults of the answer to a row.
+    # faults of the answer to a row
 
     #: An HTTP error with `status` instead of the answer. It is in the error file.
     ERROR = "error"
     #: `status_code` 0 without a body. The request counts as completed.
     STATUS_0 = "status_0"
-    #: The request never ran: `response` is null and the error code is `request_timeout`.
+    #: the request never ran: `response` is null and the error code is `request_timeout`
     REQUEST_TIMEOUT = "request_timeout"
     REFUSAL = "refusal"
     CONTENT_FILTER = "content_filter"
-    #: The answer is cut off at the maximum number of output tokens.
+    #: the answer is cut off at the maximum number of output tokens
     LENGTH = "length"
-    #: Status 200, but no text.
+    #: status 200, but no text
     EMPTY = "empty"
-    #: A text that matches no schema.
+    #: a text that matches no schema
     INVALID_JSON = "invalid_json"
-    #: Responses API only: a message with truncated text, then a second one with the complete text.
+    #: Responses API only: a message with truncated text, then a second one with the complete text
     MULTI_TEXT = "multi_text"
-    #: U+2028, U+2029 and U+0085 unescaped in the text.
+    #: U+2028, U+2029 and U+0085 unescaped in the text
     SEPARATORS = "separators"
 
-    # Faults of a row's line in a result file.
+    # faults of a row's line in a result file
 
     MISSING_LINE = "missing_line"
     DUPLICATE_LINE = "duplicate_line"
-    #: The line is not JSON.
+    #: the line is not JSON
     BROKEN_LINE = "broken_line"
 
-    # Faults of a result file.
+    # faults of a result file
 
     CRLF = "crlf"
     NO_FINAL_NEWLINE = "no_final_newline"
 
-    # Faults of a batch.
+    # faults of a batch
 
-    #: The batch fails validation with `code` and `message`.
+    #: the batch fails validation with `code` and `message`
     FAIL_BATCH = "fail_batch"
-    #: The batch stays in progress without answering any request until its window ends.
+    #: the batch stays in progress without answering any request until its window ends
     STUCK = "stuck"
 
-    # Faults of a call.
+    # faults of a call
 
-    #: The server responds with `status` (and `retry_after`, if set) and does not execute the call.
+    #: the server responds with `status` (and `retry_after`, if set) and does not execute the call
     STATUS = "status"
-    #: The server executes the call, then responds with `status`.
+    #: the server executes the call, then responds with `status`
     COMMIT_THEN_STATUS = "commit_then_status"
-    #: The server executes the call, sends nothing for `seconds`, then closes the connection.
+    #: the server executes the call, sends nothing for `seconds`, then closes the connection
     COMMIT_THEN_HANG = "commit_then_hang"
     #: The server sends nothing for `seconds`, then closes the connection. It does not execute the call.
     HANG = "hang"
@@ -104,9 +104,9 @@ class Kind(StrEnum):
     DROP = "drop"
     #: The server responds with status 200 and an HTML page. It does not execute the call.
     HTML = "html"
-    #: The server sends half of the body, then closes the connection.
+    #: the server sends half of the body, then closes the connection
     TRUNCATE = "truncate"
-    #: The server sends half of the body, then nothing for `seconds`, then the rest.
+    #: the server sends half of the body, then nothing for `seconds`, then the rest
     STALL = "stall"
 
 
@@ -150,24 +150,24 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     #: Maximum number of hits, None for no limit. Faults of rows count per row, all others count in total.
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    #: Number of calls, batches or files that pass unharmed first.
+    #: number of calls, batches or files that pass unharmed first
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
-    #: custom_ids of the rows that can be hit; empty for all.
+    #: custom_ids of the rows that can be hit; empty for all
     custom_ids: frozenset[str] = frozenset()
-    #: Calls that can be hit; empty for all.
+    #: calls that can be hit; empty for all
     calls: frozenset[Call] = frozenset()
-    #: HTTP status of the error.
+    #: HTTP status of the error
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 500
-    #: Seconds in the Retry-After header; None omits the header.
+    #: seconds in the Retry-After header; None omits the header
     retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    #: How long the server sends nothing, in real seconds.
+    #: how long the server sends nothing, in real seconds
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    #: Code and message of a failed batch or an HTTP error; None selects OpenAI's own for the status.
+    #: code and message of a failed batch or an HTTP error; None selects OpenAI's own for the status
     code: str | None = None
     message: str | None = None
 
     def __post_init__(self) -> None:
-        # If such a field were ignored, the fault would hit more than its author intended.
+        # if such a field were ignored, the fault would hit more than its author intended
         affects_row = self.target in (Target.ANSWER, Target.LINE)
         if self.calls and self.target is not Target.CALL:
             raise ValueError(f"field `calls` applies only to faults of calls, and `{self.kind}` is not one")
@@ -192,7 +192,7 @@ class FaultsError(ValueError):
 
     def __init__(self, message: str, param: str | None) -> None:
         super().__init__(message)
-        #: Path of the invalid field, such as `[0].rate`; None if the error is not about one field.
+        #: path of the invalid field, such as `[0].rate`; None if the error is not about one field
         self.param = param
 
 
@@ -206,7 +206,7 @@ def read_faults(raw: bytes) -> list[Fault]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = str(error)
         path = re.search(r" - at `\$(\S+)`$", text)
-        # If a field is unknown or missing, the path points only to the object, and the text names the field.
+        # if a field is unknown or missing, the path points only to the object, and the text names the field
         field = re.search(r"field `(\w+)`", text)
         names = [path[1] if path else "", field[1] if field else ""]
         raise FaultsError(text, ".".join(name for name in names if name) or None) from error
@@ -228,12 +228,12 @@ class Faults:
         self._set_plan(plan, secrets.token_hex(8))
 
     def _set_plan(self, plan: Sequence[Fault], name: str) -> None:
-        #: Identifies the plan in the keys under which hits of rows are remembered.
+        #: identifies the plan in the keys under which hits of rows are remembered
         self._plan_name = name
         self.plan = tuple(plan)
-        #: Number of hits of each fault in the plan.
+        #: number of hits of each fault in the plan
         self.hits = [0] * len(plan)
-        #: Number of calls, batches or files that each fault applied to, whether or not it hit them.
+        #: number of calls, batches or files that each fault applied to, whether or not it hit them
         self._candidates = [0] * len(plan)
 
     def draw_row_fault(self, target: Target, custom_id: str | None) -> Fault | None:
@@ -283,7 +283,7 @@ class Faults:
             return False
         if fault.times is None:
             return True
-        # Hits are remembered on disk, so that a restart of the server does not hit the same row more often.
+        # hits are remembered on disk, so that a restart of the server does not hit the same row more often
         keys = (f"fault/{self._plan_name}/{index}/{fault.kind}/{name}/{hit}" for hit in range(fault.times))
         return any(self._first_time(_digest(key, 16)) for key in keys)
 

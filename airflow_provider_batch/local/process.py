@@ -19,7 +19,7 @@ import msgspec
 from airflow_provider_batch.local.faults import Fault
 from airflow_provider_batch.local.storage.store import ADDRESS_FILE
 
-#: Maximum time in seconds for a server to respond after its start, and to exit.
+#: maximum time in seconds for a server to respond after its start, and to exit
 _TIMEOUT = 60.0
 
 
@@ -54,7 +54,7 @@ class Options(TypedDict, total=False):
     faults: Path | None
 
 
-#: Options with a list of values, and the name of the flag that is repeated for each value.
+#: options with a list of values, and the name of the flag that is repeated for each value
 _LIST_FLAGS = {"models": "model", "dialects": "dialect"}
 
 
@@ -77,12 +77,12 @@ class LocalServer:
 
     def __init__(self, state: Path, *, port: int = 0, **options: Unpack[Options]) -> None:
         self.state = state
-        #: For example `http://127.0.0.1:8321/v1`; empty before the first start.
+        #: for example `http://127.0.0.1:8321/v1`; empty before the first start
         self.base_url = ""
         self._port = port
         all_options: dict[str, Any] = {"validating": 0, "in_progress": 0, "finalizing": 0, **options}
         self._options = [flag for name, value in all_options.items() for flag in _flags(name, value)]
-        #: A key that the server accepts.
+        #: a key that the server accepts
         self.api_key = options.get("api_key") or "local"
         self._admin = options.get("admin", False)
         self._process: subprocess.Popen[bytes] | None = None
@@ -138,7 +138,7 @@ class LocalServer:
             address = json.loads((self.state / ADDRESS_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        # A server that was killed leaves its address file behind.
+        # a server that was killed leaves its address file behind
         return str(address["base_url"]) if address["pid"] == pid else None
 
     def _log_tail(self) -> str:

@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 from airflow_provider_batch.local.dialects import OPENAI, Dialect
 from airflow_provider_batch.local.faults import Fault
 
-#: Maximum number of requests in one input file (OpenAI, Batch guide).
+#: maximum number of requests in one input file (OpenAI, Batch guide)
 MAX_REQUESTS = 50_000
-#: Maximum number of embedding inputs over all lines of one input file (OpenAI, Batch guide).
+#: maximum number of embedding inputs over all lines of one input file (OpenAI, Batch guide)
 MAX_EMBEDDING_INPUTS = 50_000
 #: Maximum size of one input file in bytes. OpenAI's 200 MB are decimal megabytes.
 MAX_INPUT_BYTES = 200_000_000
-#: Maximum size in bytes of one file with any purpose (openai SDK, `files.create`).
+#: maximum size in bytes of one file with any purpose (openai SDK, `files.create`)
 MAX_FILE_BYTES = 512_000_000
 #: Maximum size in bytes of a file uploaded in parts, and of one part (openai SDK, `uploads.create` and
 #: `parts.create`). The SDK's parts of "64 MB" have 67,108,864 bytes, so these megabytes are binary.
 MAX_UPLOAD_BYTES = 8 << 30
 MAX_PART_BYTES = 64 << 20
-#: Seconds after its creation at which an upload in parts expires.
+#: seconds after its creation at which an upload in parts expires
 UPLOAD_LIFETIME = 3_600
-#: Seconds for which a file with purpose `batch` or `batch_output` is kept: 30 days.
+#: seconds for which a file with purpose `batch` or `batch_output` is kept: 30 days
 FILE_LIFETIME = 2_592_000
-#: Seconds of OpenAI's only completion window, `24h`.
+#: seconds of OpenAI's only completion window, `24h`
 WINDOW = 86_400
-#: Maximum number of batches created per hour (OpenAI, Batch guide).
+#: maximum number of batches created per hour (OpenAI, Batch guide)
 CREATES_PER_HOUR = 2_000
-#: Maximum number of files uploaded per minute (openai SDK, `files.create`).
+#: maximum number of files uploaded per minute (openai SDK, `files.create`)
 UPLOADS_PER_MINUTE = 1_000
 
 
@@ -35,15 +35,15 @@ UPLOADS_PER_MINUTE = 1_000
 class Upstream:
     """The server that answers instead of the offline responder. Times are real seconds, not the server clock's."""
 
-    #: Base URL without a trailing slash, such as `http://127.0.0.1:8000/v1`.
+    #: base URL without a trailing slash, such as `http://127.0.0.1:8000/v1`
     url: str
-    #: Its bearer token.
+    #: its bearer token
     api_key: str | None = field(default=None, repr=False)
-    #: Model to send instead of the one that a request names; None leaves the request's model unchanged.
+    #: model to send instead of the one that a request names; None leaves the request's model unchanged
     model: str | None = None
-    #: Maximum duration of one request, up to the end of its answer.
+    #: maximum duration of one request, up to the end of its answer
     timeout: float = 600.0
-    #: How long requests of batches wait for an upstream that is unreachable.
+    #: how long requests of batches wait for an upstream that is unreachable
     patience: float = 120.0
 
 
@@ -51,37 +51,37 @@ class Upstream:
 class Settings:
     """Settings of one server. All times are seconds of the server's clock."""
 
-    #: Server seconds per real second.
+    #: server seconds per real second
     speed: float = 1.0
     #: Minimum time in `validating`. The validation itself may take longer.
     validating: float = 0.0
-    #: Time in `in_progress`, spread evenly over the requests so that the counts grow.
+    #: time in `in_progress`, spread evenly over the requests so that the counts grow
     in_progress: float = 0.0
-    #: Time in `finalizing`, and in `cancelling`.
+    #: time in `finalizing`, and in `cancelling`
     finalizing: float = 0.0
     #: Time from `created_at` to `expires_at`. Requests that have not run by then expire.
     window: int = WINDOW
-    #: Determines the order of lines in result files, and which rows and calls faults hit.
+    #: determines the order of lines in result files, and which rows and calls faults hit
     seed: int = 0
-    #: Maximum number of concurrent requests: per batch with the offline responder, in total with an upstream.
+    #: maximum number of concurrent requests: per batch with the offline responder, in total with an upstream
     concurrency: int = 1
-    #: Names of the models that exist; empty accepts every name.
+    #: names of the models that exist; empty accepts every name
     models: frozenset[str] = frozenset()
-    #: Maximum number of estimated input tokens in the queue per model; None for no limit.
+    #: maximum number of estimated input tokens in the queue per model; None for no limit
     enqueued_token_limit: int | None = None
-    #: How long the tokens of an ended batch still count as enqueued.
+    #: how long the tokens of an ended batch still count as enqueued
     release_after: float = 0.0
-    #: Maximum number of batches created per hour; None for no limit.
+    #: maximum number of batches created per hour; None for no limit
     creates_per_hour: int | None = CREATES_PER_HOUR
-    #: Maximum number of files uploaded per minute; None for no limit.
+    #: maximum number of files uploaded per minute; None for no limit
     uploads_per_minute: int | None = UPLOADS_PER_MINUTE
-    #: How the server differs from OpenAI.
+    #: how the server differs from OpenAI
     dialect: Dialect = OPENAI
-    #: The bearer token that clients must send; None accepts any non-empty one.
+    #: the bearer token that clients must send; None accepts any non-empty one
     api_key: str | None = None
-    #: The server that answers; None selects the offline responder.
+    #: the server that answers; None selects the offline responder
     upstream: Upstream | None = None
-    #: Faults that are active from the start.
+    #: faults that are active from the start
     faults: tuple[Fault, ...] = ()
     #: Share of webhooks that are delivered twice, from 0 to 1. The seed decides which.
     webhook_duplicates: float = 0.0

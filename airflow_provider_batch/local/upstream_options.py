@@ -12,10 +12,10 @@ from airflow_provider_batch.local.settings import Upstream
 
 #: Environment variable with the upstream's key. A command line would show the key to every user of the computer.
 KEY_VARIABLE = "OPENAI_UPSTREAM_API_KEY"
-#: Default number of concurrent requests to an upstream.
+#: default number of concurrent requests to an upstream
 CONCURRENCY = 8
 
-#: Matches the API version in a path, such as `/v1` or `/v1beta/openai`.
+#: matches the API version in a path, such as `/v1` or `/v1beta/openai`
 _VERSION = re.compile(r"/v\d\w*(/|$)")
 
 

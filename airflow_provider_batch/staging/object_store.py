@@ -12,8 +12,8 @@ from fsspec.spec import AbstractBufferedFile
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.staging.path_folder import PathFolder, staging_error
 
-#: size of a part of an upload, and of the read-ahead, in bytes. S3 requires parts of at least 5 MiB and allows
-#: 10,000 of them. The default of s3fs, 50 MiB, would take 10 GB of memory for two files of each of a hundred models
+#: Size of a part of an upload, and of the read-ahead, in bytes. S3 requires parts of at least 5 MiB and allows
+#: 10,000 of them. The default of s3fs, 50 MiB, would take 10 GB of memory for two files of each of a hundred models.
 PART_BYTES = 8 << 20
 
 
@@ -77,7 +77,7 @@ class ObjectFolder(PathFolder):
             raise staging_error("read", self.path / name, error) from error
 
     def _open(self, name: str, mode: str) -> Any:
-        # The path's own `open` would record every single read and write as lineage.
+        # the path's own `open` would record every single read and write as lineage
         return self.path.fs.open((self.path / name).path, mode, block_size=PART_BYTES)
 
     @contextmanager
@@ -89,11 +89,11 @@ class ObjectFolder(PathFolder):
         except BaseException:
             with suppress(OSError):
                 if isinstance(file, AbstractBufferedFile):
-                    # Closing the file, as garbage collection also does, would complete the upload with a partial file.
+                    # closing the file, as garbage collection also does, would complete the upload with a partial file
                     file.closed = True
                     file.discard()
                 else:
-                    # fsspec's memory and local filesystems create the file when it is opened.
+                    # fsspec's memory and local filesystems create the file when it is opened
                     file.close()
                     self.path.fs.rm_file((self.path / name).path)
             raise

@@ -42,7 +42,7 @@ class PathFolder:
         except FileNotFoundError:
             return
         except OSError as error:
-            # Permissions that let workers write but not delete are common, and nothing depends on this file any more.
+            # permissions that let workers write but not delete are common, and nothing depends on this file any more
             log.warning("Staging: cannot remove %s, which is no longer needed: %s", self.path / name, error)
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:

@@ -41,9 +41,9 @@ __all__ = ["BatchTrigger"]
 MAX_BATCHES = 500
 #: consecutive sweeps that the provider may refuse (401, 403, 404) before the wait fails
 _MAX_REFUSALS = 5
-#: minimum seconds until the event. A worker may take some seconds to exit after it deferred (Airflow's supervisor
+#: Minimum seconds until the event. A worker may take some seconds to exit after it deferred (Airflow's supervisor
 #: checks every 5 s). If the task is queued again during that time, the scheduler takes the exit for that of the new
-#: worker and fails the task
+#: worker and fails the task.
 _MIN_WAIT = 10.0
 #: maximum seconds from the end of a batch to the event if shards wait for queue capacity
 _MAX_CAPACITY_WAIT = 60.0

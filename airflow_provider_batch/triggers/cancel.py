@@ -15,7 +15,7 @@ from airflow_provider_batch.triggers.clients import shared_client
 CONCURRENCY = 32
 #: timeout of one cancel call, in seconds
 TIMEOUT = 10.0
-#: calls per batch until the provider accepts one, 1, 2, 4, 8 and 16 s apart. Nothing tries again later
+#: Calls per batch until the provider accepts one, 1, 2, 4, 8 and 16 s apart. Nothing tries again later.
 ATTEMPTS = 6
 
 

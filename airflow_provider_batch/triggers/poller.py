@@ -156,7 +156,7 @@ class Poller:
     def ensure_running(self) -> None:
         """Start the poller unless it is running."""
         if self._task is None or self._task.done():
-            # A fresh context keeps the poller's log lines out of the log of the trigger that happens to start it.
+            # a fresh context keeps the poller's log lines out of the log of the trigger that happens to start it
             self._task = self._loop.create_task(
                 self._run(), name=f"batch poller of {self.conn_id}", context=contextvars.Context()
             )
@@ -165,7 +165,7 @@ class Poller:
         """Poll. After a crash, report it to every trigger and poll again."""
         while True:
             for batch in self._batches.values():
-                # The crash may have come after a batch was read and before its watches received the result.
+                # the crash may have come after a batch was read and before its watches received the result
                 batch.is_in_sweep = batch.has_ended = False
             try:
                 await self._poll()
@@ -231,7 +231,7 @@ class Poller:
             for watch, count in unread.items():
                 if count > 0:
                     watch.abort_sweep(failure.message)
-        # The end of a sweep changes when the next one is due.
+        # the end of a sweep changes when the next one is due
         self._reschedule.set()
 
     def _schedule(self, batch: _Batch, result: PollResult, factor: float) -> None:

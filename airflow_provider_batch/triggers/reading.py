@@ -120,7 +120,7 @@ class Reader:
             if batch_id in self._pages:
                 members[self._pages[batch_id]].append(batch_id)
         if len(members) > 1 + sum(map(len, members.values())) // BATCHES_PER_WASTED_PAGE:
-            # Over time these pages overlap and show fewer running batches, so now and then the list is read again.
+            # over time these pages overlap and show fewer running batches, so now and then the list is read again
             self._sparse_sweeps += 1
         if (self._skips and self._is_list_broken) or (
             members and self._sparse_sweeps and self._sparse_sweeps % SPARSE_SWEEPS == 0
@@ -181,12 +181,12 @@ class Reader:
             self._take_page(after_id, new_views.values(), pending, report)
             page_hits = pending_before - len(pending)
             hits += page_hits
-            # Each page costs one request, and each pending batch on it saves one.
+            # each page costs one request, and each pending batch on it saves one
             wasted_pages = max(0, wasted_pages + 1 - page_hits)
             if not new_views or not has_more or not last_id or last_id == after_id:
                 break
             after_id = last_id
-            # Let the event loop run between two pages, as decoding a page blocks it.
+            # let the event loop run between two pages, as decoding a page blocks it
             await asyncio.sleep(0)
         if hits > pages:
             self._next_skips = 1
@@ -263,7 +263,7 @@ class Reader:
         """
         if len(self._pages) > MAX_KNOWN_PAGES:
             self._pages.clear()
-        # Any batch of the same second may be the newest, so the order is random: a later guess tries another one.
+        # any batch of the same second may be the newest, so the order is random: a later guess tries another one
         views.sort(key=lambda view: (view.created_at, random.random()), reverse=True)
         for start in range(0, len(views), PAGE_SIZE):
             after_id = views[start].id

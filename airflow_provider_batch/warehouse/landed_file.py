@@ -39,7 +39,7 @@ def write_landed_file(
     """
     with tempfile.TemporaryDirectory(prefix="batch-landed-") as directory:
         with closing(sqlite3.connect(Path(directory) / "rows.sqlite", isolation_level=None)) as draft:
-            # The file is deleted at the end of this block, so it needs no durability.
+            # the file is deleted at the end of this block, so it needs no durability
             draft.execute("PRAGMA journal_mode = OFF")
             draft.execute("PRAGMA synchronous = OFF")
             draft.execute("CREATE TABLE landed (key TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID")

@@ -105,7 +105,7 @@ class Rows(AbstractContextManager["Rows"]):
         self._cursor = cursor = self._driver.begin_reading(self._hook, conn, sql)
         if cursor is not conn:
             cursor.arraysize = self._chunk_rows
-        # Drivers treat % as a plain character only if no parameters are passed.
+        # drivers treat % as a plain character only if no parameters are passed
         try:
             if self._parameters is None:
                 cursor.execute(sql)
@@ -143,11 +143,11 @@ class Rows(AbstractContextManager["Rows"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
-        # We open the connection ourselves, so `hook.run` does not report the query to the lineage collector.
+        # we open the connection ourselves, so `hook.run` does not report the query to the lineage collector
         send_sql_hook_lineage(context=self._hook, sql=self._sql, row_count=self.count)
 
     def _close(self) -> None:
-        # An error while closing must not fail the read: the server drops the cursor with its connection.
+        # an error while closing must not fail the read: the server drops the cursor with its connection
         with suppress(Exception):
             self._driver.end_reading(self._conn, self._cursor)
         with suppress(Exception):

@@ -113,7 +113,7 @@ class ReplacedTables:
             with self._transaction() as cursor:
                 cursor.execute(sql)
         except Exception as error:  # noqa: BLE001 - each driver has its own exception tree
-            # Another task may have created the table since the probe.
+            # another task may have created the table since the probe
             if self._columns_of(table) is None:
                 raise ResultsTableError(
                     f"The table {table!r} (connection {self._hook.get_conn_id()!r}) does not exist and could not be "

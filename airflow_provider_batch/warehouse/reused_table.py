@@ -33,7 +33,7 @@ class ReusedTable:
         self._dialect = dialect_of(hook)
         self._spellings = list(
             dict.fromkeys(
-                # As written, or as created by a database that folds unquoted names to lower or upper case.
+                # as written, or as created by a database that folds unquoted names to lower or upper case
                 self._dialect.quote_table(fold(split_table(table)))
                 for fold in (tuple, _lower, _upper)
             )

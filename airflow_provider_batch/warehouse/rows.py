@@ -12,7 +12,7 @@ from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED
 
 #: rows held in memory at a time
 CHUNK_ROWS = 5000
-#: approximate characters and bytes in them. Without this limit, 5,000 vectors of 1,536 numbers would be 150 MB of text.
+#: Approximate characters and bytes in them. Without this limit, 5,000 vectors of 1,536 numbers would be 150 MB of text.
 CHUNK_SIZE = 8_000_000
 #: rows whose size is estimated from the first of them
 _SAMPLE_ROWS = 50
@@ -116,7 +116,7 @@ class IncomingRows:
                     if value is not None:
                         convert(value)
                 except _MISFITS:
-                    # The converter's own error would show the value.
+                    # the converter's own error would show the value
                     return self._row_error(
                         f"has a value of type {type(value).__name__} in the column {column.name!r}, which takes "
                         f"{column.type} values"

@@ -17,7 +17,7 @@ from airflow_provider_batch.warehouse.dialects.base import Dialect
 #: columns that later queries look up by value although they are not part of the key
 COMPARED_COLUMNS = ("outcome", "request_sha256")
 
-#: Types that cannot be a key: databases compare JSON documents, bytes and vectors differently or not at all.
+#: types that cannot be a key: databases compare JSON documents, bytes and vectors differently or not at all
 _NO_KEY = (ColumnType.JSON, ColumnType.BYTES, ColumnType.VECTOR)
 
 
@@ -148,7 +148,7 @@ def match_columns(
         for column in table.columns
         if column.required
         and column.name not in our_names
-        # A column that matches an ambiguous name is already reported above.
+        # a column that matches an ambiguous name is already reported above
         and not any(naming.spellings(column.name, [our_column.name for our_column in target.columns]))
     )
     key_columns = [column.name for column in target.columns if column.key]

@@ -75,7 +75,7 @@ def on_duplicate_key(into: UpsertTarget, rows: str) -> str:
         (f"{table}.{outcome}", f"{table}.{sealed_at}"),
         keep_last_success=into.keep_last_success,
     )
-    # sealed_at or outcome may be part of the key, and key columns are not updated.
+    # sealed_at or outcome may be part of the key, and key columns are not updated
     condition_names = [name for name in (sealed_at, outcome) if name in into.other_names]
     independent_names = [name for name in into.other_names if name not in condition_names]
     sets = ", ".join(

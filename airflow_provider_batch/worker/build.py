@@ -103,7 +103,7 @@ def build(
     table = reuse if reuse is not None and reuse.check() else None
     builder = _Builder(plan, folder, generation, previous)
     shards = builder.shards_of(warehouse, table)
-    # The output of earlier jobs may be out of date, so it is shown but never makes the budget check fail.
+    # the output of earlier jobs may be out of date, so it is shown but never makes the budget check fail
     check_budget(builder.estimator.finish(), plan.max_cost_usd)
     manifest = builder.manifest_of(shards, reuse_from=reuse.name if reuse is not None else "")
     return builder.compare_with_previous(manifest)

@@ -85,7 +85,7 @@ class Collector:
     def _settle(self, step: Collect, files: list[CollectedFile]) -> None:
         shard, submission, batch = step.shard.spec, step.submission, step.batch
         settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock())
-        # Azure gives a batch that failed validation both result files, and both are empty.
+        # Azure gives a batch that failed validation both result files, and both are empty
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
             failure, message, lines = failures.classify_batch_failure(batch)
             settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)

@@ -47,7 +47,7 @@ class Resealer:
     def retry(self, step: Retry) -> None:
         """Merge the rows to retry into as few shards per model as possible, and seal them as a retry round."""
         state = self.ledger.state()
-        # Another worker may have sealed a retry round with these rows since this step was decided.
+        # another worker may have sealed a retry round with these rows since this step was decided
         sources = [
             (shard, settled)
             for shard, settled in step.sources
@@ -134,8 +134,8 @@ class Resealer:
             parts = [msgspec.structs.replace(part, cap_factor=shard.cap_factor) for part in sealer.finish()]
         finally:
             sealer.abandon()
-        # If another worker has sealed a retry round with this number, a later look-up finds that the claim made no
-        # batch.
+        # if another worker has sealed a retry round with this number, a later look-up finds that the claim made no
+        # batch
         retry_round = RetryRound(
             number,
             [(shard.name, step.number)],

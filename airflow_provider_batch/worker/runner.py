@@ -238,7 +238,7 @@ class Runner:
         """Carry out steps of one kind."""
         match steps[0]:
             case SendSynchronously(is_final_pass=True) as first:
-                # Only one shard: the lifecycle checks the time before the next one.
+                # only one shard: the lifecycle checks the time before the next one
                 self._send_final_pass(first)
             case SendSynchronously():
                 canaries = [step for step in steps if isinstance(step, SendSynchronously)]
@@ -459,7 +459,7 @@ class Runner:
         batches = self.hook.find_batches(
             intent.nonce, intent.file_id, not_before=intent.time - lifecycle_steps.LOOK_UP_AFTER
         )
-        # Several submissions can share an uploaded file, so leave out the batches of the others.
+        # several submissions can share an uploaded file, so leave out the batches of the others
         known_ids = {
             submission.batch_id for shard in self.ledger.state().shards.values() for submission in shard.submissions
         }

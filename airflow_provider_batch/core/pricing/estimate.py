@@ -203,7 +203,7 @@ def _remaining_cost(prices: Prices, model: str, remaining: RemainingRequests, ou
     if rate is None or not remaining.requests:
         return Decimal(0)
     if rate.max_input_tokens is not None and remaining.input_tokens > rate.max_input_tokens * remaining.requests:
-        # The average request is a large one, and large requests cost more.
+        # the average request is a large one, and large requests cost more
         usage = Usage(
             input_tokens=remaining.input_tokens // remaining.requests, output_tokens=output // remaining.requests
         )

@@ -179,7 +179,7 @@ def _look_up(usage: genai_prices.Usage, model: str, context: Any) -> genai_price
 
 def _rate(price: ModelPrice, batch: bool, source: str) -> Rate | None:
     if all(value is None for value in vars(price).values()):
-        # A model that is listed without any price is free, such as OpenAI's moderation models.
+        # a model that is listed without any price is free, such as OpenAI's moderation models
         return Rate(input=Decimal(0), cached=Decimal(0), output=Decimal(0), batch=True, source=source)
     entries = (price.input_mtok, price.cache_read_mtok, price.output_mtok)
     tier_starts = [tier.start for entry in entries if isinstance(entry, TieredPrices) for tier in entry.tiers]
@@ -189,7 +189,7 @@ def _rate(price: ModelPrice, batch: bool, source: str) -> Rate | None:
     return Rate(
         input=base[0],
         cached=base[0] if base[1] is None else base[1],
-        # Embedding models have no output and therefore no price for it.
+        # embedding models have no output and therefore no price for it
         output=Decimal(0) if base[2] is None else base[2],
         batch=batch,
         source=source,

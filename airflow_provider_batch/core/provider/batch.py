@@ -97,7 +97,7 @@ def read_batch(answer: Any) -> BatchView:
 
     :raises ProviderError: if the answer is not a batch, for example text, a list, or an object without id or status.
     """
-    # Pydantic would log a warning at every poll for each field that differs from OpenAI's.
+    # Pydantic would log a warning at every poll for each field that differs from OpenAI's
     data = answer.to_dict(warnings=False) if hasattr(answer, "to_dict") else answer
     if isinstance(data, Mapping) and isinstance(data.get("job"), Mapping):
         data = data["job"]
@@ -156,7 +156,7 @@ def _number(value: Any) -> int:
 
 def _seconds(value: Any) -> int:
     timestamp = _number(_parse_timestamp(value) if isinstance(value, str) else value)
-    # A number this large is in milliseconds: as seconds it would lie beyond the year 5000.
+    # a number this large is in milliseconds: as seconds it would lie beyond the year 5000
     return timestamp // 1000 if timestamp > 100_000_000_000 else timestamp
 
 

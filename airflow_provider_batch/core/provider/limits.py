@@ -22,9 +22,9 @@ class Limits(msgspec.Struct, frozen=True):
     bytes: int = 200_000_000
     #: embedding inputs of all requests together; requests to other endpoints have none
     inputs: int = 50_000
-    #: estimated input tokens. None means no limit: a provider's queue limit depends on the account and the model
+    #: Estimated input tokens. None means no limit: a provider's queue limit depends on the account and the model.
     tokens: int | None = None
-    #: expected bytes of the result file, which is a single download. Our own limit, see `core.requests.answer_size`
+    #: Expected bytes of the result file, which is a single download. Our own limit, see `core.requests.answer_size`.
     output_bytes: int = 512_000_000
 
 

@@ -92,7 +92,7 @@ def expected_bytes(endpoint: str, line: bytes, inputs: int) -> int:
     choices = _positive_int(body.n, 1)
     expected = ENVELOPE_BYTES + choices * _output_tokens(body) * (TOKEN_BYTES + _logprob_bytes(body))
     if endpoint == endpoints.RESPONSES:
-        # A response repeats these parts of its request.
+        # a response repeats these parts of its request
         expected += ENVELOPE_BYTES + len(bytes(body.instructions)) + len(bytes(body.tools)) + len(bytes(body.text))
     return expected
 
@@ -100,7 +100,7 @@ def expected_bytes(endpoint: str, line: bytes, inputs: int) -> int:
 def _embedding_bytes(body: _Body) -> int:
     default = DIMENSIONS.get(body.model, UNKNOWN_DIMENSIONS) if isinstance(body.model, str) else UNKNOWN_DIMENSIONS
     dimensions = _positive_int(body.dimensions, default)
-    # A number has 4 bytes, and base64 writes 4 characters for every 3 bytes.
+    # a number has 4 bytes, and base64 writes 4 characters for every 3 bytes
     return -(-dimensions * 4 // 3) * 4 if body.encoding_format == "base64" else dimensions * NUMBER_BYTES
 
 

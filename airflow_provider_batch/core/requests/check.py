@@ -26,7 +26,7 @@ class Arguments:
 
     def __init__(self, spec: RequestSpec) -> None:
         """Check the arguments. Raises InputError (TemplateError, CustomIdError) naming the argument."""
-        # A trigger form sends "" for a system message that was left empty.
+        # a trigger form sends "" for a system message that was left empty
         spec = msgspec.structs.replace(spec, system=None) if spec.system == "" else spec
         self.spec = spec
         self.endpoint = endpoints.find(spec.endpoint)

@@ -90,7 +90,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             input_key="input",
             takes_texts=True,
             counts_inputs=True,
-            # Base64 takes a third of the bytes of decimal numbers and is many times faster to read.
+            # Base64 takes a third of the bytes of decimal numbers and is many times faster to read
             defaults={"encoding_format": "base64"},
             equivalents={"prompt": "input", "messages": "input", **_TEXT_OUTPUT_KEYS},
         ),

@@ -90,7 +90,7 @@ def to_code_block(text: str) -> str:
     """Return the text as a Markdown code block that it cannot break out of."""
     content = _escape_invisible(text)
     fence = "`" * max(3, _longest_run(content) + 1)
-    # Airflow's pages show a block without a language as inline code and lose its line breaks (seen with 3.3.2).
+    # Airflow's pages show a block without a language as inline code and lose its line breaks (seen with 3.3.2)
     return f"{fence}text\n{content}\n{fence}"
 
 
@@ -126,11 +126,11 @@ def _format_body(body: Any) -> str:
 def _shorten(value: Any) -> Any:
     if isinstance(value, str):
         cut_note = f"\n… cut: {len(value):,} characters" if len(value) > MAX_TEXT_CHARACTERS else ""
-        # YAML keeps line breaks only in texts without control characters and without spaces at the end of a line.
+        # YAML keeps line breaks only in texts without control characters and without spaces at the end of a line
         lines = _escape_invisible(value[:MAX_TEXT_CHARACTERS].replace("\t", "    ")).split("\n")
         return "\n".join(textwrap.fill(line.rstrip(), LINE_WIDTH) for line in lines) + cut_note
     if isinstance(value, Mapping):
-        # The role of a message comes first, before its content.
+        # the role of a message comes first, before its content
         return {key: _shorten(value[key]) for key in sorted(value, key=lambda key: key != "role")}
     if isinstance(value, (list, tuple)):
         cut_notes = [f"… cut: {len(value):,} items"] if len(value) > MAX_ITEMS else []

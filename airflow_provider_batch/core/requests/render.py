@@ -278,7 +278,7 @@ def _to_custom_id(value: Any) -> str:
             "another column."
         )
     if has_lone_surrogate(custom_id):
-        canonical_json(custom_id)  # Raises the error that explains the problem.
+        canonical_json(custom_id)  # raises the error that explains the problem
     return custom_id
 
 

@@ -52,13 +52,13 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _column(row: Row, name: Any) -> Any:
-    # Reject binary values here, before a filter can turn them into the text "b'...'".
+    # reject binary values here, before a filter can turn them into the text "b'...'"
     return reject_binary(lookup(row, name))
 
 
 def _require_defined(value: Any) -> Any:
     if isinstance(value, Undefined):
-        str(value)  # Raises an UndefinedError that names what is missing.
+        str(value)  # raises an UndefinedError that names what is missing
     return value
 
 
@@ -183,7 +183,7 @@ class RowTemplate:
 
 
 def _jinja_value(expression: nodes.Expr, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:
-    # This does what Environment.compile_expression does, but from a tree instead of text.
+    # this does what Environment.compile_expression does, but from a tree instead of text
     assignment = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
     tree = nodes.Template([assignment], lineno=1)
     tree.set_environment(_ENVIRONMENT)

@@ -57,9 +57,9 @@ def _byte_ranges(*ranges: tuple[int, int]) -> bytes:
 
 #: weight of a digit; no other byte has this weight, so that it also identifies the digits
 _DIGIT = 70
-#: for each class of UTF-8 bytes: its bytes, and its weight in O200K and in CL100K, in hundredths of a token per byte.
+#: For each class of UTF-8 bytes: its bytes, and its weight in O200K and in CL100K, in hundredths of a token per byte.
 #: Letters that are common only in English, or rare in it, have classes of their own: English words take few tokens, and
-#: these letters distinguish them from words of other languages and from strings that are not words
+#: these letters distinguish them from words of other languages and from strings that are not words.
 _WEIGHTS = (
     (b"abcdefgilmnoprstuvx", 22, 23),
     (b"hwy", 8, 2),
@@ -236,5 +236,5 @@ def _collect_texts(value: Any, texts: list[str]) -> int:
             elif key not in _KEYS_WITHOUT_TEXT:
                 tokens += _collect_texts(item, texts)
         return tokens
-    # A number is a token itself: embeddings and completions accept lists of token ids.
+    # a number is a token itself: embeddings and completions accept lists of token ids
     return 0 if value is None else 1

@@ -47,7 +47,7 @@ def tokenizer(encoding: Encoding) -> Callable[[str], int] | None:
 
 @cache
 def _load(encoding: Encoding, folder: str) -> Callable[[str], int] | None:
-    if not folder:  # With an empty name, tiktoken does not use a cache.
+    if not folder:  # with an empty name, tiktoken does not use a cache
         return None
     try:
         import tiktoken

@@ -170,7 +170,7 @@ def _check_input(body: Mapping[str, Any]) -> None:
 
 
 def _check_completion(body: Mapping[str, Any]) -> None:
-    # OpenAI's API description requires `prompt` but allows null.
+    # OpenAI's API description requires `prompt` but allows null
     if "prompt" not in body:
         raise missing_parameter("prompt")
     inputs = prompts(body)

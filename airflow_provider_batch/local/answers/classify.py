@@ -37,7 +37,7 @@ def _stem(word: str) -> str:
     return word
 
 
-# A schema with several enums needs the stems of the same text once per enum.
+# a schema with several enums needs the stems of the same text once per enum
 @lru_cache(maxsize=8)
 def stems(text: str) -> frozenset[str]:
     """Return the words of a text in lower case, without their endings and without stop words."""
@@ -70,7 +70,7 @@ def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, f
         for match, following in zip_longest(mentions, mentions[1:]):
             end = following.start() if following else len(instructions)
             stop = {"(": r"[)\n]", "[": r"[\]\n]"}.get(match["open"], r"[;\n]")
-            # A few letters match regardless of case but differ in lower case (the Turkish dotted I): no such value.
+            # a few letters match regardless of case but differ in lower case (the Turkish dotted I): no such value
             value = by_name.get(_normalize(match[1]))
             if value is not None:
                 descriptions[value] |= stems(re.split(stop, instructions[match.end() : end])[0])

@@ -36,7 +36,7 @@ def replacement_reply(fault: Fault, request: ModelRequest) -> Reply | None:
         code, message = _TIMEOUT
         body = ApiError(408, message, type="server_error", code=code).body()
         return Reply(408, body, {"code": code, "message": message})
-    # HTTP has no status 0; it appears only in the result lines of batches.
+    # HTTP has no status 0; it appears only in the result lines of batches
     if fault.kind is Kind.STATUS_0 and request.custom_id is not None:
         return Reply(0, {})
     return None
@@ -153,7 +153,7 @@ def _corrupt_response(kind: Kind, request: ModelRequest, body: dict[str, Any]) -
     other_items = [item for item in body.get("output") or [] if item.get("type") != "message"]
     text = "".join(part.get("text") or "" for message in messages for part in message.get("content") or [])
     if kind is Kind.MULTI_TEXT:
-        # Seen in practice in 557 of 233,124 lines (opentargets/mira pull request 70).
+        # seen in practice in 557 of 233,124 lines (opentargets/mira pull request 70)
         reasoning = other_items or [{"id": f"rs_{secrets.token_hex(24)}", "type": "reasoning", "summary": []}]
         first_half = text[: len(text) // 2]
         body["output"] = [*reasoning, _message(first_half), _message(text)]

@@ -38,7 +38,7 @@ def embed(content: str | list[int], dimensions: int) -> array[float]:
     for word, count in Counter(words or [str(content)]).items():
         index, sign = _slot(word, dimensions)
         values[index] += sign * count
-    # Words of opposite sign in the same slot can cancel each other out, and a zero vector cannot be normalized.
+    # words of opposite sign in the same slot can cancel each other out, and a zero vector cannot be normalized
     length = math.sqrt(sum(value * value for value in values))
     if length == 0.0:
         values[0] = length = 1.0

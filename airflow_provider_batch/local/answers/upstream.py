@@ -84,7 +84,7 @@ class UpstreamResponder:
             timeout=Timeout(None, connect=_CONNECT_TIMEOUT),
             http_client=DefaultAsyncHttpxClient(trust_env=False) if _is_loopback(upstream.url) else None,
         )
-        # The SDK reads them from the environment, where they are meant for OpenAI.
+        # the SDK reads them from the environment, where they are meant for OpenAI
         self._client.organization = self._client.project = None
         #: monotonic time since which the upstream has been unreachable; None while it is reachable
         self._unreachable_since: float | None = None
@@ -174,7 +174,7 @@ class UpstreamResponder:
         content = msgspec.json.encode(body)
         while True:
             try:
-                # One slot per attempt: rows that wait for an unreachable upstream must not delay the errors of others.
+                # one slot per attempt: rows that wait for an unreachable upstream must not delay the errors of others
                 async with self._slots, asyncio.timeout(self._upstream.timeout):
                     response = await self._client.post(
                         self._url(request.endpoint),
@@ -219,7 +219,7 @@ class UpstreamResponder:
             if not _has_valid_usage(request.endpoint, body):
                 del body["usage"]
             return Reply(200, body)
-        # Some gateways send errors with status 200.
+        # some gateways send errors with status 200
         if isinstance(body, dict) and body.get("error"):
             inner = body["error"].get("code") if isinstance(body["error"], dict) else None
             status = inner if isinstance(inner, int) and 400 <= inner <= 599 else 502
@@ -248,7 +248,7 @@ class UpstreamResponder:
             message = f"{url} answered {status}{redirect}. Check that --upstream is the base URL of the API."
             status = 502
         elif status in (404, 405) and "model" not in message.lower():
-            # A missing model is a 404 too; its message mentions the model.
+            # a missing model is a 404 too; its message mentions the model
             hint = f" It may have {CHAT}." if request.endpoint == RESPONSES else ""
             message = f"The upstream has no {request.endpoint}: {url} answered {status} ({message}).{hint}"
         elif not upstream_message:

@@ -74,7 +74,7 @@ def injected_error(
     return ApiError(status, message or default_message, type=type, code=code or default_code, headers=headers)
 
 
-#: Names of the JSON types in OpenAI's messages.
+#: names of the JSON types in OpenAI's messages
 _TYPE_NAMES: dict[type, str] = {
     dict: "an object",
     list: "an array",

@@ -17,7 +17,7 @@ class Status(StrEnum):
     VALIDATING = "validating"
     FAILED = "failed"
     IN_PROGRESS = "in_progress"
-    #: All requests are answered, but the result files are not written yet.
+    #: all requests are answered, but the result files are not written yet
     FINALIZING = "finalizing"
     COMPLETED = "completed"
     EXPIRED = "expired"
@@ -25,7 +25,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: Final statuses.
+#: final statuses
 FINAL_STATUSES = frozenset({Status.FAILED, Status.COMPLETED, Status.EXPIRED, Status.CANCELLED})
 
 
@@ -36,7 +36,7 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
-    #: None keeps the file until it is deleted.
+    #: None keeps the file until it is deleted
     expires_at: int | None
     filename: str
     purpose: str

@@ -20,7 +20,7 @@ class TokenQueue:
         self.limit = limit
         self.release_after = release_after
         self._tokens: Counter[str] = Counter()
-        #: batches that have ended but still count: until when, model, tokens. A heap, because after a restart the
+        #: Batches that have ended but still count: until when, model, tokens. A heap, because after a restart the
         #: batches are added in any order.
         self._releases: list[tuple[float, str, int]] = []
 
@@ -70,5 +70,5 @@ class RateLimit:
         if len(self._calls) < self.limit:
             self._calls.append(now)
             return 0.0
-        # The next call is allowed when this earlier call is older than the period.
+        # the next call is allowed when this earlier call is older than the period
         return self._calls[len(self._calls) - self.limit] + self._seconds - now

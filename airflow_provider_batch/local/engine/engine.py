@@ -76,7 +76,7 @@ class Engine:
         if self._settings.release_after:
             self._restore_ended_tokens()
         live_batches = [LiveBatch(record, self._folder(record.batch.id)) for record in self._store.live_batches()]
-        # Count before the first API request is served, so that no client sees the counts decrease.
+        # count before the first API request is served, so that no client sees the counts decrease
         await asyncio.to_thread(_count_journals, live_batches)
         for live in live_batches:
             if live.record.enqueued_tokens:
@@ -306,7 +306,7 @@ class Engine:
         request = msgspec.json.decode(raw)
         custom_id, endpoint = request["custom_id"], live.record.batch.endpoint
         reply = await self._get_reply(ModelRequest(endpoint=endpoint, body=request["body"], custom_id=custom_id))
-        # Real batches counted lines with status 0 as completed.
+        # real batches counted lines with status 0 as completed
         ending = Ending.SUCCEEDED if reply.status in (200, 0) else Ending.FAILED
         tokens = tokens_of(endpoint, reply.body)
         line = self._settings.dialect.rewrite_line(reply_line(custom_id, reply))

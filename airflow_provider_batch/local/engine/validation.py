@@ -214,7 +214,7 @@ class _Check:
                 param="body.stream",
             )
         parameters = _INPUT_PARAMETERS.get(self.endpoint, ("input",))
-        # A completions request may have a null `prompt`: it stands for the beginning of a document.
+        # a completions request may have a null `prompt`: it stands for the beginning of a document
         if all(body.get(name) is None for name in parameters) and not (
             self.endpoint == COMPLETIONS and "prompt" in body
         ):

@@ -73,7 +73,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
 def _upstream(settings: Settings) -> UpstreamResponder | None:
     if settings.upstream is None:
         return None
-    # Imported here because it loads the openai SDK, which takes longer to import than everything else.
+    # imported here because it loads the openai SDK, which takes longer to import than everything else
     from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
     return UpstreamResponder(settings.upstream, settings.concurrency)
@@ -102,7 +102,7 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     route = f"({request.method} {request.url.path})"
     message = {404: f"Invalid URL {route}", 405: f"Invalid method for URL {route}"}.get(error.status_code, error.detail)
     api_error = ApiError(error.status_code, message)
-    # Starlette lists only the methods of the first route with this path.
+    # Starlette lists only the methods of the first route with this path
     headers = {"Allow": _allowed_methods(request)} if error.status_code == 405 else error.headers
     return JSONResponse(api_error.body(), status_code=error.status_code, headers=headers)
 

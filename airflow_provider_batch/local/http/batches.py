@@ -18,7 +18,7 @@ from airflow_provider_batch.local.settings import FILE_LIFETIME
 
 router = APIRouter(prefix="/batches")
 
-#: Limits of `metadata`: pairs, and characters of a key and a value (OpenAI's API description, schema Metadata).
+#: limits of `metadata`: pairs, and characters of a key and a value (OpenAI's API description, schema Metadata)
 _MAX_PAIRS, _MAX_KEY, _MAX_VALUE = 16, 64, 512
 
 

@@ -43,7 +43,7 @@ _CALLS = [
     )
 ]
 
-#: An HTML page such as a gateway sends instead of the API's response.
+#: an HTML page such as a gateway sends instead of the API's response
 _PAGE = "<!DOCTYPE html><html><head><title>Just a moment...</title></head><body><h1>Please wait</h1></body></html>\n"
 
 
@@ -70,7 +70,7 @@ class _Connection:
         self._stopping = stopping
 
     async def _wait_for_disconnect(self) -> None:
-        # Uvicorn reports the disconnect only after everything that the client sends has been read.
+        # Uvicorn reports the disconnect only after everything that the client sends has been read
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -103,7 +103,7 @@ class _HalfSend:
         self._send = send
         self._connection = connection
         self._fault = fault
-        #: Bytes to pass on before the middle of the body; None before the body and after its middle.
+        #: bytes to pass on before the middle of the body; None before the body and after its middle
         self._remaining: int | None = None
         self._closed = False
 

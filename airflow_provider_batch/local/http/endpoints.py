@@ -30,7 +30,7 @@ _EXAMPLES = (
     "text-embedding-3-large",
     "text-embedding-3-small",
 )
-#: 2026-01-01, an arbitrary creation time for every model.
+#: 2026-01-01, an arbitrary creation time for every model
 _CREATED = 1_767_225_600
 
 

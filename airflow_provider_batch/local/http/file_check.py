@@ -58,7 +58,7 @@ def check_first_line(content: BinaryIO) -> None:
     """Respond with 400 unless the first line is a JSON object. Batch validation checks all other lines."""
     line = content.readline(_FIRST_LINE)
     content.seek(0)
-    # As with OpenAI, a byte order mark passes here, and the batch's validation later rejects the first line.
+    # as with OpenAI, a byte order mark passes here, and the batch's validation later rejects the first line
     text = line.removeprefix(b"\xef\xbb\xbf").strip()
     if text and len(line) < _FIRST_LINE:
         try:

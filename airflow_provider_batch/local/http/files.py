@@ -39,7 +39,7 @@ async def upload(request: Request, server: ServerDependency) -> dict[str, Any]:
     """
     require_form(request)
     server.enforce(server.upload_rate, "files uploaded per minute")
-    # While a form arrives, Starlette spools everything beyond 1 MB to a temporary file.
+    # while a form arrives, Starlette spools everything beyond 1 MB to a temporary file
     async with request.form(max_files=1, max_fields=10) as form:
         content = form.get("file")
         if not isinstance(content, UploadFile):
@@ -68,7 +68,7 @@ def _policy(form: FormData) -> dict[str, Any] | None:
     """Return `expires_after`, which the SDK sends as two fields. OpenAPI's default for objects is one JSON field."""
     anchor, seconds = form.get("expires_after[anchor]"), form.get("expires_after[seconds]")
     if anchor is not None or seconds is not None:
-        # Form fields are strings.
+        # form fields are strings
         if isinstance(seconds, str) and re.fullmatch(r"[0-9]{1,18}", seconds):
             return {"anchor": anchor, "seconds": int(seconds)}
         return {"anchor": anchor, "seconds": seconds}
@@ -169,7 +169,7 @@ async def _numbered_content(file_id: str, request: Request, server: ServerDepend
     offset = int(offset_parameter) if re.fullmatch(r"[0-9]{1,18}", offset_parameter) else 0
     growing = find_growing_file(server, file_id)
     if growing is not None:
-        # If the batch ends meanwhile, its journal is deleted and the file is in the store.
+        # if the batch ends meanwhile, its journal is deleted and the file is in the store
         with suppress(FileNotFoundError):
             return await run_in_threadpool(growing.content, server, offset)
     return await run_in_threadpool(stored_content, server, _find_file(server, file_id), offset)

@@ -40,17 +40,17 @@ class Server:
     engine: Engine
     #: Injected faults. The engine uses the same object.
     faults: Faults
-    #: The server that answers instead of the offline responder, if there is one.
+    #: the server that answers instead of the offline responder, if there is one
     upstream: UpstreamResponder | None = None
-    #: Number of calls since the start; counted only if the server can inject call faults.
+    #: number of calls since the start; counted only if the server can inject call faults
     calls: Counter[Call] = field(init=False, default_factory=Counter)
     #: Set when the server begins to stop. Everything that keeps a connection waiting must then end.
     stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     create_rate: RateLimit = field(init=False)
     upload_rate: RateLimit = field(init=False)
-    #: Files that are uploaded in parts.
+    #: files that are uploaded in parts
     uploads: UploadStore = field(init=False)
-    #: Webhook endpoints and pending deliveries.
+    #: webhook endpoints and pending deliveries
     webhooks: WebhookStore = field(init=False)
     webhook_sender: WebhookSender = field(init=False)
 
@@ -86,7 +86,7 @@ def _server(request: Request) -> Server:
     return server
 
 
-#: Type of a route's parameter that receives the running server.
+#: type of a route's parameter that receives the running server
 ServerDependency = Annotated[Server, Depends(_server)]
 
 

@@ -82,7 +82,7 @@ async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
 def _wire(server: ServerDependency, upload: Upload) -> dict[str, Any]:
     wire: dict[str, Any] = msgspec.to_builtins(upload)
     if wire["file"] is None:
-        # OpenAI's published samples of unfinished uploads have no `file`.
+        # OpenAI's published samples of unfinished uploads have no `file`
         del wire["file"]
     else:
         wire["file"] = server.settings.dialect.rewrite_file(wire["file"])
@@ -107,7 +107,7 @@ async def add_part(upload_id: str, request: Request, server: ServerDependency) -
     action = "add a part to"
     _find_pending(server, upload_id, action)
     require_form(request)
-    # While a form arrives, Starlette spools everything beyond 1 MB to a temporary file.
+    # while a form arrives, Starlette spools everything beyond 1 MB to a temporary file
     async with request.form(max_files=1, max_fields=1) as form:
         data = form.get("data")
         if data is None:
@@ -119,7 +119,7 @@ async def add_part(upload_id: str, request: Request, server: ServerDependency) -
         path = server.uploads.part_path(upload_id, part_id)
         with ExitStack() as undo:
             undo.callback(path.unlink, missing_ok=True)
-            # While the part is being written, the upload may end and its folder be deleted, or other parts may arrive.
+            # while the part is being written, the upload may end and its folder be deleted, or other parts may arrive
             with suppress(FileNotFoundError):
                 await run_in_threadpool(_save, source, path)
             _find_pending(server, upload_id, action)

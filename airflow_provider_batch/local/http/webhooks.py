@@ -29,7 +29,7 @@ from airflow_provider_batch.local.webhooks.store import (
 router = APIRouter()
 
 _BATCH_EVENTS = ["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
-#: Event types that `webhooks.create` of the openai SDK accepts.
+#: event types that `webhooks.create` of the openai SDK accepts
 _EVENT_TYPES = [
     *_BATCH_EVENTS,
     "response.completed",
@@ -56,7 +56,7 @@ _EVENT_TYPES = [
     "agent.session.failed",
     "safety.alert.created",
 ]
-#: Seconds for which the old secret can stay active after a rotation.
+#: seconds for which the old secret can stay active after a rotation
 _OLD_SECRET_LIFETIME = 86_400
 
 
@@ -107,7 +107,7 @@ def _parse_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_loopback(url: str) -> bool:
-    # Parsed with the client that will send to this URL, so that both interpret it in the same way.
+    # parsed with the client that will send to this URL, so that both interpret it in the same way
     try:
         parsed = httpx2.URL(url)
         if parsed.scheme not in ("http", "https") or parsed.userinfo:
@@ -194,7 +194,7 @@ async def delete(endpoint_id: str, server: ServerDependency) -> dict[str, Any]:
 @router.post("/webhook_endpoints/{endpoint_id}/rotate_secret")
 async def rotate_secret(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
     """Give an endpoint a new secret. On request, events are signed with both secrets for 24 hours."""
-    # OpenAI's sample sends no body.
+    # OpenAI's sample sends no body
     body = await read_json_object(request) if await request.body() else {}
     name = "keep_old_secret_active_for_24_hours"
     reject_unknown(body, {name})

@@ -24,7 +24,7 @@ class Ending(IntEnum):
 
     SUCCEEDED = 0
     FAILED = 1
-    #: Cancelled or expired before it ran.
+    #: cancelled or expired before it ran
     NEVER_RAN = 2
 
 

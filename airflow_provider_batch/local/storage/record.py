@@ -15,11 +15,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     #: Number of the batch in its state directory, from 1. Together with the seed it determines the order of result
     #: lines.
     number: int
-    #: Name of the model in the input file.
+    #: name of the model in the input file
     requested_model: str | None = None
-    #: Estimated input tokens, which count against the enqueued-token limit until the batch has ended.
+    #: estimated input tokens, which count against the enqueued-token limit until the batch has ended
     enqueued_tokens: int = 0
-    #: Seconds for which its result files are kept.
+    #: seconds for which its result files are kept
     output_lifetime: int
-    #: Injected fault of the whole batch.
+    #: injected fault of the whole batch
     fault: Fault | None = None

@@ -76,7 +76,7 @@ class Store:
             raise StateInUseError(
                 f"Another local batch server is already using {root}. Stop it, or choose another state directory."
             ) from error
-        #: The clock for all timestamps and expiry times in this directory.
+        #: the clock for all timestamps and expiry times in this directory
         self.clock = Clock(root / "clock.json", speed)
         #: Called with every batch that ends, inside the transaction that records the end. Everything it writes through
         #: `database` is committed together with the end.

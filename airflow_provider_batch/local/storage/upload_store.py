@@ -54,15 +54,15 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     object: Literal["upload"] = "upload"
-    #: Size of the complete file, as declared when the upload was created.
+    #: size of the complete file, as declared when the upload was created
     bytes: int
     created_at: int
     filename: str
     purpose: str
     status: UploadStatus = UploadStatus.PENDING
-    #: Until this time, parts can be added and the upload can be completed.
+    #: until this time, parts can be added and the upload can be completed
     expires_at: int
-    #: None until the upload is completed.
+    #: None until the upload is completed
     file: FileObject | None = None
 
 

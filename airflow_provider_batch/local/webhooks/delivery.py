@@ -28,13 +28,13 @@ from airflow_provider_batch.local.webhooks.store import Delivery, Endpoint, Webh
 
 _LOG = logging.getLogger(__name__)
 
-#: Real seconds within which a receiver must respond.
+#: real seconds within which a receiver must respond
 TIMEOUT = 5.0
 #: Seconds of the server's clock before the second attempt. Each further pause is twice as long as the one before it.
 FIRST_PAUSE = 5.0
-#: Seconds of the server's clock after which delivery is given up: 72 hours.
+#: seconds of the server's clock after which delivery is given up: 72 hours
 LIFETIME = 259_200.0
-#: Maximum number of concurrent deliveries to one endpoint, so that an endpoint that hangs cannot use up all sockets.
+#: maximum number of concurrent deliveries to one endpoint, so that an endpoint that hangs cannot use up all sockets
 _MAX_CONCURRENT = 8
 #: Maximum bytes of a response to read. Small responses are read completely, so that the receiver sees a clean end.
 _MAX_RESPONSE_BYTES = 1 << 16
@@ -59,7 +59,7 @@ class WebhookSender:
         self._clock = clock
         self._seed = settings.seed
         self._duplicates = settings.webhook_duplicates
-        # Without proxies and redirects, events go only to the URL of the endpoint.
+        # without proxies and redirects, events go only to the URL of the endpoint
         self._http = httpx2.AsyncClient(
             trust_env=False,
             follow_redirects=False,

@@ -42,11 +42,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     event_types: list[str]
     name: str
     url: str
-    #: Time of the last effective change.
+    #: time of the last effective change
     updated_at: int
-    #: Signs the deliveries; `whsec_` and base64.
+    #: signs the deliveries; `whsec_` and base64
     secret: str
-    #: The previous secret, which also signs them until `old_secret_until`.
+    #: the previous secret, which also signs them until `old_secret_until`
     old_secret: str = ""
     old_secret_until: float = 0.0
 
@@ -58,17 +58,17 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 class Delivery(NamedTuple):
     """One event on its way to one endpoint. Times are Unix seconds of the server's clock."""
 
-    #: Number of the delivery in its state directory.
+    #: number of the delivery in its state directory
     number: int
-    #: The header `webhook-id`, the same in every attempt.
+    #: the header `webhook-id`, the same in every attempt
     id: str
     endpoint_id: str
-    #: The event as JSON.
+    #: the event as JSON
     body: bytes
     created_at: float
-    #: Number of failed attempts.
+    #: number of failed attempts
     attempts: int
-    #: Time of the next attempt.
+    #: time of the next attempt
     due_at: float
 
 
@@ -83,7 +83,7 @@ class WebhookStore:
         endpoints = [msgspec.json.decode(body, type=Endpoint) for (body,) in rows]
         #: All endpoints by id, oldest first. Cached in memory, because they are needed whenever a batch ends.
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
-        #: Called with the number of each new delivery, before its transaction is committed.
+        #: called with the number of each new delivery, before its transaction is committed
         self.on_delivery: Callable[[int], None] = lambda _: None
         store.on_batch_end = self._record_event
 

@@ -46,17 +46,17 @@ class ErrorPattern:
 class ErrorPatterns:
     """How a database reports the errors that this package handles."""
 
-    #: The table does not exist.
+    #: the table does not exist
     absent_table: ErrorPattern = ErrorPattern()
-    #: The table may exist, but this connection has no access to it.
+    #: the table may exist, but this connection has no access to it
     hidden_table: ErrorPattern = ErrorPattern()
-    #: The schema (in MySQL: the database) in which to create the table does not exist.
+    #: the schema (in MySQL: the database) in which to create the table does not exist
     absent_schema: ErrorPattern = ErrorPattern()
-    #: The connection has no default schema.
+    #: the connection has no default schema
     no_default_schema: ErrorPattern = ErrorPattern()
-    #: Another task created the table in the meantime.
+    #: another task created the table in the meantime
     table_exists: ErrorPattern = ErrorPattern()
-    #: The driver refuses to run several statements in one call.
+    #: the driver refuses to run several statements in one call
     multiple_statements: ErrorPattern = ErrorPattern()
 
 
@@ -82,15 +82,15 @@ class Limits:
     name_bytes: int | None = None
     #: highest code point allowed in a name
     name_code_point: int = 0x10FFFF
-    #: parameters of one statement. Databricks takes at most 255, other databases about a thousand.
+    #: Parameters of one statement. Databricks takes at most 255, other databases about a thousand.
     parameters: int = 200
     #: bytes of all key columns together, or None if the limit is out of reach
     key_bytes: int | None = None
     #: digits after the decimal point of a numeric column that we create, or None if all are kept
     numeric_scale: int | None = None
-    #: whether text may contain a NUL character. If not, we remove it.
+    #: Whether text may contain a NUL character. If not, we remove it.
     text_has_nul: bool = True
-    #: whether a float column takes NaN and the infinities. If not, we write NULL.
+    #: Whether a float column takes NaN and the infinities. If not, we write NULL.
     float_has_nan: bool = True
 
 
@@ -100,7 +100,7 @@ class Dialect:
 
     #: display name, for errors and the docs
     name: str
-    #: connection types of the Airflow hooks that reach this database. Subclasses of those hooks count too.
+    #: Connection types of the Airflow hooks that reach this database. Subclasses of those hooks count too.
     conn_types: tuple[str, ...]
     #: if not empty, the connection's extra must also set one of these flags
     extra_flags: tuple[str, ...] = ()
@@ -119,16 +119,16 @@ class Dialect:
     #: Whether the connection's extra overrides `marks` and `placeholder`. A dialect that leaves them empty takes the
     #: hook's.
     follows_hook: bool = False
-    #: The database stores unquoted names in upper case, so tables are created in upper case.
+    #: the database stores unquoted names in upper case, so tables are created in upper case
     folds_to_upper: bool = False
     #: the parts of a fully qualified table name, or () if any number of parts is allowed
     name_parts: tuple[str, ...] = ()
 
-    #: Whether CREATE TABLE accepts a PRIMARY KEY.
+    #: whether CREATE TABLE accepts a PRIMARY KEY
     declares_key: bool = True
-    #: Whether an error rolls back what was written before it.
+    #: whether an error rolls back what was written before it
     transactions: bool = True
-    #: Whether rows can be written one by one.
+    #: whether rows can be written one by one
     writable: bool = True
     limits: Limits = Limits()
     errors: ErrorPatterns = ErrorPatterns()
@@ -211,7 +211,7 @@ class Dialect:
 
     def select(self, table: str, columns: Sequence[str], where: Sequence[str]) -> str:
         """Return a SELECT from a table that we created, with one parameter for each column in `where`."""
-        # Without the alias, SQLite reads a quoted name that is not a column as a string literal.
+        # without the alias, SQLite reads a quoted name that is not a column as a string literal
         column_list = ", ".join(f"t.{self.escape(self.column(name))}" for name in columns)
         return f"SELECT {column_list} FROM {self.escape(self.table(table))} t WHERE {self.condition(where, 't.')}"
 

@@ -25,7 +25,7 @@ WHERE (database_name, schema_name, table_name) = (?, ?, ?) ORDER BY column_index
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND constraint_type IN ('PRIMARY KEY', 'UNIQUE')
 ORDER BY constraint_type""",
-    # An expression is a column name, quoted where SQL requires it, or anything else in parentheses.
+    # an expression is a column name, quoted where SQL requires it, or anything else in parentheses
     indexes="""
 SELECT CAST(expressions AS VARCHAR[]) FROM duckdb_indexes()
 WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND is_unique ORDER BY index_oid""",
@@ -47,7 +47,7 @@ DUCKDB = Dialect(
         ColumnType.BYTES: "BLOB",
         ColumnType.VECTOR: "DOUBLE[]",
     },
-    # Decimals, JSON and vectors are bound as text, which DuckDB casts without losing digits.
+    # decimals, JSON and vectors are bound as text, which DuckDB casts without losing digits
     bind={
         ColumnType.TEXT: values.text,
         ColumnType.INTEGER: values.integer,

@@ -45,12 +45,12 @@ def to_date(value: Any) -> date:
     return value if type(value) is date else date.fromisoformat(str(value)[:10])
 
 
-#: Dialects with empty quotation marks and placeholder take those of the hook.
+#: dialects with empty quotation marks and placeholder take those of the hook
 GENERIC = Dialect(
     name="this database",
     conn_types=(),
     types=_TYPES,
-    # Several databases do not allow TEXT in a key.
+    # several databases do not allow TEXT in a key
     key_text="VARCHAR(512)",
     bind={
         ColumnType.TEXT: values.text,
@@ -70,7 +70,7 @@ GENERIC = Dialect(
     limits=Limits(numeric_scale=12),
     errors=ErrorPatterns(
         absent_table=ErrorPattern(sqlstates=("42S02",)),  # ODBC's code, which many drivers use
-        # Snowflake returns ODBC's code for missing and inaccessible tables alike; its message mentions both.
+        # Snowflake returns ODBC's code for missing and inaccessible tables alike; its message mentions both
         hidden_table=ErrorPattern(message=r"(?i)authori[sz]ed|permission|privilege"),
     ),
 )
@@ -93,7 +93,7 @@ REDSHIFT = replace(
     GENERIC,
     name="Redshift",
     conn_types=("redshift",),
-    # In Redshift TEXT is VARCHAR(256), https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html
+    # in Redshift TEXT is VARCHAR(256), https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html
     types=_types("VARCHAR(65535)", bytes="VARBYTE(1000000)"),
     bind={**GENERIC.bind, ColumnType.TEXT: values.text_without_nul},
     limits=replace(GENERIC.limits, text_has_nul=False),
@@ -109,9 +109,9 @@ SQL_SERVER = replace(
     GENERIC,
     name="SQL Server",
     conn_types=("mssql",),
-    # In SQL Server TIMESTAMP is a row version.
+    # in SQL Server TIMESTAMP is a row version
     types=_types("NVARCHAR(MAX)", boolean="BIT", timestamp="DATETIME2(6)", bytes="VARBINARY(MAX)"),
-    # Without this collation 'a' and 'A' would be the same key.
+    # without this collation 'a' and 'A' would be the same key
     key_text="NVARCHAR(450) COLLATE Latin1_General_100_BIN2",
     errors=_absent_table(r"\bInvalid object name\b"),
 )
@@ -122,11 +122,11 @@ ORACLE = replace(
     conn_types=("oracle",),
     types=_types("CLOB", integer="NUMBER(19)", boolean="NUMBER(1)", timestamp="TIMESTAMP(6)"),
     key_text="VARCHAR2(512 CHAR)",
-    # The driver cannot bind True and False.
+    # the driver cannot bind True and False
     bind={**GENERIC.bind, ColumnType.BOOLEAN: int},
     placeholder=":",
     folds_to_upper=True,
-    # Oracle reports a missing table and an inaccessible one with the same error.
+    # Oracle reports a missing table and an inaccessible one with the same error
     errors=ErrorPatterns(hidden_table=ErrorPattern(message="ORA-00942")),
     driver=ORACLE_DRIVER,
 )
@@ -156,7 +156,7 @@ DATABRICKS = replace(
     driver=DATABRICKS_DRIVER,
 )
 
-#: BigQuery's cursor inserts values into the SQL text, takes them only by name, and runs a separate job for each row.
+#: BigQuery's cursor inserts values into the SQL text, takes them only by name, and runs a separate job for each row
 BIGQUERY = replace(
     GENERIC,
     name="BigQuery",

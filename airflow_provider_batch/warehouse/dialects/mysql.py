@@ -10,7 +10,7 @@ from airflow_provider_batch.warehouse import upsert, values
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.mysql import MYSQL_DRIVER
 
-#: Columns of information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html
+#: columns of information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html
 _CATALOGUE = Catalogue(
     table="""
 SELECT t.TABLE_SCHEMA, t.TABLE_NAME, t.TABLE_TYPE, t.ENGINE, e.TRANSACTIONS, @@lower_case_table_names

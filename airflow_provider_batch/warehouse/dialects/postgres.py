@@ -22,7 +22,7 @@ JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum""",
-    # One row per key column of each unique index that ON CONFLICT can use.
+    # one row per key column of each unique index that ON CONFLICT can use
     keys="""
 SELECT i.indexrelid, a.attname
 FROM pg_catalog.pg_index i

@@ -37,7 +37,7 @@ SQLITE = Dialect(
         ColumnType.TEXT: "TEXT",
         ColumnType.INTEGER: "INTEGER",
         ColumnType.FLOAT: "REAL",
-        # No type: any affinity would round numbers of more than 15 digits, or turn all numbers into text.
+        # no type: any affinity would round numbers of more than 15 digits, or turn all numbers into text
         ColumnType.NUMERIC: "",
         ColumnType.BOOLEAN: "BOOLEAN",
         ColumnType.DATE: "TEXT",
@@ -61,7 +61,7 @@ SQLITE = Dialect(
     name_parts=("database", "table"),
     errors=ErrorPatterns(
         absent_table=ErrorPattern(message="no such table"),
-        # The class of this exception depends on the Python version.
+        # the class of this exception depends on the Python version
         multiple_statements=ErrorPattern(message="one statement at a time"),
     ),
     catalogue=_CATALOGUE,

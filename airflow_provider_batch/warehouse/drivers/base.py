@@ -16,7 +16,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.warehouse.values import read_lob
 
-#: Turns a row as the driver returns it into a plain tuple.
+#: turns a row as the driver returns it into a plain tuple
 RowReader = Callable[[Any], tuple[Any, ...]]
 
 _QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
@@ -50,7 +50,7 @@ class Driver:
 
         Raises InputError for several statements if the driver would run all of them.
         """
-        # A semicolon inside a final comment may go too.
+        # a semicolon inside a final comment may go too
         return sql.rstrip("; \t\r\n")
 
     def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
@@ -87,7 +87,7 @@ class Driver:
                 yield cursor
                 conn.commit()
             except BaseException:
-                # A driver without transactions raises here, which would hide the original error.
+                # a driver without transactions raises here, which would hide the original error
                 with suppress(Exception):
                     conn.rollback()
                 raise
@@ -111,7 +111,7 @@ class Driver:
         primary = getattr(diagnostics, "message_primary", None)
         code = self.sqlstate_of(error)
         text = primary or str(error).strip() or type(error).__name__
-        # SQLSTATE class 22 is "data exception": the quoted text is row data.
+        # SQLSTATE class 22 is "data exception": the quoted text is row data
         if hide_quoted or code.startswith("22"):
             text = _QUOTED_TEXT.sub("(value not shown)", text)
         hint = getattr(diagnostics, "message_hint", None)

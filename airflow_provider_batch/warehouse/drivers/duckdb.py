@@ -24,7 +24,7 @@ from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row
 
 log = logging.getLogger(__name__)
 
-#: seconds to wait for another process that has the file open. After that the task fails and can be retried.
+#: Seconds to wait for another process that has the file open. After that the task fails and can be retried.
 LOCK_WAIT_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
@@ -113,7 +113,7 @@ class DuckdbDriver(Driver):
                     f"sql must be a single SELECT, but it is a {kind}. Nothing was run, and nothing was uploaded."
                 )
         conn.execute("BEGIN TRANSACTION READ ONLY")
-        # A DuckDB cursor is a separate connection, outside this transaction.
+        # a DuckDB cursor is a separate connection, outside this transaction
         return conn
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
@@ -135,7 +135,7 @@ class DuckdbDriver(Driver):
                 "installed: pip install 'airflow-provider-batch[duckdb]'"
             )
         if type(error).__name__ not in _SAFE_EXCEPTIONS:
-            # The statement quoted at the end may contain values.
+            # the statement quoted at the end may contain values
             text = _QUOTED_TEXT.sub("(value not shown)", text).partition("\n\nLINE ")[0]
             text = _NUMBER.sub(lambda match: match[1] or "(value not shown)", text)
         return text.rstrip(".")

@@ -32,7 +32,7 @@ _LEXEME = re.compile(
 )
 _COMMENTS = ("#", "--", "/*")
 
-#: Errors whose messages quote names, not values, with their SQLSTATE, which mysqlclient does not provide.
+#: errors whose messages quote names, not values, with their SQLSTATE, which mysqlclient does not provide
 _SAFE_ERRORS: Mapping[int, str] = {
     1044: "42000",  # access denied to a database
     1045: "28000",  # access denied
@@ -85,7 +85,7 @@ class MysqlDriver(Driver):
         use_utf8(conn)
         cursor = plain_cursor(conn)
         cursor.execute(f"SET SESSION net_write_timeout = {_READER_SECONDS}")
-        # A statement that begins with WITH may be a DELETE, so the keyword check alone is not enough.
+        # a statement that begins with WITH may be a DELETE, so the keyword check alone is not enough
         cursor.execute("START TRANSACTION READ ONLY")
         cursor.close()
         return unbuffered_cursor(conn)

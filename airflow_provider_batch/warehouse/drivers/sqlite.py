@@ -8,7 +8,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.warehouse.drivers.base import Driver
 
-#: seconds a write waits for the file's write lock. After that the task fails and can be retried.
+#: Seconds a write waits for the file's write lock. After that the task fails and can be retried.
 LOCK_WAIT_SECONDS = 120
 
 

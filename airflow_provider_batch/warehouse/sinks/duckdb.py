@@ -102,7 +102,7 @@ class DuckdbSink(TableSink[_Plan]):
                     f"Landing in DuckDB needs version 2.0 or newer of the package duckdb, but an older one is "
                     f"installed. Run pip install 'airflow-provider-batch[duckdb]'. {self._consequence}"
                 )
-            # Casts from timestamps to dates and to timestamps without a zone depend on the session's time zone.
+            # casts from timestamps to dates and to timestamps without a zone depend on the session's time zone
             conn.execute("SET TimeZone = 'UTC'")
             yield conn
 
@@ -133,7 +133,7 @@ class DuckdbSink(TableSink[_Plan]):
                 except Exception as error:
                     if type(error).__name__ != "BinderException":
                         raise
-                    # A problem that the catalogue does not show, such as a generated column.
+                    # a problem that the catalogue does not show, such as a generated column
                     raise self._target.error(f"does not fit: {message_of(error)}") from None
         self._plan = plan
         return plan
@@ -183,7 +183,7 @@ class DuckdbSink(TableSink[_Plan]):
             _merge_expression(column, matches[column.name], name)
             for column, name in zip(self._columns, landing_names, strict=True)
         ]
-        # Cast first: keys are equal if they are equal in the table's own type.
+        # cast first: keys are equal if they are equal in the table's own type
         key_values = ", ".join(
             f"CAST({value} AS {matches[column.name].type})"
             for column, value in zip(self._columns, expressions, strict=True)
@@ -214,7 +214,7 @@ class DuckdbSink(TableSink[_Plan]):
 
 def _merge_expression(column: Column, table_column: TableColumn, name: str) -> str:
     """Return the expression that passes a value from the landing table to the results table."""
-    # Cast to JSON first: read as plain text for a STRUCT, {"a": 1} would be DuckDB's own notation.
+    # cast to JSON first: read as plain text for a STRUCT, {"a": 1} would be DuckDB's own notation
     return f"CAST({name} AS JSON)" if column.type is ColumnType.JSON and table_column.type != "VARCHAR" else name
 
 

@@ -68,7 +68,7 @@ class GenericSink(TableSink[_Plan]):
         self._outcome = naming.position(columns, "outcome")
         self._sealed_at = naming.position(columns, "sealed_at")
         upper_case = replace(self._target, sql=self._dialect.quote_table([part.upper() for part in self._parts]))
-        # As written, or as created by a database that folds unquoted names to upper case.
+        # as written, or as created by a database that folds unquoted names to upper case
         self._targets = list({target.sql: target for target in (self._target, upper_case)}.values())
         self._creation_target = self._target
         if self._dialect.folds_to_upper:
@@ -153,7 +153,7 @@ class GenericSink(TableSink[_Plan]):
         target, names = location
         key = [column.name for column in self._columns if column.key]
         key_spellings = [spelling for name in key for spelling in naming.spellings(name, names)]
-        # No query for a table's key works in every database, so we assume that the key is ours.
+        # no query for a table's key works in every database, so we assume that the key is ours
         table = Table(tuple(TableColumn(name, "") for name in names), (tuple(key_spellings),))
         self._plan = self._build_plan(target, match_columns(target, table))
         return self._plan
@@ -194,7 +194,7 @@ class GenericSink(TableSink[_Plan]):
         )
 
 
-#: Converts key values to one form, whether they come from us or from the driver.
+#: converts key values to one form, whether they come from us or from the driver
 _COMPARABLE: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.TEXT: str,
     ColumnType.INTEGER: int,

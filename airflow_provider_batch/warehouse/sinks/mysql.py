@@ -78,7 +78,7 @@ class MySqlSink(TableSink[_Plan]):
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
-        # Bytes pass through UNHEX, because the two drivers write them differently.
+        # bytes pass through UNHEX, because the two drivers write them differently
         bind = {**self._dialect.bind, ColumnType.BYTES: lambda value: memoryview(value).hex()}
         incoming = IncomingRows(rows, self._columns, [bind[column.type] for column in self._columns])
         with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
@@ -107,7 +107,7 @@ class MySqlSink(TableSink[_Plan]):
         return conn
 
     def _acquire_lock(self, cursor: Any, lock: str) -> None:
-        # Closing the connection releases the lock.
+        # closing the connection releases the lock
         cursor.execute("SELECT GET_LOCK(%s, %s)", (lock, LOCK_WAIT_SECONDS))
         if cursor.fetchall()[0][0] != 1:
             raise WarehouseError(
@@ -148,7 +148,7 @@ class MySqlSink(TableSink[_Plan]):
                     ),
                 )
                 plan = self._build_plan(location, matches)
-                # An empty merge checks every name and privilege before the first row.
+                # an empty merge checks every name and privilege before the first row
                 cursor.execute(plan.create_landing)
                 cursor.execute(plan.merge)
                 conn.rollback()
@@ -175,7 +175,7 @@ class MySqlSink(TableSink[_Plan]):
         table_columns = [matches[column.name] for column in self._columns]
         names = [self._dialect.quote(column.name) for column in table_columns]
         table = self._dialect.quote_table(location)
-        # A temporary table hides a permanent one of the same name.
+        # a temporary table hides a permanent one of the same name
         landing = _LANDING if location[1].casefold() != _LANDING else f"{_LANDING}_2"
         landing = self._dialect.quote_table((location[0], landing))
         number = "n"

@@ -50,7 +50,7 @@ class MySqlColumn(TableColumn):
     character_set: str = ""
     collation: str = ""
     is_generated: bool = False
-    #: Whether a row without a value for this column gets a distinct one: NULL or the next number.
+    #: whether a row without a value for this column gets a distinct one: NULL or the next number
     distinct_by_default: bool = False
 
 
@@ -155,7 +155,7 @@ def describe_table(
 
 
 def _text(value: Any) -> str:
-    # MySQL 8's information_schema returns some of its columns as bytes.
+    # MySQL 8's information_schema returns some of its columns as bytes
     return value.decode() if isinstance(value, bytes | bytearray) else str(value)
 
 

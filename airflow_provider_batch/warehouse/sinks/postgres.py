@@ -90,7 +90,7 @@ class PostgresSink(TableSink[_Plan]):
         return conn
 
     def _begin(self, cursor: Any, plan: _Plan) -> None:
-        # Casts from timestamps to dates and to timestamps without a zone depend on the session's time zone.
+        # casts from timestamps to dates and to timestamps without a zone depend on the session's time zone
         cursor.execute("SET LOCAL TimeZone = 'UTC'")
         cursor.execute(plan.create_landing)
 
@@ -114,7 +114,7 @@ class PostgresSink(TableSink[_Plan]):
                     self._dialect.quote_table((schema, name)),
                     match_columns(self._target, table, is_incompatible=_is_incompatible),
                 )
-                # Planning the merge checks every type and privilege before the first row.
+                # planning the merge checks every type and privilege before the first row
                 self._begin(cursor, plan)
                 cursor.execute(f"EXPLAIN {plan.merge}")
                 conn.rollback()
@@ -122,7 +122,7 @@ class PostgresSink(TableSink[_Plan]):
         return plan
 
     def _find_table(self, cursor: Any) -> tuple[int, str, str, str] | None:
-        # As written, or as SQL without quotation marks would have created it.
+        # as written, or as SQL without quotation marks would have created it
         for parts in dict.fromkeys([self._parts, tuple(part.lower() for part in self._parts)]):
             cursor.execute(self._catalogue.table, (self._dialect.quote_table(parts),))
             row: tuple[int, str, str, str] | None = cursor.fetchone()
@@ -139,7 +139,7 @@ class PostgresSink(TableSink[_Plan]):
                 schema = self._dialect.quote(self._parts[0])
                 raise self._target.error(f"needs the schema {schema}. Create it:\nCREATE SCHEMA {schema};") from None
             conn.rollback()
-            # Another landing may have created it since the probe, for which PostgreSQL has several errors.
+            # another landing may have created it since the probe, for which PostgreSQL has several errors
             if self._find_table(cursor) is None:
                 raise
 
@@ -193,12 +193,12 @@ def _landing_field(types: Mapping[ColumnType, str], column: Column, table_column
         if base in ("json", "jsonb"):
             return _LandingField(base, _json)
         if base in ("vector", "halfvec"):
-            # pgvector parses its own notation and checks the dimensions during the cast.
+            # pgvector parses its own notation and checks the dimensions during the cast
             return _LandingField("text", _json, f"CAST({{}} AS {_escape_braces(table_column.type)})")
         if is_text:
             return _LandingField("text", _json)
     if column.type is ColumnType.TEXT and column.key and is_text:
-        # Keys that are equal in the table must be equal here too, and citext or char(n) have their own equality.
+        # keys that are equal in the table must be equal here too, and citext or char(n) have their own equality
         return _LandingField(table_column.type, _ENCODERS[column.type])
     return _LandingField(types[column.type], _ENCODERS[column.type])
 

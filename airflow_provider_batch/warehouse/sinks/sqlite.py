@@ -49,7 +49,7 @@ class SqliteSink(TableSink[_Plan]):
             with closing(self._connect()) as conn:
                 conn.execute("BEGIN IMMEDIATE")
                 for chunk in chunks(incoming):
-                    # The sort is stable: of rows with equal key and rank, the last one must win.
+                    # the sort is stable: of rows with equal key and rank, the last one must win
                     chunk.sort(key=itemgetter(*plan.key))
                     conn.executemany(plan.upsert, chunk)
                 conn.execute("COMMIT")
@@ -75,7 +75,7 @@ class SqliteSink(TableSink[_Plan]):
                 if table is None:
                     raise self._target.error("was created, but cannot be found.")
                 plan = self._build_plan(match_columns(self._target, table, is_incompatible=_is_incompatible))
-                # Compiling the statement detects what the catalogue does not show, such as a generated column.
+                # compiling the statement detects what the catalogue does not show, such as a generated column
                 conn.execute(f"EXPLAIN {plan.upsert}", [None] * len(self._columns))
         self._plan = plan
         return plan
