@@ -77,7 +77,7 @@ class Build(msgspec.Struct, frozen=True):
     #: whether the query has more rows than `max_rows`
     has_more_rows: bool = False
     #: number of rows that stay in a shard of an earlier generation
-    kept: int = 0
+    kept_rows: int = 0
     #: whether every row was already sent as it is now, so that there is nothing to seal
     is_unchanged: bool = False
 
@@ -134,7 +134,7 @@ class _Builder:
         self._rowset = RowSet()
         self._carry: list[Column] = []
         self._sample: list[dict[str, Any]] = []
-        self._kept = 0
+        self._kept_rows = 0
         self._has_more_rows = False
 
     def shards_of(self, warehouse: DbApiHook, reused_table: ReusedTable | None) -> list[Shard]:
@@ -146,20 +146,20 @@ class _Builder:
         try:
             with read_rows(warehouse, plan.sql, plan.parameters) as rows:
                 renderer = compile_renderer(plan.spec, rows.columns, plan.context)
-                carried = _carried_columns(plan.carry, rows.columns)
+                carried_columns = _carried_columns(plan.carry, rows.columns)
                 row_iterator = iter(rows)
-                rendered: Iterator[RenderedRow] = (
-                    RenderedRow(renderer(row, number), carried.take(row, number), number)
+                rendered_rows: Iterator[RenderedRow] = (
+                    RenderedRow(renderer(row, number), carried_columns.take(row, number), number)
                     for number, row in enumerate(islice(row_iterator, plan.max_rows), start=1)
                 )
                 if reused_table is not None:
-                    rendered = self._with_reused_answers(rendered, reused_table)
-                for request, carry, number in rendered:
+                    rendered_rows = self._with_reused_answers(rendered_rows, reused_table)
+                for request, carry, number in rendered_rows:
                     self._seal_row(request, carry, number)
                     if number <= SAMPLE_REQUESTS:
                         self._sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
                 self._has_more_rows = plan.max_rows is not None and next(row_iterator, None) is not None
-            self._carry = carried.columns()
+            self._carry = carried_columns.columns()
             return self._sealer.finish()
         finally:
             self._sealer.abandon()
@@ -178,7 +178,7 @@ class _Builder:
             shard = previous.shard_of(request, sha256)
             if shard is not None:
                 sealer.add_kept_row(request, carry, number, shard)
-                self._kept += 1
+                self._kept_rows += 1
                 return
         if not sealer.add_if_duplicate(request, carry, number):
             tokens = self.estimator.add(
@@ -195,7 +195,7 @@ class _Builder:
             sealed_at=datetime.now(UTC),
             endpoint=plan.spec.endpoint,
             openai_conn_id=plan.openai_conn_id,
-            requests=self._kept + sealer.requests + sealer.duplicates + sealer.reused,
+            requests=self._kept_rows + sealer.requests + sealer.duplicates + sealer.reused,
             shards=shards,
             carry=self._carry,
             estimate=self.estimator.finish(plan.learned.outputs),
@@ -225,9 +225,9 @@ class _Builder:
         if previous is None:
             return Build(manifest, self._sample, self._has_more_rows)
         if previous.manifest.generation == self._generation - 1 and previous.matches(self._rowset, manifest):
-            return Build(previous.manifest, self._sample, self._has_more_rows, self._kept, is_unchanged=True)
-        combined = previous.next_manifest(manifest, self._sealer, self._prefix)
-        return Build(combined, self._sample, self._has_more_rows, self._kept)
+            return Build(previous.manifest, self._sample, self._has_more_rows, self._kept_rows, is_unchanged=True)
+        next_manifest = previous.next_manifest(manifest, self._sealer, self._prefix)
+        return Build(next_manifest, self._sample, self._has_more_rows, self._kept_rows)
 
 
 def _carried_columns(names: list[str], columns: Sequence[str]) -> CarriedColumns:

@@ -52,7 +52,7 @@ class Source:
     has_explicit_token_limit: bool
 
     def build(
-        self, folder: Folder, decision: Decision, hook: BatchHook, log: Log, before: Ledger | None = None
+        self, folder: Folder, decision: Decision, hook: BatchHook, log: Log, previous: Ledger | None = None
     ) -> Build:
         """Read the rows and build the input files in the folder, without sealing them."""
         plan = self.plan
@@ -68,7 +68,7 @@ class Source:
             folder,
             decision.generation,
             reuse=self.reused_table() if decision.reuse else None,
-            previous=PreviousGeneration(before) if before is not None else None,
+            previous=PreviousGeneration(previous) if previous is not None else None,
         )
         if result.has_more_rows:
             log.info("The query returns more than max_rows=%s rows; the others are not sent", plan.max_rows)
@@ -123,23 +123,23 @@ class Sealing:
         )
         return newest
 
-    def _seal(self, decision: Decision, before: Ledger | None) -> Ledger:
+    def _seal(self, decision: Decision, previous: Ledger | None) -> Ledger:
         """Read the warehouse and seal.
 
-        :param before: the generation whose unchanged rows are kept.
+        :param previous: the generation whose unchanged rows are kept.
         """
         conn_id = self.source.plan.openai_conn_id
-        if before is not None and before.manifest.openai_conn_id != conn_id:
+        if previous is not None and previous.manifest.openai_conn_id != conn_id:
             raise InputError(
-                f"openai_conn_id is now {conn_id!r}, but the batches of job {before.manifest.job_uid} belong to "
-                f"{before.manifest.openai_conn_id!r}. Nothing was uploaded. Restore the connection id, or set "
+                f"openai_conn_id is now {conn_id!r}, but the batches of job {previous.manifest.job_uid} belong to "
+                f"{previous.manifest.openai_conn_id!r}. Nothing was uploaded. Restore the connection id, or set "
                 "resubmit=True to send every row from scratch and pay for it."
             )
-        result = self.source.build(self.folder, decision, self.hook, self.log, before)
-        if before is not None and result.is_unchanged:
+        result = self.source.build(self.folder, decision, self.hook, self.log, previous)
+        if previous is not None and result.is_unchanged:
             self.log.info("All %s rows are unchanged; nothing new to send", f"{result.manifest.requests:,}")
-            return before
-        log_build(self.log, result, compared=before is not None)
+            return previous
+        log_build(self.log, result, compared=previous is not None)
         if result.manifest.requests:
             self.check_tables(result.manifest)
         ledger = seal(self.folder, result.manifest)

@@ -27,10 +27,10 @@ def run_concurrently(
     :param work: runs in a thread of its own.
     :param on_result: receives each item and its result as soon as it is there, in the calling thread.
     """
-    over = Event()
+    stopped = Event()
 
     def start(item: Item) -> Result:
-        if over.is_set() or stop():
+        if stopped.is_set() or stop():
             raise _SkippedError
         return work(item)
 
@@ -45,13 +45,13 @@ def run_concurrently(
                 except _SkippedError:
                     continue
                 except Exception as error:  # noqa: BLE001  # raised below, once nothing is running any more
-                    over.set()
+                    stopped.set()
                     first_error = first_error or error
                     continue
                 on_result(futures[future], result)
                 count += 1
         finally:
-            over.set()  # before the pool waits for its threads: the caller may have been interrupted
+            stopped.set()  # before the pool waits for its threads: the caller may have been interrupted
     if first_error is not None:
         raise first_error
     return count

@@ -20,7 +20,7 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
     """
     if not ledger.manifest.delete_remote_files:
         return
-    state, deleted = ledger.state(), 0
+    state, deleted_count = ledger.state(), 0
     try:
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
         hook.check()
@@ -34,9 +34,9 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
                 results = [file.file_id for file in submission.settled.files] if submission.settled else []
                 for file_id in filter(None, (submission.file_id, *results)):
                     hook.delete(file_id)
-                    deleted += 1
+                    deleted_count += 1
                 ledger.add(FilesDeleted(shard.name, submission.number, datetime.now(UTC)))
     except BatchError as error:
         log.warning("%s Some files were not deleted at the provider. Clear this task to try again.", error)
-    if deleted:
-        log.info("Deleted %s at the provider; staging holds their contents", format_count(deleted, "file"))
+    if deleted_count:
+        log.info("Deleted %s at the provider; staging holds their contents", format_count(deleted_count, "file"))

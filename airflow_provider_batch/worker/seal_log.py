@@ -56,9 +56,9 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
             ", ".join(estimate.standard_price_models),
         )
     if compared:
-        sent = manifest.requests - build.kept - manifest.duplicates - manifest.reused
+        sent = manifest.requests - build.kept_rows - manifest.duplicates - manifest.reused
         log.info(
             "%s unchanged and keep their batch and answer. %s new, changed or not sent yet, and will be sent.",
-            format_count(build.kept, "row is", "rows are"),
+            format_count(build.kept_rows, "row is", "rows are"),
             format_count(sent, "row is", "rows are"),
         )
