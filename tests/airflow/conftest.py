@@ -74,7 +74,10 @@ def client(batch_server: LocalServer) -> openai.OpenAI:
 
 @pytest.fixture
 def serve(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterator[Callable[..., LocalServer]]:
-    """Starts a batch server of the test's own, which `openai_default` leads to: `serve("slow", in_progress=600)`."""
+    """Return a function that starts another local batch server and points `openai_default` to it.
+
+    Its first argument is a name, and the others are the server's options: `serve("slow", in_progress=600)`.
+    """
     with ExitStack() as servers:
 
         def start(
@@ -95,8 +98,8 @@ def server(serve: Callable[..., LocalServer]) -> LocalServer:
 
 
 @pytest.fixture
-def slow(serve: Callable[..., LocalServer]) -> LocalServer:
-    """A batch server of the test's own, which takes ten minutes for a batch; `slow.advance(600)` makes them pass."""
+def slow_server(serve: Callable[..., LocalServer]) -> LocalServer:
+    """Start a batch server that takes ten minutes for each batch; `slow_server.advance(600)` skips this time."""
     return serve("slow", in_progress=600)
 
 
@@ -107,7 +110,7 @@ def _faulty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 
 
 @pytest.fixture
-def faulty(
+def faulty_server(
     _faulty_server: LocalServer, offline: None, connect_batch_server: Callable[[LocalServer], None]
 ) -> Iterator[LocalServer]:
     """The module's batch server, on which nothing goes wrong until a test calls `set_faults`.
@@ -121,7 +124,7 @@ def faulty(
 
 
 @pytest.fixture
-def made(server: LocalServer) -> Callable[[], dict[str, int]]:
+def count_calls(server: LocalServer) -> Callable[[], dict[str, int]]:
     """Counts what was asked, uploaded and created at `server` since it was last called."""
     return count_billed(server)
 

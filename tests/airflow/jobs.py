@@ -23,7 +23,7 @@ Ticket = tuple[Any, ...]
 
 
 @contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+def run_in_background(work: Callable[[], None]) -> Iterator[None]:
     """Do `work` in a thread while the block runs. If it raises, so does leaving the block."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)

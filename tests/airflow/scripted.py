@@ -24,7 +24,7 @@ class Request(NamedTuple):
         return f"{self.method} {self.target.partition('?')[0]}"
 
 
-class Scripted(NamedTuple):
+class ScriptedServer(NamedTuple):
     """A server that runs."""
 
     base_url: str
@@ -55,10 +55,10 @@ def reply(
 
 
 @contextmanager
-def scripted(script: Script) -> Iterator[Scripted]:
+def serve_script(script: Script) -> Iterator[ScriptedServer]:
     """Serve on a free port; each request is answered by the script, one after the other."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Scripted(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", [])
+    server = ScriptedServer(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", [])
 
     def serve() -> None:
         while True:

@@ -25,10 +25,10 @@ STUCK = Fault(kind=Kind.STUCK)
 
 
 @pytest.fixture
-def server(faulty: LocalServer) -> LocalServer:
+def server(faulty_server: LocalServer) -> LocalServer:
     """A server whose batches never end by themselves; `openai_default` leads to it."""
-    faulty.set_faults(STUCK)
-    return faulty
+    faulty_server.set_faults(STUCK)
+    return faulty_server
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def ask_of(*bad: Fault) -> tuple[Fault, ...]:
 
 
 def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standard_price(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     ran = run_job(wait=finish(), carry=["label"])
 
     assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
-    assert made() == {"synchronous": 5, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 5, "upload": 1, "create": 1}
     assert ran.returned["wait"]["final_pass"] == {"sent": 5, "left_out": {}}
     assert ran.returned["wait"]["outcomes"] == {"succeeded": 5}
     account = ran.returned["land"]
@@ -69,49 +69,51 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
     assert account["cost_usd"] == account["standard_cost_usd"]
 
 
-def test_without_a_finish_line_the_deadline_asks_nothing(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+def test_without_a_finish_line_the_deadline_asks_nothing(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
+) -> None:
     ran = run_job(wait=finish(at_deadline="collect"))
 
-    assert made()["synchronous"] == 0
+    assert count_calls()["synchronous"] == 0
     assert ran.returned["land"]["outcomes"] == {"cancelled": 5}
     assert "final_pass" not in ran.returned["wait"]
 
 
 def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(Fault(kind=Kind.STUCK, skip=1))
 
     ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3})
 
-    assert made() == {"synchronous": 2, "upload": 2, "create": 2}
+    assert count_calls() == {"synchronous": 2, "upload": 2, "create": 2}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(2,)]
 
 
 def test_more_rows_than_the_bound_are_left_and_told(
-    warehouse: Path, made: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     ran = run_job(wait=finish(at_deadline_rows=3))
 
-    assert made()["synchronous"] == 3
+    assert count_calls()["synchronous"] == 3
     assert ran.returned["wait"]["final_pass"] == {"sent": 3, "left_out": {"at_deadline_rows": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert "2 rows are left: more than at_deadline_rows allows" in capfd.readouterr().out
 
 
-def test_the_finish_line_stays_within_the_budget(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+def test_the_finish_line_stays_within_the_budget(warehouse: Path, count_calls: Callable[[], dict[str, int]]) -> None:
     # by its cap a row costs up to 0.0001 US dollars in a batch and 0.0002 at the standard price, and a little for input
     ran = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
 
-    assert made()["synchronous"] == 3
+    assert count_calls()["synchronous"] == 3
     assert ran.returned["wait"]["final_pass"] == {"sent": 3, "left_out": {"max_cost_usd": 2}}
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert float(ran.returned["land"]["cost_usd"]) <= 0.00065
 
 
 def test_what_was_spent_before_counts_towards_the_budget(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(Fault(kind=Kind.STUCK, skip=1))
     prices = {"gpt-5-mini": {"input": 1000, "output": 0}}
@@ -121,11 +123,11 @@ def test_what_was_spent_before_counts_towards_the_budget(
 
     left = ran.returned["wait"]["final_pass"]["left_out"]
     assert float(ran.returned["land"]["cost_usd"]) <= low * 1.01
-    assert made()["synchronous"] == 2 - left.get("max_cost_usd", 0)
+    assert count_calls()["synchronous"] == 2 - left.get("max_cost_usd", 0)
 
 
 def test_a_request_that_is_turned_away_for_a_moment_is_asked_again_there(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(
         *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, times=3, retry_after=0.2))
@@ -133,7 +135,7 @@ def test_a_request_that_is_turned_away_for_a_moment_is_asked_again_there(
 
     ran = run_job(wait=finish())
 
-    assert made()["synchronous"] == 8
+    assert count_calls()["synchronous"] == 8
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
 
 
@@ -147,19 +149,19 @@ def test_a_request_that_is_turned_away_for_a_moment_is_asked_again_there(
     ids=["429", "500", "dropped"],
 )
 def test_what_fails_there_lands_as_failed_and_is_not_asked_once_more(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]], fault: Fault
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]], fault: Fault
 ) -> None:
     server.set_faults(*ask_of(fault))
 
     ran = run_job(wait=finish())
 
-    assert made()["synchronous"] == 5
+    assert count_calls()["synchronous"] == 5
     assert ran.states["wait"] == "success"
     assert ran.returned["land"]["outcomes"] == {"failed": 5}
 
 
 def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(
         *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, code="insufficient_quota"))
@@ -169,7 +171,7 @@ def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
 
     ran = run_job(wait=finish())
 
-    assert made()["synchronous"] == 16
+    assert count_calls()["synchronous"] == 16
     assert ran.states["wait"] == "success"
     assert ran.returned["wait"]["final_pass"] == {"sent": 0, "left_out": {"unsent": 25}}
     assert ran.returned["land"]["outcomes"] == {"cancelled": 25}
@@ -241,33 +243,33 @@ def outcomes(ledger: Any) -> dict[str, int]:
 
 
 def test_rows_that_were_never_sent_are_asked_and_it_is_their_first_attempt(
-    ledger: Any, made: Callable[[], dict[str, int]]
+    ledger: Any, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
     last = worker(ledger)
     assert isinstance(last.run({}), Finish)
 
-    assert made() == {"synchronous": ROWS, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": ROWS, "upload": 0, "create": 0}
     assert outcomes(ledger) == {"succeeded": ROWS}
     assert {shard.spec.attempt for shard in last.ledger.state().final_pass_shards} == {1}
     assert isinstance(worker(ledger).run({}), Finish)
-    assert made()["synchronous"] == 0
+    assert count_calls()["synchronous"] == 0
 
 
 def test_of_rows_that_were_never_sent_those_past_the_bound_are_left(
-    ledger: Any, made: Callable[[], dict[str, int]]
+    ledger: Any, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     worker(ledger, rows=30).run({})
 
-    assert made() == {"synchronous": 30, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 30, "upload": 0, "create": 0}
     assert outcomes(ledger) == {"succeeded": 30, "pending": 10}
     worker(ledger, rows=30).run({})
-    assert made() == {"synchronous": 0, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
 
 
 def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_flight(
-    ledger: Any, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+    ledger: Any, count_calls: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import CLAIM_LIFETIME, Finish, Wait
     from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
@@ -285,31 +287,33 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
         patch.setattr(synchronous, "write_responses", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             worker(ledger).run({})
-    assert made()["synchronous"] == 2 * FINAL_PASS_CONCURRENCY
+    assert count_calls()["synchronous"] == 2 * FINAL_PASS_CONCURRENCY
 
     pause = worker(ledger).run({})
     assert isinstance(pause, Wait)
-    assert made()["synchronous"] == ROWS - 2 * FINAL_PASS_CONCURRENCY
+    assert count_calls()["synchronous"] == ROWS - 2 * FINAL_PASS_CONCURRENCY
 
     assert isinstance(worker(ledger, later=CLAIM_LIFETIME).run({}), Finish)
-    assert made()["synchronous"] == FINAL_PASS_CONCURRENCY
+    assert count_calls()["synchronous"] == FINAL_PASS_CONCURRENCY
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 
 def test_a_worker_that_was_told_to_end_asks_nothing_there_and_its_successor_goes_on(
-    ledger: Any, made: Callable[[], dict[str, int]]
+    ledger: Any, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     with pytest.raises(StoppedError, match="finish line was not asked"):
         worker(ledger, stopping=lambda: True).run({})
-    assert made()["synchronous"] == 0
+    assert count_calls()["synchronous"] == 0
 
     worker(ledger).run({})
 
-    assert made()["synchronous"] == ROWS
+    assert count_calls()["synchronous"] == ROWS
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 
-def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
+def test_two_workers_at_the_finish_line_ask_each_row_once(
+    ledger: Any, count_calls: Callable[[], dict[str, int]]
+) -> None:
     from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 
     first, second = worker(ledger), worker(ledger)
@@ -322,21 +326,23 @@ def test_two_workers_at_the_finish_line_ask_each_row_once(ledger: Any, made: Cal
     for ask in asks:
         second._carry_out([ask])
 
-    assert made()["synchronous"] == ROWS
+    assert count_calls()["synchronous"] == ROWS
     assert outcomes(ledger) == {"succeeded": ROWS}
 
 
-def test_nothing_is_begun_half_an_hour_after_the_deadline(ledger: Any, made: Callable[[], dict[str, int]]) -> None:
+def test_nothing_is_begun_half_an_hour_after_the_deadline(
+    ledger: Any, count_calls: Callable[[], dict[str, int]]
+) -> None:
     from airflow_provider_batch.core.lifecycle.steps import FINAL_PASS_WINDOW, Finish
 
     assert isinstance(worker(ledger, later=FINAL_PASS_WINDOW).run({}), Finish)
 
-    assert made()["synchronous"] == 0
+    assert count_calls()["synchronous"] == 0
     assert outcomes(ledger) == {"pending": ROWS}
 
 
 def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
-    tmp_path: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    tmp_path: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     from airflow_provider_batch.core.ledger.records import CancelRequested
     from airflow_provider_batch.core.lifecycle.next_steps import next_steps
@@ -351,16 +357,16 @@ def test_rows_of_a_batch_that_does_not_end_are_left_to_it(
     end(ledger)
     # as if the provider had taken the cancel and were slow at it
     ledger.add(CancelRequested("s0001", 1, "deadline", datetime.now(UTC)))
-    made()
+    count_calls()
 
     waiting = worker(ledger)
     assert isinstance(waiting.run(waiting.observe()), Wait)
-    assert made()["synchronous"] == 0
+    assert count_calls()["synchronous"] == 0
 
     after = worker(ledger, later=CANCEL_GRACE)
     assert isinstance(after.run(after.observe()), Finish)
 
-    assert made()["synchronous"] == 2
+    assert count_calls()["synchronous"] == 2
     assert outcomes(ledger) == {"succeeded": 2, "pending": 2}
     assert after.ledger.state().retry_rounds[0].left_out == {"unsettled": 2}
 

@@ -29,9 +29,9 @@ TWO_MODELS = "SELECT id, title, body, CASE WHEN id < 'T-3' THEN 'gpt-5-nano' ELS
 
 
 @pytest.fixture
-def server(faulty: LocalServer) -> LocalServer:
+def server(faulty_server: LocalServer) -> LocalServer:
     """A server on which nothing goes wrong yet; `openai_default` leads to it."""
-    return faulty
+    return faulty_server
 
 
 @pytest.fixture
@@ -80,12 +80,12 @@ def records(reference: dict[str, Any]) -> Any:
 
 
 def test_two_requests_are_asked_first_and_land_like_all_others(
-    warehouse: Path, made: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     ran = run_job(canary=..., output_schema=SCHEMA, carry=["label"], land={"columns": {"answer": "label"}})
 
     assert ran.state == "success"
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
     account = ran.returned["land"]
     assert account["outcomes"] == {"succeeded": 5}
     rows = query(
@@ -119,10 +119,10 @@ def test_the_reference_carries_the_estimate_that_the_answers_gave(warehouse: Pat
     assert measured["input_tokens"] == guessed["input_tokens"]
 
 
-def test_each_model_has_a_canary_of_its_own(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+def test_each_model_has_a_canary_of_its_own(warehouse: Path, count_calls: Callable[[], dict[str, int]]) -> None:
     reference = attempt(Instance(), sql=TWO_MODELS, model="{{ row.m }}", canary="1")
 
-    assert made() == {"synchronous": 2, "upload": 2, "create": 2}
+    assert count_calls() == {"synchronous": 2, "upload": 2, "create": 2}
     shards = records(reference).manifest.shards
     assert [(one.name, one.model, one.requests, one.synchronous) for one in shards] == [
         ("c0001", "gpt-5-nano", 1, True),
@@ -133,7 +133,7 @@ def test_each_model_has_a_canary_of_its_own(warehouse: Path, made: Callable[[], 
 
 
 def test_a_wrong_parameter_stops_the_job_and_the_attempt_after_mending_it_starts_anew(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     instance = Instance()
     with pytest.raises(AirflowFailException) as stopped:
@@ -144,28 +144,28 @@ def test_a_wrong_parameter_stops_the_job_and_the_attempt_after_mending_it_starts
     assert "temperature" in error
     assert "Nothing was uploaded" in error
     assert "canary=0" in error
-    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
 
     reference = attempt(instance)
 
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
     state = records(reference)
     assert (state.manifest.generation, state.manifest.job_uid) == (2, reference["job_uid"])
     assert state.canary_verdict.void == ""
 
 
 def test_a_job_that_was_stopped_is_stopped_again_if_nothing_was_mended(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     instance = Instance()
     for _ in range(2):
         with pytest.raises(AirflowFailException, match="CanaryError"):
             attempt(instance, body={"temperature": "hot"})
-        assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+        assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
 
 
 def test_a_model_that_refuses_stops_the_job_although_another_one_answers(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     with pytest.raises(AirflowFailException, match=r"refused by gpt-5-nano: .*temperature"):
         attempt(
@@ -176,11 +176,11 @@ def test_a_model_that_refuses_stops_the_job_although_another_one_answers(
             canary=1,
         )
 
-    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
 
 
 def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_asked_of_another_one(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     ran = run_job(
         sql=TWO_MODELS,
@@ -190,82 +190,82 @@ def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_
     )
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "failed": 2}
-    assert made() == {"synchronous": 4, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 4, "upload": 1, "create": 1}
 
 
 def test_a_refused_new_row_stops_nothing_where_the_rest_is_known_from_last_night(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     known: dict[str, Any] = {"sql": "SELECT * FROM tickets", "reuse_from": "answers"}
     assert run_job(**known, canary=2).state == "success"
     update(warehouse, "UPDATE tickets SET body = '[[fail:400]]' WHERE id = 'T-1'")
-    made()
+    count_calls()
 
     ran = run_job(**known, canary=2)
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
-    assert made() == {"synchronous": 1, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 1, "upload": 0, "create": 0}
 
 
 def test_a_refusal_of_the_whole_of_a_small_job_is_told_by_submit(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     with pytest.raises(AirflowFailException, match="temperature"):
         attempt(Instance(), body={"temperature": "hot"}, canary=20)
 
-    assert made() == {"synchronous": 5, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 5, "upload": 0, "create": 0}
 
 
 def test_a_canary_in_which_one_row_alone_is_refused_stops_nothing(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     update(warehouse, "UPDATE tickets SET body = '[[fail:400]]' WHERE id = 'T-1'")
 
     ran = run_job(canary=2)
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
 def test_refusals_that_speak_of_each_row_alone_stop_nothing(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     code = "context_length_exceeded"
     server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=400, code=code))
 
     attempt(Instance())
 
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(401, "invalid_api_key"), (403, None), (429, "insufficient_quota"), (402, None)]
 )
 def test_an_account_that_refuses_holds_the_job_and_the_next_attempt_goes_on_with_it(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]], status: int, code: str | None
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]], status: int, code: str | None
 ) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=status, code=code))
     instance = Instance()
     with pytest.raises(JobHeldError, match=f"HTTP {status}") as held:
         attempt(instance)
-    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
     server.set_faults()
 
     reference = attempt(instance)
 
     assert f"Job {reference['job_uid']} is held" in str(held.value)
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
     assert records(reference).manifest.generation == 1
 
 
 def test_a_request_that_was_turned_away_for_a_moment_is_asked_again_at_once(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, times=2))
 
     state = records(attempt(Instance()))
 
-    assert made() == {"synchronous": 4, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 4, "upload": 1, "create": 1}
     assert state.shards["c0001"].submissions[0].settled.outcomes == {"succeeded": 2}
 
 
@@ -280,7 +280,7 @@ def test_a_request_that_was_turned_away_for_a_moment_is_asked_again_at_once(
     ids=["429", "500", "dropped", "html"],
 )
 def test_what_fails_for_a_passing_reason_is_left_to_a_batch(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]], fault: Fault
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]], fault: Fault
 ) -> None:
     server.set_faults(fault)
 
@@ -288,7 +288,7 @@ def test_what_fails_for_a_passing_reason_is_left_to_a_batch(
 
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
     assert ran.returned["land"]["retried"] == 2
-    assert made() == {"synchronous": 2, "upload": 2, "create": 2}
+    assert count_calls() == {"synchronous": 2, "upload": 2, "create": 2}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(0,)]
 
 
@@ -317,38 +317,38 @@ def test_answers_that_fit_no_schema_are_told_and_stop_nothing(
 
 
 def test_a_measured_price_over_the_budget_stops_the_job_until_the_budget_is_raised(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     update(warehouse, "UPDATE tickets SET body = replace(hex(zeroblob(2000)), '0', 'word ')")
     prices = {"gpt-5-mini": {"input": 0, "output": 1000}}
     low = attempt(Instance(), prices=prices)["estimate"]["low_usd"]
     guessed = attempt(Instance(), prices=prices, canary=0)["estimate"]["low_usd"]
     assert guessed < low, "else the answers are too short for this test"
-    made()
+    count_calls()
     instance = Instance()
     with pytest.raises(
         AirflowFailException, match=r"BudgetError: By the answers to the canary .* Nothing was uploaded"
     ):
         attempt(instance, prices=prices, max_cost_usd=(guessed + low) / 2)
-    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
 
     reference = attempt(instance, prices=prices, max_cost_usd=low * 10)
 
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
     assert records(reference).manifest.generation == 2
 
 
 def test_a_worker_that_was_told_to_end_asks_nothing_and_its_successor_goes_on(
-    warehouse: Path, made: Callable[[], dict[str, int]]
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     instance = Instance()
     with pytest.raises(StoppedError, match="2 of 2 requests of the canary"):
         attempt(instance, stopped=True)
-    assert made() == {"synchronous": 0, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
 
     attempt(instance)
 
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
 @contextmanager
@@ -365,23 +365,23 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, module: ModuleType, function: str
 
 
 def test_a_worker_killed_between_the_answers_and_their_record_asks_these_requests_once_more(
-    warehouse: Path, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_batch.worker import synchronous
 
     instance = Instance()
     with killed_at(monkeypatch, synchronous, "write_responses"):
         attempt(instance)
-    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
 
     state = records(attempt(instance))
 
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
     assert state.shards["c0001"].submissions[0].settled.outcomes == {"succeeded": 2}
 
 
 def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
-    warehouse: Path, made: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_batch.worker import runner
 
@@ -391,32 +391,36 @@ def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
 
     with pytest.raises(AirflowFailException, match="CanaryError"):
         attempt(instance, body={"temperature": "hot"})
-    assert made() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
 
 
-def test_a_job_as_small_as_its_canary_needs_no_batch(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+def test_a_job_as_small_as_its_canary_needs_no_batch(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
+) -> None:
     ran = run_job(canary=20)
 
     assert ran.state == "success"
     assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert made() == {"synchronous": 5, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 5, "upload": 0, "create": 0}
 
 
-def test_a_preview_asks_no_canary(warehouse: Path, made: Callable[[], dict[str, int]]) -> None:
+def test_a_preview_asks_no_canary(warehouse: Path, count_calls: Callable[[], dict[str, int]]) -> None:
     reference = attempt(Instance(), preview=True)
 
     assert (reference["shards"], reference["requests"]) == (1, 5)
-    assert made() == {"synchronous": 0, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/embeddings", "/v1/completions", "/v1/moderations"])
-def test_every_endpoint_has_its_canary(warehouse: Path, made: Callable[[], dict[str, int]], endpoint: str) -> None:
+def test_every_endpoint_has_its_canary(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], endpoint: str
+) -> None:
     model = {"/v1/embeddings": "text-embedding-3-small", "/v1/moderations": "omni-moderation-latest"}
     cap = 200 if endpoint == "/v1/completions" else None
     asked: dict[str, Any] = {"endpoint": endpoint, "model": model.get(endpoint, "gpt-5-mini"), "max_output_tokens": cap}
     state = records(attempt(Instance(), **asked))
 
-    assert made() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
     assert state.shards["c0001"].submissions[0].settled.outcomes == {"succeeded": 2}
 
 
@@ -498,7 +502,7 @@ def update(warehouse: Path, sql: str) -> None:
 
 
 def test_the_client_of_the_canary_never_repeats_a_request_itself(
-    warehouse: Path, server: LocalServer, made: Callable[[], dict[str, int]]
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     from airflow_provider_batch.hooks.batch import BatchHook
 
@@ -510,4 +514,4 @@ def test_the_client_of_the_canary_never_repeats_a_request_itself(
 
     assert asked.status == 500
     assert isinstance(json.loads(asked.body)["error"]["message"], str)
-    assert made() == {"synchronous": 1, "upload": 0, "create": 0}
+    assert count_calls() == {"synchronous": 1, "upload": 0, "create": 0}

@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import Ticket, client_of, counts_of, meanwhile, query
+from tests.airflow.jobs import Ticket, client_of, counts_of, query, run_in_background
 
 ANSWERS = "SELECT custom_id, output, batch_id, cost_usd, attempt, job_uid, outcome FROM answers"
 
@@ -189,25 +189,25 @@ def test_a_clear_of_a_submit_that_never_got_through_takes_the_new_prompt(warehou
 
 
 def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_wants_are_cancelled(
-    warehouse: Path, slow: LocalServer, wait_until: Callable[..., None]
+    warehouse: Path, slow_server: LocalServer, wait_until: Callable[..., None]
 ) -> None:
     """Three shards: one stays as it is, of one a row goes, and of one every row is changed."""
     job = ClearedJob()
     stays = {"wait": {"deferrable": False, "trigger_rule": "all_failed"}, "limits": {"requests": 2}}
     job.run(**stays)
-    assert asked(slow) == [2, 2, 1]
+    assert asked(slow_server) == [2, 2, 1]
     change(warehouse, "DELETE FROM tickets WHERE id = 'T-3'", "UPDATE tickets SET body = 'new' WHERE id = 'T-5'")
 
     def end_once_all_are_there() -> None:
-        wait_until(lambda: len(asked(slow)) == 4)
-        slow.advance(1000)
+        wait_until(lambda: len(asked(slow_server)) == 4)
+        slow_server.advance(1000)
 
-    with meanwhile(end_once_all_are_there):
+    with run_in_background(end_once_all_are_there):
         second = job.clear(limits={"requests": 2})
 
     assert second.state == "success"
-    assert asked(slow) == [2, 2, 1, 1]
-    assert statuses(slow) == ["completed", "completed", "cancelled", "completed"]
+    assert asked(slow_server) == [2, 2, 1, 1]
+    assert statuses(slow_server) == ["completed", "completed", "cancelled", "completed"]
     assert second.returned["land"]["outcomes"] == {"succeeded": 4}
     assert sorted(answers(warehouse)) == ["T-1", "T-2", "T-4", "T-5"]
 
@@ -234,14 +234,14 @@ def test_on_purpose_everything_is_asked_anew_once(warehouse: Path, server: Local
         assert asked(server) == [5, 5]
 
 
-def test_asked_anew_what_still_runs_is_cancelled(warehouse: Path, slow: LocalServer) -> None:
+def test_asked_anew_what_still_runs_is_cancelled(warehouse: Path, slow_server: LocalServer) -> None:
     job = ClearedJob()
     stays = {"wait": {"deferrable": False, "trigger_rule": "all_failed"}}
     job.run(**stays)
     job.clear(**stays, resubmit=True)
 
-    assert statuses(slow)[0] in ("cancelling", "cancelled")
-    assert asked(slow) == [5, 5]
+    assert statuses(slow_server)[0] in ("cancelling", "cancelled")
+    assert asked(slow_server) == [5, 5]
 
 
 def test_a_clear_that_its_canary_stopped_costs_none_of_the_answers_before_it(

@@ -379,12 +379,12 @@ def test_the_wait_is_the_same_in_every_mode(warehouse: Path, wait: dict[str, Any
 def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
     warehouse: Path, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    with LocalServer(tmp_path / "slow", in_progress=600) as slow:
-        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+    with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
+        connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
 
         ran = run_job(wait={"deadline": timedelta(seconds=3)})
 
-        (batch,) = client_of(slow).batches.list()
+        (batch,) = client_of(slow_server).batches.list()
     assert batch.status == "cancelled"
     assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
     assert ran.returned["land"]["outcomes"]["cancelled"] > 0

@@ -16,7 +16,7 @@ from airflow_provider_batch.cli import main
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import Ticket, client_of, meanwhile, query, run_job
+from tests.airflow.jobs import Ticket, client_of, query, run_in_background, run_job
 
 ROWS = 6
 
@@ -94,10 +94,10 @@ def test_a_job_that_is_not_there_is_said(warehouse: Path, capsys: pytest.Capture
 
 
 def test_a_held_job_says_so_in_the_providers_words(
-    warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
+    warehouse: Path, slow_server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "Billing hard limit has been reached."
-    slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message=said))
+    slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message=said))
     ran = run_job()
 
     assert ran.states["submit"] == "failed"
@@ -109,53 +109,53 @@ def test_a_held_job_says_so_in_the_providers_words(
 
 
 def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
-    warehouse: Path, slow: LocalServer, capfd: pytest.CaptureFixture[str], wait_until: Callable[..., None]
+    warehouse: Path, slow_server: LocalServer, capfd: pytest.CaptureFixture[str], wait_until: Callable[..., None]
 ) -> None:
     told: list[str] = []
 
     def a_person() -> None:
-        wait_until(lambda: bool(batches(slow)) and batches(slow)[0].status == "in_progress")
-        slow.advance(300)
-        wait_until(lambda: 0 < batches(slow)[0].request_counts.completed < ROWS)
-        uid = batches(slow)[0].metadata["job_uid"]
+        wait_until(lambda: bool(batches(slow_server)) and batches(slow_server)[0].status == "in_progress")
+        slow_server.advance(300)
+        wait_until(lambda: 0 < batches(slow_server)[0].request_counts.completed < ROWS)
+        uid = batches(slow_server)[0].metadata["job_uid"]
         command = [sys.executable, "-m", "airflow_provider_batch.cli", "jobs", "cancel", uid[:8]]
         for more in ([], ["--yes"]):
             done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=120)
             told.append(f"{done.returncode} {done.stdout} {done.stderr}")
 
     job = ClearedJob()
-    with meanwhile(a_person):
+    with run_in_background(a_person):
         first = job.run()
 
     assert "Nothing was done: give --yes" in told[0]
     assert told[0].startswith("1 ")
-    assert f"cancelling batch {batches(slow)[0].id} (person); its status is cancelling" in told[1]
+    assert f"cancelling batch {batches(slow_server)[0].id} (person); its status is cancelling" in told[1]
     assert told[1].startswith("0 ")
     assert first.states == {"submit": "success", "wait": "success", "land": "success"}
-    assert len(batches(slow)) == 1
+    assert len(batches(slow_server)) == 1
     kept = query(warehouse, "SELECT custom_id, output, batch_id FROM answers WHERE output IS NOT NULL")
     assert 0 < len(kept) < ROWS
     assert first.returned["land"]["outcomes"]["cancelled"] == ROWS - len(kept)
 
     job.clear("land")
-    assert len(batches(slow)) == 1
+    assert len(batches(slow_server)) == 1
 
     def end_once_both_are_there() -> None:
-        wait_until(lambda: len(batches(slow)) == 2)
-        slow.advance(1000)
+        wait_until(lambda: len(batches(slow_server)) == 2)
+        slow_server.advance(1000)
 
-    with meanwhile(end_once_both_are_there):
+    with run_in_background(end_once_both_are_there):
         second = job.clear("wait", "land")
 
     assert second.returned["land"]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
-    assert batches(slow)[0].request_counts.total == ROWS - len(kept)
+    assert batches(slow_server)[0].request_counts.total == ROWS - len(kept)
     assert set(kept) <= set(query(warehouse, "SELECT custom_id, output, batch_id FROM answers"))
 
 
 def test_a_job_is_removed_when_it_is_landed_and_its_retention_over(
-    warehouse: Path, slow: LocalServer, capsys: pytest.CaptureFixture[str]
+    warehouse: Path, slow_server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.RETRIEVE}), status=403))
+    slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.RETRIEVE}), status=403))
     waits = run_job(wait={"deferrable": False, "retries": 0})
     assert waits.states["wait"] == "failed"
     running = waits.returned["submit"]

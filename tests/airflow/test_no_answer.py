@@ -17,10 +17,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError
-from tests.airflow.scripted import Request, Script, Scripted, reply, scripted
+from tests.airflow.scripted import Request, Script, ScriptedServer, reply, serve_script
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
-Serve = Callable[..., AbstractContextManager[tuple[Scripted, Any]]]
+Serve = Callable[..., AbstractContextManager[tuple[ScriptedServer, Any]]]
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 #: answers with status 200 (one has 204) that are neither a batch nor a file nor a list
@@ -48,10 +48,10 @@ def serve(connect: Callable[..., None]) -> Serve:
     """Return a context manager that starts a scripted server and yields it with a hook; no retries by default."""
 
     @contextmanager
-    def start(script: Script | bytes, *, retries: int = 0) -> Iterator[tuple[Scripted, Any]]:
+    def start(script: Script | bytes, *, retries: int = 0) -> Iterator[tuple[ScriptedServer, Any]]:
         from airflow_provider_batch.hooks.batch import BatchHook
 
-        with scripted(script if callable(script) else lambda _: script) as server:
+        with serve_script(script if callable(script) else lambda _: script) as server:
             extra = {"openai_client_kwargs": {"max_retries": retries, "timeout": 20}}
             connect("openai_default", conn_type="openai", password="local", host=server.base_url, extra=extra)
             yield server, BatchHook()

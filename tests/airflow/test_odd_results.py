@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.airflow.scripted import Request, Scripted, reply, scripted
+from tests.airflow.scripted import Request, ScriptedServer, reply, serve_script
 from tests.airflow.test_runner import seal_job
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -81,7 +81,7 @@ class Job(NamedTuple):
 
     ledger: Any
     provider: Provider
-    server: Scripted
+    server: ScriptedServer
 
     def collect(self) -> Any:
         """One worker's look at the batch, and what it does then; the job's state afterwards, and what it waits for."""
@@ -132,7 +132,7 @@ def running(tmp_path: Path, connect: Callable[..., None]) -> Callable[..., Abstr
     @contextmanager
     def start(batch: dict[str, Any], files: dict[str, bytes] | None = None) -> Iterator[Job]:
         provider = Provider(batch, files or {})
-        with scripted(provider) as server:
+        with serve_script(provider) as server:
             extra = {"openai_client_kwargs": {"max_retries": 0, "timeout": 20}}
             connect("openai_default", conn_type="openai", password="local", host=server.base_url, extra=extra)
             ledger = seal_job(tmp_path, ["one", "two", "three"], requests=3)

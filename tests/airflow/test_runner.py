@@ -170,9 +170,9 @@ def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_s
 def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    with LocalServer(tmp_path / "slow", in_progress=600) as slow:
-        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
-        client = client_of(slow)
+    with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
+        connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
+        client = client_of(slow_server)
         unanswered(ledger, client, committed=True)
         (first,) = batches_of(client, ledger)
         duplicate = client.batches.create(
@@ -392,8 +392,8 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Failure
 
-    with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow:
-        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+    with LocalServer(tmp_path / "slow", creates_per_hour=1, admin=True) as slow_server:
+        connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
         worker = another_worker(ledger)
         pause = worker.run({})
         (first, second) = worker.ledger.state().shards.values()
@@ -402,9 +402,9 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
             Failure.CAPACITY,
         )
         assert pause.any_end
-        assert slow.calls()["create"] == 2
+        assert slow_server.calls()["create"] == 2
 
-        slow.advance(3601)
+        slow_server.advance(3601)
         worker = another_worker(ledger, later=timedelta(hours=2))
         worker.run({})
         assert all(shard.submissions[-1].batch_id for shard in worker.ledger.state().shards.values())
@@ -455,12 +455,12 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
     from airflow_provider_batch.core.ledger.records import Deadline
     from airflow_provider_batch.core.lifecycle.steps import Wait
 
-    with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow:
-        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+    with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow_server:
+        connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
         another_worker(ledger).run({})
         now = datetime.now(UTC)
         ledger.add(Deadline(now, now))
-        slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=503, times=1))
+        slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=503, times=1))
 
         worker = another_worker(ledger)
         pause = worker.run(worker.observe())
@@ -482,10 +482,10 @@ def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_
     from airflow_provider_batch.hooks.batch import BatchHook
     from airflow_provider_batch.worker.cancel import cancel_job
 
-    with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow:
-        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
+    with LocalServer(tmp_path / "slow", in_progress=3600, admin=True) as slow_server:
+        connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
         another_worker(ledger).run({})
-        slow.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=409, times=1))
+        slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=409, times=1))
         sentences: list[str] = []
 
         assert cancel_job(ledger, BatchHook(), BY_PERSON, sentences.append) == 0

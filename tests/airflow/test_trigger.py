@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.fixture
-def slow(serve: Callable[..., LocalServer]) -> LocalServer:
+def slow_server(serve: Callable[..., LocalServer]) -> LocalServer:
     """A server whose batches run longer than any test."""
     return serve("slow", in_progress=600)
 
@@ -63,23 +63,25 @@ def test_it_fires_once_every_batch_has_ended(batch_server: LocalServer) -> None:
     assert event_of(trigger(create(batch_server), create(batch_server))) == [{"reason": "ended"}]
 
 
-def test_one_ended_batch_is_enough_if_shards_wait_for_queue_capacity(slow: LocalServer) -> None:
-    client = client_of(slow)
-    first, second = create(slow), create(slow)
+def test_one_ended_batch_is_enough_if_shards_wait_for_queue_capacity(slow_server: LocalServer) -> None:
+    client = client_of(slow_server)
+    first, second = create(slow_server), create(slow_server)
     client.batches.cancel(first)
 
     assert event_of(trigger(first, second, any_end=True)) == [{"reason": "ended"}]
 
 
 @pytest.mark.parametrize(("argument", "reason"), [("deadline", "deadline"), ("wake_at", "due")])
-def test_it_fires_at_its_time_while_the_batch_is_still_running(slow: LocalServer, argument: str, reason: str) -> None:
+def test_it_fires_at_its_time_while_the_batch_is_still_running(
+    slow_server: LocalServer, argument: str, reason: str
+) -> None:
     time = ago(-0.5)
 
-    assert event_of(trigger(create(slow), **{argument: time})) == [{"reason": reason}]
+    assert event_of(trigger(create(slow_server), **{argument: time})) == [{"reason": reason}]
     assert datetime.now(UTC) >= datetime.fromisoformat(time)
 
 
-def test_without_batches_it_waits_for_its_time(slow: LocalServer) -> None:
+def test_without_batches_it_waits_for_its_time(slow_server: LocalServer) -> None:
     assert event_of(trigger(wake_at=ago(-0.2))) == [{"reason": "due"}]
 
 
@@ -118,7 +120,7 @@ def test_five_consecutive_refused_sweeps_end_the_wait_with_the_reason(
     assert f"HTTP {code}" in event["message"]
 
 
-def test_triggers_of_a_connection_share_one_client_that_is_closed_with_the_last(slow: LocalServer) -> None:
+def test_triggers_of_a_connection_share_one_client_that_is_closed_with_the_last(slow_server: LocalServer) -> None:
     from airflow_provider_batch.triggers.clients import _shared, shared_client
 
     async def two_users() -> None:
@@ -132,7 +134,7 @@ def test_triggers_of_a_connection_share_one_client_that_is_closed_with_the_last(
     asyncio.run(two_users())
 
 
-def test_after_a_refused_key_the_client_is_rebuilt(slow: LocalServer) -> None:
+def test_after_a_refused_key_the_client_is_rebuilt(slow_server: LocalServer) -> None:
     from airflow_provider_batch.triggers.clients import shared_client
 
     async def renew() -> bool:

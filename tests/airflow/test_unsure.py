@@ -235,9 +235,9 @@ def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touch
     other = seal_job(tmp_path / "other", ["one", "two"], requests=1)
     assert other.manifest.key == ledger.manifest.key
     assert other.manifest.job_uid != ledger.manifest.job_uid
-    with LocalServer(tmp_path / "slow", in_progress=600) as slow:
-        connect("openai_default", conn_type="openai", password="local", host=slow.base_url)
-        client = client_of(slow)
+    with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
+        connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
+        client = client_of(slow_server)
         another_worker(other).run({})
         now = datetime.now(UTC)
         with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
