@@ -301,7 +301,7 @@ def test_a_worker_killed_between_answers_and_record_costs_no_more_than_was_in_fl
 def test_a_worker_that_was_told_to_end_asks_nothing_there_and_its_successor_goes_on(
     ledger: Any, count_calls: Callable[[], dict[str, int]]
 ) -> None:
-    with pytest.raises(StoppedError, match="finish line was not asked"):
+    with pytest.raises(StoppedError, match="final pass was not sent"):
         worker(ledger, stopping=lambda: True).run({})
     assert count_calls()["synchronous"] == 0
 
