@@ -1,4 +1,4 @@
-# make demo, make test: everything else follows from these. Needs Python 3.11, 3.12 or 3.13; all that is installed goes into .venv.
+# Start with `make demo` and `make test`. Needs Python 3.11, 3.12 or 3.13. Everything is installed into .venv.
 
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -24,49 +24,49 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAI
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-setup: $(STAMP) ## make the virtual environment .venv with everything pinned
+setup: $(STAMP) ## create the virtual environment .venv with pinned packages
 
-demo: $(STAMP) ## label 339 support tickets on real Airflow, offline; LIVE=1 asks the real API with OPENAI_API_KEY
+demo: $(STAMP) ## label 340 support tickets on real Airflow, offline; LIVE=1 uses the real API and OPENAI_API_KEY
 	@$(BIN)/airflow-batch demo --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
-airflow: $(STAMP) ## a full Airflow with the same DAGs, until Ctrl-C; PORT=8080, LIVE=1
+airflow: $(STAMP) ## start a full Airflow with the same DAGs, until Ctrl-C; PORT=8080, LIVE=1
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
-test: $(PEERS) ## run the tests; ARGS="-k word" chooses, ARGS=-n0 runs them one after another
+test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them one at a time
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SCREENSHOTS=folder leaves pictures
+browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SCREENSHOTS=folder saves screenshots
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
-bench: $(BENCH) ## measure sealing, landing and waiting beside others, in about 40 minutes; ARGS="--rows 1000000 --runs 1"
+bench: $(BENCH) ## time sealing, landing and waiting against other tools, about 40 minutes; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
 	@$(BIN)/python -m benchmarks.eval_nights --json build/bench/eval_nights.json
 
-soak: $(BENCH) ## a million rows through the three operators, 500 rounds of chaos, 100 waits: nothing is lost; ARGS="--rows 20000"
+soak: $(BENCH) ## check at scale that nothing is lost: a million rows, 500 rounds of chaos, 100 waits; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
 	@$(BIN)/python -m tests.chaos --rounds 500
 	@BATCH_TEST_WAITS=100 $(BIN)/python -m pytest tests/airflow/test_many_waits.py tests/airflow/test_standalone.py
 
-lint: $(STAMP) ## format, style, types and import rules
+lint: $(STAMP) ## check format, style, types and import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-clean: ## remove everything that these commands made
+clean: ## remove everything that these commands created
 	rm -rf .venv .venv-oldest .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@python=$$($(FIND_PYTHON)); \
 	if [ -z "$$python" ]; then \
-		echo "No Python 3.11, 3.12 or 3.13 with venv was found. Install one (on Debian and Ubuntu with python3-venv)," >&2; \
-		echo "or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
+		echo "Found no Python 3.11, 3.12 or 3.13 with venv. Install one (on Debian and Ubuntu also python3-venv)," >&2; \
+		echo "or say which one to use: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
-	echo "Setting up $(VENV) with $$($$python --version); this takes a few minutes, once."; \
+	echo "Setting up $(VENV) with $$($$python --version). This takes a few minutes, but only the first time."; \
 	$$python -m venv --clear $(VENV)
 	@$(GROUP) dev > $(VENV)/dev.txt
 	@$(PIP) --editable '.[demo,duckdb,postgres,sqlite]' --requirement $(VENV)/dev.txt

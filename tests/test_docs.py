@@ -1,4 +1,4 @@
-"""docs/provider-facts.md names tests that are there, and has one, or a reason, in every row."""
+"""Every row of docs/provider-facts.md names a test that exists, or gives a reason why there is none."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "docs" / "provider-facts.md").read_text(encoding="utf-8")
-#: heading -> the rows of the table below it, each split into its cells
+#: the tables of the page, by heading: a list of cells for each row
 TABLES = {
     part.splitlines()[0]: [
         [cell.strip() for cell in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("|")
     ][2:]
     for part in PAGE.split("\n## ")[1:]
 }
-TESTED = {heading: rows for heading, rows in TABLES.items() if heading != "Without a test, and why"}
-TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+TABLES_WITH_TESTS = {heading: rows for heading, rows in TABLES.items() if heading != "Without a test, and why"}
+TEST_REFERENCE = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
 @cache
-def named_in(path: str) -> set[str]:
-    """The names of the test functions of a file."""
+def function_names(path: str) -> set[str]:
+    """Return the names of the functions in a test file."""
     tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize(("path", "name"), sorted(set(TEST.findall(PAGE))))
-def test_every_test_that_the_page_names_is_there(path: str, name: str) -> None:
+@pytest.mark.parametrize(("path", "name"), sorted(set(TEST_REFERENCE.findall(PAGE))))
+def test_every_test_that_the_page_names_exists(path: str, name: str) -> None:
     assert name.startswith("test_")
-    assert name in named_in(path)
+    assert name in function_names(path)
 
 
-@pytest.mark.parametrize("heading", TESTED)
+@pytest.mark.parametrize("heading", TABLES_WITH_TESTS)
 def test_every_row_names_its_test(heading: str) -> None:
-    assert TESTED[heading]
-    for row in TESTED[heading]:
+    assert TABLES_WITH_TESTS[heading]
+    for row in TABLES_WITH_TESTS[heading]:
         assert len(row) == 3, row
-        assert TEST.findall(row[2]), row
-        assert TEST.sub("", row[2]).strip() == "", row
+        assert TEST_REFERENCE.findall(row[2]), row
+        assert TEST_REFERENCE.sub("", row[2]).strip() == "", row
 
 
 def test_every_row_without_a_test_has_a_reason() -> None:
@@ -50,13 +50,13 @@ def test_every_row_without_a_test_has_a_reason() -> None:
         assert len(row[1].split()) > 1, row
 
 
-def test_every_source_is_given_once_and_used() -> None:
-    given = re.findall(r"^\[(\w+)\]: https://", PAGE, flags=re.MULTILINE)
-    assert sorted(given) == sorted(set(given))
-    assert set(given) == set(re.findall(r"\]\[(\w+)\]", PAGE))
+def test_every_source_is_defined_once_and_cited() -> None:
+    sources = re.findall(r"^\[(\w+)\]: https://", PAGE, flags=re.MULTILINE)
+    assert sorted(sources) == sorted(set(sources))
+    assert set(sources) == set(re.findall(r"\]\[(\w+)\]", PAGE))
 
 
-def test_the_pages_and_files_that_it_links_to_are_there() -> None:
+def test_the_pages_and_files_that_it_links_to_exist() -> None:
     for link in re.findall(r"\]\(([^)]+)\)", PAGE):
         assert (REPOSITORY / "docs" / link).is_file(), link
     for path in re.findall(r"`(tests/[\w/]+\.py)`", PAGE):

@@ -1,4 +1,4 @@
-"""What the README shows is run: its DAG as it stands there, its commands in the check that runs this test."""
+"""The README's DAG runs unchanged, .ci/run executes its commands, and its links work."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of a language."""
+def code_blocks(language: str) -> list[str]:
+    """Return the README's code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.usefixtures("offline")
-def test_the_dag_of_the_readme_labels_the_tickets_of_a_day(tmp_path: Path, connect: Callable[..., None]) -> None:
+def test_the_dag_of_the_readme_labels_the_tickets_of_one_day(tmp_path: Path, connect: Callable[..., None]) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
-    (source,) = blocks("python")
+    (source,) = code_blocks("python")
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "readme.py").write_text(source, encoding="utf-8")
     warehouse = tmp_path / "warehouse.sqlite"
@@ -36,22 +36,22 @@ def test_the_dag_of_the_readme_labels_the_tickets_of_a_day(tmp_path: Path, conne
             [
                 (1, "2026-11-20", "Charged twice", "My card was charged twice this month.", "billing"),
                 (2, "2026-11-20", "Cannot log in", "The code never comes.", "login"),
-                (3, "2026-11-19", "Of another day", "Thank you!", "other"),
+                (3, "2026-11-19", "From another day", "Thank you!", "other"),
             ],
         )
     connect("warehouse", conn_type="sqlite", host=str(warehouse))
     bag = DagBag(str(tmp_path / "dags"))
     assert bag.import_errors == {}
 
-    ran = run_dag(bag.dags["label_tickets"])
+    dag_run = run_dag(bag.dags["label_tickets"])
 
-    assert ran.state == "success"
-    landed = query(warehouse, "SELECT custom_id, outcome, label, category IS NOT NULL FROM ticket_labels ORDER BY 1")
-    assert landed == [("1", "succeeded", "billing", 1), ("2", "succeeded", "login", 1)]
+    assert dag_run.state == "success"
+    rows = query(warehouse, "SELECT custom_id, outcome, label, category IS NOT NULL FROM ticket_labels ORDER BY 1")
+    assert rows == [("1", "succeeded", "billing", 1), ("2", "succeeded", "login", 1)]
 
 
-def test_the_commands_of_the_readme_are_run_by_the_check() -> None:
-    commands = [line for block in blocks("console") for line in block.splitlines()]
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    commands = [line for block in code_blocks("console") for line in block.splitlines()]
     check = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
     assert commands == ["make demo", "make test"]

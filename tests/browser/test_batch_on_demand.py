@@ -1,4 +1,4 @@
-"""batch_on_demand as a person meets it: its form, its preview, its approval, its rows, in a real browser."""
+"""The DAG batch_on_demand in a real browser: its form, its preview, its approval, and the rows that land."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.standalone]
 
 DAG = "batch_on_demand"
-#: a title that would be a heading and a picture that runs a script, were it taken for Markdown or HTML
+#: a title that would show a heading and run a script if it were rendered as Markdown or HTML
 HOSTILE = "```\n# Free of charge\n<img src=x onerror=\"document.title='broken out'\">"
 TITLE = HOSTILE.replace("'", "''")
 SQL = f"SELECT id, body,\n  '{TITLE}' AS title\nFROM tickets\nWHERE body <> '' ORDER BY id"
 
 
-def runs(ui: Ui) -> int:
-    """How many runs there are."""
+def count_runs(ui: Ui) -> int:
+    """Return how many runs the DAG has."""
     return int(ui.demo.airflow.get(f"/api/v2/dags/{DAG}/dagRuns")["total_entries"])
 
 
-def test_the_form_refuses_what_is_malformed(ui: Ui) -> None:
-    before = runs(ui)
+def test_the_form_refuses_malformed_values(ui: Ui) -> None:
+    runs_before = count_runs(ui)
     form = ui.open_form(DAG)
     for section in ("1 · Rows", "2 · Request", "4 · Cost", "3 · Answers"):
         ui.open_section(section)
-        ui.picture(section.split(" · ")[1].replace(" ", "-"))
+        ui.screenshot(section.split(" · ")[1].replace(" ", "-"))
 
     ui.field("table").fill("answers; DROP TABLE tickets")
     ui.press_trigger(form)
@@ -41,27 +41,27 @@ def test_the_form_refuses_what_is_malformed(ui: Ui) -> None:
     refusal = form.get_by_text("Invalid input for param table")
     refusal.wait_for()
     assert "letters, digits" in re.sub(r"'\s+'", "", refusal.inner_text())
-    ui.picture("refused-table")
+    ui.screenshot("refused-table")
 
     ui.field("table").fill("answers")
     ui.open_section("2 · Request")
     ui.field("prompt").fill("")
-    ui.picture("missing-prompt")
+    ui.screenshot("missing-prompt")
     assert form.get_by_role("button", name="Trigger").last.is_disabled()
     ui.field("prompt").fill("{{ row.body }}")
     assert form.get_by_role("button", name="Trigger").last.is_enabled()
 
-    # the last brace of the schema
+    # delete the last brace of the schema
     form.locator(".monaco-editor").first.click()
     ui.page.keyboard.press("Control+End")
     ui.page.keyboard.press("Backspace")
     form.get_by_text(re.compile("SyntaxError|JSON")).first.wait_for()
-    ui.picture("broken-schema")
+    ui.screenshot("broken-schema")
     assert form.get_by_role("button", name="Trigger").last.is_disabled()
-    assert runs(ui) == before
+    assert count_runs(ui) == runs_before
 
 
-def test_a_person_fills_in_the_form_reads_the_preview_approves_it_and_the_rows_land(ui: Ui) -> None:
+def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview(ui: Ui) -> None:
     form = ui.open_form(DAG)
     ui.open_section("1 · Rows")
     ui.field("sql").fill(SQL)
@@ -72,53 +72,53 @@ def test_a_person_fills_in_the_form_reads_the_preview_approves_it_and_the_rows_l
     ui.field("table").fill("approved_answers")
     ui.open_section("4 · Cost")
     ui.field("approve_above_usd").fill("0")
-    ui.picture("filled")
+    ui.screenshot("filled")
     ui.press_trigger(form)
-    run_id = ui.run_id()
+    run_id = ui.wait_for_run_id()
     run = Run(ui.demo.airflow, DAG, run_id)
 
     run.await_task("preview", "success")
     ui.open_task(DAG, run_id, "preview")
     ui.page.get_by_text("Preview: nothing was sealed, nothing was uploaded, nothing is billed.").wait_for()
-    ui.picture("preview")
+    ui.screenshot("preview")
 
     question(run)
     ui.page.goto(ui.page.url.replace("/tasks/preview", ""))
     ui.page.get_by_text(re.compile("Required Action")).first.wait_for()
-    ui.picture("run-waits")
+    ui.screenshot("run-waits")
     ui.open_task(DAG, run_id, "approve", "/required_actions")
     approve = ui.page.get_by_role("button", name="Approve", exact=True)
     approve.wait_for()
-    ui.picture("approval")
-    shown = ui.page.locator("body").inner_text()
-    assert "4 requests in 1 shard" in shown
-    assert re.search(r"Estimated cost: (less than )?\$0\.\d{2,4} to \$0\.\d{2,4}, ceiling \$1\.00", shown)
-    assert "Title: ```\n" in shown
-    assert "# Free of charge" in shown
+    ui.screenshot("approval")
+    body = ui.page.locator("body").inner_text()
+    assert "4 requests in 1 shard" in body
+    assert re.search(r"Estimated cost: (less than )?\$0\.\d{2,4} to \$0\.\d{2,4}, ceiling \$1\.00", body)
+    assert "Title: ```\n" in body
+    assert "# Free of charge" in body
     assert ui.page.get_by_role("heading", name="Free of charge").count() == 0
     assert ui.page.locator("img[src=x]").count() == 0
     assert ui.demo.paid() == [0, 0, 0]
     approve.scroll_into_view_if_needed()
-    ui.picture("approval-buttons")
+    ui.screenshot("approval-buttons")
     approve.click()
 
     assert run.await_end() == "success"
-    landed = query(ui.demo.warehouse, "SELECT outcome, run_id FROM approved_answers")
-    assert landed == [("succeeded", run_id)] * 4
+    rows = query(ui.demo.warehouse, "SELECT outcome, run_id FROM approved_answers")
+    assert rows == [("succeeded", run_id)] * 4
     ui.open_task(DAG, run_id, "report")
     ui.page.get_by_text("Landed in approved_answers: 4 succeeded.").first.wait_for()
-    ui.picture("report")
+    ui.screenshot("report")
 
 
-def test_a_person_refuses_and_nothing_is_asked(ui: Ui) -> None:
-    before = ui.demo.paid()
+def test_nothing_is_sent_if_a_person_rejects_the_preview(ui: Ui) -> None:
+    paid_before = ui.demo.paid()
     form = ui.open_form(DAG)
     ui.open_section("3 · Answers")
     ui.field("table").fill("refused_answers")
     ui.open_section("4 · Cost")
     ui.field("approve_above_usd").fill("0")
     ui.press_trigger(form)
-    run_id = ui.run_id()
+    run_id = ui.wait_for_run_id()
     run = Run(ui.demo.airflow, DAG, run_id)
     question(run)
     ui.open_task(DAG, run_id, "approve", "/required_actions")
@@ -127,12 +127,12 @@ def test_a_person_refuses_and_nothing_is_asked(ui: Ui) -> None:
     assert run.await_end() == "success"
     ui.open_task(DAG, run_id, "report")
     ui.page.get_by_text("Rejected: nothing was sent, and nothing is billed.").first.wait_for()
-    ui.picture("report")
+    ui.screenshot("report")
     ui.open_task(DAG, run_id, "approve", "/required_actions")
     ui.page.get_by_text(re.compile("Response received at .* from admin")).wait_for()
-    ui.picture("who-refused")
+    ui.screenshot("who-refused")
     ui.page.goto(ui.page.url.split("/tasks/")[0])
     ui.page.get_by_text("Skipped").first.wait_for()
-    ui.picture("run")
-    assert ui.demo.paid() == before
+    ui.screenshot("run")
+    assert ui.demo.paid() == paid_before
     assert query(ui.demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused_answers'") == []

@@ -1,4 +1,4 @@
-"""The built distributions, and the wheel in an environment where nothing else of the checkout can be found."""
+"""The built distributions, and a clean environment with the wheel installed, isolated from the checkout."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: runs a command of the clean environment, such as `airflow("providers", "list")`, and returns its standard output
+#: runs a command of the clean environment, as in `command("airflow", "version")`, and returns its standard output
 Command = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel; the wheel is built from the unpacked sdist."""
+    """Folder with the sdist and the wheel. The wheel is built from the unpacked sdist."""
     folder = tmp_path_factory.mktemp("dist")
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)])
     return folder
@@ -31,11 +31,11 @@ def wheel(dist: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def clean(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
-    """A virtual environment with the wheel and what it needs, pinned, without any extra."""
+def clean_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """Virtual environment with the wheel and its pinned dependencies, without any extra."""
     home = tmp_path_factory.mktemp("clean")
     environment = home / "venv"
-    # The pip at hand installs into it: one less thing to fetch, and to compile.
+    # The pip that runs these tests installs into it, so the environment needs no pip of its own.
     run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
     pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "--disable-pip-version-check"]
     constraints = ROOT / "constraints.txt"
@@ -45,20 +45,25 @@ def clean(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command(clean: Path) -> Command:
-    """Runs a command of the clean environment: `command("airflow", "version")` is what it prints."""
+def command(clean_environment: Path) -> Command:
+    """Function that runs a command of the clean environment: `command("airflow", "version")` returns its output."""
 
-    def start(name: str, *arguments: str) -> str:
-        return run([str(clean / "bin" / name), *arguments], cwd=clean.parent)
+    def run_command(name: str, *arguments: str) -> str:
+        return run([str(clean_environment / "bin" / name), *arguments], cwd=clean_environment.parent)
 
-    return start
+    return run_command
 
 
 def run(command: list[str], *, cwd: Path | None = None) -> str:
-    """Standard output of a command that succeeds; nothing set for another Airflow or Python reaches it."""
+    """Return the standard output of a command, which must succeed.
+
+    It gets no variables that are set for another Airflow or Python.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
     if cwd is not None:
         environment["AIRFLOW_HOME"] = str(cwd / "airflow")
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    completed = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert completed.returncode == 0, f"{' '.join(command)}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout

@@ -1,4 +1,4 @@
-"""What somebody gets who installs the wheel, and nothing else."""
+"""The wheel: its files, its metadata, and what works in an environment where only the wheel is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.packaging.conftest import ROOT, Command
 pytestmark = pytest.mark.packaging
 
 PACKAGE = "airflow_provider_batch"
-#: what a worker has to install, and no more; the extras bring everything else
+#: the dependencies without extras, which are all that a worker needs
 REQUIRED = {
     "apache-airflow",
     "apache-airflow-providers-common-compat",
@@ -34,47 +34,47 @@ REQUIRED = {
     "pyyaml",
     "tenacity",
 }
-#: Hides the packages that only an extra requires. Airflow happens to bring most of them and imports some for itself, so
-#: only the imports in modules of our own fail.
+#: Hides the packages that only an extra requires. Airflow installs most of them and imports some itself, so only the
+#: imports in our own modules fail.
 HIDE = f"""
 import builtins
 hidden = {{"fastapi", "starlette", "httpx2", "uvicorn", "python_multipart", "multipart", "psutil", "rich", "slugify"}}
 real_import = builtins.__import__
-def refuse(name, globals=None, locals=None, fromlist=(), level=0):
+def import_unless_hidden(name, globals=None, locals=None, fromlist=(), level=0):
     importer = (globals or {{}}).get("__name__") or ""
     package = name.partition(".")[0]
     if level == 0 and package in hidden and importer.partition(".")[0] == "{PACKAGE}":
         raise ModuleNotFoundError(f"No module named {{name!r}}", name=package)
     return real_import(name, globals, locals, fromlist, level)
-builtins.__import__ = refuse
+builtins.__import__ = import_unless_hidden
 """
-#: what only an extra makes importable; `testing` needs pytest too, which no extra brings
+#: modules that need an extra; `testing` also needs pytest, which is in no extra
 BEHIND_EXTRAS = ("dags", "demo", "local", "testing")
-#: The page of the plugin runs in Airflow's API server, which brings FastAPI. No other process imports it.
+#: The page of the plugin. It runs only in Airflow's API server, which has FastAPI installed.
 PAGE = f"{PACKAGE}.plugins.routes"
-#: imports every module that needs no extra and prints what went wrong, and which optional providers are there
+#: Imports every module that needs no extra. Prints the failed imports and the installed optional providers.
 IMPORT_ALL = f"""
 import importlib, json, pkgutil
 from importlib.util import find_spec
 import {PACKAGE}
-failed, seen = {{}}, []
+failed, modules = {{}}, []
 def walk(folder, prefix):
     for module in pkgutil.iter_modules([folder]):
         name = prefix + module.name
         if name in {[f"{PACKAGE}.{part}" for part in BEHIND_EXTRAS]}:
             continue
-        seen.append(name)
+        modules.append(name)
         try:
-            loaded = importlib.import_module(name)
+            imported = importlib.import_module(name)
         except Exception as error:
             failed[name] = repr(error)
         else:
             if module.ispkg:
-                walk(loaded.__path__[0], name + ".")
+                walk(imported.__path__[0], name + ".")
 walk({PACKAGE}.__path__[0], "{PACKAGE}.")
 extras = [name for name in ("airflow.providers.postgres", "airflow.providers.sqlite", "psycopg", "psycopg2")
           if find_spec(name)]
-print(json.dumps({{"place": {PACKAGE}.__file__, "seen": seen, "failed": failed, "extras": extras}}))
+print(json.dumps({{"path": {PACKAGE}.__file__, "modules": modules, "failed": failed, "extras": extras}}))
 """
 
 
@@ -84,14 +84,14 @@ def files(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def of_the_checkout(folder: str) -> set[str]:
-    """Files below a folder of the checkout that a wheel should hold."""
+def checkout_files(folder: str) -> set[str]:
+    """Return the files below a folder of the checkout that the wheel should contain."""
     paths = (ROOT / folder).rglob("*")
     return {str(path.relative_to(ROOT)) for path in paths if path.is_file() and "__pycache__" not in path.parts}
 
 
-def test_the_wheel_holds_the_package_with_its_data_and_the_dags(files: set[str]) -> None:
-    expected = of_the_checkout(PACKAGE) | {f"{PACKAGE}/{path}" for path in of_the_checkout("dags")}
+def test_the_wheel_contains_the_package_its_data_and_the_dags(files: set[str]) -> None:
+    expected = checkout_files(PACKAGE) | {f"{PACKAGE}/{path}" for path in checkout_files("dags")}
     assert {
         f"{PACKAGE}/py.typed",
         f"{PACKAGE}/demo/tickets.jsonl",
@@ -101,11 +101,11 @@ def test_the_wheel_holds_the_package_with_its_data_and_the_dags(files: set[str])
     assert {path for path in files if path.startswith(f"{PACKAGE}/")} == expected
 
 
-def test_the_wheel_holds_nothing_else_but_its_description_and_the_licence(files: set[str]) -> None:
-    others = {path for path in files if not path.startswith(f"{PACKAGE}/")}
-    (info,) = {path.partition("/")[0] for path in others}
+def test_the_wheel_contains_nothing_else_except_metadata_and_licences(files: set[str]) -> None:
+    other_files = {path for path in files if not path.startswith(f"{PACKAGE}/")}
+    (info,) = {path.partition("/")[0] for path in other_files}
     assert info.endswith(".dist-info")
-    assert {path.removeprefix(f"{info}/") for path in others} == {
+    assert {path.removeprefix(f"{info}/") for path in other_files} == {
         "METADATA",
         "RECORD",
         "WHEEL",
@@ -115,12 +115,12 @@ def test_the_wheel_holds_nothing_else_but_its_description_and_the_licence(files:
     }
 
 
-def test_the_sdist_holds_what_is_needed_to_build_and_test(dist: Path) -> None:
+def test_the_sdist_contains_everything_needed_to_build_and_test(dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "constraints.txt"} <= files
-    assert of_the_checkout("dags") <= files
+    assert checkout_files("dags") <= files
     assert "tests/packaging/test_wheel.py" in files
 
 
@@ -129,17 +129,17 @@ def test_airflow_lists_the_provider(command: Command) -> None:
     assert "airflow-provider-batch" in {provider["package_name"] for provider in providers}
 
 
-def test_airflow_shows_all_that_the_provider_brings(command: Command) -> None:
-    (shown,) = json.loads(
+def test_airflow_shows_the_modules_links_plugin_and_config_of_the_provider(command: Command) -> None:
+    (provider,) = json.loads(
         command("airflow", "providers", "get", "airflow-provider-batch", "--full", "--output", "json")
     )
     modules = {"operators": ["batch", "evals"], "sensors": ["batch"], "hooks": ["batch"], "triggers": ["batch"]}
     for part, names in modules.items():
-        told = [name for entry in shown[part] for name in entry["python-modules"]]
-        assert told == [f"{PACKAGE}.{part}.{name}" for name in names]
-    assert shown["extra-links"] == [f"{PACKAGE}.links.batch.BatchJobLink", f"{PACKAGE}.links.batch.EvalReportLink"]
-    assert [plugin["plugin-class"] for plugin in shown["plugins"]] == [f"{PACKAGE}.plugins.batch.BatchPlugin"]
-    assert shown["config"] == get_provider_info()["config"]
+        python_modules = [name for entry in provider[part] for name in entry["python-modules"]]
+        assert python_modules == [f"{PACKAGE}.{part}.{name}" for name in names]
+    assert provider["extra-links"] == [f"{PACKAGE}.links.batch.BatchJobLink", f"{PACKAGE}.links.batch.EvalReportLink"]
+    assert [plugin["plugin-class"] for plugin in provider["plugins"]] == [f"{PACKAGE}.plugins.batch.BatchPlugin"]
+    assert provider["config"] == get_provider_info()["config"]
 
 
 def test_airflow_loads_the_link_and_the_plugin(command: Command) -> None:
@@ -153,43 +153,49 @@ def test_airflow_loads_the_link_and_the_plugin(command: Command) -> None:
 @pytest.mark.parametrize(
     ("option", "value"), [("poll_interval", "60"), ("row_retry_delay", "300"), ("allow_local_staging", "False")]
 )
-def test_airflow_knows_the_defaults_of_the_configuration(command: Command, option: str, value: str) -> None:
+def test_airflow_reads_the_defaults_of_the_configuration(command: Command, option: str, value: str) -> None:
     assert command("airflow", "config", "get-value", "openai_batch", option).strip() == value
 
 
-def test_the_wheel_requires_what_a_worker_needs_and_leaves_the_rest_to_extras(wheel: Path) -> None:
+def test_the_wheel_requires_only_what_a_worker_needs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = message_from_bytes(archive.read(name))
     requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
 
-    without_extras = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
-    assert {canonicalize_name(each.name) for each in without_extras} == REQUIRED
+    without_extras = [
+        requirement
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    assert {canonicalize_name(requirement.name) for requirement in without_extras} == REQUIRED
 
 
-def test_every_module_that_needs_no_extra_imports_without_optional_providers(command: Command, clean: Path) -> None:
+def test_every_module_outside_the_extras_can_be_imported_without_optional_providers(
+    command: Command, clean_environment: Path
+) -> None:
     report = json.loads(command("python", "-c", IMPORT_ALL).splitlines()[-1])
 
-    assert Path(report["place"]).is_relative_to(clean)
+    assert Path(report["path"]).is_relative_to(clean_environment)
     assert report["extras"] == []
     assert report["failed"] == {}
-    rooms = {name.split(".")[1] for name in report["seen"]}
+    rooms = {name.split(".")[1] for name in report["modules"]}
     assert rooms == {child.stem for child in (ROOT / PACKAGE).iterdir() if child.name != "py.typed"} - {
         *BEHIND_EXTRAS,
         "__init__",
         "__pycache__",
     }
-    assert PAGE in report["seen"]
+    assert PAGE in report["modules"]
 
 
-def test_no_module_but_the_page_imports_a_package_of_an_extra(command: Command) -> None:
+def test_only_the_page_imports_a_package_of_an_extra(command: Command) -> None:
     report = json.loads(command("python", "-c", HIDE + IMPORT_ALL).splitlines()[-1])
 
     assert set(report["failed"]) == {PAGE}
     assert "'fastapi'" in report["failed"][PAGE]
 
 
-def test_the_command_line_shows_jobs_without_an_extra(command: Command, tmp_path: Path) -> None:
+def test_jobs_show_works_without_any_extra(command: Command, tmp_path: Path) -> None:
     show = ["jobs", "show", "--staging", tmp_path.as_uri()]
     run = f"from {PACKAGE}.cli.main import main; raise SystemExit(main({show}))"
 
@@ -197,13 +203,13 @@ def test_the_command_line_shows_jobs_without_an_extra(command: Command, tmp_path
 
 
 @pytest.mark.parametrize("arguments", [(), ("jobs",), ("serve",)])
-def test_the_command_line_explains_itself(command: Command, arguments: tuple[str, ...]) -> None:
-    told = command("airflow-batch", *arguments, "--help")
-    assert told.startswith(f"usage: airflow-batch {' '.join(arguments)}".strip())
+def test_the_command_line_prints_its_usage(command: Command, arguments: tuple[str, ...]) -> None:
+    usage = command("airflow-batch", *arguments, "--help")
+    assert usage.startswith(f"usage: airflow-batch {' '.join(arguments)}".strip())
 
 
-def test_the_demo_says_which_extra_it_needs(clean: Path) -> None:
-    code, error = fail(str(clean / "bin" / "airflow-batch"), "demo")
+def test_the_demo_names_the_extra_that_it_needs(clean_environment: Path) -> None:
+    code, error = run_failing(str(clean_environment / "bin" / "airflow-batch"), "demo")
 
     assert code == 1
     assert error == (
@@ -213,10 +219,12 @@ def test_the_demo_says_which_extra_it_needs(clean: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "extra", "package"), [("serve", "local", "uvicorn"), ("demo", "demo", "rich")])
-def test_a_command_says_which_extra_brings_a_missing_package(clean: Path, name: str, extra: str, package: str) -> None:
+def test_a_command_names_the_extra_that_installs_a_missing_package(
+    clean_environment: Path, name: str, extra: str, package: str
+) -> None:
     run = f"from {PACKAGE}.cli.main import main; raise SystemExit(main([{name!r}]))"
 
-    code, error = fail(str(clean / "bin" / "python"), "-c", HIDE + run)
+    code, error = run_failing(str(clean_environment / "bin" / "python"), "-c", HIDE + run)
 
     assert code == 1
     assert error == (
@@ -225,23 +233,23 @@ def test_a_command_says_which_extra_brings_a_missing_package(clean: Path, name: 
     )
 
 
-def test_the_ready_dags_are_found_in_the_installed_package_and_can_be_read(command: Command, clean: Path) -> None:
-    read = (
+def test_the_example_dags_can_be_loaded_from_the_installed_package(command: Command, clean_environment: Path) -> None:
+    load_dag = (
         "import runpy; from airflow_provider_batch.demo.home import dags_folder;"
         "path = dags_folder() / 'label_tickets.py'; print(path, runpy.run_path(str(path))['dag'].task_ids)"
     )
-    path, _, tasks = command("python", "-c", read).splitlines()[-1].partition(" ")
-    assert Path(path).is_relative_to(clean)
+    path, _, tasks = command("python", "-c", load_dag).splitlines()[-1].partition(" ")
+    assert Path(path).is_relative_to(clean_environment)
     assert tasks == "['submit', 'wait', 'land']"
 
 
-def test_an_unknown_command_says_which_there_are(clean: Path) -> None:
-    code, error = fail(str(clean / "bin" / "airflow-batch"), "sreve")
+def test_an_unknown_command_fails_with_a_list_of_the_commands(clean_environment: Path) -> None:
+    code, error = run_failing(str(clean_environment / "bin" / "airflow-batch"), "sreve")
     assert code == 2
     assert "serve" in error
 
 
-def fail(*command: str) -> tuple[int, str]:
-    """Run a command that should fail; its exit code, and what it writes to standard error."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stderr
+def run_failing(*command: str) -> tuple[int, str]:
+    """Run a command that should fail. Return its exit code and its standard error."""
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return completed.returncode, completed.stderr
