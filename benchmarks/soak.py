@@ -80,12 +80,12 @@ def job(embeddings: bool) -> Callable[[], dict[str, Any]]:
 
     def run() -> dict[str, Any]:
         get_listener_manager().add_listener(stages)  # type: ignore[no-untyped-call]  # Airflow has no types here
-        ran = run_dag(dag)
+        result = run_dag(dag)
         return {
-            "state": ran.state,
-            "errors": {task: str(error)[:2000] for task, error in ran.errors.items()},
+            "state": result.state,
+            "errors": {task: str(error)[:2000] for task, error in result.errors.items()},
             "stages": stages.took,
-            "account": ran.returned.get("land"),
+            "account": result.return_values.get("land"),
         }
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from tests.airflow.jobs import Ran, _Listener, _make_known, run_dag, submit_arguments
+from tests.airflow.jobs import DagRunResult, ErrorListener, run_dag, save_dag, submit_arguments
 
 
 class ClearedJob:
@@ -33,19 +33,19 @@ class ClearedJob:
             asked >> waited >> landed
         return dag
 
-    def run(self, **arguments: Any) -> Ran:
+    def run(self, **arguments: Any) -> DagRunResult:
         """The first run."""
         return run_dag(self.dag(**arguments), self._conf)
 
-    def clear(self, *task_ids: str, **arguments: Any) -> Ran:
+    def clear(self, *task_ids: str, **arguments: Any) -> DagRunResult:
         """Clear tasks of the run (all, unless named), as Airflow does, and run them as `dag.test()` does."""
         return self._again(task_ids, arguments, retry=False)
 
-    def retry(self, *task_ids: str, **arguments: Any) -> Ran:
+    def retry(self, *task_ids: str, **arguments: Any) -> DagRunResult:
         """Run tasks again as Airflow retries them: another attempt, of the same life."""
         return self._again(task_ids, arguments, retry=True)
 
-    def _again(self, task_ids: tuple[str, ...], arguments: dict[str, Any], *, retry: bool) -> Ran:
+    def _again(self, task_ids: tuple[str, ...], arguments: dict[str, Any], *, retry: bool) -> DagRunResult:
         from airflow.models.dagrun import DagRun
         from airflow.models.taskinstance import clear_task_instances
         from airflow.providers.common.compat.sdk import get_listener_manager
@@ -56,8 +56,8 @@ class ClearedJob:
         from sqlalchemy import select
 
         dag = self.dag(**arguments)
-        _make_known(dag)
-        listener = _Listener()
+        save_dag(dag)
+        listener = ErrorListener()
         get_listener_manager().add_listener(listener)  # type: ignore[no-untyped-call]  # Airflow has no types here
         try:
             with create_session() as session:
@@ -81,8 +81,10 @@ class ClearedJob:
                         _run_task(ti=ti, task=dag.task_dict[ti.task_id], run_triggerer=True)
                 session.expire_all()
                 tis = run.get_task_instances(session=session)
-                returned = {ti.task_id: ti.xcom_pull(task_ids=ti.task_id) for ti in tis}
-                return Ran(str(run.state), {ti.task_id: str(ti.state) for ti in tis}, listener.errors, returned)
+                return_values = {ti.task_id: ti.xcom_pull(task_ids=ti.task_id) for ti in tis}
+                return DagRunResult(
+                    str(run.state), {ti.task_id: str(ti.state) for ti in tis}, listener.errors, return_values
+                )
         finally:
             get_listener_manager().pm.unregister(listener)
 

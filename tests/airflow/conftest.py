@@ -17,7 +17,7 @@ import pytest
 
 from airflow_provider_batch.testing import LocalServer
 from tests.airflow.in_process_api import await_in_process_api_server
-from tests.airflow.jobs import Ticket, client_of, count_billed, make_tickets
+from tests.airflow.jobs import Ticket, call_counter, client_of, make_tickets
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +126,7 @@ def faulty_server(
 @pytest.fixture
 def count_calls(server: LocalServer) -> Callable[[], dict[str, int]]:
     """Counts what was asked, uploaded and created at `server` since it was last called."""
-    return count_billed(server)
+    return call_counter(server)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ class DemoAirflow:
         """The SQLite file behind the connection `warehouse`."""
         return self.airflow.home.warehouse
 
-    def paid(self) -> list[int]:
+    def count_calls(self) -> list[int]:
         """How many calls came in that cost money, or lead to some that do: uploads, batches, requests asked at once."""
         calls = self.server.calls()
         return [calls.get(call, 0) for call in (Call.UPLOAD, Call.CREATE, Call.SYNCHRONOUS)]
@@ -44,7 +44,7 @@ def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
             yield DemoAirflow(airflow, server)
 
 
-def question(run: Run) -> dict[str, Any]:
+def await_approval_request(run: Run) -> dict[str, Any]:
     """What `approve` asks a person, once it does and its first worker has ended."""
     path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
 

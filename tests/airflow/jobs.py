@@ -32,7 +32,7 @@ def run_in_background(work: Callable[[], None]) -> Iterator[None]:
 
 
 @dataclass
-class Ran:
+class DagRunResult:
     """One run of a DAG."""
 
     #: state of the run
@@ -42,7 +42,7 @@ class Ran:
     #: the exception that failed each failed task
     errors: dict[str, BaseException]
     #: what each task returned
-    returned: dict[str, Any] = field(default_factory=dict)
+    return_values: dict[str, Any] = field(default_factory=dict)
 
     def error(self, task_id: str = "submit") -> str:
         """The text of the error that failed a task."""
@@ -71,7 +71,7 @@ def run_job(
     conf: dict[str, Any] | None = None,
     logical_date: datetime | None = None,
     **submit: Any,
-) -> Ran:
+) -> DagRunResult:
     """Run submit -> wait -> land with `dag.test()`; `...` leaves a default argument out."""
     from airflow.sdk import DAG
 
@@ -87,26 +87,26 @@ def run_job(
     return run_dag(dag, conf=conf, logical_date=logical_date)
 
 
-def run_dag(dag: Any, conf: dict[str, Any] | None = None, logical_date: datetime | None = None) -> Ran:
+def run_dag(dag: Any, conf: dict[str, Any] | None = None, logical_date: datetime | None = None) -> DagRunResult:
     """Run a DAG with `dag.test()`. With a logical_date its run_id is of that moment: the next run begins it anew."""
     from airflow.providers.common.compat.sdk import get_listener_manager
 
-    _make_known(dag)
-    listener = _Listener()
+    save_dag(dag)
+    listener = ErrorListener()
     get_listener_manager().add_listener(listener)  # type: ignore[no-untyped-call]  # Airflow has no types here
     try:
         run = dag.test(run_conf=conf, logical_date=logical_date, run_after=logical_date)
     finally:
         get_listener_manager().pm.unregister(listener)
     tis = run.get_task_instances()
-    returned = {}
+    return_values = {}
     for ti in tis:
         value = ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index)
-        returned[ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"] = value
-    return Ran(str(run.state), {ti.task_id: str(ti.state) for ti in tis}, listener.errors, returned)
+        return_values[ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"] = value
+    return DagRunResult(str(run.state), {ti.task_id: str(ti.state) for ti in tis}, listener.errors, return_values)
 
 
-class _Listener:
+class ErrorListener:
     """Keeps the error of each task that fails."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class _Listener:
         self.errors[task_instance.task_id] = error
 
 
-def _make_known(dag: Any) -> None:
+def save_dag(dag: Any) -> None:
     """Write the DAG to the metadata database, as the DAG processor does with the DAGs of a folder."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
@@ -156,7 +156,7 @@ def counts_of(batch: Batch) -> BatchRequestCounts:
     return batch.request_counts
 
 
-def count_billed(server: LocalServer) -> Callable[[], dict[str, int]]:
+def call_counter(server: LocalServer) -> Callable[[], dict[str, int]]:
     """Return a function that counts the uploads, creations and synchronous requests since it was last called."""
     before = server.calls()
 

@@ -52,13 +52,13 @@ def ask_of(*bad: Fault) -> tuple[Fault, ...]:
 def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standard_price(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
-    ran = run_job(wait=finish(), carry=["label"])
+    result = run_job(wait=finish(), carry=["label"])
 
-    assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
+    assert result.states == {"submit": "success", "wait": "success", "land": "success"}
     assert count_calls() == {"synchronous": 5, "upload": 1, "create": 1}
-    assert ran.returned["wait"]["final_pass"] == {"sent": 5, "left_out": {}}
-    assert ran.returned["wait"]["outcomes"] == {"succeeded": 5}
-    account = ran.returned["land"]
+    assert result.return_values["wait"]["final_pass"] == {"sent": 5, "left_out": {}}
+    assert result.return_values["wait"]["outcomes"] == {"succeeded": 5}
+    account = result.return_values["land"]
     assert account["outcomes"] == {"succeeded": 5}
     rows = query(
         warehouse, "SELECT outcome, label, attempt, batch_id, input_tokens, output_tokens, cost_usd FROM answers"
@@ -72,11 +72,11 @@ def test_what_no_batch_answered_by_the_deadline_is_asked_and_lands_at_the_standa
 def test_without_a_finish_line_the_deadline_asks_nothing(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
-    ran = run_job(wait=finish(at_deadline="collect"))
+    result = run_job(wait=finish(at_deadline="collect"))
 
     assert count_calls()["synchronous"] == 0
-    assert ran.returned["land"]["outcomes"] == {"cancelled": 5}
-    assert "final_pass" not in ran.returned["wait"]
+    assert result.return_values["land"]["outcomes"] == {"cancelled": 5}
+    assert "final_pass" not in result.return_values["wait"]
 
 
 def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
@@ -84,32 +84,32 @@ def test_what_a_batch_answered_before_the_deadline_is_not_asked_again(
 ) -> None:
     server.set_faults(Fault(kind=Kind.STUCK, skip=1))
 
-    ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3})
+    result = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3})
 
     assert count_calls() == {"synchronous": 2, "upload": 2, "create": 2}
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(2,)]
 
 
 def test_more_rows_than_the_bound_are_left_and_told(
     warehouse: Path, count_calls: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_job(wait=finish(at_deadline_rows=3))
+    result = run_job(wait=finish(at_deadline_rows=3))
 
     assert count_calls()["synchronous"] == 3
-    assert ran.returned["wait"]["final_pass"] == {"sent": 3, "left_out": {"at_deadline_rows": 2}}
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
+    assert result.return_values["wait"]["final_pass"] == {"sent": 3, "left_out": {"at_deadline_rows": 2}}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
     assert "2 rows are left: more than at_deadline_rows allows" in capfd.readouterr().out
 
 
 def test_the_finish_line_stays_within_the_budget(warehouse: Path, count_calls: Callable[[], dict[str, int]]) -> None:
     # by its cap a row costs up to 0.0001 US dollars in a batch and 0.0002 at the standard price, and a little for input
-    ran = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
+    result = run_job(wait=finish(), max_output_tokens=100, max_cost_usd=0.00065)
 
     assert count_calls()["synchronous"] == 3
-    assert ran.returned["wait"]["final_pass"] == {"sent": 3, "left_out": {"max_cost_usd": 2}}
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
-    assert float(ran.returned["land"]["cost_usd"]) <= 0.00065
+    assert result.return_values["wait"]["final_pass"] == {"sent": 3, "left_out": {"max_cost_usd": 2}}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
+    assert float(result.return_values["land"]["cost_usd"]) <= 0.00065
 
 
 def test_what_was_spent_before_counts_towards_the_budget(
@@ -117,12 +117,12 @@ def test_what_was_spent_before_counts_towards_the_budget(
 ) -> None:
     server.set_faults(Fault(kind=Kind.STUCK, skip=1))
     prices = {"gpt-5-mini": {"input": 1000, "output": 0}}
-    low = run_job(preview=True, prices=prices).returned["submit"]["estimate"]["low_usd"]
+    low = run_job(preview=True, prices=prices).return_values["submit"]["estimate"]["low_usd"]
 
-    ran = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3}, prices=prices, max_cost_usd=low * 1.01)
+    result = run_job(wait=finish(deadline=4 * SECOND), limits={"requests": 3}, prices=prices, max_cost_usd=low * 1.01)
 
-    left = ran.returned["wait"]["final_pass"]["left_out"]
-    assert float(ran.returned["land"]["cost_usd"]) <= low * 1.01
+    left = result.return_values["wait"]["final_pass"]["left_out"]
+    assert float(result.return_values["land"]["cost_usd"]) <= low * 1.01
     assert count_calls()["synchronous"] == 2 - left.get("max_cost_usd", 0)
 
 
@@ -133,10 +133,10 @@ def test_a_request_that_is_turned_away_for_a_moment_is_asked_again_there(
         *ask_of(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, times=3, retry_after=0.2))
     )
 
-    ran = run_job(wait=finish())
+    result = run_job(wait=finish())
 
     assert count_calls()["synchronous"] == 8
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_what_fails_there_lands_as_failed_and_is_not_asked_once_more(
 ) -> None:
     server.set_faults(*ask_of(fault))
 
-    ran = run_job(wait=finish())
+    result = run_job(wait=finish())
 
     assert count_calls()["synchronous"] == 5
-    assert ran.states["wait"] == "success"
-    assert ran.returned["land"]["outcomes"] == {"failed": 5}
+    assert result.states["wait"] == "success"
+    assert result.return_values["land"]["outcomes"] == {"failed": 5}
 
 
 def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
@@ -169,17 +169,17 @@ def test_an_account_that_refuses_ends_the_finish_line_and_what_there_is_lands(
     four = "(SELECT 1 n UNION SELECT 2 UNION SELECT 3 UNION SELECT 4)"
     update(warehouse, f"INSERT INTO tickets SELECT id || 'b' || n, title || n, body, label FROM tickets, {four}")
 
-    ran = run_job(wait=finish())
+    result = run_job(wait=finish())
 
     assert count_calls()["synchronous"] == 16
-    assert ran.states["wait"] == "success"
-    assert ran.returned["wait"]["final_pass"] == {"sent": 0, "left_out": {"unsent": 25}}
-    assert ran.returned["land"]["outcomes"] == {"cancelled": 25}
+    assert result.states["wait"] == "success"
+    assert result.return_values["wait"]["final_pass"] == {"sent": 0, "left_out": {"unsent": 25}}
+    assert result.return_values["land"]["outcomes"] == {"cancelled": 25}
 
 
 @pytest.mark.parametrize("wait", [{"deferrable": False}, {"deferrable": False, "mode": "reschedule"}])
 def test_the_finish_line_is_the_same_without_a_triggerer(warehouse: Path, wait: dict[str, Any]) -> None:
-    assert run_job(wait=finish(**wait)).returned["land"]["outcomes"] == {"succeeded": 5}
+    assert run_job(wait=finish(**wait)).return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.parametrize(

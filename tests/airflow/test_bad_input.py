@@ -30,11 +30,11 @@ def submit_error(warehouse: Path, client: openai.OpenAI) -> Callable[..., str]:
 
     def run(**submit: Any) -> str:
         files, batches = len(list(client.files.list())), len(list(client.batches.list(limit=100)))
-        ran = run_job(**submit)
-        assert ran.states["submit"] == "failed"
-        assert ran.states["land"] == "upstream_failed"
+        result = run_job(**submit)
+        assert result.states["submit"] == "failed"
+        assert result.states["land"] == "upstream_failed"
         assert (len(list(client.files.list())), len(list(client.batches.list(limit=100)))) == (files, batches)
-        return ran.error("submit")
+        return result.error("submit")
 
     return run
 
@@ -271,11 +271,11 @@ def test_a_results_table_named_by_another_task_is_checked_when_the_job_lands(war
         table_name: Any = table()
         submit >> wait >> BatchResultsOperator(task_id="land", job=submit.output, table=table_name)
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    assert ran.states["land"] == "failed"
-    assert "ALTER TABLE" in ran.error("land")
-    assert ran.error("land").endswith("The answers are kept in staging; mend it, then clear this task.")
+    assert result.states["land"] == "failed"
+    assert "ALTER TABLE" in result.error("land")
+    assert result.error("land").endswith("The answers are kept in staging; mend it, then clear this task.")
 
 
 def test_an_invalid_deadline_is_rejected_when_the_dag_is_parsed() -> None:
@@ -302,9 +302,9 @@ def test_nonsensical_arguments_of_the_sensor_are_rejected(arguments: dict[str, A
 
 
 def test_invalid_input_is_not_retried(warehouse: Path) -> None:
-    ran = run_job(prompt="{{ row.titel }}", retries=3)
+    result = run_job(prompt="{{ row.titel }}", retries=3)
 
-    assert ran.states["submit"] == "failed"
+    assert result.states["submit"] == "failed"
 
 
 def test_no_api_key_appears_in_the_log_or_the_reference(
@@ -312,8 +312,8 @@ def test_no_api_key_appears_in_the_log_or_the_reference(
 ) -> None:
     connect("openai_default", conn_type="openai", password="sk-very-secret-key", host=batch_server.base_url)
 
-    ran = run_job()
+    result = run_job()
 
-    assert ran.state == "success"
-    assert "sk-very-secret-key" not in str(ran.returned)
+    assert result.state == "success"
+    assert "sk-very-secret-key" not in str(result.return_values)
     assert "sk-very-secret-key" not in "".join(capfd.readouterr())

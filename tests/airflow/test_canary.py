@@ -82,11 +82,11 @@ def records(reference: dict[str, Any]) -> Any:
 def test_two_requests_are_asked_first_and_land_like_all_others(
     warehouse: Path, count_calls: Callable[[], dict[str, int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_job(canary=..., output_schema=SCHEMA, carry=["label"], land={"columns": {"answer": "label"}})
+    result = run_job(canary=..., output_schema=SCHEMA, carry=["label"], land={"columns": {"answer": "label"}})
 
-    assert ran.state == "success"
+    assert result.state == "success"
     assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
-    account = ran.returned["land"]
+    account = result.return_values["land"]
     assert account["outcomes"] == {"succeeded": 5}
     rows = query(
         warehouse, "SELECT custom_id, outcome, label, answer, attempt, batch_id IS NULL FROM answers ORDER BY 1"
@@ -99,7 +99,7 @@ def test_two_requests_are_asked_first_and_land_like_all_others(
 
 
 def test_an_answer_to_the_canary_costs_the_standard_price(warehouse: Path) -> None:
-    account = run_job(canary=2).returned["land"]
+    account = run_job(canary=2).return_values["land"]
 
     rows = query(warehouse, "SELECT input_tokens, output_tokens, cost_usd, batch_id IS NULL FROM answers")
     for came, went, cost, canary in rows:
@@ -182,14 +182,14 @@ def test_a_model_that_refuses_stops_the_job_although_another_one_answers(
 def test_a_refusal_of_all_that_a_model_is_asked_stops_nothing_where_others_were_asked_of_another_one(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
-    ran = run_job(
+    result = run_job(
         sql=TWO_MODELS,
         model="{{ row.m }}",
         body={"temperature": "{{ 'hot' if row.m == 'gpt-5-nano' else 1 }}"},
         canary=2,
     )
 
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 3, "failed": 2}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 3, "failed": 2}
     assert count_calls() == {"synchronous": 4, "upload": 1, "create": 1}
 
 
@@ -201,9 +201,9 @@ def test_a_refused_new_row_stops_nothing_where_the_rest_is_known_from_last_night
     update(warehouse, "UPDATE tickets SET body = '[[fail:400]]' WHERE id = 'T-1'")
     count_calls()
 
-    ran = run_job(**known, canary=2)
+    result = run_job(**known, canary=2)
 
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
     assert count_calls() == {"synchronous": 1, "upload": 0, "create": 0}
 
 
@@ -221,9 +221,9 @@ def test_a_canary_in_which_one_row_alone_is_refused_stops_nothing(
 ) -> None:
     update(warehouse, "UPDATE tickets SET body = '[[fail:400]]' WHERE id = 'T-1'")
 
-    ran = run_job(canary=2)
+    result = run_job(canary=2)
 
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "failed": 1}
     assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
 
 
@@ -284,10 +284,10 @@ def test_what_fails_for_a_passing_reason_is_left_to_a_batch(
 ) -> None:
     server.set_faults(fault)
 
-    ran = run_job(canary=2)
+    result = run_job(canary=2)
 
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert ran.returned["land"]["retried"] == 2
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
+    assert result.return_values["land"]["retried"] == 2
     assert count_calls() == {"synchronous": 2, "upload": 2, "create": 2}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE batch_id IS NULL") == [(0,)]
 
@@ -397,10 +397,10 @@ def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
 def test_a_job_as_small_as_its_canary_needs_no_batch(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
-    ran = run_job(canary=20)
+    result = run_job(canary=20)
 
-    assert ran.state == "success"
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert result.state == "success"
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
     assert count_calls() == {"synchronous": 5, "upload": 0, "create": 0}
 
 

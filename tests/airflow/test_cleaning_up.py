@@ -58,8 +58,8 @@ def test_a_file_that_cannot_be_deleted_fails_nothing_and_the_next_landing_tries_
 def test_a_job_says_itself_how_long_staging_keeps_it(
     warehouse: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = run_job().returned["submit"]["job_uid"]
-    gone = run_job(retention=timedelta(0)).returned["submit"]["job_uid"]
+    kept = run_job().return_values["submit"]["job_uid"]
+    gone = run_job(retention=timedelta(0)).return_values["submit"]["job_uid"]
     capsys.readouterr()
 
     assert main.main(["jobs", "clean"]) == 0

@@ -58,7 +58,7 @@ def test_a_clear_of_everything_asks_nothing_when_nothing_changed(
     assert second.state == "success"
     assert asked(server) == [2, 2, 1]
     assert "All 5 rows are unchanged; nothing new to send" in capfd.readouterr().out
-    assert second.returned["submit"] == first.returned["submit"]
+    assert second.return_values["submit"] == first.return_values["submit"]
     assert answers(warehouse) == before
 
 
@@ -89,10 +89,10 @@ def test_only_what_changed_or_came_is_asked_and_what_went_is_not_landed(
     assert {row: after[row] for row in ("T-1", "T-3", "T-5")} == {row: before[row] for row in ("T-1", "T-3", "T-5")}
     assert len({after["T-0"][1], after["T-2"][1], before["T-2"][1]}) == 2
     assert query(warehouse, "SELECT label FROM answers WHERE custom_id = 'T-1'") == [("corrected",)]
-    account, reference = second.returned["land"], second.returned["submit"]
+    account, reference = second.return_values["land"], second.return_values["submit"]
     assert account["outcomes"] == {"succeeded": 5}
     assert (account["requests"], account["sent"]) == (5, 5)
-    assert reference["job_uid"] == first.returned["submit"]["job_uid"]
+    assert reference["job_uid"] == first.return_values["submit"]["job_uid"]
 
 
 def test_another_prompt_asks_everything_and_the_old_one_finds_its_answers_again(
@@ -125,7 +125,7 @@ def test_rows_that_were_asked_again_keep_their_answer(warehouse: Path, server: L
     after = answers(warehouse)
     assert {row for row in after if after[row] != before[row]} == {"T-1"}
     assert query(warehouse, "SELECT DISTINCT label FROM answers") == [("corrected",)]
-    assert second.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert second.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 def test_a_row_keeps_the_answer_to_a_request_that_it_shared_with_one_that_went(
@@ -143,7 +143,7 @@ def test_a_row_keeps_the_answer_to_a_request_that_it_shared_with_one_that_went(
     after = answers(warehouse)
     assert sorted(after) == ["T-2", "T-3", "T-4", "T-5"]
     assert all(after[row][:2] == before[row][:2] for row in after)
-    assert second.returned["land"]["outcomes"] == {"succeeded": 4}
+    assert second.return_values["land"]["outcomes"] == {"succeeded": 4}
 
 
 def test_samples_of_one_prompt_each_keep_their_own_answer(warehouse: Path, server: LocalServer) -> None:
@@ -156,7 +156,7 @@ def test_samples_of_one_prompt_each_keep_their_own_answer(warehouse: Path, serve
 
     assert asked(server) == [5, 1]
     assert {row: answer for row, answer in answers(warehouse).items() if row != "T-6"} == before
-    assert second.returned["land"]["outcomes"] == {"succeeded": 6}
+    assert second.return_values["land"]["outcomes"] == {"succeeded": 6}
 
 
 def test_a_retry_goes_on_from_the_sealed_rows_whatever_the_warehouse_holds_now(
@@ -185,7 +185,7 @@ def test_a_clear_of_a_submit_that_never_got_through_takes_the_new_prompt(warehou
 
     assert second.state == "success"
     assert asked(server) == [5]
-    assert second.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert second.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_wants_are_cancelled(
@@ -208,7 +208,7 @@ def test_rows_in_batches_that_still_run_are_waited_for_and_batches_that_nobody_w
     assert second.state == "success"
     assert asked(slow_server) == [2, 2, 1, 1]
     assert statuses(slow_server) == ["completed", "completed", "cancelled", "completed"]
-    assert second.returned["land"]["outcomes"] == {"succeeded": 4}
+    assert second.return_values["land"]["outcomes"] == {"succeeded": 4}
     assert sorted(answers(warehouse)) == ["T-1", "T-2", "T-4", "T-5"]
 
 
@@ -219,14 +219,14 @@ def test_on_purpose_everything_is_asked_anew_once(warehouse: Path, server: Local
     first = job.run(**arguments)
     assert asked(server) == [5]
     if how == "command":
-        uid = first.returned["submit"]["job_uid"]
+        uid = first.return_values["submit"]["job_uid"]
         command = [sys.executable, "-m", "airflow_provider_batch.cli", "jobs", "resubmit", uid]
         assert subprocess.run(command, check=False, timeout=120, stdin=subprocess.DEVNULL).returncode == 1
         assert subprocess.run([*command, "--yes"], check=False, timeout=120).returncode == 0
     second = job.clear(**arguments)
 
     assert asked(server) == [5, 5]
-    uids = [ran.returned["submit"]["job_uid"] for ran in (first, second)]
+    uids = [result.return_values["submit"]["job_uid"] for result in (first, second)]
     assert uids[0] != uids[1]
     assert {row[4] for row in answers(warehouse).values()} == {uids[1]}
     if how == "command":
@@ -257,9 +257,9 @@ def test_a_clear_that_its_canary_stopped_costs_none_of_the_answers_before_it(
     assert job.clear(canary=1).states["submit"] == "failed"
     server.set_faults()
 
-    ran = job.clear(canary=1)
+    result = job.clear(canary=1)
 
-    assert ran.state == "success", ran.errors
+    assert result.state == "success", result.errors
     assert query(warehouse, ANSWERS + " WHERE custom_id <> 'T-2' ORDER BY 1") == before
     assert query(warehouse, "SELECT outcome FROM answers WHERE custom_id = 'T-2'") == [("succeeded",)]
     assert asked(server) == [4]

@@ -47,10 +47,10 @@ def asked(batch_server: LocalServer) -> Callable[[str], list[str]]:
 def test_equal_requests_are_asked_once_and_land_for_each_row(
     warehouse: Path, asked: Callable[[str], list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_job(carry=["label"])
+    result = run_job(carry=["label"])
 
-    assert ran.state == "success"
-    reference, account = ran.returned["submit"], ran.returned["land"]
+    assert result.state == "success"
+    reference, account = result.return_values["submit"], result.return_values["land"]
     assert asked(reference["job_uid"]) == ["T-1", "T-2", "T-6"]
     assert (reference["requests"], reference["sent"], reference["duplicates"]) == (7, 3, 4)
     assert (account["requests"], account["sent"], account["duplicates"]) == (7, 3, 4)
@@ -67,8 +67,8 @@ def test_equal_requests_are_asked_once_and_land_for_each_row(
 
 
 def test_only_what_is_asked_is_priced_and_held_against_the_budget(warehouse: Path) -> None:
-    once = run_job(preview=True).returned["submit"]
-    each = run_job(preview=True, deduplicate=False).returned["submit"]
+    once = run_job(preview=True).return_values["submit"]
+    each = run_job(preview=True, deduplicate=False).return_values["submit"]
 
     assert (once["requests"], each["requests"]) == (7, 7)
     assert (once["sent"], each["sent"]) == (3, 7)
@@ -80,39 +80,39 @@ def test_only_what_is_asked_is_priced_and_held_against_the_budget(warehouse: Pat
 
 @pytest.mark.parametrize("said", [False, "False"])
 def test_who_wants_samples_asks_every_row(warehouse: Path, asked: Callable[[str], list[str]], said: bool | str) -> None:
-    ran = run_job(deduplicate=said)
+    result = run_job(deduplicate=said)
 
-    assert asked(ran.returned["submit"]["job_uid"]) == [ticket[0] for ticket in TICKETS]
-    assert (ran.returned["land"]["sent"], ran.returned["land"]["duplicates"]) == (7, 0)
+    assert asked(result.return_values["submit"]["job_uid"]) == [ticket[0] for ticket in TICKETS]
+    assert (result.return_values["land"]["sent"], result.return_values["land"]["duplicates"]) == (7, 0)
     assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
 
 
 def test_what_failed_is_asked_again_once_for_all_its_rows(warehouse: Path, asked: Callable[[str], list[str]]) -> None:
     make = "CASE WHEN title = 'Invoice' THEN '[[fail:500:once]] ' || body ELSE body END"
-    ran = run_job(sql=f"SELECT id, title, {make} AS body FROM tickets ORDER BY id")
+    result = run_job(sql=f"SELECT id, title, {make} AS body FROM tickets ORDER BY id")
 
-    assert asked(ran.returned["submit"]["job_uid"]) == ["T-1", "T-1", "T-2", "T-6"]
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 7}
-    assert ran.returned["land"]["retried"] == 1
+    assert asked(result.return_values["submit"]["job_uid"]) == ["T-1", "T-1", "T-2", "T-6"]
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 7}
+    assert result.return_values["land"]["retried"] == 1
 
 
 def test_a_refusal_lands_for_every_row_that_asked_for_it(warehouse: Path) -> None:
     make = "CASE WHEN title = 'Invoice' THEN '[[refuse]] ' || body ELSE body END"
-    ran = run_job(sql=f"SELECT id, title, {make} AS body FROM tickets ORDER BY id", land={"max_failure_rate": 0.5})
+    result = run_job(sql=f"SELECT id, title, {make} AS body FROM tickets ORDER BY id", land={"max_failure_rate": 0.5})
 
-    assert ran.states["land"] == "failed"
-    assert "4 of 7 rows did not succeed" in ran.error("land")
+    assert result.states["land"] == "failed"
+    assert "4 of 7 rows did not succeed" in result.error("land")
     assert dict(query(warehouse, "SELECT outcome, count(*) FROM answers GROUP BY 1")) == {"refused": 4, "succeeded": 3}
 
 
 def test_rows_that_ask_the_same_are_spread_over_shards_and_still_asked_once(
     warehouse: Path, asked: Callable[[str], list[str]]
 ) -> None:
-    ran = run_job(limits={"requests": 1})
+    result = run_job(limits={"requests": 1})
 
-    assert asked(ran.returned["submit"]["job_uid"]) == ["T-1", "T-2", "T-6"]
-    assert ran.returned["submit"]["shards"] == 3
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 7}
+    assert asked(result.return_values["submit"]["job_uid"]) == ["T-1", "T-2", "T-6"]
+    assert result.return_values["submit"]["shards"] == 3
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 7}
 
 
 def test_landing_again_ends_in_the_same_table(warehouse: Path) -> None:
@@ -125,6 +125,6 @@ def test_landing_again_ends_in_the_same_table(warehouse: Path) -> None:
     everything = "SELECT custom_id, outcome, output, cost_usd, attempt, batch_id FROM answers ORDER BY custom_id"
     before = query(warehouse, everything)
     with DAG("land_again", schedule=None) as dag:
-        BatchResultsOperator(task_id="land", job=first.returned["submit"], table="answers")
+        BatchResultsOperator(task_id="land", job=first.return_values["submit"], table="answers")
     assert run_dag(dag).state == "success"
     assert query(warehouse, everything) == before

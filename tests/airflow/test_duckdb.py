@@ -53,10 +53,10 @@ def test_rows_of_duckdb_land_in_duckdb_under_their_own_keys_and_types(warehouse:
         "land": {"table": "analytics.answers", "columns": {"answer": "label", "score": "score"}},
     }
 
-    ran = run_job(**job)
+    result = run_job(**job)
 
-    assert ran.errors == {}
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert result.errors == {}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
     rows = execute(
         warehouse,
         "SELECT custom_id, outcome, output, answer, score, label, account, flags, price, epoch(opened_at), "
@@ -80,16 +80,16 @@ def test_rows_of_duckdb_land_in_duckdb_under_their_own_keys_and_types(warehouse:
 
     assert again.state == "success"
     assert execute(warehouse, "SELECT count(*), any_value(reviewed_by), any_value(job_uid) FROM analytics.answers") == [
-        (5, "night shift", again.returned["land"]["job_uid"])
+        (5, "night shift", again.return_values["land"]["job_uid"])
     ]
 
 
 def test_embeddings_land_as_lists_of_doubles(warehouse: Path) -> None:
-    ran = run_job(
+    result = run_job(
         endpoint="/v1/embeddings", model="text-embedding-3-small", prompt="{{ row.body }}", body={"dimensions": 8}
     )
 
-    assert ran.errors == {}
+    assert result.errors == {}
     assert execute(warehouse, "SELECT DISTINCT typeof(output), len(output) FROM answers") == [("DOUBLE[]", 8)]
     assert execute(
         warehouse, "SELECT count(*) FROM answers WHERE abs(list_inner_product(output, output) - 1) < 0.001"

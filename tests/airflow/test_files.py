@@ -233,9 +233,9 @@ def test_answers_are_split_at_line_feeds_alone(
     connect("warehouse", conn_type="sqlite", host=str(warehouse))
     server.set_faults(*faults)
 
-    ran = run_job()
+    result = run_job()
 
-    assert ran.state == "success"
+    assert result.state == "success"
     rows = query(warehouse, "SELECT custom_id, outcome, output FROM answers ORDER BY custom_id")
     assert [row[:2] for row in rows] == [(f"T-{number}", "succeeded") for number in range(1, 6)]
     for _, _, output in rows:

@@ -30,14 +30,14 @@ def batches_of(client: openai.OpenAI, job_uid: str) -> list[Any]:
 
 
 def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> None:
-    ran = run_job(
+    result = run_job(
         output_schema=SCHEMA,
         carry=["label"],
         land={"columns": {"answer": "label", "score": "score"}, "key": {"run": "{{ run_id }}"}},
     )
 
-    assert ran.state == "success"
-    account = ran.returned["land"]
+    assert result.state == "success"
+    account = result.return_values["land"]
     assert account["requests"] == 5
     assert account["outcomes"] == {"succeeded": 5}
     assert float(account["cost_usd"]) * 2 == pytest.approx(float(account["standard_cost_usd"]))
@@ -60,55 +60,55 @@ def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> 
 
 
 def test_a_scheduled_run_lands_its_logical_date(warehouse: Path) -> None:
-    ran = run_job(
+    result = run_job(
         logical_date=pendulum.datetime(2026, 3, 1, tz="Europe/Berlin"),
         prompt="{{ logical_date }} {{ ds }} {{ row.body }}",
         wait={"deadline": pendulum.now("Europe/Berlin").add(hours=1)},
     )
 
-    assert ran.state == "success", ran.errors
+    assert result.state == "success", result.errors
     assert query(warehouse, "SELECT DISTINCT logical_date FROM answers") == [("2026-02-28T23:00:00.000000+00:00",)]
 
 
 def test_a_job_over_the_limits_becomes_several_batches(warehouse: Path, client: openai.OpenAI) -> None:
-    ran = run_job(limits={"requests": 2})
+    result = run_job(limits={"requests": 2})
 
-    assert ran.state == "success"
-    batches = batches_of(client, ran.returned["submit"]["job_uid"])
+    assert result.state == "success"
+    batches = batches_of(client, result.return_values["submit"]["job_uid"])
     assert sorted(b.metadata["shard"] for b in batches) == ["s0001", "s0002", "s0003"]
     assert len({b.metadata["nonce"] for b in batches}) == 3
     assert query(warehouse, "SELECT count(*), count(DISTINCT batch_id) FROM answers") == [(5, 3)]
 
 
 def test_each_model_gets_files_of_its_own(warehouse: Path, client: openai.OpenAI) -> None:
-    ran = run_job(
+    result = run_job(
         sql="SELECT id, title, body, CASE WHEN id < 'T-3' THEN 'gpt-5-nano' ELSE 'gpt-5-mini' END AS m FROM tickets",
         model="{{ row.m }}",
     )
 
-    assert ran.state == "success"
-    assert len(batches_of(client, ran.returned["submit"]["job_uid"])) == 2
+    assert result.state == "success"
+    assert len(batches_of(client, result.return_values["submit"]["job_uid"])) == 2
     models = dict(query(warehouse, "SELECT custom_id, model FROM answers"))
     assert models["T-1"].endswith("gpt-5-nano")
     assert models["T-5"].endswith("gpt-5-mini")
 
 
 def test_the_responses_endpoint_lands_structured_output(warehouse: Path) -> None:
-    ran = run_job(
+    result = run_job(
         endpoint="/v1/responses", system="Label it.", output_schema=SCHEMA, land={"columns": {"answer": "label"}}
     )
 
-    assert ran.state == "success"
+    assert result.state == "success"
     assert {row[0] for row in query(warehouse, "SELECT answer FROM answers")} <= {"bug", "billing"}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(5,)]
 
 
 def test_embeddings_land_as_vectors(warehouse: Path) -> None:
-    ran = run_job(
+    result = run_job(
         endpoint="/v1/embeddings", model="text-embedding-3-small", prompt="{{ row.body }}", body={"dimensions": 8}
     )
 
-    assert ran.state == "success"
+    assert result.state == "success"
     for (output,) in query(warehouse, "SELECT output FROM answers"):
         vector = json.loads(output)
         assert len(vector) == 8
@@ -119,14 +119,14 @@ def test_embeddings_of_several_inputs_land_as_lists_of_vectors(warehouse: Path) 
     update(warehouse, 'UPDATE tickets SET title = \'["one", "two", "three"]\' WHERE id = \'T-1\'')
     update(warehouse, "UPDATE tickets SET title = '[\"only\"]' WHERE id <> 'T-1'")
 
-    ran = run_job(
+    result = run_job(
         endpoint="/v1/embeddings",
         model="text-embedding-3-small",
         prompt=...,
         body={"input": "{{ row.title | fromjson }}", "dimensions": 4},
     )
 
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
     shapes = {
         custom_id: [len(vector) for vector in json.loads(output)]
         for custom_id, output in query(warehouse, "SELECT custom_id, output FROM answers")
@@ -139,30 +139,30 @@ def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
 ) -> None:
     make_trouble(warehouse, {"T-2": "[[fail:500:once]]", "T-4": "[[fail:429:once]]"})
 
-    ran = run_job()
+    result = run_job()
 
-    assert ran.state == "success"
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    account = ran.returned["land"]
+    assert result.state == "success"
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
+    account = result.return_values["land"]
     assert account["retried"] == 2
     assert Decimal(account["retried_cost_usd"]) == sum(
         Decimal(str(cost)) for (cost,) in query(warehouse, "SELECT cost_usd FROM answers WHERE attempt = 2")
     )
     attempts = dict(query(warehouse, "SELECT custom_id, attempt FROM answers"))
     assert attempts == {"T-1": 1, "T-2": 2, "T-3": 1, "T-4": 2, "T-5": 1}
-    batches = batches_of(client, ran.returned["submit"]["job_uid"])
+    batches = batches_of(client, result.return_values["submit"]["job_uid"])
     assert sorted(b.request_counts.total for b in batches) == [2, 5]
 
 
 def test_rows_are_asked_no_more_than_max_attempts_times(warehouse: Path, client: openai.OpenAI) -> None:
     make_trouble(warehouse, {"T-2": "[[fail:500]]"})
 
-    ran = run_job(wait={"max_attempts": 2})
+    result = run_job(wait={"max_attempts": 2})
 
     assert query(warehouse, "SELECT custom_id, outcome, attempt FROM answers WHERE outcome <> 'succeeded'") == [
         ("T-2", "failed", 2)
     ]
-    assert len(batches_of(client, ran.returned["submit"]["job_uid"])) == 2
+    assert len(batches_of(client, result.return_values["submit"]["job_uid"])) == 2
 
 
 def test_each_trouble_lands_as_its_outcome(warehouse: Path) -> None:
@@ -177,7 +177,7 @@ def test_each_trouble_lands_as_its_outcome(warehouse: Path) -> None:
         },
     )
 
-    ran = run_job(output_schema=SCHEMA, wait={"max_attempts": 1})
+    result = run_job(output_schema=SCHEMA, wait={"max_attempts": 1})
 
     assert dict(query(warehouse, "SELECT custom_id, outcome FROM answers")) == {
         "T-1": "refused",
@@ -186,18 +186,18 @@ def test_each_trouble_lands_as_its_outcome(warehouse: Path) -> None:
         "T-4": "invalid_output",
         "T-5": "failed",
     }
-    assert ran.returned["land"]["outcomes"] == {"incomplete": 1, "refused": 2, "invalid_output": 1, "failed": 1}
+    assert result.return_values["land"]["outcomes"] == {"incomplete": 1, "refused": 2, "invalid_output": 1, "failed": 1}
 
 
 def test_too_many_failures_fail_the_landing_after_everything_is_landed(warehouse: Path) -> None:
     make_trouble(warehouse, {"T-3": "[[refuse]]"})
 
-    ran = run_job(land={"max_failure_rate": 0.1})
+    result = run_job(land={"max_failure_rate": 0.1})
 
-    assert ran.states["land"] == "failed"
-    assert "1 of 5 rows did not succeed (20.0%, max_failure_rate is 10.0%)" in ran.error("land")
+    assert result.states["land"] == "failed"
+    assert "1 of 5 rows did not succeed (20.0%, max_failure_rate is 10.0%)" in result.error("land")
     assert query(warehouse, "SELECT count(*) FROM answers") == [(5,)]
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 4, "refused": 1}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "refused": 1}
 
 
 def test_what_a_model_said_is_in_the_table_and_in_no_log_and_no_account(
@@ -205,30 +205,30 @@ def test_what_a_model_said_is_in_the_table_and_in_no_log_and_no_account(
 ) -> None:
     make_trouble(warehouse, {"T-3": "[[refuse]]"})
 
-    ran = run_job()
+    result = run_job()
 
     ((said,),) = query(warehouse, "SELECT error_message FROM answers WHERE outcome = 'refused'")
     assert "can't help" in said
     assert said not in "".join(capfd.readouterr())
-    assert said not in str(ran.returned)
+    assert said not in str(result.return_values)
 
 
 def test_zero_rows_succeed_and_the_table_is_there(warehouse: Path, client: openai.OpenAI) -> None:
     before = len(list(client.batches.list(limit=100)))
 
-    ran = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", carry=["label"])
+    result = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", carry=["label"])
 
-    assert ran.state == "success"
-    assert ran.returned["submit"]["requests"] == 0
+    assert result.state == "success"
+    assert result.return_values["submit"]["requests"] == 0
     assert query(warehouse, "SELECT count(*) FROM answers") == [(0,)]
     assert len(list(client.batches.list(limit=100))) == before
 
 
 @pytest.mark.parametrize(("on_empty", "state"), [("skip", "skipped"), ("fail", "failed")])
 def test_zero_rows_skip_or_fail_where_the_author_says_so(warehouse: Path, on_empty: str, state: str) -> None:
-    ran = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", on_empty=on_empty)
+    result = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", on_empty=on_empty)
 
-    assert ran.states["submit"] == state
+    assert result.states["submit"] == state
 
 
 @pytest.mark.parametrize("preview", [True, "True"])
@@ -237,18 +237,18 @@ def test_a_preview_shows_the_first_requests_and_pays_nothing(
 ) -> None:
     before = len(list(client.files.list()))
 
-    ran = run_job(preview=preview)
+    result = run_job(preview=preview)
 
-    reference = ran.returned["submit"]
+    reference = result.return_values["submit"]
     assert (reference["preview"], reference["requests"], reference["shards"]) == (True, 5, 1)
     assert 0 < reference["estimate"]["low_usd"] <= reference["estimate"]["high_usd"]
-    assert ran.states == {"submit": "success", "wait": "skipped", "land": "skipped"}
+    assert result.states == {"submit": "success", "wait": "skipped", "land": "skipped"}
     assert len(list(client.files.list())) == before
     assert not (tmp_path / "staging").exists()
 
 
 def test_a_preview_switched_off_in_a_form_is_off(warehouse: Path) -> None:
-    assert run_job(preview="False").returned["land"]["requests"] == 5
+    assert run_job(preview="False").return_values["land"]["requests"] == 5
 
 
 def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, client: openai.OpenAI) -> None:
@@ -276,10 +276,10 @@ def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, c
         waited = BatchSensor(task_id="wait", job=asked.output)
         asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table="answers")
 
-    ran = run_dag(dag, conf={"model": "gpt-4.1-nano"})
+    result = run_dag(dag, conf={"model": "gpt-4.1-nano"})
 
-    assert ran.state == "success"
-    (batch,) = batches_of(client, ran.returned["submit"]["job_uid"])
+    assert result.state == "success"
+    (batch,) = batches_of(client, result.return_values["submit"]["job_uid"])
     assert batch.metadata["night"] == "shift"
     lines = [json.loads(line) for line in client.files.content(batch.input_file_id).content.splitlines()]
     assert {line["body"]["model"] for line in lines} == {"gpt-4.1-nano"}
@@ -303,10 +303,10 @@ def test_mapped_jobs_are_jobs_of_their_own(warehouse: Path) -> None:
         landed = BatchResultsOperator.partial(task_id="land", table="answers", history=True).expand(job=asked.output)
         asked >> waited >> landed
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    assert ran.state == "success"
-    assert ran.returned["submit[0]"]["job_uid"] != ran.returned["submit[1]"]["job_uid"]
+    assert result.state == "success"
+    assert result.return_values["submit[0]"]["job_uid"] != result.return_values["submit[1]"]["job_uid"]
     assert query(warehouse, "SELECT count(*), count(DISTINCT job_uid), count(DISTINCT model) FROM answers") == [
         (10, 2, 2)
     ]
@@ -351,7 +351,7 @@ def test_the_last_success_is_kept_where_the_author_says_so(warehouse: Path) -> N
     run_job(land={"keep_last_success": True})
 
     kept = query(warehouse, "SELECT outcome, job_uid FROM answers WHERE custom_id = 'T-2'")
-    assert kept == [("succeeded", first.returned["submit"]["job_uid"])]
+    assert kept == [("succeeded", first.return_values["submit"]["job_uid"])]
 
 
 def test_with_history_the_answers_of_every_job_stay(warehouse: Path) -> None:
@@ -373,7 +373,7 @@ def test_columns_of_others_in_the_results_table_stay_as_they_are(warehouse: Path
 
 @pytest.mark.parametrize("wait", [{"deferrable": False}, {"deferrable": False, "mode": "reschedule"}, {}])
 def test_the_wait_is_the_same_in_every_mode(warehouse: Path, wait: dict[str, Any]) -> None:
-    assert run_job(wait=wait).returned["land"]["outcomes"] == {"succeeded": 5}
+    assert run_job(wait=wait).return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
@@ -382,28 +382,28 @@ def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
     with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
         connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
 
-        ran = run_job(wait={"deadline": timedelta(seconds=3)})
+        result = run_job(wait={"deadline": timedelta(seconds=3)})
 
         (batch,) = client_of(slow_server).batches.list()
     assert batch.status == "cancelled"
-    assert ran.states == {"submit": "success", "wait": "success", "land": "success"}
-    assert ran.returned["land"]["outcomes"]["cancelled"] > 0
-    assert sum(ran.returned["land"]["outcomes"].values()) == 5
+    assert result.states == {"submit": "success", "wait": "success", "land": "success"}
+    assert result.return_values["land"]["outcomes"]["cancelled"] > 0
+    assert sum(result.return_values["land"]["outcomes"].values()) == 5
 
 
 def test_a_full_queue_holds_shards_back_and_fails_nothing(
     warehouse: Path, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    ran = run_job(preview=True)
-    of_all = ran.returned["submit"]["estimate"]["input_tokens"]
+    result = run_job(preview=True)
+    of_all = result.return_values["submit"]["estimate"]["input_tokens"]
     with LocalServer(tmp_path / "full", in_progress=1, enqueued_token_limit=int(of_all * 0.7)) as full:
         connect("openai_default", conn_type="openai", password="local", host=full.base_url)
 
-        ran = run_job(limits={"requests": 3})
+        result = run_job(limits={"requests": 3})
 
         batches = list(client_of(full).batches.list())
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
-    assert ran.returned["land"]["retried"] == 0
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
+    assert result.return_values["land"]["retried"] == 0
     assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
     ended = sorted(batch.status for batch in batches)
     assert ended.count("completed") == 2
@@ -416,12 +416,12 @@ def test_a_key_that_the_provider_refuses_is_told_and_nothing_is_lost(
     with LocalServer(tmp_path / "locked", api_key="the-right-key") as locked:
         connect("openai_default", conn_type="openai", password="the-wrong-key", host=locked.base_url)
 
-        ran = run_job()
+        result = run_job()
 
-    assert ran.states["submit"] == "failed"
-    assert "HTTP 401" in ran.error("submit")
-    assert "No batch was created" in ran.error("submit")
-    assert "the-wrong-key" not in ran.error("submit")
+    assert result.states["submit"] == "failed"
+    assert "HTTP 401" in result.error("submit")
+    assert "No batch was created" in result.error("submit")
+    assert "the-wrong-key" not in result.error("submit")
 
 
 def test_the_whole_response_is_stored_where_asked_for(warehouse: Path) -> None:

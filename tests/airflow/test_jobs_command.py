@@ -42,7 +42,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 
 
 def test_jobs_are_listed_the_newest_first(warehouse: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    uids = [run_job().returned["submit"]["job_uid"] for _ in range(3)]
+    uids = [run_job().return_values["submit"]["job_uid"] for _ in range(3)]
 
     listed = shown(capsys, "--limit", "2")
     assert [job["job_uid"] for job in listed] == uids[:0:-1]
@@ -59,7 +59,7 @@ def test_everything_about_a_job_is_told_by_whatever_name_it_is_called(
     warehouse: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = ClearedJob()
-    reference = job.run(limits={"requests": 4}).returned["submit"]
+    reference = job.run(limits={"requests": 4}).return_values["submit"]
     uid, run_id = reference["job_uid"], job.run_id()
 
     for named in ([uid], [uid[:10]], [reference["ledger"]], [job.dag_id, run_id], [job.dag_id, run_id, "submit"]):
@@ -98,9 +98,9 @@ def test_a_held_job_says_so_in_the_providers_words(
 ) -> None:
     said = "Billing hard limit has been reached."
     slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message=said))
-    ran = run_job()
+    result = run_job()
 
-    assert ran.states["submit"] == "failed"
+    assert result.states["submit"] == "failed"
     told = shown(capsys)[0]
     assert (told["batches"], told["outcomes"]) == (0, {"pending": ROWS})
     assert told["state"].startswith("held: ")
@@ -135,7 +135,7 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
     assert len(batches(slow_server)) == 1
     kept = query(warehouse, "SELECT custom_id, output, batch_id FROM answers WHERE output IS NOT NULL")
     assert 0 < len(kept) < ROWS
-    assert first.returned["land"]["outcomes"]["cancelled"] == ROWS - len(kept)
+    assert first.return_values["land"]["outcomes"]["cancelled"] == ROWS - len(kept)
 
     job.clear("land")
     assert len(batches(slow_server)) == 1
@@ -147,7 +147,7 @@ def test_a_cancelled_job_lands_what_was_answered_and_a_clear_asks_the_rest(
     with run_in_background(end_once_both_are_there):
         second = job.clear("wait", "land")
 
-    assert second.returned["land"]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
+    assert second.return_values["land"]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
     assert batches(slow_server)[0].request_counts.total == ROWS - len(kept)
     assert set(kept) <= set(query(warehouse, "SELECT custom_id, output, batch_id FROM answers"))
 
@@ -158,8 +158,8 @@ def test_a_job_is_removed_when_it_is_landed_and_its_retention_over(
     slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.RETRIEVE}), status=403))
     waits = run_job(wait={"deferrable": False, "retries": 0})
     assert waits.states["wait"] == "failed"
-    running = waits.returned["submit"]
-    landed = run_job(sql="SELECT id, title, body, label FROM tickets WHERE id = 'none'").returned["submit"]
+    running = waits.return_values["submit"]
+    landed = run_job(sql="SELECT id, title, body, label FROM tickets WHERE id = 'none'").return_values["submit"]
     capsys.readouterr()
 
     assert jobs("clean") == 0
@@ -179,8 +179,8 @@ def test_a_job_is_removed_when_it_is_landed_and_its_retention_over(
 def test_answers_that_never_landed_are_removed_only_on_purpose(
     warehouse: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_job(land={"trigger_rule": "all_failed"})
-    assert ran.states["land"] == "skipped"
+    result = run_job(land={"trigger_rule": "all_failed"})
+    assert result.states["land"] == "skipped"
     capsys.readouterr()
 
     assert jobs("clean", "--older-than", "0") == 0

@@ -59,7 +59,7 @@ def jobs_of_the_page(tmp_path: Path, connect: Callable[..., None], offline: None
         uid = next(iter((tmp_path / "staging" / held.dag_id / "submit").glob("*/g001/seal.json"))).read_text()
         found = re.search(r'"job_uid":"(\w+)"', uid)
         assert found is not None
-        yield landed.dag_id, [found[1], first.returned["submit"]["job_uid"]]
+        yield landed.dag_id, [found[1], first.return_values["submit"]["job_uid"]]
 
 
 def test_the_commands_of_the_page_print_what_it_shows(

@@ -159,11 +159,11 @@ def test_a_half_cancelled_job_that_is_run_again_keeps_what_was_answered_and_asks
     held.stop()
     port = int(held.base_url.removesuffix("/v1").rpartition(":")[2])
     with LocalServer(tmp_path / "held", port=port) as quick:
-        ran = run_dag(a_dag(dag_id, looks), logical_date=MOMENT)
+        result = run_dag(a_dag(dag_id, looks), logical_date=MOMENT)
         again = [batch for batch in batches(quick) if batch.id not in {one.id for one in first}]
 
-    assert ran.state == "success"
-    assert ran.returned["land"]["outcomes"] == {"succeeded": ROWS}
+    assert result.state == "success"
+    assert result.return_values["land"]["outcomes"] == {"succeeded": ROWS}
     assert sum(batch.request_counts.total for batch in again) == ROWS - kept
     assert query(warehouse, "SELECT count(*), count(DISTINCT custom_id) FROM answers") == [(ROWS, ROWS)]
 

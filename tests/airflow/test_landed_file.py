@@ -40,11 +40,11 @@ def lines(account: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_landed_file_holds_each_row_of_the_table_once(warehouse: Path) -> None:
     land = {"landed_file": True, "columns": {"answer": "label", "score": "score"}, "key": {"run": "night"}}
-    ran = run_job(output_schema=SCHEMA, carry=["label"], land=land)
+    result = run_job(output_schema=SCHEMA, carry=["label"], land=land)
 
-    assert ran.state == "success"
-    account = ran.returned["land"]
-    assert account["landed_file"].startswith(ran.returned["submit"]["ledger"] + "/landed/land-")
+    assert result.state == "success"
+    account = result.return_values["land"]
+    assert account["landed_file"].startswith(result.return_values["submit"]["ledger"] + "/landed/land-")
     found = lines(account)
     assert [line["custom_id"] for line in found] == ["T-1", "T-2", "T-3"]
     names = list(found[0])
@@ -61,10 +61,10 @@ def test_the_landed_file_holds_each_row_of_the_table_once(warehouse: Path) -> No
 
 
 def test_without_a_table_the_file_is_all_and_no_connection_is_asked_for(warehouse: Path) -> None:
-    ran = run_job(land={"landed_file": True, "table": None, "warehouse_conn_id": "nobody"})
+    result = run_job(land={"landed_file": True, "table": None, "warehouse_conn_id": "nobody"})
 
-    assert ran.state == "success"
-    account = ran.returned["land"]
+    assert result.state == "success"
+    account = result.return_values["land"]
     assert (account["table"], account["outcomes"]) == (None, {"succeeded": 2, "refused": 1})
     assert len(lines(account)) == 3
 
@@ -101,9 +101,9 @@ class ListSink:
 
 @pytest.mark.parametrize("sink", [ListSink, f"{__name__}:ListSink", f"{__name__}.ListSink"])
 def test_rows_land_through_a_sink_of_ones_own(warehouse: Path, sink: Any) -> None:
-    ran = run_job(land={"sink": sink, "table": "mine", "keep_last_success": True})
+    result = run_job(land={"sink": sink, "table": "mine", "keep_last_success": True})
 
-    assert ran.state == "success"
+    assert result.state == "success"
     options = '{"create": true, "keep_last_success": true}'
     assert query(warehouse, "SELECT * FROM mine ORDER BY id") == [
         ("T-1", "succeeded", options),
@@ -113,6 +113,6 @@ def test_rows_land_through_a_sink_of_ones_own(warehouse: Path, sink: Any) -> Non
 
 
 def test_a_sink_that_cannot_be_imported_is_told_before_anything_is_uploaded(warehouse: Path) -> None:
-    ran = run_job(land={"sink": "tests.nowhere:Sink"})
-    assert ran.states["submit"] == "failed"
-    assert "sink: cannot import 'tests.nowhere:Sink'" in ran.error()
+    result = run_job(land={"sink": "tests.nowhere:Sink"})
+    assert result.states["submit"] == "failed"
+    assert "sink: cannot import 'tests.nowhere:Sink'" in result.error()

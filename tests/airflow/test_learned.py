@@ -24,7 +24,7 @@ def tickets() -> list[Ticket]:
 @pytest.fixture
 def room(warehouse: Path, connect: Callable[..., None], tmp_path: Path) -> Any:
     """The tokens of a queue that has room for less than half of the job."""
-    room = int(run_job(preview=True).returned["submit"]["estimate"]["input_tokens"] * 0.4)
+    room = int(run_job(preview=True).return_values["submit"]["estimate"]["input_tokens"] * 0.4)
     with LocalServer(tmp_path / "full", in_progress=0, enqueued_token_limit=room) as full:
         connect("openai_default", conn_type="openai", password="local", host=full.base_url)
         yield room
@@ -39,15 +39,15 @@ def test_the_next_job_is_cut_into_files_that_fit_the_limit_that_this_one_was_tol
 ) -> None:
     job = ClearedJob()
     first = job.run()
-    assert first.returned["submit"]["shards"] == 1
-    assert first.returned["wait"]["retry_rounds"] > 0
+    assert first.return_values["submit"]["shards"] == 1
+    assert first.return_values["wait"]["retry_rounds"] > 0
     assert f"gpt-5-mini may have {room:,} enqueued tokens at connection openai_default" in said(capsys)
 
     second = ClearedJob().run()
 
-    assert second.returned["submit"]["shards"] > 2
-    assert second.returned["wait"]["retry_rounds"] == 0
-    assert second.returned["land"]["outcomes"] == {"succeeded": ROWS}
+    assert second.return_values["submit"]["shards"] > 2
+    assert second.return_values["wait"]["retry_rounds"] == 0
+    assert second.return_values["land"]["outcomes"] == {"succeeded": ROWS}
     assert f"told an earlier job that gpt-5-mini may have {room:,} enqueued tokens" in said(capsys)
     # what the jobs learned lies beside them and is none
     assert main.main(["jobs", "show", "--json"]) == 0
@@ -64,9 +64,9 @@ def test_a_limit_that_a_person_states_comes_before_a_learned_one(
     if stated != "argument":
         connect("openai_default", conn_type="openai", password="k", extra={"batch_limits": {"tokens": of_all}})
 
-    ran = run_job(preview=True, limits={"tokens": of_all} if stated == "argument" else {})
+    result = run_job(preview=True, limits={"tokens": of_all} if stated == "argument" else {})
 
-    assert ran.returned["submit"]["shards"] == 1
+    assert result.return_values["submit"]["shards"] == 1
     assert "enqueued tokens" not in said(capsys)
 
 
@@ -74,13 +74,13 @@ def test_the_answers_of_earlier_jobs_of_the_task_narrow_the_estimate_and_not_the
     warehouse: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = ClearedJob()
-    first = job.run().returned["submit"]["estimate"]
+    first = job.run().return_values["submit"]["estimate"]
     assert first["earlier_answers"] == 0
     capsys.readouterr()
 
     second = job.run(max_cost_usd=first["low_usd"] * 1.01)
 
-    estimate = second.returned["submit"]["estimate"]
+    estimate = second.return_values["submit"]["estimate"]
     assert estimate["earlier_answers"] == ROWS
     assert estimate["output_tokens_high"] - estimate["output_tokens_low"] < (
         first["output_tokens_high"] - first["output_tokens_low"]
@@ -89,7 +89,7 @@ def test_the_answers_of_earlier_jobs_of_the_task_narrow_the_estimate_and_not_the
     assert estimate["low_usd"] > first["low_usd"] * 1.01
     assert second.states["submit"] == "success"
     assert f"the output is taken from {ROWS} answers of earlier jobs of this task" in said(capsys)
-    assert ClearedJob().run().returned["submit"]["estimate"]["earlier_answers"] == 0
+    assert ClearedJob().run().return_values["submit"]["estimate"]["earlier_answers"] == 0
 
 
 def test_a_memory_that_cannot_be_kept_or_read_fails_nothing(
@@ -98,9 +98,9 @@ def test_a_memory_that_cannot_be_kept_or_read_fails_nothing(
     (tmp_path / "staging").mkdir()
     (tmp_path / "staging" / ".learned").write_text("a file where the folder should be")
 
-    ran = ClearedJob().run()
+    result = ClearedJob().run()
 
-    assert ran.state == "success"
+    assert result.state == "success"
     out = capsys.readouterr().out
     assert "What earlier jobs learned is not used: Staging: cannot list" in out
     assert "What this job learned is not kept for the next one: Staging: cannot write" in out

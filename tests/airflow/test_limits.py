@@ -81,16 +81,16 @@ def limit_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("limits", "shards"), [({}, 3), ({"requests": 4}, 2), ({"requests": 5}, 1)])
 def test_a_job_is_split_at_the_limits_of_its_connection_and_argument(limits: dict[str, int], shards: int) -> None:
-    ran = run_job(limits=limits)
-    assert ran.state == "success"
-    assert ran.returned["submit"]["shards"] == shards
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    result = run_job(limits=limits)
+    assert result.state == "success"
+    assert result.return_values["submit"]["shards"] == shards
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
 def test_a_token_limit_splits_a_job_into_files_that_fit_the_queue() -> None:
-    total = run_job(limits={"requests": 5}).returned["submit"]["estimate"]["input_tokens"]
-    assert run_job(limits={"requests": 5, "tokens": total - 1}).returned["submit"]["shards"] == 2
+    total = run_job(limits={"requests": 5}).return_values["submit"]["estimate"]["input_tokens"]
+    assert run_job(limits={"requests": 5, "tokens": total - 1}).return_values["submit"]["shards"] == 2
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
@@ -99,9 +99,9 @@ def test_a_byte_limit_below_the_size_of_the_rows_adds_a_file(tmp_path: Path, spa
     """The files contain exactly the lines of the rows, so their sizes add up to the total."""
     run_job(limits={"requests": 5})
     total = sum(path.stat().st_size for path in (tmp_path / "staging").rglob("s0001.jsonl"))
-    ran = run_job(limits={"requests": 5, "bytes": total + spare})
-    assert ran.returned["submit"]["shards"] == shards
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    result = run_job(limits={"requests": 5, "bytes": total + spare})
+    assert result.return_values["submit"]["shards"] == shards
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
@@ -114,15 +114,15 @@ def test_a_row_larger_than_a_file_is_reported_before_anything_is_uploaded() -> N
 @pytest.mark.usefixtures("two_requests_a_file")
 @pytest.mark.parametrize(("inputs", "shards"), [(9, 2), (10, 1), (11, 1)])
 def test_the_input_limit_counts_embedding_inputs_across_the_rows_of_a_file(inputs: int, shards: int) -> None:
-    ran = run_job(
+    result = run_job(
         endpoint="/v1/embeddings",
         model="text-embedding-3-small",
         prompt=...,
         body={"input": ["{{ row.title }}", "{{ row.body }}"], "dimensions": 8},
         limits={"requests": 5, "inputs": inputs},
     )
-    assert ran.returned["submit"]["shards"] == shards
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 5}
+    assert result.return_values["submit"]["shards"] == shards
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 @pytest.mark.usefixtures("two_requests_a_file")

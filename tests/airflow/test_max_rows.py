@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_batch.exceptions import InputError
-from tests.airflow.jobs import Ran, Ticket, query, run_dag, run_job, submit_arguments
+from tests.airflow.jobs import DagRunResult, Ticket, query, run_dag, run_job, submit_arguments
 
 
 @pytest.fixture
@@ -21,19 +21,19 @@ def tickets() -> list[Ticket]:
     ("max_rows", "expected_requests"), [(2, 2), ("3", 3), (9, 5), (5, 5), (0, 0), (None, 5), ("", 5)]
 )
 def test_only_the_first_max_rows_rows_are_sent(warehouse: Path, max_rows: Any, expected_requests: int) -> None:
-    ran = run_job(preview=True, max_rows=max_rows)
+    result = run_job(preview=True, max_rows=max_rows)
 
-    assert ran.returned["submit"]["requests"] == expected_requests
+    assert result.return_values["submit"]["requests"] == expected_requests
 
 
 @pytest.mark.parametrize(("max_rows", "is_logged"), [(4, True), (5, False)])
 def test_the_log_reports_that_the_query_returns_more_rows(
     warehouse: Path, max_rows: int, is_logged: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_job(max_rows=max_rows)
+    result = run_job(max_rows=max_rows)
 
     assert query(warehouse, "SELECT custom_id FROM answers ORDER BY 1") == [(f"t{n}",) for n in range(max_rows)]
-    assert ran.state == "success"
+    assert result.state == "success"
     output = "".join(capfd.readouterr())
     assert (f"The query returns more than max_rows={max_rows} rows; the others are not sent" in output) == is_logged
 
@@ -48,7 +48,7 @@ def test_an_invalid_max_rows_is_rejected_when_the_dag_is_parsed(max_rows: Any) -
         )
 
 
-def preview(**form: Any) -> Ran:
+def preview(**form: Any) -> DagRunResult:
     """Run a preview with the values of a form, which are resolved when the task runs."""
     from airflow.sdk import DAG
 
@@ -64,16 +64,16 @@ def test_an_empty_field_is_treated_as_not_set(warehouse: Path, blank: Any) -> No
     names = ["system", "output_schema", "body", "request", "reuse_from", "metadata", "parameters"]
     numbers = {} if blank == {} else dict.fromkeys(["max_cost_usd", "max_rows", "canary"], blank)
 
-    ran = preview(**dict.fromkeys(names, blank), **numbers)
+    result = preview(**dict.fromkeys(names, blank), **numbers)
 
-    assert ran.state == "success"
-    assert ran.returned["submit"] == run_job(preview=True).returned["submit"]
+    assert result.state == "success"
+    assert result.return_values["submit"] == run_job(preview=True).return_values["submit"]
 
 
 @pytest.mark.parametrize("name", ["sql", "custom_id", "prompt", "model", "endpoint", "warehouse_conn_id"])
 def test_the_error_for_an_empty_required_field_names_the_field(warehouse: Path, name: str) -> None:
     for blank in (None, ""):
-        ran = preview(**{name: blank})
+        result = preview(**{name: blank})
 
-        assert ran.states["submit"] == "failed"
-        assert name in ran.error()
+        assert result.states["submit"] == "failed"
+        assert name in result.error()

@@ -38,15 +38,15 @@ def warehouse(
 
 
 def test_every_row_lands_under_its_own_key_with_what_it_carries(warehouse: MySqlDatabase) -> None:
-    ran = run_job(
+    result = run_job(
         sql="SELECT id, title, body, label, paid, opened, raw FROM tickets ORDER BY id",
         output_schema=SCHEMA,
         carry=["label", "paid", "opened", "raw"],
         land={"columns": {"answer": "label", "score": "score"}, "key": {"run": "{{ run_id }}"}},
     )
 
-    assert ran.state == "success", ran.errors
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 3}
+    assert result.state == "success", result.errors
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 3}
     rows = warehouse.execute(
         "SELECT custom_id, run, outcome, output, answer, score, label, paid, opened, raw, cost_usd FROM answers "
         "ORDER BY custom_id"
@@ -74,5 +74,5 @@ def test_a_second_run_lands_over_the_first_and_keeps_columns_that_are_not_ours(w
 
     assert second.state == "success", second.errors
     rows = warehouse.execute("SELECT custom_id, job_uid, note FROM answers ORDER BY custom_id")
-    uid = second.returned["submit"]["job_uid"]
+    uid = second.return_values["submit"]["job_uid"]
     assert rows == [("T-1", uid, None), ("T-2", uid, "checked by hand"), ("t-1", uid, None)]

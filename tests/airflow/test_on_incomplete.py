@@ -41,9 +41,9 @@ def wait(**arguments: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("offline")
 def test_by_default_what_was_cut_off_lands_as_it_is(path: Path) -> None:
-    ran = run_job(sql="SELECT * FROM tickets WHERE id = 'short'", max_output_tokens=FIRST_CAP, wait=wait())
+    result = run_job(sql="SELECT * FROM tickets WHERE id = 'short'", max_output_tokens=FIRST_CAP, wait=wait())
 
-    assert ran.state == "success"
+    assert result.state == "success"
     assert query(path, "SELECT outcome, error_code, attempt, output_tokens FROM answers") == [
         ("incomplete", "length", 1, FIRST_CAP)
     ]
@@ -78,21 +78,21 @@ def test_asked_again_each_time_with_twice_the_cap_until_it_is_whole(path: Path) 
 @pytest.mark.usefixtures("offline")
 def test_no_more_often_than_max_attempts_and_the_best_answer_lands(path: Path) -> None:
     # [[cutoff]] in a prompt cuts its answer off whatever the cap.
-    ran = run_job(max_output_tokens=1_000, wait=wait(on_incomplete="raise_cap", max_attempts=2))
+    result = run_job(max_output_tokens=1_000, wait=wait(on_incomplete="raise_cap", max_attempts=2))
 
     assert query(path, "SELECT custom_id, outcome, attempt FROM answers ORDER BY 1") == [
         ("long", "incomplete", 2),
         ("short", "succeeded", 1),
     ]
     assert asked(path) == [[1_000, 1_000], [2_000]]
-    assert ran.returned["land"]["retried"] == 1
+    assert result.return_values["land"]["retried"] == 1
 
 
 @pytest.mark.usefixtures("offline")
 def test_a_row_whose_request_states_no_cap_is_not_asked_again(path: Path) -> None:
-    ran = run_job(wait=wait(on_incomplete="raise_cap"))
+    result = run_job(wait=wait(on_incomplete="raise_cap"))
 
-    assert ran.state == "success"
+    assert result.state == "success"
     assert query(path, "SELECT custom_id, outcome, attempt FROM answers ORDER BY 1") == [
         ("long", "incomplete", 1),
         ("short", "succeeded", 1),

@@ -36,11 +36,11 @@ def run_of(task_id: str) -> tuple[str, str]:
 def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str) -> None:
     from airflow_provider_batch.plugins.lookup import load_summary
 
-    ran = run_job()
+    result = run_job()
     view = load_summary(*run_of(task_id), task_id, -1)
 
     assert view is not None
-    assert view.job_uid == ran.returned["submit"]["job_uid"]
+    assert view.job_uid == result.return_values["submit"]["job_uid"]
     assert view.outcomes == {"succeeded": 2, "refused": 1}
     assert [(shard.name, shard.requests, shard.attempt, shard.status) for shard in view.shards] == [
         ("s0001", 3, 1, "completed"),
@@ -87,7 +87,7 @@ def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
     from airflow_provider_batch.links.batch import LEDGER_KEY
     from airflow_provider_batch.plugins.lookup import load_summary
 
-    other = run_job().returned["submit"]["ledger"]
+    other = run_job().return_values["submit"]["ledger"]
     run_job()
     dag_id, run_id = run_of("submit")
     with create_session() as session:
@@ -104,12 +104,12 @@ def test_the_ledger_alone_tells_how_far_a_job_is(warehouse: Path) -> None:
 
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute("UPDATE tickets SET body = '[[fail:500]]' WHERE id = 'T-1'")
-    ran = run_job(wait={"max_attempts": 2})
+    result = run_job(wait={"max_attempts": 2})
 
-    ledger = open_ledger(open_folder(ran.returned["submit"]["ledger"]))
+    ledger = open_ledger(open_folder(result.return_values["submit"]["ledger"]))
     assert ledger is not None
     assert (
         outcomes_so_far(ledger.state())
-        == ran.returned["land"]["outcomes"]
+        == result.return_values["land"]["outcomes"]
         == {"succeeded": 1, "refused": 1, "failed": 1}
     )

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.airflow.jobs import Ran, run_dag
+from tests.airflow.jobs import DagRunResult, run_dag
 from tests.airflow.test_page import run_of
 from tests.evals.nights import steady, write_nights
 
@@ -17,14 +17,14 @@ from tests.evals.nights import steady, write_nights
 @pytest.fixture
 def reported(
     tmp_path: Path, airflow_home: Path, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Ran]:
+) -> Callable[..., DagRunResult]:
     """Runs a DAG that reports on graded nights."""
     path = tmp_path / "warehouse.sqlite"
     connect("warehouse", conn_type="sqlite", host=str(path))
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", (tmp_path / "staging").as_uri())
     runs = write_nights(path, {"gpt-5-mini": steady(0.8)})
 
-    def run(run: str = runs[-1]) -> Ran:
+    def run(run: str = runs[-1]) -> DagRunResult:
         from airflow.sdk import DAG
 
         from airflow_provider_batch.operators.evals.report import EvalReportOperator
@@ -50,14 +50,14 @@ def leave(value: object) -> None:
         session.execute(update(XComModel).where(of_run).values(value=value))
 
 
-def test_it_lies_in_the_task_s_own_folder_of_staging(reported: Callable[..., Ran], tmp_path: Path) -> None:
+def test_it_lies_in_the_task_s_own_folder_of_staging(reported: Callable[..., DagRunResult], tmp_path: Path) -> None:
     from airflow_provider_batch.plugins.lookup import load_report
 
-    ran = reported()
+    result = reported()
 
     (file,) = (tmp_path / "staging").rglob("*.html")
-    assert ran.returned["report"]["report"] == file.as_uri()
-    assert ran.returned["report"]["bytes"] == file.stat().st_size
+    assert result.return_values["report"]["report"] == file.as_uri()
+    assert result.return_values["report"]["bytes"] == file.stat().st_size
     assert load_report(*run_of("report"), "report", -1) == file.read_bytes()
     assert load_report(*run_of("report"), "other", -1) is None
     assert load_report(run_of("report")[0], "another run", "report", -1) is None
@@ -68,7 +68,7 @@ def test_it_lies_in_the_task_s_own_folder_of_staging(reported: Callable[..., Ran
     ["../../../secret.html", "/etc/passwd", "secret.html", "report-0123456789abcdef.html/../secret.html", 7, None],
 )
 def test_nothing_that_xcom_says_leads_out_of_that_folder(
-    reported: Callable[..., Ran], tmp_path: Path, name: object
+    reported: Callable[..., DagRunResult], tmp_path: Path, name: object
 ) -> None:
     from airflow_provider_batch.plugins.lookup import load_report
 
@@ -82,7 +82,7 @@ def test_nothing_that_xcom_says_leads_out_of_that_folder(
     assert load_report(*run_of("report"), "report", -1) is None
 
 
-def test_a_run_that_was_not_graded_fails_in_plain_words(reported: Callable[..., Ran]) -> None:
+def test_a_run_that_was_not_graded_fails_in_plain_words(reported: Callable[..., DagRunResult]) -> None:
     error = reported("nowhere").error("report")
 
     assert "run 'nowhere' has not been graded" in error

@@ -50,8 +50,8 @@ def asked(batch_server: LocalServer) -> Callable[[str], int]:
 
 
 def last_night(**arguments: Any) -> None:
-    ran = run_job(sql=TODAY.replace("ORDER", "WHERE id < 'T-4' ORDER"), land={"table": "labels"}, **arguments)
-    assert ran.state == "success"
+    result = run_job(sql=TODAY.replace("ORDER", "WHERE id < 'T-4' ORDER"), land={"table": "labels"}, **arguments)
+    assert result.state == "success"
 
 
 def test_rows_that_an_earlier_job_answered_are_not_asked(
@@ -60,10 +60,10 @@ def test_rows_that_an_earlier_job_answered_are_not_asked(
     last_night(output_schema=SCHEMA)
     capfd.readouterr()
     land = {"columns": {"answer": "label", "score": "score"}}
-    ran = run_job(sql=TODAY, reuse_from="labels", output_schema=SCHEMA, carry=["label"], land=land)
+    result = run_job(sql=TODAY, reuse_from="labels", output_schema=SCHEMA, carry=["label"], land=land)
 
-    assert ran.state == "success"
-    reference, account = ran.returned["submit"], ran.returned["land"]
+    assert result.state == "success"
+    reference, account = result.return_values["submit"], result.return_values["land"]
     assert asked(reference["job_uid"]) == 1
     assert [(told["sent"], told["duplicates"], told["reused"]) for told in (reference, account)] == [(1, 1, 4)] * 2
     assert account["outcomes"] == {"succeeded": 6}
@@ -90,13 +90,13 @@ def test_a_job_of_which_everything_is_known_asks_nothing_and_lands(
     warehouse: Path, asked: Callable[[str], int]
 ) -> None:
     last_night()
-    ran = run_job(sql=TODAY.replace("ORDER", "WHERE id < 'T-5' ORDER"), reuse_from="labels")
+    result = run_job(sql=TODAY.replace("ORDER", "WHERE id < 'T-5' ORDER"), reuse_from="labels")
 
-    assert ran.state == "success"
-    assert asked(ran.returned["submit"]["job_uid"]) == 0
-    assert (ran.returned["submit"]["shards"], ran.returned["submit"]["estimate"]["high_usd"]) == (0, 0)
-    assert ran.returned["land"]["outcomes"] == {"succeeded": 4}
-    assert ran.returned["land"]["cost_usd"] == "0"
+    assert result.state == "success"
+    assert asked(result.return_values["submit"]["job_uid"]) == 0
+    assert (result.return_values["submit"]["shards"], result.return_values["submit"]["estimate"]["high_usd"]) == (0, 0)
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 4}
+    assert result.return_values["land"]["cost_usd"] == "0"
 
 
 def test_a_job_may_reuse_the_table_that_it_lands_in(warehouse: Path, asked: Callable[[str], int]) -> None:
@@ -104,8 +104,8 @@ def test_a_job_may_reuse_the_table_that_it_lands_in(warehouse: Path, asked: Call
     first = run_job(sql=TODAY, reuse_from="labels", land={"table": "labels"})
     second = run_job(sql=TODAY, reuse_from="labels", land={"table": "labels"})
 
-    assert [asked(ran.returned["submit"]["job_uid"]) for ran in (first, second)] == [1, 0]
-    assert second.returned["land"]["reused"] == 6
+    assert [asked(result.return_values["submit"]["job_uid"]) for result in (first, second)] == [1, 0]
+    assert second.return_values["land"]["reused"] == 6
     assert query(warehouse, "SELECT count(*), sum(outcome = 'succeeded') FROM labels") == [(6, 6)]
 
 
@@ -122,33 +122,33 @@ def test_in_the_first_night_the_table_is_not_there_and_every_row_is_asked(
         == 1
     )
     assert "6 rows: 4 sent, 2 duplicates, 0 reused from labels" in capfd.readouterr().out
-    assert [asked(ran.returned["submit"]["job_uid"]) for ran in (first, second)] == [4, 0]
-    assert first.returned["land"]["reused"] == 0
+    assert [asked(result.return_values["submit"]["job_uid"]) for result in (first, second)] == [4, 0]
+    assert first.return_values["land"]["reused"] == 0
 
 
 def test_what_did_not_succeed_is_asked(warehouse: Path, asked: Callable[[str], int]) -> None:
     make = "'[[refuse]] ' || body AS body"
     refused = f"SELECT id, title, {make}, label FROM tickets WHERE id < 'T-4'"
     run_job(sql=refused, land={"table": "labels"})
-    ran = run_job(sql=refused, reuse_from="labels")
+    result = run_job(sql=refused, reuse_from="labels")
 
-    assert asked(ran.returned["submit"]["job_uid"]) == 3
-    assert ran.returned["land"]["outcomes"] == {"refused": 3}
+    assert asked(result.return_values["submit"]["job_uid"]) == 3
+    assert result.return_values["land"]["outcomes"] == {"refused": 3}
 
 
 def test_another_model_is_another_question(warehouse: Path, asked: Callable[[str], int]) -> None:
     last_night()
-    ran = run_job(sql=TODAY, reuse_from="labels", model="gpt-5-nano")
-    assert asked(ran.returned["submit"]["job_uid"]) == 4
-    assert ran.returned["land"]["reused"] == 0
+    result = run_job(sql=TODAY, reuse_from="labels", model="gpt-5-nano")
+    assert asked(result.return_values["submit"]["job_uid"]) == 4
+    assert result.return_values["land"]["reused"] == 0
 
 
 def test_vectors_are_reused(warehouse: Path, asked: Callable[[str], int]) -> None:
     embed: dict[str, Any] = {"endpoint": "/v1/embeddings", "model": "text-embedding-3-small", "body": {"dimensions": 4}}
     last_night(**embed)
-    ran = run_job(sql=TODAY, reuse_from="labels", **embed)
+    result = run_job(sql=TODAY, reuse_from="labels", **embed)
 
-    assert asked(ran.returned["submit"]["job_uid"]) == 1
+    assert asked(result.return_values["submit"]["job_uid"]) == 1
     old = dict(query(warehouse, "SELECT custom_id, output FROM labels"))
     new = dict(query(warehouse, "SELECT custom_id, output FROM answers"))
     assert {name: json.loads(new[name]) for name in old} == {name: json.loads(old[name]) for name in old}
@@ -159,8 +159,8 @@ def test_the_table_may_be_on_another_connection(
 ) -> None:
     last_night()
     connect("archive", conn_type="sqlite", host=str(warehouse))
-    ran = run_job(sql=TODAY, reuse_from={"conn_id": "archive", "table": "{{ 'labels' }}"})
-    assert asked(ran.returned["submit"]["job_uid"]) == 1
+    result = run_job(sql=TODAY, reuse_from={"conn_id": "archive", "table": "{{ 'labels' }}"})
+    assert asked(result.return_values["submit"]["job_uid"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_the_table_may_be_on_another_connection(
 def test_a_table_that_cannot_be_reused_is_told_before_anything_is_built(
     warehouse: Path, tmp_path: Path, given: object, said: str
 ) -> None:
-    ran = run_job(sql=TODAY, reuse_from=given)
-    assert ran.states["submit"] == "failed"
-    assert said in ran.error()
+    result = run_job(sql=TODAY, reuse_from=given)
+    assert result.states["submit"] == "failed"
+    assert said in result.error()
     assert not list(tmp_path.glob("staging/**/build-*"))
 
 
@@ -185,7 +185,7 @@ def test_no_value_of_the_table_is_in_any_log(warehouse: Path, capfd: pytest.Capt
     last_night(output_schema=SCHEMA)
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute("UPDATE labels SET output = 'hush hush'")
-    ran = run_job(sql=TODAY, reuse_from="labels", output_schema=SCHEMA)
-    assert ran.returned["land"]["reused"] == 0
+    result = run_job(sql=TODAY, reuse_from="labels", output_schema=SCHEMA)
+    assert result.return_values["land"]["reused"] == 0
     out, err = capfd.readouterr()
     assert "hush" not in out + err

@@ -50,15 +50,15 @@ def test_it_asks_every_row_and_returns_the_account_of_the_landing(path: Path) ->
         landed: Any = batch_job(**ARGUMENTS, max_attempts=1, carry=["label"])
         told(landed)
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    assert ran.states == dict.fromkeys(["batch_job.submit", "batch_job.wait", "batch_job.land", "told"], "success")
+    assert result.states == dict.fromkeys(["batch_job.submit", "batch_job.wait", "batch_job.land", "told"], "success")
     assert query(path, "SELECT custom_id, outcome, label FROM answers ORDER BY 1") == [
         (f"t{n}", "succeeded", "x") for n in range(3)
     ]
-    account = ran.returned["batch_job.land"]
+    account = result.return_values["batch_job.land"]
     assert 0 < float(account["cost_usd"]) <= account["estimate"]["high_usd"]
-    assert ran.returned["told"].startswith("3 rows for 0.0")
+    assert result.return_values["told"].startswith("3 rows for 0.0")
 
 
 @pytest.mark.usefixtures("offline")
@@ -120,10 +120,10 @@ def test_mapped_it_is_one_job_of_each_value_with_an_account_each(path: Path, nes
             landed = batch_job.partial(**fixed, key={"variant": "{{ ti.map_index }}"}).expand(model=models)
         total(landed)
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    assert ran.state == "success"
-    assert ran.returned["total"] == 6
+    assert result.state == "success"
+    assert result.return_values["total"] == 6
     assert query(path, "SELECT count(*), count(DISTINCT job_uid), count(DISTINCT variant) FROM answers") == [(6, 2, 2)]
     assert query(path, "SELECT count(DISTINCT model) FROM answers") == [(2,)]
     if nested:
@@ -142,9 +142,9 @@ def test_each_outlet_asset_hears_of_what_was_landed(path: Path) -> None:
     with new_dag() as dag:
         batch_job(**ARGUMENTS, outlets=[Asset(name)])
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    account = ran.returned["batch_job.land"]
+    account = result.return_values["batch_job.land"]
     with create_session() as session:
         (event,) = [event for event in session.query(AssetEvent) if event.asset.name == name]
         assert event.extra == {key: value for key, value in account.items() if key != "reasons"}

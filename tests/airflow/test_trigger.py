@@ -170,10 +170,12 @@ async def main():
 asyncio.run(main())
 """
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+        )
 
-    lines = [line.split("Job ", 1)[1].split(" [")[0] for line in ran.stdout.splitlines() if "Job 01234567" in line]
+    lines = [line.split("Job ", 1)[1].split(" [")[0] for line in result.stdout.splitlines() if "Job 01234567" in line]
     assert lines[-1] == "01234567: 3 of 3 requests done, 0 failed; 3 of 3 batches ended"
     assert len(lines) == len(set(lines)) < 10
-    assert "HTTP Request: GET" not in ran.stdout + ran.stderr
-    assert "[{'reason': 'ended'}]" in ran.stdout
+    assert "HTTP Request: GET" not in result.stdout + result.stderr
+    assert "[{'reason': 'ended'}]" in result.stdout

@@ -54,9 +54,9 @@ def test_a_job_with_more_batches_than_a_trigger_can_carry_waits_for_them_in_turn
     monkeypatch.setattr("airflow_provider_batch.sensors.batch.MAX_BATCHES", max_batches)
     with LocalServer(tmp_path / "server", in_progress=4) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        ran = run_job(limits={"requests": 1})
+        result = run_job(limits={"requests": 1})
 
-    assert ran.states["wait"] == "success"
+    assert result.states["wait"] == "success"
     assert landed_rows(warehouse) == ALL
     assert deferrals
     assert {len(batch_ids) for batch_ids in deferrals} <= set(range(1, max_batches + 1))

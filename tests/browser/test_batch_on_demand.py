@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.demo_airflow import question
+from tests.airflow.demo_airflow import await_approval_request
 from tests.airflow.jobs import query
 from tests.airflow.standalone import Run
 
@@ -82,7 +82,7 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
     ui.page.get_by_text("Preview: nothing was sealed, nothing was uploaded, nothing is billed.").wait_for()
     ui.screenshot("preview")
 
-    question(run)
+    await_approval_request(run)
     ui.page.goto(ui.page.url.replace("/tasks/preview", ""))
     ui.page.get_by_text(re.compile("Required Action")).first.wait_for()
     ui.screenshot("run-waits")
@@ -97,7 +97,7 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
     assert "# Free of charge" in body
     assert ui.page.get_by_role("heading", name="Free of charge").count() == 0
     assert ui.page.locator("img[src=x]").count() == 0
-    assert ui.demo.paid() == [0, 0, 0]
+    assert ui.demo.count_calls() == [0, 0, 0]
     approve.scroll_into_view_if_needed()
     ui.screenshot("approval-buttons")
     approve.click()
@@ -111,7 +111,7 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
 
 
 def test_nothing_is_sent_if_a_person_rejects_the_preview(ui: Ui) -> None:
-    paid_before = ui.demo.paid()
+    paid_before = ui.demo.count_calls()
     form = ui.open_form(DAG)
     ui.open_section("3 · Answers")
     ui.field("table").fill("refused_answers")
@@ -120,7 +120,7 @@ def test_nothing_is_sent_if_a_person_rejects_the_preview(ui: Ui) -> None:
     ui.press_trigger(form)
     run_id = ui.wait_for_run_id()
     run = Run(ui.demo.airflow, DAG, run_id)
-    question(run)
+    await_approval_request(run)
     ui.open_task(DAG, run_id, "approve", "/required_actions")
     ui.page.get_by_role("button", name="Reject", exact=True).click()
 
@@ -134,5 +134,5 @@ def test_nothing_is_sent_if_a_person_rejects_the_preview(ui: Ui) -> None:
     ui.page.goto(ui.page.url.split("/tasks/")[0])
     ui.page.get_by_text("Skipped").first.wait_for()
     ui.screenshot("run")
-    assert ui.demo.paid() == paid_before
+    assert ui.demo.count_calls() == paid_before
     assert query(ui.demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused_answers'") == []

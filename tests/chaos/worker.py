@@ -165,7 +165,7 @@ def run(start: Start) -> dict[str, Any]:
         "state": dag_run.state,
         "states": dag_run.states,
         "errors": {task: f"{type(error).__name__}: {error}" for task, error in dag_run.errors.items()},
-        "land": dag_run.returned.get("land"),
+        "land": dag_run.return_values.get("land"),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_batch.demo.home import dags_folder
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.warehouses import Warehouse, create_warehouse
-from tests.airflow.jobs import Ran, count_billed, run_dag
+from tests.airflow.jobs import DagRunResult, call_counter, run_dag
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def count_calls(
     The connection `openai_default` points to the server that counts.
     """
     connect("openai_default", conn_type="openai", password="local", host=counting_server.base_url)
-    return count_billed(counting_server)
+    return call_counter(counting_server)
 
 
 def page(dag_id: str) -> str:
@@ -85,13 +85,13 @@ def warehouse_of(
 
 
 @pytest.fixture
-def run_example(tmp_path: Path, airflow_home: Path) -> Callable[..., Ran]:
+def run_example(tmp_path: Path, airflow_home: Path) -> Callable[..., DagRunResult]:
     """Return a function that runs an example DAG with `dag.test()`.
 
     Its argument `changes` edits files before the run, as an author would: file -> (text, replacement).
     """
 
-    def run(dag_id: str, changes: dict[str, tuple[str, str]] | None = None, **conf: Any) -> Ran:
+    def run(dag_id: str, changes: dict[str, tuple[str, str]] | None = None, **conf: Any) -> DagRunResult:
         from airflow.dag_processing.dagbag import DagBag
 
         folder = dags_folder()
@@ -109,7 +109,9 @@ def run_example(tmp_path: Path, airflow_home: Path) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def run_rejected(run_example: Callable[..., Ran], count_calls: Callable[[], dict[str, int]]) -> Callable[..., str]:
+def run_rejected(
+    run_example: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]]
+) -> Callable[..., str]:
     """Return a function that runs a DAG, checks that it fails before anything is sent, and returns the error."""
 
     def run(dag_id: str, changes: dict[str, tuple[str, str]] | None = None, **conf: Any) -> str:
@@ -117,12 +119,12 @@ def run_rejected(run_example: Callable[..., Ran], count_calls: Callable[[], dict
 
         count_calls()
         try:
-            ran = run_example(dag_id, changes, **conf)
+            result = run_example(dag_id, changes, **conf)
         except (ParamValidationError, ValueError) as error:  # ValueError: Airflow 3.2
             message = str(error)
         else:
-            assert ran.states["batch_job.land"] == "upstream_failed"
-            message = ran.error("batch_job.submit")
+            assert result.states["batch_job.land"] == "upstream_failed"
+            message = result.error("batch_job.submit")
         assert count_calls() == NO_CALLS
         return message
 

@@ -20,7 +20,7 @@ from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.conftest import NO_CALLS, check_costs, page
 from tests.airflow.dags.warehouses import KINDS, Warehouse
-from tests.airflow.jobs import Ran, query
+from tests.airflow.jobs import DagRunResult, query
 
 DAG = "batch_on_demand"
 
@@ -44,26 +44,28 @@ def warehouse(tmp_path: Path, warehouse_of: Callable[..., Warehouse]) -> Path:
 
 
 @pytest.fixture
-def trigger(run_example: Callable[..., Ran], count_calls: Callable[[], dict[str, int]]) -> Callable[..., Ran]:
+def trigger(
+    run_example: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]]
+) -> Callable[..., DagRunResult]:
     """Return a function that triggers the DAG with these changes to the form's defaults."""
     return lambda **form: run_example(DAG, **form)
 
 
 @pytest.fixture
 def preview_error(
-    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
+    trigger: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> Callable[..., str]:
     """Return a function that runs what the preview must reject, checks that nothing changed, and returns the error."""
 
     def run(**form: Any) -> str:
         row_counts = count_rows(warehouse)
-        ran = trigger(**form)
-        assert ran.state == "failed"
-        assert ran.states.pop("preview") == "failed"
-        assert set(ran.states.values()) == {"upstream_failed"}
+        result = trigger(**form)
+        assert result.state == "failed"
+        assert result.states.pop("preview") == "failed"
+        assert set(result.states.values()) == {"upstream_failed"}
         assert count_calls() == NO_CALLS
         assert count_rows(warehouse) == row_counts
-        return ran.error("preview")
+        return result.error("preview")
 
     return run
 
@@ -76,41 +78,43 @@ def count_rows(warehouse: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_defaults_of_the_form_label_the_first_tickets_without_an_approval(
-    trigger: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], kind: str
+    trigger: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse], kind: str
 ) -> None:
     warehouse = warehouse_of(kind, seed)
 
-    ran = trigger()
+    result = trigger()
 
-    assert ran.states.pop("approve") == "skipped"
-    assert set(ran.states.values()) == {"success"}
+    assert result.states.pop("approve") == "skipped"
+    assert set(result.states.values()) == {"success"}
     rows = warehouse.execute("SELECT custom_id, outcome, output FROM on_demand_answers ORDER BY custom_id")
     assert [row[0] for row in rows] == [ticket.id for ticket in tickets.load() if ticket.title and ticket.body][:20]
     assert {row[1] for row in rows} == {"succeeded"}
     assert all("urgency" in str(row[2]) for row in rows)
-    assert ran.returned["report"].startswith("Landed in on_demand_answers: 20 succeeded. The cost was $0.00")
-    check_costs(DAG, ran.returned["batch_job.land"])
+    assert result.return_values["report"].startswith("Landed in on_demand_answers: 20 succeeded. The cost was $0.00")
+    check_costs(DAG, result.return_values["batch_job.land"])
 
 
 def test_preview_only_ends_the_run_after_the_preview(
-    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
+    trigger: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
-    ran = trigger(preview_only=True, approve_above_usd=0)
+    result = trigger(preview_only=True, approve_above_usd=0)
 
-    assert {task for task, state in ran.states.items() if state == "success"} == {"preview", "decide", "report"}
-    assert {state for task, state in ran.states.items() if task not in ("preview", "decide", "report")} == {"skipped"}
-    assert ran.returned["preview"]["requests"] == 20
-    assert ran.returned["report"] == "Preview only: nothing was sent, and nothing is billed."
+    assert {task for task, state in result.states.items() if state == "success"} == {"preview", "decide", "report"}
+    assert {state for task, state in result.states.items() if task not in ("preview", "decide", "report")} == {
+        "skipped"
+    }
+    assert result.return_values["preview"]["requests"] == 20
+    assert result.return_values["report"] == "Preview only: nothing was sent, and nothing is billed."
     assert count_calls() == NO_CALLS
     assert set(count_rows(warehouse)) == {"tickets"}
 
 
-def test_empty_fields_are_left_out(trigger: Callable[..., Ran], warehouse: Path) -> None:
-    ran = trigger(
+def test_empty_fields_are_left_out(trigger: Callable[..., DagRunResult], warehouse: Path) -> None:
+    result = trigger(
         system=None, output_schema=None, max_rows=None, max_cost_usd=None, sql="SELECT * FROM tickets LIMIT 3"
     )
 
-    assert ran.state == "success"
+    assert result.state == "success"
     assert query(warehouse, "SELECT outcome FROM on_demand_answers") == [("succeeded",)] * 3
 
 
@@ -181,7 +185,7 @@ def test_the_form_rejects_a_malformed_value_and_names_the_field(dag: Any, field:
 
 
 def test_a_malformed_form_does_not_start_a_run(
-    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
+    trigger: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
     with pytest.raises(Exception, match="answers; DROP TABLE tickets"):
         trigger(table="answers; DROP TABLE tickets")
@@ -236,7 +240,7 @@ def test_the_preview_rejects_what_cannot_be_sent(
 
 
 def test_the_canary_detects_an_unknown_model_before_anything_is_uploaded(
-    trigger: Callable[..., Ran],
+    trigger: Callable[..., DagRunResult],
     count_calls: Callable[[], dict[str, int]],
     counting_server: LocalServer,
     warehouse: Path,
@@ -253,20 +257,20 @@ def test_the_canary_detects_an_unknown_model_before_anything_is_uploaded(
         )
     )
 
-    ran = trigger(model="gpt-5-nano")
+    result = trigger(model="gpt-5-nano")
 
-    assert ran.states["batch_job.submit"] == "failed"
-    assert message in ran.error("batch_job.submit")
+    assert result.states["batch_job.submit"] == "failed"
+    assert message in result.error("batch_job.submit")
     assert count_calls() == NO_CALLS | {"synchronous": 2}
 
 
 def test_a_table_that_is_not_a_results_table_is_rejected_before_anything_is_sent(
-    trigger: Callable[..., Ran], count_calls: Callable[[], dict[str, int]], warehouse: Path
+    trigger: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
-    ran = trigger(table="tickets")
+    result = trigger(table="tickets")
 
-    assert ran.states["batch_job.submit"] == "failed"
-    assert "'tickets'" in ran.error("batch_job.submit")
+    assert result.states["batch_job.submit"] == "failed"
+    assert "'tickets'" in result.error("batch_job.submit")
     assert count_calls() == NO_CALLS
 
 

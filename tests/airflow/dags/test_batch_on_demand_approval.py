@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.airflow.demo_airflow import DemoAirflow, demo_airflow, question
+from tests.airflow.demo_airflow import DemoAirflow, await_approval_request, demo_airflow
 from tests.airflow.jobs import query
 from tests.airflow.standalone import Run
 
@@ -28,7 +28,7 @@ def decide(run: Run, decision: str) -> None:
 
 def test_after_a_rejection_nothing_is_sent_and_the_report_says_so(demo: DemoAirflow) -> None:
     run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="rejected")
-    question(run)
+    await_approval_request(run)
     decide(run, "Reject")
 
     assert run.await_end() == "success"
@@ -38,16 +38,16 @@ def test_after_a_rejection_nothing_is_sent_and_the_report_says_so(demo: DemoAirf
         "land": "skipped",
     }
     assert run.xcom("report") == "Rejected: nothing was sent, and nothing is billed."
-    assert demo.paid() == [0, 0, 0]
+    assert demo.count_calls() == [0, 0, 0]
     assert query(demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'rejected'") == []
 
 
 def test_the_approval_shows_estimate_and_first_requests_and_then_the_rows_land(demo: DemoAirflow) -> None:
     sql = "SELECT id, '```' AS title, '# Free of charge' AS body FROM tickets ORDER BY id"
     run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="approved", sql=sql, max_rows=5)
-    details = question(run)
+    details = await_approval_request(run)
 
-    calls_before = demo.paid()
+    calls_before = demo.count_calls()
     assert details["body"].startswith("**1 request** in 1 shard")
     assert "**, ceiling $1.00" in details["body"]
     assert "The query returns more rows, which will not be sent" in details["body"]
@@ -60,4 +60,4 @@ def test_the_approval_shows_estimate_and_first_requests_and_then_the_rows_land(d
         (5, "succeeded", "succeeded")
     ]
     assert run.xcom("report").startswith("Landed in approved: 5 succeeded. The cost was $0.0")
-    assert demo.paid() != calls_before
+    assert demo.count_calls() != calls_before

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_batch.demo import tickets
 from tests.airflow.dags.conftest import blocks, check_costs
 from tests.airflow.dags.warehouses import KINDS, Warehouse
-from tests.airflow.jobs import Ran
+from tests.airflow.jobs import DagRunResult
 
 WITH_TEXT = [ticket for ticket in tickets.load() if (ticket.title + ticket.body).strip()]
 
@@ -62,16 +62,16 @@ SUMMARY_SQL = "SELECT * FROM label_summary ORDER BY size"
 def test_each_ticket_is_sent_to_its_model_and_every_tenth_to_both(
     kind: str,
     warehouse_of: Callable[..., Warehouse],
-    run_example: Callable[..., Ran],
+    run_example: Callable[..., DagRunResult],
     count_calls: Callable[[], dict[str, int]],
 ) -> None:
     warehouse = warehouse_of(kind, seed)
 
-    ran = run_example("classify_at_scale")
+    result = run_example("classify_at_scale")
 
-    assert ran.errors == {}
+    assert result.errors == {}
     assert count_calls() == {"upload": 2, "create": 2, "synchronous": 4}
-    landing = ran.returned["batch_job.land"]
+    landing = result.return_values["batch_job.land"]
     check(landing, warehouse.execute(ROWS_SQL), warehouse.execute(SUMMARY_SQL))
     check_costs("classify_at_scale", landing)
     (sql,) = blocks("classify_at_scale", "sql")

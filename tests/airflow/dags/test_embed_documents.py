@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_batch.demo import documents
 from tests.airflow.dags.conftest import NO_CALLS, blocks, check_costs
 from tests.airflow.dags.warehouses import KINDS, Warehouse
-from tests.airflow.jobs import Ran
+from tests.airflow.jobs import DagRunResult
 
 DOCUMENTS, QUESTIONS = documents.load()
 TEXTS = len(DOCUMENTS) + len(QUESTIONS)
@@ -30,14 +30,14 @@ def vectors_of(warehouse: Warehouse) -> dict[str, list[float]]:
 def test_only_new_and_changed_documents_are_sent_and_removed_ones_lose_their_vector(
     kind: str,
     warehouse_of: Callable[..., Warehouse],
-    run_example: Callable[..., Ran],
+    run_example: Callable[..., DagRunResult],
     count_calls: Callable[[], dict[str, int]],
 ) -> None:
     warehouse = warehouse_of(kind, documents.seed)
     first = run_example("embed_documents")
 
     assert first.errors == {}
-    landing = first.returned["batch_job.land"]
+    landing = first.return_values["batch_job.land"]
     assert (landing["sent"], landing["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
     assert count_calls() == {"upload": 1, "create": 1, "synchronous": 2}
     vectors = vectors_of(warehouse)
@@ -46,7 +46,7 @@ def test_only_new_and_changed_documents_are_sent_and_removed_ones_lose_their_vec
     second = run_example("embed_documents")
 
     assert second.errors == {}
-    landing = second.returned["batch_job.land"]
+    landing = second.return_values["batch_job.land"]
     assert (landing["sent"], landing["reused"], landing["cost_usd"]) == (0, TEXTS, "0")
     assert count_calls() == NO_CALLS
     assert vectors_of(warehouse) == vectors
@@ -57,17 +57,19 @@ def test_only_new_and_changed_documents_are_sent_and_removed_ones_lose_their_vec
     third = run_example("embed_documents")
 
     assert third.errors == {}
-    landing = third.returned["batch_job.land"]
+    landing = third.return_values["batch_job.land"]
     assert (landing["sent"], landing["reused"]) == (1, TEXTS - 3)
     assert count_calls() == {"upload": 0, "create": 0, "synchronous": 1}
     new_vectors = vectors_of(warehouse)
     assert vectors.keys() - new_vectors.keys() == {"D-029", "D-030"}
     assert [name for name in new_vectors if new_vectors[name] != vectors[name]] == ["D-003"]
-    check_costs("embed_documents", *(ran.returned["batch_job.land"] for ran in (first, second, third)))
+    check_costs("embed_documents", *(result.return_values["batch_job.land"] for result in (first, second, third)))
 
 
 def test_later_runs_work_after_the_column_was_changed_to_pgvector(
-    warehouse_of: Callable[..., Warehouse], run_example: Callable[..., Ran], count_calls: Callable[[], dict[str, int]]
+    warehouse_of: Callable[..., Warehouse],
+    run_example: Callable[..., DagRunResult],
+    count_calls: Callable[[], dict[str, int]],
 ) -> None:
     warehouse = warehouse_of("postgres", documents.seed)
     assert run_example("embed_documents").state == "success"
@@ -76,10 +78,10 @@ def test_later_runs_work_after_the_column_was_changed_to_pgvector(
     warehouse.execute(to_pgvector)
     warehouse.execute("UPDATE documents SET body = body || ' Spare ones are in our shop.' WHERE id = 'D-003'")
 
-    ran = run_example("embed_documents")
+    result = run_example("embed_documents")
 
-    assert ran.errors == {}
-    assert (ran.returned["batch_job.land"]["sent"], count_calls()) == (1, {**NO_CALLS, "synchronous": 1})
+    assert result.errors == {}
+    assert (result.return_values["batch_job.land"]["sent"], count_calls()) == (1, {**NO_CALLS, "synchronous": 1})
     assert warehouse.execute("SELECT count(*), min(vector_dims(output)) FROM document_vectors") == [(TEXTS, 256)]
     documents_found = warehouse.execute(nearest)
     assert len(documents_found) == 3
@@ -88,47 +90,47 @@ def test_later_runs_work_after_the_column_was_changed_to_pgvector(
 
 @pytest.mark.usefixtures("offline")
 def test_a_changed_document_without_an_answer_keeps_its_old_vector_and_the_next_run_sends_it(
-    warehouse: Warehouse, run_example: Callable[..., Ran]
+    warehouse: Warehouse, run_example: Callable[..., DagRunResult]
 ) -> None:
     assert run_example("embed_documents").state == "success"
     vectors = vectors_of(warehouse)
     warehouse.execute("UPDATE documents SET body = 'Now another.' WHERE id = 'D-006'")
     warehouse.execute("UPDATE documents SET body = 'Now another. [[fail:400]]' WHERE id = 'D-007'")
 
-    failed = run_example("embed_documents").returned["batch_job.land"]
+    failed = run_example("embed_documents").return_values["batch_job.land"]
     assert failed["outcomes"] == {"succeeded": TEXTS - 1, "failed": 1}
     new_vectors = vectors_of(warehouse)
     assert [name for name in new_vectors if new_vectors[name] != vectors[name]] == ["D-006"]
 
     warehouse.execute("UPDATE documents SET body = 'Now another.' WHERE id = 'D-007'")
-    assert run_example("embed_documents").returned["batch_job.land"]["sent"] == 1
+    assert run_example("embed_documents").return_values["batch_job.land"]["sent"] == 1
     assert vectors_of(warehouse)["D-007"] != vectors["D-007"]
 
 
 @pytest.mark.usefixtures("offline")
 def test_no_vector_is_deleted_if_more_than_half_of_the_documents_are_missing(
-    warehouse: Warehouse, run_example: Callable[..., Ran]
+    warehouse: Warehouse, run_example: Callable[..., DagRunResult]
 ) -> None:
     assert run_example("embed_documents").state == "success"
     warehouse.execute("DELETE FROM documents WHERE id > 'D-014'")
 
-    ran = run_example("embed_documents")
+    result = run_example("embed_documents")
 
-    assert (ran.states["half_remains"], ran.states["prune"]) == ("failed", "upstream_failed")
-    assert "half_remains" in ran.error("half_remains")
+    assert (result.states["half_remains"], result.states["prune"]) == ("failed", "upstream_failed")
+    assert "half_remains" in result.error("half_remains")
     assert len(vectors_of(warehouse)) == TEXTS
 
 
 @pytest.mark.usefixtures("offline")
 def test_the_check_fails_if_too_few_questions_find_their_document(
-    warehouse: Warehouse, run_example: Callable[..., Ran]
+    warehouse: Warehouse, run_example: Callable[..., DagRunResult]
 ) -> None:
     warehouse.execute("UPDATE document_questions SET document = 'D-017' WHERE id < 'Q-004'")
 
-    ran = run_example("embed_documents")
+    result = run_example("embed_documents")
 
-    assert ran.states["check"] == "failed"
-    assert "questions_find_their_document" in ran.error("check")
+    assert result.states["check"] == "failed"
+    assert "questions_find_their_document" in result.error("check")
 
 
 @pytest.mark.usefixtures("warehouse")

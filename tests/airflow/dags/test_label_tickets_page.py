@@ -18,11 +18,11 @@ def test_the_query_on_the_page_works_and_the_run_costs_what_the_page_says(
 
     warehouse = warehouse_of("sqlite", seed)
 
-    ran = run_example("label_tickets")
+    result = run_example("label_tickets")
 
-    assert ran.state == "success"
-    check_costs("label_tickets", ran.returned["land"])
+    assert result.state == "success"
+    check_costs("label_tickets", result.return_values["land"])
     (query,) = blocks("label_tickets", "sql")
     ((label_count, accuracy),) = warehouse.execute(query)
-    assert label_count == ran.returned["land"]["sent"]
+    assert label_count == result.return_values["land"]["sent"]
     assert 0 < accuracy < 1

@@ -18,7 +18,7 @@ from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.dags.conftest import blocks, page
 from tests.airflow.dags.warehouses import KINDS, Warehouse
-from tests.airflow.jobs import Ran, client_of
+from tests.airflow.jobs import DagRunResult, client_of
 
 ROOT = Path(__file__).parents[3]
 #: The answers of the offline responder always contain "offline".
@@ -40,7 +40,9 @@ def warehouse(warehouse_of: Callable[..., Warehouse]) -> Warehouse:
 
 
 @pytest.fixture
-def night(run_example: Callable[..., Ran], warehouse: Warehouse, server: LocalServer) -> Callable[..., Ran]:
+def night(
+    run_example: Callable[..., DagRunResult], warehouse: Warehouse, server: LocalServer
+) -> Callable[..., DagRunResult]:
     """Return a function that runs the DAG with these params."""
     return partial(run_example, "nightly_eval")
 
@@ -50,12 +52,12 @@ def files_and_batches(server: LocalServer) -> tuple[int, int]:
     return len(list(client.files.list())), len(list(client.batches.list(limit=100)))
 
 
-def page_of(ran: Ran) -> str:
-    return Path(unquote(urlsplit(ran.returned["report"]["report"]).path)).read_text(encoding="utf-8")
+def page_of(result: DagRunResult) -> str:
+    return Path(unquote(urlsplit(result.return_values["report"]["report"]).path)).read_text(encoding="utf-8")
 
 
 def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
-    night: Callable[..., Ran], warehouse: Warehouse
+    night: Callable[..., DagRunResult], warehouse: Warehouse
 ) -> None:
     first, second = night(), night()
 
@@ -74,7 +76,7 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
 
 
 def test_a_regression_fails_the_gate_which_names_the_cases_and_the_run_is_not_accepted(
-    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
+    night: Callable[..., DagRunResult], server: LocalServer, warehouse: Warehouse
 ) -> None:
     night(models=["gpt-5-mini"])
     server.set_faults(Fault(kind=Kind.REFUSAL, custom_ids=frozenset(case[0] for case in RIGHT_CASES[2:])))
@@ -100,13 +102,13 @@ def test_a_regression_fails_the_gate_which_names_the_cases_and_the_run_is_not_ac
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_case_is_sent_as_often_as_repeats_says_in_any_warehouse(
-    run_example: Callable[..., Ran], warehouse_of: Callable[..., Warehouse], server: LocalServer, kind: str
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse], server: LocalServer, kind: str
 ) -> None:
     warehouse = warehouse_of(kind, seed)
 
-    ran = run_example("nightly_eval", models=["gpt-5-mini"], repeats=3)
+    result = run_example("nightly_eval", models=["gpt-5-mini"], repeats=3)
 
-    assert ran.state == "success"
+    assert result.state == "success"
     assert warehouse.execute(
         "SELECT repeat, COUNT(*), MIN(custom_id), MAX(attempt) FROM eval_answers GROUP BY repeat ORDER BY repeat"
     ) == [(1, 16, "judged-1", 1), (2, 16, "judged-1~2", 1), (3, 16, "judged-1~3", 1)]
@@ -115,23 +117,23 @@ def test_each_case_is_sent_as_often_as_repeats_says_in_any_warehouse(
     ]
     assert warehouse.execute("SELECT cases, answers, unanswered FROM eval_summaries WHERE tag = ''") == [(16, 48, 0)]
     assert warehouse.execute("SELECT COUNT(*) FROM eval_costs WHERE cost_usd > 0 AND estimate_high_usd > 0") == [(2,)]
-    assert page_of(ran).count('<details class="case">') in (3, 4)
+    assert page_of(result).count('<details class="case">') in (3, 4)
 
 
 def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
-    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse
+    night: Callable[..., DagRunResult], server: LocalServer, warehouse: Warehouse
 ) -> None:
     from airflow_provider_batch.links.batch import report_page
     from airflow_provider_batch.operators.evals import EvalGradeOperator
     from airflow_provider_batch.plugins.lookup import load_report
 
-    ran = night(models=["gpt-5-mini"])
+    result = night(models=["gpt-5-mini"])
 
     ((run,),) = warehouse.execute("SELECT DISTINCT run FROM eval_answers")
-    result = ran.returned["report"]
-    assert result["link"] == report_page("nightly_eval", run, "report")
-    assert result["bytes"] == len(page_of(ran).encode())
-    assert load_report("nightly_eval", run, "report", -1) == page_of(ran).encode()
+    report = result.return_values["report"]
+    assert report["link"] == report_page("nightly_eval", run, "report")
+    assert report["bytes"] == len(page_of(result).encode())
+    assert load_report("nightly_eval", run, "report", -1) == page_of(result).encode()
     assert load_report("nightly_eval", run, "gate", -1) is None
     _, costs = blocks("nightly_eval", "sql")
     assert [row[:3] for row in warehouse.execute(costs)] == [
@@ -185,29 +187,29 @@ def test_the_page_lists_all_tasks_and_links_to_existing_files(airflow_home: Path
     ],
 )
 def test_cases_that_cannot_be_graded_fail_the_run_before_anything_is_sent(
-    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, sql: str, message: str
+    night: Callable[..., DagRunResult], server: LocalServer, warehouse: Warehouse, sql: str, message: str
 ) -> None:
     warehouse.execute(sql)
 
-    ran = night()
+    result = night()
 
-    assert ran.state == "failed"
-    assert list(ran.errors) == ["cases"]
+    assert result.state == "failed"
+    assert list(result.errors) == ["cases"]
     with pytest.raises(Exception, match=message):
-        raise ran.errors["cases"]
+        raise result.errors["cases"]
     assert server.calls()["synchronous"] == 0
     assert files_and_batches(server) == (0, 0)
 
 
 def test_a_prompt_with_a_missing_column_fails_before_anything_is_sent(
-    night: Callable[..., Ran], server: LocalServer
+    night: Callable[..., DagRunResult], server: LocalServer
 ) -> None:
-    ran = night({"nightly_eval.py": ("{{ row.input }}", "{{ row.question }}")})
+    result = night({"nightly_eval.py": ("{{ row.input }}", "{{ row.question }}")})
 
-    assert ran.state == "failed"
-    assert "prompt" in ran.error("evaluate.answer.submit")
-    assert "'question'" in ran.error("evaluate.answer.submit")
-    assert (ran.states["grade"], ran.states["accept"]) == ("upstream_failed", "upstream_failed")
+    assert result.state == "failed"
+    assert "prompt" in result.error("evaluate.answer.submit")
+    assert "'question'" in result.error("evaluate.answer.submit")
+    assert (result.states["grade"], result.states["accept"]) == ("upstream_failed", "upstream_failed")
     assert server.calls()["synchronous"] == 0
     assert files_and_batches(server) == (0, 0)
 
@@ -216,15 +218,15 @@ def test_a_prompt_with_a_missing_column_fails_before_anything_is_sent(
     ("model", "message"), [("gpt-5-nano", "The model does not exist"), ("gpt-17", "no price is known for gpt-17")]
 )
 def test_an_unknown_model_costs_nothing_and_the_other_model_is_still_graded(
-    night: Callable[..., Ran], server: LocalServer, warehouse: Warehouse, model: str, message: str
+    night: Callable[..., DagRunResult], server: LocalServer, warehouse: Warehouse, model: str, message: str
 ) -> None:
     # The first canary gets a 404. A model without a price fails even before its canary.
     not_found = Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=404, times=2)
     server.set_faults(*([not_found] if model == "gpt-5-nano" else []))
 
-    ran = night(models=["gpt-5-mini", model])
+    result = night(models=["gpt-5-mini", model])
 
-    error = ran.error("evaluate.answer.submit")
+    error = result.error("evaluate.answer.submit")
     assert message in error
     assert "Nothing was uploaded" in error
     (unknown_model,) = (name for name in ("gpt-5-mini", model) if name in error)
@@ -233,7 +235,7 @@ def test_an_unknown_model_costs_nothing_and_the_other_model_is_still_graded(
         (0, 16, unknown_model),
         (16, 0, graded_model),
     ]
-    assert f"{unknown_model}: 16 of 16 answers are missing" in ran.error("gate")
+    assert f"{unknown_model}: 16 of 16 answers are missing" in result.error("gate")
     assert warehouse.execute("SELECT DISTINCT variant FROM eval_answers") == [(graded_model,)]
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(0,)]
 
@@ -250,6 +252,6 @@ def test_an_unknown_model_costs_nothing_and_the_other_model_is_still_graded(
     ],
     ids=str,
 )
-def test_the_form_rejects_invalid_values(night: Callable[..., Ran], params: dict[str, Any]) -> None:
+def test_the_form_rejects_invalid_values(night: Callable[..., DagRunResult], params: dict[str, Any]) -> None:
     with pytest.raises(Exception, match=next(iter(params))):
         night(**params)

@@ -18,7 +18,7 @@ from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.layout import open_folder
 from tests.airflow.dags.conftest import blocks, check_costs
 from tests.airflow.dags.warehouses import KINDS, Warehouse
-from tests.airflow.jobs import Ran
+from tests.airflow.jobs import DagRunResult
 
 COMPANIES = companies.load()
 
@@ -42,19 +42,19 @@ def test_every_company_gets_a_row_and_a_page_and_a_second_run_replaces_both(
     warehouse_of: Callable[..., Warehouse],
     folder: Path,
     tmp_path: Path,
-    run_example: Callable[..., Ran],
+    run_example: Callable[..., DagRunResult],
 ) -> None:
     warehouse = warehouse_of(kind, companies.seed)
-    ran = run_example("write_reports")
+    result = run_example("write_reports")
 
-    assert ran.errors == {}
+    assert result.errors == {}
     rows = warehouse.execute("SELECT custom_id, quarter, name, outcome, revenue_before FROM company_reports ORDER BY 1")
     assert rows == [
         (company.id, "2026-Q3", company.name, "succeeded", company.quarters[-2].revenue_usd) for company in COMPANIES
     ]
-    landing = ran.returned["batch_job.land"]
+    landing = result.return_values["batch_job.land"]
     assert landing["estimate"]["low_usd"] <= float(landing["cost_usd"]) <= landing["estimate"]["high_usd"]
-    assert ran.returned["write_pages"] == {
+    assert result.return_values["write_pages"] == {
         "folder": f"file://{folder}/2026-Q3",
         "pages": len(COMPANIES),
         "cost_usd": landing["cost_usd"],
@@ -82,12 +82,12 @@ def test_every_company_gets_a_row_and_a_page_and_a_second_run_replaces_both(
 
 
 @pytest.mark.usefixtures("offline", "warehouse")
-def test_the_reports_are_due_at_seven_utc(folder: Path, run_example: Callable[..., Ran]) -> None:
+def test_the_reports_are_due_at_seven_utc(folder: Path, run_example: Callable[..., DagRunResult]) -> None:
     start = datetime.now(UTC)
-    ran = run_example("write_reports", quarter="2026-Q1")
+    result = run_example("write_reports", quarter="2026-Q1")
 
-    assert ran.errors == {}
-    ledger = open_ledger(open_folder(ran.returned["batch_job.submit"]["ledger"]))
+    assert result.errors == {}
+    ledger = open_ledger(open_folder(result.return_values["batch_job.submit"]["ledger"]))
     assert ledger is not None
     due = ledger.state().deadline
     assert due is not None
@@ -100,16 +100,19 @@ def test_the_reports_are_due_at_seven_utc(folder: Path, run_example: Callable[..
 
 @pytest.mark.usefixtures("offline", "warehouse")
 def test_rows_without_an_answer_when_due_are_sent_synchronously_and_pages_go_to_an_object_store(
-    tmp_path: Path, run_example: Callable[..., Ran], connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    run_example: Callable[..., DagRunResult],
+    connect: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_VAR_REPORTS_FOLDER", "memory://bucket-of-reports/by quarter")
     deadline = "(dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00')"
     with LocalServer(tmp_path / "slow", in_progress=3600) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
-        ran = run_example("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
+        result = run_example("write_reports", {"write_reports.py": (deadline, "dag_run.run_after.isoformat()")})
 
-    assert ran.errors == {}
-    assert ran.returned["batch_job.wait"]["final_pass"] == {"sent": len(COMPANIES) - 2, "left_out": {}}
+    assert result.errors == {}
+    assert result.return_values["batch_job.wait"]["final_pass"] == {"sent": len(COMPANIES) - 2, "left_out": {}}
     store = MemoryFileSystem()
     pages = store.find("/bucket-of-reports/by quarter")
     assert {page.rpartition("/")[0] for page in pages} == {"/bucket-of-reports/by quarter/2026-Q3"}
@@ -119,7 +122,7 @@ def test_rows_without_an_answer_when_due_are_sent_synchronously_and_pages_go_to_
 
 @pytest.mark.usefixtures("offline")
 def test_every_page_stays_in_the_folder_whatever_the_company_is_called(
-    warehouse: Warehouse, folder: Path, tmp_path: Path, run_example: Callable[..., Ran]
+    warehouse: Warehouse, folder: Path, tmp_path: Path, run_example: Callable[..., DagRunResult]
 ) -> None:
     names = [
         "..",

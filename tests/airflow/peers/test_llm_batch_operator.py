@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
-from tests.airflow.jobs import Ran, run_dag
+from tests.airflow.jobs import DagRunResult, run_dag
 from tests.airflow.peers.driving import Platform, a_dag
 
 REVIEWS = [
@@ -37,7 +37,9 @@ def results(tmp_path: Path) -> str:
     return f"{tmp_path.as_uri()}/{{{{ dag.dag_id }}}}/{{{{ run_id }}}}"
 
 
-def run_operator(results: str, requests: list[Any] = REVIEWS, *, deferrable: bool = True, **arguments: Any) -> Ran:
+def run_operator(
+    results: str, requests: list[Any] = REVIEWS, *, deferrable: bool = True, **arguments: Any
+) -> DagRunResult:
     with a_dag() as dag:
         from airflow.providers.common.ai.operators.llm_batch import LLMBatchOperator
 
@@ -61,9 +63,9 @@ def rows(uri: str) -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in lines), key=lambda row: row["index"])
 
 
-def counts(ran: Ran) -> dict[str, int]:
+def counts(result: DagRunResult) -> dict[str, int]:
     """The counts of its manifest, without those that are 0."""
-    return {name: count for name, count in ran.returned["batch"]["counts"].items() if count}
+    return {name: count for name, count in result.return_values["batch"]["counts"].items() if count}
 
 
 def test_the_example_of_its_documentation_gets_structured_answers(
@@ -71,7 +73,7 @@ def test_the_example_of_its_documentation_gets_structured_answers(
 ) -> None:
     quick.server.set_faults(UNHURRIED)
 
-    ran = run_operator(
+    result = run_operator(
         results,
         [f"Review: {review!r}" for review in REVIEWS],
         system_prompt="Classify the sentiment of this product review.",
@@ -79,8 +81,8 @@ def test_the_example_of_its_documentation_gets_structured_answers(
         deferrable=deferrable,
     )
 
-    assert counts(ran) == {"succeeded": 4}
-    manifest = ran.returned["batch"]
+    assert counts(result) == {"succeeded": 4}
+    manifest = result.return_values["batch"]
     assert manifest["terminal_reason"] == "succeeded"
     assert manifest["batch_id"] == quick.batch(status="completed", completed=4).id
     answers = rows(manifest["result_uri"])
@@ -93,7 +95,7 @@ def test_the_example_of_its_documentation_gets_structured_answers(
 
 
 def test_a_type_that_is_no_object_and_further_parameters_pass_through(quick: Platform, results: str) -> None:
-    ran = run_operator(
+    result = run_operator(
         results,
         system_prompt="Extract up to three keywords from the review.",
         output_type=list[str],
@@ -102,8 +104,8 @@ def test_a_type_that_is_no_object_and_further_parameters_pass_through(quick: Pla
         fail_on_partial_error=True,
     )
 
-    assert counts(ran) == {"succeeded": 4}
-    for row in rows(ran.returned["batch"]["result_uri"]):
+    assert counts(result) == {"succeeded": 4}
+    for row in rows(result.return_values["batch"]["result_uri"]):
         assert all(isinstance(keyword, str) for keyword in row["output"])
 
 
@@ -129,10 +131,10 @@ def test_the_decorator_sends_requests_with_settings_of_their_own(quick: Platform
 
         batch()
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    assert counts(ran) == {"succeeded": 3}
-    outputs = [row["output"] for row in rows(ran.returned["batch"]["result_uri"])]
+    assert counts(result) == {"succeeded": 3}
+    outputs = [row["output"] for row in rows(result.return_values["batch"]["result_uri"])]
     assert len(set(outputs)) == 3
 
 
@@ -146,11 +148,11 @@ def test_rows_that_go_wrong_are_told_apart_and_the_others_kept(quick: Platform, 
         "Not all. [[cutoff]]",
     ]
 
-    ran = run_operator(results, prompts, output_type=Sentiment)
+    result = run_operator(results, prompts, output_type=Sentiment)
 
-    assert counts(ran) == {"succeeded": 1, "errored": 2, "invalid_output": 3}
-    assert ran.returned["batch"]["terminal_reason"] == "partial"
-    fine, too_many, too_slow, refused, no_json, cut_off = rows(ran.returned["batch"]["result_uri"])
+    assert counts(result) == {"succeeded": 1, "errored": 2, "invalid_output": 3}
+    assert result.return_values["batch"]["terminal_reason"] == "partial"
+    fine, too_many, too_slow, refused, no_json, cut_off = rows(result.return_values["batch"]["result_uri"])
     assert fine["status"] == "success"
     assert (too_many["status"], too_many["error"]["provider_code"]) == ("error", "rate_limit_exceeded")
     assert (too_slow["status"], too_slow["error"]["provider_code"]) == ("error", "request_timeout")
@@ -163,10 +165,10 @@ def test_rows_that_go_wrong_are_told_apart_and_the_others_kept(quick: Platform, 
 def test_asked_to_fail_for_one_bad_row_it_still_lands_the_others(quick: Platform, results: str) -> None:
     from airflow.providers.common.ai.exceptions import LLMBatchPartialFailureError
 
-    ran = run_operator(results, ["Fine.", "Gone. [[fail:500]]"], fail_on_partial_error=True)
+    result = run_operator(results, ["Fine.", "Gone. [[fail:500]]"], fail_on_partial_error=True)
 
-    assert type(ran.errors["batch"]) is LLMBatchPartialFailureError
-    assert "errored=1" in ran.error("batch")
+    assert type(result.errors["batch"]) is LLMBatchPartialFailureError
+    assert "errored=1" in result.error("batch")
     done = quick.batch(status="completed")
     assert done.request_counts is not None
     assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
@@ -180,38 +182,38 @@ def test_a_failed_batch_is_reported_in_the_words_of_the_platform(
     words = "Enqueued token limit reached for gpt-5-mini in organization org-1."
     quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", message=words), UNHURRIED)
 
-    ran = run_operator(results, deferrable=deferrable)
+    result = run_operator(results, deferrable=deferrable)
 
-    assert type(ran.errors["batch"]) is LLMBatchJobError
-    assert f"token_limit_exceeded: {words}" in ran.error("batch")
+    assert type(result.errors["batch"]) is LLMBatchJobError
+    assert f"token_limit_exceeded: {words}" in result.error("batch")
 
 
 def test_its_next_attempt_after_a_failed_batch_submits_anew(quick: Platform, results: str) -> None:
     quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", times=1))
 
-    ran = run_operator(results, retries=1)
+    result = run_operator(results, retries=1)
 
-    assert counts(ran) == {"succeeded": 4}
+    assert counts(result) == {"succeeded": 4}
     assert [batch.status for batch in quick.batches()] == ["completed", "failed"]
 
 
 def test_it_finds_a_batch_whose_creation_was_never_answered(quick: Platform, results: str) -> None:
     quick.server.set_faults(LOST_ANSWER)
 
-    ran = run_operator(results, retries=1)
+    result = run_operator(results, retries=1)
 
-    assert counts(ran) == {"succeeded": 4}
-    assert ran.returned["batch"]["batch_id"] == quick.batch(status="completed").id
+    assert counts(result) == {"succeeded": 4}
+    assert result.return_values["batch"]["batch_id"] == quick.batch(status="completed").id
 
 
 def test_what_was_answered_before_the_window_ended_lands(slow: Platform, results: str) -> None:
     slow.server.set_faults(LOST_ANSWER)
 
-    ran = run_operator(results, retries=1, on_retry_callback=lambda _: slow.expire_half_done())
+    result = run_operator(results, retries=1, on_retry_callback=lambda _: slow.expire_half_done())
 
-    assert counts(ran) == {"succeeded": 2, "expired": 2}
-    assert ran.returned["batch"]["terminal_reason"] == "expired"
-    done, also_done, late, later = rows(ran.returned["batch"]["result_uri"])
+    assert counts(result) == {"succeeded": 2, "expired": 2}
+    assert result.return_values["batch"]["terminal_reason"] == "expired"
+    done, also_done, late, later = rows(result.return_values["batch"]["result_uri"])
     assert (done["status"], also_done["status"]) == ("success", "success")
     assert (late["error"]["provider_code"], later["error"]["provider_code"]) == ("batch_expired", "batch_expired")
 
@@ -221,9 +223,9 @@ def test_what_was_answered_before_somebody_cancelled_lands(slow: Platform, resul
 
     slow.server.set_faults(LOST_ANSWER)
 
-    ran = run_operator(results, retries=1, on_retry_callback=lambda _: slow.cancel_half_done())
+    result = run_operator(results, retries=1, on_retry_callback=lambda _: slow.cancel_half_done())
 
-    assert type(ran.errors["batch"]) is LLMBatchCancelledError
-    assert "was cancelled before 2 of 4 requests completed" in ran.error("batch")
+    assert type(result.errors["batch"]) is LLMBatchCancelledError
+    assert "was cancelled before 2 of 4 requests completed" in result.error("batch")
     (landed,) = tmp_path.rglob("*.jsonl")
     assert [row["status"] for row in rows(f"file://{landed}")] == ["success", "success", "cancelled", "cancelled"]

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.airflow.jobs import Ran, run_dag
+from tests.airflow.jobs import DagRunResult, run_dag
 from tests.airflow.peers.driving import Platform, a_dag, meanwhile
 
 CHAT = "/v1/chat/completions"
@@ -30,7 +30,7 @@ def line(custom_id: str, content: str = "Who is Pikachu?") -> dict[str, Any]:
     return {"custom_id": custom_id, "method": "POST", "url": CHAT, "body": body}
 
 
-def run_operator(lines: list[dict[str, Any]], **arguments: Any) -> Ran:
+def run_operator(lines: list[dict[str, Any]], **arguments: Any) -> DagRunResult:
     with a_dag() as dag:
         from airflow.providers.openai.operators.openai import OpenAITriggerBatchOperator
 
@@ -88,12 +88,12 @@ def test_the_example_of_its_documentation_gets_its_answers(quick: Platform, defe
         batch_id: Any = batch.output
         read_batch_output_file(batch_id) >> cleanup_batch_output_file(batch_id)
 
-    ran = run_dag(dag)
+    result = run_dag(dag)
 
-    assert ran.state == "success"
+    assert result.state == "success"
     done = quick.batch(status="completed", completed=3)
-    assert ran.returned["batch"] == done.id
-    answers = ran.returned["read_batch_output_file"]
+    assert result.return_values["batch"] == done.id
+    answers = result.return_values["read_batch_output_file"]
     assert set(answers) == {"pokemon-0", "pokemon-1", "pokemon-2"}
     assert all(answers.values())
     with pytest.raises(openai.NotFoundError):
@@ -101,33 +101,33 @@ def test_the_example_of_its_documentation_gets_its_answers(quick: Platform, defe
 
 
 def test_it_passes_metadata_and_an_expiry_of_the_results(quick: Platform) -> None:
-    ran = run_operator(
+    result = run_operator(
         FOUR,
         metadata={"team": "{{ dag.dag_id }}"},
         batch_kwargs={"output_expires_after": {"anchor": "created_at", "seconds": 7200}},
     )
 
     done = quick.batch(status="completed")
-    assert ran.returned["batch"] == done.id
+    assert result.return_values["batch"] == done.id
     assert (done.metadata or {})["team"].startswith("peer_")
     output = quick.client.files.retrieve(done.output_file_id or "")
     assert output.expires_at == output.created_at + 7200
 
 
 def test_asked_not_to_wait_it_returns_the_id_of_a_batch_that_runs(slow: Platform) -> None:
-    ran = run_operator(FOUR, wait_for_completion=False)
+    result = run_operator(FOUR, wait_for_completion=False)
 
-    assert ran.returned["batch"] == slow.batch(status="in_progress").id
+    assert result.return_values["batch"] == slow.batch(status="in_progress").id
 
 
 def test_a_batch_that_fails_validation_is_a_failed_job(quick: Platform, deferrable: bool) -> None:
     from airflow.providers.openai.exceptions import OpenAIBatchJobException
 
-    ran = run_operator([line("same"), line("same")], deferrable=deferrable)
+    result = run_operator([line("same"), line("same")], deferrable=deferrable)
 
-    assert type(ran.errors["batch"]) is OpenAIBatchJobException
+    assert type(result.errors["batch"]) is OpenAIBatchJobException
     failed = quick.batch(status="failed")
-    assert failed.id in ran.error("batch")
+    assert failed.id in result.error("batch")
     assert failed.errors is not None
     assert [error.code for error in failed.errors.data or []] == ["duplicate_custom_id"]
 
@@ -136,25 +136,25 @@ def test_a_batch_whose_window_ended_is_a_failed_job(slow: Platform, deferrable: 
     from airflow.providers.openai.exceptions import OpenAIBatchJobException
 
     with meanwhile(slow.expire_half_done):
-        ran = run_operator(FOUR, deferrable=deferrable)
+        result = run_operator(FOUR, deferrable=deferrable)
 
-    assert type(ran.errors["batch"]) is OpenAIBatchJobException
-    assert "couldn't be completed within its completion window" in ran.error("batch")
+    assert type(result.errors["batch"]) is OpenAIBatchJobException
+    assert "couldn't be completed within its completion window" in result.error("batch")
 
 
 def test_a_batch_cancelled_by_somebody_is_told_apart(slow: Platform, deferrable: bool) -> None:
     from airflow.providers.openai.exceptions import OpenAIBatchCancelled
 
     with meanwhile(slow.cancel_half_done):
-        ran = run_operator(FOUR, deferrable=deferrable)
+        result = run_operator(FOUR, deferrable=deferrable)
 
-    assert type(ran.errors["batch"]) is OpenAIBatchCancelled
+    assert type(result.errors["batch"]) is OpenAIBatchCancelled
 
 
 def test_out_of_patience_it_cancels_its_batch(slow: Platform, deferrable: bool) -> None:
     from airflow.providers.openai.exceptions import OpenAIBatchTimeout
 
-    ran = run_operator(FOUR, deferrable=deferrable, timeout=1)
+    result = run_operator(FOUR, deferrable=deferrable, timeout=1)
 
-    assert type(ran.errors["batch"]) is OpenAIBatchTimeout
+    assert type(result.errors["batch"]) is OpenAIBatchTimeout
     slow.batch(status="cancelled")

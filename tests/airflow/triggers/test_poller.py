@@ -322,5 +322,5 @@ import airflow_provider_batch.triggers.batch
 slow = {"openai", "httpx2", "genai_prices", "jsonschema_rs", "airflow.providers.openai.hooks"} & set(sys.modules)
 print("slow:", sorted(slow))
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    assert "slow: []" in ran.stdout
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert "slow: []" in result.stdout
