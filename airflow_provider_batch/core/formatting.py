@@ -11,6 +11,8 @@ def format_usd(amount: float | Decimal) -> str:
 
     Amounts below one dollar show up to four decimal places.
     """
+    if amount < 0:
+        return f"-{format_usd(-amount)}"
     if amount >= 1 or amount == 0:
         return f"${amount:,.2f}"
     if amount < Decimal("0.0001"):

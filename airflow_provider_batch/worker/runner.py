@@ -180,12 +180,13 @@ class Runner:
             return
         state = self.ledger.state()
         budget = BudgetTracker(state)
+        cost = sum((budget.reservation(state.shards[name].spec) for name in pause.withheld), Decimal(0))
         self.log.warning(
             "Withheld %s in %s: they may cost up to %s, but %s of max_cost_usd=%s is already spent. All answers so far "
             "are kept. To continue, raise max_cost_usd and clear submit.",
             format_count(sum(state.shards[name].requests for name in pause.withheld), "request"),
             format_count(len(pause.withheld), "shard"),
-            format_usd(sum((budget.reservation(state.shards[name].spec) for name in pause.withheld), Decimal(0))),
+            format_usd(cost) if cost.is_finite() else "an unknown amount",
             format_usd(budget.spent),
             "none" if budget.ceiling is None else format_usd(budget.ceiling),
         )

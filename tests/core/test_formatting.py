@@ -28,6 +28,7 @@ from airflow_provider_batch.core.formatting import (
         (0.99999, "$1.00"),
         (Decimal(1), "$1.00"),
         (1234.567, "$1,234.57"),
+        (-0.25, "-$0.25"),
     ],
 )
 def test_an_amount_shows_cents_and_more_decimal_places_only_when_it_needs_them(
