@@ -1,1 +1,1 @@
-"""What a job is and what is recorded of it: folder, job, records, the fold into a state, the ledger."""
+"""The record of a job: its folder, its manifest, its records, the state they amount to, and the ledger itself."""

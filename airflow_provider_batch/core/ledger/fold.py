@@ -1,8 +1,24 @@
-"""The fold: from the records of a job to its state. The order of the records does not matter.
+"""The fold: computes the state of a job from its records. The order of the records does not matter.
 
-Two workers may read the ledger while a third one writes it, so each sees the records in an order of its own. All of
-them must come to the same state. So there is one function for each type of record, and none depends on the order: where
-records replace each other, the one with the highest number counts.
+Several workers may work on the same job: Airflow can start a second attempt while the first one, whose heartbeat was
+lost, is still running, and a person can clear a task that runs. They share nothing but the folder in staging, which
+has no locks and no common clock:
+
+    worker A      reads the ledger ──── records an intent ──── creates the batch ──── is suspended for an hour …
+    worker B                 reads the ledger ──── its intent is rejected, it stops
+    worker C                                              reads the intent ──── looks up the batch ──── records its id
+
+Two properties make this safe:
+
+* A record is created exclusively, under a name that says what happened. Of two workers that record the same event,
+  one wins and the other one learns that it lost.
+* The state is a pure function of the *set* of records. Each worker lists the folder at a different time, so each may
+  see a different part of the job's history, in a different order. But as soon as two workers have read the same
+  records, they compute the same state.
+
+So there is one function for each type of record, and none of them depends on the order of the records. If records
+replace each other, the highest number or the latest time counts. If they contradict each other, the fact counts, not
+the conclusion (see `Submission.rejection`). `tests/core/ledger` checks the fold on random orders.
 """
 
 from __future__ import annotations
@@ -42,7 +58,10 @@ _Submissions = dict[tuple[str, int], Submission]
 
 
 def fold(manifest: Manifest, records: Iterable[Record]) -> JobState:
-    """Return the state that a manifest and its records amount to. The order of the records does not matter."""
+    """Return the state of the job with this manifest and these records, in any order.
+
+    :raises LedgerError: if a record belongs to a shard that no generation and no retry round of the job has.
+    """
     state = JobState(manifest, {shard.name: ShardState(shard) for shard in manifest.shards})
     submissions: _Submissions = {}
     for record in records:
@@ -155,7 +174,7 @@ def _add_settled(state: JobState, submissions: _Submissions, record: Settled) ->
     submission.batch_id = submission.batch_id or record.batch_id
 
 
-#: what adds a record of each type to the state
+#: the function that adds a record to the state, by type of record
 HANDLERS: dict[type[Record], Callable[[JobState, _Submissions, Any], None]] = {
     ResubmitRequested: _add_resubmit_requested,
     TaskStarted: _add_task_started,
@@ -180,7 +199,7 @@ HANDLERS: dict[type[Record], Callable[[JobState, _Submissions, Any], None]] = {
 
 
 def _add_shards_of_retry_rounds(state: JobState) -> set[str]:
-    """Add the shards of the waves that are in force, oldest wave first. Return the names of those that are void."""
+    """Add the shards of all valid retry rounds, oldest round first. Return the names of the shards of void rounds."""
     manifest = state.manifest
     void = {
         shard.name
@@ -203,33 +222,39 @@ def _add_shards_of_retry_rounds(state: JobState) -> set[str]:
 
 
 def _add_submissions(state: JobState, submissions: _Submissions, void: set[str]) -> None:
-    """Give each shard its submissions, oldest first. Those of another generation or of a void wave are left out.
+    """Add the submissions to their shards, oldest first.
 
-    :raises LedgerError: if nothing names the shard of a record.
+    Submissions of another generation or of a void retry round are left out.
+
+    :raises LedgerError: if no generation and no retry round has the shard of a submission.
     """
     for (name, _), submission in sorted(submissions.items()):
         shard = state.shards.get(name)
         if shard is not None:
             shard.submissions.append(submission)
-        elif name not in void and not _of_another(name, state.manifest):
-            raise LedgerError(f"The ledger holds a record of shard {name!r}, which neither the seal nor a wave names.")
+        elif name not in void and not _is_of_another_generation(name, state.manifest):
+            raise LedgerError(
+                f"The ledger of job {state.manifest.job_uid} holds a record of shard {name!r}, but neither its seal "
+                "nor a retry round has that shard. Nothing was changed. A file of the job is missing in staging, or "
+                "a wrong one was added: restore the job's folder, or run the job under a new run_id."
+            )
 
 
 def _mark_resealed(state: JobState) -> None:
-    """Mark the shards whose rows went on in a wave although no batch of theirs ran."""
-    drained = state.retried_submissions
+    """Mark the shards whose rows are in a retry round although no batch of theirs ran."""
+    retried = state.retried_submissions
     for shard in state.shards.values():
-        if (last := shard.latest) and (shard.name, last.number) in drained:
+        if (last := shard.latest) and (shard.name, last.number) in retried:
             shard.is_resealed = not (last.settled or last.batch_id)
 
 
-def _of_another(name: str, manifest: Manifest) -> bool:
-    """A shard of an earlier generation that this one does not keep, or of a later one."""
-    first = lineage_root(manifest)
+def _is_of_another_generation(name: str, manifest: Manifest) -> bool:
+    """Return whether a shard belongs to another generation of the lineage: a later one, or an earlier one."""
     generation = int(name[1:4]) if name.startswith("g") and name[1:4].isdigit() else 1
-    return generation != manifest.generation and (generation > manifest.generation or generation >= first)
+    is_earlier = lineage_root(manifest) <= generation < manifest.generation
+    return is_earlier or generation > manifest.generation
 
 
 def lineage_root(manifest: Manifest) -> int:
-    """The first generation of those that keep what the one before asked."""
+    """Return the first generation of the manifest's lineage; see `core.ledger.ledger`."""
     return manifest.root or manifest.generation

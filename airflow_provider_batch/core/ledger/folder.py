@@ -1,7 +1,7 @@
-"""What the core asks of the folder in staging that holds one job.
+"""The interface through which the core reads and writes the staging folder of one job.
 
-Files are created exclusively and never rewritten; so any number of workers may look at the same folder at once,
-and a half-written job is only a folder without a seal.
+Files are created exclusively and never rewritten. Any number of workers can therefore use the same folder at the same
+time, and a job that was only half written is a folder without a seal.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from typing import BinaryIO, Protocol
 
 
 class Folder(Protocol):
-    """A job's folder. Names are relative, with forward slashes."""
+    """The folder of a job. File names are relative to it and use forward slashes."""
 
-    #: absolute address of the folder, as it is written into a job's reference
+    #: absolute address of the folder, as written into the job's reference
     uri: str
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create a small file whole, or not at all. False if the name was taken: nothing is changed then."""
+        """Create a small file atomically. Return False, without writing, if the name is taken."""
         ...
 
     def read(self, name: str) -> bytes | None:
-        """The whole of a small file; None if there is none."""
+        """Return the content of a small file, or None if it does not exist."""
         ...
 
     def names(self, subfolder: str) -> list[str]:
-        """Names of the files directly in a sub-folder, sorted; empty if there is none."""
+        """Return the sorted names of the files directly in a subfolder, or an empty list if it does not exist."""
         ...
 
     def folders(self, subfolder: str) -> list[str]:
-        """Names of the folders directly in a sub-folder, sorted; empty if there is none."""
+        """Return the sorted names of the folders directly in a subfolder, or an empty list if it does not exist."""
         ...
 
     def writer(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Write a large file. Only files that nobody was told of yet are written this way."""
+        """Open a large file for writing. Use it only for a file that no record or manifest names yet."""
         ...
 
     def reader(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """Read a large file from its start; seekable."""
+        """Open a large file for reading from its start. The file is seekable."""
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file that nobody was told of. One that the store does not let go stays, and a warning says so."""
+        """Remove a file that no record or manifest names. If the store refuses, log a warning and keep the file."""
         ...

@@ -1,4 +1,4 @@
-"""What a job is made of: its key, its sealed shards, its manifest, the reference that tasks pass on."""
+"""The parts of a job: its key, its sealed shards, its manifest, and the reference that one task passes to the next."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import msgspec
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column
 
-#: version of everything written into a job's folder
+#: version of the format of everything written into a job's folder
 FORMAT = 2
 
 
 class JobKey(msgspec.Struct, frozen=True):
-    """What *finds* a job's ledger: stable over retries and clears of one task instance, so never try_number."""
+    """The key that locates a job's ledger. It is stable over retries and clears, so it has no try_number."""
 
     dag_id: str
     task_id: str
@@ -24,18 +24,18 @@ class JobKey(msgspec.Struct, frozen=True):
     map_index: int = -1
 
     def canonical(self) -> bytes:
-        """One unambiguous byte string per key."""
+        """Return a byte string that is unique to this key."""
         return msgspec.json.encode([self.dag_id, self.task_id, self.run_id, self.map_index])
 
 
 class Shard(msgspec.Struct, frozen=True):
     """One sealed input file: one endpoint, one model, within every limit."""
 
-    #: c0001, … for the canary; s0001, s0002, … for the other rows; r01-0001, … for rows that are asked again in wave 1;
-    #: f02-0001, … if that wave is the finish line
+    #: c0001, … for the canary; s0001, s0002, … for the other rows; r01-0001, … for the rows of retry round 1;
+    #: f02-0001, … if retry round 2 is the final pass
     name: str
     model: str
-    #: paths inside the job's folder: the input file, and the index with one line per line of it
+    #: paths inside the job's folder: the input file, and its index, which has one line for each line of the input file
     file: str
     index_file: str
     requests: int
@@ -45,54 +45,55 @@ class Shard(msgspec.Struct, frozen=True):
     sha256: str
     #: estimated input tokens
     tokens: int = 0
-    #: how often the provider is asked for these rows, this time included
+    #: number of times these rows have been sent, including this time
     attempt: int = 1
-    #: the canary, asked one by one and at once, so that what is wrong is known before the first file is uploaded; or
-    #: the finish line, asked so because the deadline is over
+    #: whether the requests are sent synchronously instead of in a batch: those of the canary, so that a mistake shows
+    #: before the first upload, and those of the final pass, because the deadline has passed
     synchronous: bool = False
-    #: of the requests, once a later generation keeps the shard: those whose row changed or vanished since, and of these
-    #: the ones whose answer no other row takes either
+    #: set when a later generation keeps the shard: number of requests whose row has changed or disappeared, and the
+    #: number of those whose answer no other row needs either
     obsolete_rows: int = 0
     unneeded_rows: int = 0
-    #: by how much the output cap of its requests was raised since they were sealed first, at most
+    #: highest factor by which the output cap of a request was raised after it was first sealed
     cap_factor: int = 1
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One line of a shard's index: what must be known of a request when its answer lands."""
+    """One line of a shard's index: what the landing needs to know about a request."""
 
     custom_id: str
     #: request hash, hex
     sha256: str
     #: values of the carried columns, in the manifest's order
     carry: list[Any] = []
-    #: number of the row in the result of the SQL, from 1
+    #: number of the row in the result of the SQL query, from 1
     number: int = 0
-    #: embedding inputs in the request
+    #: number of embedding inputs in the request
     inputs: int = 1
     #: estimated input tokens of the request
     tokens: int = 0
-    #: of a row that is asked again: the shard it was sealed in, and its line there (from 0)
+    #: set for a row that is retried: the shard it was first sealed in, and its line there, from 0
     origin: str | None = None
     line: int = 0
-    #: False once the row changed or vanished; and whether the row, or another that asks the same, takes the answer
+    #: whether the answer lands under this custom_id; False once the row has changed or disappeared
     lands: bool = True
+    #: whether this row, or another one with the same request, needs the answer
     needed: bool = True
 
 
 class DuplicateFile(msgspec.Struct, frozen=True):
-    """One file of rows whose requests are asked under the custom_ids of other rows."""
+    """A file of duplicates: rows whose requests are sent under the custom_ids of other rows."""
 
-    #: paths inside the job's folder: the rows, a `RowIndex` a line, grouped by shard; and where each group begins
+    #: paths inside the job's folder: the rows, one `RowIndex` per line, grouped by shard; and the offset of each group
     file: str
     segments: str
     rows: int
 
 
 class ReusedFile(msgspec.Struct, frozen=True):
-    """One file of answers that an earlier job already landed."""
+    """A file of reused answers, which an earlier job has landed."""
 
-    #: k0001, k0002, …: what the rows that get these answers are copies of
+    #: k0001, k0002, …: used like the name of a shard; the rows that get these answers are recorded as its duplicates
     name: str
     #: path inside the job's folder
     file: str
@@ -100,7 +101,7 @@ class ReusedFile(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What a job is expected to use and cost, as a range. None is unknown, never 0."""
+    """The expected tokens and cost of a job, as a range. An unknown cost is None, never 0."""
 
     input_tokens: int = 0
     output_tokens_low: int = 0
@@ -110,84 +111,84 @@ class Estimate(msgspec.Struct, frozen=True):
     high_usd: float | None = None
     #: models without any known price
     unknown_models: list[str] = []
-    #: models for which only the standard price is known, which then stands in for the batch price
+    #: models for which only the standard price is known; it is used instead of the batch price
     standard_price_models: list[str] = []
-    #: requests whose prompts tiktoken counted; the other input tokens are estimated, all of them if it is 0
+    #: number of requests whose prompt was counted with tiktoken; the input tokens of the others are estimated
     counted_requests: int = 0
-    #: answers of earlier jobs that tell the output; 0 if none does
+    #: number of answers of earlier jobs on which the output is based; 0 if there are none
     earlier_answers: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The seal of a generation: created exclusively, it makes the files it names the job's input."""
+    """The seal of a generation. Creating this file makes the files that it names the input of the job."""
 
     job_uid: str
     key: JobKey
     sealed_at: datetime
     endpoint: str
     openai_conn_id: str
-    #: rows of the job; each lands once
+    #: number of rows of the job; each lands exactly once
     requests: int
     shards: list[Shard]
-    #: carried columns with the types found in the data
+    #: carried columns, with the types of the values in the data
     carry: list[Column]
     estimate: Estimate
     limits: Limits
     output_schema: dict[str, Any] | None = None
-    #: by model: the tokens that a shard may have, as the provider told earlier jobs of the connection
+    #: by model: maximum tokens of a shard, from the queue limits that the provider named to earlier jobs
     learned_tokens: dict[str, int] = {}
-    #: True if a request has more than one input (embeddings), so that its output is a list of lists
+    #: whether a request has more than one input (embeddings), so that its output is a list of lists
     several_inputs: bool = False
     logical_date: datetime | None = None
     completion_window: str = "24h"
     metadata: dict[str, str] = {}
-    #: prices that the author stated, as given to `Prices`
+    #: prices set by the author, in the form that `Prices` takes
     prices: dict[str, Any] = {}
-    #: US dollars that the job may cost; None: no ceiling. A `Budget` in the ledger takes its place
+    #: maximum cost of the job in US dollars, or None for no ceiling; a `Budget` record in the ledger replaces it
     max_cost_usd: float | None = None
-    #: by model: the output tokens that one request may have at most, on average; see `core.lifecycle.budget`
+    #: by model: high estimate of the output tokens of one request, on average; see `core.lifecycle.budget`
     output_tokens_high: dict[str, float] = {}
     generation: int = 1
-    #: of a generation that keeps shards of earlier ones: the first of these, beside whose seal the records of shards
-    #: are kept for all of them
+    #: first generation of the lineage if this one keeps shards of earlier ones, else 0; see `core.ledger.ledger`
     root: int = 0
-    #: shards that were sealed in a wave of an earlier generation, with the index of their rows as they are now
+    #: shards of retry rounds of earlier generations, with the index of their rows as they are now
     reindexed: list[Shard] = []
-    #: waves of earlier generations of which nothing was sent: their rows are asked again from where they were before
+    #: numbers of retry rounds of earlier generations of which nothing was sent; their rows are retried from the
+    #: submissions that they came from
     void_retry_rounds: list[int] = []
-    #: rows that are not asked themselves, because their request is that of another row
+    #: number of rows that are not sent, because another row has the same request
     duplicates: int = 0
-    #: rows that are not asked, because the results table `reuse_from` holds their answer
+    #: number of rows that are not sent, because the results table `reuse_from` holds their answer
     reused: int = 0
     reuse_from: str = ""
-    #: days that staging keeps the job after its last event; None for the configured number
+    #: number of days for which staging keeps the job after its last event; None for the configured number
     retention_days: float | None = None
-    #: whether the provider's copies of its files go once they are safe in staging
+    #: whether the provider's copies of the job's files are deleted once staging has them
     delete_remote_files: bool = False
-    #: the rows that are not asked themselves, and the answers from the results table
+    #: the duplicates, and the answers from the results table
     duplicate_files: list[DuplicateFile] = []
     reused_files: list[ReusedFile] = []
     format: int = FORMAT
 
     @property
     def sent(self) -> int:
-        """Rows that are asked: the requests in the shards."""
+        """Number of rows that are sent: the requests in the shards."""
         return sum(shard.requests - shard.obsolete_rows for shard in self.shards)
 
     @property
     def sources(self) -> str:
-        """Where the rows get their answers, in words."""
+        """Description of where the rows get their answers."""
         return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
 
 
 def sources_of(sent: int, duplicates: int, reused: int, reuse_from: str) -> str:
-    """Return where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
+    """Describe where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
     earlier = f", {reused:,} reused from {reuse_from}" if reuse_from else ""
     return f"{sent:,} sent, {duplicates:,} {'duplicate' if duplicates == 1 else 'duplicates'}{earlier}"
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
-    """What submit returns and the next tasks take: small enough for XCom, no data and no keys in it."""
+    """The value that submit returns and the next tasks take. It fits into an XCom and holds no row data and no keys."""
 
     job_uid: str
     #: absolute address of the job's folder
@@ -196,10 +197,10 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     requests: int
     shards: int
     estimate: Estimate
-    #: True if nothing was sealed: the job was only rendered, checked and priced
+    #: whether the job was only rendered, checked and priced, and not sealed
     preview: bool = False
-    #: of the requests: those that are asked, those with the same request as one of them, and those whose answer is
-    #: taken from an earlier job's results table
+    #: number of rows that are sent, that are duplicates of one that is sent, and whose answer comes from the results
+    #: table of an earlier job
     sent: int = 0
     duplicates: int = 0
     reused: int = 0

@@ -1,25 +1,45 @@
-"""A job's record: a folder of small files, each created exclusively and never rewritten; the state is their fold.
+"""The ledger: the record of one job, as a folder of small files in staging.
 
-gNNN/seal.json                          the manifest: the seal of generation NNN
-gNNN/records/uploaded.s0001.1.json      shard s0001, first try: its input file is with the provider
-gNNN/records/intent.s0001.1.json        about to be created, with a nonce (who loses this create, stops)
-gNNN/records/created.s0001.1.json       the provider's batch id
-gNNN/records/refused.s0001.1.json       surely not created, and why
-gNNN/records/cancel.s0001.1.json        we asked the provider to cancel it
-gNNN/records/settled.s0001.1.json       it ended; its answers lie in gNNN/collected/s0001.1/
-gNNN/records/canary.json                what the canary's answers say of the rest, and what it will cost
-gNNN/records/retry.1.json               rows asked again, sealed into shards of their own
-gNNN/records/deadline.0.json            the absolute end of the wait, once for each clear of it by a person
-gNNN/records/budget.1.json              another ceiling than that of the seal
-gNNN/records/uploads.1.json             the provider took no more input files for now
-gNNN/records/finished.1.json            the wait came to its end
-gNNN/records/twin.DIGEST.1.json         a batch of the job beside those it keeps, found late; .2 once it has ended
-gNNN/records/landed.1.json              the answers were written to a table
-gNNN/records/deleted.s0001.1.json       its files with the provider are deleted; staging has them
-gNNN/records/begun.wait.2.json          a task of the job began its life, after a clear a new one
-gNNN/records/submitted.json             submit returned
-gNNN/records/stopped.1.json             a person cancelled the job
-gNNN/records/again.json                 a person wants everything asked anew
+Every seal and every record is created exclusively and never rewritten. `core.ledger.fold` computes the state of the job
+from them. A worker that dies leaves nothing half done: the next one reads the records and continues.
+
+    gNNN/seal.json                                the manifest, which seals generation NNN
+    gNNN/records/uploaded.s0001.1.json            shard s0001, submission 1: the provider has its input file
+    gNNN/records/intent.s0001.1.json              a worker is about to create the batch; the nonce names the call
+    gNNN/records/created.s0001.1.json             the provider created the batch with this id
+    gNNN/records/refused.s0001.1.json             there is no batch, and why
+    gNNN/records/cancel_requested.s0001.1.json    the provider was asked to cancel the batch
+    gNNN/records/settled.s0001.1.json             the batch ended; its result files are in gNNN/collected/s0001.1/
+    gNNN/records/files_deleted.s0001.1.json       its files were deleted at the provider
+    gNNN/records/canary_verdict.json              the conclusion from the canary's answers
+    gNNN/records/retry_round.1.json               rows that were sealed into new shards to be retried
+    gNNN/records/task_started.wait.2.json         a task of the job started in its clear epoch 2
+    gNNN/records/submitted.json                   submit succeeded
+    gNNN/records/deadline.2.json                  the absolute deadline of the wait in its clear epoch 2
+    gNNN/records/budget.1.json                    a ceiling that replaces the one of the seal
+    gNNN/records/upload_refused.1.json            the provider accepted no more input files for now
+    gNNN/records/finished.1.json                  the wait is over
+    gNNN/records/duplicate_batch.DIGEST.1.json    a duplicate batch was cancelled; .2 once it has ended
+    gNNN/records/landed.1.json                    the answers were written to the results table
+    gNNN/records/job_cancelled.1.json             a person cancelled the job
+    gNNN/records/resubmit_requested.json          a person wants every row sent from scratch
+
+GENERATIONS. A generation is the set of rows that were sealed together, and `core.lifecycle.generation` decides when a
+job gets a new one. A generation that was compared with the previous one keeps its unchanged rows, with their batches
+and answers. A generation that started over keeps nothing. A *lineage* is a run of generations that keep each other's
+shards:
+
+    g001  sealed first        ─┐ lineage with root 1: the records of all its
+    g002  compared with g001  ─┘ shards are in g001/records
+    g003  started over        ─┐ lineage with root 3: the records of all its
+    g004  compared with g003  ─┘ shards are in g003/records
+
+Records about shards and retry rounds (`SubmissionRecord`, `RetryRound`, `FilesDeleted`) are kept beside the seal of the
+root, so that every generation of the lineage finds them. All other records are about one generation, and are kept
+beside its own seal. Names of shards contain their generation, so that they are unique within a lineage.
+
+A worker that still works on an earlier generation must not create another batch for it, since the next generation might
+have sealed the same rows. `Ledger.add` therefore refuses an intent once there is a newer seal.
 """
 
 from __future__ import annotations
@@ -46,116 +66,135 @@ from airflow_provider_batch.exceptions import LedgerError, StoppedError
 
 
 def shard_name_format(generation: int) -> str:
-    """How the shards of a generation are named: unlike those of the others, whose records may lie in the same place."""
+    """Return the format of the names of a generation's shards. Names are unique within a lineage."""
     return "s{:04d}" if generation == 1 else f"g{generation:03d}-{{:04d}}"
 
 
 def canary_name_format(generation: int) -> str:
-    """The same for its canaries."""
+    """Return the format of the names of a generation's canary shards."""
     return "c{:04d}" if generation == 1 else f"g{generation:03d}-c{{:04d}}"
 
 
 class Ledger:
-    """The record of one generation of a job."""
+    """The ledger of one generation of a job."""
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._known: dict[str, Record] = {}
-        #: records of an earlier generation alone, which lie where it shares those of its shards
-        self._foreign: set[str] = set()
+        #: the records read or written so far, by file name
+        self._records: dict[str, Record] = {}
+        #: names of records in the folder of the root that concern only the root's own generation
+        self._ignored_names: set[str] = set()
 
     @property
     def prefix(self) -> str:
-        """Sub-folder of this generation."""
+        """Subfolder of this generation."""
         return generation_prefix(self.manifest.generation)
 
     def add(self, record: Record) -> bool:
-        """Record one thing. False if this very thing was recorded before, by whomever: nothing is changed then.
+        """Write a record. Return False, without writing, if the same event is already recorded.
 
-        :raises StoppedError: instead of an intent, if a newer generation was sealed since this one was opened.
+        :raises StoppedError: if the record is an intent and a newer generation is sealed.
         """
-        if isinstance(record, Intent) and self._followed():
+        if isinstance(record, Intent) and self._has_newer_seal():
             raise StoppedError(
-                f"Job {self.manifest.job_uid} was sealed anew while this worker was at work, so the batch of "
-                f"{record.shard} was not created. Everything is recorded; the next attempt goes on with the new seal."
+                f"Job {self.manifest.job_uid} got a new generation while this worker was working on the previous one, "
+                f"so the batch of shard {record.shard} was not created. Everything done so far is recorded, and the "
+                "next attempt continues with the new generation."
             )
-        name = f"{self._place(record)}/{file_name(record)}"
-        written = self.folder.create(name, msgspec.json.encode(record))
-        if written:
-            self._known[name] = record
-        return written
+        name = f"{self._records_folder(record)}/{file_name(record)}"
+        is_new = self.folder.create(name, msgspec.json.encode(record))
+        if is_new:
+            self._records[name] = record
+        return is_new
 
     def append(self, record: NumberedRecord) -> None:
-        """Record one more thing of its kind, under the first number from its own on that is free."""
+        """Write a record under the first free number, starting with its own."""
         while not self.add(record):
             record = msgspec.structs.replace(record, number=record.number + 1)
 
-    def _place(self, record: Record) -> str:
-        of_shards = isinstance(record, SubmissionRecord | RetryRound | FilesDeleted)
-        return f"{self._root if of_shards else self.prefix}/records"
+    def _records_folder(self, record: Record) -> str:
+        is_shared = isinstance(record, SubmissionRecord | RetryRound | FilesDeleted)
+        return f"{self._root_prefix if is_shared else self.prefix}/records"
 
     @property
-    def _root(self) -> str:
+    def _root_prefix(self) -> str:
         return generation_prefix(lineage_root(self.manifest))
 
-    def _followed(self) -> bool:
-        later = (name for name in self.folder.folders("") if name.startswith("g") and name > self.prefix)
-        return any(self.folder.read(f"{name}/seal.json") is not None for name in later)
+    def _has_newer_seal(self) -> bool:
+        newer_folders = (name for name in self.folder.folders("") if name.startswith("g") and name > self.prefix)
+        return any(self.folder.read(f"{name}/seal.json") is not None for name in newer_folders)
 
     def state(self) -> JobState:
-        """The fold of everything recorded until now, by anyone."""
-        for place in {f"{self._root}/records", f"{self.prefix}/records"}:
-            for name in (f"{place}/{file}" for file in self.folder.names(place)):
-                data = self.folder.read(name) if name not in self._known and name not in self._foreign else None
+        """Return the state of the job from everything recorded so far by any worker.
+
+        :raises LedgerError: if a record cannot be read, or belongs to no shard of the job.
+        """
+        for folder in {f"{self._root_prefix}/records", f"{self.prefix}/records"}:
+            for name in (f"{folder}/{file}" for file in self.folder.names(folder)):
+                is_unread = name not in self._records and name not in self._ignored_names
+                data = self.folder.read(name) if is_unread else None
                 if data is not None:
                     record: Record = decode(data, Record, f"{self.folder.uri}/{name}")
-                    if self._place(record) == place:
-                        self._known[name] = record
+                    if self._records_folder(record) == folder:
+                        self._records[name] = record
                     else:
-                        self._foreign.add(name)
-        return fold(self.manifest, self._known.values())
+                        self._ignored_names.add(name)
+        return fold(self.manifest, self._records.values())
 
 
 def generation_prefix(generation: int) -> str:
-    """Sub-folder of a generation."""
+    """Return the name of a generation's subfolder."""
     return f"g{generation:03d}"
 
 
 def seal(folder: Folder, manifest: Manifest) -> Ledger:
-    """Create the seal. If another worker sealed this generation first, its seal counts and is returned."""
+    """Create the seal, and return the ledger of the job's newest generation.
+
+    If another worker sealed this generation first, its seal is valid and this manifest is dropped.
+
+    :raises LedgerError: if the seal disappeared after it was written.
+    """
     folder.create(f"{generation_prefix(manifest.generation)}/seal.json", msgspec.json.encode(manifest))
     ledger = open_ledger(folder)
     if ledger is None:
-        raise LedgerError(f"{folder.uri}: the seal was written and is gone. Is something else deleting in staging?")
+        raise LedgerError(
+            f"The seal of job {manifest.job_uid} was written to {folder.uri} and has disappeared. Nothing of it was "
+            "uploaded. Check whether something else deletes files in staging, then run the task again."
+        )
     return ledger
 
 
 def open_ledger(folder: Folder) -> Ledger | None:
-    """The newest sealed generation of a job; None if nothing was sealed yet."""
+    """Return the ledger of the newest sealed generation of a job, or None if nothing is sealed.
+
+    :raises LedgerError: if the seal cannot be read or has another format.
+    """
     for name in reversed(folder.folders("")):
         data = folder.read(f"{name}/seal.json") if name.startswith("g") else None
         if data is not None:
             manifest: Manifest = decode(data, Manifest, f"{folder.uri}/{name}/seal.json")
             if manifest.format != FORMAT:
                 raise LedgerError(
-                    f"{folder.uri}: the job is of format {manifest.format}, this package reads {FORMAT}. Finish the "
-                    "job with the version that began it, or run it again under a new run_id."
+                    f"The job in {folder.uri} has format {manifest.format}, but this version of the package reads "
+                    f"format {FORMAT}. Nothing was changed. Finish the job with the version that started it, or run it "
+                    "again under a new run_id."
                 )
             return Ledger(folder, manifest)
     return None
 
 
 def earlier_lineages(folder: Folder, manifest: Manifest) -> list[Ledger]:
-    """The newest generation of each line of generations that ended before the one of this manifest began."""
+    """Return the newest generation of each lineage that ended before the lineage of this manifest started."""
     newest = {lineage_root(ledger.manifest): ledger for ledger in _generations(folder)}
     return [ledger for root, ledger in newest.items() if root < lineage_root(manifest)]
 
 
 def previous_valid_generation(folder: Folder, manifest: Manifest) -> Ledger | None:
-    """The newest generation before this one, of its line, that no canary stopped; None if there is none."""
+    """Return the newest earlier generation of the lineage that its canary did not stop, or None if there is none."""
+    root = lineage_root(manifest)
     for ledger in reversed(list(_generations(folder))):
-        if ledger.manifest.generation < manifest.generation and lineage_root(ledger.manifest) == lineage_root(manifest):
+        if ledger.manifest.generation < manifest.generation and lineage_root(ledger.manifest) == root:
             canary_verdict = ledger.state().canary_verdict
             if canary_verdict is None or not canary_verdict.void:
                 return ledger
@@ -163,19 +202,23 @@ def previous_valid_generation(folder: Folder, manifest: Manifest) -> Ledger | No
 
 
 def _generations(folder: Folder) -> Iterator[Ledger]:
-    """Every generation that was sealed, oldest first."""
+    """Yield every sealed generation, oldest first."""
     for name in folder.folders(""):
         data = folder.read(f"{name}/seal.json") if name.startswith("g") else None
         if data is not None:
             yield Ledger(folder, decode(data, Manifest, f"{folder.uri}/{name}/seal.json"))
 
 
-def decode(data: bytes, kind: Any, where: str) -> Any:
-    """A small file of the ledger.
+def decode(data: bytes, record_type: Any, location: str) -> Any:
+    """Decode a small file of the ledger.
 
-    :raises LedgerError: naming the file, if it does not read as what it should be.
+    :param location: address of the file, for the error.
+    :raises LedgerError: if the file is not a valid record of this type.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=record_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise LedgerError(f"{where} does not read as a record of a job: {error}. It was left as it is.") from error
+        raise LedgerError(
+            f"Cannot read {location} as a record of a job: {error}. The file was left as it is. Restore it, or run the "
+            "job under a new run_id."
+        ) from error

@@ -1,4 +1,8 @@
-"""What a ledger records: one small thing a file, created exclusively and never rewritten. See `core.ledger.ledger`."""
+"""The records of a ledger. Each is one small file, created exclusively and never rewritten; see `core.ledger.ledger`.
+
+A record states something that happened, or that a worker is about to do. The state of a job follows from its records
+alone, see `core.ledger.fold`.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +14,26 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
 
-#: why batches were cancelled: by `airflow-batch jobs cancel`, …
+#: reason of a cancel: a person called `airflow-batch jobs cancel`
 BY_PERSON = "person"
-#: … because a person ended a task that was running, …
+#: reason of a cancel: a person ended a task while it was running
 KILLED = "killed"
-#: … and because their rows are sent from scratch
+#: reason of a cancel: the rows are sent from scratch
 RESUBMITTED = "resubmitted"
 
 
 class Failure(StrEnum):
-    """Why a whole batch, or its creation, failed although no request ran."""
+    """The reason why a whole batch, or its creation, failed before any request ran."""
 
-    CAPACITY = "capacity"  # queue or rate limit: hold back, ask later
-    FILE = "file"  # the provider does not find the input file: upload again
-    ACCOUNT = "account"  # billing, quota, access, a call refused as wrong: a person must act
-    LINES = "lines"  # named lines are invalid: those rows fail, the rest is asked again
-    LOST = "lost"  # the creation was never answered and no such batch exists
+    CAPACITY = "capacity"  # queue or rate limit: wait, then send again
+    FILE = "file"  # the provider does not find the input file: upload it again
+    ACCOUNT = "account"  # billing, quota, access, or an invalid call: a person must act
+    LINES = "lines"  # the provider named invalid lines: those rows fail, the others are retried
+    LOST = "lost"  # the creation was never answered, and the provider lists no such batch
 
 
 class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
-    """The input file of a try is with the provider."""
+    """The provider has the input file of a submission."""
 
     shard: str
     number: int
@@ -38,7 +42,7 @@ class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent"):
-    """A worker is about to create the batch of a submission."""
+    """A worker is about to create the batch of a submission. No other worker may create it then."""
 
     shard: str
     number: int
@@ -48,7 +52,7 @@ class Intent(msgspec.Struct, frozen=True, tag="intent"):
 
 
 class Created(msgspec.Struct, frozen=True, tag="created"):
-    """The batch exists."""
+    """The provider created the batch of a submission."""
 
     shard: str
     number: int
@@ -57,33 +61,33 @@ class Created(msgspec.Struct, frozen=True, tag="created"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """The batch surely does not exist."""
+    """The submission has no batch: the provider refused to create it, or a look-up did not find it."""
 
     shard: str
     number: int
     failure: Failure
     message: str
     time: datetime
-    #: seconds after which the provider asked to be called again
+    #: seconds that the provider asked to wait before the next call
     retry_after: float | None = None
 
 
 class UploadRefused(msgspec.Struct, frozen=True, tag="upload_refused"):
-    """The provider took no more input files for now (HTTP 429): no upload is begun until a while after.
+    """The provider accepts no more input files for now (HTTP 429). The next upload starts only after a delay.
 
-    It is of no shard's try: whoever uploads the same file meanwhile goes on with that try, and no other may begin.
+    The record belongs to no submission: another worker that is uploading the same file continues its submission.
     """
 
     number: int
     message: str
-    #: once every upload that was under way then had come to its end
+    #: when all uploads that were running at the refusal had ended
     time: datetime
-    #: seconds after which the provider asked to be called again
+    #: seconds that the provider asked to wait before the next call
     retry_after: float | None = None
 
 
 class CancelRequested(msgspec.Struct, frozen=True, tag="cancel_requested"):
-    """We asked the provider to cancel the batch."""
+    """The provider was asked to cancel the batch of a submission."""
 
     shard: str
     number: int
@@ -92,56 +96,57 @@ class CancelRequested(msgspec.Struct, frozen=True, tag="cancel_requested"):
 
 
 class CollectedFile(msgspec.Struct, frozen=True):
-    """One result file in staging."""
+    """A result file in staging."""
 
     name: str
     bytes: int
     sha256: str
-    #: the provider's id of it
+    #: the provider's id of the file
     file_id: str = ""
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
-    """The batch ended, and everything it gave lies in staging."""
+    """The batch of a submission has ended, and all its result files are in staging."""
 
     shard: str
     number: int
     batch_id: str
-    #: the provider's word for the end
+    #: the provider's status of the batch
     status: str
     time: datetime
     files: list[CollectedFile] = []
-    #: rows of the shard by outcome
+    #: number of rows of the shard by outcome
     outcomes: dict[str, int] = {}
-    #: of the failed rows: how many asking again may help
+    #: number of failed rows whose failure is transient
     transient: int = 0
-    #: of the incomplete rows: how many ended at the output cap
+    #: number of incomplete rows that ended at the output cap
     cut_off: int = 0
-    #: answers with a usage, their output tokens, and what they cost in US dollars; None if a price is unknown
+    #: number of answers that report their usage, and their output tokens
     answers: int = 0
     output_tokens: int = 0
+    #: cost of these answers in US dollars; None if a price is unknown
     cost_usd: str | None = "0"
-    #: set if the batch failed validation: nothing of it ran
+    #: set if the batch failed validation, so that no request of it ran
     failure: Failure | None = None
     message: str = ""
-    #: for Failure.LINES: message by line of the input file, from 0; empty if no line is to blame
+    #: for `Failure.LINES`: messages by line of the input file, from 0; empty if the provider named no line
     line_errors: dict[int, str] = {}
 
 
 class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary_verdict"):
-    """What the answers to the canary say of the requests that are not asked yet."""
+    """The conclusion from the canary's answers about the requests that have not been sent."""
 
-    #: the estimate, with the output of the answers in place of a guess
+    #: the estimate, based on the measured output of the answers
     estimate: Estimate
     time: datetime
-    #: why this generation must never be uploaded, for a person; empty if it may
+    #: message for a person why this generation must never be uploaded; empty if it may be
     void: str = ""
-    #: True if the price is why
+    #: whether the cost is the reason
     over_budget: bool = False
 
 
 class FilesDeleted(msgspec.Struct, frozen=True, tag="files_deleted"):
-    """The files of a settled try are deleted at the provider."""
+    """The files of a settled submission were deleted at the provider."""
 
     shard: str
     number: int
@@ -149,71 +154,71 @@ class FilesDeleted(msgspec.Struct, frozen=True, tag="files_deleted"):
 
 
 class RetryRound(msgspec.Struct, frozen=True, tag="retry_round"):
-    """Rows of settled submissions, sealed again; or rows of shards that were never sent.
+    """Rows that were sealed into new shards: rows of settled submissions, or of shards that were never sent.
 
-    A shard that was never sent is sealed again when it is made smaller, or at the deadline. An intent claims its
-    submission first, so that no other worker can create its batch.
+    A shard that was never sent is resealed if it has to be smaller, or for the final pass. The worker first claims its
+    submission with an intent, so that no other worker can create its batch.
     """
 
     number: int
-    #: (shard, n) of the tries whose rows these are
+    #: (shard name, submission number) of the submissions from which the rows come
     sources: list[tuple[str, int]]
     shards: list[Shard]
     time: datetime
-    #: of the attempts at these rows, how many count no more: a person cleared the wait after them
+    #: number of earlier attempts at these rows that no longer count, because a person cleared the wait after them
     forgiven_attempts: int = 0
-    #: sealed after the deadline: its synchronous shards are asked at once; the others hold the rest of a source of
-    #: which only a part was allowed, and are not sent
+    #: whether this round was sealed after the deadline. Its synchronous shards are sent. The other ones hold the rest
+    #: of a source that only partly fits into the limits of the final pass, and are not sent
     is_final_pass: bool = False
-    #: rows without a usable answer that the finish line left, by what left them
+    #: number of rows without a usable answer that the final pass left out, by reason
     left_out: dict[str, int] = {}
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
-    """The absolute end of the wait, set once for each clear of the wait; retries and deferrals find it."""
+    """The absolute deadline of the wait. It is set once per clear epoch, and retries and deferrals find it."""
 
     ends_at: datetime
     time: datetime
-    #: tells clears of the task apart: Airflow's max_tries, which a clear raises and a retry does not
+    #: see `TaskStarted`
     clear_epoch: int = 0
-    #: True if the wait had ended before: rows without a usable answer get a fresh allowance of attempts
+    #: whether rows without a usable answer get a fresh allowance of attempts, because the wait had ended
     resets_attempts: bool = False
 
 
 class Budget(msgspec.Struct, frozen=True, tag="budget"):
-    """A ceiling that takes the place of the one before: submit was run again with another."""
+    """A new ceiling, which replaces the previous one: submit was run again with a different `max_cost_usd`."""
 
     number: int
-    #: US dollars; None: no ceiling
+    #: US dollars, or None for no ceiling
     max_cost_usd: float | None
     time: datetime
 
 
 class DuplicateBatch(msgspec.Struct, frozen=True, tag="duplicate_batch"):
-    """A batch of the job beside those it keeps: it was cancelled, or had ended already."""
+    """A second batch for the same shard, created by accident. See `core.lifecycle.duplicate_batches`."""
 
     batch_id: str
     shard: str
-    #: the provider's word for how it is
+    #: the provider's status of the batch
     status: str
-    #: False if it ran when it was found and cancelled
+    #: whether it had ended; a batch that had not was cancelled
     ended: bool
-    #: requests that it had answered: they were paid for twice
+    #: number of requests that it had answered, and that were paid for twice
     completed: int
     time: datetime
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """The wait came to its end."""
+    """The wait is over."""
 
     number: int
     time: datetime
-    #: shards that were not asked, because the budget did not reach
+    #: names of the shards that were not sent, because they exceed the budget
     withheld: list[str] = []
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Why rows did not succeed, and how many."""
+    """A reason why rows did not succeed, and their number."""
 
     outcome: str
     code: str
@@ -228,62 +233,63 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: name of the results table
     table: str | None
     outcomes: dict[str, int]
-    #: US dollars for every answer; None if a price is unknown
+    #: cost of all answers in US dollars, and at the standard price; None if a price is unknown
     cost_usd: str | None
     standard_cost_usd: str | None
-    #: the most frequent first
+    #: most frequent first
     reasons: list[Reason]
     time: datetime
-    #: requests of the attempts after the first, and what their answers cost: a part of `cost_usd`
+    #: number of requests sent in attempts after the first, and the cost of their answers, which is part of `cost_usd`
     retried: int = 0
     retried_cost_usd: str | None = None
-    #: by kind, such as `input_tokens`: what the provider reported for the answers
+    #: tokens that the provider reported for the answers, by kind, such as `input_tokens`
     tokens: dict[str, int] = {}
     #: absolute address of the file
     file: str | None = None
 
     @property
     def location(self) -> str:
-        """Where the rows are: the table, else the file."""
+        """The table in which the rows are, or the file if there is no table."""
         return self.table or self.file or "nowhere"
 
 
 class Task(StrEnum):
-    """The tasks of a job whose clears matter to it."""
+    """A task of a job, of those whose clears change what happens to it."""
 
     SUBMIT = "submit"
     WAIT = "wait"
 
 
 class TaskStarted(msgspec.Struct, frozen=True, tag="task_started"):
-    """A task of the job began.
+    """A task of the job started for the first time in its clear epoch.
 
-    Airflow counts the attempts of a task up over retries and clears alike, but a clear alone moves `max_tries`, to the
-    attempts made so far plus `retries` (`clear_task_instances`). So it names the life of a task: the first attempt in
-    a life records it, a retry finds it recorded.
+    Airflow increments the try number on retries and clears alike. But only a clear changes `max_tries`: it sets it to
+    the number of attempts so far plus `retries` (`clear_task_instances`). The value of `max_tries` therefore numbers
+    the periods between clears, the *clear epochs* of a task. The first attempt of an epoch creates this record, and a
+    retry finds it.
     """
 
     task: Task
-    #: the task instance's max_tries
+    #: the `max_tries` of the task instance
     clear_epoch: int
     time: datetime
 
 
 class Submitted(msgspec.Struct, frozen=True, tag="submitted"):
-    """Submit returned: as many batches were created as there was room for."""
+    """The submit task succeeded. It has created as many batches as the queue capacity allowed."""
 
     time: datetime
 
 
-class JobCancelled(msgspec.Struct, frozen=True, tag="cancelled"):
-    """A person cancelled the job: nothing is sent or asked again until a task of it is cleared."""
+class JobCancelled(msgspec.Struct, frozen=True, tag="job_cancelled"):
+    """A person cancelled the job. Nothing is sent or retried until a task of the job is cleared."""
 
     number: int
     time: datetime
 
 
 class ResubmitRequested(msgspec.Struct, frozen=True, tag="resubmit_requested"):
-    """A person wants everything asked anew when submit runs next."""
+    """A person wants every row to be sent from scratch when submit runs next."""
 
     time: datetime
 
@@ -310,12 +316,12 @@ Record = (
     | FilesDeleted
 )
 SubmissionRecord = Uploaded | Intent | Created | Refused | CancelRequested | Settled
-#: records of which a job may have any number, one after the other
+#: records of which a job may have any number; see `Ledger.append`
 NumberedRecord = Landed | JobCancelled | Finished | UploadRefused
 
 
 def file_name(record: Record) -> str:
-    """The name of the file that holds a record: two records of the same thing have the same."""
+    """Return the name of a record's file. Two records of the same event have the same name, so only one can exist."""
     kind = record.__struct_config__.tag
     match record:
         case RetryRound() | Landed() | JobCancelled() | Budget() | Finished() | UploadRefused():

@@ -1,4 +1,4 @@
-"""What the records of a job amount to: its state, its shards and the submissions of each. `fold.py` computes it."""
+"""The state of a job: its shards, the submissions of each shard, and the events of the job. `fold.py` computes it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from airflow_provider_batch.core.ledger.records import (
 
 
 class Phase(StrEnum):
-    """Where a shard is on its way."""
+    """The progress of a shard. `core.lifecycle.phases` lists the transitions."""
 
     SEALED = "sealed"
     UPLOADED = "uploaded"
-    CREATING = "creating"  # intent recorded, no answer known
+    CREATING = "creating"  # an intent is recorded, but neither a batch nor a refusal
     LIVE = "live"
     SETTLED = "settled"
-    RESEALED = "resealed"  # its rows were sealed into the shards of a wave, which take its place
+    RESEALED = "resealed"  # a retry round sealed its rows into other shards, which replace it
 
 
 class Submission(msgspec.Struct):
-    """One go at having a shard executed."""
+    """One try at uploading a shard and creating its batch, as recorded."""
 
     number: int
     file_id: str = ""
@@ -52,12 +52,13 @@ class Submission(msgspec.Struct):
 
     @property
     def rejection(self) -> Refused | Settled | None:
-        """Why nothing of this try ran, if that is its end; the shard then needs another try.
+        """The record that ended this submission before any request ran; the shard then needs another submission.
 
-        What one worker knows counts more than what another one concludes. A batch id is knowledge, and so are answers.
-        That a batch was lost is a conclusion: a worker may draw it from a list that was late, while another worker was
-        still writing down the id. And of two workers that send the same synchronous requests, one may be
-        refused while the other is answered.
+        Two workers may record contradictory ends. A batch id and answers are facts, and a refusal yields to them:
+
+        * A worker may conclude from a list that was out of date that a batch was lost, while another worker was about
+          to record its id.
+        * Two workers may send the same synchronous requests. The provider can refuse one and answer the other.
         """
         if self.refusal and not self.batch_id and not self.settled:
             return self.refusal
@@ -67,13 +68,14 @@ class Submission(msgspec.Struct):
 
 
 class ShardState(msgspec.Struct):
-    """A shard and the tries at it."""
+    """A shard and its submissions."""
 
     spec: Shard
+    #: oldest first
     submissions: list[Submission] = []
-    #: its rows go on in the shards of a wave, though they were not asked here
+    #: whether a retry round sealed its rows into other shards before any of them was sent
     is_resealed: bool = False
-    #: when it was sealed, and how many attempts at its rows counted no more then
+    #: set for a shard of a retry round: when it was sealed, and the number of attempts that no longer counted then
     sealed_at: datetime | None = None
     forgiven_attempts: int = 0
 
@@ -94,17 +96,17 @@ class ShardState(msgspec.Struct):
 
     @property
     def latest(self) -> Submission | None:
-        """The newest try."""
+        """The newest submission."""
         return self.submissions[-1] if self.submissions else None
 
     @property
     def superseded_submissions(self) -> list[Submission]:
-        """Tries with a batch beside the newest one's: it was taken for lost, another was made, and then its id came."""
+        """Earlier submissions that have a batch after all: it was considered lost, so that a second one was created."""
         return [submission for submission in self.submissions[:-1] if submission.batch_id and not submission.settled]
 
     @property
     def phase(self) -> Phase:
-        """Where the shard is on its way, from its newest try."""
+        """The phase of the shard, which follows from its newest submission."""
         last = self.latest
         if self.is_resealed:
             return Phase.RESEALED
@@ -120,7 +122,7 @@ class ShardState(msgspec.Struct):
 
     @property
     def next_number(self) -> int:
-        """Number of the try that the next record belongs to."""
+        """Number of the submission to which the next record belongs."""
         last = self.latest
         if last is None:
             return 1
@@ -128,45 +130,46 @@ class ShardState(msgspec.Struct):
 
 
 class JobState(msgspec.Struct):
-    """The fold of a ledger: everything that is known of a job."""
+    """The state of a job, computed from its manifest and its records."""
 
     manifest: Manifest
     shards: dict[str, ShardState]
     retry_rounds: list[RetryRound] = []
     #: the newest landing
     landed: Landed | None = None
-    #: what the canary said; None before, and for a job without one
+    #: None until the canary was judged, and for a job without a canary
     canary_verdict: CanaryVerdict | None = None
     task_starts: list[TaskStarted] = []
     submit_returned: bool = False
-    #: the newest of a person's cancels
+    #: when a person last cancelled the job
     cancelled_at: datetime | None = None
     resubmit_requested: bool = False
-    #: tries whose files are deleted at the provider
+    #: (shard name, submission number) of the submissions whose files were deleted at the provider
     files_deleted: set[tuple[str, int]] = msgspec.field(default_factory=set)
-    #: refusals to take input files, oldest first, and the newest moment at which one was taken
+    #: refusals of input files, oldest first
     upload_refusals: list[UploadRefused] = []
+    #: when the provider last accepted an input file
     uploaded_at: datetime | None = None
     #: the newest end of the wait
     finished: Finished | None = None
-    #: the newest ceiling that takes the place of the seal's
+    #: the newest ceiling that replaces the one of the seal
     budget: Budget | None = None
-    #: the newest end of the wait that was set, and the newest that came with a fresh allowance of attempts
+    #: the newest deadline, and the newest one that came with a fresh allowance of attempts
     deadline_record: Deadline | None = None
     attempts_reset: Deadline | None = None
-    #: batches beside those that are kept, by id, as last seen
+    #: by batch id: the newest record of each duplicate batch
     duplicate_batches: dict[str, DuplicateBatch] = {}
-    #: clears of the wait that are known
+    #: clear epochs of the wait that have a deadline
     deadline_epochs: set[int] = set()
 
     @property
     def canary_shards(self) -> list[ShardState]:
-        """The shards that are asked before anything is uploaded."""
+        """The shards that are sent before anything is uploaded."""
         return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
 
     @property
     def final_pass_shards(self) -> list[ShardState]:
-        """The shards that are asked synchronously after the deadline."""
+        """The shards that are sent synchronously after the deadline."""
         return [
             self.shards[shard.name]
             for retry_round in self.retry_rounds
@@ -176,66 +179,69 @@ class JobState(msgspec.Struct):
 
     @property
     def estimate(self) -> Estimate:
-        """What the job is expected to cost: as measured by the canary, else as sealed."""
+        """The expected tokens and cost: as measured by the canary, or as sealed if there is no verdict."""
         return self.canary_verdict.estimate if self.canary_verdict else self.manifest.estimate
 
     @property
     def is_cancelled(self) -> bool:
-        """A person cancelled the job, and no task of it was cleared since."""
+        """Whether a person cancelled the job, and no task of it was cleared since."""
         cancelled_at = self.cancelled_at
-        return cancelled_at is not None and not any(task_starts.time > cancelled_at for task_starts in self.task_starts)
+        return cancelled_at is not None and not any(start.time > cancelled_at for start in self.task_starts)
 
     def clear_epochs_of(self, task: Task) -> set[int]:
-        """The lives of a task that worked on this generation."""
-        return {task_starts.clear_epoch for task_starts in self.task_starts if task_starts.task is task}
+        """Return the clear epochs in which a task worked on this generation."""
+        return {start.clear_epoch for start in self.task_starts if start.task is task}
 
     @property
     def deadline(self) -> datetime | None:
-        """The absolute end of the wait; None if nothing waited yet."""
+        """The absolute deadline of the wait, or None if no wait has started."""
         return self.deadline_record.ends_at if self.deadline_record else None
 
     @property
     def recent_upload_refusals(self) -> list[UploadRefused]:
-        """Refusals to take input files since the newest that was taken, oldest first."""
+        """The refusals of input files since the provider last accepted one, oldest first."""
         newest = self.uploaded_at
-        return [one for one in self.upload_refusals if newest is None or one.time >= newest]
+        return [refusal for refusal in self.upload_refusals if newest is None or refusal.time >= newest]
 
     @property
     def paid_twice(self) -> int:
-        """Requests that were answered in more than one batch of the same attempt; 0, if all is well."""
+        """Number of requests that were answered in more than one batch of the same attempt."""
         return sum(duplicate.completed for duplicate in self.duplicate_batches.values())
 
     @property
     def ceiling(self) -> float | None:
-        """US dollars that the job may cost; None: no ceiling."""
+        """Maximum cost of the job in US dollars, or None for no ceiling."""
         return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
 
     @property
     def withheld_shards(self) -> list[ShardState]:
-        """Shards that the budget did not reach at the end of the wait, and that did not go on since."""
+        """The shards that exceeded the budget at the end of the wait, and have not been sent since."""
         names = self.finished.withheld if self.finished else []
-        found = [self.shards[name] for name in names if name in self.shards]
-        return [shard for shard in found if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
+        shards = [self.shards[name] for name in names if name in self.shards]
+        return [shard for shard in shards if shard.phase in (Phase.SEALED, Phase.UPLOADED)]
 
     @property
     def next_retry_round(self) -> int:
-        """The number of a wave that is sealed now; those of void waves are not given again."""
+        """Number of the next retry round. The numbers of void rounds are not used again."""
         return (
             max([0, *(retry_round.number for retry_round in self.retry_rounds), *self.manifest.void_retry_rounds]) + 1
         )
 
     @property
     def retried_submissions(self) -> set[tuple[str, int]]:
-        """Tries whose rows were asked again already."""
+        """The (shard name, submission number) of the submissions whose rows are in a later retry round."""
         return {source for retry_round in self.retry_rounds for source in retry_round.sources}
 
     def live_submissions(self) -> list[tuple[ShardState, Submission]]:
-        """Shards whose batch the provider has and has not ended, as far as is recorded."""
-        return [(s, s.submissions[-1]) for s in self.shards.values() if s.phase is Phase.LIVE]
+        """Return the shards whose batch exists and is not recorded as ended, each with that submission."""
+        return [(shard, shard.submissions[-1]) for shard in self.shards.values() if shard.phase is Phase.LIVE]
 
     def settled_submissions(self) -> list[tuple[ShardState, Submission, Settled]]:
-        """Tries whose answers lie in staging, oldest attempt first."""
-        found = [
-            (s, t, t.settled) for s in self.shards.values() for t in s.submissions if t.settled and not t.rejection
+        """Return the submissions whose answers are in staging, first attempts first."""
+        entries = [
+            (shard, submission, submission.settled)
+            for shard in self.shards.values()
+            for submission in shard.submissions
+            if submission.settled and not submission.rejection
         ]
-        return sorted(found, key=lambda entry: (entry[0].spec.attempt, entry[0].spec.name))
+        return sorted(entries, key=lambda entry: (entry[0].spec.attempt, entry[0].spec.name))

@@ -251,8 +251,8 @@ def test_a_numbered_record_takes_the_next_free_number(folder: LocalFolder) -> No
     one.append(JobCancelled(1, NOW))
     another.append(JobCancelled(1, NOW))
 
-    names = sorted(path.name for path in folder.path.glob("**/records/cancelled.*.json"))
-    assert names == ["cancelled.1.json", "cancelled.2.json"]
+    names = sorted(path.name for path in folder.path.glob("**/records/job_cancelled.*.json"))
+    assert names == ["job_cancelled.1.json", "job_cancelled.2.json"]
 
 
 def test_a_deadline_is_set_once(folder: LocalFolder) -> None:
@@ -354,13 +354,13 @@ def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder: Loc
 @pytest.mark.parametrize("data", [b"", b"garbage", b"{}", b"\xff"])
 def test_a_seal_that_does_not_read_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
     folder.create("g001/seal.json", data)
-    with pytest.raises(LedgerError, match=r"g001/seal\.json does not read"):
+    with pytest.raises(LedgerError, match=r"Cannot read .*g001/seal\.json as a record of a job"):
         open_ledger(folder)
 
 
 def test_a_job_of_another_format_is_refused_with_the_way_out(folder: LocalFolder) -> None:
     folder.create("g001/seal.json", msgspec.json.encode(msgspec.structs.replace(MANIFEST, format=FORMAT + 1)))
-    with pytest.raises(LedgerError, match=rf"of format {FORMAT + 1}, this package reads {FORMAT}\..* new run_id"):
+    with pytest.raises(LedgerError, match=rf"has format {FORMAT + 1}, but .* reads format {FORMAT}\. .* new run_id"):
         open_ledger(folder)
 
 

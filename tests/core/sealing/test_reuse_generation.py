@@ -76,7 +76,7 @@ def new_shards(ledger: Ledger) -> list[Shard]:
 
 
 def landed(ledger: Ledger) -> Landed:
-    return Landed(ledger.folder, ledger.manifest, ledger._known.values() if ledger.state() else [])
+    return Landed(ledger.folder, ledger.manifest, ledger._records.values() if ledger.state() else [])
 
 
 ROWS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"), min_size=1)
@@ -187,7 +187,7 @@ def test_a_worker_of_an_earlier_generation_creates_nothing_any_more(folder: Loca
     second = sealed(folder, {"a": "y"}, first)
     intent = Intent("s0001", 1, "nonce", "file-1", NOW)
 
-    with pytest.raises(StoppedError, match="was sealed anew while this worker was at work"):
+    with pytest.raises(StoppedError, match="got a new generation while this worker was working on the previous one"):
         first.add(intent)
     assert first.state().shards["s0001"].submissions == []
     assert second.add(msgspec.structs.replace(intent, shard="g002-0001"))
