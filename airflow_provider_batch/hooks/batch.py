@@ -97,12 +97,12 @@ class BatchHook(OpenAIHook):
             self.warm_up()
         except AirflowNotFoundException as error:
             raise InputError(
-                f"openai_conn_id: there is no connection {self.conn_id!r}. Nothing was uploaded. Create one of "
+                f"openai_conn_id: There is no connection {self.conn_id!r}. Nothing was uploaded. Create one of "
                 "type OpenAI, with the API key as its password (Admin > Connections)."
             ) from error
         except (openai.OpenAIError, ValueError) as error:
             raise InputError(
-                f"openai_conn_id: cannot create an OpenAI client from connection {self.conn_id!r}: {error}. Nothing "
+                f"openai_conn_id: Cannot create an OpenAI client from connection {self.conn_id!r}: {error}. Nothing "
                 "was uploaded. Correct the connection (Admin > Connections)."
             ) from error
 

@@ -30,14 +30,14 @@ DESCRIPTION = (
 )
 #: describes the answers of a server without an upstream
 _OFFLINE = "an offline responder generates the answers, and no model is called."
-#: Default seconds that a batch is in progress. The offline responder itself needs no time.
+#: Default seconds for which a batch is in progress. The offline responder itself needs no time.
 _IN_PROGRESS = 20.0
 
 
 def _positive(text: str) -> float:
     value = float(text)
     if value <= 0:
-        raise argparse.ArgumentTypeError("must be above 0")
+        raise argparse.ArgumentTypeError("must be greater than 0")
     return value
 
 
@@ -51,7 +51,7 @@ def _seconds(text: str) -> float:
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("must be from 0 to 1")
+        raise argparse.ArgumentTypeError("must be between 0 and 1")
     return value
 
 
@@ -112,7 +112,7 @@ def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
         "--in-progress",
         type=_seconds,
         metavar="S",
-        help=f"time in in_progress, spread over the requests (default {_IN_PROGRESS:g}; with --upstream 0)",
+        help=f"time in in_progress, spread over the requests (default {_IN_PROGRESS:g}; 0 with --upstream)",
     )
     times.add_argument(
         "--finalizing",
@@ -215,8 +215,8 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="dialects",
         metavar="NAME",
-        help=f"behave like another provider ({', '.join(sorted(set(DIALECTS) - {'openai'}))}), or like them in one"
-        " respect; can be repeated (default: openai)",
+        help=f"behave like another provider ({', '.join(sorted(set(DIALECTS) - {'openai'}))}), or adopt a single"
+        " difference; can be repeated (default: openai)",
     )
 
 
@@ -244,7 +244,7 @@ def _faults(path: Path | None) -> tuple[Fault, ...]:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Sets `stopping` before it waits for open connections, because an injected fault may keep one silent for long."""
+    """Sets `stopping` before it waits for open connections, because an injected fault may keep one open for long."""
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
@@ -304,7 +304,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
     base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     if upstream is not None and upstream.url.replace("//localhost:", "//127.0.0.1:") == base_url:
         raise ValueError(f"--upstream {upstream.url} is this server itself. Name the server that generates answers.")
-    # Uvicorn raises the signal that stopped it a second time, after everything is closed. Ignore it.
+    # Once everything is closed, Uvicorn raises the signal that stopped it a second time. Ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     address = state / ADDRESS_FILE

@@ -50,7 +50,7 @@ class Call(StrEnum):
 class Kind(StrEnum):
     """What goes wrong."""
 
-    # faults of the answer to a row
+    # row faults: the answer
 
     #: An HTTP error with `status` instead of the answer. It is in the error file.
     ERROR = "error"
@@ -71,26 +71,26 @@ class Kind(StrEnum):
     #: U+2028, U+2029 and U+0085 unescaped in the text
     SEPARATORS = "separators"
 
-    # faults of a row's line in a result file
+    # row faults: the line in the result file
 
     MISSING_LINE = "missing_line"
     DUPLICATE_LINE = "duplicate_line"
     #: the line is not JSON
     BROKEN_LINE = "broken_line"
 
-    # faults of a result file
+    # result file faults
 
     CRLF = "crlf"
     NO_FINAL_NEWLINE = "no_final_newline"
 
-    # faults of a batch
+    # batch faults
 
     #: the batch fails validation with `code` and `message`
     FAIL_BATCH = "fail_batch"
     #: the batch stays in progress without answering any request until its window ends
     STUCK = "stuck"
 
-    # faults of a call
+    # call faults
 
     #: the server responds with `status` (and `retry_after`, if set) and does not execute the call
     STATUS = "status"
@@ -146,11 +146,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     kind: Kind
-    #: The share that is hit, from 0 to 1. The seed decides which.
+    #: Share of rows, calls, batches or files to hit, from 0 to 1. The seed decides which ones.
     rate: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
-    #: Maximum number of hits, None for no limit. Faults of rows count per row, all others count in total.
+    #: Maximum number of hits, None for no limit. Row faults are counted per row, all others in total.
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    #: number of calls, batches or files that pass unharmed first
+    #: number of calls, batches or files to leave alone before the first hit
     skip: Annotated[int, msgspec.Meta(ge=0)] = 0
     #: custom_ids of the rows that can be hit; empty for all
     custom_ids: frozenset[str] = frozenset()
@@ -160,9 +160,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 500
     #: seconds in the Retry-After header; None omits the header
     retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    #: how long the server sends nothing, in real seconds
+    #: real seconds during which the server sends nothing
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    #: code and message of a failed batch or an HTTP error; None selects OpenAI's own for the status
+    #: code and message of a failed batch or an HTTP error; None selects the ones that OpenAI uses for the status
     code: str | None = None
     message: str | None = None
 
@@ -170,11 +170,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         # if such a field were ignored, the fault would hit more than its author intended
         affects_row = self.target in (Target.ANSWER, Target.LINE)
         if self.calls and self.target is not Target.CALL:
-            raise ValueError(f"field `calls` applies only to faults of calls, and `{self.kind}` is not one")
+            raise ValueError(f"field `calls` applies only to call faults, not to `{self.kind}`")
         if self.custom_ids and not affects_row:
-            raise ValueError(f"field `custom_ids` applies only to faults of rows, and `{self.kind}` is not one")
+            raise ValueError(f"field `custom_ids` applies only to row faults, not to `{self.kind}`")
         if self.skip and affects_row:
-            raise ValueError(f"field `skip` does not apply to faults of rows, such as `{self.kind}`")
+            raise ValueError(f"field `skip` does not apply to row faults such as `{self.kind}`")
 
     @property
     def target(self) -> Target:
@@ -228,7 +228,7 @@ class Faults:
         self._set_plan(plan, secrets.token_hex(8))
 
     def _set_plan(self, plan: Sequence[Fault], name: str) -> None:
-        #: identifies the plan in the keys under which hits of rows are remembered
+        #: identifies the plan in the keys that record which rows were hit
         self._plan_name = name
         self.plan = tuple(plan)
         #: number of hits of each fault in the plan
@@ -283,7 +283,7 @@ class Faults:
             return False
         if fault.times is None:
             return True
-        # hits are remembered on disk, so that a restart of the server does not hit the same row more often
+        # hits are recorded on disk, so that a restarted server does not hit the same row more often
         keys = (f"fault/{self._plan_name}/{index}/{fault.kind}/{name}/{hit}" for hit in range(fault.times))
         return any(self._first_time(_digest(key, 16)) for key in keys)
 

@@ -43,7 +43,7 @@ class Upstream:
     model: str | None = None
     #: maximum duration of one request, up to the end of its answer
     timeout: float = 600.0
-    #: how long requests of batches wait for an upstream that is unreachable
+    #: how long batch requests wait for an unreachable upstream
     patience: float = 120.0
 
 

@@ -22,7 +22,7 @@ _VERSION = re.compile(r"/v\d\w*(/|$)")
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
+        raise argparse.ArgumentTypeError("must be a number of seconds greater than 0")
     return value
 
 
@@ -55,7 +55,7 @@ def add_upstream_arguments(parser: argparse.ArgumentParser) -> None:
         "--upstream-patience",
         type=_seconds,
         metavar="S",
-        help="how long requests of batches wait for an unreachable upstream before they fail with 503"
+        help="how long batch requests wait for an unreachable upstream before they fail with 503"
         f" (default {Upstream.patience:g})",
     )
 

@@ -43,7 +43,9 @@ class PathFolder:
             return
         except OSError as error:
             # permissions that let workers write but not delete are common, and nothing depends on this file any more
-            log.warning("Staging: cannot remove %s, which is no longer needed: %s", self.path / name, error)
+            log.warning(
+                "Could not remove %s from staging, although it is no longer needed: %s", self.path / name, error
+            )
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
         raise NotImplementedError

@@ -187,7 +187,7 @@ class BatchTrigger(BaseTrigger):
         crash, watch.crash = watch.crash, None
         if crash is not None:
             self.log.error(
-                "Job %s: the poller crashed and restarts. The batches are not affected.",
+                "Job %s: the poller crashed and is being restarted. The batches are not affected.",
                 self.job_uid[:8],
                 exc_info=crash,
             )
@@ -211,7 +211,7 @@ class BatchTrigger(BaseTrigger):
             return
         cancel_batches = await asyncio.to_thread(_import_cancel_batches)
         cancelled = await cancel_batches(self.openai_conn_id, self.batch_ids, self._warn_not_cancelled)
-        self.log.info("%d of %d batches were cancelled or had already ended.", cancelled, len(self.batch_ids))
+        self.log.info("%d of %d batches were cancelled or had already ended", cancelled, len(self.batch_ids))
 
     def _warn_not_cancelled(self, batch_id: str, reason: str) -> None:
         self.log.warning("Batch %s could not be cancelled and may still be running: %s", batch_id, reason)
@@ -235,8 +235,10 @@ class BatchTrigger(BaseTrigger):
                 run_id=ti.run_id,
                 map_index=-1 if ti.map_index is None else ti.map_index,
             )
-        except Exception as error:  # noqa: BLE001  # when in doubt, do not cancel
-            self.log.warning("Cannot read which try of the task deferred last (%s).", error)
+        except Exception as error:  # noqa: BLE001  # if in doubt, do not cancel
+            self.log.warning(
+                "Could not read which try of the task deferred last, so its batches keep running: %s", error
+            )
             return "unknown"
         return state if attempt == str(ti.id) else f"{state} in a later try"
 

@@ -52,7 +52,7 @@ class ReusedTable:
         location = self._locate()
         if location is None:
             log.info(
-                "reuse_from: the table %r (connection %r) does not exist yet, so no answers are reused and every row "
+                "reuse_from: The table %r (connection %r) does not exist yet, so no answers are reused and every row "
                 "is sent.",
                 self.name,
                 self._hook.get_conn_id(),
@@ -64,7 +64,7 @@ class ReusedTable:
             matches = [name] if name in columns else spellings(name, columns)
             if len(matches) != 1:
                 raise ResultsTableError(
-                    f"reuse_from: the table {self.name!r} (connection {self._hook.get_conn_id()!r}) has no column "
+                    f"reuse_from: The table {self.name!r} (connection {self._hook.get_conn_id()!r}) has no column "
                     f"{name!r}, so it is not a results table of BatchResultsOperator. Nothing was built, and nothing "
                     "was uploaded. Name a table in which an earlier job landed."
                 )
@@ -95,7 +95,7 @@ class ReusedTable:
         if not message:
             return None
         raise ResultsTableError(
-            f"reuse_from: the table {self.name!r} (connection {self._hook.get_conn_id()!r}) cannot be read. {message} "
+            f"reuse_from: The table {self.name!r} (connection {self._hook.get_conn_id()!r}) cannot be read. {message} "
             "Nothing was built. If the table does not exist yet, create it, or omit reuse_from until a first job has "
             "landed in it. If it exists, grant this connection read access."
         )

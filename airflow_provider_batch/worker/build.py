@@ -251,7 +251,7 @@ def check_budget(estimate: Estimate, ceiling: float | None) -> None:
     if estimate.low_usd is None:
         raise BudgetError(
             f"max_cost_usd is {format_usd(ceiling)}, but no price is known for {', '.join(estimate.unknown_models)}, "
-            "so the budget cannot be checked. Nothing was uploaded. State the price with prices={"
+            "so the budget cannot be checked. Nothing was uploaded. Set the price with prices={"
             f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} in US dollars per 1M tokens.'
         )
     if estimate.low_usd > ceiling:

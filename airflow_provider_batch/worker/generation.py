@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.ledger import (
@@ -71,7 +72,7 @@ class Source:
             previous=PreviousGeneration(previous) if previous is not None else None,
         )
         if result.has_more_rows:
-            log.info("The query returns more than max_rows=%s rows; the others are not sent", plan.max_rows)
+            log.info("The query returns more than max_rows=%s rows; the rest are not sent", plan.max_rows)
         return result
 
 
@@ -137,7 +138,10 @@ class Sealing:
             )
         result = self.source.build(self.folder, decision, self.hook, self.log, previous)
         if previous is not None and result.is_unchanged:
-            self.log.info("All %s rows are unchanged; nothing new to send", f"{result.manifest.requests:,}")
+            self.log.info(
+                "%s unchanged; there is nothing new to send",
+                format_count(result.manifest.requests, "row is", "rows are"),
+            )
             return previous
         log_build(self.log, result, compared=previous is not None)
         if result.manifest.requests:
@@ -145,7 +149,7 @@ class Sealing:
         ledger = seal(self.folder, result.manifest)
         if not hasattr(BaseTrigger, "on_kill"):
             self.log.info(
-                "This version of Airflow does not tell a deferred task that it was killed (3.3 does), so "
+                "This version of Airflow does not notify a deferred task when it is killed (3.3 does), so "
                 "cancel_on_kill covers running tasks only. If a wait is marked failed while it is deferred, its "
                 "batches keep running."
             )

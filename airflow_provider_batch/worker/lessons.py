@@ -37,7 +37,7 @@ def save_lessons(ledger: Ledger, log: Log, *, ended: bool) -> None:
         if isinstance(lesson, QueueLimit):
             log.info(
                 "Learned: model %s may have %s enqueued tokens at connection %s. Later jobs keep their input files "
-                "within that.",
+                "within that limit.",
                 lesson.model,
                 f"{lesson.tokens:,}",
                 manifest.openai_conn_id,

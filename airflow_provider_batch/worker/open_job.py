@@ -24,7 +24,7 @@ def open_job(job: Any) -> Ledger:
         reference = msgspec.convert(job, Reference)
     except msgspec.ValidationError as error:
         raise InputError(
-            f"job: expected the output of BatchSubmitOperator, got {type(job).__name__} ({error}). "
+            f"job: Expected the output of BatchSubmitOperator, got {type(job).__name__} ({error}). "
             "Pass job=submit.output."
         ) from error
     if reference.preview:
@@ -35,8 +35,8 @@ def open_job(job: Any) -> Ledger:
     if ledger is None:
         raise LedgerError(
             f"{reference.ledger} holds no sealed job {reference.job_uid}. Either this worker does not share the "
-            "staging path, or staging was cleaned. Batches that exist keep running at the provider, and nothing was "
-            "sent again. Make staging available to this worker, then clear this task."
+            "staging path, or staging was cleaned. Batches that were already created keep running at the provider, and "
+            "nothing was sent again. Make staging available to this worker, then clear this task."
         )
     if ledger.manifest.job_uid != reference.job_uid:
         raise LedgerError(

@@ -1,4 +1,4 @@
-"""Deletes the files of a job at the provider once staging holds their contents."""
+"""Deletes a job's files at the provider once staging has a copy of them."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
     except BatchError as error:
         log.warning("%s Some files were not deleted at the provider. Clear this task to try again.", error)
     if deleted_count:
-        log.info("Deleted %s at the provider; staging holds their contents", format_count(deleted_count, "file"))
+        log.info("Deleted %s at the provider; staging has a copy of everything", format_count(deleted_count, "file"))

@@ -104,7 +104,7 @@ class Runner:
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
         self._stopping, self._clock = stopping, clock
-        #: set when the provider refuses a batch: the remaining steps would probably be refused too, so plan again
+        #: set when the provider refuses a batch: it would probably refuse the remaining steps too, so plan again
         self._must_plan_again = False
         #: batches whose cancel request failed during this run
         self._failed_cancels: set[str] = set()
@@ -115,7 +115,7 @@ class Runner:
         self._resealer = Resealer(ledger, policy, self._judge, log, clock, self._claim)
 
     def observe(self) -> dict[str, BatchView]:
-        """Return the live batches by id, as the provider shows them now. A batch that cannot be read now is left out.
+        """Return the live batches by id, as the provider reports them. A batch that cannot be read now is left out.
 
         :raises ProviderError: if the provider refuses to show a batch.
         """
@@ -194,7 +194,7 @@ class Runner:
     def _look_for_duplicate_batches(self) -> dict[str, BatchView]:
         """Look for batches of the job that no record names. Return those that the job adopts, by id.
 
-        If the batches cannot be listed, the job continues without them: what was paid for lands in any case.
+        If the batches cannot be listed, the job continues without them. Answers that were paid for land in any case.
         """
         manifest = self.ledger.manifest
         try:
@@ -207,7 +207,9 @@ class Runner:
         stray = duplicate_batches.find_stray_batches(self.ledger.state(), batches)
         for shard, submission, batch in stray.to_adopt:
             self.ledger.add(Created(shard.name, submission.number, batch.id, self._clock()))
-            self.log.info("%s: the unconfirmed creation did make batch %s; continuing with it", shard.name, batch.id)
+            self.log.info(
+                "%s: the unconfirmed create call did create batch %s; continuing with it", shard.name, batch.id
+            )
         self._cancel_duplicate_batches(stray.to_cancel)
         for batch in stray.ended:
             self._add_duplicate_batch(batch)
@@ -216,7 +218,7 @@ class Runner:
         return {batch.id: batch for _, _, batch in stray.to_adopt}
 
     def _cancel_duplicate_batches(self, batches: Iterable[BatchView]) -> None:
-        """Cancel duplicate batches. A batch that cannot be cancelled now is found again later."""
+        """Cancel duplicate batches. A batch that cannot be cancelled now is retried later."""
         for batch in batches:
             try:
                 self._cancel_duplicate_batch(batch)
@@ -364,9 +366,9 @@ class Runner:
         self._must_plan_again = True
         until = uploads_resume_at(self.ledger.state(), self.policy.backoff)
         self.log.warning(
-            "%s The next input file will be uploaded %s.",
+            "%s The next upload %s.",
             error,
-            f"after {until:%Y-%m-%d %H:%M:%S} UTC" if until else "now",
+            f"starts after {until:%Y-%m-%d %H:%M:%S} UTC" if until else "starts now",
         )
 
     def _record_upload(self, step: Upload, file_id: str) -> None:
@@ -466,12 +468,14 @@ class Runner:
         }
         batches = [batch for batch in batches if batch.id not in known_ids]
         if not batches:
-            message = "the creation was never confirmed, and the provider has no such batch"
+            message = "the create call was never confirmed, and the provider has no such batch"
             self.ledger.add(Refused(shard.name, step.submission.number, Failure.LOST, message, self._clock()))
             self.log.info("%s: %s; creating it now", shard.name, message)
             return
         self.ledger.add(Created(shard.name, step.submission.number, batches[0].id, self._clock()))
-        self.log.info("%s: the unconfirmed creation did make batch %s; continuing with it", shard.name, batches[0].id)
+        self.log.info(
+            "%s: the unconfirmed create call did create batch %s; continuing with it", shard.name, batches[0].id
+        )
         for duplicate in batches[1:]:
             if duplicate.metadata.get("job_uid") != self.ledger.manifest.job_uid:
                 continue
@@ -498,7 +502,7 @@ class Runner:
         settled = Settled(name, step.number, "", "given up", self._clock(), failure=Failure.LINES, message=step.message)
         lines = dict.fromkeys(range(step.shard.requests), step.message)
         self.ledger.add(self._collector.count(step.shard, msgspec.structs.replace(settled, line_errors=lines)))
-        self.log.warning("%s: given up, because it can never fit into the provider's queue: %s", name, step.message)
+        self.log.warning("%s: giving up, because it can never fit in the provider's queue: %s", name, step.message)
 
     def _claim(self, shard: ShardState, number: int) -> bool:
         """Claim a submission with an intent, so that no other worker creates its batch. Return False if another has."""

@@ -24,7 +24,9 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
     )
     canary = sum(shard.requests for shard in manifest.shards if shard.synchronous)
     if canary:
-        log.info("%d of them are the canary: sent before anything is uploaded, at the standard price", canary)
+        log.info(
+            "Canary: sending %s at the standard price before anything is uploaded", format_count(canary, "request")
+        )
     if estimate.counted_requests:
         how = f"corrected by tiktoken, which counted {format_count(estimate.counted_requests, 'request')}"
     else:
@@ -34,17 +36,17 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
     for model, tokens in manifest.learned_tokens.items():
         if model in models:
             log.info(
-                "Learned: the provider told an earlier job that model %s may have %s enqueued tokens, so no input file "
-                'holds more. limits={"tokens": …} takes precedence.',
+                "Learned: an earlier job found that the provider limits model %s to %s enqueued tokens, so no input "
+                'file holds more. limits={"tokens": …} takes precedence.',
                 model,
                 f"{tokens:,}",
             )
     if estimate.earlier_answers:
         log.info(
-            "Learned: the output estimate is based on %s of earlier jobs of this task: %s to %s tokens",
-            format_count(estimate.earlier_answers, "answer"),
+            "Learned: the output estimate of %s to %s tokens is based on %s from earlier jobs of this task",
             f"{estimate.output_tokens_low:,}",
             f"{estimate.output_tokens_high:,}",
+            format_count(estimate.earlier_answers, "answer"),
         )
     if estimate.low_usd is None or estimate.high_usd is None:
         log.warning("The cost is unknown, because no price is known for %s.", ", ".join(estimate.unknown_models))

@@ -148,7 +148,7 @@ def test_a_missing_warehouse_connection_is_rejected(submit_error: Callable[..., 
 def test_a_missing_openai_connection_is_rejected(submit_error: Callable[..., str]) -> None:
     error = submit_error(openai_conn_id="no_openai")
 
-    assert "openai_conn_id: there is no connection 'no_openai'" in error
+    assert "openai_conn_id: There is no connection 'no_openai'" in error
 
 
 def test_a_warehouse_connection_without_a_sql_hook_is_rejected(submit_error: Callable[..., str]) -> None:

@@ -95,7 +95,7 @@ def test_two_requests_are_asked_first_and_land_like_all_others(
     assert all(row[1:3] == ("succeeded", "billing") and row[3] and row[4] == 1 for row in rows)
     said = capfd.readouterr().out
     assert "Canary: 2 of 2 requests answered, mean output" in said
-    assert "2 of them are the canary" in said
+    assert "Canary: sending 2 requests at the standard price" in said
 
 
 def test_an_answer_to_the_canary_costs_the_standard_price(warehouse: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_clear_of_everything_asks_nothing_when_nothing_changed(
 
     assert second.state == "success"
     assert asked(server) == [2, 2, 1]
-    assert "All 5 rows are unchanged; nothing new to send" in capfd.readouterr().out
+    assert "5 rows are unchanged; there is nothing new to send" in capfd.readouterr().out
     assert second.return_values["submit"] == first.return_values["submit"]
     assert answers(warehouse) == before
 

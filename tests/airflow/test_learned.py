@@ -48,7 +48,7 @@ def test_the_next_job_is_cut_into_files_that_fit_the_limit_that_this_one_was_tol
     assert second.return_values["submit"]["shards"] > 2
     assert second.return_values["wait"]["retry_rounds"] == 0
     assert second.return_values["land"]["outcomes"] == {"succeeded": ROWS}
-    assert f"told an earlier job that gpt-5-mini may have {room:,} enqueued tokens" in said(capsys)
+    assert f"the provider limits model gpt-5-mini to {room:,} enqueued tokens" in said(capsys)
     # what the jobs learned lies beside them and is none
     assert main.main(["jobs", "show", "--json"]) == 0
     assert capsys.readouterr().out.count('"job_uid"') == 2
@@ -88,7 +88,7 @@ def test_the_answers_of_earlier_jobs_of_the_task_narrow_the_estimate_and_not_the
     assert estimate["high_usd"] < first["high_usd"]
     assert estimate["low_usd"] > first["low_usd"] * 1.01
     assert second.states["submit"] == "success"
-    assert f"the output is taken from {ROWS} answers of earlier jobs of this task" in said(capsys)
+    assert f"is based on {ROWS} answers from earlier jobs of this task" in said(capsys)
     assert ClearedJob().run().return_values["submit"]["estimate"]["earlier_answers"] == 0
 
 
@@ -102,5 +102,5 @@ def test_a_memory_that_cannot_be_kept_or_read_fails_nothing(
 
     assert result.state == "success"
     out = capsys.readouterr().out
-    assert "What earlier jobs learned is not used: Staging: cannot list" in out
-    assert "What this job learned is not kept for the next one: Staging: cannot write" in out
+    assert "Could not read what earlier jobs learned; this job continues without it: Staging: cannot list" in out
+    assert "Could not save what this job learned for the next one: Staging: cannot write" in out

@@ -275,7 +275,7 @@ def test_a_worker_that_stood_still_before_the_creation_leaves_it_to_the_look_up(
 
     # An hour later it is the first to look whether another worker has made the batch meanwhile.
     assert "s0001: this worker was suspended for 36" in caplog.text
-    assert "s0001: the creation was never answered" in caplog.text
+    assert "s0001: the create call was never confirmed" in caplog.text
     assert [submission.batch_id != "" for submission in ledger.state().shards["s0001"].submissions] == [False, True]
     assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
     assert server.calls()["create"] == 2

@@ -213,7 +213,7 @@ def test_one_dialect_is_enough_to_replace_rows(made_up: Warehouse) -> None:
 
 
 def test_the_errors_of_a_new_database_follow_from_its_dialect(made_up: Warehouse) -> None:
-    with pytest.raises(InputError, match=r"a table in Made-up DB must be `table` or `schema.table`"):
+    with pytest.raises(InputError, match=r"is not a table name for Made-up DB. It must be `table` or `schema.table`"):
         open_sink(made_up.hook, "a.schema.results", COLUMNS)
     with pytest.raises(InputError, match="more than 30 bytes, which Made-up DB would truncate"):
         open_sink(made_up.hook, "r" * 31, COLUMNS)

@@ -61,7 +61,7 @@ def test_a_table_that_does_not_exist_yet_is_logged(
     with caplog.at_level("INFO", logger="airflow_provider_batch"):
         assert ReusedTable(warehouse.hook, table).check() is False
     assert [record.getMessage() for record in caplog.records] == [
-        f"reuse_from: the table {table!r} (connection 'warehouse') does not exist yet, so no answers are reused and "
+        f"reuse_from: The table {table!r} (connection 'warehouse') does not exist yet, so no answers are reused and "
         "every row is sent."
     ]
 

@@ -72,14 +72,14 @@ def read_limits(overrides: Any, *, base: Limits | None = None, source: str = "li
     if overrides is None:
         return base
     if not isinstance(overrides, Mapping):
-        raise InputError(f'{source}: must be an object such as {{"requests": 10000}}, not {type(overrides).__name__}.')
+        raise InputError(f'{source}: Expected an object such as {{"requests": 10000}}, got {type(overrides).__name__}.')
     for name, value in overrides.items():
         if name not in Limits.__struct_fields__:
-            raise InputError(f"{source}: unknown limit {name!r}. Known limits: {', '.join(Limits.__struct_fields__)}.")
+            raise InputError(f"{source}: Unknown limit {name!r}. Known limits: {', '.join(Limits.__struct_fields__)}.")
         if name == "tokens" and value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{source}: {name} must be a whole number of at least 1, not {value!r}.")
+            raise InputError(f"{source}: Expected a whole number of at least 1 for {name}, got {value!r}.")
     return msgspec.structs.replace(base, **overrides)
 
 

@@ -91,13 +91,13 @@ def _create_environment() -> _Environment:
 
 _ENVIRONMENT = _create_environment()
 
-#: filters that convert their input to text; `_prefer_our_text` applies our `text` filter first, so that None becomes ''
-#: instead of 'None'
+#: filters that convert their input to text; `_convert_with_text_filter` applies our `text` filter first, so that None
+#: becomes '' instead of 'None'
 _TEXT_FILTERS = {
     *("capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "replace", "string"),
     *("striptags", "title", "trim", "truncate", "upper", "wordcount", "wordwrap"),
 }
-_NEEDS_A_LOADER = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_LOADER_NODES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
 def is_template(source: str) -> bool:
@@ -114,7 +114,7 @@ class RowTemplate:
         try:
             self._tree = _ENVIRONMENT.parse(source)
             self._check(self._tree)
-            _prefer_our_text(self._tree)
+            _convert_with_text_filter(self._tree)
             self._names = meta.find_undeclared_variables(self._tree)
         except TemplateSyntaxError as error:
             raise TemplateError(
@@ -140,7 +140,7 @@ class RowTemplate:
         def location(node: nodes.Node) -> str:
             return f"{self.argument}, line {node.lineno}"
 
-        for node in tree.find_all(_NEEDS_A_LOADER):
+        for node in tree.find_all(_LOADER_NODES):
             raise TemplateError(f"{location(node)}: A row template cannot include, import or extend another template.")
         for name in tree.find_all(nodes.Name):
             if name.name == "row" and name.ctx != "load":
@@ -183,7 +183,7 @@ class RowTemplate:
 
 
 def _jinja_value(expression: nodes.Expr, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:
-    # this does what Environment.compile_expression does, but from a tree instead of text
+    # the same as Environment.compile_expression, which accepts only text, not a tree
     assignment = nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)
     tree = nodes.Template([assignment], lineno=1)
     tree.set_environment(_ENVIRONMENT)
@@ -262,19 +262,19 @@ def _optional_names(tree: nodes.Template) -> set[str]:
     return names
 
 
-def _prefer_our_text(tree: nodes.Template) -> None:
+def _convert_with_text_filter(tree: nodes.Template) -> None:
     """Apply our `text` filter where Jinja would call `str`, that is in `~` and before text filters.
 
     None then renders as '' and lists and dicts as JSON, as they do everywhere else.
     """
 
-    def as_our_text(node: nodes.Expr) -> nodes.Expr:
+    def with_text_filter(node: nodes.Expr) -> nodes.Expr:
         filter_node = nodes.Filter(node, "text", [], [], None, None, lineno=node.lineno)
         filter_node.set_environment(_ENVIRONMENT)
         return filter_node
 
     for concat in tree.find_all(nodes.Concat):
-        concat.nodes = [as_our_text(node) for node in concat.nodes]
+        concat.nodes = [with_text_filter(node) for node in concat.nodes]
     for filter_node in tree.find_all(nodes.Filter):
         if filter_node.name in _TEXT_FILTERS and filter_node.node is not None:
-            filter_node.node = as_our_text(filter_node.node)
+            filter_node.node = with_text_filter(filter_node.node)

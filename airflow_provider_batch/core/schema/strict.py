@@ -119,7 +119,7 @@ class _Closer:
             raise _schema_error(location, f"refers to {ref}, which does not exist.{suggest(ref, refs)}")
         if len(node) == 1:
             if self._is_circular(ref):
-                raise _schema_error(location, f"refers through {ref} only to itself. Give it a type.")
+                raise _schema_error(location, f"refers only to itself, through {ref}. Give it a type.")
             return node
         if ref in merged_refs:
             raise _schema_error(

@@ -14,8 +14,8 @@ from airflow_provider_batch.local.faults import Faults, Target
 class FaultyResponder:
     """Passes requests to another responder, except where a fault hits a row.
 
-    Faults of rows are drawn by custom_id. A synchronous request has none; its fault is drawn by a hash of its body,
-    so that the rate of a fault holds for synchronous requests too.
+    Row faults are drawn by custom_id. A synchronous request has no custom_id, so its fault is drawn by a hash of its
+    body. The rate of a fault therefore holds for synchronous requests too.
     """
 
     def __init__(self, responder: Responder, faults: Faults) -> None:

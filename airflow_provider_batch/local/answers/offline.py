@@ -8,15 +8,15 @@ categories that their markers name (`moderation`).
 Markers in the user's text reproduce what a real model occasionally does (`corrupt` has the details):
 
     [[refuse]]           a refusal
-    [[filter]]           stopped by the content filter
-    [[cutoff]]           cut off, as if the limit on output tokens were reached
-    [[empty]]            200 without any text
+    [[filter]]           an answer that the content filter stopped
+    [[cutoff]]           an answer that is cut off, as if at the limit on output tokens
+    [[empty]]            a response with status 200 but no text
     [[invalid-json]]     a text that does not fit any schema
     [[multi-text]]       responses: a message with half of the text, then one with the full text
     [[separators]]       characters in the text that some programs treat as line ends
     [[fail:429]]         an HTTP error with that status, 400 to 599
     [[request-timeout]]  a timeout before the model answered
-    [[status-0]]         the status 0 that real batches have reported; only in a batch
+    [[status-0]]         the status 0 that real batches have reported (batches only)
 
 A marker with `:once` (`[[fail:500:once]]`) takes effect only the first time that a state directory sees this text with
 this custom_id. If a text has several markers, the first one that can still take effect is used.
@@ -83,7 +83,7 @@ _MARKER = re.compile(rf"\[\[({'|'.join(_MARKERS)}|fail:[45]\d\d)(:once)?\]\]")
 class OfflineResponder:
     """Answers requests without a model.
 
-    :param first_time: returns True only for the first call with a key, also across restarts of the process.
+    :param first_time: returns True only for the first call with a key, even across restarts.
     """
 
     def __init__(self, first_time: Callable[[bytes], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Makes up a value that fits a JSON schema, from a text and without a model.
+"""Makes up a value that fits a JSON schema. The value is derived from a text; no model is involved.
 
 `classify` chooses the values of enums. Everything else depends only on the text, so the same request always gets the
 same answer. The module supports what structured output uses: objects, arrays, enums, const, anyOf, oneOf, allOf, null,
@@ -65,7 +65,7 @@ def fill(schema: Mapping[str, Any], *, text: str, instructions: str) -> Any:
     problem = next(iter(validator.iter_errors(value)), None)
     if problem is not None:
         path = "/".join(map(str, problem.instance_path)) or "the root"
-        raise UnfillableSchemaError(f"no fitting value could be made up for {path}: {problem.message}")
+        raise UnfillableSchemaError(f"could not make up a valid value for {path}: {problem.message}")
     return value
 
 
@@ -142,7 +142,7 @@ class _Filler:
 
     def _follow(self, reference: str) -> Any:
         if not reference.startswith("#"):
-            raise UnfillableSchemaError(f"the reference {reference!r} leads out of the schema")
+            raise UnfillableSchemaError(f"the reference {reference!r} points outside the schema")
         node: Any = self._root
         for part in reference[1:].split("/")[1:]:
             node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None

@@ -141,7 +141,7 @@ class UpstreamResponder:
         except APIError as error:
             return (
                 f"{summary}\nWARNING: the upstream cannot be reached ({_reason(error)}). Start it, or correct"
-                f" --upstream. Requests of batches wait {self._upstream.patience:g} s for it and then fail with 503."
+                f" --upstream. Batch requests wait up to {self._upstream.patience:g} s for it and then fail with 503."
             )
         if not names:
             return summary
@@ -198,7 +198,7 @@ class UpstreamResponder:
         if self._unreachable_since is None:
             self._unreachable_since = now
             _LOG.warning(
-                "The upstream %s cannot be reached (%s). Requests of batches wait %g s for it and then fail with 503.",
+                "The upstream %s cannot be reached (%s). Batch requests wait up to %g s for it and then fail with 503.",
                 self._upstream.url,
                 _reason(error),
                 self._upstream.patience,
@@ -209,7 +209,7 @@ class UpstreamResponder:
         if self._unreachable_since is not None:
             outage = time.monotonic() - self._unreachable_since
             self._unreachable_since = None
-            _LOG.warning("The upstream %s answers again after %.0f s.", self._upstream.url, outage)
+            _LOG.warning("The upstream %s is reachable again after %.0f s", self._upstream.url, outage)
 
     # reading the answer
 

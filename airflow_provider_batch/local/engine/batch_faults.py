@@ -1,9 +1,9 @@
-"""Faults of whole batches: the error of a batch that a fault fails."""
+"""Batch faults: the error of a batch that an injected fault causes to fail."""
 
 from __future__ import annotations
 
 from airflow_provider_batch.local.api.objects import Batch, BatchError
-from airflow_provider_batch.local.engine.validation import cannot_find, token_limit
+from airflow_provider_batch.local.engine.validation import missing_file_findings, token_limit_error
 from airflow_provider_batch.local.faults import Fault
 
 #: limit on enqueued tokens that the error names if the server has no limit (openai-python issue 2084)
@@ -17,7 +17,7 @@ _ACCOUNT_ERRORS = {
 
 
 def failure_of(fault: Fault, batch: Batch, model: str | None, limit: int | None) -> BatchError:
-    """Return the error of a batch that this fault fails.
+    """Return the error of a batch that fails because of this fault.
 
     The default code is `token_limit_exceeded`. The default message of `invalid_request` is that of an input file that
     cannot be found.
@@ -27,9 +27,9 @@ def failure_of(fault: Fault, batch: Batch, model: str | None, limit: int | None)
     """
     code = fault.code or "token_limit_exceeded"
     if code == "token_limit_exceeded":
-        default = token_limit(model or "the model", limit or _DEFAULT_LIMIT)
+        default = token_limit_error(model or "the model", limit or _DEFAULT_LIMIT)
     elif code == "invalid_request":
-        default = cannot_find(batch.input_file_id).errors[0]
+        default = missing_file_findings(batch.input_file_id).errors[0]
     else:
         default = BatchError(code=code, message=_ACCOUNT_ERRORS.get(code, f"The batch failed with {code}."))
     if fault.message is None:

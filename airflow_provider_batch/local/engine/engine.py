@@ -44,9 +44,9 @@ from airflow_provider_batch.local.engine.live import LiveBatch
 from airflow_provider_batch.local.engine.results import NEVER_RAN, Damage, ResultFiles, never_ran_line, reply_line
 from airflow_provider_batch.local.engine.validation import (
     Findings,
-    cannot_find,
+    missing_file_findings,
     request_lines,
-    token_limit,
+    token_limit_error,
     validate,
 )
 from airflow_provider_batch.local.faults import Faults, Kind, Target
@@ -256,12 +256,12 @@ class Engine:
             model=self._responder.model_name(model),
             request_counts=RequestCounts(total=findings.total),
         )
-        _LOG.info("Batch %s started. Requests: %s.", batch.id, f"{findings.total:,}")
+        _LOG.info("Batch %s started (requests: %s)", batch.id, f"{findings.total:,}")
 
     def _check(self, live: LiveBatch) -> Findings:
         batch = live.record.batch
         if not live.input.exists():
-            return cannot_find(batch.input_file_id)
+            return missing_file_findings(batch.input_file_id)
         return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect.urls(batch.endpoint))
 
     def _fault_errors(self, live: LiveBatch, findings: Findings) -> list[BatchError]:
@@ -274,7 +274,7 @@ class Engine:
         limit, model = self._queue.limit, findings.model
         if limit is None or model is None or self._queue.fits(model, findings.tokens):
             return []
-        return [token_limit(model, limit)]
+        return [token_limit_error(model, limit)]
 
     async def _answer_all(self, live: LiveBatch) -> None:
         """Answer the lines that have no answer, in the order of the file, spread over the configured time."""

@@ -59,13 +59,13 @@ def never_ran_line(custom_id: str, end: Status) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """The faults of the result files of one batch. They do not change the counts of the batch."""
+    """Faults in the result files of one batch. They do not change the batch's counts."""
 
-    #: faults of single lines, by the number of the input line
+    #: faults in single lines, by the number of the input line
     lines: Mapping[int, Kind] = field(default_factory=dict)
-    #: faults of the output file
+    #: faults in the output file
     output: frozenset[Kind] = frozenset()
-    #: faults of the error file
+    #: faults in the error file
     errors: frozenset[Kind] = frozenset()
 
 

@@ -5,8 +5,8 @@ lines are skipped. Codes and messages are OpenAI's where they are documented. Th
 codes for too many requests, too many embedding inputs and a second model, the message for a duplicate custom_id, and
 the messages for endpoints other than chat.
 
-A moderations request with `stream` does not fail the batch. It fails alone, when it is answered (OpenAI, Batch guide),
-and so does an embeddings request with `stream`, as embeddings cannot stream at all.
+A moderations request with `stream` does not fail the batch. Only the request itself fails, when it is answered (OpenAI,
+Batch guide). The same applies to an embeddings request with `stream`, because embeddings cannot be streamed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BLOCK_SIZE = 32_768
 _REQUIRED = ("custom_id", "method", "url", "body")
 #: the endpoints that support streaming outside a batch, with their names in messages
 _STREAMING = {CHAT: "Chat Completions", RESPONSES: "Responses", COMPLETIONS: "Completions"}
-#: endpoint -> the parameters of which a request needs at least one; the error message names the first
+#: endpoint -> parameters, at least one of which a request needs; the error message names the first
 _INPUT_PARAMETERS = {
     CHAT: ("messages",),
     COMPLETIONS: ("prompt",),
@@ -55,14 +55,14 @@ class Findings:
     tokens: int = 0
 
 
-def cannot_find(file_id: str) -> Findings:
+def missing_file_findings(file_id: str) -> Findings:
     """Return the findings for an input file that does not exist. OpenAI reports it late, by failing the batch."""
     message = f"Cannot find file {file_id}, or organization org-local does not have access to it."
     return Findings(errors=[BatchError(code="invalid_request", message=message, param="file_id")])
 
 
-def token_limit(model: str, limit: int) -> BatchError:
-    """Return the error of a batch that would exceed the limit on the enqueued tokens of its model."""
+def token_limit_error(model: str, limit: int) -> BatchError:
+    """Return the error of a batch that would exceed the enqueued-token limit of its model."""
     return BatchError(
         code="token_limit_exceeded",
         message=f"Enqueued token limit reached for {model} in organization org-local. Limit: {limit:,}"
@@ -97,39 +97,39 @@ def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: froz
     :param known_models: the models that requests may use; empty allows every model.
     :param urls: further values that `url` may have in a line; the endpoint is always allowed.
     """
-    check = _Check(endpoint, known_models, urls)
+    validation = _Validation(endpoint, known_models, urls)
     for number, raw in request_lines(path):
-        if check.total == MAX_REQUESTS:
-            check.problem(
+        if validation.total == MAX_REQUESTS:
+            validation.add_error(
                 None,
                 "too_many_tasks",
                 f"The input file has more than {MAX_REQUESTS:,} requests, the limit of one batch.",
             )
             break
-        check.total += 1
+        validation.total += 1
         try:
-            check.line(number, raw)
+            validation.check_line(number, raw)
         except RecursionError:
-            check.unreadable(number)
-    if check.total == 0:
-        check.problem(
+            validation.add_unreadable_line(number)
+    if validation.total == 0:
+        validation.add_error(
             None,
             "empty_file",
             "The input file is empty. Please ensure that the batch contains at least one request.",
         )
-    if check.inputs > MAX_EMBEDDING_INPUTS:
-        check.problem(
+    if validation.inputs > MAX_EMBEDDING_INPUTS:
+        validation.add_error(
             None,
             "invalid_request",
-            f"The input file has {check.inputs:,} embedding inputs in all its requests; the limit of one batch is"
+            f"The input file has {validation.inputs:,} embedding inputs in total; the limit of one batch is"
             f" {MAX_EMBEDDING_INPUTS:,}.",
             param="body.input",
         )
-    return Findings(errors=check.errors, total=check.total, model=check.model, tokens=check.tokens)
+    return Findings(errors=validation.errors, total=validation.total, model=validation.model, tokens=validation.tokens)
 
 
-class _Check:
-    """The state of one validation."""
+class _Validation:
+    """The errors and counts of one input file, collected line by line."""
 
     def __init__(self, endpoint: str, known_models: frozenset[str], urls: frozenset[str]) -> None:
         self.endpoint = endpoint
@@ -142,46 +142,46 @@ class _Check:
         self.model: str | None = None
         self._custom_ids: set[str] = set()
 
-    def problem(self, line: int | None, code: str, message: str, *, param: str | None = None) -> None:
+    def add_error(self, line: int | None, code: str, message: str, *, param: str | None = None) -> None:
         self.errors.append(BatchError(code=code, message=message, param=param, line=line))
 
-    def unreadable(self, number: int) -> None:
-        self.problem(number, "invalid_json_line", "This line is not parseable as valid JSON.")
+    def add_unreadable_line(self, number: int) -> None:
+        self.add_error(number, "invalid_json_line", "This line is not parseable as valid JSON.")
 
-    def line(self, number: int, raw: bytes) -> None:
+    def check_line(self, number: int, raw: bytes) -> None:
         try:
             request = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             request = None
         if not isinstance(request, dict):
-            self.unreadable(number)
+            self.add_unreadable_line(number)
             return
         for name in _REQUIRED:
             if request.get(name) in (None, ""):
-                self.problem(
+                self.add_error(
                     number,
                     "missing_required_parameter",
                     f"Missing required parameter: '{name}'.",
                     param=name,
                 )
                 return
-        self._envelope(number, request)
+        self._check_envelope(number, request)
         if isinstance(request["body"], dict):
-            self._body(number, request["body"])
+            self._check_body(number, request["body"])
         else:
-            self.problem(number, "invalid_request", "Invalid type for 'body': expected an object.", param="body")
+            self.add_error(number, "invalid_request", "Invalid type for 'body': expected an object.", param="body")
 
-    def _envelope(self, number: int, request: dict[str, Any]) -> None:
+    def _check_envelope(self, number: int, request: dict[str, Any]) -> None:
         custom_id = request["custom_id"]
         if not isinstance(custom_id, str):
-            self.problem(
+            self.add_error(
                 number,
                 "invalid_request",
                 "Invalid type for 'custom_id': expected a string.",
                 param="custom_id",
             )
         elif custom_id in self._custom_ids:
-            self.problem(
+            self.add_error(
                 number,
                 "duplicate_custom_id",
                 f"The custom_id '{custom_id}' is used more than once; it must be unique in a batch.",
@@ -190,24 +190,24 @@ class _Check:
         else:
             self._custom_ids.add(custom_id)
         if request["method"] != "POST":
-            self.problem(
+            self.add_error(
                 number,
                 "invalid_method",
                 f"Invalid value: '{request['method']}'. Supported values are: 'POST'",
                 param="method",
             )
         if str(request["url"]) not in self.urls:
-            self.problem(
+            self.add_error(
                 number,
                 "invalid_url",
                 "The URL provided for this request does not match the batch endpoint.",
                 param="url",
             )
 
-    def _body(self, number: int, body: dict[str, Any]) -> None:
-        self._model(number, model_of(self.endpoint, body))
+    def _check_body(self, number: int, body: dict[str, Any]) -> None:
+        self._check_model(number, model_of(self.endpoint, body))
         if body.get("stream") and self.endpoint in _STREAMING:
-            self.problem(
+            self.add_error(
                 number,
                 "streaming_unsupported",
                 f"{_STREAMING[self.endpoint]}: Streaming is not supported in the Batch API.",
@@ -218,7 +218,7 @@ class _Check:
         if all(body.get(name) is None for name in parameters) and not (
             self.endpoint == COMPLETIONS and "prompt" in body
         ):
-            self.problem(
+            self.add_error(
                 number,
                 "invalid_request",
                 f"{parameters[0].capitalize()} parameter is required.",
@@ -228,11 +228,11 @@ class _Check:
             self.inputs += len(embedding_inputs(body))
         self.tokens += input_tokens(self.endpoint, body)
 
-    def _model(self, number: int, model: object) -> None:
+    def _check_model(self, number: int, model: object) -> None:
         if not isinstance(model, str) or not model:
-            self.problem(number, "invalid_request", "Model parameter is required.", param="body.model")
+            self.add_error(number, "invalid_request", "Model parameter is required.", param="body.model")
         elif self.known_models and model not in self.known_models:
-            self.problem(
+            self.add_error(
                 number,
                 "model_not_found",
                 f"The provided model '{model}' is not supported by the Batch API.",
@@ -241,7 +241,7 @@ class _Check:
         elif self.model is None:
             self.model = model
         elif model != self.model:
-            self.problem(
+            self.add_error(
                 number,
                 "model_mismatch",
                 f"The model '{model}' differs from '{self.model}' earlier in the file;"

@@ -60,7 +60,7 @@ async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
         expires_at=now + dialect.lifetime(window, server.settings.window),
         metadata=metadata,
     )
-    return dialect.create_reply(_wire(server.engine.submit(batch, output_lifetime=output_lifetime)))
+    return dialect.create_reply(_to_json(server.engine.submit(batch, output_lifetime=output_lifetime)))
 
 
 def _output_lifetime(body: dict[str, Any]) -> int:
@@ -99,7 +99,7 @@ def _check_metadata(metadata: object) -> None:
                 )
 
 
-def _wire(batch: Batch) -> dict[str, Any]:
+def _to_json(batch: Batch) -> dict[str, Any]:
     wire = msgspec.to_builtins(batch)
     assert isinstance(wire, dict)
     return wire
@@ -118,7 +118,7 @@ async def list_batches(request: Request, server: ServerDependency) -> dict[str, 
     return dialect.rewrite_page(
         {
             "object": "list",
-            "data": [dialect.rewrite_batch(_wire(batch)) for batch in page],
+            "data": [dialect.rewrite_batch(_to_json(batch)) for batch in page],
             "first_id": page[0].id if page else None,
             "last_id": page[-1].id if page else None,
             "has_more": len(batches) > limit,
@@ -129,10 +129,10 @@ async def list_batches(request: Request, server: ServerDependency) -> dict[str, 
 @router.get("/{batch_id}")
 async def retrieve(batch_id: str, server: ServerDependency) -> dict[str, Any]:
     """Return the current state of one batch."""
-    return server.settings.dialect.rewrite_batch(_wire(server.engine.batch(batch_id)))
+    return server.settings.dialect.rewrite_batch(_to_json(server.engine.batch(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")
 async def cancel(batch_id: str, server: ServerDependency) -> dict[str, Any]:
     """Start to cancel a batch. Respond with 409 if it has already ended in another way."""
-    return server.settings.dialect.rewrite_batch(_wire(server.engine.cancel(batch_id)))
+    return server.settings.dialect.rewrite_batch(_to_json(server.engine.cancel(batch_id)))

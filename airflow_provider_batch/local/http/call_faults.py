@@ -82,7 +82,7 @@ class _Connection:
     async def stay_silent(self, seconds: float) -> bool:
         """Send nothing for `seconds` of real time.
 
-        Returns False, early, if the client disconnects or the server is stopping.
+        Returns False early if the client disconnects or the server is stopping.
         """
         interrupts = [
             asyncio.ensure_future(self._wait_for_disconnect()),
@@ -103,7 +103,7 @@ class _HalfSend:
         self._send = send
         self._connection = connection
         self._fault = fault
-        #: bytes to pass on before the middle of the body; None before the body and after its middle
+        #: bytes still to pass on in the first half of the body; None before the body starts and in its second half
         self._remaining: int | None = None
         self._closed = False
 
@@ -128,7 +128,7 @@ class _HalfSend:
 
 
 async def _discard(_: Message) -> None:
-    """Drop a message. Serves as a `send` for a response that nobody should get."""
+    """Discard a message. Used as the `send` of a response that must not reach the client."""
 
 
 class CallFaults:
@@ -169,4 +169,4 @@ class CallFaults:
             case Kind.TRUNCATE | Kind.STALL:
                 await self._app(scope, receive, _HalfSend(send, connection, fault))
             case _:
-                raise AssertionError(f"{fault.kind} is not a fault of a call")
+                raise AssertionError(f"{fault.kind} is not a call fault")

@@ -61,7 +61,7 @@ async def upload(request: Request, server: ServerDependency) -> dict[str, Any]:
             purpose=purpose,
         )
     server.store.add_file(file)
-    return server.settings.dialect.upload_reply(_wire(file))
+    return server.settings.dialect.upload_reply(_to_json(file))
 
 
 def _policy(form: FormData) -> dict[str, Any] | None:
@@ -89,7 +89,7 @@ def _save(source: BinaryIO, target: Path) -> int:
         return output.tell()
 
 
-def _wire(file: FileObject) -> dict[str, Any]:
+def _to_json(file: FileObject) -> dict[str, Any]:
     wire = msgspec.to_builtins(file)
     assert isinstance(wire, dict)
     return wire
@@ -116,7 +116,7 @@ async def list_files(request: Request, server: ServerDependency) -> dict[str, An
     return dialect.rewrite_page(
         {
             "object": "list",
-            "data": [dialect.rewrite_file(_wire(file)) for file in page],
+            "data": [dialect.rewrite_file(_to_json(file)) for file in page],
             "first_id": page[0].id if page else "",
             "last_id": page[-1].id if page else "",
             "has_more": len(files) > limit,
@@ -143,7 +143,7 @@ async def retrieve(file_id: str, server: ServerDependency) -> dict[str, Any]:
     """Return the metadata of one file."""
     growing = find_growing_file(server, file_id)
     file = _find_file(server, file_id) if growing is None else await run_in_threadpool(growing.file, server)
-    return server.settings.dialect.rewrite_file(_wire(file))
+    return server.settings.dialect.rewrite_file(_to_json(file))
 
 
 @router.delete("/{file_id}")

@@ -76,10 +76,10 @@ async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
         expires_at=now + UPLOAD_LIFETIME,
     )
     server.uploads.add(upload, file_lifetime=parse_file_lifetime(policy, purpose))
-    return _wire(server, upload)
+    return _to_json(server, upload)
 
 
-def _wire(server: ServerDependency, upload: Upload) -> dict[str, Any]:
+def _to_json(server: ServerDependency, upload: Upload) -> dict[str, Any]:
     wire: dict[str, Any] = msgspec.to_builtins(upload)
     if wire["file"] is None:
         # OpenAI's published samples of unfinished uploads have no `file`
@@ -178,7 +178,7 @@ async def complete(upload_id: str, request: Request, server: ServerDependency) -
         )
         upload = server.uploads.complete(upload, file)
         undo.pop_all()
-    return _wire(server, upload)
+    return _to_json(server, upload)
 
 
 def _check_parts(server: ServerDependency, upload: Upload, part_ids: list[Any]) -> None:
@@ -216,4 +216,4 @@ def _save(source: BinaryIO, path: Path) -> None:
 @router.post("/{upload_id}/cancel")
 async def cancel(upload_id: str, server: ServerDependency) -> dict[str, Any]:
     """Cancel an upload and delete its parts."""
-    return _wire(server, server.uploads.cancel(_find_pending(server, upload_id, "cancel")))
+    return _to_json(server, server.uploads.cancel(_find_pending(server, upload_id, "cancel")))

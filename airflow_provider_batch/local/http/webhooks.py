@@ -1,10 +1,10 @@
-"""`/v1/webhook_endpoints`: receivers of events about ended batches, as in `client.webhooks` of the openai SDK.
+"""`/v1/webhook_endpoints`: webhooks that report the end of a batch, as in `client.webhooks` of the openai SDK.
 
 Two things differ from OpenAI:
 
 - A receiver must be on this computer, and may use plain `http`. A development server must not be a way to reach other
   hosts.
-- An endpoint can subscribe to all of OpenAI's event types, but only events of batches occur.
+- An endpoint can subscribe to all of OpenAI's event types, but this server sends batch events only.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def event_types() -> dict[str, Any]:
 
 @router.post("/webhook_endpoints")
 async def create(request: Request, server: ServerDependency) -> dict[str, Any]:
-    """Create an endpoint. Only this response and that of a rotation contain its secret."""
+    """Create an endpoint. Its secret is returned only here and by `rotate_secret`."""
     body = await read_json_object(request)
     reject_unknown(body, {"event_types", "name", "url"})
     for name in ("event_types", "name", "url"):
@@ -107,7 +107,7 @@ def _parse_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_loopback(url: str) -> bool:
-    # parsed with the client that will send to this URL, so that both interpret it in the same way
+    # parse the URL with the HTTP client that will use it, so that the check cannot interpret it differently
     try:
         parsed = httpx2.URL(url)
         if parsed.scheme not in ("http", "https") or parsed.userinfo:
@@ -128,7 +128,7 @@ def _parse_event_types(event_types: Any) -> list[str]:
     return list(dict.fromkeys(event_types))
 
 
-def _wire(endpoint: Endpoint) -> dict[str, Any]:
+def _to_json(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "id": endpoint.id,
         "object": "webhook_endpoint",
@@ -142,7 +142,7 @@ def _wire(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _with_secret(endpoint: Endpoint) -> dict[str, Any]:
-    return {**_wire(endpoint), "signing_secret": endpoint.secret}
+    return {**_to_json(endpoint), "signing_secret": endpoint.secret}
 
 
 def _find_endpoint(server: ServerDependency, endpoint_id: str) -> Endpoint:
@@ -163,7 +163,7 @@ async def list_endpoints(request: Request, server: ServerDependency) -> dict[str
     page = endpoints[:limit]
     return {
         "object": "list",
-        "data": [_wire(endpoint) for endpoint in page],
+        "data": [_to_json(endpoint) for endpoint in page],
         "first_id": page[0].id if page else None,
         "last_id": page[-1].id if page else None,
         "has_more": len(endpoints) > limit,
@@ -173,7 +173,7 @@ async def list_endpoints(request: Request, server: ServerDependency) -> dict[str
 @router.get("/webhook_endpoints/{endpoint_id}")
 async def retrieve(endpoint_id: str, server: ServerDependency) -> dict[str, Any]:
     """Return one endpoint, without its secret."""
-    return _wire(_find_endpoint(server, endpoint_id))
+    return _to_json(_find_endpoint(server, endpoint_id))
 
 
 @router.post("/webhook_endpoints/{endpoint_id}")
@@ -181,7 +181,7 @@ async def update(endpoint_id: str, request: Request, server: ServerDependency) -
     """Change the fields that the body contains. Pending deliveries go to the new URL."""
     body = await read_json_object(request)
     reject_unknown(body, {"event_types", "name", "url"})
-    return _wire(server.webhooks.change_endpoint(_find_endpoint(server, endpoint_id), **_parse_fields(body)))
+    return _to_json(server.webhooks.change_endpoint(_find_endpoint(server, endpoint_id), **_parse_fields(body)))
 
 
 @router.delete("/webhook_endpoints/{endpoint_id}")
@@ -193,20 +193,20 @@ async def delete(endpoint_id: str, server: ServerDependency) -> dict[str, Any]:
 
 @router.post("/webhook_endpoints/{endpoint_id}/rotate_secret")
 async def rotate_secret(endpoint_id: str, request: Request, server: ServerDependency) -> dict[str, Any]:
-    """Give an endpoint a new secret. On request, events are signed with both secrets for 24 hours."""
-    # OpenAI's sample sends no body
+    """Give an endpoint a new secret. The body can keep the old one active for 24 hours, alongside the new one."""
+    # the example in OpenAI's documentation sends no body
     body = await read_json_object(request) if await request.body() else {}
     name = "keep_old_secret_active_for_24_hours"
     reject_unknown(body, {name})
-    keep = body.get(name, False)
-    if not isinstance(keep, bool):
-        raise wrong_type(name, "a boolean", keep)
+    keep_old = body.get(name, False)
+    if not isinstance(keep_old, bool):
+        raise wrong_type(name, "a boolean", keep_old)
     endpoint = _find_endpoint(server, endpoint_id)
     changed = server.webhooks.change_endpoint(
         endpoint,
         secret=new_secret(),
-        old_secret=endpoint.secret if keep else "",
-        old_secret_until=server.clock.now() + _OLD_SECRET_LIFETIME if keep else 0.0,
+        old_secret=endpoint.secret if keep_old else "",
+        old_secret_until=server.clock.now() + _OLD_SECRET_LIFETIME if keep_old else 0.0,
     )
     return _with_secret(changed)
 

@@ -6,7 +6,7 @@ retried with exponential backoff for 72 hours (developers.openai.com/api/docs/gu
 The backoff and the 72 hours are measured with the server's clock. The timeout and the header `webhook-timestamp` use
 real time, because receivers compare the header with their own clock.
 
-A receiver can get the same event twice: after a kill of the server, and with `--webhook-duplicates`.
+A receiver can get the same event twice: if the server is killed, and with `--webhook-duplicates`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 TIMEOUT = 5.0
 #: Seconds of the server's clock before the second attempt. Each further pause is twice as long as the one before it.
 FIRST_PAUSE = 5.0
-#: seconds of the server's clock after which delivery is given up: 72 hours
+#: seconds of the server's clock after which the server gives up a delivery: 72 hours
 LIFETIME = 259_200.0
 #: maximum number of concurrent deliveries to one endpoint, so that an endpoint that hangs cannot use up all sockets
 _MAX_CONCURRENT = 8
@@ -59,12 +59,13 @@ class WebhookSender:
         self._clock = clock
         self._seed = settings.seed
         self._duplicates = settings.webhook_duplicates
-        # without proxies and redirects, events go only to the URL of the endpoint
+        # no proxies and no redirects, so that events go only to the endpoint's own URL
         self._http = httpx2.AsyncClient(
             trust_env=False,
             follow_redirects=False,
             timeout=TIMEOUT,
-            # Receivers do not wait for each other's connections. A connection is not reused, as it may be closed.
+            # Unlimited, so that a slow receiver cannot delay the others. Connections are not reused, because a receiver
+            # may have closed one in the meantime.
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
         )
         self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_MAX_CONCURRENT))
@@ -92,7 +93,7 @@ class WebhookSender:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _LOG.error(
-                "The %s failed unexpectedly. A restart of the server tries it again.",
+                "The %s failed unexpectedly. It will be retried when the server restarts.",
                 task.get_name(),
                 exc_info=task.exception(),
             )

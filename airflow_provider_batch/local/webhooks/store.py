@@ -1,6 +1,7 @@
 """Webhook endpoints and pending deliveries: two tables in the state directory's database.
 
-An event is recorded in the same transaction as the end of its batch. Even after a kill, both are recorded or neither.
+An event is recorded in the same transaction as the end of its batch. Even if the server is killed, either both are
+recorded or neither is.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     #: time of the last effective change
     updated_at: int
-    #: signs the deliveries; `whsec_` and base64
+    #: key that signs the deliveries: `whsec_` followed by base64
     secret: str
-    #: the previous secret, which also signs them until `old_secret_until`
+    #: the previous secret, which also signs the deliveries until `old_secret_until`
     old_secret: str = ""
     old_secret_until: float = 0.0
 
@@ -146,7 +147,7 @@ class WebhookStore:
         return [row[0] for row in self._db.execute("SELECT number FROM webhook_delivery ORDER BY number")]
 
     def delivery(self, number: int) -> Delivery | None:
-        """Return a pending delivery, or None if it was made, given up or deleted with its endpoint."""
+        """Return a pending delivery, or None if it succeeded, was given up, or was deleted with its endpoint."""
         row = self._db.execute(
             "SELECT number, id, endpoint_id, body, created_at, attempts, due_at FROM webhook_delivery WHERE number = ?",
             (number,),
@@ -162,7 +163,7 @@ class WebhookStore:
             )
 
     def remove_delivery(self, delivery: Delivery) -> None:
-        """Delete a delivery that was made or is given up."""
+        """Delete a delivery that succeeded or that the server gives up."""
         with self._db:
             self._db.execute("DELETE FROM webhook_delivery WHERE number = ?", (delivery.number,))
 

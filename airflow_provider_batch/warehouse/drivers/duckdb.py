@@ -80,7 +80,7 @@ class DuckdbDriver(Driver):
                     raise WarehouseError(
                         f"The DuckDB file of connection {hook.get_conn_id()!r} was held by another process for "
                         f"{LOCK_WAIT_SECONDS:.0f} seconds: {text.partition('. See also')[0]}.\nDuckDB lets one process "
-                        f"write a file, or several read it. End the process that holds it, or run the tasks that use "
+                        f"write a file, or several read it. Stop the process that holds it, or run the tasks that use "
                         f"this file one after another (with an Airflow pool of one slot). If all of them only read, "
                         f'put "read_only": true into the connection\'s extra. Then run this task again. {consequence}'
                     ) from None

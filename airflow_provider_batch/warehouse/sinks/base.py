@@ -57,7 +57,9 @@ class TableSink(ABC, Generic[Plan]):
         if allowed and len(self._parts) > len(allowed):
             names = [f"`{'.'.join(allowed[start:])}`" for start in range(len(allowed))]
             choices = f"{', '.join(reversed(names[1:]))} or {names[0]}"
-            raise InputError(f"{table!r}: a table in {self._dialect.name} must be {choices}. Nothing was written.")
+            raise InputError(
+                f"{table!r} is not a table name for {self._dialect.name}. It must be {choices}. Nothing was written."
+            )
         for name in [*self._parts, *(column.name for column in columns)]:
             problem = self._dialect.problem_with_name(name)
             if problem:

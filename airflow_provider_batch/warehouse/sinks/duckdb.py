@@ -118,7 +118,7 @@ class DuckdbSink(TableSink[_Plan]):
                         self._create_table(conn)
                         location = self._find_table(conn)
                 if location is None:
-                    raise self._target.error("was created, but cannot be found.")
+                    raise self._target.error("was created but cannot be found.")
                 *names, is_view = location
                 if is_view:
                     raise self._target.error("is a view.")

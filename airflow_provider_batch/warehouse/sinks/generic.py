@@ -149,7 +149,7 @@ class GenericSink(TableSink[_Plan]):
                     cursor.execute(self._creation_target.create_statement())
                 location = self._find_table()
             if isinstance(location, str):
-                raise self._targets[0].error(f"was created, but cannot be read: {location}")
+                raise self._targets[0].error(f"was created but cannot be read: {location}")
         target, names = location
         key = [column.name for column in self._columns if column.key]
         key_spellings = [spelling for name in key for spelling in naming.spellings(name, names)]

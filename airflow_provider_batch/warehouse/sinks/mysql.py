@@ -137,7 +137,7 @@ class MySqlSink(TableSink[_Plan]):
                     self._create_table(cursor, target)
                     location = mysql_table.find_table(cursor, self._catalogue, target, self._parts)
                 if location is None:
-                    raise target.error("was created, but cannot be found.")
+                    raise target.error("was created but cannot be found.")
                 table, uniques = mysql_table.describe_table(cursor, self._catalogue, location)
                 matches = match_columns(
                     target,
@@ -167,7 +167,7 @@ class MySqlSink(TableSink[_Plan]):
                 return  # another landing created it since the probe
             if errors.no_default_schema.matches(driver, error):
                 raise target.error(
-                    "is in no database. Write the table as `database.table`, or set the connection's schema."
+                    "belongs to no database. Write the table as `database.table`, or set the connection's schema."
                 ) from None
             raise
 

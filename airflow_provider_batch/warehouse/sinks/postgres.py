@@ -105,10 +105,10 @@ class PostgresSink(TableSink[_Plan]):
                     self._create_table(conn, cursor)
                     location = self._find_table(cursor)
                 if location is None:
-                    raise self._target.error("was created, but cannot be found.")
+                    raise self._target.error("was created but cannot be found.")
                 oid, schema, name, kind = location
                 if kind not in ("r", "p"):
-                    raise self._target.error("is a view or something else that is not a table.")
+                    raise self._target.error("is not a table but a view or something similar.")
                 table = self._describe_table(cursor, oid)
                 plan = self._build_plan(
                     self._dialect.quote_table((schema, name)),

@@ -73,7 +73,7 @@ class SqliteSink(TableSink[_Plan]):
                     conn.execute("COMMIT")
                 table = self._describe_table(conn)
                 if table is None:
-                    raise self._target.error("was created, but cannot be found.")
+                    raise self._target.error("was created but cannot be found.")
                 plan = self._build_plan(match_columns(self._target, table, is_incompatible=_is_incompatible))
                 # compiling the statement detects what the catalogue does not show, such as a generated column
                 conn.execute(f"EXPLAIN {plan.upsert}", [None] * len(self._columns))

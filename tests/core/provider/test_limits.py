@@ -34,24 +34,24 @@ def test_none_removes_the_token_limit() -> None:
 
 def test_an_unknown_limit_is_refused_with_a_list_of_the_known_ones() -> None:
     names = "requests, bytes, inputs, tokens, output_bytes"
-    with pytest.raises(InputError, match=f"limits: unknown limit 'rows'. Known limits: {names}"):
+    with pytest.raises(InputError, match=f"limits: Unknown limit 'rows'. Known limits: {names}"):
         read_limits({"rows": 5})
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "50000", None, True])
 def test_a_limit_is_a_whole_number_of_at_least_one(value: float | str | None) -> None:
-    with pytest.raises(InputError, match="limits: requests must be a whole number of at least 1"):
+    with pytest.raises(InputError, match="limits: Expected a whole number of at least 1 for requests"):
         read_limits({"requests": value})
 
 
 @pytest.mark.parametrize("overrides", [["requests"], "requests", 5])
 def test_limits_must_be_an_object(overrides: list[str] | str | int) -> None:
-    with pytest.raises(InputError, match="limits: must be an object"):
+    with pytest.raises(InputError, match="limits: Expected an object"):
         read_limits(overrides)
 
 
 def test_an_error_names_the_source_of_the_limit() -> None:
-    with pytest.raises(InputError, match="the connection: unknown limit 'rows'"):
+    with pytest.raises(InputError, match="the connection: Unknown limit 'rows'"):
         read_limits({"rows": 5}, source="the connection")
 
 

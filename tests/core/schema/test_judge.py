@@ -314,7 +314,7 @@ def test_levels_are_counted_through_references_but_recursion_adds_none() -> None
 @pytest.mark.parametrize("title", [{}, {"title": "A"}])
 def test_circular_references_are_rejected(title: dict[str, str]) -> None:
     circle = {"A": {"$ref": "#/$defs/B", **title}, "B": {"$ref": "#/$defs/A", **title}}
-    with pytest.raises(SchemaError, match=r"refers (to itself through|through #/\$defs/[AB] only to itself)"):
+    with pytest.raises(SchemaError, match=r"refers (to itself through|only to itself, through #/\$defs/[AB])"):
         strict_schema(wrap({"$ref": "#/$defs/A", **title}, **{"$defs": circle}))
 
 

@@ -432,7 +432,7 @@ def test_a_batch_loses_no_row_while_the_upstream_is_unreachable(serve: Serve) ->
     assert final.request_counts is not None
     assert (final.request_counts.completed, final.request_counts.failed) == (100, 0)
     assert log_of(server).count(f"The upstream {upstream.base_url} cannot be reached") == 1
-    assert f"The upstream {upstream.base_url} answers again" in log_of(server)
+    assert f"The upstream {upstream.base_url} is reachable again" in log_of(server)
 
 
 def test_an_unreachable_upstream_is_named_in_the_greeting_and_in_every_error(serve: Serve) -> None:
