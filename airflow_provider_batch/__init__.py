@@ -1,3 +1,3 @@
-"""Rows from a warehouse through the OpenAI Batch API, every answer back under its own key."""
+"""An Airflow provider that sends warehouse rows through the OpenAI Batch API and writes the answers back by key."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Every error that can end a task or a command, in one tree.
+"""All errors that can end a task or a command, in one tree.
 
     BatchError
         InputError *
@@ -23,9 +23,10 @@
         StoppedError
         TooManyFailuresError *
 
-A message says what happened, to which job, shard, row or column, what was kept, and what to do next. An asterisk marks
-the errors that running the same task again cannot help (`retry` is False): the operators turn them into Airflow's
-`AirflowFailException`, so that no retry is wasted on them.
+Each message says what happened (to which job, shard, row or column), what was kept, and what to do next.
+
+An asterisk marks errors that running the task again cannot fix (`retry` is False). The operators turn these into
+Airflow's `AirflowFailException`, so that Airflow does not retry the task.
 """
 
 from __future__ import annotations
@@ -57,88 +58,88 @@ __all__ = [
 
 
 class BatchError(Exception):
-    """The root of the tree."""
+    """Base class of all errors of this package."""
 
-    #: whether an Airflow retry of the same task can help
+    #: whether running the task again can succeed
     retry: bool = True
 
 
 class InputError(BatchError):
-    """The DAG's arguments or the rows are wrong. Raised before anything is uploaded or billed."""
+    """Raised before anything is uploaded or billed if the arguments or the rows are wrong."""
 
     retry = False
 
 
 class TemplateError(InputError):
-    """A row template names an unknown column, has a syntax error, or gives no usable value."""
+    """Raised if a row template names an unknown column, has a syntax error, or renders to an unusable value."""
 
 
 class CustomIdError(InputError):
-    """A custom_id is empty, None, bytes, or given twice."""
+    """Raised if a custom_id is empty, None, bytes, or used by two rows."""
 
 
 class RowTooLargeError(InputError):
-    """One request alone is over the limit of an input file."""
+    """Raised if a single request exceeds the limits of an input file."""
 
 
 class EqualDigestsError(BatchError):
-    """Two different requests were taken for one by chance. Sealing again, which a retry does, tells them apart."""
+    """Raised if two different requests happen to have the same short digest. A retry draws new digests."""
 
 
 class SchemaError(InputError):
-    """An output schema that strict structured output cannot express, or columns that it does not have."""
+    """Raised if strict structured output cannot express the output schema, or a column is not in the schema."""
 
 
 class BudgetError(InputError):
-    """The lowest estimate of the job's price is over `max_cost_usd`."""
+    """Raised if the lowest estimate of the job's cost exceeds `max_cost_usd`, or no price is known to check it with."""
 
 
 class CanaryError(InputError):
-    """The first requests were refused for what all requests of their model have in common. Nothing was uploaded."""
+    """Raised if the canary requests fail for a reason that all requests of their model share. Nothing was uploaded."""
 
 
 class WarehouseError(BatchError):
-    """The warehouse refused a query, a connection or a write."""
+    """Raised if the warehouse refuses a connection, a query or a write."""
 
 
 class WarehouseConnectionError(WarehouseError):
-    """The connection does not exist, or has no SQL hook."""
+    """Raised if the warehouse connection does not exist or has no SQL hook."""
 
     retry = False
 
 
 class AbsentTableError(WarehouseError):
-    """The warehouse says that a table is not there; not that it may not be seen."""
+    """Raised if a table does not exist. A table that the user may not read is a `WarehouseError`."""
 
 
 class ResultsTableError(WarehouseError):
-    """The results table exists, but its columns or key do not fit what is to be landed."""
+    """Raised if the columns or the key of an existing results table do not fit the rows to be landed."""
 
     retry = False
 
 
 class StagingError(BatchError):
-    """Staging cannot be written or read, or what lies there does not match its checksum."""
+    """Raised if staging cannot be read or written, or a staged file does not match its checksum."""
 
 
 class LedgerError(StagingError):
-    """A job's record contradicts itself or is of a version this package does not know."""
+    """Raised if the ledger of a job contradicts itself or has a format that this version does not support."""
 
     retry = False
 
 
 class ProviderError(BatchError):
-    """The batch provider refused a call, or answered with something that is no answer."""
+    """Raised if the batch provider refuses a call or sends an invalid response."""
 
 
 class AwayError(ProviderError):
-    """The provider gave no answer of use just now. Nothing is known anew, and the same call may be answered later."""
+    """Raised if the provider could not answer right now. Nothing has changed, and the same call may succeed later."""
 
 
 class CapacityError(ProviderError):
-    """The provider takes no more just now (HTTP 429, or a Retry-After): the same call may be made later.
+    """Raised if the provider accepts no more work for now (HTTP 429, or a Retry-After header).
 
-    :param retry_after: seconds after which it asks to be called again; None if it does not say.
+    :param retry_after: seconds to wait before the same call, as the provider requested; None if it did not say.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -147,18 +148,18 @@ class CapacityError(ProviderError):
 
 
 class BrokenDownloadError(ProviderError):
-    """A result file broke off on its way. The provider still has it; what came of it is used for nothing."""
+    """Raised if the download of a result file breaks off. The partial download is discarded."""
 
 
 class JobHeldError(ProviderError):
-    """Billing, quota or access stops the job. Everything is kept; clear the task once that is mended."""
+    """Raised if billing, quota or access stops the job. Everything is kept. Fix the account, then clear the task."""
 
 
 class StoppedError(BatchError):
-    """The worker was told to end (SIGTERM); no further paid call is made. What was done is recorded."""
+    """Raised before the next paid call if the worker received SIGTERM. Everything done so far is recorded."""
 
 
 class TooManyFailuresError(BatchError):
-    """More rows ended unsuccessfully than `max_failure_rate` allows. All of them were landed first."""
+    """Raised after landing if the share of rows that did not succeed exceeds `max_failure_rate`."""
 
     retry = False

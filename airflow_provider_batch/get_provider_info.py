@@ -1,6 +1,6 @@
-"""What Airflow asks of every provider: its modules, links, plugin and configuration.
+"""The metadata through which Airflow discovers the provider: modules, links, plugin and configuration.
 
-Loaded by Airflow while it starts; so nothing is imported here.
+Airflow loads this module while it starts, so it imports nothing else from the package.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider's self-description, in the shape of Airflow's `provider_info.schema.json`."""
+    """Return the metadata of the provider, in the shape of Airflow's `provider_info.schema.json`."""
     name = "OpenAI Batch"
     return {
         "package-name": "airflow-provider-batch",
         "name": name,
-        "description": "Rows from a warehouse through the OpenAI Batch API, "
-        "every answer back in the warehouse under its own key.",
+        "description": "Sends rows from a warehouse through the OpenAI Batch API and writes every answer back "
+        "under its own key.",
         "integrations": [
             {
                 "integration-name": name,
@@ -50,34 +50,33 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Defaults of the OpenAI Batch provider (airflow-provider-batch).",
                 "options": {
                     "staging": {
-                        "description": "Where jobs are staged: sealed input files, the ledger, collected answers. "
-                        "A local path or an object store URI such as s3://my_aws_conn@bucket/batch. "
-                        "Empty: a folder batch_staging in AIRFLOW_HOME.",
+                        "description": "Where jobs are staged: sealed input files, ledgers and collected answers. "
+                        "A local path, or an object store URI such as s3://my_aws_conn@bucket/batch. "
+                        "If empty, the folder batch_staging in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/batch",
                         "default": "",
                     },
                     "allow_local_staging": {
-                        "description": "Set this if staging is a local path that every worker mounts. Otherwise a "
-                        "local path is refused with executors that run tasks on other machines.",
+                        "description": "Set this to True if staging is a local path that every worker mounts. "
+                        "Otherwise, executors that run tasks on other machines refuse a local path.",
                         "version_added": "0.1.0",
                         "type": "boolean",
                         "example": None,
                         "default": "False",
                     },
                     "poll_interval": {
-                        "description": "Seconds between two looks at running batches (BatchSensor's poke_interval "
-                        "where the DAG gives none).",
+                        "description": "Seconds between two checks of a running batch. Default of BatchSensor's "
+                        "poke_interval.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,
                         "default": "60",
                     },
                     "retention": {
-                        "description": "Days that `airflow-batch jobs clean` leaves a job in staging after its last "
-                        "event (BatchSubmitOperator's retention where the DAG gives none). Nothing is removed by "
-                        "itself.",
+                        "description": "Days after its last event before `airflow-batch jobs clean` removes a job "
+                        "from staging. Default of BatchSubmitOperator's retention. Only that command removes jobs.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,
@@ -85,7 +84,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "row_retry_delay": {
                         "description": "Seconds before a row that failed for a transient reason is retried. "
-                        "Doubled with each attempt.",
+                        "Doubles with each attempt. Default of BatchSensor's row_retry_delay.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,

@@ -1,4 +1,4 @@
-"""`batch_job`: submit, wait and land as one call."""
+"""`batch_job`: a task group that submits a job, waits for it and lands its answers."""
 
 from __future__ import annotations
 
@@ -18,115 +18,119 @@ from airflow_provider_batch.sensors.batch import BatchSensor
 
 __all__ = ["batch_job"]
 
-#: the tasks, and whose arguments each takes
+#: tasks of the group, with the operator whose arguments each of them takes
 _TASKS: Mapping[str, type[BaseOperator]] = {
     "submit": BatchSubmitOperator,
     "wait": BatchSensor,
     "land": BatchResultsOperator,
 }
 
-#: what tells the rows of one mapped job from those of another, in the table that all of them land in
-_TELLS_APART = ("sql", "parameters", "custom_id", "results_conn_id", "table", "key")
+#: arguments that can keep the rows of mapped jobs apart in a results table that they share
+_DISTINGUISHING_ARGUMENTS = ("sql", "parameters", "custom_id", "results_conn_id", "table", "key")
 
 
-class _Landed(PlainXComArg):
-    """The account that `land` returns. As a dependency it begins where the job begins.
+class _LandingOutput(PlainXComArg):
+    """The summary that `land` returns. As a downstream dependency, it stands for the first task of the group.
 
-    Airflow takes what a task group returns for the whole group, so that in `prepare >> batch_job(...)` a plain XComArg
-    would let `submit` start before `prepare` has ended.
+    Airflow uses the value that a task group returns in place of the group. With a plain XComArg,
+    `prepare >> batch_job(...)` would make only `land` wait for `prepare`, and `submit` would start too early.
     """
 
     @property
     def roots(self) -> list[Any]:
-        """The first task of the job: what follows on something else."""
+        """The first task of the group, which waits for upstream tasks."""
         group = self.operator.task_group
         return [] if group is None else list(group.get_roots())
 
     def set_upstream(self, task_or_task_list: Any, edge_modifier: Any = None) -> None:
-        """Let the job begin after these tasks."""
+        """Start the group after these tasks."""
         for root in self.roots:
             root.set_upstream(task_or_task_list, edge_modifier)
 
 
 @task_group(group_id="batch_job")
 def batch_job(**arguments: Any) -> Any:
-    """Ask every row of a query through the batch API and land the answers: submit -> wait -> land.
+    """Send one request per row of a query through the Batch API and land the answers: submit >> wait >> land.
 
-    Takes every argument of `BatchSubmitOperator`, `BatchSensor` and `BatchResultsOperator` of their own, by its name;
-    `warehouse_conn_id` is where the rows are read and, unless `results_conn_id` is given, where the answers land.
-    Arguments that every Airflow task has go to all three with
-    `batch_job.override(group_id="ask", default_args={"retries": 2})(...)`; `outlets` are the landing's.
+    Takes the arguments of `BatchSubmitOperator`, `BatchSensor` and `BatchResultsOperator`, except those that every
+    Airflow task has. Rows are read from `warehouse_conn_id`, and answers land there too, unless `results_conn_id` is
+    given. `outlets` are passed to the landing. Pass arguments that every Airflow task has to all three tasks with
+    `batch_job.override(group_id="label", default_args={"retries": 2})(...)`.
 
-    Returns the account of the landing (see `BatchResultsOperator`) for later tasks; what it depends on comes before
-    submit. `batch_job.partial(...).expand(model=[...])`, or a call within a task group that is expanded, makes one job
-    of each value; what can be mapped is what the operators know as template fields.
+    Returns the summary of the landing (see `BatchResultsOperator`), for use by downstream tasks. Tasks upstream of the
+    returned value run before submit.
 
-    :raises InputError: while the DAG is parsed, for an argument that nobody takes, one that cannot be mapped, and
-        mapped jobs that would land over each other's rows.
+    `batch_job.partial(...).expand(model=[...])` creates one job per value, and so does a call in a task group that is
+    expanded. Only template fields of the operators can be mapped.
+
+    :raises InputError: while the DAG is parsed, if an argument is unknown or cannot be mapped, or if mapped jobs would
+        overwrite each other's rows.
     """
     _refuse_unknown(arguments)
-    _refuse_late(arguments)
-    given: dict[str, dict[str, Any]] = {
-        name: {key: arguments[key] for key in arguments if key in _own(operator)} for name, operator in _TASKS.items()
+    _refuse_runtime_values(arguments)
+    task_arguments: dict[str, dict[str, Any]] = {
+        task_id: {name: value for name, value in arguments.items() if name in _own_arguments(operator)}
+        for task_id, operator in _TASKS.items()
     }
     if "results_conn_id" in arguments:
-        given["land"]["warehouse_conn_id"] = arguments["results_conn_id"]
+        task_arguments["land"]["warehouse_conn_id"] = arguments["results_conn_id"]
     if "outlets" in arguments:
-        given["land"]["outlets"] = arguments["outlets"]
-    submit = BatchSubmitOperator(task_id="submit", **given["submit"])
-    wait = BatchSensor(task_id="wait", job=submit.output, **given["wait"])
-    land = BatchResultsOperator(task_id="land", job=submit.output, **given["land"])
+        task_arguments["land"]["outlets"] = arguments["outlets"]
+    submit = BatchSubmitOperator(task_id="submit", **task_arguments["submit"])
+    wait = BatchSensor(task_id="wait", job=submit.output, **task_arguments["wait"])
+    land = BatchResultsOperator(task_id="land", job=submit.output, **task_arguments["land"])
     _refuse_overwriting(land.task_group, arguments)
     submit >> wait >> land
-    return _Landed(operator=land)
+    return _LandingOutput(operator=land)
 
 
-def _own(operator: type) -> set[str]:
-    """The arguments that an operator has beside those of every task; the job is what joins them."""
-    return {name for name, one in inspect.signature(operator).parameters.items() if one.kind is one.KEYWORD_ONLY} - {
-        "job"
-    }
+def _own_arguments(operator: type) -> set[str]:
+    """Return the arguments of an operator, without those that every task has, and without `job`, which we pass."""
+    parameters = inspect.signature(operator).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {"job"}
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    known = {"results_conn_id", "outlets"}.union(*(_own(operator) for operator in _TASKS.values()))
+    accepted = {"results_conn_id", "outlets"}.union(*(_own_arguments(operator) for operator in _TASKS.values()))
     for name in arguments:
-        if name in known:
+        if name in accepted:
             continue
-        near = difflib.get_close_matches(name, known, n=1)
+        suggestions = difflib.get_close_matches(name, accepted, n=1)
         if name in inspect.signature(BaseOperator).parameters:
-            hint = "What every Airflow task has is given with batch_job.override(default_args={...})."
+            hint = "Pass arguments that every Airflow task has with batch_job.override(default_args={...})."
+        elif suggestions:
+            hint = f"Did you mean {suggestions[0]!r}?"
         else:
-            hint = (
-                f"Did you mean {near[0]!r}?"
-                if near
-                else "Look at BatchSubmitOperator, BatchSensor and BatchResultsOperator."
-            )
+            hint = "It takes the arguments of BatchSubmitOperator, BatchSensor and BatchResultsOperator."
         raise InputError(f"batch_job has no argument {name!r}. {hint}")
 
 
-def _refuse_late(arguments: Mapping[str, Any]) -> None:
-    """What is no template field would be used as it stands, and it is only known when the task runs."""
+def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
+    """Raise an error for a value that is resolved at run time, if its argument is not a template field.
+
+    Airflow resolves template fields only. Any other argument would be used unresolved.
+    """
     resolved = {"results_conn_id"}.union(*(operator.template_fields for operator in _TASKS.values()))
     for name, value in arguments.items():
         if name not in resolved and name != "outlets" and is_runtime_value(value):
             raise InputError(
-                f"batch_job: {name!r} has to be known when the DAG is parsed, so it cannot be mapped or come from "
+                f"batch_job: {name!r} must be known when the DAG is parsed, so it cannot be mapped or come from "
                 "another task."
             )
 
 
 def _refuse_overwriting(group: TaskGroup | None, arguments: Mapping[str, Any]) -> None:
-    """Of mapped jobs that ask the same custom_ids, in one table only the last answers would stay."""
+    """Raise an error if mapped jobs would land the same custom_ids in the same table."""
     while group is not None and not isinstance(group, MappedTaskGroup):
         group = group.parent_group
     if group is None or arguments.get("history") or arguments.get("table") is None:
         return
     if not any(
-        is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name)) for name in _TELLS_APART
+        is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name))
+        for name in _DISTINGUISHING_ARGUMENTS
     ):
         raise InputError(
-            "batch_job is mapped, and every one of its jobs would land the same custom_ids in one table, each over the "
-            "rows of the one before. Tell them apart: with key={'variant': ...} of what is mapped, or "
-            "key={'variant': '{{ ti.map_index }}'}, or a table of their own."
+            "batch_job is mapped, and all of its jobs would land the same custom_ids in the same table, so each job "
+            "would overwrite the rows of the one before. Keep them apart with key={'variant': ...} set to the mapped "
+            "value or to '{{ ti.map_index }}', or give each job its own table, or set history=True."
         )

@@ -1,1 +1,1 @@
-"""The command line `airflow-batch`."""
+"""The command-line tool `airflow-batch`."""

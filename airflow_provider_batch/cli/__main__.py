@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_batch.cli`: the same as the command `airflow-batch`."""
+"""Lets `python -m airflow_provider_batch.cli` do the same as `airflow-batch`."""
 
 import sys
 

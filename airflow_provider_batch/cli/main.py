@@ -1,11 +1,11 @@
-"""`airflow-batch`: the command line.
+"""The entry point of the command-line tool `airflow-batch`.
 
-    airflow-batch demo     the DAG label_tickets on real Airflow, offline or live
-    airflow-batch serve    the local batch server
-    airflow-batch jobs     show, cancel, again, clean: the jobs in staging
+    airflow-batch demo     run the DAG label_tickets on real Airflow, offline or live
+    airflow-batch serve    run the local batch server
+    airflow-batch jobs     show, cancel, resubmit or clean up the jobs in staging
 
-Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. It is imported
-only when it is called: Airflow reads its configuration when it is imported, and a command may need an extra.
+Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. A module is only
+imported when its command is called: importing Airflow reads its configuration, and a command may need an extra.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """One command."""
+    """A command of `airflow-batch`."""
 
     module: str
-    #: its line in `airflow-batch --help`
+    #: one line for `airflow-batch --help`
     summary: str
-    #: the extra whose packages the module imports; None if it needs none
+    #: extra whose packages the module imports, if any
     extra: str | None = None
 
 
 COMMANDS = {
     "demo": Command("airflow_provider_batch.demo.command", "run the DAG label_tickets on real Airflow", "demo"),
-    "jobs": Command("airflow_provider_batch.cli.jobs.command", "the jobs in staging: show, cancel, again, clean"),
-    "serve": Command("airflow_provider_batch.local.command", "the local batch server", "local"),
+    "jobs": Command(
+        "airflow_provider_batch.cli.jobs.command", "show, cancel, resubmit or clean up the jobs in staging"
+    ),
+    "serve": Command("airflow_provider_batch.local.command", "run the local batch server", "local"),
 }
 
 
 class MissingExtraError(ImportError):
-    """A package of an extra is not installed. Says which one, and how to install the extra."""
+    """Raised if a package of an extra is not installed. The message says how to install the extra."""
 
 
 def load(name: str) -> ModuleType:
-    """Import the module of a command.
+    """Import and return the module of a command.
 
-    :raises MissingExtraError: a package of the extra that the command needs is not installed.
+    :raises MissingExtraError: if a package of the extra that the command needs is not installed.
     """
     command = COMMANDS[name]
     try:
@@ -51,28 +53,30 @@ def load(name: str) -> ModuleType:
         if command.extra is None:
             raise
         raise MissingExtraError(
-            f"`airflow-batch {name}` needs the package {error.name}, which is not installed. Install the extra"
-            f" `{command.extra}`: pip install 'airflow-provider-batch[{command.extra}]'"
+            f"`airflow-batch {name}` needs the package {error.name}, which is not installed. Install the extra "
+            f"`{command.extra}`: pip install 'airflow-provider-batch[{command.extra}]'"
         ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the process's exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="airflow-batch", description="Warehouse rows through the OpenAI Batch API.")
+    """Run a command and return the exit code of the process."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="airflow-batch", description="Send warehouse rows through the OpenAI Batch API."
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    called = given[0] if given else ""
+    command_name = words[0] if words else ""
     for name, command in COMMANDS.items():
         try:
-            module = load(name) if name == called else None
+            module = load(name) if name == command_name else None
         except MissingExtraError as error:
             print(error, file=sys.stderr)
             return 1
-        one = commands.add_parser(
+        subparser = commands.add_parser(
             name, help=command.summary, description=module.DESCRIPTION if module else command.summary
         )
         if module is not None:
-            module.add_arguments(one)
-            one.set_defaults(run=module.run)
-    arguments = parser.parse_args(given)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    arguments = parser.parse_args(words)
     return int(arguments.run(arguments))

@@ -1,1 +1,1 @@
-"""Links from a task to the page of its job and to its report."""
+"""Extra links of tasks in the Airflow UI."""

@@ -1,7 +1,7 @@
-"""The links from a task to the page of its job, and to the report that it wrote.
+"""Extra links from a task to the page of its job and to the report that it wrote.
 
-Airflow's UI reads the value of an extra link from XCom alone, under the link's `xcom_key`. Airflow writes it there
-when a task ends; `persist` writes it while the task still runs, or before it is deferred.
+Airflow's UI reads the value of an extra link from XCom, under the link's `xcom_key`. Airflow only writes it when the
+task ends, so `persist` writes it earlier: while the task is running, and before it is deferred.
 """
 
 from __future__ import annotations
@@ -12,48 +12,51 @@ from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
-#: where the plugin's routes lie below the address of the API server
+#: URL prefix of the plugin's routes, below the base URL of the API server
 MOUNT = "/batch"
-#: XCom key of the address of the job's ledger, which the page of any task of the job is drawn from
+#: XCom key of the address of the job's ledger, from which the page of the job is rendered
 LEDGER_KEY = "batch_ledger"
-#: XCom key of the name of the report that a task wrote, in the folder of staging that is the task's own
+#: XCom key of the file name of the report that a task wrote into its folder in staging
 REPORT_KEY = "batch_report"
 
 
-def mounted(path: str) -> str:
-    """A path of the plugin as seen from a browser, with the prefix that `[api] base_url` may have."""
+def plugin_url(path: str) -> str:
+    """Return the path at which a browser reaches a route of the plugin, with the prefix of `[api] base_url`."""
     prefix = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
     return f"{prefix}{MOUNT}{path}"
 
 
 def job_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
-    """The address of the page for the job of a task instance."""
+    """Return the URL of the page that shows the job of a task instance."""
     return _page("job", dag_id, run_id, task_id, map_index)
 
 
 def report_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
-    """The address of the report that a task instance wrote."""
+    """Return the URL of the report that a task instance wrote."""
     return _page("report", dag_id, run_id, task_id, map_index)
 
 
 def _page(kind: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    # the run_id, which may hold a slash, is a parameter; an encoded slash in a path is decoded before routing
+    # A run_id may contain a slash, and an encoded slash in a path is decoded before routing. So it is a parameter.
     task = "/".join(quote(str(part), safe="") for part in (dag_id, task_id, map_index))
-    return mounted(f"/{kind}/{task}?run_id={quote(run_id, safe='')}")
+    return plugin_url(f"/{kind}/{task}?run_id={quote(run_id, safe='')}")
 
 
 class BatchJobLink(BaseOperatorLink):
-    """The button "LLM batch" on a task instance."""
+    """The link "LLM batch" on a task instance."""
 
     name = "LLM batch"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address of the page; only asked for on the worker, which knows the task instance."""
+        """Return the URL of the page. Airflow calls this in the worker, at the end of the task."""
         return job_page(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)
 
     @classmethod
     def persist(cls, context: Mapping[str, Any], ledger: str) -> None:
-        """Show the link from now on. `ledger` is the absolute address of the job's folder."""
+        """Make the link available from now on.
+
+        :param ledger: absolute address of the job's folder.
+        """
         ti = context["ti"]
         link = cls()
         ti.xcom_push(key=LEDGER_KEY, value=ledger)
@@ -61,10 +64,10 @@ class BatchJobLink(BaseOperatorLink):
 
 
 class EvalReportLink(BaseOperatorLink):
-    """The button "Eval report" on a task instance that wrote one."""
+    """The link "Eval report" on a task instance that wrote one."""
 
     name = "Eval report"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """The address of the page; only asked for on the worker, which knows the task instance."""
+        """Return the URL of the page. Airflow calls this in the worker, at the end of the task."""
         return report_page(ti_key.dag_id, ti_key.run_id, ti_key.task_id, ti_key.map_index)

@@ -1,1 +1,1 @@
-"""Operators of the OpenAI Batch provider."""
+"""Operators that submit batch jobs, land their answers, and grade evals."""

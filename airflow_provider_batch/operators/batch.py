@@ -1,4 +1,4 @@
-"""The operators, under the path that DAGs import them from."""
+"""Public import path of `BatchSubmitOperator` and `BatchResultsOperator`."""
 
 from airflow_provider_batch.operators.results import BatchResultsOperator
 from airflow_provider_batch.operators.submit import BatchSubmitOperator

@@ -1,7 +1,7 @@
-"""Landings of a job, checked before anything is paid for.
+"""Checks the results tables of a job before anything is paid for.
 
-A results table that does not fit would only be found once the answers are there. The tasks that land a job are in its
-DAG, so submit prepares their tables first.
+Without this check, a results table that does not fit would only fail the landing, after the answers were paid for. The
+landing tasks are in the same DAG as submit, so submit can prepare their tables first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from airflow_provider_batch.operators.results import BatchResultsOperator
 
 
 def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> None:
-    """Prepare the table of every task of this DAG that lands what `submit` returns.
+    """Prepare the results table of every task in the DAG that lands the job of `submit`.
 
-    A mapped landing, or one whose table or key comes from another task, is left for its own run.
+    A mapped task is skipped, and so is a task whose connection, table or key comes from another task. These check
+    their table when they run.
 
-    :raises ResultsTableError: naming the task, if its table does not fit; SchemaError if its columns do not.
+    :raises ResultsTableError: if a table does not fit the job. The message names the task.
+    :raises SchemaError: if the job cannot fill the columns of a task. The message names the task.
     """
     for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
         if not isinstance(task, BatchResultsOperator) or not _lands(task.job, submit.task_id):
@@ -33,15 +35,13 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
             continue
         conn_id, table, key = submit.render_template(arguments, context)
         try:
-            task.prepared_sink(manifest, conn_id, table, key)
+            task.prepare_sink(manifest, conn_id, table, key)
         except (ResultsTableError, SchemaError) as error:
-            raise type(error)(
-                f"Task {task.task_id!r} could not land this job: {error} Nothing was uploaded."
-            ) from error
+            raise type(error)(f"Task {task.task_id!r} cannot land this job: {error} Nothing was uploaded.") from error
 
 
 def _comes_from_a_task(value: Any) -> bool:
-    """Whether a value is known only once another task has run; what the form of the run gave is known."""
+    """Return True if the value depends on another task. Values from the run's form are already known."""
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""`BatchResultsOperator`: collected answers -> the results table."""
+"""`BatchResultsOperator`: lands the collected answers of a job in its results table."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import importlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.landing.landing import Landing, results_columns
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
@@ -37,40 +39,56 @@ if TYPE_CHECKING:
 
 
 class BatchResultsOperator(BaseOperator):
-    """Land every answer of a job in a table, one row per custom_id. Returns the account of the landing.
+    """Land the answers of a job in a table, one row per custom_id, and return a summary.
 
-    It reads staging alone and upserts by key; so it may be run again at any time, and ends in the same table. Between
-    jobs that write the same key the later seal wins. Columns that are not ours are never touched.
+    The task reads the answers from staging and upserts them by key, so it can be run again at any time with the same
+    result. If two jobs write the same key, the job that was sealed later wins. Columns of the table that this operator
+    does not know are never touched. Rows of every outcome land, and only then does the task fail if too many of them
+    did not succeed.
 
-    The task returns a summary: `job_uid`, `table`, `requests` (rows), of these `sent`, `duplicates` (rows whose request
-    equals another row's) and `reused` (rows whose answer came from the table of `reuse_from`), `outcomes` (they add
-    up to `requests`), `tokens`, `estimate` (as in the reference: `low_usd` and `high_usd` were expected before the
-    job ran), `cost_usd` and `standard_cost_usd` (strings of US dollars, or None if a price is unknown), `retried`
-    (requests of the attempts after the first), `retried_cost_usd` (what their answers cost, a part of `cost_usd`),
-    `paid_twice` (requests answered in two batches of one attempt), `reasons`, and with `landed_file` the address of
-    the file under that name. A row that was not sent itself has attempt 0, 0 tokens and a cost of 0, so sums over the
-    table are what was paid for its answers.
+    The returned summary contains:
 
-    The event of each asset among the task's `outlets` carries the account too, as its extra, without the `reasons`.
+    * `job_uid` and `table`
+    * `requests`, the number of rows, and how many of them were `sent`, were `duplicates` (their request equals that of
+      a row that was sent) or were `reused` (their answer came from the table `reuse_from`)
+    * `outcomes`, the number of rows by outcome, which add up to `requests`
+    * `tokens`, by kind
+    * `estimate`, with the `low_usd` and `high_usd` that were expected before the job ran, as in the reference
+    * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: strings of US dollars, or
+      None if a price is unknown
+    * `retried`, the number of requests in attempts after the first, and `retried_cost_usd`, the part of `cost_usd` that
+      was spent on them
+    * `paid_twice`, the number of requests that were answered in two batches of the same attempt
+    * `reasons`, the most frequent reasons why rows did not succeed
+    * `landed_file`, the address of the file, if `landed_file=True`
 
-    :param job: the reference that submit returned.
+    A duplicate or reused row lands with attempt 0, 0 tokens and a cost of 0, so sums over the table are what was paid.
+
+    If the task has assets as `outlets`, the summary without `reasons` is also the extra of their asset events.
+
+    :param job: the reference that `BatchSubmitOperator` returned.
+    :param table: results table, as `schema.table` or `table`. Created if it does not exist. Optional with
+        `landed_file`.
     :param warehouse_conn_id: connection to write to.
-    :param table: the results table, `schema.table` or `table`. Created if a probe finds none. May be left out where
-        `landed_file` is given.
-    :param columns: column <- path in the structured output, such as `{"city": "address.city"}`; types from the schema.
-    :param key: extra key columns and the value they get in every row; templated. Default: one row per custom_id.
-    :param create_table: create the table if there is none; else say what to create.
-    :param max_failure_rate: share of rows that may end other than succeeded; over it the task fails, after landing.
-    :param history: keep the answers of every job: `job_uid` joins the key.
-    :param keep_last_success: never replace a succeeded row of an earlier job by one that did not succeed.
-    :param store_response: land the whole answer body in a column `response` too.
-    :param landed_file: write the rows as newline-delimited JSON too, into the job's folder in staging, each row once,
-        for `COPY INTO` and load jobs. Every landing writes a new file; the account tells its address.
-    :param sink: your own way into the table, or its import path: called as `sink(hook, table, columns, create=…,
-        keep_last_success=…)`, it gives a `warehouse.sinks.open.Sink`. Default: by the kind of the connection's
-        database.
-    :param partial: take rows that are not settled yet as not failed; run again to land the rest.
-    :raises AirflowFailException: if the table does not fit, or too many rows failed (all are landed then).
+    :param columns: extra columns to fill from the structured output, as a mapping from column name to path, for example
+        `{"city": "address.city"}`. Their types follow from the output schema.
+    :param key: extra key columns, with the value that they get in every row. Templated. Default: the custom_id
+        alone is the key.
+    :param create_table: create the table if it does not exist. If False, the task fails and says what to create.
+    :param max_failure_rate: share of rows, from 0 to 1, that may have another outcome than succeeded. If it is
+        exceeded, the task fails after landing everything.
+    :param history: keep the answers of every job, by adding `job_uid` to the key.
+    :param keep_last_success: never replace a succeeded row of an earlier job with a row that did not succeed.
+    :param store_response: also land the whole response body, in a column `response`.
+    :param landed_file: also write the rows as newline-delimited JSON, for `COPY INTO` and load jobs. Every landing
+        writes a new file into the job's folder in staging and returns its address in the summary.
+    :param sink: your own way to write into the table, or its import path. It is called as `sink(hook, table, columns,
+        create=…, keep_last_success=…)` and returns a `warehouse.sinks.open.Sink`. Default: chosen by the type of
+        database behind the connection.
+    :param partial: do not count rows that are not settled yet, or that the budget withheld, as failed. Run the task
+        again later to land them.
+    :raises AirflowFailException: if the table does not fit the job (the answers stay in staging), or too many rows did
+        not succeed (all rows have landed).
     """
 
     template_fields: Sequence[str] = ("job", "warehouse_conn_id", "table", "key")
@@ -97,9 +115,9 @@ class BatchResultsOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if not 0 <= max_failure_rate <= 1:
-            raise InputError(f"max_failure_rate is a share between 0 and 1, not {max_failure_rate!r}.")
+            raise InputError(f"max_failure_rate: Expected a share between 0 and 1, got {max_failure_rate!r}.")
         if table is None and not landed_file:
-            raise InputError("Nothing says where the rows are to land: give a table, or landed_file=True, or both.")
+            raise InputError("Cannot land the rows anywhere: give a table, or landed_file=True, or both.")
         self.job = job
         self.warehouse_conn_id = warehouse_conn_id
         self.table = table
@@ -115,7 +133,7 @@ class BatchResultsOperator(BaseOperator):
         self.accept_partial = partial
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Upsert one row per custom_id, tell the account, judge the failures."""
+        """Upsert one row per custom_id, log the summary, and fail if too many rows did not succeed."""
         with airflow_failures():
             return self._execute(context)
 
@@ -124,9 +142,11 @@ class BatchResultsOperator(BaseOperator):
         BatchJobLink.persist(context, ledger.folder.uri)
         manifest = ledger.manifest
         try:
-            sink = self.prepared_sink(manifest, self.warehouse_conn_id, self.table, self.key)
+            sink = self.prepare_sink(manifest, self.warehouse_conn_id, self.table, self.key)
         except (ResultsTableError, SchemaError) as error:
-            raise type(error)(f"{error} The answers are kept in staging; mend it, then clear this task.") from error
+            raise type(error)(
+                f"{error} The answers are kept in staging. Fix the table or the arguments, then clear this task."
+            ) from error
         state = ledger.state()
         landing = Landing(
             ledger.folder,
@@ -140,47 +160,50 @@ class BatchResultsOperator(BaseOperator):
         file = None
         if self.landed_file:
             name = f"landed/{context['ti'].task_id}-{secrets.token_hex(8)}.jsonl"
-            write = sink.write if sink is not None else _only_count
+            write = sink.write if sink is not None else _count_rows
             file = write_landed_file(ledger.folder, name, self._columns(manifest, self.key), landing, write)
-            self.log.info("Wrote %s rows to %s", f"{manifest.requests:,}", file)
+            self.log.info("Wrote %s to %s", format_count(manifest.requests, "row"), file)
         elif sink is not None:
             sink.write(landing)
-        landed = landed_record(landing, self.table, file, datetime.now(UTC))
-        ledger.append(landed)
+        record = landed_record(landing, self.table, file, datetime.now(UTC))
+        ledger.append(record)
         summary = summarize(ledger)
-        self._log(summary, landed)
+        self._log_landing(summary, record)
         delete_remote_files(ledger, self.log)
-        if sum(landed.outcomes.values()) != manifest.requests:
+        landed_rows = sum(record.outcomes.values())
+        if landed_rows != manifest.requests:
             raise LedgerError(
-                f"Job {manifest.job_uid}: {sum(landed.outcomes.values()):,} rows were landed in {landed.location}, "
-                f"but {manifest.requests:,} were sealed. What there is was landed. Look at {ledger.folder.uri}."
+                f"Job {manifest.job_uid}: {format_count(landed_rows, 'row')} landed in {record.location}, but "
+                f"{manifest.requests:,} were sealed. The rows that landed are kept. Compare the table with the sealed "
+                f"input files in {ledger.folder.uri}."
             )
-        result: dict[str, Any] = msgspec.to_builtins(landing_result(summary, landed))
+        result: dict[str, Any] = msgspec.to_builtins(landing_result(summary, record))
         failure = failure_message(
-            landed, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
+            record, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
         )
         if failure is not None:
             context["ti"].xcom_push(key="return_value", value=result)
             raise TooManyFailuresError(failure)
-        self._attach(context, result)
+        self._attach_to_outlets(context, result)
         return result
 
-    def _attach(self, context: Context, result: Mapping[str, Any]) -> None:
-        """Add what was landed to the event of each outlet, without `reasons`: they hold the provider's words."""
+    def _attach_to_outlets(self, context: Context, result: Mapping[str, Any]) -> None:
+        """Add the summary to the event of each outlet, without `reasons`, which quote the provider."""
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
                 extra = {name: value for name, value in result.items() if name != "reasons"}
                 context["outlet_events"][outlet].extra.update(extra)
 
-    def prepared_sink(
+    def prepare_sink(
         self, manifest: Manifest, warehouse_conn_id: str, table: str | None, key: Mapping[str, Any]
     ) -> Sink | None:
-        """The results table, created if need be, with columns and a key that fit the job. None without a table.
+        """Return the results table, ready to be written to, or None if the task has no table.
 
-        The arguments are this task's own, rendered; submit gives them too, to know before anything is paid for.
+        Creates the table if it does not exist. Submit calls this too, to check the table before anything is paid for.
 
-        :raises SchemaError: for columns that the job cannot fill.
-        :raises ResultsTableError: for a table that does not fit.
+        :param warehouse_conn_id: the task's argument, rendered; likewise `table` and `key`.
+        :raises SchemaError: if the job cannot fill the columns.
+        :raises ResultsTableError: if the columns or the key of the table do not fit the job.
         """
         columns = self._columns(manifest, key)
         if table is None:
@@ -191,7 +214,7 @@ class BatchResultsOperator(BaseOperator):
             columns,
             create=self.create_table,
             keep_last_success=self.keep_last_success,
-            factory=_imported(self.sink) if isinstance(self.sink, str) else self.sink,
+            factory=_import_sink(self.sink) if isinstance(self.sink, str) else self.sink,
         )
         sink.prepare()
         return sink
@@ -201,38 +224,49 @@ class BatchResultsOperator(BaseOperator):
             manifest, key=key, columns=self.columns, history=self.history, store_response=self.store_response
         )
 
-    def _log(self, summary: JobSummary, landed: Landed) -> None:
+    def _log_landing(self, summary: JobSummary, record: Landed) -> None:
         if summary.duplicates or summary.reuse_from:
-            self.log.info("%s rows: %s", f"{summary.requests:,}", summary.sources)
-        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landed.outcomes.items())
+            self.log.info("%s: %s", format_count(summary.requests, "row"), summary.sources)
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in record.outcomes.items())
         self.log.info(
-            "Landed %s rows in %s: %s. Cost: %s US dollars. Paid twice: %d",
-            f"{summary.requests:,}",
-            landed.location,
-            outcomes or "none",
-            landed.cost_usd or "unknown",
-            summary.paid_twice,
+            "Landed %s in %s%s. Cost: %s.",
+            format_count(summary.requests, "row"),
+            record.location,
+            f": {outcomes}" if outcomes else "",
+            _format_cost(record.cost_usd),
         )
-        if landed.retried:
-            self.log.info(
-                "Asked again: %s requests, which cost %s US dollars of these",
-                f"{landed.retried:,}",
-                landed.retried_cost_usd or "unknown",
+        if summary.paid_twice:
+            self.log.warning(
+                "Paid twice: %s answered in two batches of the same attempt.",
+                format_count(summary.paid_twice, "request was", "requests were"),
             )
-        for reason in landed.reasons:
-            self.log.warning("%s %s, %s: %s", f"{reason.rows:,}", reason.outcome, reason.code, reason.message)
+        if record.retried:
+            self.log.info(
+                "Retried: %s, which cost %s of the total.",
+                format_count(record.retried, "request"),
+                _format_cost(record.retried_cost_usd),
+            )
+        for reason in record.reasons:
+            self.log.warning(
+                "%s %s, %s: %s", format_count(reason.rows, "row"), reason.outcome, reason.code, reason.message
+            )
 
 
-def _only_count(rows: Iterable[tuple[Any, ...]]) -> int:
+def _format_cost(cost_usd: str | None) -> str:
+    return "unknown" if cost_usd is None else format_usd(Decimal(cost_usd))
+
+
+def _count_rows(rows: Iterable[tuple[Any, ...]]) -> int:
     return sum(1 for _ in rows)
 
 
-def _imported(path: str) -> SinkFactory:
+def _import_sink(path: str) -> SinkFactory:
     module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        found: SinkFactory = getattr(importlib.import_module(module), name)
+        factory: SinkFactory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"sink: cannot import {path!r}, which should be like 'package.module:Sink': {error}. Nothing was written."
+            f"sink: Cannot import {path!r} ({type(error).__name__}: {error}). Expected a path like "
+            "'package.module:Sink'. Nothing was written."
         ) from error
-    return found
+    return factory

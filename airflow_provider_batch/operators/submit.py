@@ -1,4 +1,4 @@
-"""`BatchSubmitOperator`: rows of a query -> a sealed job -> batches."""
+"""`BatchSubmitOperator`: turns the rows of a query into a sealed job and submits its batches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.core.ledger.records import Submitted, Task, TaskStarted
@@ -53,90 +54,102 @@ from airflow_provider_batch.worker.task_context import job_key, row_context, to_
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: arguments that Airflow resolves and we render per row
+#: arguments that Airflow resolves but does not render, because they are rendered once per row
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
-#: what `delete_remote_files` may be
-NEVER, AFTER_COLLECT = "never", "after_collect"
-#: XCom keys under which a preview leaves its first requests, and what a person reads of it
+#: choices for `delete_remote_files`
+DELETE_NEVER, DELETE_AFTER_COLLECT = "never", "after_collect"
+#: choices for `on_empty`
+ON_EMPTY = SUCCEED, SKIP, FAIL = ("succeed", "skip", "fail")
+#: XCom key of the first requests of a preview
 PREVIEW_KEY = "preview"
+#: XCom key of a preview as Markdown
 PREVIEW_TEXT_KEY = "preview_text"
 
 
 class BatchSubmitOperator(BaseOperator):
-    """Ask every row of a query, through the batch API. Returns a reference to the job.
+    """Send one request per row of a SQL query through the Batch API, and return a reference to the job.
 
-    The rows are rendered, checked, priced and sealed in staging before anything is uploaded; a retry goes on from the
-    sealed files and never reads the warehouse again. When the task is cleared it reads and renders again, which is
-    free, and compares: rows whose custom_id and request are as before keep their batch and their answer, only the
-    others are asked, and rows that are gone are not landed again.
+    The rows are rendered, checked, priced and sealed in staging before anything is uploaded. The task then creates as
+    many batches as the provider accepts; `BatchSensor` submits the rest. It returns `job_uid`, `ledger` (the address of
+    the job's folder), `openai_conn_id`, `requests` (rows), how many of these are `sent`, `duplicates` and `reused`,
+    `shards` (input files), `estimate` and `preview`. Pass this reference as `job` to `BatchSensor` and
+    `BatchResultsOperator`.
 
-    The price before is a range from estimated tokens. If tiktoken is installed and its vocabulary lies in its cache
-    (`TIKTOKEN_CACHE_DIR`), it counts the first 1,000 requests of each model and 1 % of the others, which corrects the
-    estimate of the rest; nothing is ever downloaded for that. The log says which of the two it was. Where earlier jobs
-    of the task had 20 answers from a model, their mean narrows the range that is shown; the ceiling is not checked by
-    it, as the prompt may be another now.
+    **Running it again.** A retry continues from the sealed files and never reads the warehouse again. When the task is
+    cleared, it reads and renders the rows again, which is free, and compares them with the sealed ones. Rows with the
+    same custom_id and request keep their batch and their answer, all other rows are sent, and rows that no longer exist
+    are no longer landed.
 
-    Row templates (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja with `row`, `params`, `run_id`,
-    `dag_run.conf` and the run's dates; strict: an unknown column is an error. They may be XComArgs, mapped arguments,
-    `dag.param(...)`, or names of `.txt`, `.md` and `.j2` files beside the DAG. What a form gives for a field that was
-    left empty (None, blank text, `{}`) is as if an optional argument were not given.
+    **The estimate** is a range, based on estimated token counts. If tiktoken is installed and its cache
+    (`TIKTOKEN_CACHE_DIR`) holds the vocabulary, tiktoken counts the first 1,000 requests of each model and 1 % of the
+    others, and the estimate of the rest is corrected accordingly. Nothing is downloaded for this. The log says which
+    method was used. Once earlier jobs of this task have 20 answers from a model, their mean output narrows the range
+    that is shown. `max_cost_usd` is checked without that, because the prompt may have changed since.
 
-    :param warehouse_conn_id: connection to read from; any connection whose hook is a `DbApiHook`.
-    :param sql: one SELECT. Airflow-templated; a name ending in `.sql` is a file.
-    :param max_rows: at most so many rows of the query, the first ones, are asked; the log says if there are more. For
-        the same rows in every run, let the SQL sort them. Default: all.
-    :param parameters: values for placeholders in the SQL, in the style of the database's driver.
-    :param custom_id: row template for the caller's key of a row; unique in the job; never rewritten.
-    :param model: row template; each model gets files of its own.
-    :param endpoint: /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/completions or /v1/moderations.
-    :param system: row template for the system message, or the instructions.
-    :param prompt: row template for the user message or the input; a list of content parts or of inputs.
-    :param output_schema: pydantic model or JSON Schema of the answer; made strict.
-    :param max_output_tokens: cap on each answer, in tokens.
-    :param body: base of every request body, with row templates at any depth; what the other arguments fill in must not
-        be in it.
-    :param request: function, or its import path: dict of the row -> request body; instead of `prompt` and `system`.
-    :param carry: columns of the query that land beside the answer, with their types.
-    :param max_cost_usd: ceiling in US dollars. The job is refused if its lowest estimate is over it; while it runs, no
-        batch is created that could take it past the ceiling, and rows that are not asked for that land as `withheld`.
-        Raise it and clear this task with those after it, and the job goes on from there.
-    :param prices: your own prices, by model: `{"my-model": {"input": 0.1, "output": 0.4}}` in US dollars per million
-        tokens, or the name of a model with the same price.
-    :param openai_conn_id: connection of the official OpenAI provider's type.
-    :param staging: where the job lies; default: config `[openai_batch] staging`.
-    :param allow_local_staging: take a local path for staging although tasks may run on other machines.
-    :param limits: the most that one input file may hold, in place of what its provider takes: `requests`, `bytes`,
-        `inputs` (of embeddings), `tokens` (estimated input tokens, so that a file fits the provider's queue) and
-        `output_bytes` (expected size of its answers). They come before those in the connection's extra
-        (`{"batch_limits": {…}}`), and those before the provider's own, which the connection's base URL tells. Where
-        nobody states `tokens`, a queue limit counts that the provider told a job of this connection in the last 30
-        days; a row that is over it alone is still asked.
-    :param completion_window: as the provider takes it.
-    :param metadata: up to 12 pairs of your own on every batch.
+    **Row templates** (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja templates that are rendered once per
+    row, with `row`, `params`, `run_id`, `dag_run.conf` and the dates of the run. An unknown column is an error. A
+    template may also be an XComArg, a mapped argument, `dag.param(...)`, or the name of a `.txt`, `.md` or `.j2` file
+    next to the DAG. Optional arguments that were left empty in a form (None, blank text, `{}`) count as not given.
+
+    :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file.
+    :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
+    :param warehouse_conn_id: connection to read from. Any connection works whose hook is a `DbApiHook`.
+    :param max_rows: maximum number of rows to send; the rows after the first `max_rows` are left out, and the log says
+        so. Sort the rows in the SQL to select the same ones in every run. Default: all rows.
+    :param parameters: values for the placeholders in `sql`, in the style of the database driver.
+    :param model: row template for the model. Each model gets its own input files.
+    :param endpoint: `/v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/completions` or `/v1/moderations`.
+    :param system: row template for the system message, or for the instructions of the Responses API.
+    :param prompt: row template for the user message or the input. May be a list of content parts, or of inputs.
+    :param output_schema: the expected shape of the answer, as a pydantic model or as JSON Schema. Made strict.
+    :param max_output_tokens: maximum length of each answer, in tokens.
+    :param body: base of every request body, with row templates at any depth. Must not contain fields that other
+        arguments fill in.
+    :param request: function that takes the row as a dict and returns the request body, or the import path of such a
+        function. Replaces `prompt` and `system`.
+    :param carry: columns of the query to land next to the answer, with the types they have in the source.
+    :param max_cost_usd: budget of the job, in US dollars. The task fails if the lowest estimate exceeds it. While the
+        job runs, no batch is created that could exceed the budget, and rows that are not sent for this reason land as
+        `withheld`. To continue, raise the budget and clear this task and the tasks after it.
+    :param prices: your own prices by model, either in US dollars per million tokens, as in
+        `{"my-model": {"input": 0.1, "output": 0.4}}`, or as the name of a model with the same price.
+    :param openai_conn_id: connection of the type that the official OpenAI provider defines.
+    :param staging: local path or object store URI for the job's files. Default: config `[openai_batch] staging`.
+    :param allow_local_staging: accept a local path for staging even if tasks may run on several machines. Set this
+        only if every worker mounts that path.
+    :param limits: maximum size of one input file, by unit: `requests`, `bytes`, `inputs` (of embeddings), `tokens`
+        (estimated input tokens, so that a file fits into the provider's queue) and `output_bytes` (expected size of the
+        answers). A limit given here takes precedence over `batch_limits` in the connection's extra, which takes
+        precedence over the limits of the provider that the base URL identifies. If neither the argument nor the
+        connection sets `tokens`, a queue limit applies that the provider reported to a job of this connection within
+        the last 30 days; a single row that exceeds this limit is still sent.
+    :param completion_window: time in which the provider is to complete a batch, in the provider's notation.
+    :param metadata: up to 12 key-value pairs to add to the metadata of every batch.
     :param deduplicate: send identical requests once and write the answer to every row that needs it. Set it to
         False to send one prompt several times on purpose, for example to sample answers.
-    :param reuse_from: results table of earlier jobs, `table` or `schema.table`, on the same connection, or
-        `{"conn_id": …, "table": …}`. A row whose request succeeded there is not asked: that answer lands for it, with
-        the batch_id it came from, an attempt of 0 and no tokens or cost. The table is read once. Where it is not there
-        yet, as in the first night of a job that lands in it, every row is asked.
-    :param canary: how many requests of each model, the first ones, are asked synchronously before anything is uploaded,
-        at the standard price; 0 for none, 20 at most. Their answers count and land like all others. If all of a model
-        are refused for what its requests have in common, and more would be asked of it, or the job would cost more than
-        `max_cost_usd` by the output that they had, submit fails and nothing is uploaded. Default: 2; 0 at Azure, whose
-        batch deployments answer nothing but batches.
-    :param resubmit: when the task is cleared, send every row from scratch, and pay for it, instead of keeping
-        what is unchanged. `reuse_from` is ignored, and batches of the job that still run are cancelled. The run conf
-        `{"batch_resubmit": true}` and `airflow-batch jobs resubmit` do the same. A retry never asks anew.
-    :param retention: how long `airflow-batch jobs clean` leaves the job in staging after its last event; default:
-        config `[openai_batch] retention`, 30 days. Nothing is ever removed by itself.
-    :param delete_remote_files: "after_collect": landing deletes the input and result files at the provider whose
-        answers lie in staging; a file that cannot be deleted is told of and left. "never": they stay, until the
-        provider's own time for them is over.
-    :param preview: render, check and price, show the first requests; seal nothing, pay nothing. Beside the reference
-        it leaves the XComs `preview`, the first requests, and `preview_text`, Markdown with counts, estimate and those
-        requests: the body of an `ApprovalOperator`, say.
-    :param on_empty: what zero rows do: "succeed", "skip" or "fail".
-    :raises AirflowFailException: for bad arguments or rows, before anything is uploaded.
+    :param reuse_from: results table of earlier jobs whose answers are reused: `table` or `schema.table` on the same
+        connection, or `{"conn_id": …, "table": …}`. A row whose request succeeded there is not sent. It lands with that
+        answer and its batch_id, and with attempt 0, no tokens and no cost. The table is read once. If it does not
+        exist yet, as on the first run of a job that lands in it, every row is sent.
+    :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded, at
+        the standard price; 0 sends none. These are the first requests of the model, and their answers land like all
+        others. Submit fails, and nothing is uploaded, if all canary requests of a model fail for a reason that its
+        other requests share, or if the job would exceed `max_cost_usd` given the measured output. Default: 2, and 0
+        for Azure, whose batch deployments accept only batches.
+    :param resubmit: when the task is cleared, send and pay for every row again instead of keeping the unchanged ones.
+        `reuse_from` is ignored, and batches of the job that are still running are cancelled. A retry never resubmits.
+        The run conf `{"batch_resubmit": true}` and the command `airflow-batch jobs resubmit` have the same effect.
+    :param retention: how long after its last event `airflow-batch jobs clean` keeps the job in staging. Only that
+        command removes jobs. Default: config `[openai_batch] retention`, 30 days.
+    :param delete_remote_files: "after_collect" deletes the input and result files at the provider during landing, once
+        their answers are in staging; files that cannot be deleted are logged and left alone. "never" leaves all files
+        to the provider's own expiry.
+    :param preview: render, check and price the job and show its first requests, without sealing or sending anything.
+        The task pushes two more XComs: `preview`, the first requests, and `preview_text`, Markdown with the counts,
+        the estimate and these requests, for example for the body of an `ApprovalOperator`.
+    :param on_empty: what the task does if the query returns no rows: "succeed", "skip" or "fail".
+    :raises AirflowFailException: if the arguments or the rows are wrong. Nothing was uploaded.
+    :raises JobHeldError: if the account or the connection needs attention. Fix it, then clear the task.
     """
 
     template_fields: Sequence[str] = (
@@ -197,9 +210,9 @@ class BatchSubmitOperator(BaseOperator):
         canary: int | str | None = None,
         resubmit: bool | str = False,
         retention: timedelta | None = None,
-        delete_remote_files: str = NEVER,
+        delete_remote_files: str = DELETE_NEVER,
         preview: bool | str = False,
-        on_empty: str = "succeed",
+        on_empty: str = SUCCEED,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -233,28 +246,33 @@ class BatchSubmitOperator(BaseOperator):
         self.delete_remote_files = delete_remote_files
         self.preview = preview
         self.on_empty = on_empty
-        self._kill = KillSwitch()
+        self._kill_switch = KillSwitch()
         self._check_arguments()
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """As Airflow's; a pydantic model becomes plain JSON Schema first, since no class can be serialised in a DAG."""
+        """Return a partial operator to be mapped.
+
+        A pydantic `output_schema` becomes JSON Schema here, because a serialised DAG cannot contain a class.
+        """
         if "output_schema" in kwargs:
             kwargs["output_schema"] = plain_schema(kwargs["output_schema"])
         return super().partial(**kwargs)
 
     def resolve_template_files(self) -> None:
-        """Read `.sql` files as Airflow does, and the text files that row arguments name."""
+        """Read `.sql` files as Airflow does, and the text files that row arguments refer to."""
         super().resolve_template_files()
         for name in ROW_ARGUMENTS:
             value = getattr(self, name)
             if is_file_name(value):
-                setattr(self, name, self._text_of(value))
+                setattr(self, name, self._read_text_file(value))
 
-    def _text_of(self, name: str) -> str:
+    def _read_text_file(self, name: str) -> str:
         env = self.get_template_env()
         if env.loader is None:
-            raise InputError(f"{name} is the name of a text file, but there is no DAG folder to find it in.")
+            raise InputError(
+                f"Cannot read the text file {name!r}: the task belongs to no DAG, so there is no folder to look in."
+            )
         return env.loader.get_source(env, name)[0].removesuffix("\n")
 
     def _do_render_template_fields(
@@ -268,8 +286,11 @@ class BatchSubmitOperator(BaseOperator):
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Seal the job unless it is sealed, then create its batches as far as the provider has room."""
-        with airflow_failures(), self._kill.watching(context["ti"], lambda: self._ledger(context), self.log):
+        """Seal the job unless that was done before, then create as many batches as the provider accepts."""
+        with (
+            airflow_failures(),
+            self._kill_switch.watching(context["ti"], lambda: self._open_ledger(context), self.log),
+        ):
             reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))
             return reference
 
@@ -284,21 +305,20 @@ class BatchSubmitOperator(BaseOperator):
             source, folder, hook, self.log, check_tables=lambda manifest: check_landings(self, context, manifest)
         )
         clear_epoch = context["ti"].max_tries
-        ledger = sealing.open(clear_epoch, resubmit=self._resubmits(context))
+        ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))
         change_budget(ledger, source.plan.max_cost_usd, self.log)
         ledger.add(TaskStarted(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
         cancel_earlier(ledger, self.log)
         BatchJobLink.persist(context, folder.uri)
         if not ledger.manifest.requests:
-            self._empty()
+            self._handle_no_rows()
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
         return reference_of(summarize(ledger))
 
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
-        """Create the job's batches as far as the provider has room."""
         policy = Policy(max_attempts=1, restarted_at=datetime.now(UTC))
-        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.is_pulled)
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill_switch.is_pulled)
         pause = runner.run({})
         if isinstance(pause, Void):
             raise canary_error(pause)
@@ -307,26 +327,26 @@ class BatchSubmitOperator(BaseOperator):
         if isinstance(pause, Hold):
             manifest = ledger.manifest
             raise JobHeldError(
-                f"Job {manifest.job_uid} is held: {pause.message}. Its {manifest.sent:,} requests stay sealed in "
-                f"{ledger.folder.uri}, and batches that exist go on. Mend the account or the connection, then clear "
-                "this task."
+                f"Job {manifest.job_uid} is held: {pause.message.removesuffix('.')}. The job is kept, with "
+                f"{format_count(manifest.sent, 'request')}, in {ledger.folder.uri}, and existing batches keep running. "
+                "Fix the account or the connection, then clear this task."
             )
 
-    def _resubmits(self, context: Context) -> bool:
+    def _wants_resubmit(self, context: Context) -> bool:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
         return parse_bool("resubmit", self.resubmit) or parse_bool("batch_resubmit", conf.get("batch_resubmit"))
 
     def on_kill(self) -> None:
-        """Make no further paid call. What was created is recorded, and the next attempt goes on with it.
+        """Stop making paid calls. Existing batches are recorded, and the next attempt continues with them.
 
-        Batches are cancelled only if the task was marked failed or skipped, or its run was deleted.
+        The batches are cancelled only if the task was marked failed or skipped, or its run was deleted.
         """
-        self._kill.pull()
+        self._kill_switch.pull()
 
-    def _ledger(self, context: Context) -> Ledger | None:
+    def _open_ledger(self, context: Context) -> Ledger | None:
         return open_ledger(job_folder(staging_root(self.staging), job_key(context)))
 
-    def _spec(self) -> RequestSpec:
+    def _request_spec(self) -> RequestSpec:
         return RequestSpec(
             endpoint=self.endpoint,
             custom_id=self.custom_id,
@@ -342,9 +362,9 @@ class BatchSubmitOperator(BaseOperator):
     def _plan(self, context: Context, hook: BatchHook) -> Plan:
         for name in ("warehouse_conn_id", "sql", "openai_conn_id"):
             if none_if_blank(getattr(self, name)) is None:
-                raise InputError(f"{name} is empty. Nothing was run, nothing was uploaded.")
+                raise InputError(f"{name} is empty. The query was not run, and nothing was uploaded.")
         self.output_schema = plain_schema(self.output_schema)
-        spec = self._spec()
+        spec = self._request_spec()
         check(spec)
         hook.check()
         logical_date = context.get("logical_date")
@@ -367,7 +387,7 @@ class BatchSubmitOperator(BaseOperator):
             deduplicate=parse_bool("deduplicate", self.deduplicate),
             canary=hook.canary if canary is None else canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
-            delete_remote_files=self.delete_remote_files == AFTER_COLLECT,
+            delete_remote_files=self.delete_remote_files == DELETE_AFTER_COLLECT,
         )
 
     def _source(self, context: Context, hook: BatchHook) -> Source:
@@ -375,69 +395,72 @@ class BatchSubmitOperator(BaseOperator):
         return Source(
             plan,
             conn_id=self.warehouse_conn_id,
-            reused_table=self._reused_table,
+            reused_table=self._open_reused_table,
             root=staging_root(self.staging),
             has_explicit_token_limit=hook.has_explicit_token_limit(self.limits),
         )
 
-    def _reused_table(self) -> ReusedTable | None:
-        place = parse_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
-        return None if place is None else ReusedTable(sql_hook(place.conn_id), place.table)
+    def _open_reused_table(self) -> ReusedTable | None:
+        table_ref = parse_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
+        return None if table_ref is None else ReusedTable(sql_hook(table_ref.conn_id), table_ref.table)
 
     def _preview(self, context: Context, source: Source, hook: BatchHook) -> Reference:
         source = replace(source, plan=msgspec.structs.replace(source.plan, canary=0))
         with TemporaryDirectory(prefix="batch-preview-") as path:
-            made = source.build(LocalFolder(Path(path)), Decision(Action.SEAL, 1, reuse=True), hook, self.log)
-        log_build(self.log, made)
-        for request in made.sample:
-            self.log.info("Would ask %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
-        self.log.info("Preview: nothing was sealed, nothing was uploaded, nothing is billed.")
-        context["ti"].xcom_push(key=PREVIEW_KEY, value=made.sample)
-        text = render_preview(made.manifest, made.sample, has_more_rows=made.has_more_rows)
+            build = source.build(LocalFolder(Path(path)), Decision(Action.SEAL, 1, reuse=True), hook, self.log)
+        log_build(self.log, build)
+        for request in build.sample:
+            self.log.info("Would send %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
+        self.log.info("This was a preview: nothing was sealed, uploaded or billed.")
+        context["ti"].xcom_push(key=PREVIEW_KEY, value=build.sample)
+        text = render_preview(build.manifest, build.sample, has_more_rows=build.has_more_rows)
         context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
-        return preview_reference(made.manifest)
+        return preview_reference(build.manifest)
 
-    def _empty(self) -> None:
-        if self.on_empty == "skip":
+    def _handle_no_rows(self) -> None:
+        if self.on_empty == SKIP:
             raise AirflowSkipException("The query returned no rows.")
-        if self.on_empty == "fail":
+        if self.on_empty == FAIL:
             raise InputError("The query returned no rows, and on_empty is 'fail'. Nothing was uploaded.")
-        self.log.info("The query returned no rows: nothing to ask.")
+        self.log.info("The query returned no rows, so there is nothing to send.")
 
     def _check_arguments(self) -> None:
-        """What can be said while the DAG is parsed."""
-        if self.on_empty not in ("succeed", "skip", "fail"):
-            raise InputError(f"on_empty must be 'succeed', 'skip' or 'fail', not {self.on_empty!r}.")
-        if self.delete_remote_files not in (NEVER, AFTER_COLLECT):
+        """Check everything that is already known while the DAG is parsed."""
+        if self.on_empty not in ON_EMPTY:
+            raise InputError(f"on_empty: Expected 'succeed', 'skip' or 'fail', got {self.on_empty!r}.")
+        if self.delete_remote_files not in (DELETE_NEVER, DELETE_AFTER_COLLECT):
             raise InputError(
-                f"delete_remote_files is {NEVER!r} or {AFTER_COLLECT!r}, not {self.delete_remote_files!r}."
+                f"delete_remote_files: Expected {DELETE_NEVER!r} or {DELETE_AFTER_COLLECT!r}, "
+                f"got {self.delete_remote_files!r}."
             )
-        kept = self.retention
-        if kept is not None and not (isinstance(kept, timedelta) and kept >= timedelta(0)):
-            raise InputError(f"retention is a timedelta of at least 0, not {kept!r}.")
+        retention = self.retention
+        if retention is not None and not (isinstance(retention, timedelta) and retention >= timedelta(0)):
+            raise InputError(f"retention: Expected a timedelta of at least 0, got {retention!r}.")
         read_limits(self.limits)
         if not is_runtime_value(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
             parse_count("canary", self.canary, MAX_CANARY)
         if not is_runtime_value(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
             parse_count("max_rows", self.max_rows)
         Prices(self.prices)
-        spec = self._spec()
-        plain = not any(
+        spec = self._request_spec()
+        has_final_row_arguments = not any(
             is_runtime_value(getattr(self, name)) or is_file_name(getattr(self, name)) for name in ROW_ARGUMENTS
         )
-        if plain and isinstance(self.endpoint, str) and "{" not in self.endpoint:
+        if has_final_row_arguments and isinstance(self.endpoint, str) and "{" not in self.endpoint:
             check(spec)
         if is_runtime_value(self.metadata):
             return
-        reserved = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
-        if reserved or len(self.metadata) > 12:
+        reserved_keys = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
+        if reserved_keys or len(self.metadata) > 12:
             raise InputError(
-                "metadata: a batch takes 16 pairs, and job_uid, shard, attempt and nonce are ours; up to 12 are yours."
+                "metadata: Expected at most 12 pairs, and none with the key job_uid, shard, attempt or nonce, got "
+                f"{len(self.metadata)} pairs: {', '.join(map(str, self.metadata))}. A batch has room for 16 pairs, and "
+                "these four keys identify it."
             )
 
 
 def plain_schema(schema: Any) -> Any:
-    """A schema as strict JSON Schema; what Airflow resolves later is left for then."""
+    """Return a schema as strict JSON Schema. A value that Airflow resolves only at run time is returned unchanged."""
     if is_runtime_value(schema):
         return schema
     schema = none_if_blank(schema)

@@ -1,1 +1,1 @@
-"""The page of a job in the Airflow UI."""
+"""The Airflow plugin that shows the page of a job in the UI."""

@@ -1,7 +1,7 @@
-"""The plugin: routes below /batch, and a tab "LLM batch" on task instances.
+"""The Airflow plugin: routes below /batch, and a tab "LLM batch" on task instances.
 
-Airflow loads plugins in every process, workers included. What only the API server needs, FastAPI and Airflow's own
-API, takes over a second to import, so that waits for the first request.
+Airflow loads plugins in every process, including workers. FastAPI and Airflow's own API take over a second to import
+and are only needed in the API server, so they are imported when the first request arrives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_provider_batch.links.batch import MOUNT, mounted
+from airflow_provider_batch.links.batch import MOUNT, plugin_url
 
 _Message = MutableMapping[str, Any]
 
@@ -19,21 +19,21 @@ _Message = MutableMapping[str, Any]
 async def routes(
     scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
 ) -> None:
-    """The ASGI app of `plugins.routes`."""
+    """Pass a request on to the ASGI app in `plugins.routes`."""
     from airflow_provider_batch.plugins.routes import app
 
     await app(scope, receive, send)
 
 
 class BatchPlugin(AirflowPlugin):
-    """What Airflow loads."""
+    """Registers the routes and the tab with Airflow."""
 
     name = "batch"
     fastapi_apps = [{"app": routes, "url_prefix": MOUNT, "name": "LLM batch"}]  # noqa: RUF012 - Airflow's shape
     external_views = [  # noqa: RUF012 - Airflow's shape
         {
             "name": "LLM batch",
-            "href": mounted("/job/{DAG_ID}/{TASK_ID}/{MAP_INDEX}?run_id={RUN_ID}"),
+            "href": plugin_url("/job/{DAG_ID}/{TASK_ID}/{MAP_INDEX}?run_id={RUN_ID}"),
             "destination": "task_instance",
             "url_route": "batch-job",
         }

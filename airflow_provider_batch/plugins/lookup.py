@@ -1,4 +1,4 @@
-"""Finding the job of a task instance, or the report that it wrote, on the API server."""
+"""Loads the job of a task instance, or the report that it wrote, in the API server."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from airflow_provider_batch.staging.layout import open_folder
 
 
 def load_summary(dag_id: str, run_id: str, task_id: str, map_index: int) -> JobSummary | None:
-    """What is recorded of the job of a task instance, None when there is no record.
+    """Return the summary of the job of a task instance, or None if it has no job.
 
-    The ledger is found by the address that the task left in XCom, and shown only if it is of a job of this very run: so
-    nobody who may see one DAG is shown a job of another.
+    The task pushes the address of the ledger to XCom. The job is returned only if it belongs to the same DAG run, so
+    that nobody can see a job of a DAG that they may not read.
 
-    `map_index` is -1 for a task that is not mapped. Raises BatchError when there is a record that cannot be read.
+    :param map_index: -1 if the task is not mapped.
+    :raises BatchError: if the ledger cannot be read.
     """
-    address = _left(LEDGER_KEY, dag_id, run_id, task_id, map_index)
+    address = _pull_xcom(LEDGER_KEY, dag_id, run_id, task_id, map_index)
     if not isinstance(address, str):
         return None
     ledger = open_ledger(open_folder(address))
@@ -32,23 +33,23 @@ def load_summary(dag_id: str, run_id: str, task_id: str, map_index: int) -> JobS
 
 
 def load_report(dag_id: str, run_id: str, task_id: str, map_index: int) -> bytes | None:
-    """The report that a task instance wrote, None when there is none.
+    """Return the report that a task instance wrote, or None if it wrote none.
 
-    Its folder follows from the task instance alone, so nothing that a request or XCom says leads out of it.
+    The folder is derived from the task instance alone, so no request and no XCom value can lead out of it.
 
-    Raises BatchError if staging cannot be read.
+    :param map_index: -1 if the task is not mapped.
+    :raises BatchError: if staging cannot be read.
     """
-    name = _left(REPORT_KEY, dag_id, run_id, task_id, map_index)
+    name = _pull_xcom(REPORT_KEY, dag_id, run_id, task_id, map_index)
     if not isinstance(name, str) or not is_report(name):
         return None
     return report_folder(dag_id, run_id, task_id, map_index).read(name)
 
 
-def _left(key: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> Any:
-    """What a task instance left in XCom under a key."""
+def _pull_xcom(key: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> Any:
     with create_session() as session:
         statement = XComModel.get_many(
             run_id=run_id, key=key, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
         )
-        found = session.scalars(statement).first()
-        return XComModel.deserialize_value(found) if found is not None else None
+        xcom = session.scalars(statement).first()
+        return XComModel.deserialize_value(xcom) if xcom is not None else None

@@ -1,7 +1,7 @@
-"""The page of a job: what it shows, and the HTML of it.
+"""Renders the page of a job as HTML.
 
-What a model answered may turn up in failure messages, so nothing here is trusted: Jinja escapes every value, and the
-Content-Security-Policy lets the browser load and run nothing but the style below.
+Failure messages may contain text from a model, so no value is trusted. Jinja escapes all of them, and the
+Content-Security-Policy allows the browser to load and run nothing except the style sheet of the page.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import datetime
+from decimal import Decimal
 from importlib import resources
 
 import jinja2
+import jinja2.runtime
 
+from airflow_provider_batch.core.formatting import format_time, format_usd
 from airflow_provider_batch.core.lifecycle.summary import JobSummary
 
-#: longer lists are cut, and say so
+#: maximum lengths of the lists; the page says how many entries are left out
 MAX_SHARDS = 500
 MAX_FAILURES = 50
 
@@ -27,7 +30,7 @@ def _asset(name: str) -> str:
 _style = _asset("page.css")
 _style_hash = base64.b64encode(hashlib.sha256(_style.encode()).digest()).decode()
 
-#: sent with every page
+#: HTTP headers of every page
 HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_style_hash}'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'self'",
@@ -37,33 +40,33 @@ HEADERS = {
 }
 
 
-def _usd(value: str | float | None) -> str:
-    if value is None:
-        return "unknown"
-    amount = float(value)
-    return f"${amount:,.4f}" if amount < 1 else f"${amount:,.2f}"
+def _format_usd(amount: str | float | None) -> str:
+    return "unknown" if amount is None else format_usd(Decimal(amount))
 
 
-def _time(value: datetime | None) -> str:
-    return "–" if value is None else f"{value:%Y-%m-%d %H:%M:%S %Z}"
+@jinja2.pass_context
+def _format_time(context: jinja2.runtime.Context, time: datetime | None) -> str:
+    return "–" if time is None else format_time(time, context["now"])
 
 
 _environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-_environment.filters.update(usd=_usd, time=_time, number=lambda value: f"{value:,}")
+_environment.filters.update(usd=_format_usd, time=_format_time, number=lambda count: f"{count:,}")
 _template = _environment.from_string(_asset("page.html"))
 
 
-def render(job: JobSummary, task_id: str, map_index: int) -> str:
-    """Return the whole page of a job, as HTML.
+def render(job: JobSummary, task_id: str, map_index: int, now: datetime) -> str:
+    """Return the page of a job as HTML.
 
-    :param task_id: the task instance that the page was opened from: any task of the job.
-    :param map_index: its map index; -1 if it is not mapped.
+    :param task_id: the task that the page was opened from, which may be any task of the job.
+    :param map_index: map index of that task; -1 if it is not mapped.
+    :param now: the time that ages on the page refer to.
     """
     return _template.render(
         job=job,
         task_id=task_id,
         map_index=map_index,
         message=None,
+        now=now,
         style=_style,
         shards=MAX_SHARDS,
         failures=MAX_FAILURES,
@@ -71,5 +74,5 @@ def render(job: JobSummary, task_id: str, map_index: int) -> str:
 
 
 def render_message(message: str) -> str:
-    """A page that only says something, as HTML."""
+    """Return a page with nothing but a message as HTML."""
     return _template.render(job=None, message=message, style=_style, shards=MAX_SHARDS, failures=MAX_FAILURES)

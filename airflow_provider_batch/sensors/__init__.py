@@ -1,1 +1,1 @@
-"""Sensors of the OpenAI Batch provider."""
+"""Sensor that waits for batch jobs."""

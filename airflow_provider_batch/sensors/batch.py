@@ -1,4 +1,4 @@
-"""`BatchSensor`: waits until a job's batches ended and their answers lie in staging."""
+"""`BatchSensor`: waits until the batches of a job have ended and their answers are in staging."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.formatting import format_count, format_time
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Task, TaskStarted
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
@@ -33,45 +34,53 @@ if TYPE_CHECKING:
 __all__ = ["BatchSensor"]
 
 
-#: what may be done at the deadline with rows that have no usable answer
-AT_DEADLINE = ("collect", "sync")
-#: what may be done with answers that were cut off at the output cap
+#: choices for `at_deadline`
+AT_DEADLINE = COLLECT, SYNC = ("collect", "sync")
+#: choices for `on_incomplete`
 ON_INCOMPLETE = KEEP, RAISE_CAP = ("keep", "raise_cap")
 
 
 class BatchSensor(BaseSensorOperator):
-    """Wait for a job. While batches run, the task is deferred and holds no worker slot.
+    """Wait for the batches of a job, collect their answers into staging, and retry transient failures.
 
-    Ended batches are collected into staging, rows that never ran or failed for a passing reason are asked again, and
-    shards that had no room are sent. At the deadline what runs is cancelled, what was answered is collected, and the
-    task succeeds: only landing judges rows.
+    The sensor retries rows that never ran or that failed for a transient reason (5xx, 429, expired), and submits shards
+    that had to wait for queue capacity. While batches run, the task is deferred and holds no worker slot.
 
-    With `at_deadline="sync"` the rows that then have no usable answer are asked once more, synchronously, each at the
-    standard price: those that were cancelled, expired or never sent, and those that would be asked again, however often
-    they were. First the batches have to end, which may take 15 minutes; rows of a batch that has not ended by then are
-    left, as their answers may yet come. Requests are begun until 30 minutes after the deadline, 16 at once. What is
-    left, and why, is in the log and in what the task returns, under `final_pass`.
+    At the deadline the sensor cancels the batches that are still running, collects what was answered, and succeeds.
+    It never fails because of rows; `BatchResultsOperator` judges them. The task returns `job_uid`, `batches`,
+    `retry_rounds`, `paid_twice` (requests answered in two batches of the same attempt), `outcomes` (rows by outcome)
+    and, if there was a final pass, `final_pass`.
 
-    :param job: the reference that submit returned.
-    :param max_attempts: how often a row is asked in all.
-    :param retry_on: outcomes that are asked again, of failed, expired, cancelled, invalid_output and missing.
-    :param on_incomplete: what becomes of answers that were cut off at the output cap: "keep" lands them as they are,
-        "raise_cap" asks those rows again, as one of their `max_attempts`, each time with twice the cap that they had.
-        Rows whose request states no cap are kept. `request_sha256` stays that of the request as it was first asked.
-    :param row_retry_delay: how long rows wait before they are asked again; doubled with each attempt; default:
-        config `[openai_batch] row_retry_delay`.
-    :param deadline: the end of the wait, set once when the task first runs: a `timedelta` from then, or a time of day
-        and date as `datetime` or ISO text (templated). Retries never move it. A person who clears the task after the
-        wait ended sets it anew, and gives rows without a usable answer a fresh allowance of attempts.
-    :param at_deadline: what happens to rows without a usable answer: "collect" leaves them as they are, "sync"
-        sends them synchronously, within the job's `max_cost_usd`.
-    :param at_deadline_rows: the most rows that are asked so; the others are left.
-    :param deferrable: wait in the triggerer; else `mode` decides between poke and reschedule.
-    :param poke_interval: seconds between two looks at a batch, at most; young and nearly ended ones are looked at
-        sooner while deferred; default: config `[openai_batch] poll_interval`.
-    :param cancel_on_kill: cancel the batches when the task is marked failed or skipped, or its run is deleted. A clear,
-        a retry, or a restart of anything never cancels.
-    :raises JobHeldError: if the account or the connection needs a person; nothing is lost, clear the task then.
+    **The final pass.** With `at_deadline="sync"`, rows that have no usable answer at the deadline are sent once more,
+    synchronously and at the standard price: rows that were cancelled, expired or never sent, and rows that would
+    otherwise be retried, regardless of `max_attempts`. The batches have to end first, which may take 15 minutes. Rows
+    of a batch that has not ended by then are left out, because their answers may still arrive. New requests are started
+    until 30 minutes after the deadline, 16 at a time. The log and `final_pass` say how many rows were left out, and
+    why.
+
+    :param job: the reference that `BatchSubmitOperator` returned.
+    :param max_attempts: maximum number of times that the provider tries a row, including the first.
+    :param retry_on: outcomes to retry: any of "failed", "expired", "cancelled", "invalid_output" and "missing".
+    :param on_incomplete: what to do with answers that were cut off at the output cap. "keep" lands them as they are.
+        "raise_cap" retries these rows, within `max_attempts`, and doubles the cap each time; rows whose request states
+        no cap are kept. `request_sha256` remains the hash of the original request.
+    :param row_retry_delay: how long a row waits before its first retry. Doubles with each attempt. Default: config
+        `[openai_batch] row_retry_delay`, 300 s.
+    :param deadline: end of the wait: a `timedelta` from the first start of the task, or an absolute time as a
+        `datetime` or as ISO text (templated; UTC unless it has an offset). Retries of the task never move it. If a
+        person clears the task after the wait has ended, the deadline is set again, and rows without a usable answer may
+        be tried `max_attempts` times more.
+    :param at_deadline: what to do at the deadline with rows that have no usable answer. "collect" leaves them as they
+        are; "sync" sends them synchronously, within the job's `max_cost_usd`.
+    :param at_deadline_rows: maximum number of rows to send in the final pass; the others are left out.
+    :param deferrable: wait in the triggerer. If False, `mode` selects poke or reschedule, as for any sensor.
+    :param poke_interval: maximum number of seconds between two checks of a batch. While the task is deferred, batches
+        that have just started or are nearly complete are checked more often. Default: config `[openai_batch]
+        poll_interval`, 60 s.
+    :param cancel_on_kill: cancel the batches if the task is marked failed or skipped, or its run is deleted. Clearing
+        or retrying the task, or restarting any part of Airflow, never cancels them.
+    :raises JobHeldError: if the account or the connection needs attention. Everything is kept. Fix it, then clear the
+        task.
     """
 
     template_fields: Sequence[str] = ("job", "deadline")
@@ -84,10 +93,10 @@ class BatchSensor(BaseSensorOperator):
         job: Any,
         max_attempts: int = 3,
         retry_on: Iterable[str] = tuple(sorted(RETRYABLE)),
-        on_incomplete: str = "keep",
+        on_incomplete: str = KEEP,
         row_retry_delay: timedelta | None = None,
         deadline: timedelta | datetime | str = timedelta(hours=30),
-        at_deadline: str = "collect",
+        at_deadline: str = COLLECT,
         at_deadline_rows: int = DEFAULT_ROWS,
         deferrable: bool = True,
         poke_interval: float | None = None,
@@ -96,33 +105,35 @@ class BatchSensor(BaseSensorOperator):
     ) -> None:
         if kwargs.get("soft_fail") or kwargs.get("never_fail"):
             raise InputError(
-                "soft_fail and never_fail would turn every error into SKIPPED and hide a job that still costs money. "
-                "The wait succeeds at its deadline anyway; use trigger_rule on the task after land instead."
+                "soft_fail and never_fail are not supported: they would turn every error into SKIPPED and hide a job "
+                "that still costs money. The wait succeeds at its deadline in any case. To tolerate failures, set "
+                "trigger_rule on the task after the landing."
             )
         if "timeout" in kwargs:
-            raise InputError("timeout would end the wait without collecting what was paid for. Use deadline instead.")
+            raise InputError(
+                "timeout is not supported: it would end the wait without collecting answers that were paid for. Use "
+                "deadline instead."
+            )
         if poke_interval is None:
             poke_interval = conf.getfloat("openai_batch", "poll_interval", fallback=60.0)
         if row_retry_delay is None:
             row_retry_delay = timedelta(seconds=conf.getfloat("openai_batch", "row_retry_delay", fallback=300.0))
         super().__init__(poke_interval=poke_interval, timeout=timedelta(days=365), **kwargs)
         if max_attempts < 1:
-            raise InputError(f"max_attempts is how often a row is asked in all: at least 1, not {max_attempts}.")
-        unknown = [outcome for outcome in retry_on if outcome not in RETRYABLE]
-        if unknown:
+            raise InputError(f"max_attempts: Expected at least 1, got {max_attempts}.")
+        unknown_outcomes = [outcome for outcome in retry_on if outcome not in RETRYABLE]
+        if unknown_outcomes:
             raise InputError(
-                f"retry_on: {unknown[0]!r} is never asked again; choose of {', '.join(sorted(RETRYABLE))}."
+                f"retry_on: {unknown_outcomes[0]!r} cannot be retried. Choose from {', '.join(sorted(RETRYABLE))}."
             )
         if on_incomplete not in ON_INCOMPLETE:
-            raise InputError(f"on_incomplete: {on_incomplete!r} is none of {', '.join(ON_INCOMPLETE)}.")
+            raise InputError(f"on_incomplete: Expected {' or '.join(ON_INCOMPLETE)}, got {on_incomplete!r}.")
         if at_deadline not in AT_DEADLINE:
-            raise InputError(f"at_deadline: {at_deadline!r} is none of {', '.join(AT_DEADLINE)}.")
+            raise InputError(f"at_deadline: Expected {' or '.join(AT_DEADLINE)}, got {at_deadline!r}.")
         if at_deadline_rows < 1:
-            raise InputError(
-                f"at_deadline_rows is how many rows may be asked at the deadline: at least 1, not {at_deadline_rows}."
-            )
+            raise InputError(f"at_deadline_rows: Expected at least 1, got {at_deadline_rows}.")
         if isinstance(deadline, str) and "{" not in deadline:
-            _moment(deadline)
+            _parse_time(deadline)
         self.job = job
         self.max_attempts = max_attempts
         self.retry_on = sorted(retry_on)
@@ -133,63 +144,65 @@ class BatchSensor(BaseSensorOperator):
         self.at_deadline_rows = at_deadline_rows
         self.deferrable = deferrable
         self.cancel_on_kill = cancel_on_kill
-        self._kill = KillSwitch(cancel=cancel_on_kill)
+        self._kill_switch = KillSwitch(cancel=cancel_on_kill)
 
     def execute(self, context: Context) -> Any:
-        """Do what can be done now, then wait."""
-        with self._kill.watching(context["ti"], lambda: open_job(self.job), self.log):
-            return self._go_on(context, begins=True) if self.deferrable else super().execute(context)
+        """Carry out the steps that are possible now, then wait."""
+        with self._kill_switch.watching(context["ti"], lambda: open_job(self.job), self.log):
+            return self._continue(context, is_start=True) if self.deferrable else super().execute(context)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on after the trigger fired."""
+        """Continue after the trigger fired."""
         if event.get("reason") == "refused":
             raise JobHeldError(
-                f"The provider refused to show the job's batches, sweep after sweep: {event.get('message')}. The "
-                "batches and everything in staging are kept. Check the connection's key and project, then clear it."
+                f"The provider repeatedly refused to show the batches of this job: {event.get('message')}. The batches "
+                "keep running, and everything in staging is kept. Check the API key and the project of the connection, "
+                "then clear this task."
             )
-        with self._kill.watching(context["ti"], lambda: open_job(self.job), self.log):
-            return self._go_on(context)
+        with self._kill_switch.watching(context["ti"], lambda: open_job(self.job), self.log):
+            return self._continue(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """One look without a triggerer."""
+        """Check the batches once, without a triggerer, and carry out the steps that are possible now."""
         with airflow_failures():
             ledger = open_job(self.job)
-            pause = self._advance(context, ledger, begins=True)
+            pause = self._advance(context, ledger, is_start=True)
             done = isinstance(pause, Finish)
             return PokeReturnValue(done, self._result(ledger) if done else None)
 
     def on_kill(self) -> None:
-        """Make no further paid call; what is recorded is found again by the next attempt.
+        """Stop making paid calls. Everything done so far is recorded, and the next attempt continues from there.
 
-        With `cancel_on_kill` the batches are cancelled if the task was marked failed or skipped, or its run deleted.
+        With `cancel_on_kill`, the batches are cancelled if the task was marked failed or skipped, or its run was
+        deleted.
         """
-        self._kill.pull()
+        self._kill_switch.pull()
 
-    def _go_on(self, context: Context, *, begins: bool = False) -> dict[str, Any]:
+    def _continue(self, context: Context, *, is_start: bool = False) -> dict[str, Any]:
         with airflow_failures():
             ledger = open_job(self.job)
-            pause = self._advance(context, ledger, begins=begins)
+            pause = self._advance(context, ledger, is_start=is_start)
         state = ledger.state()
         if not isinstance(pause, Wait):
             return self._result(ledger)
-        deadline = state.deadline
+        deadline, now = state.deadline, datetime.now(UTC)
         self.log.info(
-            "Waiting for %d batch(es)%s, at most until %s",
-            len(pause.batch_ids),
-            f"; the next step is due at {pause.until:%Y-%m-%d %H:%M:%S} UTC"
+            "Waiting for %s%s%s",
+            format_count(len(pause.batch_ids), "batch", "batches"),
+            f" until {format_time(deadline, now)} at the latest" if deadline else " to end",
+            f"; the next step is due at {format_time(pause.until, now)}"
             if pause.until and pause.until != deadline
             else "",
-            f"{deadline:%Y-%m-%d %H:%M:%S} UTC" if deadline else "they end",
         )
-        # So that the trigger knows whether it is this attempt that a person stopped, or a later one failed by itself.
+        # The trigger needs the attempt to tell whether a person stopped this one, or a later one failed on its own.
         context["ti"].xcom_push(key=ATTEMPT_KEY, value=str(context["ti"].id))
         self.defer(
             trigger=BatchTrigger(
                 openai_conn_id=ledger.manifest.openai_conn_id,
                 job_uid=ledger.manifest.job_uid,
-                # Those that were created first, which end first; when they ended, the next ones are waited for.
+                # The oldest batches, which should end first. Once they have ended, the sensor waits for the next ones.
                 batch_ids=pause.batch_ids[:MAX_BATCHES],
-                deadline=deadline.isoformat() if deadline and datetime.now(UTC) < deadline else None,
+                deadline=deadline.isoformat() if deadline and now < deadline else None,
                 wake_at=pause.until.isoformat() if pause.until else None,
                 any_end=pause.any_end,
                 poll_interval=self.poke_interval,
@@ -197,75 +210,81 @@ class BatchSensor(BaseSensorOperator):
             ),
             method_name="resume",
         )
-        raise AssertionError("defer returns never")
+        raise AssertionError("defer never returns")
 
-    def _advance(self, context: Context, ledger: Ledger, *, begins: bool) -> Pause:
+    def _advance(self, context: Context, ledger: Ledger, *, is_start: bool) -> Pause:
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
         ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now))
-        if begins:
-            self._begin(context, ledger, now)
+        if is_start:
+            self._set_deadline(context, ledger, now)
         policy = Policy(
             max_attempts=self.max_attempts,
             retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
             raise_cap=self.on_incomplete == RAISE_CAP,
             backoff=self.row_retry_delay,
             restarted_at=now,
-            at_deadline_rows=self.at_deadline_rows if self.at_deadline == "sync" else 0,
+            at_deadline_rows=self.at_deadline_rows if self.at_deadline == SYNC else 0,
         )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
-        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill.is_pulled)
+        runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill_switch.is_pulled)
         pause = runner.run(runner.observe())
         if isinstance(pause, Void):
             raise canary_error(pause)
         if isinstance(pause, Hold):
             raise JobHeldError(
-                f"Job {ledger.manifest.job_uid} is held: {pause.message}. What was answered is kept in "
-                f"{ledger.folder.uri}, batches that run go on. Mend the account or connection, then clear this task."
+                f"Job {ledger.manifest.job_uid} is held: {pause.message.removesuffix('.')}. All answers so far are "
+                f"kept in {ledger.folder.uri}, and existing batches keep running. Fix the account or the connection, "
+                "then clear this task."
             )
         if isinstance(pause, Finish):
             runner.finish(pause)
         save_lessons(ledger, self.log, ended=isinstance(pause, Finish))
         return pause
 
-    def _begin(self, context: Context, ledger: Ledger, now: datetime) -> None:
-        """Set the deadline, unless a try of this task did so since it was last cleared.
+    def _set_deadline(self, context: Context, ledger: Ledger, now: datetime) -> None:
+        """Record the deadline, unless an attempt of this task did so since the task was last cleared.
 
-        A clear sets max_tries to the tries made plus the task's retries (`airflow.models.taskinstance`); nothing else
-        changes it. So it tells a person's clear from a retry after a crash.
+        `max_tries` identifies the clear. Clearing a task sets it to the number of tries so far plus the task's retries
+        (`airflow.models.taskinstance`), and nothing else changes it. This distinguishes a person's clear from a retry
+        after a crash.
         """
-        clear = getattr(context["ti"], "max_tries", 0)
-        deadline = deadline_to_record(ledger.state(), clear, self._ends(now), now)
+        clear_epoch = getattr(context["ti"], "max_tries", 0)
+        deadline = deadline_to_record(ledger.state(), clear_epoch, self._absolute_deadline(now), now)
         if deadline is not None and ledger.add(deadline) and deadline.resets_attempts:
             self.log.info(
-                "The wait had ended and was cleared: rows without a usable answer may be asked %d times more, until %s",
-                self.max_attempts,
-                f"{deadline.ends_at:%Y-%m-%d %H:%M:%S} UTC",
+                "The wait had ended and was cleared. Rows without a usable answer may be tried %s more, until %s.",
+                format_count(self.max_attempts, "time"),
+                format_time(deadline.ends_at, now),
             )
 
-    def _ends(self, now: datetime) -> datetime:
+    def _absolute_deadline(self, now: datetime) -> datetime:
         deadline = self.deadline
         if isinstance(deadline, timedelta):
             return now + deadline
         if isinstance(deadline, str):
-            deadline = _moment(deadline)
+            deadline = _parse_time(deadline)
         deadline = to_plain_datetime(deadline)
         return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
     def _result(self, ledger: Ledger) -> dict[str, Any]:
         result = wait_result(summarize(ledger))
         self.log.info(
-            "The wait is over: %d batches, %d wave(s) asked again, requests paid twice: %d",
-            result.batches,
-            result.retry_rounds,
-            result.paid_twice,
+            "The wait is over: %s, %s",
+            format_count(result.batches, "batch", "batches"),
+            format_count(result.retry_rounds, "retry round"),
         )
+        if result.paid_twice:
+            self.log.warning(
+                "Paid twice: %s answered in two batches of the same attempt.",
+                format_count(result.paid_twice, "request was", "requests were"),
+            )
         returned: dict[str, Any] = msgspec.to_builtins(result)
         return returned
 
 
-def _moment(deadline: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(deadline)
+        return datetime.fromisoformat(text)
     except ValueError as error:
-        raise InputError(f"deadline: {deadline!r} is no ISO date and time.") from error
+        raise InputError(f"deadline: Expected a date and time in ISO format, got {text!r}.") from error

@@ -234,7 +234,7 @@ def test_a_results_table_with_another_key_is_rejected_before_anything_is_paid_fo
 
     error = submit_error(land={"table": "other"})
 
-    assert error.startswith("ResultsTableError: Task 'land' could not land this job")
+    assert error.startswith("ResultsTableError: Task 'land' cannot land this job")
     assert "other" in error
     assert "custom_id" in error
     assert "ALTER TABLE" in error
@@ -248,7 +248,7 @@ def test_a_results_column_missing_from_the_schema_is_rejected_before_anything_is
 
     error = submit_error(output_schema=schema, land={"columns": {"lable": "lable"}})
 
-    assert error.startswith("SchemaError: Task 'land' could not land this job")
+    assert error.startswith("SchemaError: Task 'land' cannot land this job")
     assert "lable" in error
     assert "label" in error
 
@@ -275,13 +275,15 @@ def test_a_results_table_named_by_another_task_is_checked_when_the_job_lands(war
 
     assert result.states["land"] == "failed"
     assert "ALTER TABLE" in result.error("land")
-    assert result.error("land").endswith("The answers are kept in staging; mend it, then clear this task.")
+    assert result.error("land").endswith(
+        "The answers are kept in staging. Fix the table or the arguments, then clear this task."
+    )
 
 
 def test_an_invalid_deadline_is_rejected_when_the_dag_is_parsed() -> None:
     from airflow_provider_batch.sensors.batch import BatchSensor
 
-    with pytest.raises(InputError, match="'seven' is no ISO date and time"):
+    with pytest.raises(InputError, match="Expected a date and time in ISO format, got 'seven'"):
         BatchSensor(task_id="wait", job={}, deadline="seven")
 
 
@@ -290,7 +292,7 @@ def test_an_invalid_deadline_is_rejected_when_the_dag_is_parsed() -> None:
     [
         ({"soft_fail": True}, "hide a job"),
         ({"timeout": 60}, "Use deadline instead"),
-        ({"retry_on": ["refused"]}, "'refused' is never asked again"),
+        ({"retry_on": ["refused"]}, "'refused' cannot be retried"),
         ({"max_attempts": 0}, "at least 1"),
     ],
 )

@@ -115,4 +115,4 @@ def test_rows_land_through_a_sink_of_ones_own(warehouse: Path, sink: Any) -> Non
 def test_a_sink_that_cannot_be_imported_is_told_before_anything_is_uploaded(warehouse: Path) -> None:
     result = run_job(land={"sink": "tests.nowhere:Sink"})
     assert result.states["submit"] == "failed"
-    assert "sink: cannot import 'tests.nowhere:Sink'" in result.error()
+    assert "sink: Cannot import 'tests.nowhere:Sink'" in result.error()

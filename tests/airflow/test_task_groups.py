@@ -176,7 +176,7 @@ def test_mapped_jobs_that_would_land_over_each_other_are_refused() -> None:
 
     fixed = {name: value for name, value in ARGUMENTS.items() if name != "model"}
     with pytest.warns(UserWarning, match="was never mapped"):
-        with new_dag(), pytest.raises(InputError, match="each over the rows of the one before"):
+        with new_dag(), pytest.raises(InputError, match="overwrite the rows of the one before"):
             batch_job.partial(**fixed).expand(model=["a", "b"])
     # Rows, a table, or a job_uid of their own tell them apart.
     for apart in ({"sql": ["SELECT 1 AS id"]}, {"table": ["a", "b"]}):
@@ -192,5 +192,5 @@ def test_what_has_to_be_known_when_the_dag_is_parsed_cannot_be_mapped() -> None:
     from airflow_provider_batch.task_groups import batch_job
 
     with pytest.warns(UserWarning, match="was never mapped"):
-        with new_dag(), pytest.raises(InputError, match="'max_attempts' has to be known when the DAG is parsed"):
+        with new_dag(), pytest.raises(InputError, match="'max_attempts' must be known when the DAG is parsed"):
             batch_job.partial(**ARGUMENTS, key={"v": "{{ ti.map_index }}"}).expand(max_attempts=[1, 2])

@@ -79,7 +79,7 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
 
     run.await_task("preview", "success")
     ui.open_task(DAG, run_id, "preview")
-    ui.page.get_by_text("Preview: nothing was sealed, nothing was uploaded, nothing is billed.").wait_for()
+    ui.page.get_by_text("This was a preview: nothing was sealed, uploaded or billed.").wait_for()
     ui.screenshot("preview")
 
     await_approval_request(run)

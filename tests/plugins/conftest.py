@@ -1,4 +1,4 @@
-"""The page is tested inside a real Airflow API app, on the database of the Airflow tests."""
+"""Fixtures for the tests of the plugin, which run in a real Airflow API app."""
 
 from tests.airflow.conftest import airflow_home
 

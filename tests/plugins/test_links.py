@@ -1,3 +1,5 @@
+"""The extra links of tasks."""
+
 from __future__ import annotations
 
 import pytest
@@ -15,7 +17,7 @@ class Linked(BaseOperator):
 
 
 class TaskInstance:
-    """What of a running task instance the link uses."""
+    """The part of a running task instance that the link uses."""
 
     dag_id, run_id, task_id, map_index = "link", RUN, "submit", 2
 
@@ -27,24 +29,24 @@ class TaskInstance:
         self.pushed[key] = value
 
 
-def test_the_page_of_a_job_has_an_address_that_no_run_id_can_bend() -> None:
+def test_a_run_id_is_quoted_in_the_url_of_a_page() -> None:
     assert job_page("d", RUN, "g.t") == "/batch/job/d/g.t/-1?run_id=manual__2026-11-20T10%3A00%3A00%2B00%3A00"
     assert job_page("d", "a/../b?x=1&y#z %", "t", 3) == "/batch/job/d/t/3?run_id=a%2F..%2Fb%3Fx%3D1%26y%23z%20%25"
 
 
 @pytest.mark.parametrize("base", ["http://airflow.example.com/team-a", "http://airflow.example.com/team-a/"])
-def test_the_address_follows_the_prefix_of_the_api_server(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
+def test_the_url_starts_with_the_path_of_the_api_base_url(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     assert job_page("d", "r", "t") == "/team-a/batch/job/d/t/-1?run_id=r"
 
 
-def test_a_persisted_link_lies_where_the_ui_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    # as the API server reads DAGs; reading one as the scheduler does switches this off for the whole process
+def test_a_persisted_link_is_pushed_to_the_xcom_key_that_the_ui_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The API server deserialises DAGs with this switched on. The scheduler switches it off for the whole process.
     monkeypatch.setattr(DagSerialization, "_load_operator_extra_links", True)
     with DAG("link", schedule=None) as dag:
         task = Linked(task_id="submit")
     ti = TaskInstance(task)
     BatchJobLink.persist({"ti": ti}, LEDGER)
-    (seen_by_ui,) = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("submit").operator_extra_links
-    assert seen_by_ui.name == "LLM batch"
-    assert ti.pushed == {seen_by_ui.xcom_key: job_page("link", RUN, "submit", 2), LEDGER_KEY: LEDGER}
+    (link,) = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("submit").operator_extra_links
+    assert link.name == "LLM batch"
+    assert ti.pushed == {link.xcom_key: job_page("link", RUN, "submit", 2), LEDGER_KEY: LEDGER}

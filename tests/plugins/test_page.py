@@ -1,9 +1,11 @@
+"""The HTML of the page of a job."""
+
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -15,6 +17,7 @@ from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSumma
 from airflow_provider_batch.plugins.page import HEADERS, render, render_message
 
 SEALED_AT = datetime(2026, 11, 20, 10, 0, 5, tzinfo=UTC)
+NOW = SEALED_AT + timedelta(hours=3, minutes=5)
 FAILED = Reason("failed", "invalid_request", "Too long", 500)
 
 
@@ -76,12 +79,12 @@ JOB = JobSummary(
 
 
 def page(job: JobSummary = JOB, task_id: str = "submit", **fields: Any) -> str:
-    """The page of a job with these fields changed."""
-    return render(msgspec.structs.replace(job, **fields), task_id, -1)
+    """Return the page of JOB with these fields changed."""
+    return render(msgspec.structs.replace(job, **fields), task_id, -1, NOW)
 
 
 class Page(HTMLParser):
-    """The tags and the visible text of a page, as a browser would find them."""
+    """The tags and the text of a page, as a browser parses them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -98,31 +101,32 @@ class Page(HTMLParser):
 
 def test_the_page_shows_counts_batches_money_times_and_reasons() -> None:
     text = re.sub(r"\s+", " ", Page(page()).text)
-    for shown in (
+    for expected in (
         "label_tickets · submit · manual__2026-11-20T10:00:00+00:00",
         "Rows120,000: 120,000 sent",
         "Endpoint/v1/chat/completions",
-        "Sealed2026-11-20 10:00:05 UTC",
+        "Sealed2026-11-20 10:00:05 UTC (3 h ago)",
         "Deadline–",
         "Estimate$3.50 to $61.25",
-        "Cost so far$0.1234, without batch $0.2468",
+        "Cost so far$0.1234 ($0.2468 at the standard price)",
         "Retried1,200 requests, $0.0021 of the cost",
         "succeeded119,500",
         "500failedinvalid_requestToo long",
         "s0001completedbatch_agpt-5-mini50,0001",
         "s0002uploaded–gpt-5-mini",
     ):
-        assert shown in re.sub(r" ?\n ?", "", text), shown
+        assert expected in re.sub(r" ?\n ?", "", text), expected
 
 
 def rows_of(**counts: Any) -> str:
-    """The line about rows on the page of JOB with these counts."""
+    """Return the line about rows on the page of JOB with these counts."""
     text = re.sub(r"\s+", " ", Page(page(**counts)).text)
     return text.partition("Rows")[2].partition("Endpoint")[0].strip()
 
 
-def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be() -> None:
+def test_the_page_counts_the_rows_that_are_sent_duplicates_or_reused() -> None:
     assert rows_of() == "120,000: 120,000 sent"
+    assert rows_of(sent=119_999, duplicates=1) == "120,000: 119,999 sent, 1 duplicate"
     assert rows_of(sent=100_000, duplicates=20_000) == "120,000: 100,000 sent, 20,000 duplicates"
     assert (
         rows_of(sent=1_000, duplicates=20_000, reused=99_000, reuse_from="analytics.labels")
@@ -131,19 +135,19 @@ def test_the_page_tells_rows_that_are_asked_from_those_that_need_not_be() -> Non
     assert rows_of(reuse_from="labels") == "120,000: 120,000 sent, 0 reused from labels"
 
 
-def test_what_is_unknown_is_said_to_be_unknown() -> None:
+def test_an_unknown_cost_is_shown_as_unknown() -> None:
     text = Page(page(cost_usd=None, landed=None, estimate=Estimate(low_usd=3.5), outcomes={})).text
     assert "Cost so far" in text
     assert "$3.50 to unknown" in text
-    assert "without batch" not in text
-    assert "Nothing has come back yet." in text
+    assert "at the standard price" not in text
+    assert "No answers yet." in text
 
 
 HOSTILE = """</pre><script>alert(1)</script><img src=x onerror=alert(1)>"' {{ 7*7 }} {% raw %} &lt; \x00\u202e"""
 
 
-def test_hostile_text_stays_text_in_every_field() -> None:
-    plain = [(tag, attrs) for tag, attrs in Page(page()).tags]
+def test_markup_in_any_field_is_escaped() -> None:
+    harmless = Page(page()).tags
     submission = SubmissionSummary(number=1, status=HOSTILE, settled=True, batch_id=HOSTILE)
     hostile = page(
         task_id=HOSTILE,
@@ -157,14 +161,14 @@ def test_hostile_text_stays_text_in_every_field() -> None:
         landed=msgspec.structs.replace(LANDED, reasons=[Reason(HOSTILE, HOSTILE, HOSTILE, 1)]),
         shards=[msgspec.structs.replace(shard(HOSTILE, "settled", submission), model=HOSTILE), JOB.shards[1]],
     )
-    shown = Page(hostile)
-    assert shown.tags == plain
-    assert shown.text.count("<script>alert(1)</script>") == 15
-    assert shown.text.count("{{ 7*7 }}") == 15
+    parsed = Page(hostile)
+    assert parsed.tags == harmless
+    assert parsed.text.count("<script>alert(1)</script>") == 15
+    assert parsed.text.count("{{ 7*7 }}") == 15
     assert Page(render_message(HOSTILE)).text.count("<script>") == 1
 
 
-def test_the_policy_lets_the_browser_use_the_style_of_the_page_and_nothing_else() -> None:
+def test_the_content_security_policy_allows_nothing_but_the_style_sheet_of_the_page() -> None:
     policy = HEADERS["Content-Security-Policy"]
     style = re.search(r"<style>(.*)</style>", page(), re.DOTALL)
     assert style is not None
@@ -173,9 +177,9 @@ def test_the_policy_lets_the_browser_use_the_style_of_the_page_and_nothing_else(
     assert not re.search(r"(src|href|action|on\w+)\s*=", page())
 
 
-def test_long_lists_are_cut_and_say_so() -> None:
+def test_the_page_says_how_many_entries_of_a_long_list_are_left_out() -> None:
     landed = msgspec.structs.replace(LANDED, reasons=[FAILED] * 70)
     text = Page(page(shards=JOB.shards * 400, landed=landed)).text
     assert "300 more shards are not shown." in text
-    assert "20 rarer messages are not shown." in text
+    assert "20 less frequent messages are not shown." in text
     assert text.count("s0001") == 250

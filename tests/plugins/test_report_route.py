@@ -1,4 +1,4 @@
-"""The route that hands out reports, inside Airflow's own API app."""
+"""The route that serves reports, in Airflow's own API app."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_batch.plugins import routes
 
 RUN = "scheduled__2026-11-20T02:00:00+00:00/again?&#%"
 PAGE = report_page("nightly_eval", RUN, "group.report", 7)
-#: as if somebody had written a page of their own into staging
+#: a page that somebody else wrote into staging
 FOREIGN = b"<!doctype html><style>body{color:red}</style><script>alert(1)</script>"
 
 Get = Callable[..., Any]
@@ -31,78 +31,78 @@ def client(airflow_home: Any) -> TestClient:
 
 @pytest.fixture
 def get(client: TestClient) -> Get:
-    """Asks for a page, as a user with this role; None is one who may see nothing."""
+    """Request a page as a user with a role, or as a user without any permission if the role is None."""
 
-    def ask(role: str | None, page: str = PAGE) -> Any:
+    def get_page(role: str | None, page: str = PAGE) -> Any:
         token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username="somebody", role=role))
         return client.get(page, headers={"Cookie": f"_token={token}"})
 
-    return ask
+    return get_page
 
 
 @pytest.fixture
-def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Lets every task instance have a report; holds what was looked up."""
-    asked: list[tuple[Any, ...]] = []
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Give every task instance a report. The fixture lists the task instances that were looked up."""
+    lookups: list[tuple[Any, ...]] = []
 
     def look_up(*task_instance: Any) -> bytes:
-        asked.append(task_instance)
+        lookups.append(task_instance)
         return FOREIGN
 
     monkeypatch.setattr(routes, "load_report", look_up)
-    return asked
+    return lookups
 
 
-def test_nobody_sees_a_report_who_may_not_see_the_dag(
-    client: TestClient, get: Get, looked_up: list[tuple[Any, ...]]
+def test_a_user_who_may_not_read_the_dag_gets_no_report(
+    client: TestClient, get: Get, lookups: list[tuple[Any, ...]]
 ) -> None:
     assert client.get(PAGE).status_code == 401
     assert get(None).status_code == 403
-    assert looked_up == []
+    assert lookups == []
 
 
-def test_whoever_may_see_the_dag_gets_the_page_as_it_lies_and_nothing_in_it_may_run(
-    get: Get, looked_up: list[tuple[Any, ...]]
+def test_a_user_who_may_read_the_dag_gets_the_unchanged_report_in_a_sandbox(
+    get: Get, lookups: list[tuple[Any, ...]]
 ) -> None:
-    answer = get("viewer")
+    response = get("viewer")
 
-    assert answer.status_code == 200
-    assert answer.content == FOREIGN
-    assert looked_up == [("nightly_eval", RUN, "group.report", 7)]
-    policy = answer.headers["content-security-policy"].split("; ")
+    assert response.status_code == 200
+    assert response.content == FOREIGN
+    assert lookups == [("nightly_eval", RUN, "group.report", 7)]
+    policy = response.headers["content-security-policy"].split("; ")
     assert {"default-src 'none'", "sandbox", "frame-ancestors 'self'", "form-action 'none'"} <= set(policy)
     assert not [rule for rule in policy if rule.startswith("script-src") or "unsafe" in rule]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_the_tab_of_a_task_without_a_job_shows_the_report_that_it_wrote(
-    get: Get, looked_up: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+def test_the_tab_of_a_task_without_a_job_shows_its_report(
+    get: Get, lookups: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "load_summary", lambda *_: None)
 
-    answer = get("viewer", job_page("nightly_eval", RUN, "group.report", 7))
+    response = get("viewer", job_page("nightly_eval", RUN, "group.report", 7))
 
-    assert answer.content == FOREIGN
-    assert "sandbox" in answer.headers["content-security-policy"]
-    assert looked_up == [("nightly_eval", RUN, "group.report", 7)]
+    assert response.content == FOREIGN
+    assert "sandbox" in response.headers["content-security-policy"]
+    assert lookups == [("nightly_eval", RUN, "group.report", 7)]
 
 
-def test_a_task_instance_without_a_report_is_told_in_plain_words(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_instance_without_a_report_gets_an_explanation(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "load_report", lambda *_: None)
 
-    answer = get("viewer")
+    response = get("viewer")
 
-    assert answer.status_code == 404
-    assert "No report of this task instance is found." in answer.text
+    assert response.status_code == 404
+    assert "No report of this task instance was found." in response.text
 
 
-def test_staging_that_cannot_be_read_is_told_too(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_read_gets_the_error_escaped(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> bytes:
         raise StagingError("Staging: cannot read <b>s3://x</b>.")
 
     monkeypatch.setattr(routes, "load_report", broken)
 
-    answer = get("viewer")
+    response = get("viewer")
 
-    assert "The report cannot be read. Staging: cannot read &lt;b&gt;s3://x&lt;/b&gt;." in answer.text
+    assert "Cannot read the report. Staging: cannot read &lt;b&gt;s3://x&lt;/b&gt;." in response.text

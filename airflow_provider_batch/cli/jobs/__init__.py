@@ -1,1 +1,1 @@
-"""`airflow-batch jobs`: list, show, cancel, re-run and clean the jobs in staging."""
+"""The command `airflow-batch jobs`: shows, cancels, resubmits and cleans up the jobs in staging."""

@@ -1,4 +1,4 @@
-"""`airflow-batch jobs clean`: staging of jobs that nobody needs any more."""
+"""The rule of `airflow-batch jobs clean`: which jobs may be removed from staging."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from airflow_provider_batch.core.formatting import format_age, format_count
 from airflow_provider_batch.core.lifecycle.summary import JobSummary
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether a job's folder may go, and why or why not."""
+    """Whether the folder of a job may be removed, and why or why not."""
 
     removable: bool
-    why: str
+    reason: str
 
 
-def judge(job: JobSummary, retention: timedelta, now: datetime, *, abandoned: bool) -> Verdict:
-    """Whether the staging of a job may be removed: it is landed, nothing of it runs, and its retention is over.
+def judge(job: JobSummary, retention: timedelta, now: datetime, *, include_abandoned: bool) -> Verdict:
+    """Decide whether a job may be removed: it has landed, none of its batches runs, and its retention has passed.
 
-    :param abandoned: jobs that never landed may go too; with them go the answers that were paid for.
+    :param include_abandoned: also remove jobs that never landed, together with the answers that were paid for.
     """
-    days = f"{retention / timedelta(days=1):g} days"
-    open_creates = sum(1 for shard in job.shards if shard.phase == "creating")
-    if job.live or open_creates:
-        return Verdict(False, f"{job.live + open_creates} batch(es) may be live; `jobs cancel` stops them")
+    days = retention / timedelta(days=1)
+    period = f"{days:g} {'day' if days == 1 else 'days'}"
+    live = job.live + sum(1 for shard in job.shards if shard.phase == "creating")
+    if live:
+        return Verdict(
+            False, f"{format_count(live, 'batch', 'batches')} may still be running; `jobs cancel` cancels them"
+        )
     if now - job.last_at < retention:
-        return Verdict(False, f"its last event is less than {days} ago")
+        return Verdict(False, f"its last event was {format_age(job.last_at, now)}, and its retention is {period}")
     if job.landed is not None and "pending" not in job.outcomes:
-        return Verdict(True, f"landed in {job.landed.location}, {days} are over")
-    if abandoned:
-        return Verdict(True, f"never landed whole, {days} are over")
-    return Verdict(False, "it never landed whole, and its answers are here alone; --abandoned removes it too")
+        return Verdict(True, f"landed in {job.landed.location}, and its retention of {period} has passed")
+    if include_abandoned:
+        return Verdict(True, f"never landed completely, and its retention of {period} has passed")
+    return Verdict(
+        False, "it never landed completely, so its answers exist only in staging; --abandoned removes it too"
+    )

@@ -1,11 +1,10 @@
-"""`airflow-batch jobs show | cancel | again | clean`."""
+"""The command `airflow-batch jobs`, with the actions show, cancel, resubmit and clean."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -13,7 +12,8 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_batch.cli.jobs.clean import judge
 from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
-from airflow_provider_batch.cli.jobs.show import listed, shown
+from airflow_provider_batch.cli.jobs.show import format_job, format_list
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import BY_PERSON, JobCancelled, ResubmitRequested
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
@@ -22,43 +22,48 @@ from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.staging.layout import remove_folder, staging_root
 from airflow_provider_batch.worker.cancel import cancel_job
 
-DESCRIPTION = "Look at the jobs in staging, cancel one, ask one anew, clean up."
-_JOB = "uid of the job or how it begins, its folder, or DAG_ID RUN_ID [TASK_ID]"
+DESCRIPTION = "Show, cancel, resubmit or clean up the jobs in staging."
+_JOB = "uid of the job or its first characters, its folder, or DAG_ID RUN_ID [TASK_ID]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `airflow-batch jobs`."""
-    place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--staging", help="staging URI (default: config [openai_batch] staging, as the tasks see it)")
+    """Add the actions and options of `airflow-batch jobs` to a parser."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--staging", help="staging URI (default: config [openai_batch] staging, as for the tasks)")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    show = actions.add_parser("show", parents=[place], help="the jobs, or everything about one")
+    show = actions.add_parser("show", parents=[common], help="list the jobs, or show everything about one")
     show.add_argument("job", nargs="*", metavar="JOB", help=_JOB)
-    show.add_argument("--limit", type=int, default=20, help="jobs listed, the newest first (default: 20)")
-    show.add_argument("--json", action="store_true", help="for machines: one JSON document")
+    show.add_argument("--limit", type=int, default=20, help="number of jobs to list, newest first (default: 20)")
+    show.add_argument("--json", action="store_true", help="print one JSON document")
 
-    cancel = actions.add_parser("cancel", parents=[place], help="cancel the batches of a job with the provider")
+    cancel = actions.add_parser("cancel", parents=[common], help="cancel the batches of a job at the provider")
     cancel.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
     cancel.add_argument("--yes", action="store_true", help="do not ask")
 
     resubmit = actions.add_parser(
-        "resubmit", parents=[place], help="send every row from scratch the next time submit runs"
+        "resubmit", parents=[common], help="send every row from scratch the next time submit is cleared"
     )
     resubmit.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
     resubmit.add_argument("--yes", action="store_true", help="do not ask")
 
-    clean = actions.add_parser("clean", parents=[place], help="remove staging of jobs whose retention is over")
+    clean = actions.add_parser("clean", parents=[common], help="remove jobs whose retention has passed from staging")
     clean.add_argument(
-        "--older-than", type=float, metavar="DAYS", help="instead of each job's retention: days since its last event"
+        "--older-than",
+        type=float,
+        metavar="DAYS",
+        help="days since the last event, instead of each job's own retention",
     )
-    clean.add_argument("--abandoned", action="store_true", help="jobs that never landed too, with what was answered")
-    clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    clean.add_argument(
+        "--abandoned", action="store_true", help="also remove jobs that never landed, with their answers"
+    )
+    clean.add_argument("--dry-run", action="store_true", help="only print what would be removed")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return the exit code of the process."""
-    # Outside of a task, Airflow looks connections up in its metadata database only for a process that declares itself
-    # trusted. There is no public way to say so: Airflow's own commands set this variable too.
+    # Outside of a task, Airflow reads connections from its metadata database only if the process declares itself
+    # trusted. There is no public way to do that; Airflow's own commands also set this variable.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     actions = {"show": _show, "cancel": _cancel, "resubmit": _resubmit, "clean": _clean}
     try:
@@ -71,18 +76,19 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace, root: str) -> int:
     if arguments.job:
         summary = summarize(find_job(root, arguments.job))
-        print(_json(summary) if arguments.json else "\n".join(shown(summary)))
+        print(_json(summary) if arguments.json else "\n".join(format_job(summary, datetime.now(UTC))))
         return 0
     jobs, unreadable = _summaries(root)
     jobs.sort(key=lambda job: job.sealed_at, reverse=True)
     if arguments.json:
         print(_json(jobs[: arguments.limit]))
     else:
-        print("\n".join(listed(jobs[: arguments.limit])) if jobs else f"No jobs in {root}.")
+        lines = format_list(jobs[: arguments.limit], datetime.now(UTC))
+        print("\n".join(lines) if jobs else f"No jobs in {root}.")
         if len(jobs) > arguments.limit:
-            print(f"… and {len(jobs) - arguments.limit} older ones; --limit shows more.")
+            print(f"… and {format_count(len(jobs) - arguments.limit, 'older job')}; --limit shows more.")
     for error in unreadable:
-        print(f"not readable: {error}", file=sys.stderr)
+        print(f"Cannot read a job: {error}", file=sys.stderr)
     return 1 if unreadable else 0
 
 
@@ -91,15 +97,18 @@ def _cancel(arguments: argparse.Namespace, root: str) -> int:
     manifest, live = ledger.manifest, ledger.state().live_submissions()
     print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
     rows = sum(shard.requests for shard, _ in live)
-    print(f"{len(live)} batch(es) with {rows:,} requests may be live; what they answered is paid for and kept.")
-    if not _sure("Cancel it?", arguments):
+    print(
+        f"{format_count(len(live), 'batch', 'batches')} with {format_count(rows, 'request')} may still be running. "
+        "Answers so far are paid for and kept."
+    )
+    if not _confirm("Cancel the job?", arguments):
         return 1
     ledger.append(JobCancelled(1, datetime.now(UTC)))
     failed = cancel_job(ledger, BatchHook(conn_id=manifest.openai_conn_id), BY_PERSON, print)
     print(
-        "Nothing more of this job is sent or asked again. A wait that runs collects what was answered (cancelling may "
-        "take 10 minutes) and succeeds; the landing writes it, and judges what is missing. If no wait runs, clear it. "
-        "Clearing the wait or submit after this asks the rest: what was answered is kept."
+        "No more requests of this job are sent or retried. A running wait collects the answers so far (cancelling may "
+        "take 10 minutes) and succeeds. The landing then writes them and judges the missing rows. If no wait is "
+        "running, clear it. To send the remaining rows later, clear the wait or submit; existing answers are kept."
     )
     return 1 if failed else 0
 
@@ -108,19 +117,19 @@ def _resubmit(arguments: argparse.Namespace, root: str) -> int:
     ledger = find_job(root, arguments.job)
     manifest = ledger.manifest
     high = manifest.estimate.high_usd
-    cost = "at a cost that is unknown" if high is None else f"for up to about {high:.4f} US dollars"
+    cost = "at an unknown cost" if high is None else f"for up to about {format_usd(high)}"
     print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
     print(
-        f"All {manifest.requests:,} rows will be sent from scratch {cost}. "
-        f"Batches of this job that still run then are cancelled."
+        f"{format_count(manifest.requests, 'row')} will be sent from scratch {cost}. "
+        "Batches of this job that are still running by then will be cancelled."
     )
-    if not _sure("Resubmit the job?", arguments):
+    if not _confirm("Resubmit the job?", arguments):
         return 1
     ledger.add(ResubmitRequested(datetime.now(UTC)))
     print(
         f"Recorded. Now clear task {manifest.key.task_id!r} and everything after it (in the UI: Clear, "
-        "Downstream). It reads the warehouse and sends every row. Answers that have landed stay in the "
-        "table until the new ones land."
+        "Downstream). It reads the warehouse and sends every row. Answers that have landed stay in the table "
+        "until the new ones land."
     )
     return 0
 
@@ -129,63 +138,58 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
     now = datetime.now(UTC)
     days = arguments.older_than
     if days is not None and days < 0:
-        raise InputError(f"--older-than: {days:g} is no number of days.")
+        raise InputError(f"--older-than: Expected a number of days of at least 0, got {days:g}.")
     jobs, unreadable = _summaries(root)
     removed = 0
-    for job in sorted(jobs, key=lambda one: one.last_at):
-        own = job.retention_days if days is None else days
-        retention = timedelta(days=conf.getfloat("openai_batch", "retention", fallback=30.0) if own is None else own)
-        verdict = judge(job, retention, now, abandoned=arguments.abandoned)
+    for job in sorted(jobs, key=lambda job: job.last_at):
+        retention_days = job.retention_days if days is None else days
+        if retention_days is None:
+            retention_days = conf.getfloat("openai_batch", "retention", fallback=30.0)
+        verdict = judge(job, timedelta(days=retention_days), now, include_abandoned=arguments.abandoned)
         name = f"{job.job_uid[:8]}  {job.dag_id}  {job.run_id}"
         if verdict.removable:
             removed += 1
             if not arguments.dry_run:
-                remove_folder(_reopened(root, job).folder)
-            print(f"{'would remove' if arguments.dry_run else 'removed'}  {name}: {verdict.why}")
+                remove_folder(_reopen(root, job).folder)
+            print(f"{'would remove' if arguments.dry_run else 'removed'}  {name}: {verdict.reason}")
         else:
-            print(f"kept  {name}: {verdict.why}")
+            print(f"kept  {name}: {verdict.reason}")
     for error in unreadable:
-        print(f"kept  (not readable) {error}")
+        print(f"kept  a job that cannot be read: {error}")
     print(f"{removed} of {len(jobs) + len(unreadable)} jobs {'would be ' if arguments.dry_run else ''}removed.")
     return 0
 
 
-def _reopened(root: str, job: JobSummary) -> Ledger:
-    """The job, if nothing happened to it since it was judged."""
+def _reopen(root: str, job: JobSummary) -> Ledger:
+    """Return the job, unless something has happened to it since its summary was made."""
     ledger = find_job(root, [job.folder])
     if summarize(ledger).last_at != job.last_at:
-        raise InputError(f"Job {job.job_uid} is being worked on; it was left. Run this again.")
+        raise InputError(
+            f"A task is working on job {job.job_uid}, so it was not removed. Run this command again later."
+        )
     return ledger
 
 
 def _summaries(root: str) -> tuple[list[JobSummary], list[BatchError]]:
-    """Every job, and what could not be read."""
+    """Return every job, and the errors of the jobs that cannot be read."""
     jobs: list[JobSummary] = []
     errors: list[BatchError] = []
-    for found in _each(root):
-        if isinstance(found, JobSummary):
-            jobs.append(found)
-        else:
-            errors.append(found)
+    for ledger in all_jobs(root):
+        if isinstance(ledger, BatchError):
+            errors.append(ledger)
+            continue
+        try:
+            jobs.append(summarize(ledger))
+        except BatchError as error:
+            errors.append(error)
     return jobs, errors
 
 
-def _each(root: str) -> Iterator[JobSummary | BatchError]:
-    for ledger in all_jobs(root):
-        if isinstance(ledger, BatchError):
-            yield ledger
-            continue
-        try:
-            yield summarize(ledger)
-        except BatchError as error:
-            yield error
-
-
-def _sure(question: str, arguments: argparse.Namespace) -> bool:
+def _confirm(question: str, arguments: argparse.Namespace) -> bool:
     if arguments.yes:
         return True
     if not sys.stdin.isatty():
-        print("Nothing was done: give --yes where nobody can be asked.", file=sys.stderr)
+        print("Nothing was done. Pass --yes to confirm without a terminal.", file=sys.stderr)
         return False
     if input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
         return True

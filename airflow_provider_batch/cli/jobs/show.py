@@ -1,95 +1,97 @@
-"""`airflow-batch jobs show`: jobs as text."""
+"""Text output of `airflow-batch jobs show`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 
+from airflow_provider_batch.core.formatting import format_count, format_time, format_usd, format_usd_range
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSummary
 
-#: longer lists are cut, and say so
+#: maximum number of shards to print; a last line says how many more there are
 MAX_SHARDS = 200
 
 
-def listed(jobs: Sequence[JobSummary]) -> Iterator[str]:
-    """One block of two lines for each job."""
+def format_list(jobs: Sequence[JobSummary], now: datetime) -> Iterator[str]:
+    """Yield two lines for each job."""
     for job in jobs:
         index = f"[{job.map_index}]" if job.map_index >= 0 else ""
         yield f"{job.job_uid[:8]}  {job.dag_id}  {job.task_id}{index}  {job.run_id}"
-        cost = f"; cost {job.cost_usd} US dollars" if job.cost_usd is not None else ""
+        cost = f"; cost {_format_cost(job.cost_usd)}" if job.cost_usd is not None else ""
         yield (
-            f"          sealed {_time(job.sealed_at)}; {job.requests:,} rows, {job.batches} batch(es); {job.state}; "
-            f"{_counts(job.outcomes)}{cost}"
+            f"          sealed {format_time(job.sealed_at, now)}; {format_count(job.requests, 'row')}, "
+            f"{format_count(job.batches, 'batch', 'batches')}; {job.state}; {_format_outcomes(job.outcomes)}{cost}"
         )
 
 
-def shown(job: JobSummary) -> Iterator[str]:
-    """Everything that is known of one job."""
+def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
+    """Yield the lines that describe one job in full."""
     index = f", map index {job.map_index}" if job.map_index >= 0 else ""
     yield f"Job {job.job_uid}" + (f", generation {job.generation}" if job.generation > 1 else "")
-    yield from _pairs(
+    yield from _format_fields(
         ("task", f"{job.task_id} of DAG {job.dag_id}{index}"),
         ("run", job.run_id),
         ("state", job.state),
         ("next", job.next),
-        ("outcomes", _counts(job.outcomes)),
+        ("outcomes", _format_outcomes(job.outcomes)),
         (
             "rows",
-            f"{job.requests:,}: {job.sent:,} sent, {job.duplicates:,} duplicates, {job.reused:,} reused",
+            f"{job.requests:,}: {job.sent:,} sent, {format_count(job.duplicates, 'duplicate')}, {job.reused:,} reused",
         ),
         ("sent to", f"{job.endpoint}, connection {job.connection}"),
-        ("sealed", _time(job.sealed_at)),
-        ("last event", _time(job.last_at)),
-        ("deadline", _time(job.deadline) if job.deadline else "none yet: it is set when the wait begins"),
-        ("estimate", _range(job.estimate.low_usd, job.estimate.high_usd)),
+        ("sealed", format_time(job.sealed_at, now)),
+        ("last event", format_time(job.last_at, now)),
+        ("deadline", format_time(job.deadline, now) if job.deadline else "not set yet; it is set when the wait starts"),
+        ("estimate", _format_estimate(job.estimate.low_usd, job.estimate.high_usd)),
         ("folder", job.folder),
     )
     if job.landed:
-        cost = job.landed.cost_usd
-        yield from _pairs(
+        yield from _format_fields(
             (
                 "landed",
-                f"in {job.landed.location} at {_time(job.landed.time)}, landing {job.landed.number}; cost "
-                f"{'unknown' if cost is None else f'{cost} US dollars'}",
+                f"in {job.landed.location} at {format_time(job.landed.time, now)}, landing {job.landed.number}; cost "
+                f"{_format_cost(job.landed.cost_usd)}",
             )
         )
         for reason in job.landed.reasons:
             yield f"    {reason.rows:,} {reason.outcome}, {reason.code}: {reason.message}"
     for retry_round in job.retry_rounds:
         yield (
-            f"  retry round {retry_round.number}: {retry_round.requests:,} rows at {_time(retry_round.time)}, in "
-            f"{', '.join(retry_round.shards)}"
+            f"  retry round {retry_round.number}: {format_count(retry_round.requests, 'row')} at "
+            f"{format_time(retry_round.time, now)}, in {', '.join(retry_round.shards)}"
         )
     yield "  shards"
     for shard in job.shards[:MAX_SHARDS]:
-        yield from _shard(shard)
+        yield from _format_shard(shard, now)
     if len(job.shards) > MAX_SHARDS:
-        yield f"    … and {len(job.shards) - MAX_SHARDS} more; --json has them all"
+        yield f"    … and {len(job.shards) - MAX_SHARDS:,} more; --json prints all of them"
 
 
-def _shard(shard: ShardSummary) -> Iterator[str]:
-    yield f"    {shard.name}  {shard.model}  {shard.requests:,} requests, attempt {shard.attempt}: {shard.phase}"
+def _format_shard(shard: ShardSummary, now: datetime) -> Iterator[str]:
+    requests = format_count(shard.requests, "request")
+    yield f"    {shard.name}  {shard.model}  {requests}, attempt {shard.attempt}: {shard.phase}"
     for submission in shard.submissions:
-        at = f" at {_time(submission.time)}" if submission.time else ""
-        counts = f": {_counts(submission.outcomes)}" if submission.outcomes else ""
+        time = f" at {format_time(submission.time, now)}" if submission.time else ""
+        outcomes = f": {_format_outcomes(submission.outcomes)}" if submission.outcomes else ""
         batch = submission.batch_id or "no batch"
-        yield f"      submission {submission.number}  {batch}  {submission.status}{at}{counts}"
+        yield f"      submission {submission.number}  {batch}  {submission.status}{time}{outcomes}"
         if submission.message:
             yield f"        {submission.message}"
 
 
-def _pairs(*pairs: tuple[str, str]) -> Iterator[str]:
-    for name, value in pairs:
+def _format_fields(*fields: tuple[str, str]) -> Iterator[str]:
+    for name, value in fields:
         yield f"  {name:<11} {value}"
 
 
-def _counts(outcomes: dict[str, int]) -> str:
+def _format_outcomes(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()) or "no rows"
 
 
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+def _format_cost(cost_usd: str | None) -> str:
+    return "unknown" if cost_usd is None else format_usd(Decimal(cost_usd))
 
 
-def _range(low: float | None, high: float | None) -> str:
-    return "unknown" if low is None or high is None else f"between {low:.4f} and {high:.4f} US dollars"
+def _format_estimate(low: float | None, high: float | None) -> str:
+    return "unknown" if low is None or high is None else format_usd_range(low, high)
