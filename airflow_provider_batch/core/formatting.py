@@ -47,5 +47,5 @@ def format_age(time: datetime, now: datetime) -> str:
     else:
         distance = f"{int(seconds // 86400):,} days"
     if seconds < 1:
-        return "now"
+        return "just now"
     return f"{distance} ago" if time < now else f"in {distance}"

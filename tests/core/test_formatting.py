@@ -57,7 +57,7 @@ NOW = datetime(2026, 11, 21, 18, 50, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("age", "text"),
     [
-        (timedelta(0), "now"),
+        (timedelta(0), "just now"),
         (timedelta(seconds=59.9), "59 s ago"),
         (timedelta(minutes=59, seconds=59), "59 min ago"),
         (timedelta(hours=3, minutes=7), "3 h ago"),

@@ -27,7 +27,7 @@ def judge(job: JobSummary, retention: timedelta, now: datetime, *, include_aband
     live = job.live + sum(1 for shard in job.shards if shard.phase == "creating")
     if live:
         return Verdict(
-            False, f"{format_count(live, 'batch', 'batches')} may still be running; `jobs cancel` cancels them"
+            False, f"{format_count(live, 'batch', 'batches')} may still be running; `jobs cancel` cancels the job"
         )
     if now - job.last_at < retention:
         return Verdict(False, f"its last event was {format_age(job.last_at, now)}, and its retention is {period}")
