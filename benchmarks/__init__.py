@@ -1,1 +1,1 @@
-"""What the package costs in time and memory, measured beside others."""
+"""Measurements of the package's time and memory, side by side with other tools."""

@@ -1,4 +1,4 @@
-"""An Airflow of the benchmarks' own: nobody else's home, configuration or connections."""
+"""A temporary Airflow home, so that a benchmark never touches another Airflow's configuration or connections."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 
 
 @contextmanager
-def airflow_home() -> Iterator[Path]:
-    """A new AIRFLOW_HOME for the processes started within; Airflow must not have been imported here before."""
+def temporary_airflow_home() -> Iterator[Path]:
+    """Set AIRFLOW_HOME to a new folder for all processes started within the block.
+
+    Call it before this process imports Airflow, which reads its home at import.
+    """
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:

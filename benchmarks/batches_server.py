@@ -1,9 +1,10 @@
-"""A batch provider that costs next to nothing: so what a benchmark measures is who asks, not who answers.
+"""A batch provider that uses almost no CPU, so that a benchmark measures the clients and not the server.
 
     python -m benchmarks.batches_server --batches 10000 --latency 0.2
 
-Prints its address. Batches `batch_0`, `batch_1`, … are listed newest first. Beside the API of batches it takes
-`POST /end/ID` (the batch is completed from now on) and `GET /asked` (how many requests of each kind came so far).
+The server prints its address. It has batches `batch_0`, `batch_1`, … and lists them newest first. In addition to the
+API of batches it accepts `POST /end/ID` (completes the batch) and `GET /counts` (number of requests received so far, by
+kind: `single` or `list`).
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Batches:
-    """Batches as rendered JSON, the newest first."""
+    """All batches, newest first, rendered as JSON in advance."""
 
     def __init__(self, count: int) -> None:
         now = int(time.time())
         self.ids = [f"batch_{number}" for number in reversed(range(count))]
-        self.place = {batch_id: number for number, batch_id in enumerate(self.ids)}
-        self.created = {batch_id: now - number for number, batch_id in enumerate(self.ids)}
+        self.positions = {batch_id: position for position, batch_id in enumerate(self.ids)}
+        self.created = {batch_id: now - age for age, batch_id in enumerate(self.ids)}
         self.json = {batch_id: self._render(batch_id, "in_progress") for batch_id in self.ids}
-        self.asked: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
 
     def _render(self, batch_id: str, status: str) -> bytes:
-        done = status == "completed"
+        completed = status == "completed"
         created = self.created[batch_id]
         batch = {
             "id": batch_id,
@@ -39,48 +40,52 @@ class Batches:
             "input_file_id": "file-0123456789abcdefghijkl",
             "completion_window": "24h",
             "status": status,
-            "output_file_id": "file-abcdefghijklmnopqrstuv" if done else None,
+            "output_file_id": "file-abcdefghijklmnopqrstuv" if completed else None,
             "error_file_id": None,
             "created_at": created,
             "in_progress_at": created + 3,
             "expires_at": created + 86_400,
             "finalizing_at": None,
-            "completed_at": int(time.time()) if done else None,
+            "completed_at": int(time.time()) if completed else None,
             "failed_at": None,
             "expired_at": None,
             "cancelling_at": None,
             "cancelled_at": None,
-            "request_counts": {"total": 50_000, "completed": 50_000 if done else 10, "failed": 0},
+            "request_counts": {"total": 50_000, "completed": 50_000 if completed else 10, "failed": 0},
             "metadata": {"job_uid": "0" * 32, "shard": "0001", "attempt": "1", "nonce": "1" * 32},
         }
         return json.dumps(batch).encode()
 
     def answer(self, method: str, target: str) -> bytes | None:
-        """The body of the answer, or None for what there is not."""
+        """Return the body of the answer, or None if there is no such batch."""
         parts = urlsplit(target)
-        if parts.path == "/asked":
-            return json.dumps(self.asked).encode()
+        if parts.path == "/counts":
+            return json.dumps(self.counts).encode()
         name = parts.path.rpartition("/")[2]
         if method == "POST":
             self.json[name] = self._render(name, "completed")
             return self.json[name]
         if name != "batches":
-            self.asked["single"] += 1
+            self.counts["single"] += 1
             return self.json.get(name)
-        self.asked["list"] += 1
+        self.counts["list"] += 1
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        start = self.place[query["after"]] + 1 if "after" in query else 0
+        start = self.positions[query["after"]] + 1 if "after" in query else 0
         page = self.ids[start : start + int(query.get("limit", "20"))]
-        more = b"true" if start + len(page) < len(self.ids) else b"false"
+        has_more = b"true" if start + len(page) < len(self.ids) else b"false"
         data = b",".join(self.json[batch_id] for batch_id in page)
-        return b'{"object":"list","data":[' + data + b'],"has_more":' + more + b"}"
+        return b'{"object":"list","data":[' + data + b'],"has_more":' + has_more + b"}"
 
 
 async def serve(count: int, latency: float) -> None:
-    """Answer until the process is ended."""
+    """Answer requests until the process ends.
+
+    :param count: number of batches.
+    :param latency: seconds before each answer.
+    """
     batches = Batches(count)
 
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
@@ -101,16 +106,16 @@ async def serve(count: int, latency: float) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle_connection, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 def main() -> None:
-    """Serve."""
+    """Run the server from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=10_000)
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds that every answer takes")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     args = parser.parse_args()
     asyncio.run(serve(args.batches, args.latency))
 

@@ -1,7 +1,7 @@
-"""The tables and files that the benchmarks of the data path work on: the same for everyone, in every run.
+"""Tables and files for the benchmarks of the data path. They are the same in every run and on every machine.
 
-A row is a support ticket of about 1 KB: texts of the demo's tickets, in their languages, put together by a generator
-with a fixed seed, each with a number of its own so that no two rows ask the same.
+A row is a support ticket of about 1 KB. A generator with a fixed seed combines texts of the demo's tickets, in their
+original languages. Each title contains the row's number, so no two rows have the same request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROMPT = "{{ row.title }}\n\n{{ row.body }}"
 CUSTOM_ID = "ticket-{{ row.id }}"
 SQL = "SELECT id, title, body, label FROM tickets ORDER BY id"
 
-#: bytes of title and body together, about
+#: approximate size of title and body together, in bytes
 ROW_BYTES = 1_000
 
 _COLUMNS = "id, day, country, title, body, label"
@@ -46,41 +46,41 @@ CREATE TABLE tickets (
 
 
 class Ticket(BaseModel):
-    """What the model answers for one ticket."""
+    """The model's answer for one ticket."""
 
     category: Literal["billing", "login", "bug", "shipping", "feature_request", "cancellation", "other"]
     urgency: Literal["low", "normal", "high"]
     reason: str
 
 
-#: result column <- path in the answer
+#: result column -> path in the answer
 COLUMNS = {"category": "category", "urgency": "urgency", "reason": "reason"}
 
 
 def tickets(count: int) -> Iterator[tuple[int, str, str, str, str, str | None]]:
-    """So many rows: id (from 0), day, country, title, body, label."""
-    drawn = random.Random(4)
-    known = demo.load()
+    """Yield `count` rows: id (counted from 0), day, country, title, body, label."""
+    rng = random.Random(4)
+    demo_tickets = demo.load()
     for number in range(count):
-        first = drawn.choice(known)
+        first = rng.choice(demo_tickets)
         title = f"{first.title} (order {number:08})"
         body, size = [first.body], len(title.encode()) + len(first.body.encode())
         while size < ROW_BYTES - 100:
-            more = drawn.choice(known).body
-            body.append(more)
-            size += len(more.encode()) + 2
+            paragraph = rng.choice(demo_tickets).body
+            body.append(paragraph)
+            size += len(paragraph.encode()) + 2
         yield number, first.day, first.country, title, "\n\n".join(body), first.category
 
 
 def fill_sqlite(path: Path, count: int) -> None:
-    """The table `tickets` in a new SQLite file."""
+    """Create a SQLite file with the table `tickets`."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(_TABLE)
         connection.executemany("INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?)", tickets(count))
 
 
 def fill_postgres(database: Database, count: int) -> None:
-    """The table `tickets` in PostgreSQL."""
+    """Create the table `tickets` in a PostgreSQL database."""
     with psycopg.connect(database.dsn) as connection:
         connection.execute(_TABLE.encode())
         with connection.cursor().copy(f"COPY tickets ({_COLUMNS}) FROM STDIN".encode()) as copy:
@@ -90,22 +90,22 @@ def fill_postgres(database: Database, count: int) -> None:
 
 
 def fill_duckdb(path: Path, count: int) -> None:
-    """The table `tickets` in a new DuckDB file."""
+    """Create a DuckDB file with the table `tickets`."""
     import duckdb
 
-    rows, names = path.with_suffix(".jsonl"), _COLUMNS.split(", ")
-    with open(rows, "wb") as file:
+    rows_file, names = path.with_suffix(".jsonl"), _COLUMNS.split(", ")
+    with open(rows_file, "wb") as file:
         for row in tickets(count):
             file.write(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n")
     with closing(duckdb.connect(str(path))) as connection:
         connection.execute(_TABLE)
-        connection.execute(f"COPY tickets FROM '{rows}' (FORMAT json)")
-    rows.unlink()
+        connection.execute(f"COPY tickets FROM '{rows_file}' (FORMAT json)")
+    rows_file.unlink()
 
 
-def plan() -> Plan:
-    """A job such as the README's: a system prompt, a prompt of two columns, a schema, a carried column."""
-    # Imports Airflow, which reads its home: only in a process that has one of its own.
+def make_plan() -> Plan:
+    """Return a job like the README's: a system prompt, a prompt from two columns, a schema and a carried column."""
+    # This imports Airflow, which reads AIRFLOW_HOME, so it must only run once a temporary home is set.
     from airflow_provider_batch.worker.build import Plan
 
     return Plan(
@@ -133,7 +133,7 @@ def plan() -> Plan:
 
 
 def result_line(custom_id: str, number: int) -> bytes:
-    """The line that OpenAI would write for an answered request, with its line end."""
+    """Return the line that OpenAI would write for a successful request, including the line end."""
     answer = {
         "category": ("billing", "login", "bug", "other")[number % 4],
         "urgency": ("low", "normal", "high")[number % 3],

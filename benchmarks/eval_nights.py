@@ -1,20 +1,26 @@
-"""How often an eval's gate finds a planted regression, and how often it cries wolf.
+"""How reliably an eval's gate detects a planted regression, and how many false alarms it raises.
 
     python -m benchmarks.eval_nights [--nights 100] [--flips 0.02 0.05 0.1] [--repeats 1 3] [--baselines 1 10]
 
-A simulated model answers 400 cases, night after night. Most cases it always gets right or always wrong; some are
-unsteady, each with a difficulty of its own, and are drawn anew in every night and every repeat. There are so many of
-those that from one quiet night to the next the stated share of all cases flips (of single answers).
+A simulated model answers 400 cases every night. It answers most cases always right or always wrong. The others are
+unsteady: each has its own probability of a right answer, and the answer is drawn independently for every night and
+repeat. The number of unsteady cases is chosen so that, between two quiet nights, the requested share of all answers
+differs (`--flips`, counting single answers).
 
-Its answers are written as BatchResultsOperator writes them, into a SQLite database, and `EvalGradeOperator`,
-`gate_sql` and `EvalAcceptOperator` do the rest. Each quiet night is held against the last accepted one alone, or
-against it and up to nine before it (`--baselines`). After each of them comes a night of the same model with 20 of the
-400 cases broken (5 points): once all of one tag, once of any. Broken is what the model can do, and it stays wrong.
+The answers are written to a SQLite database as BatchResultsOperator writes them. `EvalGradeOperator`, `gate_sql` and
+`EvalAcceptOperator` process them. Each night is compared with the last accepted night alone, or with that one and up to
+nine accepted nights before it (`--baselines`). A quiet night is one without a regression. Two nights with a regression
+follow each quiet night: the same model with 20 of the 400 cases broken (5 points), once all with the same tag
+("one tag"), once with any tag ("spread"). A broken case is one that the model usually answers right. It is now always
+answered wrong.
 
-Told are, over all nights: in how many quiet ones the gate stopped (cried wolf); in how many of the others it did
-(found); and of the cases that it named then, how many were broken (precision) and how many of the broken ones were
-named (recall): of all that it named, of the first 20, and of those that were right in every run that the night was
-held against.
+The table shows, over all nights:
+
+* false alarms: the quiet nights on which the gate stopped;
+* detected: the nights with broken cases on which the gate stopped;
+* for the cases that the gate named on those nights, the share that was broken (precision) and the share of the broken
+  cases that was named (recall). This is given for all named cases, for the first 20, and for the named cases that were
+  right in every run that the night was compared with.
 """
 
 from __future__ import annotations
@@ -32,27 +38,28 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.airflow_home import airflow_home
+from benchmarks.airflow_home import temporary_airflow_home
 
 CASES, BROKEN = 400, 20
 TAGS = ("negation", "dates", "units", "arithmetic", "extraction", "long", "unicode", "ambiguous")
-#: of the steady cases, those that the model gets right
-ABLE = 0.9
+#: share of the steady cases that the model answers right
+RIGHT_SHARE = 0.9
 MODEL = "simulated"
 START = datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Model:
-    """How likely each case is to be answered right; by case_id."""
+    """A simulated model."""
 
+    #: case_id -> probability of a right answer
     chances: dict[str, float]
 
     @classmethod
     def with_flips(cls, flips: float, rng: random.Random) -> Model:
-        """One of which so many answers, as a share, differ between two nights."""
+        """Return a model whose expected share of answers that differ between two nights is `flips`."""
         names = [f"case-{number:03}" for number in range(CASES)]
-        chances = {name: float(rng.random() < ABLE) for name in names}
+        chances = {name: float(rng.random() < RIGHT_SHARE) for name in names}
         expected = 0.0
         for name in rng.sample(names, CASES):
             if expected >= flips * CASES:
@@ -61,64 +68,67 @@ class Model:
             expected += 2 * chances[name] * (1 - chances[name])
         return cls(chances)
 
-    def broken(self, cases: Sequence[str]) -> Model:
-        """The same model, with these cases always wrong."""
+    def with_broken(self, cases: Sequence[str]) -> Model:
+        """Return the same model, except that it always answers these cases wrong."""
         return Model(self.chances | dict.fromkeys(cases, 0.0))
 
     def answers(self, repeats: int, rng: random.Random) -> Iterator[tuple[str, int, str]]:
-        """case_id, repeat and answer of one night."""
+        """Yield case_id, repeat and answer of one night."""
         for name, chance in self.chances.items():
             for repeat in range(1, repeats + 1):
                 yield name, repeat, "right" if rng.random() < chance else "wrong"
 
 
 @dataclass
-class Named:
-    """Cases that were named on nights with broken ones, and how right that was."""
+class NamedCases:
+    """Number of cases named on nights with broken cases."""
 
     named: int = 0
+    #: named cases that were broken
     hits: int = 0
     broken: int = 0
 
     def add(self, named: Sequence[str], broken: Sequence[str]) -> None:
-        """One night."""
+        """Add the cases of a night."""
         self.named += len(named)
         self.hits += len(set(named) & set(broken))
         self.broken += len(broken)
 
     @property
-    def told(self) -> str:
+    def precision_and_recall(self) -> str:
         """Precision / recall, as text."""
         return f"{self.hits / max(self.named, 1):4.0%} /{self.hits / max(self.broken, 1):5.0%}"
 
 
 @dataclass
-class Nights:
-    """What became of all nights of one kind."""
+class NightCounts:
+    """Counts over all nights of one kind."""
 
     nights: int = 0
+    #: nights on which the gate stopped
     stopped: int = 0
-    every: Named = field(default_factory=Named)
-    first: Named = field(default_factory=Named)
-    steady: Named = field(default_factory=Named)
+    all_cases: NamedCases = field(default_factory=NamedCases)
+    first_cases: NamedCases = field(default_factory=NamedCases)
+    #: cases that were right in every run that the night was compared with
+    steady_cases: NamedCases = field(default_factory=NamedCases)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One simulation."""
+class Simulation:
+    """Result of one simulation."""
 
     flips: float
     repeats: int
     baselines: int
-    quiet: Nights
-    one_tag: Nights
-    spread: Nights
-    #: the share of single answers that differed between two quiet nights
-    flipped: float
+    quiet: NightCounts
+    one_tag: NightCounts
+    spread: NightCounts
+    #: measured share of single answers that differ between a quiet night and the nights it is compared with
+    measured_flips: float
 
 
 def tag_of(case_id: str) -> str:
-    """50 cases each."""
+    """Return the tag of a case. Each of the eight tags has 50 cases."""
     return TAGS[int(case_id[-3:]) % len(TAGS)]
 
 
@@ -144,8 +154,8 @@ class Warehouse:
         self._sink.prepare()
         self._runs = 0
 
-    def cases(self) -> None:
-        """Make the table of cases."""
+    def create_cases(self) -> None:
+        """Create and fill the table of cases."""
         names = [f"case-{number:03}" for number in range(CASES)]
         with closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute(
@@ -154,8 +164,8 @@ class Warehouse:
             rows = [(name, f"What is {name}?", "right", "exact", tag_of(name)) for name in names]
             connection.executemany("INSERT INTO eval_cases VALUES (?, ?, ?, ?, ?)", rows)
 
-    def night(self, run: str, model: Model, repeats: int, rng: random.Random, baselines: int) -> bool:
-        """Land a night's answers, grade them, ask the gate. Whether it passes."""
+    def run_night(self, run: str, model: Model, repeats: int, rng: random.Random, baselines: int) -> bool:
+        """Land the answers of a night and grade them. Return whether the gate passes."""
         from airflow_provider_batch.evals.tables import gate_sql
         from airflow_provider_batch.operators.evals import EvalGradeOperator
 
@@ -170,59 +180,59 @@ class Warehouse:
         return all(self.query(gate_sql(run))[0])
 
     def accept(self, run: str) -> None:
-        """As the task behind the gate does."""
+        """Accept a run, as the task after the gate does."""
         from airflow_provider_batch.operators.evals import EvalAcceptOperator
 
         EvalAcceptOperator(task_id="accept", run=run, warehouse_conn_id="eval_nights").execute({})
 
-    def named(self, run: str) -> tuple[list[str], list[str]]:
-        """The regressions of a run, the least likely to be chance first; and those of them that were always right."""
+    def regressions(self, run: str) -> tuple[list[str], list[str]]:
+        """Return the cases that got worse, least likely chance first, and those that were always right before."""
         rows = self.query(
             "SELECT case_id, right_before = runs_before FROM eval_changes WHERE run = ? "
             "AND change = 'worse' ORDER BY 1.0 * right_before / runs_before DESC, score_now - score_before, case_id",
             run,
         )
-        return [name for name, _ in rows], [name for name, steady in rows if steady]
+        return [name for name, _ in rows], [name for name, is_steady in rows if is_steady]
 
     def query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """Return the rows of a query."""
         with closing(sqlite3.connect(self.path)) as connection:
             return connection.execute(sql, parameters).fetchall()
 
 
-def simulate(folder: Path, *, nights: int, flips: float, repeats: int, baselines: int, seed: int) -> Outcome:
-    """So many quiet nights, and after each of them two with broken cases."""
+def simulate(folder: Path, *, nights: int, flips: float, repeats: int, baselines: int, seed: int) -> Simulation:
+    """Simulate `nights` quiet nights, each followed by two nights with broken cases."""
     rng = random.Random(f"{seed} {flips} {repeats}")
     warehouse = Warehouse(folder / f"nights-{flips}-{repeats}-{baselines}.sqlite")
-    warehouse.cases()
+    warehouse.create_cases()
     model = Model.with_flips(flips, rng)
-    able = [name for name, chance in model.chances.items() if chance > 0.5]
-    quiet, one_tag, spread = Nights(), Nights(), Nights()
-    warehouse.night("first", model, repeats, rng, baselines)
+    capable = [name for name, chance in model.chances.items() if chance > 0.5]
+    quiet, one_tag, spread = NightCounts(), NightCounts(), NightCounts()
+    warehouse.run_night("first", model, repeats, rng, baselines)
     warehouse.accept("first")
     for number in range(nights):
         run = f"quiet-{number:03}"
-        passed = warehouse.night(run, model, repeats, rng, baselines)
+        passed = warehouse.run_night(run, model, repeats, rng, baselines)
         quiet.nights += 1
         quiet.stopped += not passed
         if passed:
             warehouse.accept(run)
         tag = TAGS[number % len(TAGS)]
-        for kind, among in ((one_tag, [name for name in able if tag_of(name) == tag]), (spread, able)):
-            broken = rng.sample(among, BROKEN)
-            run = f"broken-{number:03}-{len(among)}"
-            passed = warehouse.night(run, model.broken(broken), repeats, rng, baselines)
+        for kind, candidates in ((one_tag, [name for name in capable if tag_of(name) == tag]), (spread, capable)):
+            broken = rng.sample(candidates, BROKEN)
+            run = f"broken-{number:03}-{len(candidates)}"
+            passed = warehouse.run_night(run, model.with_broken(broken), repeats, rng, baselines)
             kind.nights += 1
             kind.stopped += not passed
             if not passed:
-                every, steady = warehouse.named(run)
-                kind.every.add(every, broken)
-                kind.first.add(every[:BROKEN], broken)
-                kind.steady.add(steady, broken)
-    return Outcome(flips, repeats, baselines, quiet, one_tag, spread, _flipped(warehouse))
+                named, steady = warehouse.regressions(run)
+                kind.all_cases.add(named, broken)
+                kind.first_cases.add(named[:BROKEN], broken)
+                kind.steady_cases.add(steady, broken)
+    return Simulation(flips, repeats, baselines, quiet, one_tag, spread, _measure_flips(warehouse))
 
 
-def _flipped(warehouse: Warehouse) -> float:
+def _measure_flips(warehouse: Warehouse) -> float:
     ((share,),) = warehouse.query(
         "SELECT AVG(n.output <> b.output) FROM eval_comparisons c "
         "JOIN eval_answers n ON n.run = c.run JOIN eval_answers b ON b.run = c.baseline_run "
@@ -231,27 +241,32 @@ def _flipped(warehouse: Warehouse) -> float:
     return float(share)
 
 
-def show(outcomes: Sequence[Outcome]) -> None:
-    """A table for people."""
-    print(f"{CASES} cases, {BROKEN} of them broken on the nights that are not quiet. Named: precision / recall.")
+def print_table(simulations: Sequence[Simulation]) -> None:
+    """Print the results as a table."""
+    print(
+        f"{CASES} cases. Quiet nights have no regression; {BROKEN} cases are broken on the other nights. "
+        "The last three columns show precision / recall of the named cases."
+    )
     columns = (
         "flips",
         "repeats",
-        "runs",
-        "cried wolf",
+        "baselines",
+        "false alarms",
         "broken",
-        "found",
+        "detected",
         "all named",
         f"first {BROKEN}",
         "always right",
     )
-    print("{:>6} {:>8} {:>5} {:>11}  {:<8} {:>9} {:>12} {:>12} {:>13}".format(*columns))
-    for one in outcomes:
-        for place, kind in (("one tag", one.one_tag), ("spread", one.spread)):
+    print("{:>6} {:>8} {:>9} {:>12}  {:<8} {:>9} {:>12} {:>12} {:>13}".format(*columns))
+    for simulation in simulations:
+        quiet = simulation.quiet
+        for label, kind in (("one tag", simulation.one_tag), ("spread", simulation.spread)):
             print(
-                f"{one.flipped:6.1%} {one.repeats:8} {one.baselines:5} {one.quiet.stopped:4} of {one.quiet.nights:3}  "
-                f"{place:<8} {kind.stopped:2} of {kind.nights:3} {kind.every.told:>12} {kind.first.told:>12} "
-                f"{kind.steady.told:>13}"
+                f"{simulation.measured_flips:6.1%} {simulation.repeats:8} {simulation.baselines:9} "
+                f"{quiet.stopped:5} of {quiet.nights:3}  {label:<8} {kind.stopped:2} of {kind.nights:3} "
+                f"{kind.all_cases.precision_and_recall:>12} {kind.first_cases.precision_and_recall:>12} "
+                f"{kind.steady_cases.precision_and_recall:>13}"
             )
 
 
@@ -261,13 +276,15 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=100)
     parser.add_argument("--flips", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     parser.add_argument("--repeats", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--baselines", type=int, nargs="+", default=[1, 10], help="accepted runs to be held against")
+    parser.add_argument(
+        "--baselines", type=int, nargs="+", default=[1, 10], help="number of accepted runs to compare each night with"
+    )
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    with airflow_home(), tempfile.TemporaryDirectory(prefix="eval-nights-") as folder:
+    with temporary_airflow_home(), tempfile.TemporaryDirectory(prefix="eval-nights-") as folder:
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
-        outcomes = [
+        simulations = [
             simulate(
                 Path(folder), nights=args.nights, flips=flips, repeats=repeats, baselines=baselines, seed=args.seed
             )
@@ -275,12 +292,12 @@ def main() -> None:
             for repeats in args.repeats
             for baselines in args.baselines
         ]
-    show(outcomes)
+    print_table(simulations)
     if args.json:
         import dataclasses
 
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps([dataclasses.asdict(one) for one in outcomes], indent=2))
+        args.json.write_text(json.dumps([dataclasses.asdict(simulation) for simulation in simulations], indent=2))
 
 
 if __name__ == "__main__":

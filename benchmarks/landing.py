@@ -1,18 +1,19 @@
-"""How fast and how small: collected files -> an upserted table.
+"""Time and memory to land a job: from collected result files to an upserted table.
 
     python -m benchmarks.landing [--rows 10000 100000] [--runs 5] [--into postgres duckdb sqlite] [--json FILE]
 
-The result files of a sealed job are read, judged against the schema, priced, and upserted by key, as land does it;
-every run into a new table. Beside it in each run, on the same machine:
+The result files of a sealed job are read, validated against the schema, priced and upserted by key, as
+BatchResultsOperator does it. Every run lands into a new table and then lands the same rows a second time, over the
+existing ones. Each run also measures, on the same machine:
 
-* A bare `COPY` of the same rows, already parsed, into the same PostgreSQL table, with its key: psycopg's `write_row`.
-* Airflow's `hook.insert_rows(replace=True)` of the same rows, already parsed, into the same table. It is so
-  slow that it is given 5,000 of them at most, and 500 in DuckDB, where it commits each row by itself.
-* `LLMBatchOperator` of apache-airflow-providers-common-ai: its own landing code, which writes a JSON file and no table.
-  Its client reads the same files from the disk.
+* A bare `COPY` of the same rows, parsed in advance, into the same PostgreSQL table with the same key: psycopg's
+  `write_row`.
+* Airflow's `hook.insert_rows(replace=True)` of the same rows, parsed in advance, into the same table. It is so slow
+  that it gets 5,000 rows at most, and 500 in DuckDB, where it commits each row separately.
+* `LLMBatchOperator` of apache-airflow-providers-common-ai: its own landing code, which writes a JSON file instead of a
+  table. Its client reads the same files from disk.
 
-Memory is the peak of a process over what it held before, its imports done. `again` lands the same rows once more, over
-those that are there.
+Memory is the peak of a process minus the memory it used after its imports.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import data
-from benchmarks.measure import Figure, report_sizes, timed
-from benchmarks.sealing import filled
+from benchmarks.measure import Figure, measure_time, run_for_sizes
+from benchmarks.sealing import warehouse_of_tickets
 from benchmarks.worker import Worker
 
 TARGETS = ("postgres", "duckdb", "sqlite")
-LEAST_OF_COPY, LEAST_OF_INSERT_ROWS = 0.4, 5.0
-#: rows that `insert_rows` is given at most
-FEW = {"postgres": 5_000, "duckdb": 500, "sqlite": 5_000}
+#: targets; the table reports whether they are met
+MIN_RATIO_TO_COPY, MIN_RATIO_TO_INSERT_ROWS = 0.4, 5.0
+#: maximum number of rows for `insert_rows`
+MAX_INSERTED_ROWS = {"postgres": 5_000, "duckdb": 500, "sqlite": 5_000}
 KEY = ["custom_id"]
 
 
-def collect(folder: str) -> Callable[[], int]:
-    """A sealed job whose every request is answered: what lies in staging when land begins."""
+def prepare_job(folder: str) -> Callable[[], int]:
+    """Return a function that seals a job and writes an answer for every request: the staging folder before landing."""
     from airflow_provider_batch.core.answers.result_files import read_rows
     from airflow_provider_batch.core.ledger.ledger import seal
     from airflow_provider_batch.core.ledger.records import CollectedFile, Created, Intent, Settled, Uploaded
@@ -50,7 +52,7 @@ def collect(folder: str) -> Callable[[], int]:
 
     def run() -> int:
         job = LocalFolder(Path(folder) / "job")
-        ledger = seal(job, build(data.plan(), sql_hook("warehouse"), job).manifest)
+        ledger = seal(job, build(data.make_plan(), sql_hook("warehouse"), job).manifest)
         now = datetime.now(UTC)
         for shard in ledger.manifest.shards:
             name, size, digest = f"{ledger.prefix}/collected/{shard.name}.1/output.jsonl", 0, hashlib.sha256()
@@ -71,7 +73,7 @@ def collect(folder: str) -> Callable[[], int]:
 
 
 class _Job:
-    """The job in staging, and its way into a table: what `BatchResultsOperator` puts together."""
+    """The job in staging and its results table, as `BatchResultsOperator` sets them up."""
 
     def __init__(self, folder: str) -> None:
         from airflow_provider_batch.core.ledger.ledger import open_ledger
@@ -84,7 +86,7 @@ class _Job:
         self._tables = 0
 
     def landing(self) -> Any:
-        """The rows to land."""
+        """Return the rows to land, as an iterable."""
         from airflow_provider_batch.core.landing.landing import Landing
 
         return Landing(
@@ -97,86 +99,86 @@ class _Job:
             landed_at=datetime.now(UTC),
         )
 
-    def names(self) -> list[str]:
-        """The columns of a row, in its order."""
+    def column_names(self) -> list[str]:
+        """Return the names of the columns, in the order of a row's values."""
         from airflow_provider_batch.core.landing.landing import results_columns
 
         return [column.name for column in results_columns(self.ledger.manifest, key={}, columns=data.COLUMNS)]
 
     def sink(self, table: str) -> Any:
-        """A results table."""
+        """Return a sink for a results table."""
         from airflow_provider_batch.core.landing.landing import results_columns
         from airflow_provider_batch.warehouse.sinks.open import open_sink
 
         return open_sink(self.hook, table, results_columns(self.ledger.manifest, key={}, columns=data.COLUMNS))
 
-    def empty(self, who: str) -> str:
-        """The name of a results table that was just created; the one before it is dropped."""
+    def create_empty_table(self, prefix: str) -> str:
+        """Create a results table and return its name. Drop the previous table with this prefix."""
         self._tables += 1
         with closing(self.hook.get_conn()) as connection:
-            connection.cursor().execute(f"DROP TABLE IF EXISTS {who}_{self._tables - 1}")
+            connection.cursor().execute(f"DROP TABLE IF EXISTS {prefix}_{self._tables - 1}")
             connection.commit()
-        table = f"{who}_{self._tables}"
+        table = f"{prefix}_{self._tables}"
         self.sink(table).prepare()
         return table
 
 
-def ours(folder: str) -> Callable[[], dict[str, float]]:
-    """Land into a new table, then the same once more."""
+def prepare_ours(folder: str) -> Callable[[], dict[str, float]]:
+    """Return a function that lands the job into a new table, then lands it into the same table a second time."""
     job = _Job(folder)
 
     def run() -> dict[str, float]:
-        table = job.empty("ours")
-        with timed() as first:
+        table = job.create_empty_table("ours")
+        with measure_time() as first:
             count = job.sink(table).write(job.landing())
-        with timed() as again:
+        with measure_time() as second:
             job.sink(table).write(job.landing())
-        return {"rows": count, "seconds": first.seconds, "again": again.seconds}
+        return {"rows": count, "seconds": first.seconds, "second_seconds": second.seconds}
 
     return run
 
 
-def copied(folder: str) -> Callable[[], dict[str, float]]:
-    """A bare COPY of rows that are parsed already."""
+def prepare_copy(folder: str) -> Callable[[], dict[str, float]]:
+    """Return a function that runs a bare COPY of rows parsed in advance."""
     job = _Job(folder)
     rows = list(job.landing())
-    names = ", ".join(job.names())
+    names = ", ".join(job.column_names())
 
     def run() -> dict[str, float]:
-        table = job.empty("copied")
+        table = job.create_empty_table("copied")
         with closing(job.hook.get_conn()) as connection:
-            with timed() as took:
+            with measure_time() as timer:
                 with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
                     for row in rows:
                         copy.write_row(row)
                 connection.commit()
-        return {"rows": len(rows), "seconds": took.seconds}
+        return {"rows": len(rows), "seconds": timer.seconds}
 
     return run
 
 
-def inserted(folder: str, most: int) -> Callable[[], dict[str, float]]:
-    """`insert_rows(replace=True)` of rows that are parsed already."""
+def prepare_insert_rows(folder: str, max_rows: int) -> Callable[[], dict[str, float]]:
+    """Return a function that calls `insert_rows(replace=True)` with rows parsed in advance."""
     job = _Job(folder)
-    rows = [tuple(map(_bound, row)) for row in islice(job.landing(), most)]
-    names = job.names()
+    rows = [tuple(map(_to_bindable, row)) for row in islice(job.landing(), max_rows)]
+    names = job.column_names()
 
     def run() -> dict[str, float]:
-        table = job.empty("inserted")
-        with timed() as took:
+        table = job.create_empty_table("inserted")
+        with measure_time() as timer:
             job.hook.insert_rows(table, rows, target_fields=names, replace=True, replace_index=KEY)
-        return {"rows": len(rows), "seconds": took.seconds}
+        return {"rows": len(rows), "seconds": timer.seconds}
 
     return run
 
 
-def _bound(value: Any) -> Any:
-    """What every driver takes: sqlite3 knows neither Decimal nor moments."""
+def _to_bindable(value: Any) -> Any:
+    """Convert a value to one that every driver accepts. sqlite3 accepts neither Decimal nor datetime."""
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-def peer(folder: str) -> Callable[[], dict[str, float]]:
-    """The same files through LLMBatchOperator's own landing code."""
+def prepare_peer(folder: str) -> Callable[[], dict[str, float]]:
+    """Return a function that runs LLMBatchOperator's landing code on the same files."""
     from airflow.providers.common.ai.batch.openai import OpenAIBatchAdapter
     from airflow.providers.common.ai.batch.output_schema import build_output_spec
     from airflow.providers.common.ai.batch.results import stream_results_to_jsonl
@@ -198,7 +200,7 @@ def peer(folder: str) -> Callable[[], dict[str, float]]:
     )
 
     def run() -> dict[str, float]:
-        with timed() as took:
+        with measure_time() as timer:
             counts, _ = stream_results_to_jsonl(
                 adapter=adapter,
                 batch_id="batch_1",
@@ -207,58 +209,62 @@ def peer(folder: str) -> Callable[[], dict[str, float]]:
                 custom_id_prefix="ticket",
                 destination=ObjectStoragePath(f"file://{folder}/peer-landed.jsonl"),
             )
-        return {"rows": counts["success"], "seconds": took.seconds}
+        return {"rows": counts["success"], "seconds": timer.seconds}
 
     return run
 
 
-def measured(into: str, rows: int, runs: int, folder: Path) -> list[Figure]:
-    """All of it for one target and size."""
-    of_copy = LEAST_OF_COPY if into == "postgres" else None
-    cases = {
-        "copied": Figure("", "rows/s", anchor="bare COPY, parsed before", least=of_copy),
-        "inserted": Figure("", "rows/s", anchor="insert_rows, parsed before", least=LEAST_OF_INSERT_ROWS),
-        "peer": Figure("", "rows/s", anchor="LLMBatchOperator's landing"),
+def measure(target: str, rows: int, runs: int, folder: Path) -> list[Figure]:
+    """Measure one target and number of rows."""
+    min_ratio_to_copy = MIN_RATIO_TO_COPY if target == "postgres" else None
+    figures = {
+        "prepare_copy": Figure("", "rows/s", anchor="bare COPY, parsed in advance", min_ratio=min_ratio_to_copy),
+        "prepare_insert_rows": Figure(
+            "", "rows/s", anchor="insert_rows, parsed in advance", min_ratio=MIN_RATIO_TO_INSERT_ROWS
+        ),
+        "prepare_peer": Figure("", "rows/s", anchor="LLMBatchOperator's landing"),
     }
-    if into != "postgres":
-        del cases["copied"]
-    again = Figure("  again, over the same rows", "rows/s")
+    if target != "postgres":
+        del figures["prepare_copy"]
+    second_landing = Figure("  second landing, over the same rows", "rows/s")
     extra = Figure("  extra memory", "MB", anchor="LLMBatchOperator's landing")
-    place = folder / f"{into}-{rows}"
-    place.mkdir()
-    with filled(into, rows, place) as environment, ExitStack() as stack:
+    work_folder = folder / f"{target}-{rows}"
+    work_folder.mkdir()
+    with warehouse_of_tickets(target, rows, work_folder) as environment, ExitStack() as stack:
 
-        def start(case: str) -> Worker:
-            at, arguments = f"benchmarks.landing:{case}", {"most": FEW[into]} if case == "inserted" else {}
-            return Worker(at, logs=folder, environment=environment, folder=str(place), **arguments)
+        def start(function: str) -> Worker:
+            case = f"benchmarks.landing:{function}"
+            arguments = {"max_rows": MAX_INSERTED_ROWS[target]} if function == "prepare_insert_rows" else {}
+            return Worker(case, logs=folder, environment=environment, folder=str(work_folder), **arguments)
 
-        with start("collect") as collecting:
-            assert collecting.run().returned == rows
-        mine = stack.enter_context(start("ours"))
-        others = {case: stack.enter_context(start(case)) for case in cases}
+        with start("prepare_job") as preparation:
+            assert preparation.run().result == rows
+        our_worker = stack.enter_context(start("prepare_ours"))
+        workers = {function: stack.enter_context(start(function)) for function in figures}
         for run in range(runs):
-            turn = [mine, *others.values()]
-            took = {worker.case: worker.run() for worker in (turn if run % 2 == 0 else turn[::-1])}
-            landed = took[mine.case]
-            assert landed.returned["rows"] == rows
-            rate = rows / landed.returned["seconds"]
-            for case, figure in cases.items():
-                its = took[others[case].case].returned
-                assert its["rows"] == (min(rows, FEW[into]) if case == "inserted" else rows)
-                figure.add(rate, its["rows"] / its["seconds"])
-            again.add(rows / landed.returned["again"])
-            extra.add(landed.extra_mb, took[others["peer"].case].extra_mb)
-    shutil.rmtree(place)
-    figures = list(cases.values())
-    for figure in figures:
-        figure.name = "  the same"
-    figures[0].name = f"{into}, {rows:,} rows: landed"
-    return [*figures, again, extra]
+            ordered = [our_worker, *workers.values()]
+            measurements = {worker.case: worker.run() for worker in (ordered if run % 2 == 0 else ordered[::-1])}
+            ours = measurements[our_worker.case]
+            assert ours.result["rows"] == rows
+            rate = rows / ours.result["seconds"]
+            for function, figure in figures.items():
+                result = measurements[workers[function].case].result
+                is_capped = function == "prepare_insert_rows"
+                assert result["rows"] == (min(rows, MAX_INSERTED_ROWS[target]) if is_capped else rows)
+                figure.add(rate, result["rows"] / result["seconds"])
+            second_landing.add(rows / ours.result["second_seconds"])
+            extra.add(ours.extra_mb, measurements[workers["prepare_peer"].case].extra_mb)
+    shutil.rmtree(work_folder)
+    first, *others = figures.values()
+    first.name = f"{target}, {rows:,} rows: landed"
+    for figure in others:
+        figure.name = "  same value"
+    return [first, *others, second_landing, extra]
 
 
 def main() -> None:
     """Measure and report."""
-    report_sizes("Collected files -> an upserted table", __doc__, "--into", TARGETS, measured)
+    run_for_sizes("Collected result files -> an upserted table", __doc__, "--into", TARGETS, measure)
 
 
 if __name__ == "__main__":

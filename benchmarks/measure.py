@@ -1,4 +1,4 @@
-"""What every benchmark here does: several runs, medians, a table for people and JSON for machines."""
+"""What all benchmarks share: figures measured in several runs, a table of their medians, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -16,128 +16,135 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.airflow_home import airflow_home
+from benchmarks.airflow_home import temporary_airflow_home
 
 MB = 1_000_000
 
 
 @dataclass
 class Figure:
-    """One measured thing: its value in each run, and that of its anchor in the same run."""
+    """A measured quantity: its value in each run and the value of its anchor, which it is compared with."""
 
     name: str
     unit: str
-    runs: list[float] = field(default_factory=list)
+    #: value in each run
+    values: list[float] = field(default_factory=list)
+    #: what the quantity is compared with; empty if with nothing
     anchor: str = ""
-    anchor_runs: list[float] = field(default_factory=list)
-    #: the target: a ratio to the anchor of at least this, or a value of at most this
-    least: float | None = None
-    most: float | None = None
+    #: value of the anchor in each run
+    anchor_values: list[float] = field(default_factory=list)
+    #: target: the ratio to the anchor must be at least this
+    min_ratio: float | None = None
+    #: target: the median must be at most this
+    max_median: float | None = None
 
-    def add(self, value: float, anchor: float | None = None) -> None:
-        """One run."""
-        self.runs.append(value)
-        if anchor is not None:
-            self.anchor_runs.append(anchor)
+    def add(self, value: float, anchor_value: float | None = None) -> None:
+        """Add the values of a run."""
+        self.values.append(value)
+        if anchor_value is not None:
+            self.anchor_values.append(anchor_value)
 
     @property
     def median(self) -> float:
-        """The median of all runs."""
-        return statistics.median(self.runs)
+        """Median of all runs."""
+        return statistics.median(self.values)
 
     @property
     def ratio(self) -> float | None:
-        """The median of value / anchor, run by run."""
-        if not self.anchor_runs:
+        """Median over all runs of the value divided by the anchor's value in the same run; None without an anchor."""
+        if not self.anchor_values:
             return None
-        return statistics.median(mine / its for mine, its in zip(self.runs, self.anchor_runs, strict=True))
+        pairs = zip(self.values, self.anchor_values, strict=True)
+        return statistics.median(value / anchor_value for value, anchor_value in pairs)
 
     @property
-    def met(self) -> bool | None:
-        """Whether the target is met; None if there is none."""
-        if self.least is not None:
-            return self.ratio is not None and self.ratio >= self.least
-        return None if self.most is None else self.median <= self.most
+    def target_met(self) -> bool | None:
+        """Whether the figure reaches its target; None if it has no target."""
+        if self.min_ratio is not None:
+            return self.ratio is not None and self.ratio >= self.min_ratio
+        return None if self.max_median is None else self.median <= self.max_median
 
     @property
-    def judged(self) -> str:
-        """The target and whether it is met, for the table; empty if there is none."""
-        if self.met is None:
+    def verdict(self) -> str:
+        """The target and whether it is met, for the table; empty if there is no target."""
+        if self.target_met is None:
             return ""
-        target = f"≥ {self.least:g}x" if self.least is not None else f"≤ {self.most:g} {self.unit}"
-        return f"{target} {'met' if self.met else 'MISSED'}"
+        target = f"≥ {self.min_ratio:g}x" if self.min_ratio is not None else f"≤ {self.max_median:g} {self.unit}"
+        return f"{target} {'met' if self.target_met else 'MISSED'}"
 
 
-class Clock:
-    """Seconds that a block took."""
+class Timer:
+    """Wall time of a block; 0 until the block ends."""
 
     seconds = 0.0
 
 
 @contextmanager
-def timed() -> Iterator[Clock]:
+def measure_time() -> Iterator[Timer]:
     """Measure the wall time of a block."""
-    clock = Clock()
-    began = time.perf_counter()
-    yield clock
-    clock.seconds = time.perf_counter() - began
+    timer = Timer()
+    start = time.perf_counter()
+    yield timer
+    timer.seconds = time.perf_counter() - start
 
 
-def memory(pid: int) -> tuple[int, int]:
-    """Bytes of resident memory of a process: now, and the most it ever had. Linux only."""
+def read_memory(pid: int) -> tuple[int, int]:
+    """Return the resident memory of a process and its peak so far, in bytes. Linux only."""
     status = Path(f"/proc/{pid}/status").read_text()
-    now, peak = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
-    assert now is not None
+    current, peak = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
+    assert current is not None
     assert peak is not None
-    return int(now[1]) * 1024, int(peak[1]) * 1024
+    return int(current[1]) * 1024, int(peak[1]) * 1024
 
 
 def report(title: str, figures: list[Figure], json_path: Path | None) -> None:
-    """Print a table, and write JSON if a path is given."""
+    """Print the figures as a table. If a path is given, also write them there as JSON."""
     table = Table(title=title)
-    for column in ("what", "median", "lowest", "highest", "runs", "ratio", "to", "target"):
-        table.add_column(column, justify="left" if column in ("what", "to", "target") else "right")
+    for column in ("measurement", "median", "min", "max", "runs", "ratio", "compared with", "target"):
+        is_text = column in ("measurement", "compared with", "target")
+        table.add_column(column, justify="left" if is_text else "right")
     for figure in figures:
         table.add_row(
             figure.name,
             *(
                 f"{value:,.{0 if value >= 1000 else 2}f} {figure.unit}"
-                for value in (figure.median, min(figure.runs), max(figure.runs))
+                for value in (figure.median, min(figure.values), max(figure.values))
             ),
-            str(len(figure.runs)),
+            str(len(figure.values)),
             "" if figure.ratio is None else f"{figure.ratio:.2f}x",
             figure.anchor,
-            figure.judged,
+            figure.verdict,
         )
     Console(width=150).print(table)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
-            {**asdict(figure), "median": figure.median, "ratio": figure.ratio, "met": figure.met} for figure in figures
+            {**asdict(figure), "median": figure.median, "ratio": figure.ratio, "target_met": figure.target_met}
+            for figure in figures
         ]
         json_path.write_text(json.dumps({"title": title, "figures": rows}, indent=2) + "\n")
 
 
-def report_sizes(
+def run_for_sizes(
     title: str, description: str | None, option: str, choices: Sequence[str], measure: Callable[..., list[Figure]]
 ) -> None:
-    """The command line of a benchmark that measures each choice at several numbers of rows.
+    """Run a benchmark from the command line, once for each choice and number of rows, and report its figures.
 
-    :param description: what `--help` prints.
-    :param option: the name of the option that takes some of `choices`.
+    :param description: text that `--help` prints.
+    :param option: name of the option that selects from `choices`.
     :param measure: called with a choice, a number of rows, a number of runs and a temporary folder.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument(option, nargs="+", choices=choices, default=list(choices), dest="chosen")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument(option, nargs="+", choices=choices, default=list(choices), dest="selection")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, airflow_home():
+    with tempfile.TemporaryDirectory() as folder, temporary_airflow_home():
         figures = [
             figure
             for rows in args.rows
-            for choice in args.chosen
+            for choice in args.selection
             for figure in measure(choice, rows, args.runs, Path(folder))
         ]
     report(title, figures, args.json)

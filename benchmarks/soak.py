@@ -1,13 +1,13 @@
-"""A million rows through the three operators on real Airflow, and proof that none is lost, doubled or asked twice.
+"""A million rows through the three operators on real Airflow, checked for lost, duplicated and twice-sent rows.
 
     python -m benchmarks.soak [--rows 1000000] [--warehouse sqlite | duckdb | postgres] [--json FILE]
     python -m benchmarks.soak --rows 50000 --embeddings
 
-`dag.test()` runs submit, wait with its trigger, and land in a process of its own, against a local batch server in
-another. It prints what it took, stage by stage, then counts: in the results table against the source table, and on the
-server in the input files of its batches. Exit code 1 if one row is lost, doubled, asked twice, under a wrong key, or
-did not succeed. With `--embeddings` each row becomes a vector of 1,536 numbers, which travels in base64: 50,000 of them
-are one input file and 0.42 GB of answers.
+`dag.test()` runs submit, wait (with its trigger) and land in one process, and a local batch server runs in another. The
+benchmark prints time and memory of each stage. Then it compares the results table with the source table, and counts
+the rows in the input files of the batches on the server. The exit code is 1 if a row is lost, duplicated, sent twice,
+under a wrong key or did not succeed. With `--embeddings` each row becomes a vector of 1,536 numbers, encoded in base64:
+50,000 rows make one input file and 0.42 GB of answers.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from rich.table import Table
 
 from airflow_provider_batch.local.process import LocalServer
 from benchmarks import data
-from benchmarks.airflow_home import airflow_home
-from benchmarks.measure import MB, memory
-from benchmarks.sealing import SOURCES, filled
-from benchmarks.worker import Worker, forget_peak
+from benchmarks.airflow_home import temporary_airflow_home
+from benchmarks.measure import MB, read_memory
+from benchmarks.sealing import SOURCES, warehouse_of_tickets
+from benchmarks.worker import Worker, reset_peak_memory
 
 TABLE = "ticket_labels"
-#: what must be 0; `wrong` counts rows that carry the column of another row
-COUNTS = {
+#: queries that must return 0; `wrong key` counts rows whose key belongs to another row
+ERROR_COUNTS = {
     "lost": f"SELECT count(*) FROM tickets t LEFT JOIN {TABLE} r ON r.custom_id = 'ticket-' || t.id "
     "WHERE r.custom_id IS NULL",
     "duplicated": f"SELECT count(*) - count(DISTINCT custom_id) FROM {TABLE}",
-    "wrong": f"SELECT count(*) FROM {TABLE} r LEFT JOIN tickets t ON r.custom_id = 'ticket-' || t.id "
+    "wrong key": f"SELECT count(*) FROM {TABLE} r LEFT JOIN tickets t ON r.custom_id = 'ticket-' || t.id "
     "WHERE t.id IS NULL OR t.id <> r.id",
     "not succeeded": f"SELECT count(*) FROM {TABLE} WHERE outcome <> 'succeeded'",
 }
 
 
-def job(embeddings: bool) -> Callable[[], dict[str, Any]]:
-    """The DAG; running it gives its state, and seconds and peak memory of each task."""
+def prepare_job(embeddings: bool) -> Callable[[], dict[str, Any]]:
+    """Return a function that runs the DAG and returns its state and the seconds and peak memory of each task."""
     from airflow.providers.common.compat.sdk import get_listener_manager
     from airflow.sdk import DAG
 
@@ -57,9 +57,9 @@ def job(embeddings: bool) -> Callable[[], dict[str, Any]]:
     from airflow_provider_batch.sensors.batch import BatchSensor
     from tests.airflow.jobs import run_dag
 
-    asked: dict[str, Any] = {"model": data.MODEL, "system": data.SYSTEM, "output_schema": data.Ticket}
+    request: dict[str, Any] = {"model": data.MODEL, "system": data.SYSTEM, "output_schema": data.Ticket}
     if embeddings:
-        asked = {"model": "text-embedding-3-small", "endpoint": "/v1/embeddings"}
+        request = {"model": "text-embedding-3-small", "endpoint": "/v1/embeddings"}
     columns = {} if embeddings else data.COLUMNS
     with DAG("soak", schedule=None) as dag:
         submit = BatchSubmitOperator(
@@ -68,9 +68,9 @@ def job(embeddings: bool) -> Callable[[], dict[str, Any]]:
             custom_id=data.CUSTOM_ID,
             prompt=data.PROMPT,
             carry=["id", "label"],
-            # what was asked is counted in the input files of the batches
+            # Requests are counted in the input files of the batches, so none may be sent synchronously.
             canary=0,
-            **asked,
+            **request,
         )
         wait = BatchSensor(task_id="wait", job=submit.output, deadline=timedelta(hours=4), poke_interval=1)
         land = BatchResultsOperator(task_id="land", job=submit.output, table=TABLE, columns=columns)
@@ -84,142 +84,152 @@ def job(embeddings: bool) -> Callable[[], dict[str, Any]]:
         return {
             "state": result.state,
             "errors": {task: str(error)[:2000] for task, error in result.errors.items()},
-            "stages": stages.took,
-            "account": result.return_values.get("land"),
+            "stages": stages.measurements,
+            "job_summary": result.return_values.get("land"),
         }
 
     return run
 
 
 class _Stages:
-    """Notes when each task began and ended, and the most memory the process held meanwhile over what it held before."""
+    """Listener that measures the duration of each task and its peak memory over the memory before the first task."""
 
     def __init__(self) -> None:
         from airflow.providers.common.compat.sdk import hookimpl
 
-        self.took: dict[str, dict[str, float]] = {}
-        self._began: dict[str, float] = {}
-        self._before: int | None = None
-        # hooks are found by attribute, and Airflow may only be imported once its home is set
+        self.measurements: dict[str, dict[str, float]] = {}
+        self._start_times: dict[str, float] = {}
+        self._initial_memory: int | None = None
+        # pluggy finds hooks by an attribute. No decorator, because Airflow must not be imported before its home is set.
         for name in ("on_task_instance_running", "on_task_instance_success"):
             setattr(type(self), name, hookimpl(getattr(type(self), name)))
 
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
-        # A deferred task runs again when its trigger fired: its stage goes on.
-        if task_instance.task_id not in self._began:
-            resident = forget_peak()
-            self._before = resident if self._before is None else self._before
-            self._began[task_instance.task_id] = time.perf_counter()
+        # A deferred task starts a second time after its trigger fired. That is still the same stage.
+        if task_instance.task_id not in self._start_times:
+            memory = reset_peak_memory()
+            self._initial_memory = memory if self._initial_memory is None else self._initial_memory
+            self._start_times[task_instance.task_id] = time.perf_counter()
 
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        assert self._before is not None
-        seconds = time.perf_counter() - self._began[task_instance.task_id]
-        extra = (memory(os.getpid())[1] - self._before) / MB
-        self.took[task_instance.task_id] = {"seconds": seconds, "extra_mb": extra}
+        assert self._initial_memory is not None
+        seconds = time.perf_counter() - self._start_times[task_instance.task_id]
+        extra = (read_memory(os.getpid())[1] - self._initial_memory) / MB
+        self.measurements[task_instance.task_id] = {"seconds": seconds, "extra_mb": extra}
 
 
-def count() -> Callable[[], dict[str, int]]:
-    """What the results table holds, counted by the warehouse itself."""
+def prepare_count() -> Callable[[], dict[str, int]]:
+    """Return a function that lets the warehouse count the rows of the results table and the errors in it."""
     from airflow_provider_batch.warehouse.connect import sql_hook
 
     hook = sql_hook("warehouse")
 
     def run() -> dict[str, int]:
-        queries = {"rows": f"SELECT count(*) FROM {TABLE}", **COUNTS}
+        queries = {"rows": f"SELECT count(*) FROM {TABLE}", **ERROR_COUNTS}
         return {name: hook.get_first(sql)[0] for name, sql in queries.items()}
 
     return run
 
 
-class _Asked(msgspec.Struct):
+class _RequestLine(msgspec.Struct):
     custom_id: str
 
 
-def asked(server: LocalServer, rows: int) -> dict[str, int]:
-    """What the server was asked: its batches, and the rows in their input files that were asked twice, or never."""
-    times = bytearray(rows)
-    decoder = msgspec.json.Decoder(_Asked)
+def count_requests(server: LocalServer, rows: int) -> dict[str, int]:
+    """Return the number of batches on the server, and of rows that their input files contain twice or not at all."""
+    occurrences = bytearray(rows)
+    decoder = msgspec.json.Decoder(_RequestLine)
     with OpenAI(base_url=server.base_url, api_key="local") as client:
         batches = list(client.batches.list(limit=100))
         for batch in batches:
             with client.files.with_streaming_response.content(batch.input_file_id) as response:
-                rest = b""
+                remainder = b""
                 for chunk in response.iter_bytes(1 << 20):
-                    *lines, rest = (rest + chunk).split(b"\n")
+                    *lines, remainder = (remainder + chunk).split(b"\n")
                     for line in lines:
                         number = int(decoder.decode(line).custom_id.partition("-")[2])
-                        times[number] = min(times[number] + 1, 255)
-                assert not rest
-    twice = rows - times.count(0) - times.count(1)
-    return {"batches": len(batches), "asked twice": twice, "never asked": times.count(0)}
+                        occurrences[number] = min(occurrences[number] + 1, 255)
+                assert not remainder
+    sent_twice = rows - occurrences.count(0) - occurrences.count(1)
+    return {"batches": len(batches), "sent twice": sent_twice, "never sent": occurrences.count(0)}
 
 
 def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool) -> dict[str, Any]:
-    """Fill, run, count."""
+    """Create the tickets, run the job, count the rows and return all results."""
     (folder / "dags").mkdir()
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
     subprocess.run(migrate, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with filled(warehouse, rows, folder) as environment, LocalServer(folder / "server") as server:
+    with warehouse_of_tickets(warehouse, rows, folder) as environment, LocalServer(folder / "server") as server:
         connection = {"conn_type": "openai", "password": "local", "host": server.base_url}
         environment |= {
             "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(connection),
             "AIRFLOW__OPENAI_BATCH__STAGING": (folder / "staging").as_uri(),
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
         }
-        with Worker("benchmarks.soak:job", logs=folder, environment=environment, embeddings=embeddings) as worker:
-            whole = worker.run()
-        if whole.returned["state"] != "success":
-            raise SystemExit(f"The DAG ended {whole.returned['state']}: {whole.returned['errors']}")
-        with Worker("benchmarks.soak:count", logs=folder, environment=environment) as worker:
-            table = worker.run().returned
-        on_server = asked(server, rows)
-        server_mb = memory(server.pid)[1] / MB
+        with Worker(
+            "benchmarks.soak:prepare_job", logs=folder, environment=environment, embeddings=embeddings
+        ) as worker:
+            measurement = worker.run()
+        if measurement.result["state"] != "success":
+            raise SystemExit(
+                f"The DAG run ended with state {measurement.result['state']}: {measurement.result['errors']}"
+            )
+        with Worker("benchmarks.soak:prepare_count", logs=folder, environment=environment) as worker:
+            table = worker.run().result
+        requests = count_requests(server, rows)
+        server_mb = read_memory(server.pid)[1] / MB
     return {
         "rows": rows,
         "warehouse": warehouse,
         "embeddings": embeddings,
-        "seconds": whole.seconds,
-        "extra_mb": whole.extra_mb,
+        "seconds": measurement.seconds,
+        "extra_mb": measurement.extra_mb,
         "server_mb": server_mb,
-        **{name: whole.returned[name] for name in ("stages", "account")},
+        **{name: measurement.result[name] for name in ("stages", "job_summary")},
         "table": table,
-        "server": on_server,
+        "server": requests,
     }
 
 
-def tell(result: dict[str, Any]) -> bool:
-    """Print it; whether everything that must be 0 is 0 and every row is there."""
+def print_result(result: dict[str, Any]) -> bool:
+    """Print the result. Return whether the results table has every row and all error counts are 0."""
     rows, table, server = result["rows"], result["table"], result["server"]
     console = Console(width=150)
     stages = Table(title=f"{rows:,} rows, {result['warehouse']}, {server['batches']} batches")
-    for name in ("stage", "seconds", "rows/s", "peak memory over the start"):
+    for name in ("stage", "seconds", "rows/s", "peak memory over the initial"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
-    for name, took in result["stages"].items():
-        stages.add_row(name, f"{took['seconds']:,.1f}", f"{rows / took['seconds']:,.0f}", f"{took['extra_mb']:,.1f} MB")
+    for name, stage in result["stages"].items():
+        stages.add_row(
+            name, f"{stage['seconds']:,.1f}", f"{rows / stage['seconds']:,.0f}", f"{stage['extra_mb']:,.1f} MB"
+        )
     stages.add_row(
         "all", f"{result['seconds']:,.1f}", f"{rows / result['seconds']:,.0f}", f"{result['extra_mb']:,.1f} MB"
     )
     console.print(stages)
-    zero = {name: table[name] for name in COUNTS} | {name: server[name] for name in ("asked twice", "never asked")}
-    console.print(f"rows in the table: {table['rows']:,}; " + ", ".join(f"{name}: {n:,}" for name, n in zero.items()))
-    return table["rows"] == rows and not any(zero.values())
+    errors = {name: table[name] for name in ERROR_COUNTS} | {
+        name: server[name] for name in ("sent twice", "never sent")
+    }
+    console.print(f"Rows in the table: {table['rows']:,}; " + ", ".join(f"{name}: {n:,}" for name, n in errors.items()))
+    return table["rows"] == rows and not any(errors.values())
 
 
 def main() -> None:
-    """Run and judge."""
+    """Run the job, print the result and exit with code 1 if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--warehouse", choices=SOURCES, default="postgres")
-    parser.add_argument("--embeddings", action="store_true", help="a vector for each row, not a label")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--embeddings", action="store_true", help="request a vector for each row instead of a label")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, airflow_home():
+    with tempfile.TemporaryDirectory() as folder, temporary_airflow_home():
         result = soak(args.rows, args.warehouse, Path(folder), embeddings=args.embeddings)
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")
-    if not tell(result):
-        raise SystemExit("A row was lost, doubled, asked twice or not answered: see the counts above.")
+    if not print_result(result):
+        raise SystemExit(
+            "A row was lost, duplicated, sent twice, under a wrong key or not answered. See the counts above."
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""How fast and how near the estimate of tokens is, beside tiktoken.
+"""Speed and accuracy of the token estimate, compared with tiktoken.
 
     python -m benchmarks.tokens [--runs 5] [--json FILE]
 
-* The estimate of texts of 1,000 characters (a row) and of 100,000. Anchor: tiktoken counting the same texts.
-* Estimated over true tokens of the same texts.
+* Speed of the estimate for texts of 1,000 characters (a row) and of 100,000 characters. Anchor: tiktoken counting the
+  same texts.
+* Ratio of estimated to true tokens of the same texts.
 
-The texts are the descriptions of the installed packages, Python's standard library, and the demo's tickets. Needs
-tiktoken with its vocabulary in its cache (`TIKTOKEN_CACHE_DIR`); nothing is fetched. Without it only the estimate's
-speed is shown.
+The texts are the descriptions of the installed packages, Python's standard library and the demo's tickets. The
+comparison needs tiktoken with its vocabulary in its cache (`TIKTOKEN_CACHE_DIR`), because the benchmark downloads
+nothing. Without it the benchmark shows only the speed of the estimate.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 
 from airflow_provider_batch.core.tokens.estimate import Encoding, estimate_tokens
 from airflow_provider_batch.core.tokens.tiktoken_counter import tokenizer
-from benchmarks.measure import MB, Figure, report, timed
+from benchmarks.measure import MB, Figure, measure_time, report
 
 
-def texts_of(kind: str) -> str:
-    """About 1 MB of real text, or all there is of it."""
+def read_text(kind: str) -> str:
+    """Return about 1 MB of real text, or all text of this kind if there is less."""
     if kind == "tickets":
         lines = files("airflow_provider_batch.demo").joinpath("tickets.jsonl").read_text(encoding="utf-8").splitlines()
         tickets = [jsonlib.loads(line) for line in lines]
@@ -35,52 +36,54 @@ def texts_of(kind: str) -> str:
         paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     else:
         paths = sorted(Path(sysconfig.get_path("purelib")).glob("*.dist-info/METADATA"))
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for path in paths:
-        found.setdefault(path.read_text(encoding="utf-8", errors="replace"))
-        if sum(map(len, found)) > MB:
+        texts.setdefault(path.read_text(encoding="utf-8", errors="replace"))
+        if sum(map(len, texts)) > MB:
             break
-    return "\n".join(found)
+    return "\n".join(texts)
 
 
-def pieces(text: str, size: int) -> list[str]:
-    """The text cut into pieces of so many characters."""
+def split(text: str, size: int) -> list[str]:
+    """Split a text into pieces of `size` characters. The last piece may be shorter."""
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-def seconds_of(count: Callable[[str], int], texts: list[str]) -> tuple[float, int]:
-    """Seconds that counting takes, and the tokens."""
-    with timed() as took:
+def time_count(count: Callable[[str], int], texts: list[str]) -> tuple[float, int]:
+    """Count the tokens of all texts. Return the seconds that it takes and the number of tokens."""
+    with measure_time() as timer:
         tokens = sum(map(count, texts))
-    return took.seconds, tokens
+    return timer.seconds, tokens
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     figures = []
     for kind in ("descriptions", "Python", "tickets"):
-        text = texts_of(kind)
+        text = read_text(kind)
         for encoding in Encoding:
-            true = tokenizer(encoding)
+            count_tokens = tokenizer(encoding)
             for size in (1_000, 100_000):
-                texts = pieces(text, size)
-                megabytes = sum(len(one.encode()) for one in texts) / MB
-                speed = Figure(f"{kind}, pieces of {size:,}, {encoding}", "MB/s", anchor="tiktoken" if true else "")
-                near = Figure("  estimated tokens", "", anchor="true tokens")
+                texts = split(text, size)
+                megabytes = sum(len(piece.encode()) for piece in texts) / MB
+                speed = Figure(
+                    f"{kind}, pieces of {size:,}, {encoding}", "MB/s", anchor="tiktoken" if count_tokens else ""
+                )
+                accuracy = Figure("  estimated tokens", "", anchor="true tokens")
                 for _ in range(args.runs):
-                    took, estimated = seconds_of(partial(estimate_tokens, encoding=encoding), texts)
-                    if true is None:
-                        speed.add(megabytes / took)
+                    seconds, estimated_tokens = time_count(partial(estimate_tokens, encoding=encoding), texts)
+                    if count_tokens is None:
+                        speed.add(megabytes / seconds)
                         continue
-                    counting, counted = seconds_of(true, texts)
-                    speed.add(megabytes / took, megabytes / counting)
-                    near.add(estimated, counted)
-                figures += [speed, near] if near.runs else [speed]
-    report("Tokens: the estimate beside tiktoken", figures, args.json)
+                    anchor_seconds, true_tokens = time_count(count_tokens, texts)
+                    speed.add(megabytes / seconds, megabytes / anchor_seconds)
+                    accuracy.add(estimated_tokens, true_tokens)
+                figures += [speed, accuracy] if accuracy.values else [speed]
+    report("The token estimate compared with tiktoken", figures, args.json)
 
 
 if __name__ == "__main__":

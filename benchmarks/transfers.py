@@ -1,10 +1,10 @@
-"""How small: input files up to the provider and result files down from it, as many at once as a worker sends.
+"""Memory to upload input files and download result files, with the concurrency that a worker uses.
 
     python -m benchmarks.transfers [--bytes 200000000] [--runs 5] [--json FILE]
 
-Sealed shards of OpenAI's largest size go up with the runner's own code, through the OpenAI SDK, to a local batch
-server; then the same files come down at once with the hook's. Memory is the peak of a process over what it held
-before, its imports done: a file that is read whole shows as its size.
+The runner's code uploads sealed shards of the maximum size at OpenAI to a local batch server, through the OpenAI SDK.
+Then the hook's code downloads the same files concurrently. Memory is the peak of a process minus the memory it used
+after its imports. Reading a whole file into memory would therefore show as the size of the file.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from uuid import uuid4
 
 from airflow_provider_batch.local.process import LocalServer
 from benchmarks import data
-from benchmarks.airflow_home import airflow_home
-from benchmarks.measure import MB, Figure, memory, report
-from benchmarks.worker import Worker, forget_peak
+from benchmarks.airflow_home import temporary_airflow_home
+from benchmarks.measure import MB, Figure, read_memory, report
+from benchmarks.worker import Worker, reset_peak_memory
 
-#: MB; what four readers, their connections and their buffers may take, whatever the files' size
-MOST_MB = 32.0
-#: bytes of a line of the sealed files, with its end
-LINE = 100_000
+#: target: memory in MB for four readers with their connections and buffers, independent of the size of the files
+MAX_EXTRA_MB = 32.0
+#: size of a line in the sealed files including its end, in bytes
+LINE_BYTES = 100_000
 
 
 def seal_files(folder: Path, sizes: list[int]) -> None:
-    """A sealed job whose input files have these sizes, multiples of 100,000 bytes."""
+    """Seal a job whose input files have these sizes in bytes, multiples of LINE_BYTES."""
     from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.core.ledger.ledger import seal
     from airflow_provider_batch.core.provider.limits import Limits
@@ -43,14 +43,14 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
     job, limits = LocalFolder(folder / "job"), Limits(bytes=max(sizes))
     sealer = Sealer(job, "g001/build", data.CHAT, limits)
     number = 0
-    for file, size in enumerate(sizes):
-        # Each file has a model of its own, and so is one.
-        model = f"model-{file}"
+    for index, size in enumerate(sizes):
+        # A different model for each file, because a shard has only one model.
+        model = f"model-{index}"
         body = b'{"messages":[{"content":"%b","role":"user"}],"model":"' + model.encode() + b'"}'
-        around = len(request_line("00000001", data.CHAT, body % b""))
-        for _ in range(size // LINE):
+        overhead = len(request_line("00000001", data.CHAT, body % b""))
+        for _ in range(size // LINE_BYTES):
             number += 1
-            sealer.add(Request(f"{number:08}", model, body % (b"x" * (LINE - around)), 1), [], number, 1)
+            sealer.add(Request(f"{number:08}", model, body % (b"x" * (LINE_BYTES - overhead)), 1), [], number, 1)
     shards = sealer.finish()
     assert [shard.bytes for shard in shards] == sizes
     manifest = Manifest(
@@ -68,8 +68,8 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
     seal(job, manifest)
 
 
-def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
-    """Send every file of the job and create its batches, then fetch the files; MB that each way took."""
+def prepare_transfers(folder: str) -> Callable[[], dict[str, float]]:
+    """Return a function that uploads a job's files, downloads them and returns the extra memory of both, in MB."""
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
@@ -81,58 +81,65 @@ def up_and_down(folder: str) -> Callable[[], dict[str, float]]:
     ledger = open_ledger(LocalFolder(Path(folder) / "job"))
     assert ledger is not None
     staging, hook = LocalFolder(Path(folder) / "collected"), BatchHook()
-    # The client and one whole call: what they import and keep is not of the files.
+    # Create the client and make one call, so that the memory for this is not counted.
     hook.conn.files.list()
 
-    def fetch(file_id: str) -> int:
-        with staging.writer(f"{file_id}.jsonl") as into:
-            return hook.download(file_id, into)[0]
+    def download(file_id: str) -> int:
+        with staging.writer(f"{file_id}.jsonl") as target:
+            return hook.download(file_id, target)[0]
 
     def run() -> dict[str, float]:
-        before = forget_peak()
+        initial_memory = reset_peak_memory()
         Runner(ledger, hook, Policy(), logging.getLogger(__name__)).run({})
-        up = memory(os.getpid())[1] - before
-        sent = {shard.latest.file_id: shard.spec.bytes for shard in ledger.state().shards.values() if shard.latest}
-        assert len(sent) == len(ledger.manifest.shards)
-        assert {file_id: hook.conn.files.retrieve(file_id).bytes for file_id in sent} == sent
-        came: dict[str, int] = {}
-        before = forget_peak()
-        run_concurrently(list(sent), fetch, came.__setitem__, MAX_CONCURRENT_TRANSFERS)
-        down = memory(os.getpid())[1] - before
-        assert came == sent
-        return {"up": up / MB, "down": down / MB}
+        upload_memory = read_memory(os.getpid())[1] - initial_memory
+        shards = ledger.state().shards.values()
+        sizes = {shard.latest.file_id: shard.spec.bytes for shard in shards if shard.latest}
+        assert len(sizes) == len(ledger.manifest.shards)
+        assert {file_id: hook.conn.files.retrieve(file_id).bytes for file_id in sizes} == sizes
+        downloaded_sizes: dict[str, int] = {}
+        initial_memory = reset_peak_memory()
+        run_concurrently(list(sizes), download, downloaded_sizes.__setitem__, MAX_CONCURRENT_TRANSFERS)
+        download_memory = read_memory(os.getpid())[1] - initial_memory
+        assert downloaded_sizes == sizes
+        return {"upload": upload_memory / MB, "download": download_memory / MB}
 
     return run
 
 
-def transferred(sizes: list[int], folder: Path) -> dict[str, float]:
-    """MB that files of these sizes took in memory on their way up, and down. All arrived whole."""
+def measure_transfers(sizes: list[int], folder: Path) -> dict[str, float]:
+    """Upload files of these sizes, in bytes, and download them again. Return the extra memory of both, in MB.
+
+    :raises RuntimeError: if a file does not arrive complete.
+    """
     seal_files(folder, sizes)
-    # Their batches are not answered meanwhile: that would only take time.
+    # The server does not answer the batches, because that would only take time.
     with LocalServer(folder / "server", in_progress=1e6) as server:
         connection = json.dumps({"conn_type": "openai", "password": "local", "host": server.base_url})
         environment = {"AIRFLOW_CONN_OPENAI_DEFAULT": connection}
-        case = "benchmarks.transfers:up_and_down"
+        case = "benchmarks.transfers:prepare_transfers"
         with Worker(case, logs=folder, environment=environment, folder=str(folder)) as worker:
-            took: dict[str, float] = worker.run().returned
-    return took
+            extra_mb: dict[str, float] = worker.run().result
+    return extra_mb
 
 
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bytes", type=int, default=200_000_000, help="of each of the four files")
+    parser.add_argument("--bytes", type=int, default=200_000_000, help="size of each of the four files")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    what = f"4 files of {args.bytes / MB:,.0f} MB at once"
-    figures = {way: Figure(f"{what}, {way}: extra memory", "MB", most=MOST_MB) for way in ("up", "down")}
-    with airflow_home():
+    title = f"4 files of {args.bytes / MB:,.0f} MB concurrently"
+    figures = {
+        direction: Figure(f"{title}, {direction}: extra memory", "MB", max_median=MAX_EXTRA_MB)
+        for direction in ("upload", "download")
+    }
+    with temporary_airflow_home():
         for _ in range(args.runs):
             with tempfile.TemporaryDirectory() as folder:
-                for way, extra in transferred([args.bytes] * 4, Path(folder)).items():
-                    figures[way].add(extra)
-    report("Input files up, result files down", list(figures.values()), args.json)
+                for direction, extra_mb in measure_transfers([args.bytes] * 4, Path(folder)).items():
+                    figures[direction].add(extra_mb)
+    report("Uploads of input files, downloads of result files", list(figures.values()), args.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Many triggers in a whole triggerer: `airflow triggerer` with its supervisor, its database and a log for each trigger.
+"""Many triggers in a complete `airflow triggerer`, with its supervisor, its database and a log for each trigger.
 
-A case of `benchmarks.triggers`, which tells what is measured; `idle` is what Airflow itself does to the loop: as many
-triggers that only sleep. Its watchdog warns of those too while they start: `run_trigger` writes a line per trigger to
-the supervisor, which blocks while that one is busy, and a full garbage collection of the process takes 0.3 s.
+This is a case of `benchmarks.triggers`, which describes what is measured. `idle` runs the same number of triggers that
+only sleep, to show what Airflow itself does to the loop. Airflow's watchdog reports a blocked loop for these too while
+they start: `run_trigger` writes a line per trigger to the supervisor, which blocks while the supervisor is busy, and a
+full garbage collection of the process takes 0.3 s.
 
-Task instances that are deferred to the triggers lie in a metadata database of the case's own; there is no scheduler, as
-nobody has to run what is resumed. How late the loop is tells one more trigger, `Meter`, over a socket. An event has
-arrived when its task instance is no longer deferred.
+The task instances that wait for the triggers are in a separate metadata database. There is no scheduler, because the
+resumed tasks need not run. One more trigger, `MeterTrigger`, measures the lag of the loop and reports it over a socket.
+An event has arrived when its task instance is no longer deferred.
 """
 
 from __future__ import annotations
@@ -33,21 +34,29 @@ from typing import Any
 import psutil
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from benchmarks.measure import memory
-from benchmarks.triggers import CLASSES, ENDING, STEADY, Counts, Lag, arguments, ask
+from benchmarks.measure import read_memory
+from benchmarks.triggers import (
+    CLASSES,
+    ENDED_JOBS,
+    STEADY_SECONDS,
+    Counts,
+    LagMeter,
+    send_request,
+    trigger_arguments,
+)
 
-#: seconds that a triggerer may take for anything; one that is blocked takes long
-PATIENCE = 900.0
+#: seconds to wait for anything from the triggerer; a blocked triggerer is slow
+TIMEOUT = 900.0
 
 
-class Idle(BaseTrigger):
-    """Sleeps: what is seen of a loop full of these is Airflow's own."""
+class IdleTrigger(BaseTrigger):
+    """Only sleeps. A loop full of these shows the cost of Airflow itself."""
 
     running = 0
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Class path and arguments."""
-        return "benchmarks.triggerer.Idle", {}
+        """Return the class path and the arguments."""
+        return "benchmarks.triggerer.IdleTrigger", {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleep until cancelled."""
@@ -56,47 +65,51 @@ class Idle(BaseTrigger):
         yield TriggerEvent(None)  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
-class Meter(BaseTrigger):
-    """Measures the loop that it runs in. Whoever connects to its socket is told what was seen since the first did."""
+class MeterTrigger(BaseTrigger):
+    """Measures the loop that it runs in.
+
+    It sends its measurements as JSON to every client that connects to its socket. They cover the time since the first
+    client connected.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types here
         self.path = path
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Class path and arguments."""
-        return "benchmarks.triggerer.Meter", {"path": self.path}
+        """Return the class path and the arguments."""
+        return "benchmarks.triggerer.MeterTrigger", {"path": self.path}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Measure until cancelled."""
         counts = await asyncio.to_thread(Counts)
-        lag, begun = Lag(), False
+        meter, is_started = LagMeter(), False
 
-        async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal begun
-            if not begun:
-                begun, lag.late = True, [0.0]
-            told = {
+        async def send_measurements(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal is_started
+            if not is_started:
+                is_started, meter.lags = True, [0.0]
+            measurements = {
                 "pid": os.getpid(),
-                "p50": lag.percentile(0.5),
-                "p99": lag.percentile(0.99),
-                "longest": max(lag.late),
+                "p50": meter.percentile(0.5),
+                "p99": meter.percentile(0.99),
+                "longest": max(meter.lags),
                 "cpu": time.process_time(),
-                "looks": counts.looks,
-                "seen": len(counts.seen),
+                "status_checks": counts.status_checks,
+                "checked_batches": len(counts.checked_batches),
                 "clients": counts.clients,
-                "idle": Idle.running,
+                "idle": IdleTrigger.running,
             }
-            writer.write(json.dumps(told).encode())
+            writer.write(json.dumps(measurements).encode())
             writer.close()
 
-        async with await asyncio.start_unix_server(tell, self.path):
-            await lag.measure()
+        async with await asyncio.start_unix_server(send_measurements, self.path):
+            await meter.measure()
         yield TriggerEvent(None)  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
 class Metadata:
-    """A metadata database with a run whose tasks are deferred."""
+    """A metadata database with a DAG run whose tasks are deferred."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -134,7 +147,7 @@ class Metadata:
         from sqlalchemy import insert
 
         with create_session() as session:
-            rows = [Trigger(classpath, given) for given in triggers]
+            rows = [Trigger(classpath, arguments) for arguments in triggers]
             session.add_all(rows)
             session.flush()
             instance = {
@@ -159,136 +172,154 @@ class Metadata:
                 [instance | {"map_index": number, "trigger_id": row.id} for number, row in enumerate(rows)],
             )
 
-    def resumed(self, task_id: str) -> set[int]:
-        """Which instances of a task are no longer deferred."""
+    def resumed_instances(self, task_id: str) -> set[int]:
+        """Return the map indexes of a task's instances that are no longer deferred."""
         query = "SELECT map_index FROM task_instance WHERE task_id = ? AND state <> 'deferred'"
         with closing(sqlite3.connect(self._path, timeout=60)) as database:
             return {map_index for (map_index,) in database.execute(query, [task_id])}
 
 
 @contextmanager
-def running(log: Path, capacity: int) -> Iterator[psutil.Process]:
-    """A triggerer; its process that speaks to the database."""
-    # Each trigger that ever logged holds a file open.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def running_triggerer(log: Path, capacity: int) -> Iterator[psutil.Process]:
+    """Run a triggerer. Yield its supervisor, which is the process that uses the database."""
+    # Each trigger that has logged anything keeps a file open.
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     command = [sys.executable, "-m", "airflow", "triggerer", f"--capacity={capacity}", "--skip-serve-logs"]
-    with log.open("wb") as said:
-        process = psutil.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+    with log.open("wb") as output:
+        process = psutil.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
-        family = {process, *process.children(recursive=True)}
+        processes = {process, *process.children(recursive=True)}
         process.send_signal(signal.SIGTERM)
-        _, left = psutil.wait_procs(family, timeout=60)
-        for one in left:
+        _, survivors = psutil.wait_procs(processes, timeout=60)
+        for survivor in survivors:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                survivor.kill()
 
 
-def until(what: str, look: Callable[[], Any], log: Path, pause: float = 1.0) -> Any:
-    """What `look` returns once that is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
+def wait_for(event: str, check: Callable[[], Any], log: Path, pause: float = 1.0) -> Any:
+    """Call `check` until it returns a true value, and return that value.
+
+    :param event: what is waited for, for the error.
+    :param log: file whose end the error shows.
+    :param pause: seconds between two calls.
+    :raises RuntimeError: after TIMEOUT seconds.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while not (result := check()):
         if time.monotonic() > deadline:
-            said = log.read_text("utf-8", errors="replace")[-2000:]
-            raise RuntimeError(f"{said}\nNot within {PATIENCE:g} s: {what}")
+            log_end = log.read_text("utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"{log_end}\nThis did not happen within {TIMEOUT:g} s: {event}.")
         time.sleep(pause)
-    return found
+    return result
 
 
-def read(path: str) -> dict[str, Any]:
-    """What the meter measured since the last time; empty if there is none yet."""
+def read_meter(path: str) -> dict[str, Any]:
+    """Return the meter's measurements since its first client connected; empty if the meter has not started yet."""
     with closing(socket.socket(socket.AF_UNIX)) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(TIMEOUT)
         try:
             client.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return {}
         with client.makefile("rb") as answer:
-            told: dict[str, Any] = json.load(answer)
-    return told
+            measurements: dict[str, Any] = json.load(answer)
+    return measurements
 
 
-def many(who: str, triggers: int, each: int, url: str) -> Callable[[], dict[str, float]]:
-    """A case: many triggers in one triggerer. Airflow's database must be that of the case alone."""
+def prepare_many(
+    implementation: str, triggers: int, batches_per_trigger: int, url: str
+) -> Callable[[], dict[str, float]]:
+    """Return a function that runs many triggers in one triggerer and returns a value for each figure.
+
+    No other case may use the same AIRFLOW_HOME, because its database is used.
+    """
     home = Path(os.environ["AIRFLOW_HOME"])
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=sys.stderr)
     metadata = Metadata(home / "airflow.db")
     log = home / "triggerer.log"
 
     def run() -> dict[str, float]:
-        # the name of a socket has to be short
+        # The path of a Unix socket must be short.
         with tempfile.TemporaryDirectory() as folder:
             return measure(f"{folder}/meter")
 
     def measure(path: str) -> dict[str, float]:
-        metadata.defer("meter", "benchmarks.triggerer.Meter", [{"path": path}])
-        jobs = [[f"batch_{each * n + k}" for k in range(each)] for n in range(triggers)]
-        with running(log, triggers + 1) as supervisor:
-            before = until("the triggerer is there", lambda: read(path), log)
-            pid = before["pid"]
-            resident, _ = memory(pid)
-            warned = log.stat().st_size
-            began = time.perf_counter()
-            if who == "idle":
-                metadata.defer("wait", "benchmarks.triggerer.Idle", [{} for _ in jobs])
+        metadata.defer("meter", "benchmarks.triggerer.MeterTrigger", [{"path": path}])
+        jobs = [
+            [f"batch_{batches_per_trigger * number + offset}" for offset in range(batches_per_trigger)]
+            for number in range(triggers)
+        ]
+        with running_triggerer(log, triggers + 1) as supervisor:
+            pid = wait_for("the triggerer runs its meter", lambda: read_meter(path), log)["pid"]
+            initial_memory, _ = read_memory(pid)
+            initial_log_size = log.stat().st_size
+            start_time = time.perf_counter()
+            if implementation == "idle":
+                metadata.defer("wait", "benchmarks.triggerer.IdleTrigger", [{} for _ in jobs])
             else:
-                metadata.defer("wait", CLASSES[who], [arguments(who, job) for job in jobs])
+                arguments = [trigger_arguments(implementation, batch_ids) for batch_ids in jobs]
+                metadata.defer("wait", CLASSES[implementation], arguments)
 
-            def all_seen() -> bool:
-                if who == "idle":
-                    return bool(read(path)["idle"] >= triggers)
-                if who == "ours":
-                    return bool(read(path)["seen"] == triggers * each)
-                return bool(ask(f"{url}/asked").get("single", 0) >= triggers)
+            def all_checked() -> bool:
+                if implementation == "idle":
+                    return bool(read_meter(path)["idle"] >= triggers)
+                if implementation == "ours":
+                    return bool(read_meter(path)["checked_batches"] == triggers * batches_per_trigger)
+                return bool(send_request(f"{url}/counts").get("single", 0) >= triggers)
 
-            until("each batch was looked at", all_seen, log)
-            first_seen = time.perf_counter() - began
-            time.sleep(STEADY / 2)
-            starting = read(path)
-            asked, began = ask(f"{url}/asked"), time.perf_counter()
-            of_supervisor = sum(supervisor.cpu_times()[:2])
-            time.sleep(STEADY)
-            now = read(path)
-            seconds = time.perf_counter() - began
-            asked = {name: count - asked.get(name, 0) for name, count in ask(f"{url}/asked").items()}
-            of_supervisor = sum(supervisor.cpu_times()[:2]) - of_supervisor
-            looked = now["looks"] - starting["looks"] if who == "ours" else asked.get("single", 0)
-            used, _ = memory(pid)
-            with log.open("rb") as said:
-                said.seek(warned)
-                blocked = re.findall(rb"async thread was blocked for ([\d.]+) seconds", said.read())
-            if who == "idle":
-                told = {"p50": now["p50"], "p99": now["p99"], "longest": now["longest"], "first": first_seen}
-                return told | {"blocked": len(blocked), "kb": (used - resident) / 1000 / triggers}
-            at = {}
-            for number in range(0, triggers, max(1, triggers // ENDING)):
+            wait_for("every batch was checked once", all_checked, log)
+            first_round = time.perf_counter() - start_time
+            time.sleep(STEADY_SECONDS / 2)
+            start = read_meter(path)
+            initial_requests, start_time = send_request(f"{url}/counts"), time.perf_counter()
+            initial_supervisor_cpu = sum(supervisor.cpu_times()[:2])
+            time.sleep(STEADY_SECONDS)
+            end = read_meter(path)
+            seconds = time.perf_counter() - start_time
+            requests = {
+                kind: count - initial_requests.get(kind, 0) for kind, count in send_request(f"{url}/counts").items()
+            }
+            supervisor_cpu = sum(supervisor.cpu_times()[:2]) - initial_supervisor_cpu
+            our_checks = end["status_checks"] - start["status_checks"]
+            status_checks = our_checks if implementation == "ours" else requests.get("single", 0)
+            used_memory, _ = read_memory(pid)
+            with log.open("rb") as file:
+                file.seek(initial_log_size)
+                warnings = re.findall(rb"async thread was blocked for ([\d.]+) seconds", file.read())
+            result = {
+                "p50": end["p50"],
+                "p99": end["p99"],
+                "longest": end["longest"],
+                "blocked": len(warnings),
+                "first_round": first_round,
+                "kb": (used_memory - initial_memory) / 1000 / triggers,
+            }
+            if implementation == "idle":
+                return result
+            end_times = {}
+            for number in range(0, triggers, max(1, triggers // ENDED_JOBS)):
                 for batch_id in jobs[number]:
-                    ask(f"{url}/end/{batch_id}", "POST")
-                at[number] = time.monotonic()
-            took: dict[int, float] = {}
+                    send_request(f"{url}/end/{batch_id}", "POST")
+                end_times[number] = time.monotonic()
+            delays: dict[int, float] = {}
 
             def all_arrived() -> bool:
-                moment = time.monotonic()
-                for number in metadata.resumed("wait") & at.keys() - took.keys():
-                    took[number] = moment - at[number]
-                return took.keys() == at.keys()
+                now = time.monotonic()
+                for number in metadata.resumed_instances("wait") & end_times.keys() - delays.keys():
+                    delays[number] = now - end_times[number]
+                return delays.keys() == end_times.keys()
 
-            until("the events arrived", all_arrived, log, pause=0.25)
-        return {
-            "p50": now["p50"],
-            "p99": now["p99"],
-            "longest": now["longest"],
-            "blocked": len(blocked),
-            "requests": 50 * sum(asked.values()) / max(1, looked),
-            "looks": looked / triggers / each,
-            "first": first_seen,
-            "cpu": 100 * (now["cpu"] - starting["cpu"]) / seconds,
-            "supervisor": 100 * of_supervisor / seconds,
-            "kb": (used - resident) / 1000 / triggers,
-            "clients": now["clients"],
-            "to_event": statistics.median(took.values()),
+            wait_for("the events of all ended jobs arrived", all_arrived, log, pause=0.25)
+        return result | {
+            "requests": 50 * sum(requests.values()) / max(1, status_checks),
+            "status_checks": status_checks / triggers / batches_per_trigger,
+            "cpu": 100 * (end["cpu"] - start["cpu"]) / seconds,
+            "supervisor": 100 * supervisor_cpu / seconds,
+            "clients": end["clients"],
+            "to_event": statistics.median(delays.values()),
         }
 
     return run

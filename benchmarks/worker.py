@@ -1,10 +1,10 @@
-"""One case in a process of its own, so that its memory is measured and no other case disturbs it.
+"""Runs one case of a benchmark in a separate process, so that its memory can be measured and no other case disturbs it.
 
-    with Worker("benchmarks.sealing:ours", folder="…") as worker:
-        worker.run()
+    with Worker("benchmarks.sealing:prepare_ours", folder="…") as worker:
+        measurement = worker.run()
 
-The process prepares the case (imports, connections), then runs it as often as it is asked. The memory of a run is the
-most that was resident while it ran, less what was resident before the first one. Linux only.
+The process first prepares the case (imports, connections), then runs it each time `run` is called. The memory of a run
+is the peak of resident memory during that run minus the resident memory before the first run. Linux only.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from benchmarks.measure import MB, memory, timed
+from benchmarks.measure import MB, measure_time, read_memory
 
 
-class Measured(NamedTuple):
-    """One run."""
+class Measurement(NamedTuple):
+    """One run of a case."""
 
     seconds: float
-    #: peak of the resident memory over that of the process before its first run
+    #: peak of resident memory minus the resident memory before the first run
     extra_mb: float
-    #: what the case itself returned
-    returned: Any
+    #: return value of the case
+    result: Any
 
 
 class Worker:
-    """A process that runs one case. `case` is `module:function`; called with the arguments it gives the run.
+    """A process that runs one case.
 
-    What the process writes to standard error goes to a log in `logs`; its end is shown if the process fails.
+    The standard error of the process goes to a log in `logs`. If the process fails, the error shows the end of that
+    log.
+
+    :param case: `module:function`. The function gets `arguments` and returns the function to run.
+    :param environment: variables to set in addition to those of this process.
     """
 
     def __init__(self, case: str, *, logs: Path, environment: dict[str, str] | None = None, **arguments: Any) -> None:
@@ -46,20 +50,21 @@ class Worker:
         self._log = logs / f"{case.replace(':', '.')}.{os.urandom(4).hex()}.log"
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self) -> Measured:
-        """Run it once."""
+    def run(self) -> Measurement:
+        """Run the case once."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write("run\n")
         self._process.stdin.flush()
-        return Measured(*self._answer())
+        return Measurement(*self._read_answer())
 
-    def _answer(self) -> Any:
+    def _read_answer(self) -> Any:
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.case} ended with {self._process.wait()}:\n{self._log.read_text()[-4000:]}")
+            code = self._process.wait()
+            raise RuntimeError(f"{self.case} ended with exit code {code}. Its log:\n{self._log.read_text()[-4000:]}")
         return json.loads(line)
 
     def __enter__(self) -> Self:
@@ -72,7 +77,7 @@ class Worker:
                 env=self._environment,
                 text=True,
             )
-        self._answer()
+        self._read_answer()
         return self
 
     def __exit__(
@@ -82,32 +87,32 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         assert self._process is not None
-        # Closes its pipes, at which it ends, and waits for it.
+        # Closes the pipes, which ends the process, and waits for it.
         self._process.__exit__(kind, error, trace)
 
 
-def forget_peak() -> int:
-    """Let the kernel count this process's peak of resident memory anew; bytes that are resident now."""
+def reset_peak_memory() -> int:
+    """Reset this process's peak of resident memory in the kernel. Return the current resident memory, in bytes."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
-    return memory(os.getpid())[0]
+    return read_memory(os.getpid())[0]
 
 
 def main() -> None:
-    """Prepare the case that the arguments name, and run it once for each line on standard input."""
-    # Standard output is for answers only: whatever a library prints goes to the log.
+    """Prepare the case named on the command line, then run it once for each line on standard input."""
+    # Standard output carries only our answers: everything that a library prints goes to the log.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     module, _, function = sys.argv[1].partition(":")
     prepare: Callable[..., Callable[[], Any]] = getattr(importlib.import_module(module), function)
     run = prepare(**json.loads(sys.argv[2]))
-    before = forget_peak()
+    initial_memory = reset_peak_memory()
     print(json.dumps("ready"), file=answers)
     for _ in sys.stdin:
-        forget_peak()
-        with timed() as took:
-            returned = run()
-        print(json.dumps([took.seconds, (memory(os.getpid())[1] - before) / MB, returned]), file=answers)
+        reset_peak_memory()
+        with measure_time() as timer:
+            result = run()
+        print(json.dumps([timer.seconds, (read_memory(os.getpid())[1] - initial_memory) / MB, result]), file=answers)
 
 
 if __name__ == "__main__":

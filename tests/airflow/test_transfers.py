@@ -1,4 +1,4 @@
-"""The largest files there are, several at once: whole on the other side, and never whole in memory."""
+"""Transfers of the largest allowed files, several concurrently: complete on arrival, and never complete in memory."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import pytest
 
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.local.process import LocalServer
-from benchmarks.transfers import MOST_MB, transferred
+from benchmarks.transfers import MAX_EXTRA_MB, measure_transfers
 
-LARGEST = 200_000_000
+MAX_FILE_BYTES = 200_000_000
 
 
 @pytest.mark.usefixtures("airflow_home")
-def test_four_files_at_once_one_of_them_the_largest_there_is_go_up_and_down_in_little_memory() -> None:
-    """Through the real SDK, in processes of their own. `transferred` checks what was sealed and what came back."""
-    # Not pytest's folder, which it keeps: these files are large.
+def test_concurrent_transfers_of_four_files_need_little_memory_even_if_one_has_the_maximum_size() -> None:
+    """Use the real SDK in a separate process. `measure_transfers` compares the sealed files with the downloads."""
+    # These files are large, and pytest would keep its tmp_path.
     with TemporaryDirectory() as folder:
-        took = transferred([LARGEST, *[20_000_000] * 3], Path(folder))
+        extra_mb = measure_transfers([MAX_FILE_BYTES, *[20_000_000] * 3], Path(folder))
 
-    assert took["up"] < MOST_MB
-    assert took["down"] < MOST_MB
+    assert extra_mb["upload"] < MAX_EXTRA_MB
+    assert extra_mb["download"] < MAX_EXTRA_MB
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_byte_more_than_the_largest_file_is_refused(
+def test_a_file_one_byte_larger_than_the_maximum_is_refused(
     tmp_path: Path, connect: Callable[..., None], batch_server: LocalServer
 ) -> None:
     from airflow_provider_batch.hooks.batch import BatchHook
 
     path = tmp_path / "s0001.jsonl"
     path.touch()
-    # sparse: its size is looked at first
-    os.truncate(path, LARGEST + 1)
+    # The file is sparse, which is enough because its size is checked first.
+    os.truncate(path, MAX_FILE_BYTES + 1)
     with open(path, "rb") as file, pytest.raises(ProviderError, match="File is too large"):
         BatchHook().upload(file, "s0001.jsonl")

@@ -215,7 +215,7 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
         from airflow_provider_batch.core.requests.render import Request
         from airflow_provider_batch.core.sealing.sealer import Sealer
         from airflow_provider_batch.staging.layout import open_folder
-        from benchmarks.measure import memory
+        from benchmarks.measure import read_memory
         from tests.bucket import Bucket
         bucket = Bucket(stores_content=lambda path: False)
         attach("memory", fs=bucket)
@@ -225,9 +225,9 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
         for number in range(1, 240_001):
             sealer.add(Request(f"row-{number}", "gpt-5-mini", body, 1), [], number, 1)
             if number % 80_000 == 0:
-                peaks.append(memory(os.getpid())[1])
+                peaks.append(read_memory(os.getpid())[1])
         sealer.finish()
-        print(peaks[0], memory(os.getpid())[1], len(bucket.store), bucket.largest_part)
+        print(peaks[0], read_memory(os.getpid())[1], len(bucket.store), bucket.largest_part)
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=240, check=False

@@ -115,14 +115,14 @@ def test_a_million_ids_are_proven_unique_in_twenty_megabytes() -> None:
     """In a process of its own, as memory once taken is never given back; a set of the strings would take 100 MB."""
     code = """
         import os
-        from benchmarks.measure import memory
+        from benchmarks.measure import read_memory
         from airflow_provider_batch.core.sealing.unique import UniqueIds
         ids = UniqueIds()
-        before = memory(os.getpid())[0]
+        before = read_memory(os.getpid())[0]
         for number in range(1_000_000):
             ids.add(f"row-{number}")
         assert ids.find_repeated(lambda: []) is None
-        print(memory(os.getpid())[1] - before)
+        print(read_memory(os.getpid())[1] - before)
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=120, check=False
