@@ -22,7 +22,7 @@ def format_usd(amount: float | Decimal) -> str:
 
 
 def format_usd_range(low: float | Decimal, high: float | Decimal) -> str:
-    """Return a range of US dollars as in "$0.02 to $1.50", or the one amount if both ends read the same."""
+    """Return a range of US dollars as in "$0.02 to $1.50", or a single amount if both ends look the same."""
     ends = format_usd(low), format_usd(high)
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 

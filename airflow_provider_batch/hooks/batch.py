@@ -29,20 +29,20 @@ from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, Ca
 
 __all__ = ["BatchHook"]
 
-#: timeout of `batches.create`, the call that costs money, in seconds
+#: timeout for `batches.create`, the call that costs money, in seconds
 CREATE_TIMEOUT = 60.0
-#: Timeout of one synchronous request, in seconds. Slower rows go to a batch, which has no such limit.
+#: Timeout for one synchronous request, in seconds. Slower rows go to a batch, which has no such limit.
 SYNCHRONOUS_TIMEOUT = 120.0
 #: batches per page of a list, the most that OpenAI allows
 _PAGE_SIZE = 100
-#: timeout of deleting a file, in seconds
+#: timeout for deleting a file, in seconds
 _DELETE_TIMEOUT = 30.0
 #: maximum number of pages to read in search of a batch
 MAX_PAGES = 200
 #: size of the chunks of a download, in bytes
 _CHUNK_BYTES = 1 << 20
-#: Errors of a call without a usable answer. The SDK raises the parser's ValueError if an answer claims to be JSON and
-#: is not.
+#: Errors that a call without a usable answer raises. The SDK raises the parser's ValueError if an answer claims to be
+#: JSON and is not.
 _NO_ANSWER = (openai.OpenAIError, ValueError)
 
 
@@ -250,7 +250,7 @@ class BatchHook(OpenAIHook):
             ) from error
 
     def find_batches(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
-        """Return the batches that carry this nonce, or else those of this input file; the oldest first.
+        """Return the batches with this nonce or, if there are none, those with this input file; oldest first.
 
         :param file_id: an empty id matches no batch, although some servers give batches an empty one.
         :param not_before: time before which no such batch can have been created; ends the search early.
@@ -270,7 +270,7 @@ class BatchHook(OpenAIHook):
     def list_job_batches(self, job_uid: str, *, not_before: datetime) -> list[BatchView]:
         """Return the batches whose metadata names this job.
 
-        :param not_before: when the job was sealed: no batch of it can be older.
+        :param not_before: time at which the job was sealed; none of its batches can be older.
         :raises ProviderError: if the list cannot be read.
         """
         return [batch for batch in self._list_recent(not_before) if batch.metadata.get("job_uid") == job_uid]
@@ -375,9 +375,9 @@ class BatchHook(OpenAIHook):
             ) from error
         except (OSError, BrokenDownloadError):
             raise
-        except Exception as error:  # a truncated body raises an error of the transport, httpx2 or httpx
+        except Exception as error:  # a truncated body raises a transport error, from httpx2 or httpx
             raise BrokenDownloadError(
-                f"Downloading {file_id} broke off after {size:,} bytes: {error}. The provider still has the file."
+                f"Downloading {file_id} was interrupted after {size:,} bytes: {error}. The provider still has the file."
             ) from error
         return size, digest.hexdigest()
 

@@ -4,9 +4,8 @@ The clock shows real time unless it runs faster (`--speed`) or jumps ahead (`POS
 watch a 24-hour window end within a second.
 
 The clock never goes back, even if the computer's own clock does. Its state is kept in a file, and a server that is
-restarted on the same state directory continues from there. After a clean stop, the clock runs at real-time speed
-until the restart. After a kill, nobody could record the last time it showed, so it is assumed to have kept running
-at its previous speed.
+restarted on the same state directory continues from there. After a clean stop, the clock runs at real-time speed until
+the restart. A killed server cannot record the time, so the clock is assumed to have kept running at its previous speed.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Clock:
     """A clock whose state is kept in a file.
 
     :param path: the file.
-    :param speed: server seconds per real second, above 0.
+    :param speed: server seconds per real second, greater than 0.
     """
 
     def __init__(self, path: Path, speed: float = 1.0) -> None:

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
-    times = parser.add_argument_group("duration of the states of a batch, in seconds of the server's clock")
+    times = parser.add_argument_group("duration of batch states, in seconds of the server's clock")
     times.add_argument(
         "--validating", type=_seconds, default=2.0, metavar="S", help="minimum time in validating (default %(default)s)"
     )
@@ -126,7 +126,7 @@ def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=1.0,
         metavar="FACTOR",
-        help="run the server's clock FACTOR times as fast: states, window, expiry of files and rate limits"
+        help="run the server's clock FACTOR times as fast: states, window, file expiry and rate limits"
         " (default %(default)s)",
     )
     times.add_argument(
@@ -334,7 +334,7 @@ def _publish(path: Path, base_url: str) -> None:
 
 
 async def _describe_answers(upstream: Upstream) -> str:
-    # imported here, as in `http/app`, because the SDK takes long to import and only an upstream needs it
+    # imported here, as in `http/app`, because the SDK is slow to import and only an upstream needs it
     from airflow_provider_batch.local.answers.upstream import UpstreamResponder
 
     async with UpstreamResponder(upstream, 1) as responder:

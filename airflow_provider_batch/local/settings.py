@@ -19,7 +19,7 @@ MAX_FILE_BYTES = 512_000_000
 #: `parts.create`). The SDK's parts of "64 MB" have 67,108,864 bytes, so these megabytes are binary.
 MAX_UPLOAD_BYTES = 8 << 30
 MAX_PART_BYTES = 64 << 20
-#: seconds after its creation at which an upload in parts expires
+#: seconds from the creation of an upload in parts to its expiry
 UPLOAD_LIFETIME = 3_600
 #: seconds for which a file with purpose `batch` or `batch_output` is kept: 30 days
 FILE_LIFETIME = 2_592_000

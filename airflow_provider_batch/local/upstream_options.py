@@ -63,7 +63,7 @@ def add_upstream_arguments(parser: argparse.ArgumentParser) -> None:
 def read_upstream(args: argparse.Namespace) -> Upstream | None:
     """Return the upstream that the options describe, or None without `--upstream`.
 
-    :raises ValueError: the URL is invalid, or other upstream options come without `--upstream`.
+    :raises ValueError: the URL is invalid, or other upstream options are given without `--upstream`.
     """
     options = {
         name: value

@@ -40,7 +40,8 @@ LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
 def staging_root(argument: str | None = None) -> str:
     """Return the staging URI.
 
-    It is the operator's argument, or else config `[openai_batch] staging`, or else a folder in AIRFLOW_HOME.
+    It is the operator's argument or, without it, the config option `[openai_batch] staging` or a folder in
+    AIRFLOW_HOME.
     """
     root = argument or conf.get("openai_batch", "staging", fallback="") or ""
     return str(root) if root else (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()

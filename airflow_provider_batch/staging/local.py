@@ -22,7 +22,7 @@ class LocalFolder(PathFolder):
         self.uri = self.path.as_uri()
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create a complete file and return True. Return False, without writing, if the file exists."""
+        """Create a complete file and return True. Return False, without writing, if the file already exists."""
         final = self.path / name
         draft = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
         try:

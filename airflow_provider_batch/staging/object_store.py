@@ -38,7 +38,7 @@ class ObjectFolder(PathFolder):
             ) from error
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create a complete file and return True. Return False, without writing, if the file exists."""
+        """Create a complete file and return True. Return False, without writing, if the file already exists."""
         try:
             with self._open_for_writing(name, "xb") as file:
                 file.write(data)
@@ -49,7 +49,7 @@ class ObjectFolder(PathFolder):
         return True
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
-        # s3fs and others cache listings, but the records of other workers must be visible at once
+        # s3fs and others cache listings, but the records of other workers must be visible immediately
         self.path.fs.invalidate_cache()
         try:
             return sorted(p.name for p in (self.path / subfolder).iterdir() if p.is_dir() == folders)

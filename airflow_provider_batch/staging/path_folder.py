@@ -42,7 +42,7 @@ class PathFolder:
         except FileNotFoundError:
             return
         except OSError as error:
-            # permissions that let workers write but not delete are common, and nothing depends on this file any more
+            # permissions that let workers write but not delete are common, and nothing depends on this file now
             log.warning(
                 "Could not remove %s from staging, although it is no longer needed: %s", self.path / name, error
             )

@@ -1,4 +1,4 @@
-"""A trigger that waits for batches: it has their status read, and does nothing else.
+"""A trigger that waits for batches and only watches their status.
 
 It downloads nothing, does not touch staging, makes no paid call and starts no thread per poll. Its arguments hold ids
 and times, never data or keys. It may therefore be restarted, moved to another triggerer or run twice: the job does not
@@ -14,8 +14,8 @@ has ended, the trigger waits a while for others:
 
 * one poll interval, and at most a minute, if shards wait for queue capacity (`any_end`), because they can be submitted
   as soon as a batch ends;
-* otherwise at least ten poll intervals and half the age of the job. The waits of a job thus grow longer, and its worker
-  wakes about ten times a day, even if its batches end one after the other.
+* otherwise at least ten poll intervals and half the age of the job. The waits therefore grow longer with the age of the
+  job, and its worker wakes about ten times a day even if its batches end one after another.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ MAX_BATCHES = 500
 #: consecutive sweeps that the provider may refuse (401, 403, 404) before the wait fails
 _MAX_REFUSALS = 5
 #: Minimum seconds until the event. A worker may take some seconds to exit after it deferred (Airflow's supervisor
-#: checks every 5 s). If the task is queued again during that time, the scheduler takes the exit for that of the new
+#: checks every 5 s). If the task is queued again during that time, the scheduler mistakes the exit for that of the new
 #: worker and fails the task.
 _MIN_WAIT = 10.0
 #: maximum seconds from the end of a batch to the event if shards wait for queue capacity
 _MAX_CAPACITY_WAIT = 60.0
-#: minimum wait from the end of a batch to the event otherwise: in poll intervals, and as a fraction of the job's age
+#: minimum wait from the end of a batch to the event in all other cases: in poll intervals, and as a fraction of the
+#: job's age
 _COLLECT_INTERVALS, _COLLECT_AGE_FRACTION = 10, 0.5
 #: maximum seconds between two progress lines in the log
 REPORT_INTERVAL = 300.0
@@ -64,7 +65,7 @@ class BatchTrigger(BaseTrigger):
 
     The event is `{"reason": ..., "message": ...}` with one of the reasons
 
-    * `ended`: every batch has ended; or some have, and the wait for others to end soon after is over;
+    * `ended`: every batch has ended; or some have ended, and the trigger has waited long enough for others;
     * `due`: `wake_at` has passed, so rows can be retried or shards submitted;
     * `deadline`: the job's deadline has passed;
     * `refused`: the provider refused five consecutive sweeps with the same kind of answer, which is in the message.

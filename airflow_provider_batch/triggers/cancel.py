@@ -13,9 +13,9 @@ from airflow_provider_batch.triggers.clients import shared_client
 
 #: maximum number of concurrent cancel calls; Airflow gives a trigger 30 s, enough to cancel 500 batches at this rate
 CONCURRENCY = 32
-#: timeout of one cancel call, in seconds
+#: timeout for one cancel call, in seconds
 TIMEOUT = 10.0
-#: Calls per batch until the provider accepts one, 1, 2, 4, 8 and 16 s apart. Nothing tries again later.
+#: Maximum number of cancel calls per batch, 1, 2, 4, 8 and 16 s apart. Nothing retries after the last one.
 ATTEMPTS = 6
 
 

@@ -20,7 +20,7 @@ from openai import AsyncOpenAI
 
 #: seconds after which a client is rebuilt
 MAX_AGE = 15 * 60.0
-#: timeout of one read, in seconds
+#: timeout for one read, in seconds
 READ_TIMEOUT = 60.0
 #: maximum number of concurrent reads per connection
 SLOTS = 16

@@ -11,7 +11,7 @@ import random
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
 
-#: young and nearly done batches are read this many times as often as the interval says
+#: reads per interval of a nearly done batch, and the maximum for a young batch
 SPEEDUP = 4
 #: a batch is read again after this fraction of its age
 AGE_FRACTION = 0.1

@@ -49,9 +49,9 @@ class Watch:
         self.latest: dict[str, BatchView] = {}
         #: consecutive sweeps that were refused and read no batch, and the message of the last refusal
         self.refusals, self.refusal = 0, ""
-        #: why the last read of a batch failed; empty if none did
+        #: why the last read of a batch failed; empty if it succeeded
         self.trouble = ""
-        #: error that crashed the poller; whoever reports it resets it to None
+        #: error that crashed the poller; the trigger that reports it resets it to None
         self.crash: Exception | None = None
         self._results: list[PollResult] = []
         self._has_changed = False
@@ -65,7 +65,7 @@ class Watch:
         self._wake_up.clear()
 
     def add_result(self, batch_id: str, result: PollResult) -> None:
-        """Take the result of reading one of the batches."""
+        """Receive the result of reading one of the batches."""
         self._results.append(result)
         if isinstance(result, BatchView) and self.latest.get(batch_id) != result:
             self.latest[batch_id] = result
@@ -125,7 +125,7 @@ class Poller:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, watch: Watch) -> None:
-        """Start to read the batches of a watch, within seconds."""
+        """Start reading the batches of a watch within seconds."""
         due = self._loop.time() + seconds_until_first_read(watch.interval)
         for batch_id in watch.batch_ids:
             batch = self._batches.setdefault(batch_id, _Batch(batch_id, due))

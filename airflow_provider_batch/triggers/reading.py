@@ -42,7 +42,8 @@ CONCURRENT_PAGES = 8
 SPARSE_SWEEPS = 10
 #: maximum number of batches whose page is remembered
 MAX_KNOWN_PAGES = 100_000
-#: number of wanted batches for each page that a sweep may read in excess of what its pages have saved
+#: A sweep stops reading the list when fewer than this many batches are pending for each wasted page. A page costs one
+#: request, and each wanted batch on it saves one; pages are wasted as far as they have cost more than they saved.
 BATCHES_PER_WASTED_PAGE = 50
 #: maximum number of sweeps that skip the list after it was not worth its cost
 MAX_SKIPS = 32
@@ -87,7 +88,7 @@ class Reader:
 
     def __init__(self, shared: SharedClient) -> None:
         self._shared = shared
-        #: sweeps that will still skip the list, and how many will do so after its next failure
+        #: number of sweeps that will still skip the list, and number that will do so after its next failure
         self._skips, self._next_skips = 0, 1
         #: by batch id, the page that showed it last time, given by the id of the batch that the page follows
         self._pages: dict[str, str] = {}
@@ -120,7 +121,8 @@ class Reader:
             if batch_id in self._pages:
                 members[self._pages[batch_id]].append(batch_id)
         if len(members) > 1 + sum(map(len, members.values())) // BATCHES_PER_WASTED_PAGE:
-            # over time these pages overlap and show fewer running batches, so now and then the list is read again
+            # over time these pages overlap and show fewer running batches, so the list is read from the top from time
+            # to time
             self._sparse_sweeps += 1
         if (self._skips and self._is_list_broken) or (
             members and self._sparse_sweeps and self._sparse_sweeps % SPARSE_SWEEPS == 0

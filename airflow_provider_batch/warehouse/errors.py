@@ -42,7 +42,7 @@ _MISFIT_CLASSES = ("42", "0A", "22", "23", "3F")
 
 
 def matches_any_dialect(error: BaseException, pattern_of: Callable[[ErrorPatterns], ErrorPattern]) -> bool:
-    """Return whether an error is of this kind in any of the databases.
+    """Return whether an error matches this pattern of any dialect.
 
     The patterns are distinct enough to try all of them. Doing so also covers a known driver behind an unknown hook.
     """
@@ -76,7 +76,7 @@ def translate_errors(
 ) -> Iterator[None]:
     """Turn an exception that a driver raises in the block into a WarehouseError without row values.
 
-    Exceptions of this package pass unchanged, and so do those raised while reading `incoming`. If the database says
+    Exceptions of this package, and those raised while reading `incoming`, pass through unchanged. If the database says
     that the statement itself is at fault, so that a retry cannot help, `misfit_error` is raised instead. Without a
     `misfit_error`, a missing table raises AbsentTableError.
 

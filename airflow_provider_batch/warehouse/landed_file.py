@@ -32,7 +32,7 @@ def write_landed_file(
     """Pass the rows to `land`, and write the last row of each key to a file as JSON. Return the file's address.
 
     Each line is an object with every column, null where the row has no value. Timestamps are ISO 8601 in UTC with
-    microseconds, numbers keep all their digits, JSON and vectors are nested as they are, and bytes are Base64.
+    microseconds, numbers keep all their digits, JSON and vectors are embedded as JSON, and bytes are Base64.
 
     :raises ResultsTableError: for a value that does not have its column's type, and for an empty key.
     :raises StagingError: if staging cannot be written.

@@ -31,7 +31,7 @@ def quote_table(parts: Sequence[str], marks: str = '""') -> str:
 
 
 def spellings(name: str, existing: Iterable[str]) -> list[str]:
-    """Return the names in `existing` that equal `name` apart from upper and lower case."""
+    """Return the names in `existing` that equal `name`, ignoring case."""
     return [candidate for candidate in existing if candidate.casefold() == name.casefold()]
 
 

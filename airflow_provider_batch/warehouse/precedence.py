@@ -7,10 +7,10 @@ Every row has a rank. An incoming row replaces the existing one if its rank is e
 2. With `keep_last_success`, a success beats every other outcome.
 3. The later `sealed_at` wins, whatever the outcome. If they are equal, the row written last wins.
 
-Ranks are totally ordered. The rows with outcomes therefore end up the same whatever the order, the chunks and the
-repetitions in which they land, even if two landings run concurrently. That is why rules 1 and 2 come before
-`sealed_at`: if a row that is merely pending could replace an older answer, the result would depend on which of the two
-landed first.
+Ranks are totally ordered. Rows with outcomes therefore end up the same regardless of the order in which they land, how
+they are divided into chunks and how often they land, even if two landings run concurrently. That is why rules 1 and 2
+come before `sealed_at`: if a row that is merely pending could replace an older answer, the result would depend on which
+of the two landed first.
 
 A row whose `sealed_at` is NULL, such as one that the table's owner entered by hand, counts as older than all others.
 """

@@ -1,8 +1,9 @@
 """Streaming the rows of a query in bounded memory, whatever the size of the result.
 
-`DbApiHook.run` and `get_records` hold every row in memory. So do a plain PostgreSQL cursor, however it is read, and
-mysqlclient. This module therefore opens its own connection. On PostgreSQL the rows stay on the server behind a named
-cursor; on MySQL they arrive one by one as they are fetched; SQLite and DuckDB compute the rows while they are fetched.
+`DbApiHook.run` and `get_records` hold every row in memory. A plain PostgreSQL cursor and mysqlclient do the same, no
+matter how the result is read. This module therefore opens its own connection. On PostgreSQL the rows stay on the server
+behind a named cursor; on MySQL they arrive one by one as they are fetched; SQLite and DuckDB compute the rows while
+they are fetched.
 """
 
 from __future__ import annotations

@@ -63,14 +63,14 @@ class ReplacedTables:
                     f"ALTER TABLE {sql} ADD COLUMN {self._definition(column)};" for column in missing
                 )
                 raise ResultsTableError(
-                    f"The table {table!r} (connection {self._hook.get_conn_id()!r}) lacks columns that would be "
-                    f"written to it. {_NOTHING_WRITTEN} Add the columns, then run this task again:\n{statements}"
+                    f"The table {table!r} (connection {self._hook.get_conn_id()!r}) lacks columns that this task "
+                    f"writes. {_NOTHING_WRITTEN} Add the columns, then run this task again:\n{statements}"
                 )
 
     def apply(self, changes: Iterable[Replacement]) -> None:
         """Make all changes in one transaction.
 
-        :raises WarehouseError: if the database refuses a statement; nothing is changed then.
+        :raises WarehouseError: if the database refuses a statement; in that case nothing is changed.
         """
         dialect, statement = self._dialect, ""
         with translate_errors(self._hook, "Writing", f"{_NOTHING_WRITTEN} Run this task again.", hide_quoted=True):

@@ -41,7 +41,7 @@ class ReusedTable:
         self._query = ""
 
     def check(self) -> bool:
-        """Locate the table and our columns in it. Return False and log it if the table does not exist yet.
+        """Locate the table and our columns in it. If the table does not exist yet, log that and return False.
 
         :raises ResultsTableError: if the table cannot be read or is not a results table.
         :raises WarehouseError: if the connection fails.

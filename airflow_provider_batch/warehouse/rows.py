@@ -12,9 +12,10 @@ from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED
 
 #: rows held in memory at a time
 CHUNK_ROWS = 5000
-#: Approximate characters and bytes in them. Without this limit, 5,000 vectors of 1,536 numbers would be 150 MB of text.
+#: Approximate characters and bytes held in memory at a time. Without this limit, 5,000 vectors of 1,536 numbers would
+#: be 150 MB of text.
 CHUNK_SIZE = 8_000_000
-#: rows whose size is estimated from the first of them
+#: number of rows whose size is estimated from the first one
 _SAMPLE_ROWS = 50
 
 #: exceptions that a converter raises for a value of the wrong type

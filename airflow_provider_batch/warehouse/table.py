@@ -119,8 +119,8 @@ def match_columns(
 ) -> Mapping[str, TableColumn]:
     """Return our column names, each with the column of the existing table that stores it.
 
-    `is_incompatible` tells whether an existing column cannot store the values of ours. `extra_problems` returns further
-    problems with the matched columns. Raises ResultsTableError, which lists every column that is missing,
+    `is_incompatible` returns whether an existing column cannot store the values of ours. `extra_problems` returns
+    further problems with the matched columns. Raises ResultsTableError, which lists every column that is missing,
     ambiguous, of an incompatible type, or required but not ours, and a key other than ours.
     """
     problems: list[str] = []
@@ -163,5 +163,6 @@ def match_columns(
             f"CREATE UNIQUE INDEX {index} ON {target.sql} ({key_list});"
         )
     if problems:
-        raise target.error("does not fit. It\n" + "\n".join(f"- {problem}" for problem in problems))
+        list_of_problems = "\n".join(f"- {problem}" for problem in problems)
+        raise target.error(f"does not fit the rows of this job. It\n{list_of_problems}")
     return matches

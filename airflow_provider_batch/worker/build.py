@@ -60,7 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     deduplicate: bool = True
     #: number of requests per model that are sent synchronously before anything is uploaded
     canary: int = 0
-    #: number of rows of the query to read, from the first; None reads all
+    #: maximum number of rows to read from the query; None reads all
     max_rows: int | None = None
     #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None
@@ -115,7 +115,7 @@ class _Builder:
     def __init__(self, plan: Plan, folder: Folder, generation: int, previous: PreviousGeneration | None) -> None:
         self._plan, self._folder, self._generation, self._previous = plan, folder, generation, previous
         self._prefix = f"{generation_prefix(generation)}/build-{secrets.token_hex(8)}"
-        #: by model: number of tokens that may be enqueued, as the provider told earlier jobs
+        #: by model: number of tokens that may be enqueued, as earlier jobs learned from the provider
         self._learned = {model: limit.tokens for model, limit in plan.learned.limits.items()}
         self._sealer = Sealer(
             folder,

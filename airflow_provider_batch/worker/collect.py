@@ -1,7 +1,7 @@
 """Downloads the result files of ended batches into staging and settles the batches.
 
-Each file is streamed once, and several are downloaded at the same time. A batch settles once both its files lie in
-staging with their checksums. Then its rows are counted by outcome and their cost is added up. Landing reads staging
+Each file is streamed once, and several are downloaded at the same time. A batch settles once both its files are in
+staging with their checksums. Its rows are then counted by outcome, and their cost is added up. Landing reads staging
 only.
 """
 
@@ -34,7 +34,7 @@ from airflow_provider_batch.worker.parallel import run_concurrently
 
 #: uploads or downloads at the same time; each file is streamed, so this limits connections rather than memory
 MAX_CONCURRENT_TRANSFERS = 4
-#: attempts to download a result file completely
+#: maximum number of attempts to download a result file
 MAX_DOWNLOADS = 3
 
 
@@ -55,7 +55,7 @@ class Collector:
         self._prices = Prices(ledger.manifest.prices)
 
     def collect(self, steps: list[Collect]) -> None:
-        """Download the files of ended batches, and settle each batch once both its files lie in staging.
+        """Download the files of ended batches, and settle each batch once both its files are in staging.
 
         A file that cannot be downloaded does not hold up the others: the provider might delete those, too, before a
         person acts.

@@ -1,6 +1,6 @@
-"""Opens the generation of a job that a start of submit works on, and seals it if necessary.
+"""Opens the generation of a job that a submit task works on, and seals it if necessary.
 
-`core.lifecycle.generation` decides whether the start continues, compares or starts over. This module carries that out:
+`core.lifecycle.generation` decides whether the task continues, compares or starts over. This module carries that out:
 it reads the warehouse and seals.
 """
 
@@ -78,7 +78,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Sealing:
-    """Opens the generation that a start of submit works on, and seals it if necessary."""
+    """Opens the generation that a submit task works on, and seals it if necessary."""
 
     source: Source
     folder: Folder

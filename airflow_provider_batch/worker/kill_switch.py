@@ -42,7 +42,7 @@ class KillSwitch:
     """
 
     def __init__(self, *, cancel: bool = True) -> None:
-        #: whether Airflow has killed the task; no paid call is made any more
+        #: whether Airflow has killed the task, after which no paid call is made
         self.is_pulled = False
         self._cancel = cancel
         self._kills: SimpleQueue[bool] | None = None
@@ -99,5 +99,5 @@ def _cancel_live(find_ledger: Callable[[], Ledger | None], log: Log) -> None:
         if ledger is not None:
             hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
             cancel_job(ledger, hook, KILLED, log.warning, concurrency=MAX_CONCURRENT_CANCELS)
-    except Exception as error:  # noqa: BLE001  # the task ends in any case; a clear finds the batches again
+    except Exception as error:  # noqa: BLE001  # the task ends anyway; a clear finds the batches again
         log.warning("Could not cancel the batches (%s: %s). They may keep running.", type(error).__name__, error)

@@ -22,10 +22,10 @@ def run_concurrently(
     """Process the items, at most `limit` at the same time. Return how many were processed.
 
     No further item is started once one fails or `stop` returns True. Items already running are awaited, so that
-    `on_result` receives every result. Only then is the first error raised.
+    `on_result` receives every result. The first error is raised after that.
 
-    :param work: runs in a thread of its own.
-    :param on_result: receives each item and its result as soon as it is there, in the calling thread.
+    :param work: runs in its own thread.
+    :param on_result: receives each item and its result as soon as it is available, in the calling thread.
     """
     stopped = Event()
 
@@ -44,7 +44,7 @@ def run_concurrently(
                     result = future.result()
                 except _SkippedError:
                     continue
-                except Exception as error:  # noqa: BLE001  # raised below, once nothing is running any more
+                except Exception as error:  # noqa: BLE001  # raised below, once nothing is running
                     stopped.set()
                     first_error = first_error or error
                     continue

@@ -1,7 +1,7 @@
 """Seals rows into new shards: rows to retry, and the rows of a shard that is too large for the provider's queue.
 
-Both are recorded as a retry round once its files are complete. If two workers seal the same retry round, only one
-record is created; the files of the other worker stay behind unused, because no record names them.
+In both cases the new shards are recorded as a retry round once their files are complete. If two workers seal the same
+retry round, only one record is created; the files of the other worker stay behind unused, because no record names them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Resealer:
             parts = [msgspec.structs.replace(part, cap_factor=shard.cap_factor) for part in sealer.finish()]
         finally:
             sealer.abandon()
-        # if another worker has sealed a retry round with this number, a later look-up finds that the claim made no
+        # if another worker has sealed a retry round with this number, a later look-up finds that the claim created no
         # batch
         retry_round = RetryRound(
             number,

@@ -1,8 +1,8 @@
 """Compares rendered rows with the answers of an earlier job before they are sealed.
 
-Only when every row is rendered is it known which answers are needed, and a row without one must then be sent. So the
-rendered rows wait in a file in staging while the results table is read once; neither is held in memory. The file is as
-large as all shards together. It is removed when its rows have been read back or the build has failed.
+The needed answers are known only after every row is rendered, and a row without an answer still has to be sent. The
+rendered rows therefore wait in a file in staging while the results table is read once. Neither is held in memory. The
+file is as large as all shards together. It is removed when its rows have been read back or the build has failed.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ the creation of batches, happens one at a time, and only the calling thread writ
 
 Several workers may run the same job: a retry that starts while the first attempt is still alive, or a machine that
 wakes up. They coordinate through the ledger alone. Before a batch is created, its intent is created exclusively; the
-worker that loses leaves the shard to the other one. A worker that was suspended between the intent and the call does
-not make the call any more (`claim_is_stale`), because another worker may have looked the batch up since.
+worker that loses leaves the shard to the other one. A worker that was suspended between the intent and the call no
+longer makes the call (`claim_is_stale`), because another worker may have looked the batch up since.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.parallel import run_concurrently
 from airflow_provider_batch.worker.reseal import Resealer
 
-#: how long until a failed cancel request is repeated
+#: delay before a failed cancel request is repeated
 CANCEL_RETRY_DELAY = timedelta(seconds=60)
 
 
@@ -403,7 +403,7 @@ class Runner:
         shard, manifest = step.shard.spec, self.ledger.manifest
         nonce, claimed_at = secrets.token_hex(16), self._clock()
         if not self.ledger.add(Intent(shard.name, step.number, nonce, step.file_id, claimed_at)):
-            self.log.info("%s: another worker is creating this batch, so this one does not", shard.name)
+            self.log.info("%s: another worker is already creating this batch; skipping it", shard.name)
             return
         if self._claim_is_stale(shard, claimed_at):
             return
@@ -509,7 +509,7 @@ class Runner:
         claimed_at = self._clock()
         if self.ledger.add(Intent(shard.name, number, secrets.token_hex(16), "", claimed_at)):
             return not self._claim_is_stale(shard.spec, claimed_at)
-        self.log.info("%s: another worker is working on this shard, so this one does not", shard.name)
+        self.log.info("%s: another worker is already working on this shard; skipping it", shard.name)
         return False
 
     def _claim_is_stale(self, shard: Shard, claimed_at: datetime) -> bool:

@@ -1,8 +1,8 @@
 """Sends requests synchronously: the canary before anything is uploaded, and the final pass after the deadline.
 
 The responses are written to staging as result lines of a batch, so the same code counts, retries and lands them.
-Nothing is recorded until all responses of a shard are there. If a worker is killed before that, these few requests are
-sent once more: at most `canary` requests of each model, or 16 requests of the final pass.
+Nothing is recorded until all responses of a shard have arrived. If a worker is killed before that, these few requests
+are sent once more: at most `canary` requests of each model, or 16 requests of the final pass.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class ShardResponses(NamedTuple):
 
     @property
     def account_error(self) -> str | None:
-        """Message for a person if the account was refused; None if a request succeeded or none was refused so."""
+        """The message for a person if the provider refused the account.
+
+        None if a request succeeded, or if none was refused for that reason.
+        """
         refusals = [response for _, response in self.responses if is_account_failure(response.status, response.code)]
         if not refusals or any(response.status == 200 for _, response in self.responses):
             return None
@@ -85,7 +88,7 @@ def send_all(
 
     :param on_shard: receives the responses of each shard once it is complete.
     :raises StoppedError: if `stopping` returned True before all requests were sent.
-    :raises StagingError: if an input file differs from the one that was sealed; then nothing was sent.
+    :raises StagingError: if an input file differs from the one that was sealed; in that case nothing was sent.
     """
     hook.warm_up()
     endpoint = ledger.manifest.endpoint

@@ -13,7 +13,7 @@ _DATES = ("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_
 
 
 def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what row templates see besides `row`: plain values only, with no way to connections or secrets."""
+    """Return what row templates see besides `row`: plain values, which give no access to connections or secrets."""
     dag_run = context.get("dag_run")
     params = context.get("params")
     values: dict[str, Any] = {

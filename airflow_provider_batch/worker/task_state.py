@@ -39,7 +39,7 @@ def task_state(ti: Any, log: Log) -> str:
 
 
 def is_stopped(state: str, log: Log) -> bool:
-    """Return whether a person's decision ended a task in this state, so that its batches are to be cancelled.
+    """Return whether a person's decision ended a task in this state, so that its batches should be cancelled.
 
     The decision is logged.
     """

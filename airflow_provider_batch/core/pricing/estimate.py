@@ -25,7 +25,7 @@ from airflow_provider_batch.core.tokens.tiktoken_counter import TokenCounter
 #: output tokens of an answer at the low end of an estimate
 LOW_OUTPUT = 10
 
-#: output tokens of an answer without a cap at the high end; if the request has more input tokens, their number is used
+#: high end of the output tokens of an answer without a cap, or the number of input tokens if that is higher
 HIGH_OUTPUT = 1_000
 
 #: If the mean output of a model is known, an estimate ranges from the mean divided by this factor to the mean times
@@ -41,7 +41,7 @@ class _ModelTotals:
     def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
         self.rate, self.counter = rate, counter
         self.requests = self.input_tokens = self.low_output = self.high_output = 0
-        #: surcharges of large requests over the linear price, in US dollars, at the low and at the high end
+        #: surcharges for large requests on top of the linear price, in US dollars, at the low and at the high end
         self.surcharges = [Decimal(0), Decimal(0)]
 
 
@@ -58,7 +58,7 @@ class Estimator:
     ) -> int:
         """Add a request. Return its estimated input tokens, at least one per input.
 
-        The tokens come from the outline and its leaf values if possible, else from the body (JSON).
+        The tokens come from the outline and its leaf values if possible, otherwise from the body (JSON).
         """
         totals = self._totals.get(model)
         if totals is None:
@@ -140,7 +140,7 @@ def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens:
 
 
 class CanaryUsage(msgspec.Struct, frozen=True):
-    """What the canary's answers from a model used."""
+    """The usage that a model's canary answers report."""
 
     #: number of answers that report their usage
     answers: int

@@ -48,7 +48,7 @@ class Rate(msgspec.Struct, frozen=True):
     output: Decimal
     #: False if no batch price is known, so that this is the standard price
     batch: bool
-    #: origin of the price, for people
+    #: origin of the price, as shown to people
     source: str
     #: requests with more input tokens than this cost more; None if the price does not depend on the size
     max_input_tokens: int | None = None
@@ -107,13 +107,13 @@ class Prices:
         return batch_cost if batch or standard_cost is None else standard_cost
 
     def standard_cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
-        """Return what the same answer would cost without batch, in US dollars, or None if that is unknown."""
+        """Return what the same answer would cost outside a batch, in US dollars, or None if that is unknown."""
         return self._cached_costs(model, usage, answered_by)[1]
 
     def _calculate_costs(
         self, model: str, usage: Usage, answered_by: str | None
     ) -> tuple[Decimal | None, Decimal | None]:
-        """Return the cost of an answer in a batch, and its cost without batch."""
+        """Return the cost of an answer in a batch, and its cost outside a batch."""
         prices = self._applicable_prices(model, answered_by)
         if prices is None:
             return None, None
@@ -210,7 +210,7 @@ def _cost(rate: Rate, usage: Usage, reference: str, context: dict[str, str] | No
 
 
 def linear_cost(rate: Rate, uncached_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:
-    """Return the cost of tokens in US dollars, at the prices of requests within `Rate.max_input_tokens`."""
+    """Return the cost of tokens in US dollars, at the prices for requests within `Rate.max_input_tokens`."""
     return (rate.input * uncached_tokens + rate.cached * cached_tokens + rate.output * output_tokens) / _MILLION
 
 

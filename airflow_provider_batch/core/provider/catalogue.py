@@ -1,6 +1,6 @@
 """Limits of an input file at each provider with an OpenAI-compatible batch API, looked up by the host of its API.
 
-Each row names its source. Providers whose batch API takes other calls than OpenAI's are not listed: Together (50,000
+Each row names its source. Providers whose batch API differs from OpenAI's are not listed: Together (50,000
 requests, 100 MB), Mistral, Fireworks, Gemini, SiliconFlow and xAI. A host that is not listed has OpenAI's limits.
 """
 
@@ -40,7 +40,7 @@ PROVIDERS = (
         # Azure also accepts files of up to 1 GB in the user's own blob container, but we do not upload there
         Limits(requests=100_000, bytes=200_000_000),
         "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
-        # a batch names a deployment of a batch type, which answers no synchronous requests
+        # a batch names a deployment of a batch type, which does not answer synchronous requests
         synchronous=False,
     ),
     Provider(

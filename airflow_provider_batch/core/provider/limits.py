@@ -1,8 +1,8 @@
 """Limits of one input file.
 
 The defaults are OpenAI's: 50,000 requests, 200 MB, and 50,000 embedding inputs in total per file
-(https://platform.openai.com/docs/guides/batch). A client that works in production takes 200 MB as 200,000,000 bytes,
-not as MiB. The limits of other providers are in `core.provider.catalogue`.
+(https://platform.openai.com/docs/guides/batch). A client that is used in production interprets 200 MB as 200,000,000
+bytes, not as MiB. The limits of other providers are in `core.provider.catalogue`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Size(msgspec.Struct, frozen=True):
 def read_limits(overrides: Any, *, base: Limits | None = None, source: str = "limits") -> Limits:
     """Return the limits of `base` (default: OpenAI's) with the overrides applied.
 
-    :param overrides: values by the name of the limit; None for `tokens` removes that limit. None overrides nothing.
+    :param overrides: values by the name of the limit, or None for no overrides. A value of None for `tokens` removes
+        that limit.
     :param source: where the overrides come from, for error messages.
     :raises InputError: if a name is unknown or a value is not a positive integer.
     """

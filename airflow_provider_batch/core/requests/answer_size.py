@@ -1,8 +1,8 @@
 """The expected size of an answer in the result file, in bytes.
 
 A batch has a single result file, which is one download, so its size is limited like that of the input file: 50,000
-embeddings of 1,536 dimensions take 1.04 GB of JSON as decimal numbers and 0.42 GB in base64. The sizes are estimates on
-the safe side. A longer answer does no harm, because files are streamed.
+embeddings of 1,536 dimensions take 1.04 GB of JSON as decimal numbers and 0.42 GB in base64. The estimates err on the
+safe side. A longer answer does no harm, because files are streamed.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Form:
         self._add(tree, sort=True)
 
     def fill(self, values: Values) -> tuple[bytes, list[Any]]:
-        """Return the body of one row, and the values of its leaves in the order of the bytes. Raises LeafError."""
+        """Return the body of one row, and the values of its leaves in the order of the body. Raises LeafError."""
         parts = self._pattern.copy()
         leaf_values = []
         for slot, leaf in self._holes:

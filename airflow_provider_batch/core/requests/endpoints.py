@@ -154,7 +154,7 @@ def check_body(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> d
 
 
 def _lacks_format(text: Any) -> bool:
-    """Return True for a `text` of the responses endpoint that has no format, only `verbosity` for example.
+    """Return True for a `text` of the responses endpoint that has no format (only `verbosity`, for example).
 
     It can be combined with `output_schema`, which adds the format.
     """
@@ -232,7 +232,7 @@ def empty_input_error(columns: Sequence[str] | None) -> InputError:
 
 
 def schema_name(schema: Mapping[str, Any]) -> str:
-    """Return the name to send with a schema: its title in allowed characters, at most 64 of them, or "output"."""
+    """Return the name to send with a schema: its title, reduced to at most 64 allowed characters, or "output"."""
     title = schema.get("title")
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", title)[:64].strip("_") if isinstance(title, str) else ""
     return name or "output"

@@ -1,4 +1,4 @@
-"""The common part of all requests of a form, measured once instead of once per row.
+"""Measures what all requests built from one form have in common, once instead of once per row.
 
 `estimate_request` (in `core.tokens`) and `answer_size.expected_bytes` measure a request by parsing its body. In most
 jobs, a row only inserts text into the prompt, and everything else that these functions read is the same in every
@@ -33,7 +33,7 @@ class Outline:
     def estimate(self, leaf_values: Sequence[Any], encoding: Encoding) -> RequestTokens | None:
         """Return what `estimate_request` returns for the body with these leaf values; the order of texts may differ.
 
-        Returns None if the leaf values are not enough, so that the body has to be parsed.
+        Returns None if the leaf values are not enough and the body has to be parsed.
         """
         if not self._has_constant_limits:
             return None

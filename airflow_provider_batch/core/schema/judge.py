@@ -98,7 +98,7 @@ class SchemaJudge:
         )
 
     def judge(self, text: str | bytes) -> tuple[Any, str | None]:
-        """Return (the parsed value, None), or (None, a sentence of at most about 300 characters with the problem)."""
+        """Return (the parsed value, None), or (None, a description of the problem of at most about 300 characters)."""
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, ValueError) as error:

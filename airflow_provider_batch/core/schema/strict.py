@@ -1,8 +1,8 @@
 """The subset of JSON Schema that strict structured output accepts: converting a schema to it, and its size limits.
 
-Subset and limits come from OpenAI's guide "Structured model outputs", section "Supported schemas". Keywords that the
-guide does not mention are kept: rejecting a schema that the provider accepts is worse than letting the provider reject
-it.
+The subset and the limits come from OpenAI's guide "Structured model outputs", section "Supported schemas". Keywords
+that the guide does not mention are kept: rejecting a schema that the provider accepts is worse than letting the
+provider reject it.
 """
 
 from __future__ import annotations

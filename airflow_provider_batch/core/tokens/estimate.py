@@ -71,7 +71,7 @@ _WEIGHTS = (
     (b"\"'`!$%&/:;?@\\^|", 54, 55),
     (b"()[]{}<>-_=*#~+\t", 23, 16),
     (_byte_ranges((0x00, 0x08), (0x0A, 0x1F), (0x7F, 0x7F)), 106, 64),
-    # Of a character beyond ASCII only the first byte counts. It identifies the script.
+    # Only the first byte of a non-ASCII character counts. It identifies the script.
     (_byte_ranges((0x80, 0xC1)), 0, 0),
     (b"\xc2", 140, 140),  # signs, non-breaking space
     (b"\xc3", 55, 80),  # accented letters of Western Europe
@@ -81,7 +81,7 @@ _WEIGHTS = (
     (_byte_ranges((0xD6, 0xD7)), 46, 120),  # Hebrew
     (_byte_ranges((0xD8, 0xDF)), 37, 85),  # Arabic
     (b"\xe0", 39, 120),  # the scripts of India, Thai, Lao
-    (b"\xe1", 71, 91),  # among others the letters of Vietnamese
+    (b"\xe1", 71, 91),  # the letters of Vietnamese, among others
     (b"\xe2", 68, 48),  # dashes, quotes, signs
     (b"\xe3", 76, 106),  # kana
     (_byte_ranges((0xE4, 0xE9)), 79, 114),  # Chinese characters

@@ -27,7 +27,7 @@ _FILES = {
         "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
     ),
 }
-#: of the requests to a model, the first `COUNT_FIRST` are counted, and after that one in `COUNT_EVERY`
+#: tiktoken counts the first `COUNT_FIRST` requests to a model, and one in `COUNT_EVERY` after that
 COUNT_FIRST, COUNT_EVERY = 1_000, 100
 #: maximum number of characters of a counted prompt; tiktoken is very slow for some long texts
 MAX_COUNTED_CHARACTERS = 100_000
@@ -68,7 +68,8 @@ class TokenCounter:
 
     Where tiktoken is available, it counts the prompts of the first `COUNT_FIRST` requests and of one in `COUNT_EVERY`
     after that. The estimates of the other requests are corrected by the ratio of counted to estimated tokens so far.
-    The tokens of a schema are always estimated, because it is not published how a schema is presented to the model.
+    The tokens of a schema are always estimated, because OpenAI has not published how a schema is presented to the
+    model.
     """
 
     def __init__(self, model: str) -> None:

@@ -1,6 +1,6 @@
 """How one request is answered, in a batch or synchronously.
 
-responder   the protocol of everything that answers requests: `ModelRequest` in, `Reply` out
+responder   the protocol that every responder implements: `ModelRequest` in, `Reply` out
 offline     answers without a model, made up by `schema_answer` (with `classify`), `embedding` and `moderation`
 upstream    forwards requests to another server
 faulty      injects faults into the answers of any responder; `corrupt` defines what a corrupted answer looks like

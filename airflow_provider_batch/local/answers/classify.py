@@ -70,7 +70,7 @@ def _vocabulary(values: tuple[str, ...], instructions: str) -> tuple[dict[str, f
         for match, following in zip_longest(mentions, mentions[1:]):
             end = following.start() if following else len(instructions)
             stop = {"(": r"[)\n]", "[": r"[\]\n]"}.get(match["open"], r"[;\n]")
-            # a few letters match regardless of case but differ in lower case (the Turkish dotted I): no such value
+            # None if the match differs from every value in lower case, as with the Turkish dotted I
             value = by_name.get(_normalize(match[1]))
             if value is not None:
                 descriptions[value] |= stems(re.split(stop, instructions[match.end() : end])[0])

@@ -2,7 +2,7 @@
 
 An input that contains `[[flag:violence]]`, or the same marker with another of OpenAI's category names
 (`[[flag:self-harm/intent]]`), is flagged for that category. Nothing else is evaluated: a text without a marker is never
-flagged, and images are ignored. The scores follow the flags.
+flagged, and images are ignored. A flagged category has the score 0.99, every other category 0.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def prompts(body: Mapping[str, Any]) -> list[Any]:
 def moderation_inputs(body: Mapping[str, Any]) -> list[list[Any]]:
     """Return the inputs of a moderations request, each as its parts: strings, or objects with a text or an image.
 
-    Each string of a list is an input of its own. The objects of a list form a single input.
+    Each string in a list is a separate input. The objects in a list form a single input.
     """
     value = body.get("input")
     if not isinstance(value, list):

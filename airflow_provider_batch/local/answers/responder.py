@@ -1,4 +1,4 @@
-"""The interface of everything that answers requests, one at a time."""
+"""The interface of a responder, which answers requests one at a time."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Each request is forwarded unchanged, except for the model if `Upstream.model` is set, to the same path at the upstream.
 Only the upstream validates it, and its answer is returned unchanged. The `openai` SDK sends the request. It retries
 transient failures (408, 409, 429, 5xx, lost connections) twice, after the pause that `Retry-After` asks for (up to two
-minutes). A request that still has no answer fails alone, with an error in OpenAI's format:
+minutes). If a request still has no answer, only that request fails, with an error in OpenAI's format:
 
     4xx, 5xx                             the same status, with the upstream's message
     any other reply, such as HTML        502
@@ -43,7 +43,7 @@ from airflow_provider_batch.local.settings import Upstream
 
 _LOG = logging.getLogger(__name__)
 
-#: retries after the first attempt
+#: number of retries after the first attempt
 _RETRIES = 2
 #: seconds to wait for a connection, on each attempt
 _CONNECT_TIMEOUT = 5.0
@@ -55,7 +55,7 @@ _MAX_EXCERPT = 300
 _MAX_LISTED_MODELS = 5
 #: API key to send if none is set; without it the SDK would send the one in OPENAI_API_KEY
 _NO_KEY = "none"
-#: endpoint -> the key of the list that each of its answers has
+#: endpoint -> key of the list that each of its answers contains
 _RESULT_KEYS = {
     CHAT: "choices",
     COMPLETIONS: "choices",
@@ -165,7 +165,7 @@ class UpstreamResponder:
         return self._upstream.url + endpoint.removeprefix("/v1")
 
     async def _post(self, request: ModelRequest) -> httpx2.Response:
-        """Return the upstream's 2xx response. A request of a batch waits for an upstream that is unreachable.
+        """Return the upstream's 2xx response. A batch request waits for an unreachable upstream.
 
         :raises TimeoutError: the upstream did not answer within `Upstream.timeout`.
         :raises openai.APIError: the upstream answered with another status, or not at all.
@@ -236,7 +236,7 @@ class UpstreamResponder:
         )
 
     def _upstream_error(self, request: ModelRequest, status: int, response: httpx2.Response) -> ApiError:
-        """Return an error of the upstream in OpenAI's format."""
+        """Return the upstream's error in OpenAI's format."""
         url, fields = self._url(request.endpoint), _error_fields(response.content)
         upstream_message = fields.get("message")
         if not isinstance(upstream_message, str):
@@ -249,7 +249,7 @@ class UpstreamResponder:
             status = 502
         elif status in (404, 405) and "model" not in message.lower():
             # a missing model is a 404 too; its message mentions the model
-            hint = f" It may have {CHAT}." if request.endpoint == RESPONSES else ""
+            hint = f" It may support {CHAT}." if request.endpoint == RESPONSES else ""
             message = f"The upstream has no {request.endpoint}: {url} answered {status} ({message}).{hint}"
         elif not upstream_message:
             message = f"{url} answered {status}: {message}"
@@ -295,7 +295,7 @@ def _unreachable(error: APIConnectionError) -> bool:
 
 
 def _reason(error: APIError) -> str:
-    """Return the reason in the words of the operating system or, without one, of the transport."""
+    """Return the reason that the operating system gives or, if it gives none, the transport's."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, ConnectionError) and inner.errno:

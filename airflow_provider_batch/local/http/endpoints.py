@@ -76,7 +76,7 @@ def _model(name: str, server: Server) -> dict[str, Any]:
 
 @router.get("/models")
 async def models(server: ServerDependency) -> dict[str, Any]:
-    """Return the models named with `--model`, or else the upstream's, or else examples."""
+    """Return the models named with `--model` or, without that option, the upstream's models or a few examples."""
     if server.upstream is not None and not server.settings.models:
         return {"object": "list", "data": await server.upstream.models()}
     names = sorted(server.settings.models or _EXAMPLES)

@@ -12,7 +12,7 @@ from airflow_provider_batch.local.http.server import parse_expiration
 from airflow_provider_batch.local.settings import FILE_LIFETIME, MAX_INPUT_BYTES
 
 _PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
-#: Maximum bytes of a first line that is checked. A longer one is left to the validation of the batch.
+#: Maximum bytes of a first line that is checked. A longer line is left to batch validation.
 _FIRST_LINE = 16_000_000
 
 

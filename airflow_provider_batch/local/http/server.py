@@ -44,7 +44,7 @@ class Server:
     upstream: UpstreamResponder | None = None
     #: number of calls since the start; counted only if the server can inject call faults
     calls: Counter[Call] = field(init=False, default_factory=Counter)
-    #: Set when the server begins to stop. Everything that keeps a connection waiting must then end.
+    #: Set when the server begins to stop. Anything that keeps a connection waiting must end then.
     stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     create_rate: RateLimit = field(init=False)
     upload_rate: RateLimit = field(init=False)

@@ -90,7 +90,7 @@ def _to_json(server: ServerDependency, upload: Upload) -> dict[str, Any]:
 
 
 def _find_pending(server: ServerDependency, upload_id: str, action: str) -> Upload:
-    """Return a pending upload. Respond with 404 if there is none, or 400 if `action` is not possible any more."""
+    """Return a pending upload. Respond with 404 if there is none, or 400 if `action` is no longer possible."""
     upload = server.uploads.upload(upload_id)
     if upload is None:
         raise ApiError(404, f"No such Upload object: {upload_id}", param="upload_id")

@@ -2,9 +2,9 @@
 
     uploads/<upload id>/<part id>   content of each part
 
-Uploads survive a restart. The parts of a completed or cancelled upload are deleted immediately. An upload is found to
-have expired, and its parts are deleted, when it is requested, when the next upload is created, or when the server
-starts. The start also deletes parts that a kill left behind.
+Uploads survive a restart. The parts of a completed or cancelled upload are deleted immediately. The server notices that
+an upload has expired, and deletes its parts, when a client requests it, when the next upload is created, or when the
+server starts. At its start it also deletes parts that a killed server left behind.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class WebhookSender:
             )
 
     async def _deliver(self, number: int) -> None:
-        """Retry a delivery until it succeeds, is given up, or its endpoint is deleted."""
+        """Attempt a delivery until it succeeds, is given up, or its endpoint is deleted."""
         while (delivery := self._store.delivery(number)) is not None:
             await self._clock.sleep_until(delivery.due_at)
             async with self._slots[delivery.endpoint_id]:

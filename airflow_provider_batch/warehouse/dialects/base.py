@@ -132,7 +132,7 @@ class Dialect:
     writable: bool = True
     limits: Limits = Limits()
     errors: ErrorPatterns = ErrorPatterns()
-    #: queries that describe a table, or None if `probe` is all there is
+    #: queries that describe a table, or None if only `probe` is available
     catalogue: Catalogue | None = None
     #: builds the statement that inserts a row or updates it by key, or None if the sink uses none
     upsert: Upsert | None = None

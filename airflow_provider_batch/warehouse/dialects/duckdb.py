@@ -38,7 +38,7 @@ DUCKDB = Dialect(
         ColumnType.TEXT: "VARCHAR",
         ColumnType.INTEGER: "BIGINT",
         ColumnType.FLOAT: "DOUBLE",
-        # The widest type. 12 digits after the point are enough for the price of one token.
+        # The widest type. 12 digits after the decimal point are enough for the price of one token.
         ColumnType.NUMERIC: "DECIMAL(38,12)",
         ColumnType.BOOLEAN: "BOOLEAN",
         ColumnType.DATE: "DATE",

@@ -33,7 +33,8 @@ DIALECTS: tuple[Dialect, ...] = (
 def dialect_of(hook: DbApiHook) -> Dialect:
     """Return the dialect of the database that this hook reaches.
 
-    A subclass of a known hook has the dialect of its own connection type, or else the dialect of its parent.
+    A subclass of a known hook has the dialect of its own connection type or, if there is none, the dialect of its
+    parent.
     """
     for cls in type(hook).__mro__:
         for dialect in DIALECTS:
@@ -43,5 +44,5 @@ def dialect_of(hook: DbApiHook) -> Dialect:
 
 
 def driver_of(error: BaseException) -> Driver:
-    """Return the driver that raised the error, even if no dialect recognises the hook in front of it."""
+    """Return the driver that raised the error, even if no dialect recognises the hook that uses it."""
     return next((dialect.driver for dialect in DIALECTS if dialect.driver.has_raised(error)), ANY_DRIVER)

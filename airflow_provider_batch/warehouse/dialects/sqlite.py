@@ -11,7 +11,7 @@ from airflow_provider_batch.warehouse import upsert, values
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns
 from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
 
-#: `{schema}` is '' or a quoted schema followed by a point. `{name}` is a quoted name.
+#: `{schema}` is '' or a quoted schema followed by a dot. `{name}` is a quoted name.
 _CATALOGUE = Catalogue(
     table="SELECT type FROM {schema}sqlite_master WHERE lower(name) = lower(?) AND type IN ('table', 'view')",
     columns="PRAGMA {schema}table_xinfo({name})",
@@ -21,7 +21,7 @@ _CATALOGUE = Catalogue(
 
 
 def _numeric(value: Any) -> int | float | str:
-    """Return a number that SQLite can store exactly, or else its text."""
+    """Return a number that SQLite can store exactly, or the number as text if it cannot."""
     number = values.decimal(value)
     if not number.is_finite():
         return str(number)

@@ -50,7 +50,7 @@ class Driver:
 
         Raises InputError for several statements if the driver would run all of them.
         """
-        # a semicolon inside a final comment may go too
+        # this may also remove a semicolon inside a final comment, which does no harm
         return sql.rstrip("; \t\r\n")
 
     def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:

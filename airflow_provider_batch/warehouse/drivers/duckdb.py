@@ -4,8 +4,9 @@ DuckDB lets one process write a file, or several read it: https://duckdb.org/doc
 Opening a file that another process holds fails immediately, so this module waits and tries again.
 
 Connections from one process to the same file share a database, which DuckDB (2.0.0) looks up in a cache. If one thread
-opens the file while another closes the last connection to it, the first may end up with a database that is not in the
-cache. Nothing else can then open the file until that connection is closed. So threads take turns to open and close.
+opens the file while another closes the last connection to it, the thread that opens it may end up with a database that
+is not in the cache. Nothing else can then open the file until that connection is closed. Threads therefore take turns
+to open and close connections.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class DuckdbSink(TableSink[_Plan]):
     """A results table in DuckDB 2.0 or newer. See `open.Sink`.
 
     The table is `table`, `schema.table` or `database.schema.table`. Decimal columns are created as DECIMAL(38,12): they
-    round after the twelfth digit behind the point, and have room for 26 digits before it.
+    are rounded to 12 digits after the decimal point, and have room for 26 digits before it.
     """
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
@@ -134,7 +134,7 @@ class DuckdbSink(TableSink[_Plan]):
                     if type(error).__name__ != "BinderException":
                         raise
                     # a problem that the catalogue does not show, such as a generated column
-                    raise self._target.error(f"does not fit: {message_of(error)}") from None
+                    raise self._target.error(f"does not fit the rows of this job: {message_of(error)}") from None
         self._plan = plan
         return plan
 

@@ -11,7 +11,7 @@ compared with what the one before it left in the table (see `precedence`).
 - Keys are compared by their column's collation, which may treat 'a', 'A' and 'a ' as equal. A text key must have a
   binary collation without padding.
 
-Landings in the same table take turns at that one statement, with `GET_LOCK`. Otherwise InnoDB's gap locks could
+Landings in the same table run that statement one at a time, with `GET_LOCK`. Otherwise InnoDB's gap locks could
 deadlock two of them, whatever the order of their inserts.
 """
 
@@ -44,8 +44,8 @@ _STATEMENT_BYTES = 1 << 20
 #: overhead in bytes: of an INSERT besides its rows, and of a value besides its text
 _STATEMENT_OVERHEAD, _VALUE_OVERHEAD = 200, 40
 
-# Set a fixed mode, whatever the server's: nothing is truncated or replaced by 0, and a backslash is an escape, as both
-# drivers write it. The session's time zone applies to timestamps that pass through TIMESTAMP columns.
+# Set a fixed mode, regardless of the server's: nothing is truncated or replaced by 0, and a backslash is an escape, as
+# both drivers write it. The session's time zone applies to timestamps that pass through TIMESTAMP columns.
 _SESSION_SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
     "NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'"
@@ -71,8 +71,8 @@ class _Plan:
 class MySqlSink(TableSink[_Plan]):
     """A results table in MySQL or MariaDB. See `open.Sink`.
 
-    Timestamps are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits after the point. NaN and the
-    infinities, which MySQL does not have, become NULL.
+    Timestamps are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits after the decimal point. NaN
+    and the infinities, which MySQL does not have, become NULL.
     """
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:

@@ -170,7 +170,7 @@ def is_incompatible(column: Column, table_column: TableColumn) -> bool:
 def find_problems(
     target: Target, matches: Mapping[str, TableColumn], uniques: Sequence[UniqueIndex], table: Table, collation: str
 ) -> Iterator[str]:
-    """Yield the problems of a table besides its columns' names and types: how it compares keys, other unique keys."""
+    """Yield problems other than the columns' names and types: how the table compares keys, other unique keys."""
     key = [column for column in target.columns if column.key]
     for column in key:
         table_column = matches.get(column.name)

@@ -91,7 +91,8 @@ class SqliteSink(TableSink[_Plan]):
         if kinds == [("view",)]:
             raise self._target.error("is a view.")
         columns = tuple(
-            # An INTEGER PRIMARY KEY fills itself. It is the only such column that is not declared NOT NULL.
+            # SQLite fills an INTEGER PRIMARY KEY automatically. It is the only such column that is not declared NOT
+            # NULL.
             TableColumn(column, declared_type, required=bool(not_null) and default is None and not hidden)
             for _, column, declared_type, not_null, default, _, hidden in rows
         )

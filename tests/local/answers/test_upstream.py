@@ -296,7 +296,7 @@ def test_an_upstream_without_the_responses_endpoint_is_reported(
     assert response["status_code"] == 404
     message = response["body"]["error"]["message"]
     assert message.startswith("The upstream has no /v1/responses: ")
-    assert message.endswith("(Not Found). It may have /v1/chat/completions.")
+    assert message.endswith("(Not Found). It may support /v1/chat/completions.")
 
 
 def test_a_dropped_connection_is_retried_and_then_fails_only_its_row(
