@@ -1,1 +1,1 @@
-"""What happens next to a job: steps, attempts, queue capacity, budget, the verdict on the canary, the summary."""
+"""The policy of a job: what happens next, attempts, queue capacity, budget, the canary's verdict, the summary."""

@@ -1,4 +1,26 @@
-"""Which rows may be sent again, on which attempt, and after which wait."""
+"""Which rows are retried, on which attempt, and after which delay.
+
+An *attempt* is one time that the provider tried a row. Rows whose attempt failed for a transient reason are sealed into
+new shards, a *retry round*, and every shard of a round carries the number of its attempt:
+
+    s0001     attempt 1    500 rows answered, 12 failed with HTTP 429
+    r01-0001  attempt 2    the 12 rows: 9 answered, 3 expired
+    r02-0001  attempt 3    the 3 rows; with max_attempts=3, this was their last attempt
+
+Three things are not attempts, because no request ran: a full queue, a lost input file, and an account that a person has
+to fix. After these, the same shard gets another *submission* with the same attempt. A batch that failed validation
+(`Failure.LINES`) ran nothing either. Its valid rows are sealed again without delay and keep the number of their
+attempt, and they may be sent even if it was their last one.
+
+Old attempts can be *forgiven*: a person who clears a wait that had ended gives its rows a fresh allowance (see
+`deadline.py`). The attempt number goes on counting up, so the number of forgiven attempts is recorded beside it, and a
+row is retried while
+
+    attempt < forgiven attempts + max_attempts
+
+Rows of a round wait until the last of them is ready, so that they share shards: fewer files and fewer batches. The
+delay doubles with each attempt.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +38,11 @@ from airflow_provider_batch.core.lifecycle.steps import NEVER_SENT, Policy
 
 
 class Retries(NamedTuple):
-    """Settled tries with rows to retry."""
+    """Settled submissions with rows to retry."""
 
     #: those to retry now
     due: list[tuple[ShardState, Settled]]
-    #: when the delay of the others is over; None if there are none
+    #: when the retry delay of the others is over; None if there are none
     next_due_at: datetime | None
 
 
@@ -35,57 +57,69 @@ class UnansweredRows(NamedTuple):
 
 
 def forgiven_attempts_before(state: JobState, shard: ShardState) -> int:
-    """Of the attempts at the rows of a shard before this one, how many count no more."""
-    made = shard.spec.attempt - 1
-    return max(shard.forgiven_attempts, made) if _sealed_before_clear(state, shard) else shard.forgiven_attempts
+    """Return how many of the attempts at a shard's rows before this one no longer count."""
+    earlier_attempts = shard.spec.attempt - 1
+    if _was_sealed_before_reset(state, shard):
+        return max(shard.forgiven_attempts, earlier_attempts)
+    return shard.forgiven_attempts
 
 
 def forgiven_attempts_after(state: JobState, shard: ShardState, settled: Settled) -> int:
-    """Of the attempts at the rows of a settled try, this one included, how many count no more."""
-    base = forgiven_attempts_before(state, shard)
-    asked_before = (
+    """Return how many of the attempts at the rows of a settled submission, including this one, no longer count."""
+    earlier = forgiven_attempts_before(state, shard)
+    was_settled_before_reset = (
         state.attempts_reset is not None
         and settled.time < state.attempts_reset.time
         and settled.failure is not Failure.LINES
     )
-    return max(base, shard.spec.attempt) if asked_before and _sealed_before_clear(state, shard) else base
+    if was_settled_before_reset and _was_sealed_before_reset(state, shard):
+        return max(earlier, shard.spec.attempt)
+    return earlier
 
 
-def _sealed_before_clear(state: JobState, shard: ShardState) -> bool:
+def _was_sealed_before_reset(state: JobState, shard: ShardState) -> bool:
     return (
         state.attempts_reset is not None and (shard.sealed_at or state.manifest.sealed_at) < state.attempts_reset.time
     )
 
 
 def is_unwanted(shard: ShardState) -> bool:
-    """Every row of the shard changed or vanished since it was sealed."""
+    """Return whether every row of the shard changed or disappeared after it was sealed."""
     return 0 < shard.requests == shard.spec.unneeded_rows
 
 
 def final_pass_policy(policy: Policy) -> Policy:
-    """What is asked there: what the policy asks again, however often it was asked, and what was never asked.
+    """Return the policy of the final pass.
 
-    No cap is raised there: those rows have an answer, if not a whole one.
+    It sends rows that the policy retries, regardless of the number of their attempts, and rows that were never sent. It
+    raises no output cap: a row that was cut off has an answer, although an incomplete one.
     """
     return msgspec.structs.replace(policy, retry_on=policy.retry_on | NEVER_SENT, raise_cap=False)
 
 
 def extra_attempts(settled: Settled) -> int:
-    """A batch that failed validation asked nothing: its rows may be asked once more than others."""
+    """Return how many attempts the rows of a settled submission have besides `max_attempts`.
+
+    A batch that failed validation ran no request, so its rows have one more.
+    """
     return 1 if settled.failure is Failure.LINES else 0
 
 
 def wait_before_retry(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
-    """Return how long a retry of the rows of a settled batch waits; it doubles with each attempt, up to 20 % more."""
+    """Return the retry delay of the rows of a settled batch. It doubles with each attempt, plus up to 20 %.
+
+    The addition is derived from the batch id, so that every worker computes the same delay and batches that ended
+    together are not retried together.
+    """
     if settled.failure is Failure.LINES:
         return timedelta(0)
     spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255
-    times = max(shard.spec.attempt - forgiven_attempts_after(state, shard, settled) - 1, 0)
-    return policy.backoff * (float(2 ** min(times, 10)) * (1 + 0.2 * spread))
+    doublings = max(shard.spec.attempt - forgiven_attempts_after(state, shard, settled) - 1, 0)
+    return policy.backoff * (float(2 ** min(doublings, 10)) * (1 + 0.2 * spread))
 
 
 def retryable_rows(settled: Settled, policy: Policy) -> int:
-    """How many rows of a settled try the policy would ask again."""
+    """Return the number of rows of a settled submission that the policy retries."""
     if settled.failure is Failure.LINES:
         return settled.transient
     count = settled.transient if Outcome.FAILED in policy.retry_on else 0
@@ -94,7 +128,7 @@ def retryable_rows(settled: Settled, policy: Policy) -> int:
 
 
 def is_retryable(answer: Answer, settled: Settled, policy: Policy) -> bool:
-    """Whether the policy asks this row again; `retryable_rows` counts the same."""
+    """Return whether the policy retries this row. `retryable_rows` counts the same rows."""
     if settled.failure is Failure.LINES:
         return answer.transient
     if answer.outcome is Outcome.INCOMPLETE:
@@ -105,46 +139,48 @@ def is_retryable(answer: Answer, settled: Settled, policy: Policy) -> bool:
 
 
 def next_attempt(shard: ShardState, settled: Settled) -> int:
-    """The attempt that rows of this try are on when they are asked again."""
+    """Return the number of the attempt on which rows of this submission are retried."""
     return shard.spec.attempt + (0 if settled.failure is Failure.LINES else 1)
 
 
 def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
-    """Return the settled tries with rows to retry.
+    """Return the settled submissions with rows to retry.
 
-    Rows that wait for their delay are retried together, once the last of them is ready, so that they share shards.
-    The valid rows of a batch that failed validation do not wait.
+    They become due together, once the last retry delay is over. A batch that failed validation does not wait.
     """
-    drained = state.retried_submissions
+    retried = state.retried_submissions
     sources = [
         (shard, settled)
         for shard, submission, settled in state.settled_submissions()
-        if (shard.name, submission.number) not in drained
+        if (shard.name, submission.number) not in retried
         and shard.spec.attempt
         < forgiven_attempts_after(state, shard, settled) + policy.max_attempts + extra_attempts(settled)
         and retryable_rows(settled, policy)
         and not is_unwanted(shard)
     ]
-    delays = (settled.time + wait_before_retry(state, shard, settled, policy) for shard, settled in sources)
-    ready = max(delays, default=now)
-    if now >= ready:
+    due_times = (settled.time + wait_before_retry(state, shard, settled, policy) for shard, settled in sources)
+    last_due_at = max(due_times, default=now)
+    if now >= last_due_at:
         return Retries(sources, None)
-    return Retries([(shard, settled) for shard, settled in sources if settled.failure is Failure.LINES], ready)
+    invalid_batches = [(shard, settled) for shard, settled in sources if settled.failure is Failure.LINES]
+    return Retries(invalid_batches, last_due_at)
 
 
 def rows_without_answer(state: JobState, policy: Policy) -> UnansweredRows:
-    """Return what the final pass may send: rows without a usable answer whose batch can no longer answer them."""
-    drained, last = state.retried_submissions, final_pass_policy(policy)
-    settled = [
+    """Return the rows that the final pass may send: rows without a usable answer whose batch cannot answer any more."""
+    retried, last_policy = state.retried_submissions, final_pass_policy(policy)
+    settled_sources = [
         (shard, settled)
         for shard, submission, settled in state.settled_submissions()
-        if (shard.name, submission.number) not in drained and retryable_rows(settled, last) and not is_unwanted(shard)
+        if (shard.name, submission.number) not in retried
+        and retryable_rows(settled, last_policy)
+        and not is_unwanted(shard)
     ]
-    phases: dict[Phase, list[ShardState]] = {phase: [] for phase in Phase}
-    final_pass = {shard.name for shard in state.final_pass_shards}
+    shards_by_phase: dict[Phase, list[ShardState]] = {phase: [] for phase in Phase}
+    final_pass_names = {shard.name for shard in state.final_pass_shards}
     for shard in state.shards.values():
-        if shard.name not in final_pass and not is_unwanted(shard):
-            phases[shard.phase].append(shard)
-    unsent = phases[Phase.SEALED] + phases[Phase.UPLOADED]
-    unsettled = phases[Phase.CREATING] + phases[Phase.LIVE]
-    return UnansweredRows(settled, unsent, sum(shard.requests for shard in unsettled))
+        if shard.name not in final_pass_names and not is_unwanted(shard):
+            shards_by_phase[shard.phase].append(shard)
+    unsent_shards = shards_by_phase[Phase.SEALED] + shards_by_phase[Phase.UPLOADED]
+    unsettled_shards = shards_by_phase[Phase.CREATING] + shards_by_phase[Phase.LIVE]
+    return UnansweredRows(settled_sources, unsent_shards, sum(shard.requests for shard in unsettled_shards))

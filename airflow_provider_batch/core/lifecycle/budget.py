@@ -1,16 +1,27 @@
-"""What a job has spent, what it may still spend, and which shards are within that.
+"""The budget of a job: what it has spent, what is reserved, and which shards the rest can pay for.
 
-Nothing is created past the ceiling: what was spent, what is reserved for batches that run, and what the next one is
-reserved for must stay within it. Spent is counted from the usage of collected answers. Reserved is an estimate:
+No batch is created that could take the job past its ceiling:
 
-    input     the estimated input tokens of the shard
-    output    before anything of the model was answered, the high end of the estimate: each request's own cap, or what
-              stands in for one; then the measured mean, with a margin that shrinks with the number of answers n: 1/√n.
-              Requests whose cap was raised are reserved for up to that cap: what was cut off is longer than the mean
+    |◄──────────────────────── max_cost_usd ────────────────────────►|
+    |  spent              |  reserved                |  remaining    |
+    |  answers collected  |  batches that run        |  ◄ next shard |
 
-The high end, because a ceiling is a promise: at the low end (a few tokens an answer) a job could pass it many times
-over before the first answer tells. So that a job whose ceiling lies between the two ends still begins, a shard that is
-not within what is left is divided, and its first part is asked and measured.
+*Spent* is computed from the usage that the provider reported for collected answers. *Reserved* is an estimate, because
+a batch reports nothing while it runs. When it settles, its real cost replaces the reservation. A shard reserves, for
+each of its requests:
+
+    input     the estimated input tokens of the shard, on average
+    output    as long as no answer of the model is collected: the high end of the estimate, which is the request's own
+              output cap, or a default if it has none;
+              after that: the mean of the answers so far, plus a margin of 1/√n of it for n answers, but at most the
+              high end, unless the mean itself is higher. Requests whose output cap was raised reserve up to that cap,
+              because an answer that was cut off is longer than the mean
+
+The high end is reserved because a ceiling is a promise. With the low end, a few tokens per answer, a job could exceed
+its ceiling many times over before the first answer shows it.
+
+A job whose ceiling lies between the two ends must still be able to start. If nothing is running and the budget covers
+only a part of a shard, the shard is divided: the first part is sent, and its answers replace the estimate for the rest.
 """
 
 from __future__ import annotations
@@ -24,25 +35,25 @@ from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 
-#: a shard is divided only if a part of at least this share of it is within the budget
+#: smallest share of a shard for which it is worth dividing the shard
 SMALLEST_PART = 0.1
 
 
 class BudgetTracker:
-    """What is left of a job's budget, in US dollars."""
+    """The budget of a job in US dollars: its ceiling, and what is spent and reserved."""
 
     def __init__(self, state: JobState) -> None:
         self._prices = Prices(state.manifest.prices)
-        self._high = state.manifest.output_tokens_high
-        self._answered: defaultdict[str, int] = defaultdict(int)
-        self._output: defaultdict[str, int] = defaultdict(int)
+        self._output_tokens_high = state.manifest.output_tokens_high
+        self._answers: defaultdict[str, int] = defaultdict(int)
+        self._output_tokens: defaultdict[str, int] = defaultdict(int)
         for shard, _, settled in state.settled_submissions():
-            self._answered[shard.model] += settled.answers
-            self._output[shard.model] += settled.output_tokens
+            self._answers[shard.model] += settled.answers
+            self._output_tokens[shard.model] += settled.output_tokens
         self.spent, self.reserved = Decimal(0), Decimal(0)
         for shard, _, settled in state.settled_submissions():
-            unknown = settled.cost_usd is None
-            self.spent += self.reservation(shard.spec) if unknown else Decimal(settled.cost_usd or 0)
+            is_unknown = settled.cost_usd is None
+            self.spent += self.reservation(shard.spec) if is_unknown else Decimal(settled.cost_usd or 0)
         for shard in state.shards.values():
             if shard.phase in (Phase.CREATING, Phase.LIVE):
                 self.reserved += self.reservation(shard.spec)
@@ -50,43 +61,45 @@ class BudgetTracker:
 
     @property
     def remaining(self) -> Decimal | None:
-        """What may still be reserved; None without a ceiling."""
+        """US dollars that can still be reserved, or None if there is no ceiling."""
         return None if self.ceiling is None else self.ceiling - self.spent - self.reserved
 
     def reservation(self, shard: Shard) -> Decimal:
-        """What is reserved for a shard; infinite if no price is known."""
-        usage = Usage(input_tokens=-(-shard.tokens // max(shard.requests, 1)), output_tokens=self._expected(shard))
+        """Return the US dollars to reserve for a shard; infinite if the price of its model is unknown."""
+        mean_input_tokens = -(-shard.tokens // max(shard.requests, 1))
+        usage = Usage(input_tokens=mean_input_tokens, output_tokens=self._expected_output_tokens(shard))
         cost = self._prices.cost(shard.model, usage)
         return Decimal("Infinity") if cost is None else cost * shard.requests
 
-    def _expected(self, shard: Shard) -> int:
-        """Output tokens that one request is reserved for."""
-        high, answered = self._high.get(shard.model, HIGH_OUTPUT) * shard.cap_factor, self._answered[shard.model]
-        if not answered or shard.cap_factor > 1:
+    def _expected_output_tokens(self, shard: Shard) -> int:
+        """Return the output tokens to reserve for one request of a shard."""
+        high = self._output_tokens_high.get(shard.model, HIGH_OUTPUT) * shard.cap_factor
+        answers = self._answers[shard.model]
+        if not answers or shard.cap_factor > 1:
             return ceil(high)
-        mean = self._output[shard.model] / answered
-        padded = mean * (1 + 1 / sqrt(answered))
-        return ceil(min(high, padded) if mean <= high else padded)
+        mean = self._output_tokens[shard.model] / answers
+        with_margin = mean * (1 + 1 / sqrt(answers))
+        return ceil(min(high, with_margin) if mean <= high else with_margin)
 
     def split_affordable(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
-        """The shards that are within what is left, in this order, and those that are not."""
-        left = self.remaining
-        if left is None:
+        """Return the shards that the budget covers, taken in this order, and the other ones."""
+        remaining = self.remaining
+        if remaining is None:
             return shards, []
-        within, over = [], []
+        affordable, unaffordable = [], []
         for shard in shards:
             cost = self.reservation(shard.spec)
-            if cost <= left:
-                left -= cost
-                within.append(shard)
+            if cost <= remaining:
+                remaining -= cost
+                affordable.append(shard)
             else:
-                over.append(shard)
-        return within, over
+                unaffordable.append(shard)
+        return affordable, unaffordable
 
     def affordable_requests(self, shard: Shard) -> int:
-        """How many requests of a shard that is not within what is left are; 0 if they are not worth dividing it."""
-        cost, left = self.reservation(shard), self.remaining
-        if left is None or shard.requests < 2 or not cost.is_finite() or left <= 0:
+        """Return how many requests of an unaffordable shard the budget covers; 0 if they are too few to divide it."""
+        cost, remaining = self.reservation(shard), self.remaining
+        if remaining is None or shard.requests < 2 or not cost.is_finite() or remaining <= 0:
             return 0
-        rows = min(int(left / cost * shard.requests), shard.requests - 1)
-        return rows if rows >= shard.requests * SMALLEST_PART else 0
+        requests = min(int(remaining / cost * shard.requests), shard.requests - 1)
+        return requests if requests >= shard.requests * SMALLEST_PART else 0

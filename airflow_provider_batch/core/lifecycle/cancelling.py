@@ -1,4 +1,4 @@
-"""Which batches of a job are cancelled when a person's decision ends it, and what is recorded of a cancel."""
+"""Which batches of a job are cancelled when a person ends it, and the record of a cancel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from airflow_provider_batch.core.lifecycle.steps import Cancel
 
 
 def cancel_steps(state: JobState, reason: str) -> list[Cancel]:
-    """Return a step for every batch of a job that is not known to have ended.
+    """Return a step for every batch of a job that is not recorded as ended.
 
-    A batch that was cancelled before is cancelled once more only if a person says so (`BY_PERSON`).
+    A batch that was cancelled before is cancelled again only for `BY_PERSON`.
     """
     return [
         Cancel(shard, submission, reason)
@@ -21,9 +21,9 @@ def cancel_steps(state: JobState, reason: str) -> list[Cancel]:
     ]
 
 
-def cancel_record(step: Cancel, at: datetime) -> CancelRequested:
-    """Return the record of a cancel that the provider has taken, or that came after the end of the batch.
+def cancel_record(step: Cancel, time: datetime) -> CancelRequested:
+    """Return the record of a cancel that the provider accepted, or that came after the batch had ended.
 
-    A batch that had ended is recorded too: it is not cancelled again, and the wait collects its answers.
+    The second case is recorded too, so that nobody cancels the batch again. The wait collects its answers.
     """
-    return CancelRequested(step.shard.name, step.submission.number, step.reason, at)
+    return CancelRequested(step.shard.name, step.submission.number, step.reason, time)

@@ -1,28 +1,35 @@
-"""How much of a model may wait with the provider at once: which shards go now, which wait, which are made smaller.
+"""The queue capacity of a model: which shards are sent now, which wait, and which have to be smaller.
 
-A provider holds the input tokens of all batches of a model in one queue; other jobs on the same key fill it too, and
-batches that have ended are known to count for a while yet (https://github.com/openai/openai-python/issues/2084). So a
-full queue is no error. What is known of it is learned from the refusals in the ledger:
+A provider has one queue of input tokens for all batches of a model. Other jobs with the same key fill it too, and
+batches that have ended can still count for a while (https://github.com/openai/openai-python/issues/2084). A full queue
+is therefore not an error. No API reports the capacity, so it is learned from the refusals in the ledger:
 
-    told       a refusal names the limit ("Limit: 2,000,000 enqueued tokens"); the newest such refusal counts
-    inferred   a batch failed for a full queue without a number: what of ours ran beside it is what had room
-    unknown    a create was refused outright (429), which may be about calls rather than tokens
+    named      a refusal names the limit ("Limit: 2,000,000 enqueued tokens"); the newest such refusal counts
+    inferred   a batch failed because the queue was full, but without a number: the capacity is at least what ran of
+               ours at the same time
+    unknown    a creation was refused outright (HTTP 429), which may be about the rate of calls and not about tokens
 
-After a refusal no shard of that model goes until its backoff is over or a batch of the model has ended, and in no case
-before the time that the provider asked for (Retry-After), if that is within an hour. Then:
+After a refusal, no shard of the model is sent until the backoff is over or a batch of the model has ended, and never
+before the time that the provider named (Retry-After), if that is within an hour:
 
-    nothing of ours is live    one shard at a time, the smallest, until something ran to its end
-    told                       as many as fit beside what is live
-    inferred                   likewise; and one more than that each time a backoff has passed without a creation
-    unknown                    one after the other, until one is refused
+    refused ──── backoff (doubles with each refusal of the same shard, at most 1 h) ──── try again
+                 └─ or: a batch of ours ends ──── try again at once, unless Retry-After is longer
 
-A shard is sealed again into smaller ones if the told limit is below its tokens, or if it was refused twice while
-nothing else of ours was live: then it may not fit at all, or not beside other jobs. It is halved, and halved again, as
-long as it has rows to divide. A single row over the told limit, refused twice alone, is given up.
+Then as many shards are sent as the capacity allows:
 
-Input files may be refused too (429), for their rate or for the room they take. That is of the key and not of a model,
-and tells nothing of the queue: no file goes up until the backoff is over, doubled for each refusal since the newest
-file that was taken, or the time that the provider asked for, if that is longer. What is up goes on meanwhile.
+    no batch of ours is live    one shard at a time, the smallest first, until a batch has ended
+    named                       as many as fit beside the live batches
+    inferred                    the same, and one more each time a backoff has passed without a creation
+    unknown                     one after the other, until one is refused
+
+A shard is resealed into smaller ones if it has more tokens than the named limit. It is halved if it was refused twice
+while no other batch of ours was live, because then it may never fit, or never beside the batches of other jobs. Halves
+can be halved again. A single row that exceeds the named limit and was refused twice alone is given up.
+
+Input files can be refused too (HTTP 429), for the rate of the uploads or for the storage that they take. Such a refusal
+concerns the key and not a model, and says nothing about the queue. No file is uploaded until the backoff is over, which
+doubles with each refusal since the last accepted file, or until Retry-After if that is later. Files that are already
+uploaded are used in the meantime.
 """
 
 from __future__ import annotations
@@ -35,10 +42,10 @@ from typing import NamedTuple
 from airflow_provider_batch.core.ledger.records import Failure, Refused, Settled
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 
-#: the shortest and the longest that a full queue holds a model back before it is tried again
+#: minimum and maximum time for which a full queue holds a model back
 MIN_HOLD = timedelta(seconds=1)
 MAX_HOLD = timedelta(hours=1)
-#: refusals of a shard, with nothing else of ours live, after which it is made smaller
+#: number of refusals, with no other batch of ours live, after which a shard is halved
 MAX_REFUSALS_ALONE = 2
 
 _LIMIT = re.compile(r"limit\b(?:\s+(?:is|of))?\s*[:=]?\s*(\d[\d,._' ]*)\s*([kmb]\b)?", re.IGNORECASE)
@@ -46,18 +53,18 @@ _SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
 def parse_queue_limit(message: str) -> int | None:
-    """The enqueued tokens that a model may have, if the provider's message says so.
+    """Return the number of enqueued tokens that a model may have, or None if the provider's message does not name it.
 
-    Seen: `Limit: 2,000,000 enqueued tokens` (OpenAI), `the configured limit of 30K for the deployment` (Azure). Limits
-    per minute are told alike, but are not about the queue.
+    Known forms: `Limit: 2,000,000 enqueued tokens` (OpenAI), `the configured limit of 30K for the deployment` (Azure).
+    Messages about limits per minute look alike, but do not concern the queue.
     """
-    said = message.lower()
-    if "enqueued" not in said and "token_limit_exceeded" not in said:
+    lower_message = message.lower()
+    if "enqueued" not in lower_message and "token_limit_exceeded" not in lower_message:
         return None
-    found = _LIMIT.search(message)
-    if found is None:
+    match = _LIMIT.search(message)
+    if match is None:
         return None
-    digits, suffix = re.sub(r"[,_' ]", "", found[1]).rstrip("."), (found[2] or "").lower()
+    digits, suffix = re.sub(r"[,_' ]", "", match[1]).rstrip("."), (match[2] or "").lower()
     if re.fullmatch(r"\d{1,3}(\.\d{3})+", digits) and not suffix:
         digits = digits.replace(".", "")
     try:
@@ -66,168 +73,186 @@ def parse_queue_limit(message: str) -> int | None:
         return None
 
 
-def hold_time(backoff: timedelta, times: int, retry_after: float | None = None) -> timedelta:
-    """How long nothing is sent after so many refusals in a row.
+def hold_time(backoff: timedelta, refusals: int, retry_after: float | None = None) -> timedelta:
+    """Return how long to send nothing after this many refusals in a row.
 
-    :param retry_after: seconds that the provider asked for: at least so long, if that is within `MAX_HOLD`.
+    :param retry_after: seconds that the provider asked to wait; the minimum, if it is within `MAX_HOLD`.
     """
-    own = max(backoff, MIN_HOLD) * float(2 ** min(times - 1, 10))
-    return min(max(own, _asked(retry_after)), MAX_HOLD)
+    doubled = max(backoff, MIN_HOLD) * float(2 ** min(refusals - 1, 10))
+    return min(max(doubled, _requested_wait(retry_after)), MAX_HOLD)
 
 
-def _asked(retry_after: float | None) -> timedelta:
+def _requested_wait(retry_after: float | None) -> timedelta:
     return timedelta(seconds=min(retry_after or 0.0, MAX_HOLD.total_seconds()))
 
 
 def uploads_resume_at(state: JobState, backoff: timedelta) -> datetime | None:
-    """When input files may go up again; None if none was refused since the newest that was taken."""
-    held = state.recent_upload_refusals
-    return held[-1].time + hold_time(backoff, len(held), held[-1].retry_after) if held else None
+    """Return when input files may be uploaded again, or None if none was refused since the last accepted one."""
+    refusals = state.recent_upload_refusals
+    if not refusals:
+        return None
+    return refusals[-1].time + hold_time(backoff, len(refusals), refusals[-1].retry_after)
 
 
 class Admission(NamedTuple):
-    """What becomes of the shards that wait to be sent."""
+    """The decision about the shards that wait to be sent."""
 
     admitted: list[ShardState]
-    #: with the estimated tokens that each of the new shards may have
+    #: shards to reseal, each with the maximum estimated tokens of its parts
     reseal: list[tuple[ShardState, int]]
     give_up: list[ShardState]
-    #: when to look again
+    #: when to decide again
     wake_times: list[datetime]
-    #: True if the end of any batch may make room
+    #: whether a shard waits until any batch ends
     is_queue_full: bool
 
 
 def admit(state: JobState, waiting: list[ShardState], backoff: timedelta, now: datetime) -> Admission:
-    """Which of the waiting shards may go, model by model; `waiting` in the order in which they are to go."""
-    found = Admission([], [], [], [], False)
+    """Decide which of the waiting shards are sent, separately for each model.
+
+    :param waiting: the shards, in the order in which to send them.
+    """
+    admission = Admission([], [], [], [], False)
     for model in dict.fromkeys(shard.model for shard in waiting):
         queue = _Queue([shard for shard in state.shards.values() if shard.model == model], backoff)
-        mine = [shard for shard in waiting if shard.model == model]
-        backlog = queue.admit(mine, now, found)
-        found = found._replace(is_queue_full=found.is_queue_full or backlog)
-    return found
+        shards = [shard for shard in waiting if shard.model == model]
+        is_full = queue.admit(shards, now, admission)
+        admission = admission._replace(is_queue_full=admission.is_queue_full or is_full)
+    return admission
 
 
 class _Span(NamedTuple):
-    """A batch that ran, or runs, or may run: from when to when it is in the queue."""
+    """The time for which a batch is in the queue."""
 
     tokens: int
     begin: datetime
+    #: None while it may still run
     end: datetime | None
 
-    def at(self, moment: datetime) -> bool:
-        return self.begin <= moment and (self.end is None or self.end > moment)
+    def contains(self, time: datetime) -> bool:
+        return self.begin <= time and (self.end is None or self.end > time)
 
 
 class _Refusal(NamedTuple):
-    """A try of a shard that found the queue full."""
+    """A submission of a shard that was refused because the queue was full."""
 
     shard: str
     begin: datetime
-    why: Refused | Settled
+    record: Refused | Settled
 
-    def alone(self, spans: list[_Span]) -> bool:
-        """Whether nothing else of ours was in the queue then."""
-        return not any(s.begin <= self.why.time and (s.end is None or s.end >= self.begin) for s in spans)
+    def was_alone(self, spans: list[_Span]) -> bool:
+        """Return whether no other batch of ours was in the queue at that time."""
+        return not any(
+            span.begin <= self.record.time and (span.end is None or span.end >= self.begin) for span in spans
+        )
 
 
 class _Queue:
-    """The provider's queue for one model, as far as our ledger tells."""
+    """The provider's queue for one model, as far as our ledger shows it."""
 
     def __init__(self, shards: list[ShardState], backoff: timedelta) -> None:
         self._backoff = max(backoff, MIN_HOLD)
         self._refusals: list[_Refusal] = []
         self._spans: list[_Span] = []
-        #: when something was created, or tried to be
-        self._begins: list[datetime] = []
-        self._live = sum(s.spec.tokens for s in shards if s.phase in (Phase.CREATING, Phase.LIVE))
-        self._anything_live = any(s.phase in (Phase.CREATING, Phase.LIVE) for s in shards)
+        #: when the creation of each batch began
+        self._creation_times: list[datetime] = []
+        live_shards = [shard for shard in shards if shard.phase in (Phase.CREATING, Phase.LIVE)]
+        self._live_tokens = sum(shard.spec.tokens for shard in live_shards)
+        self._has_live_batches = bool(live_shards)
         for shard in shards:
             for submission in shard.submissions:
                 self._add(shard, submission)
-        self._refusals.sort(key=lambda refusal: refusal.why.time)
-        ends = [span.end for span in self._spans if span.end is not None]
-        relief = max(ends, default=None)
-        #: refusals since a batch of ours ended
-        self._fresh = [r for r in self._refusals if relief is None or r.why.time >= relief]
+        self._refusals.sort(key=lambda refusal: refusal.record.time)
+        last_end = max((span.end for span in self._spans if span.end is not None), default=None)
+        #: refusals since a batch of ours last ended
+        self._recent_refusals = [
+            refusal for refusal in self._refusals if last_end is None or refusal.record.time >= last_end
+        ]
 
     def _add(self, shard: ShardState, submission: Submission) -> None:
         begin = submission.intent.time if submission.intent else submission.created_at
         if begin is None:
             return
-        self._begins.append(begin)
+        self._creation_times.append(begin)
         rejection = submission.rejection
         if rejection is not None and rejection.failure is Failure.CAPACITY:
             self._refusals.append(_Refusal(shard.name, begin, rejection))
         elif rejection is None and submission.batch_id:
-            self._spans.append(_Span(shard.spec.tokens, begin, submission.settled.time if submission.settled else None))
+            end = submission.settled.time if submission.settled else None
+            self._spans.append(_Span(shard.spec.tokens, begin, end))
 
-    def admit(self, waiting: list[ShardState], now: datetime, found: Admission) -> bool:
-        """Sort the waiting shards into `found`; True if some wait for the end of a batch."""
+    def admit(self, waiting: list[ShardState], now: datetime, admission: Admission) -> bool:
+        """Add the waiting shards to the admission. Return whether some of them wait until a batch ends."""
         if not self._refusals:
-            found.admitted.extend(waiting)
+            admission.admitted.extend(waiting)
             return False
-        told = next((limit for r in reversed(self._refusals) if (limit := parse_queue_limit(r.why.message))), None)
-        left = []
+        limits = (parse_queue_limit(refusal.record.message) for refusal in reversed(self._refusals))
+        limit = next((limit for limit in limits if limit), None)
+        candidates = []
         for shard in waiting:
-            if told is not None and shard.spec.tokens > told and shard.requests > 1:
-                found.reseal.append((shard, told))
+            if limit is not None and shard.spec.tokens > limit and shard.requests > 1:
+                admission.reseal.append((shard, limit))
             else:
-                left.append(shard)
-        if not left:
+                candidates.append(shard)
+        if not candidates:
             return False
-        until = self._held_until()
-        if now < until:
-            found.wake_times.append(until)
+        held_until = self._held_until()
+        if now < held_until:
+            admission.wake_times.append(held_until)
             return True
-        if self._fresh and not self._anything_live:
-            self._probe(min(left, key=lambda shard: (shard.spec.tokens, shard.name)), told, found)
+        if self._recent_refusals and not self._has_live_batches:
+            smallest = min(candidates, key=lambda shard: (shard.spec.tokens, shard.name))
+            self._admit_alone(smallest, limit, admission)
             return True
-        return self._fill(left, told, now, found)
+        return self._fill(candidates, limit, now, admission)
 
     def _held_until(self) -> datetime:
-        """By the backoff, which the end of a batch ends; and by what the provider asked for, which nothing does."""
-        reasons = [refusal.why for refusal in self._refusals]
-        asked = max(why.time + _asked(why.retry_after if isinstance(why, Refused) else None) for why in reasons)
-        if not self._fresh:
-            return asked
-        times = max(Counter(refusal.shard for refusal in self._fresh).values())
-        return max(asked, self._fresh[-1].why.time + hold_time(self._backoff, times))
+        """Return until when nothing is sent. The end of a batch ends the backoff, but not a Retry-After."""
+        records = [refusal.record for refusal in self._refusals]
+        requested = max(
+            record.time + _requested_wait(record.retry_after if isinstance(record, Refused) else None)
+            for record in records
+        )
+        if not self._recent_refusals:
+            return requested
+        refusals = max(Counter(refusal.shard for refusal in self._recent_refusals).values())
+        return max(requested, self._recent_refusals[-1].record.time + hold_time(self._backoff, refusals))
 
-    def _probe(self, shard: ShardState, told: int | None, found: Admission) -> None:
-        """Try one shard with nothing else of ours in the queue; or make it smaller, if that was tried often enough."""
-        mine = [refusal for refusal in self._refusals if refusal.shard == shard.name]
-        if sum(refusal.alone(self._spans) for refusal in mine) < MAX_REFUSALS_ALONE:
-            found.admitted.append(shard)
+    def _admit_alone(self, shard: ShardState, limit: int | None, admission: Admission) -> None:
+        """Send a shard with no other batch of ours in the queue. If that was refused often enough, make it smaller."""
+        refusals = [refusal for refusal in self._refusals if refusal.shard == shard.name]
+        if sum(refusal.was_alone(self._spans) for refusal in refusals) < MAX_REFUSALS_ALONE:
+            admission.admitted.append(shard)
         elif shard.requests > 1:
-            found.reseal.append((shard, shard.spec.tokens // 2))
-        elif told is not None and shard.spec.tokens > told:
-            found.give_up.append(shard)
+            admission.reseal.append((shard, shard.spec.tokens // 2))
+        elif limit is not None and shard.spec.tokens > limit:
+            admission.give_up.append(shard)
         else:
-            found.admitted.append(shard)
+            admission.admitted.append(shard)
 
-    def _fill(self, waiting: list[ShardState], told: int | None, now: datetime, found: Admission) -> bool:
-        room = told if told is not None else self._inferred()
-        live, anything, went, full = self._live, self._anything_live, False, False
+    def _fill(self, waiting: list[ShardState], limit: int | None, now: datetime, admission: Admission) -> bool:
+        capacity = limit if limit is not None else self._inferred_capacity()
+        live_tokens, has_live_batches = self._live_tokens, self._has_live_batches
+        is_any_admitted, is_full = False, False
         for shard in waiting:
-            if room is None or live + shard.spec.tokens <= room or not anything:
-                found.admitted.append(shard)
-                live, anything, went = live + shard.spec.tokens, True, True
+            if capacity is None or live_tokens + shard.spec.tokens <= capacity or not has_live_batches:
+                admission.admitted.append(shard)
+                live_tokens += shard.spec.tokens
+                has_live_batches, is_any_admitted = True, True
             else:
-                full = True
-        if full and told is None and not went:
-            newest = max(self._begins)
+                is_full = True
+        if is_full and limit is None and not is_any_admitted:
+            newest = max(self._creation_times)
             if now >= newest + self._backoff:
-                found.admitted.append(next(shard for shard in waiting if shard not in found.admitted))
+                admission.admitted.append(next(shard for shard in waiting if shard not in admission.admitted))
             else:
-                found.wake_times.append(newest + self._backoff)
-        return full
+                admission.wake_times.append(newest + self._backoff)
+        return is_full
 
-    def _inferred(self) -> int | None:
-        """The most that was seen to run at once beside or since the newest refusal; None if nothing can be inferred."""
+    def _inferred_capacity(self) -> int | None:
+        """Return the most tokens that ran together at or after the newest refusal; None if it does not show any."""
         newest = self._refusals[-1]
-        if isinstance(newest.why, Refused):
+        if isinstance(newest.record, Refused):
             return None
-        moments = [newest.begin, *(span.begin for span in self._spans if span.begin > newest.why.time)]
-        return max(sum(span.tokens for span in self._spans if span.at(moment)) for moment in moments)
+        times = [newest.begin, *(span.begin for span in self._spans if span.begin > newest.record.time)]
+        return max(sum(span.tokens for span in self._spans if span.contains(time)) for time in times)

@@ -1,4 +1,4 @@
-"""The conditions of the rules: small pure functions of the situation and of one shard, or of the plan so far."""
+"""The conditions of the rules: small pure functions of the situation and one shard, or of the job and the plan."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def wait_is_ending(situation: Situation, shard: ShardState) -> bool:
 
 
 def account_failed(situation: Situation, shard: ShardState) -> bool:
-    """The account refused the shard, and no task was started again since."""
-    rejection, since = shard.latest.rejection if shard.latest else None, situation.policy.restarted_at
-    return rejection is not None and rejection.failure is Failure.ACCOUNT and not (since and rejection.time < since)
+    """The account refused the shard, and no task has started since."""
+    rejection, restarted_at = shard.latest.rejection if shard.latest else None, situation.policy.restarted_at
+    if rejection is None or rejection.failure is not Failure.ACCOUNT:
+        return False
+    return restarted_at is None or rejection.time >= restarted_at
 
 
 def file_was_missing_just_now(situation: Situation, shard: ShardState) -> bool:
-    """The provider did not find the input file: it may only be late in noticing the upload."""
+    """The provider did not find the input file just now. It may notice the upload with a delay."""
     rejection = shard.latest.rejection if shard.latest else None
     if rejection is None or rejection.failure is not Failure.FILE:
         return False
@@ -49,13 +51,13 @@ def _intent_is_younger(situation: Situation, shard: ShardState, age: timedelta) 
 
 
 def batch_has_ended(situation: Situation, shard: ShardState) -> bool:
-    """The provider was just seen to have ended the batch. A batch that was not looked at is taken to run."""
+    """The batch was just read, and it has ended. A batch that was not read counts as running."""
     batch = situation.batch_views.get(shard.submissions[-1].batch_id)
     return batch is not None and batch.status.ended
 
 
 def cancel_was_sent(situation: Situation, shard: ShardState) -> bool:
-    """The batch is being cancelled."""
+    """The provider was asked to cancel the batch."""
     return shard.submissions[-1].cancel is not None
 
 
@@ -80,7 +82,7 @@ def file_is_uploaded(situation: Situation, shard: ShardState) -> bool:
 
 
 def reusable_file(shard: ShardState) -> str:
-    """Id of the newest input file that the provider may still have; empty if it has none."""
+    """Return the id of the newest input file that the provider may still have, or an empty string if it has none."""
     for submission in reversed(shard.submissions):
         if submission.rejection and submission.rejection.failure is Failure.FILE:
             return ""
@@ -90,7 +92,7 @@ def reusable_file(shard: ShardState) -> str:
 
 
 def uploads_are_refused(situation: Situation, shard: ShardState) -> bool:
-    """The provider takes no input files for now (HTTP 429)."""
+    """The provider accepts no input files for now (HTTP 429)."""
     return situation.uploads_resume_at is not None and situation.now < situation.uploads_resume_at
 
 
@@ -113,7 +115,7 @@ def verdict_is_due(job: Job, plan: Plan) -> bool:
 
 
 def job_is_held(job: Job, plan: Plan) -> bool:
-    """The account refused a shard."""
+    """The account refused a shard, so a person must act."""
     return bool(plan.hold_messages)
 
 
@@ -166,7 +168,7 @@ def retry_is_delayed(job: Job, plan: Plan) -> bool:
 
 
 def only_the_budget_is_in_the_way(job: Job, plan: Plan) -> bool:
-    """Shards are withheld, and nothing that is due or running will tell what is left of the budget."""
+    """Shards are withheld, and nothing is due or running whose cost could still turn out lower."""
     return bool(plan.withheld) and not (plan.steps or plan.running_batch_ids or plan.wake_times)
 
 
@@ -174,7 +176,7 @@ def only_the_budget_is_in_the_way(job: Job, plan: Plan) -> bool:
 
 
 def a_step_is_due(job: Job, plan: Plan) -> bool:
-    """Something else is to be done first."""
+    """Another step must be done first."""
     return bool(plan.steps)
 
 
@@ -199,17 +201,17 @@ def account_refused_the_final_pass(job: Job, plan: Plan) -> bool:
 
 
 def final_pass_is_sealed(job: Job, plan: Plan) -> bool:
-    """The rows of the final pass are chosen."""
+    """The rows of the final pass are sealed."""
     return job.is_final_pass_sealed
 
 
 def answers_may_still_come(job: Job, plan: Plan) -> bool:
-    """A batch or an unanswered creation is not settled, and the grace is not over."""
+    """A batch or an unanswered creation is not settled, and the grace period is not over."""
     return _is_awaited(plan) and job.now < job.deadline + CANCEL_GRACE
 
 
 def rows_have_no_answer(job: Job, plan: Plan) -> bool:
-    """Rows without a usable answer are left."""
+    """There are rows without a usable answer."""
     return bool(job.unanswered.settled_sources or job.unanswered.unsent_shards)
 
 
@@ -218,8 +220,8 @@ def rows_have_no_answer(job: Job, plan: Plan) -> bool:
 
 def claim_is_awaited(job: Job, plan: Plan) -> bool:
     """After the deadline a worker may still be sending a shard of the final pass."""
-    claimed = any(shard.phase is Phase.CREATING for shard in job.state.final_pass_shards)
-    return job.is_past_deadline and claimed and _is_awaited(plan) and job.now < job.deadline + FINAL_PASS_WINDOW
+    is_claimed = any(shard.phase is Phase.CREATING for shard in job.state.final_pass_shards)
+    return job.is_past_deadline and is_claimed and _is_awaited(plan) and job.now < job.deadline + FINAL_PASS_WINDOW
 
 
 def end_is_awaited(job: Job, plan: Plan) -> bool:
@@ -228,7 +230,7 @@ def end_is_awaited(job: Job, plan: Plan) -> bool:
 
 
 def something_is_awaited(job: Job, plan: Plan) -> bool:
-    """A batch is running, or a time is set to look again."""
+    """A batch is running, or a time is set at which to plan again."""
     return _is_awaited(plan)
 
 

@@ -1,10 +1,10 @@
-"""The consequences of the rules: small pure functions that return a part of the plan, or the pause at its end."""
+"""The consequences of the rules: small pure functions that return a part of the plan, or how the job pauses."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow_provider_batch.core.ledger.records import BY_PERSON
+from airflow_provider_batch.core.ledger.records import BY_PERSON, Settled
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import forgiven_attempts_after
 from airflow_provider_batch.core.lifecycle.conditions import reusable_file
@@ -31,41 +31,41 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Wait,
 )
 
-_NOTHING = Plan()
+_EMPTY_PLAN = Plan()
 
 
-def nothing(situation: Situation, part: object) -> Plan:
+def do_nothing(situation: Situation, part: object) -> Plan:
     """Add nothing to the plan."""
-    return _NOTHING
+    return _EMPTY_PLAN
 
 
 # For one shard
 
 
-def be_ready(situation: Situation, shard: ShardState) -> Plan:
-    """Leave it to the rules for the job when the shard is sent."""
+def mark_ready(situation: Situation, shard: ShardState) -> Plan:
+    """Mark the shard as ready. The rules for the job decide when it is sent."""
     return Plan(ready=(shard,))
 
 
 def hold_for_a_person(situation: Situation, shard: ShardState) -> Plan:
-    """Hold the job, in the provider's words."""
+    """Hold the job with the provider's message."""
     rejection = shard.latest.rejection if shard.latest else None
     return Plan(hold_messages=(rejection.message if rejection else "",))
 
 
 def wait_for_the_file(situation: Situation, shard: ShardState) -> Plan:
-    """Wait for a tenth of the backoff."""
+    """Wait until a tenth of the backoff has passed."""
     rejection = shard.latest.rejection if shard.latest else None
-    return Plan(wake_times=(rejection.time + situation.policy.backoff / 10,)) if rejection else _NOTHING
+    return Plan(wake_times=(rejection.time + situation.policy.backoff / 10,)) if rejection else _EMPTY_PLAN
 
 
 def wait_for_the_claim(situation: Situation, shard: ShardState) -> Plan:
-    """Wait until the worker has sent the shard, or may no longer do so."""
+    """Wait until the worker has sent the shard, or must not do so any more."""
     return Plan(wake_times=(_end_of_intent(shard, CLAIM_LIFETIME),))
 
 
 def wait_for_the_intent(situation: Situation, shard: ShardState) -> Plan:
-    """Wait until the worker has created the batch, or may no longer do so."""
+    """Wait until the worker has created the batch, or must not do so any more."""
     return Plan(wake_times=(_end_of_intent(shard, LOOK_UP_AFTER),))
 
 
@@ -76,7 +76,7 @@ def _end_of_intent(shard: ShardState, age: timedelta) -> datetime:
 
 
 def look_up(situation: Situation, shard: ShardState) -> Plan:
-    """Find out whether there is a batch, before a second one is created."""
+    """Find out whether there is a batch before a second one is created."""
     return Plan(steps=(LookUp(shard, shard.submissions[-1]),))
 
 
@@ -92,17 +92,17 @@ def wait_for_the_batch(situation: Situation, shard: ShardState) -> Plan:
 
 
 def cancel_for_a_person(situation: Situation, shard: ShardState) -> Plan:
-    """Cancel the batch, since a person said so."""
+    """Cancel the batch, because a person cancelled the job."""
     return _cancel(shard, BY_PERSON)
 
 
 def cancel_at_the_deadline(situation: Situation, shard: ShardState) -> Plan:
-    """Cancel the batch, since its answers would come too late."""
+    """Cancel the batch, because its answers would come too late."""
     return _cancel(shard, "deadline")
 
 
 def cancel_unwanted(situation: Situation, shard: ShardState) -> Plan:
-    """Cancel the batch, since nobody needs its answers."""
+    """Cancel the batch, because no row needs its answers."""
     return _cancel(shard, "no row needs it any more")
 
 
@@ -112,12 +112,12 @@ def _cancel(shard: ShardState, reason: str) -> Plan:
 
 
 def create(situation: Situation, shard: ShardState) -> Plan:
-    """Create the batch from the file that the provider has."""
+    """Create the batch from the input file that the provider has."""
     return Plan(steps=(Create(shard, shard.next_number, reusable_file(shard)),))
 
 
 def wait_for_uploads(situation: Situation, shard: ShardState) -> Plan:
-    """Wait until the provider takes input files again."""
+    """Wait until the provider accepts input files again."""
     assert situation.uploads_resume_at is not None
     return Plan(wake_times=(situation.uploads_resume_at,))
 
@@ -131,7 +131,7 @@ def upload(situation: Situation, shard: ShardState) -> Plan:
 
 
 def judge_the_canary(job: Job, plan: Plan) -> Plan:
-    """Record the verdict."""
+    """Judge the answers of the canaries."""
     return Plan(steps=(JudgeCanary(),))
 
 
@@ -141,14 +141,14 @@ def send_the_canary(job: Job, plan: Plan) -> Plan:
 
 
 def send_what_is_left_over(job: Job, plan: Plan) -> Plan:
-    """Send what an earlier final pass sealed and did not send."""
+    """Send the shards that an earlier final pass sealed but did not send."""
     return Plan(
         steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in job.synchronous_shards)
     )
 
 
 def reseal_smaller(job: Job, plan: Plan) -> Plan:
-    """Divide shards. Tokens are only estimated, so each part also gets at most half of the requests."""
+    """Divide shards. Since tokens are only estimated, each part also gets at most half of the requests."""
     return Plan(
         steps=tuple(
             Reseal(shard, shard.next_number, max(tokens, 1), -(-shard.requests // 2))
@@ -158,7 +158,7 @@ def reseal_smaller(job: Job, plan: Plan) -> Plan:
 
 
 def give_up(job: Job, plan: Plan) -> Plan:
-    """Fail rows in the words in which the provider refused them."""
+    """Fail rows with the message with which the provider refused them."""
     messages = [shard.latest.rejection if shard.latest else None for shard in job.admission.give_up]
     return Plan(
         steps=tuple(
@@ -169,39 +169,41 @@ def give_up(job: Job, plan: Plan) -> Plan:
 
 
 def wait_for_capacity(job: Job, plan: Plan) -> Plan:
-    """Look again when the backoff is over, or when any batch ends."""
-    backlog = ("queue capacity",) if job.admission.is_queue_full else ()
-    return Plan(wake_times=tuple(job.admission.wake_times), bottlenecks=backlog)
+    """Plan again when the backoff is over, or when any batch ends."""
+    bottlenecks = ("queue capacity",) if job.admission.is_queue_full else ()
+    return Plan(wake_times=tuple(job.admission.wake_times), bottlenecks=bottlenecks)
 
 
 def withhold(job: Job, plan: Plan) -> Plan:
-    """Look again when any batch ends: it may cost less than was reserved for it."""
+    """Plan again when any batch ends, because it may cost less than was reserved for it."""
     return Plan(withheld=tuple(job.affordable[1]), bottlenecks=("budget",))
 
 
 def retry(job: Job, plan: Plan) -> Plan:
-    """Seal the rows into new shards: one retry round for each number of attempts that no longer count."""
+    """Seal the rows into new shards, in one retry round for each number of forgiven attempts."""
     sources = [(forgiven_attempts_after(job.state, *source), source) for source in job.retries.due]
-    bases = sorted({base for base, _ in sources})
-    return Plan(steps=tuple(Retry([source for b, source in sources if b == base], base) for base in bases))
+    rounds: dict[int, list[tuple[ShardState, Settled]]] = {}
+    for forgiven_attempts, source in sources:
+        rounds.setdefault(forgiven_attempts, []).append(source)
+    return Plan(steps=tuple(Retry(rounds[forgiven], forgiven) for forgiven in sorted(rounds)))
 
 
 def wait_to_retry(job: Job, plan: Plan) -> Plan:
-    """Look again when the delay is over."""
-    return Plan(wake_times=(job.retries.next_due_at,)) if job.retries.next_due_at else _NOTHING
+    """Plan again when the retry delay is over."""
+    return Plan(wake_times=(job.retries.next_due_at,)) if job.retries.next_due_at else _EMPTY_PLAN
 
 
 def divide_by_budget(job: Job, plan: Plan) -> Plan:
-    """Divide the first shard of which a part is within the budget."""
+    """Divide the first shard that the budget covers in part."""
     for shard in plan.withheld:
         requests = job.budget.affordable_requests(shard.spec)
         if requests:
             return Plan(steps=(Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), requests),))
-    return _NOTHING
+    return _EMPTY_PLAN
 
 
 def send_the_final_pass(job: Job, plan: Plan) -> Plan:
-    """Send every shard of the final pass that was not sent."""
+    """Send every shard of the final pass that has not been sent."""
     unsent = [shard for shard in job.state.final_pass_shards if shard.phase is Phase.SEALED]
     return Plan(steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in unsent))
 
@@ -215,7 +217,7 @@ def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
 
 
 def end_as_void(job: Job, plan: Plan) -> Void:
-    """End with the canary's verdict."""
+    """End the job with the canary's verdict."""
     canary_verdict = job.state.canary_verdict
     assert canary_verdict is not None
     return Void(canary_verdict.void, canary_verdict.over_budget)
@@ -227,7 +229,7 @@ def wait_for_the_final_pass(job: Job, plan: Plan) -> Wait:
 
 
 def wait_for_the_end(job: Job, plan: Plan) -> Wait:
-    """Wait until the end of the grace at the latest."""
+    """Wait until the end of the grace period at the latest."""
     return Wait(list(plan.running_batch_ids), min([*plan.wake_times, job.deadline + CANCEL_GRACE]), any_end=False)
 
 
@@ -248,5 +250,5 @@ def hold(job: Job, plan: Plan) -> Hold:
 
 
 def finish_with_what_is_withheld(job: Job, plan: Plan) -> Finish:
-    """End the wait, and name the shards that the budget did not reach."""
+    """End the wait, and name the shards that exceed the budget."""
     return Finish(tuple(shard.name for shard in plan.withheld))

@@ -1,12 +1,19 @@
 """The deadline of a wait: when it is set, and when a cleared wait gets a new one.
 
-The deadline is absolute and recorded in the ledger. A retry after a crash, and every start after a deferral, reads the
-recorded deadline and changes nothing. Only a person's clear of the wait may move it:
+The deadline is absolute and recorded in the ledger. A retry after a crash and every start after a deferral read the
+recorded deadline and change nothing. Only a clear of the wait by a person can move it:
 
-    the wait had not ended, and its deadline has not passed     the deadline stays
-    the wait had ended, or its deadline has passed              a new deadline, and a fresh allowance of attempts
+    the wait is running, before its deadline       the deadline stays
+    the wait has ended, or its deadline passed     a new deadline, and a fresh allowance of attempts
 
-With a fresh allowance, earlier attempts at the rows without a usable answer no longer count against `max_attempts`.
+    start ──────── deadline 1 ── wait ends ── cleared ──────── deadline 2
+                                              └─ earlier attempts no longer count against `max_attempts`
+
+So a person who clears a wait in the middle of a job does not extend it, and a person who clears a finished wait because
+some rows failed gets those rows retried in full. `attempts.py` computes which attempts are forgiven.
+
+A start records a deadline under its clear epoch (see `TaskStarted`). If two workers start in the same epoch, the first
+record counts.
 """
 
 from __future__ import annotations
@@ -17,16 +24,16 @@ from airflow_provider_batch.core.ledger.records import Deadline
 from airflow_provider_batch.core.ledger.state import JobState
 
 
-def deadline_to_record(state: JobState, clear: int, ends: datetime, now: datetime) -> Deadline | None:
-    """Return the deadline to record when a task that waits starts, or None if this clear already has one.
+def deadline_to_record(state: JobState, clear_epoch: int, ends_at: datetime, now: datetime) -> Deadline | None:
+    """Return the deadline to record when a waiting task starts, or None if its clear epoch already has one.
 
-    :param clear: the number of the last clear of the task; it only grows.
-    :param ends: when a wait that starts now would end.
+    :param clear_epoch: the `max_tries` of the task instance, which only grows.
+    :param ends_at: when a wait that starts now would end.
     """
     last = state.deadline_record
-    if clear in state.deadline_epochs:
+    if clear_epoch in state.deadline_epochs:
         return None
     if last is None:
-        return Deadline(ends, now, clear)
-    fresh = now >= last.ends_at or (state.finished is not None and state.finished.time >= last.time)
-    return Deadline(ends if fresh else last.ends_at, now, clear, fresh)
+        return Deadline(ends_at, now, clear_epoch)
+    is_over = now >= last.ends_at or (state.finished is not None and state.finished.time >= last.time)
+    return Deadline(ends_at if is_over else last.ends_at, now, clear_epoch, is_over)

@@ -1,9 +1,24 @@
-"""Batches of a job besides the ones it keeps: found late, because a creation was unanswered and a list was behind.
+"""Duplicate batches: how a second batch for the same shard can come to exist, and how it is found.
 
-A creation without an answer is looked up before it is made again. But a list may be late: then the batch is taken for
-lost, another is made, and the first one appears afterwards, paid for twice. So the provider is asked once more at the
-end of the wait, and at each step of a job that has taken a creation for lost. A batch belongs to a job by the
-job_uid in its metadata, never by a name or a file: other deployments share keys and run_ids.
+A creation that is not answered leaves it open whether there is a batch. The worker first records an *intent* with a
+nonce, and sends the nonce in the metadata of the batch. If no batch id follows, another worker looks the nonce up in
+the provider's list of batches before it creates anything. That is safe unless the list is out of date:
+
+    worker A     intent, nonce n1 ──► create ──► (no answer; the batch b1 exists)
+    worker B         120 s later: lists the batches, b1 is missing ──► records that n1 is lost
+    worker B     intent, nonce n2 ──► create ──► b2, recorded
+    the list         now shows b1 and b2: b1 is a duplicate batch, and both are billed
+
+Nothing on our side can rule this out, so it is detected instead. The provider's list is read once more at the end of
+the wait, and whenever a worker continues a job that has considered a creation lost. `find_stray_batches` then sorts
+what it shows:
+
+    b1, while no second batch was created    adopt it: record its id, and continue with it
+    b1, and it may still run                 cancel it
+    b1, and it has ended                     count the requests that it answered: they were paid for twice
+
+A batch belongs to a job if its metadata has the `job_uid` of the job. Names, files and run_ids prove nothing, because
+other deployments may use the same ones with the same key. A batch with another job_uid is never touched.
 """
 
 from __future__ import annotations
@@ -17,61 +32,63 @@ from airflow_provider_batch.core.provider.batch import BatchView
 
 
 class StrayBatches(NamedTuple):
-    """What a list of the provider's batches told."""
+    """Batches of a job that its ledger has no id for, or has replaced with another batch."""
 
-    #: batches of newest tries that no id was recorded for: the job goes on with them
+    #: batches of the newest submission of a shard whose id is not recorded; the job continues with them
     to_adopt: list[tuple[ShardState, Submission, BatchView]]
-    #: batches that run, or may run, beside the one that is kept: to be cancelled
+    #: duplicate batches that may still run
     to_cancel: list[BatchView]
-    #: those that ended: to be counted
+    #: duplicate batches that have ended and are not yet counted
     ended: list[BatchView]
 
 
 def may_have_lost_batches(state: JobState) -> bool:
-    """Whether a creation was taken for lost, so that its batch may appear yet, or has appeared since."""
+    """Return whether a creation was considered lost whose batch may appear, or has appeared and is not yet counted."""
     if any(
         not _is_counted(state, submission)
         for shard in state.shards.values()
         for submission in shard.superseded_submissions
     ):
         return True
-    submissions = (submission for shard in state.shards.values() for submission in shard.submissions)
-    return any(t.refusal is not None and t.refusal.failure is Failure.LOST and not t.batch_id for t in submissions)
+    return any(
+        submission.refusal is not None and submission.refusal.failure is Failure.LOST and not submission.batch_id
+        for shard in state.shards.values()
+        for submission in shard.submissions
+    )
 
 
 def find_stray_batches(state: JobState, batches: Iterable[BatchView]) -> StrayBatches:
-    """Sort the batches that are the job's, but are not kept.
+    """Return the batches of the job in a list that are not the ones it works with.
 
-    :param state: read *after* the list was: so the intent of every batch in it is known.
+    :param state: the state, read *after* the list, so that it contains the intent of every batch in the list.
     """
-    superseded_submissions = {
+    superseded_ids = {
         submission.batch_id for shard in state.shards.values() for submission in shard.superseded_submissions
     }
-    kept = {
-        submission.batch_id for shard in state.shards.values() for submission in shard.submissions
-    } - superseded_submissions
-    newest = {
+    recorded_ids = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions}
+    unanswered = {
         last.intent.nonce: (shard, last)
         for shard in state.shards.values()
         if (last := shard.latest) and last.intent and not last.batch_id and not last.settled
         if shard.phase is not Phase.RESEALED
     }
-    found = StrayBatches([], [], [])
+    kept_ids = recorded_ids - superseded_ids
+    stray = StrayBatches([], [], [])
     for batch in batches:
-        if batch.metadata.get("job_uid") != state.manifest.job_uid or batch.id in kept:
+        if batch.metadata.get("job_uid") != state.manifest.job_uid or batch.id in kept_ids:
             continue
-        unanswered = newest.pop(batch.metadata.get("nonce", ""), None)
-        known = state.duplicate_batches.get(batch.id)
-        if unanswered is not None:
-            found.to_adopt.append((*unanswered, batch))
+        submission = unanswered.pop(batch.metadata.get("nonce", ""), None)
+        duplicate = state.duplicate_batches.get(batch.id)
+        if submission is not None:
+            stray.to_adopt.append((*submission, batch))
         elif not batch.status.ended:
-            if known is None:
-                found.to_cancel.append(batch)
-        elif known is None or not known.ended:
-            found.ended.append(batch)
-    return found
+            if duplicate is None:
+                stray.to_cancel.append(batch)
+        elif duplicate is None or not duplicate.ended:
+            stray.ended.append(batch)
+    return stray
 
 
 def _is_counted(state: JobState, submission: Submission) -> bool:
-    known = state.duplicate_batches.get(submission.batch_id)
-    return known is not None and known.ended
+    duplicate = state.duplicate_batches.get(submission.batch_id)
+    return duplicate is not None and duplicate.ended

@@ -1,16 +1,29 @@
 """Which generation of a job a start of the submit task works on.
 
 A *generation* is the set of rows that were sealed together. Airflow starts submit again for two reasons that must not
-be confused. A *retry* follows a crash or a failed attempt: it works from the sealed shards and never reads the
-warehouse again. A *clear* is a person's decision: the query and the templates may have changed since, so the rows are
-read, rendered and compared with the sealed ones. What is unchanged keeps its batch and its answer; the rest is sealed
-as a new generation.
+be confused:
 
-Airflow counts attempts up over retries and clears alike, but only a clear moves `max_tries`. Each start records the
-`max_tries` that it saw (`TaskStarted`), so a value that no earlier start saw means that the task was cleared. So does
-any start after submit had returned.
+* A *retry* follows a crash or a failed attempt. It works from the sealed shards and never reads the warehouse again:
+  the rows may have changed since, and some of them may already be paid for.
+* A *clear* is a person's decision, possibly after the query or a template was changed. The rows are read and rendered
+  again, and compared with the sealed ones. Unchanged rows keep their batches and answers. The others are sealed as a
+  new generation.
 
-`RULES` is the whole decision, from the first rule that holds. `docs/lifecycle.md` shows the same table.
+Airflow's try number does not tell them apart, because it counts up in both cases. `max_tries` does, because only a
+clear changes it. With `retries=1`:
+
+    start        try   max_tries   recorded before                      what it is
+    first          1           1   nothing                              the first start
+    after a crash  2           1   the task started in epoch 1          a retry: continue
+    cleared        3           3   the task started in epoch 1          a clear: compare
+    after a crash  4           3   the task started in epochs 1 and 3   a retry: continue
+
+Each start records the `max_tries` that it sees as its *clear epoch* (`TaskStarted`). A value that no earlier start of
+this generation recorded means that the task was cleared. So does any start after submit has succeeded, since Airflow
+does not retry a task that succeeded.
+
+`RULES` is the whole decision; the first rule that holds counts. `docs/lifecycle.md` shows the same table.
+`core.ledger.ledger` describes how the generations of a job lie in its folder.
 """
 
 from __future__ import annotations
@@ -24,25 +37,25 @@ from airflow_provider_batch.core.ledger.state import JobState
 
 
 class Action(StrEnum):
-    """What a start of submit does."""
+    """The action of a start of the submit task."""
 
     #: seal the first generation
     SEAL = "seal"
     #: work from the newest seal, without reading the warehouse
     CONTINUE = "continue"
-    #: read the warehouse, and keep what is unchanged since the newest generation
+    #: read the warehouse, and keep the rows that are unchanged since the newest generation
     COMPARE = "compare"
-    #: the same, but compare with the newest generation that its canary did not stop
+    #: the same, but compare with the newest generation that was not stopped by its canary
     COMPARE_WITH_VALID = "compare_with_valid"
     #: read the warehouse, and send every row from scratch
     START_OVER = "start_over"
 
 
 class Start(NamedTuple):
-    """A start of submit for a job that has a seal."""
+    """A start of the submit task, for a job that has a seal."""
 
     state: JobState
-    #: the task instance's max_tries, which only a clear moves
+    #: the `max_tries` of the task instance, which only a clear changes
     clear_epoch: int
     #: whether the author or the run's configuration wants every row sent again after a clear
     resubmit: bool
@@ -50,12 +63,12 @@ class Start(NamedTuple):
     @property
     def is_cleared(self) -> bool:
         """Whether a person cleared the task since it last worked on this generation."""
-        seen = self.state.clear_epochs_of(Task.SUBMIT)
-        return self.state.submit_returned or (bool(seen) and self.clear_epoch not in seen)
+        epochs = self.state.clear_epochs_of(Task.SUBMIT)
+        return self.state.submit_returned or (bool(epochs) and self.clear_epoch not in epochs)
 
 
 class Rule(NamedTuple):
-    """If the condition holds, the action follows."""
+    """A condition and the action that follows if it holds. The texts are shown in the docs."""
 
     condition_text: str
     condition: Callable[[Start], bool]
@@ -98,21 +111,21 @@ RULES = (
 
 
 class Decision(NamedTuple):
-    """What a start of submit does, and for which generation."""
+    """The action of a start of the submit task, and its generation."""
 
     action: Action
     #: number of the generation to work on, from 1
     generation: int
-    #: whether answers in the table of `reuse_from` count
+    #: whether answers in the table `reuse_from` are reused
     reuse: bool
 
 
 def choose_generation(state: JobState | None, clear_epoch: int, *, resubmit: bool) -> Decision:
     """Decide whether a start of submit continues, compares or starts over.
 
-    :param state: what is recorded of the newest generation; None if nothing was sealed yet.
-    :param clear_epoch: the task instance's `max_tries`.
-    :param resubmit: whether every row is to be sent again after a clear.
+    :param state: the state of the newest generation, or None if nothing is sealed.
+    :param clear_epoch: the `max_tries` of the task instance.
+    :param resubmit: whether the author or the run's configuration wants every row sent again after a clear.
     """
     if state is None:
         return Decision(Action.SEAL, 1, reuse=not resubmit)

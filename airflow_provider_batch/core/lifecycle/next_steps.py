@@ -1,4 +1,17 @@
-"""What happens next to a job: applies the rules to what is recorded, what was just seen, and the time."""
+"""Computes what happens next to a job from its recorded state, the batches as the provider shows them, and the time.
+
+    state, batch views, policy, now
+        │
+        ├─ SHARD_RULES    one rule per shard: a step, something to wait for, or "ready to send"
+        ├─ STAGES         one rule: the stage of the job
+        ├─ JOB_RULES      all rules of the stage: what to do with the shards that are ready, and with rows to retry
+        └─ PAUSES         one rule: how the job pauses if no step changes anything
+        │
+    steps, pause
+
+The tables are in `rules.py`. This is a pure function, so a worker can call it as often as it likes: it plans, does the
+steps, records their results, and plans again until there are no steps.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +31,8 @@ def next_steps(
 ) -> tuple[list[Step], Pause]:
     """Return the steps to do now, and how the job pauses if none of them changes anything.
 
-    :param batch_views: the batches as just read from the provider, by id; one that is absent was not looked at.
+    :param batch_views: the batches as just read from the provider, by id. A missing one was not read, and counts as
+        running.
     """
     situation = Situation(state, batch_views, policy, now)
     by_phase = {phase: [rule for rule in rules.SHARD_RULES if phase in rule.scope] for phase in Phase}

@@ -1,4 +1,4 @@
-"""One rule, and the two ways to apply a table of rules."""
+"""A rule, and the two ways to apply a table of rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.lifecycle.situation import Plan, Situation, Stage
 
-#: what a rule looks at: the whole job or one shard
+#: what a rule looks at: a job as a whole, and one shard of it or the plan so far
 Whole = TypeVar("Whole", bound=Situation)
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -17,18 +17,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[Whole, Part, Result]):
-    """If the condition holds, the consequence follows. Both are pure functions; the texts are what the docs show."""
+    """A condition and the consequence if it holds. Both are pure functions. The texts are shown in the docs."""
 
     condition_text: str
     condition: Callable[[Whole, Part], bool]
     consequence_text: str
     consequence: Callable[[Whole, Part], Result]
-    #: the phases of a shard, or the stages of a job, that the rule is for; empty: all of them
+    #: the phases of a shard, or the stages of a job, to which the rule applies; empty for all of them
     scope: tuple[Phase, ...] | tuple[Stage, ...] = ()
 
 
 def choose(rules: Iterable[Rule[Whole, Part, Result]], whole: Whole, part: Part) -> Result:
-    """Return what the first rule says whose condition holds. The last rule of such a table always holds."""
+    """Return the consequence of the first rule whose condition holds. The last rule of such a table always holds."""
     for rule in rules:
         if rule.condition(whole, part):
             return rule.consequence(whole, part)
@@ -36,7 +36,7 @@ def choose(rules: Iterable[Rule[Whole, Part, Result]], whole: Whole, part: Part)
 
 
 def accumulate(rules: Iterable[Rule[Whole, Plan, Plan]], whole: Whole, plan: Plan) -> Plan:
-    """Apply every rule whose condition holds, in order: each one sees the plan that those before it have made."""
+    """Apply every rule whose condition holds, in order. Each rule sees the plan that the rules before it have made."""
     for rule in rules:
         if rule.condition(whole, plan):
             plan = Plan.sum([plan, rule.consequence(whole, plan)])
@@ -44,5 +44,5 @@ def accumulate(rules: Iterable[Rule[Whole, Plan, Plan]], whole: Whole, plan: Pla
 
 
 def always(whole: Situation, part: object) -> bool:
-    """Hold in any case: the condition of the last rule of a table."""
+    """Return True: the condition of the last rule of a table."""
     return True

@@ -1,38 +1,40 @@
 """The rules of the lifecycle: what happens next to a job.
 
-Everything that decides about a job's steps stands in the tables of this file, and `docs/lifecycle.md` is rendered from
-them. `next_steps` applies them. The functions that the rules name are in `conditions` and `consequences`. None of them
-does anything to the world: the worker does a step, records what came of it, and asks for the next steps. So a worker
-may be killed at any instruction, and its successor goes on from the ledger.
+Everything that decides about the steps of a job is in the tables of this file, and `docs/lifecycle.md` is rendered from
+them. `next_steps` applies them. The functions that the rules name are in `conditions` and `consequences`, and all of
+them are pure. The worker does a step, records the result, and calls `next_steps` again. So a worker can be killed at
+any instruction, and the next one continues from the ledger.
 
 A SHARD is in one phase, which follows from its records alone: sealed, uploaded, creating, live, settled or resealed.
-`phases.py` lists what moves it from one to another. For each shard, the first rule of its phase that holds says what to
-do. Some failures send a shard back to sealed (a full queue, a lost file, an account without credit): nothing of it ran
-then, so sending it again costs no attempt.
+`phases.py` lists the transitions. For each shard, the first rule of its phase that holds decides what to do. Some
+failures (a full queue, a lost file, an account without credit) send a shard back to sealed. No request of it ran then,
+so sending it again does not count as an attempt.
 
-A JOB is in one stage, which is computed each time and never recorded. The first line of STAGES that holds is its stage.
-Then the rules of the stage apply, in order, to the shards that are ready.
+A JOB is in one stage, which is computed each time and never recorded: the first line of STAGES that holds. Then all
+rules of that stage apply, in order, to the shards that are ready.
 
 The CANARY comes first, because a mistake in a prompt or a schema is the same mistake in every row. A few requests are
-sent synchronously, and their verdict can stop the job before the first upload, while it has cost next to nothing. Their
-answers also correct the estimate, against which the ceiling is held.
+sent synchronously, and the verdict on their answers can stop the job before the first upload, when it has cost next to
+nothing. The answers also correct the estimate that is compared with the ceiling.
 
-An unanswered CREATION is the dangerous case: a batch may exist, and be paid for, that nobody recorded. So the intent is
-recorded before the call, and nobody creates a second batch before the first was looked up. The look-up waits 120 s: a
-worker that is still alive has created its batch by then, or may no longer create it (see `steps.claim_is_stale`).
+An unanswered CREATION is the dangerous case, because a batch may exist, and be paid for, that nobody recorded. So the
+intent is recorded before the call, and nobody creates a second batch before looking the first one up. The look-up waits
+120 s: a worker that is still alive has created its batch by then, or must not create it any more. `steps.py` and
+`duplicate_batches.py` have the whole story.
 
-At the DEADLINE, nothing more is sent and every running batch is cancelled. What was answered until then is paid for, so
-the wait goes on for a grace of 15 minutes: the provider may take ten to cancel. Then it ends, whatever is left.
+At the DEADLINE, nothing more is sent and every running batch is cancelled. The answers so far are paid for, so the wait
+continues for a grace period of 15 minutes to collect them: the provider may take ten minutes to cancel a batch. Then
+the wait ends in any case.
 
-The FINAL PASS, if the author allows it, comes once after that: it sends rows without a usable answer synchronously, at
-the standard price. Until 30 minutes after the deadline it may begin another shard. It never sends a row whose batch is
-not settled: the answer may still come, and would be paid for twice.
+The FINAL PASS, if the author allows one, follows once after that. It sends rows without a usable answer synchronously,
+at the standard price. It can start another shard until 30 minutes after the deadline. It never sends a row whose batch
+is not settled, because that answer may still come and would be paid for twice.
 
 When a person CANCELS the job, running batches are cancelled and collected too, but there is no final pass. Clearing a
-task of the job ends this. Clearing the wait may also set a new deadline, see `deadline.py`.
+task of the job ends this stage. Clearing the wait can also set a new deadline, see `deadline.py`.
 
-How many shards of a model are sent at a time is decided in `capacity.py`, how many the ceiling allows in `budget.py`,
-and which rows may be retried in `attempts.py`.
+`capacity.py` decides how many shards of a model are sent at a time, `budget.py` how many the ceiling allows, and
+`attempts.py` which rows are retried.
 """
 
 from __future__ import annotations
@@ -58,48 +60,48 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         "the deadline has passed, or a person cancelled the job",
         conditions.wait_is_ending,
         "Do nothing. Only the final pass may still send its rows.",
-        consequences.nothing,
+        consequences.do_nothing,
         UNSENT,
     ),
     Rule(
-        "the account refused it (billing, quota, access), and no task was started again since",
+        "the account refused it (billing, quota, access), and no task of the job has started since",
         conditions.account_failed,
-        "Hold the job until a person has acted. The message is the provider's.",
+        "Hold the job until a person has acted, with the provider's message.",
         consequences.hold_for_a_person,
         UNSENT,
     ),
     Rule(
         "the provider did not find its input file, less than a tenth of the retry delay ago",
         conditions.file_was_missing_just_now,
-        "Wait until that time is over.",
+        "Wait until that time has passed.",
         consequences.wait_for_the_file,
         UNSENT,
     ),
     Rule(
         "otherwise",
         always,
-        "It is ready: the stage of the job decides when it is sent.",
-        consequences.be_ready,
+        "It is ready. The stage of the job decides when it is sent.",
+        consequences.mark_ready,
         UNSENT,
     ),
     Rule(
         "it is a synchronous shard, and a worker claimed it less than 10 minutes ago",
         conditions.claim_is_recent,
-        "Wait until then: that worker may still be sending it.",
+        "Wait until then, because that worker may still be sending it.",
         consequences.wait_for_the_claim,
         (Phase.CREATING,),
     ),
     Rule(
         "the intent is less than 120 seconds old",
         conditions.intent_is_recent,
-        "Wait until then: the worker that recorded it may still be creating the batch.",
+        "Wait until then, because the worker that recorded it may still be creating the batch.",
         consequences.wait_for_the_intent,
         (Phase.CREATING,),
     ),
     Rule(
         "otherwise",
         always,
-        "Look the batch up at the provider, before any second creation. After the deadline too.",
+        "Look the batch up at the provider before creating a second one. This also applies after the deadline.",
         consequences.look_up,
         (Phase.CREATING,),
     ),
@@ -111,7 +113,7 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         (Phase.LIVE,),
     ),
     Rule(
-        "the provider was already told to cancel its batch",
+        "the provider was already asked to cancel its batch",
         conditions.cancel_was_sent,
         "Wait for the batch to end.",
         consequences.wait_for_the_batch,
@@ -143,10 +145,10 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         "always",
         always,
         "Do nothing. Rows that failed for a transient reason are retried in new shards.",
-        consequences.nothing,
+        consequences.do_nothing,
         (Phase.SETTLED,),
     ),
-    Rule("always", always, "Do nothing. Other shards have its rows.", consequences.nothing, (Phase.RESEALED,)),
+    Rule("always", always, "Do nothing. Its rows are in other shards.", consequences.do_nothing, (Phase.RESEALED,)),
 )
 
 
@@ -181,7 +183,7 @@ STAGES: tuple[StageRule, ...] = (
         _stage(Stage.VERDICT),
     ),
     Rule(
-        "the account refused a shard, and a person must act",
+        "the account refused a shard, so a person must act",
         conditions.job_is_held,
         "Nothing is sent or retried. Running batches are still collected.",
         _stage(Stage.HELD),
@@ -204,9 +206,9 @@ SEND_RULES: tuple[ShardRule, ...] = (
         consequences.create,
     ),
     Rule(
-        "the provider takes no input files for now (HTTP 429)",
+        "the provider accepts no input files for now (HTTP 429)",
         conditions.uploads_are_refused,
-        "Wait until the backoff, or the time that the provider asked for, is over.",
+        "Wait until the backoff is over, or the time that the provider asked to wait.",
         consequences.wait_for_uploads,
     ),
     Rule("otherwise", always, "Upload the input file.", consequences.upload),
@@ -218,51 +220,51 @@ FINAL_PASS_RULES: tuple[JobRule, ...] = (
         "another step is due",
         conditions.a_step_is_due,
         "Do that step first.",
-        consequences.nothing,
+        consequences.do_nothing,
     ),
     Rule(
         "the author wants no final pass",
         conditions.author_wants_no_final_pass,
-        "There is none.",
-        consequences.nothing,
+        "There is no final pass.",
+        consequences.do_nothing,
     ),
     Rule(
-        "the deadline passed 30 minutes ago, or longer",
+        "the deadline passed at least 30 minutes ago",
         conditions.final_pass_is_over,
         "The final pass is over.",
-        consequences.nothing,
+        consequences.do_nothing,
     ),
     Rule(
-        "there is a canary, and no verdict on it",
+        "there is a canary, and no verdict yet",
         conditions.canary_has_no_verdict,
-        "There is none: nothing may be sent before the verdict.",
-        consequences.nothing,
+        "There is no final pass, because nothing may be sent before the verdict.",
+        consequences.do_nothing,
     ),
     Rule(
-        "it is sealed, and the account refused a shard of it",
+        "the final pass is sealed, and the account refused a shard of it",
         conditions.account_refused_the_final_pass,
-        "The final pass is over. The other shards would be refused too.",
-        consequences.nothing,
+        "The final pass is over, because the other shards would be refused too.",
+        consequences.do_nothing,
     ),
     Rule(
-        "it is sealed",
+        "the final pass is sealed",
         conditions.final_pass_is_sealed,
         "Send each of its shards once, synchronously.",
         consequences.send_the_final_pass,
     ),
     Rule(
-        "a batch or an unanswered creation is not settled, and the grace of 15 minutes is not over",
+        "a batch or an unanswered creation is not settled, and the grace period of 15 minutes is not over",
         conditions.answers_may_still_come,
-        "Wait first.",
-        consequences.nothing,
+        "Wait for it first.",
+        consequences.do_nothing,
     ),
     Rule(
-        "rows have no usable answer, settled or never sent",
+        "there are rows without a usable answer, because they failed or were never sent",
         conditions.rows_have_no_answer,
         "Seal as many of them as the author allows into synchronous shards.",
         consequences.seal_the_final_pass,
     ),
-    Rule("otherwise", always, "There is nothing to send.", consequences.nothing),
+    Rule("otherwise", always, "There is nothing to send.", consequences.do_nothing),
 )
 
 
@@ -274,29 +276,29 @@ def _go_through_the_final_pass(job: Job, plan: Plan) -> Plan:
     return choose(FINAL_PASS_RULES, job, plan)
 
 
-#: every rule of the job's stage that holds, in this order. A stage without rules adds nothing
+#: all rules of the job's stage that hold, in this order; a stage without rules adds nothing
 JOB_RULES: tuple[JobRule, ...] = (
-    Rule("always", always, "Go through the rules of the final pass.", _go_through_the_final_pass, (Stage.OVER,)),
+    Rule("always", always, "Apply the rules of the final pass.", _go_through_the_final_pass, (Stage.OVER,)),
     Rule("always", always, "Record the verdict on the canary.", consequences.judge_the_canary, (Stage.VERDICT,)),
     Rule("always", always, "Send every canary that is ready.", consequences.send_the_canary, (Stage.CANARY,)),
     Rule(
         "a shard of an earlier final pass was never sent",
         conditions.final_pass_is_left_over,
-        "Send it synchronously: the wait was cleared and has a new deadline.",
+        "Send it synchronously. The wait was cleared and has a new deadline.",
         consequences.send_what_is_left_over,
         (Stage.SENDING,),
     ),
     Rule(
         "a ready shard of several rows is too large for the queue capacity of its model",
         conditions.shard_is_too_large,
-        "Reseal its rows into smaller shards. No attempt is counted.",
+        "Reseal its rows into smaller shards. This counts no attempt.",
         consequences.reseal_smaller,
         (Stage.SENDING,),
     ),
     Rule(
         "a ready shard of a single row is too large for the queue capacity of its model",
         conditions.row_is_too_large,
-        "Give it up: the row fails in the provider's words.",
+        "Give it up. The row fails with the provider's message.",
         consequences.give_up,
         (Stage.SENDING,),
     ),
@@ -315,9 +317,9 @@ JOB_RULES: tuple[JobRule, ...] = (
         (Stage.SENDING,),
     ),
     Rule(
-        "the budget does not reach a ready shard",
+        "a ready shard exceeds the budget",
         conditions.budget_is_short,
-        "Withhold it. When a batch has ended, its real cost decides again.",
+        "Withhold it. When a batch has ended, decide again with its real cost.",
         consequences.withhold,
         (Stage.SENDING,),
     ),
@@ -338,7 +340,7 @@ JOB_RULES: tuple[JobRule, ...] = (
     Rule(
         "shards are withheld, and there is nothing else to do or to wait for",
         conditions.only_the_budget_is_in_the_way,
-        "Divide the first shard of which a part is within the budget.",
+        "Divide the first shard that the budget covers in part.",
         consequences.divide_by_budget,
         (Stage.SENDING,),
     ),
@@ -349,17 +351,17 @@ PAUSES: tuple[PauseRule, ...] = (
     Rule(
         "the canary's verdict is void",
         conditions.canary_is_void,
-        "End: submit must seal a new generation.",
+        "End. Submit must seal a new generation.",
         consequences.end_as_void,
     ),
     Rule(
-        "the deadline has passed, and a shard of the final pass is claimed",
+        "the deadline has passed, and a worker has claimed a shard of the final pass",
         conditions.claim_is_awaited,
         "Wait for it, until 30 minutes after the deadline at the latest.",
         consequences.wait_for_the_final_pass,
     ),
     Rule(
-        "the deadline has passed, and a batch is running or a time is set to look again",
+        "the deadline has passed, and a batch is running or a time is set at which to plan again",
         conditions.end_is_awaited,
         "Wait for it, until 15 minutes after the deadline at the latest.",
         consequences.wait_for_the_end,
@@ -367,11 +369,11 @@ PAUSES: tuple[PauseRule, ...] = (
     Rule(
         "the deadline has passed",
         conditions.deadline_has_passed,
-        "Finish. The landing decides what becomes of the rows without an answer.",
+        "Finish. The landing judges the rows without an answer.",
         consequences.finish,
     ),
     Rule(
-        "a batch is running, or a time is set to look again",
+        "a batch is running, or a time is set at which to plan again",
         conditions.something_is_awaited,
         "Wait for it, until the deadline at the latest.",
         consequences.wait,
@@ -380,7 +382,7 @@ PAUSES: tuple[PauseRule, ...] = (
     Rule(
         "otherwise",
         always,
-        "Finish. Shards that the budget did not reach are withheld.",
+        "Finish. Shards that exceed the budget are withheld.",
         consequences.finish_with_what_is_withheld,
     ),
 )

@@ -1,4 +1,4 @@
-"""What the rules of the lifecycle look at, and the plan that they make."""
+"""The situation that the rules of the lifecycle look at, and the plan that they make."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_batch.core.provider.batch import BatchView
 
 
 class Stage(StrEnum):
-    """What a job as a whole is doing. It is computed for each plan and never recorded."""
+    """The stage of a job as a whole. It is computed for each plan and never recorded."""
 
     VOID = "void"
     CANCELLED = "cancelled"
@@ -30,41 +30,41 @@ class Stage(StrEnum):
 
 
 class Plan(NamedTuple):
-    """What there is to do now, and what there is to wait for. Each rule adds a part; `Plan.sum` adds them up."""
+    """The steps to do now, and what to wait for. Each rule adds a part, and `Plan.sum` adds the parts up."""
 
     steps: tuple[Step, ...] = ()
-    #: when to look again
+    #: when to plan again
     wake_times: tuple[datetime, ...] = ()
     #: ids of the batches that the provider is running
     running_batch_ids: tuple[str, ...] = ()
-    #: messages of failures that a person must resolve
+    #: messages of the failures that a person must resolve
     hold_messages: tuple[str, ...] = ()
-    #: unsent shards that nothing of their own holds back
+    #: unsent shards that can be sent as far as they themselves are concerned
     ready: tuple[ShardState, ...] = ()
-    #: shards that the budget does not reach
+    #: shards that exceed the budget
     withheld: tuple[ShardState, ...] = ()
-    #: reasons why the end of any batch, and not only of the last, gives work at once
+    #: what shards are waiting for, if the end of any batch can relieve it: queue capacity or budget
     bottlenecks: tuple[str, ...] = ()
 
     @classmethod
     def sum(cls, plans: Iterable[Plan]) -> Plan:
-        """Add up plans, in their order."""
+        """Return the sum of plans, in their order."""
         return cls(*(tuple(chain.from_iterable(parts)) for parts in zip(*filter(any, plans), strict=True)))
 
 
 class Situation:
-    """A job at one moment: what its ledger records, what the provider shows, what the author decided, and the time."""
+    """A job at one time: the state of its ledger, the batches as the provider shows them, the policy, and the time."""
 
     def __init__(self, state: JobState, batch_views: Mapping[str, BatchView], policy: Policy, now: datetime) -> None:
         self.state, self.batch_views, self.policy, self.now = state, batch_views, policy, now
         self.is_past_deadline = state.deadline is not None and now >= state.deadline
         self.is_cancelled = state.is_cancelled
-        #: nothing more is sent, except by the final pass
+        #: whether nothing more is sent, except by the final pass
         self.is_ending = self.is_past_deadline or self.is_cancelled
 
     @property
     def deadline(self) -> datetime:
-        """The deadline, where it is known to be set."""
+        """The deadline, for rules that apply only after it was set."""
         assert self.state.deadline is not None
         return self.state.deadline
 
@@ -75,7 +75,7 @@ class Situation:
 
 
 class Job(Situation):
-    """A job whose shards were looked at one by one. What several rules need is computed once, and only if needed."""
+    """A job whose shards have been planned one by one. Values that several rules need are computed once, on demand."""
 
     def __init__(self, situation: Situation, ready: tuple[ShardState, ...]) -> None:
         super().__init__(situation.state, situation.batch_views, situation.policy, situation.now)
@@ -85,17 +85,17 @@ class Job(Situation):
 
     @cached_property
     def admission(self) -> Admission:
-        """What the queue capacity of each model allows."""
+        """The decision of each model's queue capacity."""
         return admit(self.state, self.batch_shards, self.policy.backoff, self.now)
 
     @cached_property
     def budget(self) -> BudgetTracker:
-        """What is left of the budget."""
+        """The budget of the job."""
         return BudgetTracker(self.state)
 
     @cached_property
     def affordable(self) -> tuple[list[ShardState], list[ShardState]]:
-        """The admitted shards that are within the budget, and those that are not."""
+        """The admitted shards that the budget covers, and those that exceed it."""
         return (
             (self.admission.admitted, [])
             if self.state.ceiling is None
@@ -104,17 +104,17 @@ class Job(Situation):
 
     @cached_property
     def retries(self) -> Retries:
-        """Rows to retry, now or later."""
+        """The rows to retry, now or later."""
         return retries(self.state, self.policy, self.now)
 
     @cached_property
     def unanswered(self) -> UnansweredRows:
-        """Rows for the final pass."""
+        """The rows for the final pass."""
         return rows_without_answer(self.state, self.policy)
 
     @cached_property
     def is_final_pass_sealed(self) -> bool:
-        """Whether the final pass of this deadline is sealed. One of an earlier deadline does not count."""
+        """Whether the final pass of this deadline is sealed. A final pass of an earlier deadline does not count."""
         return any(
             retry_round.is_final_pass and retry_round.time >= self.deadline for retry_round in self.state.retry_rounds
         )

@@ -1,4 +1,25 @@
-"""What can be done next with a job: the author's policy, the steps, and the ways to pause."""
+"""The author's policy, the steps that a worker can do for a job, and the ways in which a job pauses.
+
+A step is data: the shard, the number of the submission, and what else the worker needs. The worker does the step and
+then records its result, with one exception. A step that costs money is recorded *before* it is done, since a worker can
+be killed at any instruction:
+
+    record the intent ──► batches.create ──► record the batch id
+            │                  │
+            │                  └─ killed or no answer here: a batch may exist. Its nonce is in the ledger, so the next
+            │                     worker looks it up instead of creating a second one
+            └─ killed here: no batch exists. The next worker looks it up, does not find it, and creates it
+
+The intent is also a claim. It is created exclusively, so only one of several workers creates the batch. A claim
+expires: 120 s after the intent (`LOOK_UP_AFTER`), any worker may look the batch up and declare the creation lost. A
+worker that was suspended in the meantime must then not send its call any more. So it checks `claim_is_stale`
+immediately before the call, and gives up after a quarter of that time. The call itself takes at most 60 s, so it has
+ended before anyone looks.
+
+`Reseal`, `GiveUp` and the final pass claim a submission in the same way. The claim on a shard of the final pass lasts
+10 minutes (`CLAIM_LIFETIME`). The canary takes no claim: two workers may both send its few requests, and the answers
+that are recorded first count.
+"""
 
 from __future__ import annotations
 
@@ -12,50 +33,50 @@ from airflow_provider_batch.core.ledger.records import Settled
 from airflow_provider_batch.core.ledger.state import ShardState, Submission
 from airflow_provider_batch.core.provider.batch import BatchView
 
-#: how long an unanswered create is given before the batch is looked up
+#: age of an unanswered intent from which the batch is looked up
 LOOK_UP_AFTER = timedelta(seconds=120)
 
-#: how long cancelled batches are waited for after the deadline
+#: how long to wait for cancelled batches after the deadline
 CANCEL_GRACE = timedelta(minutes=15)
 
-#: how long after the deadline requests are begun at the finish line
+#: how long after the deadline the final pass may start another shard
 FINAL_PASS_WINDOW = timedelta(minutes=30)
 
-#: how long a worker may be at one shard of the finish line: 16 requests at once, each repeated three times at most
+#: how long a worker may take for one synchronous shard: 16 requests at a time, each sent at most three times
 CLAIM_LIFETIME = timedelta(minutes=10)
 
-#: outcomes that may be asked again at all; the rest is final
+#: outcomes that can be retried; the other ones are final
 RETRYABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
 
-#: rows with these outcomes were never asked
+#: outcomes of rows that were never sent to a model
 NEVER_SENT = frozenset({Outcome.EXPIRED, Outcome.CANCELLED})
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What the author decided about the wait."""
+    """The author's decisions about the wait."""
 
-    #: how often a row is asked in all
+    #: maximum number of attempts per row, including the first
     max_attempts: int = 3
     retry_on: frozenset[Outcome] = RETRYABLE
-    #: whether answers that were cut off at the output cap are asked again with a higher one
+    #: whether rows whose answer was cut off at the output cap are retried with a higher cap
     raise_cap: bool = False
-    #: rows to be asked again wait this long, doubled with each attempt; so does a model whose queue is full
+    #: retry delay of a row, which doubles with each attempt, and backoff of a model whose queue is full
     backoff: timedelta = timedelta(minutes=5)
-    #: the most rows that are asked synchronously after the deadline; 0 for none
+    #: maximum number of rows in the final pass; 0 for no final pass
     at_deadline_rows: int = 0
-    #: account failures recorded before this moment are forgiven: the task was started again since
+    #: when the task last started; account failures recorded before that no longer hold the job
     restarted_at: datetime | None = None
 
 
 class Upload(NamedTuple):
-    """Send the shard's input file."""
+    """Upload the input file of a shard."""
 
     shard: ShardState
     number: int
 
 
 class Create(NamedTuple):
-    """Create the batch: the paid step."""
+    """Create the batch of a shard. This is the paid step."""
 
     shard: ShardState
     number: int
@@ -63,27 +84,27 @@ class Create(NamedTuple):
 
 
 class SendSynchronously(NamedTuple):
-    """Ask the requests of a canary, or of the finish line, synchronously."""
+    """Send the requests of a canary or of the final pass synchronously."""
 
     shard: ShardState
     number: int
-    #: True at the finish line
+    #: False for the canary
     is_final_pass: bool = False
 
 
 class JudgeCanary(NamedTuple):
-    """Record what the canaries' answers say of the rest."""
+    """Judge the answers of all canaries, and record the verdict."""
 
 
 class LookUp(NamedTuple):
-    """Find out whether an unanswered create made a batch."""
+    """Find out whether an unanswered creation made a batch."""
 
     shard: ShardState
     submission: Submission
 
 
 class Collect(NamedTuple):
-    """Stream the batch's files into staging and settle it."""
+    """Stream the result files of a batch into staging, and settle its submission."""
 
     shard: ShardState
     submission: Submission
@@ -91,7 +112,7 @@ class Collect(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Ask the provider to cancel the batch."""
+    """Ask the provider to cancel a batch."""
 
     shard: ShardState
     submission: Submission
@@ -99,25 +120,25 @@ class Cancel(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """Seal the askable rows of these settled tries into new shards."""
+    """Seal the retryable rows of settled submissions into new shards."""
 
     sources: list[tuple[ShardState, Settled]]
-    #: of the attempts at these rows, how many count no more
+    #: number of attempts at these rows that no longer count
     forgiven_attempts: int = 0
 
 
 class Reseal(NamedTuple):
-    """Seal the rows of a shard, none of which was asked, into smaller shards. No attempt is counted."""
+    """Seal the rows of a shard that was never sent into smaller shards. This counts no attempt."""
 
     shard: ShardState
     number: int
-    #: the most estimated tokens, and the most requests, of each new shard
+    #: maximum estimated tokens, and maximum number of requests, of each new shard
     tokens: int
     requests: int
 
 
 class GiveUp(NamedTuple):
-    """Settle a shard that the provider will never take: its row fails in the provider's words."""
+    """Settle a shard that the provider will never accept. Its row fails with the provider's message."""
 
     shard: ShardState
     number: int
@@ -125,43 +146,43 @@ class GiveUp(NamedTuple):
 
 
 class FinalPass(NamedTuple):
-    """Seal rows without a usable answer into shards that are asked synchronously, as many as are allowed."""
+    """Seal rows without a usable answer into synchronous shards, as many as the author allows."""
 
-    #: of the wave: if another worker seals one of this number first, this step is not to be done
+    #: number of the retry round; if another worker seals a round with this number first, the step is skipped
     number: int
     settled_sources: list[tuple[ShardState, Settled]]
-    #: shards of which nothing was ever asked
+    #: shards that were never sent
     unsent_shards: list[ShardState]
-    #: rows whose batch has not settled: they are left
+    #: number of rows that are left out because their batch has not settled
     unsettled_rows: int
 
 
 class Wait(NamedTuple):
-    """Nothing to do until one of these batches ends, or until the time given."""
+    """Nothing can be done until one of these batches ends, or until this time."""
 
     batch_ids: list[str]
     until: datetime | None
-    #: True if the end of any batch gives work at once, because shards wait for room
+    #: whether the end of any batch gives new work, because shards wait for queue capacity or budget
     any_end: bool
 
 
 class Hold(NamedTuple):
-    """A person must act; everything is kept."""
+    """A person must act. Everything is kept."""
 
     message: str
 
 
 class Void(NamedTuple):
-    """The canary was refused: nothing of this generation is uploaded, and a new one has to be sealed."""
+    """The canary stopped this generation. Nothing of it is uploaded, and submit must seal a new one."""
 
     message: str
     over_budget: bool
 
 
 class Finish(NamedTuple):
-    """The wait is over: nothing more will come."""
+    """The wait is over, and no more answers will come."""
 
-    #: names of the shards that the budget does not reach
+    #: names of the shards that exceed the budget
     withheld: tuple[str, ...] = ()
 
 
@@ -172,10 +193,10 @@ Step = (
 Pause = Wait | Hold | Void | Finish
 
 
-def claim_is_stale(since: datetime, now: datetime) -> bool:
-    """Whether a worker that took a try at `since` may no longer act on it: another may soon take it for lost.
+def claim_is_stale(claimed_at: datetime, now: datetime) -> bool:
+    """Return whether a worker that claimed a submission must not act on it any more, since others may soon take over.
 
-    A worker can be stopped at any instruction, and go on hours later (SIGSTOP, a machine that sleeps). A quarter of the
-    time before the look-up leaves a creation, which takes a minute at most, the rest.
+    A worker can be suspended at any instruction and continue hours later (SIGSTOP, a machine that sleeps). A claim is
+    stale after a quarter of `LOOK_UP_AFTER`. The rest is enough for the creation, which takes at most a minute.
     """
-    return now - since > LOOK_UP_AFTER / 4
+    return now - claimed_at > LOOK_UP_AFTER / 4
