@@ -140,7 +140,7 @@ def test_a_wrong_parameter_stops_the_job_and_the_attempt_after_mending_it_starts
         attempt(instance, body={"temperature": "hot"})
 
     error = str(stopped.value)
-    assert error.startswith("CanaryError: The canary, 2 request(s) asked before all others, was refused by gpt-5-mini")
+    assert error.startswith("CanaryError: The canary (2 requests sent before all others) was refused by gpt-5-mini")
     assert "temperature" in error
     assert "Nothing was uploaded" in error
     assert "canary=0" in error
@@ -327,7 +327,7 @@ def test_a_measured_price_over_the_budget_stops_the_job_until_the_budget_is_rais
     count_calls()
     instance = Instance()
     with pytest.raises(
-        AirflowFailException, match=r"BudgetError: By the answers to the canary .* Nothing was uploaded"
+        AirflowFailException, match=r"BudgetError: Judging by the answers to the canary .* Nothing was uploaded"
     ):
         attempt(instance, prices=prices, max_cost_usd=(guessed + low) / 2)
     assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}

@@ -106,7 +106,7 @@ def test_the_state_of_a_held_job_quotes_the_provider(
     assert (job_summary["batches"], job_summary["outcomes"]) == (0, {"pending": ROWS})
     assert job_summary["state"].startswith("held: ")
     assert message in job_summary["state"]
-    assert job_summary["next"].startswith("mend the account or the connection")
+    assert job_summary["next"].startswith("Fix the account or the connection")
 
 
 def test_a_cancelled_job_lands_its_answers_and_a_clear_sends_the_remaining_rows(

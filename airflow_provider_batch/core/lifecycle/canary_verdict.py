@@ -1,8 +1,8 @@
-"""What the canary's answers say of the requests that are not asked yet.
+"""The verdict on the canary: what its answers show about the requests that have not been sent.
 
-The first requests of each model are asked synchronously before the first file is uploaded. If a model refused all of
-them for what they have in common (a parameter, the schema, the model's name), it would refuse the rest too; and the
-output of those that were answered tells what the rest will cost.
+The first requests of each model are sent synchronously before the first file is uploaded. If the provider refused all
+of them for something that they have in common (a parameter, the schema, the name of the model), it would refuse the
+rest too. If they were answered, their output shows what the rest will cost.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.records import CanaryVerdict
 from airflow_provider_batch.core.ledger.state import JobState
@@ -21,11 +22,11 @@ from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingR
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
-#: requests of each model that are asked first, unless the author says otherwise; and the most that may be
+#: default and maximum number of requests per model in the canary
 DEFAULT_REQUESTS = 2
 MAX_REQUESTS = 20
 
-#: refusals that speak of one row's content, and not of what all rows have in common
+#: error codes and words of refusals that concern the content of one row, and not what all rows have in common
 _CODES_OF_A_ROW = frozenset(
     {
         "context_length_exceeded",
@@ -51,95 +52,95 @@ _WORDS_OF_A_ROW = (
 
 
 class CanaryResult(NamedTuple):
-    """What is recorded, and what a log may tell besides."""
+    """The verdict to record, and the figures for the log."""
 
     verdict: CanaryVerdict
-    #: requests of the canary, and how many of them came back with an answer
+    #: number of requests of the canary, and how many of them got an answer
     requests: int
     answered: int
     #: mean output tokens of an answer, by model
     mean_output: dict[str, int]
-    #: requests by outcome
+    #: number of requests by outcome
     outcomes: dict[str, int]
 
 
 def judge_canary(
     state: JobState, folder: Folder, schema: SchemaJudge | None, prices: Prices, now: datetime
 ) -> CanaryResult:
-    """Read the answers of every canary, all of which are settled.
+    """Return the verdict on the answers of all canary shards, which must be settled.
 
-    :raises StagingError: if an answer is not in staging as it was collected.
+    :raises StagingError: if a result file in staging is not the one that was collected.
     """
     manifest = state.manifest
     outcomes: Counter[str] = Counter()
-    models: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
-    refused: list[str] = []
-    for state_of in state.canary_shards:
-        shard = state_of.spec
-        settled = state_of.submissions[-1].settled
+    usage_by_model: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
+    refusals: list[str] = []
+    for shard_state in state.canary_shards:
+        shard = shard_state.spec
+        settled = shard_state.submissions[-1].settled
         assert settled is not None
         rows = read_rows(folder, shard)
-        answers = [one for _, one in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)]
+        answers = [answer for _, answer in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)]
         outcomes.update(answer.outcome.value for answer in answers)
-        others = [one for one in manifest.shards if one.model == shard.model and not one.synchronous]
-        # Where no request to the model is left to be refused, its few rows fail alone, and the others of the job go on.
-        protects = bool(others) or shard.requests == manifest.requests
-        if protects and all(_is_refusal_of_all(answer) for answer in answers):
-            refused.append(f"{shard.model}: {_said(answers)}")
-        rest = RemainingRequests(sum(one.requests for one in others), sum(one.tokens for one in others))
-        models[shard.model] = (_measured(shard.model, answers, prices), rest)
-    estimate = estimate_after_canary(manifest.estimate, prices, models, manifest.endpoint)
-    asked = sum(outcomes.values())
-    void, over_budget = _refusal(refused, asked), False
+        unsent = [other for other in manifest.shards if other.model == shard.model and not other.synchronous]
+        # If no other request to this model is left, the refused rows fail and the rows of the other models continue.
+        can_stop_job = bool(unsent) or shard.requests == manifest.requests
+        if can_stop_job and all(_is_refusal_of_all(answer) for answer in answers):
+            refusals.append(f"{shard.model}: {_messages(answers)}")
+        remaining = RemainingRequests(sum(other.requests for other in unsent), sum(other.tokens for other in unsent))
+        usage_by_model[shard.model] = (_usage(shard.model, answers, prices), remaining)
+    estimate = estimate_after_canary(manifest.estimate, prices, usage_by_model, manifest.endpoint)
+    requests = sum(outcomes.values())
+    void, over_budget = _refusal_message(refusals, requests), False
     ceiling = state.ceiling
     if not void and ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling:
-        void, over_budget = _too_dear(estimate.low_usd, estimate.high_usd or 0.0, ceiling, asked), True
+        void, over_budget = _budget_message(estimate.low_usd, estimate.high_usd or 0.0, ceiling, requests), True
     return CanaryResult(
         CanaryVerdict(estimate, now, void, over_budget),
-        asked,
-        asked - sum(outcomes[name] for name in (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)),
-        {model: m.output_tokens // m.answers for model, (m, _) in models.items() if m.answers},
+        requests,
+        requests - sum(outcomes[name] for name in (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)),
+        {model: usage.output_tokens // usage.answers for model, (usage, _) in usage_by_model.items() if usage.answers},
         {name.value: outcomes[name] for name in Outcome if outcomes[name]},
     )
 
 
-def _measured(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
-    told = [answer for answer in answers if answer.usage.input_tokens or answer.usage.output_tokens]
-    cost: Decimal | None = Decimal(0)
-    for answer in told:
-        one = prices.cost(model, answer.usage, answered_by=answer.model, batch=False)
-        cost = None if cost is None or one is None else cost + one
-    return CanaryUsage(len(told), sum(answer.usage.output_tokens for answer in told), cost)
+def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
+    measured = [answer for answer in answers if answer.usage.input_tokens or answer.usage.output_tokens]
+    total: Decimal | None = Decimal(0)
+    for answer in measured:
+        cost = prices.cost(model, answer.usage, answered_by=answer.model, batch=False)
+        total = None if total is None or cost is None else total + cost
+    return CanaryUsage(len(measured), sum(answer.usage.output_tokens for answer in measured), total)
 
 
 def _is_refusal_of_all(answer: Answer) -> bool:
-    """Whether a request was refused for good, and not for what is in its row alone."""
+    """Return whether a request was refused permanently, for a reason that is not in its own row."""
     if answer.outcome is not Outcome.FAILED or answer.transient:
         return False
-    said = (answer.error_message or "").lower()
-    return answer.error_code not in _CODES_OF_A_ROW and not any(word in said for word in _WORDS_OF_A_ROW)
+    message = (answer.error_message or "").lower()
+    return answer.error_code not in _CODES_OF_A_ROW and not any(words in message for words in _WORDS_OF_A_ROW)
 
 
-def _said(answers: list[Answer]) -> str:
-    words = dict.fromkeys(f"{answer.error_code}: {(answer.error_message or '')[:300]}" for answer in answers)
-    return "; ".join(list(words)[:3])
+def _messages(answers: list[Answer]) -> str:
+    messages = dict.fromkeys(f"{answer.error_code}: {(answer.error_message or '')[:300]}" for answer in answers)
+    return "; ".join(list(messages)[:3])
 
 
-def _refusal(refused: list[str], asked: int) -> str:
-    if not refused:
+def _refusal_message(refusals: list[str], requests: int) -> str:
+    if not refusals:
         return ""
     return (
-        f"The canary, {asked} request(s) asked before all others, was refused by {'; by '.join(refused[:3])}. Nothing "
-        "was uploaded: every other request to the model would be refused too. Mend what the message names (the model, "
-        "body, output_schema, endpoint) and clear this task: the rows are then read and rendered anew. If the server "
-        "answers batches alone, set canary=0."
+        f"The canary ({format_count(requests, 'request')} sent before all others) was refused by "
+        f"{'; by '.join(refusals[:3])}. Nothing was uploaded, because the other requests to the model would be refused "
+        "too. Fix what the message names (the model, body, output_schema or endpoint) and clear this task: it then "
+        "reads and renders the rows again. If the server answers only batches, set canary=0."
     )
 
 
-def _too_dear(low: float, high: float, ceiling: float, asked: int) -> str:
+def _budget_message(low: float, high: float, ceiling: float, requests: int) -> str:
     return (
-        f"By the answers to the canary ({asked} request(s) asked before all others) the job would cost at least "
-        f"{low:,.2f} US dollars (at most about {high:,.2f}), max_cost_usd is {ceiling:,.2f}. Nothing was uploaded. "
-        "Raise it, ask fewer rows, cap the answers or take a smaller model, then clear this task: the rows are read "
-        "and rendered anew."
+        f"Judging by the answers to the canary ({format_count(requests, 'request')} sent before all others), the job "
+        f"would cost at least {format_usd(low)} (at most about {format_usd(high)}), but max_cost_usd is "
+        f"{format_usd(ceiling)}. Nothing was uploaded. Raise max_cost_usd, send fewer rows, limit the length of the "
+        "answers or use a cheaper model. Then clear this task: it reads and renders the rows again."
     )

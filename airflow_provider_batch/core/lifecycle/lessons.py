@@ -1,16 +1,16 @@
-"""What a job found out that the next one may use: the queue limit that its provider told, and how long answers are.
+"""Lessons: what one job learns for the next one, namely queue limits that the provider named and how long answers are.
 
-Each lesson is a small file, created exclusively and never rewritten; of those about the same thing the newest few are
-kept. They lie beside the jobs, one folder for each connection:
+Each lesson is a small file, created exclusively and never rewritten. Of several lessons about the same subject, the
+newest few are kept. They lie beside the jobs in staging, in one folder per connection:
 
-    limit.MODEL.TIME.ID.json           a refusal of the provider named the enqueued tokens that a model may have
-    output.TASK.MODEL.TIME.ID.json     the output tokens of the answers that a job of this task had from a model
+    limit.MODEL.TIME.ID.json           the enqueued tokens that a model may have, as a refusal of the provider named
+    them output.TASK.MODEL.TIME.ID.json     the output tokens of the answers that a job of this task got from a model
 
-MODEL and TASK are digests. The limit is of the connection and model alone; prompts differ, so the output is of the
-task of the DAG too. Nothing of a key or of a row is in them.
+MODEL and TASK are digests. A limit applies to a connection and a model. Prompts differ, so an output applies to a task
+of a DAG as well. Lessons contain no keys and no row data.
 
-They may be out of date, so little depends on them. The limit makes shards smaller and holds nothing back; the output
-narrows the estimate that is shown, and neither refuses a job nor counts for its budget.
+A lesson may be out of date, so little depends on it. A limit makes shards smaller, but holds nothing back. An output
+narrows the estimate that is shown, but never refuses a job and does not count against its budget.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.capacity import parse_queue_limit
 
-#: older lessons count no more
+#: age from which a lesson is ignored
 MAX_AGE = timedelta(days=30)
-#: lessons about the same thing that are kept
+#: number of lessons about the same subject that are kept
 MAX_KEPT = 5
-#: answers that tell how long answers are; fewer tell too little
+#: minimum number of answers from which the length of future answers is estimated
 MIN_ANSWERS = 20
 
 
 class QueueLimit(msgspec.Struct, frozen=True, tag="limit"):
-    """The provider named the enqueued tokens that a model may have at once."""
+    """The provider named the number of enqueued tokens that a model may have."""
 
     model: str
     tokens: int
-    #: when it refused
+    #: when the provider refused a shard with this limit
     time: datetime
 
 
 class Output(msgspec.Struct, frozen=True, tag="output"):
-    """The answers that a job had from a model."""
+    """The number and length of the answers that a job got from a model."""
 
     job_uid: str
     dag_id: str
     task_id: str
     model: str
-    #: answers that report what they used, and their output tokens
+    #: number of answers that report their usage, and their output tokens
     answers: int
     output_tokens: int
     #: when the job was sealed
@@ -63,31 +63,31 @@ Lesson = QueueLimit | Output
 
 
 class LearnedFacts(msgspec.Struct, frozen=True):
-    """What the next job of a task may use, by model."""
+    """The lessons that apply to the next job of a task, by model."""
 
-    #: the newest limit that was told
+    #: the newest limit that the provider named
     limits: dict[str, QueueLimit] = {}
-    #: answers of earlier jobs and their output tokens, where there are enough
+    #: number of answers of earlier jobs and their output tokens, for models with enough answers
     outputs: dict[str, tuple[int, int]] = {}
 
 
 def lessons_from(state: JobState) -> list[Lesson]:
-    """What a job teaches: only limits that were told, never what was inferred from a refusal without a number."""
+    """Return the lessons of a job. Limits that were inferred from refusals without a number are not among them."""
     return [*queue_limits(state), *_outputs(state)]
 
 
 def queue_limits(state: JobState) -> list[QueueLimit]:
-    """For each model the newest limit that the provider named to this job."""
-    found: dict[str, QueueLimit] = {}
+    """Return the newest limit of each model that the provider named to this job."""
+    limits: dict[str, QueueLimit] = {}
     for shard in state.shards.values():
         for submission in shard.submissions:
             rejection, model = submission.rejection, shard.model
             tokens = (
                 parse_queue_limit(rejection.message) if rejection and rejection.failure is Failure.CAPACITY else None
             )
-            if rejection and tokens and (model not in found or rejection.time > found[model].time):
-                found[model] = QueueLimit(model, tokens, rejection.time)
-    return list(found.values())
+            if rejection and tokens and (model not in limits or rejection.time > limits[model].time):
+                limits[model] = QueueLimit(model, tokens, rejection.time)
+    return list(limits.values())
 
 
 def _outputs(state: JobState) -> list[Output]:
@@ -96,37 +96,37 @@ def _outputs(state: JobState) -> list[Output]:
     for shard, _, settled in state.settled_submissions():
         answers[shard.model] += settled.answers
         tokens[shard.model] += settled.output_tokens
-    of = state.manifest
+    job_uid, key, sealed_at = state.manifest.job_uid, state.manifest.key, state.manifest.sealed_at
     return [
-        Output(of.job_uid, of.key.dag_id, of.key.task_id, model, answers[model], tokens[model], of.sealed_at)
+        Output(job_uid, key.dag_id, key.task_id, model, answers[model], tokens[model], sealed_at)
         for model in answers
         if tokens[model]
     ]
 
 
-def save_lessons(folder: Folder, found: Iterable[Lesson]) -> list[Lesson]:
-    """Keep lessons in the folder of their connection; those that are new to it.
+def save_lessons(folder: Folder, lessons: Iterable[Lesson]) -> list[Lesson]:
+    """Save lessons in the folder of their connection, and return the ones that are new.
 
-    A job that teaches the same again, as after a clear, changes nothing.
+    Saving the same lesson again, as after a clear of the job, changes nothing.
     """
-    new = []
-    for lesson in found:
-        about = _about(lesson)
-        name = f"{about}.{_stamp(lesson.time)}.{_digest(msgspec.json.encode(_identity(lesson)))}.json"
+    new_lessons = []
+    for lesson in lessons:
+        subject = _subject(lesson)
+        name = f"{subject}.{_stamp(lesson.time)}.{_digest(msgspec.json.encode(_identity(lesson)))}.json"
         if folder.create(name, msgspec.json.encode(lesson)):
-            new.append(lesson)
-            of_it = [one for one in folder.names("") if one.startswith(f"{about}.")]
-            for old in of_it[:-MAX_KEPT]:
-                folder.remove(old)
-    return new
+            new_lessons.append(lesson)
+            same_subject = [name for name in folder.names("") if name.startswith(f"{subject}.")]
+            for old_name in same_subject[:-MAX_KEPT]:
+                folder.remove(old_name)
+    return new_lessons
 
 
 def load_lessons(folder: Folder, key: JobKey, now: datetime) -> LearnedFacts:
-    """What the next job of this task may use. A file that does not read as a lesson is passed over."""
+    """Return the lessons that apply to the next job of this task. Files that are not valid lessons are skipped."""
     limits: dict[str, QueueLimit] = {}
     outputs: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     kinds = ("limit.", f"output.{_task(key.dag_id, key.task_id)}.")
-    # by name they are in the order of time
+    # The names sort by time, so the newest limit of a model is read last.
     for name in folder.names(""):
         data = folder.read(name) if name.startswith(kinds) else None
         lesson = _decode(data) if data is not None else None
@@ -149,8 +149,8 @@ def _decode(data: bytes) -> Lesson | None:
     return lesson
 
 
-def _about(lesson: Lesson) -> str:
-    """How the names of lessons about the same thing begin."""
+def _subject(lesson: Lesson) -> str:
+    """Return the common prefix of the file names of all lessons about the same subject."""
     model = _digest(lesson.model.encode())
     if isinstance(lesson, QueueLimit):
         return f"limit.{model}"
@@ -165,8 +165,8 @@ def _task(dag_id: str, task_id: str) -> str:
     return _digest(msgspec.json.encode([dag_id, task_id]))
 
 
-def _stamp(moment: datetime) -> str:
-    return f"{moment:%Y%m%dT%H%M%S%f}"
+def _stamp(time: datetime) -> str:
+    return f"{time:%Y%m%dT%H%M%S%f}"
 
 
 def _digest(data: bytes) -> str:

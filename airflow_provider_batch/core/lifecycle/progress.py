@@ -1,4 +1,4 @@
-"""How far a job is, told from its ledger alone."""
+"""The progress of a job, from its ledger alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from airflow_provider_batch.core.lifecycle.steps import RETRYABLE
 
 
 def outcomes_so_far(state: JobState) -> dict[str, int]:
-    """Rows by outcome, best first; they add up to the rows that are asked, as only these have batches.
+    """Return the number of rows by outcome, best outcome first. They add up to the rows that are sent.
 
-    A row that is asked again counts as pending until its new answer is settled. Rows of a try that was asked again are
-    told apart by their outcome, as only some outcomes are ever asked again; with a `retry_on` that leaves some of those
-    out, their rows count as pending until they are landed. What the budget withheld at the end of the wait counts as
-    withheld, though some of it may have had an answer that was to be asked again.
+    A row that is retried counts as pending until its new answer is settled. Its submission records only how many rows
+    had each outcome, so the retried ones are taken to be all rows with a retryable outcome. If the author's `retry_on`
+    leaves some of these outcomes out, those rows count as pending until they are landed. Rows that exceeded the budget
+    at the end of the wait count as withheld, even if some of them had an answer that was to be retried.
     """
     counts: Counter[Outcome] = Counter()
-    raised = {
+    submissions_with_raised_cap = {
         source
         for retry_round in state.retry_rounds
         if any(shard.cap_factor > 1 for shard in retry_round.shards)
@@ -27,15 +27,15 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
     for shard, submission, settled in state.settled_submissions():
         if 0 < shard.requests == shard.spec.unneeded_rows:
             continue
-        again = (shard.name, submission.number) in state.retried_submissions
-        longer = (shard.name, submission.number) in raised
+        is_retried = (shard.name, submission.number) in state.retried_submissions
+        is_cap_raised = (shard.name, submission.number) in submissions_with_raised_cap
         for outcome in Outcome:
             rows = settled.outcomes.get(outcome, 0)
-            if again and outcome is Outcome.FAILED:
+            if is_retried and outcome is Outcome.FAILED:
                 rows -= settled.transient
-            elif again and outcome in RETRYABLE:
+            elif is_retried and outcome in RETRYABLE:
                 rows = 0
-            elif longer and outcome is Outcome.INCOMPLETE:
+            elif is_cap_raised and outcome is Outcome.INCOMPLETE:
                 rows -= settled.cut_off
             counts[outcome] += rows
     counts[Outcome.WITHHELD] += sum(shard.requests for shard in state.withheld_shards)

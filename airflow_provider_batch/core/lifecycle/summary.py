@@ -19,17 +19,17 @@ from airflow_provider_batch.core.lifecycle.status import status_of
 
 
 class SubmissionSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One try at uploading a shard and creating its batch."""
+    """One try at uploading a shard and creating its batch, as shown to people."""
 
     number: int
-    #: sealed, uploaded, creating, live, cancelling, refused, failed, or the provider's word for the end
+    #: uploaded, creating, live, cancelling, refused, or the provider's status of the ended batch
     status: str
-    #: whether its batch ended, and was collected
+    #: whether its batch has ended and was collected
     settled: bool = False
     batch_id: str | None = None
-    #: time of the newest record of it
+    #: time of its newest record
     time: datetime | None = None
-    #: the provider's words, if it was refused or failed
+    #: the provider's message, if it was refused or failed
     message: str | None = None
     outcomes: dict[str, int] = {}
 
@@ -40,7 +40,7 @@ class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     model: str
     requests: int
-    #: how many times the provider has tried these rows, this time included
+    #: number of times the provider has tried these rows, including this time
     attempt: int
     phase: str
     #: absolute address of the input file
@@ -49,12 +49,12 @@ class ShardSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> str:
-        """The provider's word for the end of its newest batch, or the phase if that has not ended."""
+        """The provider's status of the newest batch if that has ended, else the phase."""
         return self.submissions[-1].status if self.submissions and self.submissions[-1].settled else self.phase
 
     @property
     def batch_id(self) -> str | None:
-        """The newest batch."""
+        """Id of the newest batch."""
         return self.submissions[-1].batch_id if self.submissions else None
 
 
@@ -71,7 +71,7 @@ class FinalPassSummary(msgspec.Struct, frozen=True):
     """Rows that were sent synchronously after the deadline."""
 
     sent: int
-    #: by reason: rows that were left
+    #: number of rows that were left out, by reason
     left_out: dict[str, int]
 
 
@@ -86,9 +86,9 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     #: absolute address of the job's folder
     folder: str
-    #: in words
+    #: where the job is, as a phrase
     state: str
-    #: what a person can do now
+    #: what a person can do now, in full sentences
     next: str
     endpoint: str
     connection: str
@@ -98,29 +98,30 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     #: when the last batch was collected; None while rows are pending
     settled_at: datetime | None
     deadline: datetime | None
-    #: that staging keeps the job after its last event, if the job states it
+    #: days for which staging keeps the job after its last event, if the job sets them
     retention_days: float | None
-    #: rows; of these, those that are sent, those whose request equals another row's, and those whose answer came from
-    #: the table `reuse_from`
+    #: number of rows, and of these: rows that are sent, rows whose request equals that of another row, and rows whose
+    #: answer came from the table `reuse_from`
     requests: int
     sent: int
     duplicates: int
     reused: int
     reuse_from: str
-    #: input files of the seal; rows that are retried are sealed into more
+    #: number of input files of the seal; rows that are retried are sealed into more
     sealed_shards: int
-    #: batches that exist or existed, and of these the ones not known to have ended
+    #: number of batches that exist or existed, and of these, the ones not recorded as ended
     batches: int
     live: int
-    #: rows by outcome, best first: as they landed, else of the rows that are sent, so far
+    #: number of rows by outcome, best outcome first: of all rows once they have landed, before that of the rows that
+    #: are sent
     outcomes: dict[str, int]
-    #: the same of the rows that are sent, whether or not they landed before
+    #: number of the rows that are sent by outcome, regardless of any landing
     progress: dict[str, int]
-    #: as measured by the canary, else as sealed
+    #: as measured by the canary, or as sealed if there is no verdict
     estimate: Estimate
     #: US dollars
     cost_usd: str | None
-    #: requests that were answered in more than one batch of the same attempt
+    #: number of requests that were answered in more than one batch of the same attempt
     paid_twice: int
     #: the newest landing
     landed: Landed | None
@@ -130,16 +131,16 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sources(self) -> str:
-        """Where the rows get their answers: "620 sent, 300 duplicates, 80 reused from labels"."""
+        """Where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
         return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
 
 
 class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the sensor returns."""
+    """The value that the sensor returns."""
 
     job_uid: str
     batches: int
-    #: retry rounds
+    #: number of retry rounds
     retry_rounds: int
     paid_twice: int
     outcomes: dict[str, int]
@@ -147,7 +148,7 @@ class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the results operator returns; `BatchResultsOperator` describes the fields."""
+    """The value that the results operator returns. `BatchResultsOperator` describes the fields."""
 
     job_uid: str
     table: str | None
@@ -168,14 +169,14 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def summarize(ledger: Ledger) -> JobSummary:
-    """Return the summary of a job's generation.
+    """Return the summary of one generation of a job.
 
-    :raises LedgerError: if its record cannot be read.
+    :raises LedgerError: if a record of it cannot be read.
     """
     state, manifest = ledger.state(), ledger.manifest
     status, advice = status_of(state)
     submissions = [submission for shard in state.shards.values() for submission in shard.submissions]
-    times = [at for submission in submissions for at in _times(submission)]
+    times = [time for submission in submissions for time in _times(submission)]
     settled = [record.time for _, _, record in state.settled_submissions()]
     progress, landed = outcomes_so_far(state), state.landed
     outcomes = landed.outcomes if landed else progress
@@ -203,7 +204,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         reuse_from=manifest.reuse_from,
         sealed_shards=len(manifest.shards),
         batches=sum(1 for submission in submissions if submission.batch_id),
-        live=len(state.live_submissions()) + _left_behind(ledger),
+        live=len(state.live_submissions()) + _live_batches_of_earlier_lineages(ledger),
         outcomes=outcomes,
         progress=progress,
         estimate=state.estimate,
@@ -225,7 +226,7 @@ def summarize(ledger: Ledger) -> JobSummary:
 
 
 def reference_of(summary: JobSummary) -> Reference:
-    """Return what submit returns of a job that it sent."""
+    """Return the value that submit returns for a job that it sent."""
     return Reference(
         job_uid=summary.job_uid,
         ledger=summary.folder,
@@ -240,7 +241,7 @@ def reference_of(summary: JobSummary) -> Reference:
 
 
 def preview_reference(manifest: Manifest) -> Reference:
-    """Return what submit returns of a job that was rendered, checked and priced, but not sealed."""
+    """Return the value that submit returns for a job that was rendered, checked and priced, but not sealed."""
     return Reference(
         job_uid="",
         ledger="",
@@ -256,7 +257,7 @@ def preview_reference(manifest: Manifest) -> Reference:
 
 
 def wait_result(summary: JobSummary) -> WaitResult:
-    """Return what the sensor returns of a job whose wait is over."""
+    """Return the value that the sensor returns for a job whose wait is over."""
     return WaitResult(
         job_uid=summary.job_uid,
         batches=summary.batches,
@@ -268,7 +269,7 @@ def wait_result(summary: JobSummary) -> WaitResult:
 
 
 def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
-    """Return what the results operator returns of a landing of the job."""
+    """Return the value that the results operator returns for a landing of the job."""
     return LandingResult(
         job_uid=summary.job_uid,
         table=landed.table,
@@ -290,7 +291,7 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
 
 
 def _final_pass(state: JobState) -> FinalPassSummary | None:
-    """Return what the newest final pass sent and left; None if there was none."""
+    """Return what the newest final pass sent and left out, or None if there was none."""
     retry_round = next((retry_round for retry_round in reversed(state.retry_rounds) if retry_round.is_final_pass), None)
     if retry_round is None:
         return None
@@ -300,8 +301,8 @@ def _final_pass(state: JobState) -> FinalPassSummary | None:
     return FinalPassSummary(sent, {**retry_round.left_out, **({"unsent": unsent} if unsent else {})})
 
 
-def _left_behind(ledger: Ledger) -> int:
-    """Batches of generations that every row was sent again since, which nobody cancelled."""
+def _live_batches_of_earlier_lineages(ledger: Ledger) -> int:
+    """Return the number of live batches that nobody cancelled although all their rows were resubmitted."""
     return sum(
         submission.cancel is None
         for earlier in earlier_lineages(ledger.folder, ledger.manifest)

@@ -157,7 +157,7 @@ def test_a_measured_price_over_the_ceiling_voids_the_generation(tmp_path: Any) -
 
     assert (affordable.void, affordable.over_budget) == ("", False)
     assert dear.over_budget
-    assert "at least 1.20 US dollars (at most about 3.60), max_cost_usd is 1.00. Nothing was uploaded" in dear.void
+    assert "at least $1.20 (at most about $3.60), but max_cost_usd is $1.00. Nothing was uploaded" in dear.void
 
 
 def test_an_unknown_price_stays_unknown() -> None:
