@@ -73,14 +73,14 @@ def is_local(uri: str) -> bool:
 def job_folder(root: str, key: JobKey) -> Folder:
     """Return the folder of the job with this key. It is always inside `root`, for any key."""
     digest = hashlib.sha256(key.canonical()).hexdigest()[:16]
-    run = f"{_safe(key.run_id)[:60]}.{key.map_index}" if key.map_index >= 0 else _safe(key.run_id)[:60]
-    return open_folder("/".join((root.rstrip("/"), _safe(key.dag_id), _safe(key.task_id), f"{run}.{digest}")))
+    run = f"{_safe_name(key.run_id)[:60]}.{key.map_index}" if key.map_index >= 0 else _safe_name(key.run_id)[:60]
+    return open_folder("/".join((root.rstrip("/"), _safe_name(key.dag_id), _safe_name(key.task_id), f"{run}.{digest}")))
 
 
 def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
     """Yield the folders below a staging root that may hold a job, for one DAG or for all."""
     base = open_folder(root)
-    for dag in base.folders("") if dag_id is None else [_safe(dag_id)]:
+    for dag in base.folders("") if dag_id is None else [_safe_name(dag_id)]:
         # listings of a local disk omit names with a leading dot, those of an object store do not
         if dag == LESSONS_FOLDER:
             continue
@@ -98,7 +98,7 @@ def find_staging_root(folder: Folder, key: JobKey) -> str | None:
 def lessons_folder(root: str, conn_id: str) -> Folder:
     """Return the folder below a staging root for what jobs learned about a connection."""
     digest = hashlib.sha256(conn_id.encode()).hexdigest()[:16]
-    return open_folder("/".join((root.rstrip("/"), LESSONS_FOLDER, f"{_safe(conn_id)[:60]}.{digest}")))
+    return open_folder("/".join((root.rstrip("/"), LESSONS_FOLDER, f"{_safe_name(conn_id)[:60]}.{digest}")))
 
 
 def remove_folder(folder: Folder) -> None:
@@ -124,5 +124,5 @@ def open_folder(uri: str) -> Folder:
     return ObjectFolder(uri)
 
 
-def _safe(part: str) -> str:
+def _safe_name(part: str) -> str:
     return re.sub(r"[^A-Za-z0-9_=+-]+", "_", part)[:120] or "_"

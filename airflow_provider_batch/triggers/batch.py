@@ -277,35 +277,35 @@ class _ProgressLog:
                 self._warning("Batch %s has the unknown status %r, which counts as running.", view.id, view.raw_status)
         running = [view for view in latest.values() if not view.status.ended]
         failed = sum(view.failed for view in latest.values())
-        answered = sum(view.completed for view in latest.values()) + failed
+        answered_count = sum(view.completed for view in latest.values()) + failed
         total = sum(view.total for view in latest.values())
         statuses = sorted({view.raw_status for view in running})
         state = (len(latest) - len(running), bool(failed), total, statuses)
-        has_advanced = abs(answered - self._last_answered) >= max(1, _REPORT_STEP * total)
+        has_advanced = abs(answered_count - self._last_answered) >= max(1, _REPORT_STEP * total)
         if state == self._last_state and not has_advanced and now - self._logged_at < REPORT_INTERVAL:
             return
-        self._last_state, self._last_answered, self._logged_at = state, answered, now
+        self._last_state, self._last_answered, self._logged_at = state, answered_count, now
         self._info(
             "Job %s: %s of %s requests done, %s failed; %d of %d batches ended%s%s",
             self._job,
-            f"{answered:,}",
+            f"{answered_count:,}",
             f"{total:,}" if total else "?",
             f"{failed:,}",
             len(latest) - len(running),
             batch_count,
             f" ({', '.join(statuses)})" if statuses else "",
-            _forecast(running, answered, total, has_all_batches=len(latest) == batch_count),
+            _forecast(running, answered_count, total, has_all_batches=len(latest) == batch_count),
         )
 
 
-def _forecast(running: Sequence[BatchView], answered: int, total: int, *, has_all_batches: bool) -> str:
+def _forecast(running: Sequence[BatchView], answered_count: int, total: int, *, has_all_batches: bool) -> str:
     """Return how long the oldest batch has been running, and when all requests will be done at the pace so far."""
     age = _age(running)
     if not age:
         return ""
     text = f"; the oldest batch has been running for {_format_duration(age)}"
-    if has_all_batches and 0 < answered < total:
-        remaining = timedelta(seconds=min(age * (total - answered) / answered, 10 * 86_400))
+    if has_all_batches and 0 < answered_count < total:
+        remaining = timedelta(seconds=min(age * (total - answered_count) / answered_count, 10 * 86_400))
         text += f"; at this pace, all requests will be done by {datetime.now(UTC) + remaining:%Y-%m-%d %H:%M} UTC"
     return text
 

@@ -111,7 +111,7 @@ class Reader:
                 await self._read_list(pending, report)
             await self._read_singly(pending, report)
         except* _CutShortError as errors:
-            failure = _first(errors).failure
+            failure = _first_error(errors).failure
         return failure
 
     async def _read_known_pages(self, pending: dict[str, None], report: Report) -> None:
@@ -167,7 +167,7 @@ class Reader:
 
     async def _read_list(self, pending: dict[str, None], report: Report) -> None:
         """Read the list from the top, for as long as it is worth its cost."""
-        listed: set[str] = set()
+        listed_ids: set[str] = set()
         after_id: str | None = None
         hits = pages = wasted_pages = 0
         while pending and wasted_pages * BATCHES_PER_WASTED_PAGE <= len(pending):
@@ -178,8 +178,8 @@ class Reader:
             views, last_id, has_more = page
             pages += 1
             pending_before = len(pending)
-            new_views = {view.id: view for view in views if view.id not in listed}
-            listed.update(new_views)
+            new_views = {view.id: view for view in views if view.id not in listed_ids}
+            listed_ids.update(new_views)
             self._take_page(after_id, new_views.values(), pending, report)
             page_hits = pending_before - len(pending)
             hits += page_hits
@@ -320,7 +320,7 @@ def _view(entry: Any) -> BatchView | None:
         return None
 
 
-def _first(group: BaseExceptionGroup[_CutShortError]) -> _CutShortError:
+def _first_error(group: BaseExceptionGroup[_CutShortError]) -> _CutShortError:
     for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+        return _first_error(error) if isinstance(error, BaseExceptionGroup) else error
     raise AssertionError("a group holds at least one exception")

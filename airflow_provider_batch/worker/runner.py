@@ -143,9 +143,9 @@ class Runner:
             steps, pause = next_steps(self.ledger.state(), observed, self.policy, self._clock())
             if not steps and isinstance(pause, Finish) and not has_looked:
                 has_looked = True
-                adopted = self._look_for_duplicate_batches()
-                observed.update(adopted)
-                if adopted:
+                adopted_batches = self._look_for_duplicate_batches()
+                observed.update(adopted_batches)
+                if adopted_batches:
                     continue
             steps = [step for step in steps if not self._is_failed_cancel(step)]
             if not steps:
@@ -281,8 +281,8 @@ class Runner:
         message = responses.account_error
         if message is not None:
             self.ledger.add(Refused(shard.name, number, Failure.ACCOUNT, message, self._clock()))
-            kept = "Earlier answers will land" if responses.step.is_final_pass else "Nothing was uploaded"
-            self.log.warning("%s: the provider refused the account: %s. %s.", shard.name, message, kept)
+            consequence = "Earlier answers will land" if responses.step.is_final_pass else "Nothing was uploaded"
+            self.log.warning("%s: the provider refused the account: %s. %s.", shard.name, message, consequence)
             return
         file = synchronous.write_responses(self.ledger, responses)
         settled = Settled(shard.name, number, "", "answered", self._clock(), files=[file])
@@ -346,15 +346,15 @@ class Runner:
         """
         self.hook.warm_up()
         try:
-            uploaded = run_concurrently(
+            uploaded_count = run_concurrently(
                 steps, self._upload_file, self._record_upload, MAX_CONCURRENT_TRANSFERS, stop=self._stopping
             )
         except CapacityError as error:
             self._hold_uploads(error)
             return
-        if uploaded < len(steps):
+        if uploaded_count < len(steps):
             raise StoppedError(
-                f"This worker is being stopped, so {len(steps) - uploaded} of {len(steps)} input files between "
+                f"This worker is being stopped, so {len(steps) - uploaded_count} of {len(steps)} input files between "
                 f"{steps[0].shard.name} and {steps[-1].shard.name} were not uploaded. Everything done so far is "
                 "recorded, and the next attempt continues from there."
             )
@@ -421,13 +421,13 @@ class Runner:
                 completion_window=manifest.completion_window,
                 metadata=metadata,
             )
-        except CreateRefusedError as refused:
+        except CreateRefusedError as refusal:
             self.ledger.add(
-                Refused(shard.name, step.number, refused.failure, refused.message, self._clock(), refused.retry_after)
+                Refused(shard.name, step.number, refusal.failure, refusal.message, self._clock(), refusal.retry_after)
             )
-            self._must_plan_again = refused.failure in (Failure.ACCOUNT, Failure.CAPACITY)
+            self._must_plan_again = refusal.failure in (Failure.ACCOUNT, Failure.CAPACITY)
             self.log.warning(
-                "%s: the provider refused the batch (%s): %s", shard.name, refused.failure, refused.message
+                "%s: the provider refused the batch (%s): %s", shard.name, refusal.failure, refusal.message
             )
         except CreateUnconfirmedError as error:
             self.log.warning(

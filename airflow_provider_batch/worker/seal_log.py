@@ -28,10 +28,10 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
             "Canary: sending %s at the standard price before anything is uploaded", format_count(canary, "request")
         )
     if estimate.counted_requests:
-        how = f"corrected by tiktoken, which counted {format_count(estimate.counted_requests, 'request')}"
+        method = f"corrected by tiktoken, which counted {format_count(estimate.counted_requests, 'request')}"
     else:
-        how = "estimated, because tiktoken or its vocabulary is not installed"
-    log.info("About %s input tokens (%s)", f"{estimate.input_tokens:,}", how)
+        method = "estimated, because tiktoken or its vocabulary is not installed"
+    log.info("About %s input tokens (%s)", f"{estimate.input_tokens:,}", method)
     models = {shard.model for shard in manifest.shards}
     for model, tokens in manifest.learned_tokens.items():
         if model in models:
@@ -49,7 +49,7 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
             format_count(estimate.earlier_answers, "answer"),
         )
     if estimate.low_usd is None or estimate.high_usd is None:
-        log.warning("The cost is unknown, because no price is known for %s.", ", ".join(estimate.unknown_models))
+        log.warning("The cost is unknown, because no price is known for %s", ", ".join(estimate.unknown_models))
     else:
         log.info("Estimated cost: %s at batch prices", format_usd_range(estimate.low_usd, estimate.high_usd))
     if estimate.standard_price_models:

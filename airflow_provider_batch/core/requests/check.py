@@ -44,7 +44,7 @@ class Arguments:
         self._check_conflicts()
         self._check_presence()
 
-    def function(self) -> Callable[[dict[str, Any]], Any] | None:
+    def load_function(self) -> Callable[[dict[str, Any]], Any] | None:
         """Return the function `request`, imported if it is an import path. Raises InputError."""
         request = self.spec.request
         if not isinstance(request, str):

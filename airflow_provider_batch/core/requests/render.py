@@ -114,7 +114,7 @@ class Renderer:
         bind = _Binder(columns, context)
         custom_id = bind(arguments.custom_id, as_text=False)
         self._custom_id = Leaf("custom_id", lambda values: _to_custom_id(evaluate(custom_id, values)))
-        function = arguments.function()
+        function = arguments.load_function()
         self._body: Callable[[Values], _RequestParts] = (
             _TemplateBody(arguments, bind)
             if function is None

@@ -31,16 +31,16 @@ def strict_schema(schema: Any) -> dict[str, Any]:
 
     Raises SchemaError naming the location in the output and suggesting a fix.
     """
-    closed_schema = strict.close(_to_json_dict(schema))
+    strict_root = strict.to_strict(_to_json_dict(schema))
     try:
-        jsonschema_rs.Draft202012Validator(closed_schema, offline=True)
+        jsonschema_rs.Draft202012Validator(strict_root, offline=True)
     except jsonschema_rs.ValidationError as error:
         location = "/".join(str(part) for part in error.instance_path) or "the root"
         raise SchemaError(
             f"output_schema: The JSON Schema is not valid at {location}: {error.message.rstrip('.')}."
         ) from error
-    strict.check_size(closed_schema)
-    return closed_schema
+    strict.check_size(strict_root)
+    return strict_root
 
 
 def _to_json_dict(schema: Any) -> dict[str, Any]:

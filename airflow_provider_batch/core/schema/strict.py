@@ -51,13 +51,13 @@ _UNSUPPORTED_KEYWORDS = {
 _REMOVED_KEYWORDS = ("$schema", "$id", "$comment", "default")
 
 
-def close(root: dict[str, Any]) -> dict[str, Any]:
+def to_strict(root: dict[str, Any]) -> dict[str, Any]:
     """Return a strict copy of a JSON Schema whose root is an object.
 
     Raises SchemaError for anything that a strict schema cannot express, with the location in the output and a suggested
     fix. Whether the result is valid JSON Schema is left to the validator.
     """
-    strict = _Closer(root).close(root, _ROOT, ())
+    strict = _StrictConverter(root).convert(root, _ROOT, ())
     if "anyOf" in strict:
         raise _schema_error(_ROOT, "is an anyOf, but it must be a single object. Move the union into a property.")
     if strict.get("type") != "object":
@@ -74,13 +74,13 @@ def _schema_error(location: str, problem: str) -> SchemaError:
     return SchemaError(f"output_schema, at {location}: This {problem}")
 
 
-class _Closer:
+class _StrictConverter:
     """Converts the nodes of a schema. `location` describes a node by its place in the output, for errors."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
 
-    def close(self, schema: Any, location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
+    def convert(self, schema: Any, location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(schema, dict) or not (schema.keys() - {"title", "description", *_REMOVED_KEYWORDS}):
             raise _schema_error(location, "may be any value, which strict output cannot express. Give it a type.")
         node = {key: value for key, value in schema.items() if key not in _REMOVED_KEYWORDS}
@@ -89,26 +89,26 @@ class _Closer:
             if keyword in node:
                 raise _schema_error(location, f"uses {keyword}, which strict output does not support. {advice}")
         if "$ref" in node:
-            return self._close_ref(node, location, merged_refs)
+            return self._convert_ref(node, location, merged_refs)
         for word in _DEFINITIONS:
             if isinstance(node.get(word), dict):
-                node[word] = {name: self.close(value, f"{word} {name}", ()) for name, value in node[word].items()}
+                node[word] = {name: self.convert(value, f"{word} {name}", ()) for name, value in node[word].items()}
         if isinstance(node.get("anyOf"), list):
             node["anyOf"] = [
-                self.close(option, f"{location} (option {number} of anyOf)", merged_refs)
+                self.convert(option, f"{location} (option {number} of anyOf)", merged_refs)
                 for number, option in enumerate(node["anyOf"], 1)
             ]
         elif "type" not in node:
             node["type"] = _implied_type(node, location)
         if "object" in types(node):
-            self._close_object(node, location, merged_refs)
+            self._convert_object(node, location, merged_refs)
         if "array" in types(node):
             if isinstance(node.get("items"), list):
                 raise _schema_error(location, f"has a list of schemas as its items. {_TUPLE_ADVICE}")
-            node["items"] = self.close(node.get("items"), f"each item of {location}", merged_refs)
+            node["items"] = self.convert(node.get("items"), f"each item of {location}", merged_refs)
         return node
 
-    def _close_ref(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
+    def _convert_ref(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
         """Keep a `$ref` that stands alone. Replace one with sibling keywords, which strict output rejects."""
         ref = node["$ref"]
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
@@ -127,7 +127,7 @@ class _Closer:
             )
         siblings = {key: value for key, value in node.items() if key != "$ref"}
         target = {key: value for key, value in target.items() if key not in _DEFINITIONS}
-        return self.close({**siblings, **target, **siblings}, location, (*merged_refs, ref))
+        return self.convert({**siblings, **target, **siblings}, location, (*merged_refs, ref))
 
     def _is_circular(self, ref: str) -> bool:
         visited_refs: set[str] = set()
@@ -137,7 +137,7 @@ class _Closer:
             next_ref = (follow(self._root, next_ref) or {}).get("$ref")
         return next_ref is not None
 
-    def _close_object(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> None:
+    def _convert_object(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> None:
         if node.get("additionalProperties", False) is not False:
             raise _schema_error(
                 location,
@@ -149,7 +149,7 @@ class _Closer:
             raise _schema_error(location, "is an object without properties. Name its properties.")
         node["additionalProperties"] = False
         node["properties"] = {
-            name: self.close(value, name if location == _ROOT else f"{location}.{name}", merged_refs)
+            name: self.convert(value, name if location == _ROOT else f"{location}.{name}", merged_refs)
             for name, value in properties.items()
         }
         node["required"] = list(properties)

@@ -20,7 +20,7 @@ from airflow_provider_batch.local.answers.prompt import (
     input_tokens,
     model_of,
     moderation_inputs,
-    output_schema,
+    output_format,
     prompts,
     tokens_of_input,
 )
@@ -251,18 +251,18 @@ def _is_token_ids(item: object) -> bool:
 
 
 def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
-    form = output_schema(endpoint, body)
-    if form is None:
+    requested_format = output_format(endpoint, body)
+    if requested_format is None:
         return
     path = "response_format.json_schema" if endpoint == CHAT else "text.format"
     for name, kind in (("name", str), ("schema", dict)):
-        if not isinstance(form.get(name), kind):
+        if not isinstance(requested_format.get(name), kind):
             raise missing_parameter(f"{path}.{name}")
-    problem = _strict_problem(form["schema"], ()) if form.get("strict") else None
+    problem = _strict_problem(requested_format["schema"], ()) if requested_format.get("strict") else None
     if problem is not None:
         raise ApiError(
             400,
-            f"Invalid schema for response_format '{form['name']}': {problem}",
+            f"Invalid schema for response_format '{requested_format['name']}': {problem}",
             param="response_format" if endpoint == CHAT else "text.format.schema",
             code=None if endpoint == CHAT else "invalid_json_schema",
         )

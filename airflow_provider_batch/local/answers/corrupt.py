@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, RESPONSES, estimate, output_schema
+from airflow_provider_batch.local.answers.prompt import CHAT, COMPLETIONS, RESPONSES, estimate, output_format
 from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.answers.schema_answer import fits
 from airflow_provider_batch.local.api.errors import ApiError
@@ -82,8 +82,8 @@ def _corrupt_text(kind: Kind, request: ModelRequest, text: str) -> _Output | Non
 
 def _insert_separators(request: ModelRequest, text: str) -> str:
     """Return the text with the separators in it, unescaped. A text that fits its schema still does afterwards."""
-    form = output_schema(request.endpoint, request.body)
-    schema = form.get("schema") if form else None
+    requested_format = output_format(request.endpoint, request.body)
+    schema = requested_format.get("schema") if requested_format else None
     try:
         root = [msgspec.json.decode(text)]
     except msgspec.DecodeError:

@@ -47,7 +47,7 @@ from airflow_provider_batch.local.answers.prompt import (
     input_tokens,
     model_of,
     moderation_inputs,
-    output_schema,
+    output_format,
     prompts,
     read_conversation,
 )
@@ -170,14 +170,15 @@ class OfflineResponder:
 
 
 def _text(request: ModelRequest, conversation: Conversation) -> str:
-    form = output_schema(request.endpoint, request.body)
-    if form is not None:
+    requested_format = output_format(request.endpoint, request.body)
+    if requested_format is not None:
         try:
-            value = fill(form["schema"], text=conversation.user, instructions=conversation.system)
+            value = fill(requested_format["schema"], text=conversation.user, instructions=conversation.system)
         except UnfillableSchemaError as error:
             raise ApiError(
                 400,
-                f"Invalid schema for response_format '{form['name']}': the offline responder cannot answer it: {error}",
+                f"Invalid schema for response_format '{requested_format['name']}': the offline responder cannot answer"
+                f" it: {error}",
                 param="response_format",
             ) from error
         return msgspec.json.encode(value).decode()

@@ -120,18 +120,19 @@ def model_of(endpoint: str, body: Mapping[str, Any]) -> Any:
     return MODERATION_MODEL if model is None and endpoint == MODERATIONS else model
 
 
-def output_schema(endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def output_format(endpoint: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the object with the requested JSON schema (`name`, `schema`, `strict`), or None without a schema."""
     if endpoint == CHAT:
-        form = body.get("response_format")
-        if isinstance(form, Mapping) and form.get("type") == "json_schema":
-            inner = form.get("json_schema")
+        response_format = body.get("response_format")
+        if isinstance(response_format, Mapping) and response_format.get("type") == "json_schema":
+            inner = response_format.get("json_schema")
             return inner if isinstance(inner, Mapping) else {}
     if endpoint != RESPONSES:
         return None
     text = body.get("text")
-    form = text.get("format") if isinstance(text, Mapping) else None
-    return form if isinstance(form, Mapping) and form.get("type") == "json_schema" else None
+    text_format = text.get("format") if isinstance(text, Mapping) else None
+    is_schema = isinstance(text_format, Mapping) and text_format.get("type") == "json_schema"
+    return text_format if is_schema else None
 
 
 def estimate(text: str) -> int:
@@ -153,7 +154,7 @@ def input_tokens(endpoint: str, body: Mapping[str, Any]) -> int:
     if endpoint == MODERATIONS:
         return estimate(conversation.user)
     tokens = estimate(conversation.system) + estimate(conversation.user) + _PER_MESSAGE * (conversation.messages + 1)
-    schema = output_schema(endpoint, body)
-    if schema is not None:
-        tokens += estimate(msgspec.json.encode(schema).decode())
+    requested_format = output_format(endpoint, body)
+    if requested_format is not None:
+        tokens += estimate(msgspec.json.encode(requested_format).decode())
     return tokens

@@ -23,7 +23,7 @@ from airflow_provider_batch.local.storage.journal import Ending, Entry
 _CHUNK = 1 << 20
 
 
-class Growing(NamedTuple):
+class GrowingFile(NamedTuple):
     """A result file of a running batch. `kind` is `output` or `error`, `lines` the current number of lines."""
 
     id: str
@@ -64,7 +64,7 @@ class Growing(NamedTuple):
         return _respond(_read_entries(journal, entries), size, last_line=self.lines, complete=False)
 
 
-def find_growing_file(server: Server, file_id: str) -> Growing | None:
+def find_growing_file(server: Server, file_id: str) -> GrowingFile | None:
     """Return the growing file with this id, or None if there is none."""
     dialect = server.settings.dialect
     if "growing-output" not in dialect:
@@ -73,7 +73,9 @@ def find_growing_file(server: Server, file_id: str) -> Growing | None:
         for kind in ("output", "error"):
             if dialect.result_file_id(live.record.batch.id, kind) == file_id:
                 output = len(live.answered_lines) if "one-file" in dialect else live.completed
-                return Growing(file_id, live, kind, output if kind == "output" else len(live.answered_lines) - output)
+                return GrowingFile(
+                    file_id, live, kind, output if kind == "output" else len(live.answered_lines) - output
+                )
     return None
 
 

@@ -86,7 +86,7 @@ class DuckdbDriver(Driver):
                         f'put "read_only": true into the connection\'s extra. Then run this task again. {consequence}'
                     ) from None
                 if pause == _FIRST_PAUSE:
-                    log.info("The DuckDB file of connection %r is in use; waiting for it.", hook.get_conn_id())
+                    log.info("The DuckDB file of connection %r is in use; waiting for it", hook.get_conn_id())
             time.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
