@@ -34,35 +34,43 @@ _OFFLINE = "an offline responder generates the answers, and no model is called."
 _IN_PROGRESS = 20.0
 
 
-def _positive(text: str) -> float:
+# argparse shows the names of these functions in its error messages, as in "invalid duration value: 'x'"
+
+
+def speed(text: str) -> float:
+    """Parse a number greater than 0."""
     value = float(text)
     if value <= 0:
         raise argparse.ArgumentTypeError("must be greater than 0")
     return value
 
 
-def _seconds(text: str) -> float:
+def duration(text: str) -> float:
+    """Parse a number of seconds, 0 or more."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
     return value
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError("must be between 0 and 1")
     return value
 
 
-def _limit(text: str) -> int | None:
+def limit(text: str) -> int | None:
+    """Parse a whole number; 0 means no limit and becomes None."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError("must be 0 or more")
     return value or None
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Parse a whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
@@ -106,24 +114,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
     times = parser.add_argument_group("duration of batch states, in seconds of the server's clock")
     times.add_argument(
-        "--validating", type=_seconds, default=2.0, metavar="S", help="minimum time in validating (default %(default)s)"
+        "--validating", type=duration, default=2.0, metavar="S", help="minimum time in validating (default %(default)s)"
     )
     times.add_argument(
         "--in-progress",
-        type=_seconds,
+        type=duration,
         metavar="S",
         help=f"time in in_progress, spread over the requests (default {_IN_PROGRESS:g}; 0 with --upstream)",
     )
     times.add_argument(
         "--finalizing",
-        type=_seconds,
+        type=duration,
         default=3.0,
         metavar="S",
         help="time in finalizing, and in cancelling (default %(default)s)",
     )
     times.add_argument(
         "--speed",
-        type=_positive,
+        type=speed,
         default=1.0,
         metavar="FACTOR",
         help="run the server's clock FACTOR times as fast: states, window, file expiry and rate limits"
@@ -150,7 +158,7 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     limits.add_argument(
         "--concurrency",
-        type=_count,
+        type=count,
         metavar="N",
         help="maximum number of concurrent requests: per batch, or with --upstream in total"
         f" (default 1; with --upstream {CONCURRENCY})",
@@ -174,21 +182,21 @@ def _add_quota_arguments(limits: argparse._ArgumentGroup) -> None:
     )
     limits.add_argument(
         "--release-after",
-        type=_seconds,
+        type=duration,
         default=0.0,
         metavar="S",
         help="seconds for which the tokens of an ended batch still count as enqueued (default %(default)s)",
     )
     limits.add_argument(
         "--creates-per-hour",
-        type=_limit,
+        type=limit,
         default=CREATES_PER_HOUR,
         metavar="N",
         help="maximum number of batches created per hour, 0 for no limit (default %(default)s)",
     )
     limits.add_argument(
         "--uploads-per-minute",
-        type=_limit,
+        type=limit,
         default=UPLOADS_PER_MINUTE,
         metavar="N",
         help="maximum number of files uploaded per minute, 0 for no limit (default %(default)s)",
@@ -203,7 +211,7 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
     tests.add_argument("--faults", type=Path, metavar="FILE", help="JSON list of faults to inject (default: none)")
     tests.add_argument(
         "--webhook-duplicates",
-        type=_share,
+        type=share,
         default=0.0,
         metavar="SHARE",
         help="share of webhooks to deliver twice, from 0 to 1 (default %(default)s)",

@@ -19,7 +19,8 @@ CONCURRENCY = 8
 _VERSION = re.compile(r"/v\d\w*(/|$)")
 
 
-def _seconds(text: str) -> float:
+def duration(text: str) -> float:
+    """Parse a number of seconds greater than 0. The name of this function appears in argparse's error messages."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError("must be a number of seconds greater than 0")
@@ -47,13 +48,13 @@ def add_upstream_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--upstream-timeout",
-        type=_seconds,
+        type=duration,
         metavar="S",
         help=f"fail a request with request_timeout if its answer takes longer (default {Upstream.timeout:g})",
     )
     group.add_argument(
         "--upstream-patience",
-        type=_seconds,
+        type=duration,
         metavar="S",
         help="how long batch requests wait for an unreachable upstream before they fail with 503"
         f" (default {Upstream.patience:g})",

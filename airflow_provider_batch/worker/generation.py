@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_batch.core.formatting import format_count
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.ledger import (
@@ -174,7 +174,11 @@ def change_budget(ledger: Ledger, ceiling: float | None, log: Log) -> None:
         check_budget(ledger.manifest.estimate, ceiling)
     number = state.budget.number + 1 if state.budget else 1
     if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
-        log.info("max_cost_usd changed from %s to %s", state.ceiling, ceiling)
+        log.info("max_cost_usd changed from %s to %s", _describe_ceiling(state.ceiling), _describe_ceiling(ceiling))
+
+
+def _describe_ceiling(ceiling: float | None) -> str:
+    return "no limit" if ceiling is None else format_usd(ceiling)
 
 
 def cancel_earlier(ledger: Ledger, log: Log) -> None:
