@@ -242,7 +242,7 @@ def test_a_crash_is_logged_by_every_waiting_trigger_and_the_poller_restarts(
 
     with_provider(test)
     assert set(errors) == {"first", "other"}
-    assert all("crashed and restarts" in line and "a bug in the poller" in line for line in errors.values())
+    assert all("crashed and is being restarted" in line and "a bug in the poller" in line for line in errors.values())
 
 
 def test_a_poller_that_was_cancelled_is_restarted(with_provider: Run, monkeypatch: pytest.MonkeyPatch) -> None:
