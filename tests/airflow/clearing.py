@@ -1,4 +1,4 @@
-"""A job whose tasks are cleared: one run of a DAG, whose arguments may change in between as authors change files."""
+"""Clear and retry the tasks of one DAG run. The arguments may change in between, as when an author edits the DAG."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.airflow.jobs import DagRunResult, ErrorListener, run_dag, save_dag, s
 
 
 class ClearedJob:
-    """submit -> wait -> land, run with `dag.test()`, then cleared and run again in the same run."""
+    """A DAG submit -> wait -> land: run it once with `dag.test()`, then clear or retry its tasks in the same run."""
 
     def __init__(self, conf: dict[str, Any] | None = None) -> None:
         self.dag_id = f"job_{uuid4().hex[:8]}"
         self._conf = conf
 
     def dag(self, *, wait: dict[str, Any] | None = None, land: dict[str, Any] | None = None, **submit: Any) -> Any:
-        """The DAG with these arguments; `...` leaves a default argument out."""
+        """Return the DAG with these arguments; `...` removes a default. See `run_job`."""
         from datetime import timedelta
 
         from airflow.sdk import DAG
@@ -25,27 +25,27 @@ class ClearedJob:
         from airflow_provider_batch.sensors.batch import BatchSensor
 
         with DAG(self.dag_id, schedule=None) as dag:
-            asked = BatchSubmitOperator(**submit_arguments(**submit))
-            waiting: dict[str, Any] = {"row_retry_delay": timedelta(0), "poke_interval": 0.1} | (wait or {})
-            waited = BatchSensor(task_id="wait", job=asked.output, **waiting)
-            landing: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
-            landed = BatchResultsOperator(task_id="land", job=asked.output, **landing)
-            asked >> waited >> landed
+            submit_task = BatchSubmitOperator(**submit_arguments(**submit))
+            wait_arguments: dict[str, Any] = {"row_retry_delay": timedelta(0), "poke_interval": 0.1} | (wait or {})
+            wait_task = BatchSensor(task_id="wait", job=submit_task.output, **wait_arguments)
+            land_arguments: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
+            land_task = BatchResultsOperator(task_id="land", job=submit_task.output, **land_arguments)
+            submit_task >> wait_task >> land_task
         return dag
 
     def run(self, **arguments: Any) -> DagRunResult:
-        """The first run."""
+        """Run the DAG for the first time."""
         return run_dag(self.dag(**arguments), self._conf)
 
     def clear(self, *task_ids: str, **arguments: Any) -> DagRunResult:
-        """Clear tasks of the run (all, unless named), as Airflow does, and run them as `dag.test()` does."""
-        return self._again(task_ids, arguments, retry=False)
+        """Clear these tasks as Airflow does (without arguments: every task), and run them as `dag.test()` does."""
+        return self._rerun(task_ids, arguments, retry=False)
 
     def retry(self, *task_ids: str, **arguments: Any) -> DagRunResult:
-        """Run tasks again as Airflow retries them: another attempt, of the same life."""
-        return self._again(task_ids, arguments, retry=True)
+        """Rerun these tasks as Airflow's own retries do: with a higher try_number and the same max_tries."""
+        return self._rerun(task_ids, arguments, retry=True)
 
-    def _again(self, task_ids: tuple[str, ...], arguments: dict[str, Any], *, retry: bool) -> DagRunResult:
+    def _rerun(self, task_ids: tuple[str, ...], arguments: dict[str, Any], *, retry: bool) -> DagRunResult:
         from airflow.models.dagrun import DagRun
         from airflow.models.taskinstance import clear_task_instances
         from airflow.providers.common.compat.sdk import get_listener_manager
@@ -64,11 +64,11 @@ class ClearedJob:
                 run = session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id)).one()
                 run.dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
                 tis = [ti for ti in run.get_task_instances(session=session) if not task_ids or ti.task_id in task_ids]
-                started_epochs = [ti.max_tries for ti in tis]
+                max_tries = [ti.max_tries for ti in tis]
                 clear_task_instances(tis, session, dag_run_state=DagRunState.RUNNING)
                 if retry:
-                    for ti, clear_epoch in zip(tis, started_epochs, strict=True):
-                        ti.max_tries = clear_epoch
+                    for ti, number in zip(tis, max_tries, strict=True):
+                        ti.max_tries = number
                 session.commit()
                 while run.state == DagRunState.RUNNING:
                     session.expire_all()
@@ -89,7 +89,7 @@ class ClearedJob:
             get_listener_manager().pm.unregister(listener)
 
     def run_id(self) -> str:
-        """The run's id."""
+        """Return the run_id of the run."""
         from airflow.models.dagrun import DagRun
         from airflow.utils.session import create_session
         from sqlalchemy import select

@@ -1,4 +1,7 @@
-"""An Airflow of the tests' own; its home is set in tests/conftest.py, its database is made once."""
+"""Fixtures for tests that run DAGs: an Airflow database, connections, batch servers and a warehouse.
+
+tests/conftest.py sets AIRFLOW_HOME. The database in it is migrated once for each test session.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,21 @@ from tests.airflow.jobs import Ticket, call_counter, client_of, make_tickets
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Path:
-    """AIRFLOW_HOME with a migrated database."""
-    done = subprocess.run(
+    """Migrate the metadata database and return AIRFLOW_HOME."""
+    process = subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     await_in_process_api_server()
     return Path(os.environ["AIRFLOW_HOME"])
 
 
 @pytest.fixture(autouse=True)
 def _openai_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Closes the clients that a test made.
+    """Close the clients that the test created.
 
-    `OpenAIHook` never closes its client: outside of tests the end of the task's process does. A client that is left to
-    the garbage collector may lose its sockets first, which warns.
+    `OpenAIHook` never closes its client. Outside of tests, the end of the task's process does. In a test, the garbage
+    collector may collect the client's sockets before the client, which causes a ResourceWarning.
     """
     clients: list[openai.OpenAI] = []
     init = openai.OpenAI.__init__
@@ -53,7 +56,7 @@ def _openai_clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Gives Airflow a connection: `connect("warehouse", conn_type="sqlite", host="…")`."""
+    """Return a function that adds an Airflow connection: `connect("warehouse", conn_type="sqlite", host="…")`."""
 
     def add(conn_id: str, **fields: object) -> None:
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
@@ -63,12 +66,12 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def offline(airflow_home: Path, offline_batches: LocalServer) -> None:
-    """`openai_default` leads to the local batch server; staging is a folder of the test's own."""
+    """Point `openai_default` to the local batch server of the session, and staging to a folder of the test."""
 
 
 @pytest.fixture
 def client(batch_server: LocalServer) -> openai.OpenAI:
-    """A client of the local batch server."""
+    """Return a client of the local batch server of the session."""
     return client_of(batch_server)
 
 
@@ -93,7 +96,7 @@ def serve(tmp_path: Path, connect: Callable[..., None], offline: None) -> Iterat
 
 @pytest.fixture
 def server(serve: Callable[..., LocalServer]) -> LocalServer:
-    """A batch server of the test's own, whose batches end at once."""
+    """Start a batch server for this test. Its batches take no time."""
     return serve()
 
 
@@ -113,10 +116,7 @@ def _faulty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
 def faulty_server(
     _faulty_server: LocalServer, offline: None, connect_batch_server: Callable[[LocalServer], None]
 ) -> Iterator[LocalServer]:
-    """The module's batch server, on which nothing goes wrong until a test calls `set_faults`.
-
-    `openai_default` leads to it.
-    """
+    """Point `openai_default` to the module's batch server, which has no faults until the test calls `set_faults`."""
     _faulty_server.set_faults()
     connect_batch_server(_faulty_server)
     yield _faulty_server
@@ -125,19 +125,19 @@ def faulty_server(
 
 @pytest.fixture
 def count_calls(server: LocalServer) -> Callable[[], dict[str, int]]:
-    """Counts what was asked, uploaded and created at `server` since it was last called."""
+    """Return a function that counts the uploads, creates and synchronous requests at `server` since its last call."""
     return call_counter(server)
 
 
 @pytest.fixture
 def tickets() -> list[Ticket]:
-    """The rows of the table `tickets`. A module whose tests need others has a fixture of this name."""
+    """Return the rows of the table `tickets`. Modules that need other rows override this fixture."""
     return [(f"T-{n}", f"Ticket {n}", "The invoice is wrong", "billing") for n in range(1, 6)]
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None, tickets: list[Ticket]) -> Path:
-    """A SQLite file with the table `tickets`; the connection `warehouse` leads to it."""
+    """Create a SQLite file with the table `tickets` and point the connection `warehouse` to it. Return its path."""
     path = tmp_path / "warehouse.sqlite"
     make_tickets(path, tickets)
     connect("warehouse", conn_type="sqlite", host=str(path))
@@ -146,12 +146,12 @@ def warehouse(tmp_path: Path, connect: Callable[..., None], offline: None, ticke
 
 @pytest.fixture
 def wait_until() -> Callable[[Callable[[], bool]], None]:
-    """Waits for a condition, for a minute at most."""
+    """Return a function that waits until a condition is true, for at most 60 s."""
 
     def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while not condition():
-            assert time.monotonic() < end, "the condition did not come true within 60 s"
+            assert time.monotonic() < deadline, "The condition did not become true within 60 s."
             time.sleep(0.05)
 
     return wait

@@ -1,4 +1,4 @@
-"""A whole Airflow with the ready DAGs, the demo's tickets and a local batch server whose batches end at once."""
+"""A complete Airflow with the example DAGs, the demo's tickets and a local batch server whose batches take no time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_
 
 @dataclass(frozen=True)
 class DemoAirflow:
-    """See `demo_airflow`."""
+    """A running Airflow and its batch server; see `demo_airflow`."""
 
     airflow: RunningAirflow
     server: LocalServer
@@ -28,14 +28,14 @@ class DemoAirflow:
         return self.airflow.home.warehouse
 
     def count_calls(self) -> list[int]:
-        """How many calls came in that cost money, or lead to some that do: uploads, batches, requests asked at once."""
+        """Return the numbers of uploads, created batches and synchronous requests."""
         calls = self.server.calls()
         return [calls.get(call, 0) for call in (Call.UPLOAD, Call.CREATE, Call.SYNCHRONOUS)]
 
 
 @contextlib.contextmanager
 def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
-    """Start it below `path` and wait until these DAGs are parsed."""
+    """Start Airflow and the batch server below `path`, and wait until these DAGs are parsed."""
     with LocalServer(path / "server", admin=True) as server:
         provider = Provider(server.base_url, "local", local=True)
         with running_airflow(path / "home", provider, dags_folder()) as airflow:
@@ -45,13 +45,13 @@ def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
 
 
 def await_approval_request(run: Run) -> dict[str, Any]:
-    """What `approve` asks a person, once it does and its first worker has ended."""
+    """Wait until the task `approve` asks for a decision and its first worker has ended; return the details it shows."""
     path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
 
-    def look() -> dict[str, Any] | None:
-        answer = run.airflow.client.get(path)
-        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
+    def find_details() -> dict[str, Any] | None:
+        response = run.airflow.client.get(path)
+        return None if response.status_code == 404 else dict(response.raise_for_status().json())
 
-    asked = wait_until("a person is asked", look)
-    run.await_workers("approve")
-    return asked
+    details = wait_until("`approve` asks for a decision", find_details)
+    run.await_worker_end("approve")
+    return details

@@ -1,4 +1,4 @@
-"""Small DAGs for tests: built in the test, run with `dag.test()`, their errors and what they returned kept."""
+"""Build small DAGs in a test, run them with `dag.test()`, and keep the errors and return values of their tasks."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from openai.types import Batch, BatchRequestCounts
 
 from airflow_provider_batch.local.process import LocalServer
 
-#: id, title, body and label of a ticket
+#: A ticket: id, title, body and label.
 Ticket = tuple[Any, ...]
 
 
 @contextmanager
-def run_in_background(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread while the block runs. If it raises, so does leaving the block."""
+def run_in_background(work: Callable[[], object]) -> Iterator[None]:
+    """Call `work` in a thread while the block runs. Leaving the block waits for it, and raises if it raised."""
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(work)
+        future = pool.submit(work)
         yield
-        done.result()
+        future.result()
 
 
 @dataclass
 class DagRunResult:
-    """One run of a DAG."""
+    """What one run of a DAG led to."""
 
-    #: state of the run
+    #: State of the run.
     state: str
-    #: state of each task
+    #: State of each task, by task_id.
     states: dict[str, str]
-    #: the exception that failed each failed task
+    #: The exception of each failed task, by task_id.
     errors: dict[str, BaseException]
-    #: what each task returned
+    #: Return value of each task, by task_id; `task_id[map_index]` for mapped tasks.
     return_values: dict[str, Any] = field(default_factory=dict)
 
     def error(self, task_id: str = "submit") -> str:
-        """The text of the error that failed a task."""
+        """Return the error message of a failed task."""
         return str(self.errors[task_id])
 
 
 def submit_arguments(**changes: Any) -> dict[str, Any]:
-    """Arguments of a submit task that works on the table `tickets`."""
+    """Return arguments for a submit task that reads the table `tickets`. A change to `...` removes an argument."""
     arguments = {
         "task_id": "submit",
         "warehouse_conn_id": "warehouse",
@@ -58,7 +58,7 @@ def submit_arguments(**changes: Any) -> dict[str, Any]:
         "custom_id": "{{ row.id }}",
         "model": "gpt-5-mini",
         "prompt": "{{ row.title }}: {{ row.body }}",
-        # tests count batches and what is in them; those that are about the canary ask for it
+        # Tests count batches and their requests, so only the tests of the canary turn it on.
         "canary": 0,
     }
     return {name: value for name, value in (arguments | changes).items() if value is not ...}
@@ -72,23 +72,31 @@ def run_job(
     logical_date: datetime | None = None,
     **submit: Any,
 ) -> DagRunResult:
-    """Run submit -> wait -> land with `dag.test()`; `...` leaves a default argument out."""
+    """Run the DAG submit -> wait -> land with `dag.test()`.
+
+    :param wait: arguments of the sensor.
+    :param land: arguments of the results task.
+    :param submit: arguments of the submit task; `...` removes a default.
+    """
     from airflow.sdk import DAG
 
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
 
     with DAG(f"job_{uuid4().hex[:8]}", schedule=None, params={"word": "plain"}) as dag:
-        asked = BatchSubmitOperator(**submit_arguments(**submit))
-        waited = BatchSensor(task_id="wait", job=asked.output, **(wait or {}))
-        landing: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
-        landed = BatchResultsOperator(task_id="land", job=asked.output, **landing)
-        asked >> waited >> landed
+        submit_task = BatchSubmitOperator(**submit_arguments(**submit))
+        wait_task = BatchSensor(task_id="wait", job=submit_task.output, **(wait or {}))
+        land_arguments: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})
+        land_task = BatchResultsOperator(task_id="land", job=submit_task.output, **land_arguments)
+        submit_task >> wait_task >> land_task
     return run_dag(dag, conf=conf, logical_date=logical_date)
 
 
 def run_dag(dag: Any, conf: dict[str, Any] | None = None, logical_date: datetime | None = None) -> DagRunResult:
-    """Run a DAG with `dag.test()`. With a logical_date its run_id is of that moment: the next run begins it anew."""
+    """Run a DAG with `dag.test()`.
+
+    Runs with the same `logical_date` have the same run_id, so each of them replaces the one before.
+    """
     from airflow.providers.common.compat.sdk import get_listener_manager
 
     save_dag(dag)
@@ -107,13 +115,13 @@ def run_dag(dag: Any, conf: dict[str, Any] | None = None, logical_date: datetime
 
 
 class ErrorListener:
-    """Keeps the error of each task that fails."""
+    """An Airflow listener that keeps the error of each failed task."""
 
     def __init__(self) -> None:
         from airflow.providers.common.compat.sdk import hookimpl
 
         self.errors: dict[str, BaseException] = {}
-        # hooks are found by attribute, and Airflow may only be imported once its home is set
+        # Airflow finds hooks by an attribute of the function, and must not be imported before AIRFLOW_HOME is set.
         type(self).on_task_instance_failed = hookimpl(type(self).on_task_instance_failed)  # type: ignore[method-assign]
 
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: BaseException) -> None:
@@ -121,50 +129,50 @@ class ErrorListener:
 
 
 def save_dag(dag: Any) -> None:
-    """Write the DAG to the metadata database, as the DAG processor does with the DAGs of a folder."""
+    """Write the DAG to the metadata database, as the DAG processor does for the DAGs in its folder."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 
     DagBundlesManager().sync_bundles_to_db()  # type: ignore[no-untyped-call]  # Airflow has no types here
-    with TemporaryDirectory() as empty:
-        bag = DagBag(empty)
+    with TemporaryDirectory() as empty_folder:
+        bag = DagBag(empty_folder)
     bag.bag_dag(dag)
     sync_bag_to_db(bag, "dags-folder", None)
 
 
 def make_tickets(path: Path, rows: Iterable[Ticket]) -> None:
-    """A table `tickets` with columns id, title, body, label in a SQLite file."""
+    """Create the table `tickets` (id, title, body, label) in a SQLite file."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE tickets (id, title TEXT, body TEXT, label TEXT)")
         connection.executemany("INSERT INTO tickets VALUES (?, ?, ?, ?)", rows)
 
 
 def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    """Rows of a SQLite file."""
+    """Return the rows that a query selects from a SQLite file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql).fetchall()
 
 
 def client_of(server: LocalServer) -> openai.OpenAI:
-    """A client of a local batch server."""
+    """Return a client of a local batch server."""
     return openai.OpenAI(api_key="local", base_url=server.base_url)
 
 
 def counts_of(batch: Batch) -> BatchRequestCounts:
-    """The request counts of a batch, which the local batch server always gives."""
+    """Return the request counts of a batch, which the local batch server always sets."""
     assert batch.request_counts is not None
     return batch.request_counts
 
 
 def call_counter(server: LocalServer) -> Callable[[], dict[str, int]]:
-    """Return a function that counts the uploads, creations and synchronous requests since it was last called."""
-    before = server.calls()
+    """Return a function that counts the uploads, creates and synchronous requests since its last call."""
+    previous = server.calls()
 
-    def since() -> dict[str, int]:
-        nonlocal before
-        now = server.calls()
-        counted = {call: now.get(call, 0) - before.get(call, 0) for call in ("upload", "create", "synchronous")}
-        before = now
-        return counted
+    def count() -> dict[str, int]:
+        nonlocal previous
+        current = server.calls()
+        counts = {call: current.get(call, 0) - previous.get(call, 0) for call in ("upload", "create", "synchronous")}
+        previous = current
+        return counts
 
-    return since
+    return count

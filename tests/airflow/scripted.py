@@ -1,4 +1,7 @@
-"""A loopback HTTP server that answers word for word what a test says: for what the local batch server gets right."""
+"""An HTTP server on loopback whose responses a test writes byte for byte.
+
+Tests use it for wrong and unusual responses that the local batch server does not produce.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,41 @@ from typing import Any, NamedTuple
 
 
 class Request(NamedTuple):
-    """One request as it came in."""
+    """A request as the server received it."""
 
     method: str
-    #: path and query, without `/v1`
+    #: Path and query, without `/v1`.
     target: str
     body: bytes
 
     @property
     def call(self) -> str:
-        """Method and path, as in `POST /batches`."""
+        """Method and path, such as `POST /batches`."""
         return f"{self.method} {self.target.partition('?')[0]}"
 
 
 class ScriptedServer(NamedTuple):
-    """A server that runs."""
+    """A running server and the requests it received."""
 
     base_url: str
-    #: what came in, in order
+    #: Every request so far, in order.
     requests: list[Request]
 
     def calls(self, call: str) -> int:
-        """How often this call came in, as in `POST /batches`."""
+        """Return how many times this call was received, such as `POST /batches`."""
         return sum(request.call == call for request in self.requests)
 
 
-#: the bytes to send back, after which the connection is closed
+#: Returns the bytes to send for a request. The server then closes the connection.
 Script = Callable[[Request], bytes]
 
 
 def reply(
     body: Any, *, status: int = 200, content_type: str = "application/json", length: int | None = None, **headers: str
 ) -> bytes:
-    """An answer; JSON, unless the body is bytes already.
+    """Return the bytes of an HTTP response. The body is encoded as JSON unless it is bytes.
 
-    :param length: what Content-Length promises, if it is not the truth.
+    :param length: a wrong Content-Length to send instead of the right one.
     """
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {"Content-Type": content_type, "Content-Length": str(len(content) if length is None else length)}
@@ -56,7 +59,7 @@ def reply(
 
 @contextmanager
 def serve_script(script: Script) -> Iterator[ScriptedServer]:
-    """Serve on a free port; each request is answered by the script, one after the other."""
+    """Run a server on a free port that calls the script for each request, one request at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = ScriptedServer(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", [])
 

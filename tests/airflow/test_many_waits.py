@@ -137,7 +137,7 @@ def test_many_deferred_waits_share_one_poller_and_survive_the_kill_of_their_trig
     started_at = time.monotonic()
     run = airflow.trigger("many_waits")
     await_all(run, "wait", "deferred")
-    run.await_workers("wait", ended=WAITS)
+    run.await_worker_end("wait", count=WAITS)
     await_progress(run, "the batches of each wait are read", done=r"\d")
     deferred_at = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""The runner against the local batch server: what was recorded, what exists, and never a second batch for a shard."""
+"""The runner with the local batch server: what it records, which batches exist, and that no shard gets two batches."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ LOG = logging.getLogger(__name__)
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Any:
-    """A sealed job of four rows in two shards."""
-    once = uuid4()
-    return seal_job(tmp_path, ["one", f"[[fail:500:once]] {once}", "three", f"[[fail:429:once]] {once}"], requests=2)
+    """Seal a job of four rows in two shards. The second row of each shard fails once with a transient error."""
+    unique = uuid4()
+    return seal_job(
+        tmp_path, ["one", f"[[fail:500:once]] {unique}", "three", f"[[fail:429:once]] {unique}"], requests=2
+    )
 
 
-def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10, **more: Any) -> Any:
-    """A sealed job of one row for each prompt, with so many requests in each shard; `more` goes to its manifest."""
+def seal_job(path: Path, prompts: list[str], *, requests: int, tokens: int = 10, **manifest_fields: Any) -> Any:
+    """Seal a job with a row for each prompt and at most `requests` requests in each shard, and return its ledger."""
     from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.core.ledger.ledger import seal
     from airflow_provider_batch.core.provider.limits import Limits
@@ -37,7 +39,7 @@ def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10
     from airflow_provider_batch.core.sealing.sealer import Sealer
     from airflow_provider_batch.staging.local import LocalFolder
 
-    folder = LocalFolder(place / "job")
+    folder = LocalFolder(path / "job")
     spec = RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt="{{ row.text }}")
     renderer = compile_renderer(spec, ["id", "text"], {})
     sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=requests))
@@ -56,40 +58,41 @@ def seal_job(place: Path, prompts: list[str], *, requests: int, tokens: int = 10
         "estimate": Estimate(),
         "limits": Limits(requests=requests),
     }
-    manifest = Manifest(**(fields | more))
+    manifest = Manifest(**(fields | manifest_fields))
     return seal(folder, manifest)
 
 
 def another_worker(ledger: Any, *, later: timedelta = timedelta(), **options: Any) -> Any:
-    """A runner that shares nothing with others but the job's folder."""
+    """Return a runner that shares only the folder of the job with other runners."""
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
     from airflow_provider_batch.worker.runner import Runner
 
-    opened = open_ledger(ledger.folder)
-    assert opened is not None
+    own_ledger = open_ledger(ledger.folder)
+    assert own_ledger is not None
     policy = Policy(backoff=timedelta(0))
-    return Runner(opened, BatchHook(), policy, LOG, clock=lambda: datetime.now(UTC) + later, **options)
+    return Runner(own_ledger, BatchHook(), policy, LOG, clock=lambda: datetime.now(UTC) + later, **options)
 
 
 def batches_of(client: openai.OpenAI, ledger: Any) -> list[Any]:
+    """Return every batch that was created for a job."""
     uid = ledger.manifest.job_uid
     return [batch for batch in client.batches.list(limit=100) if (batch.metadata or {}).get("job_uid") == uid]
 
 
-def until_ended(client: openai.OpenAI, ledger: Any, wait_until: Callable[..., None]) -> None:
+def await_batches(client: openai.OpenAI, ledger: Any, wait_until: Callable[..., None]) -> None:
     wait_until(lambda: all(batch.status == "completed" for batch in batches_of(client, ledger)))
 
 
-def test_a_second_worker_creates_nothing_that_the_first_created(ledger: Any, client: openai.OpenAI) -> None:
+def test_a_second_worker_does_not_create_the_batches_of_the_first_again(ledger: Any, client: openai.OpenAI) -> None:
     another_worker(ledger).run({})
     another_worker(ledger).run({})
 
     assert sorted(batch.metadata["shard"] for batch in batches_of(client, ledger)) == ["s0001", "s0002"]
 
 
-def test_a_worker_that_was_told_to_end_creates_nothing_and_its_successor_goes_on(
+def test_a_worker_that_is_being_stopped_creates_nothing_and_the_next_one_continues(
     ledger: Any, client: openai.OpenAI
 ) -> None:
     with pytest.raises(StoppedError, match="2 of 2 input files"):
@@ -101,7 +104,7 @@ def test_a_worker_that_was_told_to_end_creates_nothing_and_its_successor_goes_on
     assert len(batches_of(client, ledger)) == 2
 
 
-def test_a_sealed_file_that_was_changed_is_never_uploaded(ledger: Any, client: openai.OpenAI) -> None:
+def test_an_input_file_that_was_changed_after_the_seal_is_never_uploaded(ledger: Any, client: openai.OpenAI) -> None:
     from airflow_provider_batch.exceptions import StagingError
 
     with (ledger.folder.path / ledger.manifest.shards[0].file).open("ab") as file:
@@ -114,8 +117,8 @@ def test_a_sealed_file_that_was_changed_is_never_uploaded(ledger: Any, client: o
     assert batches_of(client, ledger) == []
 
 
-def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
-    """As a worker leaves it that was killed while it created s0001. Gives the nonce."""
+def record_unconfirmed_create(ledger: Any, client: openai.OpenAI, *, batch_exists: bool) -> str:
+    """Leave the job as a worker does that was killed while it created the batch of s0001. Return the nonce."""
     from airflow_provider_batch.core.ledger.records import Intent, Uploaded
 
     now, nonce = datetime.now(UTC), uuid4().hex
@@ -123,7 +126,7 @@ def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
         file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
     ledger.add(Uploaded("s0001", 1, file_id, now))
     ledger.add(Intent("s0001", 1, nonce, file_id, now))
-    if committed:
+    if batch_exists:
         client.batches.create(
             input_file_id=file_id,
             endpoint="/v1/chat/completions",
@@ -133,27 +136,27 @@ def unanswered(ledger: Any, client: openai.OpenAI, *, committed: bool) -> str:
     return nonce
 
 
-@pytest.mark.parametrize("committed", [True, False])
-def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_looked_up_then(
-    ledger: Any, client: openai.OpenAI, committed: bool
+@pytest.mark.parametrize("batch_exists", [True, False])
+def test_an_unconfirmed_create_is_left_alone_for_two_minutes_and_then_looked_up(
+    ledger: Any, client: openai.OpenAI, batch_exists: bool
 ) -> None:
-    nonce = unanswered(ledger, client, committed=committed)
+    nonce = record_unconfirmed_create(ledger, client, batch_exists=batch_exists)
     another_worker(ledger).run({})
-    of_first = [batch for batch in batches_of(client, ledger) if batch.metadata["shard"] == "s0001"]
-    assert len(of_first) == (1 if committed else 0)
+    first_shard_batches = [batch for batch in batches_of(client, ledger) if batch.metadata["shard"] == "s0001"]
+    assert len(first_shard_batches) == (1 if batch_exists else 0)
 
     another_worker(ledger, later=timedelta(seconds=121)).run({})
 
-    (of_first,) = [batch for batch in batches_of(client, ledger) if batch.metadata["shard"] == "s0001"]
-    assert (of_first.metadata["nonce"] == nonce) is committed
+    (batch,) = [batch for batch in batches_of(client, ledger) if batch.metadata["shard"] == "s0001"]
+    assert (batch.metadata["nonce"] == nonce) is batch_exists
 
 
-def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_same_file(
+def test_a_lookup_does_not_find_the_batch_of_an_earlier_submission_of_the_same_file(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Settled
 
-    unanswered(ledger, client, committed=True)
+    record_unconfirmed_create(ledger, client, batch_exists=True)
     (earlier,) = batches_of(client, ledger)
     now = datetime.now(UTC)
     ledger.add(Created("s0001", 1, earlier.id, now))
@@ -167,13 +170,13 @@ def test_a_lost_creation_is_not_taken_for_the_batch_of_an_earlier_try_with_the_s
     assert submissions[2].batch_id not in ("", earlier.id)
 
 
-def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelled(
+def test_of_two_batches_from_one_create_the_oldest_is_kept_and_the_duplicate_is_cancelled(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
         connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
         client = client_of(slow_server)
-        unanswered(ledger, client, committed=True)
+        record_unconfirmed_create(ledger, client, batch_exists=True)
         (first,) = batches_of(client, ledger)
         duplicate = client.batches.create(
             input_file_id=first.input_file_id,
@@ -188,17 +191,23 @@ def test_of_two_batches_of_one_creation_the_oldest_is_kept_and_its_twin_cancelle
         assert client.batches.retrieve(first.id).status not in ("cancelling", "cancelled")
 
 
-def created_behind_our_back(ledger: Any, client: openai.OpenAI, **metadata: str) -> Any:
-    """A batch of shard s0001 that nobody recorded."""
+def create_unrecorded_batch(ledger: Any, client: openai.OpenAI, **metadata: str) -> Any:
+    """Create a batch of shard s0001 that the ledger does not record."""
     with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
         file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
-    named = {"job_uid": ledger.manifest.job_uid, "shard": "s0001", "attempt": "1", "nonce": uuid4().hex, **metadata}
+    all_metadata = {
+        "job_uid": ledger.manifest.job_uid,
+        "shard": "s0001",
+        "attempt": "1",
+        "nonce": uuid4().hex,
+        **metadata,
+    }
     return client.batches.create(
-        input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata=named
+        input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata=all_metadata
     )
 
 
-def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others_are_left_alone(
+def test_a_duplicate_batch_that_appears_later_is_cancelled_or_counted_and_batches_of_other_jobs_are_left_alone(
     connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import Finish
@@ -208,28 +217,28 @@ def test_a_twin_that_appears_later_is_cancelled_or_counted_and_batches_of_others
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         client = client_of(server)
         another_worker(ledger).run({})
-        ended = created_behind_our_back(ledger, client)
+        ended_duplicate = create_unrecorded_batch(ledger, client)
         wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"in_progress"})
         server.advance(3_600)
         wait_until(lambda: {batch.status for batch in batches_of(client, ledger)} == {"completed"})
-        running = created_behind_our_back(ledger, client)
-        foreign = created_behind_our_back(ledger, client, job_uid=uuid4().hex)
+        running_duplicate = create_unrecorded_batch(ledger, client)
+        foreign = create_unrecorded_batch(ledger, client, job_uid=uuid4().hex)
 
         worker = another_worker(ledger)
         pause = worker.run(worker.observe())
 
         assert isinstance(pause, Finish)
-        assert client.batches.retrieve(running.id).status in ("cancelling", "cancelled")
+        assert client.batches.retrieve(running_duplicate.id).status in ("cancelling", "cancelled")
         assert client.batches.retrieve(foreign.id).status in ("validating", "in_progress")
         state = worker.ledger.state()
-        assert set(state.duplicate_batches) == {ended.id, running.id}
+        assert set(state.duplicate_batches) == {ended_duplicate.id, running_duplicate.id}
         assert state.paid_twice == 2
         another_worker(ledger).run({})
-        after = another_worker(ledger).ledger.state()
-        assert (set(after.duplicate_batches), after.paid_twice) == (set(state.duplicate_batches), 2)
+        later_state = another_worker(ledger).ledger.state()
+        assert (set(later_state.duplicate_batches), later_state.paid_twice) == (set(state.duplicate_batches), 2)
 
 
-def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_place(
+def test_a_batch_that_was_considered_lost_is_adopted_if_its_shard_has_no_other(
     connect: Callable[..., None], tmp_path: Path
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Failure, Intent, Refused, Uploaded
@@ -238,28 +247,28 @@ def test_a_batch_that_was_taken_for_lost_is_adopted_if_none_was_made_in_its_plac
     with LocalServer(tmp_path / "server", in_progress=600) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         client = client_of(server)
-        late = created_behind_our_back(ledger, client, nonce="the nonce of the first try")
+        late_batch = create_unrecorded_batch(ledger, client, nonce="the nonce of the first submission")
         now = datetime.now(UTC)
-        ledger.add(Uploaded("s0001", 1, late.input_file_id, now))
-        ledger.add(Intent("s0001", 1, "the nonce of the first try", late.input_file_id, now))
+        ledger.add(Uploaded("s0001", 1, late_batch.input_file_id, now))
+        ledger.add(Intent("s0001", 1, "the nonce of the first submission", late_batch.input_file_id, now))
         ledger.add(Refused("s0001", 1, Failure.LOST, "no such batch", now))
 
         another_worker(ledger).run({})
 
-        assert [batch.id for batch in batches_of(client, ledger)] == [late.id]
+        assert [batch.id for batch in batches_of(client, ledger)] == [late_batch.id]
         state = another_worker(ledger).ledger.state()
-        assert [submission.batch_id for _, submission in state.live_submissions()] == [late.id]
+        assert [submission.batch_id for _, submission in state.live_submissions()] == [late_batch.id]
         assert state.paid_twice == 0
 
 
-def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_files(
+def test_a_full_queue_is_recognized_even_if_the_failed_batch_has_two_empty_files(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Failure
 
-    with LocalServer(tmp_path / "azure", dialects=("failed-with-files",), enqueued_token_limit=1) as full:
-        connect("openai_default", conn_type="openai", password="local", host=full.base_url)
-        client = client_of(full)
+    with LocalServer(tmp_path / "azure", dialects=("failed-with-files",), enqueued_token_limit=1) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        client = client_of(server)
         another_worker(ledger).run({})
         wait_until(lambda: all(batch.status == "failed" for batch in batches_of(client, ledger)))
         assert all(batch.output_file_id and batch.error_file_id for batch in batches_of(client, ledger))
@@ -268,11 +277,11 @@ def test_a_full_queue_is_known_as_such_though_the_failed_batch_has_two_empty_fil
         worker.run(worker.observe())
 
         state = worker.ledger.state()
-        first_tries = [state.shards[shard.name].submissions[0].settled for shard in ledger.manifest.shards]
-        assert [settled and settled.failure for settled in first_tries] == [Failure.CAPACITY, Failure.CAPACITY]
+        settled_records = [state.shards[shard.name].submissions[0].settled for shard in ledger.manifest.shards]
+        assert [record and record.failure for record in settled_records] == [Failure.CAPACITY, Failure.CAPACITY]
 
 
-def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
+def test_two_workers_that_planned_the_same_retry_round_send_its_rows_once(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.ledger.ledger import open_ledger
@@ -280,22 +289,22 @@ def test_two_workers_that_planned_the_same_wave_ask_its_rows_once(
     from airflow_provider_batch.core.lifecycle.steps import Policy, Retry
 
     another_worker(ledger).run({})
-    until_ended(client, ledger, wait_until)
+    await_batches(client, ledger, wait_until)
     first, second = another_worker(ledger), another_worker(ledger)
     for step in next_steps(first.ledger.state(), first.observe(), first.policy, datetime.now(UTC))[0]:
         first._carry_out([step])
-    (planned,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
-    assert isinstance(planned, Retry)
+    (retry,), _ = next_steps(second.ledger.state(), {}, Policy(backoff=timedelta(0)), datetime.now(UTC))
+    assert isinstance(retry, Retry)
 
-    first._carry_out([planned])
-    second._carry_out([planned])
+    first._carry_out([retry])
+    second._carry_out([retry])
 
-    after = open_ledger(ledger.folder)
-    assert after is not None
-    assert [sum(shard.requests for shard in retry_round.shards) for retry_round in after.state().retry_rounds] == [2]
+    reopened = open_ledger(ledger.folder)
+    assert reopened is not None
+    assert [sum(shard.requests for shard in retry_round.shards) for retry_round in reopened.state().retry_rounds] == [2]
 
 
-def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it_once(
+def test_workers_that_each_observe_the_job_once_complete_it(
     ledger: Any, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
@@ -305,7 +314,7 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
     for _ in range(6):
         worker = another_worker(ledger)
         pause = worker.run(worker.observe())
-        until_ended(client, ledger, wait_until)
+        await_batches(client, ledger, wait_until)
         if isinstance(pause, Finish):
             break
 
@@ -314,18 +323,21 @@ def test_a_job_goes_from_its_seal_to_its_last_answer_by_workers_that_each_see_it
     assert sum(batch.request_counts.total for batch in batches_of(client, ledger)) == 6
 
 
-def seal_counted(place: Path, prompts: list[str], *, requests: int) -> Any:
-    """As `seal_job`, with the input tokens estimated as submit does."""
+def seal_job_with_tokens(path: Path, prompts: list[str], *, requests: int) -> Any:
+    """Seal a job like `seal_job`, with the token estimate that the submit task would make."""
     from airflow_provider_batch.core.pricing.estimate import Estimator
     from airflow_provider_batch.core.pricing.prices import Prices
 
     estimator = Estimator(Prices(), "/v1/chat/completions")
     tokens = estimator.add("gpt-5-mini", b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode(), 1)
-    return seal_job(place, prompts, requests=requests, tokens=tokens)
+    return seal_job(path, prompts, requests=requests, tokens=tokens)
 
 
-def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[..., None]) -> Any:
-    """Workers, one after the other, each an hour after the one before, while the server's batches go on. The state."""
+def run_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[..., None]) -> Any:
+    """Run one worker after another until the job is finished, and return its state.
+
+    The clock of each worker is an hour ahead of the one before. In between, at least one batch ends.
+    """
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
     client = client_of(server)
@@ -335,59 +347,59 @@ def go_on_until_finished(ledger: Any, server: LocalServer, wait_until: Callable[
             return worker.ledger.state()
         live = {submission.batch_id for _, submission in worker.ledger.state().live_submissions()}
         wait_until(lambda live=live: _any_ended(client, live))
-    raise AssertionError("the job does not come to its end")
+    raise AssertionError("The job did not finish.")
 
 
 def _any_ended(client: openai.OpenAI, batch_ids: set[str]) -> bool:
-    """Whether one of these batches ended; also true if there is none."""
-    ended = ("completed", "failed", "expired", "cancelled")
-    return not batch_ids or any(client.batches.retrieve(batch_id).status in ended for batch_id in batch_ids)
+    """Return whether at least one of these batches has ended, or there are none."""
+    end_statuses = ("completed", "failed", "expired", "cancelled")
+    return not batch_ids or any(client.batches.retrieve(batch_id).status in end_statuses for batch_id in batch_ids)
 
 
-def test_forty_shards_against_room_for_three_flow_through_without_a_person(
+def test_forty_shards_pass_through_a_queue_for_three_without_intervention(
     connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 
-    ledger = seal_counted(tmp_path, [f"Say the number {n:02d} in words." for n in range(40)], requests=1)
+    ledger = seal_job_with_tokens(tmp_path, [f"Say the number {n:02d} in words." for n in range(40)], requests=1)
     limit = 3 * ledger.manifest.shards[0].tokens + 2
-    with LocalServer(tmp_path / "narrow", enqueued_token_limit=limit, in_progress=0.2) as narrow:
-        connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
+    with LocalServer(tmp_path / "narrow", enqueued_token_limit=limit, in_progress=0.2) as small_queue:
+        connect("openai_default", conn_type="openai", password="local", host=small_queue.base_url)
 
-        state = go_on_until_finished(ledger, narrow, wait_until)
+        state = run_until_finished(ledger, small_queue, wait_until)
 
     assert outcomes_so_far(state) == {"succeeded": 40}
     assert {settled.outcomes["succeeded"] for _, _, settled in state.settled_submissions()} == {1}
     assert not state.retry_rounds
 
 
-def test_a_shard_that_can_never_fit_is_sealed_again_and_a_row_that_cannot_fails_in_the_providers_words(
+def test_a_shard_larger_than_the_queue_is_split_and_a_row_larger_than_the_queue_fails_with_the_providers_message(
     connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.landing.landing import Landing
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 
-    ledger = seal_counted(tmp_path, [f"Say {n:02d}." for n in range(6)], requests=6)
+    ledger = seal_job_with_tokens(tmp_path, [f"Say {n:02d}." for n in range(6)], requests=6)
     tokens = ledger.manifest.shards[0].tokens
-    with LocalServer(tmp_path / "narrow", enqueued_token_limit=tokens // 2) as narrow:
-        connect("openai_default", conn_type="openai", password="local", host=narrow.base_url)
-        state = go_on_until_finished(ledger, narrow, wait_until)
+    with LocalServer(tmp_path / "narrow", enqueued_token_limit=tokens // 2) as small_queue:
+        connect("openai_default", conn_type="openai", password="local", host=small_queue.base_url)
+        state = run_until_finished(ledger, small_queue, wait_until)
     assert outcomes_so_far(state) == {"succeeded": 6}
     assert {shard.attempt for retry_round in state.retry_rounds for shard in retry_round.shards} == {1}
 
-    small = seal_counted(tmp_path / "never", ["Say one word."], requests=1)
-    with LocalServer(tmp_path / "none", enqueued_token_limit=1) as none:
-        connect("openai_default", conn_type="openai", password="local", host=none.base_url)
-        state = go_on_until_finished(small, none, wait_until)
+    one_row = seal_job_with_tokens(tmp_path / "never", ["Say one word."], requests=1)
+    with LocalServer(tmp_path / "none", enqueued_token_limit=1) as no_queue:
+        connect("openai_default", conn_type="openai", password="local", host=no_queue.base_url)
+        state = run_until_finished(one_row, no_queue, wait_until)
     landing = Landing(
-        small.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
+        one_row.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
     )
     assert len(list(landing)) == 1
     assert landing.outcomes == {"failed": 1}
     assert "Limit: 1 enqueued tokens" in landing.most_common_reasons(1)[0].message
 
 
-def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go_later(
+def test_a_create_that_is_refused_for_its_rate_delays_it_and_the_creates_after_it(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Failure
@@ -410,7 +422,7 @@ def test_a_create_that_is_refused_for_its_rate_holds_the_others_back_and_they_go
         assert all(shard.submissions[-1].batch_id for shard in worker.ledger.state().shards.values())
 
 
-def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on(
+def test_no_batch_is_created_above_the_cost_ceiling_and_a_raised_ceiling_continues_the_job(
     batch_server: LocalServer, client: openai.OpenAI, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.landing.landing import Landing
@@ -423,17 +435,17 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     ceiling: dict[str, Any] = {"max_cost_usd": 300.0, "output_tokens_high": {"gpt-5-mini": 100.0}}
     ledger = seal_job(tmp_path, [f"Say {n:03d}." for n in range(60)], requests=20, prices=prices, **ceiling)
 
-    def to_the_end() -> Any:
+    def finish_job() -> Any:
         for _ in range(20):
             worker = another_worker(ledger)
             pause = worker.run(worker.observe())
             if isinstance(pause, Finish):
                 return worker.finish(pause)
-            until_ended(client, ledger, wait_until)
-        raise AssertionError("the job does not come to its end")
+            await_batches(client, ledger, wait_until)
+        raise AssertionError("The job did not finish.")
 
-    # an answer costs a dollar a token; nothing is known of their length but that 100 may come
-    spent = BudgetTracker(to_the_end()).spent
+    # Each output token costs one dollar. The only known length of an answer is the upper estimate of 100 tokens.
+    spent = BudgetTracker(finish_job()).spent
     state = another_worker(ledger).ledger.state()
     outcomes = outcomes_so_far(state)
     assert outcomes.keys() == {"succeeded", "withheld"}
@@ -446,10 +458,10 @@ def test_nothing_is_created_past_the_ceiling_and_a_raised_one_lets_the_job_go_on
     assert {reason.code for reason in landing.most_common_reasons(9)} == {"max_cost_usd"}
 
     ledger.add(Budget(1, 60_000.0, datetime.now(UTC)))
-    assert outcomes_so_far(to_the_end()) == {"succeeded": 60}
+    assert outcomes_so_far(finish_job()) == {"succeeded": 60}
 
 
-def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_for_again(
+def test_a_cancel_that_fails_is_repeated_and_delays_nothing_else(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Deadline
@@ -475,7 +487,7 @@ def test_a_cancel_that_the_provider_does_not_take_holds_nothing_up_and_is_asked_
         assert all(shard.submissions[-1].cancel for shard in worker.ledger.state().shards.values())
 
 
-def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_alone(
+def test_cancelling_a_job_cancels_every_batch_and_logs_those_that_had_already_ended(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     from airflow_provider_batch.core.ledger.records import BY_PERSON
@@ -486,12 +498,12 @@ def test_a_person_cancels_every_batch_and_one_that_had_ended_is_logged_and_left_
         connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
         another_worker(ledger).run({})
         slow_server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CANCEL}), status=409, times=1))
-        sentences: list[str] = []
+        messages: list[str] = []
 
-        assert cancel_job(ledger, BatchHook(), BY_PERSON, sentences.append) == 0
+        assert cancel_job(ledger, BatchHook(), BY_PERSON, messages.append) == 0
 
     first, second = (shard.submissions[-1] for shard in ledger.state().shards.values())
-    assert sentences == [
+    assert messages == [
         f"s0001: batch {first.batch_id} had already ended, so there was nothing to cancel (person)",
         f"s0002: cancelling batch {second.batch_id} (person); its status is cancelling",
     ]

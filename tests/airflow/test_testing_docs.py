@@ -1,4 +1,4 @@
-"""What docs/testing.md shows is run, as a project of its own."""
+"""Run the code of docs/testing.md as a separate project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAG, CONFTEST, TEST, OVERRIDE, FAILURE = re.findall(r"^```python\n(.*?)^```$", P
 
 @pytest.fixture
 def project(tmp_path: Path, airflow_home: Path) -> Path:
-    """The files of the page, and a database that is migrated already: the page's own command has less to do."""
+    """Write the files of the page, with a metadata database that is already migrated, which saves time."""
     files = {
         "dags/label_reviews.py": DAG,
         "tests/conftest.py": CONFTEST,
@@ -39,7 +39,7 @@ def project(tmp_path: Path, airflow_home: Path) -> Path:
 
 
 def run_commands(project: Path) -> str:
-    """Run the commands of the page; what they print."""
+    """Run the commands of the page, and return their output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST"))}
     environment |= {
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -47,7 +47,7 @@ def run_commands(project: Path) -> str:
         "PYTEST_ADDOPTS": "-p tests.airflow.in_process_api",
         "PYTHONPATH": str(ROOT),
     }
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-ec", COMMANDS],
         cwd=project,
         env=environment,
@@ -56,10 +56,10 @@ def run_commands(project: Path) -> str:
         timeout=300,
         check=False,
     )
-    return done.stdout + done.stderr
+    return process.stdout + process.stderr
 
 
-def test_the_example_passes_as_it_stands(project: Path) -> None:
+def test_the_example_passes_unchanged(project: Path) -> None:
     assert "2 passed" in run_commands(project)
 
 
@@ -69,19 +69,19 @@ def test_an_overridden_fixture_changes_the_options_of_the_server(project: Path) 
     (project / "tests" / "conftest.py").write_text(CONFTEST + options, encoding="utf-8")
     (project / "tests" / "test_failures.py").unlink()
 
-    told = run_commands(project)
+    output = run_commands(project)
 
-    assert "1 failed" in told
-    assert "The provided model 'gpt-5-mini' is not supported by the Batch API." in told
+    assert "1 failed" in output
+    assert "The provided model 'gpt-5-mini' is not supported by the Batch API." in output
 
 
-def test_the_page_installs_extras_that_there_are() -> None:
+def test_the_page_installs_only_extras_that_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (told,) = re.findall(rf"{project['name']}\[([\w,]+)\]", INSTALL)
-    assert set(told.split(",")) <= set(project["optional-dependencies"])
+    (extras,) = re.findall(rf"{project['name']}\[([\w,]+)\]", INSTALL)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
 def test_the_page_describes_every_fixture() -> None:
-    told = set(re.findall(r"^\| `(\w+)` \| (?:test|session) \|", PAGE, flags=re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)` \| (?:test|session) \|", PAGE, flags=re.MULTILINE))
     fixtures = {name for name in testing.__all__ if name.islower()}
-    assert told == fixtures
+    assert documented == fixtures

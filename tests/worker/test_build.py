@@ -1,4 +1,4 @@
-"""Sealing: a job is sealed whole or not at all, wherever its build dies, and memory stays flat."""
+"""Build and seal a job: it is sealed completely or not at all, wherever the worker dies, in bounded memory."""
 
 from __future__ import annotations
 
@@ -60,35 +60,40 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteHook]:
         yield SqliteHook(sqlite_conn_id="sealing")  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
-class Died(BaseException):
-    """The end of a worker: nothing that handles errors handles this."""
+class WorkerDied(BaseException):
+    """Simulates the death of a worker. No error handling catches it, as it is not an Exception."""
 
 
 class Death:
-    """Counts steps, and dies at one of them: once (a signal's exception), or for good (kill -9)."""
+    """Counts steps, and raises at one of them: only at this one (a signal), or at all later ones as well (kill -9).
 
-    def __init__(self, at: int | None = None, *, for_good: bool = False) -> None:
-        self.at, self.for_good, self.steps = at, for_good, 0
+    :param fatal_step: the step to raise at, counted from 0; None for no step.
+    :param permanent: whether the later steps raise as well.
+    """
+
+    def __init__(self, fatal_step: int | None = None, *, permanent: bool = False) -> None:
+        self.fatal_step, self.permanent, self.steps = fatal_step, permanent, 0
 
     def __call__(self) -> None:
         step, self.steps = self.steps, self.steps + 1
-        if self.at is not None and (step >= self.at if self.for_good else step == self.at):
-            raise Died
+        if self.fatal_step is not None and (step >= self.fatal_step if self.permanent else step == self.fatal_step):
+            raise WorkerDied
 
 
-def in_store(filesystem: MemoryFileSystem) -> Folder:
+def open_store_folder(filesystem: MemoryFileSystem) -> Folder:
+    """Return a job folder in this filesystem, at a path that no other test uses."""
     conn_id = f"c{secrets.token_hex(8)}"
     attach("memory", conn_id=conn_id, fs=filesystem)
     return open_folder(f"memory://{conn_id}@bucket/{conn_id}")
 
 
-def work(warehouse: SqliteHook, folder: Folder) -> None:
-    """What submit does until the job is sealed."""
+def build_and_seal(warehouse: SqliteHook, folder: Folder) -> None:
+    """Do what the submit task does until the job is sealed."""
     seal(folder, build(PLAN, warehouse, folder).manifest)
 
 
-def sealed_rows(folder: Folder) -> int | None:
-    """How many requests lie sealed, each shard as the seal says; None without a seal."""
+def count_sealed_requests(folder: Folder) -> int | None:
+    """Return the number of sealed requests, or None if there is no seal. Check each shard against the manifest."""
     ledger = open_ledger(folder)
     if ledger is None:
         return None
@@ -102,53 +107,57 @@ def sealed_rows(folder: Folder) -> int | None:
 
 @pytest.fixture(scope="module")
 def steps(warehouse: SqliteHook) -> int:
-    """How many steps a whole build takes."""
-    count = Death()
-    work(warehouse, in_store(Bucket(count)))
-    return count.steps
+    """Return the number of steps of a complete build."""
+    counter = Death()
+    build_and_seal(warehouse, open_store_folder(Bucket(counter)))
+    return counter.steps
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead are buried as garbage
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the garbage collector closes the files of a dead worker
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), for_good=st.booleans())
-def test_a_build_that_dies_at_any_point_leaves_a_whole_sealed_job_or_none_at_all(
-    warehouse: SqliteHook, steps: int, data: st.DataObject, for_good: bool
+@given(data=st.data(), permanent=st.booleans())
+def test_a_build_that_dies_at_any_step_leaves_a_completely_sealed_job_or_no_seal(
+    warehouse: SqliteHook, steps: int, data: st.DataObject, permanent: bool
 ) -> None:
-    death = Death(data.draw(st.integers(0, steps - 1)), for_good=for_good)
+    death = Death(data.draw(st.integers(0, steps - 1)), permanent=permanent)
     bucket = Bucket(death)
-    folder = in_store(bucket)
-    with pytest.raises(Died):
-        work(warehouse, folder)
-    death.at = None
-    assert sealed_rows(folder) in (None, ROWS)
-    if not for_good:
-        # what was begun was aborted, unless it was the abort that died
+    folder = open_store_folder(bucket)
+    with pytest.raises(WorkerDied):
+        build_and_seal(warehouse, folder)
+    death.fatal_step = None
+    assert count_sealed_requests(folder) in (None, ROWS)
+    if not permanent:
+        # Unfinished uploads were aborted, unless the abort itself died.
         assert len(bucket.pending_uploads) <= 1
-    # the next attempt
-    with suppress(Died):
+    # The next attempt of the task:
+    with suppress(WorkerDied):
         if open_ledger(folder) is None:
-            work(warehouse, folder)
-    assert sealed_rows(folder) == ROWS
+            build_and_seal(warehouse, folder)
+    assert count_sealed_requests(folder) == ROWS
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead are buried as garbage
-def test_only_the_last_of_the_steps_may_leave_a_sealed_job(warehouse: SqliteHook, steps: int) -> None:
-    """So the seal really is what comes last: dying just before it leaves none, whatever else lies there."""
-    sealed = []
-    for at in range(steps):
-        death = Death(at, for_good=True)
-        folder = in_store(Bucket(death))
-        with pytest.raises(Died):
-            work(warehouse, folder)
-        death.at = None
-        sealed.append(sealed_rows(folder) is not None)
-    assert sealed == sorted(sealed)
-    assert True in sealed
-    assert False in sealed
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # the garbage collector closes the files of a dead worker
+def test_only_the_last_steps_leave_a_sealed_job(warehouse: SqliteHook, steps: int) -> None:
+    """The seal is written last: a worker that dies before it leaves no seal, even if every other file exists."""
+    is_sealed = []
+    for step in range(steps):
+        death = Death(step, permanent=True)
+        folder = open_store_folder(Bucket(death))
+        with pytest.raises(WorkerDied):
+            build_and_seal(warehouse, folder)
+        death.fatal_step = None
+        is_sealed.append(count_sealed_requests(folder) is not None)
+    assert is_sealed == sorted(is_sealed)
+    assert True in is_sealed
+    assert False in is_sealed
 
 
-class Fragile(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's memory filesystem, where a file is there from the start; it dies at one of its calls."""
+class NonAtomicFilesystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """fsspec's memory filesystem, where a file is visible once it is opened. It calls `step` before each operation."""
 
     cachable = False
 
@@ -161,53 +170,55 @@ class Fragile(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
         file = super()._open(path, mode, **kwargs)
         write = file.write
 
-        def stepping(data: bytes) -> Any:
+        def write_step(data: bytes) -> Any:
             self.step()
             return write(data)
 
-        file.write = stepping
+        file.write = write_step
         return file
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_nor_does_it_in_fsspecs_memory_filesystem(warehouse: SqliteHook, data: st.DataObject) -> None:
-    count = Death()
-    work(warehouse, in_store(Fragile(count)))
-    death = Death(data.draw(st.integers(0, count.steps - 1)))
-    folder = in_store(Fragile(death))
-    with pytest.raises(Died):
-        work(warehouse, folder)
-    assert sealed_rows(folder) in (None, ROWS)
+def test_the_same_holds_where_files_are_visible_before_they_are_complete(
+    warehouse: SqliteHook, data: st.DataObject
+) -> None:
+    counter = Death()
+    build_and_seal(warehouse, open_store_folder(NonAtomicFilesystem(counter)))
+    death = Death(data.draw(st.integers(0, counter.steps - 1)))
+    folder = open_store_folder(NonAtomicFilesystem(death))
+    with pytest.raises(WorkerDied):
+        build_and_seal(warehouse, folder)
+    assert count_sealed_requests(folder) in (None, ROWS)
 
 
-def test_a_file_that_broke_off_is_never_completed() -> None:
+def test_an_interrupted_upload_leaves_no_file() -> None:
     bucket = Bucket()
-    folder = in_store(bucket)
+    folder = open_store_folder(bucket)
 
-    def break_off() -> None:
+    def write_and_die() -> None:
         with folder.writer("s0001.jsonl") as file:
             file.write(b"x" * (2 * PART_BYTES))
-            raise Died
+            raise WorkerDied
 
-    with pytest.raises(Died):
-        break_off()
+    with pytest.raises(WorkerDied):
+        write_and_die()
     assert bucket.store == {}
     assert bucket.pending_uploads == set()
 
 
-def test_a_large_file_goes_up_in_parts() -> None:
+def test_a_large_file_is_uploaded_in_parts() -> None:
     bucket = Bucket()
-    with in_store(bucket).writer("s0001.jsonl") as file:
+    with open_store_folder(bucket).writer("s0001.jsonl") as file:
         for _ in range(4 * PART_BYTES // 1024):
             file.write(b"x" * 1024)
     assert PART_BYTES <= bucket.largest_part <= PART_BYTES + 1024
-    (stored,) = bucket.store.values()
-    assert stored.getvalue() == b"x" * 4 * PART_BYTES
+    (file_in_store,) = bucket.store.values()
+    assert file_in_store.getvalue() == b"x" * 4 * PART_BYTES
 
 
-def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_path: Path) -> None:
-    """In a process of its own, whose store keeps only the seal: what memory grows by is the build's."""
+def test_memory_does_not_grow_with_the_rows_that_are_sealed_in_an_object_store(tmp_path: Path) -> None:
+    """The test measures a separate process. Its object store keeps no content, so only the build itself uses memory."""
     code = """
         import os
         from airflow.sdk.io import attach
@@ -229,13 +240,13 @@ def test_memory_stays_flat_however_many_rows_are_sealed_in_an_object_store(tmp_p
         sealer.finish()
         print(peaks[0], read_memory(os.getpid())[1], len(bucket.store), bucket.largest_part)
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stderr
-    after_a_third, at_the_end, files, largest = map(int, done.stdout.split()[-4:])
+    assert process.returncode == 0, process.stderr
+    memory_after_a_third, memory_at_the_end, files, largest_part = map(int, process.stdout.split()[-4:])
     assert files == 10
-    assert largest < 2 * PART_BYTES
-    # 160,000 further rows are 160 MB. Of each row 8 bytes stay; the peak also depends on how many parts on their way
-    # were ever held at the same moment, of the shard that grows and of the one that is being closed beside it.
-    assert at_the_end - after_a_third < 4 * PART_BYTES
+    assert largest_part < 2 * PART_BYTES
+    # The other 160,000 rows have 160 MB. 8 bytes of each row stay in memory. The peak also depends on how many parts
+    # are in memory at the same time: those of the growing shard and those of the shard that is being closed.
+    assert memory_at_the_end - memory_after_a_third < 4 * PART_BYTES

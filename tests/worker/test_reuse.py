@@ -1,4 +1,4 @@
-"""Rows and known answers pass each other in a file, not in memory."""
+"""Looking up reusable answers keeps neither the rows nor the answers in memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.warehouse.conftest import sqlite_warehouse
 LARGE = "x" * 5_000
 
 
-def known_table(path: Path, monkeypatch: pytest.MonkeyPatch, answered: Iterable[int]) -> ReusedTable:
-    """A results table with the answers of these rows."""
+def table_with_answers(path: Path, monkeypatch: pytest.MonkeyPatch, numbers: Iterable[int]) -> ReusedTable:
+    """Create a results table with an answer for each of these rows."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE labels (outcome, output, request_sha256, finish_reason, model, batch_id)")
         connection.executemany(
             "INSERT INTO labels VALUES ('succeeded', ?, ?, 'stop', 'm', 'b')",
-            ((LARGE, request_sha256(CHAT, request("old", text=f"{number} {LARGE}").body)) for number in answered),
+            ((LARGE, request_sha256(CHAT, request("old", text=f"{number} {LARGE}").body)) for number in numbers),
         )
     table = ReusedTable(sqlite_warehouse(path, monkeypatch).hook, "labels")
     assert table.check()
@@ -39,39 +39,37 @@ def rows(count: int) -> Iterator[RenderedRow]:
     return (RenderedRow(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(count))
 
 
-def test_neither_the_rows_nor_the_table_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = known_table(tmp_path / "warehouse.db", monkeypatch, range(0, 4_000, 2))
+def test_neither_the_rows_nor_the_answers_are_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_with_answers(tmp_path / "warehouse.db", monkeypatch, range(0, 4_000, 2))
     folder = LocalFolder(tmp_path / "job")
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
-    rendered = rows(4_000)
+    rendered_rows = rows(4_000)
     tracemalloc.start()
     try:
-        for one, carry, number in with_reused_answers(rendered, table, sealer, folder, "g001/build", None):
-            assert (one, carry, number) == (
+        for row_request, carry, number in with_reused_answers(rendered_rows, table, sealer, folder, "g001/build", None):
+            assert (row_request, carry, number) == (
                 request(str(number - 1), text=f"{number - 1} {LARGE}"),
                 [number - 1, None],
                 number,
             )
-            if not sealer.add_if_duplicate(one, carry, number):
-                sealer.add(one, carry, number, 1)
+            if not sealer.add_if_duplicate(row_request, carry, number):
+                sealer.add(row_request, carry, number, 1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert (sealer.requests, sealer.reused) == (2_000, 2_000)
-    assert peak < 6_000_000, "20 MB of rows and 10 MB of answers went through"
+    assert peak < 6_000_000, "The rows have 20 MB and the answers 10 MB."
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["a build that ends well", "a build that fails on its way"])
-def test_the_file_in_which_the_rows_waited_goes_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
-) -> None:
-    table = known_table(tmp_path / "warehouse.db", monkeypatch, [1])
+@pytest.mark.parametrize("complete", [True, False], ids=["the build completes", "the build fails"])
+def test_the_temporary_file_of_rows_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: bool) -> None:
+    table = table_with_answers(tmp_path / "warehouse.db", monkeypatch, [1])
     folder = LocalFolder(tmp_path / "job")
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
-    passing = with_reused_answers(rows(3), table, sealer, folder, "g001/build", None)
-    next(passing)
+    generator = with_reused_answers(rows(3), table, sealer, folder, "g001/build", None)
+    next(generator)
     assert "rendered.jsonl" in folder.names("g001/build")
-    for _ in passing if whole else ():
+    for _ in generator if complete else ():
         pass
-    passing.close()
+    generator.close()
     assert "rendered.jsonl" not in folder.names("g001/build")

@@ -1,7 +1,7 @@
-"""Operators that others wrote against the real Batch API, unchanged, against the local batch server.
+"""Run batch operators of other providers, unchanged, against the local batch server.
 
-What has to come out is what their own documentation and source say. Where one of them fails here though it works
-there, the local server is wrong.
+Their authors wrote them for the real Batch API. The tests expect what the documentation and the source of these
+operators say. If an operator works with the real API and fails here, the local server is wrong.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def quick_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServ
 
 @pytest.fixture(scope="session")
 def slow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    # Four requests take 1,000 s each, so that 2,500 s later two are answered; the window ends before the third is.
+    # Each of four requests takes 1,000 s. After 2,500 s two are answered, and the window ends before the third is.
     with LocalServer(tmp_path_factory.mktemp("slow"), admin=True, in_progress=4000, window=2800) as server:
         yield server
 
 
-def _known_to_airflow(server: LocalServer, connect: Connect) -> Platform:
+def _connect_peers(server: LocalServer, connect: Connect) -> Platform:
     connect("openai_default", conn_type="openai", password="local", host=server.base_url)
     connect("pydanticai_default", conn_type="pydanticai", password="local", host=server.base_url)
     return Platform(server)
@@ -38,19 +38,19 @@ def _known_to_airflow(server: LocalServer, connect: Connect) -> Platform:
 
 @pytest.fixture
 def quick(airflow_home: Path, quick_server: LocalServer, connect: Connect) -> Iterator[Platform]:
-    """A server whose batches end at once; the connections of both peers lead there."""
-    yield _known_to_airflow(quick_server, connect)
+    """A server whose batches take no time, with the connections of both operators."""
+    yield _connect_peers(quick_server, connect)
     quick_server.set_faults()
 
 
 @pytest.fixture
 def slow(airflow_home: Path, slow_server: LocalServer, connect: Connect) -> Iterator[Platform]:
-    """A server on which time has to be pushed on; the connections of both peers lead there."""
-    yield _known_to_airflow(slow_server, connect)
+    """A server whose time the test advances, with the connections of both operators."""
+    yield _connect_peers(slow_server, connect)
     slow_server.set_faults()
 
 
 @pytest.fixture(params=[False, True], ids=["waiting", "deferred"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
-    """Both ways in which an operator waits."""
+    """Whether the operator waits in the triggerer or in the worker."""
     return bool(request.param)

@@ -1,4 +1,4 @@
-"""`LLMBatchOperator` of the common.ai provider: its examples, rows that go wrong, every end that a batch can have."""
+"""`LLMBatchOperator` of the common.ai provider: its examples, failed rows, and every way in which a batch can end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from tests.airflow.jobs import DagRunResult, run_dag
-from tests.airflow.peers.driving import Platform, a_dag
+from tests.airflow.peers.driving import Platform, new_dag
 
 REVIEWS = [
     "Absolutely loved it, would buy again.",
@@ -20,10 +20,11 @@ REVIEWS = [
     "Does what it says on the box. Nothing special.",
     "Shipping took three weeks but the product itself is great.",
 ]
-#: the batch is created, but the operator gets an error that the SDK does not answer by trying again
-LOST_ANSWER = Fault(kind=Kind.COMMIT_THEN_STATUS, status=400, calls=frozenset({Call.CREATE}), times=1)
-#: the answer to a creation takes until the batch had time to end: the operator looks at once, then after 30 s at least
-UNHURRIED = Fault(kind=Kind.STALL, calls=frozenset({Call.CREATE}), seconds=0.5)
+#: The server creates the batch, but answers with an error that the SDK does not retry.
+LOST_RESPONSE = Fault(kind=Kind.COMMIT_THEN_STATUS, status=400, calls=frozenset({Call.CREATE}), times=1)
+#: The server answers a create only when the batch has had time to end. The operator polls immediately and then after at
+#: least 30 s.
+DELAYED_RESPONSE = Fault(kind=Kind.STALL, calls=frozenset({Call.CREATE}), seconds=0.5)
 
 
 class Sentiment(BaseModel):
@@ -40,7 +41,7 @@ def results(tmp_path: Path) -> str:
 def run_operator(
     results: str, requests: list[Any] = REVIEWS, *, deferrable: bool = True, **arguments: Any
 ) -> DagRunResult:
-    with a_dag() as dag:
+    with new_dag() as dag:
         from airflow.providers.common.ai.operators.llm_batch import LLMBatchOperator
 
         LLMBatchOperator(
@@ -58,20 +59,20 @@ def run_operator(
 
 
 def rows(uri: str) -> list[dict[str, Any]]:
-    """The rows of a result file in the order of the requests."""
+    """Return the rows of a result file, in the order of the requests."""
     lines = Path(uri.removeprefix("file://")).read_text(encoding="utf-8").splitlines()
     return sorted((json.loads(line) for line in lines), key=lambda row: row["index"])
 
 
 def counts(result: DagRunResult) -> dict[str, int]:
-    """The counts of its manifest, without those that are 0."""
+    """Return the counts in the operator's manifest that are not 0."""
     return {name: count for name, count in result.return_values["batch"]["counts"].items() if count}
 
 
 def test_the_example_of_its_documentation_gets_structured_answers(
     quick: Platform, results: str, deferrable: bool
 ) -> None:
-    quick.server.set_faults(UNHURRIED)
+    quick.server.set_faults(DELAYED_RESPONSE)
 
     result = run_operator(
         results,
@@ -94,7 +95,9 @@ def test_the_example_of_its_documentation_gets_structured_answers(
         assert row["usage"]["output_tokens"] > 0
 
 
-def test_a_type_that_is_no_object_and_further_parameters_pass_through(quick: Platform, results: str) -> None:
+def test_an_output_type_that_is_not_an_object_and_additional_parameters_are_supported(
+    quick: Platform, results: str
+) -> None:
     result = run_operator(
         results,
         system_prompt="Extract up to three keywords from the review.",
@@ -109,10 +112,10 @@ def test_a_type_that_is_no_object_and_further_parameters_pass_through(quick: Pla
         assert all(isinstance(keyword, str) for keyword in row["output"])
 
 
-def test_the_decorator_sends_requests_with_settings_of_their_own(quick: Platform, results: str) -> None:
+def test_requests_of_the_decorator_can_have_their_own_settings(quick: Platform, results: str) -> None:
     from airflow.sdk import task
 
-    with a_dag() as dag:
+    with new_dag() as dag:
 
         @task.llm_batch(
             llm_conn_id="pydanticai_default",
@@ -138,7 +141,7 @@ def test_the_decorator_sends_requests_with_settings_of_their_own(quick: Platform
     assert len(set(outputs)) == 3
 
 
-def test_rows_that_go_wrong_are_told_apart_and_the_others_kept(quick: Platform, results: str) -> None:
+def test_each_kind_of_failed_row_is_reported_as_such_and_the_other_rows_are_kept(quick: Platform, results: str) -> None:
     prompts = [
         "Fine.",
         "Too many. [[fail:429]]",
@@ -152,43 +155,45 @@ def test_rows_that_go_wrong_are_told_apart_and_the_others_kept(quick: Platform, 
 
     assert counts(result) == {"succeeded": 1, "errored": 2, "invalid_output": 3}
     assert result.return_values["batch"]["terminal_reason"] == "partial"
-    fine, too_many, too_slow, refused, no_json, cut_off = rows(result.return_values["batch"]["result_uri"])
-    assert fine["status"] == "success"
+    success, too_many, too_slow, refusal, no_json, cut_off = rows(result.return_values["batch"]["result_uri"])
+    assert success["status"] == "success"
     assert (too_many["status"], too_many["error"]["provider_code"]) == ("error", "rate_limit_exceeded")
     assert (too_slow["status"], too_slow["error"]["provider_code"]) == ("error", "request_timeout")
-    assert (refused["status"], refused["raw_output"]) == ("invalid_output", None)
+    assert (refusal["status"], refusal["raw_output"]) == ("invalid_output", None)
     assert (no_json["status"], no_json["finish_reason"]) == ("invalid_output", "stop")
     assert "no JSON" in no_json["raw_output"]
     assert (cut_off["status"], cut_off["finish_reason"]) == ("invalid_output", "length")
 
 
-def test_asked_to_fail_for_one_bad_row_it_still_lands_the_others(quick: Platform, results: str) -> None:
+def test_with_fail_on_partial_error_one_failed_row_fails_the_task_after_all_requests_were_processed(
+    quick: Platform, results: str
+) -> None:
     from airflow.providers.common.ai.exceptions import LLMBatchPartialFailureError
 
     result = run_operator(results, ["Fine.", "Gone. [[fail:500]]"], fail_on_partial_error=True)
 
     assert type(result.errors["batch"]) is LLMBatchPartialFailureError
     assert "errored=1" in result.error("batch")
-    done = quick.batch(status="completed")
-    assert done.request_counts is not None
-    assert (done.request_counts.completed, done.request_counts.failed) == (1, 1)
+    batch = quick.batch(status="completed")
+    assert batch.request_counts is not None
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
 
 
-def test_a_failed_batch_is_reported_in_the_words_of_the_platform(
+def test_a_failed_batch_is_reported_with_the_message_of_the_platform(
     quick: Platform, results: str, deferrable: bool
 ) -> None:
     from airflow.providers.common.ai.exceptions import LLMBatchJobError
 
-    words = "Enqueued token limit reached for gpt-5-mini in organization org-1."
-    quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", message=words), UNHURRIED)
+    message = "Enqueued token limit reached for gpt-5-mini in organization org-1."
+    quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", message=message), DELAYED_RESPONSE)
 
     result = run_operator(results, deferrable=deferrable)
 
     assert type(result.errors["batch"]) is LLMBatchJobError
-    assert f"token_limit_exceeded: {words}" in result.error("batch")
+    assert f"token_limit_exceeded: {message}" in result.error("batch")
 
 
-def test_its_next_attempt_after_a_failed_batch_submits_anew(quick: Platform, results: str) -> None:
+def test_the_attempt_after_a_failed_batch_submits_another_batch(quick: Platform, results: str) -> None:
     quick.server.set_faults(Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", times=1))
 
     result = run_operator(results, retries=1)
@@ -197,8 +202,8 @@ def test_its_next_attempt_after_a_failed_batch_submits_anew(quick: Platform, res
     assert [batch.status for batch in quick.batches()] == ["completed", "failed"]
 
 
-def test_it_finds_a_batch_whose_creation_was_never_answered(quick: Platform, results: str) -> None:
-    quick.server.set_faults(LOST_ANSWER)
+def test_a_batch_is_found_after_the_response_to_its_creation_was_lost(quick: Platform, results: str) -> None:
+    quick.server.set_faults(LOST_RESPONSE)
 
     result = run_operator(results, retries=1)
 
@@ -206,26 +211,26 @@ def test_it_finds_a_batch_whose_creation_was_never_answered(quick: Platform, res
     assert result.return_values["batch"]["batch_id"] == quick.batch(status="completed").id
 
 
-def test_what_was_answered_before_the_window_ended_lands(slow: Platform, results: str) -> None:
-    slow.server.set_faults(LOST_ANSWER)
+def test_answers_from_before_the_end_of_the_window_are_kept(slow: Platform, results: str) -> None:
+    slow.server.set_faults(LOST_RESPONSE)
 
     result = run_operator(results, retries=1, on_retry_callback=lambda _: slow.expire_half_done())
 
     assert counts(result) == {"succeeded": 2, "expired": 2}
     assert result.return_values["batch"]["terminal_reason"] == "expired"
-    done, also_done, late, later = rows(result.return_values["batch"]["result_uri"])
-    assert (done["status"], also_done["status"]) == ("success", "success")
-    assert (late["error"]["provider_code"], later["error"]["provider_code"]) == ("batch_expired", "batch_expired")
+    first, second, third, fourth = rows(result.return_values["batch"]["result_uri"])
+    assert (first["status"], second["status"]) == ("success", "success")
+    assert (third["error"]["provider_code"], fourth["error"]["provider_code"]) == ("batch_expired", "batch_expired")
 
 
-def test_what_was_answered_before_somebody_cancelled_lands(slow: Platform, results: str, tmp_path: Path) -> None:
+def test_answers_from_before_a_cancel_are_kept(slow: Platform, results: str, tmp_path: Path) -> None:
     from airflow.providers.common.ai.exceptions import LLMBatchCancelledError
 
-    slow.server.set_faults(LOST_ANSWER)
+    slow.server.set_faults(LOST_RESPONSE)
 
     result = run_operator(results, retries=1, on_retry_callback=lambda _: slow.cancel_half_done())
 
     assert type(result.errors["batch"]) is LLMBatchCancelledError
     assert "was cancelled before 2 of 4 requests completed" in result.error("batch")
-    (landed,) = tmp_path.rglob("*.jsonl")
-    assert [row["status"] for row in rows(f"file://{landed}")] == ["success", "success", "cancelled", "cancelled"]
+    (result_file,) = tmp_path.rglob("*.jsonl")
+    assert [row["status"] for row in rows(f"file://{result_file}")] == ["success", "success", "cancelled", "cancelled"]

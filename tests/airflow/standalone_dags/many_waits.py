@@ -1,4 +1,4 @@
-"""The DAG of `test_many_waits.py`: many jobs of three batches each, and a wait for each of them."""
+"""The DAG of `test_many_waits.py`: many mapped jobs of three batches each, each with its own wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with DAG("many_waits", schedule=None) as many_waits:
         model="gpt-5-mini",
         prompt="{{ row.title }}",
         limits={"requests": 2},
-        # this test is about waiting for batches with all rows in them
+        # The test needs every row in a batch.
         canary=0,
     ).expand(parameters=[{"job": job} for job in range(int(os.environ.get("BATCH_TEST_WAITS", "20")))])
     wait = BatchSensor.partial(task_id="wait").expand(job=submit.output)
