@@ -155,13 +155,13 @@ def test_each_kind_of_failed_row_is_reported_as_such_and_the_other_rows_are_kept
 
     assert counts(result) == {"succeeded": 1, "errored": 2, "invalid_output": 3}
     assert result.return_values["batch"]["terminal_reason"] == "partial"
-    success, too_many, too_slow, refusal, no_json, cut_off = rows(result.return_values["batch"]["result_uri"])
+    success, too_many, too_slow, refusal, not_json, cut_off = rows(result.return_values["batch"]["result_uri"])
     assert success["status"] == "success"
     assert (too_many["status"], too_many["error"]["provider_code"]) == ("error", "rate_limit_exceeded")
     assert (too_slow["status"], too_slow["error"]["provider_code"]) == ("error", "request_timeout")
     assert (refusal["status"], refusal["raw_output"]) == ("invalid_output", None)
-    assert (no_json["status"], no_json["finish_reason"]) == ("invalid_output", "stop")
-    assert "no JSON" in no_json["raw_output"]
+    assert (not_json["status"], not_json["finish_reason"]) == ("invalid_output", "stop")
+    assert "not JSON" in not_json["raw_output"]
     assert (cut_off["status"], cut_off["finish_reason"]) == ("invalid_output", "length")
 
 
