@@ -33,7 +33,7 @@ def run_in_background(work: Callable[[], object]) -> Iterator[None]:
 
 @dataclass
 class DagRunResult:
-    """What one run of a DAG led to."""
+    """The states, errors and return values of one DAG run."""
 
     #: State of the run.
     state: str

@@ -299,9 +299,11 @@ def test_two_workers_that_planned_the_same_retry_round_send_its_rows_once(
     first._carry_out([retry])
     second._carry_out([retry])
 
-    reopened = open_ledger(ledger.folder)
-    assert reopened is not None
-    assert [sum(shard.requests for shard in retry_round.shards) for retry_round in reopened.state().retry_rounds] == [2]
+    current_ledger = open_ledger(ledger.folder)
+    assert current_ledger is not None
+    assert [
+        sum(shard.requests for shard in retry_round.shards) for retry_round in current_ledger.state().retry_rounds
+    ] == [2]
 
 
 def test_workers_that_each_observe_the_job_once_complete_it(
@@ -369,7 +371,7 @@ def test_forty_shards_pass_through_a_queue_for_three_without_intervention(
         state = run_until_finished(ledger, small_queue, wait_until)
 
     assert outcomes_so_far(state) == {"succeeded": 40}
-    assert {settled.outcomes["succeeded"] for _, _, settled in state.settled_submissions()} == {1}
+    assert {record.outcomes["succeeded"] for _, _, record in state.settled_submissions()} == {1}
     assert not state.retry_rounds
 
 

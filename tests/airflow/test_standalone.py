@@ -226,7 +226,7 @@ def test_the_wait_is_deferred_and_holds_no_slot_while_the_batch_runs(airflow: Ru
     assert [seconds for seconds in blocked_seconds if float(seconds) > HANG_SECONDS / 2] == []
 
 
-def test_the_arguments_of_the_trigger_hold_ids_and_times_only(airflow: RunningAirflow, batches: Batches) -> None:
+def test_the_arguments_of_the_trigger_contain_only_ids_and_times(airflow: RunningAirflow, batches: Batches) -> None:
     run = start_waiting_run(airflow, "tickets")
     with closing(sqlite3.connect(airflow.home.airflow / "airflow.db")) as metadata:
         trigger_id = run.task("wait")["trigger"]["id"]
@@ -396,8 +396,8 @@ def test_a_wait_marked_as_failed_halfway_keeps_its_answers_and_a_clear_sends_onl
     run.mark("wait", "failed")
     wait_until("the batch is cancelled", lambda: [b.status for b in batches.of_run(run)] == ["cancelled"])
     (first_batch,) = batches.of_run(run)
-    answered = counts_of(first_batch).completed
-    assert 0 < answered < ROWS
+    answer_count = counts_of(first_batch).completed
+    assert 0 < answer_count < ROWS
 
     run.clear("wait", "land")
     wait_until("the other rows are sent", lambda: len(batches.of_run(run)) == 2)
@@ -405,7 +405,7 @@ def test_a_wait_marked_as_failed_halfway_keeps_its_answers_and_a_clear_sends_onl
     batches.finish()
     assert run.await_end() == "success"
     assert landed_rows(airflow, run, "rerun_answers") == ALL_SUCCEEDED
-    assert counts_of(second_batch).total == ROWS - answered
+    assert counts_of(second_batch).total == ROWS - answer_count
 
 
 @SOAK

@@ -82,6 +82,6 @@ def test_the_page_installs_only_extras_that_exist() -> None:
 
 
 def test_the_page_describes_every_fixture() -> None:
-    documented = set(re.findall(r"^\| `(\w+)` \| (?:test|session) \|", PAGE, flags=re.MULTILINE))
+    documented_fixtures = set(re.findall(r"^\| `(\w+)` \| (?:test|session) \|", PAGE, flags=re.MULTILINE))
     fixtures = {name for name in testing.__all__ if name.islower()}
-    assert documented == fixtures
+    assert documented_fixtures == fixtures
