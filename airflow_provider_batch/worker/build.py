@@ -122,7 +122,7 @@ class _Builder:
             self._prefix,
             plan.spec.endpoint,
             plan.limits,
-            names=shard_name_format(generation),
+            name_format=shard_name_format(generation),
             deduplicate=plan.deduplicate,
             canary=plan.canary,
             canary_name_format=canary_name_format(generation),

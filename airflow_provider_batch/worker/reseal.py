@@ -62,7 +62,7 @@ class Resealer:
             prefix,
             self.ledger.manifest.endpoint,
             self.ledger.manifest.limits,
-            names=f"r{number:02d}-{{:04d}}",
+            name_format=f"r{number:02d}-{{:04d}}",
             learned_tokens=self.ledger.manifest.learned_tokens,
         )
         try:
@@ -127,7 +127,7 @@ class Resealer:
             f"{self.ledger.prefix}/retry-{number}-{secrets.token_hex(4)}",
             manifest.endpoint,
             msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
-            names=f"r{number:02d}-{{:04d}}",
+            name_format=f"r{number:02d}-{{:04d}}",
         )
         try:
             self._pack_rows(sealer, shard, read_rows(self.ledger.folder, shard), range(shard.requests), shard.attempt)

@@ -71,7 +71,7 @@ def test_a_custom_id_of_two_rows_is_rejected(submit_error: Callable[..., str], w
 
     error = submit_error()
 
-    assert "1 of them are given to more than one row: 'T-2' (rows 2, 3)" in error
+    assert "1 custom_id is used by more than one row: 'T-2' (rows 2, 3)" in error
     assert "Nothing was uploaded" in error
 
 
@@ -121,8 +121,8 @@ def test_a_row_larger_than_an_input_file_is_rejected(submit_error: Callable[...,
 
     error = submit_error(limits={"bytes": 5_000})
 
-    assert "Row 2 (custom_id 'T-2') is 6," in error
-    assert "an input file takes 5,000" in error
+    assert "Row 2 (custom_id 'T-2') makes a request of 6," in error
+    assert "an input file may have at most 5,000" in error
 
 
 def test_a_sql_error_is_reported_with_its_connection(submit_error: Callable[..., str]) -> None:

@@ -77,7 +77,7 @@ def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
         "next        nothing.",
         f"folder      {reference['ledger']}",
         f"submission 1  {job_summary['shards'][0]['submissions'][0]['batch_id']}  completed at ",
-        "1 refused, refusal: what the model said is in the row's error_message and output",
+        "1 refused, refusal: the model's words are in the row's error_message and output",
     ):
         assert expected in text
     assert "secret text" not in text + json.dumps(job_summary)

@@ -1,4 +1,4 @@
-"""Small jobs in a real folder, for the tests of the core."""
+"""Builders of small jobs in a real folder, for the tests of the core."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 @contextmanager
 def temporary_folder() -> Iterator[LocalFolder]:
-    """A job's folder that goes away, for tests that need one per Hypothesis example."""
-    with tempfile.TemporaryDirectory() as place:
-        yield LocalFolder(Path(place) / "job")
+    """Provide a job's folder that is deleted afterwards, for tests that need one per Hypothesis example."""
+    with tempfile.TemporaryDirectory() as path:
+        yield LocalFolder(Path(path) / "job")
 
 
 def request(custom_id: str, *, model: str = "gpt-5-mini", text: str = "Label this.", inputs: int = 1) -> Request:
-    """A rendered request."""
+    """Return a rendered_request request."""
     return Request(custom_id, model, json.dumps({"model": model, "text": text}).encode(), inputs)
 
 
@@ -50,12 +50,12 @@ def seal_all(
     endpoint: str = CHAT,
     carry: Iterable[list[Any]] = (),
 ) -> list[Shard]:
-    """The requests as sealed shards."""
+    """Seal the requests and return the shards."""
     sealer = Sealer(folder, "g001/build", endpoint, limits or Limits())
     values = iter(carry)
     try:
-        for number, one in enumerate(requests, start=1):
-            sealer.add(one, next(values, []), number, 7)
+        for number, rendered_request in enumerate(requests, start=1):
+            sealer.add(rendered_request, next(values, []), number, 7)
         return sealer.finish()
     finally:
         sealer.abandon()
@@ -67,9 +67,9 @@ def manifest_of(
     endpoint: str = CHAT,
     output_schema: dict[str, Any] | None = None,
     carry: Iterable[Column] = (),
-    **more: Any,
+    **overrides: Any,
 ) -> Manifest:
-    """The seal of these shards."""
+    """Return a manifest of these shards; `overrides` are further fields."""
     fields: dict[str, Any] = {
         "job_uid": "0123456789abcdef0123456789abcdef",
         "key": JobKey("dag", "ask", "manual__2026-11-20"),
@@ -83,7 +83,7 @@ def manifest_of(
         "limits": Limits(),
         "output_schema": output_schema,
     }
-    return Manifest(**{**fields, **more})
+    return Manifest(**{**fields, **overrides})
 
 
 def plain_shard(
@@ -95,13 +95,13 @@ def plain_shard(
     attempt: int = 1,
     synchronous: bool = False,
 ) -> Shard:
-    """A shard without files, for what never looks into them."""
+    """Return a shard without files, for code that does not read them."""
     files = (f"{name}.jsonl", f"{name}.rows.jsonl")
     return Shard(name, model, *files, requests, 100, "0" * 64, tokens, attempt, synchronous)
 
 
 def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: tuple[int, int] = (10, 2)) -> bytes:
-    """One line of a result file: a chat completion, or an HTTP error."""
+    """Return one line of a result file: a chat completion, or an HTTP error."""
     body: dict[str, Any] = {
         "model": "gpt-5-mini-2025-08-07",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
@@ -120,14 +120,14 @@ def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage
 
 
 def never_ran_line(custom_id: str, code: str = "batch_expired") -> bytes:
-    """One line of an error file: a request that was not executed."""
+    """Return one line of an error file, for a request that was not executed."""
     return msgspec.json.encode(
         {"id": "batch_req_1", "custom_id": custom_id, "response": None, "error": {"code": code, "message": code}}
     )
 
 
 def collect(folder: Folder, name: str, data: bytes) -> CollectedFile:
-    """A result file in staging."""
+    """Write a result file to staging."""
     with folder.writer(name) as file:
         file.write(data)
     return CollectedFile(name, len(data), hashlib.sha256(data).hexdigest())
@@ -141,12 +141,12 @@ def settle(
     *,
     number: int = 1,
     status: str = "completed",
-    **more: Any,
+    **fields: Any,
 ) -> Settled:
-    """The record of an ended batch with these result lines; an empty file is left out, as OpenAI does."""
+    """Return the record of an ended batch with these result lines. There is no empty file, as with OpenAI."""
     files = []
     for kind, lines in (("output", list(output)), ("error", list(errors))):
         if lines:
             data = b"".join(line + b"\n" for line in lines)
             files.append(collect(folder, f"g001/collected/{shard.name}.{number}/{kind}.jsonl", data))
-    return Settled(shard.name, number, f"batch_{shard.name}_{number}", status, NOW, files=files, **more)
+    return Settled(shard.name, number, f"batch_{shard.name}_{number}", status, NOW, files=files, **fields)

@@ -1,4 +1,4 @@
-"""The output cap of a request: raised for an answer that was cut off at it."""
+"""Raises the output cap of a request whose answer was cut off there."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import AT_CAP, Answer, Outcome
 
-#: a cut-off answer is asked again with the cap that it had times this
+#: factor by which the output cap grows when a cut-off answer is retried
 CAP_RAISE_FACTOR = 2
 
-#: the keys of a body that cap the output, over all endpoints
+#: the keys of a request body that cap the output, for all endpoints
 _KEYS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -26,17 +26,17 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 def is_cut_off(answer: Answer) -> bool:
-    """Whether the answer ended at the output cap, so that a higher one may bring it whole."""
+    """Return whether the answer ended at the output cap, so that a higher cap may complete it."""
     return answer.outcome is Outcome.INCOMPLETE and answer.error_code in AT_CAP
 
 
 def raise_cap(line: bytes) -> bytes | None:
-    """A line of an input file with its output cap raised; None if its request states none.
+    """Return a line of an input file with its output cap raised, or None if its request states no cap.
 
-    Without a cap the answer ended at the model's own limit, and asking again would end there too.
+    Without a cap, the answer ended at the model's own limit, and a retry would end there too.
     """
     request = _decoder.decode(line)
-    caps = {key: _whole(request.body[key]) for key in _KEYS if key in request.body}
+    caps = {key: _cap_value(request.body[key]) for key in _KEYS if key in request.body}
     if not any(caps.values()):
         return None
     for key, cap in caps.items():
@@ -45,6 +45,6 @@ def raise_cap(line: bytes) -> bytes | None:
     return msgspec.json.encode(request) + b"\n"
 
 
-def _whole(value: msgspec.Raw) -> int | None:
-    found: Any = msgspec.json.decode(value)
-    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+def _cap_value(value: msgspec.Raw) -> int | None:
+    cap: Any = msgspec.json.decode(value)
+    return cap if isinstance(cap, int) and not isinstance(cap, bool) and cap > 0 else None

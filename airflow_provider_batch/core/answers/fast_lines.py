@@ -1,8 +1,9 @@
-"""The result lines that nearly all are, read faster: answered with 200, whole, from a chat or responses endpoint.
+"""A fast reader for ordinary result lines: HTTP 200, complete, from a chat or responses endpoint.
 
-Only what an answer is made of is taken from such a line; the rest is passed over unread. A line that differs in any
-of it, by a field or by a type, is left to `outcome.read_line`, which tolerates everything; so there is one reader that
-decides what an odd line means, and this one says the same of the lines it takes.
+Nearly all lines of a result file are like that. The fast reader decodes only the fields that make up an answer. If any
+of them is missing or has another type, it returns None, and `outcome.read_line`, which tolerates everything, reads the
+line instead. So only `read_line` decides what an unusual line means, and for every line that the fast reader accepts,
+both give the same answer.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_li
 from airflow_provider_batch.core.pricing.prices import Usage
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
-#: gives the custom_id of a line and its answer
+#: returns the custom_id and the answer of a line, or None if it cannot read the line
 LineReader = Callable[[bytes], tuple[str, Answer] | None]
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-#: 0 makes the tolerant reader look under the other endpoint's name
+#: at least 1, because for 0 `read_line` also looks for the name that the other endpoint uses
 _Tokens = Annotated[int, msgspec.Meta(ge=1)]
-_Empty = Annotated[list[Any], msgspec.Meta(max_length=0)]
+_EmptyList = Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 
 class _Cached(msgspec.Struct, gc=False):
@@ -49,7 +50,7 @@ class _ChatUsage(msgspec.Struct, gc=False):
 
 class _ChatMessage(msgspec.Struct, gc=False):
     content: str
-    tool_calls: _Empty | None = None
+    tool_calls: _EmptyList | None = None
     function_call: None = None
     refusal: None = None
 
@@ -142,18 +143,18 @@ _LINES: dict[str, type[_ChatLine] | type[_ResponsesLine]] = {
 
 
 def line_reader(endpoint: str, judge: SchemaJudge | None, *, bodies: bool) -> LineReader:
-    """Reads any line; None for one that is not readable as a line.
+    """Return a reader for any line.
 
-    :param bodies: whether answers hold their body; else those of usual lines do without.
+    :param bodies: whether every answer needs its body; if not, the answers of ordinary lines have none.
     """
-    usual = None if bodies else fast_reader(endpoint, judge)
-    if usual is None:
+    fast = None if bodies else fast_reader(endpoint, judge)
+    if fast is None:
         return lambda line: read_line(line, endpoint, judge)
-    return lambda line: usual(line) or read_line(line, endpoint, judge)
+    return lambda line: fast(line) or read_line(line, endpoint, judge)
 
 
 def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
-    """Reads usual lines, without their body; None for every other. None itself for an endpoint without usual lines."""
+    """Return a reader for ordinary lines, which leaves out their body, or None if the endpoint has no fast reader."""
     kind = _LINES.get(endpoint.removeprefix("/v1"))
     if kind is None:
         return None
@@ -162,11 +163,11 @@ def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
     def read(line: bytes) -> tuple[str, Answer] | None:
         try:
             if not line.isascii():
-                line.decode()  # what is passed over is not looked at, but has to be UTF-8 all the same
-            found = decode(line)
+                line.decode()  # raises if a field that is not decoded below is not UTF-8
+            result = decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        body = found.response.body
+        body = result.response.body
         texts = body.texts()
         if judge is None:
             text = value = "".join(texts)
@@ -179,7 +180,7 @@ def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
             return None
         if not text:
             return None
-        return found.custom_id, Answer(
+        return result.custom_id, Answer(
             Outcome.SUCCEEDED,
             value=value,
             text=text,
@@ -191,10 +192,10 @@ def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
     return read
 
 
-def _usage(read: int, cached: _Cached | None, written: int, reasoning: _Reasoning | None) -> Usage:
+def _usage(input_tokens: int, cached: _Cached | None, output_tokens: int, reasoning: _Reasoning | None) -> Usage:
     return Usage(
-        read,
+        input_tokens,
         (cached.cached_tokens or 0) if cached is not None else 0,
         (reasoning.reasoning_tokens or 0) if reasoning is not None else 0,
-        written,
+        output_tokens,
     )

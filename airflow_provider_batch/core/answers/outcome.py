@@ -1,9 +1,13 @@
-"""One result line -> one outcome.
+"""Reads one line of a result file as an `Answer` with its `Outcome`.
 
-A line counts as succeeded only when its HTTP status is 200 *and* the answer is whole: an error line may carry its
-error inside `response.body` with a null `error`, a 200 may be cut off, refused, empty, or not fit the schema, and a
-status of 0 was seen in batches that reported no failure. Shapes: https://platform.openai.com/docs/guides/batch,
-and the look-alikes' (an `error` that is a string, a `response` that is the completion itself).
+A line counts as succeeded only if its HTTP status is 200 *and* the answer is complete. This needs care:
+
+* An error line may have its error inside `response.body` while `error` is null.
+* A 200 may be cut off, refused, empty, or invalid against the schema.
+* Batches that reported no failure contained lines with status 0.
+
+OpenAI documents the shapes at https://platform.openai.com/docs/guides/batch. Compatible servers differ from them: some
+write `error` as a string, some the completion itself as `response`.
 """
 
 from __future__ import annotations
@@ -23,22 +27,22 @@ from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 
 class Outcome(StrEnum):
-    """What became of one request; ordered from the best to the worst."""
+    """The result of one request. Members are ordered from the best to the worst."""
 
-    SUCCEEDED = "succeeded"  # HTTP 200, whole, valid against the schema if one was given
-    INCOMPLETE = "incomplete"  # 200, but cut off or empty
-    REFUSED = "refused"  # the model refused, or a content filter did
-    INVALID_OUTPUT = "invalid_output"  # 200, but not valid against the schema
+    SUCCEEDED = "succeeded"  # HTTP 200, complete, and valid against the schema if there is one
+    INCOMPLETE = "incomplete"  # HTTP 200, but cut off or empty
+    REFUSED = "refused"  # refused by the model or a content filter
+    INVALID_OUTPUT = "invalid_output"  # HTTP 200, but not valid against the schema
     FAILED = "failed"  # an HTTP error
-    EXPIRED = "expired"  # never ran: the batch's window ended
+    EXPIRED = "expired"  # never ran: the completion window of the batch ended
     CANCELLED = "cancelled"  # never ran: its batch was cancelled
-    MISSING = "missing"  # its batch is settled, but no readable line came back
+    MISSING = "missing"  # its batch is settled, but the result files have no readable line for it
     WITHHELD = "withheld"  # held back by the budget
     PENDING = "pending"  # not settled yet
 
     @property
     def rank(self) -> int:
-        """1 for the worst, 10 for the best: within a job a better answer is never replaced by a worse one."""
+        """From 1 for the worst to 10 for the best. A job never replaces an answer by one of a lower rank."""
         return _RANKS[self]
 
 
@@ -46,80 +50,83 @@ _RANKS = {outcome: rank for rank, outcome in enumerate(reversed(Outcome), start=
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What came back for one request."""
+    """The answer to one request."""
 
     outcome: Outcome
-    #: text of the answer; parsed JSON with a schema; list of floats for an embedding; None if there is none
+    #: the text; with a schema, the parsed JSON; for an embedding, a list of floats; None if there is no answer
     value: Any = None
-    #: text of the answer as the model gave it
+    #: the text as the model wrote it
     text: str | None = None
     finish_reason: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-    #: the model that answered, as it names itself
+    #: the model that answered, as the response names it
     model: str | None = None
     usage: Usage = Usage()
-    #: for `failed`: asking again may help
+    #: for `failed`: whether a retry may succeed
     transient: bool = False
-    #: body of the answer; None where it was not asked for
+    #: body of the response; None if the caller did not need it
     body: Any = None
 
 
 MISSING = Answer(
     Outcome.MISSING,
     error_code="no_result_line",
-    error_message="The batch is settled, but its files hold no readable line for this request.",
+    error_message="The batch has ended, but its result files have no readable line for this request.",
 )
 PENDING = Answer(Outcome.PENDING)
 WITHHELD = Answer(
     Outcome.WITHHELD,
     error_code="max_cost_usd",
-    error_message="Not asked, as the budget did not reach. Raise max_cost_usd and clear submit to go on.",
+    error_message="Not sent, because the budget did not cover it. Raise max_cost_usd and clear submit to continue.",
 )
 
 
 def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
-    """The custom_id and answer of one line of a result file; None if the line is not readable as one."""
+    """Return the custom_id and the answer of one line of a result file, or None if the line is not readable."""
     try:
         data = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        data = _leniently(line)
+        data = _parse_leniently(line)
     if not isinstance(data, dict) or not isinstance(data.get("custom_id"), str):
         return None
-    return data["custom_id"], _answer(data, endpoint, judge)
+    return data["custom_id"], _read_answer(data, endpoint, judge)
 
 
-def _leniently(line: bytes) -> Any:
-    """A line with NaN or half a surrogate pair in it, which Python's own parser takes; None if it is no JSON at all."""
+def _parse_leniently(line: bytes) -> Any:
+    """Parse a line that msgspec rejects, such as one with NaN or half a surrogate pair, with Python's own parser.
+
+    Returns None if it is not JSON.
+    """
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
 
 
-def _answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
+def _read_answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
     response, error = data.get("response"), data.get("error")
     if not isinstance(response, dict) or not response:
-        return _never_ran(error)
+        return _read_unexecuted(error)
     if "status_code" not in response and "body" not in response:
         response = {"status_code": 200, "body": response}
     status, body = response.get("status_code"), response.get("body")
-    if status == 200 and isinstance(body, dict) and not any(_error(error)):
-        return _body(body, endpoint, judge)
+    if status == 200 and isinstance(body, dict) and not any(_code_and_message(error)):
+        return _read_body(body, endpoint, judge)
     code = status if isinstance(status, int) else 0
     detail = body.get("error") if isinstance(body, dict) and body.get("error") else error
-    name, message = _error(detail)
+    name, message = _code_and_message(detail)
     return Answer(
         Outcome.FAILED,
         error_code=name or f"http_{code}",
-        error_message=message or f"HTTP status {code} without a message",
+        error_message=message or f"HTTP status {code} without a message.",
         transient=is_transient(code) or code < 100 or code == 200,
         body=body,
     )
 
 
-def _never_ran(error: Any) -> Answer:
-    code, message = _error(error)
+def _read_unexecuted(error: Any) -> Answer:
+    code, message = _code_and_message(error)
     outcome = {
         "batch_expired": Outcome.EXPIRED,
         "request_timeout": Outcome.EXPIRED,
@@ -128,12 +135,12 @@ def _never_ran(error: Any) -> Answer:
     return Answer(
         outcome,
         error_code=code or "no_response",
-        error_message=message or "The line holds neither a response nor a reason.",
+        error_message=message or "The line has neither a response nor an error.",
         transient=outcome is Outcome.FAILED,
     )
 
 
-def _error(error: Any) -> tuple[str | None, str | None]:
+def _code_and_message(error: Any) -> tuple[str | None, str | None]:
     if isinstance(error, Mapping) and isinstance(error.get("error"), Mapping):
         error = error["error"]  # vLLM's ErrorResponse
     if isinstance(error, Mapping):
@@ -143,27 +150,27 @@ def _error(error: Any) -> tuple[str | None, str | None]:
     return None, (str(error) if error else None)
 
 
-def _body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
-    answer = Answer(Outcome.SUCCEEDED, model=_name(body), usage=_usage(body), body=body)
+def _read_body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
+    answer = Answer(Outcome.SUCCEEDED, model=_model_name(body), usage=_usage(body), body=body)
     if body.get("error"):
-        code, message = _error(body["error"])
-        return _turned(
+        code, message = _code_and_message(body["error"])
+        return _with_outcome(
             answer, Outcome.FAILED, code or "response_failed", message or "The response failed.", transient=True
         )
     match endpoint.removeprefix("/v1"):
         case "/embeddings":
-            return _embedding(answer, body)
+            return _embedding_answer(answer, body)
         case "/responses":
-            return _judged(answer, judge, **_read_response(body))
+            return _judge_answer(answer, judge, **_read_response(body))
         case "/chat/completions" | "/completions":
-            return _judged(answer, judge, **_read_choice(body))
+            return _judge_answer(answer, judge, **_read_choice(body))
     value = body.get("results", body)
     if not value:
-        return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer holds no result.")
+        return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer has no result.")
     return msgspec.structs.replace(answer, value=value)
 
 
-def _turned(answer: Answer, outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:
+def _with_outcome(answer: Answer, outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:
     return msgspec.structs.replace(answer, outcome=outcome, error_code=code, error_message=message, transient=transient)
 
 
@@ -171,7 +178,7 @@ def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
     choice = next(iter(_dicts(body.get("choices"))), {})
     message = choice.get("message")
     message = message if isinstance(message, dict) else {"content": choice.get("text")}
-    text = _content(message.get("content"))
+    text = _message_text(message.get("content"))
     return {
         "texts": [text] if text else [],
         "calls": message.get("tool_calls") or message.get("function_call"),
@@ -180,8 +187,8 @@ def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _content(content: Any) -> str:
-    """Text, or parts with text; where a server gives the answer's JSON parsed, it is made text again."""
+def _message_text(content: Any) -> str:
+    """Return the text of a message: a string, parts with text, or JSON that the server already parsed."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -189,14 +196,14 @@ def _content(content: Any) -> str:
     return "" if content is None else msgspec.json.encode(content).decode()
 
 
-#: output items that ask the caller to do something; other calls were done by the provider on the way to the answer
-_CALLS_FOR_US = frozenset(
+#: types of output items with a call that the caller must make. The provider already made calls of other types.
+_CALLER_CALLS = frozenset(
     {"function_call", "custom_tool_call", "computer_call", "local_shell_call", "shell_call", "apply_patch_call"}
 )
 
 
 def _read_response(body: dict[str, Any]) -> dict[str, Any]:
-    texts, refusals, calls, done = [], [], [], []
+    texts, refusals, calls, provider_calls = [], [], [], []
     for item in _dicts(body.get("output")):
         kind = str(item.get("type", ""))
         if kind == "message":
@@ -205,15 +212,15 @@ def _read_response(body: dict[str, Any]) -> dict[str, Any]:
                     refusals.append(str(part.get("refusal", "")))
                 elif part.get("text"):
                     texts.append(str(part["text"]))
-        elif kind in _CALLS_FOR_US:
+        elif kind in _CALLER_CALLS:
             calls.append(item)
         elif kind.endswith("_call"):
-            done.append(item)
+            provider_calls.append(item)
     details = body.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     return {
         "texts": texts,
-        "calls": calls or (None if texts else done),
+        "calls": calls or (None if texts else provider_calls),
         "refusal": "\n".join(refusals) or None,
         "reason": reason or body.get("status"),
     }
@@ -223,41 +230,43 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-#: reasons to stop that mean: cut off, at the output cap or otherwise
+#: finish reasons of answers that were cut off: at the output cap, and in any way
 AT_CAP = frozenset({"length", "max_output_tokens", "max_tokens"})
 _CUT_OFF = AT_CAP | {"incomplete", "in_progress", "queued", "cancelled"}
 
 
-def _judged(
+def _judge_answer(
     answer: Answer, judge: SchemaJudge | None, *, texts: list[str], calls: Any, refusal: Any, reason: Any
 ) -> Answer:
-    text, value, complaint = _pick(texts, judge if not calls else None)
+    text, value, complaint = _choose_text(texts, judge if not calls else None)
     reason = str(reason) if reason else None
     answer = msgspec.structs.replace(answer, value=value, text=text, finish_reason=reason)
     if reason == "failed":
-        return _turned(answer, Outcome.FAILED, "response_failed", "The response failed.", transient=True)
+        return _with_outcome(answer, Outcome.FAILED, "response_failed", "The response failed.", transient=True)
     if refusal:
-        return _turned(answer, Outcome.REFUSED, "refusal", str(refusal))
+        return _with_outcome(answer, Outcome.REFUSED, "refusal", str(refusal))
     if reason == "content_filter":
-        return _turned(answer, Outcome.REFUSED, "content_filter", "The provider's content filter stopped the answer.")
+        return _with_outcome(
+            answer, Outcome.REFUSED, "content_filter", "The provider's content filter stopped the answer."
+        )
     if reason in _CUT_OFF:
-        return _turned(
-            answer, Outcome.INCOMPLETE, reason, "The answer was cut off; raise the output cap to get it whole."
+        return _with_outcome(
+            answer, Outcome.INCOMPLETE, reason, "The answer was cut off. Raise the output cap to get a complete one."
         )
     if calls:
         return msgspec.structs.replace(answer, value=calls, text=msgspec.json.encode(calls).decode())
     if not text:
-        return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer is empty.")
+        return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer is empty.")
     if complaint:
-        return _turned(answer, Outcome.INVALID_OUTPUT, "schema", complaint)
+        return _with_outcome(answer, Outcome.INVALID_OUTPUT, "schema", complaint)
     return answer
 
 
-def _pick(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any, str | None]:
-    """The text that counts, its value, and the judge's complaint.
+def _choose_text(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any, str | None]:
+    """Return the text that counts, its value, and the judge's complaint.
 
-    A response may hold several texts of which the first is cut-off JSON and a later one whole; so with a schema the
-    last text that is valid counts.
+    A response may have several texts, for example cut-off JSON followed by complete JSON. With a schema, the last valid
+    text counts. Without one, all texts are joined.
     """
     if not texts:
         return None, None, None
@@ -272,11 +281,11 @@ def _pick(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any,
     return texts[-1], None, complaint
 
 
-def _embedding(answer: Answer, body: dict[str, Any]) -> Answer:
+def _embedding_answer(answer: Answer, body: dict[str, Any]) -> Answer:
     entries = sorted(_dicts(body.get("data")), key=lambda entry: _number(entry.get("index")))
     vectors = [_vector(entry.get("embedding")) for entry in entries]
     if not vectors or any(not vector for vector in vectors):
-        return _turned(answer, Outcome.INCOMPLETE, "empty", "The answer holds no vector.")
+        return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer has no vector.")
     return msgspec.structs.replace(answer, value=vectors[0] if len(vectors) == 1 else vectors)
 
 
@@ -291,7 +300,7 @@ def _vector(embedding: Any) -> list[float] | None:
     return embedding if isinstance(embedding, list) else None
 
 
-def _name(body: dict[str, Any]) -> str | None:
+def _model_name(body: dict[str, Any]) -> str | None:
     model = body.get("model")
     return model if isinstance(model, str) else None
 
@@ -301,9 +310,9 @@ def _usage(body: dict[str, Any]) -> Usage:
     if not isinstance(usage, dict):
         return Usage()
 
-    def detail(holder: str, other: str, name: str) -> int:
-        inner = usage.get(holder) or usage.get(other)
-        return _number(inner.get(name)) if isinstance(inner, dict) else 0
+    def detail(chat_key: str, responses_key: str, name: str) -> int:
+        details = usage.get(chat_key) or usage.get(responses_key)
+        return _number(details.get(name)) if isinstance(details, dict) else 0
 
     return Usage(
         input_tokens=_number(usage.get("prompt_tokens") or usage.get("input_tokens")),

@@ -1,8 +1,10 @@
-r"""The collected files of a settled try, read as one answer per row of its shard.
+r"""Reads the collected files of a settled submission as one answer per row of its shard.
 
-Every row of the shard gets exactly one answer, in any order: a line that names a row twice counts once, a line that
-names no row of the shard is passed over, and a row without a readable line is `missing`. Files are read as bytes, which
-Python splits on \n only: JSON text may hold U+2028, U+0085 and the like.
+Every row of the shard gets exactly one answer, in no particular order. If several lines have the same custom_id, the
+first one counts. Lines whose custom_id is not in the shard are ignored. A row without a readable line is `missing`.
+
+Files are read as bytes, because Python splits bytes at \n only: JSON text may contain U+2028, U+0085 and other
+characters at which it would split text.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import msgspec
 
 from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.outcome import MISSING, Answer, Outcome
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import Settled
@@ -22,7 +25,7 @@ from airflow_provider_batch.exceptions import StagingError
 
 
 def read_rows(folder: Folder, shard: Shard) -> list[RowIndex]:
-    """The index of a shard, in the order of its input file: at most one shard's worth in memory."""
+    """Return the index of a shard, one entry per line of its input file, in that order."""
     decoder = msgspec.json.Decoder(RowIndex)
     with folder.reader(shard.index_file) as index:
         return [decoder.decode(line) for line in index]
@@ -38,36 +41,40 @@ def read_answers(
     *,
     bodies: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
-    """(line in the shard, its answer) for every row of the shard, each once.
+    """Yield the answer of every row of the shard, with the row's line in the input file (from 0).
 
-    :param bodies: whether answers hold their body; else most do without.
-    :raises StagingError: at the end of a file that is not what was collected.
+    :param rows: index of the shard.
+    :param bodies: whether every answer needs its body; if not, most have none.
+    :raises StagingError: at the end of a file that differs from the one that was collected.
     """
     if settled.failure is not None:
         yield from _failed_validation(settled, len(rows))
         return
-    waiting = {row.custom_id: line for line, row in enumerate(rows)}
+    lines = {row.custom_id: line for line, row in enumerate(rows)}
     read, embeddings = line_reader(endpoint, judge, bodies=bodies), endpoint.endswith("/embeddings")
     for file in settled.files:
         digest = hashlib.sha256()
         with folder.reader(file.name) as stream:
             for text in stream:
                 digest.update(text)
-                found = read(text) if text.strip() else None
-                line = waiting.pop(found[0], None) if found else None
-                if found and line is not None:
-                    yield line, _of_inputs(found[1], rows[line].inputs) if embeddings else found[1]
+                result = read(text) if text.strip() else None
+                if result is None:
+                    continue
+                custom_id, answer = result
+                line = lines.pop(custom_id, None)
+                if line is not None:
+                    yield line, _check_vector_count(answer, rows[line].inputs) if embeddings else answer
         if digest.hexdigest() != file.sha256:
             raise StagingError(
                 f"{folder.uri}/{file.name} is not the file that was collected from batch {settled.batch_id}: its "
-                "checksum differs. Nothing of it was landed. Put back the file if you have a copy of staging."
+                "checksum differs. None of its answers were used. Restore the file if you have a backup of staging."
             )
-    for line in waiting.values():
+    for line in lines.values():
         yield line, MISSING
 
 
-def _of_inputs(answer: Answer, inputs: int) -> Answer:
-    """An embedding answer that does not hold one vector for each input is incomplete."""
+def _check_vector_count(answer: Answer, inputs: int) -> Answer:
+    """Return the answer, as incomplete if it does not have one vector for each input."""
     if answer.outcome is not Outcome.SUCCEEDED:
         return answer
     vectors = len(answer.value) if isinstance(answer.value[0], list) else 1
@@ -77,26 +84,27 @@ def _of_inputs(answer: Answer, inputs: int) -> Answer:
         answer,
         outcome=Outcome.INCOMPLETE,
         error_code="vectors",
-        error_message=f"{vectors} vectors came back for {inputs} inputs.",
+        error_message=f"The answer has {format_count(vectors, 'vector')} for {format_count(inputs, 'input')}.",
     )
 
 
 def _failed_validation(settled: Settled, count: int) -> Iterator[tuple[int, Answer]]:
-    """Nothing of the batch ran: the lines at fault failed, and the rest was never asked.
+    """Yield answers for a batch that failed validation, so that none of its requests ran.
 
-    The rest may be asked again only if some line of the shard is to blame, so that every such wave is smaller than
-    the one before; a provider that names lines which do not exist would be asked the same for ever.
+    The lines that the provider rejected have failed for good. The others may be retried, but only if at least one
+    rejected line is in the shard. Every retry round is then smaller than the one before. Otherwise a provider that
+    names lines which do not exist would get the same batch forever.
     """
-    blamed = {line: message for line, message in settled.line_errors.items() if 0 <= line < count}
-    never_asked = Answer(
+    rejected_lines = {line: message for line, message in settled.line_errors.items() if 0 <= line < count}
+    unsent_answer = Answer(
         Outcome.FAILED,
         error_code="batch_failed",
-        error_message=f"The batch failed validation, so this row was never asked: {settled.message}",
-        transient=bool(blamed),
+        error_message=f"The batch failed validation, so this request did not run: {settled.message}",
+        transient=bool(rejected_lines),
     )
     for line in range(count):
-        message = blamed.get(line)
+        message = rejected_lines.get(line)
         yield (
             line,
-            Answer(Outcome.FAILED, error_code="invalid_line", error_message=message) if message else never_asked,
+            Answer(Outcome.FAILED, error_code="invalid_line", error_message=message) if message else unsent_answer,
         )

@@ -1,12 +1,23 @@
-"""Answers in staging -> rows of the results table.
+"""Turns the answers in staging into rows of the results table.
 
-The tries of a job are read from the newest attempt to the oldest. A row is given again only if an older answer is
-better than what was given for it before; so the last row given for a custom_id is its best answer, and a writer that
-lets the last one win needs no memory. What is kept is one byte per row of the job.
+`Landing` is an iterator of rows. It may yield several rows with the same custom_id; the last of them has the best
+answer. A writer that lets the last row win therefore ends up with the right table, and no answers are held in memory.
+The rows come in this order:
 
-A row whose request was asked for another row gets that row's answers, whichever of them is given; a row whose answer
-was known from an earlier job gets that. It cost nothing itself: its tokens, its cost and its attempt are 0; so sums
-over the table are what was paid for the answers in it.
+1. The answers of settled submissions, from the newest attempt to the oldest. An older answer is yielded only if it is
+   better than the newer ones (`Outcome.rank`). `_best_ranks` holds one byte for each row: the rank of its best answer
+   so far. A retried row counts where it was first sealed (`RowIndex.origin` and `line`), so that all its attempts are
+   compared with each other.
+2. Answers reused from earlier jobs.
+3. Rows without any answer: `withheld` if the budget held them back, else `pending`.
+
+Each answer is also yielded for the duplicates of its row. It cost nothing for them, nor does a reused answer: tokens,
+cost and attempt of these rows are 0, so that sums over the table are what was paid for the answers in it.
+
+After a clear, a row may have disappeared from the query while a duplicate still needs its answer. Such a row has
+`RowIndex.lands` False: its answers are compared like those of other rows, but it is not yielded itself.
+
+Iterate once and to the end. After that, `outcomes`, `tokens`, `cost` and the other attributes hold the totals.
 """
 
 from __future__ import annotations
@@ -58,31 +69,31 @@ FIXED_COLUMNS = (
 )
 
 
-_NOTHING = Decimal(0)
-#: ranks of rows that no answer came for
-_UNANSWERED = frozenset({0, Outcome.WITHHELD.rank})
+_FREE = Decimal(0)
+#: ranks of rows without an answer
+_UNANSWERED_RANKS = frozenset({0, Outcome.WITHHELD.rank})
 
 
 class _Source(NamedTuple):
     """Where the answer of a row comes from."""
 
-    #: the model that was asked
+    #: the requested model
     model: str | None
     attempt: int
     batch_id: str | None
 
 
-def _sum(total: Decimal | None, more: Decimal | None) -> Decimal | None:
-    """US dollars; unknown if one of them is."""
-    return None if total is None or more is None else total + more
+def _add_costs(total: Decimal | None, cost: Decimal | None) -> Decimal | None:
+    """Return the sum in US dollars, or None (unknown) if one of them is unknown."""
+    return None if total is None or cost is None else total + cost
 
 
-def _grouped(copies: Iterable[RowIndex]) -> Iterator[dict[str, list[RowIndex]]]:
-    """Copies by request hash, so many of them at a time as may be held."""
-    copies = iter(copies)
-    while some := list(islice(copies, FILE_ROWS)):
+def _group_by_request(duplicates: Iterable[RowIndex]) -> Iterator[dict[str, list[RowIndex]]]:
+    """Yield the duplicates by request hash, in groups that are small enough to hold in memory."""
+    duplicates = iter(duplicates)
+    while portion := list(islice(duplicates, FILE_ROWS)):
         group: dict[str, list[RowIndex]] = {}
-        for row in some:
+        for row in portion:
             group.setdefault(row.sha256, []).append(row)
         yield group
 
@@ -95,39 +106,43 @@ def results_columns(
     history: bool = False,
     store_response: bool = False,
 ) -> list[Column]:
-    """The columns a landing writes, in the order of its rows.
+    """Return the columns that a landing writes, in the order of the values in its rows.
 
-    :param key: extra key columns with the value every row of this landing gets.
-    :param columns: column <- path in the structured output; types come from the schema.
-    :param history: keep the answers of every job: `job_uid` joins the key.
-    :raises SchemaError: for a column given twice, a path the schema does not have, `columns` without a schema, or a key
-        value that no column type stands for.
+    :param key: extra key columns, with the value that every row of this landing gets.
+    :param columns: path in the structured output, by column name; the types come from the schema.
+    :param history: whether the table keeps the answers of every job, so that `job_uid` is part of the key.
+    :param store_response: whether to add a `response` column with the body of each answer.
+    :raises SchemaError: if two columns have the same name, the schema has no such path, there are `columns` but no
+        schema, or no column type can hold a key value.
     """
     if columns and manifest.output_schema is None:
         raise SchemaError(
-            f"columns= names {', '.join(columns)}, but the job has no output_schema to take them from. "
-            "Give BatchSubmitOperator an output_schema, or leave columns= out."
+            f"columns= names {', '.join(columns)}, but the job has no output_schema, so its answers have no fields. "
+            "Pass an output_schema to BatchSubmitOperator, or remove columns=."
         )
-    found = [_key_column(name, value) for name, value in key.items()]
-    found.append(Column("custom_id", ColumnType.TEXT, key=True))
+    result_columns = [_key_column(name, value) for name, value in key.items()]
+    result_columns.append(Column("custom_id", ColumnType.TEXT, key=True))
     for column in FIXED_COLUMNS:
         if column.name == "output":
             column = Column("output", _output_type(manifest))
         elif column.name == "job_uid" and history:
             column = Column("job_uid", ColumnType.TEXT, key=True)
-        found.append(column)
-    found.extend(manifest.carry)
-    found.extend(Column(name, column_type(manifest.output_schema or {}, path)) for name, path in columns.items())
+        result_columns.append(column)
+    result_columns.extend(manifest.carry)
+    result_columns.extend(
+        Column(name, column_type(manifest.output_schema or {}, path)) for name, path in columns.items()
+    )
     if store_response:
-        found.append(Column("response", ColumnType.JSON))
-    names = Counter(column.name.lower() for column in found)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
+        result_columns.append(Column("response", ColumnType.JSON))
+    names = Counter(column.name.lower() for column in result_columns)
+    repeated_names = [name for name, count in names.items() if count > 1]
+    if repeated_names:
         raise SchemaError(
-            f"The results table would have column {twice[0]!r} twice: key=, carry=, columns= and the table's own "
-            "columns share one set of names. Rename it (in the SQL with AS for a carried column)."
+            f"The results table would have two columns named {repeated_names[0]!r}: key=, carry=, columns= and the "
+            "table's own columns must all have different names. Rename one of them (a carried column with AS in the "
+            "SQL)."
         )
-    return found
+    return result_columns
 
 
 def _key_column(name: str, value: Any) -> Column:
@@ -135,14 +150,15 @@ def _key_column(name: str, value: Any) -> Column:
         return Column(name, carry.type_of(value), key=True)
     except TypeError as error:
         raise SchemaError(
-            f"key= gives column {name!r} {value!r}, and a {error} names no row. Give text, a number or a date."
+            f"key= sets column {name!r} to {value!r}, but a {error} cannot be part of a key. Use text, a number or a "
+            "date."
         ) from None
 
 
-def _told(answer: Answer) -> str:
-    """What may be told of a failed row in logs and accounts: the provider's words, never the model's."""
+def _loggable_message(answer: Answer) -> str:
+    """Return what logs and job summaries may say about a failed row: the provider's words, never the model's."""
     if answer.outcome in (Outcome.REFUSED, Outcome.INVALID_OUTPUT):
-        return "what the model said is in the row's error_message and output"
+        return "the model's words are in the row's error_message and output"
     return (answer.error_message or "")[:200]
 
 
@@ -153,7 +169,7 @@ def _output_type(manifest: Manifest) -> ColumnType:
 
 
 class Landing:
-    """One landing of a job: an iterator of rows, and afterwards the account of what was landed."""
+    """One landing of a job: an iterator of rows that also adds up their totals."""
 
     def __init__(
         self,
@@ -170,104 +186,107 @@ class Landing:
         self._folder, self._state, self._manifest = folder, state, manifest
         self._key = tuple(key.values())
         self._store_response = store_response
-        #: the fixed columns that are the same in every row, the last ones
-        self._same = (manifest.job_uid, run_id, manifest.logical_date, manifest.sealed_at, landed_at)
+        #: values of the last fixed columns, which are the same in every row
+        self._constants = (manifest.job_uid, run_id, manifest.logical_date, manifest.sealed_at, landed_at)
         schema = manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
-        typed = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
-        self._paths = [(path, kind, extractor(path, kind)) for path, kind in typed]
+        types = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
+        self._paths = [(path, kind, extractor(path, kind)) for path, kind in types]
         self._prices = Prices(manifest.prices)
-        self._best = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
-        self._copies = DuplicateReader(folder, manifest.duplicate_files)
-        #: copies by the rank of what was given for them last
-        self._copied: Counter[int] = Counter()
-        #: rows by the same rank that do not land themselves, though others take their answer
-        self._silent: Counter[int] = Counter()
+        #: by shard: the rank of the best answer to each of its rows so far, 0 for none
+        self._best_ranks = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
+        self._duplicates = DuplicateReader(folder, manifest.duplicate_files)
+        #: number of duplicates by the rank of the last row yielded for them
+        self._duplicate_ranks: Counter[int] = Counter()
+        #: number of rows by rank that do not land themselves, although their answer may be needed
+        self._omitted_ranks: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
         self.tokens: Counter[str] = Counter()
-        #: US dollars for every answer collected, replaced ones included; None as soon as one price is unknown
+        #: US dollars for every collected answer, including those replaced by a better one; None if a price is unknown
         self.cost: Decimal | None = Decimal(0)
-        #: what the same answers cost without batch
+        #: US dollars that the same answers would cost at standard prices; None if a price is unknown
         self.standard_cost: Decimal | None = Decimal(0)
-        #: requests of the attempts after the first
+        #: number of requests in attempts after the first
         self.retried = 0
-        #: US dollars for the answers of those; None as soon as one price is unknown
+        #: US dollars for their answers; None if a price is unknown
         self.retried_cost: Decimal | None = Decimal(0)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for shard, submission, settled in reversed(self._state.settled_submissions()):
-            yield from self._settled(shard, submission, settled)
-        for known in self._manifest.reused_files:
-            yield from self._known(known)
-        for withheld in self._state.withheld_shards:
-            for line, row in enumerate(read_rows(self._folder, withheld.spec)):
-                self._improve(withheld.spec, row, line, Outcome.WITHHELD)
-        for sealed in self._manifest.shards:
-            if any(rank in self._best[sealed.name] for rank in _UNANSWERED):
-                yield from self._unsettled(sealed)
+            yield from self._settled_rows(shard, submission, settled)
+        for reused_file in self._manifest.reused_files:
+            yield from self._reused_rows(reused_file)
+        for withheld_shard in self._state.withheld_shards:
+            for line, row in enumerate(read_rows(self._folder, withheld_shard.spec)):
+                self._update_best_rank(withheld_shard.spec, row, line, Outcome.WITHHELD)
+        for sealed_shard in self._manifest.shards:
+            if any(rank in self._best_ranks[sealed_shard.name] for rank in _UNANSWERED_RANKS):
+                yield from self._unanswered_rows(sealed_shard)
 
-    def _settled(self, state: ShardState, submission: Submission, settled: Settled) -> Iterator[tuple[Any, ...]]:
-        """The rows of a try that have no better answer yet, each followed by its copies.
+    def _settled_rows(self, state: ShardState, submission: Submission, settled: Settled) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a submission that have no better answer yet, each followed by its duplicates.
 
-        Copies are held one group at a time; for each further group the answers are read once more.
+        The duplicates are held one group at a time. For each further group the answers are read again.
         """
         shard = state.spec
         rows = read_rows(self._folder, shard)
         if shard.attempt > 1:
             self.retried += len(rows)
-        groups = self._groups(rows, shard.name)
+        groups = self._duplicate_groups(rows, shard.name)
         group = next(groups, {})
         source = _Source(shard.model, shard.attempt, submission.batch_id or None)
-        #: of rows whose answer is the best so far: the rank of the one before it
-        improved: dict[int, int] = {}
+        #: by line of the rows whose answer is the best so far: the rank of the best answer before it
+        earlier_ranks: dict[int, int] = {}
         for line, answer in self._answers(shard, settled, rows):
-            answer, values = self._columns(answer)
-            cost = self._account(shard, answer)
+            answer, values = self._extract_columns(answer)
+            cost = self._add_to_totals(shard, answer)
             if shard.attempt > 1:
-                self.retried_cost = _sum(self.retried_cost, cost)
-            before = self._improve(shard, rows[line], line, answer.outcome)
-            if before is not None:
+                self.retried_cost = _add_costs(self.retried_cost, cost)
+            earlier_rank = self._update_best_rank(shard, rows[line], line, answer.outcome)
+            if earlier_rank is not None:
                 if rows[line].lands:
-                    self._note(answer)
+                    self._count_reason(answer)
                     yield self._row(rows[line], answer, values, source, cost)
-                if self._copies:
-                    improved[line] = before
-                    yield from self._copied_rows(group.get(rows[line].sha256, ()), answer, values, source, before)
+                if self._duplicates:
+                    earlier_ranks[line] = earlier_rank
+                    duplicates = group.get(rows[line].sha256, ())
+                    yield from self._duplicate_rows(duplicates, answer, values, source, earlier_rank)
         for group in groups:
             for line, answer in self._answers(shard, settled, rows):
-                if line in improved and rows[line].sha256 in group:
-                    answer, values = self._columns(answer)
-                    yield from self._copied_rows(group[rows[line].sha256], answer, values, source, improved[line])
+                if line in earlier_ranks and rows[line].sha256 in group:
+                    answer, values = self._extract_columns(answer)
+                    duplicates = group[rows[line].sha256]
+                    yield from self._duplicate_rows(duplicates, answer, values, source, earlier_ranks[line])
 
-    def _known(self, known: ReusedFile) -> Iterator[tuple[Any, ...]]:
-        """The rows that get the answers which an earlier job landed."""
-        for group in _grouped(self._copies.rows_of(known.name)):
-            for one in read_reused_answers(self._folder, known):
-                answer = to_answer(one, self._manifest.endpoint, self._judge) if one.sha256 in group else None
+    def _reused_rows(self, reused_file: ReusedFile) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows that reuse the answers of an earlier job."""
+        for group in _group_by_request(self._duplicates.rows_of(reused_file.name)):
+            for reused in read_reused_answers(self._folder, reused_file):
+                answer = to_answer(reused, self._manifest.endpoint, self._judge) if reused.sha256 in group else None
                 if answer is not None:
-                    answer, values = self._columns(answer)
-                    source = _Source(one.model, 0, one.batch_id)
-                    yield from self._copied_rows(group[one.sha256], answer, values, source, 0)
+                    answer, values = self._extract_columns(answer)
+                    source = _Source(reused.model, 0, reused.batch_id)
+                    yield from self._duplicate_rows(group[reused.sha256], answer, values, source, 0)
 
-    def _unsettled(self, sealed: Shard) -> Iterator[tuple[Any, ...]]:
-        """The rows of a shard that no answer came for yet, and their copies."""
-        best, batch = self._best[sealed.name], self._state.shards[sealed.name].latest
-        source = _Source(sealed.model, 0, (batch.batch_id or None) if batch else None)
-        nothing: list[Any] = [None] * len(self._paths)
+    def _unanswered_rows(self, shard: Shard) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a shard that have no answer yet, and their duplicates."""
+        ranks, submission = self._best_ranks[shard.name], self._state.shards[shard.name].latest
+        source = _Source(shard.model, 0, (submission.batch_id or None) if submission else None)
+        values: list[Any] = [None] * len(self._paths)
         unanswered: dict[str, Answer] = {}
-        for line, row in enumerate(read_rows(self._folder, sealed)):
-            if best[line] in _UNANSWERED and row.needed:
-                before, why = best[line], WITHHELD if best[line] else PENDING
-                best[line] = why.outcome.rank
-                unanswered[row.sha256] = why
+        for line, row in enumerate(read_rows(self._folder, shard)):
+            if ranks[line] in _UNANSWERED_RANKS and row.needed:
+                earlier_rank, answer = ranks[line], WITHHELD if ranks[line] else PENDING
+                ranks[line] = answer.outcome.rank
+                unanswered[row.sha256] = answer
                 if row.lands:
-                    self._note(why)
-                    yield self._row(row, why, nothing, source, None)
-                elif not before:
-                    self._silent[why.outcome.rank] += 1
-        for row in self._copies.rows_of(sealed.name):
+                    self._count_reason(answer)
+                    yield self._row(row, answer, values, source, None)
+                elif not earlier_rank:
+                    self._omitted_ranks[answer.outcome.rank] += 1
+        for row in self._duplicates.rows_of(shard.name):
             if row.sha256 in unanswered:
-                yield from self._copied_rows([row], unanswered[row.sha256], nothing, source, 0)
+                yield from self._duplicate_rows([row], unanswered[row.sha256], values, source, 0)
 
     def _answers(self, shard: Shard, settled: Settled, rows: list[RowIndex]) -> Iterator[tuple[int, Answer]]:
         return read_answers(
@@ -280,84 +299,93 @@ class Landing:
             bodies=self._store_response,
         )
 
-    def _groups(self, rows: list[RowIndex], shard: str) -> Iterator[dict[str, list[RowIndex]]]:
-        """The copies of these rows of a shard; those that are asked again were sealed in another."""
-        if self._copies:
-            hashes, sealed_in = {row.sha256 for row in rows}, {row.origin or shard for row in rows}
-            copies = chain.from_iterable(map(self._copies.rows_of, sorted(sealed_in)))
-            yield from _grouped(row for row in copies if row.sha256 in hashes)
+    def _duplicate_groups(self, rows: list[RowIndex], shard: str) -> Iterator[dict[str, list[RowIndex]]]:
+        """Yield the duplicates of these rows, in groups. Those of a retried row wait for the shard it was sealed in."""
+        if self._duplicates:
+            hashes, shards = {row.sha256 for row in rows}, {row.origin or shard for row in rows}
+            duplicates = chain.from_iterable(map(self._duplicates.rows_of, sorted(shards)))
+            yield from _group_by_request(row for row in duplicates if row.sha256 in hashes)
 
-    def _copied_rows(
-        self, copies: Sequence[RowIndex], answer: Answer, values: Sequence[Any], source: _Source, before: int
+    def _duplicate_rows(
+        self,
+        duplicates: Sequence[RowIndex],
+        answer: Answer,
+        values: Sequence[Any],
+        source: _Source,
+        earlier_rank: int,
     ) -> Iterator[tuple[Any, ...]]:
-        for row in copies:
-            self._copied[before] -= 1
-            self._copied[answer.outcome.rank] += 1
-            self._note(answer)
-            yield self._row(row, answer, values, source, _NOTHING, copy=True)
+        for row in duplicates:
+            self._duplicate_ranks[earlier_rank] -= 1
+            self._duplicate_ranks[answer.outcome.rank] += 1
+            self._count_reason(answer)
+            yield self._row(row, answer, values, source, _FREE, duplicate=True)
 
-    def _note(self, answer: Answer) -> None:
+    def _count_reason(self, answer: Answer) -> None:
         if answer.error_code:
-            self._reasons[(answer.outcome, answer.error_code, _told(answer))] += 1
+            self._reasons[(answer.outcome, answer.error_code, _loggable_message(answer))] += 1
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """Rows by outcome, best first; they add up to the job's requests once every row was given."""
-        counts = Counter(rank for ranks in self._best.values() for rank in ranks)
-        counts.update(self._copied)
-        counts.subtract(self._silent)
+        """Number of rows by outcome, best first. After the last row they add up to the rows of the job."""
+        counts = Counter(rank for ranks in self._best_ranks.values() for rank in ranks)
+        counts.update(self._duplicate_ranks)
+        counts.subtract(self._omitted_ranks)
         return {outcome.value: counts[outcome.rank] for outcome in Outcome if counts[outcome.rank]}
 
     def most_common_reasons(self, count: int) -> list[Reason]:
-        """Why rows did not succeed: outcome, code and the first 200 characters of the message, the commonest first."""
+        """Return why rows did not succeed, most frequent first, with the first 200 characters of each message."""
         return [
-            Reason(outcome.value, code, said, rows) for (outcome, code, said), rows in self._reasons.most_common(count)
+            Reason(outcome.value, code, message, rows)
+            for (outcome, code, message), rows in self._reasons.most_common(count)
         ]
 
-    def _improve(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> int | None:
-        """The rank of the row's best answer before this one; None if this one is no better."""
-        ranks, place = (self._best.get(row.origin), row.line) if row.origin else (self._best[shard.name], line)
+    def _update_best_rank(self, shard: Shard, row: RowIndex, line: int, outcome: Outcome) -> int | None:
+        """Return the rank of the best answer to the row before this one, or None if this one is no better."""
+        ranks, index = (
+            (self._best_ranks.get(row.origin), row.line) if row.origin else (self._best_ranks[shard.name], line)
+        )
         if ranks is None or not row.needed:
             return None
-        before = ranks[place]
-        if outcome.rank <= before:
+        earlier_rank = ranks[index]
+        if outcome.rank <= earlier_rank:
             return None
-        ranks[place] = outcome.rank
+        ranks[index] = outcome.rank
         if not row.lands:
-            self._silent[before] -= 1
-            self._silent[outcome.rank] += 1
-        return before
+            self._omitted_ranks[earlier_rank] -= 1
+            self._omitted_ranks[outcome.rank] += 1
+        return earlier_rank
 
-    def _columns(self, answer: Answer) -> tuple[Answer, list[Any]]:
-        """The caller's columns; an answer whose value does not fit its column's type is an invalid output."""
+    def _extract_columns(self, answer: Answer) -> tuple[Answer, list[Any]]:
+        """Return the values of `columns`. If one does not fit its type, the answer becomes an invalid output."""
         if answer.outcome is not Outcome.SUCCEEDED or not self._paths:
             return answer, [None] * len(self._paths)
         values = []
-        for path, kind, cut in self._paths:
+        for path, kind, extract in self._paths:
             try:
-                values.append(cut(answer.value))
+                values.append(extract(answer.value))
             except ValueError as error:
-                bad = msgspec.structs.replace(
+                invalid_answer = msgspec.structs.replace(
                     answer,
                     outcome=Outcome.INVALID_OUTPUT,
                     error_code="column_type",
-                    error_message=f"{path} is no {kind.value}: {error}",
+                    error_message=f"{path} is not of type {kind.value}: {error}",
                 )
-                return bad, [None] * len(self._paths)
+                return invalid_answer, [None] * len(self._paths)
         return answer, values
 
-    def _account(self, shard: Shard, answer: Answer) -> Decimal | None:
+    def _add_to_totals(self, shard: Shard, answer: Answer) -> Decimal | None:
+        """Add an answer to the totals and return its cost in US dollars, or None if its price is unknown."""
         usage = answer.usage
         self.tokens["input"] += usage.input_tokens
         self.tokens["cached"] += usage.cached_tokens
         self.tokens["reasoning"] += usage.reasoning_tokens
         self.tokens["output"] += usage.output_tokens
         if not (usage.input_tokens or usage.output_tokens):
-            return Decimal(0)
+            return _FREE
         cost = self._prices.cost(shard.model, usage, answered_by=answer.model, batch=not shard.synchronous)
-        standard = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
-        self.cost = _sum(self.cost, cost)
-        self.standard_cost = _sum(self.standard_cost, standard)
+        standard_cost = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
+        self.cost = _add_costs(self.cost, cost)
+        self.standard_cost = _add_costs(self.standard_cost, standard_cost)
         return cost
 
     def _row(
@@ -368,16 +396,16 @@ class Landing:
         source: _Source,
         cost: Decimal | None,
         *,
-        copy: bool = False,
+        duplicate: bool = False,
     ) -> tuple[Any, ...]:
         usage, outcome = answer.usage, answer.outcome
-        spent: tuple[Any, ...]
+        figures: tuple[Any, ...]
         if outcome in (Outcome.PENDING, Outcome.WITHHELD):
-            spent = (None, None, None, None, None, 0)
-        elif copy:
-            spent = (0, 0, 0, 0, cost, 0)
+            figures = (None, None, None, None, None, 0)
+        elif duplicate:
+            figures = (0, 0, 0, 0, cost, 0)
         else:
-            spent = (
+            figures = (
                 usage.input_tokens,
                 usage.cached_tokens,
                 usage.reasoning_tokens,
@@ -397,10 +425,10 @@ class Landing:
             answer.error_code,
             answer.error_message,
             answer.model or source.model,
-            *spent,
+            *figures,
             row.sha256,
             source.batch_id,
-            *self._same,
+            *self._constants,
             *[carry.from_json(value, column) for value, column in zip(row.carry, self._manifest.carry, strict=True)],
             *values,
             *((answer.body,) if self._store_response else ()),

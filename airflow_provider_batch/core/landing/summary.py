@@ -1,4 +1,4 @@
-"""What a landing amounts to, and whether too many of its rows failed."""
+"""The record of a landing, and whether too many of its rows failed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.pricing.prices import format_decimal
 
-#: reasons that a landing keeps, the most frequent ones
+#: number of reasons that the record of a landing keeps, the most frequent ones
 MAX_REASONS = 10
 
 
-def landed_record(landing: Landing, table: str | None, file: str | None, at: datetime) -> Landed:
-    """Return the record of a landing whose rows were all written."""
+def landed_record(landing: Landing, table: str | None, file: str | None, time: datetime) -> Landed:
+    """Return the record of a landing, after all its rows were written.
+
+    :param table: the results table, or None if the rows went to a file.
+    :param file: address of the file, or None if the rows went to a table.
+    """
     return Landed(
         number=1,
         table=table,
@@ -27,36 +32,38 @@ def landed_record(landing: Landing, table: str | None, file: str | None, at: dat
         retried=landing.retried,
         retried_cost_usd=format_decimal(landing.retried_cost),
         reasons=landing.most_common_reasons(MAX_REASONS),
-        time=at,
+        time=time,
     )
 
 
 def rows_not_succeeded(outcomes: Mapping[str, int], requests: int, *, partial: bool) -> int:
     """Return how many rows did not succeed.
 
-    :param partial: whether rows that are not settled yet, or that the budget withheld, are left out.
+    :param partial: whether to leave out rows that are not settled yet or were withheld by the budget.
     """
-    excused = (Outcome.PENDING, Outcome.WITHHELD) if partial else ()
-    return requests - outcomes.get(Outcome.SUCCEEDED, 0) - sum(outcomes.get(outcome, 0) for outcome in excused)
+    excused_outcomes = (Outcome.PENDING, Outcome.WITHHELD) if partial else ()
+    return requests - outcomes.get(Outcome.SUCCEEDED, 0) - sum(outcomes.get(outcome, 0) for outcome in excused_outcomes)
 
 
 def failure_message(landed: Landed, requests: int, *, max_failure_rate: float, partial: bool) -> str | None:
-    """Return why the landing fails the task, or None if few enough rows failed.
+    """Return the error message if too many rows failed, or None if few enough did.
 
-    :param requests: rows of the job.
-    :param max_failure_rate: the share of them, from 0 to 1, that may end other than succeeded.
-    :param partial: whether rows that are not settled yet, or that the budget withheld, are left out.
+    :param requests: number of rows of the job.
+    :param max_failure_rate: the share of them, from 0 to 1, that may have an outcome other than succeeded.
+    :param partial: whether to leave out rows that are not settled yet or were withheld by the budget.
     """
-    bad = rows_not_succeeded(landed.outcomes, requests, partial=partial)
-    if not requests or bad / requests <= max_failure_rate:
+    failed_rows = rows_not_succeeded(landed.outcomes, requests, partial=partial)
+    if not requests or failed_rows / requests <= max_failure_rate:
         return None
     return (
-        f"{bad:,} of {requests:,} rows did not succeed ({bad / requests:.1%}, max_failure_rate is "
-        f"{max_failure_rate:.1%}). All rows are landed in {landed.location}, with their outcome. Most "
-        f"often: {_top(landed.reasons) or 'no answer yet'}. Mend the cause, then clear the wait to ask those rows "
-        "again."
+        f"{failed_rows:,} of {format_count(requests, 'row')} did not succeed ({failed_rows / requests:.1%}, "
+        f"max_failure_rate is {max_failure_rate:.1%}). All rows are in {landed.location}, each with its outcome. Most "
+        f"frequent reasons: {_format_reasons(landed.reasons) or 'no answer yet'}. Fix the cause, then clear the wait "
+        "to retry those rows."
     )
 
 
-def _top(reasons: Sequence[Reason]) -> str:
-    return "; ".join(f"{reason.rows:,} x {reason.code}: {reason.message}" for reason in reasons[:3])
+def _format_reasons(reasons: Sequence[Reason]) -> str:
+    return "; ".join(
+        f"{format_count(reason.rows, 'row')} with {reason.code}: {reason.message}" for reason in reasons[:3]
+    )

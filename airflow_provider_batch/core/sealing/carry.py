@@ -1,7 +1,7 @@
-"""Carried columns: values of the source row that land beside the answer, with their types.
+"""Carried columns: values of the source row that are written next to its answer, with their types.
 
-Between submit and land they lie in staging as JSON; the manifest says which type each column had in the data, and
-`read` gives back the Python values that the type stands for.
+Between submit and land, staging holds these values as JSON. The manifest records the type that each column had in the
+source data, and `from_json` uses it to restore the Python values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError
 
-#: a column whose rows hold both gets the second
+#: the type of a column whose rows hold two types
 _WIDER = {
     frozenset({ColumnType.INTEGER, ColumnType.FLOAT}): ColumnType.FLOAT,
     frozenset({ColumnType.INTEGER, ColumnType.NUMERIC}): ColumnType.NUMERIC,
@@ -26,15 +26,14 @@ _WIDER = {
     frozenset({ColumnType.DATE, ColumnType.TIMESTAMP}): ColumnType.TIMESTAMP,
 }
 
-
-#: types whose values go through JSON as they are, with no look at the value
-_PLAIN = {str: ColumnType.TEXT, bool: ColumnType.BOOLEAN, Decimal: ColumnType.NUMERIC, date: ColumnType.DATE}
+#: Python types that survive JSON whatever the value is, so that the value need not be inspected
+_JSON_SAFE = {str: ColumnType.TEXT, bool: ColumnType.BOOLEAN, Decimal: ColumnType.NUMERIC, date: ColumnType.DATE}
 
 
 def type_of(value: Any) -> ColumnType:
-    """The column type that a value read from a warehouse asks for.
+    """Return the column type for a value read from a warehouse.
 
-    :raises TypeError: for a value that no column type stands for.
+    :raises TypeError: if no column type can hold the value.
     """
     match value:
         case bool():
@@ -59,7 +58,10 @@ def type_of(value: Any) -> ColumnType:
 
 
 class CarriedColumns:
-    """Takes the carried values of each row, notes their types, and makes them ready for JSON."""
+    """The carried columns of a query.
+
+    Picks their values from each row, records their types and prepares the values for JSON.
+    """
 
     def __init__(self, names: Sequence[str], positions: Sequence[int]) -> None:
         self._names = list(names)
@@ -67,46 +69,47 @@ class CarriedColumns:
         self._types: list[ColumnType | None] = [None] * len(names)
 
     def take(self, row: tuple[Any, ...], number: int) -> list[Any]:
-        """The carried values of a row.
+        """Return the carried values of a row, ready for JSON.
 
-        :raises InputError: for a value of no known type, naming the row and column.
+        :param number: of the row in the result of the query, from 1.
+        :raises InputError: if no column type can hold a value; the message names the row and column.
         """
         values = []
         for index, position in enumerate(self._positions):
             value = row[position]
-            plain = _PLAIN.get(type(value))
-            if plain is not None:
-                self._note(index, plain)
+            safe_type = _JSON_SAFE.get(type(value))
+            if safe_type is not None:
+                self._record_type(index, safe_type)
             elif value is not None:
                 try:
-                    self._note(index, type_of(value))
-                    value = _for_json(value)
+                    self._record_type(index, type_of(value))
+                    value = _to_json(value)
                 except TypeError as error:
                     raise InputError(
-                        f"carry: row {number}, column {self._names[index]!r} holds a value that no column type stands "
-                        f"for ({error}). Nothing was uploaded. Cast it in the SQL, for example to text."
+                        f"carry: row {number} has a value in column {self._names[index]!r} that no column type can "
+                        f"hold ({error}). Nothing was uploaded. Cast the column in the SQL, for example to text."
                     ) from None
             values.append(value)
         return values
 
     def columns(self) -> list[Column]:
-        """The columns with the types found; a column that was always NULL is text."""
+        """Return the columns with the types seen in the rows; a column that was always NULL is text."""
         return [Column(n, t or ColumnType.TEXT) for n, t in zip(self._names, self._types, strict=True)]
 
-    def _note(self, index: int, found: ColumnType) -> None:
-        known = self._types[index]
-        if known is None or known == found:
-            self._types[index] = found
+    def _record_type(self, index: int, column_type: ColumnType) -> None:
+        earlier_type = self._types[index]
+        if earlier_type is None or earlier_type == column_type:
+            self._types[index] = column_type
         else:
-            either = frozenset({known, found})
-            mixed = ColumnType.JSON if ColumnType.JSON in either else ColumnType.TEXT
-            self._types[index] = _WIDER.get(either, mixed)
+            types = frozenset({earlier_type, column_type})
+            fallback = ColumnType.JSON if ColumnType.JSON in types else ColumnType.TEXT
+            self._types[index] = _WIDER.get(types, fallback)
 
 
-def _for_json(value: Any) -> Any:
-    """The value as one that goes through JSON unharmed.
+def _to_json(value: Any) -> Any:
+    """Return the value in a form that JSON preserves.
 
-    :raises TypeError: for a list or an object with something in it that JSON has no form for.
+    :raises TypeError: if a list or an object contains something that JSON cannot express.
     """
     match value:
         case datetime():
@@ -121,20 +124,20 @@ def _for_json(value: Any) -> Any:
 
 
 def from_json(value: Any, column: Column) -> Any:
-    """A carried value as it came back from staging, as the Python value of its column's type."""
+    """Return the Python value for a carried value that was read from staging, according to its column's type."""
     reader = _READERS.get(column.type)
     return value if value is None or reader is None else reader(value)
 
 
-def _moment(value: str) -> datetime:
-    moment = msgspec.convert(value if "T" in value else f"{value}T00:00:00Z", datetime)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _timestamp(value: str) -> datetime:
+    timestamp = msgspec.convert(value if "T" in value else f"{value}T00:00:00Z", datetime)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
 _READERS: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.NUMERIC: lambda value: Decimal(str(value)),
     ColumnType.FLOAT: float,
-    ColumnType.TIMESTAMP: _moment,
+    ColumnType.TIMESTAMP: _timestamp,
     ColumnType.DATE: lambda value: msgspec.convert(value, date),
     ColumnType.BYTES: lambda value: msgspec.convert(value, bytes),
     ColumnType.TEXT: lambda value: value if isinstance(value, str) else msgspec.json.encode(value).decode(),

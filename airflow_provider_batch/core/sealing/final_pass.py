@@ -1,15 +1,25 @@
-"""The finish line: which rows are asked synchronously once the deadline is over, and what they may cost.
+"""The final pass: rows that still need an answer after the deadline are sent synchronously, within limits.
 
-They are sealed as a wave. Its shards are small, so that a worker which is killed leaves few requests of which nobody
-knows what came; a row that is not allowed is left where it is. If a source is allowed in part, its rest is sealed into
-a shard that is not sent: so every row of it has one place, and a later wait can tell what was asked and what was not.
+`seal_final_pass` decides which rows are sent, and seals them as a retry round with two kinds of shards:
+
+* `f01-0001`, ...: rows to send now. These shards hold at most `FINAL_PASS_CONCURRENCY` requests, so that a worker that
+  is killed leaves only a few requests whose outcome nobody knows.
+* `r01-0001`, ...: the other rows of the same sources. They are not sent.
+
+A source is one submission of a shard that failed for some rows, or a shard that was never sent. If none of its rows is
+allowed, it stays as it is. If some are, all its rows that need an answer move to the new shards, also those that are
+not sent. Every row is then in exactly one current shard, and a later wait can see which rows were sent and which were
+not.
+
+The `Allowance` says how many rows may be sent (`at_deadline_rows`) and what they may cost (what is left of
+`max_cost_usd`, at standard prices).
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -17,6 +27,7 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import RetryRound
@@ -29,33 +40,33 @@ from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
 
-#: rows that are asked unless the author says otherwise
+#: rows that are sent unless the author states a number
 DEFAULT_ROWS = 1_000
-#: requests on their way at the same time; a shard holds no more
+#: requests that are sent at the same time, and the most requests in a shard of the final pass
 FINAL_PASS_CONCURRENCY = 16
 
-#: what left a row, for a person
-_WHY = {
-    "at_deadline_rows": "more than at_deadline_rows allows",
-    "max_cost_usd": "past max_cost_usd at the standard price",
-    "unsettled": "in batches that had not ended, so that their answers may yet come",
+#: why rows were left out, for a person
+_REASONS = {
+    "at_deadline_rows": "at_deadline_rows allows no more",
+    "max_cost_usd": "max_cost_usd does not cover more at the standard price",
+    "unsettled": "batches that had not ended may still return answers",
 }
 
 
 class Allowance:
-    """How many rows may still be asked, and what they may cost. The first that is over it is the last one looked at."""
+    """How many more rows may be sent, and what they may cost. The first row beyond it ends the final pass."""
 
     def __init__(self, rows: int, usd: Decimal | None) -> None:
-        """`usd`: US dollars that are left; None: no ceiling."""
+        """`usd`: US dollars that may still be spent, or None if there is no ceiling."""
         self._rows, self._usd = rows, usd
-        self._over = ""
-        #: rows that were left, by why
+        self._exceeded_limit = ""
+        #: number of rows left out, by reason
         self.left_out: Counter[str] = Counter()
 
     @property
     def closed(self) -> bool:
-        """Whether no further row is taken."""
-        return bool(self._over)
+        """Whether no further row may be sent."""
+        return bool(self._exceeded_limit)
 
     @property
     def has_ceiling(self) -> bool:
@@ -63,30 +74,34 @@ class Allowance:
         return self._usd is not None
 
     def take(self, cost: Decimal | None) -> bool:
-        """Whether a row of this price may be asked; None is unknown, which no ceiling allows."""
-        if not self._over and self._rows < 1:
-            self._over = "at_deadline_rows"
-        if not self._over and self._usd is not None and (cost is None or cost > self._usd):
-            self._over = "max_cost_usd"
-        if self._over:
-            self.left_out[self._over] += 1
+        """Return whether a row may be sent, and count it.
+
+        :param cost: US dollars; None if unknown, which no ceiling allows.
+        """
+        if not self._exceeded_limit and self._rows < 1:
+            self._exceeded_limit = "at_deadline_rows"
+        if not self._exceeded_limit and self._usd is not None and (cost is None or cost > self._usd):
+            self._exceeded_limit = "max_cost_usd"
+        if self._exceeded_limit:
+            self.left_out[self._exceeded_limit] += 1
             return False
         self._rows -= 1
         if self._usd is not None and cost is not None:
             self._usd -= cost
         return True
 
-    def leave(self, rows: int) -> None:
-        """Leave rows without looking at them, as nothing is taken any more."""
-        self.left_out[self._over] += rows
+    def leave_out(self, rows: int) -> None:
+        """Count rows that are left out unread, once the allowance is closed."""
+        self.left_out[self._exceeded_limit] += rows
 
 
 class _Source(NamedTuple):
-    """Rows that may be asked."""
+    """One submission of a shard with rows that may be sent."""
 
     shard: ShardState
-    n: int
-    #: lines of the shard's input file
+    #: number of the submission
+    submission: int
+    #: lines of the shard's input file, from 0, whose rows need an answer
     lines: Collection[int]
     attempt: int
     settled: bool
@@ -104,39 +119,45 @@ def seal_final_pass(
     claim: Callable[[ShardState, int], bool],
     now: datetime,
 ) -> RetryRound | None:
-    """Seal the rows of the finish line as a wave; None if another worker sealed one meanwhile.
+    """Seal the rows of the final pass as a retry round and return it.
 
-    :param claim: takes a shard that was never sent, so that no other worker sends it; False if one does.
+    Returns None if another worker sealed a retry round at the same time.
+
+    :param claim: claims a shard that was never sent, so that no other worker sends it; returns False if another worker
+        already sends it.
     """
     state = ledger.state()
     if state.next_retry_round != step.number:
         return None
-    line = _Line(ledger, state, Allowance(policy.at_deadline_rows, BudgetTracker(state).remaining))
+    builder = _FinalPassBuilder(ledger, state, Allowance(policy.at_deadline_rows, BudgetTracker(state).remaining))
     try:
         for shard, settled in step.settled_sources:
-            if line.allowance.closed:
-                line.allowance.leave(retryable_rows(settled, final_pass_policy(policy)))
+            if builder.allowance.closed:
+                builder.allowance.leave_out(retryable_rows(settled, final_pass_policy(policy)))
                 continue
             rows = read_rows(ledger.folder, shard.spec)
             answers = read_answers(ledger.folder, shard.spec, settled, rows, state.manifest.endpoint, judge)
-            last = final_pass_policy(policy)
-            lines = {at for at, answer in answers if rows[at].needed and is_retryable(answer, settled, last)}
-            line.add(_Source(shard, settled.number, lines, next_attempt(shard, settled), settled=True), rows, claim)
+            last_policy = final_pass_policy(policy)
+            lines = {
+                line for line, answer in answers if rows[line].needed and is_retryable(answer, settled, last_policy)
+            }
+            source = _Source(shard, settled.number, lines, next_attempt(shard, settled), settled=True)
+            builder.add(source, rows, claim)
         for shard in step.unsent_shards:
-            if line.allowance.closed:
-                line.allowance.leave(shard.requests - shard.spec.unneeded_rows)
+            if builder.allowance.closed:
+                builder.allowance.leave_out(shard.requests - shard.spec.unneeded_rows)
                 continue
             rows = read_rows(ledger.folder, shard.spec)
-            lines = {at for at, row in enumerate(rows) if row.needed}
-            line.add(_Source(shard, shard.next_number, lines, shard.spec.attempt, settled=False), rows, claim)
-        retry_round = line.finish(step.unsettled_rows, now)
+            lines = {line for line, row in enumerate(rows) if row.needed}
+            builder.add(_Source(shard, shard.next_number, lines, shard.spec.attempt, settled=False), rows, claim)
+        retry_round = builder.finish(step.unsettled_rows, now)
     finally:
-        line.abandon()
+        builder.abandon()
     return retry_round if ledger.add(retry_round) else None
 
 
-class _Line:
-    """The wave while it is sealed."""
+class _FinalPassBuilder:
+    """The retry round of the final pass while its shards are written."""
 
     def __init__(self, ledger: Ledger, state: JobState, allowance: Allowance) -> None:
         self.allowance = allowance
@@ -145,64 +166,66 @@ class _Line:
         self._number = state.next_retry_round
         self._sources: list[tuple[str, int]] = []
         limits = self._manifest.limits
-        small = min(limits.requests or FINAL_PASS_CONCURRENCY, FINAL_PASS_CONCURRENCY)
+        shard_size = min(limits.requests or FINAL_PASS_CONCURRENCY, FINAL_PASS_CONCURRENCY)
         prefix = f"{ledger.prefix}/retry-{self._number}-{secrets.token_hex(4)}"
         names = f"{self._number:02d}-{{:04d}}"
-        self._asked = Sealer(
+        self._sending_sealer = Sealer(
             self._folder,
             prefix,
             self._manifest.endpoint,
-            msgspec.structs.replace(limits, requests=small),
-            names=f"f{names}",
+            msgspec.structs.replace(limits, requests=shard_size),
+            name_format=f"f{names}",
         )
-        self._rest = Sealer(self._folder, prefix, self._manifest.endpoint, limits, names=f"r{names}")
+        self._waiting_sealer = Sealer(self._folder, prefix, self._manifest.endpoint, limits, name_format=f"r{names}")
 
     def add(self, source: _Source, rows: list[RowIndex], claim: Callable[[ShardState, int], bool]) -> None:
-        """Seal what is allowed of a source, and its rest; nothing if nothing of it is."""
-        taken = self._choose(source, rows)
-        if not taken or not (source.settled or claim(source.shard, source.n)):
+        """Seal the rows of a source: those that are allowed, and the others. Do nothing if no row is allowed."""
+        allowed_lines = self._choose_lines(source, rows)
+        if not allowed_lines or not (source.settled or claim(source.shard, source.submission)):
             return
-        one = source.shard.spec
-        self._sources.append((one.name, source.n))
-        with self._folder.reader(one.file) as stream:
-            for at, line in enumerate(stream):
-                if at in source.lines:
-                    row = rows[at]
-                    origin = row if row.origin else msgspec.structs.replace(row, origin=one.name, line=at)
-                    sealer = self._asked if at in taken else self._rest
+        shard = source.shard.spec
+        self._sources.append((shard.name, source.submission))
+        with self._folder.reader(shard.file) as stream:
+            for number, line in enumerate(stream):
+                if number in source.lines:
+                    row = rows[number]
+                    origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=number)
+                    sealer = self._sending_sealer if number in allowed_lines else self._waiting_sealer
                     sealer.add_line(
-                        one.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=source.attempt
+                        shard.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=source.attempt
                     )
 
-    def _choose(self, source: _Source, rows: list[RowIndex]) -> set[int]:
+    def _choose_lines(self, source: _Source, rows: list[RowIndex]) -> set[int]:
         if not self.allowance.has_ceiling:
-            return {at for at in sorted(source.lines) if self.allowance.take(None)}
-        taken, model = set(), source.shard.model
+            return {number for number in sorted(source.lines) if self.allowance.take(None)}
+        allowed_lines, model = set(), source.shard.model
         with self._folder.reader(source.shard.spec.file) as stream:
-            for at, line in enumerate(stream):
-                if at in source.lines:
+            for number, line in enumerate(stream):
+                if number in source.lines:
                     body = bytes(msgspec.json.decode(line, type=_Request).body)
-                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, rows[at].tokens)
+                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, rows[number].tokens)
                     if self.allowance.take(cost):
-                        taken.add(at)
-        return taken
+                        allowed_lines.add(number)
+        return allowed_lines
 
-    def finish(self, unsettled: int, now: datetime) -> RetryRound:
-        """The wave, its files complete."""
-        asked = [msgspec.structs.replace(shard, synchronous=True) for shard in self._asked.finish()]
-        if unsettled:
-            self.allowance.left_out["unsettled"] = unsettled
-        left = dict(self.allowance.left_out)
-        return RetryRound(
-            self._number, self._sources, asked + self._rest.finish(), now, is_final_pass=True, left_out=left
-        )
+    def finish(self, unsettled_rows: int, now: datetime) -> RetryRound:
+        """Close the files and return the retry round."""
+        sent_shards = [msgspec.structs.replace(shard, synchronous=True) for shard in self._sending_sealer.finish()]
+        if unsettled_rows:
+            self.allowance.left_out["unsettled"] = unsettled_rows
+        shards = sent_shards + self._waiting_sealer.finish()
+        left_out = dict(self.allowance.left_out)
+        return RetryRound(self._number, self._sources, shards, now, is_final_pass=True, left_out=left_out)
 
     def abandon(self) -> None:
-        """Close the files if the wave is not complete."""
-        self._asked.abandon()
-        self._rest.abandon()
+        """Close the files of a retry round that will not be recorded. Does nothing after `finish`."""
+        self._sending_sealer.abandon()
+        self._waiting_sealer.abandon()
 
 
-def describe_left_out(left: dict[str, int]) -> str:
-    """Rows that the finish line left, and why."""
-    return "; ".join(f"{rows:,} rows are left: {_WHY[why]}" for why, rows in left.items())
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Return how many rows the final pass left out and why, as a clause without a full stop."""
+    return "; ".join(
+        f"{format_count(rows, 'row')} {'was' if rows == 1 else 'were'} not sent because {_REASONS[reason]}"
+        for reason, rows in left_out.items()
+    )

@@ -1,11 +1,19 @@
-"""A job whose submit was cleared: what is asked now, compared with what was asked before.
+"""The next generation of a job whose submit task was cleared: what can be kept of the generation before it.
 
-A row is the same if its custom_id and its request hash are. It then stays in the shard that it was asked in, with its
-batch, its answer and its attempts; only its carried columns are taken from the new reading. A shard is kept as long as
-the provider has, or had, a batch of it; rows of shards that were never sent are sealed anew with the new ones, so that
-nothing is sent that nobody asks any more.
+Clearing submit reads the warehouse again. `PreviousGeneration` compares the new rows with the old ones. Two rows are
+the same if their custom_ids and their request hashes are equal.
 
-What is held in memory is 8 bytes and the number of a shard for each row, and one shard's rows.
+* A row that was sent before stays in its shard, with its batch, its answer and its attempts. Only its carried columns
+  and its row number are taken from the new reading.
+* A row that is new, or whose request changed, is sealed into a new shard.
+* A row that disappeared, or whose request changed, stays in the old shard too, because the input file was already sent.
+  It no longer lands (`lands`), and its answer is needed only if another row shares it (`needed`).
+
+A shard is kept if the provider has, had or may have a batch of it. Rows of shards that were never sent are sealed
+again together with the new rows, so that no row is sent that is no longer wanted. The input files of kept shards do not
+change; each gets a new index of its rows, and so do the shards of their retry rounds.
+
+Memory holds 8 bytes and a shard number for each row, plus one shard's rows.
 """
 
 from __future__ import annotations
@@ -17,6 +25,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.answers.result_files import read_rows
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
@@ -26,21 +35,24 @@ from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, Req
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import EqualDigestsError
 
-#: phases of a shard that a batch exists of, or may exist
-_SENT = (Phase.CREATING, Phase.LIVE, Phase.SETTLED)
+#: phases of a shard for which a batch exists or may exist
+_SENT_PHASES = (Phase.CREATING, Phase.LIVE, Phase.SETTLED)
 
 
 class RowSet:
-    """The rows of a generation as one number, whatever their order: custom_id, request and carried values of each."""
+    """A set of rows, stored as a sum of hashes of their custom_ids, requests and carried values.
+
+    Two sets are equal if they have the same rows, in any order.
+    """
 
     def __init__(self) -> None:
         self._sum = 0
         self.rows = 0
 
     def add(self, custom_id: str, sha256: str, carry: list[Any]) -> None:
-        """Count a row in."""
-        told = msgspec.json.encode([custom_id, sha256, carry])
-        self._sum += int.from_bytes(hashlib.sha256(told).digest(), "little")
+        """Add a row to the set."""
+        encoded = msgspec.json.encode([custom_id, sha256, carry])
+        self._sum += int.from_bytes(hashlib.sha256(encoded).digest(), "little")
         self.rows += 1
 
     def __eq__(self, other: object) -> bool:
@@ -50,116 +62,127 @@ class RowSet:
 
 
 class PreviousGeneration:
-    """The newest generation of a job, as the next one is compared with it."""
+    """The newest generation of a job, with which the next one is compared."""
 
     def __init__(self, ledger: Ledger) -> None:
         state = ledger.state()
         self.folder: Folder = ledger.folder
         self.manifest: Manifest = state.manifest
         self._state = state
-        self._sent = _sent(state)
-        #: shards that a batch exists of, or may exist
-        self.sent_shards = [shard for shard in self.manifest.shards if shard.name in self._sent]
-        self._asked = RequestIndex()
+        self._sent_names = _sent_shard_names(state)
+        #: shards for which a batch exists or may exist
+        self.sent_shards = [shard for shard in self.manifest.shards if shard.name in self._sent_names]
+        self._sent_rows = RequestIndex()
         self._rows = RowSet()
         for shard in self.manifest.shards:
             for row in read_rows(self.folder, shard):
                 if row.lands:
                     self._rows.add(row.custom_id, row.sha256, row.carry)
-                if shard.name in self._sent:
-                    self._asked.assign(_both(row.custom_id, row.sha256), shard.name)
-        self._copies = DuplicateReader(self.folder, self.manifest.duplicate_files)
-        for row in self._copies.all_rows():
+                if shard.name in self._sent_names:
+                    self._sent_rows.assign(_row_key(row.custom_id, row.sha256), shard.name)
+        self._duplicates = DuplicateReader(self.folder, self.manifest.duplicate_files)
+        for row in self._duplicates.all_rows():
             self._rows.add(row.custom_id, row.sha256, row.carry)
 
     def add_requests_to(self, sealer: Sealer, *, deduplicate: bool) -> None:
-        """Make a sealer know what is asked already, so that rows with the same request share its answer."""
+        """Add the requests that were sent, and the reused answers, to the index of a sealer.
+
+        New rows with the same requests then share these answers.
+        """
         if deduplicate:
             for shard in self.sent_shards:
                 for row in read_rows(self.folder, shard):
                     sealer.request_index.assign(row.sha256, shard.name)
-        for known in self.manifest.reused_files:
-            for row in self._copies.rows_of(known.name):
-                sealer.request_index.assign(row.sha256, known.name)
+        for reused_file in self.manifest.reused_files:
+            for row in self._duplicates.rows_of(reused_file.name):
+                sealer.request_index.assign(row.sha256, reused_file.name)
         sealer.reuse(self.manifest.reused_files)
 
     def shard_of(self, request: Request, sha256: str) -> str | None:
-        """The shard that this very row is asked in; None if it is new or changed, or was never sent."""
-        return self._asked.shard_of(_both(request.custom_id, sha256))
+        """Return the shard in which the same row was sent, or None if it is new, has changed or was never sent."""
+        return self._sent_rows.shard_of(_row_key(request.custom_id, sha256))
 
     def matches(self, rows: RowSet, manifest: Manifest) -> bool:
-        """Whether a new generation with these rows would be this one again."""
+        """Return whether a new generation with these rows and this manifest would be identical to this one."""
         return self._rows == rows and all(
             getattr(self.manifest, name) == getattr(manifest, name) for name in ("output_schema", "carry", "prices")
         )
 
     def next_manifest(self, manifest: Manifest, sealer: Sealer, prefix: str) -> Manifest:
-        """The manifest of the next generation: with the shards that were sent, each with a new index of its rows.
+        """Return the manifest of the next generation.
 
-        The job stays the same one: batches that run carry its uid, and so does the reference that later tasks hold.
+        It has the shards that were sent, each with a new index of its rows, and the new shards.
 
-        :param manifest: of the new shards alone, which `sealer` has finished.
-        :raises EqualDigestsError: if two different rows were taken for one by chance.
+        The job_uid stays, because running batches and the references that later tasks hold carry it.
+
+        :param manifest: manifest of the new shards alone, after `sealer` has finished them.
+        :raises EqualDigestsError: if two different rows were mistaken for each other by chance.
         """
-        copies = DuplicateReader(self.folder, sealer.duplicate_files)
-        kept = [self._reindexed(shard, sealer.kept_rows, copies, prefix) for shard in self.sent_shards]
+        duplicates = DuplicateReader(self.folder, sealer.duplicate_files)
+        kept_shards = [self._reindex(shard, sealer.kept_rows, duplicates, prefix) for shard in self.sent_shards]
         return msgspec.structs.replace(
             manifest,
             job_uid=self.manifest.job_uid,
-            shards=[*kept, *manifest.shards],
+            shards=[*kept_shards, *manifest.shards],
             root=self.manifest.root or self.manifest.generation,
-            reindexed=self._reindexed_retry_rounds(kept, prefix),
+            reindexed=self._reindex_retry_rounds(kept_shards, prefix),
             void_retry_rounds=self._void_retry_rounds(),
             several_inputs=manifest.several_inputs or self.manifest.several_inputs,
         )
 
-    def _reindexed(self, shard: Shard, kept: DuplicateReader, copies: DuplicateReader, prefix: str) -> Shard:
-        before = read_rows(self.folder, shard)
-        copies.check_hashes(shard.name, (row.sha256 for row in before))
-        now = {(row.custom_id, row.sha256): row for row in kept.rows_of(shard.name)}
-        taken = {row.sha256 for row in copies.rows_of(shard.name)}
+    def _reindex(self, shard: Shard, kept_rows: DuplicateReader, duplicates: DuplicateReader, prefix: str) -> Shard:
+        old_rows = read_rows(self.folder, shard)
+        duplicates.check_hashes(shard.name, (row.sha256 for row in old_rows))
+        new_rows = {(row.custom_id, row.sha256): row for row in kept_rows.rows_of(shard.name)}
+        shared_hashes = {row.sha256 for row in duplicates.rows_of(shard.name)}
         rows = []
-        for row in before:
-            found = now.pop((row.custom_id, row.sha256), None)
-            if found is not None:
-                changes: dict[str, Any] = {"carry": found.carry, "number": found.number, "lands": True, "needed": True}
+        for row in old_rows:
+            new_row = new_rows.pop((row.custom_id, row.sha256), None)
+            if new_row is not None:
+                changes: dict[str, Any] = {
+                    "carry": new_row.carry,
+                    "number": new_row.number,
+                    "lands": True,
+                    "needed": True,
+                }
             else:
-                changes = {"carry": [], "lands": False, "needed": row.sha256 in taken}
+                changes = {"carry": [], "lands": False, "needed": row.sha256 in shared_hashes}
             rows.append(msgspec.structs.replace(row, **changes))
-        if now:
+        if new_rows:
             raise EqualDigestsError(
-                f"{len(now)} row(s) were taken for rows of shard {shard.name} that they are not, as the 8 bytes kept "
-                "of each are equal by chance. Nothing was uploaded. Clear the task: they are drawn anew."
+                f"{format_count(len(new_rows), 'row')} of the query {'was' if len(new_rows) == 1 else 'were'} mistaken "
+                f"for other rows of shard {shard.name}, because the 8-byte digests made from them are equal by "
+                "chance. Nothing was uploaded. Clear the task: it then draws new digests."
             )
-        return self._indexed(shard, rows, prefix)
+        return self._write_index(shard, rows, prefix)
 
-    def _reindexed_retry_rounds(self, kept: Iterable[Shard], prefix: str) -> list[Shard]:
-        """The shards of rows that were asked again, each with an index that agrees with those of the kept shards."""
-        now = {shard.name: shard for shard in kept}
-        again = []
+    def _reindex_retry_rounds(self, kept_shards: Iterable[Shard], prefix: str) -> list[Shard]:
+        """Return the shards of retried rows, each with an index that agrees with the indexes of the kept shards."""
+        kept_by_name = {shard.name: shard for shard in kept_shards}
+        reindexed_shards = []
         for retry_round in self._state.retry_rounds:
             if retry_round.number in self._void_retry_rounds():
                 continue
             for shard in retry_round.shards:
                 rows = read_rows(self.folder, shard)
                 for origin in {row.origin for row in rows}:
-                    current = read_rows(self.folder, now[origin]) if origin in now else None
+                    origin_rows = read_rows(self.folder, kept_by_name[origin]) if origin in kept_by_name else None
                     for line, row in enumerate(rows):
                         if row.origin == origin:
-                            rows[line] = _as_now(row, current)
-                again.append(self._indexed(shard, rows, prefix))
-        return again
+                            rows[line] = _update_row(row, origin_rows)
+                reindexed_shards.append(self._write_index(shard, rows, prefix))
+        return reindexed_shards
 
     def _void_retry_rounds(self) -> list[int]:
-        """Waves of which nothing was sent."""
-        unsent = [
+        """Return the numbers of the retry rounds that do not count, because none of their shards was sent."""
+        unsent_rounds = [
             retry_round.number
             for retry_round in self._state.retry_rounds
-            if not any(shard.name in self._sent for shard in retry_round.shards)
+            if not any(shard.name in self._sent_names for shard in retry_round.shards)
         ]
-        return [*self.manifest.void_retry_rounds, *unsent]
+        return [*self.manifest.void_retry_rounds, *unsent_rounds]
 
-    def _indexed(self, shard: Shard, rows: list[RowIndex], prefix: str) -> Shard:
+    def _write_index(self, shard: Shard, rows: list[RowIndex], prefix: str) -> Shard:
         name = f"{prefix}/{shard.name}.rows.jsonl"
         with self.folder.writer(name) as index:
             for row in rows:
@@ -172,21 +195,30 @@ class PreviousGeneration:
         )
 
 
-def _sent(state: JobState) -> set[str]:
-    """Names of the shards that a batch exists of, or may exist; or of a part of them, where they were made smaller."""
-    sent = {name for name, shard in state.shards.items() if shard.phase in _SENT}
+def _sent_shard_names(state: JobState) -> set[str]:
+    """Return the names of the shards for which a batch exists or may exist.
+
+    A shard whose rows were sealed again into smaller shards counts as sent if one of these was.
+    """
+    names = {name for name, shard in state.shards.items() if shard.phase in _SENT_PHASES}
     for retry_round in reversed(state.retry_rounds):
-        if any(shard.name in sent for shard in retry_round.shards):
-            sent.update(name for name, _ in retry_round.sources)
-    return sent
+        if any(shard.name in names for shard in retry_round.shards):
+            names.update(name for name, _ in retry_round.sources)
+    return names
 
 
-def _as_now(row: RowIndex, origin: list[RowIndex] | None) -> RowIndex:
-    if origin is None:
+def _update_row(row: RowIndex, origin_rows: list[RowIndex] | None) -> RowIndex:
+    """Return a retried row, updated from the shard in which it was first sealed.
+
+    :param origin_rows: the new index of that shard, or None if the shard was not kept.
+    """
+    if origin_rows is None:
         return msgspec.structs.replace(row, carry=[], lands=False, needed=False)
-    now = origin[row.line]
-    return msgspec.structs.replace(row, carry=now.carry, number=now.number, lands=now.lands, needed=now.needed)
+    origin = origin_rows[row.line]
+    return msgspec.structs.replace(
+        row, carry=origin.carry, number=origin.number, lands=origin.lands, needed=origin.needed
+    )
 
 
-def _both(custom_id: str, sha256: str) -> str:
+def _row_key(custom_id: str, sha256: str) -> str:
     return f"{sha256}{custom_id}"

@@ -1,7 +1,8 @@
-"""Answers that an earlier job already paid for, kept in staging for the rows of this job that ask the same.
+"""Answers that an earlier job already paid for, reused for rows of this job that have the same request.
 
-They come from a results table, one per request hash, and lie beside the shards in files of bounded size; the rows that
-get them are copies (see `core.sealing.deduplicate`) of such a file as other copies are of a shard.
+The answers come from a results table, one per request hash. They are stored next to the shards, in files of bounded
+size. A row that gets such an answer is kept in the same files as the duplicates (see `core.sealing.deduplicate`): where
+a duplicate waits for the answers of a shard, this row waits for those of a `ReusedFile`.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from airflow_provider_batch.core.sealing.deduplicate import FILE_BYTES, FILE_ROW
 
 
 class ReusedAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A row of a results table that succeeded."""
+    """A row of a results table whose outcome was `succeeded`."""
 
+    #: request hash, hex
     sha256: str
-    #: as the table holds it: text; JSON or its text for embeddings and moderations
+    #: as the table holds it: text; for embeddings and moderations, JSON or its text
     output: Any
     finish_reason: str | None = None
     model: str | None = None
     batch_id: str | None = None
 
 
-def to_answer(known: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) -> Answer | None:
-    """The answer as it was when it landed; None if it is not whole, or does not fit the schema."""
-    value, text = known.output, None
+def to_answer(reused: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) -> Answer | None:
+    """Return the answer as it was when it landed, or None if it is incomplete or does not fit the schema."""
+    value, text = reused.output, None
     if endpoint.endswith(("/embeddings", "/moderations")):
         if isinstance(value, str):
             try:
                 value = msgspec.json.decode(value)
             except (msgspec.DecodeError, RecursionError):
                 return None
-        # where other rows had several inputs, the one vector of a row lies in a list
+        # If other rows of that job had several inputs, a row with one input has its vector inside a list.
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
             value = value[0]
     else:
@@ -47,11 +49,11 @@ def to_answer(known: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) -> 
         value = text if judge is None or text is None else judge.judge(text)[0]
     if value is None or value in ("", [], {}):
         return None
-    return Answer(Outcome.SUCCEEDED, value=value, text=text, finish_reason=known.finish_reason, model=known.model)
+    return Answer(Outcome.SUCCEEDED, value=value, text=text, finish_reason=reused.finish_reason, model=reused.model)
 
 
 class ReusedAnswerWriter:
-    """Keeps the answers that a job's requests want, the first of each request, in files as they come."""
+    """Writes the answers that a job's requests need to files, the first usable answer for each request."""
 
     def __init__(
         self,
@@ -60,32 +62,32 @@ class ReusedAnswerWriter:
         requests: RequestIndex,
         endpoint: str,
         judge: SchemaJudge | None,
-        before: Sequence[ReusedFile] = (),
+        earlier_files: Sequence[ReusedFile] = (),
     ) -> None:
-        """`before`: the files that there are already; they come first among those of `finish`."""
+        """`earlier_files` are files that already exist; `finish` returns them first."""
         self._folder, self._prefix, self._requests = folder, prefix, requests
         self._endpoint, self._judge = endpoint, judge
         self._stack = ExitStack()
         self._file: BinaryIO | None = None
         self._rows = self._bytes = 0
-        self._files: list[ReusedFile] = list(before)
+        self._files: list[ReusedFile] = list(earlier_files)
 
-    def add(self, known: ReusedAnswer) -> None:
-        """Keep an answer if a request of the job wants it and has none yet."""
-        if not self._requests.is_unassigned(known.sha256) or to_answer(known, self._endpoint, self._judge) is None:
+    def add(self, answer: ReusedAnswer) -> None:
+        """Write an answer if it is usable and a request of the job still needs it."""
+        if not self._requests.is_unassigned(answer.sha256) or to_answer(answer, self._endpoint, self._judge) is None:
             return
         if self._file is None:
             self._file = self._stack.enter_context(self._folder.writer(f"{self._prefix}/{self._name}.jsonl"))
-        line = msgspec.json.encode(known) + b"\n"
+        line = msgspec.json.encode(answer) + b"\n"
         self._file.write(line)
-        self._requests.assign(known.sha256, self._name)
+        self._requests.assign(answer.sha256, self._name)
         self._rows += 1
         self._bytes += len(line)
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:
             self._close()
 
     def finish(self) -> list[ReusedFile]:
-        """The files, complete."""
+        """Close the last file and return all files."""
         if self._file is not None:
             self._close()
         return self._files
@@ -100,9 +102,9 @@ class ReusedAnswerWriter:
         self._file, self._rows, self._bytes = None, 0, 0
 
 
-def read_reused_answers(folder: Folder, known: ReusedFile) -> Iterator[ReusedAnswer]:
-    """The answers of one file."""
+def read_reused_answers(folder: Folder, reused_file: ReusedFile) -> Iterator[ReusedAnswer]:
+    """Yield the answers of one file."""
     decoder = msgspec.json.Decoder(ReusedAnswer)
-    with folder.reader(known.file) as file:
+    with folder.reader(reused_file.file) as file:
         for line in file:
             yield decoder.decode(line)

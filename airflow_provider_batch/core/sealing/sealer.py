@@ -1,9 +1,25 @@
-"""Requests into sealed files: within every limit, every custom_id proven unique, one model a file.
+"""Writes requests to input files (shards) within every limit, and proves every custom_id unique.
 
-A sealer writes into a folder that nobody was told of; the manifest, created exclusively afterwards, is the seal. It
-writes, checksums and syncs in threads of its own, in blocks, while the next rows are read and rendered: both release
-the interpreter. One block of each open shard waits at most; an error comes with the next block, at the latest with
-`finish`.
+The worker renders each row of the query to a request. A sealer takes it in exactly one of three ways:
+
+* `add_kept_row`: the row was already sent in a shard of an earlier generation, and stays there.
+* `add_if_duplicate`: another row of the job has an equal request, or an earlier job answered it. The row is written to
+  a file of duplicates, under the name of the shard (or file of reused answers) that has its answer.
+* `add`: the request goes into the canary of its model while that has space, else into the open shard of its model. If
+  it would push that shard over a limit, the shard is closed and a new one started. A request that exceeds a limit on
+  its own is refused.
+
+`add_line` serves retries: it packs lines that are already sealed into new shards.
+
+A shard is two files: the input file, one request per line, and its index, one `RowIndex` per line, which holds what
+landing needs to know about each row. `finish` closes all files, proves that every custom_id is unique and that every
+duplicate really has the same request as the row whose answer it takes, and returns the shards. Nothing refers to the
+files until the manifest is created; that exclusive creation is the seal. Until then a build can be abandoned or
+repeated at any time.
+
+Files are written, hashed and synced in two threads while the next rows are read and rendered, since both kinds of work
+release the GIL. Each open shard has at most one block waiting to be written. A write error is raised when the next
+block is added, at the latest by `finish`.
 """
 
 from __future__ import annotations
@@ -17,6 +33,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import DuplicateFile, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.provider.limits import Limits, Size
@@ -29,27 +46,27 @@ from airflow_provider_batch.core.sealing.reused_answers import read_reused_answe
 from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 
-#: shards that may be open at once: one per model
+#: models that a job may use; each has a shard open until the end
 MAX_MODELS = 100
-#: bytes that are written at once
+#: bytes that a shard collects before they are written
 BLOCK = 256 * 1024
 
 
 class _AbandonedError(Exception):
-    """The files of a build are closed and will not be read."""
+    """Passed to the writers of files that will not be completed."""
 
 
 _encoder = msgspec.json.Encoder()
 
 
-def _nothing_to_write() -> Future[None]:
-    done: Future[None] = Future()
-    done.set_result(None)
-    return done
+def _completed_future() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
 
 
 class _OpenShard:
-    """A shard that still takes requests."""
+    """A shard that is still being filled."""
 
     def __init__(
         self,
@@ -67,20 +84,20 @@ class _OpenShard:
         self.size = Size()
         self._digest = hashlib.sha256()
         self._lines, self._index = bytearray(), bytearray()
-        self._pool, self._writing = pool, _nothing_to_write()
+        self._pool, self._writing = pool, _completed_future()
         with ExitStack() as stack:
             self._line_file: BinaryIO = stack.enter_context(folder.writer(self.file))
             self._index_file: BinaryIO = stack.enter_context(folder.writer(self.rows))
             self._stack = stack.pop_all()
 
     def add(self, line: bytes, row: RowIndex, size: Size) -> None:
-        """`size` is that of the shard with this line."""
+        """Add a line. `size` is the size of the shard including it."""
         self._lines += line
         _encoder.encode_into(row, self._index, -1)
         self._index += b"\n"
         self.size = size
         if len(self._lines) + len(self._index) >= BLOCK:
-            # rows come no faster than they are written
+            # Wait for the block before, so that rows are not read faster than they are written.
             self._writing.result()
             self._writing = self._pool.submit(self._write, self._lines, self._index)
             self._lines, self._index = bytearray(), bytearray()
@@ -90,13 +107,13 @@ class _OpenShard:
             self._line_file.write(lines)
             self._index_file.write(index)
         except OSError as error:
-            # the folder's writers know what to say of a full disk
+            # Let the folder's writers explain the error, for example a full disk.
             self._stack.__exit__(type(error), error, error.__traceback__)
             raise
         self._digest.update(lines)
 
     def close(self) -> Future[Shard]:
-        """The shard, once it is written and synced."""
+        """Return a future of the shard, which completes once its files are written and synced."""
         self._writing.result()
         return self._pool.submit(self._close)
 
@@ -117,14 +134,14 @@ class _OpenShard:
         )
 
     def abandon(self) -> None:
-        """Called when nothing of the shard is being written any more."""
-        # an end with an error, so that an object store does not keep half a file
+        """Close the files without completing them. No write may be in progress."""
+        # End the writers with an error, so that an object store does not keep half a file.
         error = _AbandonedError()
         self._stack.__exit__(type(error), error, None)
 
 
 class Sealer:
-    """Packs requests into shards, in the order they come; one chain of shards per model."""
+    """Packs requests into shards in the order they arrive. Each model has its own series of shards."""
 
     def __init__(
         self,
@@ -133,108 +150,121 @@ class Sealer:
         endpoint: str,
         limits: Limits,
         *,
-        names: str = "s{:04d}",
+        name_format: str = "s{:04d}",
         deduplicate: bool = False,
         canary: int = 0,
         canary_name_format: str = "c{:04d}",
         learned_tokens: Mapping[str, int] | None = None,
     ) -> None:
-        """What is sealed where, and how.
+        """Start a build in `folder`, with files under `prefix`.
 
-        :param deduplicate: only the first of several equal requests goes into a shard.
-        :param canary: so many requests of each model, the first ones, go into a shard of their own that is asked
-            synchronously.
+        :param name_format: format of the names of shards; its argument is their number, from 1.
+        :param deduplicate: whether to send only the first of several equal requests.
+        :param canary: number of requests of each model, the first ones, that go into a separate shard which is sent
+            synchronously; 0 for no canary.
         :param learned_tokens: by model, the tokens a shard may have, as an earlier job learned from the provider.
             Unlike a limit that the author stated, it refuses no row: a row above it gets a shard of its own.
         """
         self._learned_tokens = learned_tokens or {}
         self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
-        self._names = names
+        self._name_format = name_format
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
         self._open: dict[tuple[str, int], _OpenShard] = {}
         self._closed: list[Shard] = []
         self._closing: Future[Shard] | None = None
-        # two, so that one shard is synced while the next grows
+        # Two threads, so that one shard is synced while the next one is written.
         self._pool = ThreadPoolExecutor(2, "seal")
         self._canary, self._canary_name_format = canary, canary_name_format
-        #: None for one that is full
+        #: by model; None if its canary is full
         self._canaries: dict[str, _OpenShard | None] = {}
         self._ids = UniqueIds()
         self._started = 0
         self._deduplicate = deduplicate
-        #: which requests are in which shard, or among the known answers
+        #: which shard or file of reused answers has the answer to a request
         self.request_index = RequestIndex()
-        #: the files of answers that are known already
+        #: files of answers that earlier jobs paid for
         self.reused_files: list[ReusedFile] = []
-        self._known_names: frozenset[str] = frozenset()
-        self._copies = DuplicateWriter(folder, prefix)
-        self._kept = DuplicateWriter(folder, f"{prefix}/kept")
-        #: the rows that stay in the shard of an earlier generation, once finished
+        self._reused_names: frozenset[str] = frozenset()
+        self._duplicates = DuplicateWriter(folder, prefix)
+        self._kept_rows = DuplicateWriter(folder, f"{prefix}/kept")
+        #: rows that stay in a shard of an earlier generation; complete after `finish`
         self.kept_rows = DuplicateReader(folder, [])
-        self._hashed: tuple[Request | None, str] = (None, "")
-        #: the files of rows that share the answer of another row, once finished
+        self._last_hash: tuple[Request | None, str] = (None, "")
+        #: files of rows that take the answer of another row or of an earlier job; complete after `finish`
         self.duplicate_files: list[DuplicateFile] = []
-        #: requests in the shards; rows that share the answer of one of them; rows whose answer was known already
+        #: number of requests in the shards; of rows that share the answer of one of them; of rows that reuse an answer
         self.requests = self.duplicates = self.reused = 0
         self.several_inputs = False
 
     def register(self, request: Request) -> None:
-        """A request that will come, if an answer to it is known."""
+        """Announce a request, so that `ReusedAnswerWriter` looks for its answer. The row itself is added later."""
         sha256 = self.sha256(request)
         if self.request_index.shard_of(sha256) is None and not self.request_index.is_unassigned(sha256):
             self.request_index.assign(sha256, "")
 
     def reuse(self, answers: list[ReusedFile]) -> None:
-        """The answers that were found for the wanted requests."""
-        self.reused_files, self._known_names = answers, frozenset(known.name for known in answers)
+        """Set the files of reused answers to the announced requests."""
+        self.reused_files, self._reused_names = answers, frozenset(file.name for file in answers)
 
     def add_if_duplicate(self, request: Request, carry: list[Any], number: int) -> bool:
-        """Take a row whose request is asked or answered already; False if it has to be added. Arguments as of `add`."""
+        """Add a row if its request is already in a shard or answered; return False if it is not.
+
+        Arguments as for `add`.
+        """
         sha256 = self.sha256(request)
         shard = self.request_index.shard_of(sha256)
         if shard is None:
             return False
-        if shard in self._known_names:
+        if shard in self._reused_names:
             self.reused += 1
         else:
             self.duplicates += 1
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        self._copies.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
+        self._duplicates.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
         return True
 
     def add_kept_row(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
-        """Take a row that is asked already, in a shard of an earlier generation. Other arguments as of `add`."""
+        """Add a row that stays in a `shard` of an earlier generation. Other arguments as for `add`."""
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        self._kept.add(shard, RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs))
+        self._kept_rows.add(shard, RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs))
 
     def sha256(self, request: Request) -> str:
-        """The request hash."""
-        if self._hashed[0] is not request:
-            self._hashed = (request, request_sha256(self.endpoint, request.body))
-        return self._hashed[1]
+        """Return the request hash, hex."""
+        if self._last_hash[0] is not request:
+            self._last_hash = (request, request_sha256(self.endpoint, request.body))
+        return self._last_hash[1]
 
     def add(self, request: Request, carry: list[Any], number: int, tokens: int) -> None:
-        """Seal one request. `number` is its row's, from 1; `tokens` its estimated input tokens.
+        """Add a request to a shard.
 
-        :raises RowTooLargeError: if this request alone is over a limit.
-        :raises InputError: if the rows name more than 100 models.
+        :param carry: values of the carried columns.
+        :param number: of the row in the result of the query, from 1.
+        :param tokens: estimated input tokens.
+        :raises RowTooLargeError: if the request exceeds a limit on its own.
+        :raises InputError: if the rows use more than 100 models.
         """
         line = request_line(request.custom_id, self.endpoint, request.body)
         sha256 = self.sha256(request)
         row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
         size = self._size(line, request.inputs, tokens, request.outline)
-        self._check_alone(size, row)
+        self._check_request_size(size, row)
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        shard = self._to_canary(request.model, line, row, size) or self._pack(request.model, line, row, size, attempt=1)
+        shard = self._add_to_canary(request.model, line, row, size) or self._add_to_shard(
+            request.model, line, row, size, attempt=1
+        )
         if self._deduplicate:
             self.request_index.assign(sha256, shard)
 
     def add_line(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
-        """Put a line that is already known good into the open shard of its model and attempt, or start the next."""
-        self._pack(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
+        """Add a line that was already sealed before to the open shard of its model and attempt, or to a new one.
+
+        :param inputs: embedding inputs in the request.
+        :param tokens: estimated input tokens of the request.
+        """
+        self._add_to_shard(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
 
     def _size(self, line: bytes, inputs: int, tokens: int, outline: Outline | None = None) -> Size:
         answer_bytes = (
@@ -248,8 +278,8 @@ class Sealer:
             output_bytes=answer_bytes,
         )
 
-    def _to_canary(self, model: str, line: bytes, row: RowIndex, size: Size) -> str | None:
-        """Put a line into its model's canary; the shard's name, None if that is full."""
+    def _add_to_canary(self, model: str, line: bytes, row: RowIndex, size: Size) -> str | None:
+        """Add a line to the canary of its model and return the shard's name, or None if there is no space."""
         if not self._canary:
             return None
         if model not in self._canaries:
@@ -267,24 +297,24 @@ class Sealer:
             self._canaries[model] = None
         return shard.name
 
-    def _pack(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
-        """Put a line into a shard; the shard's name."""
+    def _add_to_shard(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
+        """Add a line to a shard and return the shard's name."""
         shard = self._open.get((model, attempt))
-        together = size if shard is None else shard.size + size
+        new_size = size if shard is None else shard.size + size
         if shard is not None and (
-            together.exceeded_limit(self._limits) or together.tokens > self._learned_tokens.get(model, together.tokens)
+            new_size.exceeded_limit(self._limits) or new_size.tokens > self._learned_tokens.get(model, new_size.tokens)
         ):
             self._close(shard)
-            shard, together = None, size
+            shard, new_size = None, size
         if shard is None:
-            if len(self._open) >= MAX_MODELS and not any(m == model for m, _ in self._open):
+            if len(self._open) >= MAX_MODELS and not any(open_model == model for open_model, _ in self._open):
                 raise _too_many_models()
             self._started += 1
-            name = self._names.format(self._started)
+            name = self._name_format.format(self._started)
             shard = self._open[(model, attempt)] = _OpenShard(
                 self._folder, name, model, self._prefix, attempt, self._pool
             )
-        shard.add(line, row, together)
+        shard.add(line, row, new_size)
         self.requests += 1
         return shard.name
 
@@ -294,96 +324,98 @@ class Sealer:
         self._closing = None if shard is None else shard.close()
 
     def finish(self) -> list[Shard]:
-        """Close the files and prove every custom_id unique, and every copy a copy.
+        """Close the files, check the custom_ids and the duplicates, and return the shards, sorted by name.
 
-        :raises CustomIdError: naming the custom_id and the rows that share it.
-        :raises EqualDigestsError: if two different requests were taken for one by chance.
+        :raises CustomIdError: if custom_ids are not unique; the message names them and their rows.
+        :raises EqualDigestsError: if two different requests were mistaken for each other by chance.
         """
-        for last in self._unfinished():
-            self._close(last)
+        for open_shard in self._open_shards():
+            self._close(open_shard)
         self._close(None)
         self._canaries.clear()
         self._open.clear()
         self._pool.shutdown()
         self._closed.sort(key=lambda shard: shard.name)
         self.request_index = RequestIndex()
-        self.duplicate_files = self._copies.finish()
-        copies = DuplicateReader(self._folder, self.duplicate_files)
-        self.kept_rows = DuplicateReader(self._folder, self._kept.finish())
-        shared = self._ids.find_repeated(lambda: self._sealed_ids(copies))
-        if shared is not None:
-            raise _not_unique(shared)
-        if copies:
+        self.duplicate_files = self._duplicates.finish()
+        duplicates = DuplicateReader(self._folder, self.duplicate_files)
+        self.kept_rows = DuplicateReader(self._folder, self._kept_rows.finish())
+        repeated_ids = self._ids.find_repeated(lambda: self._read_ids(duplicates))
+        if repeated_ids is not None:
+            raise _repeated_ids_error(repeated_ids)
+        if duplicates:
             for shard in self._closed:
-                copies.check_hashes(shard.name, (row.sha256 for row in self._index(shard)))
-            for known in self.reused_files:
-                copies.check_hashes(known.name, (answer.sha256 for answer in read_reused_answers(self._folder, known)))
+                duplicates.check_hashes(shard.name, (row.sha256 for row in self._read_index(shard)))
+            for file in self.reused_files:
+                answers = read_reused_answers(self._folder, file)
+                duplicates.check_hashes(file.name, (answer.sha256 for answer in answers))
         return self._closed
 
     def abandon(self) -> None:
-        """Close the files of a build that will not be sealed."""
+        """Close the files of a build that will not be sealed. Does nothing after `finish`."""
         self._pool.shutdown()
-        for shard in self._unfinished():
+        for shard in self._open_shards():
             shard.abandon()
 
-    def _unfinished(self) -> list[_OpenShard]:
+    def _open_shards(self) -> list[_OpenShard]:
         return [*filter(None, self._canaries.values()), *self._open.values()]
 
-    def _index(self, shard: Shard) -> Iterator[RowIndex]:
+    def _read_index(self, shard: Shard) -> Iterator[RowIndex]:
         decoder = msgspec.json.Decoder(RowIndex)
         with self._folder.reader(shard.index_file) as index:
             for line in index:
                 yield decoder.decode(line)
 
-    def _sealed_ids(self, copies: DuplicateReader) -> Iterator[tuple[str, int]]:
+    def _read_ids(self, duplicates: DuplicateReader) -> Iterator[tuple[str, int]]:
         for row in chain(
-            chain.from_iterable(map(self._index, self._closed)), self.kept_rows.all_rows(), copies.all_rows()
+            chain.from_iterable(map(self._read_index, self._closed)), self.kept_rows.all_rows(), duplicates.all_rows()
         ):
             yield row.custom_id, row.number
 
-    def _check_alone(self, size: Size, row: RowIndex) -> None:
-        over = size.exceeded_limit(self._limits)
-        if over is None:
+    def _check_request_size(self, size: Size, row: RowIndex) -> None:
+        limit_name = size.exceeded_limit(self._limits)
+        if limit_name is None:
             return
-        takes = f"{getattr(self._limits, over):,}"
-        found = f"{getattr(size, over):,}"
-        match over:
+        maximum = f"{getattr(self._limits, limit_name):,}"
+        actual = f"{getattr(size, limit_name):,}"
+        match limit_name:
             case "bytes":
-                said = f"is {found} bytes as a request; an input file takes {takes}"
-                way_out = "Shorten it in the SQL, or leave the row out."
+                problem = f"makes a request of {actual} bytes, but an input file may have at most {maximum}"
+                advice = "Shorten it in the SQL, or leave the row out."
             case "inputs":
-                said = f"has {found} embedding inputs; an input file takes {takes}"
-                way_out = "Spread them over several rows in the SQL, or leave the row out."
+                problem = f"has {actual} embedding inputs, but an input file may have at most {maximum}"
+                advice = "Spread them over several rows in the SQL, or leave the row out."
             case "tokens":
-                said = f"is about {found} input tokens; an input file takes {takes}"
-                way_out = "Shorten it in the SQL, leave the row out, or raise `tokens` in limits."
+                problem = f"has about {actual} input tokens, but an input file may have at most {maximum}"
+                advice = "Shorten it in the SQL, leave the row out, or raise `tokens` in limits."
             case _:
-                said = f"expects an answer of about {found} bytes; a result file is kept below {takes}"
-                way_out = (
-                    "Ask for less in one request (`n`, inputs, log-probabilities), or raise `output_bytes` in limits."
-                )
+                problem = f"expects an answer of about {actual} bytes, but a result file may have at most {maximum}"
+                advice = "Request less at once (`n`, inputs, log-probabilities), or raise `output_bytes` in limits."
         raise RowTooLargeError(
-            f"Row {row.number} (custom_id {row.custom_id!r}) {said}. Nothing was uploaded. {way_out}"
+            f"Row {row.number} (custom_id {row.custom_id!r}) {problem}. Nothing was uploaded. {advice}"
         )
 
 
 def _too_many_models() -> InputError:
     return InputError(
-        f"model: the rows name more than {MAX_MODELS} models, and each needs input files of its own. Nothing was "
-        "uploaded. Is the model template reading the right column?"
+        f"model: the rows use more than {MAX_MODELS} models, and each model needs its own input files. Nothing was "
+        "uploaded. Check that the model template reads the right column."
     )
 
 
-def _not_unique(shared: RepeatedIds) -> CustomIdError:
-    some = list(shared.rows.items())[:5]
-    shown = ", ".join(f"{custom_id!r} (rows {_some(numbers)})" for custom_id, numbers in some)
+def _repeated_ids_error(repeated_ids: RepeatedIds) -> CustomIdError:
+    count = len(repeated_ids.rows)
+    examples = ", ".join(
+        f"{custom_id!r} (rows {_format_numbers(numbers)})" for custom_id, numbers in list(repeated_ids.rows.items())[:5]
+    )
     return CustomIdError(
-        f"custom_id: {'' if shared.complete else 'at least '}{len(shared.rows):,} of them are given to more than one "
-        f"row: {shown}{', …' if len(shared.rows) > 5 else ''}. Nothing was uploaded. A custom_id names one row of a "
-        "job: add columns to the template, for example '{{ row.id }}-{{ row.version }}', or select each row once."
+        f"custom_id: {'' if repeated_ids.complete else 'at least '}{format_count(count, 'custom_id')} "
+        f"{'is' if count == 1 else 'are'} used by more than one row: {examples}{', …' if count > 5 else ''}. Nothing "
+        "was uploaded. A custom_id must identify one row of a job: add columns to the template, for example "
+        "'{{ row.id }}-{{ row.version }}', or select each row only once."
     )
 
 
-def _some(numbers: list[int]) -> str:
-    shown = ", ".join(str(number) for number in sorted(numbers)[:4])
-    return f"{shown}, …" if len(numbers) > 4 else shown
+def _format_numbers(numbers: list[int]) -> str:
+    text = ", ".join(str(number) for number in sorted(numbers)[:4])
+    return f"{text}, …" if len(numbers) > 4 else text

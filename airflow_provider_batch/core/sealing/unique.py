@@ -1,8 +1,10 @@
-"""Proof that every custom_id of a job is unique, in 8 bytes a row.
+"""Proof that every custom_id of a job is unique, with 8 bytes of memory per row.
 
-An 8-byte digest per row is kept; equal digests are only a suspicion, which is settled on the exact custom_ids. Memory
-stays bounded even if every row is a duplicate: suspicions are settled in portions, and the first portion in which
-custom_ids are really shared ends it.
+`UniqueIds` keeps an 8-byte digest of each custom_id. Two equal digests are only a suspicion. To settle it, the sealed
+rows are read again and the custom_ids themselves are compared.
+
+Memory stays bounded even if every row repeats another one's custom_id, because suspect digests are settled in portions.
+The first portion that contains a custom_id which really is repeated ends the search.
 """
 
 from __future__ import annotations
@@ -13,69 +15,72 @@ from itertools import islice
 
 import msgspec
 
-#: a digest's bucket is looked through alone, so that no more than a part of all digests is in a set at once
+#: buckets of digests. They are searched one at a time, so that only a part of all digests is ever in a set.
 _BUCKETS = 256
-#: suspicions settled at once
+#: suspect digests that are settled together
 PORTION = 10_000
-#: rows named of one custom_id
+#: rows that are listed for each repeated custom_id
 ROWS = 5
 
 
 class RepeatedIds(msgspec.Struct, frozen=True):
-    """custom_ids that more than one row has."""
+    """The custom_ids that more than one row has."""
 
-    #: up to `PORTION` of them, with the numbers of the first five rows that were read of each
+    #: up to `PORTION` custom_ids, each with the numbers of the first five rows that have it
     rows: dict[str, list[int]]
-    #: these are all there are
+    #: whether these are all repeated custom_ids of the job
     complete: bool
 
 
 def digest_of(custom_id: str) -> int:
-    """The 8-byte digest of a custom_id: Python's own, which is another in every process."""
+    """Return the 8-byte digest of a custom_id: Python's own hash, which differs between processes."""
     return hash(custom_id) & (2**64 - 1)
 
 
 class UniqueIds:
-    """Collects custom_ids; afterwards tells which are not unique."""
+    """The custom_ids of a job, collected to find those that are not unique."""
 
     def __init__(self, digest: Callable[[str], int] = digest_of) -> None:
-        """`digest` maps a custom_id to 8 bytes; how often it maps two to the same decides the speed alone."""
+        """`digest` maps a custom_id to 8 bytes. Collisions make the proof slower, never wrong."""
         self._digest = digest
         self._buckets = [array("Q") for _ in range(_BUCKETS)]
 
     def add(self, custom_id: str) -> None:
-        """Remember one custom_id."""
+        """Collect one custom_id."""
         digest = self._digest(custom_id)
         self._buckets[digest % _BUCKETS].append(digest)
 
-    def find_repeated(self, sealed: Callable[[], Iterable[tuple[str, int]]]) -> RepeatedIds | None:
-        """The custom_ids that were added more than once. None: every one is proven unique. Ends the collection.
+    def find_repeated(self, read_ids: Callable[[], Iterable[tuple[str, int]]]) -> RepeatedIds | None:
+        """Return the custom_ids that were added more than once, or None if every one is unique.
 
-        :param sealed: reads again what was added: each custom_id with the number of its row. Called only on suspicion.
+        This consumes the collection, so it can be called only once.
+
+        :param read_ids: reads everything that was added again, as pairs of custom_id and row number. It is called only
+            if there are equal digests.
         """
         suspects = self._suspects()
         while portion := set(islice(suspects, PORTION)):
             rows: dict[str, list[int]] = {}
-            for custom_id, number in sealed():
+            for custom_id, number in read_ids():
                 if self._digest(custom_id) in portion:
                     numbers = rows.setdefault(custom_id, [])
                     if len(numbers) < ROWS:
                         numbers.append(number)
-            found = {custom_id: numbers for custom_id, numbers in rows.items() if len(numbers) > 1}
-            if found:
-                return RepeatedIds(found, complete=len(portion) < PORTION)
+            repeated_rows = {custom_id: numbers for custom_id, numbers in rows.items() if len(numbers) > 1}
+            if repeated_rows:
+                return RepeatedIds(repeated_rows, complete=len(portion) < PORTION)
         return None
 
     def _suspects(self) -> Iterator[int]:
-        """Digests that were added more than once, each once."""
+        """Yield every digest that was added more than once, without repeating it."""
         for index, bucket in enumerate(self._buckets):
             self._buckets[index] = array("Q")
             if len(set(bucket)) == len(bucket):
                 continue
-            seen: set[int] = set()
-            told: set[int] = set()
+            digests: set[int] = set()
+            suspects: set[int] = set()
             for digest in bucket:
-                if digest in seen and digest not in told:
-                    told.add(digest)
+                if digest in digests and digest not in suspects:
+                    suspects.add(digest)
                     yield digest
-                seen.add(digest)
+                digests.add(digest)

@@ -209,7 +209,7 @@ def test_a_malformed_form_does_not_start_a_run(
         pytest.param({"prompt": "{{ row.titel }}"}, ["prompt", "'titel'", "Did you mean 'title'?"], id="no-column"),
         pytest.param(
             {"custom_id": "{{ row.country }}", "sql": "SELECT * FROM tickets"},
-            ["given to more than one row"],
+            ["used by more than one row"],
             id="same-keys",
         ),
         pytest.param(

@@ -26,18 +26,18 @@ def line(**body: Any) -> bytes:
 
 @pytest.mark.parametrize("key", ["max_completion_tokens", "max_output_tokens", "max_tokens"])
 def test_the_cap_is_doubled_and_nothing_else_changes(key: str) -> None:
-    sealed = line(**{key: 50, "messages": [{"role": "user", "content": 'É \u2028 "x"'}], "temperature": 0.10})
-    longer = raise_cap(sealed)
-    assert longer is not None
-    assert longer.endswith(b"\n")
-    before, after = json.loads(sealed), json.loads(longer)
-    assert after["body"].pop(key) == 2 * before["body"].pop(key)
-    assert after == before
-    assert list(after["body"]) == list(before["body"])
+    sealed_line = line(**{key: 50, "messages": [{"role": "user", "content": 'É \u2028 "x"'}], "temperature": 0.10})
+    changed_line = raise_cap(sealed_line)
+    assert changed_line is not None
+    assert changed_line.endswith(b"\n")
+    sealed, changed = json.loads(sealed_line), json.loads(changed_line)
+    assert changed["body"].pop(key) == 2 * sealed["body"].pop(key)
+    assert changed == sealed
+    assert list(changed["body"]) == list(sealed["body"])
 
 
 @pytest.mark.parametrize("cap", [None, 0, -1, "50", 1.5, True])
-def test_what_is_no_cap_cannot_be_raised(cap: Any) -> None:
+def test_a_request_without_a_valid_cap_is_not_changed(cap: Any) -> None:
     assert raise_cap(line(max_tokens=cap)) is None
     assert raise_cap(line()) is None
 
@@ -53,25 +53,23 @@ def test_what_is_no_cap_cannot_be_raised(cap: Any) -> None:
         (Answer(Outcome.SUCCEEDED), False),
     ],
 )
-def test_only_what_ended_at_the_cap_is_asked_again_and_only_if_the_author_wants_it(
-    answer: Answer, cut_off: bool
-) -> None:
+def test_an_answer_cut_off_at_the_cap_is_retried_only_if_raise_cap_is_set(answer: Answer, cut_off: bool) -> None:
     assert is_cut_off(answer) is cut_off
     settled = Settled("s0001", 1, "b", "completed", NOW, outcomes={answer.outcome.value: 1}, cut_off=int(cut_off))
-    wants, keeps = Policy(raise_cap=True), Policy()
-    assert is_retryable(answer, settled, wants) is cut_off
-    assert retryable_rows(settled, wants) == cut_off
-    for policy in (keeps, final_pass_policy(wants)):
+    raising, default = Policy(raise_cap=True), Policy()
+    assert is_retryable(answer, settled, raising) is cut_off
+    assert retryable_rows(settled, raising) == cut_off
+    for policy in (default, final_pass_policy(raising)):
         assert not is_retryable(answer, settled, policy)
         assert retryable_rows(settled, policy) == 0
 
 
-def test_requests_with_a_raised_cap_are_reserved_for_up_to_that_cap() -> None:
+def test_the_budget_reserves_the_raised_cap() -> None:
     shard = plain_shard("s0001", requests=10)
-    longer = msgspec.structs.replace(shard, cap_factor=4)
+    raised_shard = msgspec.structs.replace(shard, cap_factor=4)
     prices = {shard.model: {"input": 0, "output": 1_000_000}}
     manifest = manifest_of([shard], prices=prices, output_tokens_high={shard.model: 100.0})
     answered = Settled("s0001", 1, "b", "completed", NOW, answers=10, output_tokens=100, cost_usd="100")
     budget = BudgetTracker(fold(manifest, [answered]))
     assert budget.reservation(shard) < Decimal(10 * 100)
-    assert budget.reservation(longer) == Decimal(10 * 100 * 4)
+    assert budget.reservation(raised_shard) == Decimal(10 * 100 * 4)

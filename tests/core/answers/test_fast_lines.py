@@ -1,4 +1,4 @@
-"""Usual result lines are read faster, and never to another answer."""
+"""The fast reader of ordinary result lines gives the same answers as the tolerant one."""
 
 from __future__ import annotations
 
@@ -58,57 +58,57 @@ BODIES = {CHAT: CHAT_BODY, RESPONSES: RESPONSE_BODY}
 
 
 def line_of(body: Any) -> dict[str, Any]:
-    """A result line as OpenAI writes it."""
+    """Return a result line as OpenAI writes it."""
     response = {"status_code": 200, "request_id": "r", "body": body}
     return {"id": "batch_req_1", "custom_id": "row-1", "response": response, "error": None}
 
 
-def usual(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
+def read_fast(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
     read = fast_reader(endpoint, judge)
     assert read is not None
     return read(line)
 
 
-def tolerant(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
-    found = read_line(line, endpoint, judge)
-    return None if found is None else (found[0], msgspec.structs.replace(found[1], body=None))
+def read_tolerantly(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
+    result = read_line(line, endpoint, judge)
+    return None if result is None else (result[0], msgspec.structs.replace(result[1], body=None))
 
 
 @pytest.mark.parametrize("judge", [None, JUDGE])
 @pytest.mark.parametrize("endpoint", BODIES)
-def test_a_line_as_openai_writes_it_is_usual_and_has_the_same_answer(endpoint: str, judge: SchemaJudge | None) -> None:
+def test_a_line_as_openai_writes_it_is_read_fast_with_the_same_answer(endpoint: str, judge: SchemaJudge | None) -> None:
     line = json.dumps(line_of(BODIES[endpoint])).encode()
-    found = usual(line, endpoint, judge)
-    assert found is not None
-    assert found == tolerant(line, endpoint, judge)
-    assert found[1].outcome is Outcome.SUCCEEDED
-    assert (found[1].usage.cached_tokens, found[1].usage.reasoning_tokens) == (4, 3)
+    result = read_fast(line, endpoint, judge)
+    assert result is not None
+    assert result == read_tolerantly(line, endpoint, judge)
+    assert result[1].outcome is Outcome.SUCCEEDED
+    assert (result[1].usage.cached_tokens, result[1].usage.reasoning_tokens) == (4, 3)
 
 
-def test_endpoints_without_usual_lines_have_no_reader_of_them() -> None:
+def test_embeddings_have_no_fast_reader() -> None:
     assert fast_reader(EMBEDDINGS, None) is None
 
 
-def test_answers_hold_their_body_where_it_is_asked_for() -> None:
+def test_answers_have_their_body_if_bodies_are_needed() -> None:
     line = json.dumps(line_of(CHAT_BODY)).encode()
-    found = line_reader(CHAT, None, bodies=True)(line)
-    assert found is not None
-    assert found[1].body == CHAT_BODY
+    result = line_reader(CHAT, None, bodies=True)(line)
+    assert result is not None
+    assert result[1].body == CHAT_BODY
 
 
-def test_a_line_that_is_not_usual_is_read_all_the_same() -> None:
-    cut = copy.deepcopy(CHAT_BODY)
-    cut["choices"][0]["finish_reason"] = "length"
-    line = json.dumps(line_of(cut)).encode()
-    found = line_reader(CHAT, None, bodies=False)(line)
-    assert found is not None
-    assert found[1].outcome is Outcome.INCOMPLETE
+def test_a_line_that_the_fast_reader_rejects_is_read_tolerantly() -> None:
+    cut_off = copy.deepcopy(CHAT_BODY)
+    cut_off["choices"][0]["finish_reason"] = "length"
+    line = json.dumps(line_of(cut_off)).encode()
+    result = line_reader(CHAT, None, bodies=False)(line)
+    assert result is not None
+    assert result[1].outcome is Outcome.INCOMPLETE
 
 
-@pytest.mark.parametrize("place", [b"chatcmpl-1", b"assistant", b"finish_reason"])
-def test_a_line_that_is_no_utf_8_is_not_usual_wherever_it_is_broken(place: bytes) -> None:
-    line = json.dumps(line_of(CHAT_BODY)).encode().replace(place, b"\xff", 1)
-    assert usual(line, CHAT, None) is None
+@pytest.mark.parametrize("broken_text", [b"chatcmpl-1", b"assistant", b"finish_reason"])
+def test_the_fast_reader_rejects_lines_that_are_not_utf_8(broken_text: bytes) -> None:
+    line = json.dumps(line_of(CHAT_BODY)).encode().replace(broken_text, b"\xff", 1)
+    assert read_fast(line, CHAT, None) is None
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_line_that_is_no_utf_8_is_not_usual_wherever_it_is_broken(place: bytes
         (("model",), None),
     ],
 )
-def test_a_line_with_anything_odd_in_it_is_not_usual(
+def test_the_fast_reader_rejects_lines_with_unexpected_values(
     path: tuple[str | int, ...], value: dict[str, Any] | str | list[dict[str, Any]] | None
 ) -> None:
     body = copy.deepcopy(CHAT_BODY)
@@ -134,17 +134,17 @@ def test_a_line_with_anything_odd_in_it_is_not_usual(
     for key in path[:-1]:
         holder = holder[key]
     holder[path[-1]] = value
-    assert usual(json.dumps(line_of(body)).encode(), CHAT, None) is None
+    assert read_fast(json.dumps(line_of(body)).encode(), CHAT, None) is None
 
 
-#: values that tell readers apart which take one type for another
-odd = st.sampled_from(
+#: values that reveal readers which accept the wrong type
+unexpected_values = st.sampled_from(
     [
         *[None, True, False, 0, 1, -1, 7, 7.0, 200.0, 2**70, "", "stop", "length", "content_filter", "failed", "other"],
         *[FITS, '{"label": 1}', "\ud83d", [], [1], [{}], {}, {"message": "no"}, {"cached_tokens": 9}],
         *[[{"type": "function_call"}], [{"type": "output_text", "text": FITS}], {"content": "x"}, {"text": "x"}],
     ]
-).map(copy.deepcopy)  # what is drawn is changed
+).map(copy.deepcopy)  # because drawn values are modified
 WORDS = """error code message type status status_code body choices text content refusal tool_calls function_call
 finish_reason output incomplete_details custom_id response usage prompt_tokens completion_tokens input_tokens
 output_tokens prompt_tokens_details completion_tokens_details input_tokens_details output_tokens_details cached_tokens
@@ -152,41 +152,41 @@ reasoning_tokens model"""
 names = st.sampled_from(WORDS.split())
 
 
-def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every (container, key) in a JSON value."""
+def positions(value: Any) -> list[tuple[Any, Any]]:
+    """Return every pair of container and key in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, inner in items for place in [(value, key), *places(inner)]]
+    return [position for key, inner in items for position in [(value, key), *positions(inner)]]
 
 
 @st.composite
-def nearly_usual(draw: st.DrawFn) -> tuple[str, bytes]:
-    """An endpoint, and a line of it that was changed in a few places or in none."""
+def nearly_ordinary_line(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Draw an endpoint and a line for it with up to three changes."""
     endpoint = draw(st.sampled_from(list(BODIES)))
     line = line_of(copy.deepcopy(BODIES[endpoint]))
     for _ in range(draw(st.integers(0, 3))):
-        holder, key = draw(st.sampled_from(places(line)))
-        match draw(st.sampled_from(["change", "drop", "add", "twice"])):
+        holder, key = draw(st.sampled_from(positions(line)))
+        match draw(st.sampled_from(["change", "drop", "add", "repeat"])):
             case "change":
-                holder[key] = draw(odd)
+                holder[key] = draw(unexpected_values)
             case "drop":
                 del holder[key]
             case "add" if isinstance(holder, dict):
-                holder[draw(names)] = draw(odd)
-            case "twice" if isinstance(holder, list):
+                holder[draw(names)] = draw(unexpected_values)
+            case "repeat" if isinstance(holder, list):
                 holder.insert(key, copy.deepcopy(holder[key]))
     return endpoint, json.dumps(line).encode()
 
 
-@given(nearly_usual(), st.sampled_from([None, JUDGE]))
-def test_both_readers_say_the_same_of_every_line_that_is_taken_for_usual(
+@given(nearly_ordinary_line(), st.sampled_from([None, JUDGE]))
+def test_both_readers_give_the_same_answer_for_every_line_that_is_read_fast(
     case: tuple[str, bytes], judge: SchemaJudge | None
 ) -> None:
     endpoint, line = case
-    found = usual(line, endpoint, judge)
-    if found is not None:
-        other = tolerant(line, endpoint, judge)
-        assert other
-        assert found == other
-        assert [type(one) for one in msgspec.structs.astuple(found[1])] == [
-            type(one) for one in msgspec.structs.astuple(other[1])
+    result = read_fast(line, endpoint, judge)
+    if result is not None:
+        expected = read_tolerantly(line, endpoint, judge)
+        assert expected
+        assert result == expected
+        assert [type(value) for value in msgspec.structs.astuple(result[1])] == [
+            type(value) for value in msgspec.structs.astuple(expected[1])
         ]

@@ -1,4 +1,4 @@
-"""Every shape of a result line, and the one outcome it is."""
+"""Every shape of a result line, and the outcome it has."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ JUDGE = SchemaJudge(LABEL)
 
 
 def read(line: dict[str, Any], endpoint: str = CHAT, judge: SchemaJudge | None = None) -> Answer:
-    found = read_line(json.dumps({"custom_id": "row-1", **line}).encode(), endpoint, judge)
-    assert found is not None
-    assert found[0] == "row-1"
-    return found[1]
+    result = read_line(json.dumps({"custom_id": "row-1", **line}).encode(), endpoint, judge)
+    assert result is not None
+    assert result[0] == "row-1"
+    return result[1]
 
 
 def ok(body: Any, endpoint: str = CHAT, judge: SchemaJudge | None = None) -> Answer:
@@ -54,8 +54,8 @@ def message(*texts: str) -> dict[str, Any]:
     return {"type": "message", "content": [{"type": "output_text", "text": text} for text in texts]}
 
 
-def response(*output: Any, status: str = "completed", **more: Any) -> dict[str, Any]:
-    return {"model": "gpt-5-mini", "status": status, "error": None, "output": list(output), **more}
+def response(*output: Any, status: str = "completed", **fields: Any) -> dict[str, Any]:
+    return {"model": "gpt-5-mini", "status": status, "error": None, "output": list(output), **fields}
 
 
 REASONING = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "let me think"}]}
@@ -64,8 +64,8 @@ REASONING = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "
 # The order of outcomes
 
 
-def test_outcomes_rank_as_the_table_of_outcomes_orders_them() -> None:
-    ordered = [
+def test_outcomes_are_ranked_in_the_order_of_the_documentation() -> None:
+    best_first = [
         "succeeded",
         "incomplete",
         "refused",
@@ -77,17 +77,17 @@ def test_outcomes_rank_as_the_table_of_outcomes_orders_them() -> None:
         "withheld",
         "pending",
     ]
-    assert sorted(Outcome, key=lambda outcome: outcome.rank, reverse=True) == ordered
+    assert sorted(Outcome, key=lambda outcome: outcome.rank, reverse=True) == best_first
     assert len({outcome.rank for outcome in Outcome}) == len(Outcome)
     assert min(outcome.rank for outcome in Outcome) > 0
 
 
-def test_the_answers_of_rows_without_a_line_say_so() -> None:
+def test_missing_and_pending_answers_have_their_outcome() -> None:
     assert (MISSING.outcome, MISSING.error_code) == (Outcome.MISSING, "no_result_line")
     assert (PENDING.outcome, PENDING.value) == (Outcome.PENDING, None)
 
 
-# Lines that are none
+# Unreadable lines
 
 
 @pytest.mark.parametrize(
@@ -109,16 +109,16 @@ def test_the_answers_of_rows_without_a_line_say_so() -> None:
     ],
     ids=range(13),
 )
-def test_a_line_that_cannot_be_read_as_a_result_is_none(line: bytes) -> None:
+def test_an_unreadable_line_gives_none(line: bytes) -> None:
     assert read_line(line, CHAT, None) is None
 
 
-def test_the_custom_id_comes_back_exactly() -> None:
+def test_the_custom_id_is_returned_unchanged() -> None:
     for custom_id in ("", " a ", "ä/ö", "\u2028", 'quote"', "x" * 5000):
         line = json.dumps({"custom_id": custom_id, "response": None, "error": None}).encode()
-        found = read_line(line, CHAT, None)
-        assert found
-        assert found[0] == custom_id
+        result = read_line(line, CHAT, None)
+        assert result
+        assert result[0] == custom_id
 
 
 # Requests that never ran
@@ -132,7 +132,7 @@ def test_the_custom_id_comes_back_exactly() -> None:
         ("batch_cancelled", Outcome.CANCELLED),
     ],
 )
-def test_a_line_without_a_response_says_why_the_request_never_ran(code: str, outcome: Outcome) -> None:
+def test_a_line_without_a_response_has_the_reason_why_the_request_never_ran(code: str, outcome: Outcome) -> None:
     answer = read({"response": None, "error": {"code": code, "message": "This request could not be executed."}})
     assert (answer.outcome, answer.error_code) == (outcome, code)
     assert answer.error_message == "This request could not be executed."
@@ -140,23 +140,23 @@ def test_a_line_without_a_response_says_why_the_request_never_ran(code: str, out
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "said"),
+    ("line", "code", "message_part"),
     [
         ({"response": None, "error": {"code": "server_error", "message": "try again"}}, "server_error", "try again"),
         ({"response": None, "error": "the worker died"}, "no_response", "the worker died"),
-        ({"response": None, "error": None}, "no_response", "neither a response nor a reason"),
+        ({"response": None, "error": None}, "no_response", "neither a response nor an error"),
         ({"error": {"code": "server_error", "message": "no"}}, "server_error", "no"),
-        ({"response": {}, "error": None}, "no_response", "neither a response nor a reason"),
-        ({"response": "oops"}, "no_response", "neither a response nor a reason"),
-        ({}, "no_response", "neither a response nor a reason"),
+        ({"response": {}, "error": None}, "no_response", "neither a response nor an error"),
+        ({"response": "oops"}, "no_response", "neither a response nor an error"),
+        ({}, "no_response", "neither a response nor an error"),
     ],
 )
-def test_a_line_with_no_response_and_another_reason_failed_and_may_be_asked_again(
-    line: dict[str, Any], code: str, said: str
+def test_a_line_without_a_response_and_with_another_error_failed_and_may_be_retried(
+    line: dict[str, Any], code: str, message_part: str
 ) -> None:
     answer = read(line)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, True)
-    assert said in (answer.error_message or "")
+    assert message_part in (answer.error_message or "")
 
 
 def test_an_empty_response_does_not_hide_that_the_request_expired() -> None:
@@ -186,14 +186,14 @@ def test_an_empty_response_does_not_hide_that_the_request_expired() -> None:
         (0, True),
     ],
 )
-def test_an_http_error_fails_the_row_and_only_a_passing_one_may_be_asked_again(status: int, transient: bool) -> None:
+def test_an_http_error_fails_the_row_and_only_a_transient_one_may_be_retried(status: int, transient: bool) -> None:
     error = {"message": "Something.", "type": "invalid_request_error", "param": None, "code": "some_code"}
     answer = http(status, {"error": error})
     assert (answer.outcome, answer.transient) == (Outcome.FAILED, transient)
     assert (answer.error_code, answer.error_message) == ("some_code", "Something.")
 
 
-def test_an_error_line_with_a_null_error_is_no_success_whatever_its_body_looks_like() -> None:
+def test_an_error_line_with_a_null_error_never_succeeds() -> None:
     answer = http(500, chat("a whole answer"))
     assert (answer.outcome, answer.value, answer.error_code) == (Outcome.FAILED, None, "http_500")
 
@@ -203,13 +203,13 @@ def test_only_a_status_of_200_can_succeed(status: str | float | None) -> None:
     assert http(status, chat("fine")).outcome is Outcome.FAILED
 
 
-def test_a_status_of_zero_may_be_asked_again_even_without_any_error() -> None:
+def test_a_status_of_zero_may_be_retried_even_without_an_error() -> None:
     answer = http(0, None)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "http_0", True)
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message_part"),
     [
         ("Input validation failed", "http_400", "Input validation failed"),
         ({"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}, "400", "bad"),
@@ -219,38 +219,38 @@ def test_a_status_of_zero_may_be_asked_again_even_without_any_error() -> None:
         (["bad"], "http_400", "bad"),
     ],
 )
-def test_vllms_error_beside_a_null_body_is_read_as_text_and_as_an_object(
-    error: str | dict[str, Any] | list[str], code: str, said: str
+def test_an_error_of_vllm_with_a_null_body_may_be_text_or_an_object(
+    error: str | dict[str, Any] | list[str], code: str, message_part: str
 ) -> None:
     answer = http(400, None, error)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, code, False)
-    assert said in (answer.error_message or "")
+    assert message_part in (answer.error_message or "")
 
 
-def test_an_error_whose_body_gives_text_instead_of_an_object_is_told() -> None:
+def test_an_error_that_is_text_in_the_body_is_the_message() -> None:
     answer = http(503, {"error": "overloaded"})
     assert (answer.error_code, answer.error_message) == ("http_503", "overloaded")
 
 
-def test_an_error_beside_a_status_of_200_fails_the_row() -> None:
+def test_an_error_with_status_200_fails_the_row() -> None:
     answer = http(200, chat("fine"), {"code": "server_error", "message": "lost on the way"})
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
 
 
 @pytest.mark.parametrize("error", [None, {}, "", {"code": None, "message": None}, {"code": "", "message": ""}])
-def test_an_error_that_says_nothing_does_not_fail_a_good_answer(error: dict[str, str | None] | str | None) -> None:
+def test_an_empty_error_does_not_fail_a_complete_answer(error: dict[str, str | None] | str | None) -> None:
     assert http(200, chat("fine"), error).outcome is Outcome.SUCCEEDED
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS])
-def test_a_200_whose_body_is_an_error_failed_and_may_be_asked_again(endpoint: str) -> None:
+def test_a_200_whose_body_is_an_error_failed_and_may_be_retried(endpoint: str) -> None:
     answer = ok({"error": {"message": "upstream is gone", "code": 502}}, endpoint)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "502", True)
     assert answer.error_message == "upstream is gone"
 
 
 @pytest.mark.parametrize("body", [None, "text", [], 7])
-def test_a_200_without_an_object_for_a_body_failed(body: str | int | list[Any] | None) -> None:
+def test_a_200_whose_body_is_not_an_object_failed(body: str | int | list[Any] | None) -> None:
     answer = http(200, body)
     assert (answer.outcome, answer.transient) == (Outcome.FAILED, True)
 
@@ -258,23 +258,23 @@ def test_a_200_without_an_object_for_a_body_failed(body: str | int | list[Any] |
 # Chat completions
 
 
-def test_a_whole_chat_answer_succeeds_with_its_text_reason_and_model() -> None:
+def test_a_complete_chat_answer_succeeds_with_its_text_reason_and_model() -> None:
     answer = ok(chat("It is a bug."))
     assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, "It is a bug.", "It is a bug.")
     assert (answer.finish_reason, answer.model) == ("stop", "gpt-5-mini-2025-08-07")
     assert (answer.error_code, answer.error_message, answer.transient) == (None, None, False)
 
 
-def test_nebius_gives_the_completion_itself_as_the_response() -> None:
+def test_the_response_may_be_the_completion_itself_as_with_nebius() -> None:
     answer = read({"response": chat("fine")})
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
 
 
-def test_a_line_of_doubleword_without_error_and_request_id_succeeds() -> None:
+def test_a_line_without_error_and_request_id_succeeds_as_with_doubleword() -> None:
     assert read({"response": {"status_code": 200, "body": chat("fine")}}).outcome is Outcome.SUCCEEDED
 
 
-def test_an_azure_endpoint_without_v1_is_read_like_openais() -> None:
+def test_an_azure_endpoint_without_v1_is_read_like_the_one_of_openai() -> None:
     assert ok(chat("fine"), "/chat/completions").value == "fine"
     assert ok(response(message("fine")), "/responses").value == "fine"
 
@@ -296,17 +296,17 @@ def test_an_azure_endpoint_without_v1_is_read_like_openais() -> None:
         ({}, Outcome.INCOMPLETE, "empty"),
     ],
 )
-def test_a_chat_answer_that_is_not_whole_is_no_success(body: dict[str, Any], outcome: Outcome, code: str) -> None:
+def test_an_incomplete_chat_answer_does_not_succeed(body: dict[str, Any], outcome: Outcome, code: str) -> None:
     answer = ok(body)
     assert (answer.outcome, answer.error_code, answer.transient) == (outcome, code, False)
     assert answer.error_message
 
 
-def test_a_cut_off_answer_keeps_the_text_that_there_is() -> None:
+def test_a_cut_off_answer_keeps_its_text() -> None:
     assert ok(chat("It is a", finish_reason="length")).text == "It is a"
 
 
-def test_the_refusal_is_the_message_of_a_refused_row() -> None:
+def test_the_error_message_of_a_refused_row_is_the_refusal() -> None:
     assert ok(chat(None, refusal="I cannot help with that.")).error_message == "I cannot help with that."
 
 
@@ -315,13 +315,15 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "label", "argum
 
 @pytest.mark.parametrize("judge", [None, JUDGE])
 @pytest.mark.parametrize("content", [None, "", "Let me look that up."])
-def test_tool_calls_are_an_answer_and_are_not_judged_as_text(content: str | None, judge: SchemaJudge | None) -> None:
+def test_tool_calls_are_an_answer_and_are_not_checked_against_the_schema(
+    content: str | None, judge: SchemaJudge | None
+) -> None:
     answer = ok(chat(content, finish_reason="tool_calls", tool_calls=[CALL]), judge=judge)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [CALL])
     assert json.loads(answer.text or "") == [CALL]
 
 
-def test_an_old_function_call_is_an_answer_too() -> None:
+def test_a_legacy_function_call_is_an_answer() -> None:
     call = {"name": "label", "arguments": "{}"}
     assert ok(chat(None, finish_reason="function_call", function_call=call)).value == call
 
@@ -330,11 +332,11 @@ def test_tool_calls_that_were_cut_off_are_incomplete() -> None:
     assert ok(chat(None, finish_reason="length", tool_calls=[CALL])).outcome is Outcome.INCOMPLETE
 
 
-def test_an_empty_list_of_tool_calls_is_no_answer() -> None:
+def test_an_empty_list_of_tool_calls_is_not_an_answer() -> None:
     assert ok(chat(None, tool_calls=[])).outcome is Outcome.INCOMPLETE
 
 
-def test_content_given_in_parts_is_joined() -> None:
+def test_content_in_parts_is_joined() -> None:
     parts = [
         {"type": "text", "text": "It is "},
         {"type": "text", "text": None},
@@ -344,12 +346,12 @@ def test_content_given_in_parts_is_joined() -> None:
     assert ok(chat(parts)).value == "It is a bug."
 
 
-def test_content_that_a_server_parsed_already_is_judged_as_the_json_it_was() -> None:
+def test_content_that_the_server_already_parsed_is_checked_as_json() -> None:
     answer = ok(chat({"label": "bug"}), judge=JUDGE)
     assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, '{"label":"bug"}')
 
 
-def test_a_completion_gives_its_text() -> None:
+def test_the_value_of_a_completion_is_its_text() -> None:
     body: dict[str, Any] = {"model": "gpt-3.5-turbo-instruct", "choices": [{"text": "a bug", "finish_reason": "stop"}]}
     assert ok(body, COMPLETIONS).value == "a bug"
     body["choices"][0]["finish_reason"] = "length"
@@ -359,7 +361,7 @@ def test_a_completion_gives_its_text() -> None:
 # Structured output
 
 
-def test_output_that_fits_the_schema_is_given_parsed() -> None:
+def test_output_that_fits_the_schema_is_parsed() -> None:
     answer = ok(chat('{"label":"bug"}'), judge=JUDGE)
     assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, '{"label":"bug"}')
 
@@ -376,20 +378,20 @@ def test_output_that_was_cut_off_is_incomplete_rather_than_invalid() -> None:
     assert ok(chat('{"label":', finish_reason="length"), judge=JUDGE).outcome is Outcome.INCOMPLETE
 
 
-def test_a_refusal_is_not_judged_by_the_schema() -> None:
+def test_a_refusal_is_not_checked_against_the_schema() -> None:
     assert ok(chat("I cannot.", refusal="I cannot."), judge=JUDGE).outcome is Outcome.REFUSED
 
 
 # Responses
 
 
-def test_reasoning_before_the_message_is_no_part_of_the_answer() -> None:
+def test_reasoning_before_the_message_is_not_part_of_the_answer() -> None:
     answer = ok(response(REASONING, message("It is a bug.")), RESPONSES)
     assert (answer.outcome, answer.value, answer.finish_reason) == (Outcome.SUCCEEDED, "It is a bug.", "completed")
 
 
-def test_of_several_texts_the_one_that_fits_the_schema_counts() -> None:
-    """Of 233,124 recorded lines 557 held several texts; the first was cut-off JSON in all of them."""
+def test_the_text_that_fits_the_schema_counts() -> None:
+    """557 of 233,124 recorded lines had several texts; in all of them the first was cut-off JSON."""
     for output in (
         [REASONING, message('{"label":"qu'), REASONING, message('{"label":"question"}')],
         [message('{"label":"qu', '{"label":"question"}')],
@@ -401,17 +403,17 @@ def test_of_several_texts_the_one_that_fits_the_schema_counts() -> None:
         assert answer.text == '{"label":"question"}'
 
 
-def test_of_several_whole_texts_the_last_one_counts() -> None:
+def test_the_last_of_several_complete_texts_counts() -> None:
     answer = ok(response(message('{"label":"bug"}'), message('{"label":"question"}')), RESPONSES, JUDGE)
     assert answer.value == {"label": "question"}
 
 
-def test_several_texts_none_of_which_fits_are_invalid() -> None:
+def test_several_texts_that_do_not_fit_the_schema_are_invalid() -> None:
     answer = ok(response(message('{"label":"qu'), message('{"label":"spam"}')), RESPONSES, JUDGE)
     assert (answer.outcome, answer.text) == (Outcome.INVALID_OUTPUT, '{"label":"spam"}')
 
 
-def test_the_parts_of_a_message_are_one_text_where_no_schema_tells_them_apart() -> None:
+def test_without_a_schema_the_parts_of_a_message_are_joined() -> None:
     assert ok(response(message("It is ", "a bug.")), RESPONSES).value == "It is a bug."
 
 
@@ -448,13 +450,13 @@ def test_the_parts_of_a_message_are_one_text_where_no_schema_tells_them_apart() 
         ),
     ],
 )
-def test_a_response_that_is_not_whole_is_no_success(body: dict[str, Any], outcome: Outcome, code: str) -> None:
+def test_an_incomplete_response_does_not_succeed(body: dict[str, Any], outcome: Outcome, code: str) -> None:
     answer = ok(body, RESPONSES)
     assert (answer.outcome, answer.error_code, answer.transient) == (outcome, code, False)
     assert answer.error_message
 
 
-def test_a_failed_response_failed_and_may_be_asked_again() -> None:
+def test_a_failed_response_may_be_retried() -> None:
     body = response(status="failed") | {"error": {"code": "server_error", "message": "The model broke."}}
     answer = ok(body, RESPONSES)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
@@ -469,13 +471,13 @@ def test_a_function_call_of_a_response_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("kind", ["web_search_call", "file_search_call", "code_interpreter_call", "mcp_call"])
-def test_a_call_that_the_provider_made_itself_does_not_stand_in_the_place_of_the_text(kind: str) -> None:
+def test_a_call_that_the_provider_made_does_not_replace_the_text(kind: str) -> None:
     answer = ok(response({"type": kind, "status": "completed"}, message('{"label":"bug"}')), RESPONSES, JUDGE)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, {"label": "bug"})
     assert ok(response({"type": kind}, message("nothing to see")), RESPONSES, JUDGE).outcome is Outcome.INVALID_OUTPUT
 
 
-def test_a_call_that_the_provider_made_is_the_answer_where_there_is_no_other() -> None:
+def test_a_call_that_the_provider_made_is_the_answer_if_there_is_no_text() -> None:
     image = {"type": "image_generation_call", "result": "aGk="}
     assert ok(response(image), RESPONSES).value == [image]
 
@@ -494,12 +496,12 @@ def vectors(*embeddings: Any) -> dict[str, Any]:
     }
 
 
-def test_an_embedding_is_a_list_of_floats_however_it_was_sent() -> None:
+def test_an_embedding_is_a_list_of_floats_in_every_encoding() -> None:
     assert ok(vectors([0.5, -1.25, 0.0]), EMBEDDINGS).value == [0.5, -1.25, 0.0]
     assert ok(vectors(floats(0.5, -1.25, 0.0)), EMBEDDINGS).value == [0.5, -1.25, 0.0]
 
 
-def test_the_vectors_of_several_inputs_come_in_the_order_of_the_inputs() -> None:
+def test_the_vectors_are_in_the_order_of_the_inputs() -> None:
     body = vectors([0.0], [1.0], floats(2.0))
     body["data"].reverse()
     assert ok(body, EMBEDDINGS).value == [[0.0], [1.0], [2.0]]
@@ -525,12 +527,12 @@ def test_an_embedding_without_a_vector_is_incomplete(body: dict[str, Any]) -> No
     assert (answer.outcome, answer.error_code, answer.value) == (Outcome.INCOMPLETE, "empty", None)
 
 
-def test_odd_indexes_of_vectors_are_no_reason_to_end() -> None:
+def test_invalid_indexes_of_vectors_are_tolerated() -> None:
     body = {"data": [{"index": "1", "embedding": [1.0]}, {"index": None, "embedding": [2.0]}]}
     assert ok(body, EMBEDDINGS).outcome is Outcome.SUCCEEDED
 
 
-def test_a_moderation_gives_its_results() -> None:
+def test_the_value_of_a_moderation_is_its_results() -> None:
     results = [{"flagged": False, "categories": {"hate": False}}]
     answer = ok({"id": "modr-1", "model": "omni-moderation-latest", "results": results}, MODERATIONS)
     assert (answer.outcome, answer.value, answer.model) == (Outcome.SUCCEEDED, results, "omni-moderation-latest")
@@ -578,7 +580,7 @@ def test_a_moderation_without_results_is_incomplete(body: dict[str, list[Any] | 
         (CHAT, "7 tokens", Usage()),
     ],
 )
-def test_tokens_are_read_in_every_endpoints_own_words(
+def test_tokens_are_read_under_the_names_of_every_endpoint(
     endpoint: str, usage: dict[str, Any] | str | None, expected: Usage
 ) -> None:
     bodies = {CHAT: chat("x"), RESPONSES: response(message("x")), EMBEDDINGS: vectors([1.0])}
@@ -592,7 +594,7 @@ def test_tokens_of_answers_that_did_not_succeed_are_counted_too() -> None:
         assert ok({**body, "usage": usage}, judge=JUDGE).usage == Usage(100, 0, 0, 20)
 
 
-# The law
+# What always holds
 
 
 leaves = (
@@ -605,7 +607,7 @@ leaves = (
 WORDS = """error code message type status status_code body choices text content refusal tool_calls finish_reason output
 incomplete_details reason data index embedding results usage prompt_tokens model response"""
 names = st.sampled_from(WORDS.split())
-anything = st.recursive(
+json_values = st.recursive(
     leaves,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=5),
     max_leaves=20,
@@ -613,12 +615,12 @@ anything = st.recursive(
 
 
 @given(
-    st.dictionaries(names, anything),
+    st.dictionaries(names, json_values),
     st.sampled_from([CHAT, RESPONSES, COMPLETIONS, EMBEDDINGS, MODERATIONS]),
     st.sampled_from([None, JUDGE]),
     st.booleans(),
 )
-def test_whatever_a_line_holds_it_has_one_outcome_that_can_be_recorded(
+def test_every_possible_line_has_an_outcome_that_can_be_recorded(
     line: dict[str, Any], endpoint: str, judge: SchemaJudge | None, as_body: bool
 ) -> None:
     if as_body:

@@ -1,4 +1,4 @@
-"""Answers in staging -> rows of the results table: the best one of each row, every row once, every answer counted."""
+"""Landing: every row gets its best answer, lands once, and every answer is counted."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from tests.core.building import (
     temporary_folder,
 )
 
-LANDED = NOW + timedelta(hours=3)
+LANDED_AT = NOW + timedelta(hours=3)
 TICKET = strict_schema(
     {
         "type": "object",
@@ -69,7 +69,7 @@ TICKET = strict_schema(
         "required": ["label", "urgency", "score", "spam", "due", "seen", "tags", "place"],
     }
 )
-TYPED = {
+TYPED_COLUMNS = {
     "label": ("label", ColumnType.TEXT),
     "urgency": ("urgency", ColumnType.INTEGER),
     "score": ("score", ColumnType.FLOAT),
@@ -80,15 +80,15 @@ TYPED = {
     "city": ("place.city", ColumnType.TEXT),
     "first_tag": ("tags.0", ColumnType.TEXT),
 }
-PATHS = {name: path for name, (path, _) in TYPED.items()}
+PATHS = {name: path for name, (path, _) in TYPED_COLUMNS.items()}
 
 
-class Landed:
-    """A landing as a writer sees it that lets the last row of a key win."""
+class LandedRows:
+    """The rows of a landing, and the table of a writer that lets the last row of a key win."""
 
-    def __init__(self, folder: Folder, manifest: Manifest, records: Iterable[Record], **more: Any) -> None:
-        key, columns = more.get("key", {}), more.get("columns", {})
-        store_response = more.get("store_response", False)
+    def __init__(self, folder: Folder, manifest: Manifest, records: Iterable[Record], **arguments: Any) -> None:
+        key, columns = arguments.get("key", {}), arguments.get("columns", {})
+        store_response = arguments.get("store_response", False)
         self.names = [
             column.name for column in results_columns(manifest, key=key, columns=columns, store_response=store_response)
         ]
@@ -99,10 +99,10 @@ class Landed:
             columns=columns,
             store_response=store_response,
             run_id="manual__1",
-            landed_at=LANDED,
+            landed_at=LANDED_AT,
         )
-        self.given = [dict(zip(self.names, row, strict=True)) for row in self.landing]
-        self.table = {row["custom_id"]: row for row in self.given}
+        self.rows = [dict(zip(self.names, row, strict=True)) for row in self.landing]
+        self.table = {row["custom_id"]: row for row in self.rows}
 
     @property
     def outcomes(self) -> dict[str, str]:
@@ -110,34 +110,34 @@ class Landed:
 
 
 def retry_round(
-    folder: LocalFolder, number: int, attempt: int, *rows: tuple[Shard, str], n: int = 1
+    folder: LocalFolder, number: int, attempt: int, *rows: tuple[Shard, str], submission: int = 1
 ) -> tuple[RetryRound, Shard]:
-    """These rows of these shards, sealed to be asked again."""
-    sealer = Sealer(folder, f"g001/retry-{number}", CHAT, Limits(), names=f"r{number:02d}-{{:04d}}")
+    """Seal a retry round with these rows of these shards; return it and its shard."""
+    sealer = Sealer(folder, f"g001/retry-{number}", CHAT, Limits(), name_format=f"r{number:02d}-{{:04d}}")
     for shard, custom_id in rows:
         index = read_rows(folder, shard)
         (line,) = (line for line, row in enumerate(index) if row.custom_id == custom_id)
         row = index[line]
         origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=line)
         sealer.add_line(shard.model, b"{}\n", origin, inputs=1, tokens=1, attempt=attempt)
-    (sealed,) = sealer.finish()
-    return RetryRound(number, sorted({(shard.name, n) for shard, _ in rows}), [sealed], NOW), sealed
+    (retry_shard,) = sealer.finish()
+    return RetryRound(number, sorted({(shard.name, submission) for shard, _ in rows}), [retry_shard], NOW), retry_shard
 
 
 # The columns
 
 
-def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_callers() -> None:
+def test_columns_are_key_fixed_carried_then_extracted() -> None:
     manifest = manifest_of(
         [], output_schema=TICKET, carry=[Column("gold", ColumnType.TEXT), Column("n", ColumnType.NUMERIC)]
     )
-    found = results_columns(
+    columns = results_columns(
         manifest,
         key={"run": "r", "day": date(2026, 11, 20)},
         columns={"city": "place.city", "label": "label"},
         store_response=True,
     )
-    assert found == [
+    assert columns == [
         Column("run", ColumnType.TEXT, key=True),
         Column("day", ColumnType.DATE, key=True),
         Column("custom_id", ColumnType.TEXT, key=True),
@@ -150,7 +150,7 @@ def test_key_columns_come_first_then_the_tables_own_then_the_carried_then_the_ca
     ]
 
 
-def test_the_tables_own_columns_are_those_of_the_documentation() -> None:
+def test_the_fixed_columns_are_those_of_the_documentation() -> None:
     assert [column.name for column in FIXED_COLUMNS] == [
         "outcome",
         "output",
@@ -174,21 +174,21 @@ def test_the_tables_own_columns_are_those_of_the_documentation() -> None:
     ]
 
 
-def test_without_key_a_row_is_named_by_its_custom_id_alone() -> None:
+def test_without_key_columns_the_key_is_the_custom_id() -> None:
     keys = [column.name for column in results_columns(manifest_of([]), key={}, columns={}) if column.key]
     assert keys == ["custom_id"]
 
 
-def test_with_history_the_job_joins_the_key() -> None:
-    found = results_columns(manifest_of([]), key={"run": "r"}, columns={}, history=True)
-    assert [column.name for column in found if column.key] == ["run", "custom_id", "job_uid"]
+def test_with_history_the_key_includes_the_job() -> None:
+    columns = results_columns(manifest_of([]), key={"run": "r"}, columns={}, history=True)
+    assert [column.name for column in columns if column.key] == ["run", "custom_id", "job_uid"]
 
 
-@pytest.mark.parametrize("name", TYPED)
-def test_the_callers_columns_have_the_types_of_the_schema(name: str) -> None:
-    path, type_ = TYPED[name]
-    found = results_columns(manifest_of([], output_schema=TICKET), key={}, columns={name: path})
-    assert found[-1] == Column(name, type_)
+@pytest.mark.parametrize("name", TYPED_COLUMNS)
+def test_extracted_columns_have_the_types_of_the_schema(name: str) -> None:
+    path, type_ = TYPED_COLUMNS[name]
+    columns = results_columns(manifest_of([], output_schema=TICKET), key={}, columns={name: path})
+    assert columns[-1] == Column(name, type_)
 
 
 @pytest.mark.parametrize(
@@ -202,10 +202,10 @@ def test_the_callers_columns_have_the_types_of_the_schema(name: str) -> None:
         (MODERATIONS, False, ColumnType.JSON),
     ],
 )
-def test_the_output_has_the_type_of_what_the_endpoint_gives(endpoint: str, several: bool, type_: ColumnType) -> None:
+def test_the_type_of_the_output_depends_on_the_endpoint(endpoint: str, several: bool, type_: ColumnType) -> None:
     manifest = manifest_of([], endpoint=endpoint, several_inputs=several)
-    found = {column.name: column.type for column in results_columns(manifest, key={}, columns={})}
-    assert found["output"] is type_
+    types = {column.name: column.type for column in results_columns(manifest, key={}, columns={})}
+    assert types["output"] is type_
 
 
 @pytest.mark.parametrize(
@@ -221,15 +221,15 @@ def test_the_output_has_the_type_of_what_the_endpoint_gives(endpoint: str, sever
         ({}, ["response"], {}, True, "response"),
     ],
 )
-def test_a_column_that_would_be_there_twice_is_an_error_that_names_it(
+def test_two_columns_with_the_same_name_are_an_error(
     key: dict[str, str], carry: list[str], columns: dict[str, str], store_response: bool, name: str
 ) -> None:
-    manifest = manifest_of([], output_schema=TICKET, carry=[Column(one, ColumnType.TEXT) for one in carry])
-    with pytest.raises(SchemaError, match=rf"column '{name}' twice"):
+    manifest = manifest_of([], output_schema=TICKET, carry=[Column(carried, ColumnType.TEXT) for carried in carry])
+    with pytest.raises(SchemaError, match=rf"two columns named '{name}'"):
         results_columns(manifest, key=key, columns=columns, store_response=store_response)
 
 
-def test_a_carried_column_may_be_called_response_where_none_is_stored() -> None:
+def test_a_carried_column_may_be_called_response_if_responses_are_not_stored() -> None:
     manifest = manifest_of([], carry=[Column("response", ColumnType.TEXT)])
     assert results_columns(manifest, key={}, columns={})[-1].name == "response"
 
@@ -245,18 +245,18 @@ def test_a_path_that_the_schema_does_not_have_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("value", [None, object()])
-def test_a_key_value_that_names_no_row_is_an_error(value: Any) -> None:
-    with pytest.raises(SchemaError, match="key= gives column 'run'"):
+def test_an_unsupported_key_value_is_an_error(value: Any) -> None:
+    with pytest.raises(SchemaError, match="key= sets column 'run'"):
         results_columns(manifest_of([]), key={"run": value}, columns={})
 
 
-# A row
+# A single row
 
 
-def test_a_row_holds_the_answer_and_everything_about_it(folder: LocalFolder) -> None:
+def test_a_row_has_the_answer_and_everything_about_it(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a")], carry=[["bug"]])
     manifest = manifest_of(shards, carry=[Column("gold", ColumnType.TEXT)], logical_date=NOW)
-    (row,) = Landed(folder, manifest, [settle(folder, shards[0], [chat_line("a", "fine")])], key={"run": "r1"}).given
+    (row,) = LandedRows(folder, manifest, [settle(folder, shards[0], [chat_line("a", "fine")])], key={"run": "r1"}).rows
     assert row == {
         "run": "r1",
         "custom_id": "a",
@@ -278,15 +278,15 @@ def test_a_row_holds_the_answer_and_everything_about_it(folder: LocalFolder) -> 
         "run_id": "manual__1",
         "logical_date": NOW,
         "sealed_at": NOW,
-        "landed_at": LANDED,
+        "landed_at": LANDED_AT,
         "gold": "bug",
     }
 
 
-def test_a_failed_row_says_why_and_names_the_model_that_was_asked(folder: LocalFolder) -> None:
+def test_a_failed_row_has_the_error_and_the_requested_model(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="gpt-5")])
     settled = settle(folder, shard, errors=[chat_line("a", status=500)])
-    (row,) = Landed(folder, manifest_of([shard]), [settled]).given
+    (row,) = LandedRows(folder, manifest_of([shard]), [settled]).rows
     assert (row["outcome"], row["output"], row["error_code"]) == ("failed", None, "server_error")
     assert (row["error_message"], row["model"]) == ("no", "gpt-5")
     assert (row["input_tokens"], row["output_tokens"], row["cost_usd"]) == (0, 0, 0)
@@ -297,7 +297,7 @@ def test_carried_values_land_with_their_types(folder: LocalFolder) -> None:
     values = (Decimal("1.10"), date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), b"\x00", {"a": [1]})
     shards = seal_all(folder, [request("a"), request("b")], carry=[carried.take(v, 1) for v in (values, (None,) * 5)])
     manifest = manifest_of(shards, carry=carried.columns())
-    table = Landed(folder, manifest, [settle(folder, shards[0], [chat_line("a"), chat_line("b")])]).table
+    table = LandedRows(folder, manifest, [settle(folder, shards[0], [chat_line("a"), chat_line("b")])]).table
     assert [table["a"][name] for name in ("price", "day", "at", "raw", "tags")] == [
         Decimal("1.10"),
         date(2026, 1, 2),
@@ -309,7 +309,7 @@ def test_carried_values_land_with_their_types(folder: LocalFolder) -> None:
 
 
 def ticket(**changes: Any) -> str:
-    whole = {
+    complete = {
         "label": "bug",
         "urgency": 3,
         "score": 0.5,
@@ -319,14 +319,14 @@ def ticket(**changes: Any) -> str:
         "tags": ["x", "y"],
         "place": {"city": "Graz"},
     }
-    return json.dumps({**whole, **changes})
+    return json.dumps({**complete, **changes})
 
 
-def test_the_callers_columns_get_python_values_of_their_types(folder: LocalFolder) -> None:
+def test_extracted_columns_get_python_values_of_their_types(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     manifest = manifest_of([shard], output_schema=TICKET)
     settled = settle(folder, shard, [chat_line("a", ticket()), chat_line("b", ticket(due=None, tags=[]))])
-    table = Landed(folder, manifest, [settled], columns=PATHS).table
+    table = LandedRows(folder, manifest, [settled], columns=PATHS).table
     assert {name: table["a"][name] for name in PATHS} == {
         "label": "bug",
         "urgency": 3,
@@ -342,30 +342,32 @@ def test_the_callers_columns_get_python_values_of_their_types(folder: LocalFolde
     assert table["a"]["output"] == ticket()
 
 
-def test_an_answer_that_is_no_success_leaves_the_callers_columns_empty(folder: LocalFolder) -> None:
+def test_an_unsuccessful_answer_leaves_the_extracted_columns_empty(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     manifest = manifest_of([shard], output_schema=TICKET)
-    (row,) = Landed(folder, manifest, [settle(folder, shard, [chat_line("a", "no json")])], columns=PATHS).given
+    (row,) = LandedRows(folder, manifest, [settle(folder, shard, [chat_line("a", "no json")])], columns=PATHS).rows
     assert (row["outcome"], row["output"]) == ("invalid_output", "no json")
     assert all(row[name] is None for name in PATHS)
 
 
 def test_an_answer_that_does_not_fit_its_column_is_invalid_output(folder: LocalFolder) -> None:
-    """JSON Schema takes any integer; a column of 64 bits does not."""
+    """JSON Schema allows any integer, but the column has 64 bits."""
     (shard,) = seal_all(folder, [request("a")])
     manifest = manifest_of([shard], output_schema=TICKET)
-    landed = Landed(folder, manifest, [settle(folder, shard, [chat_line("a", ticket(urgency=2**70))])], columns=PATHS)
-    (row,) = landed.given
+    landed_rows = LandedRows(
+        folder, manifest, [settle(folder, shard, [chat_line("a", ticket(urgency=2**70))])], columns=PATHS
+    )
+    (row,) = landed_rows.rows
     assert (row["outcome"], row["error_code"]) == ("invalid_output", "column_type")
     assert "urgency" in row["error_message"]
     assert all(row[name] is None for name in PATHS)
-    assert landed.landing.outcomes == {"invalid_output": 1}
+    assert landed_rows.landing.outcomes == {"invalid_output": 1}
 
 
-def test_the_whole_answer_lands_where_that_is_asked_for(folder: LocalFolder) -> None:
+def test_the_response_lands_if_it_is_stored(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     settled = settle(folder, shard, [chat_line("a", "fine")], [chat_line("b", status=500)])
-    table = Landed(folder, manifest_of([shard]), [settled], store_response=True).table
+    table = LandedRows(folder, manifest_of([shard]), [settled], store_response=True).table
     assert table["a"]["response"]["choices"][0]["message"]["content"] == "fine"
     assert table["b"]["response"]["error"]["message"] == "no"
 
@@ -374,7 +376,7 @@ def test_an_embedding_lands_as_a_vector(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")], endpoint=EMBEDDINGS)
     body = {"data": [{"index": 0, "embedding": [0.5, 1.0]}], "model": "text-embedding-3-small"}
     line = msgspec.json.encode({"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None})
-    (row,) = Landed(folder, manifest_of([shard], endpoint=EMBEDDINGS), [settle(folder, shard, [line])]).given
+    (row,) = LandedRows(folder, manifest_of([shard], endpoint=EMBEDDINGS), [settle(folder, shard, [line])]).rows
     assert row["output"] == [0.5, 1.0]
 
 
@@ -387,188 +389,198 @@ def test_rows_without_a_settled_batch_are_pending(folder: LocalFolder) -> None:
         settle(folder, shards[0], [chat_line("0"), chat_line("1")]),
         Created("s0002", 1, "batch_x", NOW),
     ]
-    landed = Landed(folder, manifest_of(shards), records)
-    assert landed.outcomes == {"0": "succeeded", "1": "succeeded", "2": "pending", "3": "pending"}
-    assert landed.landing.outcomes == {"succeeded": 2, "pending": 2}
-    pending = landed.table["2"]
+    landed_rows = LandedRows(folder, manifest_of(shards), records)
+    assert landed_rows.outcomes == {"0": "succeeded", "1": "succeeded", "2": "pending", "3": "pending"}
+    assert landed_rows.landing.outcomes == {"succeeded": 2, "pending": 2}
+    pending = landed_rows.table["2"]
     assert (pending["attempt"], pending["batch_id"], pending["model"]) == (0, "batch_x", "gpt-5-mini")
     assert all(pending[name] is None for name in ("output", "input_tokens", "output_tokens", "cost_usd"))
 
 
-def test_a_job_of_which_nothing_was_sent_is_all_pending(folder: LocalFolder) -> None:
+def test_all_rows_of_an_unsent_job_are_pending(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a")])
-    (row,) = Landed(folder, manifest_of(shards), []).given
+    (row,) = LandedRows(folder, manifest_of(shards), []).rows
     assert (row["outcome"], row["batch_id"], row["attempt"]) == ("pending", None, 0)
 
 
 @pytest.mark.parametrize("failure", [Failure.CAPACITY, Failure.FILE, Failure.ACCOUNT])
-def test_a_batch_that_the_provider_had_no_room_for_is_no_attempt(folder: LocalFolder, failure: Failure) -> None:
+def test_a_batch_that_the_provider_refused_is_not_an_attempt(folder: LocalFolder, failure: Failure) -> None:
     shards = seal_all(folder, [request("a")])
-    (row,) = Landed(folder, manifest_of(shards), [settle(folder, shards[0], status="failed", failure=failure)]).given
+    (row,) = LandedRows(folder, manifest_of(shards), [settle(folder, shards[0], status="failed", failure=failure)]).rows
     assert (row["outcome"], row["attempt"], row["input_tokens"], row["cost_usd"]) == ("pending", 0, None, None)
     refused: list[Record] = [Intent("s0001", 1, "n", "f", NOW), Refused("s0001", 1, failure, "no", NOW)]
-    (row,) = Landed(folder, manifest_of(shards), refused).given
+    (row,) = LandedRows(folder, manifest_of(shards), refused).rows
     assert (row["outcome"], row["attempt"], row["batch_id"]) == ("pending", 0, None)
 
 
-def test_a_shard_with_no_room_at_first_lands_its_later_answers(folder: LocalFolder) -> None:
+def test_a_shard_refused_for_lack_of_capacity_lands_its_later_answers(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
     records: list[Record] = [
         settle(folder, shard, status="failed", failure=Failure.CAPACITY),
         settle(folder, shard, [chat_line("a")], number=2),
     ]
-    (row,) = Landed(folder, manifest_of([shard]), records).given
+    (row,) = LandedRows(folder, manifest_of([shard]), records).rows
     assert (row["outcome"], row["batch_id"], row["attempt"]) == ("succeeded", "batch_s0001_2", 1)
 
 
-def test_a_job_of_no_rows_lands_nothing(folder: LocalFolder) -> None:
-    landed = Landed(folder, manifest_of([]), [])
-    assert (landed.given, landed.landing.outcomes, landed.landing.cost) == ([], {}, Decimal(0))
+def test_a_job_without_rows_lands_nothing(folder: LocalFolder) -> None:
+    landed_rows = LandedRows(folder, manifest_of([]), [])
+    assert (landed_rows.rows, landed_rows.landing.outcomes, landed_rows.landing.cost) == ([], {}, Decimal(0))
 
 
-# Rows that were asked again
+# Retried rows
 
 
-def test_a_row_asked_again_lands_its_better_answer_under_its_own_key(folder: LocalFolder) -> None:
+def test_a_retried_row_lands_its_better_answer_under_its_own_key(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(n) for n in "abcd"], limits=Limits(requests=2), carry=[[1], [2], [3], [4]])
-    again, w1 = retry_round(folder, 1, 2, (shards[0], "b"), (shards[1], "c"))
+    retry, retry_shard = retry_round(folder, 1, 2, (shards[0], "b"), (shards[1], "c"))
     records: list[Record] = [
         settle(folder, shards[0], [chat_line("a")], [never_ran_line("b")]),
         settle(folder, shards[1], [chat_line("d")], [chat_line("c", status=500)]),
-        again,
-        settle(folder, w1, [chat_line("c", "second"), chat_line("b", "second")]),
+        retry,
+        settle(folder, retry_shard, [chat_line("c", "second"), chat_line("b", "second")]),
     ]
-    landed = Landed(folder, manifest_of(shards, carry=[Column("gold", ColumnType.INTEGER)]), records)
-    assert landed.outcomes == dict.fromkeys("abcd", "succeeded")
-    assert [landed.table[n]["attempt"] for n in "abcd"] == [1, 2, 2, 1]
-    assert [landed.table[n]["gold"] for n in "abcd"] == [1, 2, 3, 4]
-    assert landed.table["b"]["batch_id"] == "batch_r01-0001_1"
-    assert landed.landing.outcomes == {"succeeded": 4}
-    assert landed.landing.retried == 2
+    landed_rows = LandedRows(folder, manifest_of(shards, carry=[Column("gold", ColumnType.INTEGER)]), records)
+    assert landed_rows.outcomes == dict.fromkeys("abcd", "succeeded")
+    assert [landed_rows.table[n]["attempt"] for n in "abcd"] == [1, 2, 2, 1]
+    assert [landed_rows.table[n]["gold"] for n in "abcd"] == [1, 2, 3, 4]
+    assert landed_rows.table["b"]["batch_id"] == "batch_r01-0001_1"
+    assert landed_rows.landing.outcomes == {"succeeded": 4}
+    assert landed_rows.landing.retried == 2
 
 
 def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
-    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "a"))
     records: list[Record] = [
         settle(folder, shard, errors=[chat_line("a", status=500)]),
-        again,
-        settle(folder, w1, errors=[never_ran_line("a")], status="expired"),
+        retry,
+        settle(folder, retry_shard, errors=[never_ran_line("a")], status="expired"),
     ]
-    landed = Landed(folder, manifest_of([shard]), records)
-    assert [row["outcome"] for row in landed.given] == ["expired", "failed"]
-    assert (landed.table["a"]["outcome"], landed.table["a"]["attempt"]) == ("failed", 1)
-    assert landed.landing.outcomes == {"failed": 1}
+    landed_rows = LandedRows(folder, manifest_of([shard]), records)
+    assert [row["outcome"] for row in landed_rows.rows] == ["expired", "failed"]
+    assert (landed_rows.table["a"]["outcome"], landed_rows.table["a"]["attempt"]) == ("failed", 1)
+    assert landed_rows.landing.outcomes == {"failed": 1}
 
 
-def test_of_equally_good_answers_the_newest_lands(folder: LocalFolder) -> None:
+def test_the_newest_of_equally_good_answers_lands(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a")])
-    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "a"))
     records: list[Record] = [
         settle(folder, shard, errors=[chat_line("a", status=500)]),
-        again,
-        settle(folder, w1, errors=[chat_line("a", status=500)]),
+        retry,
+        settle(folder, retry_shard, errors=[chat_line("a", status=500)]),
     ]
-    landed = Landed(folder, manifest_of([shard]), records)
-    assert [row["attempt"] for row in landed.given] == [2]
+    landed_rows = LandedRows(folder, manifest_of([shard]), records)
+    assert [row["attempt"] for row in landed_rows.rows] == [2]
 
 
-def test_while_rows_are_asked_again_their_answer_so_far_stands(folder: LocalFolder) -> None:
+def test_rows_that_are_being_retried_have_their_answer_so_far(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
-    again, _ = retry_round(folder, 1, 2, (shard, "b"))
-    records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b")]), again]
-    landed = Landed(folder, manifest_of([shard]), records)
-    assert landed.outcomes == {"a": "succeeded", "b": "expired"}
-    assert landed.landing.outcomes == {"succeeded": 1, "expired": 1}
+    retry, _ = retry_round(folder, 1, 2, (shard, "b"))
+    records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b")]), retry]
+    landed_rows = LandedRows(folder, manifest_of([shard]), records)
+    assert landed_rows.outcomes == {"a": "succeeded", "b": "expired"}
+    assert landed_rows.landing.outcomes == {"succeeded": 1, "expired": 1}
 
 
-def test_the_rest_of_a_batch_with_a_bad_line_lands_from_where_it_was_asked(folder: LocalFolder) -> None:
+def test_the_other_rows_of_a_batch_with_an_invalid_line_land_from_their_retry(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b"), request("c")])
-    again, w1 = retry_round(folder, 1, 1, (shard, "a"), (shard, "c"))
-    bad = settle(folder, shard, status="failed", failure=Failure.LINES, message="m", line_errors={1: "invalid_url: no"})
-    landed = Landed(folder, manifest_of([shard]), [bad, again, settle(folder, w1, [chat_line("a"), chat_line("c")])])
-    assert landed.outcomes == {"a": "succeeded", "b": "failed", "c": "succeeded"}
-    assert landed.table["b"]["error_code"] == "invalid_line"
-    assert landed.landing.outcomes == {"succeeded": 2, "failed": 1}
+    retry, retry_shard = retry_round(folder, 1, 1, (shard, "a"), (shard, "c"))
+    failed_batch = settle(
+        folder, shard, status="failed", failure=Failure.LINES, message="m", line_errors={1: "invalid_url: no"}
+    )
+    landed_rows = LandedRows(
+        folder,
+        manifest_of([shard]),
+        [failed_batch, retry, settle(folder, retry_shard, [chat_line("a"), chat_line("c")])],
+    )
+    assert landed_rows.outcomes == {"a": "succeeded", "b": "failed", "c": "succeeded"}
+    assert landed_rows.table["b"]["error_code"] == "invalid_line"
+    assert landed_rows.landing.outcomes == {"succeeded": 2, "failed": 1}
 
 
-# The account
+# Totals
 
 
-def test_tokens_and_cost_are_counted_for_every_answer_also_for_those_replaced(folder: LocalFolder) -> None:
+def test_tokens_and_cost_include_answers_that_were_replaced(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
-    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "a"))
     manifest = manifest_of([shard], output_schema=TICKET)
     records: list[Record] = [
         settle(folder, shard, [chat_line("a", "no json", usage=(1000, 10)), chat_line("b", ticket(), usage=(500, 5))]),
-        again,
-        settle(folder, w1, [chat_line("a", ticket(), usage=(1000, 20))]),
+        retry,
+        settle(folder, retry_shard, [chat_line("a", ticket(), usage=(1000, 20))]),
     ]
-    landing = Landed(folder, manifest, records).landing
+    landing = LandedRows(folder, manifest, records).landing
     assert landing.tokens == {"input": 2500, "output": 35, "cached": 0, "reasoning": 0}
     assert landing.cost == (2500 * Decimal("0.125") + 35 * 1) / 1_000_000
     assert landing.standard_cost == 2 * landing.cost
     assert landing.retried_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
 
 
-def test_a_price_that_is_not_known_makes_the_cost_unknown_and_not_zero(folder: LocalFolder) -> None:
+def test_an_unknown_price_makes_the_cost_unknown_not_zero(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a", model="gpt-5-mini"), request("b", model="my-model")])
     line = chat_line("b").replace(b"gpt-5-mini-2025-08-07", b"my-model")
     records: list[Record] = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
-    landed = Landed(folder, manifest_of(shards), records)
-    assert (landed.landing.cost, landed.landing.standard_cost) == (None, None)
-    assert landed.landing.retried_cost == 0
-    assert landed.table["a"]["cost_usd"] is not None
-    assert landed.table["b"]["cost_usd"] is None
+    landed_rows = LandedRows(folder, manifest_of(shards), records)
+    assert (landed_rows.landing.cost, landed_rows.landing.standard_cost) == (None, None)
+    assert landed_rows.landing.retried_cost == 0
+    assert landed_rows.table["a"]["cost_usd"] is not None
+    assert landed_rows.table["b"]["cost_usd"] is None
 
 
-def test_what_was_asked_again_at_an_unknown_price_costs_an_unknown_part(folder: LocalFolder) -> None:
+def test_retries_at_an_unknown_price_have_an_unknown_cost(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
-    again, w1 = retry_round(folder, 1, 2, (shard, "a"))
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "a"))
     line = chat_line("a").replace(b"gpt-5-mini-2025-08-07", b"my-model")
-    records: list[Record] = [settle(folder, shard, errors=[never_ran_line("a")]), again, settle(folder, w1, [line])]
-    landing = Landed(folder, manifest_of([shard]), records).landing
+    records: list[Record] = [
+        settle(folder, shard, errors=[never_ran_line("a")]),
+        retry,
+        settle(folder, retry_shard, [line]),
+    ]
+    landing = LandedRows(folder, manifest_of([shard]), records).landing
     assert (landing.retried, landing.retried_cost) == (1, None)
 
 
-def test_the_authors_own_price_counts(folder: LocalFolder) -> None:
+def test_a_price_that_the_author_states_is_used(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     manifest = manifest_of([shard], prices={"my-model": {"input": 1, "output": 5}})
-    landed = Landed(folder, manifest, [settle(folder, shard, [chat_line("a", usage=(1_000_000, 100_000))])])
-    assert landed.landing.cost == landed.table["a"]["cost_usd"] == Decimal("1.5")
+    landed_rows = LandedRows(folder, manifest, [settle(folder, shard, [chat_line("a", usage=(1_000_000, 100_000))])])
+    assert landed_rows.landing.cost == landed_rows.table["a"]["cost_usd"] == Decimal("1.5")
 
 
 def test_rows_that_never_ran_cost_nothing_even_if_no_price_is_known(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
-    landed = Landed(folder, manifest_of([shard]), [settle(folder, shard, errors=[never_ran_line("a")])])
-    assert landed.landing.cost == 0
+    landed_rows = LandedRows(folder, manifest_of([shard]), [settle(folder, shard, errors=[never_ran_line("a")])])
+    assert landed_rows.landing.cost == 0
 
 
-def test_the_reasons_are_counted_the_commonest_first(folder: LocalFolder) -> None:
+def test_reasons_are_counted_and_the_most_common_comes_first(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request(n) for n in "abcd"])
     records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b"), never_ran_line("c")])]
-    landing = Landed(folder, manifest_of([shard]), records).landing
-    found = landing.most_common_reasons(5)
-    assert [(one.outcome, one.code, one.rows) for one in found] == [
+    landing = LandedRows(folder, manifest_of([shard]), records).landing
+    reasons = landing.most_common_reasons(5)
+    assert [(reason.outcome, reason.code, reason.rows) for reason in reasons] == [
         ("expired", "batch_expired", 2),
         ("missing", "no_result_line", 1),
     ]
-    assert found[0].message == "batch_expired"
-    assert landing.most_common_reasons(1) == found[:1]
+    assert reasons[0].message == "batch_expired"
+    assert landing.most_common_reasons(1) == reasons[:1]
 
 
 @pytest.mark.parametrize("content", ['{"label": "a secret"}', "a secret"])
-def test_what_the_model_said_is_in_the_row_and_not_among_the_reasons(folder: LocalFolder, content: str) -> None:
+def test_the_words_of_the_model_are_in_the_row_but_not_in_the_reasons(folder: LocalFolder, content: str) -> None:
     (shard,) = seal_all(folder, [request("a")])
-    landed = Landed(
+    landed_rows = LandedRows(
         folder, manifest_of([shard], output_schema=TICKET), [settle(folder, shard, [chat_line("a", content)])]
     )
-    assert landed.table["a"]["output"] == content
-    (reason,) = landed.landing.most_common_reasons(5)
+    assert landed_rows.table["a"]["output"] == content
+    (reason,) = landed_rows.landing.most_common_reasons(5)
     assert "secret" not in reason.message
 
 
-# The law
+# What always holds
 
 KINDS: dict[str, tuple[str, Any]] = {
     "succeeded": ("output", lambda name: chat_line(name, "fine", usage=(10, 1))),
@@ -581,24 +593,24 @@ KINDS: dict[str, tuple[str, Any]] = {
 
 
 class DrawnProvider:
-    """Answers batches as hypothesis draws it: the outcome of each row, and the order of the lines."""
+    """A provider whose answers Hypothesis draws: the outcome of each row, and the order of the lines."""
 
     def __init__(self, data: st.DataObject, folder: Folder) -> None:
         self.data = data
         self.folder = folder
-        #: of each row it answered, the answer that must land: its rank, attempt and outcome
+        #: by row: rank, attempt and outcome of the answer that must land
         self.best: dict[str, tuple[int, int, str]] = {}
-        self.paid = 0
+        self.paid_answers = 0
 
     def answer(self, shard: Shard) -> Settled:
-        """End the shard's batch."""
+        """Draw the answers of a shard and settle its batch."""
         files: dict[str, list[bytes]] = {"output": [], "error": []}
         for row in self.data.draw(st.permutations(read_rows(self.folder, shard))):
             kind = self.data.draw(st.sampled_from(sorted(KINDS)))
-            where, line = KINDS[kind]
-            if where:
-                files[where].append(line(row.custom_id))
-            self.paid += where == "output"
+            kind_of_file, line = KINDS[kind]
+            if kind_of_file:
+                files[kind_of_file].append(line(row.custom_id))
+            self.paid_answers += kind_of_file == "output"
             mark = (Outcome(kind).rank, shard.attempt, kind)
             self.best[row.custom_id] = max(self.best.get(row.custom_id, (0, 0, "")), mark)
         return settle(self.folder, shard, files["output"], files["error"])
@@ -606,27 +618,32 @@ class DrawnProvider:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_whatever_happened_every_row_lands_its_best_answer_and_every_answer_is_paid(data: st.DataObject) -> None:
+def test_every_row_lands_its_best_answer_and_every_answer_is_counted_in_any_history(data: st.DataObject) -> None:
     names = [f"row-{number}" for number in range(data.draw(st.integers(1, 6)))]
     with temporary_folder() as folder:
         provider = DrawnProvider(data, folder)
         shards = seal_all(folder, [request(name) for name in names], limits=Limits(requests=3))
-        sent = data.draw(st.lists(st.sampled_from(shards), unique_by=lambda shard: shard.name))
+        sent_shards = data.draw(st.lists(st.sampled_from(shards), unique_by=lambda shard: shard.name))
         records: list[Record] = [Uploaded(shard.name, 1, "f", NOW) for shard in shards]
-        records += [provider.answer(shard) for shard in sent]
-        asked = [(shard, row.custom_id) for shard in sent for row in read_rows(folder, shard)]
+        records += [provider.answer(shard) for shard in sent_shards]
+        sent_rows = [(shard, row.custom_id) for shard in sent_shards for row in read_rows(folder, shard)]
         for number in (1, 2):
-            chosen = data.draw(st.lists(st.sampled_from(asked), unique=True) if asked else st.just([]))
-            if not chosen:
+            retried_rows = data.draw(st.lists(st.sampled_from(sent_rows), unique=True) if sent_rows else st.just([]))
+            if not retried_rows:
                 break
-            again, sealed = retry_round(folder, number, number + 1, *chosen)
-            records += [again, provider.answer(sealed)]
-            asked = [(sealed, custom_id) for _, custom_id in chosen]
-        landed = Landed(folder, manifest_of(shards), data.draw(st.permutations(records)))
-    best, paid = provider.best, provider.paid
-    assert landed.outcomes == {name: best[name][2] if name in best else "pending" for name in names}
-    assert {n: row["attempt"] for n, row in landed.table.items()} == {n: best[n][1] if n in best else 0 for n in names}
-    assert landed.landing.outcomes == dict(Counter(landed.outcomes.values()))
-    assert sum(landed.landing.outcomes.values()) == len(names)
-    assert (landed.landing.tokens["input"], landed.landing.tokens["output"]) == (10 * paid, paid)
-    assert landed.landing.cost == paid * (10 * Decimal("0.125") + 1) / 1_000_000
+            retry, retry_shard = retry_round(folder, number, number + 1, *retried_rows)
+            records += [retry, provider.answer(retry_shard)]
+            sent_rows = [(retry_shard, custom_id) for _, custom_id in retried_rows]
+        landed_rows = LandedRows(folder, manifest_of(shards), data.draw(st.permutations(records)))
+    best, paid_answers = provider.best, provider.paid_answers
+    assert landed_rows.outcomes == {name: best[name][2] if name in best else "pending" for name in names}
+    assert {n: row["attempt"] for n, row in landed_rows.table.items()} == {
+        n: best[n][1] if n in best else 0 for n in names
+    }
+    assert landed_rows.landing.outcomes == dict(Counter(landed_rows.outcomes.values()))
+    assert sum(landed_rows.landing.outcomes.values()) == len(names)
+    assert (landed_rows.landing.tokens["input"], landed_rows.landing.tokens["output"]) == (
+        10 * paid_answers,
+        paid_answers,
+    )
+    assert landed_rows.landing.cost == paid_answers * (10 * Decimal("0.125") + 1) / 1_000_000

@@ -1,4 +1,4 @@
-"""Carried columns: from the warehouse into staging and back, with their types."""
+"""Carried columns: from the warehouse to staging and back, with their types."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.sealing.carry import CarriedColumns, from_json, type_of
 from airflow_provider_batch.exceptions import InputError
 
-HERE = timezone(timedelta(hours=5, minutes=30))
+INDIA = timezone(timedelta(hours=5, minutes=30))
 
 
-def carried(*values: Any) -> tuple[ColumnType, list[Any]]:
-    """The type found for one column of these rows, and its values after the way through staging."""
+def round_trip(*values: Any) -> tuple[ColumnType, list[Any]]:
+    """Return the type of a column with these values, and the values after a round trip through staging."""
     columns = CarriedColumns(["label"], [0])
-    taken = [columns.take((value,), number) for number, value in enumerate(values, start=1)]
+    carry_lists = [columns.take((value,), number) for number, value in enumerate(values, start=1)]
     (column,) = columns.columns()
-    stored = [msgspec.json.decode(msgspec.json.encode(RowIndex("a", "0", row)), type=RowIndex).carry for row in taken]
-    return column.type, [from_json(row[0], column) for row in stored]
+    stored_values = [
+        msgspec.json.decode(msgspec.json.encode(RowIndex("a", "0", row)), type=RowIndex).carry for row in carry_lists
+    ]
+    return column.type, [from_json(row[0], column) for row in stored_values]
 
 
 @pytest.mark.parametrize(
-    ("value", "type", "back"),
+    ("value", "type", "restored_value"),
     [
         ("bug", ColumnType.TEXT, "bug"),
         ("", ColumnType.TEXT, ""),
@@ -49,7 +51,7 @@ def carried(*values: Any) -> tuple[ColumnType, list[Any]]:
         (Decimal("1E+5"), ColumnType.NUMERIC, Decimal("1E+5")),
         (date(2026, 11, 20), ColumnType.DATE, date(2026, 11, 20)),
         (datetime(2026, 11, 20, 8, 30, 1, 7), ColumnType.TIMESTAMP, datetime(2026, 11, 20, 8, 30, 1, 7, UTC)),
-        (datetime(2026, 11, 20, 8, 30, tzinfo=HERE), ColumnType.TIMESTAMP, datetime(2026, 11, 20, 3, 0, tzinfo=UTC)),
+        (datetime(2026, 11, 20, 8, 30, tzinfo=INDIA), ColumnType.TIMESTAMP, datetime(2026, 11, 20, 3, 0, tzinfo=UTC)),
         (time(8, 30), ColumnType.TEXT, "08:30:00"),
         (uuid.UUID(int=7), ColumnType.TEXT, "00000000-0000-0000-0000-000000000007"),
         (b"\x00\xff", ColumnType.BYTES, b"\x00\xff"),
@@ -61,30 +63,32 @@ def carried(*values: Any) -> tuple[ColumnType, list[Any]]:
         ([Decimal("1.50"), date(2026, 1, 2)], ColumnType.JSON, ["1.50", "2026-01-02"]),
     ],
 )
-def test_a_value_comes_back_as_the_python_value_of_its_columns_type(value: Any, type: ColumnType, back: Any) -> None:
-    found, (came,) = carried(value)
-    assert (found, came) == (type, back)
-    assert came.__class__ is back.__class__
+def test_a_value_is_restored_as_the_python_value_of_its_column_type(
+    value: Any, type: ColumnType, restored_value: Any
+) -> None:
+    column_type, (restored,) = round_trip(value)
+    assert (column_type, restored) == (type, restored_value)
+    assert restored.__class__ is restored_value.__class__
 
 
-def test_null_stays_null_and_says_nothing_about_the_type() -> None:
-    assert carried(None, 3, None) == (ColumnType.INTEGER, [None, 3, None])
+def test_null_stays_null_and_does_not_decide_the_type() -> None:
+    assert round_trip(None, 3, None) == (ColumnType.INTEGER, [None, 3, None])
 
 
-def test_a_column_that_was_always_null_is_text() -> None:
-    assert carried(None, None) == (ColumnType.TEXT, [None, None])
-    assert carried() == (ColumnType.TEXT, [])
+def test_a_column_with_only_nulls_is_text() -> None:
+    assert round_trip(None, None) == (ColumnType.TEXT, [None, None])
+    assert round_trip() == (ColumnType.TEXT, [])
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_floats_that_json_has_no_number_for_are_not_lost(value: float) -> None:
-    found, (came, other) = carried(value, 1.5)
-    assert (found, other) == (ColumnType.FLOAT, 1.5)
-    assert came == value or (math.isnan(came) and math.isnan(value))
+def test_infinity_and_nan_survive_json(value: float) -> None:
+    column_type, (restored, number) = round_trip(value, 1.5)
+    assert (column_type, number) == (ColumnType.FLOAT, 1.5)
+    assert restored == value or (math.isnan(restored) and math.isnan(value))
 
 
 @pytest.mark.parametrize(
-    ("values", "type", "back"),
+    ("values", "type", "restored_value"),
     [
         ([1, 2.5], ColumnType.FLOAT, [1.0, 2.5]),
         ([1, Decimal("2.5")], ColumnType.NUMERIC, [Decimal(1), Decimal("2.5")]),
@@ -104,39 +108,39 @@ def test_floats_that_json_has_no_number_for_are_not_lost(value: float) -> None:
         ([{"a": 1}, "x", 3], ColumnType.JSON, [{"a": 1}, "x", 3]),
     ],
 )
-def test_a_column_that_holds_several_types_gets_one_that_holds_them_all(
-    values: list[Any], type: ColumnType, back: list[Any]
+def test_a_column_with_several_types_gets_a_type_that_fits_all_values(
+    values: list[Any], type: ColumnType, restored_value: list[Any]
 ) -> None:
     for order in (values, list(reversed(values))):
-        found, came = carried(*order)
-        assert found == type
-        assert came == (back if order is values else list(reversed(back)))
+        column_type, restored_values = round_trip(*order)
+        assert column_type == type
+        assert restored_values == (restored_value if order is values else list(reversed(restored_value)))
 
 
 @pytest.mark.parametrize("value", [timedelta(1), {1, 2}, object(), 1j, [object()], {"a": {(1, 2): 3}}])
-def test_a_value_of_no_column_type_is_an_error_that_names_row_and_column(value: Any) -> None:
+def test_an_unsupported_value_is_reported_with_its_row_and_column(value: Any) -> None:
     columns = CarriedColumns(["id", "span"], [1, 0])
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as error_info:
         columns.take((value, 1), 17)
-    for part in ("row 17", "'span'", "Nothing was uploaded", "Cast it in the SQL"):
-        assert part in str(caught.value)
+    for part in ("row 17", "'span'", "Nothing was uploaded", "Cast the column in the SQL"):
+        assert part in str(error_info.value)
 
 
-def test_columns_are_taken_from_their_positions_in_the_order_of_carry() -> None:
+def test_columns_are_read_at_their_positions_in_the_order_of_carry() -> None:
     columns = CarriedColumns(["c", "a"], [2, 0])
     assert columns.take(("x", "not carried", 3), 1) == [3, "x"]
     assert columns.columns() == [Column("c", ColumnType.INTEGER), Column("a", ColumnType.TEXT)]
 
 
-def test_nothing_to_carry_is_nothing() -> None:
+def test_a_job_may_carry_no_columns() -> None:
     columns = CarriedColumns([], [])
     assert (columns.take(("x",), 1), columns.columns()) == ([], [])
 
 
-# The law
+# What always holds
 
 numbers = st.integers(-(2**63), 2**63 - 1)
-moments = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.none() | st.sampled_from([UTC, HERE]))
+timestamps = st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=st.none() | st.sampled_from([UTC, INDIA]))
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -149,14 +153,14 @@ kinds = {
     ColumnType.FLOAT: st.floats(allow_nan=False),
     ColumnType.NUMERIC: st.decimals(allow_nan=False, allow_infinity=False) | st.integers(2**63, 2**80),
     ColumnType.DATE: st.dates(),
-    ColumnType.TIMESTAMP: moments,
+    ColumnType.TIMESTAMP: timestamps,
     ColumnType.BYTES: st.binary(),
     ColumnType.JSON: json_values.filter(lambda value: isinstance(value, (dict, list))),
 }
 
 
 def expected(value: Any) -> Any:
-    """What ColumnType documents for a value of the warehouse."""
+    """Return what ColumnType documents for a value of the warehouse."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     if isinstance(value, uuid.UUID):
@@ -165,17 +169,19 @@ def expected(value: Any) -> Any:
 
 
 @given(st.sampled_from(sorted(kinds)).flatmap(lambda kind: st.tuples(st.just(kind), st.lists(st.none() | kinds[kind]))))
-def test_every_value_of_one_type_survives_the_way_through_staging(made: tuple[ColumnType, list[Any]]) -> None:
-    kind, values = made
-    found, came = carried(*values)
-    assert found == (kind if any(value is not None for value in values) else ColumnType.TEXT)
-    assert came == [None if value is None else expected(value) for value in values]
-    assert all(moment.utcoffset() == timedelta(0) for moment in came if isinstance(moment, datetime))
+def test_values_of_one_type_survive_the_round_trip_through_staging(drawn_column: tuple[ColumnType, list[Any]]) -> None:
+    kind, values = drawn_column
+    column_type, restored_values = round_trip(*values)
+    assert column_type == (kind if any(value is not None for value in values) else ColumnType.TEXT)
+    assert restored_values == [None if value is None else expected(value) for value in values]
+    assert all(
+        timestamp.utcoffset() == timedelta(0) for timestamp in restored_values if isinstance(timestamp, datetime)
+    )
 
 
 @given(st.lists(st.none() | st.one_of(*kinds.values()), max_size=6))
-def test_whatever_a_column_holds_every_value_fits_the_type_found(values: list[Any]) -> None:
-    python = {
+def test_every_value_of_a_mixed_column_fits_the_column_type(values: list[Any]) -> None:
+    python_types = {
         ColumnType.TEXT: str,
         ColumnType.BOOLEAN: bool,
         ColumnType.INTEGER: int,
@@ -186,12 +192,12 @@ def test_whatever_a_column_holds_every_value_fits_the_type_found(values: list[An
         ColumnType.BYTES: bytes,
         ColumnType.JSON: object,
     }
-    found, came = carried(*values)
-    assert [value is None for value in came] == [value is None for value in values]
-    assert all(isinstance(value, python[found]) for value in came if value is not None)
+    column_type, restored_values = round_trip(*values)
+    assert [value is None for value in restored_values] == [value is None for value in values]
+    assert all(isinstance(value, python_types[column_type]) for value in restored_values if value is not None)
 
 
 @pytest.mark.parametrize("value", [None, object(), timedelta(1)])
-def test_type_of_refuses_what_no_column_type_stands_for(value: Any) -> None:
+def test_type_of_rejects_unsupported_values(value: Any) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
         type_of(value)

@@ -1,4 +1,4 @@
-"""The providers' real limits, at their edges: as many requests, bytes and embedding inputs as a file takes."""
+"""The real limits of providers at their edges: requests, bytes and embedding inputs in a file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.core.building import CHAT, EMBEDDINGS, NOW, temporary_folder
 
 @pytest.fixture
 def folder() -> Iterator[LocalFolder]:
-    """A job's folder that goes away at once: these files are large."""
-    with temporary_folder() as made:
-        yield made
+    """Provide a job's folder that is deleted right after the test, because these files are large."""
+    with temporary_folder() as job_folder:
+        yield job_folder
 
 
 BODY = b'{"max_tokens":9,"model":"gpt-5-mini"}'
@@ -40,7 +40,7 @@ def embeddings_body(inputs: int, encoding: str = "base64") -> bytes:
 
 
 def seal(folder: LocalFolder, bodies: list[tuple[bytes, int]], endpoint: str) -> list[Shard]:
-    """Seal these (body, inputs) within OpenAI's limits."""
+    """Seal these pairs of body and number of inputs within OpenAI's limits."""
     sealer = Sealer(folder, "g001/build", endpoint, Limits())
     try:
         for number, (body, inputs) in enumerate(bodies, start=1):
@@ -53,7 +53,7 @@ def seal(folder: LocalFolder, bodies: list[tuple[bytes, int]], endpoint: str) ->
 @pytest.mark.parametrize(
     ("requests", "sizes"), [(49_999, [49_999]), (50_000, [50_000]), (50_001, [50_000, 1])], ids=lambda value: str(value)
 )
-def test_fifty_thousand_requests_are_one_file_and_one_more_is_another(
+def test_fifty_thousand_requests_fit_one_file_and_one_more_needs_another(
     folder: LocalFolder, requests: int, sizes: list[int]
 ) -> None:
     shards = seal(folder, [(BODY, 1)] * requests, CHAT)
@@ -62,13 +62,13 @@ def test_fifty_thousand_requests_are_one_file_and_one_more_is_another(
 
 
 @pytest.mark.parametrize(("spare", "sizes"), [(-1, [2_000]), (0, [2_000]), (1, [1_999, 1])])
-def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(
+def test_two_hundred_million_bytes_fit_one_file_and_one_more_needs_another(
     folder: LocalFolder, spare: int, sizes: list[int]
 ) -> None:
-    empty = b'{"max_tokens":9,"text":"%b"}'
-    around = len(request_line("00001", CHAT, empty % b""))
-    body = empty % (b"x" * (100_000 - around))
-    last = empty % (b"x" * (100_000 - around + spare))
+    template = b'{"max_tokens":9,"text":"%b"}'
+    overhead = len(request_line("00001", CHAT, template % b""))
+    body = template % (b"x" * (100_000 - overhead))
+    last = template % (b"x" * (100_000 - overhead + spare))
     shards = seal(folder, [(body, 1)] * 1_999 + [(last, 1)], CHAT)
     assert [shard.requests for shard in shards] == sizes
     assert sum(shard.bytes for shard in shards) == 200_000_000 + spare
@@ -76,10 +76,10 @@ def test_two_hundred_million_bytes_are_one_file_and_one_more_is_another(
         assert Path(folder.path / shard.file).stat().st_size == shard.bytes <= 200_000_000
 
 
-def test_a_row_of_two_hundred_million_bytes_is_a_file_of_its_own_and_one_larger_is_named(folder: LocalFolder) -> None:
-    empty = b'{"max_tokens":9,"text":"%b"}'
-    around = len(request_line("00001", CHAT, empty % b""))
-    largest = empty % (b"x" * (200_000_000 - around))
+def test_a_row_of_two_hundred_million_bytes_gets_its_own_file_and_a_larger_one_is_rejected(folder: LocalFolder) -> None:
+    template = b'{"max_tokens":9,"text":"%b"}'
+    overhead = len(request_line("00001", CHAT, template % b""))
+    largest = template % (b"x" * (200_000_000 - overhead))
     shards = seal(folder, [(BODY, 1), (largest, 1), (BODY, 1)], CHAT)
     assert [shard.requests for shard in shards] == [1, 1, 1]
     assert shards[1].bytes == 200_000_000
@@ -99,7 +99,7 @@ def test_a_row_of_two_hundred_million_bytes_is_a_file_of_its_own_and_one_larger_
     ],
     ids=["50,000", "49,999", "50,001", "51,987"],
 )
-def test_fifty_thousand_embedding_inputs_are_one_file_however_they_are_spread_over_rows(
+def test_fifty_thousand_embedding_inputs_fit_one_file_in_any_distribution_over_rows(
     folder: LocalFolder, inputs: list[int], sizes: list[int]
 ) -> None:
     shards = seal(folder, [(embeddings_body(count), count) for count in inputs], EMBEDDINGS)
@@ -111,7 +111,7 @@ def test_fifty_thousand_embedding_inputs_are_one_file_however_they_are_spread_ov
 @pytest.mark.parametrize(
     ("encoding", "files"), [("base64", 1), ("float", 3)], ids=["0.47 GB in base64", "1.14 GB as numbers"]
 )
-def test_fifty_thousand_embeddings_are_one_download_in_base64_and_three_as_numbers(
+def test_fifty_thousand_embeddings_need_one_file_in_base64_and_three_as_numbers(
     folder: LocalFolder, encoding: str, files: int
 ) -> None:
     shards = seal(folder, [(embeddings_body(1, encoding), 1)] * 50_000, EMBEDDINGS)
@@ -119,7 +119,7 @@ def test_fifty_thousand_embeddings_are_one_download_in_base64_and_three_as_numbe
     assert sum(shard.requests for shard in shards) == 50_000
 
 
-def test_fifty_thousand_base64_embeddings_of_1536_dimensions_are_read_one_by_one(folder: LocalFolder) -> None:
+def test_fifty_thousand_base64_embeddings_of_1536_dimensions_are_each_read_once(folder: LocalFolder) -> None:
     (shard,) = seal(folder, [(embeddings_body(1), 1)] * 50_000, EMBEDDINGS)
     vector = [n / 1_536 for n in range(1_536)]
     encoded = base64.b64encode(struct.pack("<1536f", *vector))
@@ -136,9 +136,9 @@ def test_fifty_thousand_base64_embeddings_of_1536_dimensions_are_read_one_by_one
     assert size > 400_000_000
     file = CollectedFile(name, size, digest.hexdigest())
     settled = Settled(shard.name, 1, "batch_1", "completed", NOW, files=[file])
-    seen = bytearray(50_000)
+    reads = bytearray(50_000)
     for number, answer in read_answers(folder, shard, settled, read_rows(folder, shard), EMBEDDINGS, None):
-        seen[number] += 1
+        reads[number] += 1
         assert answer.outcome is Outcome.SUCCEEDED
-    assert seen == b"\x01" * 50_000
+    assert reads == b"\x01" * 50_000
     assert array("f", answer.value) == array("f", vector)

@@ -1,4 +1,4 @@
-"""A job that is sealed again: nothing is asked twice, every row of the newest reading lands once with its answer."""
+"""A job that is sealed retry: no row is sent twice, and every row of the newest query lands once with its answer."""
 
 from __future__ import annotations
 
@@ -23,31 +23,36 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, chat_line, manifest_of, request, settle, temporary_folder
-from tests.core.landing.test_landing import Landed, retry_round
+from tests.core.landing.test_landing import LandedRows, retry_round
 
 LIMITS = Limits(requests=2)
 
 
-def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *, deduplicate: bool = True) -> Ledger:
-    """The next generation of a job: text asked by custom_id, each row's carried value being `custom_id/generation`."""
-    generation = before.manifest.generation + 1 if before else 1
+def seal_generation(
+    folder: Folder, rows: dict[str, str], earlier: Ledger | None = None, *, deduplicate: bool = True
+) -> Ledger:
+    """Seal the next generation of a job.
+
+    :param rows: text of each request, by custom_id. The carried value of a row is `custom_id/generation`.
+    """
+    generation = earlier.manifest.generation + 1 if earlier else 1
     prefix = f"g{generation:03d}/build"
-    sealer = Sealer(folder, prefix, CHAT, LIMITS, names=shard_name_format(generation), deduplicate=deduplicate)
-    previous = PreviousGeneration(before) if before else None
+    sealer = Sealer(folder, prefix, CHAT, LIMITS, name_format=shard_name_format(generation), deduplicate=deduplicate)
+    previous = PreviousGeneration(earlier) if earlier else None
     if previous:
         previous.add_requests_to(sealer, deduplicate=deduplicate)
-    kept = 0
+    kept_rows = 0
     for number, (custom_id, text) in enumerate(rows.items(), start=1):
-        one, carry = request(custom_id, text=text), [f"{custom_id}/{generation}"]
-        shard = previous.shard_of(one, sealer.sha256(one)) if previous else None
+        rendered_request, carry = request(custom_id, text=text), [f"{custom_id}/{generation}"]
+        shard = previous.shard_of(rendered_request, sealer.sha256(rendered_request)) if previous else None
         if shard is not None:
-            sealer.add_kept_row(one, carry, number, shard)
-            kept += 1
-        elif not sealer.add_if_duplicate(one, carry, number):
-            sealer.add(one, carry, number, 7)
+            sealer.add_kept_row(rendered_request, carry, number, shard)
+            kept_rows += 1
+        elif not sealer.add_if_duplicate(rendered_request, carry, number):
+            sealer.add(rendered_request, carry, number, 7)
     manifest = manifest_of(
         sealer.finish(),
-        requests=kept + sealer.requests + sealer.duplicates,
+        requests=kept_rows + sealer.requests + sealer.duplicates,
         duplicates=sealer.duplicates,
         duplicate_files=sealer.duplicate_files,
         carry=[Column("note", ColumnType.TEXT)],
@@ -57,26 +62,26 @@ def sealed(folder: Folder, rows: dict[str, str], before: Ledger | None = None, *
 
 
 def texts(folder: Folder, shard: Shard) -> list[tuple[str, str]]:
-    """custom_id and text of each line of an input file."""
+    """Return the custom_id and the text of each line of an input file."""
     with folder.reader(shard.file) as file:
         lines = [json.loads(line) for line in file]
     return [(line["custom_id"], line["body"]["text"]) for line in lines]
 
 
 def answer(ledger: Ledger, shard: Shard) -> None:
-    """The provider answered a shard: each answer is the text that was asked."""
+    """Record that the provider answered a shard; each answer repeats the text of its request."""
     lines = [chat_line(custom_id, f"answer to {text}") for custom_id, text in texts(ledger.folder, shard)]
     ledger.add(Created(shard.name, 1, f"batch_{shard.name}", NOW))
     ledger.add(settle(ledger.folder, shard, lines))
 
 
 def new_shards(ledger: Ledger) -> list[Shard]:
-    """The shards that were sealed in this very generation."""
+    """Return the shards that were sealed in this generation."""
     return [shard for shard in ledger.manifest.shards if shard.file.startswith(ledger.prefix)]
 
 
-def landed(ledger: Ledger) -> Landed:
-    return Landed(ledger.folder, ledger.manifest, ledger._records.values() if ledger.state() else [])
+def land(ledger: Ledger) -> LandedRows:
+    return LandedRows(ledger.folder, ledger.manifest, ledger._records.values() if ledger.state() else [])
 
 
 ROWS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"), min_size=1)
@@ -84,19 +89,19 @@ ROWS = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"), min_si
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(ROWS, min_size=2, max_size=4), st.booleans(), st.data())
-def test_nothing_is_asked_twice_and_every_row_lands_once_whatever_was_sent_before(
+def test_no_row_is_sent_twice_and_every_row_lands_once_in_any_history(
     readings: list[dict[str, str]], deduplicate: bool, data: Any
 ) -> None:
     with temporary_folder() as folder:
         ledger: Ledger | None = None
         sent: set[tuple[str, str]] = set()
         for rows in readings:
-            ledger = sealed(folder, rows, ledger, deduplicate=deduplicate)
-            fresh = {row for shard in new_shards(ledger) for row in texts(folder, shard)}
-            assert fresh <= set(rows.items())
-            assert fresh.isdisjoint(sent)
+            ledger = seal_generation(folder, rows, ledger, deduplicate=deduplicate)
+            new_rows = {row for shard in new_shards(ledger) for row in texts(folder, shard)}
+            assert new_rows <= set(rows.items())
+            assert new_rows.isdisjoint(sent)
             if deduplicate:
-                assert {text for _, text in fresh}.isdisjoint({text for _, text in sent})
+                assert {text for _, text in new_rows}.isdisjoint({text for _, text in sent})
             assert ledger.manifest.requests == ledger.manifest.sent + ledger.manifest.duplicates == len(rows)
             for shard in ledger.manifest.shards:
                 if ledger.state().shards[shard.name].phase is Phase.SEALED and data.draw(st.booleans()):
@@ -107,59 +112,60 @@ def test_nothing_is_asked_twice_and_every_row_lands_once_whatever_was_sent_befor
             if ledger.state().shards[shard.name].phase is Phase.SEALED:
                 answer(ledger, shard)
 
-        result = landed(ledger)
+        result = land(ledger)
         generation = ledger.manifest.generation
-        assert sorted(row["custom_id"] for row in result.given) == sorted(readings[-1])
-        assert {row: found["output"] for row, found in result.table.items()} == {
+        assert sorted(row["custom_id"] for row in result.rows) == sorted(readings[-1])
+        assert {row: landed_row["output"] for row, landed_row in result.table.items()} == {
             row: f"answer to {text}" for row, text in readings[-1].items()
         }
         assert result.landing.outcomes == {"succeeded": len(readings[-1])}
-        noted = {row: found["note"] for row, found in result.table.items()}
-        assert all(int(note.split("/")[1]) == generation for note in noted.values())
+        notes = {row: landed_row["note"] for row, landed_row in result.table.items()}
+        assert all(int(note.split("/")[1]) == generation for note in notes.values())
 
 
-def test_rows_that_have_no_answer_yet_are_pending_and_those_that_went_are_not(folder: LocalFolder) -> None:
-    first = sealed(folder, {"a": "x", "b": "y"})
+def test_current_rows_without_an_answer_are_pending_and_removed_rows_are_not(folder: LocalFolder) -> None:
+    first = seal_generation(folder, {"a": "x", "b": "y"})
     first.add(Created("s0001", 1, "batch_1", NOW))
-    second = sealed(folder, {"b": "y", "c": "z"}, first)
+    second = seal_generation(folder, {"b": "y", "c": "z"}, first)
 
-    assert landed(second).outcomes == {"b": "pending", "c": "pending"}
-    assert landed(second).landing.outcomes == {"pending": 2}
+    assert land(second).outcomes == {"b": "pending", "c": "pending"}
+    assert land(second).landing.outcomes == {"pending": 2}
 
 
-def test_a_shard_that_was_never_sent_is_not_sent_with_rows_that_nobody_asks(folder: LocalFolder) -> None:
-    first = sealed(folder, {"a": "x", "b": "y"})
+def test_an_unsent_shard_is_not_sent_with_removed_rows(folder: LocalFolder) -> None:
+    first = seal_generation(folder, {"a": "x", "b": "y"})
     first.add(Uploaded("s0001", 1, "file-1", NOW))
-    second = sealed(folder, {"a": "x"}, first)
+    second = seal_generation(folder, {"a": "x"}, first)
 
     assert [texts(folder, shard) for shard in second.manifest.shards] == [[("a", "x")]]
     assert list(second.state().shards) == ["g002-0001"]
 
 
-def test_rows_that_were_asked_again_land_with_what_they_carry_now(folder: LocalFolder) -> None:
-    first = sealed(folder, {"a": "x", "b": "y"})
+def test_retried_rows_land_with_their_current_carried_values(folder: LocalFolder) -> None:
+    first = seal_generation(folder, {"a": "x", "b": "y"})
     (shard,) = first.manifest.shards
     first.add(Created("s0001", 1, "batch_1", NOW))
     first.add(settle(folder, shard, [chat_line("a", "first")]))
-    again, sealed_again = retry_round(folder, 1, 2, (shard, "b"))
-    first.add(again)
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "b"))
+    first.add(retry)
     first.add(Created("r01-0001", 1, "batch_2", NOW))
-    second = sealed(folder, {"b": "y"}, first)
-    second.add(settle(folder, sealed_again, [chat_line("b", "second")]))
+    second = seal_generation(folder, {"b": "y"}, first)
+    second.add(settle(folder, retry_shard, [chat_line("b", "second")]))
 
-    result = landed(second)
-    assert {row: (found["output"], found["note"], found["attempt"]) for row, found in result.table.items()} == {
-        "b": ("second", "b/2", 2)
-    }
+    result = land(second)
+    assert {
+        row: (landed_row["output"], landed_row["note"], landed_row["attempt"])
+        for row, landed_row in result.table.items()
+    } == {"b": ("second", "b/2", 2)}
 
 
-def test_a_wave_that_was_never_sent_is_sealed_again_without_the_rows_that_went(folder: LocalFolder) -> None:
-    first = sealed(folder, {"a": "x", "b": "y"})
+def test_an_unsent_retry_round_is_void_so_that_removed_rows_are_not_sent(folder: LocalFolder) -> None:
+    first = seal_generation(folder, {"a": "x", "b": "y"})
     (shard,) = first.manifest.shards
     first.add(Created("s0001", 1, "batch_1", NOW))
     first.add(settle(folder, shard, []))
     first.add(retry_round(folder, 1, 2, (shard, "a"), (shard, "b"))[0])
-    second = sealed(folder, {"b": "y"}, first)
+    second = seal_generation(folder, {"b": "y"}, first)
 
     assert (second.state().retry_rounds, second.state().retried_submissions) == ([], set())
     assert [(row.custom_id, row.needed) for row in read_rows(folder, second.manifest.shards[0])] == [
@@ -169,22 +175,22 @@ def test_a_wave_that_was_never_sent_is_sealed_again_without_the_rows_that_went(f
 
 
 def test_generations_share_the_records_of_shards_and_have_their_own_deadline(folder: LocalFolder) -> None:
-    first = sealed(folder, {"a": "x", "b": "y"})
+    first = seal_generation(folder, {"a": "x", "b": "y"})
     first.add(Created("s0001", 1, "batch_1", NOW))
     first.add(Deadline(NOW, NOW))
-    second = sealed(folder, {"a": "x", "c": "z"}, first)
+    second = seal_generation(folder, {"a": "x", "c": "z"}, first)
     assert second.state().deadline is None
 
-    # a worker that still looks at the first generation settles its batch, and does not stumble over the second
+    # A worker that still has the first generation open can settle its batch; the second does not disturb it.
     first.add(settle(folder, first.manifest.shards[0], [chat_line("a", "kept"), chat_line("b")]))
     second.add(Created("g002-0001", 1, "batch_2", NOW))
     assert second.state().shards["s0001"].phase is Phase.SETTLED
     assert list(first.state().shards) == ["s0001"]
 
 
-def test_a_worker_of_an_earlier_generation_creates_nothing_any_more(folder: LocalFolder) -> None:
-    first = sealed(folder, {"a": "x"})
-    second = sealed(folder, {"a": "y"}, first)
+def test_a_worker_of_an_earlier_generation_creates_no_more_batches(folder: LocalFolder) -> None:
+    first = seal_generation(folder, {"a": "x"})
+    second = seal_generation(folder, {"a": "y"}, first)
     intent = Intent("s0001", 1, "nonce", "file-1", NOW)
 
     with pytest.raises(StoppedError, match="got a new generation while this worker was working on the previous one"):

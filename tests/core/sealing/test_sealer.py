@@ -1,4 +1,4 @@
-"""Requests into sealed files: every limit kept, nothing lost, nothing twice, every custom_id proven unique."""
+"""The sealer: files within every limit, every request in exactly one of them, and unique custom_ids."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def contents(folder: LocalFolder, shard: Shard) -> bytes:
 
 
 def size_of(custom_id: str) -> int:
-    one = request(custom_id)
-    return len(request_line(one.custom_id, CHAT, one.body))
+    rendered_request = request(custom_id)
+    return len(request_line(rendered_request.custom_id, CHAT, rendered_request.body))
 
 
-# What a sealed file is
+# The contents of a sealed file
 
 
-def test_a_sealed_file_holds_the_lines_that_the_provider_takes(folder: LocalFolder) -> None:
+def test_a_sealed_file_has_the_lines_that_the_provider_expects(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", text="é\n\u2028")])
     assert json.loads(contents(folder, shard)) == {
         "custom_id": "a",
@@ -55,7 +55,7 @@ def test_a_sealed_file_holds_the_lines_that_the_provider_takes(folder: LocalFold
     assert contents(folder, shard).endswith(b"}\n")
 
 
-def test_a_shard_knows_its_size_its_checksum_and_its_tokens(folder: LocalFolder) -> None:
+def test_a_shard_has_its_size_checksum_and_tokens(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a"), request("b")])
     data = contents(folder, shard)
     assert (shard.name, shard.model, shard.attempt) == ("s0001", "gpt-5-mini", 1)
@@ -63,28 +63,28 @@ def test_a_shard_knows_its_size_its_checksum_and_its_tokens(folder: LocalFolder)
     assert shard.sha256 == hashlib.sha256(data).hexdigest()
 
 
-def test_the_index_names_what_must_be_known_when_the_answer_lands(folder: LocalFolder) -> None:
+def test_the_index_has_what_landing_needs(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", inputs=3)], endpoint=EMBEDDINGS, carry=[["bug", None]])
     assert read_rows(folder, shard) == [
         RowIndex("a", request_sha256(EMBEDDINGS, request("a").body), ["bug", None], 1, 3, 7)
     ]
 
 
-def test_the_order_of_the_rows_is_the_order_of_the_files(folder: LocalFolder) -> None:
+def test_rows_are_sealed_in_the_order_of_the_query(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request(str(n)) for n in range(7)], limits=Limits(requests=3))
     assert [shard.name for shard in shards] == ["s0001", "s0002", "s0003"]
     assert [row.custom_id for shard in shards for row in read_rows(folder, shard)] == [str(n) for n in range(7)]
 
 
-def test_no_requests_are_no_shards(folder: LocalFolder) -> None:
+def test_a_job_without_requests_has_no_shards(folder: LocalFolder) -> None:
     assert seal_all(folder, []) == []
 
 
-# Limits, at their edges
+# Limits at their edges
 
 
 @pytest.mark.parametrize(("requests", "sizes"), [(4, [4]), (5, [5]), (6, [5, 1]), (10, [5, 5]), (11, [5, 5, 1])])
-def test_a_file_takes_as_many_requests_as_allowed_and_the_next_starts_another(
+def test_a_file_has_at_most_the_allowed_number_of_requests(
     folder: LocalFolder, requests: int, sizes: list[int]
 ) -> None:
     shards = seal_all(folder, [request(str(n)) for n in range(requests)], limits=Limits(requests=5))
@@ -92,14 +92,14 @@ def test_a_file_takes_as_many_requests_as_allowed_and_the_next_starts_another(
 
 
 @pytest.mark.parametrize(("spare", "sizes"), [(-1, [1, 1]), (0, [2]), (1, [2])])
-def test_a_file_takes_exactly_as_many_bytes_as_allowed(folder: LocalFolder, spare: int, sizes: list[int]) -> None:
+def test_a_file_has_at_most_the_allowed_number_of_bytes(folder: LocalFolder, spare: int, sizes: list[int]) -> None:
     limit = size_of("a") + size_of("b") + spare
     shards = seal_all(folder, [request("a"), request("b")], limits=Limits(bytes=limit))
     assert [shard.requests for shard in shards] == sizes
     assert all(len(contents(folder, shard)) == shard.bytes <= limit for shard in shards)
 
 
-def test_bytes_are_counted_in_utf_8_not_in_characters(folder: LocalFolder) -> None:
+def test_the_limit_of_bytes_counts_utf_8_bytes_not_characters(folder: LocalFolder) -> None:
     wide = request("a", text="😀" * 10)
     wide = msgspec.structs.replace(wide, body=json.dumps(json.loads(wide.body), ensure_ascii=False).encode())
     size = len(request_line("a", CHAT, wide.body))
@@ -120,16 +120,16 @@ def test_embedding_inputs_are_counted_over_all_requests_of_a_file(
     assert [shard.requests for shard in shards] == sizes
 
 
-def test_a_request_that_alone_is_over_the_limit_of_bytes_is_named_with_its_row(folder: LocalFolder) -> None:
+def test_a_request_larger_than_a_file_is_rejected_with_its_row(folder: LocalFolder) -> None:
     small, large = request("small"), request("large", text="x" * 1000)
-    with pytest.raises(RowTooLargeError) as caught:
+    with pytest.raises(RowTooLargeError) as error_info:
         seal_all(folder, [small, large], limits=Limits(bytes=1000))
     for part in ("Row 2", "custom_id 'large'", "1,000", "Nothing was uploaded"):
-        assert part in str(caught.value)
+        assert part in str(error_info.value)
 
 
-def test_a_request_with_too_many_inputs_is_named_with_its_row(folder: LocalFolder) -> None:
-    with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) has 6 embedding inputs; .* takes 5"):
+def test_a_request_with_too_many_inputs_is_rejected_with_its_row(folder: LocalFolder) -> None:
+    with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) has 6 embedding inputs, but .* at most 5"):
         seal_all(folder, [request("a", inputs=6)], limits=Limits(inputs=5), endpoint=EMBEDDINGS)
 
 
@@ -151,20 +151,20 @@ def test_expected_answers_are_counted_over_all_requests_of_a_file(
     assert [shard.requests for shard in shards] == sizes
 
 
-def test_requests_that_are_no_embeddings_have_no_embedding_inputs(folder: LocalFolder) -> None:
-    """A provider that takes 100,000 requests a file takes as many chats, whatever it takes of embedding inputs."""
+def test_only_embedding_requests_count_as_embedding_inputs(folder: LocalFolder) -> None:
+    """If a provider accepts 100,000 requests per file, its limit of embedding inputs does not apply to chats."""
     (shard,) = seal_all(folder, [request(str(n)) for n in range(6)], limits=Limits(inputs=5))
     assert shard.requests == 6
 
 
-def test_a_request_with_more_tokens_than_a_file_may_have_is_named_with_its_row(folder: LocalFolder) -> None:
+def test_a_request_with_more_tokens_than_a_file_may_have_is_rejected_with_its_row(folder: LocalFolder) -> None:
     with pytest.raises(
-        RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) is about 7 input tokens; .* takes 6\. Nothing"
+        RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) has about 7 input tokens, but .* at most 6\. Nothing"
     ):
         seal_all(folder, [request("a")], limits=Limits(tokens=6))
 
 
-def test_a_request_that_expects_too_large_an_answer_is_named_with_its_row(folder: LocalFolder) -> None:
+def test_a_request_that_expects_too_large_an_answer_is_rejected_with_its_row(folder: LocalFolder) -> None:
     with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) expects an answer of about 5,000 bytes"):
         seal_all(folder, [request("a")], limits=Limits(output_bytes=4_999))
 
@@ -172,7 +172,7 @@ def test_a_request_that_expects_too_large_an_answer_is_named_with_its_row(folder
 # Models
 
 
-def test_each_model_gets_a_chain_of_files_of_its_own(folder: LocalFolder) -> None:
+def test_each_model_has_its_own_series_of_files(folder: LocalFolder) -> None:
     requests = [request(str(n), model="large" if n % 3 == 0 else "small") for n in range(9)]
     shards = seal_all(folder, requests, limits=Limits(requests=4))
     assert [(shard.model, shard.requests) for shard in shards] == [("large", 3), ("small", 4), ("small", 2)]
@@ -181,15 +181,15 @@ def test_each_model_gets_a_chain_of_files_of_its_own(folder: LocalFolder) -> Non
         assert {body["model"] for body in bodies} == {shard.model}
 
 
-def test_as_many_models_as_allowed_may_alternate_and_one_more_is_refused(folder: LocalFolder) -> None:
+def test_a_job_may_alternate_between_the_allowed_number_of_models_but_not_one_more(folder: LocalFolder) -> None:
     requests = [request(f"{n}-{turn}", model=f"m{n}") for turn in (1, 2) for n in range(MAX_MODELS)]
     shards = seal_all(folder, requests)
     assert len({shard.model for shard in shards}) == len(shards) == MAX_MODELS
-    with pytest.raises(InputError, match="name more than 100 models"):
+    with pytest.raises(InputError, match="use more than 100 models"):
         seal_all(folder, [*requests, request("one more", model="m100")])
 
 
-def test_a_model_that_has_a_file_already_may_start_the_next_one_at_the_limit_of_models(folder: LocalFolder) -> None:
+def test_a_model_may_start_another_file_at_the_limit_of_models(folder: LocalFolder) -> None:
     requests = [request(f"{n}-{turn}", model=f"m{n}") for turn in (1, 2) for n in range(MAX_MODELS)]
     assert len(seal_all(folder, requests, limits=Limits(requests=1))) == 2 * MAX_MODELS
 
@@ -197,32 +197,32 @@ def test_a_model_that_has_a_file_already_may_start_the_next_one_at_the_limit_of_
 # Unique custom_ids
 
 
-def test_a_custom_id_that_two_rows_share_is_named_with_its_rows(folder: LocalFolder) -> None:
-    with pytest.raises(CustomIdError) as caught:
+def test_a_repeated_custom_id_is_rejected_with_its_rows(folder: LocalFolder) -> None:
+    with pytest.raises(CustomIdError) as error_info:
         seal_all(folder, [request("a"), request("b"), request("c"), request("b")])
-    for part in ("1 of them", "'b' (rows 2, 4)", "Nothing was uploaded"):
-        assert part in str(caught.value)
+    for part in ("1 custom_id is used", "'b' (rows 2, 4)", "Nothing was uploaded"):
+        assert part in str(error_info.value)
 
 
-def test_duplicates_are_found_across_files_and_models(folder: LocalFolder) -> None:
+def test_repeated_custom_ids_are_detected_across_files_and_models(folder: LocalFolder) -> None:
     requests = [request("a"), request("b"), request("c", model="large"), request("a", model="large")]
     with pytest.raises(CustomIdError, match=r"'a' \(rows 1, 4\)"):
         seal_all(folder, requests, limits=Limits(requests=1))
 
 
-def test_many_duplicates_are_counted_and_some_of_them_shown(folder: LocalFolder) -> None:
-    with pytest.raises(CustomIdError) as caught:
+def test_many_repeated_custom_ids_are_counted_and_some_are_shown(folder: LocalFolder) -> None:
+    with pytest.raises(CustomIdError) as error_info:
         seal_all(folder, [request(f"id{n % 7}") for n in range(49)])
-    assert "7 of them" in str(caught.value)
-    assert str(caught.value).count("(rows ") == 5
-    assert "'id0' (rows 1, 8, 15, 22, …)" in str(caught.value)
+    assert "7 custom_ids are used" in str(error_info.value)
+    assert str(error_info.value).count("(rows ") == 5
+    assert "'id0' (rows 1, 8, 15, 22, …)" in str(error_info.value)
 
 
-# Waves: lines that are known good already
+# Retry rounds: lines that were sealed before
 
 
-def test_rows_on_different_attempts_are_packed_into_different_files(folder: LocalFolder) -> None:
-    sealer = Sealer(folder, "g001/retry-1", CHAT, Limits(), names="r01-{:04d}")
+def test_rows_on_different_attempts_go_to_different_files(folder: LocalFolder) -> None:
+    sealer = Sealer(folder, "g001/retry-1", CHAT, Limits(), name_format="r01-{:04d}")
     for name, attempt in (("a", 2), ("b", 3), ("c", 2)):
         line = request_line(name, CHAT, request(name).body)
         sealer.add_line("gpt-5-mini", line, RowIndex(name, "0"), inputs=1, tokens=1, attempt=attempt)
@@ -230,17 +230,17 @@ def test_rows_on_different_attempts_are_packed_into_different_files(folder: Loca
     assert [(shard.name, shard.attempt, shard.requests) for shard in shards] == [("r01-0001", 2, 2), ("r01-0002", 3, 1)]
 
 
-def test_a_line_packed_again_is_the_same_bytes(folder: LocalFolder) -> None:
+def test_a_line_that_is_sealed_again_keeps_its_bytes(folder: LocalFolder) -> None:
     (first,) = seal_all(folder, [request("a"), request("b")])
     sealer = Sealer(folder, "g001/retry-1", CHAT, Limits())
     for line, row in zip(contents(folder, first).splitlines(keepends=True), read_rows(folder, first), strict=True):
         sealer.add_line(first.model, line, row, inputs=row.inputs, tokens=1, attempt=2)
-    (again,) = sealer.finish()
-    assert contents(folder, again) == contents(folder, first)
-    assert again.sha256 == first.sha256
+    (second,) = sealer.finish()
+    assert contents(folder, second) == contents(folder, first)
+    assert second.sha256 == first.sha256
 
 
-def test_a_file_written_in_many_blocks_is_whole_and_so_is_its_index(
+def test_a_file_written_in_many_blocks_is_complete_with_its_index(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_batch.core.sealing.sealer.BLOCK", 1_000)
@@ -256,7 +256,7 @@ def test_a_file_written_in_many_blocks_is_whole_and_so_is_its_index(
     ]
 
 
-def test_nothing_goes_on_after_a_build_has_ended(folder: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_survives_the_end_of_a_build(folder: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_batch.core.sealing.sealer.BLOCK", 10)
     seal_all(folder, [request("a"), request("b")])
     sealer = Sealer(folder, "g001/other", CHAT, Limits())
@@ -266,24 +266,24 @@ def test_nothing_goes_on_after_a_build_has_ended(folder: LocalFolder, monkeypatc
     assert not any(thread.name.startswith("seal_") for thread in threading.enumerate())
 
 
-# Trouble
+# Failures
 
 
-def test_an_abandoned_build_leaves_no_file_open_and_may_be_abandoned_twice(folder: LocalFolder) -> None:
+def test_an_abandoned_build_closes_its_files_and_may_be_abandoned_twice(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits())
-    before = len(os.listdir("/proc/self/fd"))
+    open_files = len(os.listdir("/proc/self/fd"))
     sealer.add(request("a"), [], 1, 1)
-    assert len(os.listdir("/proc/self/fd")) > before
+    assert len(os.listdir("/proc/self/fd")) > open_files
     sealer.abandon()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) == open_files
     sealer.abandon()
 
 
 @pytest.mark.parametrize("rows", [BLOCK // 50, BLOCK // 200])
-def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path, rows: int) -> None:
-    """The limit on file size stands in for the end of the disk: a write fails in the same way.
+def test_a_full_disk_is_a_staging_error_with_the_path(tmp_path: Path, rows: int) -> None:
+    """Use a limit on the file size instead of a full disk: a write fails in the same way.
 
-    Among many blocks, and in the only one, which is written at the end.
+    It fails once among many blocks, and once in the only block, which is written at the end.
     """
     code = """
         import resource, signal, sys
@@ -304,19 +304,19 @@ def test_a_disk_that_fills_up_is_told_as_staging_with_its_path(tmp_path: Path, r
             print(error)
         sealer.abandon()
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", dedent(code), str(tmp_path), str(rows)],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert f"cannot write {tmp_path}/g001/build/s0001" in done.stdout
-    assert "File too large" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert f"cannot write {tmp_path}/g001/build/s0001" in process.stdout
+    assert "File too large" in process.stdout
 
 
-# The law
+# What always holds
 
 
 class Row(NamedTuple):
@@ -324,7 +324,7 @@ class Row(NamedTuple):
     model: str
     inputs: int
     tokens: int
-    #: cap of the answer, which tells its expected size
+    #: cap of the answer, which determines its expected size
     cap: int
     text: str
 
@@ -346,7 +346,7 @@ ROWS = st.lists(
     unique_by=lambda row: row.custom_id,
     max_size=25,
 )
-#: each takes every row alone
+#: limits that every single row satisfies
 LIMITS = st.builds(
     Limits,
     requests=st.integers(1, 6),
@@ -365,7 +365,7 @@ def seal_rows(folder: Folder, rows: list[Row], limits: Limits, endpoint: str) ->
 
 
 def size_of_rows(rows: list[Row], endpoint: str) -> Size:
-    """What these rows take together, counted in the plain way."""
+    """Return the size of these rows together, added up row by row."""
     lines = [request_line(row.custom_id, endpoint, row.request().body) for row in rows]
     return Size(
         requests=len(rows),
@@ -378,7 +378,7 @@ def size_of_rows(rows: list[Row], endpoint: str) -> Size:
 
 @settings(max_examples=100, deadline=None)
 @given(ROWS, LIMITS, st.sampled_from([CHAT, EMBEDDINGS]))
-def test_the_sealed_files_hold_exactly_the_input_once_each_in_order_within_every_limit(
+def test_every_request_is_sealed_exactly_once_in_order_and_within_every_limit(
     rows: list[Row], limits: Limits, endpoint: str
 ) -> None:
     if endpoint == EMBEDDINGS:
@@ -386,21 +386,23 @@ def test_the_sealed_files_hold_exactly_the_input_once_each_in_order_within_every
     by_name = {row.custom_id: row for row in rows}
     with temporary_folder() as folder:
         shards = seal_rows(folder, rows, limits, endpoint)
-        found: dict[str, list[Row]] = defaultdict(list)
+        sealed_rows: dict[str, list[Row]] = defaultdict(list)
         for shard in shards:
             data = contents(folder, shard)
             lines = [json.loads(line)["custom_id"] for line in data.splitlines()]
-            held = [by_name[name] for name in lines]
-            size = size_of_rows(held, endpoint)
-            assert held
+            shard_rows = [by_name[name] for name in lines]
+            size = size_of_rows(shard_rows, endpoint)
+            assert shard_rows
             assert size.exceeded_limit(limits) is None
             assert (shard.requests, shard.bytes, shard.tokens) == (size.requests, len(data), size.tokens)
             assert shard.sha256 == hashlib.sha256(data).hexdigest()
             assert [(row.custom_id, row.tokens, row.inputs) for row in read_rows(folder, shard)] == [
-                (row.custom_id, row.tokens, row.inputs) for row in held
+                (row.custom_id, row.tokens, row.inputs) for row in shard_rows
             ]
-            found[shard.model] += held
-        assert found == {model: [row for row in rows if row.model == model] for model in {row.model for row in rows}}
+            sealed_rows[shard.model] += shard_rows
+        assert sealed_rows == {
+            model: [row for row in rows if row.model == model] for model in {row.model for row in rows}
+        }
 
 
 @settings(max_examples=100, deadline=None)
@@ -409,7 +411,7 @@ def test_a_file_is_closed_only_when_the_next_request_does_not_fit(rows: list[Row
     one_model = [row._replace(model="m") for row in rows]
     with temporary_folder() as folder:
         shards = seal_rows(folder, one_model, limits, CHAT)
-    left = iter(one_model)
-    held = [[next(left) for _ in range(shard.requests)] for shard in shards]
-    for these, following in pairwise(held):
-        assert size_of_rows([*these, following[0]], CHAT).exceeded_limit(limits)
+    remaining_rows = iter(one_model)
+    files = [[next(remaining_rows) for _ in range(shard.requests)] for shard in shards]
+    for rows_of_file, next_rows in pairwise(files):
+        assert size_of_rows([*rows_of_file, next_rows[0]], CHAT).exceeded_limit(limits)
