@@ -34,9 +34,9 @@ shards:
     g003  started over        ─┐ lineage with root 3: the records of all its
     g004  compared with g003  ─┘ shards are in g003/records
 
-Records about shards and retry rounds (`SubmissionRecord`, `RetryRound`, `FilesDeleted`) are kept beside the seal of the
+Records about shards and retry rounds (`SubmissionRecord`, `RetryRound`, `FilesDeleted`) are kept with the seal of the
 root, so that every generation of the lineage finds them. All other records are about one generation, and are kept
-beside its own seal. Names of shards contain their generation, so that they are unique within a lineage.
+with its own seal. Names of shards contain their generation, so that they are unique within a lineage.
 
 A worker that still works on an earlier generation must not create another batch for it, since the next generation might
 have sealed the same rows. `Ledger.add` therefore refuses an intent once there is a newer seal.

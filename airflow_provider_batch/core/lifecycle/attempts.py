@@ -13,7 +13,7 @@ to fix. After these, the same shard gets another *submission* with the same atte
 attempt, and they may be sent even if it was their last one.
 
 Old attempts can be *forgiven*: a person who clears a wait that had ended gives its rows a fresh allowance (see
-`deadline.py`). The attempt number goes on counting up, so the number of forgiven attempts is recorded beside it, and a
+`deadline.py`). The attempt number keeps counting up, so the number of forgiven attempts is recorded beside it, and a
 row is retried while
 
     attempt < forgiven attempts + max_attempts

@@ -13,7 +13,7 @@ After a refusal, no shard of the model is sent until the backoff is over or a ba
 before the time that the provider named (Retry-After), if that is within an hour:
 
     refused ──── backoff (doubles with each refusal of the same shard, at most 1 h) ──── try again
-                 └─ or: a batch of ours ends ──── try again at once, unless Retry-After is longer
+                 └─ or: a batch of ours ends ──── try again immediately, unless Retry-After is longer
 
 Then as many shards are sent as the capacity allows:
 

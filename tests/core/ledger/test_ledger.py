@@ -1,4 +1,4 @@
-"""The ledger: records that are created once, and the state that they amount to in any order."""
+"""The ledger: every record is created once, and the state does not depend on their order."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def state(*records: Record) -> JobState:
     return fold(MANIFEST, records)
 
 
-# Where a shard is
+# Phases of a shard
 
 
 @pytest.mark.parametrize(
@@ -89,26 +89,26 @@ def state(*records: Record) -> JobState:
         ([uploaded(), intent(), refused(Failure.CAPACITY), intent(2), created(2), settled(2)], Phase.SETTLED, 2),
     ],
 )
-def test_the_phase_of_a_shard_follows_from_its_newest_try(records: list[Any], phase: Phase, next_n: int) -> None:
+def test_the_phase_of_a_shard_follows_from_its_newest_submission(records: list[Any], phase: Phase, next_n: int) -> None:
     shard = state(*records).shards["s0001"]
     assert (shard.phase, shard.next_number) == (phase, next_n)
 
 
-def test_a_batch_id_outweighs_the_conclusion_that_the_batch_was_lost() -> None:
-    """One worker writes down the id late; another found no such batch in the provider's list meanwhile."""
+def test_a_batch_id_takes_precedence_over_the_conclusion_that_the_batch_was_lost() -> None:
+    """One worker records the id late. Another one did not find the batch in the provider's list in the meantime."""
     shard = state(uploaded(), intent(), refused(Failure.LOST), created()).shards["s0001"]
     assert (shard.phase, shard.next_number) == (Phase.LIVE, 1)
 
 
-def test_a_try_that_reuses_a_file_knows_it_from_the_intent() -> None:
+def test_a_submission_that_reuses_a_file_takes_its_id_from_the_intent() -> None:
     assert state(intent()).shards["s0001"].submissions[0].file_id == "file-1"
 
 
-def test_the_other_shards_are_not_touched() -> None:
+def test_records_of_one_shard_do_not_change_the_others() -> None:
     assert state(uploaded(), intent(), created()).shards["s0002"].phase is Phase.SEALED
 
 
-def test_live_batches_are_those_created_and_not_ended() -> None:
+def test_live_batches_are_those_that_were_created_and_have_not_ended() -> None:
     found = state(
         uploaded(),
         intent(),
@@ -120,7 +120,7 @@ def test_live_batches_are_those_created_and_not_ended() -> None:
     assert [(shard.name, submission.batch_id) for shard, submission in found] == [("s0001", "batch-1")]
 
 
-def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all() -> None:
+def test_settled_submissions_are_ordered_by_attempt_and_exclude_rejected_ones() -> None:
     retry_rounds = [RetryRound(1, [("s0002", 1)], [plain_shard("r01-0001", attempt=2)], NOW)]
     found = state(
         settled(failure=Failure.CAPACITY),
@@ -136,7 +136,7 @@ def test_settled_tries_come_oldest_attempt_first_and_blocked_ones_not_at_all() -
     ]
 
 
-def test_a_waves_shards_are_shards_of_the_job_and_its_sources_are_drained() -> None:
+def test_a_retry_round_adds_its_shards_to_the_job_and_marks_its_sources_as_retried() -> None:
     retry_round = RetryRound(1, [("s0001", 1), ("s0002", 1)], [plain_shard("r01-0001", attempt=2)], NOW)
     job = state(retry_round, uploaded(shard="r01-0001"))
     assert job.shards["r01-0001"].phase is Phase.UPLOADED
@@ -159,7 +159,7 @@ def test_every_type_of_record_is_folded() -> None:
     assert set(get_args(Record)) == set(HANDLERS)
 
 
-# The fold has no order
+# The order of records
 
 LIFE: list[Record] = [
     uploaded(),
@@ -196,8 +196,8 @@ def test_the_order_in_which_records_are_read_does_not_matter(records: list[Any])
 
 
 @given(st.permutations(LIFE), st.data())
-def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records: list[Any], data: st.DataObject) -> None:
-    """Whatever part of the records a worker can see yet: what has a batch id is never created again in that try."""
+def test_no_further_record_makes_a_shard_forget_a_live_batch(records: list[Any], data: st.DataObject) -> None:
+    """A worker may not see all records yet. Once it sees a batch id, it never repeats that submission."""
     kept = records[: data.draw(st.integers(0, len(records)))]
     known = {shard.name for record in kept if isinstance(record, RetryRound) for shard in record.shards} | {
         "s0001",
@@ -213,7 +213,7 @@ def test_a_record_never_takes_a_shard_back_behind_a_live_batch(records: list[Any
 # On disk
 
 
-def test_what_is_recorded_is_the_state_of_everyone_who_looks(folder: LocalFolder) -> None:
+def test_every_reader_of_the_ledger_sees_the_same_state(folder: LocalFolder) -> None:
     mine = seal(folder, MANIFEST)
     for record in (uploaded(), intent(), created(), Deadline(NOW, NOW)):
         assert mine.add(record)
@@ -227,7 +227,7 @@ def test_what_is_recorded_is_the_state_of_everyone_who_looks(folder: LocalFolder
 
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(LIFE))
-def test_every_record_comes_back_from_disk_as_it_was(
+def test_every_record_survives_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, records: list[Any]
 ) -> None:
     folder = LocalFolder(tmp_path_factory.mktemp("ledger"))
@@ -237,7 +237,7 @@ def test_every_record_comes_back_from_disk_as_it_was(
     assert read_back.state() == fold(MANIFEST, LIFE)
 
 
-def test_the_same_thing_is_recorded_once_and_the_first_record_stays(folder: LocalFolder) -> None:
+def test_an_event_is_recorded_once_and_the_first_record_stays(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
     assert ledger.add(Created("s0001", 1, "first", NOW))
     assert not ledger.add(Created("s0001", 1, "second", NOW))
@@ -262,7 +262,7 @@ def test_a_deadline_is_set_once(folder: LocalFolder) -> None:
     assert ledger.state().deadline == NOW
 
 
-def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder: LocalFolder) -> None:
+def test_exactly_one_of_many_workers_with_an_intent_continues(folder: LocalFolder) -> None:
     workers = 16
     seal(folder, MANIFEST)
     together = Barrier(workers)
@@ -284,13 +284,13 @@ def test_of_many_workers_with_an_intent_exactly_one_goes_on(folder: LocalFolder)
     assert won == [submission.intent.nonce]
 
 
-def test_a_job_is_what_was_sealed_first(folder: LocalFolder) -> None:
+def test_the_first_seal_of_a_generation_counts(folder: LocalFolder) -> None:
     first = seal(folder, MANIFEST)
     second = seal(folder, msgspec.structs.replace(MANIFEST, job_uid="f" * 32))
     assert first.manifest == second.manifest == MANIFEST
 
 
-def test_a_folder_without_a_seal_is_no_job(folder: LocalFolder) -> None:
+def test_a_folder_without_a_seal_is_not_a_job(folder: LocalFolder) -> None:
     assert open_ledger(folder) is None
     with folder.writer("g001/build-1/s0001.jsonl") as file:
         file.write(b"half a")
@@ -309,7 +309,7 @@ def test_the_newest_sealed_generation_is_the_job(folder: LocalFolder) -> None:
     assert ledger.state().shards["s0001"].phase is Phase.UPLOADED
 
 
-def test_a_manifest_comes_back_from_disk_as_it_was(folder: LocalFolder) -> None:
+def test_a_manifest_survives_writing_and_reading(folder: LocalFolder) -> None:
     manifest = msgspec.structs.replace(
         MANIFEST,
         carry=[Column("label", ColumnType.TEXT)],
@@ -324,7 +324,7 @@ def test_a_manifest_comes_back_from_disk_as_it_was(folder: LocalFolder) -> None:
     assert list(schema["properties"]) == ["b", "a"]
 
 
-# What does not read
+# Unreadable files
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_a_manifest_comes_back_from_disk_as_it_was(folder: LocalFolder) -> None:
     ],
     ids=range(9),
 )
-def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
+def test_an_unreadable_record_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
     ledger = seal(folder, MANIFEST)
     folder.create("g001/records/uploaded.s0001.1.json", data)
     with pytest.raises(LedgerError) as caught:
@@ -352,19 +352,19 @@ def test_a_record_that_does_not_read_is_an_error_that_names_its_file(folder: Loc
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"{}", b"\xff"])
-def test_a_seal_that_does_not_read_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
+def test_an_unreadable_seal_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
     folder.create("g001/seal.json", data)
     with pytest.raises(LedgerError, match=r"Cannot read .*g001/seal\.json as a record of a job"):
         open_ledger(folder)
 
 
-def test_a_job_of_another_format_is_refused_with_the_way_out(folder: LocalFolder) -> None:
+def test_a_job_of_another_format_is_refused_with_advice(folder: LocalFolder) -> None:
     folder.create("g001/seal.json", msgspec.json.encode(msgspec.structs.replace(MANIFEST, format=FORMAT + 1)))
     with pytest.raises(LedgerError, match=rf"has format {FORMAT + 1}, but .* reads format {FORMAT}\. .* new run_id"):
         open_ledger(folder)
 
 
-def test_fields_that_a_later_patch_adds_do_not_stop_an_earlier_one(folder: LocalFolder) -> None:
+def test_fields_added_by_a_later_version_are_ignored(folder: LocalFolder) -> None:
     data = msgspec.to_builtins(MANIFEST) | {"of_tomorrow": 1}
     folder.create("g001/seal.json", msgspec.json.encode(data))
     ledger = open_ledger(folder)

@@ -19,20 +19,20 @@ AnyRule = Rule[Any, Any, Any]
 
 
 def diagram() -> str:
-    """The phases of a shard, and what leads from one to another, for Mermaid."""
+    """Return the phases of a shard and their transitions as a Mermaid diagram."""
     arrows = [f"    {t.before} --> {t.after}: {t.text}" for t in TRANSITIONS]
     ends = [f"    {phase} --> [*]" for phase in (Phase.SETTLED, Phase.RESEALED)]
     return "\n".join(["```mermaid", "stateDiagram-v2", f"    [*] --> {Phase.SEALED}", *arrows, *ends, "```"])
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown."""
+    """Return a Markdown table."""
     head = list(head)
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def with_scope(name: str, table_rules: Iterable[AnyRule]) -> str:
-    """A table of rules that names their phases or stages. A scope that goes on is not repeated."""
+    """Return a table of rules with their phases or stages. Each scope is named only in its first row."""
     rows, last = [], ""
     for rule in table_rules:
         scope = ", ".join(rule.scope)
@@ -42,12 +42,12 @@ def with_scope(name: str, table_rules: Iterable[AnyRule]) -> str:
 
 
 def without_scope(table_rules: Iterable[AnyRule]) -> str:
-    """A table of rules that apply in any phase and stage."""
+    """Return a table of rules that apply in every phase and stage."""
     return table(("if", "then"), ((rule.condition_text, rule.consequence_text) for rule in table_rules))
 
 
 def stages(table_rules: Iterable[AnyRule]) -> str:
-    """The stages of a job, by name."""
+    """Return a table of the stages of a job."""
     rows = [(rule.consequence(None, None), rule.condition_text, rule.consequence_text) for rule in table_rules]
     return table(("stage", "if", "meaning"), rows)
 
@@ -67,7 +67,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def render(page: str) -> str:
-    """Return the page with every block rendered anew."""
+    """Return the page with all blocks replaced by what the rules render to."""
     return BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}\n{match[3]}", page)
 
 

@@ -1,4 +1,4 @@
-"""The budget while a job runs: what is spent, what is reserved, and what is not asked for that."""
+"""The budget while a job runs: what is spent, what is reserved, and which shards are withheld."""
 
 from __future__ import annotations
 
@@ -78,17 +78,17 @@ def plan(state: JobState) -> tuple[list[str], Any]:
     return [f"{type(step).__name__} {step.shard.name}" for step in found], pause
 
 
-def test_without_a_ceiling_everything_goes() -> None:
+def test_without_a_ceiling_every_shard_is_sent() -> None:
     assert plan(job(None))[0] == ["Upload s0001", "Upload s0002", "Upload s0003"]
 
 
-def test_before_anything_was_answered_the_high_end_is_reserved() -> None:
+def test_the_high_end_is_reserved_until_there_are_answers() -> None:
     assert BudgetTracker(job(1.0)).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
         "0.2"
     )
 
 
-def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_end() -> None:
+def test_shards_that_fit_are_sent_and_the_others_wait_until_any_batch_ends() -> None:
     assert plan(job(0.4))[0] == ["Upload s0001", "Upload s0002"]
     assert plan(job(0.4, *live("s0001")))[0] == ["Upload s0002"]
     steps, pause = plan(job(0.4, *live("s0001"), *live("s0002")))
@@ -96,7 +96,7 @@ def test_what_fits_beside_what_is_live_goes_and_the_rest_waits_for_any_batch_to_
     assert pause == Wait(["b-s0001", "b-s0002"], None, any_end=True)
 
 
-def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shrinks() -> None:
+def test_once_there_are_answers_their_mean_is_reserved_with_a_margin_that_shrinks() -> None:
     state = job(1.0, *done("s0001"))
     # 100 tokens on average over 100 answers, and a tenth more
     assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
@@ -106,23 +106,23 @@ def test_after_answers_came_the_measured_mean_is_reserved_with_a_margin_that_shr
     assert BudgetTracker(few).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
 
 
-def test_a_measured_mean_is_never_padded_past_the_cap_of_the_requests() -> None:
+def test_the_margin_never_raises_a_measured_mean_above_the_output_cap() -> None:
     state = job(1.0, *done("s0001", output=990 * 4, answered=4))
     assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
-def test_what_was_spent_counts_as_it_was_and_frees_what_was_reserved() -> None:
+def test_the_real_cost_of_a_settled_batch_replaces_its_reservation() -> None:
     budget = BudgetTracker(job(0.4, *done("s0001"), *live("s0002")))
     assert (budget.spent, budget.reserved, budget.remaining) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
     assert plan(job(0.4, *done("s0001"), *live("s0002")))[0] == ["Upload s0003"]
 
 
-def test_an_answer_without_a_known_price_counts_as_it_was_reserved() -> None:
+def test_an_answer_without_a_known_price_counts_with_its_reservation() -> None:
     state = job(0.4, *done("s0001", cost=None, answered=0))
     assert BudgetTracker(state).spent == Decimal("0.2")
 
 
-def test_shards_that_the_budget_does_not_reach_are_withheld_at_the_end() -> None:
+def test_shards_that_exceed_the_budget_are_withheld_at_the_end() -> None:
     steps, pause = plan(job(0.12, *done("s0001")))
     assert steps == []
     assert pause == Finish(("s0002", "s0003"))
@@ -132,13 +132,13 @@ def test_a_shard_without_a_known_price_is_withheld_under_a_ceiling() -> None:
     assert plan(job(9.0, prices={}, shards=1))[1] == Finish(("s0001",))
 
 
-def test_with_nothing_measured_a_part_that_fits_is_asked_first() -> None:
+def test_without_any_answers_a_part_of_a_shard_that_fits_is_sent_first() -> None:
     (step,), _ = next_steps(job(0.05, shards=1), {}, Policy(), NOW)
     assert isinstance(step, Reseal)
     assert step.requests == 25
 
 
-def test_a_shard_is_not_divided_while_something_runs_that_will_tell_more() -> None:
+def test_a_shard_is_not_divided_while_a_batch_is_running() -> None:
     assert plan(job(0.25, *live("s0001")))[0] == []
 
 
@@ -146,13 +146,13 @@ def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it() -> None:
     assert plan(job(0.019, shards=1)) == ([], Finish(("s0001",)))
 
 
-def test_a_wave_of_rows_that_are_asked_again_is_withheld_likewise() -> None:
+def test_a_retry_round_that_exceeds_the_budget_is_withheld() -> None:
     again = plain_shard("r01-0001", model="m", requests=100, tokens=100_000, attempt=2)
     state = job(0.12, *done("s0001"), RetryRound(1, [("s0001", 1)], [again], NOW), shards=1)
     assert plan(state)[1] == Finish(("r01-0001",))
 
 
-def test_a_raised_ceiling_lets_the_job_go_on_from_there() -> None:
+def test_a_raised_ceiling_lets_the_job_continue() -> None:
     records = [*done("s0001"), Finished(1, NOW, ["s0002", "s0003"])]
     assert outcomes_so_far(job(0.22, *records)) == {"succeeded": 100, "withheld": 200}
     assert plan(job(0.22, *records, Budget(1, 0.23, NOW)))[0] == ["Upload s0002"]
@@ -161,7 +161,7 @@ def test_a_raised_ceiling_lets_the_job_go_on_from_there() -> None:
     assert outcomes_so_far(going_on) == {"succeeded": 100, "withheld": 100, "pending": 100}
 
 
-def test_at_the_deadline_nothing_is_withheld_any_more_but_pending() -> None:
+def test_after_the_deadline_unsent_shards_are_pending_and_not_withheld() -> None:
     assert plan(job(0.22, *done("s0001"), Deadline(NOW, NOW)))[1] == Finish()
 
 

@@ -1,4 +1,4 @@
-"""The first requests of each model: sealed once, apart from the others, and what their answers say of the rest."""
+"""The canary: the first requests of each model, sealed separately, and the verdict on their answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOO_LONG = ("context_length_exceeded", "This model's maximum context length is 1
     canary=st.integers(0, 4),
     deduplicate=st.booleans(),
 )
-def test_the_first_requests_of_each_model_are_sealed_apart_and_every_row_is_sealed_once(
+def test_the_first_requests_of_each_model_are_sealed_separately_and_every_row_once(
     rows: list[tuple[str, int]], canary: int, deduplicate: bool
 ) -> None:
     with temporary_folder() as folder:
@@ -66,7 +66,7 @@ def test_a_custom_id_in_the_canary_and_in_another_shard_is_found(tmp_path: Any) 
         sealer.finish()
 
 
-def test_more_models_than_files_may_be_open_are_refused_by_the_canary_too(tmp_path: Any) -> None:
+def test_a_canary_with_more_models_than_open_files_are_allowed_is_refused(tmp_path: Any) -> None:
     sealer = Sealer(LocalFolder(tmp_path), "g001/b", CHAT, Limits(), canary=1)
     for number in range(1, MAX_MODELS + 1):
         sealer.add(request(f"row-{number}", model=f"m{number}"), [], number, 1)
@@ -85,7 +85,7 @@ def refused(custom_id: str, code: str, message: str, status: int = 400) -> bytes
 
 
 def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **manifest: Any) -> CanaryResult:
-    """What a canary of these answers says of `rest` further requests of 100 input tokens each."""
+    """Return the result of a canary with these answers, for `rest` further requests of 100 input tokens each."""
     sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
     for number in range(len(answers) + rest):
         sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
@@ -109,7 +109,7 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **ma
         ([None, None], False),
     ],
 )
-def test_a_generation_is_void_only_if_all_were_refused_for_what_they_have_in_common(
+def test_a_generation_is_void_only_if_all_requests_were_refused_for_a_common_reason(
     tmp_path: Any, answers: list[tuple[str, str] | None], is_void: bool
 ) -> None:
     lines = [chat_line(f"row-{n}") if said is None else refused(f"row-{n}", *said) for n, said in enumerate(answers)]
@@ -125,7 +125,7 @@ def test_a_generation_is_void_only_if_all_were_refused_for_what_they_have_in_com
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_failures_that_may_pass_void_nothing_and_leave_the_guess(tmp_path: Any, status: int) -> None:
+def test_transient_failures_void_nothing_and_leave_the_estimate_unchanged(tmp_path: Any, status: int) -> None:
     verdict = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
 
     assert verdict.verdict.void == ""
@@ -136,7 +136,7 @@ def test_failures_that_may_pass_void_nothing_and_leave_the_guess(tmp_path: Any, 
     )
 
 
-def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
+def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
     verdict = verdict_on(
         LocalFolder(tmp_path), [chat_line("row-0", usage=(110, 300)), chat_line("row-1", usage=(90, 100))]
     )
@@ -150,7 +150,7 @@ def test_the_rest_is_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
     assert estimate.input_tokens == 1_000
 
 
-def test_a_measured_price_over_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
+def test_a_measured_cost_above_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
     lines = [chat_line("row-0", usage=(100, 200_000))]
     affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).verdict
     dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).verdict
@@ -180,7 +180,7 @@ def test_embeddings_have_no_output_to_measure() -> None:
     assert after.low_usd == after.high_usd == pytest.approx(0.52)
 
 
-def test_a_model_that_gave_no_answer_keeps_its_share_of_the_guess() -> None:
+def test_a_model_without_answers_keeps_its_share_of_the_estimate() -> None:
     models = {
         "gpt-5-mini": (CanaryUsage(1, 10, Decimal(0)), RemainingRequests(4, 0)),
         "gpt-5-nano": (_NONE, RemainingRequests(5, 0)),
@@ -191,7 +191,7 @@ def test_a_model_that_gave_no_answer_keeps_its_share_of_the_guess() -> None:
     assert (after.output_tokens_low, after.output_tokens_high) == (10 + 20 + 50, 10 + 80 + 500)
 
 
-def test_large_prompts_keep_their_dearer_price() -> None:
+def test_large_prompts_keep_their_higher_price() -> None:
     rest = RemainingRequests(10, 10 * 300_000)
     models = {"gpt-5.4": (CanaryUsage(1, 100, Decimal(0)), rest)}
 
@@ -202,7 +202,7 @@ def test_large_prompts_keep_their_dearer_price() -> None:
     assert after.high_usd == pytest.approx(float(one) * 10)
 
 
-def test_the_price_without_a_batch_is_the_standard_one_or_the_one_that_was_stated() -> None:
+def test_synchronous_requests_cost_the_standard_price_or_the_one_that_the_author_set() -> None:
     usage = Usage(input_tokens=1_000_000)
     assert Prices().cost("gpt-5-mini", usage, batch=False) == Prices().standard_cost("gpt-5-mini", usage)
     stated = Prices({"mine": {"input": 3, "output": 4}})

@@ -1,4 +1,4 @@
-"""Which batches a cancel of the whole job concerns, and what is recorded of it."""
+"""Which batches are cancelled with a job, and the record of a cancel."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STATE = fold(
     ("reason", "batches"),
     [(KILLED, ["running"]), (RESUBMITTED, ["running"]), (BY_PERSON, ["running", "cancelling"])],
 )
-def test_only_a_person_cancels_once_more_what_was_cancelled_before(reason: str, batches: list[str]) -> None:
+def test_only_a_person_cancels_a_batch_a_second_time(reason: str, batches: list[str]) -> None:
     assert [step.submission.batch_id for step in cancel_steps(STATE, reason)] == batches
 
 
-def test_the_record_names_the_try_and_the_reason() -> None:
+def test_the_record_names_the_submission_and_the_reason() -> None:
     (step,) = cancel_steps(STATE, KILLED)
     later = NOW + timedelta(seconds=1)
 

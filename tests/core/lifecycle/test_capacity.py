@@ -1,4 +1,4 @@
-"""A full queue: what holds a model back, what is learned from it, what is made smaller, and that all of it flows."""
+"""Queue capacity: when a model is held back, what is learned from refusals, and which shards are divided."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.core.building import NOW, manifest_of, plain_shard
 
 MINUTE = timedelta(minutes=1)
 POLICY = Policy(backoff=5 * MINUTE)
-TOLD = (
+NAMED_LIMIT = (
     "token_limit_exceeded: Enqueued token limit reached for m in organization o. Limit: 1,000 enqueued tokens. "
     "Please try again once some in_progress batches have been completed."
 )
@@ -53,7 +53,7 @@ TOLD = (
     ("message", "limit"),
     [
         # as seen at OpenAI (openai-python issue 2084) and Azure (learn.microsoft.com/answers 2285577)
-        (TOLD.replace("1,000", "2,000,000"), 2_000_000),
+        (NAMED_LIMIT.replace("1,000", "2,000,000"), 2_000_000),
         (
             "token_limit_exceeded: The number of enqueued tokens has surpassed the configured limit of 30K for the "
             "deployment 'd'",
@@ -84,7 +84,7 @@ def submission(name: str, n: int = 1, at: datetime = NOW) -> list[Record]:
     return [Uploaded(name, n, "file", at), Intent(name, n, "nonce", "file", at), Created(name, n, f"b-{name}-{n}", at)]
 
 
-def full(name: str, n: int = 1, at: datetime = NOW, message: str = TOLD) -> list[Record]:
+def full(name: str, n: int = 1, at: datetime = NOW, message: str = NAMED_LIMIT) -> list[Record]:
     failed = Settled(name, n, f"b-{name}-{n}", "failed", at, failure=Failure.CAPACITY, message=message)
     return [*submission(name, n, at), failed]
 
@@ -98,7 +98,7 @@ def ran(name: str, n: int = 1, at: datetime = NOW, until: datetime = NOW) -> lis
 
 
 def shard_of(step: Step) -> str:
-    """The name of the one shard that a step is about."""
+    """Return the name of the shard of a step."""
     assert not isinstance(step, JudgeCanary | Retry | FinalPass)
     return step.shard.name
 
@@ -119,7 +119,7 @@ def test_a_full_queue_holds_back_all_shards_of_the_model_and_no_other() -> None:
     assert pause.until == NOW + 5 * MINUTE
 
 
-def test_with_nothing_of_ours_live_one_shard_goes_first_and_it_is_the_smallest() -> None:
+def test_with_no_live_batch_the_smallest_shard_is_sent_alone() -> None:
     shards = [*SHARDS, shard("s0006", tokens=100)]
     steps, _ = plan(shards, *full("s0001"), at=NOW + 5 * MINUTE)
     assert steps == [(Upload, "s0006")]
@@ -131,14 +131,14 @@ def test_the_end_of_a_batch_of_the_model_ends_the_backoff() -> None:
     assert steps[0] == (Create, "s0002")
 
 
-def test_no_more_is_created_at_once_than_fits_the_told_limit() -> None:
+def test_no_more_tokens_are_live_than_the_named_limit() -> None:
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *submission("s0002"), *full("s0003", at=NOW + MINUTE)]
     steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003"), (Upload, "s0004")]
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
 
-def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal() -> None:
+def test_a_limit_that_was_not_named_is_inferred_from_the_batches_that_ran_during_the_refusal() -> None:
     message = "Enqueued token limit reached"
     records = [
         *ran("s0001", until=NOW + 2 * MINUTE),
@@ -150,7 +150,7 @@ def test_a_limit_that_was_not_told_is_inferred_from_what_ran_beside_the_refusal(
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
 
-def test_beyond_the_inferred_limit_one_shard_is_tried_each_time_a_backoff_passed_without_a_creation() -> None:
+def test_beyond_the_inferred_limit_one_shard_is_sent_after_each_backoff_without_a_creation() -> None:
     message = "Enqueued token limit reached"
     records = [
         *ran("s0001", until=NOW + 2 * MINUTE),
@@ -171,39 +171,41 @@ def test_a_creation_without_an_answer_counts_as_live() -> None:
     assert pause.until == NOW + 8 * MINUTE
 
 
-def test_after_a_creation_was_refused_the_rest_goes_once_the_backoff_is_over() -> None:
+def test_after_a_refused_creation_the_other_shards_are_sent_once_the_backoff_is_over() -> None:
     records = [*submission("s0001"), *refused("s0002", at=NOW + MINUTE)]
     assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
     assert [name for _, name in plan(SHARDS, *records, at=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
 
 
-def test_a_creation_is_not_tried_before_the_time_that_the_provider_asked_for() -> None:
+def test_nothing_is_created_before_the_retry_after_of_the_provider() -> None:
     turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     steps, pause = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
     assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
-def test_the_end_of_a_batch_does_not_shorten_the_time_that_the_provider_asked_for() -> None:
+def test_the_end_of_a_batch_does_not_shorten_the_retry_after_of_the_provider() -> None:
     turned_away = [*submission("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
     records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
     steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
 
 
-@pytest.mark.parametrize(("asked", "minutes"), [(None, 5), (0.0, 5), (20.0, 5), (301.0, 301 / 60), (1e300, 60)])
-def test_the_backoff_is_the_least_and_an_hour_the_most_that_is_waited_for_what_the_provider_asks(
-    asked: float | None, minutes: float
+@pytest.mark.parametrize(("retry_after", "minutes"), [(None, 5), (0.0, 5), (20.0, 5), (301.0, 301 / 60), (1e300, 60)])
+def test_a_retry_after_is_extended_to_the_backoff_and_limited_to_an_hour(
+    retry_after: float | None, minutes: float
 ) -> None:
-    turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, asked)]
+    turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, retry_after)]
     assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
-    assert plan(SHARDS, UploadRefused(1, "HTTP 429", NOW, asked), at=NOW)[1].until == NOW + timedelta(minutes=minutes)
+    assert plan(SHARDS, UploadRefused(1, "HTTP 429", NOW, retry_after), at=NOW)[1].until == NOW + timedelta(
+        minutes=minutes
+    )
 
 
 # Input files that are refused
 
 
-def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -> None:
+def test_after_a_refused_input_file_none_is_uploaded_and_uploaded_ones_are_used() -> None:
     other = plain_shard("s0009", model="another", tokens=300)
     records: list[Record] = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadRefused(1, "HTTP 429", NOW)]
     steps, pause = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
@@ -212,18 +214,18 @@ def test_after_an_input_file_was_refused_none_goes_up_and_what_is_up_goes_on() -
     assert len(plan([*SHARDS, other], *records, at=NOW + 5 * MINUTE)[0]) == 6
 
 
-def test_a_refused_input_file_is_no_try_of_its_shard() -> None:
+def test_a_refused_input_file_is_not_a_submission_of_its_shard() -> None:
     state = fold(manifest_of(SHARDS), [UploadRefused(1, "HTTP 429", NOW)])
     steps, _ = next_steps(state, {}, POLICY, NOW + 5 * MINUTE)
     assert {step.number for step in steps if isinstance(step, Upload)} == {1}
 
 
-def test_a_limit_that_the_refusal_of_an_input_file_names_is_not_taken_for_the_queues() -> None:
-    held = UploadRefused(1, TOLD, NOW)
+def test_a_limit_in_the_refusal_of_an_input_file_is_not_the_queue_limit() -> None:
+    held = UploadRefused(1, NAMED_LIMIT, NOW)
     assert [kind for kind, _ in plan([shard(tokens=2_000)], held, at=NOW + 5 * MINUTE)[0]] == [Upload]
 
 
-def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken() -> None:
+def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_accepted() -> None:
     held = [UploadRefused(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
     assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
     taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
@@ -231,7 +233,7 @@ def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_taken() -
     assert (steps, pause.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
 
 
-def test_at_the_deadline_the_wait_ends_though_uploads_are_held() -> None:
+def test_the_wait_ends_at_the_deadline_even_if_uploads_are_refused() -> None:
     records: list[Record] = [UploadRefused(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
     assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
     assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
@@ -240,25 +242,25 @@ def test_at_the_deadline_the_wait_ends_though_uploads_are_held() -> None:
 # Shards that do not fit
 
 
-def test_a_shard_over_the_told_limit_is_sealed_again_to_fit_it_without_waiting() -> None:
+def test_a_shard_above_the_named_limit_is_resealed_immediately() -> None:
     state = fold(manifest_of([shard(tokens=2_500, requests=100)]), full("s0001"))
     (step,), _ = next_steps(state, {}, POLICY, NOW)
     assert isinstance(step, Reseal)
     assert (step.number, step.tokens, step.requests) == (2, 1_000, 50)
 
 
-def test_a_shard_over_a_limit_told_for_another_is_sealed_again_before_it_is_sent() -> None:
+def test_a_shard_above_a_limit_named_for_another_shard_is_resealed_before_it_is_sent() -> None:
     steps, _ = plan([shard("s0001"), shard("s0002", tokens=2_000)], *full("s0001"), at=NOW)
     assert steps == [(Reseal, "s0002")]
 
 
-def test_a_shard_that_was_refused_once_alone_is_tried_again_as_it_is() -> None:
+def test_a_shard_that_was_refused_alone_once_is_sent_again_unchanged() -> None:
     steps, _ = plan([shard()], *full("s0001"), at=NOW + 5 * MINUTE)
     assert steps == [(Create, "s0001")]
 
 
-@pytest.mark.parametrize("message", [TOLD, "Enqueued token limit reached"])
-def test_a_shard_that_was_refused_again_alone_is_halved(message: str) -> None:
+@pytest.mark.parametrize("message", [NAMED_LIMIT, "Enqueued token limit reached"])
+def test_a_shard_that_was_refused_alone_twice_is_halved(message: str) -> None:
     records = [*full("s0001", message=message), *full("s0001", 2, at=NOW + 5 * MINUTE, message=message)]
     state = fold(manifest_of([shard(requests=5)]), records)
     assert next_steps(state, {}, POLICY, NOW + 14 * MINUTE)[0] == []
@@ -267,7 +269,7 @@ def test_a_shard_that_was_refused_again_alone_is_halved(message: str) -> None:
     assert (step.number, step.tokens, step.requests) == (3, 150, 3)
 
 
-def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole() -> None:
+def test_a_shard_that_was_refused_while_other_batches_ran_is_not_divided() -> None:
     records = [
         *ran("s0002", until=NOW + 30 * MINUTE),
         *full("s0001"),
@@ -277,21 +279,21 @@ def test_a_shard_that_was_refused_beside_others_of_ours_is_left_whole() -> None:
     assert plan([shard("s0001"), shard("s0002")], *records, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
-def test_a_single_row_over_the_told_limit_is_given_up_in_the_providers_words_after_it_was_refused_twice() -> None:
+def test_a_single_row_above_the_named_limit_is_given_up_after_two_refusals_with_the_providers_message() -> None:
     one = [shard(tokens=2_000, requests=1)]
     assert plan(one, *full("s0001"), at=NOW + 5 * MINUTE)[0] == [(Create, "s0001")]
     state = fold(manifest_of(one), [*full("s0001"), *full("s0001", 2)])
     (step,), _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
     assert isinstance(step, GiveUp)
-    assert (step.number, step.message) == (3, TOLD)
+    assert (step.number, step.message) == (3, NAMED_LIMIT)
 
 
-def test_a_single_row_that_may_fit_is_tried_on_and_on() -> None:
+def test_a_single_row_that_may_fit_is_never_given_up() -> None:
     records = [record for n in range(1, 20) for record in full("s0001", n, message="Enqueued token limit reached")]
     assert plan([shard(requests=1)], *records, at=NOW + timedelta(hours=1))[0] == [(Create, "s0001")]
 
 
-def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_ones() -> None:
+def test_a_resealed_shard_is_never_sent_and_its_rows_continue_in_the_new_shards() -> None:
     records = [
         *full("s0001"),
         Intent("s0001", 2, "claim", "", NOW),
@@ -303,18 +305,18 @@ def test_a_resealed_shard_is_never_touched_again_and_its_rows_go_on_in_the_new_o
     assert [(type(step), shard_of(step)) for step in steps] == [(Upload, "r01-0001")]
 
 
-def test_a_claim_whose_worker_was_killed_is_found_to_have_made_no_batch_and_the_shard_goes_on() -> None:
+def test_after_a_worker_was_killed_with_a_claim_the_look_up_finds_no_batch_and_the_shard_continues() -> None:
     records = [*full("s0001"), Intent("s0001", 2, "claim", "", NOW)]
     assert fold(manifest_of([shard()]), records).shards["s0001"].phase is Phase.CREATING
     records.append(Refused("s0001", 2, Failure.LOST, "lost", NOW + 2 * MINUTE))
     assert plan([shard()], *records, at=NOW + 10 * MINUTE)[0] == [(Create, "s0001")]
 
 
-# All of it flows
+# Whole jobs against a model of the provider
 
 
 class Provider:
-    """A provider with a queue: what has no room is created, and fails a minute later; what runs takes 20 minutes."""
+    """A provider with a queue. Batches that do not fit fail a minute after their creation; others take 20 minutes."""
 
     def __init__(self, limit: int, *, foreign: int = 0, says: str = "Enqueued token limit reached.") -> None:
         self.limit, self.foreign, self.says = limit, foreign, says
@@ -339,7 +341,7 @@ class Provider:
 
 
 def flow(provider: Provider, shards: list[Shard]) -> JobState:
-    """One worker that looks whenever it is due, until the job is finished."""
+    """Run one worker whenever it is due, until the job is finished."""
     manifest, records, now = manifest_of(shards), list[Record](), NOW
     for _ in range(3_000):
         state = fold(manifest, records)
@@ -394,7 +396,7 @@ def answered(state: JobState) -> int:
 
 
 @pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
-def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says: str) -> None:
+def test_forty_shards_get_through_a_queue_for_three_with_few_refusals(says: str) -> None:
     provider = Provider(1_000, says=says)
     state = flow(provider, [shard(f"s{n:04d}") for n in range(1, 41)])
     assert answered(state) == 160
@@ -404,14 +406,14 @@ def test_forty_shards_against_room_for_three_flow_through_with_few_refusals(says
 
 
 @pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
-def test_shards_that_can_never_fit_are_made_smaller_until_they_do(says: str) -> None:
+def test_shards_that_can_never_fit_are_divided_until_they_do(says: str) -> None:
     provider = Provider(1_000, says=says)
     state = flow(provider, [shard(f"s{n:04d}", tokens=6_400, requests=64) for n in range(1, 4)])
     assert answered(state) == 192
     assert max(one.attempt for retry_round in state.retry_rounds for one in retry_round.shards) == 1
 
 
-def test_room_that_other_jobs_take_is_no_reason_to_fail() -> None:
+def test_a_job_does_not_fail_if_other_jobs_fill_the_queue() -> None:
     provider = Provider(1_000, foreign=900, says="Limit: 1,000 enqueued tokens.")
     state = flow(provider, [shard(f"s{n:04d}", tokens=400, requests=8) for n in range(1, 4)])
     assert answered(state) == 24

@@ -27,7 +27,7 @@ def test_the_first_start_sets_the_deadline_and_no_retry_moves_it() -> None:
         assert deadline_to_record(state, 2, LATER + 30 * HOUR, LATER) is None
 
 
-def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good() -> None:
+def test_clearing_a_running_wait_keeps_its_deadline() -> None:
     first = Deadline(NOW + 30 * HOUR, NOW, clear_epoch=0)
     kept = deadline_to_record(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
     assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear_epoch=1)
@@ -36,7 +36,9 @@ def test_a_clear_of_a_wait_that_goes_on_keeps_its_deadline_for_good() -> None:
 
 
 @pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
-def test_a_clear_after_the_end_or_the_deadline_sets_a_new_one_with_a_fresh_allowance(records: list[Finished]) -> None:
+def test_a_clear_after_the_end_or_the_deadline_sets_a_new_deadline_with_a_fresh_allowance(
+    records: list[Finished],
+) -> None:
     at = NOW + 2 * HOUR if records else LATER
     state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
     fresh = deadline_to_record(state, 1, at + 30 * HOUR, at)

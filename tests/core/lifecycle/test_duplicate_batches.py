@@ -1,4 +1,4 @@
-"""Batches of a job besides the ones it keeps: which are adopted, cancelled, counted, and left alone."""
+"""Stray batches of a job: which ones are adopted, cancelled, counted or left alone."""
 
 from __future__ import annotations
 
@@ -53,43 +53,43 @@ def sorted_out(state: JobState, *batches: BatchView) -> dict[str, list[str]]:
     return {kind: ids for kind, ids in names.items() if ids}
 
 
-def test_batches_that_are_kept_and_those_of_another_job_are_left_alone() -> None:
+def test_recorded_batches_and_batches_of_other_jobs_are_left_alone() -> None:
     assert sorted_out(job(*KEPT), batch("kept"), batch("theirs", "n9", job_uid="f" * 32)) == {}
     assert sorted_out(job(*KEPT), BatchView("unnamed", Status.RUNNING, "in_progress")) == {}
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_batch_beside_the_one_that_is_kept_is_cancelled_or_counted(ended: bool) -> None:
-    assert sorted_out(job(*KEPT), batch("twin", ended=ended)) == {"ended" if ended else "cancel": ["twin"]}
+def test_a_duplicate_of_a_recorded_batch_is_cancelled_or_counted(ended: bool) -> None:
+    assert sorted_out(job(*KEPT), batch("duplicate", ended=ended)) == {"ended" if ended else "cancel": ["duplicate"]}
 
 
 @pytest.mark.parametrize("records", [intent(), [*intent(), LOST]])
-def test_the_batch_of_an_unanswered_creation_is_adopted_and_its_twin_is_not(records: list[Any]) -> None:
-    assert sorted_out(job(*records), batch("late"), batch("twin")) == {"adopt": ["late"], "cancel": ["twin"]}
+def test_the_batch_of_an_unanswered_creation_is_adopted_and_a_duplicate_of_it_is_not(records: list[Any]) -> None:
+    assert sorted_out(job(*records), batch("late"), batch("duplicate")) == {"adopt": ["late"], "cancel": ["duplicate"]}
 
 
-def test_the_batch_of_a_try_that_another_one_followed_is_a_twin() -> None:
+def test_the_batch_of_an_earlier_submission_is_a_duplicate() -> None:
     state = job(*intent(), LOST, *intent(2), Created("s0001", 2, "kept", NOW))
     assert sorted_out(state, batch("late", "n1"), batch("kept", "n2")) == {"cancel": ["late"]}
 
 
-def test_the_batch_of_a_shard_that_goes_on_in_smaller_ones_or_is_settled_is_a_twin() -> None:
+def test_the_batch_of_a_resealed_or_settled_shard_is_a_duplicate() -> None:
     state = job(*intent(), RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001")], NOW))
     assert sorted_out(state, batch("late")) == {"cancel": ["late"]}
     assert sorted_out(job(*intent(), Settled("s0001", 1, "", "given up", NOW)), batch("late")) == {"cancel": ["late"]}
 
 
-def test_a_twin_is_cancelled_once_and_counted_once_it_ended() -> None:
-    found = DuplicateBatch("twin", "s0001", "cancelling", False, 1, NOW)
-    assert sorted_out(job(*KEPT, found), batch("twin")) == {}
-    assert sorted_out(job(*KEPT, found), batch("twin", ended=True)) == {"ended": ["twin"]}
-    ended = DuplicateBatch("twin", "s0001", "cancelled", True, 2, NOW)
+def test_a_duplicate_is_cancelled_once_and_counted_when_it_has_ended() -> None:
+    found = DuplicateBatch("duplicate", "s0001", "cancelling", False, 1, NOW)
+    assert sorted_out(job(*KEPT, found), batch("duplicate")) == {}
+    assert sorted_out(job(*KEPT, found), batch("duplicate", ended=True)) == {"ended": ["duplicate"]}
+    ended = DuplicateBatch("duplicate", "s0001", "cancelled", True, 2, NOW)
     for state in (job(*KEPT, found, ended), job(*KEPT, ended, found)):
-        assert sorted_out(state, batch("twin", ended=True)) == {}
+        assert sorted_out(state, batch("duplicate", ended=True)) == {}
         assert state.paid_twice == 2
 
 
-def test_a_job_is_in_doubt_once_it_took_a_creation_for_lost_and_found_no_batch_of_it() -> None:
+def test_a_job_may_have_lost_batches_if_it_considered_a_creation_lost() -> None:
     assert not may_have_lost_batches(job(*KEPT))
     assert not may_have_lost_batches(job(*intent()))
     assert may_have_lost_batches(job(*intent(), LOST))

@@ -1,4 +1,4 @@
-"""Every code of a failed batch that is known, in the words it was seen with: what becomes of the rows."""
+"""Every known error code of a failed batch, with the messages that were observed: what happens to the rows."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ def error(code: str | None, message: str | None, line: int | None = None, param:
 
 
 @pytest.mark.parametrize(("code", "message", "line"), OF_A_LINE)
-def test_what_is_wrong_with_a_line_fails_that_row(code: str, message: str, line: int) -> None:
+def test_an_error_of_a_line_fails_that_row(code: str, message: str, line: int) -> None:
     assert failed(error(code, message, line, "body"))[::2] == (Failure.LINES, {line - 1: f"{code}: {message}"})
 
 
-def test_every_line_at_fault_is_known_at_once() -> None:
+def test_every_invalid_line_is_reported() -> None:
     _, message, lines = failed(*(error(code, text, n) for n, (code, text, _) in enumerate(OF_A_LINE, start=1)))
     assert sorted(lines) == list(range(len(OF_A_LINE)))
     assert message.startswith("invalid_json_line: This line is not parseable")
 
 
 @pytest.mark.parametrize(("code", "message"), OF_THE_FILE)
-def test_what_is_wrong_with_the_whole_file_fails_its_rows_in_the_providers_words(code: str, message: str) -> None:
+def test_an_error_of_the_whole_file_fails_its_rows_with_the_providers_message(code: str, message: str) -> None:
     assert failed(error(code, message)) == (Failure.LINES, f"{code}: {message}", {})
 
 
@@ -80,7 +80,7 @@ def test_a_full_queue_holds_the_shard_back(code: str | None, message: str) -> No
 
 
 @pytest.mark.parametrize("code", OF_THE_ACCOUNT)
-def test_what_is_wrong_with_the_account_waits_for_a_person(code: str) -> None:
+def test_an_account_failure_waits_for_a_person(code: str) -> None:
     assert failed(error(code, "You exceeded your current quota."))[::2] == (Failure.ACCOUNT, {})
 
 

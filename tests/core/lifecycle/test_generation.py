@@ -56,7 +56,9 @@ WAIT_BEGUN = TaskStarted(Task.WAIT, CLEARED, NOW)
         ),
     ],
 )
-def test_what_a_start_of_submit_does(records: list[Record], clear_epoch: int, resubmit: bool, action: Action) -> None:
+def test_the_action_of_a_start_of_submit(
+    records: list[Record], clear_epoch: int, resubmit: bool, action: Action
+) -> None:
     state = fold(manifest_of([plain_shard("s0001")]), records)
     decision = choose_generation(state, clear_epoch, resubmit=resubmit)
     assert decision.action is action
@@ -72,7 +74,7 @@ def test_the_first_start_seals_the_first_generation(resubmit: bool) -> None:
     ("records", "resubmit", "reuse"),
     [([STARTED, SUBMITTED], False, True), ([STARTED, SUBMITTED], True, False), ([STARTED, AGAIN], False, False)],
 )
-def test_earlier_answers_count_unless_every_row_is_sent_again(
+def test_earlier_answers_are_reused_unless_every_row_is_sent_again(
     records: list[Record], resubmit: bool, reuse: bool
 ) -> None:
     state = fold(manifest_of([plain_shard("s0001")]), records)
@@ -80,7 +82,7 @@ def test_earlier_answers_count_unless_every_row_is_sent_again(
 
 
 def test_every_rule_decides_some_start() -> None:
-    """A rule that no start reaches is dead, and one that could be removed unnoticed."""
+    """A rule that no start reaches is dead code."""
     histories: list[list[Record]] = [[STARTED], [STARTED, SUBMITTED], [STARTED, STOPPED_BY_CANARY], [STARTED, AGAIN]]
     starts = [
         Start(fold(manifest_of([plain_shard("s0001")]), records), epoch, resubmit)

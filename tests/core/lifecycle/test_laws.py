@@ -1,12 +1,18 @@
-"""Laws of the lifecycle, against a model of everything around it.
+"""The laws of the lifecycle, checked on random histories against a model of everything around it.
 
-Two workers (each plans with `next_steps` and does its plan step by step, on a record that is created exclusively;
-either may be killed between any two steps, or go on with an old plan), the provider (which validates, runs, refuses
-for want of room or money, loses answers on the way, lists late, ends batches as it likes), a person (who clears tasks
-and raises the ceiling) and the clock, in any order. Afterwards one worker brings the job to its end.
+The model consists of:
 
-Every row has one place; none is asked more often than allowed, nor paid for twice, nor past the ceiling; no batch is
-left without an owner; and it ends. Only a late list can make a batch twice: then it is found and told.
+* two workers. Each plans with `next_steps` and does its plan step by step, on records that are created exclusively.
+  Either one may be killed between any two steps, or continue with an outdated plan;
+* the provider, which validates, runs batches, refuses them for a full queue or a lack of credit, loses responses, shows
+  lists that are out of date, and ends batches in any way;
+* a person, who clears tasks and raises the ceiling;
+* the clock.
+
+Their actions happen in any order. Then one worker completes the job, and the laws must hold: every row lands in exactly
+one place; no row is sent more often than allowed, paid for twice, or sent beyond the ceiling; every batch belongs to a
+record; and the job ends. Only a list that is out of date can lead to a duplicate batch, which is then found and
+counted.
 """
 
 from __future__ import annotations
@@ -109,35 +115,35 @@ ANSWERS = [
 
 
 class Batch:
-    """A batch as the provider has it."""
+    """A batch of the provider."""
 
     def __init__(self, number: int, shard: str, nonce: str, rows: list[str], job_uid: str) -> None:
         self.job_uid = job_uid
         self.id, self.shard, self.nonce, self.rows = f"batch-{number}", shard, nonce, rows
-        self.said = "in_progress"
+        self.raw_status = "in_progress"
         self.problems: list[BatchProblem] = []
         self.answers: list[Answer] = []
 
     @property
     def cost(self) -> int:
-        """Dollars; while it runs, the most that it may come to."""
-        if self.said in ("in_progress", "cancelling"):
+        """Cost in US dollars; the maximum while it runs."""
+        if self.raw_status in ("in_progress", "cancelling"):
             return len(self.rows)
         return sum(answer.outcome in PAID for answer in self.answers) if self.ran else 0
 
     @property
     def ran(self) -> bool:
-        """Whether it is, or may come to be, paid for."""
-        return self.said != "failed"
+        """Whether it is paid for, or may be."""
+        return self.raw_status != "failed"
 
     def view(self) -> BatchView:
-        status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING}.get(self.said)
+        status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING}.get(self.raw_status)
         return BatchView(
             self.id,
-            status or Status(self.said),
-            self.said,
+            status or Status(self.raw_status),
+            self.raw_status,
             problems=self.problems,
-            completed=self.cost if self.said not in ("in_progress", "cancelling") else 0,
+            completed=self.cost if self.raw_status not in ("in_progress", "cancelling") else 0,
             metadata={"job_uid": self.job_uid, "nonce": self.nonce, "shard": self.shard},
         )
 
@@ -150,11 +156,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.batches: list[Batch] = []
         self.plans: dict[int, list[Step]] = {0: [], 1: []}
         self.uploads = 0
-        #: what came back for each canary that was settled
+        #: answers of each settled canary
         self.answered: dict[str, list[Answer]] = {}
-        #: how often a person cleared the wait, and how often that gave a fresh allowance of attempts
+        #: number of clears of the wait, and of those that gave a fresh allowance of attempts
         self.deadline_epochs = 0
-        #: set once a batch was taken for lost, as a list was late: then it may be paid for twice
+        #: whether a batch was considered lost because a list was out of date, so that it may be paid for twice
         self.late_lists = False
         self.allowances = 0
 
@@ -165,7 +171,7 @@ class Lifecycle(RuleBasedStateMachine):
         attempts=st.integers(1, 3),
         minutes=st.sampled_from([None, 1, 2, 10, 60, 300]),
         ceiling=st.sampled_from([None, None, 0.5, 2, 3, 4, 7, 30]),
-        in_the_end=st.sampled_from(IN_THE_END),
+        final_problems=st.sampled_from(IN_THE_END),
         last_creations=st.sampled_from(["goes well", "unsure"]),
     )
     def seal(
@@ -176,7 +182,7 @@ class Lifecycle(RuleBasedStateMachine):
         attempts: int,
         minutes: int | None,
         ceiling: float | None,
-        in_the_end: list[BatchProblem],
+        final_problems: list[BatchProblem],
         last_creations: str,
     ) -> None:
         first = [plain_shard(f"c{n:04d}", requests=ROWS, tokens=ROWS, synchronous=True) for n in range(1, canaries + 1)]
@@ -184,12 +190,12 @@ class Lifecycle(RuleBasedStateMachine):
         self.manifest, self.void = manifest_of(first + others, max_cost_usd=ceiling, prices=PRICES), void
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}
         self.policy = Policy(max_attempts=attempts, restarted_at=self.now)
-        self.in_the_end, self.last_creations = in_the_end, last_creations
+        self.final_problems, self.last_creations = final_problems, last_creations
         if minutes is not None:
             self.add(Deadline(NOW + timedelta(minutes=minutes), NOW))
 
     def add(self, record: Record) -> bool:
-        """As a ledger does it: created exclusively."""
+        """Create a record exclusively, as a ledger does."""
         match record:
             case RetryRound():
                 key: tuple[Any, ...] = (RetryRound, record.number)
@@ -209,13 +215,13 @@ class Lifecycle(RuleBasedStateMachine):
             return False
         before = self.phases()
         self.records[key] = record
-        self.no_phase_changes_but_as_the_diagram_says(before, record)
+        self.phases_change_only_as_the_diagram_shows(before, record)
         return True
 
     def phases(self) -> dict[str, Phase]:
         return {name: shard.phase for name, shard in self.state().shards.items()}
 
-    def no_phase_changes_but_as_the_diagram_says(self, before: dict[str, Phase], record: Record) -> None:
+    def phases_change_only_as_the_diagram_shows(self, before: dict[str, Phase], record: Record) -> None:
         for name, phase in self.phases().items():
             if before.get(name, phase) is not phase:
                 assert (before[name], type(record), phase) in DIAGRAM
@@ -223,16 +229,16 @@ class Lifecycle(RuleBasedStateMachine):
     def state(self) -> JobState:
         return fold(self.manifest, self.records.values())
 
-    def over(self, state: JobState) -> bool:
+    def is_past_deadline(self, state: JobState) -> bool:
         return state.deadline is not None and self.now >= state.deadline
 
     # The workers
 
-    def plan(self, look: bool = True) -> tuple[list[Step], Pause]:
-        """What `next_steps` says, and what must hold of it at any time."""
+    def plan(self, reads_list: bool = True) -> tuple[list[Step], Pause]:
+        """Return the result of `next_steps`, and check what must always hold for it."""
         state = self.state()
-        seen = {batch.id: batch.view() for batch in self.batches} if look else {}
-        steps, pause = next_steps(state, seen, self.policy, self.now)
+        batch_views = {batch.id: batch.view() for batch in self.batches} if reads_list else {}
+        steps, pause = next_steps(state, batch_views, self.policy, self.now)
         for step in steps:
             match step:
                 case Create(shard=shard):
@@ -242,9 +248,9 @@ class Lifecycle(RuleBasedStateMachine):
                 case LookUp(submission=submission):
                     assert not submission.batch_id
                 case Cancel():
-                    assert self.over(state)
+                    assert self.is_past_deadline(state)
             if isinstance(step, (Create, Upload, Retry, SendSynchronously, JudgeCanary)):
-                assert not self.over(state)
+                assert not self.is_past_deadline(state)
             if isinstance(step, (Create, Upload, Retry)):
                 assert all(shard.phase is Phase.SETTLED for shard in state.canary_shards)
                 assert not state.canary_shards or (state.canary_verdict is not None and not state.canary_verdict.void)
@@ -258,9 +264,9 @@ class Lifecycle(RuleBasedStateMachine):
             assert pause.until is not None or pause.batch_ids
         return steps, pause
 
-    @rule(worker=st.integers(0, 1), look=st.booleans())
-    def a_worker_plans(self, worker: int, look: bool) -> None:
-        self.plans[worker], pause = self.plan(look)
+    @rule(worker=st.integers(0, 1), reads_list=st.booleans())
+    def a_worker_plans(self, worker: int, reads_list: bool) -> None:
+        self.plans[worker], pause = self.plan(reads_list)
         if isinstance(pause, Finish) and not self.plans[worker]:
             finished = self.state().finished
             self.add(Finished(finished.number + 1 if finished else 1, self.now, list(pause.withheld)))
@@ -304,8 +310,8 @@ class Lifecycle(RuleBasedStateMachine):
         assert deadline is not None
         self.add(deadline)
         self.allowances += deadline.resets_attempts
-        going_on = before.deadline is not None and self.now < before.deadline and before.finished is None
-        assert not going_on or self.state().deadline == before.deadline
+        is_running = before.deadline is not None and self.now < before.deadline and before.finished is None
+        assert not is_running or self.state().deadline == before.deadline
 
     @rule(more=st.sampled_from([1, 3, 10]))
     def a_person_raises_the_ceiling(self, more: int) -> None:
@@ -315,7 +321,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(minutes=st.sampled_from([0.5, 1, 3, 6, 20, 90]))
     def time_passes(self, minutes: float) -> None:
-        """A worker's step takes no longer than the paid call may: 60 s. So plans that are older are not done."""
+        """A step takes at most as long as the paid call, 60 s. So plans that are older are dropped."""
         self.now += timedelta(minutes=minutes)
         if minutes > 1:
             self.plans = {0: [], 1: []}
@@ -323,7 +329,7 @@ class Lifecycle(RuleBasedStateMachine):
     def do(self, step: Step, fate: str) -> None:
         match step:
             case SendSynchronously():
-                self.ask(step, fate)
+                self.send_synchronously(step, fate)
             case JudgeCanary():
                 self.add(CanaryVerdict(Estimate(), self.now, self.void))
             case Upload() if fate == Failure.CAPACITY:
@@ -340,10 +346,10 @@ class Lifecycle(RuleBasedStateMachine):
                 self.collect(step)
             case Cancel():
                 batch = self.batch(step.submission.batch_id)
-                batch.said = "cancelling" if batch.said == "in_progress" else batch.said
+                batch.raw_status = "cancelling" if batch.raw_status == "in_progress" else batch.raw_status
                 self.add(CancelRequested(step.shard.name, step.submission.number, step.reason, self.now))
             case Retry():
-                self.ask_again(step)
+                self.retry_rows(step)
             case Reseal():
                 if self.claim(step.shard, step.number) and fate != "killed":
                     self.reseal(step)
@@ -374,17 +380,17 @@ class Lifecycle(RuleBasedStateMachine):
             )
         )
 
-    def ask(self, step: SendSynchronously, fate: str) -> None:
-        """The answers are good, or fail for a passing reason, or the account refuses; or nobody hears of them."""
+    def send_synchronously(self, step: SendSynchronously, fate: str) -> None:
+        """Record good answers, transient failures or a refusal of the account, or nothing if the worker is killed."""
         name = step.shard.name
         if fate == Failure.ACCOUNT:
             self.add(Refused(name, step.number, Failure.ACCOUNT, "pay", self.now))
         elif fate != "killed":
-            passing = fate in (Failure.CAPACITY, "unsure")
-            answers = [ANSWERS[3] if passing else ANSWERS[0]] * ROWS
+            is_transient = fate in (Failure.CAPACITY, "unsure")
+            answers = [ANSWERS[3] if is_transient else ANSWERS[0]] * ROWS
             counts = Counter(answer.outcome.value for answer in answers)
             settled = Settled(name, step.number, "", "answered", self.now, outcomes=dict(counts))
-            if self.add(msgspec.structs.replace(settled, transient=ROWS if passing else 0)):
+            if self.add(msgspec.structs.replace(settled, transient=ROWS if is_transient else 0)):
                 self.answered[name] = answers
 
     def create(self, step: Create, fate: str) -> None:
@@ -400,7 +406,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.add(Created(name, step.number, batch.id, self.now))
 
     def look_up(self, step: LookUp, *, late: bool) -> None:
-        """In a list; which may be late, so that it does not show the batch yet."""
+        """Look the batch up in a list, which does not show it yet if it is out of date."""
         intent = cast(Intent, step.submission.intent)
         found = [batch for batch in self.batches if batch.nonce == intent.nonce]
         assert len(found) <= 1
@@ -413,8 +419,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     def collect(self, step: Collect) -> None:
         batch, shard, n = self.batch(step.batch.id), step.shard.spec, step.submission.number
-        settled = Settled(shard.name, n, batch.id, batch.said, self.now)
-        if batch.said == "failed":
+        settled = Settled(shard.name, n, batch.id, batch.raw_status, self.now)
+        if batch.raw_status == "failed":
             failure, message, lines = classify_batch_failure(batch.view())
             settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)
         if settled.failure in (None, Failure.LINES):
@@ -435,27 +441,37 @@ class Lifecycle(RuleBasedStateMachine):
         by_line = dict(read_answers(cast(Any, None), shard, settled, rows, CHAT, None))
         return [by_line[line] for line in range(len(rows))]
 
-    def ask_again(self, step: Retry) -> None:
-        """One wave: rows merged per attempt. A worker looks first whether another was faster."""
+    def retry_rows(self, step: Retry) -> None:
+        """Seal a retry round with the rows merged by attempt, unless another worker was faster."""
         state = self.state()
-        sources = [(s, one) for s, one in step.sources if (s.name, one.number) not in state.retried_submissions]
+        sources = [
+            (shard, settled)
+            for shard, settled in step.sources
+            if (shard.name, settled.number) not in state.retried_submissions
+        ]
         if not sources:
             return
         number = len(state.retry_rounds) + 1
-        merged: dict[int, list[str]] = {}
-        for shard, one in sources:
+        names_by_attempt: dict[int, list[str]] = {}
+        for shard, settled in sources:
             names = self.rows[shard.name]
-            for name, answer in zip(names, self.answers(shard.spec, one), strict=True):
-                if is_retryable(answer, one, self.policy):
-                    merged.setdefault(next_attempt(shard, one), []).append(name)
+            for name, answer in zip(names, self.answers(shard.spec, settled), strict=True):
+                if is_retryable(answer, settled, self.policy):
+                    names_by_attempt.setdefault(next_attempt(shard, settled), []).append(name)
         shards: list[Shard] = []
-        for attempt, names in merged.items():
+        for attempt, names in names_by_attempt.items():
             shard_name = f"r{number:02d}-{len(shards) + 1:04d}"
             self.rows[shard_name] = names
             shards.append(plain_shard(shard_name, requests=len(names), tokens=len(names), attempt=attempt))
         assert shards
         self.add(
-            RetryRound(number, [(s.name, one.number) for s, one in sources], shards, self.now, step.forgiven_attempts)
+            RetryRound(
+                number,
+                [(shard.name, settled.number) for shard, settled in sources],
+                shards,
+                self.now,
+                step.forgiven_attempts,
+            )
         )
 
     def batch(self, batch_id: str) -> Batch:
@@ -467,13 +483,13 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_batch_ends(self, data: st.DataObject) -> None:
         batch = data.draw(st.sampled_from([batch for batch in self.batches if not batch.view().status.ended]))
-        said = data.draw(st.sampled_from(["completed", "expired", "cancelled", "failed"]))
-        if said == "failed":
+        raw_status = data.draw(st.sampled_from(["completed", "expired", "cancelled", "failed"]))
+        if raw_status == "failed":
             batch.problems = data.draw(st.sampled_from(PROBLEMS))
         else:
             count = len(batch.rows)
             batch.answers = data.draw(st.lists(st.sampled_from(ANSWERS), min_size=count, max_size=count))
-        batch.said = said
+        batch.raw_status = raw_status
 
     # What always holds
 
@@ -490,19 +506,19 @@ class Lifecycle(RuleBasedStateMachine):
         assert ceiling is None or sum(batch.cost for batch in self.batches) <= ceiling
 
     @invariant()
-    def no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once(self) -> None:
+    def no_row_is_sent_more_often_than_allowed_or_twice_at_the_same_time(self) -> None:
         if self.late_lists:
             return
-        asked = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
-        asked.update(row for canary in self.answered for row in self.rows[canary])
-        assert not asked or max(asked.values()) <= self.policy.max_attempts * (1 + self.allowances)
-        open_ones = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
-        assert not open_ones or max(open_ones.values()) == 1
+        sent = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
+        sent.update(row for canary in self.answered for row in self.rows[canary])
+        assert not sent or max(sent.values()) <= self.policy.max_attempts * (1 + self.allowances)
+        running_rows = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
+        assert not running_rows or max(running_rows.values()) == 1
 
     # How it ends
 
     def teardown(self) -> None:
-        """One worker that nobody kills brings the job to its end, with nothing left behind."""
+        """Let one worker complete the job, and check that nothing is left behind."""
         if not hasattr(self, "manifest"):
             return
         for _ in range(400):
@@ -515,7 +531,7 @@ class Lifecycle(RuleBasedStateMachine):
                 case Void():
                     break
                 case Finish():
-                    if not self.twins_are_found():
+                    if not self.adopt_and_cancel_stray_batches():
                         break
                 case Hold():
                     self.policy = msgspec.structs.replace(self.policy, restarted_at=self.now + timedelta(seconds=1))
@@ -524,43 +540,47 @@ class Lifecycle(RuleBasedStateMachine):
                     self.now = min(until, self.now + timedelta(minutes=10)) if until and live else until or self.now
                     for batch in self.batches:
                         if not batch.view().status.ended:
-                            batch.problems = self.in_the_end
+                            batch.problems = self.final_problems
                             batch.answers = [Answer(Outcome.EXPIRED)] * len(batch.rows)
-                            batch.said = "failed" if self.in_the_end else "expired"
+                            batch.raw_status = "failed" if self.final_problems else "expired"
         else:
-            raise AssertionError("the job does not come to its end")
+            raise AssertionError("the job does not end")
         self.no_shard_is_paid_for_twice()
-        self.no_row_is_asked_more_often_than_the_author_said_nor_twice_at_once()
+        self.no_row_is_sent_more_often_than_allowed_or_twice_at_the_same_time()
         self.no_more_is_spent_than_the_ceiling()
         state = self.state()
         withheld = set(pause.withheld) if isinstance(pause, Finish) else set()
         if state.canary_verdict is not None and state.canary_verdict.void:
             assert self.uploads == 0
             assert not self.batches
-        elif not self.over(state):
-            left = {s.name for s in state.shards.values() if s.phase not in (Phase.SETTLED, Phase.RESEALED)}
-            assert left == withheld
+        elif not self.is_past_deadline(state):
+            unsettled = {
+                shard.name for shard in state.shards.values() if shard.phase not in (Phase.SETTLED, Phase.RESEALED)
+            }
+            assert unsettled == withheld
         paid = {batch.id for batch in self.batches if batch.ran}
-        self.every_row_has_one_place(state)
-        self.no_batch_is_without_an_owner(state)
+        self.every_row_is_in_exactly_one_shard(state)
+        self.every_batch_is_recorded(state)
         collected = {settled.batch_id for _, _, settled in state.settled_submissions()}
-        unsure = {batch.id for batch in self.batches if self.over(state) and self.now >= self.end_of_grace(state)}
+        unsure = {
+            batch.id for batch in self.batches if self.is_past_deadline(state) and self.now >= self.end_of_grace(state)
+        }
         assert paid <= collected | unsure | state.duplicate_batches.keys()
 
-    def twins_are_found(self) -> bool:
-        """As a worker does at the end, with a list that is not late any more; True if the job goes on."""
-        found = find_stray_batches(self.state(), [batch.view() for batch in self.batches])
-        for shard, submission, view in found.to_adopt:
+    def adopt_and_cancel_stray_batches(self) -> bool:
+        """Handle stray batches as a worker does at the end, with a current list. Return whether the job continues."""
+        stray = find_stray_batches(self.state(), [batch.view() for batch in self.batches])
+        for shard, submission, view in stray.to_adopt:
             self.add(Created(shard.name, submission.number, view.id, self.now))
-        for view in [*found.to_cancel, *found.ended]:
+        for view in [*stray.to_cancel, *stray.ended]:
             batch = self.batch(view.id)
             if not view.status.ended:
-                batch.said, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
-            self.add(DuplicateBatch(view.id, batch.shard, batch.said, True, batch.view().completed, self.now))
-        return bool(found.to_adopt)
+                batch.raw_status, batch.answers = "cancelled", [Answer(Outcome.CANCELLED)] * len(batch.rows)
+            self.add(DuplicateBatch(view.id, batch.shard, batch.raw_status, True, batch.view().completed, self.now))
+        return bool(stray.to_adopt)
 
-    def no_batch_is_without_an_owner(self, state: JobState) -> None:
-        """What ran is kept by a try, or known as a twin and not running any more; what was paid for twice is told."""
+    def every_batch_is_recorded(self, state: JobState) -> None:
+        """Every batch belongs to a submission or is a duplicate that has ended, and double payments are counted."""
         kept = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions}
         assert {batch.id for batch in self.batches} <= kept | state.duplicate_batches.keys()
         duplicate_batches = [batch for batch in self.batches if batch.id in state.duplicate_batches]
@@ -569,9 +589,9 @@ class Lifecycle(RuleBasedStateMachine):
         assert state.paid_twice == sum(batch.cost for batch in duplicate_batches)
         assert self.late_lists or not duplicate_batches
 
-    def every_row_has_one_place(self, state: JobState) -> None:
-        """Followed from seal to seal, no row is lost on the way and none goes on in two shards."""
-        places = Counter(
+    def every_row_is_in_exactly_one_shard(self, state: JobState) -> None:
+        """From seal to seal, no row is lost, and none continues in two shards."""
+        shards_by_row = Counter(
             row
             for shard in state.shards.values()
             if not shard.is_resealed and shard.spec.attempt == 1
@@ -579,12 +599,12 @@ class Lifecycle(RuleBasedStateMachine):
         )
         retried = {
             row
-            for shard, _, one in state.settled_submissions()
-            if one.failure is Failure.LINES and (shard.name, one.number) in state.retried_submissions
+            for shard, _, settled in state.settled_submissions()
+            if settled.failure is Failure.LINES and (shard.name, settled.number) in state.retried_submissions
             for row in self.rows[shard.name]
         }
-        assert set(places) == {row for shard in self.manifest.shards for row in self.rows[shard.name]}
-        assert all(count == 1 or row in retried for row, count in places.items())
+        assert set(shards_by_row) == {row for shard in self.manifest.shards for row in self.rows[shard.name]}
+        assert all(count == 1 or row in retried for row, count in shards_by_row.items())
 
     def end_of_grace(self, state: JobState) -> datetime:
         assert state.deadline is not None

@@ -1,4 +1,4 @@
-"""What one job finds out for the next: the told queue limit of a model, and how long its answers are."""
+"""Lessons from one job for the next one: the queue limit of a model, and the length of its answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, NOW, manifest_of, plain_shard, request
 
 KEY = JobKey("dag", "ask", "manual__2026-11-20")
-TOLD = "Enqueued token limit reached for m. Limit: {} enqueued tokens."
+NAMED_LIMIT = "Enqueued token limit reached for m. Limit: {} enqueued tokens."
 DAY = timedelta(days=1)
 
 
@@ -51,14 +51,14 @@ def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, at: datetime
     return Output(uid, of["dag_id"], of["task_id"], of["model"], answers, tokens, at)
 
 
-# What a job teaches
+# Lessons of a job
 
 
-def test_the_newest_limit_that_the_provider_told_for_each_model_is_learned() -> None:
+def test_the_newest_limit_that_the_provider_named_for_each_model_is_learned() -> None:
     records = [
-        *full(1, TOLD.format("2,000")),
-        *full(2, TOLD.format("1,000"), at=NOW + DAY),
-        *full(1, TOLD.format("30K"), shard="s0002"),
+        *full(1, NAMED_LIMIT.format("2,000")),
+        *full(2, NAMED_LIMIT.format("1,000"), at=NOW + DAY),
+        *full(1, NAMED_LIMIT.format("30K"), shard="s0002"),
     ]
     assert learned_from(*records, models=("small", "large")) == [
         QueueLimit("small", 1_000, NOW + DAY),
@@ -67,7 +67,7 @@ def test_the_newest_limit_that_the_provider_told_for_each_model_is_learned() -> 
 
 
 def test_a_limit_is_learned_from_a_refused_creation_too() -> None:
-    refused = Refused("s0001", 1, Failure.CAPACITY, TOLD.format("1,000"), NOW)
+    refused = Refused("s0001", 1, Failure.CAPACITY, NAMED_LIMIT.format("1,000"), NOW)
     assert learned_from(Intent("s0001", 1, "nonce", "file", NOW), refused) == [QueueLimit("small", 1_000, NOW)]
 
 
@@ -75,13 +75,13 @@ def test_a_limit_is_learned_from_a_refused_creation_too() -> None:
     "records",
     [
         full(1, "Enqueued token limit reached"),
-        [Refused("s0001", 1, Failure.ACCOUNT, TOLD.format("1,000"), NOW)],
-        [UploadRefused(1, TOLD.format("1,000"), NOW)],
+        [Refused("s0001", 1, Failure.ACCOUNT, NAMED_LIMIT.format("1,000"), NOW)],
+        [UploadRefused(1, NAMED_LIMIT.format("1,000"), NOW)],
         answered(0, 0),
     ],
-    ids=["no number is told", "it is about the account", "it is about files", "nothing answered"],
+    ids=["no limit is named", "it is about the account", "it is about files", "no answers"],
 )
-def test_nothing_is_learned_where_nothing_was_told(records: list[Any]) -> None:
+def test_nothing_is_learned_from_a_refusal_without_a_limit(records: list[Any]) -> None:
     assert learned_from(*records) == []
 
 
@@ -94,42 +94,42 @@ def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None
     ]
 
 
-# What the next one may use
+# Lessons for the next job
 
 
-def test_a_told_limit_counts_for_all_tasks_of_the_connection_and_the_newest_counts(folder: LocalFolder) -> None:
+def test_a_limit_applies_to_all_tasks_of_the_connection_and_the_newest_counts(folder: LocalFolder) -> None:
     save_lessons(folder, [QueueLimit("small", 2_000, NOW), QueueLimit("large", 500, NOW)])
     save_lessons(folder, [QueueLimit("small", 1_000, NOW - DAY)])
     found = load_lessons(folder, JobKey("another", "task", "run"), NOW + DAY)
     assert {model: limit.tokens for model, limit in found.limits.items()} == {"small": 2_000, "large": 500}
 
 
-def test_the_output_counts_for_the_same_task_of_the_same_dag_alone(folder: LocalFolder) -> None:
+def test_output_lessons_apply_only_to_the_same_task_of_the_same_dag(folder: LocalFolder) -> None:
     save_lessons(folder, [output("1"), output("2", dag_id="another"), output("3", task_id="another")])
     assert load_lessons(folder, KEY, NOW).outputs == {"small": (MIN_ANSWERS, 100)}
     assert load_lessons(folder, JobKey("dag", "third", "run"), NOW).outputs == {}
 
 
-def test_small_jobs_tell_together_what_one_alone_is_too_small_for(folder: LocalFolder) -> None:
+def test_the_answers_of_several_small_jobs_are_added_up(folder: LocalFolder) -> None:
     save_lessons(folder, [output("1", MIN_ANSWERS - 1, 19)])
     assert load_lessons(folder, KEY, NOW).outputs == {}
     save_lessons(folder, [output("2", 1, 1, at=NOW + DAY)])
     assert load_lessons(folder, KEY, NOW + DAY).outputs == {"small": (MIN_ANSWERS, 20)}
 
 
-def test_what_is_older_than_thirty_days_counts_no_more(folder: LocalFolder) -> None:
+def test_lessons_older_than_thirty_days_are_ignored(folder: LocalFolder) -> None:
     save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1")])
     assert load_lessons(folder, KEY, NOW + MAX_AGE - DAY) != LearnedFacts()
     assert load_lessons(folder, KEY, NOW + MAX_AGE) == LearnedFacts()
 
 
-def test_a_job_whose_wait_ends_twice_teaches_once(folder: LocalFolder) -> None:
+def test_a_job_whose_wait_ends_twice_saves_its_lessons_once(folder: LocalFolder) -> None:
     assert len(save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1")])) == 2
     assert save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1", 2 * MIN_ANSWERS)]) == []
     assert load_lessons(folder, KEY, NOW).outputs == {"small": (MIN_ANSWERS, 100)}
 
 
-def test_the_newest_few_are_kept_of_each_thing(folder: LocalFolder) -> None:
+def test_only_the_newest_lessons_about_a_subject_are_kept(folder: LocalFolder) -> None:
     for n in range(MAX_KEPT + 3):
         save_lessons(folder, [QueueLimit("small", 1_000 + n, NOW + n * DAY), output(str(n), at=NOW + n * DAY)])
     save_lessons(folder, [QueueLimit("large", 1, NOW)])
@@ -138,7 +138,7 @@ def test_the_newest_few_are_kept_of_each_thing(folder: LocalFolder) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"type":"limit"}', b'{"type":"poem"}', b"\xff"])
-def test_a_file_that_is_no_lesson_is_passed_over(folder: LocalFolder, data: bytes) -> None:
+def test_a_file_that_is_not_a_lesson_is_skipped(folder: LocalFolder, data: bytes) -> None:
     save_lessons(folder, [QueueLimit("small", 1_000, NOW)])
     folder.create(f"{folder.names('')[0][:-5]}.x.json", data)
     assert load_lessons(folder, KEY, NOW).limits["small"].tokens == 1_000
@@ -157,7 +157,7 @@ def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(
     assert found == [("large", 36), ("small", 9), ("small", 18), ("small", 18)]
 
 
-def test_a_row_over_a_learned_limit_is_not_refused_but_goes_alone(folder: LocalFolder) -> None:
+def test_a_row_above_a_learned_limit_gets_a_shard_of_its_own(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned_tokens={"gpt-5-mini": 20})
     for number, tokens in enumerate([5, 21, 5], start=1):
         sealer.add(request(f"r{number}"), [], number, tokens)

@@ -1,4 +1,4 @@
-"""docs/lifecycle.md says what the rules say."""
+"""The tables and the diagram in `docs/lifecycle.md` are up to date with the rules."""
 
 from __future__ import annotations
 

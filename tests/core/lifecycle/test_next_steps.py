@@ -1,4 +1,4 @@
-"""What happens next to a job: every line of the lifecycle's table, and its laws against a model of the provider."""
+"""What happens next to a job, phase by phase."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 
 
 def job(*records: Record, shards: tuple[str, ...] = ("s0001",)) -> JobState:
-    """Shards whose name begins with c are canaries."""
+    """Return the state of a job with these records. Shards whose name begins with c are canaries."""
     return fold(manifest_of([plain_shard(name, synchronous=name.startswith("c")) for name in shards]), records)
 
 
@@ -99,9 +99,9 @@ def deadline(ends: datetime) -> Deadline:
     return Deadline(ends, NOW)
 
 
-def view(batch_id: str = "batch-s0001-1", said: str = "in_progress", **more: Any) -> BatchView:
+def view(batch_id: str = "batch-s0001-1", raw_status: str = "in_progress", **more: Any) -> BatchView:
     status = {"in_progress": Status.RUNNING, "cancelling": Status.CANCELLING, "paused": Status.RUNNING}
-    return BatchView(batch_id, status.get(said) or Status(said), said, **more)
+    return BatchView(batch_id, status.get(raw_status) or Status(raw_status), raw_status, **more)
 
 
 def seen(*views: BatchView) -> dict[str, BatchView]:
@@ -113,7 +113,7 @@ def steps(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy
 
 
 def pause(state: JobState, *views: BatchView, at: datetime = NOW, policy: Policy = POLICY) -> Any:
-    """What follows where there is no step to do."""
+    """Return how the job pauses, and check that there are no steps."""
     found, after = next_steps(state, seen(*views), policy, at)
     assert found == []
     return after
@@ -128,18 +128,18 @@ def test_a_sealed_shard_is_uploaded() -> None:
     assert (step.shard.name, step.number) == ("s0001", 1)
 
 
-def test_all_sealed_shards_are_uploaded_at_once() -> None:
+def test_all_sealed_shards_are_uploaded_together() -> None:
     assert [step.shard.name for step in steps(job(shards=("s0001", "s0002")))] == ["s0001", "s0002"]
 
 
-def test_an_uploaded_shard_is_created_from_its_file() -> None:
+def test_the_batch_of_an_uploaded_shard_is_created_from_its_file() -> None:
     (step,) = steps(job(uploaded()))
     assert isinstance(step, Create)
     assert (step.shard.name, step.number, step.file_id) == ("s0001", 1, "file-1")
 
 
 @pytest.mark.parametrize("records", [refused(Failure.CAPACITY), settled(failure=Failure.CAPACITY)])
-def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records: list[Any]) -> None:
+def test_a_shard_refused_by_a_full_queue_waits_and_reuses_its_file(records: list[Any]) -> None:
     state = job(*records)
     assert pause(state, at=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=True)
     (step,) = steps(state, at=NOW + 5 * MINUTE)
@@ -147,7 +147,7 @@ def test_a_shard_without_room_waits_and_then_goes_on_with_the_same_file(records:
     assert (step.number, step.file_id) == (2, "file-1")
 
 
-def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour() -> None:
+def test_a_shard_refused_by_a_full_queue_waits_twice_as_long_each_time_up_to_an_hour() -> None:
     records: list[Record] = []
     waits = []
     for n in range(1, 9):
@@ -156,14 +156,14 @@ def test_a_shard_without_room_waits_twice_as_long_each_time_up_to_an_hour() -> N
     assert waits == [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, *[MAX_HOLD] * 4]
 
 
-def test_a_shard_without_room_waits_for_the_end_of_any_batch() -> None:
+def test_a_shard_refused_by_a_full_queue_waits_for_the_end_of_any_batch() -> None:
     state = job(*refused(Failure.CAPACITY), *live(1, "s0002"), shards=("s0001", "s0002"))
     after = pause(state, view("batch-s0002-1"))
     assert after == Wait(["batch-s0002-1"], NOW + 5 * MINUTE, any_end=True)
 
 
 @pytest.mark.parametrize("records", [refused(Failure.FILE), settled(failure=Failure.FILE)])
-def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment(records: list[Any]) -> None:
+def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_short_wait(records: list[Any]) -> None:
     state = job(*records)
     assert isinstance(pause(state, at=NOW + 29 * SECOND), Wait)
     (step,) = steps(state, at=NOW + 30 * SECOND)
@@ -175,11 +175,11 @@ def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_moment
 
 
 @pytest.mark.parametrize("records", [refused(Failure.ACCOUNT), settled(failure=Failure.ACCOUNT)])
-def test_an_account_failure_holds_the_job_in_the_providers_words(records: list[Any]) -> None:
+def test_an_account_failure_holds_the_job_with_the_providers_message(records: list[Any]) -> None:
     assert pause(job(*records)) == Hold("account said no")
 
 
-def test_an_account_failure_is_forgiven_once_the_task_is_started_again() -> None:
+def test_an_account_failure_no_longer_holds_the_job_once_a_task_has_started_again() -> None:
     policy = msgspec.structs.replace(POLICY, restarted_at=NOW + SECOND)
     (step,) = steps(job(*refused(Failure.ACCOUNT)), policy=policy, at=NOW + SECOND)
     assert isinstance(step, Create)
@@ -188,12 +188,12 @@ def test_an_account_failure_is_forgiven_once_the_task_is_started_again() -> None
     assert pause(again, policy=policy, at=NOW + SECOND) == Hold("account said no")
 
 
-def test_batches_that_run_are_waited_for_before_a_held_job_ends() -> None:
+def test_a_held_job_waits_for_its_running_batches() -> None:
     state = job(*refused(Failure.ACCOUNT), *live(1, "s0002"), shards=("s0001", "s0002"))
     assert isinstance(pause(state, view("batch-s0002-1")), Wait)
 
 
-def test_a_lost_creation_is_made_again_at_once_with_the_same_file() -> None:
+def test_a_lost_creation_is_repeated_immediately_with_the_same_file() -> None:
     (step,) = steps(job(*refused(Failure.LOST)))
     assert isinstance(step, Create)
     assert (step.number, step.file_id) == (2, "file-1")
@@ -210,7 +210,7 @@ def answered(shard: str, **outcomes: int) -> Settled:
     return Settled(shard, 1, "", "answered", NOW, outcomes=outcomes, transient=transient)
 
 
-def test_canaries_are_asked_before_anything_is_uploaded() -> None:
+def test_canaries_are_sent_before_anything_is_uploaded() -> None:
     asks = steps(job(shards=CANARIES))
     assert [(type(step), step.shard.name, step.number) for step in asks] == [
         (SendSynchronously, "c0001", 1),
@@ -221,7 +221,7 @@ def test_canaries_are_asked_before_anything_is_uploaded() -> None:
     assert step.shard.name == "c0002"
 
 
-def test_settled_canaries_are_judged_before_anything_is_uploaded_or_asked_again() -> None:
+def test_settled_canaries_are_judged_before_anything_is_uploaded_or_retried() -> None:
     both = (answered("c0001", failed=3, transient=3), answered("c0002", succeeded=3))
     assert steps(job(*both, shards=CANARIES), at=NOW + 60 * MINUTE) == [JudgeCanary()]
     upload, again = steps(job(*both, VERDICT, shards=CANARIES), at=NOW + 60 * MINUTE)
@@ -236,7 +236,7 @@ def test_a_void_generation_is_never_uploaded() -> None:
     assert pause(state) == Void("wrong", over_budget=True)
 
 
-def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_acted() -> None:
+def test_a_canary_that_the_account_refused_holds_the_job_and_is_sent_once_a_person_has_acted() -> None:
     state = job(Refused("c0001", 1, Failure.ACCOUNT, "pay", NOW), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Hold("pay")
@@ -244,7 +244,7 @@ def test_a_canary_that_the_account_refused_holds_all_and_is_asked_once_a_person_
     assert [(first.shard.name, first.number), (second.shard.name, second.number)] == [("c0001", 2), ("c0002", 1)]
 
 
-def test_after_the_deadline_no_canary_is_asked() -> None:
+def test_no_canary_is_sent_after_the_deadline() -> None:
     state = job(deadline(NOW), shards=CANARIES)
     assert steps(state) == []
     assert pause(state) == Finish()
@@ -264,7 +264,7 @@ def test_an_unanswered_creation_is_left_alone_for_two_minutes_and_then_looked_up
 
 
 def test_an_unanswered_creation_is_looked_up_even_after_the_deadline() -> None:
-    """Its batch may run, and is paid for."""
+    """Its batch may be running, and is paid for."""
     state = job(uploaded(), intent(), deadline(NOW + MINUTE))
     assert pause(state, at=NOW + MINUTE) == Wait([], NOW + LOOK_UP_AFTER, any_end=False)
     (step,) = steps(state, at=NOW + LOOK_UP_AFTER)
@@ -276,12 +276,12 @@ def test_an_unanswered_creation_is_looked_up_even_after_the_deadline() -> None:
 # Live
 
 
-@pytest.mark.parametrize("said", ["in_progress", "cancelling", "paused"])
-def test_a_running_batch_is_waited_for_whatever_its_word_for_that(said: str) -> None:
-    assert pause(job(*live()), view(said=said)) == Wait(["batch-s0001-1"], None, any_end=False)
+@pytest.mark.parametrize("raw_status", ["in_progress", "cancelling", "paused"])
+def test_a_running_batch_is_waited_for_regardless_of_its_raw_status(raw_status: str) -> None:
+    assert pause(job(*live()), view(raw_status=raw_status)) == Wait(["batch-s0001-1"], None, any_end=False)
 
 
-def test_a_batch_that_was_not_looked_at_is_waited_for() -> None:
+def test_a_batch_that_was_not_read_is_waited_for() -> None:
     assert pause(job(*live())) == Wait(["batch-s0001-1"], None, any_end=False)
 
 
@@ -289,22 +289,22 @@ def test_a_wait_ends_at_the_deadline_at_the_latest() -> None:
     assert pause(job(*live(), deadline(NOW + HOUR))) == Wait(["batch-s0001-1"], NOW + HOUR, any_end=False)
 
 
-@pytest.mark.parametrize("said", ["completed", "failed", "expired", "cancelled"])
+@pytest.mark.parametrize("raw_status", ["completed", "failed", "expired", "cancelled"])
 @pytest.mark.parametrize("over", [False, True])
-def test_an_ended_batch_is_collected_before_and_after_the_deadline(said: str, over: bool) -> None:
-    batch = view(said=said)
+def test_an_ended_batch_is_collected_before_and_after_the_deadline(raw_status: str, over: bool) -> None:
+    batch = view(raw_status=raw_status)
     (step,) = steps(job(*live(), deadline(NOW if over else NOW + HOUR)), batch)
     assert isinstance(step, Collect)
     assert (step.shard.name, step.submission.number, step.batch) == ("s0001", 1, batch)
 
 
-def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_end_of_the_grace() -> None:
+def test_at_the_deadline_running_batches_are_cancelled_once_and_waited_for_until_the_grace_period_ends() -> None:
     (step,) = steps(job(*live(), deadline(NOW)), view())
     assert isinstance(step, Cancel)
     assert (step.submission.batch_id, step.reason) == ("batch-s0001-1", "deadline")
-    told = job(*live(), deadline(NOW), CancelRequested("s0001", 1, "deadline", NOW))
-    assert pause(told, view(said="cancelling")) == Wait(["batch-s0001-1"], NOW + CANCEL_GRACE, any_end=False)
-    assert pause(told, view(said="cancelling"), at=NOW + CANCEL_GRACE) == Finish()
+    state = job(*live(), deadline(NOW), CancelRequested("s0001", 1, "deadline", NOW))
+    assert pause(state, view(raw_status="cancelling")) == Wait(["batch-s0001-1"], NOW + CANCEL_GRACE, any_end=False)
+    assert pause(state, view(raw_status="cancelling"), at=NOW + CANCEL_GRACE) == Finish()
 
 
 @pytest.mark.parametrize(
@@ -322,20 +322,20 @@ def test_what_runs_at_the_deadline_is_cancelled_once_and_waited_for_until_the_en
     ],
     ids=range(9),
 )
-def test_nothing_is_uploaded_created_or_asked_again_after_the_deadline(records: list[Any]) -> None:
+def test_nothing_is_uploaded_created_or_retried_after_the_deadline(records: list[Any]) -> None:
     assert pause(job(*records, deadline(NOW)), at=NOW + 100 * HOUR) == Finish()
 
 
 # Settled
 
 
-def test_a_job_with_nothing_more_to_ask_is_finished() -> None:
+def test_a_job_with_nothing_more_to_send_is_finished() -> None:
     assert pause(job(*settled(succeeded=3))) == Finish()
     assert pause(job(shards=())) == Finish()
 
 
 @pytest.mark.parametrize("outcome", ["expired", "cancelled", "invalid_output", "missing"])
-def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome: str) -> None:
+def test_retryable_rows_are_retried_after_their_delay(outcome: str) -> None:
     state = job(*settled_as({"succeeded": 2, outcome: 1}))
     until = pause(state).until
     assert NOW + 5 * MINUTE <= until <= NOW + 6 * MINUTE
@@ -344,7 +344,7 @@ def test_rows_that_may_be_asked_again_are_asked_after_their_wait(outcome: str) -
     assert [(shard.name, one.number) for shard, one in step.sources] == [("s0001", 1)]
 
 
-def test_failed_rows_are_asked_again_only_if_asking_may_help() -> None:
+def test_failed_rows_are_retried_only_if_their_failure_is_transient() -> None:
     assert pause(job(*settled(failed=3, transient=0))) == Finish()
     assert isinstance(pause(job(*settled(failed=3, transient=1))), Wait)
 
@@ -355,7 +355,7 @@ def test_other_outcomes_are_final(outcome: str) -> None:
 
 
 @pytest.mark.parametrize("outcome", sorted(RETRYABLE))
-def test_what_the_author_did_not_list_is_not_asked_again(outcome: Outcome) -> None:
+def test_outcomes_that_the_author_did_not_list_are_not_retried(outcome: Outcome) -> None:
     policy = msgspec.structs.replace(POLICY, retry_on=RETRYABLE - {outcome})
     counts = {outcome.value: 3, "transient": 3 if outcome is Outcome.FAILED else 0}
     assert pause(job(*settled_as(counts)), policy=policy) == Finish()
@@ -374,13 +374,13 @@ def on_attempt(attempt: int, **outcomes: int) -> JobState:
     return job(*settled(expired=3), retry_round, *settled_as(outcomes, "r01-0001"))
 
 
-def test_rows_are_asked_as_often_as_the_author_said_and_no_more() -> None:
+def test_rows_are_sent_at_most_max_attempts_times() -> None:
     assert isinstance(pause(on_attempt(2, expired=3)), Wait)
     assert pause(on_attempt(3, expired=3)) == Finish()
     assert pause(job(*settled(expired=3)), policy=msgspec.structs.replace(POLICY, max_attempts=1)) == Finish()
 
 
-def test_the_wait_doubles_with_each_attempt() -> None:
+def test_the_retry_delay_doubles_with_each_attempt() -> None:
     policy = msgspec.structs.replace(POLICY, max_attempts=5)
     for attempt, base in ((1, 5), (2, 10), (3, 20), (4, 40)):
         state = on_attempt(attempt, expired=3) if attempt > 1 else job(*settled(expired=3))
@@ -388,14 +388,14 @@ def test_the_wait_doubles_with_each_attempt() -> None:
         assert base * MINUTE <= wait <= 1.2 * base * MINUTE
 
 
-def test_rows_that_were_asked_again_are_not_asked_again_for_the_same_answer() -> None:
+def test_rows_are_not_retried_twice_for_the_same_answer() -> None:
     retry_round = RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001", attempt=2)], NOW)
     (step,) = steps(job(*settled(expired=3), retry_round), at=NOW + HOUR)
     assert isinstance(step, Upload)
     assert step.shard.name == "r01-0001"
 
 
-def test_rows_to_ask_again_are_merged_once_the_last_of_them_is_ready() -> None:
+def test_rows_to_retry_are_merged_once_the_last_of_them_is_ready() -> None:
     state = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", expired=1, at=NOW + 3 * MINUTE),
@@ -416,7 +416,7 @@ def cleared(at: datetime = LATER) -> list[Record]:
     return [Deadline(NOW + 30 * HOUR, NOW), Deadline(at + 30 * HOUR, at, clear_epoch=1, resets_attempts=True)]
 
 
-def test_a_fresh_allowance_counts_the_attempts_made_before_no_more() -> None:
+def test_with_a_fresh_allowance_earlier_attempts_no_longer_count() -> None:
     retry_round = RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001", attempt=3)], NOW)
     used_up = [*settled(expired=3), retry_round, *settled(1, "r01-0001", expired=3)]
     assert pause(job(*used_up)) == Finish()
@@ -437,7 +437,7 @@ def test_an_attempt_that_ends_after_the_clear_is_the_first_of_the_fresh_allowanc
     assert (step.forgiven_attempts, next_attempt(*step.sources[0])) == (0, 2)
 
 
-def test_rows_with_and_without_attempts_left_are_sealed_apart() -> None:
+def test_rows_with_different_numbers_of_forgiven_attempts_are_sealed_separately() -> None:
     state = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", expired=1, at=LATER),
@@ -450,7 +450,7 @@ def test_rows_with_and_without_attempts_left_are_sealed_apart() -> None:
 # Batches that failed validation
 
 
-def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_attempt() -> None:
+def test_the_valid_rows_of_a_batch_with_invalid_lines_are_resealed_immediately_without_counting_an_attempt() -> None:
     state = job(*settled(failure=Failure.LINES, failed=3, transient=2))
     (step,) = steps(state, policy=msgspec.structs.replace(POLICY, max_attempts=1))
     assert isinstance(step, Retry)
@@ -458,7 +458,7 @@ def test_the_rest_of_a_batch_with_bad_lines_is_resealed_at_once_and_costs_no_att
     assert next_attempt(shard, one) == 1
 
 
-def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others() -> None:
+def test_the_valid_rows_of_a_batch_with_invalid_lines_do_not_wait_for_others() -> None:
     state = job(
         *settled(1, "s0001", expired=1),
         *settled(1, "s0002", failure=Failure.LINES, failed=3, transient=2),
@@ -477,13 +477,13 @@ def test_the_rest_of_a_batch_with_bad_lines_does_not_wait_for_others() -> None:
     assert NOW + 5 * MINUTE <= pause(after).until <= NOW + 6 * MINUTE
 
 
-def test_an_ordinary_answer_costs_an_attempt() -> None:
+def test_an_ordinary_answer_counts_as_an_attempt() -> None:
     state = job(*settled(expired=3))
     (step,) = steps(state, at=NOW + HOUR)
     assert next_attempt(*step.sources[0]) == 2
 
 
-def test_a_batch_that_failed_without_a_line_to_blame_is_final() -> None:
+def test_a_failed_batch_that_names_no_line_is_final() -> None:
     assert pause(job(*settled(failure=Failure.LINES, failed=3, transient=0))) == Finish()
 
 
@@ -551,15 +551,15 @@ def problem(code: str, message: str = "", line: int | None = None) -> BatchProbl
             Failure.LINES,
             {1: "invalid_image: Cannot find file file-of-an-image"},
         ),
-        # a full queue is told beside bad lines: those will be told again
+        # A full queue is reported together with invalid lines, which will be reported again.
         ([problem("invalid_url", "no", 4), problem("token_limit_exceeded", "full")], Failure.CAPACITY, {}),
     ],
     ids=range(22),
 )
-def test_the_errors_of_a_failed_batch_have_a_class(
+def test_the_errors_of_a_failed_batch_are_classified(
     problems: list[BatchProblem], failure: Failure, lines: dict[int, str]
 ) -> None:
-    found, message, at_lines = classify_batch_failure(view(said="failed", problems=problems))
+    found, message, at_lines = classify_batch_failure(view(raw_status="failed", problems=problems))
     assert (found, at_lines) == (failure, lines)
     assert message
     assert all(one.message in message for one in problems)
@@ -589,13 +589,13 @@ def test_the_errors_of_a_failed_batch_have_a_class(
         (302, None, "", None),
     ],
 )
-def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(
+def test_an_http_response_to_a_creation_is_a_definite_refusal_or_leaves_it_open(
     status: int, code: str | None, message: str, failure: Failure | None
 ) -> None:
     assert classify_refusal(status, code, message) is failure
 
 
-# Laws over single answers
+# Properties of single answers
 
 
 @given(
@@ -604,7 +604,7 @@ def test_an_http_answer_to_a_creation_is_a_sure_no_or_it_is_open(
     st.sets(st.sampled_from(sorted(RETRYABLE))),
     st.sampled_from([None, Failure.LINES]),
 )
-def test_as_many_rows_are_asked_again_as_are_counted(
+def test_the_number_of_retryable_rows_equals_their_count(
     outcomes: dict[Outcome, int], transient: int, retry_on: set[Outcome], failure: Failure | None
 ) -> None:
     outcomes.setdefault(Outcome.FAILED, transient)

@@ -1,4 +1,4 @@
-"""Every arrow of the diagram: a record takes a shard from one phase to another."""
+"""Every arrow of the diagram: a record moves a shard from one phase to another."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def phase(records: list[Record]) -> Phase:
 
 
 @pytest.mark.parametrize(("before", "record", "after"), CASES)
-def test_a_record_takes_a_shard_to_its_next_phase(before: list[Record], record: Record, after: Phase) -> None:
+def test_a_record_moves_a_shard_to_its_next_phase(before: list[Record], record: Record, after: Phase) -> None:
     assert phase([*before, record]) is after
 
 
 @pytest.mark.parametrize("failure", [Failure.ACCOUNT, Failure.LOST])
 @pytest.mark.parametrize("first", ["answered", "refused"])
-def test_an_answered_canary_is_not_sent_again_though_another_worker_was_refused(failure: Failure, first: str) -> None:
+def test_an_answered_canary_is_not_sent_again_even_if_another_worker_was_refused(failure: Failure, first: str) -> None:
     records: list[Record] = [ANSWERED, Refused("s0001", 1, failure, "refused", NOW)]
     state = fold(manifest_of([plain_shard("s0001")]), records if first == "answered" else records[::-1])
     shard = state.shards["s0001"]

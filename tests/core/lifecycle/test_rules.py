@@ -1,4 +1,4 @@
-"""Every rule of the lifecycle: an example in which it decides, and which goes wrong without it."""
+"""Every rule of the lifecycle has an example in which it decides, and which fails without it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Example(NamedTuple):
 
 
 def describe(step: Step) -> str:
-    """A step in a few words: its type, its shard, and what else tells it apart."""
+    """Describe a step: its type, its shard, and its other fields."""
     shard = getattr(step, "shard", None)
     last = "final pass" if getattr(step, "is_final_pass", False) else ""
     words = [type(step).__name__, shard.name if shard else "", getattr(step, "reason", ""), last]
@@ -272,8 +272,8 @@ def test_a_rule_decides_its_example(name: tuple[str, str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES, ids=IDS)
-def test_the_example_goes_wrong_without_the_rule(name: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """So each rule is needed, and the test of its example goes red if somebody removes it."""
+def test_the_example_fails_without_the_rule(name: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """So each rule is needed, and a test fails if somebody removes it."""
     table: tuple[Rule[Any, Any, Any], ...] = getattr(rules, name[0])
     without = tuple(rule for rule, other in zip(table, rule_names(name[0]), strict=True) if other != name)
     assert len(without) == len(table) - 1
@@ -295,7 +295,7 @@ def test_some_rule_of_a_table_always_holds(table: str) -> None:
         assert all(rule.condition is not always for rule in others)
 
 
-def test_no_rule_is_for_phases_and_stages_at_once() -> None:
+def test_no_rule_applies_to_both_phases_and_stages() -> None:
     assert {type(scope) for rule in rules.SHARD_RULES for scope in rule.scope} == {Phase}
     assert {type(scope) for rule in rules.JOB_RULES for scope in rule.scope} == {Stage}
     assert all(rule.scope for rule in rules.SHARD_RULES)

@@ -1,4 +1,4 @@
-"""The summary of a job, and what the tasks return of it."""
+"""The summary of a job, and the values that the tasks return."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def summary_of(folder: LocalFolder, *records: Record) -> JobSummary:
     return summarize(ledger)
 
 
-def test_the_estimate_is_the_one_that_the_canary_measured(folder: LocalFolder) -> None:
+def test_the_estimate_is_as_measured_by_the_canary(folder: LocalFolder) -> None:
     assert summary_of(folder).estimate == Estimate()
     measured = Estimate(input_tokens=12, low_usd=0.5, high_usd=0.6)
     summary = summary_of(folder, CanaryVerdict(measured, NOW))
@@ -37,13 +37,13 @@ def test_the_estimate_is_the_one_that_the_canary_measured(folder: LocalFolder) -
     assert reference_of(summary).estimate == measured
 
 
-def test_the_wait_counts_what_was_sent_whatever_an_earlier_landing_said(folder: LocalFolder) -> None:
+def test_the_wait_counts_the_rows_that_were_sent_regardless_of_an_earlier_landing(folder: LocalFolder) -> None:
     summary = summary_of(folder, LANDED)
     assert summary.outcomes == {"pending": 2}
     assert wait_result(summary).outcomes == summary.progress
 
 
-def test_what_is_absent_is_not_returned(folder: LocalFolder) -> None:
+def test_fields_without_a_value_are_not_returned(folder: LocalFolder) -> None:
     summary = summary_of(folder)
     assert "final_pass" not in msgspec.to_builtins(wait_result(summary))
     result = msgspec.to_builtins(landing_result(summary, LANDED))
@@ -51,7 +51,7 @@ def test_what_is_absent_is_not_returned(folder: LocalFolder) -> None:
     assert (result["table"], result["tokens"], result["standard_cost_usd"]) == ("labels", {"input": 7}, None)
 
 
-def test_a_summary_can_be_read_by_machines(folder: LocalFolder) -> None:
+def test_a_summary_can_be_encoded_as_json(folder: LocalFolder) -> None:
     summary = summary_of(folder, Intent("s0001", 1, "file-1", "nonce", NOW), LANDED)
     assert msgspec.json.decode(msgspec.json.encode(summary), type=JobSummary) == summary
     assert summary.shards[0].status == "creating"
