@@ -1,1 +1,1 @@
-"""What the provider does, as pure functions: no Airflow, no openai, no network, no disk but the folder it is handed."""
+"""The logic of the provider without Airflow, openai or network; it uses no disk except the folder it is handed."""

@@ -1,1 +1,1 @@
-"""From a line of a result file to the outcome of a row."""
+"""Reading the lines of result files as answers with an outcome."""

@@ -1,1 +1,1 @@
-"""From answers to rows of the results table."""
+"""Turning answers into rows of the results table."""

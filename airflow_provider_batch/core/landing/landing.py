@@ -9,10 +9,10 @@ The rows come in this order:
    so far. A retried row counts where it was first sealed (`RowIndex.origin` and `line`), so that all its attempts are
    compared with each other.
 2. Answers reused from earlier jobs.
-3. Rows without any answer: `withheld` if the budget held them back, else `pending`.
+3. Rows without any answer: `withheld` if the budget held them back, else `pending`. Their tokens and cost are NULL.
 
-Each answer is also yielded for the duplicates of its row. It cost nothing for them, nor does a reused answer: tokens,
-cost and attempt of these rows are 0, so that sums over the table are what was paid for the answers in it.
+Each answer is also yielded for the duplicates of its row. Neither a duplicate nor a reused answer costs anything, so
+tokens, cost and attempt of these rows are 0, and sums over the table are what was paid for the answers in it.
 
 After a clear, a row may have disappeared from the query while a duplicate still needs its answer. Such a row has
 `RowIndex.lands` False: its answers are compared like those of other rows, but it is not yielded itself.

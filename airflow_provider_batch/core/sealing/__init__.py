@@ -1,1 +1,1 @@
-"""From requests to sealed shards: duplicates, reuse, uniqueness."""
+"""Sealing requests into shards: limits, duplicates, reused answers, unique custom_ids."""

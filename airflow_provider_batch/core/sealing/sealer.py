@@ -48,7 +48,7 @@ from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooL
 
 #: models that a job may use; each has a shard open until the end
 MAX_MODELS = 100
-#: bytes that a shard collects before they are written
+#: bytes that an open shard collects before it writes them
 BLOCK = 256 * 1024
 
 
@@ -80,14 +80,14 @@ class _OpenShard:
         synchronous: bool = False,
     ) -> None:
         self.name, self.model, self.attempt, self.synchronous = name, model, attempt, synchronous
-        self.file, self.rows = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
+        self.file, self.index_path = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
         self.size = Size()
         self._digest = hashlib.sha256()
         self._lines, self._index = bytearray(), bytearray()
         self._pool, self._writing = pool, _completed_future()
         with ExitStack() as stack:
             self._line_file: BinaryIO = stack.enter_context(folder.writer(self.file))
-            self._index_file: BinaryIO = stack.enter_context(folder.writer(self.rows))
+            self._index_file: BinaryIO = stack.enter_context(folder.writer(self.index_path))
             self._stack = stack.pop_all()
 
     def add(self, line: bytes, row: RowIndex, size: Size) -> None:
@@ -124,7 +124,7 @@ class _OpenShard:
             name=self.name,
             model=self.model,
             file=self.file,
-            index_file=self.rows,
+            index_file=self.index_path,
             requests=self.size.requests,
             bytes=self.size.bytes,
             sha256=self._digest.hexdigest(),
