@@ -386,7 +386,7 @@ def test_a_worker_killed_before_the_verdict_leaves_it_to_the_next(
     from airflow_provider_batch.worker import runner
 
     instance = Instance()
-    with killed_at(monkeypatch, runner, "judge"):
+    with killed_at(monkeypatch, runner, "judge_canary"):
         attempt(instance, body={"temperature": "hot"})
 
     with pytest.raises(AirflowFailException, match="CanaryError"):
