@@ -83,21 +83,22 @@ class Model:
 class NamedCases:
     """Number of cases named on nights with broken cases."""
 
-    named: int = 0
+    #: cases that the gate named
+    named_count: int = 0
     #: named cases that were broken
     hits: int = 0
-    broken: int = 0
+    broken_count: int = 0
 
-    def add(self, named: Sequence[str], broken: Sequence[str]) -> None:
+    def add(self, named_cases: Sequence[str], broken_cases: Sequence[str]) -> None:
         """Add the cases of a night."""
-        self.named += len(named)
-        self.hits += len(set(named) & set(broken))
-        self.broken += len(broken)
+        self.named_count += len(named_cases)
+        self.hits += len(set(named_cases) & set(broken_cases))
+        self.broken_count += len(broken_cases)
 
     @property
     def precision_and_recall(self) -> str:
         """Precision / recall, as text."""
-        return f"{self.hits / max(self.named, 1):4.0%} /{self.hits / max(self.broken, 1):5.0%}"
+        return f"{self.hits / max(self.named_count, 1):4.0%} /{self.hits / max(self.broken_count, 1):5.0%}"
 
 
 @dataclass
@@ -170,9 +171,9 @@ class Warehouse:
         from airflow_provider_batch.operators.evals import EvalGradeOperator
 
         self._runs += 1
-        sealed = START + timedelta(hours=self._runs)
+        sealed_at = START + timedelta(hours=self._runs)
         self._sink.write(
-            (run, MODEL, f"{name}~{repeat}", "succeeded", answer, name, repeat, 0, 0, None, sealed)
+            (run, MODEL, f"{name}~{repeat}", "succeeded", answer, name, repeat, 0, 0, None, sealed_at)
             for name, repeat, answer in model.answers(repeats, rng)
         )
         grade = EvalGradeOperator(task_id="grade", run=run, baseline_runs=baselines, warehouse_conn_id="eval_nights")
@@ -212,23 +213,23 @@ def simulate(folder: Path, *, nights: int, flips: float, repeats: int, baselines
     warehouse.accept("first")
     for number in range(nights):
         run = f"quiet-{number:03}"
-        passed = warehouse.run_night(run, model, repeats, rng, baselines)
+        gate_passes = warehouse.run_night(run, model, repeats, rng, baselines)
         quiet.nights += 1
-        quiet.stopped += not passed
-        if passed:
+        quiet.stopped += not gate_passes
+        if gate_passes:
             warehouse.accept(run)
         tag = TAGS[number % len(TAGS)]
         for kind, candidates in ((one_tag, [name for name in capable if tag_of(name) == tag]), (spread, capable)):
-            broken = rng.sample(candidates, BROKEN)
+            broken_cases = rng.sample(candidates, BROKEN)
             run = f"broken-{number:03}-{len(candidates)}"
-            passed = warehouse.run_night(run, model.with_broken(broken), repeats, rng, baselines)
+            gate_passes = warehouse.run_night(run, model.with_broken(broken_cases), repeats, rng, baselines)
             kind.nights += 1
-            kind.stopped += not passed
-            if not passed:
-                named, steady = warehouse.regressions(run)
-                kind.all_cases.add(named, broken)
-                kind.first_cases.add(named[:BROKEN], broken)
-                kind.steady_cases.add(steady, broken)
+            kind.stopped += not gate_passes
+            if not gate_passes:
+                named_cases, steady_cases = warehouse.regressions(run)
+                kind.all_cases.add(named_cases, broken_cases)
+                kind.first_cases.add(named_cases[:BROKEN], broken_cases)
+                kind.steady_cases.add(steady_cases, broken_cases)
     return Simulation(flips, repeats, baselines, quiet, one_tag, spread, _measure_flips(warehouse))
 
 

@@ -242,8 +242,8 @@ def measure(target: str, rows: int, runs: int, folder: Path) -> list[Figure]:
         our_worker = stack.enter_context(start("prepare_ours"))
         workers = {function: stack.enter_context(start(function)) for function in figures}
         for run in range(runs):
-            ordered = [our_worker, *workers.values()]
-            measurements = {worker.case: worker.run() for worker in (ordered if run % 2 == 0 else ordered[::-1])}
+            sequence = [our_worker, *workers.values()]
+            measurements = {worker.case: worker.run() for worker in (sequence if run % 2 == 0 else sequence[::-1])}
             ours = measurements[our_worker.case]
             assert ours.result["rows"] == rows
             rate = rows / ours.result["seconds"]
@@ -255,11 +255,11 @@ def measure(target: str, rows: int, runs: int, folder: Path) -> list[Figure]:
             second_landing.add(rows / ours.result["second_seconds"])
             extra.add(ours.extra_mb, measurements[workers["prepare_peer"].case].extra_mb)
     shutil.rmtree(work_folder)
-    first, *others = figures.values()
-    first.name = f"{target}, {rows:,} rows: landed"
-    for figure in others:
+    first_figure, *other_figures = figures.values()
+    first_figure.name = f"{target}, {rows:,} rows: landed"
+    for figure in other_figures:
         figure.name = "  same value"
-    return [first, *others, second_landing, extra]
+    return [first_figure, *other_figures, second_landing, extra]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
   written). Anchor: one thread that reads the same file, parses every line and writes it again with msgspec.
 * 200 MB uploaded and downloaded through the SDK: times and the growth of the server's memory. Anchor of the times:
   copying the same file on the same disk.
-* A list of 10,000 ended batches, read to its end in pages of 100: time per page. Anchor: a page of a server that has
+* A list of 10,000 ended batches, read completely in pages of 100: time per page. Anchor: a page of a server that has
   100 batches.
 """
 
@@ -49,8 +49,8 @@ def write_requests(path: Path, count: int, size: int) -> None:
 def submit(client: OpenAI, path: Path) -> str:
     """Upload a file, create a batch of it and return the batch's id."""
     with open(path, "rb") as file:
-        uploaded = client.files.create(file=file, purpose="batch")
-    return client.batches.create(input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h").id
+        input_file = client.files.create(file=file, purpose="batch")
+    return client.batches.create(input_file_id=input_file.id, endpoint=CHAT, completion_window="24h").id
 
 
 def await_end(client: OpenAI, batch_id: str) -> None:
@@ -111,8 +111,8 @@ def measure_transfers(runs: int, folder: Path) -> list[Figure]:
                 measure_time() as download_timer,
                 client.files.with_streaming_response.content(file_id) as response,
             ):
-                received = sum(len(chunk) for chunk in response.iter_bytes(1 << 20))
-            assert received == size
+                received_bytes = sum(len(chunk) for chunk in response.iter_bytes(1 << 20))
+            assert received_bytes == size
             growth.add((read_memory(server.pid)[1] - initial_memory) / MB)
         with measure_time() as copy_timer:
             shutil.copyfile(path, folder / "copy.bin")

@@ -143,11 +143,11 @@ class Counts:
         async def count_and_read(
             reader: Reader, batch_ids: Iterable[str], deliver: Callable[[str, PollResult], None]
         ) -> ReadFailure | None:
-            uncounted = set(batch_ids)
+            uncounted_ids = set(batch_ids)
 
             def count_and_deliver(batch_id: str, result: PollResult) -> None:
-                self.status_checks += batch_id in uncounted
-                uncounted.discard(batch_id)
+                self.status_checks += batch_id in uncounted_ids
+                uncounted_ids.discard(batch_id)
                 self.checked_batches.add(batch_id)
                 deliver(batch_id, result)
 
@@ -261,8 +261,10 @@ def prepare_many(
             return end_times
 
         end_times = await asyncio.to_thread(end_jobs)
-        fired, _ = await asyncio.wait([tasks[number] for number in end_times], timeout=10 * INTERVAL)
-        assert len(fired) == len(end_times), f"{len(end_times) - len(fired)} of {len(end_times)} triggers did not fire"
+        fired_tasks, _ = await asyncio.wait([tasks[number] for number in end_times], timeout=10 * INTERVAL)
+        assert len(fired_tasks) == len(end_times), (
+            f"{len(end_times) - len(fired_tasks)} of {len(end_times)} triggers did not fire"
+        )
         result["to_event"] = statistics.median(
             max(0.0, tasks[number].result() - end_time) for number, end_time in end_times.items()
         )

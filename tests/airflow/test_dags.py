@@ -1,4 +1,4 @@
-"""Every DAG in dags/ is parsed, serialised and run from end to end."""
+"""Parse and serialise every DAG in dags/, and run `label_tickets` from end to end."""
 
 from __future__ import annotations
 
@@ -49,34 +49,34 @@ def query(warehouse: Path, sql: str) -> list[tuple[Any, ...]]:
 def test_a_dag_survives_serialisation(file: Path, airflow_home: Path) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 
-    found = dags_in(file)
-    assert found
-    for dag in found.values():
-        written = DagSerialization.to_dict(dag)
-        DagSerialization.validate_schema(written)
-        read = DagSerialization.from_dict(written)
-        assert set(read.task_ids) == set(dag.task_ids)
-        assert DagSerialization.to_dict(dag) == written
+    dags = dags_in(file)
+    assert dags
+    for dag in dags.values():
+        serialized = DagSerialization.to_dict(dag)
+        DagSerialization.validate_schema(serialized)
+        deserialized = DagSerialization.from_dict(serialized)
+        assert set(deserialized.task_ids) == set(dag.task_ids)
+        assert DagSerialization.to_dict(dag) == serialized
 
 
 @pytest.mark.usefixtures("offline")
-def test_label_tickets_lands_every_ticket_that_has_text_beside_its_gold_labels(warehouse: Path) -> None:
-    done = run("label_tickets")
+def test_label_tickets_lands_every_ticket_with_text_together_with_its_gold_labels(warehouse: Path) -> None:
+    dag_run = run("label_tickets")
 
-    assert done.state == "success"
-    assert done.logical_date is None
-    landed = query(
+    assert dag_run.state == "success"
+    assert dag_run.logical_date is None
+    rows = query(
         warehouse, "SELECT custom_id, outcome, category, urgency, gold_category, gold_urgency FROM ticket_labels"
     )
-    assert {row[0]: row[4:] for row in landed} == {t.id: (t.category, t.urgency) for t in WITH_TEXT}
-    assert len(landed) == len(WITH_TEXT)
-    assert Counter(row[1] for row in landed) == {"succeeded": len(WITH_TEXT)}
-    assert {row[2] for row in landed} <= {t.category for t in WITH_TEXT}
-    assert {row[3] for row in landed} == {"low", "normal", "high"}
+    assert {row[0]: row[4:] for row in rows} == {t.id: (t.category, t.urgency) for t in WITH_TEXT}
+    assert len(rows) == len(WITH_TEXT)
+    assert Counter(row[1] for row in rows) == {"succeeded": len(WITH_TEXT)}
+    assert {row[2] for row in rows} <= {t.category for t in WITH_TEXT}
+    assert {row[3] for row in rows} == {"low", "normal", "high"}
 
 
 @pytest.mark.usefixtures("offline")
-def test_label_tickets_run_again_leaves_one_row_for_each_ticket(warehouse: Path) -> None:
+def test_two_runs_of_label_tickets_leave_one_row_per_ticket(warehouse: Path) -> None:
     first, second = run("label_tickets", limit=5), run("label_tickets", limit=5)
 
     assert first.run_id != second.run_id
@@ -86,22 +86,22 @@ def test_label_tickets_run_again_leaves_one_row_for_each_ticket(warehouse: Path)
 
 
 @pytest.mark.usefixtures("offline")
-def test_label_tickets_takes_one_day_from_the_trigger_form(warehouse: Path) -> None:
+def test_label_tickets_labels_only_the_day_given_in_the_trigger_form(warehouse: Path) -> None:
     assert run("label_tickets", day="2026-11-03").state == "success"
 
-    (of_day,) = query(warehouse, "SELECT group_concat(custom_id) FROM (SELECT custom_id FROM ticket_labels ORDER BY 1)")
-    assert of_day[0].split(",") == [ticket.id for ticket in WITH_TEXT if ticket.day == "2026-11-03"]
+    (row,) = query(warehouse, "SELECT group_concat(custom_id) FROM (SELECT custom_id FROM ticket_labels ORDER BY 1)")
+    assert row[0].split(",") == [ticket.id for ticket in WITH_TEXT if ticket.day == "2026-11-03"]
 
 
 @pytest.mark.usefixtures("offline", "warehouse")
 @pytest.mark.parametrize("day", ["2026-11-03' OR 1=1 --", "yesterday"])
-def test_label_tickets_refuses_a_day_that_is_none(day: str) -> None:
+def test_label_tickets_refuses_an_invalid_day(day: str) -> None:
     with pytest.raises(Exception, match="day"):
         run("label_tickets", day=day)
 
 
 @pytest.mark.usefixtures("offline")
-def test_label_tickets_without_any_ticket_succeeds_with_an_empty_table(warehouse: Path) -> None:
+def test_label_tickets_without_tickets_succeeds_with_an_empty_table(warehouse: Path) -> None:
     assert run("label_tickets", day="1999-01-01").state == "success"
 
     assert query(warehouse, "SELECT count(*) FROM ticket_labels") == [(0,)]
@@ -124,5 +124,5 @@ def test_label_tickets_runs_unchanged_against_postgresql(
 
     assert run("label_tickets").state == "success"
 
-    landed = postgres_database.execute("SELECT custom_id, gold_category, gold_urgency, outcome FROM ticket_labels")
-    assert {row[0]: row[1:] for row in landed} == {t.id: (t.category, t.urgency, "succeeded") for t in WITH_TEXT}
+    rows = postgres_database.execute("SELECT custom_id, gold_category, gold_urgency, outcome FROM ticket_labels")
+    assert {row[0]: row[1:] for row in rows} == {t.id: (t.category, t.urgency, "succeeded") for t in WITH_TEXT}

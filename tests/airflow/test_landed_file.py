@@ -1,4 +1,4 @@
-"""The landed rows as a file, and a sink of one's own, through the three operators on real Airflow."""
+"""Landing into a file and through a custom sink, with the three operators on real Airflow."""
 
 from __future__ import annotations
 
@@ -27,49 +27,51 @@ SCHEMA = {
 
 @pytest.fixture
 def tickets() -> list[Ticket]:
-    """Three tickets; one is refused, and one fails once, so that it is landed from two tries."""
-    once = f"[[fail:500:once]] {uuid4()}"
-    return [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", None), ("T-3", "Three", once, "ü")]
+    """Three tickets. The model refuses one, and one fails once, so that it lands after its second attempt."""
+    body = f"[[fail:500:once]] {uuid4()}"
+    return [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", None), ("T-3", "Three", body, "ü")]
 
 
-def lines(account: dict[str, Any]) -> list[dict[str, Any]]:
-    folder, _, name = account["landed_file"].partition("/landed/")
+def read_lines(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    folder, _, name = summary["landed_file"].partition("/landed/")
     with open_folder(folder).reader(f"landed/{name}") as file:
         return [json.loads(line) for line in file]
 
 
-def test_the_landed_file_holds_each_row_of_the_table_once(warehouse: Path) -> None:
+def test_the_landed_file_contains_each_row_of_the_table_once(warehouse: Path) -> None:
     land = {"landed_file": True, "columns": {"answer": "label", "score": "score"}, "key": {"run": "night"}}
     result = run_job(output_schema=SCHEMA, carry=["label"], land=land)
 
     assert result.state == "success"
-    account = result.return_values["land"]
-    assert account["landed_file"].startswith(result.return_values["submit"]["ledger"] + "/landed/land-")
-    found = lines(account)
-    assert [line["custom_id"] for line in found] == ["T-1", "T-2", "T-3"]
-    names = list(found[0])
-    listed = ", ".join(f'"{name}"' for name in names if name not in ("cost_usd", "output"))
-    table = query(warehouse, f"SELECT {listed} FROM answers ORDER BY custom_id")
-    assert [tuple(v for k, v in line.items() if k not in ("cost_usd", "output")) for line in found] == table
+    summary = result.return_values["land"]
+    assert summary["landed_file"].startswith(result.return_values["submit"]["ledger"] + "/landed/land-")
+    lines = read_lines(summary)
+    assert [line["custom_id"] for line in lines] == ["T-1", "T-2", "T-3"]
+    names = list(lines[0])
+    selected = ", ".join(f'"{name}"' for name in names if name not in ("cost_usd", "output"))
+    rows = query(warehouse, f"SELECT {selected} FROM answers ORDER BY custom_id")
+    assert [
+        tuple(value for name, value in line.items() if name not in ("cost_usd", "output")) for line in lines
+    ] == rows
     assert names[:4] == ["run", "custom_id", "outcome", "output"]
-    assert [(line["outcome"], line["attempt"], line["label"]) for line in found] == [
+    assert [(line["outcome"], line["attempt"], line["label"]) for line in lines] == [
         ("succeeded", 1, "a"),
         ("refused", 1, None),
         ("succeeded", 2, "ü"),
     ]
-    assert sum(line["cost_usd"] for line in found) == pytest.approx(float(account["cost_usd"]))
+    assert sum(line["cost_usd"] for line in lines) == pytest.approx(float(summary["cost_usd"]))
 
 
-def test_without_a_table_the_file_is_all_and_no_connection_is_asked_for(warehouse: Path) -> None:
-    result = run_job(land={"landed_file": True, "table": None, "warehouse_conn_id": "nobody"})
+def test_without_a_table_only_the_file_is_written_and_no_warehouse_connection_is_needed(warehouse: Path) -> None:
+    result = run_job(land={"landed_file": True, "table": None, "warehouse_conn_id": "missing"})
 
     assert result.state == "success"
-    account = result.return_values["land"]
-    assert (account["table"], account["outcomes"]) == (None, {"succeeded": 2, "refused": 1})
-    assert len(lines(account)) == 3
+    summary = result.return_values["land"]
+    assert (summary["table"], summary["outcomes"]) == (None, {"succeeded": 2, "refused": 1})
+    assert len(read_lines(summary)) == 3
 
 
-def test_a_landing_needs_a_place(warehouse: Path) -> None:
+def test_landing_needs_a_table_or_a_file(warehouse: Path) -> None:
     from airflow_provider_batch.operators.batch import BatchResultsOperator
 
     with pytest.raises(InputError, match="give a table, or landed_file=True"):
@@ -77,7 +79,7 @@ def test_a_landing_needs_a_place(warehouse: Path) -> None:
 
 
 class ListSink:
-    """A table that is a column of JSON."""
+    """A sink that stores the custom_id, the outcome and its own options."""
 
     def __init__(
         self, hook: DbApiHook, table: str, columns: tuple[Column, ...], *, create: bool, keep_last_success: bool
@@ -93,14 +95,14 @@ class ListSink:
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         with closing(sqlite3.connect(self.path)) as connection, connection:
-            given = [dict(zip(self.names, row, strict=True)) for row in rows]
-            values = [(row["custom_id"], row["outcome"], json.dumps(self.options)) for row in given]
+            named_rows = [dict(zip(self.names, row, strict=True)) for row in rows]
+            values = [(row["custom_id"], row["outcome"], json.dumps(self.options)) for row in named_rows]
             connection.executemany(f"INSERT OR REPLACE INTO {self.table} VALUES (?, ?, ?)", values)
-        return len(given)
+        return len(named_rows)
 
 
 @pytest.mark.parametrize("sink", [ListSink, f"{__name__}:ListSink", f"{__name__}.ListSink"])
-def test_rows_land_through_a_sink_of_ones_own(warehouse: Path, sink: Any) -> None:
+def test_rows_land_through_a_custom_sink(warehouse: Path, sink: Any) -> None:
     result = run_job(land={"sink": sink, "table": "mine", "keep_last_success": True})
 
     assert result.state == "success"
@@ -112,7 +114,7 @@ def test_rows_land_through_a_sink_of_ones_own(warehouse: Path, sink: Any) -> Non
     ]
 
 
-def test_a_sink_that_cannot_be_imported_is_told_before_anything_is_uploaded(warehouse: Path) -> None:
+def test_a_sink_that_cannot_be_imported_fails_the_job_before_anything_is_uploaded(warehouse: Path) -> None:
     result = run_job(land={"sink": "tests.nowhere:Sink"})
     assert result.states["submit"] == "failed"
     assert "sink: Cannot import 'tests.nowhere:Sink'" in result.error()

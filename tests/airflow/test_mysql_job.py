@@ -1,4 +1,4 @@
-"""The three operators together with MariaDB or MySQL as the warehouse, in and out, with either driver."""
+"""The three operators with MariaDB or MySQL as source and target, with each of the two drivers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def warehouse(
     return mysql_database
 
 
-def test_every_row_lands_under_its_own_key_with_what_it_carries(warehouse: MySqlDatabase) -> None:
+def test_every_row_lands_with_its_own_key_and_carried_columns(warehouse: MySqlDatabase) -> None:
     result = run_job(
         sql="SELECT id, title, body, label, paid, opened, raw FROM tickets ORDER BY id",
         output_schema=SCHEMA,
@@ -64,7 +64,9 @@ def test_every_row_lands_under_its_own_key_with_what_it_carries(warehouse: MySql
     ]
 
 
-def test_a_second_run_lands_over_the_first_and_keeps_columns_that_are_not_ours(warehouse: MySqlDatabase) -> None:
+def test_a_second_run_replaces_the_rows_of_the_first_and_keeps_columns_that_are_not_ours(
+    warehouse: MySqlDatabase,
+) -> None:
     first = run_job()
     assert first.state == "success", first.errors
     warehouse.execute("ALTER TABLE answers ADD COLUMN note text")

@@ -1,4 +1,4 @@
-"""Answers that were cut off at the output cap: kept, or asked again with a higher one."""
+"""Answers that were cut off at the output cap: kept, or retried with a higher cap."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.airflow.jobs import make_tickets, query, run_job
 
-#: of a made-up answer to a ticket; it needs more than the first, and no more than four times as much
+#: output cap of the first attempt, in tokens; the local server's answer needs more, but at most four times as much
 FIRST_CAP = 20
 
 
@@ -24,8 +24,8 @@ def path(tmp_path: Path, connect: Callable[..., None]) -> Path:
     return path
 
 
-def asked(path: Path) -> list[list[int]]:
-    """The cap of each request of each input file, as it lies in staging: those of the later attempts last."""
+def sent_caps(path: Path) -> list[list[int]]:
+    """Return the cap of each request in each input file in staging, in the order of the attempts."""
     files = sorted((path.parent / "staging").rglob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
     caps = []
     for file in files:
@@ -40,18 +40,18 @@ def wait(**arguments: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("offline")
-def test_by_default_what_was_cut_off_lands_as_it_is(path: Path) -> None:
+def test_by_default_an_answer_that_was_cut_off_lands_unchanged(path: Path) -> None:
     result = run_job(sql="SELECT * FROM tickets WHERE id = 'short'", max_output_tokens=FIRST_CAP, wait=wait())
 
     assert result.state == "success"
     assert query(path, "SELECT outcome, error_code, attempt, output_tokens FROM answers") == [
         ("incomplete", "length", 1, FIRST_CAP)
     ]
-    assert asked(path) == [[FIRST_CAP]]
+    assert sent_caps(path) == [[FIRST_CAP]]
 
 
 @pytest.mark.usefixtures("offline")
-def test_asked_again_each_time_with_twice_the_cap_until_it_is_whole(path: Path) -> None:
+def test_with_raise_cap_the_cap_doubles_with_each_attempt_until_the_answer_is_complete(path: Path) -> None:
     run_job(
         sql="SELECT * FROM tickets WHERE id = 'short'",
         max_output_tokens=FIRST_CAP,
@@ -64,32 +64,32 @@ def test_asked_again_each_time_with_twice_the_cap_until_it_is_whole(path: Path) 
     assert outcome == "succeeded"
     assert attempt > 1
     assert FIRST_CAP < tokens <= FIRST_CAP * 2 ** (attempt - 1)
-    assert asked(path) == [[FIRST_CAP * 2**times] for times in range(attempt)]
-    # The request is still the one that was asked first: the same row has the same hash in the next job.
+    assert sent_caps(path) == [[FIRST_CAP * 2**doublings] for doublings in range(attempt)]
+    # The hash is that of the original request, so the same row has the same hash in the next job.
     run_job(
         sql="SELECT * FROM tickets WHERE id = 'short'",
         max_output_tokens=FIRST_CAP,
         wait=wait(),
-        land={"table": "kept"},
+        land={"table": "next_answers"},
     )
-    assert query(path, "SELECT request_sha256 FROM kept") == [(digest,)]
+    assert query(path, "SELECT request_sha256 FROM next_answers") == [(digest,)]
 
 
 @pytest.mark.usefixtures("offline")
-def test_no_more_often_than_max_attempts_and_the_best_answer_lands(path: Path) -> None:
-    # [[cutoff]] in a prompt cuts its answer off whatever the cap.
+def test_the_cap_is_raised_at_most_until_max_attempts_and_the_best_answer_lands(path: Path) -> None:
+    # [[cutoff]] in a prompt cuts its answer off regardless of the cap.
     result = run_job(max_output_tokens=1_000, wait=wait(on_incomplete="raise_cap", max_attempts=2))
 
     assert query(path, "SELECT custom_id, outcome, attempt FROM answers ORDER BY 1") == [
         ("long", "incomplete", 2),
         ("short", "succeeded", 1),
     ]
-    assert asked(path) == [[1_000, 1_000], [2_000]]
+    assert sent_caps(path) == [[1_000, 1_000], [2_000]]
     assert result.return_values["land"]["retried"] == 1
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_row_whose_request_states_no_cap_is_not_asked_again(path: Path) -> None:
+def test_a_row_whose_request_has_no_cap_is_not_retried(path: Path) -> None:
     result = run_job(wait=wait(on_incomplete="raise_cap"))
 
     assert result.state == "success"
@@ -97,11 +97,11 @@ def test_a_row_whose_request_states_no_cap_is_not_asked_again(path: Path) -> Non
         ("long", "incomplete", 1),
         ("short", "succeeded", 1),
     ]
-    assert asked(path) == [[None, None]]
+    assert sent_caps(path) == [[None, None]]
 
 
 @pytest.mark.usefixtures("airflow_home")
-def test_a_word_that_is_none_is_refused_while_the_dag_is_parsed() -> None:
+def test_an_invalid_value_is_refused_while_the_dag_is_parsed() -> None:
     from airflow_provider_batch.exceptions import InputError
     from airflow_provider_batch.sensors.batch import BatchSensor
 

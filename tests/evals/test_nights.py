@@ -18,6 +18,6 @@ def test_the_gate_finds_a_regression_of_five_points_and_names_its_cases(
     assert (nights.one_tag.nights, nights.spread.nights) == (6, 6)
     assert nights.one_tag.stopped + nights.spread.stopped >= 11
     for kind in (nights.one_tag, nights.spread):
-        assert kind.all_cases.broken == kind.stopped * BROKEN
-        assert kind.all_cases.hits >= 0.95 * kind.all_cases.broken  # the gate names nearly all broken cases
-        assert kind.first_cases.hits >= 0.8 * kind.first_cases.named  # and puts them first
+        assert kind.all_cases.broken_count == kind.stopped * BROKEN
+        assert kind.all_cases.hits >= 0.95 * kind.all_cases.broken_count  # the gate names nearly all broken cases
+        assert kind.first_cases.hits >= 0.8 * kind.first_cases.named_count  # and puts them first

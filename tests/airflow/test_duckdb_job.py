@@ -1,4 +1,4 @@
-"""The three operators together on DuckDB, in and out of one file, on real Airflow."""
+"""The three operators on real Airflow, reading from and writing to one DuckDB file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def execute(path: Path, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_rows_of_duckdb_land_in_duckdb_under_their_own_keys_and_types(warehouse: Path) -> None:
+def test_rows_from_duckdb_land_in_duckdb_with_their_own_keys_and_types(warehouse: Path) -> None:
     job: dict[str, Any] = {
         "sql": "SELECT * FROM tickets ORDER BY id",
         "prompt": "{{ row.title }} of a {{ row.account.plan }} plan, vip: {{ row.flags.vip }}: {{ row.body }}",
@@ -63,7 +63,7 @@ def test_rows_of_duckdb_land_in_duckdb_under_their_own_keys_and_types(warehouse:
         "cost_usd > 0 FROM analytics.answers ORDER BY custom_id",
     )
     assert [row[0] for row in rows] == ["T-1", "T-2", "T-3", "T-4", "T-5"]
-    for number, (_, outcome, output, answer, score, label, account, flags, price, opened_at, paid) in enumerate(
+    for number, (_, outcome, output, answer, score, label, account, flags, price, opened_at, has_cost) in enumerate(
         rows, 1
     ):
         assert (outcome, label) == ("succeeded", "billing")
@@ -72,15 +72,15 @@ def test_rows_of_duckdb_land_in_duckdb_under_their_own_keys_and_types(warehouse:
         assert json.loads(flags) == {"vip": True}
         assert price == Decimal("9.90")
         assert opened_at == 1795176000
-        assert paid
+        assert has_cost
 
     execute(warehouse, "ALTER TABLE analytics.answers ADD COLUMN reviewed_by VARCHAR")
     execute(warehouse, "UPDATE analytics.answers SET reviewed_by = 'night shift'")
-    again = run_job(**job)
+    second = run_job(**job)
 
-    assert again.state == "success"
+    assert second.state == "success"
     assert execute(warehouse, "SELECT count(*), any_value(reviewed_by), any_value(job_uid) FROM analytics.answers") == [
-        (5, "night shift", again.return_values["land"]["job_uid"])
+        (5, "night shift", second.return_values["land"]["job_uid"])
     ]
 
 

@@ -1,4 +1,4 @@
-"""Input files up and result files down, several at once, against a local batch server on which things go wrong."""
+"""Concurrent uploads of input files and downloads of result files, with failures injected by the local batch server."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ UPLOADS, DOWNLOADS = frozenset({Call.UPLOAD}), frozenset({Call.DOWNLOAD})
 
 @pytest.fixture
 def server(serve: Callable[..., LocalServer]) -> LocalServer:
-    """A server of the test's own, which `openai_default` leads to; calls are not retried, silence ends after 2 s."""
+    """Start a server for one test and point `openai_default` to it. Calls are not retried and time out after 2 s."""
     return serve(openai_client_kwargs={"max_retries": 0, "timeout": 2})
 
 
 @pytest.fixture
-def patient(server: LocalServer, connect: Callable[..., None]) -> None:
-    """A silence is waited for as long as it takes."""
+def long_timeout(server: LocalServer, connect: Callable[..., None]) -> None:
+    """Raise the timeout, so that a server that does not answer never causes an error."""
     options = {"openai_client_kwargs": {"max_retries": 0, "timeout": 600}}
     connect("openai_default", conn_type="openai", password="local", host=server.base_url, extra=options)
 
@@ -46,74 +46,76 @@ def ledger(tmp_path: Path) -> Any:
     return seal_job(tmp_path, [f"Ticket {number}" for number in range(SHARDS)], requests=1)
 
 
-def uploaded(ledger: Any) -> dict[str, str]:
-    """Shard -> id of its file, of those that are recorded."""
+def recorded_file_ids(ledger: Any) -> dict[str, str]:
+    """Return the ids of the recorded uploads by shard."""
     from airflow_provider_batch.core.ledger.ledger import open_ledger
 
-    opened = open_ledger(ledger.folder)
-    assert opened is not None
-    return {name: shard.latest.file_id for name, shard in opened.state().shards.items() if shard.latest}
+    reopened = open_ledger(ledger.folder)
+    assert reopened is not None
+    return {name: shard.latest.file_id for name, shard in reopened.state().shards.items() if shard.latest}
 
 
-def settled(ledger: Any) -> list[Any]:
+def settled_records(ledger: Any) -> list[Any]:
     from airflow_provider_batch.core.ledger.ledger import open_ledger
 
-    opened = open_ledger(ledger.folder)
-    assert opened is not None
-    return [record for _, _, record in opened.state().settled_submissions()]
+    reopened = open_ledger(ledger.folder)
+    assert reopened is not None
+    return [record for _, _, record in reopened.state().settled_submissions()]
 
 
-def test_when_all_goes_well_each_file_is_uploaded_once_and_each_batch_created_once(
+def test_each_file_is_uploaded_once_and_each_batch_is_created_once(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
     another_worker(ledger).run({})
 
     assert (server.calls()["upload"], server.calls()["create"]) == (SHARDS, SHARDS)
     files = {file.id: file.filename for file in client.files.list() if file.purpose == "batch"}
-    assert files == {file_id: f"{ledger.manifest.job_uid}-{name}.jsonl" for name, file_id in uploaded(ledger).items()}
-    of_batches = {batch.metadata["shard"]: batch.input_file_id for batch in batches_of(client, ledger)}
-    assert of_batches == uploaded(ledger)
+    assert files == {
+        file_id: f"{ledger.manifest.job_uid}-{name}.jsonl" for name, file_id in recorded_file_ids(ledger).items()
+    }
+    input_file_ids = {batch.metadata["shard"]: batch.input_file_id for batch in batches_of(client, ledger)}
+    assert input_file_ids == recorded_file_ids(ledger)
 
 
 def upload_until_the_server_dies(
     ledger: Any, server: LocalServer, wait_until: Callable[..., None]
 ) -> BaseException | None:
-    """Kill the server once it has taken two files and four more are on their way; give what the worker raised."""
+    """Kill the server once two files are stored and four uploads are in progress. Return the worker's exception."""
     server.set_faults(Fault(kind=Kind.HANG, calls=UPLOADS, skip=2, seconds=1e6))
     with ThreadPoolExecutor() as pool:
         worker = pool.submit(another_worker(ledger).run, {})
         try:
-            wait_until(lambda: len(uploaded(ledger)) == 2 and server.calls()["upload"] == 2 + 4)
+            wait_until(lambda: len(recorded_file_ids(ledger)) == 2 and server.calls()["upload"] == 2 + 4)
         finally:
             server.kill()
         return worker.exception()
 
 
-@pytest.mark.usefixtures("patient")
-def test_four_files_are_on_their_way_at_once_and_a_server_that_dies_then_gets_no_more(
+@pytest.mark.usefixtures("long_timeout")
+def test_four_uploads_run_concurrently_and_none_follows_after_the_server_dies(
     ledger: Any, server: LocalServer, wait_until: Callable[..., None]
 ) -> None:
     error = upload_until_the_server_dies(ledger, server, wait_until)
     assert isinstance(error, ProviderError)
     assert re.search(r"Uploading .* failed", str(error))
-    assert len(uploaded(ledger)) == 2
+    assert len(recorded_file_ids(ledger)) == 2
 
 
-@pytest.mark.usefixtures("patient")
-def test_after_a_crash_in_the_middle_only_what_was_not_recorded_is_uploaded(
+@pytest.mark.usefixtures("long_timeout")
+def test_after_a_crash_only_the_unrecorded_files_are_uploaded(
     ledger: Any, server: LocalServer, wait_until: Callable[..., None]
 ) -> None:
     assert upload_until_the_server_dies(ledger, server, wait_until) is not None
-    before = uploaded(ledger)
+    earlier_uploads = recorded_file_ids(ledger)
     server.start()
 
     another_worker(ledger).run({})
 
     assert (server.calls()["upload"], server.calls()["create"]) == (SHARDS - 2, SHARDS)
-    assert before.items() <= uploaded(ledger).items()
+    assert earlier_uploads.items() <= recorded_file_ids(ledger).items()
 
 
-def test_a_refused_upload_ends_the_others_and_what_the_provider_took_is_recorded(
+def test_a_refused_upload_stops_the_others_and_every_stored_file_is_recorded(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, calls=UPLOADS, status=401, skip=1, times=1))
@@ -121,28 +123,28 @@ def test_a_refused_upload_ends_the_others_and_what_the_provider_took_is_recorded
     with pytest.raises(ProviderError, match="HTTP 401"):
         another_worker(ledger).run({})
 
-    assert {file.id for file in client.files.list()} == set(uploaded(ledger).values())
+    assert {file.id for file in client.files.list()} == set(recorded_file_ids(ledger).values())
     assert server.calls()["create"] == 0
     another_worker(ledger).run({})
     assert server.calls()["create"] == SHARDS
     assert server.calls()["upload"] == SHARDS + 1
 
 
-def test_a_worker_that_is_told_to_end_begins_no_further_upload(
+def test_a_worker_that_is_being_stopped_starts_no_further_upload(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
-    asked = itertools.count()
+    checks = itertools.count()
 
     with pytest.raises(StoppedError, match="4 of 7 input files"):
-        another_worker(ledger, stopping=lambda: next(asked) >= 3).run({})
+        another_worker(ledger, stopping=lambda: next(checks) >= 3).run({})
 
-    assert len(uploaded(ledger)) == server.calls()["upload"] == 3
+    assert len(recorded_file_ids(ledger)) == server.calls()["upload"] == 3
     assert server.calls()["create"] == 0
 
 
 @pytest.fixture
-def ended(ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None]) -> Any:
-    """The job, with all its batches ended and nothing collected."""
+def ended_job(ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None]) -> Any:
+    """The job after all its batches have ended and before any is collected."""
     another_worker(ledger).run({})
     wait_until(lambda: all(batch.status == "completed" for batch in batches_of(client, ledger)))
     return ledger
@@ -159,60 +161,64 @@ def collect(ledger: Any) -> None:
         Fault(kind=Kind.TRUNCATE, calls=DOWNLOADS, skip=1, times=2),
         Fault(kind=Kind.STALL, calls=DOWNLOADS, skip=1, times=2, seconds=1e6),
     ],
-    ids=["cut off", "silent"],
+    ids=["truncated", "stalled"],
 )
-def test_a_result_file_that_breaks_off_is_asked_for_again_whole(
-    ended: Any, server: LocalServer, client: openai.OpenAI, fault: Fault
+def test_an_interrupted_download_is_repeated_from_the_start(
+    ended_job: Any, server: LocalServer, client: openai.OpenAI, fault: Fault
 ) -> None:
     server.set_faults(fault)
 
-    collect(ended)
+    collect(ended_job)
 
     assert server.calls()["download"] == SHARDS + 2
-    assert [record.outcomes for record in settled(ended)] == [{"succeeded": 1}] * SHARDS
-    contents = {batch.id: client.files.content(batch.output_file_id).read() for batch in batches_of(client, ended)}
-    for record in settled(ended):
+    assert [record.outcomes for record in settled_records(ended_job)] == [{"succeeded": 1}] * SHARDS
+    contents = {batch.id: client.files.content(batch.output_file_id).read() for batch in batches_of(client, ended_job)}
+    for record in settled_records(ended_job):
         (file,) = record.files
-        with ended.folder.reader(file.name) as stream:
+        with ended_job.folder.reader(file.name) as stream:
             assert stream.read() == contents[record.batch_id]
 
 
-def test_a_batch_whose_file_never_comes_whole_is_not_settled_and_the_next_worker_collects_it(
-    ended: Any, server: LocalServer
+def test_a_batch_whose_file_never_arrives_complete_is_not_settled_and_the_next_worker_collects_it(
+    ended_job: Any, server: LocalServer
 ) -> None:
     server.set_faults(Fault(kind=Kind.TRUNCATE, calls=DOWNLOADS))
 
     with pytest.raises(BrokenDownloadError, match="was interrupted after"):
-        collect(ended)
-    assert settled(ended) == []
+        collect(ended_job)
+    assert settled_records(ended_job) == []
 
     server.set_faults()
-    collect(ended)
-    assert [record.outcomes for record in settled(ended)] == [{"succeeded": 1}] * SHARDS
+    collect(ended_job)
+    assert [record.outcomes for record in settled_records(ended_job)] == [{"succeeded": 1}] * SHARDS
 
 
-def test_a_result_file_that_is_gone_holds_up_no_other(ended: Any, client: openai.OpenAI) -> None:
-    (gone,) = [batch for batch in batches_of(client, ended) if batch.metadata["shard"] == "s0001"]
-    client.files.delete(gone.output_file_id)
+def test_a_deleted_result_file_does_not_stop_other_batches_from_being_settled(
+    ended_job: Any, client: openai.OpenAI
+) -> None:
+    (deleted,) = [batch for batch in batches_of(client, ended_job) if batch.metadata["shard"] == "s0001"]
+    client.files.delete(deleted.output_file_id)
 
     with pytest.raises(ProviderError, match=r"HTTP 404.*deleted or has expired at the provider"):
-        collect(ended)
+        collect(ended_job)
 
-    assert len(settled(ended)) == SHARDS - 1
-    assert gone.id not in {record.batch_id for record in settled(ended)}
+    assert len(settled_records(ended_job)) == SHARDS - 1
+    assert deleted.id not in {record.batch_id for record in settled_records(ended_job)}
 
 
-@pytest.mark.usefixtures("patient")
-def test_four_batches_are_collected_at_once(ended: Any, server: LocalServer, wait_until: Callable[..., None]) -> None:
+@pytest.mark.usefixtures("long_timeout")
+def test_four_batches_are_collected_concurrently(
+    ended_job: Any, server: LocalServer, wait_until: Callable[..., None]
+) -> None:
     server.set_faults(Fault(kind=Kind.STALL, calls=DOWNLOADS, seconds=1e6))
     with ThreadPoolExecutor() as pool:
-        worker = pool.submit(collect, ended)
+        worker = pool.submit(collect, ended_job)
         try:
             wait_until(lambda: server.calls()["download"] == 4)
         finally:
             server.kill()
         assert worker.exception() is not None
-    assert settled(ended) == []
+    assert settled_records(ended_job) == []
 
 
 @pytest.mark.parametrize(
@@ -225,7 +231,7 @@ def test_four_batches_are_collected_at_once(ended: Any, server: LocalServer, wai
     ],
     ids=lambda faults: " and ".join(fault.kind for fault in faults),
 )
-def test_answers_are_split_at_line_feeds_alone(
+def test_answers_are_split_only_at_line_feeds(
     tmp_path: Path, connect: Callable[..., None], server: LocalServer, faults: tuple[Fault, ...]
 ) -> None:
     warehouse = tmp_path / "warehouse.sqlite"

@@ -1,6 +1,6 @@
-"""Creations without a sure answer, files that are not found yet, and batches of others: a runner on the local server.
+"""The runner against a local server that leaves creations unconfirmed, does not find files yet, or has foreign batches.
 
-Whatever was answered, in the end each shard has one batch, and no batch of another job was touched.
+No matter what the server answers, each shard has exactly one batch in the end, and no other job's batch is touched.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_FOUND = "Cannot find file file-x, or organization org-x does not have access
 
 @pytest.fixture
 def server(serve: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch) -> LocalServer:
-    """A server of the test's own; the SDK would retry calls, and a creation is waited for 2 s."""
+    """Start a server for one test. The SDK may retry calls twice, and a creation times out after 2 s."""
     from airflow_provider_batch.hooks import batch
 
     monkeypatch.setattr(batch, "CREATE_TIMEOUT", 2.0)
@@ -39,7 +39,7 @@ def client(server: LocalServer) -> openai.OpenAI:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Any:
-    """A sealed job of two rows in two shards."""
+    """Seal a job of two rows in two shards."""
     return seal_job(tmp_path, ["one", "two"], requests=1)
 
 
@@ -63,7 +63,7 @@ def shards_of(batches: list[Any]) -> list[str]:
     ],
     ids=lambda fault: f"{fault.kind} {fault.status}" if "status" in fault.kind else fault.kind,
 )
-def test_a_creation_without_a_sure_answer_is_looked_up_and_each_shard_gets_one_batch(
+def test_an_unconfirmed_creation_is_looked_up_and_each_shard_gets_one_batch(
     ledger: Any, server: LocalServer, client: openai.OpenAI, fault: Fault
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import Wait
@@ -88,24 +88,24 @@ UPLOADS = frozenset({Call.UPLOAD})
         (Fault(kind=Kind.STATUS, status=429, calls=UPLOADS, times=1, skip=1, retry_after=1_800), 30),
         (Fault(kind=Kind.STATUS, status=503, calls=UPLOADS, times=1, skip=1, retry_after=7_200), 60),
     ],
-    ids=["429, three times", "429 for half an hour", "503 for two hours"],
+    ids=["429 three times", "429 for half an hour", "503 for two hours"],
 )
-def test_an_input_file_that_the_provider_has_no_room_for_is_uploaded_later_and_the_others_go_on(
+def test_an_upload_refused_for_capacity_is_repeated_later_and_other_shards_continue(
     ledger: Any, server: LocalServer, client: openai.OpenAI, fault: Fault, minutes: int
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import Wait
 
     server.set_faults(fault)
-    before = datetime.now(UTC)
+    start_time = datetime.now(UTC)
     pause = another_worker(ledger).run({})
     assert isinstance(pause, Wait)
     assert pause.until is not None
-    assert pause.until > before + timedelta(minutes=minutes)
+    assert pause.until > start_time + timedelta(minutes=minutes)
     assert len(batches_of(client, ledger)) == 1
-    sent = server.calls()["upload"]
+    uploads = server.calls()["upload"]
     if minutes:
         another_worker(ledger, later=timedelta(minutes=minutes - 1)).run({})
-        assert server.calls()["upload"] == sent
+        assert server.calls()["upload"] == uploads
 
     another_worker(ledger, later=timedelta(minutes=minutes + 1)).run({})
 
@@ -113,7 +113,7 @@ def test_an_input_file_that_the_provider_has_no_room_for_is_uploaded_later_and_t
     assert {submission.number for shard in ledger.state().shards.values() for submission in shard.submissions} == {1}
 
 
-def test_a_creation_waits_as_long_as_the_provider_asks(ledger: Any, server: LocalServer, client: openai.OpenAI) -> None:
+def test_a_refused_creation_waits_for_the_retry_after(ledger: Any, server: LocalServer, client: openai.OpenAI) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, status=429, calls=CREATES, times=1, retry_after=1_800))
     another_worker(ledger).run({})
     another_worker(ledger, later=timedelta(minutes=29)).run({})
@@ -124,16 +124,16 @@ def test_a_creation_waits_as_long_as_the_provider_asks(ledger: Any, server: Loca
     assert shards_of(batches_of(client, ledger)) == ["s0001", "s0002"]
 
 
-def test_an_upload_that_the_account_may_not_pay_for_is_no_lack_of_room(ledger: Any, server: LocalServer) -> None:
+def test_an_upload_refused_for_insufficient_quota_is_not_a_capacity_error(ledger: Any, server: LocalServer) -> None:
     from airflow_provider_batch.exceptions import CapacityError, ProviderError
 
     server.set_faults(Fault(kind=Kind.STATUS, status=429, code="insufficient_quota", calls=UPLOADS))
-    with pytest.raises(ProviderError, match="insufficient_quota") as failed:
+    with pytest.raises(ProviderError, match="insufficient_quota") as raised:
         another_worker(ledger).run({})
-    assert not isinstance(failed.value, CapacityError)
+    assert not isinstance(raised.value, CapacityError)
 
 
-def test_a_lookup_that_fails_creates_nothing_and_the_next_worker_looks_again(
+def test_a_failed_lookup_creates_nothing_and_the_next_worker_repeats_it(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
     from airflow_provider_batch.exceptions import ProviderError
@@ -155,19 +155,19 @@ def test_a_lookup_that_fails_creates_nothing_and_the_next_worker_looks_again(
 
 
 @pytest.mark.parametrize("dialects", [("groq",), ("ignore-after", "no-has-more"), ("milliseconds",)], ids="+".join)
-def test_a_creation_is_looked_up_at_servers_whose_lists_and_times_are_not_openais(
+def test_a_creation_is_looked_up_on_servers_whose_lists_and_times_differ_from_openais(
     ledger: Any, connect: Callable[..., None], tmp_path: Path, dialects: tuple[str, ...]
 ) -> None:
-    with LocalServer(tmp_path / "odd", admin=True, dialects=dialects) as odd:
-        connect("openai_default", conn_type="openai", password="local", host=odd.base_url)
-        odd.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, status=500, calls=CREATES, times=1))
+    with LocalServer(tmp_path / "dialect", admin=True, dialects=dialects) as server:
+        connect("openai_default", conn_type="openai", password="local", host=server.base_url)
+        server.set_faults(Fault(kind=Kind.COMMIT_THEN_STATUS, status=500, calls=CREATES, times=1))
         another_worker(ledger).run({})
         another_worker(ledger, later=timedelta(seconds=121)).run({})
 
-        assert odd.calls()["create"] == 2
-        client = client_of(odd)
-        found = client.batches.list(limit=100).data  # one page: the SDK would page for ever
-        assert shards_of(found) == ["s0001", "s0002"]
+        assert server.calls()["create"] == 2
+        client = client_of(server)
+        batches = client.batches.list(limit=100).data  # one page, because the SDK would page forever
+        assert shards_of(batches) == ["s0001", "s0002"]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_a_creation_is_looked_up_at_servers_whose_lists_and_times_are_not_openai
         Fault(kind=Kind.STATUS, status=400, message=NOT_FOUND, calls=CREATES, times=1),
         Fault(kind=Kind.FAIL_BATCH, code="invalid_request", message=NOT_FOUND, times=1),
     ],
-    ids=["while it is created", "once it was created"],
+    ids=["the creation is refused", "the created batch fails"],
 )
-def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_costs_no_attempt(
+def test_a_file_not_found_right_after_its_upload_is_uploaded_again_without_counting_an_attempt(
     ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None], fault: Fault
 ) -> None:
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
@@ -197,20 +197,20 @@ def test_a_file_that_is_not_found_right_after_its_upload_is_uploaded_again_and_c
 
 
 @pytest.mark.parametrize("kind", [Kind.DROP, Kind.STATUS, Kind.COMMIT_THEN_STATUS])
-def test_an_upload_that_broke_off_is_sent_again_from_its_first_byte(
+def test_an_interrupted_upload_is_repeated_from_its_first_byte(
     ledger: Any, server: LocalServer, client: openai.OpenAI, kind: Kind
 ) -> None:
     server.set_faults(Fault(kind=kind, calls=frozenset({Call.UPLOAD}), times=1))
     another_worker(ledger).run({})
 
     assert server.calls()["upload"] == 3
-    sent = {batch.metadata["shard"]: batch.input_file_id for batch in batches_of(client, ledger)}
+    file_ids = {batch.metadata["shard"]: batch.input_file_id for batch in batches_of(client, ledger)}
     for shard in ledger.manifest.shards:
         with ledger.folder.reader(shard.file) as file:
-            assert client.files.content(sent[shard.name]).read() == file.read()
+            assert client.files.content(file_ids[shard.name]).read() == file.read()
 
 
-def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
+def test_a_creation_refused_for_hours_is_postponed_and_nothing_fails(
     ledger: Any, server: LocalServer, client: openai.OpenAI
 ) -> None:
     from airflow_provider_batch.core.lifecycle.steps import Wait
@@ -227,18 +227,18 @@ def test_a_creation_that_is_refused_for_hours_is_held_back_and_fails_nothing(
     assert server.calls()["upload"] == 2
 
 
-def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touched(
+def test_batches_of_another_deployment_with_the_same_job_key_are_never_touched(
     ledger: Any, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Deadline, Intent, Uploaded
 
-    other = seal_job(tmp_path / "other", ["one", "two"], requests=1)
-    assert other.manifest.key == ledger.manifest.key
-    assert other.manifest.job_uid != ledger.manifest.job_uid
+    foreign_ledger = seal_job(tmp_path / "foreign", ["one", "two"], requests=1)
+    assert foreign_ledger.manifest.key == ledger.manifest.key
+    assert foreign_ledger.manifest.job_uid != ledger.manifest.job_uid
     with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
         connect("openai_default", conn_type="openai", password="local", host=slow_server.base_url)
         client = client_of(slow_server)
-        another_worker(other).run({})
+        another_worker(foreign_ledger).run({})
         now = datetime.now(UTC)
         with ledger.folder.reader(ledger.manifest.shards[0].file) as file:
             file_id = client.files.create(file=("s0001.jsonl", file), purpose="batch").id
@@ -252,28 +252,28 @@ def test_batches_of_another_deployment_with_the_same_run_and_key_are_never_touch
         worker.run(worker.observe())
 
         assert {batch.status for batch in batches_of(client, ledger)} <= {"cancelling", "cancelled"}
-        of_the_other = [batch.status for batch in batches_of(client, other)]
-        assert len(of_the_other) == 2
-        assert not {"cancelling", "cancelled"}.intersection(of_the_other)
+        foreign_statuses = [batch.status for batch in batches_of(client, foreign_ledger)]
+        assert len(foreign_statuses) == 2
+        assert not {"cancelling", "cancelled"}.intersection(foreign_statuses)
 
 
-def test_a_worker_that_stood_still_before_the_creation_leaves_it_to_the_look_up(
+def test_a_worker_suspended_before_its_create_call_looks_the_batch_up_first(
     ledger: Any, server: LocalServer, client: openai.OpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = another_worker(ledger)
     write = worker.ledger.add
 
     def add(record: Any) -> bool:
-        done = bool(write(record))
+        added = bool(write(record))
         if type(record).__name__ == "Intent":
-            # stopped right after the record is written, as SIGSTOP or a machine that sleeps does it
+            # Suspend the worker right after it writes the record, like SIGSTOP or a sleeping machine.
             worker._clock = lambda: datetime.now(UTC) + timedelta(hours=1)
-        return done
+        return added
 
     worker.ledger.add = add
     worker.run({})
 
-    # An hour later it is the first to look whether another worker has made the batch meanwhile.
+    # An hour later it first checks whether another worker has created the batch in the meantime.
     assert "s0001: this worker was suspended for 36" in caplog.text
     assert "s0001: the create call was never confirmed" in caplog.text
     assert [submission.batch_id != "" for submission in ledger.state().shards["s0001"].submissions] == [False, True]
@@ -281,22 +281,23 @@ def test_a_worker_that_stood_still_before_the_creation_leaves_it_to_the_look_up(
     assert server.calls()["create"] == 2
 
 
-def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_and_counted(
+def test_a_batch_created_after_its_creation_counted_as_lost_is_cancelled_and_counted(
     ledger: Any, server: LocalServer, client: openai.OpenAI, wait_until: Callable[..., None]
 ) -> None:
     from airflow_provider_batch.core.ledger.records import Intent
     from airflow_provider_batch.core.lifecycle.steps import Finish
 
-    # Right before the first worker's creation another one takes it over, long after: it finds no batch, and makes one.
+    # Just before the create call of the first worker, a second worker takes over with a clock that is 121 s ahead.
+    # It finds no batch, so it creates one.
     first = another_worker(ledger)
-    create, others = first.hook.create, [another_worker(ledger, later=timedelta(seconds=121))]
+    create, waiting_workers = first.hook.create, [another_worker(ledger, later=timedelta(seconds=121))]
 
-    def late(*args: Any, **kwargs: Any) -> Any:
-        if others:
-            others.pop().run({})
+    def create_late(*args: Any, **kwargs: Any) -> Any:
+        if waiting_workers:
+            waiting_workers.pop().run({})
         return create(*args, **kwargs)
 
-    first.hook.create = late
+    first.hook.create = create_late
     first.run({})
     wait_until(lambda: all(batch.status in ("completed", "cancelled") for batch in batches_of(client, ledger)))
     state = ledger.state()
@@ -310,6 +311,6 @@ def test_a_creation_that_comes_through_after_it_was_taken_for_lost_is_cancelled_
     state = ledger.state()
     (duplicate,) = state.duplicate_batches.values()
     assert duplicate.batch_id == state.shards["s0001"].submissions[0].batch_id
-    made = {batch.id: batch.request_counts.completed for batch in batches_of(client, ledger)}
-    assert len(made) == 3
-    assert state.paid_twice == made[duplicate.batch_id]
+    completed = {batch.id: batch.request_counts.completed for batch in batches_of(client, ledger)}
+    assert len(completed) == 3
+    assert state.paid_twice == completed[duplicate.batch_id]

@@ -23,20 +23,20 @@ pytestmark = pytest.mark.usefixtures("airflow_home")
 Serve = Callable[..., AbstractContextManager[tuple[ScriptedServer, Any]]]
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
-#: answers with status 200 (one has 204) that are neither a batch nor a file nor a list
+#: answers with status 200 (204 in one case) that are not a batch, a file or a list
 GARBAGE = {
     "a web page": reply(b"<html>Bad gateway</html>", content_type="text/html"),
-    "a web page that calls itself JSON": reply(b"<html>Bad gateway</html>"),
-    "nothing": reply(b""),
+    "a web page with a JSON content type": reply(b"<html>Bad gateway</html>"),
+    "an empty body": reply(b""),
     "an empty object": reply({}),
     "null": reply(None),
     "an array": reply([]),
     "a number": reply(17),
     "an error": reply({"error": {"message": "upstream is away", "code": "bad_gateway"}}),
     "half a JSON text": reply(b'{"id": "batch_1", "sta'),
-    "no UTF-8": reply(b'{"id": "\xff\xfe"}'),
-    "a body that breaks off": reply(b'{"id": "batch_1", "sta', length=4000),
-    "no gzip, though it says so": reply(b"plain", Content_Encoding="gzip"),
+    "not UTF-8": reply(b'{"id": "\xff\xfe"}'),
+    "a truncated body": reply(b'{"id": "batch_1", "sta', length=4000),
+    "not gzip despite its header": reply(b"plain", Content_Encoding="gzip"),
     "no status line": b"hello\r\n\r\n",
     "a closed connection": b"",
     "204": reply(b"", status=204),
@@ -135,17 +135,17 @@ def test_the_error_of_a_refused_creation_has_the_servers_code_and_message(
 
     error = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     with serve(reply(error, status=status)) as (_, hook):
-        with pytest.raises(CreateRefusedError) as refused:
+        with pytest.raises(CreateRefusedError) as raised:
             create(hook)
-    assert refused.value.failure == failure
-    assert refused.value.message.startswith(f"HTTP {status}, {code}: " if code else f"HTTP {status}: ")
-    assert refused.value.message.endswith(message)
+    assert raised.value.failure == failure
+    assert raised.value.message.startswith(f"HTTP {status}, {code}: " if code else f"HTTP {status}: ")
+    assert raised.value.message.endswith(message)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_retry_after_of_hours_raises_an_error_instead_of_a_wait(serve: Serve, call: Callable[[Any], Any]) -> None:
-    limited = reply({"error": {"message": "come back in two hours"}}, status=429, retry_after="7200")
-    with serve(limited, retries=5) as (server, hook):
+    refusal = reply({"error": {"message": "come back in two hours"}}, status=429, retry_after="7200")
+    with serve(refusal, retries=5) as (server, hook):
         with pytest.raises(ProviderError, match=r"HTTP 429: .*come back in two hours"):
             call(hook)
         assert len(server.requests) == 1
@@ -233,7 +233,7 @@ def test_an_empty_list_means_that_there_is_no_batch(serve: Serve, data: Any) -> 
     ],
     ids=[
         "on the last of three pages",
-        "pages smaller than asked for",
+        "pages smaller than requested",
         "has_more is null",
         "has_more is always true",
         "cursor instead of has_more",
