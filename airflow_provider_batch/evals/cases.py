@@ -81,10 +81,10 @@ def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Ca
     repeated_ids = sorted(case_id for case_id, times in Counter(case.case_id for case in cases).items() if times > 1)
     problems.extend(f"case {case_id!r}: this case_id appears more than once" for case_id in repeated_ids)
     if problems:
-        rest = f"\n  and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
+        remainder = f"\n  and {len(problems) - _MAX_PROBLEMS:,} more" if len(problems) > _MAX_PROBLEMS else ""
         problem_list = "\n  ".join(problems[:_MAX_PROBLEMS])
         raise InputError(
-            f"{len(problems):,} of {count:,} cases cannot be graded:\n  {problem_list}{rest}\nNothing was sent or "
+            f"{len(problems):,} of {count:,} cases cannot be graded:\n  {problem_list}{remainder}\nNothing was sent or "
             "graded. Fix the cases, then clear this task to run it again."
         )
     if not cases:

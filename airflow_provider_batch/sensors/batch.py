@@ -167,8 +167,8 @@ class BatchSensor(BaseSensorOperator):
         with airflow_failures():
             ledger = open_job(self.job)
             pause = self._advance(context, ledger, is_start=True)
-            done = isinstance(pause, Finish)
-            return PokeReturnValue(done, self._result(ledger) if done else None)
+            is_finished = isinstance(pause, Finish)
+            return PokeReturnValue(is_finished, self._result(ledger) if is_finished else None)
 
     def on_kill(self) -> None:
         """Stop making paid calls. Everything done so far is recorded, and the next attempt continues from there.

@@ -26,20 +26,20 @@ def _status_of(state: JobState) -> tuple[str, str]:
         if shard.latest and (rejection := shard.latest.rejection) and rejection.failure is Failure.ACCOUNT
     ]
     if state.is_cancelled and not (state.landed and state.cancelled_at and state.landed.time > state.cancelled_at):
-        rest = (
+        progress = (
             f"{format_count(live + creating, 'batch', 'batches')} still ending"
             if live or creating
             else "the answers so far are in staging"
         )
         return (
-            f"cancelled by a person; {rest}",
+            f"cancelled by a person; {progress}",
             "If the wait is running, nothing: it ends without your help. Otherwise, clear the landing to land the "
             "answers so far. To send the remaining rows, clear the wait or submit, and all tasks after it.",
         )
     if hold_messages:
-        rest = f"; {format_count(live, 'batch', 'batches')} still running" if live else ""
+        progress = f"; {format_count(live, 'batch', 'batches')} still running" if live else ""
         return (
-            f"held: {hold_messages[0]}{rest}",
+            f"held: {hold_messages[0]}{progress}",
             "Fix the account or the connection, then clear the task that failed. Rows that have an answer are not "
             "sent again.",
         )
