@@ -129,7 +129,7 @@ def test_the_input_limit_counts_embedding_inputs_across_the_rows_of_a_file(input
 def test_limits_other_than_those_of_openai_are_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     run_job()
     (line,) = limit_lines(capsys)
-    assert "An input file for 127.0.0.1 may hold 2 requests, 200,000,000 bytes" in line
+    assert "An input file for 127.0.0.1 may hold at most 2 requests, 200,000,000 bytes" in line
 
 
 @pytest.mark.usefixtures("two_requests_a_file")
@@ -144,7 +144,7 @@ def test_the_limits_of_openai_are_not_logged(
 @pytest.mark.usefixtures("two_requests_a_file")
 def test_a_row_over_the_token_or_answer_limit_is_reported_before_anything_is_uploaded() -> None:
     error = run_job(limits={"tokens": 3}).error()
-    assert "Row 1 (custom_id 'T-1') is about" in error
+    assert "Row 1 (custom_id 'T-1') has about" in error
     assert "an input file may have at most 3. Nothing was uploaded." in error
     error = run_job(limits={"output_bytes": 10_000}, max_output_tokens=8_000).error()
     assert "Row 1 (custom_id 'T-1') expects an answer of about 33,000 bytes" in error
