@@ -118,8 +118,8 @@ def test_submit_cancels_all_it_created_and_is_creating_once_a_person_ended_it(
     kill_submit(held, tmp_path, state)
 
     assert [batch.status for batch in batches(held)] == ["cancelled", "cancelled"]
-    assert {"cancel.s0001.1.json", "cancel.s0002.1.json"} < set(records(tmp_path))
-    assert '"reason":"killed"' in next(tmp_path.glob("staging/**/cancel.s0001.1.json")).read_text()
+    assert {"cancel_requested.s0001.1.json", "cancel_requested.s0002.1.json"} < set(records(tmp_path))
+    assert '"reason":"killed"' in next(tmp_path.glob("staging/**/cancel_requested.s0001.1.json")).read_text()
 
 
 @pytest.mark.parametrize("state", ["running", "restarting"])
