@@ -91,11 +91,11 @@ def _own_arguments(operator: type) -> set[str]:
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    accepted = {"results_conn_id", "outlets"}.union(*(_own_arguments(operator) for operator in _TASKS.values()))
+    argument_names = {"results_conn_id", "outlets"}.union(*(_own_arguments(operator) for operator in _TASKS.values()))
     for name in arguments:
-        if name in accepted:
+        if name in argument_names:
             continue
-        suggestions = difflib.get_close_matches(name, accepted, n=1)
+        suggestions = difflib.get_close_matches(name, argument_names, n=1)
         if name in inspect.signature(BaseOperator).parameters:
             hint = "Pass arguments that every Airflow task has with batch_job.override(default_args={...})."
         elif suggestions:
@@ -110,9 +110,9 @@ def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
 
     Airflow resolves template fields only. Any other argument would be used unresolved.
     """
-    resolved = {"results_conn_id"}.union(*(operator.template_fields for operator in _TASKS.values()))
+    template_fields = {"results_conn_id"}.union(*(operator.template_fields for operator in _TASKS.values()))
     for name, value in arguments.items():
-        if name not in resolved and name != "outlets" and is_runtime_value(value):
+        if name not in template_fields and name != "outlets" and is_runtime_value(value):
             raise InputError(
                 f"batch_job: {name!r} must be known when the DAG is parsed, so it cannot be mapped or come from "
                 "another task."

@@ -1,4 +1,4 @@
-"""The tree of errors, as its module draws it."""
+"""The tree of errors that the docstring of the module shows."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from airflow_provider_batch import exceptions
 from airflow_provider_batch.exceptions import BatchError
 
 
-def drawing(error: type[BatchError], depth: int = 1) -> Iterator[str]:
-    """An error and the errors below it, one a line; an asterisk marks those that a retry cannot help."""
+def tree_lines(error: type[BatchError], depth: int = 1) -> Iterator[str]:
+    """Yield a line for an error and for each error below it. An asterisk marks those that a retry cannot fix."""
     yield "    " * depth + error.__name__ + ("" if error.retry else " *")
-    for below in error.__subclasses__():
-        yield from drawing(below, depth + 1)
+    for subclass in error.__subclasses__():
+        yield from tree_lines(subclass, depth + 1)
 
 
-def test_the_docstring_draws_the_tree_of_the_classes() -> None:
-    tree = "\n".join(drawing(BatchError))
-    assert f"\n\n{tree}\n\n" in (exceptions.__doc__ or ""), f"the drawing should be:\n{tree}"
+def test_the_docstring_shows_the_tree_of_classes() -> None:
+    tree = "\n".join(tree_lines(BatchError))
+    assert f"\n\n{tree}\n\n" in (exceptions.__doc__ or ""), f"The docstring should show:\n{tree}"
 
 
 def test_every_error_of_the_module_is_in_the_tree() -> None:
-    names = {line.split()[0] for line in drawing(BatchError)}
+    names = {line.split()[0] for line in tree_lines(BatchError)}
     assert names == set(exceptions.__all__)

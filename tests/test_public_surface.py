@@ -1,4 +1,4 @@
-"""What DAGs may import: a change to these names is a change for users, and belongs in the changelog."""
+"""The names that DAGs may import. Changing them affects users and belongs in the changelog."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SURFACE = {
 
 @cache
 def names_imported_within_the_package() -> set[tuple[str, str]]:
-    """(module, name) of every `from module import name` in the package."""
+    """Return (module, name) for every `from module import name` in the package."""
     return {
         (node.module, alias.name)
         for path in PACKAGE.rglob("*.py")
@@ -80,14 +80,14 @@ def names_imported_within_the_package() -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("module", SURFACE)
-def test_a_public_module_offers_these_names(module: str) -> None:
+def test_a_public_module_exports_exactly_these_names(module: str) -> None:
     assert importlib.import_module(module).__all__ == SURFACE[module]
     assert all(hasattr(importlib.import_module(module), name) for name in SURFACE[module])
 
 
 @pytest.mark.parametrize("module", SURFACE)
-def test_what_only_a_public_module_itself_needs_has_an_underscore(module: str) -> None:
+def test_a_name_that_only_its_own_public_module_uses_starts_with_an_underscore(module: str) -> None:
     tree = ast.parse(Path(importlib.import_module(module).__file__ or "").read_text())
-    defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    public = [name for name in defined if not name.startswith("_") and name not in SURFACE[module]]
-    assert [name for name in public if (module, name) not in names_imported_within_the_package()] == []
+    definitions = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    public_names = [name for name in definitions if not name.startswith("_") and name not in SURFACE[module]]
+    assert [name for name in public_names if (module, name) not in names_imported_within_the_package()] == []

@@ -76,7 +76,7 @@ class BatchResultsOperator(BaseOperator):
         alone is the key.
     :param create_table: create the table if it does not exist. If False, the task fails and says what to create.
     :param max_failure_rate: share of rows, from 0 to 1, that may have another outcome than succeeded. If it is
-        exceeded, the task fails after landing everything.
+        exceeded, the task fails after landing everything. Default: 0.05, which is 5 %.
     :param history: keep the answers of every job, by adding `job_uid` to the key.
     :param keep_last_success: never replace a succeeded row of an earlier job with a row that did not succeed.
     :param store_response: also land the whole response body, in a column `response`.

@@ -77,8 +77,8 @@ class BatchSubmitOperator(BaseOperator):
 
     **Running it again.** A retry continues from the sealed files and never reads the warehouse again. When the task is
     cleared, it reads and renders the rows again, which is free, and compares them with the sealed ones. Rows with the
-    same custom_id and request keep their batch and their answer, all other rows are sent, and rows that no longer exist
-    are no longer landed.
+    same custom_id and the same request keep their batch and their answer. All other rows are sent. Rows that the query
+    no longer returns are not landed again.
 
     **The estimate** is a range, based on estimated token counts. If tiktoken is installed and its cache
     (`TIKTOKEN_CACHE_DIR`) holds the vocabulary, tiktoken counts the first 1,000 requests of each model and 1 % of the
@@ -93,7 +93,7 @@ class BatchSubmitOperator(BaseOperator):
 
     :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
-    :param warehouse_conn_id: connection to read from. Any connection works whose hook is a `DbApiHook`.
+    :param warehouse_conn_id: connection to read from. Any connection works that has a `DbApiHook`.
     :param max_rows: maximum number of rows to send; the rows after the first `max_rows` are left out, and the log says
         so. Sort the rows in the SQL to select the same ones in every run. Default: all rows.
     :param parameters: values for the placeholders in `sql`, in the style of the database driver.
@@ -123,7 +123,7 @@ class BatchSubmitOperator(BaseOperator):
         precedence over the limits of the provider that the base URL identifies. If neither the argument nor the
         connection sets `tokens`, a queue limit applies that the provider reported to a job of this connection within
         the last 30 days; a single row that exceeds this limit is still sent.
-    :param completion_window: time in which the provider is to complete a batch, in the provider's notation.
+    :param completion_window: the `completion_window` of each batch, as the provider accepts it. Default: "24h".
     :param metadata: up to 12 key-value pairs to add to the metadata of every batch.
     :param deduplicate: send identical requests once and write the answer to every row that needs it. Set it to
         False to send one prompt several times on purpose, for example to sample answers.

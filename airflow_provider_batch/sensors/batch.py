@@ -53,14 +53,15 @@ class BatchSensor(BaseSensorOperator):
 
     **The final pass.** With `at_deadline="sync"`, rows that have no usable answer at the deadline are sent once more,
     synchronously and at the standard price: rows that were cancelled, expired or never sent, and rows that would
-    otherwise be retried, regardless of `max_attempts`. The batches have to end first, which may take 15 minutes. Rows
+    otherwise be retried, regardless of `max_attempts`. The batches must end first, which may take 15 minutes. Rows
     of a batch that has not ended by then are left out, because their answers may still arrive. New requests are started
     until 30 minutes after the deadline, 16 at a time. The log and `final_pass` say how many rows were left out, and
     why.
 
     :param job: the reference that `BatchSubmitOperator` returned.
-    :param max_attempts: maximum number of times that the provider tries a row, including the first.
-    :param retry_on: outcomes to retry: any of "failed", "expired", "cancelled", "invalid_output" and "missing".
+    :param max_attempts: maximum number of times that the provider tries a row, including the first. Default: 3.
+    :param retry_on: outcomes to retry: any of "failed", "expired", "cancelled", "invalid_output" and "missing". Failed
+        rows are only retried if the failure was transient. Default: all five.
     :param on_incomplete: what to do with answers that were cut off at the output cap. "keep" lands them as they are.
         "raise_cap" retries these rows, within `max_attempts`, and doubles the cap each time; rows whose request states
         no cap are kept. `request_sha256` remains the hash of the original request.
@@ -68,11 +69,12 @@ class BatchSensor(BaseSensorOperator):
         `[openai_batch] row_retry_delay`, 300 s.
     :param deadline: end of the wait: a `timedelta` from the first start of the task, or an absolute time as a
         `datetime` or as ISO text (templated; UTC unless it has an offset). Retries of the task never move it. If a
-        person clears the task after the wait has ended, the deadline is set again, and rows without a usable answer may
-        be tried `max_attempts` times more.
+        person clears the task after the wait has ended or the deadline has passed, the deadline is set again, and rows
+        without a usable answer may be tried `max_attempts` times more. Default: 30 hours.
     :param at_deadline: what to do at the deadline with rows that have no usable answer. "collect" leaves them as they
-        are; "sync" sends them synchronously, within the job's `max_cost_usd`.
+        are; "sync" sends them synchronously in the final pass, within the job's `max_cost_usd`.
     :param at_deadline_rows: maximum number of rows to send in the final pass; the others are left out.
+        Default: 1,000.
     :param deferrable: wait in the triggerer. If False, `mode` selects poke or reschedule, as for any sensor.
     :param poke_interval: maximum number of seconds between two checks of a batch. While the task is deferred, batches
         that have just started or are nearly complete are checked more often. Default: config `[openai_batch]
@@ -279,8 +281,8 @@ class BatchSensor(BaseSensorOperator):
                 "Paid twice: %s answered in two batches of the same attempt.",
                 format_count(result.paid_twice, "request was", "requests were"),
             )
-        returned: dict[str, Any] = msgspec.to_builtins(result)
-        return returned
+        xcom_value: dict[str, Any] = msgspec.to_builtins(result)
+        return xcom_value
 
 
 def _parse_time(text: str) -> datetime:

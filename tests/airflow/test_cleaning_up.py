@@ -1,4 +1,4 @@
-"""Files that nobody needs any more: those at the provider, and staging after its retention."""
+"""Removal of files that are no longer needed: at the provider, and in staging after the retention."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def files(server: LocalServer) -> int:
     return len(list(client_of(server).files.list()))
 
 
-def test_files_at_the_provider_stay_unless_asked_otherwise(warehouse: Path, server: LocalServer) -> None:
+def test_files_at_the_provider_are_kept_by_default(warehouse: Path, server: LocalServer) -> None:
     run_job(limits={"requests": 2})
     assert files(server) == 4
 
 
-def test_files_at_the_provider_are_deleted_once_staging_has_the_answers(warehouse: Path, server: LocalServer) -> None:
+def test_after_collect_deletes_the_files_at_the_provider(warehouse: Path, server: LocalServer) -> None:
     job = ClearedJob()
     first = job.run(limits={"requests": 2}, delete_remote_files="after_collect")
     assert first.state == "success"
@@ -40,7 +40,7 @@ def test_files_at_the_provider_are_deleted_once_staging_has_the_answers(warehous
     assert query(warehouse, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(3,)]
 
 
-def test_a_file_that_cannot_be_deleted_fails_nothing_and_the_next_landing_tries_again(
+def test_a_file_that_cannot_be_deleted_does_not_fail_the_landing_and_the_next_one_tries_again(
     warehouse: Path, server: LocalServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.DELETE}), status=403))
@@ -55,24 +55,22 @@ def test_a_file_that_cannot_be_deleted_fails_nothing_and_the_next_landing_tries_
     assert files(server) == 0
 
 
-def test_a_job_says_itself_how_long_staging_keeps_it(
+def test_the_retention_of_a_job_takes_precedence_over_the_config(
     warehouse: Path, server: LocalServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = run_job().return_values["submit"]["job_uid"]
-    gone = run_job(retention=timedelta(0)).return_values["submit"]["job_uid"]
+    kept_uid = run_job().return_values["submit"]["job_uid"]
+    removed_uid = run_job(retention=timedelta(0)).return_values["submit"]["job_uid"]
     capsys.readouterr()
 
     assert main.main(["jobs", "clean"]) == 0
     text = capsys.readouterr().out
-    assert f"kept  {kept[:8]}" in text
-    assert f"removed  {gone[:8]}" in text
+    assert f"kept  {kept_uid[:8]}" in text
+    assert f"removed  {removed_uid[:8]}" in text
 
 
-@pytest.mark.parametrize("wrong", [{"retention": 30}, {"delete_remote_files": "always"}])
-def test_options_that_mean_nothing_are_refused_when_the_dag_is_parsed(
-    airflow_home: Path, wrong: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("options", [{"retention": 30}, {"delete_remote_files": "always"}])
+def test_invalid_options_are_rejected_when_the_dag_is_parsed(airflow_home: Path, options: dict[str, Any]) -> None:
     from airflow_provider_batch.exceptions import InputError
 
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        run_job(**wrong)
+    with pytest.raises(InputError, match=next(iter(options))):
+        run_job(**options)

@@ -1,4 +1,4 @@
-"""What a person's clear changes, and a retry does not: the deadline, the attempts, the ceiling."""
+"""A person's clear changes the deadline, the attempts and the budget of a job. A retry does not."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.airflow.test_runner import LOG, seal_job
 pytestmark = pytest.mark.usefixtures("offline")
 
 
-def started(max_tries: int) -> dict[str, Any]:
-    """What Airflow gives a task that it starts; a clear raises max_tries, a retry does not."""
+def task_context(max_tries: int) -> dict[str, Any]:
+    """Return the context of a task that Airflow starts. A clear raises max_tries; a retry does not."""
     ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="wait", map_index=-1, max_tries=max_tries)
     return {"ti": SimpleNamespace(**vars(ti), task=None, xcom_push=lambda **_: None)}
 
 
-def waiting(ledger: Any, **options: Any) -> Any:
+def make_sensor(ledger: Any, **options: Any) -> Any:
     import msgspec
 
     from airflow_provider_batch.core.ledger.job import Reference
@@ -42,44 +42,44 @@ def waiting(ledger: Any, **options: Any) -> Any:
 def state_of(ledger: Any) -> Any:
     from airflow_provider_batch.core.ledger.ledger import open_ledger
 
-    opened = open_ledger(ledger.folder)
-    assert opened is not None
-    return opened.state()
+    newest = open_ledger(ledger.folder)
+    assert newest is not None
+    return newest.state()
 
 
-def test_a_retry_keeps_the_deadline_and_a_clear_after_the_end_gives_a_new_one_and_asks_the_rest(tmp_path: Path) -> None:
+def test_a_retry_keeps_the_deadline_and_a_clear_after_the_end_sets_a_new_one_and_retries_rows(tmp_path: Path) -> None:
     ledger = seal_job(tmp_path, ["one", "[[fail:500]] two"], requests=2)
-    past = waiting(ledger, deadline=datetime.now(UTC) - timedelta(minutes=1))
-    assert past.poke(started(max_tries=0)).is_done
+    expired_sensor = make_sensor(ledger, deadline=datetime.now(UTC) - timedelta(minutes=1))
+    assert expired_sensor.poke(task_context(max_tries=0)).is_done
     ends = state_of(ledger).deadline
 
-    later = waiting(ledger, deadline=timedelta(hours=1), max_attempts=2)
-    done = later.poke(started(max_tries=0))
-    assert done.is_done
-    assert done.xcom_value["outcomes"] == {"pending": 2}
+    sensor = make_sensor(ledger, deadline=timedelta(hours=1), max_attempts=2)
+    poke = sensor.poke(task_context(max_tries=0))
+    assert poke.is_done
+    assert poke.xcom_value["outcomes"] == {"pending": 2}
     assert state_of(ledger).deadline == ends
 
-    assert not later.poke(started(max_tries=1)).is_done
+    assert not sensor.poke(task_context(max_tries=1)).is_done
     assert state_of(ledger).deadline > datetime.now(UTC)
-    assert _to_the_end(later, max_tries=1)["outcomes"] == {"succeeded": 1, "failed": 1}
+    assert _poke_until_done(sensor, max_tries=1)["outcomes"] == {"succeeded": 1, "failed": 1}
     assert [shard.attempt for retry_round in state_of(ledger).retry_rounds for shard in retry_round.shards] == [2]
 
-    # the wait ended: a retry asks nothing more, a clear asks as often again
-    assert _to_the_end(later, max_tries=1)["retry_rounds"] == 1
-    assert _to_the_end(later, max_tries=2)["retry_rounds"] == 3
+    # The wait has ended, so a retry sends nothing, and a clear allows max_attempts more.
+    assert _poke_until_done(sensor, max_tries=1)["retry_rounds"] == 1
+    assert _poke_until_done(sensor, max_tries=2)["retry_rounds"] == 3
     assert state_of(ledger).retry_rounds[-1].shards[0].attempt == 4
 
 
-def _to_the_end(sensor: Any, max_tries: int) -> Any:
+def _poke_until_done(sensor: Any, max_tries: int) -> Any:
     end = datetime.now(UTC) + timedelta(minutes=1)
     while datetime.now(UTC) < end:
-        done = sensor.poke(started(max_tries))
-        if done.is_done:
-            return done.xcom_value
-    raise AssertionError("the wait does not end")
+        poke = sensor.poke(task_context(max_tries))
+        if poke.is_done:
+            return poke.xcom_value
+    raise AssertionError("The wait does not end.")
 
 
-def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Path) -> None:
+def test_running_submit_with_another_budget_changes_the_budget_of_the_job(tmp_path: Path) -> None:
     from airflow_provider_batch.core.ledger.job import Estimate
     from airflow_provider_batch.worker.generation import change_budget
 
@@ -91,7 +91,7 @@ def test_submit_run_again_with_another_ceiling_lets_that_one_count(tmp_path: Pat
         assert (state.budget and state.budget.number) == records
 
 
-def test_a_ceiling_for_a_job_without_a_known_price_is_refused(tmp_path: Path) -> None:
+def test_a_budget_is_rejected_if_no_price_is_known(tmp_path: Path) -> None:
     from airflow_provider_batch.core.ledger.job import Estimate
     from airflow_provider_batch.exceptions import BudgetError
     from airflow_provider_batch.worker.generation import change_budget

@@ -1,4 +1,4 @@
-"""The three operators together, on real Airflow, against the local batch server and SQLite."""
+"""Submit, wait and land together, on a real Airflow, with the local batch server and SQLite."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def batches_of(client: openai.OpenAI, job_uid: str) -> list[Any]:
     return [b for b in client.batches.list(limit=100) if (b.metadata or {}).get("job_uid") == job_uid]
 
 
-def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> None:
+def test_every_row_lands_under_its_own_key_with_its_usage_and_cost(warehouse: Path) -> None:
     result = run_job(
         output_schema=SCHEMA,
         carry=["label"],
@@ -37,10 +37,10 @@ def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> 
     )
 
     assert result.state == "success"
-    account = result.return_values["land"]
-    assert account["requests"] == 5
-    assert account["outcomes"] == {"succeeded": 5}
-    assert float(account["cost_usd"]) * 2 == pytest.approx(float(account["standard_cost_usd"]))
+    summary = result.return_values["land"]
+    assert summary["requests"] == 5
+    assert summary["outcomes"] == {"succeeded": 5}
+    assert float(summary["cost_usd"]) * 2 == pytest.approx(float(summary["standard_cost_usd"]))
     rows = query(
         warehouse,
         'SELECT "run", custom_id, outcome, output, label, answer, score, model, attempt, job_uid, input_tokens, '
@@ -54,12 +54,12 @@ def test_every_row_lands_under_its_own_key_with_its_account(warehouse: Path) -> 
         assert label == "billing"
         assert "offline-responder" in model
         assert attempt == 1
-        assert job_uid == account["job_uid"]
+        assert job_uid == summary["job_uid"]
         assert tokens > 0
         assert float(cost) > 0
 
 
-def test_a_scheduled_run_lands_its_logical_date(warehouse: Path) -> None:
+def test_the_logical_date_of_the_run_lands_in_every_row(warehouse: Path) -> None:
     result = run_job(
         logical_date=pendulum.datetime(2026, 3, 1, tz="Europe/Berlin"),
         prompt="{{ logical_date }} {{ ds }} {{ row.body }}",
@@ -70,7 +70,7 @@ def test_a_scheduled_run_lands_its_logical_date(warehouse: Path) -> None:
     assert query(warehouse, "SELECT DISTINCT logical_date FROM answers") == [("2026-02-28T23:00:00.000000+00:00",)]
 
 
-def test_a_job_over_the_limits_becomes_several_batches(warehouse: Path, client: openai.OpenAI) -> None:
+def test_a_job_that_exceeds_the_limits_is_split_into_several_batches(warehouse: Path, client: openai.OpenAI) -> None:
     result = run_job(limits={"requests": 2})
 
     assert result.state == "success"
@@ -80,7 +80,7 @@ def test_a_job_over_the_limits_becomes_several_batches(warehouse: Path, client: 
     assert query(warehouse, "SELECT count(*), count(DISTINCT batch_id) FROM answers") == [(5, 3)]
 
 
-def test_each_model_gets_files_of_its_own(warehouse: Path, client: openai.OpenAI) -> None:
+def test_each_model_gets_its_own_input_files(warehouse: Path, client: openai.OpenAI) -> None:
     result = run_job(
         sql="SELECT id, title, body, CASE WHEN id < 'T-3' THEN 'gpt-5-nano' ELSE 'gpt-5-mini' END AS m FROM tickets",
         model="{{ row.m }}",
@@ -134,18 +134,16 @@ def test_embeddings_of_several_inputs_land_as_lists_of_vectors(warehouse: Path) 
     assert shapes == {"T-1": [4, 4, 4], "T-2": [4], "T-3": [4], "T-4": [4], "T-5": [4]}
 
 
-def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
-    warehouse: Path, client: openai.OpenAI
-) -> None:
-    make_trouble(warehouse, {"T-2": "[[fail:500:once]]", "T-4": "[[fail:429:once]]"})
+def test_only_rows_that_fail_for_a_transient_reason_are_retried(warehouse: Path, client: openai.OpenAI) -> None:
+    set_bodies(warehouse, {"T-2": "[[fail:500:once]]", "T-4": "[[fail:429:once]]"})
 
     result = run_job()
 
     assert result.state == "success"
     assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
-    account = result.return_values["land"]
-    assert account["retried"] == 2
-    assert Decimal(account["retried_cost_usd"]) == sum(
+    summary = result.return_values["land"]
+    assert summary["retried"] == 2
+    assert Decimal(summary["retried_cost_usd"]) == sum(
         Decimal(str(cost)) for (cost,) in query(warehouse, "SELECT cost_usd FROM answers WHERE attempt = 2")
     )
     attempts = dict(query(warehouse, "SELECT custom_id, attempt FROM answers"))
@@ -154,8 +152,8 @@ def test_rows_that_fail_for_a_passing_reason_are_asked_again_and_only_they(
     assert sorted(b.request_counts.total for b in batches) == [2, 5]
 
 
-def test_rows_are_asked_no_more_than_max_attempts_times(warehouse: Path, client: openai.OpenAI) -> None:
-    make_trouble(warehouse, {"T-2": "[[fail:500]]"})
+def test_a_row_is_sent_at_most_max_attempts_times(warehouse: Path, client: openai.OpenAI) -> None:
+    set_bodies(warehouse, {"T-2": "[[fail:500]]"})
 
     result = run_job(wait={"max_attempts": 2})
 
@@ -165,8 +163,8 @@ def test_rows_are_asked_no_more_than_max_attempts_times(warehouse: Path, client:
     assert len(batches_of(client, result.return_values["submit"]["job_uid"])) == 2
 
 
-def test_each_trouble_lands_as_its_outcome(warehouse: Path) -> None:
-    make_trouble(
+def test_each_kind_of_failure_lands_with_its_outcome(warehouse: Path) -> None:
+    set_bodies(
         warehouse,
         {
             "T-1": "[[refuse]]",
@@ -189,8 +187,8 @@ def test_each_trouble_lands_as_its_outcome(warehouse: Path) -> None:
     assert result.return_values["land"]["outcomes"] == {"incomplete": 1, "refused": 2, "invalid_output": 1, "failed": 1}
 
 
-def test_too_many_failures_fail_the_landing_after_everything_is_landed(warehouse: Path) -> None:
-    make_trouble(warehouse, {"T-3": "[[refuse]]"})
+def test_too_many_failures_fail_the_landing_after_all_rows_have_landed(warehouse: Path) -> None:
+    set_bodies(warehouse, {"T-3": "[[refuse]]"})
 
     result = run_job(land={"max_failure_rate": 0.1})
 
@@ -200,20 +198,20 @@ def test_too_many_failures_fail_the_landing_after_everything_is_landed(warehouse
     assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "refused": 1}
 
 
-def test_what_a_model_said_is_in_the_table_and_in_no_log_and_no_account(
+def test_the_text_of_a_refusal_is_in_the_table_but_not_in_the_log_or_the_summary(
     warehouse: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    make_trouble(warehouse, {"T-3": "[[refuse]]"})
+    set_bodies(warehouse, {"T-3": "[[refuse]]"})
 
     result = run_job()
 
-    ((said,),) = query(warehouse, "SELECT error_message FROM answers WHERE outcome = 'refused'")
-    assert "can't help" in said
-    assert said not in "".join(capfd.readouterr())
-    assert said not in str(result.return_values)
+    ((refusal,),) = query(warehouse, "SELECT error_message FROM answers WHERE outcome = 'refused'")
+    assert "can't help" in refusal
+    assert refusal not in "".join(capfd.readouterr())
+    assert refusal not in str(result.return_values)
 
 
-def test_zero_rows_succeed_and_the_table_is_there(warehouse: Path, client: openai.OpenAI) -> None:
+def test_zero_rows_succeed_and_the_table_is_created(warehouse: Path, client: openai.OpenAI) -> None:
     before = len(list(client.batches.list(limit=100)))
 
     result = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", carry=["label"])
@@ -225,14 +223,14 @@ def test_zero_rows_succeed_and_the_table_is_there(warehouse: Path, client: opena
 
 
 @pytest.mark.parametrize(("on_empty", "state"), [("skip", "skipped"), ("fail", "failed")])
-def test_zero_rows_skip_or_fail_where_the_author_says_so(warehouse: Path, on_empty: str, state: str) -> None:
+def test_zero_rows_skip_or_fail_the_task_as_on_empty_says(warehouse: Path, on_empty: str, state: str) -> None:
     result = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", on_empty=on_empty)
 
     assert result.states["submit"] == state
 
 
 @pytest.mark.parametrize("preview", [True, "True"])
-def test_a_preview_shows_the_first_requests_and_pays_nothing(
+def test_a_preview_uploads_and_seals_nothing(
     warehouse: Path, client: openai.OpenAI, tmp_path: Path, preview: Any
 ) -> None:
     before = len(list(client.files.list()))
@@ -247,11 +245,11 @@ def test_a_preview_shows_the_first_requests_and_pays_nothing(
     assert not (tmp_path / "staging").exists()
 
 
-def test_a_preview_switched_off_in_a_form_is_off(warehouse: Path) -> None:
+def test_a_preview_that_is_switched_off_in_a_form_is_off(warehouse: Path) -> None:
     assert run_job(preview="False").return_values["land"]["requests"] == 5
 
 
-def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, client: openai.OpenAI) -> None:
+def test_row_arguments_can_come_from_other_tasks_params_and_files(warehouse: Path, client: openai.OpenAI) -> None:
     from airflow.sdk import DAG, task
 
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
@@ -261,20 +259,20 @@ def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, c
     with DAG("arguments", schedule=None, params={"team": "north"}, template_searchpath=[str(warehouse.parent)]) as dag:
 
         @task
-        def words() -> str:
+        def prompt() -> str:
             return "Ticket {{ row.id }} says {{ row.title }}"
 
-        asked = BatchSubmitOperator(
+        submit = BatchSubmitOperator(
             **submit_arguments(
-                prompt=words(),
+                prompt=prompt(),
                 system="system.md",
                 model=dag.param("model", "gpt-5-nano"),
                 endpoint=dag.param("endpoint", "/v1/chat/completions"),
                 metadata=dag.param("metadata", {"night": "shift"}),
             )
         )
-        waited = BatchSensor(task_id="wait", job=asked.output)
-        asked >> waited >> BatchResultsOperator(task_id="land", job=asked.output, table="answers")
+        wait_task = BatchSensor(task_id="wait", job=submit.output)
+        submit >> wait_task >> BatchResultsOperator(task_id="land", job=submit.output, table="answers")
 
     result = run_dag(dag, conf={"model": "gpt-4.1-nano"})
 
@@ -289,19 +287,19 @@ def test_row_arguments_come_from_other_tasks_params_and_files(warehouse: Path, c
     ]
 
 
-def test_mapped_jobs_are_jobs_of_their_own(warehouse: Path) -> None:
+def test_mapped_submit_tasks_create_separate_jobs(warehouse: Path) -> None:
     from airflow.sdk import DAG
 
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
 
     with DAG("mapped", schedule=None) as dag:
-        asked = BatchSubmitOperator.partial(**submit_arguments(model=..., output_schema=SCHEMA)).expand(
+        submit = BatchSubmitOperator.partial(**submit_arguments(model=..., output_schema=SCHEMA)).expand(
             model=["gpt-5-nano", "gpt-5-mini"]
         )
-        waited = BatchSensor.partial(task_id="wait").expand(job=asked.output)
-        landed = BatchResultsOperator.partial(task_id="land", table="answers", history=True).expand(job=asked.output)
-        asked >> waited >> landed
+        wait_task = BatchSensor.partial(task_id="wait").expand(job=submit.output)
+        landed = BatchResultsOperator.partial(task_id="land", table="answers", history=True).expand(job=submit.output)
+        submit >> wait_task >> landed
 
     result = run_dag(dag)
 
@@ -312,7 +310,7 @@ def test_mapped_jobs_are_jobs_of_their_own(warehouse: Path) -> None:
     ]
 
 
-def test_jobs_of_a_mapped_task_group_take_its_argument(warehouse: Path) -> None:
+def test_jobs_in_a_mapped_task_group_receive_its_argument(warehouse: Path) -> None:
     from airflow.sdk import DAG, task_group
 
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
@@ -321,22 +319,22 @@ def test_jobs_of_a_mapped_task_group_take_its_argument(warehouse: Path) -> None:
     with DAG("mapped_group", schedule=None) as dag:
 
         @task_group
-        def ask(model: str) -> None:
-            asked = BatchSubmitOperator(**submit_arguments(model=model, body={"user": model}))
-            waited = BatchSensor(task_id="wait", job=asked.output)
-            landed = BatchResultsOperator(task_id="land", job=asked.output, table="answers", history=True)
-            asked >> waited >> landed
+        def label(model: str) -> None:
+            submit = BatchSubmitOperator(**submit_arguments(model=model, body={"user": model}))
+            wait_task = BatchSensor(task_id="wait", job=submit.output)
+            landed = BatchResultsOperator(task_id="land", job=submit.output, table="answers", history=True)
+            submit >> wait_task >> landed
 
-        ask.expand(model=["gpt-5-nano", "gpt-5-mini"])
+        label.expand(model=["gpt-5-nano", "gpt-5-mini"])
 
     assert run_dag(dag).state == "success"
     models = query(warehouse, "SELECT DISTINCT model FROM answers ORDER BY model")
     assert [model.rsplit("/", 1)[-1] for (model,) in models] == ["gpt-5-mini", "gpt-5-nano"]
 
 
-def test_between_jobs_the_later_one_wins_whatever_its_outcome(warehouse: Path) -> None:
+def test_a_later_job_replaces_the_row_of_an_earlier_one_whatever_its_outcome(warehouse: Path) -> None:
     run_job()
-    make_trouble(warehouse, {"T-2": "[[refuse]]"})
+    set_bodies(warehouse, {"T-2": "[[refuse]]"})
 
     run_job()
 
@@ -344,9 +342,9 @@ def test_between_jobs_the_later_one_wins_whatever_its_outcome(warehouse: Path) -
     assert query(warehouse, "SELECT count(*) FROM answers") == [(5,)]
 
 
-def test_the_last_success_is_kept_where_the_author_says_so(warehouse: Path) -> None:
+def test_keep_last_success_keeps_a_succeeded_row_of_an_earlier_job(warehouse: Path) -> None:
     first = run_job()
-    make_trouble(warehouse, {"T-2": "[[refuse]]"})
+    set_bodies(warehouse, {"T-2": "[[refuse]]"})
 
     run_job(land={"keep_last_success": True})
 
@@ -354,14 +352,14 @@ def test_the_last_success_is_kept_where_the_author_says_so(warehouse: Path) -> N
     assert kept == [("succeeded", first.return_values["submit"]["job_uid"])]
 
 
-def test_with_history_the_answers_of_every_job_stay(warehouse: Path) -> None:
+def test_history_keeps_the_answers_of_every_job(warehouse: Path) -> None:
     run_job(land={"history": True})
     run_job(land={"history": True})
 
     assert query(warehouse, "SELECT custom_id, count(*) FROM answers GROUP BY custom_id HAVING count(*) <> 2") == []
 
 
-def test_columns_of_others_in_the_results_table_stay_as_they_are(warehouse: Path) -> None:
+def test_foreign_columns_of_the_results_table_are_left_alone(warehouse: Path) -> None:
     run_job()
     update(warehouse, "ALTER TABLE answers ADD COLUMN reviewed_by TEXT")
     update(warehouse, "UPDATE answers SET reviewed_by = 'night shift'")
@@ -372,11 +370,11 @@ def test_columns_of_others_in_the_results_table_stay_as_they_are(warehouse: Path
 
 
 @pytest.mark.parametrize("wait", [{"deferrable": False}, {"deferrable": False, "mode": "reschedule"}, {}])
-def test_the_wait_is_the_same_in_every_mode(warehouse: Path, wait: dict[str, Any]) -> None:
+def test_the_wait_works_the_same_in_every_mode(warehouse: Path, wait: dict[str, Any]) -> None:
     assert run_job(wait=wait).return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
-def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
+def test_at_the_deadline_running_batches_are_cancelled_and_the_wait_succeeds(
     warehouse: Path, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     with LocalServer(tmp_path / "slow", in_progress=600) as slow_server:
@@ -391,30 +389,30 @@ def test_at_the_deadline_what_runs_is_cancelled_and_the_wait_succeeds(
     assert sum(result.return_values["land"]["outcomes"].values()) == 5
 
 
-def test_a_full_queue_holds_shards_back_and_fails_nothing(
+def test_a_full_queue_delays_shards_but_fails_nothing(
     warehouse: Path, connect: Callable[..., None], tmp_path: Path
 ) -> None:
     result = run_job(preview=True)
-    of_all = result.return_values["submit"]["estimate"]["input_tokens"]
-    with LocalServer(tmp_path / "full", in_progress=1, enqueued_token_limit=int(of_all * 0.7)) as full:
-        connect("openai_default", conn_type="openai", password="local", host=full.base_url)
+    all_tokens = result.return_values["submit"]["estimate"]["input_tokens"]
+    with LocalServer(tmp_path / "full", in_progress=1, enqueued_token_limit=int(all_tokens * 0.7)) as full_server:
+        connect("openai_default", conn_type="openai", password="local", host=full_server.base_url)
 
         result = run_job(limits={"requests": 3})
 
-        batches = list(client_of(full).batches.list())
+        batches = list(client_of(full_server).batches.list())
     assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
     assert result.return_values["land"]["retried"] == 0
     assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
-    ended = sorted(batch.status for batch in batches)
-    assert ended.count("completed") == 2
-    assert "failed" in ended
+    statuses = sorted(batch.status for batch in batches)
+    assert statuses.count("completed") == 2
+    assert "failed" in statuses
 
 
-def test_a_key_that_the_provider_refuses_is_told_and_nothing_is_lost(
+def test_an_api_key_that_the_provider_refuses_fails_submit_without_showing_the_key(
     warehouse: Path, connect: Callable[..., None], tmp_path: Path
 ) -> None:
-    with LocalServer(tmp_path / "locked", api_key="the-right-key") as locked:
-        connect("openai_default", conn_type="openai", password="the-wrong-key", host=locked.base_url)
+    with LocalServer(tmp_path / "locked", api_key="the-right-key") as locked_server:
+        connect("openai_default", conn_type="openai", password="the-wrong-key", host=locked_server.base_url)
 
         result = run_job()
 
@@ -424,15 +422,15 @@ def test_a_key_that_the_provider_refuses_is_told_and_nothing_is_lost(
     assert "the-wrong-key" not in result.error("submit")
 
 
-def test_the_whole_response_is_stored_where_asked_for(warehouse: Path) -> None:
+def test_store_response_lands_the_whole_response(warehouse: Path) -> None:
     run_job(land={"store_response": True})
 
     for (response,) in query(warehouse, "SELECT response FROM answers"):
         assert json.loads(response)["object"] == "chat.completion"
 
 
-def test_nasty_texts_come_back_under_their_own_key(warehouse: Path) -> None:
-    nasty = [
+def test_unusual_texts_land_unchanged_under_their_own_key(warehouse: Path) -> None:
+    texts = [
         "",
         "line\u2028separator\u0085",
         "\"quoted\" \\ 'single'",
@@ -440,18 +438,18 @@ def test_nasty_texts_come_back_under_their_own_key(warehouse: Path) -> None:
         "{{ row.id }} {% raw %}",
         "x" * 20_000,
     ]
-    with_rows = [(f"N {n} é\n\u2028", f"t{n}", text, None) for n, text in enumerate(nasty)]
+    rows = [(f"N {n} é\n\u2028", f"t{n}", text, None) for n, text in enumerate(texts)]
     (warehouse.parent / "nasty.sqlite").unlink(missing_ok=True)
-    make_tickets(warehouse.parent / "nasty.sqlite", with_rows)
+    make_tickets(warehouse.parent / "nasty.sqlite", rows)
     warehouse.write_bytes((warehouse.parent / "nasty.sqlite").read_bytes())
 
     run_job(carry=["body", "label"])
 
     landed = {row[0]: row[1:] for row in query(warehouse, "SELECT custom_id, outcome, body, label FROM answers")}
-    assert landed == {row[0]: ("succeeded", row[2], None) for row in with_rows}
+    assert landed == {row[0]: ("succeeded", row[2], None) for row in rows}
 
 
-def make_trouble(warehouse: Path, bodies: dict[str, str]) -> None:
+def set_bodies(warehouse: Path, bodies: dict[str, str]) -> None:
     for custom_id, body in bodies.items():
         update(warehouse, f"UPDATE tickets SET body = '{body}' WHERE id = '{custom_id}'")
 

@@ -36,7 +36,7 @@ def jobs(*arguments: str) -> int:
     return main.main(["jobs", *arguments])
 
 
-def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+def show_as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     capsys.readouterr()
     assert jobs("show", *arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)
@@ -45,10 +45,10 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_jobs_are_listed_with_the_newest_first(warehouse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uids = [run_job().return_values["submit"]["job_uid"] for _ in range(3)]
 
-    listed = shown(capsys, "--limit", "2")
-    assert [job["job_uid"] for job in listed] == uids[:0:-1]
-    assert listed[0]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
-    assert float(listed[0]["cost_usd"]) > 0
+    summaries = show_as_json(capsys, "--limit", "2")
+    assert [job["job_uid"] for job in summaries] == uids[:0:-1]
+    assert summaries[0]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
+    assert float(summaries[0]["cost_usd"]) > 0
     assert jobs("show", "--limit", "2") == 0
     text = capsys.readouterr().out
     assert f"{uids[2][:8]}  job_" in text
@@ -64,7 +64,7 @@ def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
     uid, run_id = reference["job_uid"], job.run_id()
 
     for words in ([uid], [uid[:10]], [reference["ledger"]], [job.dag_id, run_id], [job.dag_id, run_id, "submit"]):
-        job_summary = shown(capsys, *words)
+        job_summary = show_as_json(capsys, *words)
         assert job_summary["job_uid"] == uid
     assert [(shard["name"], shard["requests"], shard["phase"]) for shard in job_summary["shards"]] == [
         ("s0001", 4, "settled"),
@@ -74,7 +74,7 @@ def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
     text = capsys.readouterr().out
     for expected in (
         "state       landed in answers",
-        "next        nothing.",
+        "next        Nothing.",
         f"folder      {reference['ledger']}",
         f"submission 1  {job_summary['shards'][0]['submissions'][0]['batch_id']}  completed at ",
         "1 refused, refusal: the model's words are in the row's error_message and output",
@@ -102,7 +102,7 @@ def test_the_state_of_a_held_job_quotes_the_provider(
     result = run_job()
 
     assert result.states["submit"] == "failed"
-    job_summary = shown(capsys)[0]
+    job_summary = show_as_json(capsys)[0]
     assert (job_summary["batches"], job_summary["outcomes"]) == (0, {"pending": ROWS})
     assert job_summary["state"].startswith("held: ")
     assert message in job_summary["state"]
@@ -134,9 +134,9 @@ def test_a_cancelled_job_lands_its_answers_and_a_clear_sends_the_remaining_rows(
     assert outputs[1].startswith("0 ")
     assert first.states == {"submit": "success", "wait": "success", "land": "success"}
     assert len(batches(slow_server)) == 1
-    kept = query(warehouse, "SELECT custom_id, output, batch_id FROM answers WHERE output IS NOT NULL")
-    assert 0 < len(kept) < ROWS
-    assert first.return_values["land"]["outcomes"]["cancelled"] == ROWS - len(kept)
+    answers_before = query(warehouse, "SELECT custom_id, output, batch_id FROM answers WHERE output IS NOT NULL")
+    assert 0 < len(answers_before) < ROWS
+    assert first.return_values["land"]["outcomes"]["cancelled"] == ROWS - len(answers_before)
 
     job.clear("land")
     assert len(batches(slow_server)) == 1
@@ -149,8 +149,8 @@ def test_a_cancelled_job_lands_its_answers_and_a_clear_sends_the_remaining_rows(
         second = job.clear("wait", "land")
 
     assert second.return_values["land"]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
-    assert batches(slow_server)[0].request_counts.total == ROWS - len(kept)
-    assert set(kept) <= set(query(warehouse, "SELECT custom_id, output, batch_id FROM answers"))
+    assert batches(slow_server)[0].request_counts.total == ROWS - len(answers_before)
+    assert set(answers_before) <= set(query(warehouse, "SELECT custom_id, output, batch_id FROM answers"))
 
 
 def test_a_job_is_removed_when_it_has_landed_and_its_retention_has_passed(
@@ -174,7 +174,7 @@ def test_a_job_is_removed_when_it_has_landed_and_its_retention_has_passed(
     assert f"kept  {running['job_uid'][:8]}" in text
     assert "1 batch may still be running; `jobs cancel` cancels the job" in text
     assert "1 of 2 jobs removed." in text
-    assert [job["job_uid"] for job in shown(capsys)] == [running["job_uid"]]
+    assert [job["job_uid"] for job in show_as_json(capsys)] == [running["job_uid"]]
 
 
 def test_a_job_that_never_landed_is_removed_only_with_abandoned(
@@ -186,6 +186,6 @@ def test_a_job_that_never_landed_is_removed_only_with_abandoned(
 
     assert jobs("clean", "--older-than", "0") == 0
     assert "it never landed completely, so its answers exist only in staging" in capsys.readouterr().out
-    assert shown(capsys)[0]["state"] == "answered, not landed yet"
+    assert show_as_json(capsys)[0]["state"] == "answered, not landed yet"
     assert jobs("clean", "--older-than", "0", "--abandoned") == 0
-    assert shown(capsys) == []
+    assert show_as_json(capsys) == []

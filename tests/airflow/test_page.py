@@ -1,4 +1,4 @@
-"""The page of a job, found from the task instances of a real run."""
+"""The lookup of a job from the task instances of a real DAG run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.airflow.jobs import Ticket, run_job
 
 @pytest.fixture
 def tickets() -> list[Ticket]:
-    # the server remembers which text it failed once
-    once = f"[[fail:500:once]] {uuid4()}"
-    return [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", once, "c")]
+    # The server fails each text only once, so every test needs a text of its own.
+    fails_once = f"[[fail:500:once]] {uuid4()}"
+    return [("T-1", "One", "first", "a"), ("T-2", "Two", "[[refuse]]", "b"), ("T-3", "Three", fails_once, "c")]
 
 
 def run_of(task_id: str) -> tuple[str, str]:
-    """dag_id and run_id of the newest run with such a task."""
+    """Return the dag_id and the run_id of the newest run with such a task."""
     from airflow.models import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -33,23 +33,23 @@ def run_of(task_id: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("task_id", ["submit", "wait", "land"])
-def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str) -> None:
+def test_every_task_of_a_job_leads_to_the_job_summary(warehouse: Path, task_id: str) -> None:
     from airflow_provider_batch.plugins.lookup import load_summary
 
     result = run_job()
-    view = load_summary(*run_of(task_id), task_id, -1)
+    summary = load_summary(*run_of(task_id), task_id, -1)
 
-    assert view is not None
-    assert view.job_uid == result.return_values["submit"]["job_uid"]
-    assert view.outcomes == {"succeeded": 2, "refused": 1}
-    assert [(shard.name, shard.requests, shard.attempt, shard.status) for shard in view.shards] == [
+    assert summary is not None
+    assert summary.job_uid == result.return_values["submit"]["job_uid"]
+    assert summary.outcomes == {"succeeded": 2, "refused": 1}
+    assert [(shard.name, shard.requests, shard.attempt, shard.status) for shard in summary.shards] == [
         ("s0001", 3, 1, "completed"),
         ("r01-0001", 1, 2, "completed"),
     ]
-    landed = view.landed
+    landed = summary.landed
     assert landed is not None
     assert [(reason.outcome, reason.code, reason.rows) for reason in landed.reasons] == [("refused", "refusal", 1)]
-    assert view.cost_usd == landed.cost_usd
+    assert summary.cost_usd == landed.cost_usd
     assert landed.cost_usd is not None
     assert landed.standard_cost_usd is not None
     assert float(landed.standard_cost_usd) == pytest.approx(2 * float(landed.cost_usd))
@@ -58,16 +58,18 @@ def test_every_task_of_a_job_leads_to_its_account(warehouse: Path, task_id: str)
     assert 0 < float(landed.retried_cost_usd) < float(landed.cost_usd)
 
 
-def test_the_page_of_a_job_counts_the_rows_that_are_asked_for_others_too_or_were_known(warehouse: Path) -> None:
+def test_the_job_summary_counts_duplicates_and_reused_rows(warehouse: Path) -> None:
     from airflow_provider_batch.plugins.lookup import load_summary
 
     run_job(sql="SELECT * FROM tickets WHERE id = 'T-1'", land={"table": "labels"})
-    twice = "SELECT * FROM tickets UNION ALL SELECT 'T-4', title, body, label FROM tickets WHERE id = 'T-3'"
-    run_job(sql=twice, reuse_from="labels")
-    view = load_summary(*run_of("submit"), "submit", -1)
+    query_with_a_duplicate = (
+        "SELECT * FROM tickets UNION ALL SELECT 'T-4', title, body, label FROM tickets WHERE id = 'T-3'"
+    )
+    run_job(sql=query_with_a_duplicate, reuse_from="labels")
+    summary = load_summary(*run_of("submit"), "submit", -1)
 
-    assert view is not None
-    assert (view.requests, view.duplicates, view.reused, view.reuse_from) == (4, 1, 1, "labels")
+    assert summary is not None
+    assert (summary.requests, summary.duplicates, summary.reused, summary.reuse_from) == (4, 1, 1, "labels")
 
 
 def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
@@ -78,8 +80,7 @@ def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
     assert load_summary(*run_of("submit"), "submit", -1) is None
 
 
-def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
-    """Whoever may write XCom of one DAG cannot show the job of another there."""
+def test_a_job_of_another_dag_is_not_shown_even_if_its_address_is_in_xcom(warehouse: Path) -> None:
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import update
@@ -91,13 +92,13 @@ def test_a_job_of_another_run_is_not_shown(warehouse: Path) -> None:
     run_job()
     dag_id, run_id = run_of("submit")
     with create_session() as session:
-        of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == LEDGER_KEY)
-        session.execute(update(XComModel).where(of_run).values(value=other))
+        ledger_of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == LEDGER_KEY)
+        session.execute(update(XComModel).where(ledger_of_run).values(value=other))
 
     assert load_summary(dag_id, run_id, "submit", -1) is None
 
 
-def test_the_ledger_alone_tells_how_far_a_job_is(warehouse: Path) -> None:
+def test_the_progress_of_a_job_can_be_read_from_its_ledger_alone(warehouse: Path) -> None:
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
     from airflow_provider_batch.staging.layout import open_folder

@@ -1,4 +1,4 @@
-"""The report of a task, found again from its task instance alone."""
+"""The lookup of a report from the task instance that wrote it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.evals.nights import steady, write_nights
 
 
 @pytest.fixture
-def reported(
+def run_report(
     tmp_path: Path, airflow_home: Path, connect: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., DagRunResult]:
-    """Runs a DAG that reports on graded nights."""
+    """Run a DAG that reports on graded nights."""
     path = tmp_path / "warehouse.sqlite"
     connect("warehouse", conn_type="sqlite", host=str(path))
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", (tmp_path / "staging").as_uri())
@@ -36,8 +36,8 @@ def reported(
     return run
 
 
-def leave(value: object) -> None:
-    """Let XCom of the newest report task say something else."""
+def overwrite_xcom(value: object) -> None:
+    """Overwrite the file name that the newest report task pushed to XCom."""
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import update
@@ -45,15 +45,17 @@ def leave(value: object) -> None:
     from airflow_provider_batch.links.batch import REPORT_KEY
 
     dag_id, run_id = run_of("report")
-    of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == REPORT_KEY)
+    report_of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == REPORT_KEY)
     with create_session() as session:
-        session.execute(update(XComModel).where(of_run).values(value=value))
+        session.execute(update(XComModel).where(report_of_run).values(value=value))
 
 
-def test_it_lies_in_the_task_s_own_folder_of_staging(reported: Callable[..., DagRunResult], tmp_path: Path) -> None:
+def test_a_report_is_found_only_for_the_task_instance_that_wrote_it(
+    run_report: Callable[..., DagRunResult], tmp_path: Path
+) -> None:
     from airflow_provider_batch.plugins.lookup import load_report
 
-    result = reported()
+    result = run_report()
 
     (file,) = (tmp_path / "staging").rglob("*.html")
     assert result.return_values["report"]["report"] == file.as_uri()
@@ -67,30 +69,32 @@ def test_it_lies_in_the_task_s_own_folder_of_staging(reported: Callable[..., Dag
     "name",
     ["../../../secret.html", "/etc/passwd", "secret.html", "report-0123456789abcdef.html/../secret.html", 7, None],
 )
-def test_nothing_that_xcom_says_leads_out_of_that_folder(
-    reported: Callable[..., DagRunResult], tmp_path: Path, name: object
+def test_an_xcom_value_cannot_lead_to_another_file(
+    run_report: Callable[..., DagRunResult], tmp_path: Path, name: object
 ) -> None:
     from airflow_provider_batch.plugins.lookup import load_report
 
-    reported()
+    run_report()
     (file,) = (tmp_path / "staging").rglob("*.html")
     (file.parent / "secret.html").write_bytes(b"secret")
     (file.parent / "report-0123456789abcdef.html").mkdir()
     (tmp_path / "staging" / "secret.html").write_bytes(b"secret")
-    leave(name)
+    overwrite_xcom(name)
 
     assert load_report(*run_of("report"), "report", -1) is None
 
 
-def test_a_run_that_was_not_graded_fails_in_plain_words(reported: Callable[..., DagRunResult]) -> None:
-    error = reported("nowhere").error("report")
+def test_reporting_on_a_run_that_was_not_graded_fails_with_a_clear_message(
+    run_report: Callable[..., DagRunResult],
+) -> None:
+    error = run_report("nowhere").error("report")
 
     assert "run 'nowhere' has not been graded" in error
 
 
-def test_jobs_in_staging_are_listed_without_the_reports(reported: Callable[..., Any], tmp_path: Path) -> None:
+def test_reports_in_staging_are_not_listed_as_jobs(run_report: Callable[..., Any], tmp_path: Path) -> None:
     from airflow_provider_batch.cli.jobs.find import all_jobs
 
-    reported()
+    run_report()
 
     assert list(all_jobs((tmp_path / "staging").as_uri())) == []

@@ -1,4 +1,4 @@
-"""`batch_job`: submit, wait and land as one call, alone, mapped, and with assets."""
+"""The task group `batch_job`: on its own, mapped, and with assets."""
 
 from __future__ import annotations
 
@@ -37,46 +37,48 @@ def new_dag() -> Any:
 
 
 @pytest.mark.usefixtures("offline")
-def test_it_asks_every_row_and_returns_the_account_of_the_landing(path: Path) -> None:
+def test_it_sends_every_row_and_returns_the_summary_of_the_landing(path: Path) -> None:
     from airflow.sdk import task
 
     from airflow_provider_batch.task_groups import batch_job
 
     @task
-    def told(account: dict[str, Any]) -> str:
-        return f"{account['requests']} rows for {account['cost_usd']}, at most {account['estimate']['high_usd']}"
+    def describe(summary: dict[str, Any]) -> str:
+        return f"{summary['requests']} rows for {summary['cost_usd']}, at most {summary['estimate']['high_usd']}"
 
     with new_dag() as dag:
-        landed: Any = batch_job(**ARGUMENTS, max_attempts=1, carry=["label"])
-        told(landed)
+        landing: Any = batch_job(**ARGUMENTS, max_attempts=1, carry=["label"])
+        describe(landing)
 
     result = run_dag(dag)
 
-    assert result.states == dict.fromkeys(["batch_job.submit", "batch_job.wait", "batch_job.land", "told"], "success")
+    assert result.states == dict.fromkeys(
+        ["batch_job.submit", "batch_job.wait", "batch_job.land", "describe"], "success"
+    )
     assert query(path, "SELECT custom_id, outcome, label FROM answers ORDER BY 1") == [
         (f"t{n}", "succeeded", "x") for n in range(3)
     ]
-    account = result.return_values["batch_job.land"]
-    assert 0 < float(account["cost_usd"]) <= account["estimate"]["high_usd"]
-    assert result.return_values["told"].startswith("3 rows for 0.0")
+    summary = result.return_values["batch_job.land"]
+    assert 0 < float(summary["cost_usd"]) <= summary["estimate"]["high_usd"]
+    assert result.return_values["describe"].startswith("3 rows for 0.0")
 
 
 @pytest.mark.usefixtures("offline")
-def test_the_answers_may_land_elsewhere(path: Path, tmp_path: Path, connect: Callable[..., None]) -> None:
+def test_the_answers_can_land_in_another_warehouse(path: Path, tmp_path: Path, connect: Callable[..., None]) -> None:
     from airflow_provider_batch.task_groups import batch_job
 
     elsewhere = tmp_path / "elsewhere.sqlite"
     connect("elsewhere", conn_type="sqlite", host=str(elsewhere))
     with new_dag() as dag:
-        batch_job.override(group_id="ask")(**ARGUMENTS, results_conn_id="elsewhere")
+        batch_job.override(group_id="label")(**ARGUMENTS, results_conn_id="elsewhere")
 
-    assert run_dag(dag).states == dict.fromkeys(["ask.submit", "ask.wait", "ask.land"], "success")
+    assert run_dag(dag).states == dict.fromkeys(["label.submit", "label.wait", "label.land"], "success")
     assert query(elsewhere, "SELECT count(*) FROM answers") == [(3,)]
     assert query(path, "SELECT count(*) FROM sqlite_master WHERE name = 'answers'") == [(0,)]
 
 
 @pytest.mark.usefixtures("airflow_home")
-def test_what_comes_before_it_comes_before_submit_and_what_follows_it_after_land() -> None:
+def test_upstream_tasks_run_before_submit_and_downstream_tasks_after_land() -> None:
     from airflow.providers.standard.operators.empty import EmptyOperator
     from airflow.sdk import chain
 
@@ -84,10 +86,10 @@ def test_what_comes_before_it_comes_before_submit_and_what_follows_it_after_land
 
     with new_dag() as dag:
         first, second, third, last = (EmptyOperator(task_id=name) for name in ("first", "second", "third", "last"))
-        landed = batch_job(**ARGUMENTS)
-        first >> landed >> last
-        landed << second
-        chain(third, landed)
+        group = batch_job(**ARGUMENTS)
+        first >> group >> last
+        group << second
+        chain(third, group)
 
     assert dag.get_task("batch_job.submit").upstream_task_ids == {"first", "second", "third"}
     assert dag.get_task("batch_job.land").upstream_task_ids == {"batch_job.wait", "batch_job.submit"}
@@ -96,7 +98,7 @@ def test_what_comes_before_it_comes_before_submit_and_what_follows_it_after_land
 
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("nested", [False, True])
-def test_mapped_it_is_one_job_of_each_value_with_an_account_each(path: Path, nested: bool) -> None:
+def test_a_mapped_group_creates_one_job_and_one_summary_per_value(path: Path, nested: bool) -> None:
     from airflow.sdk import task, task_group
 
     from airflow_provider_batch.task_groups import batch_job
@@ -104,21 +106,21 @@ def test_mapped_it_is_one_job_of_each_value_with_an_account_each(path: Path, nes
     models = ["gpt-5-mini", "gpt-5-nano"]
 
     @task
-    def total(accounts: Any) -> int:
-        return sum(account["requests"] for account in accounts)
+    def total(summaries: Any) -> int:
+        return sum(summary["requests"] for summary in summaries)
 
     with new_dag() as dag:
         if nested:
 
             @task_group
-            def ask(model: str) -> Any:
+            def label(model: str) -> Any:
                 return batch_job(**ARGUMENTS | {"model": model}, key={"variant": model})
 
-            landed = ask.expand(model=models)
+            landings = label.expand(model=models)
         else:
             fixed = {name: value for name, value in ARGUMENTS.items() if name != "model"}
-            landed = batch_job.partial(**fixed, key={"variant": "{{ ti.map_index }}"}).expand(model=models)
-        total(landed)
+            landings = batch_job.partial(**fixed, key={"variant": "{{ ti.map_index }}"}).expand(model=models)
+        total(landings)
 
     result = run_dag(dag)
 
@@ -131,7 +133,7 @@ def test_mapped_it_is_one_job_of_each_value_with_an_account_each(path: Path, nes
 
 
 @pytest.mark.usefixtures("offline")
-def test_each_outlet_asset_hears_of_what_was_landed(path: Path) -> None:
+def test_the_event_of_each_outlet_asset_carries_the_summary(path: Path) -> None:
     from airflow.models.asset import AssetEvent
     from airflow.sdk import Asset
     from airflow.utils.session import create_session
@@ -144,17 +146,17 @@ def test_each_outlet_asset_hears_of_what_was_landed(path: Path) -> None:
 
     result = run_dag(dag)
 
-    account = result.return_values["batch_job.land"]
+    summary = result.return_values["batch_job.land"]
     with create_session() as session:
         (event,) = [event for event in session.query(AssetEvent) if event.asset.name == name]
-        assert event.extra == {key: value for key, value in account.items() if key != "reasons"}
-    assert account["outcomes"] == {"succeeded": 3}
-    assert account["job_uid"]
+        assert event.extra == {key: value for key, value in summary.items() if key != "reasons"}
+    assert summary["outcomes"] == {"succeeded": 3}
+    assert summary["job_uid"]
 
 
 @pytest.mark.usefixtures("airflow_home")
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"promt": "x"}, "no argument 'promt'. Did you mean 'prompt'?"),
         ({"retries": 3}, "default_args"),
@@ -162,33 +164,33 @@ def test_each_outlet_asset_hears_of_what_was_landed(path: Path) -> None:
         ({"task_id": "x"}, "no argument 'task_id'"),
     ],
 )
-def test_an_argument_that_nobody_takes_is_refused_while_the_dag_is_parsed(arguments: dict[str, Any], told: str) -> None:
+def test_an_unknown_argument_is_rejected_when_the_dag_is_parsed(arguments: dict[str, Any], message: str) -> None:
     from airflow_provider_batch.task_groups import batch_job
 
-    with new_dag(), pytest.raises(InputError) as refused:
+    with new_dag(), pytest.raises(InputError) as error:
         batch_job(**ARGUMENTS, **arguments)
-    assert told in str(refused.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.usefixtures("airflow_home")
-def test_mapped_jobs_that_would_land_over_each_other_are_refused() -> None:
+def test_mapped_jobs_that_would_overwrite_each_others_rows_are_rejected() -> None:
     from airflow_provider_batch.task_groups import batch_job
 
     fixed = {name: value for name, value in ARGUMENTS.items() if name != "model"}
     with pytest.warns(UserWarning, match="was never mapped"):
         with new_dag(), pytest.raises(InputError, match="overwrite the rows of the one before"):
             batch_job.partial(**fixed).expand(model=["a", "b"])
-    # Rows, a table, or a job_uid of their own tell them apart.
-    for apart in ({"sql": ["SELECT 1 AS id"]}, {"table": ["a", "b"]}):
-        rest = {name: value for name, value in ARGUMENTS.items() if name not in apart}
+    # Different rows, a table per job, or the job_uid in the key keep them apart.
+    for mapped in ({"sql": ["SELECT 1 AS id"]}, {"table": ["a", "b"]}):
+        rest = {name: value for name, value in ARGUMENTS.items() if name not in mapped}
         with new_dag():
-            batch_job.partial(**rest).expand(**apart)
+            batch_job.partial(**rest).expand(**mapped)
     with new_dag():
         batch_job.partial(**fixed, history=True).expand(model=["a", "b"])
 
 
 @pytest.mark.usefixtures("airflow_home")
-def test_what_has_to_be_known_when_the_dag_is_parsed_cannot_be_mapped() -> None:
+def test_an_argument_that_is_needed_while_parsing_cannot_be_mapped() -> None:
     from airflow_provider_batch.task_groups import batch_job
 
     with pytest.warns(UserWarning, match="was never mapped"):

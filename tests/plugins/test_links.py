@@ -12,7 +12,7 @@ RUN = "manual__2026-11-20T10:00:00+00:00"
 LEDGER = "s3://bucket/batch/1"
 
 
-class Linked(BaseOperator):
+class LinkedOperator(BaseOperator):
     operator_extra_links = (BatchJobLink(),)
 
 
@@ -23,10 +23,10 @@ class TaskInstance:
 
     def __init__(self, task: BaseOperator) -> None:
         self.task = task
-        self.pushed: dict[str, object] = {}
+        self.xcoms: dict[str, object] = {}
 
     def xcom_push(self, key: str, value: object) -> None:
-        self.pushed[key] = value
+        self.xcoms[key] = value
 
 
 def test_a_run_id_is_quoted_in_the_url_of_a_page() -> None:
@@ -44,9 +44,9 @@ def test_a_persisted_link_is_pushed_to_the_xcom_key_that_the_ui_reads(monkeypatc
     # The API server deserialises DAGs with this switched on. The scheduler switches it off for the whole process.
     monkeypatch.setattr(DagSerialization, "_load_operator_extra_links", True)
     with DAG("link", schedule=None) as dag:
-        task = Linked(task_id="submit")
+        task = LinkedOperator(task_id="submit")
     ti = TaskInstance(task)
     BatchJobLink.persist({"ti": ti}, LEDGER)
     (link,) = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("submit").operator_extra_links
     assert link.name == "LLM batch"
-    assert ti.pushed == {link.xcom_key: job_page("link", RUN, "submit", 2), LEDGER_KEY: LEDGER}
+    assert ti.xcoms == {link.xcom_key: job_page("link", RUN, "submit", 2), LEDGER_KEY: LEDGER}
