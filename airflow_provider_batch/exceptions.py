@@ -60,7 +60,7 @@ __all__ = [
 class BatchError(Exception):
     """Base class of all errors of this package."""
 
-    #: whether running the task again can succeed
+    #: whether the task can succeed if it is run again
     retry: bool = True
 
 
@@ -83,7 +83,7 @@ class RowTooLargeError(InputError):
 
 
 class EqualDigestsError(BatchError):
-    """Raised if two different requests happen to have the same short digest. A retry draws new digests."""
+    """Raised if two different requests happen to have the same short digest. A retry computes new digests."""
 
 
 class SchemaError(InputError):
@@ -91,7 +91,7 @@ class SchemaError(InputError):
 
 
 class BudgetError(InputError):
-    """Raised if the lowest estimate of the job's cost exceeds `max_cost_usd`, or no price is known to check it with."""
+    """Raised if the low estimate of the job's cost exceeds `max_cost_usd`, or no price is known to compute it."""
 
 
 class CanaryError(InputError):
@@ -133,7 +133,10 @@ class ProviderError(BatchError):
 
 
 class AwayError(ProviderError):
-    """Raised if the provider could not answer right now. Nothing has changed, and the same call may succeed later."""
+    """Raised if a batch cannot be read right now: no usable answer, or HTTP 408, 409, 429 or 5xx.
+
+    The batch is not affected, and a later read may succeed.
+    """
 
 
 class CapacityError(ProviderError):
@@ -148,7 +151,10 @@ class CapacityError(ProviderError):
 
 
 class BrokenDownloadError(ProviderError):
-    """Raised if the download of a result file breaks off. The partial download is discarded."""
+    """Raised if a result file arrives incomplete, or a web page arrives in its place.
+
+    The provider still has the file, and the partial download is never used.
+    """
 
 
 class JobHeldError(ProviderError):

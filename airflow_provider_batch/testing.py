@@ -1,6 +1,6 @@
 """pytest fixtures for DAGs that submit batches: a local batch server, and an Airflow connection to it.
 
-Load the fixtures in the top-level `conftest.py` of your tests. They need the extra `local`:
+The fixtures need the extra `local`. Load them in the top-level `conftest.py` of your tests:
 
     pytest_plugins = ["airflow_provider_batch.testing"]
 

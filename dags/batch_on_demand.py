@@ -174,7 +174,7 @@ with DAG(
 
     @task(trigger_rule="none_failed")
     def report(landing: dict[str, Any] | None, params: dict[str, Any]) -> str:
-        """Return a summary of the run in one sentence or two."""
+        """Return a summary of the run in one or two sentences."""
         if landing:
             outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landing["outcomes"].items()) or "no rows"
             summary = f"Landed in {landing['table']}: {outcomes}. "

@@ -1,7 +1,7 @@
 """Label tickets with two models in one job: a cheap model for short texts, and a better one for long texts.
 
-Every tenth ticket is sent to both models. The last task writes the cost of each model, its accuracy by the gold labels,
-and how often the two models agree to the table `label_summary`, and returns these rows.
+Every tenth ticket is sent to both models. For each model, the last task adds a row to the table `label_summary`: the
+cost, the accuracy against the gold labels, and how often the two models agree. It also returns these rows.
 """
 
 from __future__ import annotations

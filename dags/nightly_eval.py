@@ -71,7 +71,7 @@ with DAG(
 
     @task_group
     def evaluate(model: str) -> Any:
-        """Get the answers of one model, then let the judge grade them."""
+        """Get the answers of one model, then let the judge grade those that no rule can grade."""
         # 07:00 is five hours after the start. After each deadline, half an hour is left for the final pass.
         common: dict[str, Any] = {
             "custom_id": "{{ row.id }}",
@@ -79,7 +79,7 @@ with DAG(
             "key": {"run": "{{ run_id }}", "variant": model},
             "max_cost_usd": dag.param("max_cost_usd"),
             "at_deadline": "sync",
-            "max_failure_rate": 1.0,  # the gate checks for missing answers
+            "max_failure_rate": 1.0,  # missing answers fail the gate instead of the landing
         }
         answers = batch_job.override(group_id="answer")(
             **common,

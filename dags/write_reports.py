@@ -33,8 +33,8 @@ class Report(BaseModel):
 def file_name(title: str, key: str) -> str:
     """Return the name of the page about `title`: at most 77 characters of `a-z`, `0-9` and `-`, and `.html`.
 
-    Such a name is valid on every disk and in every object store, and it cannot leave its folder. The digest of `key`
-    keeps pages apart whose titles look alike. The same title and key always give the same name.
+    Such a name is valid on every disk and in every object store, and it cannot lead out of its folder. The digest of
+    `key` distinguishes pages with similar titles. The same title and key always give the same name.
     """
     # NFKD splits an accented letter into the plain letter and its accents.
     letters = "".join(char for char in unicodedata.normalize("NFKD", title[:500]) if not unicodedata.combining(char))

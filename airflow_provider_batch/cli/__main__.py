@@ -1,4 +1,4 @@
-"""Lets `python -m airflow_provider_batch.cli` do the same as `airflow-batch`."""
+"""Runs `airflow-batch` for `python -m airflow_provider_batch.cli`."""
 
 import sys
 

@@ -4,8 +4,9 @@
     airflow-batch serve    run the local batch server
     airflow-batch jobs     show, cancel, resubmit or clean up the jobs in staging
 
-Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. A module is only
-imported when its command is called: importing Airflow reads its configuration, and a command may need an extra.
+Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. A module is
+imported only when its command is called, because importing Airflow reads its configuration, and because a command may
+need an extra.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Provider:
     #: None for the default of the SDK, the real API
     base_url: str | None
     api_key: str
-    #: True for the local batch server. Its batches take seconds, so Airflow polls them every few seconds.
+    #: True for the local batch server, whose batches take seconds, so that Airflow has to poll them often
     local: bool = False
 
     @property

@@ -65,7 +65,7 @@ def read_labels(warehouse: Path, run_id: str) -> list[LabelRow]:
 
 
 def standard_price(rows: Sequence[LabelRow], model: str) -> Decimal | None:
-    """Return the cost of the same tokens outside a batch, in US dollars, or None if genai-prices has no list price."""
+    """Return the cost of the same tokens outside a batch, in US dollars, or None if genai-prices has no price."""
     usage = Usage(
         input_tokens=sum(row.input_tokens or 0 for row in rows),
         cache_read_tokens=sum(row.cached_tokens or 0 for row in rows),

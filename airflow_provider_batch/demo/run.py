@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _reserve_stdout() -> Emit:
-    """Reserve standard output for events. All other output to it goes to standard error from now on."""
+    """Reserve standard output for events, and redirect everything else that is printed to standard error."""
     channel = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     return lambda event: print(json.dumps(event), file=channel)
@@ -72,7 +72,7 @@ class Watcher:
 
     It reads Airflow's database, the job's ledger and the provider's batches, and changes nothing.
 
-    :param poll_interval: in seconds.
+    :param poll_interval: seconds between two polls.
     """
 
     def __init__(self, dag_id: str, emit: Emit, *, poll_interval: float) -> None:
@@ -102,7 +102,7 @@ class Watcher:
         stopping = False
         while not stopping:
             stopping = self._stop.wait(self._poll_interval)
-            # What cannot be read now is read in the next poll. The run itself does not depend on it.
+            # If something cannot be read now, the next poll reads it. The run itself does not depend on the watcher.
             with suppress(sqlite3.Error, openai.OpenAIError):
                 self._poll()
 

@@ -37,9 +37,9 @@ _COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 class Standalone:
     """A context manager that runs `airflow standalone`.
 
-    :param environment: from `Home.environment`.
-    :param log: file to append its output to.
-    :param port: of the API server and UI, on loopback.
+    :param environment: the environment that `Home.environment` returns.
+    :param log: file to append the output of Airflow to.
+    :param port: port of the API server and its UI, on loopback.
     """
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, port: int) -> None:
@@ -96,7 +96,7 @@ class Standalone:
 
     @property
     def running(self) -> bool:
-        """Whether the parent process is running."""
+        """Whether the process `airflow standalone` is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -158,7 +158,7 @@ def free_port() -> int:
 
 
 def serve(story: Story, home: Home, environment: Mapping[str, str], *, port: int) -> int:
-    """Run Airflow until Ctrl-C and return the exit code. Prints the address and the password."""
+    """Run Airflow until Ctrl-C, print its address and password, and return the exit code."""
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with Standalone(environment, home.log, port=port) as airflow:

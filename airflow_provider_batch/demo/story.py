@@ -16,7 +16,7 @@ from rich.markup import escape
 from airflow_provider_batch.core.formatting import format_usd_range
 from airflow_provider_batch.demo.home import DemoError
 
-#: how each state of a task is printed
+#: text to print for each state of a task
 _STATES = {
     "running": "is running",
     "deferred": "is deferred: it needs no worker slot while its trigger polls the batch",
@@ -49,7 +49,7 @@ class Story:
 
         :param log: file to append the output of Airflow to.
         :param poll_interval: seconds between two polls of the batches.
-        :raises DemoError: if the run did not succeed. The end of the log is printed before.
+        :raises DemoError: if the run did not succeed, after printing the end of the log.
         """
         command = [sys.executable, "-m", "airflow_provider_batch.demo.run", dag_id]
         command += ["--conf", json.dumps(dict(conf)), "--poll-interval", str(poll_interval)]

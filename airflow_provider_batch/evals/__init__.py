@@ -4,7 +4,7 @@ A *case* is a question with its expected answer. A *run* sends every case to eve
 several times (*repeats*), in one batch job per model. The answers land in the results table `eval_answers`. Everything
 after that only reads and writes tables, so it can be repeated without paying again:
 
-    cases        what a query returns as cases, checked before anything is paid for
+    cases        the cases that a query returns, checked before anything is paid for
     graders      one answer -> right or wrong, and why
     grading      the answers of a run -> a grade for each
     summary      grades -> accuracy per model and tag, with an interval

@@ -18,10 +18,10 @@ from airflow_provider_batch.evals.graders import Grader, parse_grader
 from airflow_provider_batch.evals.tables import CASE_COLUMNS
 from airflow_provider_batch.exceptions import InputError
 
-#: number of problems that an error message lists
+#: maximum number of problems that an error message lists
 _MAX_PROBLEMS = 10
 
-#: The second answer to case `a` has the custom_id `a~2`, so a case_id must not end like that.
+#: The second answer to the case `a` has the custom_id `a~2`, so a case_id must not end with `~` and a number.
 _REPEAT_SUFFIX = re.compile(r"~\d+\Z")
 
 
@@ -33,7 +33,7 @@ class Case(msgspec.Struct, frozen=True):
     #: None if the grader needs no expected value
     expected: str | None
     grader: Grader
-    #: in the order of the query's column, without repetitions
+    #: in the order in which the column lists them, each once
     tags: tuple[str, ...]
 
     @property

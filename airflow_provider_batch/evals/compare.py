@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 
 class AnswerScore(msgspec.Struct, frozen=True):
-    """The score of one answer, with what is needed to compare it."""
+    """The score of one answer, with the fields that a comparison needs."""
 
     case_id: str
     case_sha256: str
@@ -83,7 +83,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def regressions(self) -> list[str]:
-        """The case_ids that were right and are wrong now, those least likely to be chance first.
+        """The case_ids that were right and are wrong now, starting with those that are least likely to be chance.
 
         Cases that were right in the largest share of the baseline runs come first, then those that lost the most.
         """
@@ -148,8 +148,8 @@ class _Pair:
     def __init__(self, scores: Sequence[AnswerScore], baseline: Baseline) -> None:
         current_means, baseline_means = _mean_scores(scores), [_mean_scores(run) for run in baseline.runs]
         tags = {score.case_id: score.tags for score in scores}
-        #: per case its score now, then one per baseline run. Where a run has no answer to the case, the mean of the
-        #: other runs stands in.
+        #: for each case: its score now, then its score in each baseline run. If a run has no answer to the case, the
+        #: mean of the other runs is used instead.
         self.scores: list[list[float]] = []
         self.changes: list[Change] = []
         differences = []

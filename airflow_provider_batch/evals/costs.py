@@ -1,7 +1,7 @@
-"""The table `costs`: what each part of a run was estimated to cost, and what it did cost.
+"""The table `costs`: the estimated and the actual cost of each part of a run.
 
-Both figures come from what the landing tasks (`BatchResultsOperator`) return. A landing names its job, and the results
-tables tell which model that job belongs to.
+Both figures come from the summaries that the landing tasks (`BatchResultsOperator`) return. A summary names its job,
+and the results tables contain the model of each job.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COSTS = EvalTable(
         Column("cost_usd", ColumnType.NUMERIC),
         # what the same requests would have cost outside a batch
         Column("standard_cost_usd", ColumnType.NUMERIC),
-        # rows of the job; rows that were sent; requests of later attempts
+        # number of rows of the job, of rows that were sent, and of requests in attempts after the first
         Column("requests", ColumnType.INTEGER),
         Column("sent", ColumnType.INTEGER),
         Column("retried", ColumnType.INTEGER),

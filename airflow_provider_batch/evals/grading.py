@@ -1,10 +1,10 @@
 """Grade the answers of a run.
 
-An answer that the model gave but that is unusable (refused, cut off, not valid against the schema) is wrong. An answer
-that never came (failed, expired, cancelled, missing, held; with a judge also if its verdict never came) is
-*unanswered*. It scores 0 as well: otherwise an eval would look better with every hard case that times out. But it is
-counted separately and never compared with another run: otherwise a bad night of the provider would look like a worse
-model.
+An unusable answer (refused, cut off, not valid against the schema) is wrong. A request without any answer (failed,
+expired, cancelled, missing, withheld, pending) is *unanswered*, and so is an answer whose verdict from the judge is
+missing. Unanswered requests score 0 as well, because otherwise an eval would look better with every hard case that
+times out. But they are counted separately and never compared with another run, because otherwise a bad night of the
+provider would look like a worse model.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class GradedAnswer(msgspec.Struct, frozen=True):
     """One answer with its grade."""
 
     case_id: str
-    #: as it is written in the case
+    #: the grader as the case states it
     grader: str
     tags: tuple[str, ...]
     input_sha256: str
@@ -97,8 +97,8 @@ class EarlierGrade(msgspec.Struct, frozen=True):
     def stays(self, case: Case | None, answer: Answer) -> bool:
         """Return whether the answer keeps this grade.
 
-        It does if its question has changed or was removed since, so that the answer can no longer be graded. A grade
-        of another answer does not stay: after a clear, the run is sealed and sent again with the current cases.
+        It does if its question has changed or was removed since, so that the answer can no longer be graded. The grade
+        of a different answer is not kept: after a clear, the run is sealed and sent again with the current cases.
         """
         same_answer = answer.sealed_at is None or answer.sealed_at <= self.graded_at
         return same_answer and (case is None or case.input_sha256 != self.input_sha256)
@@ -125,7 +125,7 @@ def grade_answers(
 ) -> Grading:
     """Grade every answer that has a case.
 
-    :param judgements: None if no table of judgements was named.
+    :param judgements: None if there is no table of judgements.
     :param variants: the expected models. If one of them has no answers at all, every case counts as unanswered.
     :param earlier_grades: the grades that the run already has. An answer whose question has changed keeps its grade.
     :raises InputError: if a case needs a judge and there are no judgements, or if no answer can be graded.

@@ -32,7 +32,7 @@ def is_report(name: str) -> bool:
 def headers(page: bytes) -> dict[str, str]:
     """Return the HTTP headers for a page.
 
-    They forbid the page to load or run anything, even if somebody replaced the file in staging.
+    They prevent the page from loading or running anything, even if somebody replaced the file in staging.
     """
     style = _STYLE.search(page)
     return {

@@ -21,7 +21,7 @@ import msgspec
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: number of series that look different; the page's style sheet has a colour for each
+#: number of series that a reader can tell apart; the page's style sheet has a colour for each
 SERIES = 8
 #: markers of the series: names in matplotlib, and characters in the page's legend
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -30,7 +30,7 @@ MARKER_SIGNS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "⬢")
 MAX_TAGS = 20
 MAX_RUNS = 40
 
-#: in inches, each 72 units of the SVG; on a phone a unit is about a pixel
+#: width of a plot in inches. An inch has 72 units of the SVG, and a unit is about a pixel on a phone.
 _WIDTH = 5.0
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -187,7 +187,7 @@ def _colour(number: int) -> str:
 def _figure(height: float) -> Iterator[tuple[Axes, Callable[[], str]]]:
     """Yield axes to draw in, and a function that returns the SVG.
 
-    No global state of matplotlib changes: other code in the worker may use it, too.
+    This changes no global state of matplotlib, because other code in the worker may use matplotlib too.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -260,6 +260,6 @@ def _restyle(element: ElementTree.Element) -> None:
                 element.set("class", f"s{number - 1}")
         elif name in _ATTRIBUTES:
             element.set(name, value)
-    # The page's style sheet sets the size of text. It has to agree with font.size above.
+    # The page's style sheet sets the font size of the text, which has to equal font.size above.
     if element.tag in ("text", "path") and not {"fill", "stroke"} & element.attrib.keys():
         element.set("fill", "currentColor")

@@ -1,7 +1,7 @@
 """Read the content of a report from the tables of evals.
 
-Databases return some values differently: a timestamp as text or datetime, money as decimal or float. They are unified
-here.
+Databases return some values as different types: a timestamp as text or datetime, money as decimal or float. This
+module converts each of them to one type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
-#: number of tags to count the worse cases of a model by
+#: maximum number of tags in a model's list of worse cases by tag
 _MAX_TAGS = 8
 
 #: ORDER BY for `changes`: first the cases whose change is least likely to be chance, because they were right most often

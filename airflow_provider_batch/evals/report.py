@@ -45,7 +45,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison of a model's answers with its baseline."""
 
     baseline_run: str
-    #: unchanged cases that were answered in both; `left_out` counts the other cases of this run
+    #: unchanged cases that were answered in both runs; `left_out` counts the other cases of this run
     cases: int
     left_out: int
     better: int
@@ -75,7 +75,7 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     #: mean scores over the repeats
     score_before: float | None
     score_now: float
-    #: number of baseline runs in which it was answered, and in which it was right
+    #: number of baseline runs in which the case was answered, and in which it was right
     runs_before: int
     right_before: int
     answers: list[AnswerView]

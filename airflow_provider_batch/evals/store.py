@@ -34,7 +34,7 @@ def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
 
 
 class EvalStore:
-    """The tables with one prefix. Call `prepare` before writing.
+    """The eval tables whose names start with one prefix. Call `prepare` before writing.
 
     :param prefix: start of each table's name, such as `eval_` or `analytics.eval_`.
     :raises InputError: if the tables cannot have this prefix.
@@ -96,7 +96,7 @@ class EvalStore:
     def baselines(self, sealed_at: Mapping[str, datetime | None], max_runs: int) -> dict[str, Baseline]:
         """Return the baseline of each variant that has one: accepted runs with their scores.
 
-        :param sealed_at: for each variant, when the run to compare was sealed. Only earlier runs are taken.
+        :param sealed_at: for each variant, when the run to compare was sealed. Only runs sealed earlier are used.
         :param max_runs: maximum number of runs in a baseline.
         """
         baselines: dict[str, Baseline] = {}
@@ -167,7 +167,7 @@ class EvalStore:
         return [run for sealed_at, run in sorted(times, reverse=True) if before is None or sealed_at < before]
 
     def _same_runs(self, variant: str, runs: Sequence[str]) -> list[str]:
-        """Return the runs of a baseline: these runs, up to and including the first one that was not the `same`."""
+        """Return the runs of a baseline: these runs, up to and including the first whose verdict is not `same`."""
         columns = ("run", "verdict")
         verdicts = dict(self._rows(self._full_name(tables.COMPARISONS), columns, {"variant": variant}))
         same_runs = []

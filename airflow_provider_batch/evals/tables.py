@@ -80,7 +80,8 @@ GRADES = EvalTable(
             ("outcome", _TEXT),
             # 1 if there is an answer (and, with the grader `judge`, a verdict on it), else 0
             ("answered", _INTEGER),
-            # hash of the input alone, and of input, expected value and grader; grades are compared only if it is equal
+            # hash of the input alone, and hash of input, expected value and grader; only grades with the same
+            # case_sha256 are compared
             ("input_sha256", _TEXT),
             ("case_sha256", _TEXT),
             ("graded_at", _TIMESTAMP),
@@ -129,7 +130,7 @@ COMPARISONS = EvalTable(
             ("baseline_run", _TEXT),
             # number of accepted runs in the baseline, including the last one
             ("baseline_runs", _INTEGER),
-            # cases that are unchanged and were answered in both; `left_out` counts this run's other cases
+            # cases that are unchanged and were answered in both runs; `left_out` counts this run's other cases
             ("cases", _INTEGER),
             ("left_out", _INTEGER),
             # cases that were wrong and are right now; cases that were right and are wrong now
@@ -179,7 +180,7 @@ THIS_RUN = '{{ run_id | replace("\'", "\'\'") }}'
 GRADING_TABLES = (GRADES, SUMMARIES, COMPARISONS, CHANGES)
 
 
-#: A prefix that needs no quotation marks: these differ between databases.
+#: A prefix that needs no quotation marks, because databases quote names differently.
 _UNQUOTED_PREFIX = re.compile(r"(\w+\.)*\w*")
 
 

@@ -37,7 +37,8 @@ def report_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> 
 
 
 def _page(kind: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    # A run_id may contain a slash, and an encoded slash in a path is decoded before routing. So it is a parameter.
+    # A run_id may contain a slash, and a slash that is encoded in the path is decoded before routing. So the run_id is
+    # a query parameter.
     task = "/".join(quote(str(part), safe="") for part in (dag_id, task_id, map_index))
     return plugin_url(f"/{kind}/{task}?run_id={quote(run_id, safe='')}")
 
@@ -53,7 +54,7 @@ class BatchJobLink(BaseOperatorLink):
 
     @classmethod
     def persist(cls, context: Mapping[str, Any], ledger: str) -> None:
-        """Make the link available from now on.
+        """Make the link available while the task is still running.
 
         :param ledger: absolute address of the job's folder.
         """
@@ -64,7 +65,7 @@ class BatchJobLink(BaseOperatorLink):
 
 
 class EvalReportLink(BaseOperatorLink):
-    """The link "Eval report" on a task instance that wrote one."""
+    """The link "Eval report" on a task instance that wrote a report."""
 
     name = "Eval report"
 

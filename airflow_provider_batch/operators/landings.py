@@ -21,8 +21,8 @@ from airflow_provider_batch.operators.results import BatchResultsOperator
 def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> None:
     """Prepare the results table of every task in the DAG that lands the job of `submit`.
 
-    A mapped task is skipped, and so is a task whose connection, table or key comes from another task. These check
-    their table when they run.
+    Mapped tasks are skipped, and so are tasks whose connection, table or key comes from another task. They check their
+    table when they run.
 
     :raises ResultsTableError: if a table does not fit the job. The message names the task.
     :raises SchemaError: if the job cannot fill the columns of a task. The message names the task.

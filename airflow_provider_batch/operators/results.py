@@ -54,7 +54,7 @@ class BatchResultsOperator(BaseOperator):
     * `outcomes`, the number of rows by outcome, which add up to `requests`
     * `tokens`, by kind
     * `estimate`, with the `low_usd` and `high_usd` that were expected before the job ran, as in the reference
-    * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: strings of US dollars, or
+    * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: US dollars as text, or
       None if a price is unknown
     * `retried`, the number of requests in attempts after the first, and `retried_cost_usd`, the part of `cost_usd` that
       was spent on them
@@ -62,7 +62,8 @@ class BatchResultsOperator(BaseOperator):
     * `reasons`, the most frequent reasons why rows did not succeed
     * `landed_file`, the address of the file, if `landed_file=True`
 
-    A duplicate or reused row lands with attempt 0, 0 tokens and a cost of 0, so sums over the table are what was paid.
+    A duplicate or reused row lands with attempt 0, 0 tokens and a cost of 0, so the sum over the table is what was
+    paid.
 
     If the task has assets as `outlets`, the summary without `reasons` is also the extra of their asset events.
 
@@ -72,8 +73,8 @@ class BatchResultsOperator(BaseOperator):
     :param warehouse_conn_id: connection to write to.
     :param columns: extra columns to fill from the structured output, as a mapping from column name to path, for example
         `{"city": "address.city"}`. Their types follow from the output schema.
-    :param key: extra key columns, with the value that they get in every row. Templated. Default: the custom_id
-        alone is the key.
+    :param key: extra key columns, with the value that they get in every row. Templated. Default: only the custom_id is
+        the key.
     :param create_table: create the table if it does not exist. If False, the task fails and says what to create.
     :param max_failure_rate: share of rows, from 0 to 1, that may have another outcome than succeeded. If it is
         exceeded, the task fails after landing everything. Default: 0.05, which is 5 %.
@@ -82,9 +83,9 @@ class BatchResultsOperator(BaseOperator):
     :param store_response: also land the whole response body, in a column `response`.
     :param landed_file: also write the rows as newline-delimited JSON, for `COPY INTO` and load jobs. Every landing
         writes a new file into the job's folder in staging and returns its address in the summary.
-    :param sink: your own way to write into the table, or its import path. It is called as `sink(hook, table, columns,
-        create=…, keep_last_success=…)` and returns a `warehouse.sinks.open.Sink`. Default: chosen by the type of
-        database behind the connection.
+    :param sink: your own class or function that writes the rows, or its import path. It is called as `sink(hook, table,
+        columns, create=…, keep_last_success=…)` and returns a `warehouse.sinks.open.Sink`. Default: chosen by the type
+        of database behind the connection.
     :param partial: do not count rows that are not settled yet, or that the budget withheld, as failed. Run the task
         again later to land them.
     :raises AirflowFailException: if the table does not fit the job (the answers stay in staging), or too many rows did

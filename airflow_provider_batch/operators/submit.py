@@ -70,9 +70,9 @@ class BatchSubmitOperator(BaseOperator):
     """Send one request per row of a SQL query through the Batch API, and return a reference to the job.
 
     The rows are rendered, checked, priced and sealed in staging before anything is uploaded. The task then creates as
-    many batches as the provider accepts; `BatchSensor` submits the rest. It returns `job_uid`, `ledger` (the address of
-    the job's folder), `openai_conn_id`, `requests` (rows), how many of these are `sent`, `duplicates` and `reused`,
-    `shards` (input files), `estimate` and `preview`. Pass this reference as `job` to `BatchSensor` and
+    many batches as the provider accepts; `BatchSensor` submits the rest. The task returns `job_uid`, `ledger` (the
+    address of the job's folder), `openai_conn_id`, `requests` (rows), how many of these are `sent`, `duplicates` and
+    `reused`, `shards` (input files), `estimate` and `preview`. Pass this reference as `job` to `BatchSensor` and
     `BatchResultsOperator`.
 
     **Running it again.** A retry continues from the sealed files and never reads the warehouse again. When the task is
@@ -93,7 +93,7 @@ class BatchSubmitOperator(BaseOperator):
 
     :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
-    :param warehouse_conn_id: connection to read from. Any connection works that has a `DbApiHook`.
+    :param warehouse_conn_id: connection to read from. Any connection whose hook is a `DbApiHook` works.
     :param max_rows: maximum number of rows to send; the rows after the first `max_rows` are left out, and the log says
         so. Sort the rows in the SQL to select the same ones in every run. Default: all rows.
     :param parameters: values for the placeholders in `sql`, in the style of the database driver.
@@ -121,8 +121,8 @@ class BatchSubmitOperator(BaseOperator):
         (estimated input tokens, so that a file fits into the provider's queue) and `output_bytes` (expected size of the
         answers). A limit given here takes precedence over `batch_limits` in the connection's extra, which takes
         precedence over the limits of the provider that the base URL identifies. If neither the argument nor the
-        connection sets `tokens`, a queue limit applies that the provider reported to a job of this connection within
-        the last 30 days; a single row that exceeds this limit is still sent.
+        connection sets `tokens`, but the provider reported a queue limit to a job of this connection within the last
+        30 days, input files are cut to fit that limit. A single row that exceeds it is still sent.
     :param completion_window: the `completion_window` of each batch, as the provider accepts it. Default: "24h".
     :param metadata: up to 12 key-value pairs to add to the metadata of every batch.
     :param deduplicate: send identical requests once and write the answer to every row that needs it. Set it to
@@ -147,7 +147,7 @@ class BatchSubmitOperator(BaseOperator):
     :param preview: render, check and price the job and show its first requests, without sealing or sending anything.
         The task pushes two more XComs: `preview`, the first requests, and `preview_text`, Markdown with the counts,
         the estimate and these requests, for example for the body of an `ApprovalOperator`.
-    :param on_empty: what the task does if the query returns no rows: "succeed", "skip" or "fail".
+    :param on_empty: what to do if the query returns no rows: "succeed", "skip" or "fail".
     :raises AirflowFailException: if the arguments or the rows are wrong. Nothing was uploaded.
     :raises JobHeldError: if the account or the connection needs attention. Fix it, then clear the task.
     """
@@ -286,7 +286,7 @@ class BatchSubmitOperator(BaseOperator):
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Seal the job unless that was done before, then create as many batches as the provider accepts."""
+        """Seal the job if it is not sealed yet, then create as many batches as the provider accepts."""
         with (
             airflow_failures(),
             self._kill_switch.watching(context["ti"], lambda: self._open_ledger(context), self.log),
@@ -425,7 +425,7 @@ class BatchSubmitOperator(BaseOperator):
         self.log.info("The query returned no rows, so there is nothing to send.")
 
     def _check_arguments(self) -> None:
-        """Check everything that is already known while the DAG is parsed."""
+        """Check every argument whose value is already known while the DAG is parsed."""
         if self.on_empty not in ON_EMPTY:
             raise InputError(f"on_empty: Expected 'succeed', 'skip' or 'fail', got {self.on_empty!r}.")
         if self.delete_remote_files not in (DELETE_NEVER, DELETE_AFTER_COLLECT):

@@ -59,7 +59,7 @@ def render(job: JobSummary, task_id: str, map_index: int, now: datetime) -> str:
 
     :param task_id: the task that the page was opened from, which may be any task of the job.
     :param map_index: map index of that task; -1 if it is not mapped.
-    :param now: the time that ages on the page refer to.
+    :param now: the current time, from which the page computes ages such as "3 h ago".
     """
     return _template.render(
         job=job,
@@ -74,5 +74,5 @@ def render(job: JobSummary, task_id: str, map_index: int, now: datetime) -> str:
 
 
 def render_message(message: str) -> str:
-    """Return a page with nothing but a message as HTML."""
+    """Return an HTML page that contains only a message."""
     return _template.render(job=None, message=message, style=_style, shards=MAX_SHARDS, failures=MAX_FAILURES)

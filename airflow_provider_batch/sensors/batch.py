@@ -54,9 +54,9 @@ class BatchSensor(BaseSensorOperator):
     **The final pass.** With `at_deadline="sync"`, rows that have no usable answer at the deadline are sent once more,
     synchronously and at the standard price: rows that were cancelled, expired or never sent, and rows that would
     otherwise be retried, regardless of `max_attempts`. The batches must end first, which may take 15 minutes. Rows
-    of a batch that has not ended by then are left out, because their answers may still arrive. New requests are started
-    until 30 minutes after the deadline, 16 at a time. The log and `final_pass` say how many rows were left out, and
-    why.
+    of a batch that has not ended by then are left out, because their answers may still arrive. The sensor starts new
+    requests until 30 minutes after the deadline, with up to 16 at a time. The log and `final_pass` say how many rows
+    were left out, and why.
 
     :param job: the reference that `BatchSubmitOperator` returned.
     :param max_attempts: maximum number of times that the provider tries a row, including the first. Default: 3.
@@ -196,7 +196,7 @@ class BatchSensor(BaseSensorOperator):
             if pause.until and pause.until != deadline
             else "",
         )
-        # The trigger needs the attempt to tell whether a person stopped this one, or a later one failed on its own.
+        # With the id of this attempt, the trigger can tell whether a person stopped it or a later attempt failed.
         context["ti"].xcom_push(key=ATTEMPT_KEY, value=str(context["ti"].id))
         self.defer(
             trigger=BatchTrigger(
@@ -247,9 +247,9 @@ class BatchSensor(BaseSensorOperator):
     def _set_deadline(self, context: Context, ledger: Ledger, now: datetime) -> None:
         """Record the deadline, unless an attempt of this task did so since the task was last cleared.
 
-        `max_tries` identifies the clear. Clearing a task sets it to the number of tries so far plus the task's retries
-        (`airflow.models.taskinstance`), and nothing else changes it. This distinguishes a person's clear from a retry
-        after a crash.
+        `max_tries` tells whether a person cleared the task or Airflow retried it after a crash. Clearing a task sets it
+        to the number of tries so far plus the task's retries (`airflow.models.taskinstance`), and nothing else changes
+        it.
         """
         clear_epoch = getattr(context["ti"], "max_tries", 0)
         deadline = deadline_to_record(ledger.state(), clear_epoch, self._absolute_deadline(now), now)

@@ -1,4 +1,4 @@
-"""Finds a job by what a person knows of it: its uid, its folder, or its DAG and run."""
+"""Finds the job that a person names by its uid, its folder, or its DAG and run."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class EvalCasesOperator(BaseOperator):
         self.warehouse_conn_id = warehouse_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Check the cases and return their numbers."""
+        """Check the cases and return how many there are."""
         with airflow_failures():
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
         judge_count = sum(case.grader.is_judge for case in cases)
@@ -66,20 +66,20 @@ class EvalCasesOperator(BaseOperator):
 class EvalGradeOperator(BaseOperator):
     """Grade the answers of a run, sum up the grades, and compare them with the accepted runs before it.
 
-    The operator only reads and writes tables and sends nothing to a model. So any earlier run can be graded again, for
-    example after `expected` was corrected. An answer keeps its grade if its question has changed since it was sent. The
-    rows of the run are replaced in one transaction.
+    The operator only reads and writes tables, and it sends nothing to a model. You can therefore grade any earlier run
+    again, for example after you corrected `expected`. An answer keeps its grade if its question has changed since it
+    was sent. The rows of the run are replaced in one transaction.
 
     Returns a dict with:
 
     - `run`;
     - `cases`: number of cases;
-    - `left_out_cases`: number of cases with answers that no longer exist and were never graded;
+    - `left_out_cases`: number of cases that have answers, but were removed before these were ever graded;
     - `kept_cases`: number of cases that keep an earlier grade because they were removed or their question has changed;
     - `variants`: for each model a dict with `cases`, `answers`, `graded`, `unanswered`, `accuracy`, `low`, `high`,
       `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`, `worse`, `p_corrected`,
-      `verdict` and `regressions` (up to 20 case_ids that were right and are wrong now, those least likely to be chance
-      first; the table `eval_changes` has all of them).
+      `verdict` and `regressions` (up to 20 case_ids that were right and are wrong now, starting with those that are
+      least likely to be chance; the table `eval_changes` has all of them).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and

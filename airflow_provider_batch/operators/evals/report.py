@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 
 class EvalReportOperator(BaseOperator):
-    """Write a report of a graded run and its history as one HTML file.
+    """Write a report about a graded run and its history as one HTML file.
 
     Returns a dict with `report` (the address of the file in staging), `link` (the page in the Airflow UI) and `bytes`
     (its size).
 
     The file needs no network and runs no script, so you can mail or archive it. It is in the task's folder under
     `[openai_batch] staging`. The button "Eval report" on the task shows it to everyone who may see the task. The file
-    name depends on the content, so clearing the task never overwrites a different report. Reports are never deleted.
+    name depends on the content, so clearing the task never overwrites a different report. The provider never deletes a
+    report.
 
     The operator also records the estimated and actual costs of this DAG run's landings in the table `costs`.
 
