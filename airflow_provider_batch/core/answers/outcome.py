@@ -4,7 +4,7 @@ A line counts as succeeded only if its HTTP status is 200 *and* the answer is co
 
 * An error line may have its error inside `response.body` while `error` is null.
 * A 200 may be cut off, refused, empty, or invalid against the schema.
-* Batches that reported no failure contained lines with status 0.
+* Batches that reported no failure have contained lines with status 0.
 
 OpenAI documents the shapes at https://platform.openai.com/docs/guides/batch. Compatible servers differ from them: some
 write `error` as a string, some the completion itself as `response`.
@@ -42,7 +42,7 @@ class Outcome(StrEnum):
 
     @property
     def rank(self) -> int:
-        """From 1 for the worst to 10 for the best. A job never replaces an answer by one of a lower rank."""
+        """From 1 for the worst to 10 for the best. A job never replaces an answer with one of a lower rank."""
         return _RANKS[self]
 
 
@@ -230,7 +230,7 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-#: finish reasons of answers that were cut off: at the output cap, and in any way
+#: finish reasons of answers that were cut off at the output cap (`AT_CAP`), and of all answers that were cut off
 AT_CAP = frozenset({"length", "max_output_tokens", "max_tokens"})
 _CUT_OFF = AT_CAP | {"incomplete", "in_progress", "queued", "cancelled"}
 

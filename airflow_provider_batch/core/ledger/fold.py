@@ -1,11 +1,11 @@
-"""The fold: computes the state of a job from its records. The order of the records does not matter.
+"""Computes the state of a job by folding its records into one value. The order of the records does not matter.
 
 Several workers may work on the same job: Airflow can start a second attempt while the first one, whose heartbeat was
 lost, is still running, and a person can clear a task that runs. They share nothing but the folder in staging, which
 has no locks and no common clock:
 
     worker A      reads the ledger ──── records an intent ──── creates the batch ──── is suspended for an hour …
-    worker B                 reads the ledger ──── its intent is rejected, it stops
+    worker B                 reads the ledger ──── its intent already exists, so it stops
     worker C                                              reads the intent ──── looks up the batch ──── records its id
 
 Two properties make this safe:
@@ -241,7 +241,7 @@ def _add_submissions(state: JobState, submissions: _Submissions, void: set[str])
 
 
 def _mark_resealed(state: JobState) -> None:
-    """Mark the shards whose rows are in a retry round although no batch of theirs ran."""
+    """Mark the shards whose rows were sealed into a retry round before any of them was sent."""
     retried = state.retried_submissions
     for shard in state.shards.values():
         if (last := shard.latest) and (shard.name, last.number) in retried:
@@ -249,7 +249,7 @@ def _mark_resealed(state: JobState) -> None:
 
 
 def _is_of_another_generation(name: str, manifest: Manifest) -> bool:
-    """Return whether a shard belongs to another generation of the lineage: a later one, or an earlier one."""
+    """Return whether a shard belongs to an earlier or a later generation of the lineage."""
     generation = int(name[1:4]) if name.startswith("g") and name[1:4].isdigit() else 1
     is_earlier = lineage_root(manifest) <= generation < manifest.generation
     return is_earlier or generation > manifest.generation

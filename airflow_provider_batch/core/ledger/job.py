@@ -15,7 +15,7 @@ FORMAT = 2
 
 
 class JobKey(msgspec.Struct, frozen=True):
-    """The key that locates a job's ledger. It is stable over retries and clears, so it has no try_number."""
+    """The key that locates a job's ledger. It stays the same across retries and clears, so it has no try_number."""
 
     dag_id: str
     task_id: str
@@ -32,7 +32,7 @@ class Shard(msgspec.Struct, frozen=True):
     """One sealed input file: one endpoint, one model, within every limit."""
 
     #: c0001, … for the canary; s0001, s0002, … for the other rows; r01-0001, … for the rows of retry round 1;
-    #: f02-0001, … if retry round 2 is the final pass
+    #: f02-0001, … if retry round 2 is the final pass; in generation 2, g002-c0001, … and g002-0001, …
     name: str
     model: str
     #: paths inside the job's folder: the input file, and its index, which has one line for each line of the input file
@@ -50,8 +50,8 @@ class Shard(msgspec.Struct, frozen=True):
     #: whether the requests are sent synchronously instead of in a batch: those of the canary, so that a mistake shows
     #: before the first upload, and those of the final pass, because the deadline has passed
     synchronous: bool = False
-    #: set when a later generation keeps the shard: number of requests whose row has changed or disappeared, and the
-    #: number of those whose answer no other row needs either
+    #: set when a later generation keeps the shard: number of requests whose row has changed or disappeared, and how
+    #: many of these have an answer that no other row needs
     obsolete_rows: int = 0
     unneeded_rows: int = 0
     #: highest factor by which the output cap of a request was raised after it was first sealed
@@ -93,7 +93,7 @@ class DuplicateFile(msgspec.Struct, frozen=True):
 class ReusedFile(msgspec.Struct, frozen=True):
     """A file of reused answers, which an earlier job has landed."""
 
-    #: k0001, k0002, …: used like the name of a shard; the rows that get these answers are recorded as its duplicates
+    #: k0001, k0002, …; files of duplicates use it like the name of a shard, for the rows that get these answers
     name: str
     #: path inside the job's folder
     file: str
@@ -120,7 +120,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The seal of a generation. Creating this file makes the files that it names the input of the job."""
+    """The seal of a generation. Once it is created, the files that it names are the input of the job."""
 
     job_uid: str
     key: JobKey
@@ -153,7 +153,7 @@ class Manifest(msgspec.Struct, frozen=True):
     root: int = 0
     #: shards of retry rounds of earlier generations, with the index of their rows as they are now
     reindexed: list[Shard] = []
-    #: numbers of retry rounds of earlier generations of which nothing was sent; their rows are retried from the
+    #: numbers of the retry rounds that earlier generations sealed but never sent; their rows are retried from the
     #: submissions that they came from
     void_retry_rounds: list[int] = []
     #: number of rows that are not sent, because another row has the same request
@@ -199,8 +199,8 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     estimate: Estimate
     #: whether the job was only rendered, checked and priced, and not sealed
     preview: bool = False
-    #: number of rows that are sent, that are duplicates of one that is sent, and whose answer comes from the results
-    #: table of an earlier job
+    #: numbers of rows: those that are sent, duplicates of these, and those whose answer comes from the results table of
+    #: an earlier job
     sent: int = 0
     duplicates: int = 0
     reused: int = 0

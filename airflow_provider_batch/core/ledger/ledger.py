@@ -12,7 +12,7 @@ from them. A worker that dies leaves nothing half done: the next one reads the r
     gNNN/records/settled.s0001.1.json             the batch ended; its result files are in gNNN/collected/s0001.1/
     gNNN/records/files_deleted.s0001.1.json       its files were deleted at the provider
     gNNN/records/canary_verdict.json              the conclusion from the canary's answers
-    gNNN/records/retry_round.1.json               rows that were sealed into new shards to be retried
+    gNNN/records/retry_round.1.json               rows that were sealed into new shards
     gNNN/records/task_started.wait.2.json         a task of the job started in its clear epoch 2
     gNNN/records/submitted.json                   submit succeeded
     gNNN/records/deadline.2.json                  the absolute deadline of the wait in its clear epoch 2
@@ -20,7 +20,7 @@ from them. A worker that dies leaves nothing half done: the next one reads the r
     gNNN/records/upload_refused.1.json            the provider accepted no more input files for now
     gNNN/records/finished.1.json                  the wait is over
     gNNN/records/duplicate_batch.DIGEST.1.json    a duplicate batch was cancelled; .2 once it has ended
-    gNNN/records/landed.1.json                    the answers were written to the results table
+    gNNN/records/landed.1.json                    the answers were written to the results table or a file
     gNNN/records/job_cancelled.1.json             a person cancelled the job
     gNNN/records/resubmit_requested.json          a person wants every row sent from scratch
 
@@ -36,7 +36,8 @@ shards:
 
 Records about shards and retry rounds (`SubmissionRecord`, `RetryRound`, `FilesDeleted`) are kept with the seal of the
 root, so that every generation of the lineage finds them. All other records are about one generation, and are kept
-with its own seal. Names of shards contain their generation, so that they are unique within a lineage.
+with its own seal. From generation 2 on, the names of new shards contain the generation, and retry rounds are numbered
+throughout a lineage. So the name of a shard is unique within its lineage.
 
 A worker that still works on an earlier generation must not create another batch for it, since the next generation might
 have sealed the same rows. `Ledger.add` therefore refuses an intent once there is a newer seal.
@@ -151,7 +152,7 @@ def generation_prefix(generation: int) -> str:
 def seal(folder: Folder, manifest: Manifest) -> Ledger:
     """Create the seal, and return the ledger of the job's newest generation.
 
-    If another worker sealed this generation first, its seal is valid and this manifest is dropped.
+    If another worker sealed this generation first, its seal counts and this manifest is discarded.
 
     :raises LedgerError: if the seal disappeared after it was written.
     """

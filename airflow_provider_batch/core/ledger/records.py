@@ -1,7 +1,7 @@
 """The records of a ledger. Each is one small file, created exclusively and never rewritten; see `core.ledger.ledger`.
 
 A record states something that happened, or that a worker is about to do. The state of a job follows from its records
-alone, see `core.ledger.fold`.
+alone; `core.ledger.fold` computes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent"):
-    """A worker is about to create the batch of a submission. No other worker may create it then."""
+    """A worker is about to create the batch of a submission. From now on, no other worker may create it."""
 
     shard: str
     number: int
@@ -68,21 +68,21 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     failure: Failure
     message: str
     time: datetime
-    #: seconds that the provider asked to wait before the next call
+    #: seconds that the provider asked us to wait before the next call
     retry_after: float | None = None
 
 
 class UploadRefused(msgspec.Struct, frozen=True, tag="upload_refused"):
     """The provider accepts no more input files for now (HTTP 429). The next upload starts only after a delay.
 
-    The record belongs to no submission: another worker that is uploading the same file continues its submission.
+    The record belongs to no submission, so it does not end the submission of another worker that uploads the same file.
     """
 
     number: int
     message: str
-    #: when all uploads that were running at the refusal had ended
+    #: when all uploads that were running at the time of the refusal had ended
     time: datetime
-    #: seconds that the provider asked to wait before the next call
+    #: seconds that the provider asked us to wait before the next call
     retry_after: float | None = None
 
 
@@ -98,6 +98,7 @@ class CancelRequested(msgspec.Struct, frozen=True, tag="cancel_requested"):
 class CollectedFile(msgspec.Struct, frozen=True):
     """A result file in staging."""
 
+    #: path inside the job's folder
     name: str
     bytes: int
     sha256: str
@@ -119,14 +120,14 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     outcomes: dict[str, int] = {}
     #: number of failed rows whose failure is transient
     transient: int = 0
-    #: number of incomplete rows that ended at the output cap
+    #: number of incomplete rows that were cut off at the output cap
     cut_off: int = 0
-    #: number of answers that report their usage, and their output tokens
+    #: number of answers that report their usage, and the sum of their output tokens
     answers: int = 0
     output_tokens: int = 0
     #: cost of these answers in US dollars; None if a price is unknown
     cost_usd: str | None = "0"
-    #: set if the batch failed validation, so that no request of it ran
+    #: set if the batch failed before any of its requests ran
     failure: Failure | None = None
     message: str = ""
     #: for `Failure.LINES`: messages by line of the input file, from 0; empty if the provider named no line
@@ -139,7 +140,7 @@ class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary_verdict"):
     #: the estimate, based on the measured output of the answers
     estimate: Estimate
     time: datetime
-    #: message for a person why this generation must never be uploaded; empty if it may be
+    #: why this generation must never be uploaded, as a message for a person; empty if it may be uploaded
     void: str = ""
     #: whether the cost is the reason
     over_budget: bool = False
@@ -167,15 +168,15 @@ class RetryRound(msgspec.Struct, frozen=True, tag="retry_round"):
     time: datetime
     #: number of earlier attempts at these rows that no longer count, because a person cleared the wait after them
     forgiven_attempts: int = 0
-    #: whether this round was sealed after the deadline. Its synchronous shards are sent. The other ones hold the rest
-    #: of a source that only partly fits into the limits of the final pass, and are not sent
+    #: whether this round was sealed after the deadline. Its synchronous shards are sent. The others are not: they hold
+    #: the remaining rows of a source of which the limits of the final pass allow only a part
     is_final_pass: bool = False
     #: number of rows without a usable answer that the final pass left out, by reason
     left_out: dict[str, int] = {}
 
 
 class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
-    """The absolute deadline of the wait. It is set once per clear epoch, and retries and deferrals find it."""
+    """The absolute deadline of the wait. It is set once per clear epoch. Retries and deferrals keep it."""
 
     ends_at: datetime
     time: datetime
@@ -201,7 +202,7 @@ class DuplicateBatch(msgspec.Struct, frozen=True, tag="duplicate_batch"):
     shard: str
     #: the provider's status of the batch
     status: str
-    #: whether it had ended; a batch that had not was cancelled
+    #: whether it had ended; if it had not, it was cancelled
     ended: bool
     #: number of requests that it had answered, and that were paid for twice
     completed: int
@@ -233,7 +234,7 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: name of the results table
     table: str | None
     outcomes: dict[str, int]
-    #: cost of all answers in US dollars, and at the standard price; None if a price is unknown
+    #: cost of all answers in US dollars, and what they would cost at the standard price; None if a price is unknown
     cost_usd: str | None
     standard_cost_usd: str | None
     #: most frequent first
@@ -254,7 +255,7 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
 
 
 class Task(StrEnum):
-    """A task of a job, of those whose clears change what happens to it."""
+    """A task whose starts are recorded, because clearing it changes what happens to the job."""
 
     SUBMIT = "submit"
     WAIT = "wait"
@@ -265,8 +266,8 @@ class TaskStarted(msgspec.Struct, frozen=True, tag="task_started"):
 
     Airflow increments the try number on retries and clears alike. But only a clear changes `max_tries`: it sets it to
     the number of attempts so far plus `retries` (`clear_task_instances`). The value of `max_tries` therefore numbers
-    the periods between clears, the *clear epochs* of a task. The first attempt of an epoch creates this record, and a
-    retry finds it.
+    the periods between clears, the *clear epochs* of a task. The first attempt of an epoch creates this record. A
+    retry in the same epoch finds it and adds nothing.
     """
 
     task: Task

@@ -101,7 +101,7 @@ class ShardState(msgspec.Struct):
 
     @property
     def superseded_submissions(self) -> list[Submission]:
-        """Earlier submissions that have a batch after all: it was considered lost, so that a second one was created."""
+        """Earlier submissions that have a batch after all. It was considered lost, so a second one was created."""
         return [submission for submission in self.submissions[:-1] if submission.batch_id and not submission.settled]
 
     @property
@@ -184,7 +184,7 @@ class JobState(msgspec.Struct):
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether a person cancelled the job, and no task of it was cleared since."""
+        """Whether a person cancelled the job, and none of its tasks has been cleared since."""
         cancelled_at = self.cancelled_at
         return cancelled_at is not None and not any(start.time > cancelled_at for start in self.task_starts)
 
@@ -233,7 +233,7 @@ class JobState(msgspec.Struct):
         return {source for retry_round in self.retry_rounds for source in retry_round.sources}
 
     def live_submissions(self) -> list[tuple[ShardState, Submission]]:
-        """Return the shards whose batch exists and is not recorded as ended, each with that submission."""
+        """Return the shards whose batch exists and is not recorded as ended, each with its newest submission."""
         return [(shard, shard.submissions[-1]) for shard in self.shards.values() if shard.phase is Phase.LIVE]
 
     def settled_submissions(self) -> list[tuple[ShardState, Submission, Settled]]:

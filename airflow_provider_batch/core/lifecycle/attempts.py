@@ -1,19 +1,19 @@
 """Which rows are retried, on which attempt, and after which delay.
 
-An *attempt* is one time that the provider tried a row. Rows whose attempt failed for a transient reason are sealed into
-new shards, a *retry round*, and every shard of a round carries the number of its attempt:
+An *attempt* is one try of a row by the provider. Rows whose attempt failed for a transient reason are sealed into new
+shards, a *retry round*, and every shard of a round carries the number of its attempt:
 
     s0001     attempt 1    500 rows answered, 12 failed with HTTP 429
     r01-0001  attempt 2    the 12 rows: 9 answered, 3 expired
     r02-0001  attempt 3    the 3 rows; with max_attempts=3, this was their last attempt
 
-Three things are not attempts, because no request ran: a full queue, a lost input file, and an account that a person has
-to fix. After these, the same shard gets another *submission* with the same attempt. A batch that failed validation
-(`Failure.LINES`) ran nothing either. Its valid rows are sealed again without delay and keep the number of their
-attempt, and they may be sent even if it was their last one.
+A failure before any request ran is not an attempt: a full queue, an input file that the provider does not find, a
+creation that was lost, or an account that a person has to fix. After it, the same shard gets another *submission* on
+the same attempt. A batch that failed validation (`Failure.LINES`) ran nothing either. Its valid rows are sealed again
+without delay and keep the number of their attempt, and they may be sent even if it was their last one.
 
 Old attempts can be *forgiven*: a person who clears a wait that had ended gives its rows a fresh allowance (see
-`deadline.py`). The attempt number keeps counting up, so the number of forgiven attempts is recorded beside it, and a
+`deadline.py`). The attempt number keeps counting up, so the number of forgiven attempts is recorded with it, and a
 row is retried while
 
     attempt < forgiven attempts + max_attempts
@@ -98,7 +98,7 @@ def final_pass_policy(policy: Policy) -> Policy:
 
 
 def extra_attempts(settled: Settled) -> int:
-    """Return how many attempts the rows of a settled submission have besides `max_attempts`.
+    """Return how many attempts the rows of a settled submission have in addition to `max_attempts`.
 
     A batch that failed validation ran no request, so its rows have one more.
     """
@@ -106,7 +106,7 @@ def extra_attempts(settled: Settled) -> int:
 
 
 def wait_before_retry(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
-    """Return the retry delay of the rows of a settled batch. It doubles with each attempt, plus up to 20 %.
+    """Return the retry delay of the rows of a settled batch. It doubles with each attempt, plus up to 20%.
 
     The addition is derived from the batch id, so that every worker computes the same delay and batches that ended
     together are not retried together.

@@ -7,21 +7,22 @@ No batch is created that could take the job past its ceiling:
     |  answers collected  |  batches that run        |  ◄ next shard |
 
 *Spent* is computed from the usage that the provider reported for collected answers. *Reserved* is an estimate, because
-a batch reports nothing while it runs. When it settles, its real cost replaces the reservation. A shard reserves, for
-each of its requests:
+a batch reports nothing while it runs. When it settles, its real cost replaces the reservation. If that cost is unknown,
+the reservation counts as spent. A shard reserves, for each of its requests:
 
     input     the estimated input tokens of the shard, on average
     output    as long as no answer of the model is collected: the high end of the estimate, which is the request's own
               output cap, or a default if it has none;
               after that: the mean of the answers so far, plus a margin of 1/√n of it for n answers, but at most the
-              high end, unless the mean itself is higher. Requests whose output cap was raised reserve up to that cap,
-              because an answer that was cut off is longer than the mean
+              high end, unless the mean itself is higher. Requests whose output cap was raised reserve the high end,
+              raised by the same factor, because an answer that was cut off is longer than the mean
 
-The high end is reserved because a ceiling is a promise. With the low end, a few tokens per answer, a job could exceed
+The high end is reserved because the ceiling must hold. With the low end, a few tokens per answer, a job could exceed
 its ceiling many times over before the first answer shows it.
 
-A job whose ceiling lies between the two ends must still be able to start. If nothing is running and the budget covers
-only a part of a shard, the shard is divided: the first part is sent, and its answers replace the estimate for the rest.
+A job whose ceiling lies between the two ends of its estimate must still be able to start. If nothing is running and the
+budget covers only a part of a shard, but at least a tenth of it, the shard is divided. The first part is sent, and its
+answers replace the estimate for the rest.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class BudgetTracker:
         return ceil(min(high, with_margin) if mean <= high else with_margin)
 
     def split_affordable(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
-        """Return the shards that the budget covers, taken in this order, and the other ones."""
+        """Return the shards that the budget covers, taken in this order, and the others."""
         remaining = self.remaining
         if remaining is None:
             return shards, []
@@ -97,7 +98,7 @@ class BudgetTracker:
         return affordable, unaffordable
 
     def affordable_requests(self, shard: Shard) -> int:
-        """Return how many requests of an unaffordable shard the budget covers; 0 if they are too few to divide it."""
+        """Return how many requests of an unaffordable shard the budget covers; 0 if too few to divide the shard."""
         cost, remaining = self.reservation(shard), self.remaining
         if remaining is None or shard.requests < 2 or not cost.is_finite() or remaining <= 0:
             return 0

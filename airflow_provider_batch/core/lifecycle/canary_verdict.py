@@ -1,7 +1,7 @@
 """The verdict on the canary: what its answers show about the requests that have not been sent.
 
 The first requests of each model are sent synchronously before the first file is uploaded. If the provider refused all
-of them for something that they have in common (a parameter, the schema, the name of the model), it would refuse the
+of them for a reason that they have in common (a parameter, the schema, the name of the model), it would refuse the
 rest too. If they were answered, their output shows what the rest will cost.
 """
 
@@ -26,7 +26,7 @@ from airflow_provider_batch.core.schema.judge import SchemaJudge
 DEFAULT_REQUESTS = 2
 MAX_REQUESTS = 20
 
-#: error codes and words of refusals that concern the content of one row, and not what all rows have in common
+#: error codes and phrases of refusals that concern the content of one row, and not what all rows have in common
 _CODES_OF_A_ROW = frozenset(
     {
         "context_length_exceeded",
@@ -114,7 +114,7 @@ def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
 
 
 def _is_refusal_of_all(answer: Answer) -> bool:
-    """Return whether a request was refused permanently, for a reason that is not in its own row."""
+    """Return whether a request was refused permanently, for a reason that other rows share."""
     if answer.outcome is not Outcome.FAILED or answer.transient:
         return False
     message = (answer.error_message or "").lower()

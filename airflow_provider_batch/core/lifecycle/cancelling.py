@@ -1,4 +1,4 @@
-"""Which batches of a job are cancelled when a person ends it, and the record of a cancel."""
+"""Decides which batches are cancelled when a person ends or resubmits a job, and makes the record of a cancel."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """The queue capacity of a model: which shards are sent now, which wait, and which have to be smaller.
 
-A provider has one queue of input tokens for all batches of a model. Other jobs with the same key fill it too, and
+A provider has one queue of input tokens for all batches of a model. Other jobs with the same key use it too, and
 batches that have ended can still count for a while (https://github.com/openai/openai-python/issues/2084). A full queue
 is therefore not an error. No API reports the capacity, so it is learned from the refusals in the ledger:
 
     named      a refusal names the limit ("Limit: 2,000,000 enqueued tokens"); the newest such refusal counts
-    inferred   a batch failed because the queue was full, but without a number: the capacity is at least what ran of
-               ours at the same time
+    inferred   a batch failed because the queue was full, but without a number: the capacity is at least the tokens of
+               our batches that ran at the same time
     unknown    a creation was refused outright (HTTP 429), which may be about the rate of calls and not about tokens
 
-After a refusal, no shard of the model is sent until the backoff is over or a batch of the model has ended, and never
-before the time that the provider named (Retry-After), if that is within an hour:
+After a refusal, no shard of the model is sent until the backoff is over or a batch of the model has ended. If the
+provider named a time (Retry-After), nothing is sent before it either, but it counts for an hour at most:
 
     refused ──── backoff (doubles with each refusal of the same shard, at most 1 h) ──── try again
                  └─ or: a batch of ours ends ──── try again immediately, unless Retry-After is longer
@@ -18,13 +18,13 @@ before the time that the provider named (Retry-After), if that is within an hour
 Then as many shards are sent as the capacity allows:
 
     no batch of ours is live    one shard at a time, the smallest first, until a batch has ended
-    named                       as many as fit beside the live batches
+    named                       as many as fit alongside the live batches
     inferred                    the same, and one more each time a backoff has passed without a creation
-    unknown                     one after the other, until one is refused
+    unknown                     all of them, one after the other, until one is refused
 
 A shard is resealed into smaller ones if it has more tokens than the named limit. It is halved if it was refused twice
-while no other batch of ours was live, because then it may never fit, or never beside the batches of other jobs. Halves
-can be halved again. A single row that exceeds the named limit and was refused twice alone is given up.
+while no other batch of ours was live, because then it may never fit, or never alongside the batches of other jobs.
+Halves can be halved again. A single row that exceeds the named limit and was refused twice alone is given up.
 
 Input files can be refused too (HTTP 429), for the rate of the uploads or for the storage that they take. Such a refusal
 concerns the key and not a model, and says nothing about the queue. No file is uploaded until the backoff is over, which
@@ -76,7 +76,7 @@ def parse_queue_limit(message: str) -> int | None:
 def hold_time(backoff: timedelta, refusals: int, retry_after: float | None = None) -> timedelta:
     """Return how long to send nothing after this many refusals in a row.
 
-    :param retry_after: seconds that the provider asked to wait; the minimum, if it is within `MAX_HOLD`.
+    :param retry_after: seconds that the provider asked us to wait; a minimum, of which at most `MAX_HOLD` counts.
     """
     doubled = max(backoff, MIN_HOLD) * float(2 ** min(refusals - 1, 10))
     return min(max(doubled, _requested_wait(retry_after)), MAX_HOLD)
@@ -182,7 +182,7 @@ class _Queue:
             self._spans.append(_Span(shard.spec.tokens, begin, end))
 
     def admit(self, waiting: list[ShardState], now: datetime, admission: Admission) -> bool:
-        """Add the waiting shards to the admission. Return whether some of them wait until a batch ends."""
+        """Add the decision about the waiting shards to the admission. Return whether some wait until a batch ends."""
         if not self._refusals:
             admission.admitted.extend(waiting)
             return False
@@ -250,7 +250,7 @@ class _Queue:
         return is_full
 
     def _inferred_capacity(self) -> int | None:
-        """Return the most tokens that ran together at or after the newest refusal; None if it does not show any."""
+        """Return the most tokens that ran together at or after the newest refusal; None if that was an HTTP 429."""
         newest = self._refusals[-1]
         if isinstance(newest.record, Refused):
             return None

@@ -10,7 +10,7 @@ from airflow_provider_batch.core.lifecycle.attempts import is_unwanted
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
 from airflow_provider_batch.core.lifecycle.steps import CANCEL_GRACE, CLAIM_LIFETIME, FINAL_PASS_WINDOW, LOOK_UP_AFTER
 
-# Of one shard
+# Conditions of one shard
 
 
 def wait_is_ending(situation: Situation, shard: ShardState) -> bool:
@@ -27,7 +27,7 @@ def account_failed(situation: Situation, shard: ShardState) -> bool:
 
 
 def file_was_missing_just_now(situation: Situation, shard: ShardState) -> bool:
-    """The provider did not find the input file just now. It may notice the upload with a delay."""
+    """The provider did not find the input file a short time ago. A new file may become visible with a delay."""
     rejection = shard.latest.rejection if shard.latest else None
     if rejection is None or rejection.failure is not Failure.FILE:
         return False
@@ -62,7 +62,7 @@ def cancel_was_sent(situation: Situation, shard: ShardState) -> bool:
 
 
 def person_cancelled(situation: Situation, shard: ShardState) -> bool:
-    """A person cancelled the job, and no task of it was cleared since."""
+    """A person cancelled the job, and none of its tasks has been cleared since."""
     return situation.is_cancelled
 
 
@@ -96,7 +96,7 @@ def uploads_are_refused(situation: Situation, shard: ShardState) -> bool:
     return situation.uploads_resume_at is not None and situation.now < situation.uploads_resume_at
 
 
-# Of the job: its stage
+# Conditions of the job: its stage
 
 
 def canary_is_void(job: Job, plan: Plan) -> bool:
@@ -120,11 +120,11 @@ def job_is_held(job: Job, plan: Plan) -> bool:
 
 
 def canary_is_open(job: Job, plan: Plan) -> bool:
-    """A canary is not answered."""
+    """A canary is not answered yet."""
     return any(shard.phase is not Phase.SETTLED for shard in job.state.canary_shards)
 
 
-# Of the job: what to send
+# Conditions of the job: what to send
 
 
 def final_pass_is_left_over(job: Job, plan: Plan) -> bool:
@@ -172,7 +172,7 @@ def only_the_budget_is_in_the_way(job: Job, plan: Plan) -> bool:
     return bool(plan.withheld) and not (plan.steps or plan.running_batch_ids or plan.wake_times)
 
 
-# Of the job: the final pass
+# Conditions of the job: the final pass
 
 
 def a_step_is_due(job: Job, plan: Plan) -> bool:
@@ -215,7 +215,7 @@ def rows_have_no_answer(job: Job, plan: Plan) -> bool:
     return bool(job.unanswered.settled_sources or job.unanswered.unsent_shards)
 
 
-# Of the plan: what to wait for
+# Conditions of the plan: what to wait for
 
 
 def claim_is_awaited(job: Job, plan: Plan) -> bool:

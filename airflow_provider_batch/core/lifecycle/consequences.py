@@ -39,7 +39,7 @@ def do_nothing(situation: Situation, part: object) -> Plan:
     return _EMPTY_PLAN
 
 
-# For one shard
+# Consequences for one shard
 
 
 def mark_ready(situation: Situation, shard: ShardState) -> Plan:
@@ -60,12 +60,12 @@ def wait_for_the_file(situation: Situation, shard: ShardState) -> Plan:
 
 
 def wait_for_the_claim(situation: Situation, shard: ShardState) -> Plan:
-    """Wait until the worker has sent the shard, or must not do so any more."""
+    """Wait until the worker has sent the shard, or may no longer do so."""
     return Plan(wake_times=(_end_of_intent(shard, CLAIM_LIFETIME),))
 
 
 def wait_for_the_intent(situation: Situation, shard: ShardState) -> Plan:
-    """Wait until the worker has created the batch, or must not do so any more."""
+    """Wait until the worker has created the batch, or may no longer do so."""
     return Plan(wake_times=(_end_of_intent(shard, LOOK_UP_AFTER),))
 
 
@@ -127,7 +127,7 @@ def upload(situation: Situation, shard: ShardState) -> Plan:
     return Plan(steps=(Upload(shard, shard.next_number),))
 
 
-# For the job
+# Consequences for the job
 
 
 def judge_the_canary(job: Job, plan: Plan) -> Plan:
@@ -158,7 +158,7 @@ def reseal_smaller(job: Job, plan: Plan) -> Plan:
 
 
 def give_up(job: Job, plan: Plan) -> Plan:
-    """Fail rows with the message with which the provider refused them."""
+    """Give the shards up. Their rows fail with the message of the provider's last refusal."""
     messages = [shard.latest.rejection if shard.latest else None for shard in job.admission.give_up]
     return Plan(
         steps=tuple(
@@ -175,7 +175,7 @@ def wait_for_capacity(job: Job, plan: Plan) -> Plan:
 
 
 def withhold(job: Job, plan: Plan) -> Plan:
-    """Plan again when any batch ends, because it may cost less than was reserved for it."""
+    """Withhold the shards that exceed the budget until a batch ends, which may cost less than was reserved for it."""
     return Plan(withheld=tuple(job.affordable[1]), bottlenecks=("budget",))
 
 
@@ -213,7 +213,7 @@ def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
     return Plan(steps=(FinalPass(job.state.next_retry_round, *job.unanswered),))
 
 
-# The pause
+# How the job pauses
 
 
 def end_as_void(job: Job, plan: Plan) -> Void:

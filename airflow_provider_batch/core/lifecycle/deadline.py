@@ -1,7 +1,7 @@
 """The deadline of a wait: when it is set, and when a cleared wait gets a new one.
 
 The deadline is absolute and recorded in the ledger. A retry after a crash and every start after a deferral read the
-recorded deadline and change nothing. Only a clear of the wait by a person can move it:
+recorded deadline and change nothing. Within a generation, only a clear of the wait by a person can move it:
 
     the wait is running, before its deadline       the deadline stays
     the wait has ended, or its deadline passed     a new deadline, and a fresh allowance of attempts
@@ -10,7 +10,8 @@ recorded deadline and change nothing. Only a clear of the wait by a person can m
                                               └─ earlier attempts no longer count against `max_attempts`
 
 So a person who clears a wait in the middle of a job does not extend it, and a person who clears a finished wait because
-some rows failed gets those rows retried in full. `attempts.py` computes which attempts are forgiven.
+some rows failed gets those rows retried with the full number of attempts. `attempts.py` computes which attempts are
+forgiven.
 
 A start records a deadline under its clear epoch (see `TaskStarted`). If two workers start in the same epoch, the first
 record counts.

@@ -1,6 +1,6 @@
 """Duplicate batches: how a second batch for the same shard can come to exist, and how it is found.
 
-A creation that is not answered leaves it open whether there is a batch. The worker first records an *intent* with a
+If a creation gets no response, nobody knows whether the batch exists. So the worker first records an *intent* with a
 nonce, and sends the nonce in the metadata of the batch. If no batch id follows, another worker looks the nonce up in
 the provider's list of batches before it creates anything. That is safe unless the list is out of date:
 
@@ -10,7 +10,7 @@ the provider's list of batches before it creates anything. That is safe unless t
     the list         now shows b1 and b2: b1 is a duplicate batch, and both are billed
 
 Nothing on our side can rule this out, so it is detected instead. The provider's list is read once more at the end of
-the wait, and whenever a worker continues a job that has considered a creation lost. `find_stray_batches` then sorts
+the wait, and whenever a worker continues a job in which a creation was considered lost. `find_stray_batches` then sorts
 what it shows:
 
     b1, while no second batch was created    adopt it: record its id, and continue with it
@@ -32,7 +32,7 @@ from airflow_provider_batch.core.provider.batch import BatchView
 
 
 class StrayBatches(NamedTuple):
-    """Batches of a job that its ledger has no id for, or has replaced with another batch."""
+    """Batches of a job whose id is not in its ledger, or that another batch has replaced."""
 
     #: batches of the newest submission of a shard whose id is not recorded; the job continues with them
     to_adopt: list[tuple[ShardState, Submission, BatchView]]
@@ -43,7 +43,7 @@ class StrayBatches(NamedTuple):
 
 
 def may_have_lost_batches(state: JobState) -> bool:
-    """Return whether a creation was considered lost whose batch may appear, or has appeared and is not yet counted."""
+    """Return whether a batch that was considered lost may still appear, or has appeared and is not yet counted."""
     if any(
         not _is_counted(state, submission)
         for shard in state.shards.values()

@@ -6,7 +6,7 @@ from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.core.provider.http_status import is_transient
 
-#: error codes that identify a class of failure; if there is none of them, the message decides
+#: error codes that identify a class of failure; phrases in the messages identify it too
 _CAPACITY_CODES = frozenset(
     {"token_limit_exceeded", "rate_limit_exceeded", "batch_limit_exceeded", "too_many_requests"}
 )
@@ -31,9 +31,9 @@ _FILE_WORDS = ("cannot find file", "no such file", "file not found")
 def classify_batch_failure(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
     """Return the class, the message, and the messages by line (from 0) of a batch that ended as `failed`.
 
-    Codes are an open set, so an unknown one without a line fails the rows. If there are no codes, the messages that
-    name no line decide. A message that names a line is about that row, even if it contains words such as "file not
-    found", which may refer to an image.
+    Known codes and phrases identify the failures of the queue, the account and the file. All other failures, including
+    those with a code that nobody has seen before, are about lines. A message that names a line is about that row, even
+    if it contains words such as "file not found", which may refer to an image.
     """
     codes = {problem.code for problem in batch.problems}
     message = (

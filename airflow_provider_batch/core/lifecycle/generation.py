@@ -18,12 +18,12 @@ clear changes it. With `retries=1`:
     cleared        3           3   the task started in epoch 1          a clear: compare
     after a crash  4           3   the task started in epochs 1 and 3   a retry: continue
 
-Each start records the `max_tries` that it sees as its *clear epoch* (`TaskStarted`). A value that no earlier start of
-this generation recorded means that the task was cleared. So does any start after submit has succeeded, since Airflow
-does not retry a task that succeeded.
+Each start records the `max_tries` that it sees as its *clear epoch* (`TaskStarted`). If earlier starts of this
+generation recorded only other values, the task was cleared. The same holds if submit has already succeeded, because
+Airflow does not retry a task that succeeded.
 
-`RULES` is the whole decision; the first rule that holds counts. `docs/lifecycle.md` shows the same table.
-`core.ledger.ledger` describes how the generations of a job lie in its folder.
+A job without a seal gets its first generation. For all other starts, the first of the `RULES` that holds decides.
+`docs/lifecycle.md` shows the same table. `core.ledger.ledger` describes how the generations of a job lie in its folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from airflow_provider_batch.core.ledger.state import JobState
 
 
 class Action(StrEnum):
-    """The action of a start of the submit task."""
+    """What a start of the submit task does."""
 
     #: seal the first generation
     SEAL = "seal"
@@ -45,7 +45,7 @@ class Action(StrEnum):
     CONTINUE = "continue"
     #: read the warehouse, and keep the rows that are unchanged since the newest generation
     COMPARE = "compare"
-    #: the same, but compare with the newest generation that was not stopped by its canary
+    #: the same, but compare with the newest generation that its canary did not stop
     COMPARE_WITH_VALID = "compare_with_valid"
     #: read the warehouse, and send every row from scratch
     START_OVER = "start_over"

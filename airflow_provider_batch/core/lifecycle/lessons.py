@@ -1,10 +1,10 @@
 """Lessons: what one job learns for the next one, namely queue limits that the provider named and how long answers are.
 
 Each lesson is a small file, created exclusively and never rewritten. Of several lessons about the same subject, the
-newest few are kept. They lie beside the jobs in staging, in one folder per connection:
+newest few are kept. They lie next to the jobs in staging, in one folder per connection:
 
-    limit.MODEL.TIME.ID.json           the enqueued tokens that a model may have, as a refusal of the provider named
-    them output.TASK.MODEL.TIME.ID.json     the output tokens of the answers that a job of this task got from a model
+    limit.MODEL.TIME.ID.json           the enqueued tokens that a model may have, from a refusal of the provider
+    output.TASK.MODEL.TIME.ID.json     the output tokens of the answers that a job of this task got from a model
 
 MODEL and TASK are digests. A limit applies to a connection and a model. Prompts differ, so an output applies to a task
 of a DAG as well. Lessons contain no keys and no row data.
@@ -37,7 +37,7 @@ MIN_ANSWERS = 20
 
 
 class QueueLimit(msgspec.Struct, frozen=True, tag="limit"):
-    """The provider named the number of enqueued tokens that a model may have."""
+    """The number of enqueued tokens that a model may have, as the provider named it."""
 
     model: str
     tokens: int
@@ -107,7 +107,7 @@ def _outputs(state: JobState) -> list[Output]:
 def save_lessons(folder: Folder, lessons: Iterable[Lesson]) -> list[Lesson]:
     """Save lessons in the folder of their connection, and return the ones that are new.
 
-    Saving the same lesson again, as after a clear of the job, changes nothing.
+    Saving the same lesson again, for example after a clear of the job, changes nothing.
     """
     new_lessons = []
     for lesson in lessons:

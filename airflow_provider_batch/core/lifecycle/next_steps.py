@@ -4,13 +4,14 @@
         │
         ├─ SHARD_RULES    one rule per shard: a step, something to wait for, or "ready to send"
         ├─ STAGES         one rule: the stage of the job
-        ├─ JOB_RULES      all rules of the stage: what to do with the shards that are ready, and with rows to retry
+        ├─ JOB_RULES      all rules of the stage: what to do with the shards that are ready, and with rows to retry;
+        │                 they apply SEND_RULES to each shard that is sent, and FINAL_PASS_RULES after the deadline
         └─ PAUSES         one rule: how the job pauses if no step changes anything
         │
     steps, pause
 
-The tables are in `rules.py`. This is a pure function, so a worker can call it as often as it likes: it plans, does the
-steps, records their results, and plans again until there are no steps.
+The tables are in `rules.py`. `next_steps` is a pure function. A worker calls it, does the steps, records their results,
+and calls it again until no steps are left. Then the job pauses.
 """
 
 from __future__ import annotations

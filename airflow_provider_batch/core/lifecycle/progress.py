@@ -1,4 +1,4 @@
-"""The progress of a job, from its ledger alone."""
+"""Counts the rows of a running job by outcome, from its ledger alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from airflow_provider_batch.core.lifecycle.steps import RETRYABLE
 def outcomes_so_far(state: JobState) -> dict[str, int]:
     """Return the number of rows by outcome, best outcome first. They add up to the rows that are sent.
 
-    A row that is retried counts as pending until its new answer is settled. Its submission records only how many rows
-    had each outcome, so the retried ones are taken to be all rows with a retryable outcome. If the author's `retry_on`
-    leaves some of these outcomes out, those rows count as pending until they are landed. Rows that exceeded the budget
-    at the end of the wait count as withheld, even if some of them had an answer that was to be retried.
+    A row that is retried counts as pending until its new answer is settled. The ledger has only the number of rows by
+    outcome, not the rows themselves. So if any rows of a submission are retried, all its rows with a retryable outcome
+    count as pending. Those whose outcome is not in the author's `retry_on` stay pending here until they land. Rows that
+    exceeded the budget at the end of the wait count as withheld, even if some of them failed before and were to be
+    retried.
     """
     counts: Counter[Outcome] = Counter()
     submissions_with_raised_cap = {

@@ -1,9 +1,9 @@
 """The rules of the lifecycle: what happens next to a job.
 
-Everything that decides about the steps of a job is in the tables of this file, and `docs/lifecycle.md` is rendered from
-them. `next_steps` applies them. The functions that the rules name are in `conditions` and `consequences`, and all of
-them are pure. The worker does a step, records the result, and calls `next_steps` again. So a worker can be killed at
-any instruction, and the next one continues from the ledger.
+The tables of this file decide every step of a job, and `docs/lifecycle.md` is rendered from them. `next_steps` applies
+them. The functions that the rules name are in `conditions` and `consequences`, and all of them are pure. The worker
+does a step, records the result, and calls `next_steps` again. So a worker can be killed at any instruction, and the
+next one continues from the ledger.
 
 A SHARD is in one phase, which follows from its records alone: sealed, uploaded, creating, live, settled or resealed.
 `phases.py` lists the transitions. For each shard, the first rule of its phase that holds decides what to do. Some
@@ -17,21 +17,21 @@ The CANARY comes first, because a mistake in a prompt or a schema is the same mi
 sent synchronously, and the verdict on their answers can stop the job before the first upload, when it has cost next to
 nothing. The answers also correct the estimate that is compared with the ceiling.
 
-An unanswered CREATION is the dangerous case, because a batch may exist, and be paid for, that nobody recorded. So the
+An unanswered CREATION is the dangerous case, because a batch that nobody recorded may exist and cost money. So the
 intent is recorded before the call, and nobody creates a second batch before looking the first one up. The look-up waits
 120 s: a worker that is still alive has created its batch by then, or must not create it any more. `steps.py` and
-`duplicate_batches.py` have the whole story.
+`duplicate_batches.py` explain this in detail.
 
 At the DEADLINE, nothing more is sent and every running batch is cancelled. The answers so far are paid for, so the wait
 continues for a grace period of 15 minutes to collect them: the provider may take ten minutes to cancel a batch. Then
 the wait ends in any case.
 
-The FINAL PASS, if the author allows one, follows once after that. It sends rows without a usable answer synchronously,
+The FINAL PASS, if the author allows one, runs once after that. It sends rows without a usable answer synchronously,
 at the standard price. It can start another shard until 30 minutes after the deadline. It never sends a row whose batch
 is not settled, because that answer may still come and would be paid for twice.
 
 When a person CANCELS the job, running batches are cancelled and collected too, but there is no final pass. Clearing a
-task of the job ends this stage. Clearing the wait can also set a new deadline, see `deadline.py`.
+task of the job ends this stage. Clearing the wait can also set a new deadline (see `deadline.py`).
 
 `capacity.py` decides how many shards of a model are sent at a time, `budget.py` how many the ceiling allows, and
 `attempts.py` which rows are retried.

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     running_batch_ids: tuple[str, ...] = ()
     #: messages of the failures that a person must resolve
     hold_messages: tuple[str, ...] = ()
-    #: unsent shards that can be sent as far as they themselves are concerned
+    #: unsent shards that no rule for a single shard holds back
     ready: tuple[ShardState, ...] = ()
     #: shards that exceed the budget
     withheld: tuple[ShardState, ...] = ()
@@ -85,7 +85,7 @@ class Job(Situation):
 
     @cached_property
     def admission(self) -> Admission:
-        """The decision of each model's queue capacity."""
+        """The shards that the queue capacity of their models admits, and what happens to the others."""
         return admit(self.state, self.batch_shards, self.policy.backoff, self.now)
 
     @cached_property

@@ -1,8 +1,8 @@
 """The author's policy, the steps that a worker can do for a job, and the ways in which a job pauses.
 
 A step is data: the shard, the number of the submission, and what else the worker needs. The worker does the step and
-then records its result, with one exception. A step that costs money is recorded *before* it is done, since a worker can
-be killed at any instruction:
+then records its result. Creating a batch costs money, and a worker can be killed at any instruction. So a creation is
+also recorded *before* it is done:
 
     record the intent ──► batches.create ──► record the batch id
             │                  │
@@ -97,7 +97,7 @@ class JudgeCanary(NamedTuple):
 
 
 class LookUp(NamedTuple):
-    """Find out whether an unanswered creation made a batch."""
+    """Find out whether an unanswered creation has created a batch."""
 
     shard: ShardState
     submission: Submission
@@ -128,7 +128,7 @@ class Retry(NamedTuple):
 
 
 class Reseal(NamedTuple):
-    """Seal the rows of a shard that was never sent into smaller shards. This counts no attempt."""
+    """Seal the rows of a shard that was never sent into smaller shards. This does not count as an attempt."""
 
     shard: ShardState
     number: int
@@ -162,7 +162,7 @@ class Wait(NamedTuple):
 
     batch_ids: list[str]
     until: datetime | None
-    #: whether the end of any batch gives new work, because shards wait for queue capacity or budget
+    #: whether more can be done as soon as any batch ends, because shards wait for queue capacity or budget
     any_end: bool
 
 
@@ -194,7 +194,7 @@ Pause = Wait | Hold | Void | Finish
 
 
 def claim_is_stale(claimed_at: datetime, now: datetime) -> bool:
-    """Return whether a worker that claimed a submission must not act on it any more, since others may soon take over.
+    """Return whether a worker that claimed a submission may no longer act on it, because others may soon take over.
 
     A worker can be suspended at any instruction and continue hours later (SIGSTOP, a machine that sleeps). A claim is
     stale after a quarter of `LOOK_UP_AFTER`. The rest is enough for the creation, which takes at most a minute.

@@ -1,4 +1,4 @@
-"""Everything known about a job, in one shape: no row data, no keys, from the ledger alone.
+"""Everything known about a job, in one shape. It is read from the ledger alone, and holds no row data and no keys.
 
 `JobSummary` is the only description of a job. What the command line and the page show, what the tasks return as XComs,
 and what an asset event carries are views of it.
@@ -109,7 +109,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     reuse_from: str
     #: number of input files of the seal; rows that are retried are sealed into more
     sealed_shards: int
-    #: number of batches that exist or existed, and of these, the ones not recorded as ended
+    #: number of batches that exist or existed; number of batches that are not recorded as ended, including those of
+    #: earlier generations whose rows were all resubmitted
     batches: int
     live: int
     #: number of rows by outcome, best outcome first: of all rows once they have landed, before that of the rows that
@@ -119,7 +120,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     progress: dict[str, int]
     #: as measured by the canary, or as sealed if there is no verdict
     estimate: Estimate
-    #: US dollars
+    #: US dollars; None before the rows have landed, and if a price is unknown
     cost_usd: str | None
     #: number of requests that were answered in more than one batch of the same attempt
     paid_twice: int

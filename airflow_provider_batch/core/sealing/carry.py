@@ -71,7 +71,7 @@ class CarriedColumns:
     def take(self, row: tuple[Any, ...], number: int) -> list[Any]:
         """Return the carried values of a row, ready for JSON.
 
-        :param number: of the row in the result of the query, from 1.
+        :param number: number of the row in the result of the query, from 1.
         :raises InputError: if no column type can hold a value; the message names the row and column.
         """
         values = []

@@ -1,4 +1,4 @@
-"""Duplicates: rows whose request equals that of an earlier row, so that it is sent only once.
+"""Duplicates: rows with the same request as an earlier row. Each distinct request is sent only once.
 
 The first row with a request goes into a shard. Later rows with an equal request are its *duplicates*. No input file
 contains them. They are stored in files next to the shards, grouped by the shard whose answer they wait for, and landing

@@ -7,9 +7,9 @@
 * `r01-0001`, ...: the other rows of the same sources. They are not sent.
 
 A source is one submission of a shard that failed for some rows, or a shard that was never sent. If none of its rows is
-allowed, it stays as it is. If some are, all its rows that need an answer move to the new shards, also those that are
-not sent. Every row is then in exactly one current shard, and a later wait can see which rows were sent and which were
-not.
+allowed, it stays as it is. If some are, all its rows that need an answer move to the new shards, including those that
+are not sent. Every row is then in exactly one current shard, and a later wait can see which rows were sent and which
+were not.
 
 The `Allowance` says how many rows may be sent (`at_deadline_rows`) and what they may cost (what is left of
 `max_cost_usd`, at standard prices).
@@ -54,7 +54,7 @@ _REASONS = {
 
 
 class Allowance:
-    """How many more rows may be sent, and what they may cost. The first row beyond it ends the final pass."""
+    """How many more rows may be sent, and what they may cost. The first row that exceeds it ends the final pass."""
 
     def __init__(self, rows: int, usd: Decimal | None) -> None:
         """`usd`: US dollars that may still be spent, or None if there is no ceiling."""
@@ -70,13 +70,13 @@ class Allowance:
 
     @property
     def has_ceiling(self) -> bool:
-        """Whether the price of a row matters."""
+        """Whether the cost is limited, so that the price of each row must be known."""
         return self._usd is not None
 
     def take(self, cost: Decimal | None) -> bool:
         """Return whether a row may be sent, and count it.
 
-        :param cost: US dollars; None if unknown, which no ceiling allows.
+        :param cost: US dollars, or None if unknown. Under a ceiling, a row of unknown cost is not sent.
         """
         if not self._exceeded_limit and self._rows < 1:
             self._exceeded_limit = "at_deadline_rows"

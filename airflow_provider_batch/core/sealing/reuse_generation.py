@@ -1,4 +1,4 @@
-"""The next generation of a job whose submit task was cleared: what can be kept of the generation before it.
+"""Decides what the next generation of a job, whose submit task was cleared, keeps of the previous one.
 
 Clearing submit reads the warehouse again. `PreviousGeneration` compares the new rows with the old ones. Two rows are
 the same if their custom_ids and their request hashes are equal.
@@ -9,9 +9,9 @@ the same if their custom_ids and their request hashes are equal.
 * A row that disappeared, or whose request changed, stays in the old shard too, because the input file was already sent.
   It no longer lands (`lands`), and its answer is needed only if another row shares it (`needed`).
 
-A shard is kept if the provider has, had or may have a batch of it. Rows of shards that were never sent are sealed
-again together with the new rows, so that no row is sent that is no longer wanted. The input files of kept shards do not
-change; each gets a new index of its rows, and so do the shards of their retry rounds.
+A shard is kept if the provider has, had or may have a batch of it. Rows of shards that were never sent are sealed again
+together with the new rows, so that rows that disappeared are not sent. The input files of kept shards do not change;
+each gets a new index of its rows, and so do the shards of their retry rounds.
 
 Memory holds 8 bytes and a shard number for each row, plus one shard's rows.
 """
@@ -113,7 +113,7 @@ class PreviousGeneration:
 
         It has the shards that were sent, each with a new index of its rows, and the new shards.
 
-        The job_uid stays, because running batches and the references that later tasks hold carry it.
+        The job_uid stays the same, because it is in running batches and in the references that later tasks hold.
 
         :param manifest: manifest of the new shards alone, after `sealer` has finished them.
         :raises EqualDigestsError: if two different rows were mistaken for each other by chance.

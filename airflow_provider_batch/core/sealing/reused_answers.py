@@ -53,7 +53,7 @@ def to_answer(reused: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) ->
 
 
 class ReusedAnswerWriter:
-    """Writes the answers that a job's requests need to files, the first usable answer for each request."""
+    """Writes reused answers to files: for each request of the job, the first usable answer."""
 
     def __init__(
         self,

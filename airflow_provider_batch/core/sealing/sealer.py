@@ -1,4 +1,4 @@
-"""Writes requests to input files (shards) within every limit, and proves every custom_id unique.
+"""Writes requests to input files (shards) within every limit, and proves that every custom_id is unique.
 
 The worker renders each row of the query to a request. A sealer takes it in exactly one of three ways:
 
@@ -9,7 +9,8 @@ The worker renders each row of the query to a request. A sealer takes it in exac
   it would push that shard over a limit, the shard is closed and a new one started. A request that exceeds a limit on
   its own is refused.
 
-`add_line` serves retries: it packs lines that are already sealed into new shards.
+`add_line` is for retries: it packs lines that were sealed before into new shards. `register` is for reuse: it announces
+a request before any row is added, so that an earlier answer to it can be looked up.
 
 A shard is two files: the input file, one request per line, and its index, one `RowIndex` per line, which holds what
 landing needs to know about each row. `finish` closes all files, proves that every custom_id is unique and that every
@@ -17,9 +18,9 @@ duplicate really has the same request as the row whose answer it takes, and retu
 files until the manifest is created; that exclusive creation is the seal. Until then a build can be abandoned or
 repeated at any time.
 
-Files are written, hashed and synced in two threads while the next rows are read and rendered, since both kinds of work
-release the GIL. Each open shard has at most one block waiting to be written. A write error is raised when the next
-block is added, at the latest by `finish`.
+Files are written, hashed and synced in two threads while the next rows are read and rendered. This saves time because
+writing, hashing and syncing release the GIL. Each open shard has at most one block waiting to be written. A write error
+is raised when the next block is added, at the latest by `finish`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from airflow_provider_batch.core.sealing.reused_answers import read_reused_answe
 from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 
-#: models that a job may use; each has a shard open until the end
+#: maximum number of models in a job; each has a shard open until the end
 MAX_MODELS = 100
 #: bytes that an open shard collects before it writes them
 BLOCK = 256 * 1024
@@ -192,7 +193,7 @@ class Sealer:
         self._last_hash: tuple[Request | None, str] = (None, "")
         #: files of rows that take the answer of another row or of an earlier job; complete after `finish`
         self.duplicate_files: list[DuplicateFile] = []
-        #: number of requests in the shards; of rows that share the answer of one of them; of rows that reuse an answer
+        #: numbers of requests in the shards, of rows that share an answer with one of them, and of rows that reuse one
         self.requests = self.duplicates = self.reused = 0
         self.several_inputs = False
 
@@ -203,13 +204,13 @@ class Sealer:
             self.request_index.assign(sha256, "")
 
     def reuse(self, answers: list[ReusedFile]) -> None:
-        """Set the files of reused answers to the announced requests."""
+        """Set the files that hold the reused answers to the announced requests."""
         self.reused_files, self._reused_names = answers, frozenset(file.name for file in answers)
 
     def add_if_duplicate(self, request: Request, carry: list[Any], number: int) -> bool:
         """Add a row if its request is already in a shard or answered; return False if it is not.
 
-        Arguments as for `add`.
+        The arguments are those of `add`.
         """
         sha256 = self.sha256(request)
         shard = self.request_index.shard_of(sha256)
@@ -225,7 +226,7 @@ class Sealer:
         return True
 
     def add_kept_row(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
-        """Add a row that stays in a `shard` of an earlier generation. Other arguments as for `add`."""
+        """Add a row that stays in a `shard` of an earlier generation. The other arguments are those of `add`."""
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
         self._kept_rows.add(shard, RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs))
@@ -240,7 +241,7 @@ class Sealer:
         """Add a request to a shard.
 
         :param carry: values of the carried columns.
-        :param number: of the row in the result of the query, from 1.
+        :param number: number of the row in the result of the query, from 1.
         :param tokens: estimated input tokens.
         :raises RowTooLargeError: if the request exceeds a limit on its own.
         :raises InputError: if the rows use more than 100 models.

@@ -1,9 +1,9 @@
 """Proof that every custom_id of a job is unique, with 8 bytes of memory per row.
 
-`UniqueIds` keeps an 8-byte digest of each custom_id. Two equal digests are only a suspicion. To settle it, the sealed
+`UniqueIds` keeps an 8-byte digest of each custom_id. Two equal digests are only a suspicion. To check it, the sealed
 rows are read again and the custom_ids themselves are compared.
 
-Memory stays bounded even if every row repeats another one's custom_id, because suspect digests are settled in portions.
+Memory stays bounded even if every row repeats another one's custom_id, because suspect digests are checked in portions.
 The first portion that contains a custom_id which really is repeated ends the search.
 """
 
@@ -17,9 +17,9 @@ import msgspec
 
 #: buckets of digests. They are searched one at a time, so that only a part of all digests is ever in a set.
 _BUCKETS = 256
-#: suspect digests that are settled together
+#: number of suspect digests that are checked together
 PORTION = 10_000
-#: rows that are listed for each repeated custom_id
+#: maximum number of rows that are listed for each repeated custom_id
 ROWS = 5
 
 
@@ -55,8 +55,8 @@ class UniqueIds:
 
         This consumes the collection, so it can be called only once.
 
-        :param read_ids: reads everything that was added again, as pairs of custom_id and row number. It is called only
-            if there are equal digests.
+        :param read_ids: returns everything that was added once more, as pairs of custom_id and row number. It is called
+            only if there are equal digests.
         """
         suspects = self._suspects()
         while portion := set(islice(suspects, PORTION)):
