@@ -147,5 +147,5 @@ def test_a_row_over_the_token_or_answer_limit_is_reported_before_anything_is_upl
     assert "Row 1 (custom_id 'T-1') has about" in error
     assert "an input file may have at most 3. Nothing was uploaded." in error
     error = run_job(limits={"output_bytes": 10_000}, max_output_tokens=8_000).error()
-    assert "Row 1 (custom_id 'T-1') expects an answer of about 33,000 bytes" in error
+    assert "Row 1 (custom_id 'T-1') would get an answer of about 33,000 bytes" in error
     assert "Nothing was uploaded." in error

@@ -78,7 +78,8 @@ PENDING = Answer(Outcome.PENDING)
 WITHHELD = Answer(
     Outcome.WITHHELD,
     error_code="max_cost_usd",
-    error_message="Not sent, because the budget did not cover it. Raise max_cost_usd and clear submit to continue.",
+    error_message="The budget did not cover this request, so it was not sent. Raise max_cost_usd and clear submit to "
+    "continue.",
 )
 
 

@@ -150,8 +150,8 @@ def _key_column(name: str, value: Any) -> Column:
         return Column(name, carry.type_of(value), key=True)
     except TypeError as error:
         raise SchemaError(
-            f"key= sets column {name!r} to {value!r}, but a {error} cannot be part of a key. Use text, a number or a "
-            "date."
+            f"key= sets column {name!r} to {value!r}, but a value of type {error} cannot be part of a key. Use text, a "
+            "number or a date."
         ) from None
 
 

@@ -234,9 +234,9 @@ def _add_submissions(state: JobState, submissions: _Submissions, void: set[str])
             shard.submissions.append(submission)
         elif name not in void and not _is_of_another_generation(name, state.manifest):
             raise LedgerError(
-                f"The ledger of job {state.manifest.job_uid} holds a record of shard {name!r}, but neither its seal "
-                "nor a retry round has that shard. Nothing was changed. A file of the job is missing in staging, or "
-                "a wrong one was added: restore the job's folder, or run the job under a new run_id."
+                f"The ledger of job {state.manifest.job_uid} holds a record of shard {name!r}, but neither the job's "
+                "seal nor a retry round has that shard. Nothing was changed. A file of the job is missing in staging, "
+                "or a wrong one was added: restore the job's folder, or run the job under a new run_id."
             )
 
 

@@ -160,7 +160,7 @@ def seal(folder: Folder, manifest: Manifest) -> Ledger:
     ledger = open_ledger(folder)
     if ledger is None:
         raise LedgerError(
-            f"The seal of job {manifest.job_uid} was written to {folder.uri} and has disappeared. Nothing of it was "
+            f"The seal of job {manifest.job_uid} was written to {folder.uri}, but has disappeared since. Nothing was "
             "uploaded. Check whether something else deletes files in staging, then run the task again."
         )
     return ledger

@@ -82,12 +82,14 @@ def judge_canary(
         rows = read_rows(folder, shard)
         answers = [answer for _, answer in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)]
         outcomes.update(answer.outcome.value for answer in answers)
-        unsent = [other for other in manifest.shards if other.model == shard.model and not other.synchronous]
+        batch_shards = [spec for spec in manifest.shards if spec.model == shard.model and not spec.synchronous]
         # If no other request to this model is left, the refused rows fail and the rows of the other models continue.
-        can_stop_job = bool(unsent) or shard.requests == manifest.requests
-        if can_stop_job and all(_is_refusal_of_all(answer) for answer in answers):
+        can_stop_job = bool(batch_shards) or shard.requests == manifest.requests
+        if can_stop_job and all(_is_shared_refusal(answer) for answer in answers):
             refusals.append(f"{shard.model}: {_messages(answers)}")
-        remaining = RemainingRequests(sum(other.requests for other in unsent), sum(other.tokens for other in unsent))
+        remaining = RemainingRequests(
+            sum(spec.requests for spec in batch_shards), sum(spec.tokens for spec in batch_shards)
+        )
         usage_by_model[shard.model] = (_usage(shard.model, answers, prices), remaining)
     estimate = estimate_after_canary(manifest.estimate, prices, usage_by_model, manifest.endpoint)
     requests = sum(outcomes.values())
@@ -113,7 +115,7 @@ def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
     return CanaryUsage(len(measured), sum(answer.usage.output_tokens for answer in measured), total)
 
 
-def _is_refusal_of_all(answer: Answer) -> bool:
+def _is_shared_refusal(answer: Answer) -> bool:
     """Return whether a request was refused permanently, for a reason that other rows share."""
     if answer.outcome is not Outcome.FAILED or answer.transient:
         return False

@@ -140,7 +140,7 @@ def send_the_canary(job: Job, plan: Plan) -> Plan:
     return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in job.synchronous_shards))
 
 
-def send_what_is_left_over(job: Job, plan: Plan) -> Plan:
+def send_leftover_shards(job: Job, plan: Plan) -> Plan:
     """Send the shards that an earlier final pass sealed but did not send."""
     return Plan(
         steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in job.synchronous_shards)
@@ -159,11 +159,11 @@ def reseal_smaller(job: Job, plan: Plan) -> Plan:
 
 def give_up(job: Job, plan: Plan) -> Plan:
     """Give the shards up. Their rows fail with the message of the provider's last refusal."""
-    messages = [shard.latest.rejection if shard.latest else None for shard in job.admission.give_up]
+    rejections = [shard.latest.rejection if shard.latest else None for shard in job.admission.give_up]
     return Plan(
         steps=tuple(
             GiveUp(shard, shard.next_number, rejection.message if rejection else "")
-            for shard, rejection in zip(job.admission.give_up, messages, strict=True)
+            for shard, rejection in zip(job.admission.give_up, rejections, strict=True)
         )
     )
 
@@ -249,6 +249,6 @@ def hold(job: Job, plan: Plan) -> Hold:
     return Hold(plan.hold_messages[0])
 
 
-def finish_with_what_is_withheld(job: Job, plan: Plan) -> Finish:
+def finish_and_name_withheld_shards(job: Job, plan: Plan) -> Finish:
     """End the wait, and name the shards that exceed the budget."""
     return Finish(tuple(shard.name for shard in plan.withheld))

@@ -66,12 +66,12 @@ SHARD_RULES: tuple[ShardRule, ...] = (
     Rule(
         "the account refused it (billing, quota, access), and no task of the job has started since",
         conditions.account_failed,
-        "Hold the job until a person has acted, with the provider's message.",
+        "Hold the job with the provider's message until a person has acted.",
         consequences.hold_for_a_person,
         UNSENT,
     ),
     Rule(
-        "the provider did not find its input file, less than a tenth of the retry delay ago",
+        "less than a tenth of the retry delay ago, the provider did not find its input file",
         conditions.file_was_missing_just_now,
         "Wait until that time has passed.",
         consequences.wait_for_the_file,
@@ -87,14 +87,14 @@ SHARD_RULES: tuple[ShardRule, ...] = (
     Rule(
         "it is a synchronous shard, and a worker claimed it less than 10 minutes ago",
         conditions.claim_is_recent,
-        "Wait until then, because that worker may still be sending it.",
+        "Wait until the 10 minutes are over, because that worker may still be sending it.",
         consequences.wait_for_the_claim,
         (Phase.CREATING,),
     ),
     Rule(
         "the intent is less than 120 seconds old",
         conditions.intent_is_recent,
-        "Wait until then, because the worker that recorded it may still be creating the batch.",
+        "Wait until the 120 seconds are over, because the worker that recorded it may still be creating the batch.",
         consequences.wait_for_the_intent,
         (Phase.CREATING,),
     ),
@@ -134,7 +134,7 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         (Phase.LIVE,),
     ),
     Rule(
-        "every row of it changed or disappeared since it was sealed",
+        "every row of it has changed or disappeared since it was sealed",
         conditions.no_row_is_wanted,
         "Cancel the batch, and wait for it to end.",
         consequences.cancel_unwanted,
@@ -165,7 +165,7 @@ STAGES: tuple[StageRule, ...] = (
         _stage(Stage.VOID),
     ),
     Rule(
-        "a person cancelled the job, and no task of it was cleared since",
+        "a person cancelled the job, and none of its tasks has been cleared since",
         conditions.job_is_cancelled,
         "Nothing is sent or retried.",
         _stage(Stage.CANCELLED),
@@ -189,7 +189,7 @@ STAGES: tuple[StageRule, ...] = (
         _stage(Stage.HELD),
     ),
     Rule(
-        "a canary is not answered",
+        "a canary is not answered yet",
         conditions.canary_is_open,
         "Only canaries are sent.",
         _stage(Stage.CANARY),
@@ -208,7 +208,7 @@ SEND_RULES: tuple[ShardRule, ...] = (
     Rule(
         "the provider accepts no input files for now (HTTP 429)",
         conditions.uploads_are_refused,
-        "Wait until the backoff is over, or the time that the provider asked to wait.",
+        "Wait until the backoff is over, or for the time that the provider asked for (Retry-After) if that is longer.",
         consequences.wait_for_uploads,
     ),
     Rule("otherwise", always, "Upload the input file.", consequences.upload),
@@ -272,26 +272,26 @@ def _send_each(job: Job, plan: Plan) -> Plan:
     return Plan.sum([choose(SEND_RULES, job, shard) for shard in job.affordable[0]])
 
 
-def _go_through_the_final_pass(job: Job, plan: Plan) -> Plan:
+def _apply_final_pass_rules(job: Job, plan: Plan) -> Plan:
     return choose(FINAL_PASS_RULES, job, plan)
 
 
 #: all rules of the job's stage that hold, in this order; a stage without rules adds nothing
 JOB_RULES: tuple[JobRule, ...] = (
-    Rule("always", always, "Apply the rules of the final pass.", _go_through_the_final_pass, (Stage.OVER,)),
+    Rule("always", always, "Apply the rules of the final pass.", _apply_final_pass_rules, (Stage.OVER,)),
     Rule("always", always, "Record the verdict on the canary.", consequences.judge_the_canary, (Stage.VERDICT,)),
     Rule("always", always, "Send every canary that is ready.", consequences.send_the_canary, (Stage.CANARY,)),
     Rule(
         "a shard of an earlier final pass was never sent",
         conditions.final_pass_is_left_over,
         "Send it synchronously. The wait was cleared and has a new deadline.",
-        consequences.send_what_is_left_over,
+        consequences.send_leftover_shards,
         (Stage.SENDING,),
     ),
     Rule(
         "a ready shard of several rows is too large for the queue capacity of its model",
         conditions.shard_is_too_large,
-        "Reseal its rows into smaller shards. This counts no attempt.",
+        "Reseal its rows into smaller shards. This does not count as an attempt.",
         consequences.reseal_smaller,
         (Stage.SENDING,),
     ),
@@ -331,7 +331,7 @@ JOB_RULES: tuple[JobRule, ...] = (
         (Stage.SENDING,),
     ),
     Rule(
-        "their retry delay is not over",
+        "rows failed for a transient reason and have attempts left, but their retry delay is not over",
         conditions.retry_is_delayed,
         "Wait until the last of them is ready.",
         consequences.wait_to_retry,
@@ -383,6 +383,6 @@ PAUSES: tuple[PauseRule, ...] = (
         "otherwise",
         always,
         "Finish. Shards that exceed the budget are withheld.",
-        consequences.finish_with_what_is_withheld,
+        consequences.finish_and_name_withheld_shards,
     ),
 )

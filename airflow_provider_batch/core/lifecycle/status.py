@@ -33,8 +33,8 @@ def _status_of(state: JobState) -> tuple[str, str]:
         )
         return (
             f"cancelled by a person; {progress}",
-            "If the wait is running, nothing: it ends without your help. Otherwise, clear the landing to land the "
-            "answers so far. To send the remaining rows, clear the wait or submit, and all tasks after it.",
+            "If the wait is running, do nothing: it ends without your help. Otherwise, clear the landing to land "
+            "the answers so far. To send the remaining rows, clear the wait or submit, and all tasks after it.",
         )
     if hold_messages:
         progress = f"; {format_count(live, 'batch', 'batches')} still running" if live else ""
@@ -49,27 +49,27 @@ def _status_of(state: JobState) -> tuple[str, str]:
         parts += [f"{format_count(len(waiting), 'shard')} waiting for queue capacity or budget"] if waiting else []
         return (
             f"running: {', '.join(parts)}",
-            "Nothing: the wait continues without your help. `airflow-batch jobs cancel` cancels its batches.",
+            "Nothing to do: the wait continues without your help. `airflow-batch jobs cancel` cancels its batches.",
         )
     waiting_shards = f"{format_count(len(waiting), 'shard')} waiting to be sent"
     if waiting and state.recent_upload_refusals:
         return (
             f"{waiting_shards}: {state.recent_upload_refusals[-1].message}",
-            "If the wait is running, nothing: it continues without your help. Otherwise, clear it; it continues from "
-            "there.",
+            "If the wait is running, do nothing: it continues without your help. Otherwise, clear it: it continues "
+            "where it stopped.",
         )
     if waiting and len(waiting) == len(phases) and not any(shard.submissions for shard in waiting):
         return (
             "sealed, nothing sent yet",
-            "Look at the submit task. If it failed, clear it; it continues from there.",
+            "Look at the submit task. If it failed, clear it: it continues where it stopped.",
         )
     if waiting:
-        return waiting_shards, "Look at the wait task. If it failed, clear it; it continues from there."
+        return waiting_shards, "Look at the wait task. If it failed, clear it: it continues where it stopped."
     if state.landed and "pending" not in state.landed.outcomes:
         return (
             f"landed in {state.landed.location}",
-            "Nothing. To retry rows that did not succeed, clear the wait. To write the table again, clear the landing, "
-            "which sends no requests.",
+            "Nothing to do. To retry rows that did not succeed, clear the wait. To write the table again, clear the "
+            "landing, which sends no requests.",
         )
     if not phases:
         return "nothing to send, not landed yet", "Look at the landing task. If it failed, clear it."

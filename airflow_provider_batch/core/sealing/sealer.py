@@ -390,7 +390,7 @@ class Sealer:
                 problem = f"has about {actual} input tokens, but an input file may have at most {maximum}"
                 advice = "Shorten it in the SQL, leave the row out, or raise `tokens` in limits."
             case _:
-                problem = f"expects an answer of about {actual} bytes, but a result file may have at most {maximum}"
+                problem = f"would get an answer of about {actual} bytes, but a result file may have at most {maximum}"
                 advice = "Request less at once (`n`, inputs, log-probabilities), or raise `output_bytes` in limits."
         raise RowTooLargeError(
             f"Row {row.number} (custom_id {row.custom_id!r}) {problem}. Nothing was uploaded. {advice}"

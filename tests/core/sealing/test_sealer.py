@@ -165,7 +165,7 @@ def test_a_request_with_more_tokens_than_a_file_may_have_is_rejected_with_its_ro
 
 
 def test_a_request_that_expects_too_large_an_answer_is_rejected_with_its_row(folder: LocalFolder) -> None:
-    with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) expects an answer of about 5,000 bytes"):
+    with pytest.raises(RowTooLargeError, match=r"Row 1 \(custom_id 'a'\) would get an answer of about 5,000 bytes"):
         seal_all(folder, [request("a")], limits=Limits(output_bytes=4_999))
 
 
