@@ -14,8 +14,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-batch",
         "name": name,
-        "description": "Sends rows from a warehouse through the OpenAI Batch API and writes every answer back "
-        "under its own key.",
+        "description": "Send warehouse rows through the OpenAI Batch API, and write every answer back to the "
+        "warehouse under the key of its row.",
         "integrations": [
             {
                 "integration-name": name,
@@ -47,12 +47,12 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "openai_batch": {
-                "description": "Defaults of the OpenAI Batch provider (airflow-provider-batch).",
+                "description": "Default settings of the OpenAI Batch provider (airflow-provider-batch).",
                 "options": {
                     "staging": {
                         "description": "Where jobs are staged: sealed input files, ledgers and collected answers. "
                         "A local path, or an object store URI such as s3://my_aws_conn@bucket/batch. "
-                        "If empty, the folder batch_staging in AIRFLOW_HOME.",
+                        "If empty, jobs are staged in the folder batch_staging in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/batch",
@@ -67,16 +67,17 @@ def get_provider_info() -> dict[str, Any]:
                         "default": "False",
                     },
                     "poll_interval": {
-                        "description": "Seconds between two checks of a running batch. Default of BatchSensor's "
-                        "poke_interval.",
+                        "description": "Maximum number of seconds between two checks of a running batch. This is the "
+                        "default of BatchSensor's poke_interval.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,
                         "default": "60",
                     },
                     "retention": {
-                        "description": "Days after its last event before `airflow-batch jobs clean` removes a job "
-                        "from staging. Default of BatchSubmitOperator's retention. Only that command removes jobs.",
+                        "description": "How many days after its last event `airflow-batch jobs clean` keeps a job in "
+                        "staging. Only that command removes jobs. This is the default of BatchSubmitOperator's "
+                        "retention.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,
@@ -84,7 +85,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "row_retry_delay": {
                         "description": "Seconds before a row that failed for a transient reason is retried. "
-                        "Doubles with each attempt. Default of BatchSensor's row_retry_delay.",
+                        "The delay doubles with each attempt. This is the default of BatchSensor's row_retry_delay.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,

@@ -108,7 +108,7 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
     except ServerStartError as error:
         raise DemoError(f"The local batch server did not start. Is another demo using {home.path}?\n{error}") from error
     try:
-        story.step(f"local batch server at {server.base_url}: it makes up answers offline, without a model")
+        story.step(f"local batch server at {server.base_url}: its offline responder answers without a model")
         yield Provider(server.base_url, "local", local=True)
     finally:
         server.stop()

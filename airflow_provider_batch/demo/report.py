@@ -176,8 +176,8 @@ def examples(rows: Sequence[LabelRow], count: int) -> list[LabelRow]:
     by_outcome = {row.outcome: row for row in reversed(rows)}
     sample = [row for row in by_outcome.values() if row.outcome != "succeeded"][:count]
     succeeded_rows = [row for row in rows if row.outcome == "succeeded"]
-    free = min(count - len(sample), len(succeeded_rows))
-    sample += [succeeded_rows[number * len(succeeded_rows) // free] for number in range(free)]
+    succeeded_count = min(count - len(sample), len(succeeded_rows))
+    sample += [succeeded_rows[number * len(succeeded_rows) // succeeded_count] for number in range(succeeded_count)]
     return sorted(sample, key=lambda row: row.custom_id)
 
 

@@ -107,10 +107,10 @@ class Standalone:
         return passwords["admin"]
 
     def _healthy(self) -> bool:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener_without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with direct.open(f"{self.url}/api/v2/monitor/health", timeout=5) as answer:
-                health: dict[str, dict[str, Any]] = json.load(answer)
+            with opener_without_proxy.open(f"{self.url}/api/v2/monitor/health", timeout=5) as response:
+                health: dict[str, dict[str, Any]] = json.load(response)
         except (OSError, ValueError):
             return False
         return all((health.get(component) or {}).get("status") == "healthy" for component in _COMPONENTS)

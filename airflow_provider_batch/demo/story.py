@@ -77,7 +77,7 @@ class Story:
         if process.returncode or end.get("state") != "success":
             self.console.print(_tail(log), markup=False, highlight=False, soft_wrap=True)
             raise DemoError(
-                f"The run of {dag_id} did not succeed. The end of its log is above; the whole log is {log}."
+                f"The run of {dag_id} did not succeed. The end of its log is above; the whole log is in {log}."
             )
         return str(end["run_id"])
 

@@ -59,9 +59,9 @@ def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Ca
     missing = [name for name in CASE_COLUMNS if name not in positions]
     if missing:
         raise InputError(
-            f"The query of the cases does not return the {'column' if len(missing) == 1 else 'columns'} "
-            f"{', '.join(missing)}. cases_sql must return {', '.join(CASE_COLUMNS)}. For a column that you do not use, "
-            "select '' under its name. Nothing was sent."
+            f"cases_sql does not return the {'column' if len(missing) == 1 else 'columns'} {', '.join(missing)}. It "
+            f"must return {', '.join(CASE_COLUMNS)}. For a column that you do not use, select '' under its name. "
+            "Nothing was sent."
         )
     cases: list[Case] = []
     problems: list[str] = []

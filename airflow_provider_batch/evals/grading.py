@@ -135,7 +135,7 @@ def grade_answers(
         count = sum(case.grader.is_judge for case in cases)
         raise InputError(
             f"{count:,} {'case has' if count == 1 else 'cases have'} the grader 'judge', but no table with verdicts "
-            "was named. Let a judge model grade the answers in a second batch job, and pass its results table as "
+            "was given. Let a judge model grade the answers in a second batch job, and pass its results table as "
             "judgements=. Nothing was graded."
         )
     graded_answers: list[GradedAnswer] = []

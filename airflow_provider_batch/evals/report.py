@@ -106,8 +106,8 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     cases_by_tag: dict[str, int] = {}
 
     @property
-    def mood(self) -> str:
-        """CSS class that colours the model's card."""
+    def css_class(self) -> str:
+        """CSS class of the model's card, which gives it the colour of the verdict."""
         return {"regressed": "bad", "improved": "good", "same": "good"}.get(self.verdict, "unsure")
 
     @property

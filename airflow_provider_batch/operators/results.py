@@ -118,7 +118,7 @@ class BatchResultsOperator(BaseOperator):
         if not 0 <= max_failure_rate <= 1:
             raise InputError(f"max_failure_rate: Expected a share between 0 and 1, got {max_failure_rate!r}.")
         if table is None and not landed_file:
-            raise InputError("Cannot land the rows anywhere: give a table, or landed_file=True, or both.")
+            raise InputError("There is nowhere to land the rows: pass table, landed_file=True, or both.")
         self.job = job
         self.warehouse_conn_id = warehouse_conn_id
         self.table = table

@@ -454,7 +454,7 @@ class BatchSubmitOperator(BaseOperator):
         if reserved_keys or len(self.metadata) > 12:
             raise InputError(
                 "metadata: Expected at most 12 pairs, and none with the key job_uid, shard, attempt or nonce, got "
-                f"{len(self.metadata)} pairs: {', '.join(map(str, self.metadata))}. A batch has room for 16 pairs, and "
+                f"{len(self.metadata)} pairs: {', '.join(map(str, self.metadata))}. A batch can have 16 pairs, and "
                 "these four keys identify it."
             )
 

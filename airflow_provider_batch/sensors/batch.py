@@ -65,8 +65,8 @@ class BatchSensor(BaseSensorOperator):
     :param on_incomplete: what to do with answers that were cut off at the output cap. "keep" lands them as they are.
         "raise_cap" retries these rows, within `max_attempts`, and doubles the cap each time; rows whose request states
         no cap are kept. `request_sha256` remains the hash of the original request.
-    :param row_retry_delay: how long a row waits before its first retry. Doubles with each attempt. Default: config
-        `[openai_batch] row_retry_delay`, 300 s.
+    :param row_retry_delay: how long a row waits before its first retry. The delay doubles with each attempt.
+        Default: config `[openai_batch] row_retry_delay`, 300 s.
     :param deadline: end of the wait: a `timedelta` from the first start of the task, or an absolute time as a
         `datetime` or as ISO text (templated; UTC unless it has an offset). Retries of the task never move it. If a
         person clears the task after the wait has ended or the deadline has passed, the deadline is set again, and rows
@@ -157,9 +157,9 @@ class BatchSensor(BaseSensorOperator):
         """Continue after the trigger fired."""
         if event.get("reason") == "refused":
             raise JobHeldError(
-                f"The provider repeatedly refused to show the batches of this job: {event.get('message')}. The batches "
-                "keep running, and everything in staging is kept. Check the API key and the project of the connection, "
-                "then clear this task."
+                f"The provider repeatedly refused to return the status of this job's batches: {event.get('message')}. "
+                "The batches keep running, and everything in staging is kept. Check the API key and the project of the "
+                "connection, then clear this task."
             )
         with self._kill_switch.watching(context["ti"], lambda: open_job(self.job), self.log):
             return self._continue(context)

@@ -272,5 +272,5 @@ def test_the_size_of_a_page_is_bounded(read: Callable[..., Report]) -> None:
     assert [len(variant.cases) for variant in report.variants] == [MAX_CASES] * 3
     page = render(report)
     assert len(page.encode()) < 2_000_000
-    assert page.count("The tables have 250 more.") == 3
+    assert page.count("The tables have 250 more cases.") == 3
     assert f"(the table has {30_000 - MAX_TEXT:,} more characters)" in page

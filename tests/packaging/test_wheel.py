@@ -179,8 +179,8 @@ def test_every_module_outside_the_extras_can_be_imported_without_optional_provid
     assert Path(report["path"]).is_relative_to(clean_environment)
     assert report["extras"] == []
     assert report["failed"] == {}
-    rooms = {name.split(".")[1] for name in report["modules"]}
-    assert rooms == {child.stem for child in (ROOT / PACKAGE).iterdir() if child.name != "py.typed"} - {
+    imported_names = {name.split(".")[1] for name in report["modules"]}
+    assert imported_names == {child.stem for child in (ROOT / PACKAGE).iterdir() if child.name != "py.typed"} - {
         *BEHIND_EXTRAS,
         "__init__",
         "__pycache__",

@@ -39,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     cancel = actions.add_parser("cancel", parents=[common], help="cancel the batches of a job at the provider")
     cancel.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
-    cancel.add_argument("--yes", action="store_true", help="do not ask")
+    cancel.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
     resubmit = actions.add_parser(
         "resubmit", parents=[common], help="send every row from scratch the next time submit is cleared"
     )
     resubmit.add_argument("job", nargs="+", metavar="JOB", help=_JOB)
-    resubmit.add_argument("--yes", action="store_true", help="do not ask")
+    resubmit.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
     clean = actions.add_parser("clean", parents=[common], help="remove jobs whose retention has passed from staging")
     clean.add_argument(

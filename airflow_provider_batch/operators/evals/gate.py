@@ -71,7 +71,7 @@ class EvalGateOperator(BaseOperator):
                 raise InputError(f"Unknown action {self.action!r}. Use one of: {', '.join(ACTIONS)}.")
             (checks,) = self._rows(gate_sql(self.run, self.prefix, self.max_unanswered))
             if all(checks.values()):
-                self.log.info("Run %s passes: no model regressed, and enough answers came.", self.run)
+                self.log.info("Run %s passes: no model regressed, and none lacks too many answers.", self.run)
                 return
             reasons = " ".join(self._reasons(checks))
         message = (
