@@ -30,7 +30,7 @@ _DISTINGUISHING_ARGUMENTS = ("sql", "parameters", "custom_id", "results_conn_id"
 
 
 class _LandingOutput(PlainXComArg):
-    """The summary that `land` returns. As a downstream dependency, it stands for the first task of the group.
+    """The summary that `land` returns. When tasks are set upstream of it, it stands for the first task of the group.
 
     Airflow uses the value that a task group returns in place of the group. With a plain XComArg,
     `prepare >> batch_job(...)` would make only `land` wait for `prepare`, and `submit` would start too early.

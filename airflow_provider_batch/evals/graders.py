@@ -31,7 +31,7 @@ import msgspec
 
 from airflow_provider_batch.exceptions import InputError
 
-#: length of the excerpt of an answer in a reason, in characters
+#: maximum length of the excerpt of an answer in a reason, in characters
 _EXCERPT = 60
 
 _NUMBER = re.compile(

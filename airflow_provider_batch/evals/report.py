@@ -18,7 +18,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from airflow_provider_batch.core.formatting import format_usd, format_usd_range
+from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.evals import plots
 
 #: maximum number of cases to show per model, and for all models together
@@ -29,7 +29,7 @@ MAX_TEXT = 2_000
 #: maximum number of models to show: a plot has this many distinguishable series
 MAX_VARIANTS = plots.SERIES
 
-#: length of the excerpt of a prompt beside a closed case, in characters
+#: maximum length of the excerpt of a prompt in the heading of a case, in characters
 _LINE = 90
 
 
@@ -248,8 +248,8 @@ def _plots(report: Report) -> list[_Plot]:
             )
             for index, variant in enumerate(report.variants)
         ]
-        omitted = len(report.tags) - len(tags)
-        note = f"; the table below has {omitted} more {'tag' if omitted == 1 else 'tags'}" if omitted else ""
+        omitted_count = len(report.tags) - len(tags)
+        note = f"; the table below has {format_count(omitted_count, 'more tag')}" if omitted_count else ""
         rendered_plots.append(
             _Plot(
                 "Accuracy per tag",

@@ -14,17 +14,17 @@ from airflow_provider_batch.exceptions import InputError
 #: Confidence level: 95 % of such intervals contain the accuracy over all cases that could have been sent.
 CONFIDENCE = 0.95
 
-#: draws of a permutation test, if there are too many permutations to try all of them
+#: number of random permutations in a permutation test that has too many permutations to try all of them
 _RESAMPLES = 9_999
-#: fixed, so that grading a run again writes the same tables
+#: seed of these permutations; it is fixed so that grading a run again writes the same tables
 _SEED = 20_000
 
-#: A count of cases this close to a whole number is taken as whole: thirds do not add up exactly.
+#: A count of cases this close to a whole number is rounded to it, because sums of thirds, for example, are not exact.
 _EPSILON = 1e-9
 
-#: Scores are counted as whole numbers of 1/27,720 of an answer, a multiple of every number of repeats up to 12. The sum
-#: of whole numbers does not depend on their order, so permutations that are exactly as extreme as the observed scores
-#: compare as equal.
+#: Scores are counted in whole units of 1/27,720 of an answer, because 27,720 is a multiple of every number of repeats
+#: up to 12. The sum of whole numbers does not depend on their order, so permutations that are exactly as extreme as the
+#: observed scores compare as equal.
 _PARTS = 27_720
 
 
@@ -85,12 +85,12 @@ def correct_p_values(p_values: Sequence[float | None]) -> list[float | None]:
     without history, stays None and is not counted.
     """
     order = sorted((p, position) for position, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
+    corrected_p_values: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, position) in enumerate(order):
         largest = max(largest, min(1.0, p * (len(order) - rank)))
-        corrected[position] = largest
-    return corrected
+        corrected_p_values[position] = largest
+    return corrected_p_values
 
 
 def _current_total(current: Any, *_: Any, axis: int) -> Any:

@@ -89,7 +89,7 @@ GRADES = EvalTable(
     ),
 )
 
-#: one row per tag; the tag '' stands for all cases
+#: one row per run, variant and tag; the tag '' stands for all cases
 SUMMARIES = EvalTable(
     "summaries",
     _columns(

@@ -78,7 +78,7 @@ def _show(arguments: argparse.Namespace, root: str) -> int:
         summary = summarize(find_job(root, arguments.job))
         print(_json(summary) if arguments.json else "\n".join(format_job(summary, datetime.now(UTC))))
         return 0
-    jobs, unreadable = _summaries(root)
+    jobs, errors = _summaries(root)
     jobs.sort(key=lambda job: job.sealed_at, reverse=True)
     if arguments.json:
         print(_json(jobs[: arguments.limit]))
@@ -87,9 +87,9 @@ def _show(arguments: argparse.Namespace, root: str) -> int:
         print("\n".join(lines) if jobs else f"No jobs in {root}.")
         if len(jobs) > arguments.limit:
             print(f"… and {format_count(len(jobs) - arguments.limit, 'older job')}; --limit shows more.")
-    for error in unreadable:
+    for error in errors:
         print(f"Cannot read a job: {error}", file=sys.stderr)
-    return 1 if unreadable else 0
+    return 1 if errors else 0
 
 
 def _cancel(arguments: argparse.Namespace, root: str) -> int:
@@ -139,7 +139,7 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
     days = arguments.older_than
     if days is not None and days < 0:
         raise InputError(f"--older-than: Expected a number of days of at least 0, got {days:g}.")
-    jobs, unreadable = _summaries(root)
+    jobs, errors = _summaries(root)
     removed = 0
     for job in sorted(jobs, key=lambda job: job.last_at):
         retention_days = job.retention_days if days is None else days
@@ -154,9 +154,9 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
             print(f"{'would remove' if arguments.dry_run else 'removed'}  {name}: {verdict.reason}")
         else:
             print(f"kept  {name}: {verdict.reason}")
-    for error in unreadable:
+    for error in errors:
         print(f"kept  a job that cannot be read: {error}")
-    print(f"{removed} of {len(jobs) + len(unreadable)} jobs {'would be ' if arguments.dry_run else ''}removed.")
+    print(f"{removed} of {len(jobs) + len(errors)} jobs {'would be ' if arguments.dry_run else ''}removed.")
     return 0
 
 
