@@ -1,4 +1,4 @@
-"""The ledger: every record is created once, and the state does not depend on their order."""
+"""The ledger: every record is created once, and the state does not depend on the order of the records."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def state(*records: Record) -> JobState:
 
 
 @pytest.mark.parametrize(
-    ("records", "phase", "next_n"),
+    ("records", "phase", "next_number"),
     [
         ([], Phase.SEALED, 1),
         ([uploaded()], Phase.UPLOADED, 1),
@@ -89,9 +89,11 @@ def state(*records: Record) -> JobState:
         ([uploaded(), intent(), refused(Failure.CAPACITY), intent(2), created(2), settled(2)], Phase.SETTLED, 2),
     ],
 )
-def test_the_phase_of_a_shard_follows_from_its_newest_submission(records: list[Any], phase: Phase, next_n: int) -> None:
+def test_the_phase_of_a_shard_follows_from_its_newest_submission(
+    records: list[Any], phase: Phase, next_number: int
+) -> None:
     shard = state(*records).shards["s0001"]
-    assert (shard.phase, shard.next_number) == (phase, next_n)
+    assert (shard.phase, shard.next_number) == (phase, next_number)
 
 
 def test_a_batch_id_takes_precedence_over_the_conclusion_that_the_batch_was_lost() -> None:
@@ -109,7 +111,7 @@ def test_records_of_one_shard_do_not_change_the_others() -> None:
 
 
 def test_live_batches_are_those_that_were_created_and_have_not_ended() -> None:
-    found = state(
+    submissions = state(
         uploaded(),
         intent(),
         created(),
@@ -117,19 +119,19 @@ def test_live_batches_are_those_that_were_created_and_have_not_ended() -> None:
         created(shard="s0002"),
         settled(shard="s0002"),
     ).live_submissions()
-    assert [(shard.name, submission.batch_id) for shard, submission in found] == [("s0001", "batch-1")]
+    assert [(shard.name, submission.batch_id) for shard, submission in submissions] == [("s0001", "batch-1")]
 
 
 def test_settled_submissions_are_ordered_by_attempt_and_exclude_rejected_ones() -> None:
     retry_rounds = [RetryRound(1, [("s0002", 1)], [plain_shard("r01-0001", attempt=2)], NOW)]
-    found = state(
+    submissions = state(
         settled(failure=Failure.CAPACITY),
         settled(2),
         settled(1, shard="r01-0001"),
         settled(1, Failure.LINES, shard="s0002"),
         *retry_rounds,
     ).settled_submissions()
-    assert [(shard.name, submission.number) for shard, submission, _ in found] == [
+    assert [(shard.name, submission.number) for shard, submission, _ in submissions] == [
         ("s0001", 2),
         ("s0002", 1),
         ("r01-0001", 1),
@@ -144,8 +146,8 @@ def test_a_retry_round_adds_its_shards_to_the_job_and_marks_its_sources_as_retri
 
 
 def test_the_newest_landing_counts() -> None:
-    assert state(*LIFE).landed == state(*reversed(LIFE)).landed
-    newest = state(*LIFE).landed
+    assert state(*HISTORY).landed == state(*reversed(HISTORY)).landed
+    newest = state(*HISTORY).landed
     assert newest
     assert newest.number == 2
 
@@ -161,7 +163,7 @@ def test_every_type_of_record_is_folded() -> None:
 
 # The order of records
 
-LIFE: list[Record] = [
+HISTORY: list[Record] = [
     uploaded(),
     intent(),
     refused(Failure.CAPACITY),
@@ -183,28 +185,32 @@ LIFE: list[Record] = [
     Refused("r01-0001", 1, Failure.LOST, "no", NOW),
     uploaded(shard="r02-0001"),
     Deadline(NOW + timedelta(hours=30), NOW),
-    UploadRefused(1, "no room", NOW),
-    UploadRefused(2, "no room", NOW, 60.0),
+    UploadRefused(1, "storage is full", NOW),
+    UploadRefused(2, "storage is full", NOW, 60.0),
     Landed(1, "labels", {"pending": 6}, None, None, [Reason("expired", "batch_expired", "late", 3)], NOW),
     Landed(2, "labels", {"succeeded": 6}, "0.1", "0.2", [], NOW),
 ]
 
 
-@given(st.permutations(LIFE))
+@given(st.permutations(HISTORY))
 def test_the_order_in_which_records_are_read_does_not_matter(records: list[Any]) -> None:
-    assert fold(MANIFEST, records) == fold(MANIFEST, LIFE)
+    assert fold(MANIFEST, records) == fold(MANIFEST, HISTORY)
 
 
-@given(st.permutations(LIFE), st.data())
+@given(st.permutations(HISTORY), st.data())
 def test_no_further_record_makes_a_shard_forget_a_live_batch(records: list[Any], data: st.DataObject) -> None:
     """A worker may not see all records yet. Once it sees a batch id, it never repeats that submission."""
-    kept = records[: data.draw(st.integers(0, len(records)))]
-    known = {shard.name for record in kept if isinstance(record, RetryRound) for shard in record.shards} | {
+    visible_records = records[: data.draw(st.integers(0, len(records)))]
+    shard_names = {
+        shard.name for record in visible_records if isinstance(record, RetryRound) for shard in record.shards
+    } | {
         "s0001",
         "s0002",
     }
-    seen = [record for record in kept if not hasattr(record, "shard") or record.shard in known]
-    for shard in fold(MANIFEST, seen).shards.values():
+    foldable_records = [
+        record for record in visible_records if not hasattr(record, "shard") or record.shard in shard_names
+    ]
+    for shard in fold(MANIFEST, foldable_records).shards.values():
         last = shard.latest
         if last and last.batch_id and not last.settled:
             assert shard.phase is Phase.LIVE
@@ -214,19 +220,23 @@ def test_no_further_record_makes_a_shard_forget_a_live_batch(records: list[Any],
 
 
 def test_every_reader_of_the_ledger_sees_the_same_state(folder: LocalFolder) -> None:
-    mine = seal(folder, MANIFEST)
+    first_ledger = seal(folder, MANIFEST)
     for record in (uploaded(), intent(), created(), Deadline(NOW, NOW)):
-        assert mine.add(record)
-    other = open_ledger(folder)
-    assert other is not None
-    assert other.manifest == MANIFEST
-    assert other.state() == mine.state() == fold(MANIFEST, [uploaded(), intent(), created(), Deadline(NOW, NOW)])
-    other.add(settled())
-    assert mine.state().shards["s0001"].phase is Phase.SETTLED
+        assert first_ledger.add(record)
+    second_ledger = open_ledger(folder)
+    assert second_ledger is not None
+    assert second_ledger.manifest == MANIFEST
+    assert (
+        second_ledger.state()
+        == first_ledger.state()
+        == fold(MANIFEST, [uploaded(), intent(), created(), Deadline(NOW, NOW)])
+    )
+    second_ledger.add(settled())
+    assert first_ledger.state().shards["s0001"].phase is Phase.SETTLED
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.permutations(LIFE))
+@given(st.permutations(HISTORY))
 def test_every_record_survives_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, records: list[Any]
 ) -> None:
@@ -234,7 +244,7 @@ def test_every_record_survives_writing_and_reading(
     ledger = seal(folder, MANIFEST)
     assert all(ledger.add(record) for record in records)
     read_back = Ledger(folder, MANIFEST)
-    assert read_back.state() == fold(MANIFEST, LIFE)
+    assert read_back.state() == fold(MANIFEST, HISTORY)
 
 
 def test_an_event_is_recorded_once_and_the_first_record_stays(folder: LocalFolder) -> None:
@@ -246,10 +256,10 @@ def test_an_event_is_recorded_once_and_the_first_record_stays(folder: LocalFolde
 
 
 def test_a_numbered_record_takes_the_next_free_number(folder: LocalFolder) -> None:
-    one, another = seal(folder, MANIFEST), seal(folder, MANIFEST)
+    first_ledger, second_ledger = seal(folder, MANIFEST), seal(folder, MANIFEST)
 
-    one.append(JobCancelled(1, NOW))
-    another.append(JobCancelled(1, NOW))
+    first_ledger.append(JobCancelled(1, NOW))
+    second_ledger.append(JobCancelled(1, NOW))
 
     names = sorted(path.name for path in folder.path.glob("**/records/job_cancelled.*.json"))
     assert names == ["job_cancelled.1.json", "job_cancelled.2.json"]
@@ -265,14 +275,14 @@ def test_a_deadline_is_set_once(folder: LocalFolder) -> None:
 def test_exactly_one_of_many_workers_with_an_intent_continues(folder: LocalFolder) -> None:
     workers = 16
     seal(folder, MANIFEST)
-    together = Barrier(workers)
-    won: list[str] = []
+    barrier = Barrier(workers)
+    winners: list[str] = []
 
     def work(nonce: str) -> None:
         ledger = Ledger(folder, MANIFEST)
-        together.wait()
+        barrier.wait()
         if ledger.add(Intent("s0001", 1, nonce, "file-1", NOW)):
-            won.append(nonce)
+            winners.append(nonce)
 
     threads = [Thread(target=work, args=(str(number),)) for number in range(workers)]
     for thread in threads:
@@ -281,7 +291,7 @@ def test_exactly_one_of_many_workers_with_an_intent_continues(folder: LocalFolde
         thread.join(60)
     submission = Ledger(folder, MANIFEST).state().shards["s0001"].submissions[0]
     assert submission.intent is not None
-    assert won == [submission.intent.nonce]
+    assert winners == [submission.intent.nonce]
 
 
 def test_the_first_seal_of_a_generation_counts(folder: LocalFolder) -> None:
@@ -345,9 +355,9 @@ def test_a_manifest_survives_writing_and_reading(folder: LocalFolder) -> None:
 def test_an_unreadable_record_is_an_error_that_names_its_file(folder: LocalFolder, data: bytes) -> None:
     ledger = seal(folder, MANIFEST)
     folder.create("g001/records/uploaded.s0001.1.json", data)
-    with pytest.raises(LedgerError) as caught:
+    with pytest.raises(LedgerError) as error_info:
         ledger.state()
-    assert f"{folder.uri}/g001/records/uploaded.s0001.1.json" in str(caught.value)
+    assert f"{folder.uri}/g001/records/uploaded.s0001.1.json" in str(error_info.value)
     assert folder.read("g001/records/uploaded.s0001.1.json") == data
 
 
@@ -365,7 +375,7 @@ def test_a_job_of_another_format_is_refused_with_advice(folder: LocalFolder) -> 
 
 
 def test_fields_added_by_a_later_version_are_ignored(folder: LocalFolder) -> None:
-    data = msgspec.to_builtins(MANIFEST) | {"of_tomorrow": 1}
+    data = msgspec.to_builtins(MANIFEST) | {"future_field": 1}
     folder.create("g001/seal.json", msgspec.json.encode(data))
     ledger = open_ledger(folder)
     assert ledger is not None

@@ -35,12 +35,12 @@ from airflow_provider_batch.core.lifecycle.steps import (
 )
 from tests.core.building import NOW, manifest_of, plain_shard
 
-#: a dollar for a million tokens: 100 requests of 1,000 tokens cost 0.10, and 0.01 with an answer of 100 tokens each
+#: $1 per million tokens: 100 requests of 1,000 tokens cost $0.10, and their answers of 100 tokens each $0.01
 PRICES = {"m": {"input": 1, "output": 1}}
 
 
 def job(ceiling: float | None, *records: Record, shards: int = 3, requests: int = 100, **more: Any) -> JobState:
-    """Shards that are reserved for 0.2 dollars each: 1,000 tokens in and at most 1,000 out for each request."""
+    """Return a job whose shards reserve $0.20 each: 1,000 tokens in and at most 1,000 out for each request."""
     sealed = [
         plain_shard(f"s{n:04d}", model="m", requests=requests, tokens=1_000 * requests) for n in range(1, shards + 1)
     ]
@@ -48,7 +48,7 @@ def job(ceiling: float | None, *records: Record, shards: int = 3, requests: int 
     return fold(manifest_of(sealed, max_cost_usd=ceiling, **more), records)
 
 
-def live(name: str) -> list[Record]:
+def live_records(name: str) -> list[Record]:
     return [
         Uploaded(name, 1, "f", NOW),
         Intent(name, 1, "x", "f", NOW),
@@ -56,7 +56,7 @@ def live(name: str) -> list[Record]:
     ]
 
 
-def done(name: str, *, cost: str | None = "0.11", output: int = 10_000, answered: int = 100) -> list[Record]:
+def settled_records(name: str, *, cost: str | None = "0.11", output: int = 10_000, answers: int = 100) -> list[Record]:
     settled = Settled(
         name,
         1,
@@ -64,18 +64,18 @@ def done(name: str, *, cost: str | None = "0.11", output: int = 10_000, answered
         "completed",
         NOW,
         outcomes={"succeeded": 100},
-        answers=answered,
+        answers=answers,
         output_tokens=output,
         cost_usd=cost,
     )
-    return [*live(name), settled]
+    return [*live_records(name), settled]
 
 
 def plan(state: JobState) -> tuple[list[str], Any]:
     steps, pause = next_steps(state, {}, Policy(), NOW)
-    found = [step for step in steps if not isinstance(step, JudgeCanary | Retry | FinalPass)]
-    assert len(found) == len(steps)
-    return [f"{type(step).__name__} {step.shard.name}" for step in found], pause
+    shard_steps = [step for step in steps if not isinstance(step, JudgeCanary | Retry | FinalPass)]
+    assert len(shard_steps) == len(steps)
+    return [f"{type(step).__name__} {step.shard.name}" for step in shard_steps], pause
 
 
 def test_without_a_ceiling_every_shard_is_sent() -> None:
@@ -90,40 +90,42 @@ def test_the_high_end_is_reserved_until_there_are_answers() -> None:
 
 def test_shards_that_fit_are_sent_and_the_others_wait_until_any_batch_ends() -> None:
     assert plan(job(0.4))[0] == ["Upload s0001", "Upload s0002"]
-    assert plan(job(0.4, *live("s0001")))[0] == ["Upload s0002"]
-    steps, pause = plan(job(0.4, *live("s0001"), *live("s0002")))
+    assert plan(job(0.4, *live_records("s0001")))[0] == ["Upload s0002"]
+    steps, pause = plan(job(0.4, *live_records("s0001"), *live_records("s0002")))
     assert steps == []
     assert pause == Wait(["b-s0001", "b-s0002"], None, any_end=True)
 
 
 def test_once_there_are_answers_their_mean_is_reserved_with_a_margin_that_shrinks() -> None:
-    state = job(1.0, *done("s0001"))
+    state = job(1.0, *settled_records("s0001"))
     # 100 tokens on average over 100 answers, and a tenth more
     assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
         "0.1111"
     )
-    few = job(1.0, *done("s0001", output=400, answered=4))
-    assert BudgetTracker(few).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.115")
+    state_with_four_answers = job(1.0, *settled_records("s0001", output=400, answers=4))
+    assert BudgetTracker(state_with_four_answers).reservation(
+        plain_shard("s", model="m", requests=100, tokens=100_000)
+    ) == Decimal("0.115")
 
 
 def test_the_margin_never_raises_a_measured_mean_above_the_output_cap() -> None:
-    state = job(1.0, *done("s0001", output=990 * 4, answered=4))
+    state = job(1.0, *settled_records("s0001", output=990 * 4, answers=4))
     assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
 
 
 def test_the_real_cost_of_a_settled_batch_replaces_its_reservation() -> None:
-    budget = BudgetTracker(job(0.4, *done("s0001"), *live("s0002")))
+    budget = BudgetTracker(job(0.4, *settled_records("s0001"), *live_records("s0002")))
     assert (budget.spent, budget.reserved, budget.remaining) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
-    assert plan(job(0.4, *done("s0001"), *live("s0002")))[0] == ["Upload s0003"]
+    assert plan(job(0.4, *settled_records("s0001"), *live_records("s0002")))[0] == ["Upload s0003"]
 
 
 def test_an_answer_without_a_known_price_counts_with_its_reservation() -> None:
-    state = job(0.4, *done("s0001", cost=None, answered=0))
+    state = job(0.4, *settled_records("s0001", cost=None, answers=0))
     assert BudgetTracker(state).spent == Decimal("0.2")
 
 
 def test_shards_that_exceed_the_budget_are_withheld_at_the_end() -> None:
-    steps, pause = plan(job(0.12, *done("s0001")))
+    steps, pause = plan(job(0.12, *settled_records("s0001")))
     assert steps == []
     assert pause == Finish(("s0002", "s0003"))
 
@@ -139,7 +141,7 @@ def test_without_any_answers_a_part_of_a_shard_that_fits_is_sent_first() -> None
 
 
 def test_a_shard_is_not_divided_while_a_batch_is_running() -> None:
-    assert plan(job(0.25, *live("s0001")))[0] == []
+    assert plan(job(0.25, *live_records("s0001")))[0] == []
 
 
 def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it() -> None:
@@ -147,22 +149,22 @@ def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it() -> None:
 
 
 def test_a_retry_round_that_exceeds_the_budget_is_withheld() -> None:
-    again = plain_shard("r01-0001", model="m", requests=100, tokens=100_000, attempt=2)
-    state = job(0.12, *done("s0001"), RetryRound(1, [("s0001", 1)], [again], NOW), shards=1)
+    retried_shard = plain_shard("r01-0001", model="m", requests=100, tokens=100_000, attempt=2)
+    state = job(0.12, *settled_records("s0001"), RetryRound(1, [("s0001", 1)], [retried_shard], NOW), shards=1)
     assert plan(state)[1] == Finish(("r01-0001",))
 
 
 def test_a_raised_ceiling_lets_the_job_continue() -> None:
-    records = [*done("s0001"), Finished(1, NOW, ["s0002", "s0003"])]
+    records = [*settled_records("s0001"), Finished(1, NOW, ["s0002", "s0003"])]
     assert outcomes_so_far(job(0.22, *records)) == {"succeeded": 100, "withheld": 200}
     assert plan(job(0.22, *records, Budget(1, 0.23, NOW)))[0] == ["Upload s0002"]
     assert plan(job(0.22, *records, Budget(1, 0.23, NOW), Budget(2, None, NOW)))[0] == ["Upload s0002", "Upload s0003"]
-    going_on = job(0.22, *records, Budget(1, 0.23, NOW), *live("s0002"))
-    assert outcomes_so_far(going_on) == {"succeeded": 100, "withheld": 100, "pending": 100}
+    continued_state = job(0.22, *records, Budget(1, 0.23, NOW), *live_records("s0002"))
+    assert outcomes_so_far(continued_state) == {"succeeded": 100, "withheld": 100, "pending": 100}
 
 
 def test_after_the_deadline_unsent_shards_are_pending_and_not_withheld() -> None:
-    assert plan(job(0.22, *done("s0001"), Deadline(NOW, NOW)))[1] == Finish()
+    assert plan(job(0.22, *settled_records("s0001"), Deadline(NOW, NOW)))[1] == Finish()
 
 
 @pytest.mark.parametrize("ceiling", [0.2, 0.4, 0.61])

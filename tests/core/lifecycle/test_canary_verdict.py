@@ -39,20 +39,22 @@ def test_the_first_requests_of_each_model_are_sealed_separately_and_every_row_on
 ) -> None:
     with temporary_folder() as folder:
         sealer = Sealer(folder, "g001/b", CHAT, Limits(requests=5), deduplicate=deduplicate, canary=canary)
-        different: dict[str, list[str]] = {model: [] for model in MODELS}
+        ids_by_model: dict[str, list[str]] = {model: [] for model in MODELS}
         for number, (model, text) in enumerate(rows, start=1):
-            one = request(f"row-{number}", model=model, text=f"{text}")
-            if not (deduplicate and sealer.add_if_duplicate(one, [], number)):
-                sealer.add(one, [], number, 1)
-                different[model].append(one.custom_id)
+            rendered_request = request(f"row-{number}", model=model, text=f"{text}")
+            if not (deduplicate and sealer.add_if_duplicate(rendered_request, [], number)):
+                sealer.add(rendered_request, [], number, 1)
+                ids_by_model[model].append(rendered_request.custom_id)
         shards = sealer.finish()
-        copies = DuplicateReader(folder, sealer.duplicate_files)
-        asked = {shard: [row.custom_id for row in read_rows(folder, shard)] for shard in shards}
-        sealed = [name for names in asked.values() for name in names] + [row.custom_id for row in copies.all_rows()]
+        duplicates = DuplicateReader(folder, sealer.duplicate_files)
+        sent_ids = {shard: [row.custom_id for row in read_rows(folder, shard)] for shard in shards}
+        sealed_ids = [name for names in sent_ids.values() for name in names] + [
+            row.custom_id for row in duplicates.all_rows()
+        ]
 
-    assert Counter(sealed) == Counter(f"row-{number}" for number in range(1, len(rows) + 1))
-    first = {shard.model: names for shard, names in asked.items() if shard.synchronous}
-    assert first == {model: names[:canary] for model, names in different.items() if names[:canary]}
+    assert Counter(sealed_ids) == Counter(f"row-{number}" for number in range(1, len(rows) + 1))
+    canary_ids = {shard.model: names for shard, names in sent_ids.items() if shard.synchronous}
+    assert canary_ids == {model: names[:canary] for model, names in ids_by_model.items() if names[:canary]}
     assert sealer.requests == sum(shard.requests for shard in shards)
     assert all(shard.name.startswith("c") == shard.synchronous for shard in shards)
 
@@ -84,14 +86,14 @@ def refused(custom_id: str, code: str, message: str, status: int = 400) -> bytes
     ).encode()
 
 
-def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **manifest: Any) -> CanaryResult:
-    """Return the result of a canary with these answers, for `rest` further requests of 100 input tokens each."""
+def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8, **manifest: Any) -> CanaryResult:
+    """Return the result of a canary with these answers, for `remaining` further requests of 100 input tokens each."""
     sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
-    for number in range(len(answers) + rest):
+    for number in range(len(answers) + remaining):
         sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
     shards: list[Shard] = sealer.finish()
-    before = Estimate(100 * (len(answers) + rest), 100, 10_000, 1.0, 2.0)
-    state = fold(manifest_of(shards, **{"estimate": before, **manifest}), [settle(folder, shards[0], answers)])
+    estimate = Estimate(100 * (len(answers) + remaining), 100, 10_000, 1.0, 2.0)
+    state = fold(manifest_of(shards, **{"estimate": estimate, **manifest}), [settle(folder, shards[0], answers)])
     return judge_canary(state, folder, None, Prices(), NOW)
 
 
@@ -112,7 +114,9 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, rest: int = 8, **ma
 def test_a_generation_is_void_only_if_all_requests_were_refused_for_a_common_reason(
     tmp_path: Any, answers: list[tuple[str, str] | None], is_void: bool
 ) -> None:
-    lines = [chat_line(f"row-{n}") if said is None else refused(f"row-{n}", *said) for n, said in enumerate(answers)]
+    lines = [
+        chat_line(f"row-{n}") if refusal is None else refused(f"row-{n}", *refusal) for n, refusal in enumerate(answers)
+    ]
 
     canary_verdict = verdict_on(LocalFolder(tmp_path), lines).verdict
 
@@ -126,23 +130,23 @@ def test_a_generation_is_void_only_if_all_requests_were_refused_for_a_common_rea
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
 def test_transient_failures_void_nothing_and_leave_the_estimate_unchanged(tmp_path: Any, status: int) -> None:
-    verdict = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
+    result = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
 
-    assert verdict.verdict.void == ""
-    assert (verdict.requests, verdict.answered, verdict.mean_output) == (2, 0, {})
-    assert (verdict.verdict.estimate.output_tokens_low, verdict.verdict.estimate.output_tokens_high) == (
+    assert result.verdict.void == ""
+    assert (result.requests, result.answered, result.mean_output) == (2, 0, {})
+    assert (result.verdict.estimate.output_tokens_low, result.verdict.estimate.output_tokens_high) == (
         100,
         10_000,
     )
 
 
 def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
-    verdict = verdict_on(
+    result = verdict_on(
         LocalFolder(tmp_path), [chat_line("row-0", usage=(110, 300)), chat_line("row-1", usage=(90, 100))]
     )
 
-    assert (verdict.requests, verdict.answered, verdict.mean_output) == (2, 2, {"gpt-5-mini": 200})
-    estimate = verdict.verdict.estimate
+    assert (result.requests, result.answered, result.mean_output) == (2, 2, {"gpt-5-mini": 200})
+    estimate = result.verdict.estimate
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (400 + 8 * 100, 400 + 8 * 400)
     canary = (200 * 0.25 + 400 * 2) / 1e6
     assert estimate.low_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 100 * 1) / 1e6)
@@ -153,61 +157,61 @@ def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: 
 def test_a_measured_cost_above_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
     lines = [chat_line("row-0", usage=(100, 200_000))]
     affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).verdict
-    dear = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).verdict
+    expensive = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).verdict
 
     assert (affordable.void, affordable.over_budget) == ("", False)
-    assert dear.over_budget
-    assert "at least $1.20 (at most about $3.60), but max_cost_usd is $1.00. Nothing was uploaded" in dear.void
+    assert expensive.over_budget
+    assert "at least $1.20 (at most about $3.60), but max_cost_usd is $1.00. Nothing was uploaded" in expensive.void
 
 
 def test_an_unknown_price_stays_unknown() -> None:
-    before = Estimate(100, 10, 1_000, None, None, ["mine"])
+    old_estimate = Estimate(100, 10, 1_000, None, None, ["mine"])
 
-    after = estimate_after_canary(
-        before, Prices(), {"mine": (CanaryUsage(2, 60, None), RemainingRequests(3, 100))}, CHAT
+    new_estimate = estimate_after_canary(
+        old_estimate, Prices(), {"mine": (CanaryUsage(2, 60, None), RemainingRequests(3, 100))}, CHAT
     )
 
-    assert (after.low_usd, after.high_usd) == (None, None)
-    assert (after.output_tokens_low, after.output_tokens_high) == (60 + 45, 60 + 180)
+    assert (new_estimate.low_usd, new_estimate.high_usd) == (None, None)
+    assert (new_estimate.output_tokens_low, new_estimate.output_tokens_high) == (60 + 45, 60 + 180)
 
 
 def test_embeddings_have_no_output_to_measure() -> None:
     models = {"text-embedding-3-small": (CanaryUsage(1, 0, Decimal("0.5")), RemainingRequests(3, 1_000_000))}
 
-    after = estimate_after_canary(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
+    new_estimate = estimate_after_canary(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
 
-    assert after.output_tokens_high == 0
-    assert after.low_usd == after.high_usd == pytest.approx(0.52)
+    assert new_estimate.output_tokens_high == 0
+    assert new_estimate.low_usd == new_estimate.high_usd == pytest.approx(0.52)
 
 
 def test_a_model_without_answers_keeps_its_share_of_the_estimate() -> None:
     models = {
         "gpt-5-mini": (CanaryUsage(1, 10, Decimal(0)), RemainingRequests(4, 0)),
-        "gpt-5-nano": (_NONE, RemainingRequests(5, 0)),
+        "gpt-5-nano": (_NO_USAGE, RemainingRequests(5, 0)),
     }
 
-    after = estimate_after_canary(Estimate(0, 100, 1_000, 0.0, 0.0), Prices(), models, CHAT)
+    new_estimate = estimate_after_canary(Estimate(0, 100, 1_000, 0.0, 0.0), Prices(), models, CHAT)
 
-    assert (after.output_tokens_low, after.output_tokens_high) == (10 + 20 + 50, 10 + 80 + 500)
+    assert (new_estimate.output_tokens_low, new_estimate.output_tokens_high) == (10 + 20 + 50, 10 + 80 + 500)
 
 
 def test_large_prompts_keep_their_higher_price() -> None:
-    rest = RemainingRequests(10, 10 * 300_000)
-    models = {"gpt-5.4": (CanaryUsage(1, 100, Decimal(0)), rest)}
+    remaining = RemainingRequests(10, 10 * 300_000)
+    models = {"gpt-5.4": (CanaryUsage(1, 100, Decimal(0)), remaining)}
 
-    after = estimate_after_canary(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
+    new_estimate = estimate_after_canary(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
 
-    one = Prices().cost("gpt-5.4", Usage(input_tokens=300_000, output_tokens=200))
-    assert one is not None
-    assert after.high_usd == pytest.approx(float(one) * 10)
+    cost = Prices().cost("gpt-5.4", Usage(input_tokens=300_000, output_tokens=200))
+    assert cost is not None
+    assert new_estimate.high_usd == pytest.approx(float(cost) * 10)
 
 
 def test_synchronous_requests_cost_the_standard_price_or_the_one_that_the_author_set() -> None:
     usage = Usage(input_tokens=1_000_000)
     assert Prices().cost("gpt-5-mini", usage, batch=False) == Prices().standard_cost("gpt-5-mini", usage)
-    stated = Prices({"mine": {"input": 3, "output": 4}})
-    assert stated.cost("mine", usage, batch=False) == 3
+    prices = Prices({"mine": {"input": 3, "output": 4}})
+    assert prices.cost("mine", usage, batch=False) == 3
     assert Prices().cost("nobody's", usage, batch=False) is None
 
 
-_NONE = CanaryUsage(0, 0, Decimal(0))
+_NO_USAGE = CanaryUsage(0, 0, Decimal(0))

@@ -80,21 +80,25 @@ def shard(name: str = "s0001", tokens: int = 300, requests: int = 4) -> Shard:
     return plain_shard(name, requests=requests, tokens=tokens)
 
 
-def submission(name: str, n: int = 1, at: datetime = NOW) -> list[Record]:
-    return [Uploaded(name, n, "file", at), Intent(name, n, "nonce", "file", at), Created(name, n, f"b-{name}-{n}", at)]
+def live_records(name: str, n: int = 1, time: datetime = NOW) -> list[Record]:
+    return [
+        Uploaded(name, n, "file", time),
+        Intent(name, n, "nonce", "file", time),
+        Created(name, n, f"b-{name}-{n}", time),
+    ]
 
 
-def full(name: str, n: int = 1, at: datetime = NOW, message: str = NAMED_LIMIT) -> list[Record]:
-    failed = Settled(name, n, f"b-{name}-{n}", "failed", at, failure=Failure.CAPACITY, message=message)
-    return [*submission(name, n, at), failed]
+def queue_full_records(name: str, n: int = 1, time: datetime = NOW, message: str = NAMED_LIMIT) -> list[Record]:
+    failed = Settled(name, n, f"b-{name}-{n}", "failed", time, failure=Failure.CAPACITY, message=message)
+    return [*live_records(name, n, time), failed]
 
 
-def refused(name: str, n: int = 1, at: datetime = NOW, message: str = "HTTP 429") -> list[Record]:
-    return [*submission(name, n, at)[:2], Refused(name, n, Failure.CAPACITY, message, at)]
+def refused_records(name: str, n: int = 1, time: datetime = NOW, message: str = "HTTP 429") -> list[Record]:
+    return [*live_records(name, n, time)[:2], Refused(name, n, Failure.CAPACITY, message, time)]
 
 
-def ran(name: str, n: int = 1, at: datetime = NOW, until: datetime = NOW) -> list[Record]:
-    return [*submission(name, n, at), Settled(name, n, "b", "completed", until, outcomes={"succeeded": 4})]
+def completed_records(name: str, n: int = 1, time: datetime = NOW, ended_at: datetime = NOW) -> list[Record]:
+    return [*live_records(name, n, time), Settled(name, n, "b", "completed", ended_at, outcomes={"succeeded": 4})]
 
 
 def shard_of(step: Step) -> str:
@@ -103,9 +107,9 @@ def shard_of(step: Step) -> str:
     return step.shard.name
 
 
-def plan(shards: list[Shard], *records: Record, at: datetime) -> tuple[list[tuple[Any, ...]], Any]:
-    """The steps as (kind, shard), and the pause."""
-    steps, pause = next_steps(fold(manifest_of(shards), records), {}, POLICY, at)
+def plan(shards: list[Shard], *records: Record, now: datetime) -> tuple[list[tuple[Any, ...]], Any]:
+    """Return the steps, each as its type and the name of its shard, and the pause."""
+    steps, pause = next_steps(fold(manifest_of(shards), records), {}, POLICY, now)
     return [(type(step), shard_of(step)) for step in steps], pause
 
 
@@ -113,27 +117,31 @@ SHARDS = [shard(f"s{n:04d}") for n in range(1, 6)]
 
 
 def test_a_full_queue_holds_back_all_shards_of_the_model_and_no_other() -> None:
-    other = plain_shard("s0009", model="another", tokens=300)
-    steps, pause = plan([*SHARDS, other], *full("s0001"), at=NOW + MINUTE)
+    other_shard = plain_shard("s0009", model="another", tokens=300)
+    steps, pause = plan([*SHARDS, other_shard], *queue_full_records("s0001"), now=NOW + MINUTE)
     assert steps == [(Upload, "s0009")]
     assert pause.until == NOW + 5 * MINUTE
 
 
 def test_with_no_live_batch_the_smallest_shard_is_sent_alone() -> None:
     shards = [*SHARDS, shard("s0006", tokens=100)]
-    steps, _ = plan(shards, *full("s0001"), at=NOW + 5 * MINUTE)
+    steps, _ = plan(shards, *queue_full_records("s0001"), now=NOW + 5 * MINUTE)
     assert steps == [(Upload, "s0006")]
 
 
 def test_the_end_of_a_batch_of_the_model_ends_the_backoff() -> None:
-    records = [*ran("s0001", until=NOW + 2 * MINUTE), *full("s0002", at=NOW + MINUTE)]
-    steps, _ = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    records = [*completed_records("s0001", ended_at=NOW + 2 * MINUTE), *queue_full_records("s0002", time=NOW + MINUTE)]
+    steps, _ = plan(SHARDS, *records, now=NOW + 2 * MINUTE)
     assert steps[0] == (Create, "s0002")
 
 
 def test_no_more_tokens_are_live_than_the_named_limit() -> None:
-    records = [*ran("s0001", until=NOW + 2 * MINUTE), *submission("s0002"), *full("s0003", at=NOW + MINUTE)]
-    steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    records = [
+        *completed_records("s0001", ended_at=NOW + 2 * MINUTE),
+        *live_records("s0002"),
+        *queue_full_records("s0003", time=NOW + MINUTE),
+    ]
+    steps, pause = plan(SHARDS, *records, now=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003"), (Upload, "s0004")]
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
@@ -141,11 +149,11 @@ def test_no_more_tokens_are_live_than_the_named_limit() -> None:
 def test_a_limit_that_was_not_named_is_inferred_from_the_batches_that_ran_during_the_refusal() -> None:
     message = "Enqueued token limit reached"
     records = [
-        *ran("s0001", until=NOW + 2 * MINUTE),
-        *submission("s0002"),
-        *full("s0003", at=NOW + MINUTE, message=message),
+        *completed_records("s0001", ended_at=NOW + 2 * MINUTE),
+        *live_records("s0002"),
+        *queue_full_records("s0003", time=NOW + MINUTE, message=message),
     ]
-    steps, pause = plan(SHARDS, *records, at=NOW + 2 * MINUTE)
+    steps, pause = plan(SHARDS, *records, now=NOW + 2 * MINUTE)
     assert steps == [(Create, "s0003")]
     assert pause == Wait(["b-s0002-1"], None, any_end=True)
 
@@ -153,41 +161,44 @@ def test_a_limit_that_was_not_named_is_inferred_from_the_batches_that_ran_during
 def test_beyond_the_inferred_limit_one_shard_is_sent_after_each_backoff_without_a_creation() -> None:
     message = "Enqueued token limit reached"
     records = [
-        *ran("s0001", until=NOW + 2 * MINUTE),
-        *submission("s0002"),
-        *full("s0003", at=NOW + MINUTE, message=message),
-        *submission("s0003", 2, at=NOW + 2 * MINUTE),
+        *completed_records("s0001", ended_at=NOW + 2 * MINUTE),
+        *live_records("s0002"),
+        *queue_full_records("s0003", time=NOW + MINUTE, message=message),
+        *live_records("s0003", 2, time=NOW + 2 * MINUTE),
     ]
-    steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    steps, pause = plan(SHARDS, *records, now=NOW + 3 * MINUTE)
     assert steps == []
     assert pause.until == NOW + 7 * MINUTE
-    assert plan(SHARDS, *records, at=NOW + 7 * MINUTE)[0] == [(Upload, "s0004")]
+    assert plan(SHARDS, *records, now=NOW + 7 * MINUTE)[0] == [(Upload, "s0004")]
 
 
 def test_a_creation_without_an_answer_counts_as_live() -> None:
-    records = [*full("s0001", message="Enqueued token limit reached"), *submission("s0002", at=NOW + 6 * MINUTE)[:2]]
-    steps, pause = plan(SHARDS[:2], *records, at=NOW + 7 * MINUTE)
+    records = [
+        *queue_full_records("s0001", message="Enqueued token limit reached"),
+        *live_records("s0002", time=NOW + 6 * MINUTE)[:2],
+    ]
+    steps, pause = plan(SHARDS[:2], *records, now=NOW + 7 * MINUTE)
     assert steps == []
     assert pause.until == NOW + 8 * MINUTE
 
 
 def test_after_a_refused_creation_the_other_shards_are_sent_once_the_backoff_is_over() -> None:
-    records = [*submission("s0001"), *refused("s0002", at=NOW + MINUTE)]
-    assert plan(SHARDS, *records, at=NOW + 2 * MINUTE)[0] == []
-    assert [name for _, name in plan(SHARDS, *records, at=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
+    records = [*live_records("s0001"), *refused_records("s0002", time=NOW + MINUTE)]
+    assert plan(SHARDS, *records, now=NOW + 2 * MINUTE)[0] == []
+    assert [name for _, name in plan(SHARDS, *records, now=NOW + 6 * MINUTE)[0]] == ["s0002", "s0003", "s0004", "s0005"]
 
 
 def test_nothing_is_created_before_the_retry_after_of_the_provider() -> None:
-    turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
-    steps, pause = plan(SHARDS, *turned_away, at=NOW + 29 * MINUTE)
+    refusal_records = [*live_records("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    steps, pause = plan(SHARDS, *refusal_records, now=NOW + 29 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
-    assert plan(SHARDS, *turned_away, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
+    assert plan(SHARDS, *refusal_records, now=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
 def test_the_end_of_a_batch_does_not_shorten_the_retry_after_of_the_provider() -> None:
-    turned_away = [*submission("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
-    records = [*ran("s0001", until=NOW + 2 * MINUTE), *turned_away]
-    steps, pause = plan(SHARDS, *records, at=NOW + 3 * MINUTE)
+    refusal_records = [*live_records("s0002")[:2], Refused("s0002", 1, Failure.CAPACITY, "HTTP 429", NOW, 1_800.0)]
+    records = [*completed_records("s0001", ended_at=NOW + 2 * MINUTE), *refusal_records]
+    steps, pause = plan(SHARDS, *records, now=NOW + 3 * MINUTE)
     assert (steps, pause.until) == ([], NOW + 30 * MINUTE)
 
 
@@ -195,9 +206,9 @@ def test_the_end_of_a_batch_does_not_shorten_the_retry_after_of_the_provider() -
 def test_a_retry_after_is_extended_to_the_backoff_and_limited_to_an_hour(
     retry_after: float | None, minutes: float
 ) -> None:
-    turned_away = [*submission("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, retry_after)]
-    assert plan(SHARDS, *turned_away, at=NOW)[1].until == NOW + timedelta(minutes=minutes)
-    assert plan(SHARDS, UploadRefused(1, "HTTP 429", NOW, retry_after), at=NOW)[1].until == NOW + timedelta(
+    refusal_records = [*live_records("s0001")[:2], Refused("s0001", 1, Failure.CAPACITY, "HTTP 429", NOW, retry_after)]
+    assert plan(SHARDS, *refusal_records, now=NOW)[1].until == NOW + timedelta(minutes=minutes)
+    assert plan(SHARDS, UploadRefused(1, "HTTP 429", NOW, retry_after), now=NOW)[1].until == NOW + timedelta(
         minutes=minutes
     )
 
@@ -206,12 +217,12 @@ def test_a_retry_after_is_extended_to_the_backoff_and_limited_to_an_hour(
 
 
 def test_after_a_refused_input_file_none_is_uploaded_and_uploaded_ones_are_used() -> None:
-    other = plain_shard("s0009", model="another", tokens=300)
+    other_shard = plain_shard("s0009", model="another", tokens=300)
     records: list[Record] = [Uploaded("s0002", 1, "file", NOW - MINUTE), UploadRefused(1, "HTTP 429", NOW)]
-    steps, pause = plan([*SHARDS, other], *records, at=NOW + 4 * MINUTE)
+    steps, pause = plan([*SHARDS, other_shard], *records, now=NOW + 4 * MINUTE)
     assert steps == [(Create, "s0002")]
     assert pause.until == NOW + 5 * MINUTE
-    assert len(plan([*SHARDS, other], *records, at=NOW + 5 * MINUTE)[0]) == 6
+    assert len(plan([*SHARDS, other_shard], *records, now=NOW + 5 * MINUTE)[0]) == 6
 
 
 def test_a_refused_input_file_is_not_a_submission_of_its_shard() -> None:
@@ -221,47 +232,50 @@ def test_a_refused_input_file_is_not_a_submission_of_its_shard() -> None:
 
 
 def test_a_limit_in_the_refusal_of_an_input_file_is_not_the_queue_limit() -> None:
-    held = UploadRefused(1, NAMED_LIMIT, NOW)
-    assert [kind for kind, _ in plan([shard(tokens=2_000)], held, at=NOW + 5 * MINUTE)[0]] == [Upload]
+    refusal = UploadRefused(1, NAMED_LIMIT, NOW)
+    assert [kind for kind, _ in plan([shard(tokens=2_000)], refusal, now=NOW + 5 * MINUTE)[0]] == [Upload]
 
 
 def test_uploads_wait_twice_as_long_after_each_refusal_until_a_file_is_accepted() -> None:
-    held = [UploadRefused(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
-    assert plan(SHARDS, *held, at=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
-    taken = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
-    steps, pause = plan(SHARDS, *held, taken, at=NOW + 3 * MINUTE)
+    refusals = [UploadRefused(n, "HTTP 429", NOW + n * MINUTE) for n in (1, 2, 3)]
+    assert plan(SHARDS, *refusals, now=NOW + 3 * MINUTE)[1].until == NOW + 23 * MINUTE
+    accepted_file = Uploaded("s0001", 1, "file", NOW + 2 * MINUTE + timedelta(seconds=1))
+    steps, pause = plan(SHARDS, *refusals, accepted_file, now=NOW + 3 * MINUTE)
     assert (steps, pause.until) == ([(Create, "s0001")], NOW + 8 * MINUTE)
 
 
 def test_the_wait_ends_at_the_deadline_even_if_uploads_are_refused() -> None:
     records: list[Record] = [UploadRefused(1, "HTTP 429", NOW), Deadline(NOW + MINUTE, NOW)]
-    assert plan(SHARDS, *records, at=NOW)[1].until == NOW + MINUTE
-    assert plan(SHARDS, *records, at=NOW + MINUTE) == ([], Finish())
+    assert plan(SHARDS, *records, now=NOW)[1].until == NOW + MINUTE
+    assert plan(SHARDS, *records, now=NOW + MINUTE) == ([], Finish())
 
 
 # Shards that do not fit
 
 
 def test_a_shard_above_the_named_limit_is_resealed_immediately() -> None:
-    state = fold(manifest_of([shard(tokens=2_500, requests=100)]), full("s0001"))
+    state = fold(manifest_of([shard(tokens=2_500, requests=100)]), queue_full_records("s0001"))
     (step,), _ = next_steps(state, {}, POLICY, NOW)
     assert isinstance(step, Reseal)
     assert (step.number, step.tokens, step.requests) == (2, 1_000, 50)
 
 
 def test_a_shard_above_a_limit_named_for_another_shard_is_resealed_before_it_is_sent() -> None:
-    steps, _ = plan([shard("s0001"), shard("s0002", tokens=2_000)], *full("s0001"), at=NOW)
+    steps, _ = plan([shard("s0001"), shard("s0002", tokens=2_000)], *queue_full_records("s0001"), now=NOW)
     assert steps == [(Reseal, "s0002")]
 
 
 def test_a_shard_that_was_refused_alone_once_is_sent_again_unchanged() -> None:
-    steps, _ = plan([shard()], *full("s0001"), at=NOW + 5 * MINUTE)
+    steps, _ = plan([shard()], *queue_full_records("s0001"), now=NOW + 5 * MINUTE)
     assert steps == [(Create, "s0001")]
 
 
 @pytest.mark.parametrize("message", [NAMED_LIMIT, "Enqueued token limit reached"])
 def test_a_shard_that_was_refused_alone_twice_is_halved(message: str) -> None:
-    records = [*full("s0001", message=message), *full("s0001", 2, at=NOW + 5 * MINUTE, message=message)]
+    records = [
+        *queue_full_records("s0001", message=message),
+        *queue_full_records("s0001", 2, time=NOW + 5 * MINUTE, message=message),
+    ]
     state = fold(manifest_of([shard(requests=5)]), records)
     assert next_steps(state, {}, POLICY, NOW + 14 * MINUTE)[0] == []
     (step,), _ = next_steps(state, {}, POLICY, NOW + 15 * MINUTE)
@@ -271,31 +285,35 @@ def test_a_shard_that_was_refused_alone_twice_is_halved(message: str) -> None:
 
 def test_a_shard_that_was_refused_while_other_batches_ran_is_not_divided() -> None:
     records = [
-        *ran("s0002", until=NOW + 30 * MINUTE),
-        *full("s0001"),
-        *full("s0001", 2, at=NOW + 5 * MINUTE),
-        *full("s0001", 3, at=NOW + 20 * MINUTE),
+        *completed_records("s0002", ended_at=NOW + 30 * MINUTE),
+        *queue_full_records("s0001"),
+        *queue_full_records("s0001", 2, time=NOW + 5 * MINUTE),
+        *queue_full_records("s0001", 3, time=NOW + 20 * MINUTE),
     ]
-    assert plan([shard("s0001"), shard("s0002")], *records, at=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
+    assert plan([shard("s0001"), shard("s0002")], *records, now=NOW + 30 * MINUTE)[0] == [(Create, "s0001")]
 
 
 def test_a_single_row_above_the_named_limit_is_given_up_after_two_refusals_with_the_providers_message() -> None:
-    one = [shard(tokens=2_000, requests=1)]
-    assert plan(one, *full("s0001"), at=NOW + 5 * MINUTE)[0] == [(Create, "s0001")]
-    state = fold(manifest_of(one), [*full("s0001"), *full("s0001", 2)])
+    single_row = [shard(tokens=2_000, requests=1)]
+    assert plan(single_row, *queue_full_records("s0001"), now=NOW + 5 * MINUTE)[0] == [(Create, "s0001")]
+    state = fold(manifest_of(single_row), [*queue_full_records("s0001"), *queue_full_records("s0001", 2)])
     (step,), _ = next_steps(state, {}, POLICY, NOW + 10 * MINUTE)
     assert isinstance(step, GiveUp)
     assert (step.number, step.message) == (3, NAMED_LIMIT)
 
 
 def test_a_single_row_that_may_fit_is_never_given_up() -> None:
-    records = [record for n in range(1, 20) for record in full("s0001", n, message="Enqueued token limit reached")]
-    assert plan([shard(requests=1)], *records, at=NOW + timedelta(hours=1))[0] == [(Create, "s0001")]
+    records = [
+        record
+        for n in range(1, 20)
+        for record in queue_full_records("s0001", n, message="Enqueued token limit reached")
+    ]
+    assert plan([shard(requests=1)], *records, now=NOW + timedelta(hours=1))[0] == [(Create, "s0001")]
 
 
 def test_a_resealed_shard_is_never_sent_and_its_rows_continue_in_the_new_shards() -> None:
     records = [
-        *full("s0001"),
+        *queue_full_records("s0001"),
         Intent("s0001", 2, "claim", "", NOW),
         RetryRound(1, [("s0001", 2)], [shard("r01-0001"), shard("r01-0002")], NOW),
     ]
@@ -306,10 +324,10 @@ def test_a_resealed_shard_is_never_sent_and_its_rows_continue_in_the_new_shards(
 
 
 def test_after_a_worker_was_killed_with_a_claim_the_look_up_finds_no_batch_and_the_shard_continues() -> None:
-    records = [*full("s0001"), Intent("s0001", 2, "claim", "", NOW)]
+    records = [*queue_full_records("s0001"), Intent("s0001", 2, "claim", "", NOW)]
     assert fold(manifest_of([shard()]), records).shards["s0001"].phase is Phase.CREATING
     records.append(Refused("s0001", 2, Failure.LOST, "lost", NOW + 2 * MINUTE))
-    assert plan([shard()], *records, at=NOW + 10 * MINUTE)[0] == [(Create, "s0001")]
+    assert plan([shard()], *records, now=NOW + 10 * MINUTE)[0] == [(Create, "s0001")]
 
 
 # Whole jobs against a model of the provider
@@ -318,64 +336,79 @@ def test_after_a_worker_was_killed_with_a_claim_the_look_up_finds_no_batch_and_t
 class Provider:
     """A provider with a queue. Batches that do not fit fail a minute after their creation; others take 20 minutes."""
 
-    def __init__(self, limit: int, *, foreign: int = 0, says: str = "Enqueued token limit reached.") -> None:
-        self.limit, self.foreign, self.says = limit, foreign, says
+    def __init__(self, limit: int, *, foreign_tokens: int = 0, message: str = "Enqueued token limit reached.") -> None:
+        self.limit, self.foreign_tokens, self.message = limit, foreign_tokens, message
         self.batches: dict[str, tuple[Shard, datetime, bool]] = {}
-        self.refused = 0
+        self.refusals = 0
 
-    def create(self, one: Shard, now: datetime) -> str:
-        waiting = sum(s.tokens for s, since, fits in self.batches.values() if fits and now < since + 20 * MINUTE)
-        fits = self.foreign + waiting + one.tokens <= self.limit
-        self.refused += not fits
+    def create(self, new_shard: Shard, now: datetime) -> str:
+        queued_tokens = sum(
+            queued_shard.tokens
+            for queued_shard, created_at, fits in self.batches.values()
+            if fits and now < created_at + 20 * MINUTE
+        )
+        fits = self.foreign_tokens + queued_tokens + new_shard.tokens <= self.limit
+        self.refusals += not fits
         name = f"batch-{len(self.batches)}"
-        self.batches[name] = one, now, fits
+        self.batches[name] = new_shard, now, fits
         return name
 
     def view(self, batch_id: str, now: datetime) -> BatchView:
-        _, since, fits = self.batches[batch_id]
-        if now < since + (20 * MINUTE if fits else MINUTE):
+        _, created_at, fits = self.batches[batch_id]
+        if now < created_at + (20 * MINUTE if fits else MINUTE):
             return BatchView(batch_id, Status.RUNNING, "in_progress")
         if fits:
             return BatchView(batch_id, Status.COMPLETED, "completed")
-        return BatchView(batch_id, Status.FAILED, "failed", problems=[BatchProblem("token_limit_exceeded", self.says)])
+        return BatchView(
+            batch_id, Status.FAILED, "failed", problems=[BatchProblem("token_limit_exceeded", self.message)]
+        )
 
 
-def flow(provider: Provider, shards: list[Shard]) -> JobState:
+def run_job(provider: Provider, shards: list[Shard]) -> JobState:
     """Run one worker whenever it is due, until the job is finished."""
     manifest, records, now = manifest_of(shards), list[Record](), NOW
     for _ in range(3_000):
         state = fold(manifest, records)
-        live = {t.batch_id: provider.view(t.batch_id, now) for _, t in state.live_submissions()}
+        live = {
+            live_submission.batch_id: provider.view(live_submission.batch_id, now)
+            for _, live_submission in state.live_submissions()
+        }
         steps, pause = next_steps(state, live, POLICY, now)
         for step in steps:
             assert not isinstance(step, JudgeCanary | Retry | FinalPass)
-            one = step.shard.spec
+            spec = step.shard.spec
             match step:
                 case Upload(number=number):
-                    records.append(Uploaded(one.name, number, "file", now))
+                    records.append(Uploaded(spec.name, number, "file", now))
                 case Create(number=number):
-                    records += [Intent(one.name, number, "nonce", "file", now)]
-                    records += [Created(one.name, number, provider.create(one, now), now)]
+                    records += [Intent(spec.name, number, "nonce", "file", now)]
+                    records += [Created(spec.name, number, provider.create(spec, now), now)]
                 case Collect(submission=submission, batch=batch) if batch.status is Status.FAILED:
-                    why = f"token_limit_exceeded: {provider.says}"
+                    message = f"token_limit_exceeded: {provider.message}"
                     records.append(
                         Settled(
-                            one.name, submission.number, batch.id, "failed", now, failure=Failure.CAPACITY, message=why
+                            spec.name,
+                            submission.number,
+                            batch.id,
+                            "failed",
+                            now,
+                            failure=Failure.CAPACITY,
+                            message=message,
                         )
                     )
                 case Collect(submission=submission, batch=batch):
-                    done = {"succeeded": one.requests}
-                    records.append(Settled(one.name, submission.number, batch.id, "completed", now, outcomes=done))
+                    outcomes = {"succeeded": spec.requests}
+                    records.append(Settled(spec.name, submission.number, batch.id, "completed", now, outcomes=outcomes))
                 case Reseal(number=submission_number, tokens=tokens, requests=requests):
-                    number, parts, left = len(state.retry_rounds) + 1, list[Shard](), one.requests
-                    each = max(min(requests, tokens * one.requests // one.tokens), 1)
-                    while left:
-                        rows = min(each, left)
-                        part = shard(f"r{number:02d}-{len(parts):04d}", one.tokens * rows // one.requests, rows)
-                        parts, left = [*parts, part], left - rows
+                    number, parts, remaining_rows = len(state.retry_rounds) + 1, list[Shard](), spec.requests
+                    rows_per_shard = max(min(requests, tokens * spec.requests // spec.tokens), 1)
+                    while remaining_rows:
+                        rows = min(rows_per_shard, remaining_rows)
+                        part = shard(f"r{number:02d}-{len(parts):04d}", spec.tokens * rows // spec.requests, rows)
+                        parts, remaining_rows = [*parts, part], remaining_rows - rows
                     records += [
-                        Intent(one.name, submission_number, "claim", "", now),
-                        RetryRound(number, [(one.name, submission_number)], parts, now),
+                        Intent(spec.name, submission_number, "claim", "", now),
+                        RetryRound(number, [(spec.name, submission_number)], parts, now),
                     ]
                     break
                 case _:
@@ -385,35 +418,38 @@ def flow(provider: Provider, shards: list[Shard]) -> JobState:
         if isinstance(pause, Finish):
             return state
         assert isinstance(pause, Wait)
-        ends = [provider.batches[b][1] + (20 * MINUTE if provider.batches[b][2] else MINUTE) for b in pause.batch_ids]
-        due = [pause.until] if pause.until else []
-        now = min([*due, min(ends) if pause.any_end and ends else max(ends, default=now + timedelta(days=99))])
-    raise AssertionError("the job does not come to its end")
+        ends = [
+            provider.batches[batch_id][1] + (20 * MINUTE if provider.batches[batch_id][2] else MINUTE)
+            for batch_id in pause.batch_ids
+        ]
+        wake_times = [pause.until] if pause.until else []
+        now = min([*wake_times, min(ends) if pause.any_end and ends else max(ends, default=now + timedelta(days=99))])
+    raise AssertionError("the job does not end")
 
 
-def answered(state: JobState) -> int:
+def count_answers(state: JobState) -> int:
     return sum(settled.outcomes.get("succeeded", 0) for _, _, settled in state.settled_submissions())
 
 
-@pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
-def test_forty_shards_get_through_a_queue_for_three_with_few_refusals(says: str) -> None:
-    provider = Provider(1_000, says=says)
-    state = flow(provider, [shard(f"s{n:04d}") for n in range(1, 41)])
-    assert answered(state) == 160
+@pytest.mark.parametrize("message", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
+def test_forty_shards_get_through_a_queue_for_three_with_few_refusals(message: str) -> None:
+    provider = Provider(1_000, message=message)
+    state = run_job(provider, [shard(f"s{n:04d}") for n in range(1, 41)])
+    assert count_answers(state) == 160
     assert not state.retry_rounds
-    # 37 are sent before anything is known; then less than one refusal for each
-    assert provider.refused <= 37 + (0 if "1,000" in says else 37)
+    # 37 are sent before anything is known about the queue. After that there is less than one refusal for each.
+    assert provider.refusals <= 37 + (0 if "1,000" in message else 37)
 
 
-@pytest.mark.parametrize("says", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
-def test_shards_that_can_never_fit_are_divided_until_they_do(says: str) -> None:
-    provider = Provider(1_000, says=says)
-    state = flow(provider, [shard(f"s{n:04d}", tokens=6_400, requests=64) for n in range(1, 4)])
-    assert answered(state) == 192
-    assert max(one.attempt for retry_round in state.retry_rounds for one in retry_round.shards) == 1
+@pytest.mark.parametrize("message", ["Enqueued token limit reached.", "Limit: 1,000 enqueued tokens."])
+def test_shards_that_can_never_fit_are_divided_until_they_do(message: str) -> None:
+    provider = Provider(1_000, message=message)
+    state = run_job(provider, [shard(f"s{n:04d}", tokens=6_400, requests=64) for n in range(1, 4)])
+    assert count_answers(state) == 192
+    assert max(retried_shard.attempt for retry_round in state.retry_rounds for retried_shard in retry_round.shards) == 1
 
 
 def test_a_job_does_not_fail_if_other_jobs_fill_the_queue() -> None:
-    provider = Provider(1_000, foreign=900, says="Limit: 1,000 enqueued tokens.")
-    state = flow(provider, [shard(f"s{n:04d}", tokens=400, requests=8) for n in range(1, 4)])
-    assert answered(state) == 24
+    provider = Provider(1_000, foreign_tokens=900, message="Limit: 1,000 enqueued tokens.")
+    state = run_job(provider, [shard(f"s{n:04d}", tokens=400, requests=8) for n in range(1, 4)])
+    assert count_answers(state) == 24

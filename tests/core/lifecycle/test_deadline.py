@@ -29,21 +29,21 @@ def test_the_first_start_sets_the_deadline_and_no_retry_moves_it() -> None:
 
 def test_clearing_a_running_wait_keeps_its_deadline() -> None:
     first = Deadline(NOW + 30 * HOUR, NOW, clear_epoch=0)
-    kept = deadline_to_record(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
-    assert kept == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear_epoch=1)
+    same_deadline = deadline_to_record(job(first), 1, NOW + 31 * HOUR, NOW + HOUR)
+    assert same_deadline == Deadline(NOW + 30 * HOUR, NOW + HOUR, clear_epoch=1)
     # a worker that is killed after the deadline is retried under the same clear
-    assert deadline_to_record(job(first, kept), 1, LATER + 30 * HOUR, LATER) is None
+    assert deadline_to_record(job(first, same_deadline), 1, LATER + 30 * HOUR, LATER) is None
 
 
 @pytest.mark.parametrize("records", [[], [Finished(1, NOW + HOUR)]])
 def test_a_clear_after_the_end_or_the_deadline_sets_a_new_deadline_with_a_fresh_allowance(
     records: list[Finished],
 ) -> None:
-    at = NOW + 2 * HOUR if records else LATER
+    cleared_at = NOW + 2 * HOUR if records else LATER
     state = job(Deadline(NOW + 30 * HOUR, NOW), *records)
-    fresh = deadline_to_record(state, 1, at + 30 * HOUR, at)
-    assert fresh == Deadline(at + 30 * HOUR, at, clear_epoch=1, resets_attempts=True)
-    state = job(Deadline(NOW + 30 * HOUR, NOW), *records, fresh)
-    kept = deadline_to_record(state, 2, LATER + 99 * HOUR, at + HOUR)
-    assert kept is not None
-    assert not kept.resets_attempts
+    new_deadline = deadline_to_record(state, 1, cleared_at + 30 * HOUR, cleared_at)
+    assert new_deadline == Deadline(cleared_at + 30 * HOUR, cleared_at, clear_epoch=1, resets_attempts=True)
+    state = job(Deadline(NOW + 30 * HOUR, NOW), *records, new_deadline)
+    same_deadline = deadline_to_record(state, 2, LATER + 99 * HOUR, cleared_at + HOUR)
+    assert same_deadline is not None
+    assert not same_deadline.resets_attempts

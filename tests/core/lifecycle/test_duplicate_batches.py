@@ -43,49 +43,52 @@ LOST = Refused("s0001", 1, Failure.LOST, "lost", NOW)
 KEPT = [*intent(), Created("s0001", 1, "kept", NOW)]
 
 
-def sorted_out(state: JobState, *batches: BatchView) -> dict[str, list[str]]:
-    found = find_stray_batches(state, batches)
+def sort_batches(state: JobState, *batches: BatchView) -> dict[str, list[str]]:
+    stray = find_stray_batches(state, batches)
     names = {
-        "adopt": [one.id for _, _, one in found.to_adopt],
-        "cancel": [one.id for one in found.to_cancel],
-        "ended": [one.id for one in found.ended],
+        "adopt": [view.id for _, _, view in stray.to_adopt],
+        "cancel": [view.id for view in stray.to_cancel],
+        "ended": [view.id for view in stray.ended],
     }
     return {kind: ids for kind, ids in names.items() if ids}
 
 
 def test_recorded_batches_and_batches_of_other_jobs_are_left_alone() -> None:
-    assert sorted_out(job(*KEPT), batch("kept"), batch("theirs", "n9", job_uid="f" * 32)) == {}
-    assert sorted_out(job(*KEPT), BatchView("unnamed", Status.RUNNING, "in_progress")) == {}
+    assert sort_batches(job(*KEPT), batch("kept"), batch("theirs", "n9", job_uid="f" * 32)) == {}
+    assert sort_batches(job(*KEPT), BatchView("unnamed", Status.RUNNING, "in_progress")) == {}
 
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_a_duplicate_of_a_recorded_batch_is_cancelled_or_counted(ended: bool) -> None:
-    assert sorted_out(job(*KEPT), batch("duplicate", ended=ended)) == {"ended" if ended else "cancel": ["duplicate"]}
+    assert sort_batches(job(*KEPT), batch("duplicate", ended=ended)) == {"ended" if ended else "cancel": ["duplicate"]}
 
 
 @pytest.mark.parametrize("records", [intent(), [*intent(), LOST]])
 def test_the_batch_of_an_unanswered_creation_is_adopted_and_a_duplicate_of_it_is_not(records: list[Any]) -> None:
-    assert sorted_out(job(*records), batch("late"), batch("duplicate")) == {"adopt": ["late"], "cancel": ["duplicate"]}
+    assert sort_batches(job(*records), batch("late"), batch("duplicate")) == {
+        "adopt": ["late"],
+        "cancel": ["duplicate"],
+    }
 
 
 def test_the_batch_of_an_earlier_submission_is_a_duplicate() -> None:
     state = job(*intent(), LOST, *intent(2), Created("s0001", 2, "kept", NOW))
-    assert sorted_out(state, batch("late", "n1"), batch("kept", "n2")) == {"cancel": ["late"]}
+    assert sort_batches(state, batch("late", "n1"), batch("kept", "n2")) == {"cancel": ["late"]}
 
 
 def test_the_batch_of_a_resealed_or_settled_shard_is_a_duplicate() -> None:
     state = job(*intent(), RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001")], NOW))
-    assert sorted_out(state, batch("late")) == {"cancel": ["late"]}
-    assert sorted_out(job(*intent(), Settled("s0001", 1, "", "given up", NOW)), batch("late")) == {"cancel": ["late"]}
+    assert sort_batches(state, batch("late")) == {"cancel": ["late"]}
+    assert sort_batches(job(*intent(), Settled("s0001", 1, "", "given up", NOW)), batch("late")) == {"cancel": ["late"]}
 
 
 def test_a_duplicate_is_cancelled_once_and_counted_when_it_has_ended() -> None:
-    found = DuplicateBatch("duplicate", "s0001", "cancelling", False, 1, NOW)
-    assert sorted_out(job(*KEPT, found), batch("duplicate")) == {}
-    assert sorted_out(job(*KEPT, found), batch("duplicate", ended=True)) == {"ended": ["duplicate"]}
-    ended = DuplicateBatch("duplicate", "s0001", "cancelled", True, 2, NOW)
-    for state in (job(*KEPT, found, ended), job(*KEPT, ended, found)):
-        assert sorted_out(state, batch("duplicate", ended=True)) == {}
+    cancelled_duplicate = DuplicateBatch("duplicate", "s0001", "cancelling", False, 1, NOW)
+    assert sort_batches(job(*KEPT, cancelled_duplicate), batch("duplicate")) == {}
+    assert sort_batches(job(*KEPT, cancelled_duplicate), batch("duplicate", ended=True)) == {"ended": ["duplicate"]}
+    ended_duplicate = DuplicateBatch("duplicate", "s0001", "cancelled", True, 2, NOW)
+    for state in (job(*KEPT, cancelled_duplicate, ended_duplicate), job(*KEPT, ended_duplicate, cancelled_duplicate)):
+        assert sort_batches(state, batch("duplicate", ended=True)) == {}
         assert state.paid_twice == 2
 
 

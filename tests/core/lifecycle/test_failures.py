@@ -47,10 +47,10 @@ OF_THE_ACCOUNT = [
 ]
 
 
-def failed(*errors: dict[str, Any]) -> Any:
-    """A batch that failed validation with these errors, as OpenAI shows it."""
-    shown = {"id": "batch_1", "status": "failed", "errors": {"object": "list", "data": list(errors)}}
-    return classify_batch_failure(read_batch(shown))
+def classify(*errors: dict[str, Any]) -> Any:
+    """Return the classification of a batch that failed validation with these errors, as OpenAI reports it."""
+    batch = {"id": "batch_1", "status": "failed", "errors": {"object": "list", "data": list(errors)}}
+    return classify_batch_failure(read_batch(batch))
 
 
 def error(code: str | None, message: str | None, line: int | None = None, param: str | None = None) -> dict[str, Any]:
@@ -59,32 +59,32 @@ def error(code: str | None, message: str | None, line: int | None = None, param:
 
 @pytest.mark.parametrize(("code", "message", "line"), OF_A_LINE)
 def test_an_error_of_a_line_fails_that_row(code: str, message: str, line: int) -> None:
-    assert failed(error(code, message, line, "body"))[::2] == (Failure.LINES, {line - 1: f"{code}: {message}"})
+    assert classify(error(code, message, line, "body"))[::2] == (Failure.LINES, {line - 1: f"{code}: {message}"})
 
 
 def test_every_invalid_line_is_reported() -> None:
-    _, message, lines = failed(*(error(code, text, n) for n, (code, text, _) in enumerate(OF_A_LINE, start=1)))
+    _, message, lines = classify(*(error(code, text, n) for n, (code, text, _) in enumerate(OF_A_LINE, start=1)))
     assert sorted(lines) == list(range(len(OF_A_LINE)))
     assert message.startswith("invalid_json_line: This line is not parseable")
 
 
 @pytest.mark.parametrize(("code", "message"), OF_THE_FILE)
 def test_an_error_of_the_whole_file_fails_its_rows_with_the_providers_message(code: str, message: str) -> None:
-    assert failed(error(code, message)) == (Failure.LINES, f"{code}: {message}", {})
+    assert classify(error(code, message)) == (Failure.LINES, f"{code}: {message}", {})
 
 
 @pytest.mark.parametrize("message", OF_THE_QUEUE)
 @pytest.mark.parametrize("code", ["token_limit_exceeded", None])
 def test_a_full_queue_holds_the_shard_back(code: str | None, message: str) -> None:
-    assert failed(error(code, message))[::2] == (Failure.CAPACITY, {})
+    assert classify(error(code, message))[::2] == (Failure.CAPACITY, {})
 
 
 @pytest.mark.parametrize("code", OF_THE_ACCOUNT)
 def test_an_account_failure_waits_for_a_person(code: str) -> None:
-    assert failed(error(code, "You exceeded your current quota."))[::2] == (Failure.ACCOUNT, {})
+    assert classify(error(code, "You exceeded your current quota."))[::2] == (Failure.ACCOUNT, {})
 
 
-@pytest.mark.parametrize("who", ["organization org-x", "project proj-x"])
-def test_a_file_that_is_not_found_is_uploaded_again(who: str) -> None:
-    message = f"Cannot find file file-x, or {who} does not have access to it."
-    assert failed(error("invalid_request", message, param="file_id"))[::2] == (Failure.FILE, {})
+@pytest.mark.parametrize("owner", ["organization org-x", "project proj-x"])
+def test_a_file_that_is_not_found_is_uploaded_again(owner: str) -> None:
+    message = f"Cannot find file file-x, or {owner} does not have access to it."
+    assert classify(error("invalid_request", message, param="file_id"))[::2] == (Failure.FILE, {})

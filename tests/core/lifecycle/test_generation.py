@@ -25,8 +25,8 @@ FIRST, CLEARED = 2, 5
 STARTED = TaskStarted(Task.SUBMIT, FIRST, NOW)
 SUBMITTED = Submitted(NOW + timedelta(minutes=5))
 STOPPED_BY_CANARY = CanaryVerdict(Estimate(), NOW, void="the model does not exist")
-AGAIN = ResubmitRequested(NOW + timedelta(hours=1))
-WAIT_BEGUN = TaskStarted(Task.WAIT, CLEARED, NOW)
+RESUBMIT_REQUESTED = ResubmitRequested(NOW + timedelta(hours=1))
+WAIT_STARTED = TaskStarted(Task.WAIT, CLEARED, NOW)
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,19 @@ WAIT_BEGUN = TaskStarted(Task.WAIT, CLEARED, NOW)
         pytest.param([], FIRST, False, Action.CONTINUE, id="a worker died between the seal and its record"),
         pytest.param([STARTED], FIRST, False, Action.CONTINUE, id="a retry"),
         pytest.param([STARTED], FIRST, True, Action.CONTINUE, id="a retry never sends every row again"),
-        pytest.param([STARTED, WAIT_BEGUN], FIRST, False, Action.CONTINUE, id="a clear of the wait alone"),
+        pytest.param([STARTED, WAIT_STARTED], FIRST, False, Action.CONTINUE, id="a clear of the wait alone"),
         pytest.param([STARTED], CLEARED, False, Action.COMPARE, id="a clear before submit returned"),
         pytest.param([STARTED, SUBMITTED], CLEARED, False, Action.COMPARE, id="a clear after submit returned"),
         pytest.param([STARTED, SUBMITTED], FIRST, False, Action.COMPARE, id="a clear that left max_tries as it was"),
-        pytest.param([STARTED, SUBMITTED], CLEARED, True, Action.START_OVER, id="a clear with again"),
-        pytest.param([STARTED, SUBMITTED, AGAIN], CLEARED, False, Action.START_OVER, id="jobs resubmit, then a clear"),
-        pytest.param([STARTED, AGAIN], FIRST, False, Action.START_OVER, id="jobs resubmit, then a retry"),
+        pytest.param([STARTED, SUBMITTED], CLEARED, True, Action.START_OVER, id="a clear with resubmit"),
+        pytest.param(
+            [STARTED, SUBMITTED, RESUBMIT_REQUESTED],
+            CLEARED,
+            False,
+            Action.START_OVER,
+            id="jobs resubmit, then a clear",
+        ),
+        pytest.param([STARTED, RESUBMIT_REQUESTED], FIRST, False, Action.START_OVER, id="jobs resubmit, then a retry"),
         pytest.param(
             [STARTED, STOPPED_BY_CANARY], FIRST, False, Action.COMPARE_WITH_VALID, id="a retry after the canary"
         ),
@@ -49,7 +55,7 @@ WAIT_BEGUN = TaskStarted(Task.WAIT, CLEARED, NOW)
             [STARTED, STOPPED_BY_CANARY], CLEARED, False, Action.COMPARE_WITH_VALID, id="a clear after the canary"
         ),
         pytest.param(
-            [STARTED, STOPPED_BY_CANARY], CLEARED, True, Action.START_OVER, id="the canary, a clear with again"
+            [STARTED, STOPPED_BY_CANARY], CLEARED, True, Action.START_OVER, id="a clear with resubmit after the canary"
         ),
         pytest.param(
             [STARTED, CanaryVerdict(Estimate(), NOW)], FIRST, False, Action.CONTINUE, id="a canary that passed"
@@ -72,7 +78,11 @@ def test_the_first_start_seals_the_first_generation(resubmit: bool) -> None:
 
 @pytest.mark.parametrize(
     ("records", "resubmit", "reuse"),
-    [([STARTED, SUBMITTED], False, True), ([STARTED, SUBMITTED], True, False), ([STARTED, AGAIN], False, False)],
+    [
+        ([STARTED, SUBMITTED], False, True),
+        ([STARTED, SUBMITTED], True, False),
+        ([STARTED, RESUBMIT_REQUESTED], False, False),
+    ],
 )
 def test_earlier_answers_are_reused_unless_every_row_is_sent_again(
     records: list[Record], resubmit: bool, reuse: bool
@@ -83,12 +93,17 @@ def test_earlier_answers_are_reused_unless_every_row_is_sent_again(
 
 def test_every_rule_decides_some_start() -> None:
     """A rule that no start reaches is dead code."""
-    histories: list[list[Record]] = [[STARTED], [STARTED, SUBMITTED], [STARTED, STOPPED_BY_CANARY], [STARTED, AGAIN]]
+    histories: list[list[Record]] = [
+        [STARTED],
+        [STARTED, SUBMITTED],
+        [STARTED, STOPPED_BY_CANARY],
+        [STARTED, RESUBMIT_REQUESTED],
+    ]
     starts = [
         Start(fold(manifest_of([plain_shard("s0001")]), records), epoch, resubmit)
         for records in histories
         for epoch in (FIRST, CLEARED)
         for resubmit in (True, False)
     ]
-    deciding = {next(rule.condition_text for rule in RULES if rule.condition(start)) for start in starts}
-    assert deciding == {rule.condition_text for rule in RULES}
+    deciding_rules = {next(rule.condition_text for rule in RULES if rule.condition(start)) for start in starts}
+    assert deciding_rules == {rule.condition_text for rule in RULES}

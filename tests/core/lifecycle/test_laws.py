@@ -84,7 +84,7 @@ from tests.core.building import CHAT, NOW, manifest_of, plain_shard
 
 ROWS = 3
 DIAGRAM = {(transition.before, transition.record, transition.after) for transition in TRANSITIONS}
-#: what the provider may say of a batch that failed validation
+#: problems that the provider may report for a batch that failed validation
 PROBLEMS = [
     [BatchProblem("token_limit_exceeded", "full")],
     [BatchProblem("token_limit_exceeded", "Limit: 2 enqueued tokens")],
@@ -95,13 +95,13 @@ PROBLEMS = [
     [BatchProblem("invalid_url", "no such line", 99)],
     [BatchProblem("never_seen_before", "hm")],
 ]
-#: how the provider ends every batch in the end: with answers, or with the same problem for ever
+#: how the provider ends every batch in the end: with answers, or with the same problem forever
 IN_THE_END: list[list[BatchProblem]] = [[], [], PROBLEMS[4], PROBLEMS[6], PROBLEMS[7]]
-#: a row has one token, and costs a dollar
+#: a row has one token and costs $1
 PRICES = {"gpt-5-mini": {"input": 1_000_000, "output": 0}}
-#: what is paid for
+#: outcomes that are paid for
 PAID = frozenset({Outcome.SUCCEEDED, Outcome.INCOMPLETE, Outcome.INVALID_OUTPUT})
-#: what may become of a row of a batch that ran
+#: possible answers to a row of a batch that ran
 ANSWERS = [
     Answer(Outcome.SUCCEEDED),
     Answer(Outcome.INCOMPLETE),
@@ -133,7 +133,7 @@ class Batch:
 
     @property
     def ran(self) -> bool:
-        """Whether it is paid for, or may be."""
+        """Whether its answers are paid for, or may be."""
         return self.raw_status != "failed"
 
     def view(self) -> BatchView:
@@ -157,11 +157,11 @@ class Lifecycle(RuleBasedStateMachine):
         self.plans: dict[int, list[Step]] = {0: [], 1: []}
         self.uploads = 0
         #: answers of each settled canary
-        self.answered: dict[str, list[Answer]] = {}
+        self.canary_answers: dict[str, list[Answer]] = {}
         #: number of clears of the wait, and of those that gave a fresh allowance of attempts
         self.deadline_epochs = 0
-        #: whether a batch was considered lost because a list was out of date, so that it may be paid for twice
-        self.late_lists = False
+        #: whether a batch was considered lost because a list was out of date; its requests may then be paid for twice
+        self.was_list_outdated = False
         self.allowances = 0
 
     @initialize(
@@ -213,18 +213,18 @@ class Lifecycle(RuleBasedStateMachine):
                 key = (type(record), record.shard, record.number)
         if key in self.records:
             return False
-        before = self.phases()
+        phases_before = self.phases()
         self.records[key] = record
-        self.phases_change_only_as_the_diagram_shows(before, record)
+        self.phases_change_only_as_the_diagram_shows(phases_before, record)
         return True
 
     def phases(self) -> dict[str, Phase]:
         return {name: shard.phase for name, shard in self.state().shards.items()}
 
-    def phases_change_only_as_the_diagram_shows(self, before: dict[str, Phase], record: Record) -> None:
+    def phases_change_only_as_the_diagram_shows(self, phases_before: dict[str, Phase], record: Record) -> None:
         for name, phase in self.phases().items():
-            if before.get(name, phase) is not phase:
-                assert (before[name], type(record), phase) in DIAGRAM
+            if phases_before.get(name, phase) is not phase:
+                assert (phases_before[name], type(record), phase) in DIAGRAM
 
     def state(self) -> JobState:
         return fold(self.manifest, self.records.values())
@@ -290,28 +290,32 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(minutes=st.sampled_from([1, 10, 300]))
     def a_person_clears_the_wait(self, minutes: int) -> None:
-        """Airflow's max_tries grows; then the task starts."""
+        """Airflow increments max_tries, and the task starts."""
         self.deadline_epochs += 1
         self.the_wait_starts(minutes)
 
     @rule(minutes=st.sampled_from([1, 10, 300]))
     def the_wait_is_retried(self, minutes: int) -> None:
-        """After a crash: nothing may change, whatever was recorded meanwhile."""
-        known = self.deadline_epochs in self.state().deadline_epochs
+        """After a crash, nothing may change, regardless of what was recorded in the meantime."""
+        is_recorded = self.deadline_epochs in self.state().deadline_epochs
         assert (
-            not known
+            not is_recorded
             or deadline_to_record(self.state(), self.deadline_epochs, self.now + timedelta(minutes=minutes), self.now)
             is None
         )
 
     def the_wait_starts(self, minutes: int) -> None:
-        before = self.state()
-        deadline = deadline_to_record(before, self.deadline_epochs, self.now + timedelta(minutes=minutes), self.now)
+        state_before = self.state()
+        deadline = deadline_to_record(
+            state_before, self.deadline_epochs, self.now + timedelta(minutes=minutes), self.now
+        )
         assert deadline is not None
         self.add(deadline)
         self.allowances += deadline.resets_attempts
-        is_running = before.deadline is not None and self.now < before.deadline and before.finished is None
-        assert not is_running or self.state().deadline == before.deadline
+        is_running = (
+            state_before.deadline is not None and self.now < state_before.deadline and state_before.finished is None
+        )
+        assert not is_running or self.state().deadline == state_before.deadline
 
     @rule(more=st.sampled_from([1, 3, 10]))
     def a_person_raises_the_ceiling(self, more: int) -> None:
@@ -321,7 +325,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(minutes=st.sampled_from([0.5, 1, 3, 6, 20, 90]))
     def time_passes(self, minutes: float) -> None:
-        """A step takes at most as long as the paid call, 60 s. So plans that are older are dropped."""
+        """A step takes at most 60 s, as long as the paid call. Older plans are dropped."""
         self.now += timedelta(minutes=minutes)
         if minutes > 1:
             self.plans = {0: [], 1: []}
@@ -370,10 +374,10 @@ class Lifecycle(RuleBasedStateMachine):
         size = min(step.requests, step.tokens)
         assert 0 < size < len(rows)
         for first in range(0, len(rows), size):
-            part, new = rows[first : first + size], f"r{number:02d}-{len(shards) + 1:04d}"
-            self.rows[new] = part
+            part, part_name = rows[first : first + size], f"r{number:02d}-{len(shards) + 1:04d}"
+            self.rows[part_name] = part
             attempt = step.shard.spec.attempt
-            shards.append(plain_shard(new, requests=len(part), tokens=len(part), attempt=attempt))
+            shards.append(plain_shard(part_name, requests=len(part), tokens=len(part), attempt=attempt))
         self.add(
             RetryRound(
                 number, [(name, step.number)], shards, self.now, forgiven_attempts_before(self.state(), step.shard)
@@ -391,7 +395,7 @@ class Lifecycle(RuleBasedStateMachine):
             counts = Counter(answer.outcome.value for answer in answers)
             settled = Settled(name, step.number, "", "answered", self.now, outcomes=dict(counts))
             if self.add(msgspec.structs.replace(settled, transient=ROWS if is_transient else 0)):
-                self.answered[name] = answers
+                self.canary_answers[name] = answers
 
     def create(self, step: Create, fate: str) -> None:
         name, nonce = step.shard.name, f"nonce-{len(self.records)}"
@@ -408,12 +412,12 @@ class Lifecycle(RuleBasedStateMachine):
     def look_up(self, step: LookUp, *, late: bool) -> None:
         """Look the batch up in a list, which does not show it yet if it is out of date."""
         intent = cast(Intent, step.submission.intent)
-        found = [batch for batch in self.batches if batch.nonce == intent.nonce]
-        assert len(found) <= 1
-        if found and late:
-            self.late_lists = True
-        if found and not late:
-            self.add(Created(intent.shard, intent.number, found[0].id, self.now))
+        matches = [batch for batch in self.batches if batch.nonce == intent.nonce]
+        assert len(matches) <= 1
+        if matches and late:
+            self.was_list_outdated = True
+        if matches and not late:
+            self.add(Created(intent.shard, intent.number, matches[0].id, self.now))
         else:
             self.add(Refused(intent.shard, intent.number, Failure.LOST, "lost", self.now))
 
@@ -434,7 +438,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def answers(self, shard: Shard, settled: Settled) -> list[Answer]:
         if shard.synchronous:
-            return self.answered[shard.name]
+            return self.canary_answers[shard.name]
         if settled.failure is None:
             return self.batch(settled.batch_id).answers
         rows = [RowIndex(name, "0") for name in self.rows[shard.name]]
@@ -496,21 +500,21 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def no_shard_is_paid_for_twice(self) -> None:
         paid = Counter(batch.shard for batch in self.batches if batch.ran)
-        if self.late_lists:
+        if self.was_list_outdated:
             return
         assert not paid or max(paid.values()) == 1
 
     @invariant()
     def no_more_is_spent_than_the_ceiling(self) -> None:
-        ceiling = self.state().ceiling if self.batches and not self.late_lists else None
+        ceiling = self.state().ceiling if self.batches and not self.was_list_outdated else None
         assert ceiling is None or sum(batch.cost for batch in self.batches) <= ceiling
 
     @invariant()
     def no_row_is_sent_more_often_than_allowed_or_twice_at_the_same_time(self) -> None:
-        if self.late_lists:
+        if self.was_list_outdated:
             return
         sent = Counter(row for batch in self.batches if batch.ran for row in batch.rows)
-        sent.update(row for canary in self.answered for row in self.rows[canary])
+        sent.update(row for canary in self.canary_answers for row in self.rows[canary])
         assert not sent or max(sent.values()) <= self.policy.max_attempts * (1 + self.allowances)
         running_rows = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
         assert not running_rows or max(running_rows.values()) == 1
@@ -581,13 +585,13 @@ class Lifecycle(RuleBasedStateMachine):
 
     def every_batch_is_recorded(self, state: JobState) -> None:
         """Every batch belongs to a submission or is a duplicate that has ended, and double payments are counted."""
-        kept = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions}
-        assert {batch.id for batch in self.batches} <= kept | state.duplicate_batches.keys()
+        recorded_ids = {submission.batch_id for shard in state.shards.values() for submission in shard.submissions}
+        assert {batch.id for batch in self.batches} <= recorded_ids | state.duplicate_batches.keys()
         duplicate_batches = [batch for batch in self.batches if batch.id in state.duplicate_batches]
-        assert not {batch.id for batch in duplicate_batches} & kept
+        assert not {batch.id for batch in duplicate_batches} & recorded_ids
         assert all(batch.view().status.ended for batch in duplicate_batches)
         assert state.paid_twice == sum(batch.cost for batch in duplicate_batches)
-        assert self.late_lists or not duplicate_batches
+        assert self.was_list_outdated or not duplicate_batches
 
     def every_row_is_in_exactly_one_shard(self, state: JobState) -> None:
         """From seal to seal, no row is lost, and none continues in two shards."""

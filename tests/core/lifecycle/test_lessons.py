@@ -31,24 +31,24 @@ NAMED_LIMIT = "Enqueued token limit reached for m. Limit: {} enqueued tokens."
 DAY = timedelta(days=1)
 
 
-def learned_from(*records: Record, models: tuple[str, ...] = ("small",)) -> list[QueueLimit | Output]:
+def lessons_of(*records: Record, models: tuple[str, ...] = ("small",)) -> list[QueueLimit | Output]:
     shards = [plain_shard(f"s{n:04d}", model=model) for n, model in enumerate(models, start=1)]
     return lessons_from(fold(manifest_of(shards), records))
 
 
-def full(n: int, message: str, at: datetime = NOW, shard: str = "s0001") -> list[Record]:
-    settled = Settled(shard, n, f"b-{n}", "failed", at, failure=Failure.CAPACITY, message=message)
-    return [Intent(shard, n, "nonce", "file", at), Created(shard, n, f"b-{n}", at), settled]
+def queue_full_records(n: int, message: str, time: datetime = NOW, shard: str = "s0001") -> list[Record]:
+    settled = Settled(shard, n, f"b-{n}", "failed", time, failure=Failure.CAPACITY, message=message)
+    return [Intent(shard, n, "nonce", "file", time), Created(shard, n, f"b-{n}", time), settled]
 
 
-def answered(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
+def answered_records(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
     settled = Settled(shard, 1, "b", "completed", NOW, answers=answers, output_tokens=tokens)
     return [Created(shard, 1, "b", NOW), settled]
 
 
-def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, at: datetime = NOW, **more: str) -> Output:
-    of = {"dag_id": "dag", "task_id": "ask", "model": "small"} | more
-    return Output(uid, of["dag_id"], of["task_id"], of["model"], answers, tokens, at)
+def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, time: datetime = NOW, **more: str) -> Output:
+    fields = {"dag_id": "dag", "task_id": "ask", "model": "small"} | more
+    return Output(uid, fields["dag_id"], fields["task_id"], fields["model"], answers, tokens, time)
 
 
 # Lessons of a job
@@ -56,11 +56,11 @@ def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, at: datetime
 
 def test_the_newest_limit_that_the_provider_named_for_each_model_is_learned() -> None:
     records = [
-        *full(1, NAMED_LIMIT.format("2,000")),
-        *full(2, NAMED_LIMIT.format("1,000"), at=NOW + DAY),
-        *full(1, NAMED_LIMIT.format("30K"), shard="s0002"),
+        *queue_full_records(1, NAMED_LIMIT.format("2,000")),
+        *queue_full_records(2, NAMED_LIMIT.format("1,000"), time=NOW + DAY),
+        *queue_full_records(1, NAMED_LIMIT.format("30K"), shard="s0002"),
     ]
-    assert learned_from(*records, models=("small", "large")) == [
+    assert lessons_of(*records, models=("small", "large")) == [
         QueueLimit("small", 1_000, NOW + DAY),
         QueueLimit("large", 30_000, NOW),
     ]
@@ -68,27 +68,27 @@ def test_the_newest_limit_that_the_provider_named_for_each_model_is_learned() ->
 
 def test_a_limit_is_learned_from_a_refused_creation_too() -> None:
     refused = Refused("s0001", 1, Failure.CAPACITY, NAMED_LIMIT.format("1,000"), NOW)
-    assert learned_from(Intent("s0001", 1, "nonce", "file", NOW), refused) == [QueueLimit("small", 1_000, NOW)]
+    assert lessons_of(Intent("s0001", 1, "nonce", "file", NOW), refused) == [QueueLimit("small", 1_000, NOW)]
 
 
 @pytest.mark.parametrize(
     "records",
     [
-        full(1, "Enqueued token limit reached"),
+        queue_full_records(1, "Enqueued token limit reached"),
         [Refused("s0001", 1, Failure.ACCOUNT, NAMED_LIMIT.format("1,000"), NOW)],
         [UploadRefused(1, NAMED_LIMIT.format("1,000"), NOW)],
-        answered(0, 0),
+        answered_records(0, 0),
     ],
     ids=["no limit is named", "it is about the account", "it is about files", "no answers"],
 )
 def test_nothing_is_learned_from_a_refusal_without_a_limit(records: list[Any]) -> None:
-    assert learned_from(*records) == []
+    assert lessons_of(*records) == []
 
 
 def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None:
-    records = [*answered(3, 60), *answered(2, 10, "s0002"), *answered(1, 5, "s0003")]
+    records = [*answered_records(3, 60), *answered_records(2, 10, "s0002"), *answered_records(1, 5, "s0003")]
     uid = manifest_of([]).job_uid
-    assert learned_from(*records, models=("small", "large", "small")) == [
+    assert lessons_of(*records, models=("small", "large", "small")) == [
         Output(uid, "dag", "ask", "small", 4, 65, NOW),
         Output(uid, "dag", "ask", "large", 2, 10, NOW),
     ]
@@ -100,8 +100,8 @@ def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None
 def test_a_limit_applies_to_all_tasks_of_the_connection_and_the_newest_counts(folder: LocalFolder) -> None:
     save_lessons(folder, [QueueLimit("small", 2_000, NOW), QueueLimit("large", 500, NOW)])
     save_lessons(folder, [QueueLimit("small", 1_000, NOW - DAY)])
-    found = load_lessons(folder, JobKey("another", "task", "run"), NOW + DAY)
-    assert {model: limit.tokens for model, limit in found.limits.items()} == {"small": 2_000, "large": 500}
+    facts = load_lessons(folder, JobKey("another", "task", "run"), NOW + DAY)
+    assert {model: limit.tokens for model, limit in facts.limits.items()} == {"small": 2_000, "large": 500}
 
 
 def test_output_lessons_apply_only_to_the_same_task_of_the_same_dag(folder: LocalFolder) -> None:
@@ -113,7 +113,7 @@ def test_output_lessons_apply_only_to_the_same_task_of_the_same_dag(folder: Loca
 def test_the_answers_of_several_small_jobs_are_added_up(folder: LocalFolder) -> None:
     save_lessons(folder, [output("1", MIN_ANSWERS - 1, 19)])
     assert load_lessons(folder, KEY, NOW).outputs == {}
-    save_lessons(folder, [output("2", 1, 1, at=NOW + DAY)])
+    save_lessons(folder, [output("2", 1, 1, time=NOW + DAY)])
     assert load_lessons(folder, KEY, NOW + DAY).outputs == {"small": (MIN_ANSWERS, 20)}
 
 
@@ -131,7 +131,7 @@ def test_a_job_whose_wait_ends_twice_saves_its_lessons_once(folder: LocalFolder)
 
 def test_only_the_newest_lessons_about_a_subject_are_kept(folder: LocalFolder) -> None:
     for n in range(MAX_KEPT + 3):
-        save_lessons(folder, [QueueLimit("small", 1_000 + n, NOW + n * DAY), output(str(n), at=NOW + n * DAY)])
+        save_lessons(folder, [QueueLimit("small", 1_000 + n, NOW + n * DAY), output(str(n), time=NOW + n * DAY)])
     save_lessons(folder, [QueueLimit("large", 1, NOW)])
     assert len(folder.names("")) == 2 * MAX_KEPT + 1
     assert load_lessons(folder, KEY, NOW + 9 * DAY).limits["small"].tokens == 1_000 + MAX_KEPT + 2
@@ -153,8 +153,8 @@ def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(
         sealer.add(request(f"r{number}", model="small" if number < 6 else "large"), [], number, 9)
     for number in range(7, 10):
         sealer.add(request(f"r{number}", model="large"), [], number, 9)
-    found = sorted((shard.model, shard.tokens) for shard in sealer.finish())
-    assert found == [("large", 36), ("small", 9), ("small", 18), ("small", 18)]
+    tokens_by_model = sorted((shard.model, shard.tokens) for shard in sealer.finish())
+    assert tokens_by_model == [("large", 36), ("small", 9), ("small", 18), ("small", 18)]
 
 
 def test_a_row_above_a_learned_limit_gets_a_shard_of_its_own(folder: LocalFolder) -> None:

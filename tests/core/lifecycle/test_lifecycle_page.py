@@ -8,7 +8,7 @@ from tests.core.lifecycle.render_docs import BLOCK, BLOCKS, PAGE, render
 def test_the_page_is_rendered_from_the_rules() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == render(page), (
-        "docs/lifecycle.md does not say what core/lifecycle/rules.py and phases.py say. Run "
+        "docs/lifecycle.md differs from rules.py, phases.py or generation.py in core/lifecycle. Run "
         "`python -m tests.core.lifecycle.render_docs` in the repository's root, and commit the page."
     )
 

@@ -63,7 +63,7 @@ def test_an_answered_canary_is_not_sent_again_even_if_another_worker_was_refused
 
 
 def test_the_diagram_has_these_arrows_and_no_others() -> None:
-    shown = [(transition.before, transition.record, transition.after) for transition in TRANSITIONS]
-    assert sorted(map(str, shown)) == sorted(
+    arrows = [(transition.before, transition.record, transition.after) for transition in TRANSITIONS]
+    assert sorted(map(str, arrows)) == sorted(
         str((phase(before), type(record), after)) for before, record, after in CASES
     )

@@ -50,14 +50,14 @@ from tests.core.building import NOW, manifest_of, plain_shard
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 POLICY = Policy(max_attempts=3, backoff=5 * MINUTE)
 FINAL_PASS = Policy(max_attempts=3, backoff=5 * MINUTE, at_deadline_rows=100)
-OVER = Deadline(NOW, NOW - HOUR)
+PASSED_DEADLINE = Deadline(NOW, NOW - HOUR)
 CANCELLED = JobCancelled(1, NOW)
 TABLES = ("SHARD_RULES", "STAGES", "JOB_RULES", "SEND_RULES", "FINAL_PASS_RULES", "PAUSES")
 #: tables of which the first rule that holds applies
 FIRST_OF = ("SHARD_RULES", "STAGES", "SEND_RULES", "FINAL_PASS_RULES", "PAUSES")
 #: five minutes, and up to a fifth more, depending on the id of the batch
 RETRY_DELAY = timedelta(seconds=336)
-#: a token costs a dollar, and a row has one
+#: a row has one token and costs $1
 PRICES = {"gpt-5-mini": {"input": 1_000_000, "output": 0}}
 
 
@@ -65,16 +65,16 @@ def uploaded(shard: str = "s0001") -> Record:
     return Uploaded(shard, 1, "file", NOW)
 
 
-def intent(shard: str = "s0001", n: int = 1, at: datetime = NOW) -> Record:
-    return Intent(shard, n, "nonce", "file", at)
+def intent(shard: str = "s0001", n: int = 1, time: datetime = NOW) -> Record:
+    return Intent(shard, n, "nonce", "file", time)
 
 
 def live(shard: str = "s0001") -> list[Record]:
     return [uploaded(shard), intent(shard), Created(shard, 1, f"batch-{shard}", NOW)]
 
 
-def refused(failure: Failure, message: str = "no", n: int = 1, at: datetime = NOW) -> list[Record]:
-    return [uploaded(), intent(n=n, at=at), Refused("s0001", n, failure, message, at)]
+def refused(failure: Failure, message: str = "no", n: int = 1, time: datetime = NOW) -> list[Record]:
+    return [uploaded(), intent(n=n, time=time), Refused("s0001", n, failure, message, time)]
 
 
 def settled(shard: str = "s0001", **outcomes: int) -> list[Record]:
@@ -88,7 +88,12 @@ def answered(shard: str) -> Record:
 def final_pass(*more: Record) -> list[Record]:
     """A final pass of two shards."""
     shards = [plain_shard(f"f01-000{n}", attempt=2, synchronous=True) for n in (1, 2)]
-    return [*settled(cancelled=6), OVER, RetryRound(1, [("s0001", 1)], shards, NOW, is_final_pass=True), *more]
+    return [
+        *settled(cancelled=6),
+        PASSED_DEADLINE,
+        RetryRound(1, [("s0001", 1)], shards, NOW, is_final_pass=True),
+        *more,
+    ]
 
 
 WITH_CANARY = (plain_shard("c0001", synchronous=True), plain_shard("s0001"))
@@ -100,7 +105,7 @@ UNWANTED = (msgspec.structs.replace(plain_shard("s0001"), unneeded_rows=3),)
 VOID = CanaryVerdict(Estimate(), NOW, "wrong", over_budget=True)
 RUNNING = BatchView("batch-s0001", Status.RUNNING, "in_progress")
 ENDED = BatchView("batch-s0001", Status("completed"), "completed")
-TELLS_LIMIT = "Limit: 10 enqueued tokens"
+NAMED_LIMIT = "Limit: 10 enqueued tokens"
 
 
 class Example(NamedTuple):
@@ -109,7 +114,7 @@ class Example(NamedTuple):
     records: Iterable[Record]
     steps: list[str]
     pause: Pause
-    at: datetime = NOW
+    now: datetime = NOW
     policy: Policy = POLICY
     shards: tuple[Shard, ...] = (plain_shard("s0001"),)
     batch: BatchView = RUNNING
@@ -117,7 +122,7 @@ class Example(NamedTuple):
 
     def play(self) -> tuple[list[str], Pause]:
         manifest = manifest_of(list(self.shards), max_cost_usd=self.ceiling, prices=PRICES)
-        steps, pause = next_steps(fold(manifest, self.records), {self.batch.id: self.batch}, self.policy, self.at)
+        steps, pause = next_steps(fold(manifest, self.records), {self.batch.id: self.batch}, self.policy, self.now)
         return [describe(step) for step in steps], pause
 
 
@@ -134,9 +139,9 @@ def rule_names(table: str) -> list[tuple[str, str, str]]:
 
 
 UNSENT, SENDING = "sealed, uploaded", Stage.SENDING.value
-TO_THE_GRACE = Wait(["batch-s0001"], NOW + CANCEL_GRACE, False)
+WAIT_FOR_GRACE_PERIOD = Wait(["batch-s0001"], NOW + CANCEL_GRACE, False)
 WAIT_FOR_THE_BATCH = Wait(["batch-s0001"], None, False)
-CANCEL_ASKED = CancelRequested("s0001", 1, "deadline", NOW)
+CANCEL_REQUEST = CancelRequested("s0001", 1, "deadline", NOW)
 RESEALED = [intent(), RetryRound(1, [("s0001", 1)], [plain_shard("r01-0001")], NOW)]
 CLEARED = Deadline(NOW + 2 * HOUR, NOW + HOUR, clear_epoch=1, resets_attempts=True)
 
@@ -151,20 +156,24 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
         final_pass(answered("f01-0001"), intent("f01-0002")),
         [],
         Wait([], NOW + CLAIM_LIFETIME, False),
-        at=NOW + 3 * MINUTE,
+        now=NOW + 3 * MINUTE,
     ),
     ("SHARD_RULES", "creating", "intent_is_recent"): Example(
-        [uploaded(), intent()], [], Wait([], NOW + LOOK_UP_AFTER, False), at=NOW + SECOND
+        [uploaded(), intent()], [], Wait([], NOW + LOOK_UP_AFTER, False), now=NOW + SECOND
     ),
     ("SHARD_RULES", "creating", "always"): Example(
-        [uploaded(), intent()], ["LookUp s0001"], Finish(), at=NOW + LOOK_UP_AFTER
+        [uploaded(), intent()], ["LookUp s0001"], Finish(), now=NOW + LOOK_UP_AFTER
     ),
     ("SHARD_RULES", "live", "batch_has_ended"): Example(live(), ["Collect s0001"], Finish(), batch=ENDED),
-    ("SHARD_RULES", "live", "cancel_was_sent"): Example([*live(), OVER, CANCEL_ASKED], [], TO_THE_GRACE),
+    ("SHARD_RULES", "live", "cancel_was_sent"): Example(
+        [*live(), PASSED_DEADLINE, CANCEL_REQUEST], [], WAIT_FOR_GRACE_PERIOD
+    ),
     ("SHARD_RULES", "live", "person_cancelled"): Example(
         [*live(), CANCELLED], ["Cancel s0001 person"], WAIT_FOR_THE_BATCH
     ),
-    ("SHARD_RULES", "live", "deadline_has_passed"): Example([*live(), OVER], ["Cancel s0001 deadline"], TO_THE_GRACE),
+    ("SHARD_RULES", "live", "deadline_has_passed"): Example(
+        [*live(), PASSED_DEADLINE], ["Cancel s0001 deadline"], WAIT_FOR_GRACE_PERIOD
+    ),
     ("SHARD_RULES", "live", "no_row_is_wanted"): Example(
         live(),
         ["Cancel s0001 no row needs it any more"],
@@ -175,30 +184,30 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SHARD_RULES", "settled", "always"): Example(settled(succeeded=3), [], Finish()),
     ("SHARD_RULES", "resealed", "always"): Example(RESEALED, ["Upload r01-0001"], Finish()),
     ("STAGES", "", "canary_is_void"): Example([answered("c0001"), VOID], [], Void("wrong", True), shards=WITH_CANARY),
-    ("STAGES", "", "job_is_cancelled"): Example([*settled(expired=3), CANCELLED], [], Finish(), at=NOW + HOUR),
+    ("STAGES", "", "job_is_cancelled"): Example([*settled(expired=3), CANCELLED], [], Finish(), now=NOW + HOUR),
     ("STAGES", "", "deadline_has_passed"): Example(
-        [*settled(cancelled=3), OVER], ["FinalPass"], Finish(), policy=FINAL_PASS
+        [*settled(cancelled=3), PASSED_DEADLINE], ["FinalPass"], Finish(), policy=FINAL_PASS
     ),
     ("STAGES", "", "verdict_is_due"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay"), shards=TWO),
     ("STAGES", "", "canary_is_open"): Example([], ["SendSynchronously c0001"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "always"): Example([], ["Upload s0001"], Finish()),
     ("JOB_RULES", "past the deadline", "always"): Example(
-        [*settled(cancelled=3), OVER], ["FinalPass"], Finish(), policy=FINAL_PASS
+        [*settled(cancelled=3), PASSED_DEADLINE], ["FinalPass"], Finish(), policy=FINAL_PASS
     ),
     ("JOB_RULES", "verdict", "always"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
     ("JOB_RULES", "canary", "always"): Example([], ["SendSynchronously c0001"], Finish(), shards=WITH_CANARY),
     ("JOB_RULES", SENDING, "final_pass_is_left_over"): Example(
-        final_pass(answered("f01-0001"), CLEARED), ["SendSynchronously f01-0002 final pass"], Finish(), at=NOW + HOUR
+        final_pass(answered("f01-0001"), CLEARED), ["SendSynchronously f01-0002 final pass"], Finish(), now=NOW + HOUR
     ),
     ("JOB_RULES", SENDING, "shard_is_too_large"): Example(
-        refused(Failure.CAPACITY, TELLS_LIMIT), ["Reseal s0001"], Finish(), shards=LARGE
+        refused(Failure.CAPACITY, NAMED_LIMIT), ["Reseal s0001"], Finish(), shards=LARGE
     ),
     ("JOB_RULES", SENDING, "row_is_too_large"): Example(
-        [*refused(Failure.CAPACITY, TELLS_LIMIT), *refused(Failure.CAPACITY, TELLS_LIMIT, 2, NOW + 5 * MINUTE)],
+        [*refused(Failure.CAPACITY, NAMED_LIMIT), *refused(Failure.CAPACITY, NAMED_LIMIT, 2, NOW + 5 * MINUTE)],
         ["GiveUp s0001"],
         Finish(),
-        at=NOW + HOUR,
+        now=NOW + HOUR,
         shards=LARGE_ROW,
     ),
     ("JOB_RULES", SENDING, "shard_is_affordable"): Example([], ["Upload s0001"], Finish()),
@@ -206,7 +215,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
         refused(Failure.CAPACITY), [], Wait([], NOW + 5 * MINUTE, any_end=True)
     ),
     ("JOB_RULES", SENDING, "budget_is_short"): Example([], [], Finish(("s0001",)), shards=PRICED, ceiling=0),
-    ("JOB_RULES", SENDING, "retry_is_due"): Example(settled(expired=3), ["Retry"], Finish(), at=NOW + HOUR),
+    ("JOB_RULES", SENDING, "retry_is_due"): Example(settled(expired=3), ["Retry"], Finish(), now=NOW + HOUR),
     ("JOB_RULES", SENDING, "retry_is_delayed"): Example(settled(expired=3), [], Wait([], NOW + RETRY_DELAY, False)),
     ("JOB_RULES", SENDING, "only_the_budget_is_in_the_way"): Example(
         [], ["Reseal s0001"], Finish(("s0001",)), shards=PRICED, ceiling=5
@@ -217,14 +226,16 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("SEND_RULES", "", "always"): Example([], ["Upload s0001"], Finish()),
     ("FINAL_PASS_RULES", "", "a_step_is_due"): Example(
-        [*live(), OVER], ["Collect s0001"], Finish(), policy=FINAL_PASS, shards=TWO, batch=ENDED
+        [*live(), PASSED_DEADLINE], ["Collect s0001"], Finish(), policy=FINAL_PASS, shards=TWO, batch=ENDED
     ),
-    ("FINAL_PASS_RULES", "", "author_wants_no_final_pass"): Example([*settled(cancelled=3), OVER], [], Finish()),
+    ("FINAL_PASS_RULES", "", "author_wants_no_final_pass"): Example(
+        [*settled(cancelled=3), PASSED_DEADLINE], [], Finish()
+    ),
     ("FINAL_PASS_RULES", "", "final_pass_is_over"): Example(
-        [*settled(cancelled=3), OVER], [], Finish(), policy=FINAL_PASS, at=NOW + FINAL_PASS_WINDOW
+        [*settled(cancelled=3), PASSED_DEADLINE], [], Finish(), policy=FINAL_PASS, now=NOW + FINAL_PASS_WINDOW
     ),
     ("FINAL_PASS_RULES", "", "canary_has_no_verdict"): Example(
-        [answered("c0001"), OVER], [], Finish(), policy=FINAL_PASS, shards=WITH_CANARY
+        [answered("c0001"), PASSED_DEADLINE], [], Finish(), policy=FINAL_PASS, shards=WITH_CANARY
     ),
     ("FINAL_PASS_RULES", "", "account_refused_the_final_pass"): Example(
         final_pass(intent("f01-0001"), Refused("f01-0001", 1, Failure.ACCOUNT, "pay", NOW)),
@@ -239,19 +250,29 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
         policy=FINAL_PASS,
     ),
     ("FINAL_PASS_RULES", "", "answers_may_still_come"): Example(
-        [*live(), CANCEL_ASKED, *settled("s0002", cancelled=3), OVER], [], TO_THE_GRACE, policy=FINAL_PASS, shards=TWO
+        [*live(), CANCEL_REQUEST, *settled("s0002", cancelled=3), PASSED_DEADLINE],
+        [],
+        WAIT_FOR_GRACE_PERIOD,
+        policy=FINAL_PASS,
+        shards=TWO,
     ),
-    ("FINAL_PASS_RULES", "", "rows_have_no_answer"): Example([OVER], ["FinalPass"], Finish(), policy=FINAL_PASS),
-    ("FINAL_PASS_RULES", "", "always"): Example([*settled(succeeded=3), OVER], [], Finish(), policy=FINAL_PASS),
+    ("FINAL_PASS_RULES", "", "rows_have_no_answer"): Example(
+        [PASSED_DEADLINE], ["FinalPass"], Finish(), policy=FINAL_PASS
+    ),
+    ("FINAL_PASS_RULES", "", "always"): Example(
+        [*settled(succeeded=3), PASSED_DEADLINE], [], Finish(), policy=FINAL_PASS
+    ),
     ("PAUSES", "", "canary_is_void"): Example([answered("c0001"), VOID], [], Void("wrong", True), shards=WITH_CANARY),
     ("PAUSES", "", "claim_is_awaited"): Example(
-        final_pass(answered("f01-0001"), intent("f01-0002", at=NOW + FINAL_PASS_WINDOW - SECOND)),
+        final_pass(answered("f01-0001"), intent("f01-0002", time=NOW + FINAL_PASS_WINDOW - SECOND)),
         [],
         Wait([], NOW + FINAL_PASS_WINDOW, False),
-        at=NOW + CANCEL_GRACE + SECOND,
+        now=NOW + CANCEL_GRACE + SECOND,
     ),
-    ("PAUSES", "", "end_is_awaited"): Example([*live(), OVER, CANCEL_ASKED], [], TO_THE_GRACE),
-    ("PAUSES", "", "deadline_has_passed"): Example([*live(), OVER, CANCEL_ASKED], [], Finish(), at=NOW + CANCEL_GRACE),
+    ("PAUSES", "", "end_is_awaited"): Example([*live(), PASSED_DEADLINE, CANCEL_REQUEST], [], WAIT_FOR_GRACE_PERIOD),
+    ("PAUSES", "", "deadline_has_passed"): Example(
+        [*live(), PASSED_DEADLINE, CANCEL_REQUEST], [], Finish(), now=NOW + CANCEL_GRACE
+    ),
     ("PAUSES", "", "something_is_awaited"): Example(live(), [], WAIT_FOR_THE_BATCH),
     ("PAUSES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay")),
     ("PAUSES", "", "always"): Example([], ["Upload s0001"], Finish()),
@@ -273,26 +294,28 @@ def test_a_rule_decides_its_example(name: tuple[str, str, str]) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES, ids=IDS)
 def test_the_example_fails_without_the_rule(name: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """So each rule is needed, and a test fails if somebody removes it."""
+    """Every rule is needed: without it, its example has another result."""
     table: tuple[Rule[Any, Any, Any], ...] = getattr(rules, name[0])
-    without = tuple(rule for rule, other in zip(table, rule_names(name[0]), strict=True) if other != name)
-    assert len(without) == len(table) - 1
-    monkeypatch.setattr(rules, name[0], without)
+    remaining_rules = tuple(
+        rule for rule, other_name in zip(table, rule_names(name[0]), strict=True) if other_name != name
+    )
+    assert len(remaining_rules) == len(table) - 1
+    monkeypatch.setattr(rules, name[0], remaining_rules)
     example = EXAMPLES[name]
     try:
-        played = example.play()
+        result = example.play()
     except AssertionError:  # no rule holds
         return
-    assert played != (example.steps, example.pause)
+    assert result != (example.steps, example.pause)
 
 
 @pytest.mark.parametrize("table", FIRST_OF)
 def test_some_rule_of_a_table_always_holds(table: str) -> None:
     entries: tuple[Rule[Any, Any, Any], ...] = getattr(rules, table)
     for scope in Phase if table == "SHARD_RULES" else [None]:
-        (*others, last) = [rule for rule in entries if scope is None or scope in rule.scope]
+        (*earlier_rules, last) = [rule for rule in entries if scope is None or scope in rule.scope]
         assert last.condition is always
-        assert all(rule.condition is not always for rule in others)
+        assert all(rule.condition is not always for rule in earlier_rules)
 
 
 def test_no_rule_applies_to_both_phases_and_stages() -> None:

@@ -1,4 +1,4 @@
-"""A job that is sealed retry: no row is sent twice, and every row of the newest query lands once with its answer."""
+"""A job that is sealed a second time: no row is sent twice, and every row of the newest query lands once."""
 
 from __future__ import annotations
 
