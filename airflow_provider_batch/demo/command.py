@@ -69,7 +69,9 @@ def _demo(console: Console, arguments: argparse.Namespace) -> int:
     story = Story(console)
     key = os.environ.get("OPENAI_API_KEY", "")
     if live and not key:
-        raise DemoError("The live demo uses the real API. Set OPENAI_API_KEY, or run the demo without LIVE=1 (--live).")
+        raise DemoError(
+            "The live demo uses the real API. Set OPENAI_API_KEY, or run the demo without --live (make: LIVE=1)."
+        )
     home.prepare()
     story.step(f"Airflow {version('apache-airflow')}; all files are in {home.path}")
     with _provider(home, story, key=key if live else "", port=arguments.server_port) as provider:

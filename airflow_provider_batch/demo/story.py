@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from airflow_provider_batch.core.formatting import format_usd_range
+from airflow_provider_batch.core.formatting import format_count, format_usd_range
 from airflow_provider_batch.demo.home import DemoError
 
 #: text to print for each state of a task
@@ -91,9 +91,8 @@ class Story:
             case "canary":
                 has_estimate = event["low_usd"] is not None
                 estimate = format_usd_range(event["low_usd"], event["high_usd"]) if has_estimate else "unknown"
-                self.step(
-                    f"     canary: {event['requests']} requests sent synchronously; the estimate is now {estimate}"
-                )
+                requests = format_count(event["requests"], "request")
+                self.step(f"     canary: {requests} sent synchronously; the estimate is now {estimate}")
             case "batch":
                 counts = f", {event['done']:,} of {event['total']:,} requests done" if event["total"] else ""
                 self.step(f"     batch …{event['batch'][-8:]} {event['status']}{counts}")

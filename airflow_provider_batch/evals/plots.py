@@ -1,4 +1,4 @@
-"""The plots of a report, drawn by matplotlib and rewritten as SVG for the page.
+"""The plots of a report, drawn by matplotlib as SVG and adapted to the page.
 
 matplotlib writes fixed colours and `style` attributes. The page cannot use either. It has a light and a dark mode, so
 its colours must come from its style sheet; and its Content-Security-Policy forbids `style` attributes, so that no

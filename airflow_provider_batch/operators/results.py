@@ -243,7 +243,7 @@ class BatchResultsOperator(BaseOperator):
             )
         if record.retried:
             self.log.info(
-                "Retried: %s, which cost %s of the total.",
+                "Retried %s. The cost of these attempts, which is part of the total, is %s.",
                 format_count(record.retried, "request"),
                 _format_cost(record.retried_cost_usd),
             )

@@ -156,9 +156,10 @@ class BatchSensor(BaseSensorOperator):
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
         """Continue after the trigger fired."""
         if event.get("reason") == "refused":
+            message = str(event.get("message")).removesuffix(".")
             raise JobHeldError(
-                f"The provider repeatedly refused to return the status of this job's batches: {event.get('message')}. "
-                "The batches keep running, and everything in staging is kept. Check the API key and the project of the "
+                f"The provider repeatedly refused to return the status of this job's batches: {message}. The batches "
+                "keep running, and everything in staging is kept. Check the API key and the project of the "
                 "connection, then clear this task."
             )
         with self._kill_switch.watching(context["ti"], lambda: open_job(self.job), self.log):

@@ -161,7 +161,7 @@ def _clean(arguments: argparse.Namespace, root: str) -> int:
 
 
 def _reopen(root: str, job: JobSummary) -> Ledger:
-    """Return the job, unless something has happened to it since its summary was made."""
+    """Return the ledger of a job. Raise InputError if anything has happened to it since its summary was made."""
     ledger = find_job(root, [job.folder])
     if summarize(ledger).last_at != job.last_at:
         raise InputError(

@@ -187,12 +187,12 @@ class EvalGradeOperator(BaseOperator):
     def _log_cases_not_graded(self, grading: Grading) -> None:
         if grading.left_out_cases:
             self.log.warning(
-                "Left out answers to %s: cases_sql no longer returns them, and they were never graded.",
+                "Left out the answers to %s that cases_sql no longer returns. These answers were never graded.",
                 format_count(len(grading.left_out_cases), "case"),
             )
         if grading.kept_cases:
             self.log.warning(
-                "Kept the earlier grades of %s: the question was changed or removed after it was sent.",
+                "Kept the earlier grades of %s whose question was changed or removed after it was sent.",
                 format_count(len(grading.kept_cases), "case"),
             )
 
