@@ -89,7 +89,7 @@ def _check_vector_count(answer: Answer, inputs: int) -> Answer:
 
 
 def _failed_validation(settled: Settled, count: int) -> Iterator[tuple[int, Answer]]:
-    """Yield answers for a batch that failed validation, so that none of its requests ran.
+    """Yield answers for a batch that failed validation, which means that none of its requests ran.
 
     The lines that the provider rejected have failed for good. The others may be retried, but only if at least one
     rejected line is in the shard. Every retry round is then smaller than the one before. Otherwise a provider that

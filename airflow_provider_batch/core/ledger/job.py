@@ -137,7 +137,7 @@ class Manifest(msgspec.Struct, frozen=True):
     output_schema: dict[str, Any] | None = None
     #: by model: maximum tokens of a shard, from the queue limits that the provider named to earlier jobs
     learned_tokens: dict[str, int] = {}
-    #: whether a request has more than one input (embeddings), so that its output is a list of lists
+    #: whether a request has more than one input (embeddings); every output is then a list of lists
     several_inputs: bool = False
     logical_date: datetime | None = None
     completion_window: str = "24h"
@@ -165,7 +165,7 @@ class Manifest(msgspec.Struct, frozen=True):
     retention_days: float | None = None
     #: whether the provider's copies of the job's files are deleted once staging has them
     delete_remote_files: bool = False
-    #: the duplicates, and the answers from the results table
+    #: files of duplicates, and files of answers from the results table `reuse_from`
     duplicate_files: list[DuplicateFile] = []
     reused_files: list[ReusedFile] = []
     format: int = FORMAT

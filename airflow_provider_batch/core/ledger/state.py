@@ -150,9 +150,9 @@ class JobState(msgspec.Struct):
     upload_refusals: list[UploadRefused] = []
     #: when the provider last accepted an input file
     uploaded_at: datetime | None = None
-    #: the newest end of the wait
+    #: the newest record that the wait was over
     finished: Finished | None = None
-    #: the newest ceiling that replaces the one of the seal
+    #: the newest ceiling, if it was changed after the seal
     budget: Budget | None = None
     #: the newest deadline, and the newest one that came with a fresh allowance of attempts
     deadline_record: Deadline | None = None

@@ -167,7 +167,7 @@ def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
 
 
 def rows_without_answer(state: JobState, policy: Policy) -> UnansweredRows:
-    """Return the rows that the final pass may send: rows without a usable answer whose batch cannot answer any more."""
+    """Return the rows that the final pass may send: rows without a usable answer whose batch can no longer answer."""
     retried, last_policy = state.retried_submissions, final_pass_policy(policy)
     settled_sources = [
         (shard, settled)

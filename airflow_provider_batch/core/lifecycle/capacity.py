@@ -6,24 +6,24 @@ is therefore not an error. No API reports the capacity, so it is learned from th
 
     named      a refusal names the limit ("Limit: 2,000,000 enqueued tokens"); the newest such refusal counts
     inferred   a batch failed because the queue was full, but without a number: the capacity is at least the tokens of
-               our batches that ran at the same time
+               the batches of this job that ran at the same time
     unknown    a creation was refused outright (HTTP 429), which may be about the rate of calls and not about tokens
 
 After a refusal, no shard of the model is sent until the backoff is over or a batch of the model has ended. If the
 provider named a time (Retry-After), nothing is sent before it either, but it counts for an hour at most:
 
     refused ──── backoff (doubles with each refusal of the same shard, at most 1 h) ──── try again
-                 └─ or: a batch of ours ends ──── try again immediately, unless Retry-After is longer
+                 └─ or: a batch of this job ends ──── try again immediately, unless Retry-After is longer
 
 Then as many shards are sent as the capacity allows:
 
-    no batch of ours is live    one shard at a time, the smallest first, until a batch has ended
-    named                       as many as fit alongside the live batches
-    inferred                    the same, and one more each time a backoff has passed without a creation
-    unknown                     all of them, one after the other, until one is refused
+    no batch of the job is live    one shard at a time, the smallest first, until a batch has ended
+    named                          as many as fit alongside the live batches
+    inferred                       the same, and one more each time a backoff has passed without a creation
+    unknown                        all of them, one after the other, until one is refused
 
 A shard is resealed into smaller ones if it has more tokens than the named limit. It is halved if it was refused twice
-while no other batch of ours was live, because then it may never fit, or never alongside the batches of other jobs.
+while no other batch of the job was live, because then it may never fit, or never alongside the batches of other jobs.
 Halves can be halved again. A single row that exceeds the named limit and was refused twice alone is given up.
 
 Input files can be refused too (HTTP 429), for the rate of the uploads or for the storage that they take. Such a refusal
@@ -45,7 +45,7 @@ from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 #: minimum and maximum time for which a full queue holds a model back
 MIN_HOLD = timedelta(seconds=1)
 MAX_HOLD = timedelta(hours=1)
-#: number of refusals, with no other batch of ours live, after which a shard is halved
+#: number of refusals, with no other batch of the job live, after which a shard is halved
 MAX_REFUSALS_ALONE = 2
 
 _LIMIT = re.compile(r"limit\b(?:\s+(?:is|of))?\s*[:=]?\s*(\d[\d,._' ]*)\s*([kmb]\b)?", re.IGNORECASE)
@@ -141,7 +141,7 @@ class _Refusal(NamedTuple):
     record: Refused | Settled
 
     def was_alone(self, spans: list[_Span]) -> bool:
-        """Return whether no other batch of ours was in the queue at that time."""
+        """Return whether no other batch of the job was in the queue at that time."""
         return not any(
             span.begin <= self.record.time and (span.end is None or span.end >= self.begin) for span in spans
         )
@@ -164,7 +164,7 @@ class _Queue:
                 self._add(shard, submission)
         self._refusals.sort(key=lambda refusal: refusal.record.time)
         last_end = max((span.end for span in self._spans if span.end is not None), default=None)
-        #: refusals since a batch of ours last ended
+        #: refusals since a batch of the job last ended
         self._recent_refusals = [
             refusal for refusal in self._refusals if last_end is None or refusal.record.time >= last_end
         ]
@@ -219,7 +219,7 @@ class _Queue:
         return max(requested, self._recent_refusals[-1].record.time + hold_time(self._backoff, refusals))
 
     def _admit_alone(self, shard: ShardState, limit: int | None, admission: Admission) -> None:
-        """Send a shard with no other batch of ours in the queue. If that was refused often enough, make it smaller."""
+        """Send a shard with no other batch of the job in the queue. If it was refused often enough, divide it."""
         refusals = [refusal for refusal in self._refusals if refusal.shard == shard.name]
         if sum(refusal.was_alone(self._spans) for refusal in refusals) < MAX_REFUSALS_ALONE:
             admission.admitted.append(shard)

@@ -57,7 +57,7 @@ def is_account_failure(status: int, code: str | None) -> bool:
 
 
 def classify_refusal(status: int, code: str | None, message: str) -> Failure | None:
-    """Return the class of an HTTP response which means that no batch was created, or None if one may exist.
+    """Return the class of a failure if the HTTP response proves that no batch was created, or None if one may exist.
 
     :param status: the HTTP status. With 408, 409 and 5xx, a batch may exist.
     """

@@ -19,16 +19,17 @@ nothing. The answers also correct the estimate that is compared with the ceiling
 
 An unanswered CREATION is the dangerous case, because a batch that nobody recorded may exist and cost money. So the
 intent is recorded before the call, and nobody creates a second batch before looking the first one up. The look-up waits
-120 s: a worker that is still alive has created its batch by then, or must not create it any more. `steps.py` and
+120 s: a worker that is still alive has created its batch by then, or may no longer create it. `steps.py` and
 `duplicate_batches.py` explain this in detail.
 
 At the DEADLINE, nothing more is sent and every running batch is cancelled. The answers so far are paid for, so the wait
 continues for a grace period of 15 minutes to collect them: the provider may take ten minutes to cancel a batch. Then
-the wait ends in any case.
+the wait ends, except for the final pass.
 
-The FINAL PASS, if the author allows one, runs once after that. It sends rows without a usable answer synchronously,
-at the standard price. It can start another shard until 30 minutes after the deadline. It never sends a row whose batch
-is not settled, because that answer may still come and would be paid for twice.
+The FINAL PASS, if the author allows one, runs once all batches are settled, or once the grace period is over. It sends
+rows without a usable answer synchronously, at the standard price. It can start another shard until 30 minutes after the
+deadline. It never sends a row whose batch is not settled, because that answer may still come, and the row would then be
+paid for twice.
 
 When a person CANCELS the job, running batches are cancelled and collected too, but there is no final pass. Clearing a
 task of the job ends this stage. Clearing the wait can also set a new deadline (see `deadline.py`).

@@ -12,7 +12,7 @@ also recorded *before* it is done:
 
 The intent is also a claim. It is created exclusively, so only one of several workers creates the batch. A claim
 expires: 120 s after the intent (`LOOK_UP_AFTER`), any worker may look the batch up and declare the creation lost. A
-worker that was suspended in the meantime must then not send its call any more. So it checks `claim_is_stale`
+worker that was suspended in the meantime must then no longer send its call. So it checks `claim_is_stale`
 immediately before the call, and gives up after a quarter of that time. The call itself takes at most 60 s, so it has
 ended before anyone looks.
 

@@ -26,7 +26,7 @@ _WIDER = {
     frozenset({ColumnType.DATE, ColumnType.TIMESTAMP}): ColumnType.TIMESTAMP,
 }
 
-#: Python types that survive JSON whatever the value is, so that the value need not be inspected
+#: Python types whose values all survive JSON, so that they need not be inspected
 _JSON_SAFE = {str: ColumnType.TEXT, bool: ColumnType.BOOLEAN, Decimal: ColumnType.NUMERIC, date: ColumnType.DATE}
 
 

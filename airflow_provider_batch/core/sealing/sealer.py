@@ -98,7 +98,7 @@ class _OpenShard:
         self._index += b"\n"
         self.size = size
         if len(self._lines) + len(self._index) >= BLOCK:
-            # Wait for the block before, so that rows are not read faster than they are written.
+            # Wait for the previous block, so that rows are not read faster than they are written.
             self._writing.result()
             self._writing = self._pool.submit(self._write, self._lines, self._index)
             self._lines, self._index = bytearray(), bytearray()
