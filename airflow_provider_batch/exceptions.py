@@ -87,7 +87,7 @@ class EqualDigestsError(BatchError):
 
 
 class SchemaError(InputError):
-    """Raised if strict structured output cannot express the output schema, or a column is not in the schema."""
+    """Raised if strict structured output cannot express the output schema, or the schema lacks a requested column."""
 
 
 class BudgetError(InputError):

@@ -177,7 +177,14 @@ def test_the_page_lists_the_limits_of_the_dialects() -> None:
         )
 
     dialects = {**BULK, "Redshift": generic.REDSHIFT, "others": generic.GENERIC}
-    head = ("database", "names", "key", "decimals, after the point", "NUL in text", "NaN and infinity in a float")
+    head = (
+        "database",
+        "names",
+        "maximum key size",
+        "digits after the decimal point",
+        "NUL in text",
+        "NaN and infinity in a float",
+    )
     assert table(head, (limits(name, dialect) for name, dialect in dialects.items())) in PAGE
 
 
