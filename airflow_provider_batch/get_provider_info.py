@@ -60,7 +60,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "allow_local_staging": {
                         "description": "Set this to True if staging is a local path that every worker mounts. "
-                        "Otherwise, executors that run tasks on other machines refuse a local path.",
+                        "Otherwise, submit rejects a local path if the executor may run tasks on other machines.",
                         "version_added": "0.1.0",
                         "type": "boolean",
                         "example": None,
