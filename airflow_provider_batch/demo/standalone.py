@@ -178,7 +178,7 @@ def serve(story: Story, home: Home, environment: Mapping[str, str], *, port: int
                 if killed_pids:
                     story.step(f"stopped; {format_count(len(killed_pids), 'process', 'processes')} had to be killed")
                 else:
-                    story.step("stopped; no process is left")
+                    story.step("stopped")
                 return 0
     finally:
         signal.signal(signal.SIGTERM, previous_handler)

@@ -93,5 +93,5 @@ def test_the_demo_prints_the_password_and_ctrl_c_stops_all_processes(airflow: Ai
     airflow.process.send_signal(signal.SIGINT)
 
     assert airflow.process.wait(60) == 0
-    assert "no process is left" in airflow.output.read_text()
+    assert re.search(r"\bstopped\b", airflow.output.read_text())
     assert [process for process in processes if process.is_running()] == []

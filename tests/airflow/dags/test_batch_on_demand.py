@@ -197,7 +197,7 @@ def test_a_malformed_form_does_not_start_a_run(
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        pytest.param({"sql": "DELETE FROM tickets"}, ["one SELECT", "begins with DELETE"], id="sql-that-writes"),
+        pytest.param({"sql": "DELETE FROM tickets"}, ["a single SELECT", "begins with DELETE"], id="sql-that-writes"),
         pytest.param(
             {"sql": "WITH old AS (SELECT 'T-1001' AS id) DELETE FROM tickets WHERE id IN (SELECT id FROM old)"},
             ["readonly"],
@@ -219,7 +219,7 @@ def test_a_malformed_form_does_not_start_a_run(
         ),
         pytest.param(
             {"model": "house-model-1"},
-            ["max_cost_usd is 1", "no price is known for house-model-1"],
+            ["max_cost_usd is $1.00", "no price is known for house-model-1"],
             id="no-price-for-a-ceiling",
         ),
         pytest.param(
