@@ -74,7 +74,7 @@ def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
     text = capsys.readouterr().out
     for expected in (
         "state       landed in answers",
-        "next        Nothing.",
+        "next        Nothing to do.",
         f"folder      {reference['ledger']}",
         f"submission 1  {job_summary['shards'][0]['submissions'][0]['batch_id']}  completed at ",
         "1 refused, refusal: the model's words are in the row's error_message and output",

@@ -74,7 +74,7 @@ def test_without_a_table_only_the_file_is_written_and_no_warehouse_connection_is
 def test_landing_needs_a_table_or_a_file(warehouse: Path) -> None:
     from airflow_provider_batch.operators.batch import BatchResultsOperator
 
-    with pytest.raises(InputError, match="give a table, or landed_file=True"):
+    with pytest.raises(InputError, match="nowhere to land the rows: pass table, landed_file=True"):
         BatchResultsOperator(task_id="land", job={})
 
 
