@@ -60,7 +60,32 @@ class Request(msgspec.Struct, frozen=True):
 
 def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
     """Return the request as a line of a batch input file, including the line end."""
-    return b"".join((b'{"custom_id":', canonical_json(custom_id), _before_body(endpoint), body, b"}\n"))
+    line = b"".join((b'{"custom_id":', canonical_json(custom_id), _before_body(endpoint), body, b"}\n"))
+    return escape_line_separators(line)
+
+
+def escape_line_separators(line: bytes) -> bytes:
+    r"""Return a line of an input file with U+2028, U+2029 and U+0085 written as \u escapes.
+
+    They are legal in JSON, but a server that splits the file at every Unicode line end would lose the request. JSON
+    escapes all other characters at which such a server splits, because they are control characters. The request hash
+    is computed from the body without these escapes, so it does not depend on them.
+    """
+    if line.isascii():
+        return line
+    for first_byte, last_byte, character, escape in _LINE_SEPARATORS:
+        # looking for a single byte is many times faster than looking for the character
+        if first_byte in line and last_byte in line:
+            line = line.replace(character, escape)
+    return line
+
+
+#: first and last byte in UTF-8, all bytes, and the JSON escape
+_LINE_SEPARATORS = tuple(
+    (encoded[0], encoded[-1], encoded, b"\\u%04x" % ord(character))
+    for character in "\x85\u2028\u2029"
+    for encoded in [character.encode()]
+)
 
 
 @cache

@@ -41,7 +41,7 @@ from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
 from airflow_provider_batch.core.requests.outline import Outline
-from airflow_provider_batch.core.requests.render import Request, request_line, request_sha256
+from airflow_provider_batch.core.requests.render import Request, escape_line_separators, request_line, request_sha256
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers
 from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
@@ -265,6 +265,7 @@ class Sealer:
         :param inputs: embedding inputs in the request.
         :param tokens: estimated input tokens of the request.
         """
+        line = escape_line_separators(line)
         self._add_to_shard(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
 
     def _size(self, line: bytes, inputs: int, tokens: int, outline: Outline | None = None) -> Size:

@@ -25,10 +25,15 @@ from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
 from airflow_provider_batch.core.requests.render import Request, request_line, request_sha256
+from airflow_provider_batch.core.requests.value import canonical_json
 from airflow_provider_batch.core.sealing.sealer import BLOCK, MAX_MODELS, Sealer
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, EMBEDDINGS, request, seal_all, temporary_folder
+
+
+#: every character at which `str.splitlines` splits
+LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 def contents(folder: LocalFolder, shard: Shard) -> bytes:
@@ -53,6 +58,32 @@ def test_a_sealed_file_has_the_lines_that_the_provider_expects(folder: LocalFold
         "body": {"model": "gpt-5-mini", "text": "é\n\u2028"},
     }
     assert contents(folder, shard).endswith(b"}\n")
+
+
+@given(st.lists(st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(LINE_ENDS))), min_size=1, max_size=5))
+def test_a_server_that_splits_at_unicode_line_ends_gets_one_line_per_request(texts: list[str]) -> None:
+    requests = [
+        msgspec.structs.replace(request(f"{number}{text}"), body=canonical_json({"text": text}))
+        for number, text in enumerate(texts)
+    ]
+    with temporary_folder() as folder:
+        (shard,) = seal_all(folder, requests)
+        lines = contents(folder, shard).decode().splitlines()
+        rows = read_rows(folder, shard)
+    assert [json.loads(line)["custom_id"] for line in lines] == [row.custom_id for row in requests]
+    assert [json.loads(line)["body"] for line in lines] == [{"text": text} for text in texts]
+    assert [row.sha256 for row in rows] == [request_sha256(CHAT, row.body) for row in requests]
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029"])
+def test_the_limit_of_bytes_counts_a_line_separator_as_its_escape(folder: LocalFolder, character: str) -> None:
+    plain, escaped = (
+        msgspec.structs.replace(request("a"), body=canonical_json({"text": text})) for text in ("", character)
+    )
+    size = len(request_line("a", CHAT, plain.body)) + len("\\u2028")
+    with pytest.raises(RowTooLargeError):
+        seal_all(folder, [escaped], limits=Limits(bytes=size - 1))
+    assert seal_all(folder, [escaped], limits=Limits(bytes=size))[0].bytes == size
 
 
 def test_a_shard_has_its_size_checksum_and_tokens(folder: LocalFolder) -> None:
@@ -238,6 +269,17 @@ def test_a_line_that_is_sealed_again_keeps_its_bytes(folder: LocalFolder) -> Non
     (second,) = sealer.finish()
     assert contents(folder, second) == contents(folder, first)
     assert second.sha256 == first.sha256
+
+
+def test_a_line_that_was_sealed_without_escapes_is_sealed_again_with_them(folder: LocalFolder) -> None:
+    escaped_line = request_line("a", CHAT, canonical_json({"max_tokens": 5, "text": LINE_ENDS}))
+    earlier_line = msgspec.json.encode(msgspec.json.decode(escaped_line)) + b"\n"
+    assert "\u2028" in earlier_line.decode()
+    sealer = Sealer(folder, "g001/retry-1", CHAT, Limits())
+    sealer.add_line("gpt-5-mini", earlier_line, RowIndex("a", "0"), inputs=1, tokens=1, attempt=2)
+    (shard,) = sealer.finish()
+    assert contents(folder, shard) == escaped_line
+    assert shard.bytes == len(escaped_line)
 
 
 def test_a_file_written_in_many_blocks_is_complete_with_its_index(
