@@ -108,6 +108,28 @@ class Kind(StrEnum):
     TRUNCATE = "truncate"
     #: the server sends half of the body, then nothing for `seconds`, then the rest
     STALL = "stall"
+    #: The server responds with status 200 and the error that `status`, `code` and `message` describe. It does not
+    #: execute the call.
+    ERROR_BODY = "error_body"
+    #: The server responds with status 200 and an empty body. It does not execute the call.
+    EMPTY_BODY = "empty_body"
+
+    # call faults that replace the body of a successful response; its Content-Length matches the new body
+
+    #: compressed with gzip, without Content-Encoding
+    COMPRESSED = "compressed"
+    #: random bytes, as many as the body has
+    GARBAGE = "garbage"
+    #: the first half, cut off within a line
+    CUT = "cut"
+    #: the first half of the lines
+    CUT_AT_LINE = "cut_at_line"
+    #: the first half of the lines twice, instead of both halves
+    REPEATED_HALF = "repeated_half"
+    #: a line in front that is not JSON, such as a cache adds; the rest is complete
+    BANNER = "banner"
+    #: the content of another file, if possible one with the same purpose
+    OTHER_FILE = "other_file"
 
 
 class Target(StrEnum):
@@ -138,6 +160,19 @@ _KINDS = {
     Target.BATCH: (Kind.FAIL_BATCH, Kind.STUCK),
 }
 
+#: call faults that replace the body of a successful response
+BODY_KINDS = frozenset(
+    {
+        Kind.COMPRESSED,
+        Kind.GARBAGE,
+        Kind.CUT,
+        Kind.CUT_AT_LINE,
+        Kind.REPEATED_HALF,
+        Kind.BANNER,
+        Kind.OTHER_FILE,
+    }
+)
+
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One fault. By default it hits every row, call, batch or file that its kind affects.
@@ -165,6 +200,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     #: code and message of a failed batch or an HTTP error; None selects the ones that OpenAI uses for the status
     code: str | None = None
     message: str | None = None
+    #: whether a replaced body is sent without Content-Length, in chunks
+    chunked: bool = False
 
     def __post_init__(self) -> None:
         # if such a field were ignored, the fault would hit more than its author intended
@@ -175,6 +212,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"field `custom_ids` applies only to row faults, not to `{self.kind}`")
         if self.skip and affects_row:
             raise ValueError(f"field `skip` does not apply to row faults such as `{self.kind}`")
+        if self.chunked and self.kind not in BODY_KINDS:
+            raise ValueError(f"field `chunked` applies only to faults that replace a body, not to `{self.kind}`")
 
     @property
     def target(self) -> Target:

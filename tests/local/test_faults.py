@@ -230,6 +230,7 @@ def test_faults_survive_a_json_round_trip(plan: list[Fault]) -> None:
         (b'[{"kind": "crlf", "custom_ids": ["a"]}]', "[0].custom_ids"),
         (b'[{"kind": "drop", "custom_ids": ["a"]}]', "[0].custom_ids"),
         (b'[{"kind": "refusal", "skip": 1}]', "[0].skip"),
+        (b'[{"kind": "drop", "chunked": true}]', "[0].chunked"),
     ],
 )
 def test_an_invalid_plan_is_rejected_with_the_name_of_the_field(raw: bytes, param: str | None) -> None:

@@ -15,11 +15,12 @@ import re
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS
-from airflow_provider_batch.local.faults import Call, Fault, Kind
+from airflow_provider_batch.local.faults import BODY_KINDS, Call, Fault, Kind
+from airflow_provider_batch.local.http.body_faults import BodySend
 from airflow_provider_batch.local.http.server import Server
 
 if TYPE_CHECKING:
@@ -161,6 +162,10 @@ class CallFaults:
                 await response(scope, receive, send)
             case Kind.HTML:
                 await HTMLResponse(_PAGE)(scope, receive, send)
+            case Kind.ERROR_BODY:
+                await JSONResponse(fault.error().body())(scope, receive, send)
+            case Kind.EMPTY_BODY:
+                await Response()(scope, receive, send)
             case Kind.HANG | Kind.COMMIT_THEN_HANG:
                 await connection.stay_silent(fault.seconds)
                 await connection.close()
@@ -168,5 +173,7 @@ class CallFaults:
                 await connection.close()
             case Kind.TRUNCATE | Kind.STALL:
                 await self._app(scope, receive, _HalfSend(send, connection, fault))
+            case kind if kind in BODY_KINDS:
+                await self._app(scope, receive, BodySend(send, fault, self._server, scope["path"]))
             case _:
                 raise AssertionError(f"{fault.kind} is not a call fault")

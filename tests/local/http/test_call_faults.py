@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
+import json
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +22,7 @@ from openai import OpenAI
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.http.app import create_app
+from airflow_provider_batch.local.http.body_faults import damaged_body
 from airflow_provider_batch.local.http.call_faults import identify_call
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.settings import Settings
@@ -469,6 +473,109 @@ def test_a_stalled_download_continues_after_the_silence(server: LocalServer, cli
     server.set_faults(Fault(kind=Kind.STALL, calls=calls_of(Call.DOWNLOAD), seconds=0.1))
 
     assert client.files.content(file).content == content
+
+
+# a response that looks complete, but has the wrong body
+
+
+def test_an_error_with_200_is_the_injected_error(server: LocalServer, client: OpenAI) -> None:
+    file = upload(client, jsonl(chats(1)))
+    server.set_faults(
+        Fault(kind=Kind.ERROR_BODY, calls=calls_of(Call.DOWNLOAD), status=404, message="No such file."),
+        Fault(kind=Kind.ERROR_BODY, calls=calls_of(Call.CREATE), status=429),
+    )
+
+    body = json.loads(client.files.content(file).content)
+    assert_fits(body, "ErrorResponse")
+    assert body["error"]["message"] == "No such file."
+    create(client, file)
+    server.set_faults()
+    assert count_batches(client, file) == 0, "the create was not executed"
+
+
+def test_an_empty_body_is_empty(server: LocalServer, client: OpenAI) -> None:
+    file = upload(client, jsonl(chats(1)))
+    server.set_faults(Fault(kind=Kind.EMPTY_BODY, calls=calls_of(Call.DOWNLOAD)))
+
+    with RawRequest(server, "GET", f"/files/{file}/content") as response:
+        assert (response.status, response.headers["content-length"], response.read()) == (200, "0", b"")
+
+
+LINES = [f"{line}\n".encode() for line in ("one", "two", "three", "four", "five")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Kind.CUT, b"one\ntwo\nthre"),
+        (Kind.CUT_AT_LINE, b"one\ntwo\n"),
+        (Kind.REPEATED_HALF, b"one\ntwo\none\ntwo\n"),
+        (Kind.BANNER, b"<!-- served by cache-7 -->\none\ntwo\nthree\nfour\nfive\n"),
+    ],
+)
+def test_a_damaged_body_looks_complete_to_http(
+    server: LocalServer, client: OpenAI, kind: Kind, expected: bytes
+) -> None:
+    file = client.files.create(file=("lines.txt", b"".join(LINES)), purpose="user_data").id
+
+    for chunked in (False, True):
+        server.set_faults(Fault(kind=kind, calls=calls_of(Call.DOWNLOAD), chunked=chunked))
+        with RawRequest(server, "GET", f"/files/{file}/content") as response:
+            length = response.headers["content-length"]
+            assert response.read() == expected
+        assert length == (None if chunked else str(len(expected)))
+        assert client.files.content(file).content == expected
+
+
+def test_a_cut_never_falls_on_a_line_end() -> None:
+    assert damaged_body(Kind.CUT, b"one\ntwo\n") == b"one\nt"
+    assert damaged_body(Kind.CUT, b"one\nfour\n") == b"one\nf"
+
+
+def test_a_compressed_body_has_no_content_encoding(server: LocalServer, client: OpenAI) -> None:
+    content = jsonl(chats(3))
+    file = upload(client, content)
+    server.set_faults(Fault(kind=Kind.COMPRESSED, calls=calls_of(Call.DOWNLOAD)))
+
+    with RawRequest(server, "GET", f"/files/{file}/content") as response:
+        assert response.headers["content-encoding"] is None
+        assert gzip.decompress(response.read()) == content
+
+
+def test_garbage_has_the_size_of_the_body(server: LocalServer, client: OpenAI) -> None:
+    content = jsonl(chats(3))
+    file = upload(client, content)
+    server.set_faults(Fault(kind=Kind.GARBAGE, calls=calls_of(Call.DOWNLOAD)))
+
+    garbage = client.files.content(file).content
+    assert len(garbage) == len(content)
+    assert garbage != content
+
+
+def test_another_file_is_preferably_one_with_the_same_purpose(server: LocalServer, client: OpenAI) -> None:
+    other, batch = run(client, chats(3)), run(client, chats(5))
+    upload(client, jsonl(chats(7)))
+    other_content = client.files.content(other.output_file_id or "").content
+    server.set_faults(Fault(kind=Kind.OTHER_FILE, calls=calls_of(Call.DOWNLOAD)))
+
+    assert client.files.content(batch.output_file_id or "").content == other_content
+
+
+def test_only_the_body_of_a_successful_call_is_replaced(server: LocalServer, client: OpenAI) -> None:
+    server.set_faults(Fault(kind=Kind.CUT), Fault(kind=Kind.OTHER_FILE))
+
+    with pytest.raises(openai.NotFoundError) as error_info:
+        client.files.content("file-1")
+    assert_fits(error_info.value.response.json(), "ErrorResponse")
+
+
+def test_a_create_whose_response_is_damaged_was_executed(server: LocalServer, client: OpenAI) -> None:
+    file = upload(client, jsonl(chats(1)))
+    server.set_faults(Fault(kind=Kind.GARBAGE, calls=calls_of(Call.CREATE)))
+
+    with suppress(openai.OpenAIError, ValueError):
+        create(client, file)
+    assert count_batches(client, file) == 1
 
 
 # which calls are hit
