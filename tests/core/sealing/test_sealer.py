@@ -31,7 +31,6 @@ from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooL
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import CHAT, EMBEDDINGS, request, seal_all, temporary_folder
 
-
 #: every character at which `str.splitlines` splits
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
