@@ -1,10 +1,13 @@
 """Reads one line of a result file as an `Answer` with its `Outcome`.
 
-A line counts as succeeded only if its HTTP status is 200 *and* the answer is complete. This needs care:
+A line counts as succeeded only if the request succeeded *and* the answer is complete. This needs care:
 
 * An error line may have its error inside `response.body` while `error` is null.
 * A 200 may be cut off, refused, empty, or invalid against the schema.
 * Batches that reported no failure have contained lines with status 0.
+
+A complete answer was paid for, so it counts in whatever form it is written: as JSON text, without a status, or next to
+an error. An answer with HTTP 200 that cannot be used is retried only if a retry may change it.
 
 OpenAI documents the shapes at https://platform.openai.com/docs/guides/batch. Compatible servers differ from them: some
 write `error` as a string, some the completion itself as `response`.
@@ -85,43 +88,89 @@ WITHHELD = Answer(
 
 def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
     """Return the custom_id and the answer of one line of a result file, or None if the line is not readable."""
-    try:
-        data = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        data = _parse_leniently(line)
-    if not isinstance(data, dict) or not isinstance(data.get("custom_id"), str):
+    data = _parse(line)
+    if not isinstance(data, dict):
         return None
-    return data["custom_id"], _read_answer(data, endpoint, judge)
+    custom_id = data.get("custom_id")
+    if isinstance(custom_id, int) and not isinstance(custom_id, bool):
+        custom_id = str(custom_id)
+    if not isinstance(custom_id, str):
+        return None
+    return custom_id, _read_answer(data, endpoint, judge)
 
 
-def _parse_leniently(line: bytes) -> Any:
-    """Parse a line that msgspec rejects, such as one with NaN or half a surrogate pair, with Python's own parser.
+def _parse(text: bytes | str) -> Any:
+    """Parse JSON, or return None if the text is not JSON.
 
-    Returns None if it is not JSON.
+    Python's own parser reads what msgspec rejects, such as NaN or half a surrogate pair.
     """
     try:
-        return json.loads(line)
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
 
+def _unwrap(value: Any) -> Any:
+    """Return the object or list that a server wrote as JSON text, as Llama Stack does, or else the value itself."""
+    unwrapped = value
+    for _ in range(2):
+        if isinstance(unwrapped, str) and unwrapped.lstrip().startswith(("{", "[", '"')):
+            unwrapped = _parse(unwrapped)
+    return unwrapped if isinstance(unwrapped, dict | list) else value
+
+
 def _read_answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
-    response, error = data.get("response"), data.get("error")
+    response, error = _unwrap(data.get("response")), data.get("error")
     if not isinstance(response, dict) or not response:
         return _read_unexecuted(error)
-    if "status_code" not in response and "body" not in response:
-        response = {"status_code": 200, "body": response}
-    status, body = response.get("status_code"), response.get("body")
-    if status == 200 and isinstance(body, dict) and not any(_code_and_message(error)):
-        return _read_body(body, endpoint, judge)
-    code = status if isinstance(status, int) else 0
+    if "body" in response:
+        body, status = _unwrap(response["body"]), _status(response.get("status_code"))
+    else:
+        body, status = response, _status(response.get("status_code", 200))
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    has_error = any(_code_and_message(error))
+    # Without a status, or with status 0, only a complete answer shows that the request ran.
+    if isinstance(body, dict) and (status == 0 or 200 <= status < 300):
+        answer = _read_body(body, endpoint, judge)
+        if answer.outcome is Outcome.SUCCEEDED or (status and not has_error):
+            return answer
+    elif 200 <= status < 300 and not has_error:
+        return _unreadable_answer(body)
     detail = body.get("error") if isinstance(body, dict) and body.get("error") else error
-    name, message = _code_and_message(detail)
+    code, message = _code_and_message(detail)
     return Answer(
         Outcome.FAILED,
-        error_code=name or f"http_{code}",
-        error_message=message or f"HTTP status {code} without a message.",
-        transient=is_transient(code) or code < 100 or code == 200,
+        error_code=code or f"http_{status}",
+        error_message=message or f"HTTP status {status} without a message.",
+        transient=is_transient(status) or status < 100 or 200 <= status < 300,
+        body=body,
+    )
+
+
+def _status(value: Any) -> int:
+    """Return an HTTP status, which some servers write as text, or 0 if there is none."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1000 else 0
+
+
+def _unreadable_answer(body: Any) -> Answer:
+    """Return the answer for HTTP 200 with a body that is no object. It may have been billed, so it is not retried."""
+    if body in (None, ""):
+        return Answer(Outcome.INCOMPLETE, error_code="empty", error_message="The answer is empty.", body=body)
+    kind = "text" if isinstance(body, str) else "a list" if isinstance(body, list) else "a single value"
+    return Answer(
+        Outcome.FAILED,
+        error_code="unreadable_body",
+        error_message=f"The provider answered with HTTP 200, but the body is {kind} instead of an object. The request "
+        "may have been billed, so it is not retried. With store_response=True, the body lands in the response column.",
         body=body,
     )
 
@@ -156,7 +205,11 @@ def _read_body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -
     if body.get("error"):
         code, message = _code_and_message(body["error"])
         return _with_outcome(
-            answer, Outcome.FAILED, code or "response_failed", message or "The response failed.", transient=True
+            answer,
+            Outcome.FAILED,
+            code or "response_failed",
+            message or "The response failed.",
+            transient=_may_succeed_later(code),
         )
     match endpoint.removeprefix("/v1"):
         case "/embeddings":
@@ -169,6 +222,17 @@ def _read_body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -
     if not value:
         return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer has no result.")
     return msgspec.structs.replace(answer, value=value)
+
+
+#: how error codes begin that describe the request or its content, and not a passing state of the server
+_PERMANENT_CODES = ("invalid", "image_", "unsupported_", "empty_image", "failed_to_download_image", "content_policy")
+
+
+def _may_succeed_later(code: str | None) -> bool:
+    """Return whether the same request may succeed later, after an error inside an answer with HTTP 200."""
+    if code is not None and code.isascii() and code.isdigit():
+        return is_transient(int(code[:4]))
+    return not (code or "").startswith(_PERMANENT_CODES)
 
 
 def _with_outcome(answer: Answer, outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:

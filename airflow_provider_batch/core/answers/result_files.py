@@ -1,7 +1,12 @@
 r"""Reads the collected files of a settled submission as one answer per row of its shard.
 
 Every row of the shard gets exactly one answer, in no particular order. If several lines have the same custom_id, the
-first one counts. Lines whose custom_id is not in the shard are ignored. A row without a readable line is `missing`.
+best outcome counts, in whichever file it is, and the first of equal ones. Lines whose custom_id is not in the shard are
+ignored. A row without a readable line is `missing`.
+
+A succeeded answer cannot be improved on, so it is yielded as soon as it is read. For every other row only the position
+of its best line is kept, and the lines at these positions are read again at the end. So the memory does not depend on
+the size of the answers.
 
 Files are read as bytes, because Python splits bytes at \n only: JSON text may contain U+2028, U+0085 and other
 characters at which it would split text.
@@ -10,7 +15,8 @@ characters at which it would split text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,7 +25,7 @@ from airflow_provider_batch.core.answers.outcome import MISSING, Answer, Outcome
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
-from airflow_provider_batch.core.ledger.records import Settled
+from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.exceptions import StagingError
 
@@ -50,27 +56,78 @@ def read_answers(
     if settled.failure is not None:
         yield from _failed_validation(settled, len(rows))
         return
-    lines = {row.custom_id: line for line, row in enumerate(rows)}
-    read, embeddings = line_reader(endpoint, judge, bodies=bodies), endpoint.endswith("/embeddings")
-    for file in settled.files:
-        digest = hashlib.sha256()
-        with folder.reader(file.name) as stream:
-            for text in stream:
-                digest.update(text)
-                result = read(text) if text.strip() else None
-                if result is None:
-                    continue
-                custom_id, answer = result
-                line = lines.pop(custom_id, None)
-                if line is not None:
-                    yield line, _check_vector_count(answer, rows[line].inputs) if embeddings else answer
-        if digest.hexdigest() != file.sha256:
-            raise StagingError(
-                f"{folder.uri}/{file.name} is not the file that was collected from batch {settled.batch_id}: its "
-                "checksum differs. None of its answers were used. Restore the file if you have a backup of staging."
-            )
-    for line in lines.values():
+    read = _row_reader(rows, endpoint, judge, bodies=bodies)
+    unanswered = set(range(len(rows)))
+    best: dict[int, _Position] = {}
+    for number, file in enumerate(settled.files):
+        for text_line, text in enumerate(_verified_lines(folder, file, settled)):
+            result = read(text)
+            if result is None or result[0] not in unanswered:
+                continue
+            line, answer = result
+            if answer.outcome is Outcome.SUCCEEDED:
+                unanswered.remove(line)
+                best.pop(line, None)
+                yield line, answer
+            elif line not in best or answer.outcome.rank > best[line].rank:
+                best[line] = _Position(answer.outcome.rank, number, text_line)
+    for number, file in enumerate(settled.files):
+        text_lines = {position.text_line for position in best.values() if position.file == number}
+        for text in _lines_at(folder, file, text_lines):
+            result = read(text)
+            assert result is not None
+            yield result
+    for line in unanswered - best.keys():
         yield line, MISSING
+
+
+class _Position(NamedTuple):
+    """Where the best line of a row is, and the rank of its outcome."""
+
+    rank: int
+    #: number of the file, and of the text line in it, both from 0
+    file: int
+    text_line: int
+
+
+def _row_reader(
+    rows: list[RowIndex], endpoint: str, judge: SchemaJudge | None, *, bodies: bool
+) -> Callable[[bytes], tuple[int, Answer] | None]:
+    """Return a function that reads the row and the answer of a text line, or None if the line is of no row."""
+    read_text, embeddings = line_reader(endpoint, judge, bodies=bodies), endpoint.endswith("/embeddings")
+    lines = {row.custom_id: line for line, row in enumerate(rows)}
+
+    def read(text: bytes) -> tuple[int, Answer] | None:
+        result = read_text(text) if text.strip() else None
+        line = lines.get(result[0]) if result is not None else None
+        if result is None or line is None:
+            return None
+        return line, _check_vector_count(result[1], rows[line].inputs) if embeddings else result[1]
+
+    return read
+
+
+def _verified_lines(folder: Folder, file: CollectedFile, settled: Settled) -> Iterator[bytes]:
+    """Yield the lines of a collected file.
+
+    :raises StagingError: after the last line, if the file differs from the one that was collected.
+    """
+    digest = hashlib.sha256()
+    with folder.reader(file.name) as stream:
+        for text in stream:
+            digest.update(text)
+            yield text
+    if digest.hexdigest() != file.sha256:
+        raise StagingError(
+            f"{folder.uri}/{file.name} is not the file that was collected from batch {settled.batch_id}: its "
+            "checksum differs. None of its answers were used. Restore the file if you have a backup of staging."
+        )
+
+
+def _lines_at(folder: Folder, file: CollectedFile, numbers: set[int]) -> Iterator[bytes]:
+    if numbers:
+        with folder.reader(file.name) as stream:
+            yield from (text for number, text in enumerate(stream) if number in numbers)
 
 
 def _check_vector_count(answer: Answer, inputs: int) -> Answer:

@@ -101,13 +101,14 @@ def test_missing_and_pending_answers_have_their_outcome() -> None:
         b"{}",
         b'"row-1"',
         b'{"custom_id": null}',
-        b'{"custom_id": 7, "response": null}',
+        b'{"custom_id": 7.5, "response": null}',
+        b'{"custom_id": true, "response": null}',
         b'{"custom_id": "row-1"',
         b'{"custom_id": "\xff\xfe"}',
         b'{"custom_id": "row-1", "response": {"status_code": 200, "body": {"choices": [{"mess',
         b"[" * 100_000,
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_an_unreadable_line_gives_none(line: bytes) -> None:
     assert read_line(line, CHAT, None) is None
@@ -198,9 +199,60 @@ def test_an_error_line_with_a_null_error_never_succeeds() -> None:
     assert (answer.outcome, answer.value, answer.error_code) == (Outcome.FAILED, None, "http_500")
 
 
-@pytest.mark.parametrize("status", [None, "200", 0, True, 201, 204, -1, 200.5])
-def test_only_a_status_of_200_can_succeed(status: str | float | None) -> None:
+def test_a_numeric_custom_id_is_read_as_its_digits() -> None:
+    result = read_line(b'{"custom_id": 42, "response": null, "error": null}', CHAT, None)
+    assert result
+    assert result[0] == "42"
+
+
+@pytest.mark.parametrize("status", [None, "200", 200.0, 0, True, 201, 204, -1, 200.5])
+def test_a_complete_answer_counts_even_if_its_status_is_odd(status: str | float | None) -> None:
+    assert http(status, chat("fine")).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("status", [None, 0, -1, 200.5])
+@pytest.mark.parametrize("body", [None, {}, {"choices": []}, {"error": None}])
+def test_without_a_status_only_a_complete_answer_shows_that_the_request_ran(
+    status: float | None, body: dict[str, Any] | None
+) -> None:
+    answer = http(status, body)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "http_0", True)
+
+
+@pytest.mark.parametrize("status", [300, 302, 400, 404, 429, 500, 599])
+def test_an_answer_with_an_error_status_never_succeeds(status: int) -> None:
     assert http(status, chat("fine")).outcome is Outcome.FAILED
+
+
+def as_text(value: Any) -> str:
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"status_code": 200, "body": as_text(chat("fine"))},
+        {"status_code": 200, "body": as_text(as_text(chat("fine")))},
+        {"status_code": 200, "body": "\n " + as_text(chat("fine"))},
+        {"status_code": 200, "body": [chat("fine")]},
+        {"status_code": 200, **chat("fine")},
+        {"body": chat("fine")},
+        chat("fine"),
+        as_text({"status_code": 200, "body": chat("fine")}),
+        as_text({"status_code": 200, "body": as_text(chat("fine"))}),
+        as_text(chat("fine")),
+    ],
+    ids=range(10),
+)
+def test_an_answer_is_read_in_whatever_form_it_is_written(response: Any) -> None:
+    """Llama Stack and OGX write the body as JSON text, Nebius the completion as the response."""
+    answer = read({"response": response, "error": None})
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
+
+
+def test_an_error_written_as_text_in_the_body_is_read_too() -> None:
+    answer = http(429, as_text({"error": {"message": "Slow down.", "code": "rate_limit_exceeded"}}))
+    assert (answer.error_code, answer.error_message, answer.transient) == ("rate_limit_exceeded", "Slow down.", True)
 
 
 def test_a_status_of_zero_may_be_retried_even_without_an_error() -> None:
@@ -232,8 +284,14 @@ def test_an_error_that_is_text_in_the_body_is_the_message() -> None:
     assert (answer.error_code, answer.error_message) == ("http_503", "overloaded")
 
 
-def test_an_error_with_status_200_fails_the_row() -> None:
+def test_a_complete_answer_counts_even_if_its_line_also_has_an_error() -> None:
     answer = http(200, chat("fine"), {"code": "server_error", "message": "lost on the way"})
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
+
+
+@pytest.mark.parametrize("body", [None, {}, chat(None)])
+def test_an_error_with_status_200_fails_a_row_without_a_complete_answer(body: dict[str, Any] | None) -> None:
+    answer = http(200, body, {"code": "server_error", "message": "lost on the way"})
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "server_error", True)
 
 
@@ -249,10 +307,39 @@ def test_a_200_whose_body_is_an_error_failed_and_may_be_retried(endpoint: str) -
     assert answer.error_message == "upstream is gone"
 
 
-@pytest.mark.parametrize("body", [None, "text", [], 7])
-def test_a_200_whose_body_is_not_an_object_failed(body: str | int | list[Any] | None) -> None:
+@pytest.mark.parametrize(
+    ("code", "transient"),
+    [
+        ("server_error", True),
+        ("rate_limit_exceeded", True),
+        ("vector_store_timeout", True),
+        (503, True),
+        (400, False),
+        ("invalid_prompt", False),
+        ("invalid_image_url", False),
+        ("image_too_large", False),
+        ("failed_to_download_image", False),
+        ("unsupported_image_media_type", False),
+    ],
+)
+def test_an_error_in_the_body_of_a_200_is_retried_only_if_a_retry_can_change_it(
+    code: str | int, transient: bool
+) -> None:
+    answer = ok({"error": {"message": "No.", "code": code}}, RESPONSES)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, str(code), transient)
+
+
+@pytest.mark.parametrize("body", ["text", [], 7, [1, 2], "{broken"])
+def test_a_200_whose_body_is_not_an_object_failed_and_is_not_retried(body: str | int | list[Any]) -> None:
     answer = http(200, body)
-    assert (answer.outcome, answer.transient) == (Outcome.FAILED, True)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "unreadable_body", False)
+    assert answer.body == body
+
+
+@pytest.mark.parametrize("body", [None, ""])
+def test_a_200_without_a_body_is_incomplete_and_is_not_retried(body: str | None) -> None:
+    answer = http(200, body)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.INCOMPLETE, "empty", False)
 
 
 # Chat completions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, BinaryIO
@@ -97,7 +98,24 @@ def test_a_row_without_a_line_is_missing() -> None:
     assert outcomes_of({"output": b"", "error": b""}, rows_named("a")) == ["missing"]
 
 
-def test_the_first_of_two_lines_for_a_row_counts() -> None:
+def test_the_better_of_several_lines_for_a_row_counts_in_any_order_and_file() -> None:
+    lines = [
+        never_ran_line("a"),
+        chat_line("a", status=500),
+        chat_line("a", status=429),
+        chat_line("a", "fine"),
+        b'{"custom_id": "a", "response": null, "error": null}',
+        b'{"custom_id": "a"',
+    ]
+    neighbour = chat_line("b", status=400)
+    for order in itertools.permutations(lines, 4):
+        expected = "succeeded" if lines[3] in order else "failed"
+        assert outcomes_of({"output": join_lines(*order, neighbour)}, rows_named("a", "b")) == [expected, "failed"]
+        files = {"output": join_lines(*order[:2]), "error": join_lines(neighbour, *order[2:])}
+        assert outcomes_of(files, rows_named("a", "b")) == [expected, "failed"]
+
+
+def test_the_first_of_two_equal_lines_for_a_row_counts() -> None:
     data = join_lines(chat_line("a", "first"), chat_line("a", "second"))
     assert answers_of({"output": data}, rows_named("a"))[0].value == "first"
 
