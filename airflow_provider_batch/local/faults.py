@@ -70,6 +70,10 @@ class Kind(StrEnum):
     MULTI_TEXT = "multi_text"
     #: U+2028, U+2029 and U+0085 unescaped in the text
     SEPARATORS = "separators"
+    #: the character NUL in the text
+    NUL = "nul"
+    #: the text is a JSON object nested `depth` levels deep
+    NESTED = "nested"
 
     # row faults: the line in the result file
 
@@ -77,6 +81,12 @@ class Kind(StrEnum):
     DUPLICATE_LINE = "duplicate_line"
     #: the line is not JSON
     BROKEN_LINE = "broken_line"
+    #: an error line for the same row (`status`, `code` and `message`) in front of its line
+    ERROR_LINE_BEFORE = "error_line_before"
+    #: an error line for an answered row in the error file, besides its answer in the output file
+    ERROR_LINE_BESIDES = "error_line_besides"
+    #: the value at `path` is replaced with `json`
+    LINE_FIELD = "line_field"
 
     # result file faults
 
@@ -130,6 +140,8 @@ class Kind(StrEnum):
     BANNER = "banner"
     #: the content of another file, if possible one with the same purpose
     OTHER_FILE = "other_file"
+    #: the value at `path` of a JSON body is replaced with `json`
+    RESPONSE_FIELD = "response_field"
 
 
 class Target(StrEnum):
@@ -154,8 +166,17 @@ _KINDS = {
         Kind.INVALID_JSON,
         Kind.MULTI_TEXT,
         Kind.SEPARATORS,
+        Kind.NUL,
+        Kind.NESTED,
     ),
-    Target.LINE: (Kind.MISSING_LINE, Kind.DUPLICATE_LINE, Kind.BROKEN_LINE),
+    Target.LINE: (
+        Kind.MISSING_LINE,
+        Kind.DUPLICATE_LINE,
+        Kind.BROKEN_LINE,
+        Kind.ERROR_LINE_BEFORE,
+        Kind.ERROR_LINE_BESIDES,
+        Kind.LINE_FIELD,
+    ),
     Target.FILE: (Kind.CRLF, Kind.NO_FINAL_NEWLINE),
     Target.BATCH: (Kind.FAIL_BATCH, Kind.STUCK),
 }
@@ -170,8 +191,11 @@ BODY_KINDS = frozenset(
         Kind.REPEATED_HALF,
         Kind.BANNER,
         Kind.OTHER_FILE,
+        Kind.RESPONSE_FIELD,
     }
 )
+#: faults that replace one value of a JSON text
+FIELD_KINDS = (Kind.LINE_FIELD, Kind.RESPONSE_FIELD)
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -202,6 +226,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     message: str | None = None
     #: whether a replaced body is sent without Content-Length, in chunks
     chunked: bool = False
+    #: place of the value to replace, such as `response.body.usage`; see `api.json_path`
+    path: str | None = None
+    #: JSON text of the new value, which is inserted unchanged; None removes the field
+    json: str | None = None
+    #: levels of a nested text
+    depth: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 256
 
     def __post_init__(self) -> None:
         # if such a field were ignored, the fault would hit more than its author intended
@@ -214,6 +244,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"field `skip` does not apply to row faults such as `{self.kind}`")
         if self.chunked and self.kind not in BODY_KINDS:
             raise ValueError(f"field `chunked` applies only to faults that replace a body, not to `{self.kind}`")
+        if (self.path is not None) != (self.kind in FIELD_KINDS):
+            raise ValueError(f"field `path` is required for {' and '.join(FIELD_KINDS)}, and applies to no other kind")
 
     @property
     def target(self) -> Target:

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.faults import Call, Fault, Faults, FaultsError, Kind, Target, read_faults
+from airflow_provider_batch.local.faults import (
+    FIELD_KINDS,
+    Call,
+    Fault,
+    Faults,
+    FaultsError,
+    Kind,
+    Target,
+    read_faults,
+)
 
 ROWS = [f"row-{number}" for number in range(200)]
 seeds = st.integers(0, 2**31)
@@ -207,7 +216,17 @@ def test_an_empty_plan_hits_nothing() -> None:
     assert injector.draw_file_faults() == []
 
 
-@given(st.lists(st.builds(Fault, kind=st.sampled_from(Kind), rate=rates, times=st.none() | st.integers(1, 9))))
+@given(
+    st.lists(
+        st.builds(
+            Fault,
+            kind=st.sampled_from([kind for kind in Kind if kind not in FIELD_KINDS]),
+            rate=rates,
+            times=st.none() | st.integers(1, 9),
+        )
+        | st.builds(Fault, kind=st.sampled_from(FIELD_KINDS), path=st.text(), json=st.none() | st.text())
+    )
+)
 def test_faults_survive_a_json_round_trip(plan: list[Fault]) -> None:
     assert read_faults(msgspec.json.encode(plan)) == plan
 
@@ -231,6 +250,9 @@ def test_faults_survive_a_json_round_trip(plan: list[Fault]) -> None:
         (b'[{"kind": "drop", "custom_ids": ["a"]}]', "[0].custom_ids"),
         (b'[{"kind": "refusal", "skip": 1}]', "[0].skip"),
         (b'[{"kind": "drop", "chunked": true}]', "[0].chunked"),
+        (b'[{"kind": "line_field"}]', "[0].path"),
+        (b'[{"kind": "drop", "path": "a"}]', "[0].path"),
+        (b'[{"kind": "nested", "depth": 0}]', "[0].depth"),
     ],
 )
 def test_an_invalid_plan_is_rejected_with_the_name_of_the_field(raw: bytes, param: str | None) -> None:

@@ -42,15 +42,15 @@ def replacement_reply(fault: Fault, request: ModelRequest) -> Reply | None:
     return None
 
 
-def corrupt_reply(kind: Kind, request: ModelRequest, reply: Reply) -> Reply:
+def corrupt_reply(fault: Fault, request: ModelRequest, reply: Reply) -> Reply:
     """Return a corrupted copy of a reply with status 200; any other reply is returned unchanged."""
     if reply.status != 200:
         return reply
     body = deepcopy(reply.body)
     if request.endpoint in (CHAT, COMPLETIONS):
-        _corrupt_choices(kind, request, body)
+        _corrupt_choices(fault, request, body)
     elif request.endpoint == RESPONSES:
-        _corrupt_response(kind, request, body)
+        _corrupt_response(fault, request, body)
     return Reply(reply.status, body)
 
 
@@ -62,9 +62,9 @@ class _Output(NamedTuple):
     finish_reason: str | None = "stop"
 
 
-def _corrupt_text(kind: Kind, request: ModelRequest, text: str) -> _Output | None:
-    """Return the output that replaces this text, or None if the kind does not apply to it."""
-    match kind:
+def _corrupt_text(fault: Fault, request: ModelRequest, text: str) -> _Output | None:
+    """Return the output that replaces this text, or None if the fault does not apply to it."""
+    match fault.kind:
         case Kind.REFUSAL:
             return _Output("", refusal=_REFUSAL)
         case Kind.CONTENT_FILTER:
@@ -76,29 +76,36 @@ def _corrupt_text(kind: Kind, request: ModelRequest, text: str) -> _Output | Non
         case Kind.INVALID_JSON:
             return _Output(_NOT_JSON)
         case Kind.SEPARATORS if text:
-            return _Output(_insert_separators(request, text), finish_reason=None)
+            return _Output(_insert(SEPARATORS, request, text), finish_reason=None)
+        case Kind.NUL if text:
+            return _Output(_insert("\0", request, text), finish_reason=None)
+        case Kind.NESTED:
+            return _Output('{"a":' * fault.depth + "1" + "}" * fault.depth)
     return None
 
 
-def _insert_separators(request: ModelRequest, text: str) -> str:
-    """Return the text with the separators in it, unescaped. A text that fits its schema still does afterwards."""
+def _insert(characters: str, request: ModelRequest, text: str) -> str:
+    """Return the text with these characters in the middle of it, or of every string in it.
+
+    A text that fits its schema still does afterwards.
+    """
     requested_format = output_format(request.endpoint, request.body)
     schema = requested_format.get("schema") if requested_format else None
     try:
         root = [msgspec.json.decode(text)]
     except msgspec.DecodeError:
-        return _split_text(text)
+        return _split(text, characters)
     for container, key in _string_locations(root):
         original = container[key]
-        container[key] = _split_text(original)
+        container[key] = _split(original, characters)
         if schema is not None and not fits(schema, root[0]):
             container[key] = original
     return msgspec.json.encode(root[0]).decode()
 
 
-def _split_text(text: str) -> str:
+def _split(text: str, characters: str) -> str:
     middle = len(text) // 2
-    return text[:middle] + SEPARATORS + text[middle:]
+    return text[:middle] + characters + text[middle:]
 
 
 def _string_locations(value: Any) -> list[tuple[Any, Any]]:
@@ -115,12 +122,12 @@ def _string_locations(value: Any) -> list[tuple[Any, Any]]:
 # chat and text completions
 
 
-def _corrupt_choices(kind: Kind, request: ModelRequest, body: dict[str, Any]) -> None:
+def _corrupt_choices(fault: Fault, request: ModelRequest, body: dict[str, Any]) -> None:
     output_tokens = 0
     for choice in body.get("choices") or []:
         message = choice.get("message") if request.endpoint == CHAT else None
         text = (choice.get("text") if message is None else message.get("content")) or ""
-        output = _corrupt_text(kind, request, text)
+        output = _corrupt_text(fault, request, text)
         if output is None or (output.refusal is not None and message is None):
             return
         if message is None:
@@ -148,18 +155,18 @@ def _update_usage(body: dict[str, Any], input_name: str, output_name: str, outpu
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-def _corrupt_response(kind: Kind, request: ModelRequest, body: dict[str, Any]) -> None:
+def _corrupt_response(fault: Fault, request: ModelRequest, body: dict[str, Any]) -> None:
     messages = [item for item in body.get("output") or [] if item.get("type") == "message"]
     other_items = [item for item in body.get("output") or [] if item.get("type") != "message"]
     text = "".join(part.get("text") or "" for message in messages for part in message.get("content") or [])
-    if kind is Kind.MULTI_TEXT:
+    if fault.kind is Kind.MULTI_TEXT:
         # seen in practice in 557 of 233,124 lines (opentargets/mira pull request 70)
         reasoning = other_items or [{"id": f"rs_{secrets.token_hex(24)}", "type": "reasoning", "summary": []}]
         first_half = text[: len(text) // 2]
         body["output"] = [*reasoning, _message(first_half), _message(text)]
         _update_usage(body, "input", "output", estimate(first_half) + estimate(text))
         return
-    output = _corrupt_text(kind, request, text)
+    output = _corrupt_text(fault, request, text)
     if output is None:
         return
     if output.finish_reason is not None:
@@ -169,7 +176,7 @@ def _corrupt_response(kind: Kind, request: ModelRequest, body: dict[str, Any]) -
         if reason is not None:
             body["completed_at"] = None
     message = _message(output.text, refusal=output.refusal, status=body.get("status") or "completed")
-    body["output"] = other_items if kind is Kind.EMPTY else [*other_items, message]
+    body["output"] = other_items if fault.kind is Kind.EMPTY else [*other_items, message]
     _update_usage(body, "input", "output", estimate(output.refusal or output.text))
 
 

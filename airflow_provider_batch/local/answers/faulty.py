@@ -33,7 +33,7 @@ class FaultyResponder:
             return await self._responder.answer(request)
         reply = replacement_reply(fault, request)
         if reply is None:
-            reply = corrupt_reply(fault.kind, request, await self._responder.answer(request))
+            reply = corrupt_reply(fault, request, await self._responder.answer(request))
         return reply
 
 

@@ -74,6 +74,8 @@ _MARKERS = {
     "invalid-json": Kind.INVALID_JSON,
     "multi-text": Kind.MULTI_TEXT,
     "separators": Kind.SEPARATORS,
+    "nul": Kind.NUL,
+    "nested": Kind.NESTED,
     "request-timeout": Kind.REQUEST_TIMEOUT,
     "status-0": Kind.STATUS_0,
 }
@@ -108,7 +110,7 @@ class OfflineResponder:
             return Reply(error.status, error.body())
         except RecursionError:
             return Reply(400, ApiError(400, "The request is nested too deeply for the offline responder.").body())
-        return corrupt_reply(fault.kind, request, reply) if fault else reply
+        return corrupt_reply(fault, request, reply) if fault else reply
 
     def _marker(self, request: ModelRequest) -> Fault | None:
         """Return the fault of the first marker that takes effect, or None."""

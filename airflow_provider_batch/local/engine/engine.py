@@ -40,8 +40,9 @@ from airflow_provider_batch.local.api.objects import (
 from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.batch_faults import failure_of
 from airflow_provider_batch.local.engine.capacity import TokenQueue
+from airflow_provider_batch.local.engine.lines import NEVER_RAN, never_ran_line, reply_line
 from airflow_provider_batch.local.engine.live import LiveBatch
-from airflow_provider_batch.local.engine.results import NEVER_RAN, Damage, ResultFiles, never_ran_line, reply_line
+from airflow_provider_batch.local.engine.results import Damage, ResultFiles
 from airflow_provider_batch.local.engine.validation import (
     Findings,
     missing_file_findings,
@@ -366,7 +367,7 @@ class Engine:
                     await asyncio.sleep(0)  # let other tasks run
                 fault = self._faults.draw_row_fault(Target.LINE, custom_id)
                 if fault is not None:
-                    lines[number] = fault.kind
+                    lines[number] = fault
         return Damage(
             lines=lines,
             output=self._draw_file_damage(live.completed),

@@ -12,6 +12,7 @@ import random
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
+from airflow_provider_batch.local.api.json_path import replace_value
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.http.server import Server
 
@@ -55,6 +56,9 @@ class BodySend:
     def _replace(self, body: bytes) -> bytes:
         if self._fault.kind is Kind.OTHER_FILE:
             return _other_file(self._server, self._path)
+        if self._fault.kind is Kind.RESPONSE_FIELD:
+            assert self._fault.path is not None
+            return replace_value(body, self._fault.path, self._fault.json)
         return damaged_body(self._fault.kind, body)
 
 

@@ -40,6 +40,8 @@ CORRUPTING = (
     Kind.INVALID_JSON,
     Kind.MULTI_TEXT,
     Kind.SEPARATORS,
+    Kind.NUL,
+    Kind.NESTED,
 )
 
 
@@ -282,6 +284,28 @@ def test_separators_are_inserted_into_responses_too(faulty: Faulty) -> None:
     assert response.status == "completed"
 
 
+# characters and depth that a reader may not support
+
+
+@pytest.mark.parametrize("form", [None, chat_form()])
+def test_a_nul_is_in_every_text_that_may_contain_it(faulty: Faulty, form: dict[str, Any] | None) -> None:
+    completion = corrupted_chat(faulty, Kind.NUL, **({} if form is None else {"response_format": form}))
+
+    text = completion.choices[0].message.content or ""
+    assert "\0" in (text if form is None else json.loads(text)["summary"])
+
+
+def test_a_nested_text_is_as_deep_as_the_fault_says(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.NESTED, depth=100_000))
+    body = answers(client, run(client, [chat("a", "hello")]))["a"]
+
+    text = body["choices"][0]["message"]["content"]
+    assert text.count('{"a":') == text.count("}") == 100_000
+    response = corrupted_response(faulty, Kind.NESTED)
+    assert response.output_text == '{"a":' * 256 + "1" + "}" * 256
+
+
 # the other endpoints
 
 
@@ -413,6 +437,8 @@ def test_a_synchronous_timeout_is_a_408_and_status_0_never_occurs(faulty: Faulty
         ("invalid-json", Kind.INVALID_JSON),
         ("multi-text", Kind.MULTI_TEXT),
         ("separators", Kind.SEPARATORS),
+        ("nul", Kind.NUL),
+        ("nested", Kind.NESTED),
     ],
 )
 @pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])

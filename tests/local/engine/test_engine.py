@@ -15,7 +15,7 @@ from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.api.objects import FINAL_STATUSES, Batch, FileObject, Status, new_batch_id
 from airflow_provider_batch.local.api.tokens import Tokens
 from airflow_provider_batch.local.engine.engine import Engine
-from airflow_provider_batch.local.engine.results import never_ran_line
+from airflow_provider_batch.local.engine.lines import never_ran_line
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.storage.journal import Ending, Journal
 from airflow_provider_batch.local.storage.store import Store

@@ -20,7 +20,7 @@ from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import NOW, collect, plain_shard
 from tests.local.conftest import Serve, make_client
-from tests.local.driving import CHAT, answers, chat, chats, failures, run, submit, wait
+from tests.local.driving import CHAT, answers, chat, chats, failures, results, run, submit, wait
 
 Faulty = tuple[LocalServer, OpenAI]
 
@@ -117,6 +117,60 @@ def test_a_row_whose_line_a_fault_hit_once_has_a_line_the_next_time(faulty: Faul
 
     assert set(answers(client, run(client, chats(2)))) == {"row-0"}
     assert set(answers(client, run(client, chats(2)))) == {"row-0", "row-1"}
+
+
+# further lines for a row
+
+
+def test_an_error_line_can_precede_the_answer_in_the_same_file(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.ERROR_LINE_BEFORE, custom_ids=row("row-1"), status=503))
+    batch = run(client, chats(3))
+
+    lines = [line for line in results(client, batch.output_file_id) if line["custom_id"] == "row-1"]
+    assert [line["response"]["status_code"] for line in lines] == [503, 200]
+    assert (counts(batch), batch.error_file_id) == ((3, 3, 0), None)
+
+
+def test_an_error_line_can_be_in_the_error_file_besides_the_answer(faulty: Faulty) -> None:
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.ERROR_LINE_BESIDES, custom_ids=row("row-1"), message="Try again."))
+    batch = run(client, chats(3))
+
+    assert set(answers(client, batch)) == {"row-0", "row-1", "row-2"}
+    (line,) = results(client, batch.error_file_id)
+    assert (line["custom_id"], line["response"]["body"]["error"]["message"]) == ("row-1", "Try again.")
+    assert counts(batch) == (3, 3, 0)
+
+
+# odd values in a line
+
+
+def field_line(faulty: Faulty, path: str, text: str | None) -> bytes:
+    """Return the line of a row in which this value is replaced, after checking that no other row is hit."""
+    server, client = faulty
+    server.set_faults(Fault(kind=Kind.LINE_FIELD, custom_ids=row("row-1"), path=path, json=text))
+    batch = run(client, chats(2))
+    line, other = sorted(output(client, batch).splitlines(), key=lambda line: b'"row-0"' in line)
+    assert json.loads(other)["response"]["body"]["usage"]["prompt_tokens"] > 0
+    assert counts(batch) == (2, 2, 0)
+    return line
+
+
+@pytest.mark.parametrize("usage", ["null", '"many"', "[]", '{"prompt_tokens":-1}', f'{{"prompt_tokens":{2**70}}}'])
+def test_the_usage_of_a_line_can_be_anything(faulty: Faulty, usage: str) -> None:
+    line = json.loads(field_line(faulty, "response.body.usage", usage))
+    assert line["response"]["body"]["usage"] == json.loads(usage)
+
+
+def test_a_field_can_be_absent(faulty: Faulty) -> None:
+    assert "usage" not in json.loads(field_line(faulty, "response.body.usage", None))["response"]["body"]
+
+
+@pytest.mark.parametrize("text", ["1e400", '"\\ud83d"', "[" * 100_000 + "]" * 100_000])
+def test_a_value_can_be_one_that_no_encoder_writes(faulty: Faulty, text: str) -> None:
+    line = field_line(faulty, "response.body.choices.0.message.content", text)
+    assert f'"content":{text}'.encode() in line
 
 
 # faults of files

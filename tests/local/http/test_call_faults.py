@@ -561,6 +561,36 @@ def test_another_file_is_preferably_one_with_the_same_purpose(server: LocalServe
     assert client.files.content(batch.output_file_id or "").content == other_content
 
 
+@pytest.mark.parametrize("call", [Call.CREATE, Call.RETRIEVE, Call.LIST])
+def test_a_batch_object_can_be_nested_deeply(server: LocalServer, client: OpenAI, call: Call) -> None:
+    deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+    file, batch = upload(client, jsonl(chats(1))), run(client, chats(1))
+    path = "data.*.metadata" if call is Call.LIST else "metadata"
+    server.set_faults(Fault(kind=Kind.RESPONSE_FIELD, calls=calls_of(call), path=path, json=deep))
+
+    with plain_client() as http_client:
+        url = f"{server.base_url}/batches"
+        body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+        response = {
+            Call.CREATE: lambda: http_client.post(url, json=body),
+            Call.RETRIEVE: lambda: http_client.get(f"{url}/{batch.id}"),
+            Call.LIST: lambda: http_client.get(url, params={"limit": 2}),
+        }[call]()
+    assert response.status_code == 200
+    assert response.text.count(f'"metadata":{deep}') == (2 if call is Call.LIST else 1)
+
+
+def test_a_field_of_a_synchronous_response_can_be_replaced(server: LocalServer, client: OpenAI) -> None:
+    server.set_faults(
+        Fault(kind=Kind.RESPONSE_FIELD, calls=calls_of(Call.SYNCHRONOUS), path="usage.total_tokens", json="null")
+    )
+
+    completion = client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": "Hello"}])
+    usage = completion.model_dump()["usage"]
+    assert usage["total_tokens"] is None
+    assert usage["prompt_tokens"] > 0
+
+
 def test_only_the_body_of_a_successful_call_is_replaced(server: LocalServer, client: OpenAI) -> None:
     server.set_faults(Fault(kind=Kind.CUT), Fault(kind=Kind.OTHER_FILE))
 
