@@ -7,8 +7,9 @@ Whether a fault hits a row depends only on the seed and the row's custom_id, not
 Whether it hits a call, a batch or a result file depends on the seed and on how many of them the fault has seen so
 far. Two runs that make the same calls in the same order therefore have the same faults.
 
-This module decides which fault hits. Four others carry the faults out: `answers/faulty` (answers),
-`engine/batch_faults` (batches), `engine/results` (lines and files) and `http/call_faults` (calls).
+This module decides which fault hits. Five others carry the faults out: `answers/faulty` (answers),
+`engine/batch_faults` and `http/batch_views` (batches), `engine/results` (lines and files) and `http/call_faults`
+(calls).
 
 A plan in JSON:
 
@@ -99,6 +100,12 @@ class Kind(StrEnum):
     FAIL_BATCH = "fail_batch"
     #: the batch stays in progress without answering any request until its window ends
     STUCK = "stuck"
+    #: The batch is not found the first `retrieves` times that it is retrieved. Lists and `cancel` find it.
+    HIDDEN = "hidden"
+    #: lists show the batch as it was `seconds` of the server's clock ago, and not at all before that
+    LATE_IN_LIST = "late_in_list"
+    #: lists show the batch as it was when it was last retrieved
+    STALE_IN_LIST = "stale_in_list"
 
     # call faults
 
@@ -110,6 +117,8 @@ class Kind(StrEnum):
     COMMIT_THEN_HANG = "commit_then_hang"
     #: The server sends nothing for `seconds`, then closes the connection. It does not execute the call.
     HANG = "hang"
+    #: The server redirects the call to `location` with `status`. It does not execute the call.
+    REDIRECT = "redirect"
     #: The server closes the connection without a response. It does not execute the call.
     DROP = "drop"
     #: The server responds with status 200 and an HTML page. It does not execute the call.
@@ -178,7 +187,7 @@ _KINDS = {
         Kind.LINE_FIELD,
     ),
     Target.FILE: (Kind.CRLF, Kind.NO_FINAL_NEWLINE),
-    Target.BATCH: (Kind.FAIL_BATCH, Kind.STUCK),
+    Target.BATCH: (Kind.FAIL_BATCH, Kind.STUCK, Kind.HIDDEN, Kind.LATE_IN_LIST, Kind.STALE_IN_LIST),
 }
 
 #: call faults that replace the body of a successful response
@@ -215,11 +224,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     custom_ids: frozenset[str] = frozenset()
     #: calls that can be hit; empty for all
     calls: frozenset[Call] = frozenset()
-    #: HTTP status of the error
-    status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 500
+    #: HTTP status of the error or the redirect
+    status: Annotated[int, msgspec.Meta(ge=300, le=599)] = 500
+    #: URL or path to which a call is redirected
+    location: str | None = None
     #: seconds in the Retry-After header; None omits the header
     retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    #: real seconds during which the server sends nothing
+    #: real seconds during which the server sends nothing; for `late_in_list`, seconds of the server's clock
     seconds: Annotated[float, msgspec.Meta(ge=0)] = 60.0
     #: code and message of a failed batch or an HTTP error; None selects the ones that OpenAI uses for the status
     code: str | None = None
@@ -232,6 +243,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     json: str | None = None
     #: levels of a nested text
     depth: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 256
+    #: how often a hidden batch is not found
+    retrieves: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     def __post_init__(self) -> None:
         # if such a field were ignored, the fault would hit more than its author intended
@@ -244,6 +257,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"field `skip` does not apply to row faults such as `{self.kind}`")
         if self.chunked and self.kind not in BODY_KINDS:
             raise ValueError(f"field `chunked` applies only to faults that replace a body, not to `{self.kind}`")
+        is_redirect = self.kind is Kind.REDIRECT
+        if (self.status < 400) != is_redirect:
+            raise ValueError("field `status` must be from 300 to 399 for `redirect`, and from 400 for all other kinds")
+        if (self.location is not None) != is_redirect:
+            raise ValueError("field `location` is required for `redirect`, and applies to no other kind")
         if (self.path is not None) != (self.kind in FIELD_KINDS):
             raise ValueError(f"field `path` is required for {' and '.join(FIELD_KINDS)}, and applies to no other kind")
 

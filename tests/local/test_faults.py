@@ -220,11 +220,12 @@ def test_an_empty_plan_hits_nothing() -> None:
     st.lists(
         st.builds(
             Fault,
-            kind=st.sampled_from([kind for kind in Kind if kind not in FIELD_KINDS]),
+            kind=st.sampled_from([kind for kind in Kind if kind not in (*FIELD_KINDS, Kind.REDIRECT)]),
             rate=rates,
             times=st.none() | st.integers(1, 9),
         )
         | st.builds(Fault, kind=st.sampled_from(FIELD_KINDS), path=st.text(), json=st.none() | st.text())
+        | st.builds(Fault, kind=st.just(Kind.REDIRECT), status=st.integers(300, 399), location=st.text())
     )
 )
 def test_faults_survive_a_json_round_trip(plan: list[Fault]) -> None:
@@ -251,6 +252,11 @@ def test_faults_survive_a_json_round_trip(plan: list[Fault]) -> None:
         (b'[{"kind": "refusal", "skip": 1}]', "[0].skip"),
         (b'[{"kind": "drop", "chunked": true}]', "[0].chunked"),
         (b'[{"kind": "line_field"}]', "[0].path"),
+        (b'[{"kind": "status", "status": 307}]', "[0].status"),
+        (b'[{"kind": "redirect", "location": "/"}]', "[0].status"),
+        (b'[{"kind": "redirect", "status": 307}]', "[0].location"),
+        (b'[{"kind": "drop", "location": "/"}]', "[0].location"),
+        (b'[{"kind": "hidden", "retrieves": 0}]', "[0].retrieves"),
         (b'[{"kind": "drop", "path": "a"}]', "[0].path"),
         (b'[{"kind": "nested", "depth": 0}]', "[0].depth"),
     ],

@@ -67,7 +67,7 @@ class Engine:
         self._store = store
         self._responder = responder
         self._settings = settings
-        self._clock = store.clock
+        self.clock = store.clock
         self._queue = TokenQueue(store.clock, settings.enqueued_token_limit, settings.release_after)
         self._live: dict[str, LiveBatch] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -119,22 +119,32 @@ class Engine:
         self._start(live)
         return live.batch
 
+    def record(self, batch_id: str) -> Record:
+        """Return one batch with its current counts, and internal data.
+
+        :raises ApiError: 404 if it does not exist.
+        """
+        if batch_id in self._live:
+            return self._current(self._live[batch_id].record)
+        record = self._store.record(batch_id)
+        if record is None:
+            raise ApiError(404, f"No batch found with id '{batch_id}'.")
+        return record
+
+    def records(self, *, after: str | None, limit: int) -> list[Record]:
+        """Return up to `limit` batches, newest first, that come after the batch `after`."""
+        return [self._current(record) for record in self._store.list_records(after=after, limit=limit)]
+
+    def _current(self, record: Record) -> Record:
+        live = self._live.get(record.batch.id)
+        return record if live is None else msgspec.structs.replace(live.record, batch=live.batch)
+
     def batch(self, batch_id: str) -> Batch:
         """Return one batch with its current counts.
 
         :raises ApiError: 404 if it does not exist.
         """
-        if batch_id in self._live:
-            return self._live[batch_id].batch
-        batch = self._store.batch(batch_id)
-        if batch is None:
-            raise ApiError(404, f"No batch found with id '{batch_id}'.")
-        return batch
-
-    def batches(self, *, after: str | None, limit: int) -> list[Batch]:
-        """Return up to `limit` batches, newest first, that come after the batch `after`."""
-        batches = self._store.list_batches(after=after, limit=limit)
-        return [self._live[batch.id].batch if batch.id in self._live else batch for batch in batches]
+        return self.record(batch_id).batch
 
     def running(self) -> list[LiveBatch]:
         """Return the batches that have not ended."""
@@ -151,7 +161,7 @@ class Engine:
         if batch.status in FINAL_STATUSES:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
         live = self._live[batch_id]
-        self._advance(live, status=Status.CANCELLING, cancelling_at=self._clock.seconds())
+        self._advance(live, status=Status.CANCELLING, cancelling_at=self.clock.seconds())
         live.cancellation.set_result(None)
         return live.batch
 
@@ -205,7 +215,7 @@ class Engine:
             live.journal.close()
             del self._live[batch.id]
             if live.record.enqueued_tokens:
-                self._queue.release(live.record.requested_model or "", live.record.enqueued_tokens, self._clock.now())
+                self._queue.release(live.record.requested_model or "", live.record.enqueued_tokens, self.clock.now())
 
     def _fail(self, live: LiveBatch, errors: list[BatchError]) -> None:
         files: list[FileObject] = []
@@ -215,7 +225,7 @@ class Engine:
             live,
             results=files,
             status=Status.FAILED,
-            failed_at=self._clock.seconds(),
+            failed_at=self.clock.seconds(),
             errors=BatchErrors(data=errors),
             **{name: file.id for name, file in zip(("output_file_id", "error_file_id"), files, strict=False)},
         )
@@ -226,15 +236,15 @@ class Engine:
             await asyncio.sleep(0)
             return
         live.journal.close()
-        until = min(self._clock.now() + seconds, live.record.batch.expires_at)
-        sleep = asyncio.ensure_future(self._clock.sleep_until(until))
+        until = min(self.clock.now() + seconds, live.record.batch.expires_at)
+        sleep = asyncio.ensure_future(self.clock.sleep_until(until))
         try:
             await asyncio.wait((live.cancellation, sleep), return_when=asyncio.FIRST_COMPLETED)
         finally:
             sleep.cancel()
 
     def _expired(self, live: LiveBatch) -> bool:
-        return self._clock.now() >= live.record.batch.expires_at
+        return self.clock.now() >= live.record.batch.expires_at
 
     async def _validate(self, live: LiveBatch) -> None:
         batch = live.record.batch
@@ -253,7 +263,7 @@ class Engine:
         self._advance(
             live,
             status=Status.IN_PROGRESS,
-            in_progress_at=self._clock.seconds(),
+            in_progress_at=self.clock.seconds(),
             model=self._responder.model_name(model),
             request_counts=RequestCounts(total=findings.total),
         )
@@ -285,12 +295,12 @@ class Engine:
                 workers.create_task(self._answer_next(live, lines))
         # Lines that never ran are in neither count. They exist if the server stopped while the batch expired.
         if not live.cancelled and live.completed + live.failed == live.record.batch.request_counts.total:
-            self._advance(live, status=Status.FINALIZING, finalizing_at=self._clock.seconds())
+            self._advance(live, status=Status.FINALIZING, finalizing_at=self.clock.seconds())
 
     def _open_lines(self, live: LiveBatch) -> Iterator[tuple[int, bytes, float]]:
         """Yield each line without an answer: its number, its bytes, and the time to answer it by the server's clock."""
         interval = self._settings.in_progress / live.record.batch.request_counts.total
-        due_at = self._clock.now()
+        due_at = self.clock.now()
         for number, raw in request_lines(live.input):
             if number not in live.answered_lines:
                 due_at += interval
@@ -298,7 +308,7 @@ class Engine:
 
     async def _answer_next(self, live: LiveBatch, lines: Iterator[tuple[int, bytes, float]]) -> None:
         for number, raw, due_at in lines:
-            await self._pause(live, due_at - self._clock.now())
+            await self._pause(live, due_at - self.clock.now())
             if live.cancelled or self._expired(live):
                 return
             await self._answer_line(live, number, raw)
@@ -332,12 +342,12 @@ class Engine:
             end = Status.COMPLETED
         else:
             end = Status.CANCELLED if status is Status.CANCELLING else Status.EXPIRED
-        until = self._clock.now() + (self._settings.finalizing if end is not Status.EXPIRED else 0)
+        until = self.clock.now() + (self._settings.finalizing if end is not Status.EXPIRED else 0)
         if live.batch.in_progress_at is not None and end in NEVER_RAN:
             await asyncio.to_thread(self._close_unanswered, live, end)
         output, errors = await asyncio.to_thread(self._write_results, live, await self._draw_damage(live))
         live.journal.close()
-        await self._clock.sleep_until(until)
+        await self.clock.sleep_until(until)
         if live.cancelled:
             end = Status.CANCELLED
         tokens = live.tokens
@@ -355,7 +365,7 @@ class Engine:
                 output_tokens_details=OutputTokensDetails(reasoning_tokens=tokens.reasoning),
                 total_tokens=tokens.input + tokens.output,
             ),
-            **{f"{end}_at": self._clock.seconds()},
+            **{f"{end}_at": self.clock.seconds()},
         )
 
     async def _draw_damage(self, live: LiveBatch) -> Damage:
@@ -387,7 +397,7 @@ class Engine:
             self._store,
             live.journal,
             order=f"{self._settings.seed}/{live.record.number}",
-            created_at=self._clock.seconds(),
+            created_at=self.clock.seconds(),
             lifetime=live.record.output_lifetime,
             dialect=self._settings.dialect,
             damage=damage,

@@ -113,7 +113,7 @@ async def list_batches(request: Request, server: ServerDependency) -> dict[str, 
     after = dialect.list_start(request.query_params.get("after"), request.query_params.get("cursor"))
     if after is not None:
         server.engine.batch(after)
-    batches = server.engine.batches(after=after, limit=limit + 1)
+    batches = server.batch_views.list(after=after, limit=limit + 1)
     page = batches[:limit]
     return dialect.rewrite_page(
         {
@@ -129,7 +129,7 @@ async def list_batches(request: Request, server: ServerDependency) -> dict[str, 
 @router.get("/{batch_id}")
 async def retrieve(batch_id: str, server: ServerDependency) -> dict[str, Any]:
     """Return the current state of one batch."""
-    return server.settings.dialect.rewrite_batch(_to_json(server.engine.batch(batch_id)))
+    return server.settings.dialect.rewrite_batch(_to_json(server.batch_views.retrieve(batch_id)))
 
 
 @router.post("/{batch_id}/cancel")

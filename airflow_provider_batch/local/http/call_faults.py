@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS
@@ -162,6 +162,8 @@ class CallFaults:
                 await response(scope, receive, send)
             case Kind.HTML:
                 await HTMLResponse(_PAGE)(scope, receive, send)
+            case Kind.REDIRECT:
+                await RedirectResponse(fault.location or "", fault.status)(scope, receive, send)
             case Kind.ERROR_BODY:
                 await JSONResponse(fault.error().body())(scope, receive, send)
             case Kind.EMPTY_BODY:

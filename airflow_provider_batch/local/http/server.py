@@ -20,6 +20,7 @@ from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.engine.capacity import RateLimit
 from airflow_provider_batch.local.engine.engine import Engine
 from airflow_provider_batch.local.faults import Call, Faults
+from airflow_provider_batch.local.http.batch_views import BatchViews
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.storage.store import Store
 from airflow_provider_batch.local.storage.upload_store import UploadStore
@@ -46,6 +47,8 @@ class Server:
     calls: Counter[Call] = field(init=False, default_factory=Counter)
     #: Set when the server begins to stop. Anything that keeps a connection waiting must end then.
     stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    #: what the routes show of the engine's batches
+    batch_views: BatchViews = field(init=False)
     create_rate: RateLimit = field(init=False)
     upload_rate: RateLimit = field(init=False)
     #: files that are uploaded in parts
@@ -55,6 +58,7 @@ class Server:
     webhook_sender: WebhookSender = field(init=False)
 
     def __post_init__(self) -> None:
+        self.batch_views = BatchViews(self.engine)
         self.create_rate = RateLimit(self.clock, self.settings.creates_per_hour, 3600)
         self.upload_rate = RateLimit(self.clock, self.settings.uploads_per_minute, 60)
         self.uploads = UploadStore(self.store)
@@ -69,8 +73,8 @@ class Server:
     def restore_create_rate(self) -> None:
         """Count batches created before a restart against the hourly limit."""
         if self.create_rate.limit is not None:
-            newest = self.store.list_batches(after=None, limit=self.create_rate.limit)
-            self.create_rate.restore([float(batch.created_at) for batch in reversed(newest)])
+            newest = self.store.list_records(after=None, limit=self.create_rate.limit)
+            self.create_rate.restore([float(record.batch.created_at) for record in reversed(newest)])
 
     def enforce(self, rate: RateLimit, description: str) -> None:
         """Respond with 429 if this rate limit is reached. `description` says what is counted, and in which period."""

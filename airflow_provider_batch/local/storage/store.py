@@ -191,19 +191,19 @@ class Store:
         if record.batch.status in FINAL_STATUSES:
             shutil.rmtree(self.work / record.batch.id, ignore_errors=True)
 
-    def batch(self, batch_id: str) -> Batch | None:
+    def record(self, batch_id: str) -> Record | None:
         """Return the batch as last saved, or None if it does not exist."""
         row = self._db.execute("SELECT body FROM batch WHERE id = ?", (batch_id,)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Record).batch
+        return None if row is None else msgspec.json.decode(row[0], type=Record)
 
-    def list_batches(self, *, after: str | None, limit: int) -> list[Batch]:
+    def list_records(self, *, after: str | None, limit: int) -> list[Record]:
         """Return up to `limit` batches that follow the batch `after`, newest first."""
         condition = "" if after is None else "WHERE number < (SELECT number FROM batch WHERE id = ?)"
         rows = self._db.execute(
             f"SELECT body FROM batch {condition} ORDER BY number DESC LIMIT ?",
             (limit,) if after is None else (after, limit),
         )
-        return [msgspec.json.decode(body, type=Record).batch for (body,) in rows]
+        return [msgspec.json.decode(body, type=Record) for (body,) in rows]
 
     def ended_batches(self) -> Iterator[Record]:
         """Yield the batches that have ended, oldest first."""

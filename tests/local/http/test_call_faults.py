@@ -475,6 +475,29 @@ def test_a_stalled_download_continues_after_the_silence(server: LocalServer, cli
     assert client.files.content(file).content == content
 
 
+# redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirected_call_is_not_executed(server: LocalServer, client: OpenAI, status: int) -> None:
+    file = upload(client, jsonl(chats(1)))
+    location = "http://127.0.0.1:1/v1/batches"
+    server.set_faults(Fault(kind=Kind.REDIRECT, calls=calls_of(Call.CREATE), status=status, location=location))
+
+    with plain_client() as http_client:
+        body = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
+        response = http_client.post(f"{server.base_url}/batches", json=body)
+    assert (response.status_code, response.headers["location"]) == (status, location)
+    server.set_faults()
+    assert count_batches(client, file) == 0
+
+
+def test_the_sdk_follows_a_redirect(server: LocalServer, client: OpenAI) -> None:
+    server.set_faults(Fault(kind=Kind.REDIRECT, calls=calls_of(Call.FILES), status=307, location="/v1/models", times=1))
+
+    assert [item.object for item in client.files.list().data][:1] == ["model"]
+
+
 # a response that looks complete, but has the wrong body
 
 

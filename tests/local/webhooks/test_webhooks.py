@@ -257,7 +257,9 @@ def test_the_end_of_a_batch_and_its_event_are_recorded_in_one_transaction(tmp_pa
         with pytest.raises(InterruptedError):
             store.save_batch(ended_record)
 
-        assert store.batch("batch_1") == live
+        saved_record = store.record("batch_1")
+        assert saved_record is not None
+        assert saved_record.batch == live
         assert webhooks.pending_deliveries() == []
         webhooks.on_delivery = lambda _: None
         store.save_batch(ended_record)
