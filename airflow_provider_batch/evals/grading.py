@@ -37,10 +37,11 @@ class Answer(msgspec.Struct, frozen=True):
     repeat: int
     outcome: str
     output: str | None
-    #: US dollars; None if the price is unknown
+    #: US dollars; None if the price or the usage is unknown
     cost_usd: Decimal | None
-    input_tokens: int
-    output_tokens: int
+    #: None if unknown
+    input_tokens: int | None
+    output_tokens: int | None
     #: when the job with this request was sealed
     sealed_at: datetime | None
 

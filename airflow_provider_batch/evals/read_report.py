@@ -338,8 +338,8 @@ def _run(row: _Row, names: list[str], estimate_usd: tuple[float, float] | None) 
         baseline_run=row["baseline_run"],
         cost_usd=_cost(row),
         estimate_usd=estimate_usd,
-        input_tokens=row["input_tokens"] or 0,
-        output_tokens=row["output_tokens"] or 0,
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
         unanswered=row["unanswered"],
     )
 

@@ -139,8 +139,9 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
     #: estimate before the run in US dollars, low and high; None if unknown
     estimate_usd: tuple[float, float] | None
-    input_tokens: int
-    output_tokens: int
+    #: None if unknown
+    input_tokens: int | None
+    output_tokens: int | None
     unanswered: int
 
 
@@ -308,7 +309,7 @@ _environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefi
 _environment.filters.update(
     estimate=_estimate,
     first_line=_first_line,
-    number=lambda value: f"{value:,}",
+    number=lambda value: "unknown" if value is None else f"{value:,}",
     percent=lambda value: f"{value * 100:.1f} %",
     points=lambda value: f"{value * 100:+.1f} points".replace("-", "−"),
     probability=_probability,

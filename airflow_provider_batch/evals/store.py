@@ -64,8 +64,8 @@ class EvalStore:
                     outcome=str(outcome),
                     output=None if output is None else str(output),
                     cost_usd=_decimal(cost),
-                    input_tokens=int(input_tokens or 0),
-                    output_tokens=int(output_tokens or 0),
+                    input_tokens=None if input_tokens is None else int(input_tokens),
+                    output_tokens=None if output_tokens is None else int(output_tokens),
                     sealed_at=_timestamp(sealed_at),
                 )
 

@@ -29,8 +29,9 @@ class Summary(msgspec.Struct, frozen=True):
     high: float
     cost_usd: Decimal | None
     judge_cost_usd: Decimal | None
-    input_tokens: int
-    output_tokens: int
+    #: None if unknown
+    input_tokens: int | None
+    output_tokens: int | None
     sealed_at: datetime | None
 
 
@@ -71,10 +72,23 @@ def _summary(variant: str, tag: str, group: Sequence[GradedAnswer]) -> Summary:
         # A row that never got an answer cost nothing. That is not the same as an unknown price.
         cost_usd=_total(answer.cost_usd for answer in answers if answer.came_from_model or answer.cost_usd),
         judge_cost_usd=_total(graded_answer.judge_cost_usd for graded_answer in group),
-        input_tokens=sum(answer.input_tokens for answer in answers),
-        output_tokens=sum(answer.output_tokens for answer in answers),
+        input_tokens=_tokens(
+            answer.input_tokens for answer in answers if answer.came_from_model or answer.input_tokens
+        ),
+        output_tokens=_tokens(
+            answer.output_tokens for answer in answers if answer.came_from_model or answer.output_tokens
+        ),
         sealed_at=max((answer.sealed_at for answer in answers if answer.sealed_at is not None), default=None),
     )
+
+
+def _tokens(counts: Iterable[int | None]) -> int | None:
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
 
 
 def _total(costs: Iterable[Decimal | None]) -> Decimal | None:

@@ -109,6 +109,7 @@ SUMMARIES = EvalTable(
             ("cost_usd", _NUMERIC),
             # cost of the judge's verdicts; NULL if unknown, 0 without a judge
             ("judge_cost_usd", _NUMERIC),
+            # NULL if the usage of an answer is unknown
             ("input_tokens", _INTEGER),
             ("output_tokens", _INTEGER),
             # when the job of the answers was sealed, and when they were last graded

@@ -52,10 +52,11 @@ class BatchResultsOperator(BaseOperator):
     * `requests`, the number of rows, and how many of them were `sent`, were `duplicates` (their request equals that of
       a row that was sent) or were `reused` (their answer came from the table `reuse_from`)
     * `outcomes`, the number of rows by outcome, which add up to `requests`
-    * `tokens`, by kind
+    * `tokens`, the sums that the provider reported, by kind; and `without_usage`, if it is not 0: the number of
+      answers that do not report their tokens, so that their cost is unknown
     * `estimate`, with the `low_usd` and `high_usd` that were expected before the job ran, as in the reference
     * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: US dollars as text, or
-      None if a price is unknown
+      None if the price or the tokens of an answer are unknown
     * `retried`, the number of requests in attempts after the first, and `retried_cost_usd`, the part of `cost_usd` that
       was spent on them
     * `paid_twice`, the number of requests that were answered in two batches of the same attempt
@@ -236,6 +237,12 @@ class BatchResultsOperator(BaseOperator):
             f": {outcomes}" if outcomes else "",
             _format_cost(record.cost_usd),
         )
+        if record.without_usage:
+            self.log.warning(
+                "%s not report the tokens used, so the total cost is unknown. Their rows have no cost_usd. The sum of "
+                "that column is the cost of the others.",
+                format_count(record.without_usage, "answer does", "answers do"),
+            )
         if summary.paid_twice:
             self.log.warning(
                 "Paid twice: %s answered in two batches of the same attempt.",

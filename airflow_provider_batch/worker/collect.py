@@ -136,11 +136,13 @@ class Collector:
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
             cut_off += is_cut_off(answer)
-            if answer.usage.input_tokens or answer.usage.output_tokens:
-                answers += 1
-                output_tokens += answer.usage.output_tokens
+            usage = answer.usage
+            if not usage.is_zero:
+                if usage.output_tokens is not None:
+                    answers += 1
+                    output_tokens += usage.output_tokens
                 price = self._prices.cost(
-                    shard.model, answer.usage, answered_by=answer.model, batch=not shard.spec.synchronous
+                    shard.model, usage, answered_by=answer.model, batch=not shard.spec.synchronous
                 )
                 cost = None if cost is None or price is None else cost + price
         return msgspec.structs.replace(

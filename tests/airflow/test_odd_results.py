@@ -161,6 +161,15 @@ def test_a_file_that_a_batch_does_not_have_is_never_downloaded(running_job: Any,
 TWO_FILES = {"output_file_id": "file-2", "error_file_id": "file-3"}
 
 
+@pytest.mark.parametrize("usage", [None, "many", {"prompt_tokens": 2**70, "completion_tokens": 5.5}], ids=repr)
+def test_the_cost_of_a_batch_is_unknown_if_one_answer_reports_no_usage(running_job: Any, usage: Any) -> None:
+    content = lines(complete(1), complete(2, usage=usage), complete(3))
+    with running_job({"status": "completed", "output_file_id": "file-2"}, {"file-2": content}) as job:
+        assert job.outcomes() == ALL_SUCCEEDED
+        ((_, _, settled),) = job.collect()[0].settled_submissions()
+        assert (settled.cost_usd, settled.answers, settled.output_tokens) == (None, 2, 10)
+
+
 @pytest.mark.parametrize(
     ("batch", "files", "outcomes"),
     [

@@ -100,12 +100,15 @@ def plain_shard(
     return Shard(name, model, *files, requests, 100, "0" * 64, tokens, attempt, synchronous)
 
 
-def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: tuple[int, int] = (10, 2)) -> bytes:
-    """Return one line of a result file: a chat completion, or an HTTP error."""
+def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: Any = (10, 2)) -> bytes:
+    """Return one line of a result file: a chat completion, or an HTTP error.
+
+    :param usage: input and output tokens, or the usage as it is written.
+    """
     body: dict[str, Any] = {
         "model": "gpt-5-mini-2025-08-07",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]} if isinstance(usage, tuple) else usage,
     }
     if status != 200:
         body = {"error": {"message": "no", "type": "server_error", "param": None, "code": None}}

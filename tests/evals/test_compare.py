@@ -58,7 +58,7 @@ def test_a_summary_adds_up_and_its_interval_contains_the_accuracy(run: list[Answ
         assert 0 <= summary.low <= summary.accuracy <= summary.high <= 1
     totals = [summary for summary in run_summaries if summary.tag == ""]
     assert sum(summary.answers for summary in totals) == len(run)
-    assert sum(summary.input_tokens for summary in totals) == sum(answer.input_tokens for answer in run)
+    assert sum(summary.input_tokens or 0 for summary in totals) == sum(answer.input_tokens or 0 for answer in run)
 
 
 @given(runs)

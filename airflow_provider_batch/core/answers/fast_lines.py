@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
+from airflow_provider_batch.core.answers.outcome import MAX_TOKENS, Answer, Outcome, read_line
 from airflow_provider_batch.core.pricing.prices import Usage
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 #: returns the custom_id and the answer of a line, or None if it cannot read the line
 LineReader = Callable[[bytes], tuple[str, Answer] | None]
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 #: at least 1, because for 0 `read_line` also looks for the name that the other endpoint uses
-_Tokens = Annotated[int, msgspec.Meta(ge=1)]
+_Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
 _EmptyList = Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.core.pricing.prices import Usage
+from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
@@ -201,16 +201,9 @@ def _code_and_message(error: Any) -> tuple[str | None, str | None]:
 
 
 def _read_body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
-    answer = Answer(Outcome.SUCCEEDED, model=_model_name(body), usage=_usage(body), body=body)
+    answer = Answer(Outcome.SUCCEEDED, model=_model_name(body), usage=_usage(body, endpoint), body=body)
     if body.get("error"):
-        code, message = _code_and_message(body["error"])
-        return _with_outcome(
-            answer,
-            Outcome.FAILED,
-            code or "response_failed",
-            message or "The response failed.",
-            transient=_may_succeed_later(code),
-        )
+        return _failed_response(answer, *_code_and_message(body["error"]))
     match endpoint.removeprefix("/v1"):
         case "/embeddings":
             return _embedding_answer(answer, body)
@@ -237,6 +230,19 @@ def _may_succeed_later(code: str | None) -> bool:
 
 def _with_outcome(answer: Answer, outcome: Outcome, code: str, message: str, *, transient: bool = False) -> Answer:
     return msgspec.structs.replace(answer, outcome=outcome, error_code=code, error_message=message, transient=transient)
+
+
+def _failed_response(answer: Answer, code: str | None = None, message: str | None = None) -> Answer:
+    """Return the answer as failed. Unless it reports a usage, it costs nothing, like an HTTP error."""
+    if answer.body.get("usage") is None:
+        answer = msgspec.structs.replace(answer, usage=Usage())
+    return _with_outcome(
+        answer,
+        Outcome.FAILED,
+        code or "response_failed",
+        message or "The response failed.",
+        transient=_may_succeed_later(code),
+    )
 
 
 def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
@@ -307,7 +313,7 @@ def _judge_answer(
     reason = str(reason) if reason else None
     answer = msgspec.structs.replace(answer, value=value, text=text, finish_reason=reason)
     if reason == "failed":
-        return _with_outcome(answer, Outcome.FAILED, "response_failed", "The response failed.", transient=True)
+        return _failed_response(answer)
     if refusal:
         return _with_outcome(answer, Outcome.REFUSED, "refusal", str(refusal))
     if reason == "content_filter":
@@ -370,21 +376,54 @@ def _model_name(body: dict[str, Any]) -> str | None:
     return model if isinstance(model, str) else None
 
 
-def _usage(body: dict[str, Any]) -> Usage:
+#: The largest believable number of tokens. It fits a 32-bit integer column, and sums of many rows fit 64 bits.
+MAX_TOKENS = 2**31 - 1
+
+
+def _usage(body: dict[str, Any], endpoint: str) -> Usage:
+    """Return the tokens that the body reports. A number that is absent or not believable is unknown, not 0.
+
+    Only the details may be absent: few servers report cached and reasoning tokens, so without a report there are none.
+    The same applies to the output of an embedding, which has no output tokens.
+    """
     usage = body.get("usage")
     if not isinstance(usage, dict):
-        return Usage()
+        return UNKNOWN_USAGE
 
-    def detail(chat_key: str, responses_key: str, name: str) -> int:
-        details = usage.get(chat_key) or usage.get(responses_key)
-        return _number(details.get(name)) if isinstance(details, dict) else 0
+    def detail(chat_key: str, responses_key: str, name: str) -> int | None:
+        details = usage.get(chat_key) or usage.get(responses_key) or {}
+        if not isinstance(details, dict):
+            return None
+        return 0 if details.get(name) is None else _token_count(details[name])
 
+    output_tokens = _first_count(usage, "completion_tokens", "output_tokens")
+    if output_tokens is None and endpoint.endswith("/embeddings") and usage.get("completion_tokens") is None:
+        output_tokens = 0
     return Usage(
-        input_tokens=_number(usage.get("prompt_tokens") or usage.get("input_tokens")),
+        input_tokens=_first_count(usage, "prompt_tokens", "input_tokens"),
         cached_tokens=detail("prompt_tokens_details", "input_tokens_details", "cached_tokens"),
         reasoning_tokens=detail("completion_tokens_details", "output_tokens_details", "reasoning_tokens"),
-        output_tokens=_number(usage.get("completion_tokens") or usage.get("output_tokens")),
+        output_tokens=output_tokens,
     )
+
+
+def _first_count(usage: dict[str, Any], chat_key: str, responses_key: str) -> int | None:
+    """Return the number under the first key, or that under the second one if the first is 0 or not a number."""
+    first = _token_count(usage.get(chat_key))
+    if first:
+        return first
+    second = _token_count(usage.get(responses_key))
+    return first if second is None else second
+
+
+def _token_count(value: Any) -> int | None:
+    """Return a number of tokens, which some servers write as a float or as text, or None if it is not believable."""
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdecimal() and len(value) < 20 else None
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else None
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
+    return value if is_count else None
 
 
 def _number(value: Any) -> int:

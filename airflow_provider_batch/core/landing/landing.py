@@ -202,13 +202,16 @@ class Landing:
         self._omitted_ranks: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
         self.tokens: Counter[str] = Counter()
-        #: US dollars for every collected answer, including those replaced by a better one; None if a price is unknown
+        #: number of collected answers whose cost is unknown because they do not report their usage
+        self.without_usage = 0
+        #: US dollars for every collected answer, including those replaced by a better one; None if a price or a usage
+        #: is unknown
         self.cost: Decimal | None = Decimal(0)
-        #: US dollars that the same answers would cost at standard prices; None if a price is unknown
+        #: US dollars that the same answers would cost at standard prices; None if a price or a usage is unknown
         self.standard_cost: Decimal | None = Decimal(0)
         #: number of requests in attempts after the first
         self.retried = 0
-        #: US dollars for their answers; None if a price is unknown
+        #: US dollars for their answers; None if a price or a usage is unknown
         self.retried_cost: Decimal | None = Decimal(0)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -374,16 +377,18 @@ class Landing:
         return answer, values
 
     def _add_to_totals(self, shard: Shard, answer: Answer) -> Decimal | None:
-        """Add an answer to the totals and return its cost in US dollars, or None if its price is unknown."""
+        """Add an answer to the totals and return its cost in US dollars, or None if its price or usage is unknown."""
         usage = answer.usage
-        self.tokens["input"] += usage.input_tokens
-        self.tokens["cached"] += usage.cached_tokens
-        self.tokens["reasoning"] += usage.reasoning_tokens
-        self.tokens["output"] += usage.output_tokens
-        if not (usage.input_tokens or usage.output_tokens):
+        self.tokens["input"] += usage.input_tokens or 0
+        self.tokens["cached"] += usage.cached_tokens or 0
+        self.tokens["reasoning"] += usage.reasoning_tokens or 0
+        self.tokens["output"] += usage.output_tokens or 0
+        if usage.is_zero:
             return _FREE
         cost = self._prices.cost(shard.model, usage, answered_by=answer.model, batch=not shard.synchronous)
         standard_cost = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
+        if cost is None and not usage.is_known:
+            self.without_usage += 1
         self.cost = _add_costs(self.cost, cost)
         self.standard_cost = _add_costs(self.standard_cost, standard_cost)
         return cost

@@ -27,6 +27,7 @@ def landed_record(landing: Landing, table: str | None, file: str | None, time: d
         file=file,
         outcomes=landing.outcomes,
         tokens=dict(landing.tokens),
+        without_usage=landing.without_usage,
         cost_usd=format_decimal(landing.cost),
         standard_cost_usd=format_decimal(landing.standard_cost),
         retried=landing.retried,

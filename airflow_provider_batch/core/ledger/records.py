@@ -122,10 +122,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     transient: int = 0
     #: number of incomplete rows that were cut off at the output cap
     cut_off: int = 0
-    #: number of answers that report their usage, and the sum of their output tokens
+    #: number of answers that report their output tokens, and the sum of these
     answers: int = 0
     output_tokens: int = 0
-    #: cost of these answers in US dollars; None if a price is unknown
+    #: cost of all answers in US dollars; None if a price or the usage of an answer is unknown
     cost_usd: str | None = "0"
     #: set if the batch failed before any of its requests ran
     failure: Failure | None = None
@@ -234,7 +234,8 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: name of the results table
     table: str | None
     outcomes: dict[str, int]
-    #: cost of all answers in US dollars, and what they would cost at the standard price; None if a price is unknown
+    #: cost of all answers in US dollars, and what they would cost at the standard price; None if the price or the
+    #: usage of an answer is unknown
     cost_usd: str | None
     standard_cost_usd: str | None
     #: most frequent first
@@ -243,8 +244,10 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: number of requests sent in attempts after the first, and the cost of their answers, which is part of `cost_usd`
     retried: int = 0
     retried_cost_usd: str | None = None
-    #: tokens that the provider reported for the answers, by kind, such as `input_tokens`
+    #: sums of the tokens that the provider reported for the answers, by kind, such as `input`
     tokens: dict[str, int] = {}
+    #: number of answers whose cost is unknown because they do not report their usage
+    without_usage: int = 0
     #: absolute address of the file
     file: str | None = None
 

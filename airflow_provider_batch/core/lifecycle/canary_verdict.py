@@ -87,8 +87,11 @@ def judge_canary(
         can_stop_job = bool(batch_shards) or shard.requests == manifest.requests
         if can_stop_job and all(_is_shared_refusal(answer) for answer in answers):
             refusals.append(f"{shard.model}: {_messages(answers)}")
+        # the estimate stays in place for answers that do not report their usage
+        unmeasured = sum(not answer.usage.is_known for answer in answers)
         remaining = RemainingRequests(
-            sum(spec.requests for spec in batch_shards), sum(spec.tokens for spec in batch_shards)
+            sum(spec.requests for spec in batch_shards) + unmeasured,
+            sum(spec.tokens for spec in batch_shards) + shard.tokens * unmeasured // max(shard.requests, 1),
         )
         usage_by_model[shard.model] = (_usage(shard.model, answers, prices), remaining)
     estimate = estimate_after_canary(manifest.estimate, prices, usage_by_model, manifest.endpoint)
@@ -107,12 +110,17 @@ def judge_canary(
 
 
 def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
-    measured = [answer for answer in answers if answer.usage.input_tokens or answer.usage.output_tokens]
+    count = output_tokens = 0
     total: Decimal | None = Decimal(0)
-    for answer in measured:
-        cost = prices.cost(model, answer.usage, answered_by=answer.model, batch=False)
+    for answer in answers:
+        usage = answer.usage
+        if usage.is_zero or not usage.is_known:
+            continue
+        count += 1
+        output_tokens += usage.output_tokens or 0
+        cost = prices.cost(model, usage, answered_by=answer.model, batch=False)
         total = None if total is None or cost is None else total + cost
-    return CanaryUsage(len(measured), sum(answer.usage.output_tokens for answer in measured), total)
+    return CanaryUsage(count, output_tokens, total)
 
 
 def _is_shared_refusal(answer: Answer) -> bool:

@@ -120,7 +120,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     progress: dict[str, int]
     #: as measured by the canary, or as sealed if there is no verdict
     estimate: Estimate
-    #: US dollars; None before the rows have landed, and if a price is unknown
+    #: US dollars; None before the rows have landed, and if the price or the usage of an answer is unknown
     cost_usd: str | None
     #: number of requests that were answered in more than one batch of the same attempt
     paid_twice: int
@@ -167,6 +167,7 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     paid_twice: int
     reasons: list[Reason]
     landed_file: str | None = None
+    without_usage: int = 0
 
 
 def summarize(ledger: Ledger) -> JobSummary:
@@ -288,6 +289,7 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
         paid_twice=summary.paid_twice,
         reasons=landed.reasons,
         landed_file=landed.file,
+        without_usage=landed.without_usage,
     )
 
 

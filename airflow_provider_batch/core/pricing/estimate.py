@@ -150,7 +150,7 @@ class CanaryUsage(msgspec.Struct, frozen=True):
 
 
 class RemainingRequests(msgspec.Struct, frozen=True):
-    """The requests to a model that have not been sent yet."""
+    """The requests to a model that are still estimated: not sent yet, or sent and answered without a usage."""
 
     requests: int
     input_tokens: int

@@ -29,14 +29,28 @@ _CACHE_SIZE = 4096
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """The tokens of an answer, as the provider reported them."""
+    """The tokens of an answer, as the provider reported them; None if a number is unknown."""
 
     #: all input tokens, including the cached ones
-    input_tokens: int = 0
-    cached_tokens: int = 0
+    input_tokens: int | None = 0
+    cached_tokens: int | None = 0
     #: reasoning tokens, which are part of the output tokens
-    reasoning_tokens: int = 0
-    output_tokens: int = 0
+    reasoning_tokens: int | None = 0
+    output_tokens: int | None = 0
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the request used no tokens, so that it costs nothing whatever the price is."""
+        return self.input_tokens == 0 and self.output_tokens == 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every number that the cost depends on is known."""
+        return None not in (self.input_tokens, self.cached_tokens, self.output_tokens)
+
+
+#: the usage of an answer that does not report it
+UNKNOWN_USAGE = Usage(None, None, None, None)
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -97,7 +111,7 @@ class Prices:
         return None if prices is None else prices.batch
 
     def cost(self, model: str, usage: Usage, *, answered_by: str | None = None, batch: bool = True) -> Decimal | None:
-        """Return the cost of an answer in US dollars, or None if it is unknown.
+        """Return the cost of an answer in US dollars, or None if its price or its usage is unknown.
 
         `model` is the requested model, `answered_by` the model that the answer names. The price of the latter applies,
         unless it is unknown or the caller gave a price for `model`. Cache writes are not included, because answers do
@@ -197,16 +211,27 @@ def _rate(price: ModelPrice, batch: bool, source: str) -> Rate | None:
     )
 
 
-def _cost(rate: Rate, usage: Usage, reference: str, context: dict[str, str] | None) -> Decimal:
-    input_tokens = max(usage.input_tokens, 0)
-    cached_tokens = min(max(usage.cached_tokens, 0), input_tokens)
-    output_tokens = max(usage.output_tokens, 0)
+def _cost(rate: Rate, usage: Usage, reference: str, context: dict[str, str] | None) -> Decimal | None:
+    if _needs_unknown_tokens(rate, usage):
+        return None
+    input_tokens = max(usage.input_tokens or 0, 0)
+    cached_tokens = min(max(usage.cached_tokens or 0, 0), input_tokens)
+    output_tokens = max(usage.output_tokens or 0, 0)
     if rate.max_input_tokens is not None and input_tokens > rate.max_input_tokens:
         large_usage = genai_prices.Usage(
             input_tokens=input_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
         )
         return _look_up(large_usage, reference, context).total_price
     return linear_cost(rate, input_tokens - cached_tokens, cached_tokens, output_tokens)
+
+
+def _needs_unknown_tokens(rate: Rate, usage: Usage) -> bool:
+    """Return whether the cost depends on a number of tokens that is unknown. Tokens of a price of 0 do not matter."""
+    if usage.output_tokens is None and rate.output:
+        return True
+    if usage.input_tokens is None:
+        return bool(rate.input or rate.cached)
+    return usage.cached_tokens is None and rate.input != rate.cached
 
 
 def linear_cost(rate: Rate, uncached_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:

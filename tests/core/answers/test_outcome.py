@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import MISSING, PENDING, Answer, Outcome, read_line
-from airflow_provider_batch.core.pricing.prices import Usage
+from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
 from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
 from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
 
@@ -660,11 +660,26 @@ def test_a_moderation_without_results_is_incomplete(body: dict[str, list[Any] | 
         ),
         (EMBEDDINGS, {"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0, 0, 0)),
         (COMPLETIONS, {"prompt_tokens": 5, "completion_tokens": 7}, Usage(5, 0, 0, 7)),
-        (CHAT, {"prompt_tokens": 5, "prompt_tokens_details": None, "completion_tokens": None}, Usage(5)),
-        (CHAT, {"prompt_tokens": None, "input_tokens": 5}, Usage(5)),
-        (CHAT, {"prompt_tokens": "5", "completion_tokens": -2, "prompt_tokens_details": [1]}, Usage()),
-        (CHAT, None, Usage()),
-        (CHAT, "7 tokens", Usage()),
+        (EMBEDDINGS, {"prompt_tokens": 8, "completion_tokens": "many"}, Usage(8, 0, 0, None)),
+        (CHAT, {"prompt_tokens": 5, "prompt_tokens_details": None, "completion_tokens": None}, Usage(5, 0, 0, None)),
+        (CHAT, {"prompt_tokens": None, "input_tokens": 5}, Usage(5, 0, 0, None)),
+        (CHAT, {"prompt_tokens": 0, "completion_tokens": 0}, Usage()),
+        (CHAT, {"prompt_tokens": "5", "completion_tokens": 7.0}, Usage(5, 0, 0, 7)),
+        (CHAT, {"prompt_tokens": 5, "completion_tokens": -2, "prompt_tokens_details": [1]}, Usage(5, None, 0, None)),
+        (
+            CHAT,
+            {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 2**70}},
+            Usage(5, None, 0, 7),
+        ),
+        (CHAT, {"prompt_tokens": 2**31 - 1, "completion_tokens": 2**31}, Usage(2**31 - 1, 0, 0, None)),
+        (CHAT, {"prompt_tokens": 2**70, "completion_tokens": 10**400}, Usage(None, 0, 0, None)),
+        (CHAT, {"prompt_tokens": True, "completion_tokens": 1.5}, Usage(None, 0, 0, None)),
+        (CHAT, {"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, Usage(None, 0, 0, None)),
+        (CHAT, {"prompt_tokens": "9" * 5000, "completion_tokens": "seven"}, Usage(None, 0, 0, None)),
+        (CHAT, {"total_tokens": 12}, Usage(None, 0, 0, None)),
+        (CHAT, None, UNKNOWN_USAGE),
+        (CHAT, "7 tokens", UNKNOWN_USAGE),
+        (CHAT, [7], UNKNOWN_USAGE),
     ],
 )
 def test_tokens_are_read_under_the_names_of_every_endpoint(

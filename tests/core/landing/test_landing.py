@@ -556,6 +556,36 @@ def test_rows_that_never_ran_cost_nothing_even_if_no_price_is_known(folder: Loca
     assert landed_rows.landing.cost == 0
 
 
+@pytest.mark.parametrize("usage", [None, "many", [], {}, {"prompt_tokens": 2**70, "completion_tokens": -1}])
+def test_an_answer_without_a_readable_usage_has_no_tokens_and_no_cost_and_its_neighbours_do(
+    folder: LocalFolder, usage: Any
+) -> None:
+    (shard,) = seal_all(folder, [request(n) for n in "abc"])
+    lines = [chat_line("a", usage=(1000, 10)), chat_line("b", usage=usage), chat_line("c", usage=(2000, 20))]
+    landed_rows = LandedRows(folder, manifest_of([shard]), [settle(folder, shard, lines)])
+    figures = {
+        key: (row["outcome"], row["input_tokens"], row["output_tokens"], row["cost_usd"])
+        for key, row in landed_rows.table.items()
+    }
+    assert figures == {
+        "a": ("succeeded", 1000, 10, Decimal("0.000135")),
+        "b": ("succeeded", None, None, None),
+        "c": ("succeeded", 2000, 20, Decimal("0.00027")),
+    }
+    landing = landed_rows.landing
+    assert (landing.cost, landing.standard_cost, landing.without_usage) == (None, None, 1)
+    assert (landing.tokens["input"], landing.tokens["output"]) == (3000, 30)
+
+
+def test_a_row_that_failed_without_a_usage_costs_nothing(folder: LocalFolder) -> None:
+    (shard,) = seal_all(folder, [request(n) for n in "abc"])
+    error_body = {"status_code": 200, "body": {"error": {"message": "no", "code": "oops"}}}
+    lines = [chat_line("a", status=500), msgspec.json.encode({"custom_id": "b", "response": error_body, "error": None})]
+    landed_rows = LandedRows(folder, manifest_of([shard]), [settle(folder, shard, lines, errors=[never_ran_line("c")])])
+    assert [(row["input_tokens"], row["cost_usd"]) for row in landed_rows.table.values()] == [(0, 0)] * 3
+    assert landed_rows.landing.cost == landed_rows.landing.without_usage == 0
+
+
 def test_reasons_are_counted_and_the_most_common_comes_first(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request(n) for n in "abcd"])
     records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b"), never_ran_line("c")])]

@@ -154,6 +154,16 @@ def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: 
     assert estimate.input_tokens == 1_000
 
 
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 2**70, "completion_tokens": 200}, {"prompt_tokens": 100}])
+def test_a_canary_answer_without_a_readable_usage_keeps_its_estimate(tmp_path: Any, usage: Any) -> None:
+    measured, unmeasured = chat_line("row-0", usage=(100, 200)), chat_line("row-1", usage=usage)
+    estimate = verdict_on(LocalFolder(tmp_path), [measured, unmeasured]).verdict.estimate
+
+    canary = (100 * 0.25 + 200 * 2) / 1e6
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (200 + 9 * 100, 200 + 9 * 400)
+    assert estimate.low_usd == pytest.approx(canary + (9 * 100 * 0.125 + 9 * 100 * 1) / 1e6)
+
+
 def test_a_measured_cost_above_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
     lines = [chat_line("row-0", usage=(100, 200_000))]
     affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).verdict

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator
-from airflow_provider_batch.core.pricing.prices import Prices, Usage
+from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
 from airflow_provider_batch.core.tokens.estimate import estimate_request
 from airflow_provider_batch.exceptions import InputError
 
@@ -79,6 +79,32 @@ def test_impossible_token_counts_are_bounded() -> None:
 
 
 input_tokens = st.integers(0, 10_000) | st.sampled_from([272_000, 272_001]) | st.integers(272_001, 400_000)
+
+
+@pytest.mark.parametrize(
+    ("usage", "prices", "cost"),
+    [
+        (UNKNOWN_USAGE, None, None),
+        (Usage(1000, 0, 0, None), None, None),
+        (Usage(None, 0, 0, 1000), None, None),
+        (Usage(1000, None, 0, 1000), None, None),
+        (Usage(1000, 0, None, 1000), None, Decimal("0.001125")),
+        (UNKNOWN_USAGE, {"gpt-5-mini": {"input": 0, "output": 0}}, 0),
+        (Usage(1000, None, 0, 0), {"gpt-5-mini": {"input": 1, "output": 2}}, Decimal("0.001")),
+        (Usage(1000, 0, 0, None), {"gpt-5-mini": {"input": 1, "output": 0}}, Decimal("0.001")),
+        (Usage(None, 0, 0, 1000), {"gpt-5-mini": {"input": 0, "output": 1}}, Decimal("0.001")),
+    ],
+)
+def test_a_cost_that_depends_on_an_unknown_number_of_tokens_is_unknown(
+    usage: Usage, prices: dict[str, Any] | None, cost: Decimal | None
+) -> None:
+    assert Prices(prices).cost("gpt-5-mini", usage) == cost
+
+
+def test_a_moderation_is_free_although_it_reports_no_usage() -> None:
+    assert Prices().cost("omni-moderation-latest", UNKNOWN_USAGE) == 0
+
+
 usages = input_tokens.flatmap(
     lambda count: st.builds(
         Usage,
@@ -260,6 +286,6 @@ def test_large_requests_are_estimated_at_the_higher_price() -> None:
         Usage(input_tokens=estimator.add("gpt-6-luna", request, 1), output_tokens=1000)
         for request in (large, small, large)
     ]
-    assert usages[0].input_tokens > 272_000
+    assert (usages[0].input_tokens or 0) > 272_000
     costs = [prices.cost("gpt-6-luna", usage) for usage in usages]
     assert estimator.finish().high_usd == pytest.approx(float(sum(cost for cost in costs if cost is not None)))
