@@ -17,6 +17,8 @@ Each switch names the provider that it comes from. The sources are:
     Groq         https://console.groq.com/docs/batch, github.com/groq/groq-python (batch_list_response.py)
     Nebius       https://docs.tokenfactory.nebius.com/ai-models-inference/batch-inference
     Novita       https://novita.ai/docs/api-reference/model-apis-llm-retrieve-batch
+    OGX          github.com/llamastack/llama-stack, providers/inline/batches/reference/batches.py; OGX 1.5.0
+    llmock       https://pypi.org/project/llmock
     SiliconFlow  https://docs.siliconflow.cn/cn/userguide/guides/batch, .../cn/api-reference/batch/create-batch
     Together     https://docs.together.ai/reference/batch-create, .../docs/inference/batch/manage
     vLLM         github.com/vllm-project/vllm, vllm/entrypoints/openai/run_batch.py

@@ -32,6 +32,12 @@ HOOKS = (
     "one-file",
     # lists ignore `after` and always return the first page (Groq, whose lists page with `cursor`)
     "ignore-after",
+    # U+2028, U+2029 and U+0085 end the lines of input files too, so a line that contains one fails validation (llmock)
+    "unicode-line-ends",
+    # lines of input files that are not JSON are skipped without an error, so their rows have no result (our choice)
+    "skip-broken-lines",
+    # error messages repeat the key of the request (our choice)
+    "echo-key",
     # the server also accepts the paths /openai/… and /openai/v1/… (Azure; lib/azure.py of the openai SDK)
     "azure-paths",
     # the header api-key also counts as a bearer token (Azure; lib/azure.py of the openai SDK)
@@ -85,6 +91,7 @@ DIALECTS: dict[str, tuple[str, ...]] = {
         "uppercase-status",
         "window-48h",
     ),
+    "ogx": ("body-text", "empty-error-file", "ogx-lines"),
     "siliconflow": ("in-queue", "no-counts", "upload-data", "windows-24h-to-14d"),
     "together": ("error-text", "iso-times", "job-fields", "job-wrapper", "progress", "uppercase-status"),
     "vllm": ("in-order", "one-file", "vllm-lines"),

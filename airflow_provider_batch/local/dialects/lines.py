@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 #: one decoded line of a result file
 Line = dict[str, Any]
 
@@ -51,9 +53,42 @@ def vllm_lines(line: Line) -> None:
         line["error"] = error["message"] if status == 400 else {"error": {**error, "param": None, "code": status}}
 
 
+def ogx_lines(line: Line) -> None:
+    """Use the id of the line as `request_id`, and omit `response` or `error` (OGX, formerly Llama Stack).
+
+    The error of a failed request has a type and a message, but no status.
+    """
+    response = line.get("response")
+    if response is None or "status_code" not in response:
+        return
+    response["request_id"] = line["id"]
+    if response["status_code"] == 200:
+        line.pop("error", None)
+    else:
+        line["error"] = {"type": "request_failed", "message": _error_fields(response)["message"]}
+        del line["response"]
+
+
+def body_text(line: Line) -> None:
+    """Send `response.body` as a string that contains JSON (OGX, formerly Llama Stack)."""
+    response = line.get("response")
+    if response is not None and isinstance(response.get("body"), dict):
+        response["body"] = _as_text(response["body"])
+
+
+def response_text(line: Line) -> None:
+    """Send `response` as a string that contains JSON (our choice)."""
+    if line.get("response") is not None:
+        line["response"] = _as_text(line["response"])
+
+
 def no_line_ids(line: Line) -> None:
     """Omit `id` (Azure)."""
     del line["id"]
+
+
+def _as_text(value: dict[str, Any]) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _error_fields(response: dict[str, Any]) -> dict[str, Any]:
@@ -67,4 +102,12 @@ def _error_fields(response: dict[str, Any]) -> dict[str, Any]:
 
 
 #: the switches in the order in which they run
-LINE: tuple[Callable[[Line], None], ...] = (response_is_body, sparse_lines, vllm_lines, no_line_ids)
+LINE: tuple[Callable[[Line], None], ...] = (
+    response_is_body,
+    sparse_lines,
+    vllm_lines,
+    ogx_lines,
+    no_line_ids,
+    body_text,
+    response_text,
+)

@@ -131,6 +131,22 @@ def no_counts(batch: Wire) -> None:
     batch["request_counts"] = None
 
 
+def absent_counts(batch: Wire) -> None:
+    """Omit `request_counts`, which is optional in OpenAI's API description (our choice)."""
+    batch.pop("request_counts", None)
+
+
+def zero_counts(batch: Wire) -> None:
+    """Leave all counts at 0 (our choice)."""
+    batch["request_counts"] = {"total": 0, "completed": 0, "failed": 0}
+
+
+def unfinished_counts(batch: Wire) -> None:
+    """Send the total, but leave `completed` and `failed` at 0 (our choice)."""
+    if batch.get("request_counts"):
+        batch["request_counts"] |= {"completed": 0, "failed": 0}
+
+
 # errors
 
 
@@ -227,6 +243,30 @@ def job_wrapper(answer: Wire) -> None:
     answer |= {"job": batch, "warning": ""}
 
 
+# files
+
+
+def null_bytes(file: Wire) -> None:
+    """Leave `bytes` null (our choice)."""
+    file["bytes"] = None
+
+
+def absent_bytes(file: Wire) -> None:
+    """Omit `bytes` (our choice)."""
+    file.pop("bytes", None)
+
+
+def zero_bytes(file: Wire) -> None:
+    """Leave `bytes` at 0 (our choice)."""
+    file["bytes"] = 0
+
+
+def wrong_bytes(file: Wire) -> None:
+    """Send one byte more than the file has (our choice)."""
+    if file.get("bytes"):
+        file["bytes"] += 1
+
+
 # uploads and lists
 
 
@@ -272,6 +312,9 @@ BATCH: tuple[Rewrite, ...] = (
     flat_counts,
     progress,
     no_counts,
+    unfinished_counts,
+    zero_counts,
+    absent_counts,
     in_queue,
     status_progress,
     uppercase_status,
@@ -281,7 +324,7 @@ BATCH: tuple[Rewrite, ...] = (
 #: applied to the reply to create, after those of `BATCH`
 CREATE_REPLY: tuple[Rewrite, ...] = (job_wrapper,)
 #: applied to every file in an answer
-FILE: tuple[Rewrite, ...] = (underscore_ids,)
+FILE: tuple[Rewrite, ...] = (underscore_ids, wrong_bytes, zero_bytes, null_bytes, absent_bytes)
 #: applied to the reply to an upload, after those of `FILE`
 UPLOAD_REPLY: tuple[Rewrite, ...] = (upload_data,)
 #: applied to every list, after its items were rewritten

@@ -38,6 +38,7 @@ from airflow_provider_batch.local.api.objects import (
     Status,
 )
 from airflow_provider_batch.local.api.tokens import Tokens
+from airflow_provider_batch.local.dialects import Dialect
 from airflow_provider_batch.local.engine.batch_faults import failure_of
 from airflow_provider_batch.local.engine.capacity import TokenQueue
 from airflow_provider_batch.local.engine.lines import NEVER_RAN, never_ran_line, reply_line
@@ -273,7 +274,7 @@ class Engine:
         batch = live.record.batch
         if not live.input.exists():
             return missing_file_findings(batch.input_file_id)
-        return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect.urls(batch.endpoint))
+        return validate(live.input, batch.endpoint, self._settings.models, self._settings.dialect)
 
     def _fault_errors(self, live: LiveBatch, findings: Findings) -> list[BatchError]:
         fault = live.record.fault
@@ -301,7 +302,7 @@ class Engine:
         """Yield each line without an answer: its number, its bytes, and the time to answer it by the server's clock."""
         interval = self._settings.in_progress / live.record.batch.request_counts.total
         due_at = self.clock.now()
-        for number, raw in request_lines(live.input):
+        for number, raw in request_lines(live.input, self._settings.dialect):
             if number not in live.answered_lines:
                 due_at += interval
                 yield number, raw, due_at
@@ -372,7 +373,7 @@ class Engine:
         """Return the faults that hit the result files."""
         lines = {}
         if live.answered_lines and any(fault.target is Target.LINE for fault in self._faults.plan):
-            for number, custom_id in await asyncio.to_thread(_custom_ids, live.input):
+            for number, custom_id in await asyncio.to_thread(_custom_ids, live.input, self._settings.dialect):
                 if number % 500 == 0:
                     await asyncio.sleep(0)  # let other tasks run
                 fault = self._faults.draw_row_fault(Target.LINE, custom_id)
@@ -404,7 +405,7 @@ class Engine:
         )
 
     def _close_unanswered(self, live: LiveBatch, end: Status) -> None:
-        for number, raw in request_lines(live.input):
+        for number, raw in request_lines(live.input, self._settings.dialect):
             if number not in live.answered_lines:
                 line = self._settings.dialect.rewrite_line(never_ran_line(msgspec.json.decode(raw)["custom_id"], end))
                 live.journal.append(number, Ending.NEVER_RAN, Tokens(), line)
@@ -416,5 +417,5 @@ def _count_journals(batches: list[LiveBatch]) -> None:
         live.count_journal()
 
 
-def _custom_ids(path: Path) -> list[tuple[int, str]]:
-    return [(number, msgspec.json.decode(raw)["custom_id"]) for number, raw in request_lines(path)]
+def _custom_ids(path: Path, dialect: Dialect) -> list[tuple[int, str]]:
+    return [(number, msgspec.json.decode(raw)["custom_id"]) for number, raw in request_lines(path, dialect)]

@@ -11,6 +11,7 @@ Batch guide). The same applies to an embeddings request with `stream`, because e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,13 @@ from airflow_provider_batch.local.answers.prompt import (
     model_of,
 )
 from airflow_provider_batch.local.api.objects import BatchError
+from airflow_provider_batch.local.dialects import OPENAI, Dialect
 from airflow_provider_batch.local.settings import MAX_EMBEDDING_INPUTS, MAX_REQUESTS
 
 #: approximate bytes of whole lines to read from an input file in one go
 _BLOCK_SIZE = 32_768
+#: U+2028, U+2029 and U+0085 in UTF-8
+_UNICODE_LINE_END = re.compile(b"\xe2\x80[\xa8\xa9]|\xc2\x85")
 _REQUIRED = ("custom_id", "method", "url", "body")
 #: the endpoints that support streaming outside a batch, with their names in messages
 _STREAMING = {CHAT: "Chat Completions", RESPONSES: "Responses", COMPLETIONS: "Completions"}
@@ -70,12 +74,13 @@ def token_limit_error(model: str, limit: int) -> BatchError:
     )
 
 
-def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def request_lines(path: Path, dialect: Dialect = OPENAI) -> Iterator[tuple[int, bytes]]:
     r"""Yield the number of each line of an input file, counted from 1, and its bytes. Blank lines are skipped.
 
-    Only `\n` ends a line. The file is open only while a block is read, not while its lines are processed, so that
-    thousands of batches can run concurrently.
+    Only `\n` ends a line, unless the dialect says otherwise. The file is open only while a block is read, not while its
+    lines are processed, so that thousands of batches can run concurrently.
     """
+    unicode_line_ends, skip_broken = "unicode-line-ends" in dialect, "skip-broken-lines" in dialect
     number = offset = 0
     while True:
         with open(path, "rb") as file:
@@ -84,21 +89,30 @@ def request_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             offset = file.tell()
         if not block:
             return
+        if unicode_line_ends:
+            block = [part for raw in block for part in _UNICODE_LINE_END.split(raw)]
         for raw in block:
             number += 1
-            if raw.strip():
+            if raw.strip() and not (skip_broken and not _is_json(raw)):
                 yield number, raw
 
 
-def validate(path: Path, endpoint: str, known_models: frozenset[str], urls: frozenset[str] = frozenset()) -> Findings:
+def _is_json(raw: bytes) -> bool:
+    try:
+        msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def validate(path: Path, endpoint: str, known_models: frozenset[str], dialect: Dialect = OPENAI) -> Findings:
     """Check an input file.
 
     :param endpoint: the endpoint of the batch.
     :param known_models: the models that requests may use; empty allows every model.
-    :param urls: further values that `url` may have in a line; the endpoint is always allowed.
     """
-    validation = _Validation(endpoint, known_models, urls)
-    for number, raw in request_lines(path):
+    validation = _Validation(endpoint, known_models, dialect.urls(endpoint))
+    for number, raw in request_lines(path, dialect):
         if validation.total == MAX_REQUESTS:
             validation.add_error(
                 None,
@@ -133,7 +147,7 @@ class _Validation:
 
     def __init__(self, endpoint: str, known_models: frozenset[str], urls: frozenset[str]) -> None:
         self.endpoint = endpoint
-        self.urls = urls | {endpoint}
+        self.urls = urls
         self.known_models = known_models
         self.errors: list[BatchError] = []
         self.total = 0

@@ -92,8 +92,11 @@ async def _authorise(request: Request, server: ServerDependency) -> None:
         raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
-async def _answer_api_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ApiError)
+    if "echo-key" in request.app.state.server.settings.dialect:
+        _, _, key = request.headers.get("authorization", "").partition(" ")
+        error.message = f"{error.message} (API key: {key.strip()})"
     return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
 
 

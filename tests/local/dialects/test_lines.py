@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -89,6 +90,26 @@ def test_vllm_lines_have_their_own_ids_and_two_kinds_of_error_without_a_body(sta
     assert (lines["broken"]["response"]["status_code"], lines["broken"]["response"]["body"]) == (500, None)
     assert lines["broken"]["error"]["error"]["code"] == 500
     assert lines["broken"]["error"]["error"]["message"]
+
+
+def test_ogx_lines_have_no_status_for_failures_and_no_null_values(start_server: StartServer) -> None:
+    server = start_server("ogx-lines")
+    lines = by_custom_id(server, run(server, MIXED_LINES))
+    assert lines["good"].keys() == {"id", "custom_id", "response"}
+    assert lines["good"]["response"]["request_id"] == lines["good"]["id"]
+    for name in ("refused", "broken"):
+        assert lines[name].keys() == {"id", "custom_id", "error"}
+        assert lines[name]["error"].keys() == {"type", "message"}
+
+
+def test_the_body_or_the_whole_response_can_be_a_string(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("body-text")
+    response = by_custom_id(server, run(server, MIXED_LINES))["good"]["response"]
+    assert json.loads(response["body"])["object"] == "chat.completion"
+
+    with in_process(tmp_path / "other", "response-text") as other:
+        line = by_custom_id(other, run(other, MIXED_LINES))["good"]
+    assert json.loads(line["response"])["body"]["object"] == "chat.completion"
 
 
 def test_one_file_can_contain_all_lines_in_the_order_of_the_input(start_server: StartServer) -> None:

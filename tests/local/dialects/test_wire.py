@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         yield start
 
 
-def run_batch(server: InProcess, lines: list[dict[str, Any]], **body: Any) -> dict[Status, Any]:
+def run_batch(server: InProcess, lines: Sequence[dict[str, Any] | str], **body: Any) -> dict[Status, Any]:
     """Run a batch of these lines. Return its JSON in every state, with the reply to create as `validating`."""
     reply = server.create(lines, **body)
     batch_id = reply.get("job", reply)["id"]
@@ -153,6 +154,39 @@ def test_progress_can_replace_the_counts(start_server: StartServer) -> None:
 
 def test_counts_can_always_be_null(start_server: StartServer) -> None:
     assert [batch["request_counts"] for batch in run_batch(start_server("no-counts"), chats(1)).values()] == [None] * 4
+
+
+def test_counts_can_be_absent(start_server: StartServer) -> None:
+    states = run_batch(start_server("absent-counts"), chats(1))
+    assert not any("request_counts" in batch for batch in states.values())
+
+
+def test_counts_can_stay_at_0(start_server: StartServer) -> None:
+    for batch in run_batch(start_server("zero-counts"), chats(1)).values():
+        assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+
+
+def test_counts_can_have_only_the_total(start_server: StartServer) -> None:
+    batch = run_batch(start_server("unfinished-counts"), MIXED_LINES)[Status.COMPLETED]
+    assert batch["request_counts"] == {"total": 2, "completed": 0, "failed": 0}
+
+
+# sizes of files
+
+
+@pytest.mark.parametrize(
+    ("switch", "size"), [("null-bytes", None), ("zero-bytes", 0), ("wrong-bytes", "+1"), ("absent-bytes", "absent")]
+)
+def test_the_size_of_a_file_can_be_wrong_or_unknown(start_server: StartServer, switch: str, size: object) -> None:
+    server = start_server(switch)
+    batch = run_batch(server, chats(2))[Status.COMPLETED]
+    actual_size = len(server.call("GET", f"/v1/files/{batch['output_file_id']}/content").content)
+
+    sizes = [
+        file.get("bytes", "absent")
+        for file in (server.get(f"/v1/files/{batch['output_file_id']}"), server.get("/v1/files")["data"][0])
+    ]
+    assert sizes == [actual_size + 1 if size == "+1" else size] * 2
 
 
 # errors
@@ -327,6 +361,32 @@ def test_endpoints_can_lack_the_version_in_create_and_in_lines(start_server: Sta
     assert {entry["code"] for entry in mismatched["errors"]["data"]} >= {"invalid_url"}
 
 
+# lines of input files
+
+
+def separated_lines() -> list[dict[str, Any] | str]:
+    """Return four lines, three of which contain a Unicode line end in their text."""
+    lines = [chat("plain", "hello"), *(chat(f"row-{ord(end)}", f"a{end}b") for end in "\u2028\u2029\u0085")]
+    return [json.dumps(line, ensure_ascii=False) for line in lines]
+
+
+def test_unicode_line_ends_can_break_the_lines_of_an_input_file(start_server: StartServer) -> None:
+    server = start_server("unicode-line-ends")
+    batch = server.advance_until(server.create(separated_lines())["id"], Status.FAILED)
+    assert {(entry["code"], entry["line"]) for entry in batch["errors"]["data"]} == {
+        ("invalid_json_line", line) for line in range(2, 8)
+    }
+    escaped = [json.dumps(json.loads(line)) for line in separated_lines() if isinstance(line, str)]
+    assert run_batch(server, escaped)[Status.COMPLETED]["request_counts"]["completed"] == 4
+
+
+def test_rows_whose_lines_are_broken_can_be_lost_without_an_error(start_server: StartServer) -> None:
+    server = start_server("unicode-line-ends", "skip-broken-lines")
+    batch = run_batch(server, separated_lines())[Status.COMPLETED]
+    assert batch["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+    assert [line["custom_id"] for line in server.content(batch["output_file_id"])] == ["plain"]
+
+
 # lists
 
 
@@ -384,3 +444,17 @@ def test_the_api_key_can_be_in_its_own_header(start_server: StartServer) -> None
         assert server.call("GET", "/v1/batches", headers=headers).status_code == status, headers
     openai_server = start_server(api_key="secret")
     assert openai_server.call("GET", "/v1/batches", headers={"api-key": "secret"}).status_code == 401
+
+
+# errors that repeat the key
+
+
+def test_an_error_can_repeat_the_key(start_server: StartServer) -> None:
+    server = start_server("echo-key", api_key="sk-right")
+    rejected = server.call("GET", "/v1/batches", headers={"Authorization": "Bearer sk-wrong"})
+    assert (rejected.status_code, rejected.json()["error"]["message"]) == (
+        401,
+        "Incorrect API key provided. (API key: sk-wrong)",
+    )
+    missing = server.call("GET", "/v1/batches/batch_1", headers={"Authorization": "Bearer sk-right"})
+    assert missing.json()["error"]["message"] == "No batch found with id 'batch_1'. (API key: sk-right)"
