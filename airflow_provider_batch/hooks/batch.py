@@ -4,6 +4,8 @@ It uses the connection type of the official OpenAI provider. Each call decides f
 whether the SDK may repeat it. `batches.create` costs money and has no idempotency key, so it is never repeated here:
 its errors say whether a batch certainly does not exist (`CreateRefusedError`) or may exist (`CreateUnconfirmedError`).
 Uploads, reads, downloads and deletions cost nothing, so the SDK repeats them as often as the connection allows.
+
+No call sends rows, keys or headers to another host than the connection's; see `guard`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, CapacityError, InputError, ProviderError
+from airflow_provider_batch.hooks.guard import RedirectError, guard_client
 
 __all__ = ["BatchHook"]
 
@@ -80,6 +83,14 @@ class BatchHook(OpenAIHook):
     `OpenAIHook` builds the clients (key, base URL, workload identity, `openai_client_kwargs`). This class adds the
     calls of a job, each with the retries that are safe for it.
     """
+
+    def get_conn(self) -> openai.OpenAI:
+        """Return a new client, guarded against redirects."""
+        return guard_client(super().get_conn(), self.conn_id)
+
+    async def aget_conn(self) -> openai.AsyncOpenAI:
+        """Return a new asynchronous client, guarded against redirects."""
+        return guard_client(await super().aget_conn(), self.conn_id)
 
     def warm_up(self) -> None:
         """Build the client now, so that several threads can share it.
@@ -197,6 +208,8 @@ class BatchHook(OpenAIHook):
 
         :raises CreateRefusedError: if the provider refused. No batch exists.
         :raises CreateUnconfirmedError: if the outcome is unknown. Look the batch up by its nonce before a new attempt.
+        :raises ProviderError: if the server redirected the call. The outcome is unknown then, too, but a new attempt is
+            pointless until a person has corrected the connection.
         """
         client = self.conn.with_options(max_retries=0, timeout=CREATE_TIMEOUT)
         try:
@@ -212,6 +225,11 @@ class BatchHook(OpenAIHook):
                 retry_after = parse_retry_after(error.response.headers.get("retry-after"))
                 raise CreateRefusedError(failure, describe_error(error), retry_after) from error
             raise CreateUnconfirmedError(describe_error(error)) from error
+        except RedirectError as error:
+            raise ProviderError(
+                f"Creating a batch failed: {error}. Everything done so far is kept. The next attempt looks for the "
+                "batch before it creates one."
+            ) from error
         except _NO_ANSWER as error:
             raise CreateUnconfirmedError(describe_error(error)) from error
         try:
@@ -223,7 +241,7 @@ class BatchHook(OpenAIHook):
         """Return the current state of a batch.
 
         :raises AwayError: if a later read may succeed: no usable answer, 408, 409, 429 or 5xx.
-        :raises ProviderError: if the server refuses the read.
+        :raises ProviderError: if the server refuses the read, or redirects it to another host.
         """
         message = f"Reading batch {batch_id} failed: {{}}. The batch itself is not affected."
         try:
@@ -231,6 +249,8 @@ class BatchHook(OpenAIHook):
         except openai.APIStatusError as error:
             error_class = AwayError if is_transient(error.status_code) else ProviderError
             raise error_class(message.format(describe_error(error))) from error
+        except RedirectError as error:
+            raise ProviderError(message.format(error)) from error
         except (*_NO_ANSWER, ProviderError) as error:
             raise AwayError(message.format(describe_error(error))) from error
 
@@ -392,4 +412,6 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, openai.APIStatusError):
         code = f", {error.code}" if error.code else ""
         return f"HTTP {error.status_code}{code}: {error.message}"
+    if isinstance(error, RedirectError):
+        return str(error)
     return f"{type(error).__name__}: {error}"

@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from airflow.providers.openai.hooks.openai import OpenAIHook
 from openai import AsyncOpenAI
+
+from airflow_provider_batch.hooks.batch import BatchHook
 
 #: seconds after which a client is rebuilt
 MAX_AGE = 15 * 60.0
@@ -59,7 +60,7 @@ class SharedClient:
                 previous, self._previous, self._client = self._previous, self._client, None
                 if previous is not None:
                     await previous.close()
-                client = await OpenAIHook(conn_id=self.conn_id).aget_conn()
+                client = await BatchHook(conn_id=self.conn_id).aget_conn()
                 self._client = client.with_options(timeout=READ_TIMEOUT, max_retries=0)
                 self._built_at = time.monotonic()
             return self._client

@@ -27,6 +27,7 @@ from openai import AsyncOpenAI
 
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.exceptions import ProviderError
+from airflow_provider_batch.hooks.guard import RedirectError
 from airflow_provider_batch.triggers.clients import SLOTS, SharedClient
 from airflow_provider_batch.triggers.pace import bounded_retry_after
 
@@ -53,7 +54,7 @@ MAX_FAILURES = 20
 
 @dataclass(frozen=True)
 class Refusal:
-    """The server refuses to show a batch, with 401, 403 or 404."""
+    """The server refuses to show a batch, with 401, 403 or 404, or redirects the read to another host."""
 
     message: str
     #: whether the server refused the key itself (401), so that it will show no batch at all
@@ -282,6 +283,8 @@ class Reader:
                 return Refusal(f"HTTP 401 for batch {batch_id}: {error.message}", key=True)
             except (openai.PermissionDeniedError, openai.NotFoundError) as error:
                 return Refusal(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
+            except RedirectError as error:
+                return Refusal(f"batch {batch_id} cannot be read: {error}")
             except (openai.OpenAIError, ProviderError) as error:
                 return _failure(error)
 

@@ -20,6 +20,8 @@ class Request(NamedTuple):
     #: Path and query, without `/v1`.
     target: str
     body: bytes
+    #: Header fields by name in lower case.
+    headers: dict[str, str]
 
     @property
     def call(self) -> str:
@@ -92,9 +94,9 @@ def _read(connection: socket.socket) -> Request | None:
         words = stream.readline().decode().split()
         if len(words) != 3:
             return None
-        length = 0
+        headers = {}
         while (line := stream.readline()).strip():
             name, _, value = line.decode().partition(":")
-            if name.lower() == "content-length":
-                length = int(value)
-        return Request(words[0], words[1].removeprefix("/v1"), stream.read(length))
+            headers[name.lower()] = value.strip()
+        body = stream.read(int(headers.get("content-length", "0")))
+        return Request(words[0], words[1].removeprefix("/v1"), body, headers)

@@ -27,6 +27,7 @@ REQUIRED = {
     "apache-airflow-providers-openai",
     "fsspec",
     "genai-prices",
+    "httpx2",
     "jinja2",
     "jsonschema-rs",
     "msgspec",
@@ -38,7 +39,7 @@ REQUIRED = {
 #: imports in our own modules fail.
 HIDE = f"""
 import builtins
-hidden = {{"fastapi", "starlette", "httpx2", "uvicorn", "python_multipart", "multipart", "psutil", "rich", "slugify"}}
+hidden = {{"fastapi", "starlette", "uvicorn", "python_multipart", "multipart", "psutil", "rich", "slugify"}}
 real_import = builtins.__import__
 def import_unless_hidden(name, globals=None, locals=None, fromlist=(), level=0):
     importer = (globals or {{}}).get("__name__") or ""
