@@ -18,6 +18,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import RetryRound, Settled
+from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import attempts
 from airflow_provider_batch.core.lifecycle.steps import Policy, Reseal, Retry
@@ -108,7 +109,7 @@ class Resealer:
 
         :param raised_lines: lines whose output cap is raised. A request without a cap cannot be raised and is left out.
         """
-        with self.ledger.folder.reader(shard.file) as file:
+        with open_sealed(self.ledger.folder, shard.file, shard.sha256) as file:
             for number, sealed_line in enumerate(file):
                 if number in lines and rows[number].needed:
                     line = raise_cap(sealed_line) if number in raised_lines else sealed_line

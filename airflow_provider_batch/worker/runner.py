@@ -14,7 +14,6 @@ longer makes the call (`claim_is_stale`), because another worker may have looked
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -38,6 +37,7 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
     UploadRefused,
 )
+from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import duplicate_batches
 from airflow_provider_batch.core.lifecycle import steps as lifecycle_steps
@@ -71,7 +71,6 @@ from airflow_provider_batch.exceptions import (
     AwayError,
     CapacityError,
     ProviderError,
-    StagingError,
     StoppedError,
 )
 from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnconfirmedError
@@ -385,13 +384,7 @@ class Runner:
         """Stream the input file of a shard to the provider, and return its file id."""
         shard = step.shard.spec
         name = f"{self.ledger.manifest.job_uid}-{shard.name}.jsonl"
-        with self.ledger.folder.reader(shard.file) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:  # type: ignore[arg-type]
-                raise StagingError(
-                    f"{self.ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. It "
-                    "was not uploaded. Restore the file, or start a new run, which reads the warehouse again."
-                )
-            file.seek(0)
+        with open_sealed(self.ledger.folder, shard.file, shard.sha256, "It was not uploaded.") as file:
             return self.hook.upload(file, name)
 
     def _create(self, step: Create) -> None:

@@ -17,10 +17,11 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import CollectedFile
+from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.lifecycle.failures import is_account_failure
 from airflow_provider_batch.core.lifecycle.steps import SendSynchronously
 from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
-from airflow_provider_batch.exceptions import StagingError, StoppedError
+from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.hooks.batch import BatchHook, SynchronousResponse
 from airflow_provider_batch.worker.parallel import run_concurrently
 
@@ -116,14 +117,8 @@ def send_all(
 
 def _requests(ledger: Ledger, step: SendSynchronously) -> list[_Request]:
     shard = step.shard.spec
-    with ledger.folder.reader(shard.file) as file:
-        data = file.read()
-    if hashlib.sha256(data).hexdigest() != shard.sha256:
-        raise StagingError(
-            f"{ledger.folder.uri}/{shard.file} is not the file that was sealed: its checksum differs. None of its "
-            "requests was sent. Restore the file, or start a new run, which reads the warehouse again."
-        )
-    lines = [msgspec.json.decode(line, type=_Line) for line in data.split(b"\n") if line]
+    with open_sealed(ledger.folder, shard.file, shard.sha256, "None of its requests was sent.") as file:
+        lines = [msgspec.json.decode(line, type=_Line) for line in file]
     return [_Request(step, line.custom_id, line.body) for line in lines]
 
 

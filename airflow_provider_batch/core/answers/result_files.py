@@ -26,15 +26,22 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
+from airflow_provider_batch.core.ledger.sealed_file import changed_file_error, read_entries
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.exceptions import StagingError
 
 
 def read_rows(folder: Folder, shard: Shard) -> list[RowIndex]:
-    """Return the index of a shard, one entry per line of its input file, in that order."""
-    decoder = msgspec.json.Decoder(RowIndex)
-    with folder.reader(shard.index_file) as index:
-        return [decoder.decode(line) for line in index]
+    """Return the index of a shard, one entry per line of its input file, in that order.
+
+    :raises StagingError: if the index is not the one that was sealed.
+    """
+    rows = list(read_entries(folder, shard.index_file, shard.index_sha256, RowIndex))
+    if len(rows) != shard.requests:
+        raise changed_file_error(
+            folder, shard.index_file, f"it has {format_count(len(rows), 'row')} instead of {shard.requests:,}"
+        )
+    return rows
 
 
 def read_answers(

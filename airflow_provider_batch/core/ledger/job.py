@@ -56,6 +56,8 @@ class Shard(msgspec.Struct, frozen=True):
     unneeded_rows: int = 0
     #: highest factor by which the output cap of a request was raised after it was first sealed
     cap_factor: int = 1
+    #: sha256 of the index file, hex; empty if the shard was sealed before indexes had checksums
+    index_sha256: str = ""
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -88,6 +90,9 @@ class DuplicateFile(msgspec.Struct, frozen=True):
     file: str
     segments: str
     rows: int
+    #: sha256 of both files, hex; empty if they were sealed before they had checksums
+    sha256: str = ""
+    segments_sha256: str = ""
 
 
 class ReusedFile(msgspec.Struct, frozen=True):
@@ -98,6 +103,8 @@ class ReusedFile(msgspec.Struct, frozen=True):
     #: path inside the job's folder
     file: str
     answers: int
+    #: sha256 of the file, hex; empty if it was sealed before it had a checksum
+    sha256: str = ""
 
 
 class Estimate(msgspec.Struct, frozen=True):

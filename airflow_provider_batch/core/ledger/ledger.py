@@ -218,7 +218,7 @@ def decode(data: bytes, record_type: Any, location: str) -> Any:
     """
     try:
         return msgspec.json.decode(data, type=record_type)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerError(
             f"Cannot read {location} as a record of a job: {error}. The file was left as it is. Restore it, or run the "
             "job under a new run_id."

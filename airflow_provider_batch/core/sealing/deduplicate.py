@@ -10,6 +10,7 @@ Memory holds an 8-byte digest and a shard number for each distinct request, plus
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from array import array
 from bisect import bisect_left
@@ -20,6 +21,7 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import DuplicateFile, RowIndex
+from airflow_provider_batch.core.ledger.sealed_file import changed_file_error, decode_entries, open_sealed
 from airflow_provider_batch.exceptions import EqualDigestsError, StagingError
 
 _BUCKETS = 4096
@@ -129,16 +131,33 @@ class DuplicateWriter:
 
     def _write(self) -> None:
         name = f"{self._prefix}/duplicates-{len(self._files) + 1:04d}"
-        segments, offset = [], 0
+        segments, offset, digest = [], 0, hashlib.sha256()
         with self._folder.writer(f"{name}.jsonl") as file:
             for shard, lines in sorted(self._lines.items()):
+                data = b"".join(lines)
                 segments.append(Segment(shard, offset, len(lines)))
-                for line in lines:
-                    file.write(line)
-                    offset += len(line)
-        self._folder.create(f"{name}.segments.json", msgspec.json.encode(segments))
-        self._files.append(DuplicateFile(f"{name}.jsonl", f"{name}.segments.json", self._rows))
+                file.write(data)
+                digest.update(data)
+                offset += len(data)
+        data = msgspec.json.encode(segments)
+        self._folder.create(f"{name}.segments.json", data)
+        self._files.append(
+            DuplicateFile(
+                f"{name}.jsonl",
+                f"{name}.segments.json",
+                self._rows,
+                sha256=digest.hexdigest(),
+                segments_sha256=hashlib.sha256(data).hexdigest(),
+            )
+        )
         self._lines, self._rows, self._bytes = {}, 0, 0
+
+
+def _decode_segments(folder: Folder, duplicates: DuplicateFile, data: bytes) -> list[Segment]:
+    if duplicates.segments_sha256 and hashlib.sha256(data).hexdigest() != duplicates.segments_sha256:
+        raise changed_file_error(folder, duplicates.segments, "its checksum differs")
+    (segments,) = decode_entries(folder, duplicates.segments, [data], list[Segment])
+    return segments
 
 
 class DuplicateReader:
@@ -147,10 +166,12 @@ class DuplicateReader:
     def __init__(self, folder: Folder, files: Iterable[DuplicateFile]) -> None:
         """Read where the duplicates of each shard are.
 
-        :raises StagingError: if a file that the manifest names no longer exists.
+        :raises StagingError: if a file that the manifest names no longer exists, or is not the one that was sealed.
         """
         self._folder = folder
-        self._segments: dict[str, list[tuple[str, Segment]]] = {}
+        self._segments: dict[str, list[tuple[DuplicateFile, Segment]]] = {}
+        #: paths of the files of rows whose checksum was compared
+        self._checked_files: set[str] = set()
         for duplicates in files:
             data = folder.read(duplicates.segments)
             if data is None:
@@ -158,20 +179,23 @@ class DuplicateReader:
                     f"{folder.uri}/{duplicates.segments} no longer exists. It lists the duplicates: the rows that "
                     "share the answer of another row. Restore it if you have a backup of staging."
                 )
-            for segment in msgspec.json.decode(data, type=list[Segment]):
-                self._segments.setdefault(segment.shard, []).append((duplicates.file, segment))
+            for segment in _decode_segments(folder, duplicates, data):
+                self._segments.setdefault(segment.shard, []).append((duplicates, segment))
 
     def __bool__(self) -> bool:
         return bool(self._segments)
 
     def rows_of(self, shard: str) -> Iterator[RowIndex]:
-        """Yield the duplicates of a shard's rows, in the order of the query."""
-        decoder = msgspec.json.Decoder(RowIndex)
-        for name, segment in self._segments.get(shard, ()):
-            with self._folder.reader(name) as file:
+        """Yield the duplicates of a shard's rows, in the order of the query.
+
+        :raises StagingError: if a file is not the one that was sealed, before any of its rows is yielded.
+        """
+        for duplicates, segment in self._segments.get(shard, ()):
+            name = duplicates.file
+            with open_sealed(self._folder, name, "" if name in self._checked_files else duplicates.sha256) as file:
+                self._checked_files.add(name)
                 file.seek(segment.offset)
-                for line in islice(file, segment.rows):
-                    yield decoder.decode(line)
+                yield from decode_entries(self._folder, name, islice(file, segment.rows), RowIndex)
 
     def all_rows(self) -> Iterator[RowIndex]:
         """Yield every duplicate, shard by shard."""

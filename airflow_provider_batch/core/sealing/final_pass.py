@@ -31,6 +31,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import RetryRound
+from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import final_pass_policy, is_retryable, next_attempt, retryable_rows
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
@@ -185,7 +186,7 @@ class _FinalPassBuilder:
             return
         shard = source.shard.spec
         self._sources.append((shard.name, source.submission))
-        with self._folder.reader(shard.file) as stream:
+        with open_sealed(self._folder, shard.file, shard.sha256) as stream:
             for number, line in enumerate(stream):
                 if number in source.lines:
                     row = rows[number]
@@ -199,7 +200,7 @@ class _FinalPassBuilder:
         if not self.allowance.has_ceiling:
             return {number for number in sorted(source.lines) if self.allowance.take(None)}
         allowed_lines, model = set(), source.shard.model
-        with self._folder.reader(source.shard.spec.file) as stream:
+        with open_sealed(self._folder, source.shard.spec.file, source.shard.spec.sha256) as stream:
             for number, line in enumerate(stream):
                 if number in source.lines:
                     body = bytes(msgspec.json.decode(line, type=_Request).body)

@@ -183,13 +183,16 @@ class PreviousGeneration:
         return [*self.manifest.void_retry_rounds, *unsent_rounds]
 
     def _write_index(self, shard: Shard, rows: list[RowIndex], prefix: str) -> Shard:
-        name = f"{prefix}/{shard.name}.rows.jsonl"
+        name, digest = f"{prefix}/{shard.name}.rows.jsonl", hashlib.sha256()
         with self.folder.writer(name) as index:
             for row in rows:
-                index.write(msgspec.json.encode(row) + b"\n")
+                line = msgspec.json.encode(row) + b"\n"
+                index.write(line)
+                digest.update(line)
         return msgspec.structs.replace(
             shard,
             index_file=name,
+            index_sha256=digest.hexdigest(),
             obsolete_rows=sum(not row.lands for row in rows),
             unneeded_rows=sum(not row.needed for row in rows),
         )

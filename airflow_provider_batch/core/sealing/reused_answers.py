@@ -7,6 +7,7 @@ a duplicate waits for the answers of a shard, this row waits for those of a `Reu
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, BinaryIO
@@ -16,6 +17,7 @@ import msgspec
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import ReusedFile
+from airflow_provider_batch.core.ledger.sealed_file import read_entries
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.deduplicate import FILE_BYTES, FILE_ROWS, RequestIndex
 
@@ -70,6 +72,7 @@ class ReusedAnswerWriter:
         self._stack = ExitStack()
         self._file: BinaryIO | None = None
         self._rows = self._bytes = 0
+        self._digest = hashlib.sha256()
         self._files: list[ReusedFile] = list(earlier_files)
 
     def add(self, answer: ReusedAnswer) -> None:
@@ -80,6 +83,7 @@ class ReusedAnswerWriter:
             self._file = self._stack.enter_context(self._folder.writer(f"{self._prefix}/{self._name}.jsonl"))
         line = msgspec.json.encode(answer) + b"\n"
         self._file.write(line)
+        self._digest.update(line)
         self._requests.assign(answer.sha256, self._name)
         self._rows += 1
         self._bytes += len(line)
@@ -98,13 +102,14 @@ class ReusedAnswerWriter:
 
     def _close(self) -> None:
         self._stack.close()
-        self._files.append(ReusedFile(self._name, f"{self._prefix}/{self._name}.jsonl", self._rows))
-        self._file, self._rows, self._bytes = None, 0, 0
+        path, sha256 = f"{self._prefix}/{self._name}.jsonl", self._digest.hexdigest()
+        self._files.append(ReusedFile(self._name, path, self._rows, sha256))
+        self._file, self._rows, self._bytes, self._digest = None, 0, 0, hashlib.sha256()
 
 
 def read_reused_answers(folder: Folder, reused_file: ReusedFile) -> Iterator[ReusedAnswer]:
-    """Yield the answers of one file."""
-    decoder = msgspec.json.Decoder(ReusedAnswer)
-    with folder.reader(reused_file.file) as file:
-        for line in file:
-            yield decoder.decode(line)
+    """Yield the answers of one file.
+
+    :raises StagingError: if the file is not the one that was sealed, before any answer is yielded.
+    """
+    return read_entries(folder, reused_file.file, reused_file.sha256, ReusedAnswer)

@@ -37,6 +37,7 @@ import msgspec
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import DuplicateFile, ReusedFile, RowIndex, Shard
+from airflow_provider_batch.core.ledger.sealed_file import read_entries
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
@@ -83,7 +84,7 @@ class _OpenShard:
         self.name, self.model, self.attempt, self.synchronous = name, model, attempt, synchronous
         self.file, self.index_path = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
         self.size = Size()
-        self._digest = hashlib.sha256()
+        self._digest, self._index_digest = hashlib.sha256(), hashlib.sha256()
         self._lines, self._index = bytearray(), bytearray()
         self._pool, self._writing = pool, _completed_future()
         with ExitStack() as stack:
@@ -112,6 +113,7 @@ class _OpenShard:
             self._stack.__exit__(type(error), error, error.__traceback__)
             raise
         self._digest.update(lines)
+        self._index_digest.update(index)
 
     def close(self) -> Future[Shard]:
         """Return a future of the shard, which completes once its files are written and synced."""
@@ -132,6 +134,7 @@ class _OpenShard:
             tokens=self.size.tokens,
             attempt=self.attempt,
             synchronous=self.synchronous,
+            index_sha256=self._index_digest.hexdigest(),
         )
 
     def abandon(self) -> None:
@@ -363,10 +366,7 @@ class Sealer:
         return [*filter(None, self._canaries.values()), *self._open.values()]
 
     def _read_index(self, shard: Shard) -> Iterator[RowIndex]:
-        decoder = msgspec.json.Decoder(RowIndex)
-        with self._folder.reader(shard.index_file) as index:
-            for line in index:
-                yield decoder.decode(line)
+        return read_entries(self._folder, shard.index_file, shard.index_sha256, RowIndex)
 
     def _read_ids(self, duplicates: DuplicateReader) -> Iterator[tuple[str, int]]:
         for row in chain(
