@@ -1,4 +1,4 @@
-"""Graders compare an answer with the expected value and return right or wrong, with a short reason.
+r"""Graders compare an answer with the expected value and return right or wrong, with a short reason.
 
 The column `grader` of the cases names the grader of each case:
 
@@ -6,7 +6,7 @@ The column `grader` of the cases names the grader of each case:
 |---|---|
 | `exact` | it equals the expected text, ignoring white space at both ends |
 | `normalised` | it equals the expected text, ignoring case, punctuation, white space and Unicode variants |
-| `regex` | the expected regular expression (Python syntax) matches anywhere in it; add anchors or `(?i)` yourself |
+| `regex` | the expected regular expression (RE2 syntax) matches anywhere in it; add anchors or `(?i)` yourself |
 | `json:path.to.field` | it is JSON with the expected value at that path; a number in the path is a list index |
 | `json` | it is JSON and equals the expected document |
 | `numeric` | its number equals the expected one |
@@ -16,6 +16,11 @@ The column `grader` of the cases names the grader of each case:
 
 Graders are deterministic. If an answer has several numbers, `numeric` takes the last, because models tend to end with
 their result. Numbers have a decimal point, and commas between thousands are ignored.
+
+Regular expressions are matched by RE2, whose time grows only linearly with the answer: `(a+)+$` cannot hang a task. RE2
+has no lookaround and no backreferences. Its `\w`, `\d`, `\s` and `\b` know only ASCII: write `[\pL\pN_]` for letters
+and digits of every language. A line end at the end of the answer is ignored. RE2 comes with the extra `evals`. It is
+imported on first use, so that Airflow can parse DAG files without it.
 """
 
 from __future__ import annotations
@@ -41,6 +46,11 @@ _NUMBER = re.compile(
 
 #: characters that models write for a minus sign
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-"})
+
+#: \b or \B beside a letter that is not ASCII. In RE2 it would not mean what it means in Python.
+_ASCII_BOUNDARY = re.compile(r"\\[bB](?![\x00-\x7f])\w|(?![\x00-\x7f])\w\\[bB]")
+
+_ESCAPE = re.compile(r"\\[Z\\]")
 
 _APOSTROPHES = frozenset("'’‘`´ʼ")
 
@@ -85,16 +95,16 @@ class Grader(msgspec.Struct, frozen=True):
         if expected is None:
             raise InputError(f"the grader {self.text!r} needs an expected value, but `expected` is NULL")
         if self.kind == "regex":
-            try:
-                re.compile(expected)
-            except re.error as error:
-                raise InputError(f"`expected` is not a valid regular expression: {error}") from None
+            _compile(expected)
         if self.kind == "numeric":
             _decimal(expected)
 
     def grade(self, expected: str | None, answer: str) -> Grade:
         """Grade an answer. Not for `judge`, whose verdicts come from a table: see `parse_verdict`."""
-        return _GRADERS[self.kind](self.argument, expected or "", answer)
+        try:
+            return _GRADERS[self.kind](self.argument, expected or "", answer)
+        except RecursionError:
+            return Grade(0, f"nested too deeply: {_excerpt(answer[: 2 * _EXCERPT])}")
 
 
 def parse_grader(text: str) -> Grader:
@@ -165,10 +175,53 @@ def _normalised(_: str, expected: str, answer: str) -> Grade:
 
 
 def _regex(_: str, expected: str, answer: str) -> Grade:
-    match = re.search(expected, answer)
+    pattern = _compile(expected)
+    # in RE2, `$` does not match before a line end at the end of the text, which models often write
+    match = pattern.search(answer) or pattern.search(answer.removesuffix("\n"))
     if match:
         return Grade(1, f"matches: {_excerpt(match[0])}")
     return Grade(0, f"does not match: {_excerpt(answer)}")
+
+
+def _compile(expression: str) -> Any:
+    """Return the compiled regular expression. RE2 caches it.
+
+    :raises InputError: if it is invalid, or RE2 does not support it.
+    """
+    try:
+        import re2
+    except ImportError:
+        raise InputError(
+            "The grader 'regex' needs google-re2, which is not installed here. Install it on every worker with "
+            "`pip install 'airflow-provider-batch[evals]'`. Nothing was graded."
+        ) from None
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        # the end of the text is \Z in Python and \z in RE2
+        pattern = re2.compile(_ESCAPE.sub(lambda match: match[0].replace("Z", "z"), expression), options)
+    except re2.error as error:
+        message = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        raise InputError(f"`expected` is not a valid regular expression: {message}.{_advice(expression)}") from None
+    neighbour = _ASCII_BOUNDARY.search(expression)
+    if neighbour:
+        raise InputError(
+            f"`expected` has {neighbour[0]!r}, but \\b and \\B know only ASCII letters. Use (?:^|[^\\pL]) or "
+            "(?:[^\\pL]|$) there."
+        )
+    return pattern
+
+
+def _advice(expression: str) -> str:
+    """Return what to write instead, as a sentence with a leading space, if only Python's `re` takes the expression."""
+    try:
+        re.compile(expression)
+    except (re.error, RecursionError, OverflowError):
+        return ""
+    return (
+        " It is matched by RE2, which has no lookaround, no backreferences, no atomic groups, no \\u "
+        "escapes (use \\x{...}), and repeats at most 1,000 times. Rewrite it, or use another grader."
+    )
 
 
 def _json(path: str, expected: str, answer: str) -> Grade:

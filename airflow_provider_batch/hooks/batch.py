@@ -45,8 +45,8 @@ MAX_PAGES = 200
 #: size of the chunks of a download, in bytes
 _CHUNK_BYTES = 1 << 20
 #: Errors that a call without a usable answer raises. The SDK raises the parser's ValueError if an answer claims to be
-#: JSON and is not.
-_NO_ANSWER = (openai.OpenAIError, ValueError)
+#: JSON and is not, and a RecursionError for an answer that is nested too deeply.
+_NO_ANSWER = (openai.OpenAIError, ValueError, RecursionError)
 
 
 class SynchronousResponse(NamedTuple):

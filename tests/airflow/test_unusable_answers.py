@@ -33,6 +33,7 @@ GARBAGE = {
     "an array": reply([]),
     "a number": reply(17),
     "an error": reply({"error": {"message": "upstream is away", "code": "bad_gateway"}}),
+    "nested too deeply": reply(b'{"id": "batch_1", "status": "completed", "metadata": ' + b"[" * 100_000),
     "half a JSON text": reply(b'{"id": "batch_1", "sta'),
     "not UTF-8": reply(b'{"id": "\xff\xfe"}'),
     "a truncated body": reply(b'{"id": "batch_1", "sta', length=4000),

@@ -31,6 +31,10 @@ def score(grader: str, expected: str, answer: str) -> int:
         ("normalised", "3.5", "(3.5)"),
         ("regex", r"^(Bonn|Berlin)\b", "Berlin, since 1990"),
         ("regex", r"(?i)yes\W*\Z", "So the answer is: YES."),
+        ("regex", r"^yes$", "yes\n"),
+        ("regex", r"\\Z", r"a \Z b"),
+        ("regex", r"(?i)\bmünchen\b", "In München."),
+        ("regex", r"(a+)+$", "b" + "a" * 100_000),
         ("json", '["a", "b"]', '[ "a","b" ]'),
         ("json:city.name", "Paris", '{"city": {"name": "Paris"}}'),
         ("json:rows.1.n", "2", '{"rows": [{"n": 1}, {"n": 2.0}]}'),
@@ -71,6 +75,8 @@ def test_these_answers_are_right(grader: str, expected: str, answer: str) -> Non
         ("json:ok", "1", '{"ok": true}', "different value: 'true'"),
         ("json:ok", "true", '{"ok": 1}', "different value: '1'"),
         ("json:n", "2", '{"n": "two"}', "different value: '\"two\"'"),
+        ("regex", "(a+)+$", "a" * 100_000 + "b", "does not match: '" + "a" * 59 + "…'"),
+        ("regex", "^(([a-z])+.)+[A-Z]([a-z])+$", "a" * 100_000, "does not match: '" + "a" * 59 + "…'"),
         ("json", "1", "[" * 100_000, "not JSON: '" + "[" * 59 + "…'"),
         ("numeric", "42", "forty-two", "no number: 'forty-two'"),
         ("numeric", "42", "42, or rather 43", "different number: '43'"),
@@ -109,6 +115,37 @@ def test_a_number_is_right_with_and_without_separators(number: int) -> None:
     for answer in (str(number), f"{number:,}", f"{number}.0", f"It is {number:,}."):
         assert score("numeric", str(number), answer) == 1
     assert score("numeric", str(number + 1), str(number)) == 0
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["(?=a)b", "(?!a)b", "(?<=a)b", "(?<!a)b", r"(a)\1", "(?P<x>a)(?P=x)", "(a)?(?(1)b|c)", r"\u00e9", "x{1001}"],
+)
+def test_an_expression_that_only_python_takes_is_refused_with_what_to_do(expression: str) -> None:
+    with pytest.raises(InputError, match=r"not a valid regular expression: .* RE2, which has no look.* Rewrite it"):
+        parse_grader("regex").check(expression)
+
+
+@pytest.mark.parametrize("expression", ["(", "a**", "[z-a]", "(" * 100_000])
+def test_an_expression_that_is_invalid_everywhere_is_refused_without_advice(expression: str) -> None:
+    with pytest.raises(InputError, match=r"not a valid regular expression: [^.]*\.\Z"):
+        parse_grader("regex").check(expression)
+
+
+@pytest.mark.parametrize("expression", [r"\bÉcole", r"école\b|passé\b", r"\Bß"])
+def test_a_word_boundary_beside_a_letter_that_is_not_ascii_is_refused(expression: str) -> None:
+    with pytest.raises(InputError, match="know only ASCII"):
+        parse_grader("regex").check(expression)
+
+
+def test_an_expression_that_takes_too_much_memory_is_refused() -> None:
+    with pytest.raises(InputError, match="not a valid regular expression"):
+        parse_grader("regex").check("((a{100}){100}){100}")
+
+
+def test_json_nested_too_deeply_to_be_compared_is_wrong() -> None:
+    answer = "[" * 900 + "]" * 900
+    assert parse_grader("json").grade(answer, answer).score in (0, 1)
 
 
 @given(st.text())

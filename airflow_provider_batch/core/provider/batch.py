@@ -95,8 +95,18 @@ class BatchView(msgspec.Struct, frozen=True):
 def read_batch(answer: Any) -> BatchView:
     """Return a batch from a server's answer: a mapping, or an SDK object with a `to_dict` method.
 
-    :raises ProviderError: if the answer is not a batch, for example text, a list, or an object without id or status.
+    :raises ProviderError: if the answer is not a batch, for example text, a list, or an object without id or status, or
+        if it is nested too deeply to be read.
     """
+    try:
+        return _read_batch(answer)
+    except RecursionError as error:
+        raise ProviderError(
+            "The server answered with an object that is nested too deeply where a batch was expected."
+        ) from error
+
+
+def _read_batch(answer: Any) -> BatchView:
     # Pydantic would log a warning at every poll for each field that differs from OpenAI's
     data = answer.to_dict(warnings=False) if hasattr(answer, "to_dict") else answer
     if isinstance(data, Mapping) and isinstance(data.get("job"), Mapping):

@@ -157,7 +157,13 @@ def test_retry_after_delays_every_read_of_the_connection(with_provider: Run) -> 
 
 @pytest.mark.parametrize(
     "reply",
-    [(500, b"oh no", {}), (200, b"<html>wait</html>", {}), (200, {"id": "x"}, {}), (503, b"", {"retry-after": "x"})],
+    [
+        (500, b"oh no", {}),
+        (200, b"<html>wait</html>", {}),
+        (200, b"[" * 100_000, {}),
+        (200, {"id": "x"}, {}),
+        (503, b"", {"retry-after": "x"}),
+    ],
 )
 def test_unusable_answers_do_not_end_the_wait(with_provider: Run, reply: Reply) -> None:
     async def test(provider: Provider) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -193,6 +194,10 @@ def test_an_id_and_a_status_are_enough() -> None:
     assert (view.id, view.status, view.output_file_id, view.total) == ("b1", Status.RUNNING, "", 0)
 
 
+#: a list in a list in a list, and so on
+NESTED: list[Any] = reduce(lambda inner, _: [inner], range(100_000), [])
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -212,6 +217,8 @@ def test_an_id_and_a_status_are_enough() -> None:
         {"job": {}},
         {"error": {"message": "no"}},
         Batch.construct(),
+        {**OPENAI, "metadata": {"a": NESTED}},
+        Batch.construct(**{**OPENAI, "metadata": {"a": NESTED}}),
     ],
 )
 def test_an_answer_that_is_not_a_batch_is_an_error(answer: Any) -> None:
