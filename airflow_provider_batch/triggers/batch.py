@@ -192,6 +192,9 @@ class BatchTrigger(BaseTrigger):
                 self.job_uid[:8],
                 exc_info=crash,
             )
+        notice, watch.notice = watch.notice, ""
+        if notice:
+            self.log.warning("Job %s: %s", self.job_uid[:8], notice)
         self._progress_log.update(watch.latest, len(watch.batch_ids), watch.trouble)
 
     async def on_kill(self) -> None:

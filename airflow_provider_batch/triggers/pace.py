@@ -44,7 +44,7 @@ def seconds_until_next_read(view: BatchView, now: float, interval: float) -> flo
 def _is_nearly_done(view: BatchView) -> bool:
     if view.status is Status.CANCELLING or view.raw_status.lower() == "finalizing":
         return True
-    return view.total > 0 and view.completed + view.failed >= NEARLY_DONE * view.total
+    return view.total > 0 and view.answered >= NEARLY_DONE * view.total
 
 
 def seconds_until_first_read(interval: float) -> float:

@@ -22,6 +22,7 @@ import msgspec
 
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.triggers.clients import shared_client
+from airflow_provider_batch.triggers.list_trust import list_trust
 from airflow_provider_batch.triggers.pace import (
     EARLY_FRACTION,
     backoff,
@@ -53,6 +54,8 @@ class Watch:
         self.trouble = ""
         #: error that crashed the poller; the trigger that reports it resets it to None
         self.crash: Exception | None = None
+        #: why batches are read in another way from now on; the trigger that reports it resets it to ""
+        self.notice = ""
         self._results: list[PollResult] = []
         self._has_changed = False
         self._wake_up = asyncio.Event()
@@ -67,9 +70,15 @@ class Watch:
     def add_result(self, batch_id: str, result: PollResult) -> None:
         """Receive the result of reading one of the batches."""
         self._results.append(result)
-        if isinstance(result, BatchView) and self.latest.get(batch_id) != result:
+        latest = self.latest.get(batch_id)
+        if isinstance(result, BatchView) and latest != result and not (latest and latest.status.ended):
             self.latest[batch_id] = result
             self._has_changed = True
+
+    def notify(self, notice: str) -> None:
+        """Let the trigger report something that it should know."""
+        self.notice = notice
+        self._wake_up.set()
 
     def end_sweep(self) -> None:
         """Evaluate a sweep, once it has read all of its batches that belong to this watch."""
@@ -114,6 +123,7 @@ class Poller:
 
     def __init__(self, conn_id: str) -> None:
         self.conn_id = conn_id
+        self._trust = list_trust(conn_id)
         self._batches: dict[str, _Batch] = {}
         self._watches: dict[Watch, None] = {}
         #: consecutive sweeps that read nothing, and the loop time before which no sweep starts
@@ -147,6 +157,7 @@ class Poller:
                 batch.interval = min(watch.interval for watch in batch.watches)
             else:
                 del self._batches[batch_id]
+                self._trust.forget(batch_id)
         if self._watches:
             return False
         if self._task is not None:
@@ -177,7 +188,7 @@ class Poller:
 
     async def _poll(self) -> None:
         async with shared_client(self.conn_id) as shared, asyncio.TaskGroup() as sweeps:
-            reader = Reader(shared)
+            reader = Reader(shared, self._trust)
             while True:
                 idle = [batch for batch in self._batches.values() if not batch.is_in_sweep and not batch.has_ended]
                 now = self._loop.time()
@@ -221,6 +232,9 @@ class Poller:
                     watch.end_sweep()
 
         failure = await reader.read(due_ids, report)
+        if notice := self._trust.pop_evidence():
+            for watch in self._watches:
+                watch.notify(notice)
         for batch in due:
             batch.is_in_sweep = False
         self._failures = 0 if has_result else self._failures + 1
@@ -238,7 +252,7 @@ class Poller:
         pause = batch.interval
         batch.failures = batch.failures + 1 if isinstance(result, ReadFailure) else 0
         if isinstance(result, BatchView):
-            batch.has_ended = result.status.ended
+            batch.has_ended = batch.has_ended or result.status.ended
             pause = seconds_until_next_read(result, time.time(), batch.interval)
         elif isinstance(result, ReadFailure):
             pause = backoff(batch.failures, batch.interval)

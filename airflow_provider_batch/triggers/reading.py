@@ -5,19 +5,20 @@ One request for a page of the list returns a hundred batches. A sweep therefore 
 1. Read the pages that showed wanted batches last time. New batches are added at the top of the list, so the batches
    that follow a given one stay the same, and these pages can be read concurrently.
 2. Read the list from the top, for as long as each page shows more wanted batches than it costs.
-3. Read the remaining batches one by one.
+3. Read the remaining batches one by one, and those of which the list is not believed (`triggers.list_trust`).
 
 This pages by hand, because some servers ignore `after`, have no `has_more`, or never end. Wherever a list is not as
-expected, single reads make up for it. Answers are decoded without the SDK's models, which take so long to build that
-they would block the event loop.
+expected, single reads make up for it. A sweep reads no batch singly more than once. Answers are decoded without the
+SDK's models, which take so long to build that they would block the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.hooks.guard import RedirectError
 from airflow_provider_batch.triggers.clients import SLOTS, SharedClient
+from airflow_provider_batch.triggers.list_trust import ListTrust
 from airflow_provider_batch.triggers.pace import bounded_retry_after
 
 #: batches per page of the list, the most that the API allows
@@ -76,6 +78,24 @@ PollResult = BatchView | Refusal | ReadFailure
 Report = Callable[[str, PollResult], None]
 
 
+class _Sweep:
+    """The batches that a sweep still has to read, and where it delivers results."""
+
+    def __init__(self, batch_ids: Iterable[str], report: Report) -> None:
+        self.report = report
+        #: batches that no page has shown yet
+        self.pending = dict.fromkeys(batch_ids)
+        #: batches whose entry in the list is not believed, with the entry that a single read is compared with, if any
+        self.doubtful: dict[str, BatchView | None] = {}
+
+    def refuse_all(self, refusal: Refusal) -> None:
+        """Report every batch that has not been read as refused."""
+        for batch_id in [*self.pending, *self.doubtful]:
+            self.report(batch_id, refusal)
+        self.pending.clear()
+        self.doubtful.clear()
+
+
 class _CutShortError(Exception):
     """Raised to end a sweep early, because further reads would fail as well."""
 
@@ -87,8 +107,8 @@ class _CutShortError(Exception):
 class Reader:
     """Reads batches through one shared client, and remembers where the list showed them and whether it is useful."""
 
-    def __init__(self, shared: SharedClient) -> None:
-        self._shared = shared
+    def __init__(self, shared: SharedClient, trust: ListTrust) -> None:
+        self._shared, self._trust = shared, trust
         #: number of sweeps that will still skip the list, and number that will do so after its next failure
         self._skips, self._next_skips = 0, 1
         #: by batch id, the page that showed it last time, given by the id of the batch that the page follows
@@ -104,21 +124,22 @@ class Reader:
         :param report: called with the result for each batch, and also for other batches that a page happens to show.
         :return: why the sweep was cut short, or None. Batches that were not reported by then have not been read.
         """
-        pending = dict.fromkeys(batch_ids)
+        sweep = _Sweep(batch_ids, report)
         failure: ReadFailure | None = None
         try:
-            await self._read_known_pages(pending, report)
-            if len(pending) >= MIN_FOR_LIST and not self._skip_list():
-                await self._read_list(pending, report)
-            await self._read_singly(pending, report)
+            if self._trust.is_relied_on:
+                await self._read_known_pages(sweep)
+                if len(sweep.pending) >= MIN_FOR_LIST and not self._skip_list():
+                    await self._read_list(sweep)
+            await self._read_singly(sweep)
         except* _CutShortError as errors:
             failure = _first_error(errors).failure
         return failure
 
-    async def _read_known_pages(self, pending: dict[str, None], report: Report) -> None:
+    async def _read_known_pages(self, sweep: _Sweep) -> None:
         """Read the pages that showed pending batches last time, concurrently, the fullest first."""
         members: defaultdict[str, list[str]] = defaultdict(list)
-        for batch_id in pending:
+        for batch_id in sweep.pending:
             if batch_id in self._pages:
                 members[self._pages[batch_id]].append(batch_id)
         if len(members) > 1 + sum(map(len, members.values())) // BATCHES_PER_WASTED_PAGE:
@@ -134,29 +155,39 @@ class Reader:
 
         async def work() -> None:
             for after_id in pages:
-                if sum(batch_id in pending for batch_id in members[after_id]) < MIN_ON_PAGE:
+                if sum(batch_id in sweep.pending for batch_id in members[after_id]) < MIN_ON_PAGE:
                     continue
-                page = await self._read_page(after_id, pending, report)
+                requested_at = time.monotonic()
+                page = await self._read_page(after_id, sweep)
                 for batch_id in members[after_id]:
                     self._pages.pop(batch_id, None)
                 if page is not None:
-                    self._take_page(after_id, page[0], pending, report)
+                    self._take_page(after_id, page[0], requested_at, sweep)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(CONCURRENT_PAGES, len(members))):
                 workers.create_task(work())
 
-    def _take_page(
-        self, after_id: str | None, views: Iterable[BatchView], pending: dict[str, None], report: Report
-    ) -> None:
-        """Report the batches on a page, remove them from `pending` and remember which page showed them."""
+    def _take_page(self, after_id: str | None, views: Sequence[BatchView], requested_at: float, sweep: _Sweep) -> int:
+        """Take the batches on a page out of `pending`, report those that are believed, and remember their page.
+
+        :param requested_at: monotonic time before the page was requested.
+        :return: number of single reads that the page saves.
+        """
+        doubtful, ignored_ids = self._trust.sort_out(views, sweep.pending, requested_at)
+        saved_reads = -len(doubtful.keys() - sweep.doubtful.keys())
+        sweep.doubtful |= doubtful
         for view in views:
             if view.status.ended:
                 self._pages.pop(view.id, None)
-            elif after_id is not None and (view.id in pending or view.id in self._pages):
+            elif after_id is not None and (view.id in sweep.pending or view.id in self._pages):
                 self._pages[view.id] = after_id
-            pending.pop(view.id, None)
-            report(view.id, view)
+            if view.id in sweep.pending:
+                del sweep.pending[view.id]
+                saved_reads += 1
+            if view.id not in ignored_ids:
+                sweep.report(view.id, view)
+        return saved_reads
 
     def _skip_list(self) -> bool:
         skip, self._skips = self._skips > 0, max(0, self._skips - 1)
@@ -166,25 +197,24 @@ class Reader:
         """Skip the list in the next sweeps, twice as many after each further failure."""
         self._skips, self._next_skips = self._next_skips, min(2 * self._next_skips, MAX_SKIPS)
 
-    async def _read_list(self, pending: dict[str, None], report: Report) -> None:
+    async def _read_list(self, sweep: _Sweep) -> None:
         """Read the list from the top, for as long as it is worth its cost."""
         listed_ids: set[str] = set()
         after_id: str | None = None
         hits = pages = wasted_pages = 0
-        while pending and wasted_pages * BATCHES_PER_WASTED_PAGE <= len(pending):
-            page = await self._read_page(after_id, pending, report)
+        while sweep.pending and wasted_pages * BATCHES_PER_WASTED_PAGE <= len(sweep.pending):
+            requested_at = time.monotonic()
+            page = await self._read_page(after_id, sweep)
             if page is None:
                 self._penalise_list()
                 return
             views, last_id, has_more = page
             pages += 1
-            pending_before = len(pending)
             new_views = {view.id: view for view in views if view.id not in listed_ids}
             listed_ids.update(new_views)
-            self._take_page(after_id, new_views.values(), pending, report)
-            page_hits = pending_before - len(pending)
+            page_hits = self._take_page(after_id, list(new_views.values()), requested_at, sweep)
             hits += page_hits
-            # each page costs one request, and each pending batch on it saves one
+            # each page costs one request, and each pending batch on it that is believed saves one
             wasted_pages = max(0, wasted_pages + 1 - page_hits)
             if not new_views or not has_more or not last_id or last_id == after_id:
                 break
@@ -196,13 +226,11 @@ class Reader:
         elif hits < pages:
             self._penalise_list()
 
-    async def _read_page(
-        self, after_id: str | None, pending: dict[str, None], report: Report
-    ) -> tuple[list[BatchView], str, bool] | None:
+    async def _read_page(self, after_id: str | None, sweep: _Sweep) -> tuple[list[BatchView], str, bool] | None:
         """Return the batches of a page, the id of the last one, and whether there may be more pages.
 
         Return None if the answer is not a list. A key that is refused for the list is refused for every batch too, so
-        all pending batches are then reported as refused.
+        all unread batches are then reported as refused.
         """
         self._is_list_broken = True
         async with self._shared.slots:
@@ -212,10 +240,7 @@ class Reader:
                 page = _decode(answer.content)
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
-                refusal = Refusal(f"HTTP 401 for the list of batches: {error.message}", key=True)
-                for batch_id in pending:
-                    report(batch_id, refusal)
-                pending.clear()
+                sweep.refuse_all(Refusal(f"HTTP 401 for the list of batches: {error.message}", key=True))
                 return None
             except (openai.APIConnectionError, openai.RateLimitError) as error:
                 self._penalise_list()
@@ -233,30 +258,35 @@ class Reader:
         views = [view for entry in entries if (view := _view(entry)) is not None]
         return views, views[-1].id if views else "", page.get("has_more") is not False
 
-    async def _read_singly(self, pending: dict[str, None], report: Report) -> None:
+    async def _read_singly(self, sweep: _Sweep) -> None:
         """Read batches one by one, several concurrently. Cut the sweep short after many consecutive failures."""
-        queue = iter(list(pending))
+        entries = sweep.doubtful | sweep.pending
+        queue = iter(entries)
         failures = 0
-        running: list[BatchView] = []
+        unlisted: list[BatchView] = []
 
         async def work() -> None:
             nonlocal failures
             for batch_id in queue:
                 result = await self._read_single(batch_id)
-                report(batch_id, result)
-                if isinstance(result, BatchView) and not result.status.ended:
-                    running.append(result)
+                if isinstance(result, BatchView):
+                    listed = entries[batch_id]
+                    if listed is not None:
+                        self._trust.compare(listed, result)
+                    elif not result.status.ended:
+                        unlisted.append(result)
+                sweep.report(batch_id, result)
                 if isinstance(result, Refusal) and result.key:
                     for unread_id in queue:
-                        report(unread_id, result)
+                        sweep.report(unread_id, result)
                 failures = failures + 1 if isinstance(result, ReadFailure) else 0
                 if isinstance(result, ReadFailure) and (result.pause or failures >= MAX_FAILURES):
                     raise _CutShortError(result)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(SLOTS, len(pending))):
+            for _ in range(min(SLOTS, len(entries))):
                 workers.create_task(work())
-        self._guess_pages(running)
+        self._guess_pages(unlisted)
 
     def _guess_pages(self, views: list[BatchView]) -> None:
         """Guess which pages show these batches, which were read one by one.

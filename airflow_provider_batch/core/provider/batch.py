@@ -58,6 +58,19 @@ _STATUSES = {
     "canceled": Status.CANCELLED,
 }
 
+#: order of the statuses of a running batch; statuses that are missing here have no place in the order
+_STAGES = {
+    "validating": 0,
+    "queued": 0,
+    "in_queue": 0,
+    "in_progress": 1,
+    "running": 1,
+    "progress": 1,
+    "finalizing": 2,
+    "cancelling": 3,
+    "cancellation_requested": 3,
+}
+
 
 class BatchProblem(msgspec.Struct, frozen=True):
     """One entry of a batch's `errors`: why it failed validation."""
@@ -90,6 +103,27 @@ class BatchView(msgspec.Struct, frozen=True):
     def has_known_status(self) -> bool:
         """Whether some known server uses this status. An unknown status counts as running."""
         return self.raw_status.lower() in _STATUSES
+
+    @property
+    def answered(self) -> int:
+        """Number of requests that have an answer or an error."""
+        return self.completed + self.failed
+
+    def is_behind(self, other: BatchView) -> bool:
+        """Return whether this view shows an earlier state of the batch than the other view.
+
+        A view without counts is judged by its status alone. Two different statuses count as out of date if the order
+        of one of them is unknown.
+        """
+        if self.status.ended or other.status.ended:
+            return not self.status.ended
+        stage, other_stage = (_STAGES.get(view.raw_status.lower()) for view in (self, other))
+        if stage is not None and other_stage is not None:
+            if stage != other_stage:
+                return stage < other_stage
+        elif self.raw_status.lower() != other.raw_status.lower():
+            return True
+        return bool(self.total) and self.answered < other.answered
 
 
 def read_batch(answer: Any) -> BatchView:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.airflow.triggers.conftest import CONN
-from tests.airflow.triggers.provider import Provider, ReceivedRequest, Reply
+from tests.airflow.triggers.provider import Provider, ReceivedRequest, Reply, batch
 
 Run = Callable[[Any], Any]
 
@@ -187,6 +187,62 @@ def test_a_batch_that_is_gone_does_not_end_the_wait_while_others_are_read(with_p
     with_provider(test)
 
 
+def lists_as_created(provider: Provider) -> Callable[[ReceivedRequest], Reply | None]:
+    """Return a reply for lists that show every batch as it was at first."""
+
+    def reply(request: ReceivedRequest) -> Reply | None:
+        if request.batch_id:
+            return None
+        page = [batch(batch_id, "validating") for batch_id in provider.batches]
+        return 200, {"data": page, "has_more": False}, {}
+
+    return reply
+
+
+def test_a_list_that_never_moves_holds_up_only_the_first_wait_of_its_connection(
+    with_provider: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(provider: Provider) -> None:
+        warnings: list[str] = []
+        ids = provider.add(*names(9), status="in_progress")
+        provider.override = lists_as_created(provider)
+        first = trigger(*ids, poll_interval=0.05)
+        monkeypatch.setattr(first.log, "warning", lambda message, *values: warnings.append(message % values))
+        waiting = asyncio.ensure_future(event_of(first))
+        await until(lambda: len(warnings) > 0)
+        for batch_id in ids:
+            provider.set(batch_id, status="completed")
+        assert await waiting == {"reason": "ended"}
+        (warning,) = warnings
+        assert "Job 01234567: The provider's list of batches is out of date" in warning
+        assert "are read one by one" in warning
+
+        provider.requests.clear()
+        assert await event_of(trigger(*ids, poll_interval=0.05)) == {"reason": "ended"}
+        assert provider.lists == []
+        assert sorted(provider.singles) == sorted(ids)
+
+    with_provider(test)
+
+
+def test_a_batch_that_has_ended_does_not_run_again_because_a_page_shows_it_as_running(with_provider: Run) -> None:
+    from airflow_provider_batch.triggers.poller import watch_batches
+
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(5), status="in_progress")
+        provider.set("batch_0", status="completed")
+        with watch_batches(CONN, ids, 0.05) as (watch, _):
+            await until(lambda: len(watch.latest) == 5)
+            assert watch.latest["batch_0"].status.ended
+            provider.override = lists_as_created(provider)
+            provider.requests.clear()
+            await until(lambda: len(provider.lists) > 3)
+            assert watch.latest["batch_0"].status.ended
+            assert "batch_0" not in provider.singles
+
+    with_provider(test)
+
+
 def test_a_rotated_key_is_picked_up(with_provider: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(5), status="completed")
@@ -202,6 +258,7 @@ def test_a_rotated_key_is_picked_up(with_provider: Run, monkeypatch: pytest.Monk
 
 def test_replacing_an_old_client_does_not_break_requests_in_progress(with_provider: Run) -> None:
     from airflow_provider_batch.triggers.clients import MAX_AGE, shared_client
+    from airflow_provider_batch.triggers.list_trust import ListTrust
     from airflow_provider_batch.triggers.reading import Reader
 
     async def test(provider: Provider) -> None:
@@ -209,7 +266,7 @@ def test_replacing_an_old_client_does_not_break_requests_in_progress(with_provid
         provider.latency = 0.3
         async with shared_client(CONN) as shared:
             results: dict[str, Any] = {}
-            reading = asyncio.ensure_future(Reader(shared).read(ids, results.__setitem__))
+            reading = asyncio.ensure_future(Reader(shared, ListTrust()).read(ids, results.__setitem__))
             await until(lambda: len(provider.requests) == 2)
             client = await shared.get()
             shared._built_at -= 2 * MAX_AGE

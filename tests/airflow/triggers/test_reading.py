@@ -18,18 +18,36 @@ from tests.airflow.triggers.provider import Provider, ReceivedRequest, Reply, ba
 Run = Callable[[Any], Any]
 
 
-async def read_all(*sweeps: list[str]) -> tuple[dict[str, Any], list[Any]]:
-    """Read the batches of each sweep with one reader.
+async def read_all(
+    *sweeps: list[str],
+    trust: Any = None,
+    after_sweep: Callable[[dict[str, Any]], None] = lambda results: None,
+    on_result: Callable[[str, Any], None] = lambda batch_id, result: None,
+) -> tuple[dict[str, Any], list[Any]]:
+    """Read the batches of each sweep with one reader, except those that have ended, as the poller does.
 
     Return the last result for each batch, and for each sweep why it was cut short, or None.
     """
     from airflow_provider_batch.triggers.clients import shared_client
+    from airflow_provider_batch.triggers.list_trust import ListTrust
     from airflow_provider_batch.triggers.reading import Reader
 
     results: dict[str, Any] = {}
+    failures = []
+
+    def report(batch_id: str, result: Any) -> None:
+        results[batch_id] = result
+        on_result(batch_id, result)
+
+    def has_ended(batch_id: str) -> bool:
+        result = results.get(batch_id)
+        return isinstance(result, BatchView) and result.status.ended
+
     async with shared_client(CONN) as shared:
-        reader = Reader(shared)
-        failures = [await reader.read(batch_ids, results.__setitem__) for batch_ids in sweeps]
+        reader = Reader(shared, trust or ListTrust())
+        for batch_ids in sweeps:
+            failures.append(await reader.read([name for name in batch_ids if not has_ended(name)], report))
+            after_sweep(results)
     return results, failures
 
 
@@ -111,7 +129,9 @@ def test_new_batches_at_the_top_of_the_list_cost_few_additional_requests(with_pr
         provider.override = add_batches
         results, _ = await read_all(*[ids] * 20)
         assert batches_in(results) >= set(ids)
-        assert len(provider.requests) <= 20 * 500 / 50
+        assert len(provider.lists) <= 20 * 500 / 50
+        # half as many more, because single reads check the list
+        assert len(provider.requests) <= 1.5 * 20 * 500 / 50
 
     with_provider(test)
 
@@ -294,6 +314,250 @@ def test_a_connection_without_a_usable_client_is_a_transient_failure(
         _, (failure,) = await read_all(names(5))
         assert f"cannot create an OpenAI client from connection {CONN!r}" in failure.message
         assert provider.requests == []
+
+    with_provider(test)
+
+
+# A list that disagrees with single reads. `PATIENCE` sweeps are enough to notice that.
+PATIENCE = 14
+
+
+def lists_as(view: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Provider], Any]:
+    """Return a misbehaviour: the list shows each batch as `view` makes it from the real one."""
+
+    def misbehaviour(provider: Provider) -> Callable[[ReceivedRequest], Reply | None]:
+        def reply(request: ReceivedRequest) -> Reply | None:
+            if request.batch_id:
+                return None
+            status, body, headers = provider.default_reply(request)
+            return status, body | {"data": [view(dict(entry)) for entry in body["data"]]}, headers
+
+        return reply
+
+    return misbehaviour
+
+
+def counts(completed: int, total: int = 10) -> dict[str, Any]:
+    return {"total": total, "completed": completed, "failed": 0}
+
+
+def as_created(entry: dict[str, Any]) -> dict[str, Any]:
+    return batch(entry["id"], "validating", request_counts=counts(0, 0))
+
+
+def with_old_counts(entry: dict[str, Any]) -> dict[str, Any]:
+    return entry | {"request_counts": counts(1)}
+
+
+def one_as_created(entry: dict[str, Any]) -> dict[str, Any]:
+    return as_created(entry) if entry["id"] == "batch_3" else entry
+
+
+@pytest.mark.parametrize("count", [3, 40, 250])
+@pytest.mark.parametrize("view", [as_created, with_old_counts])
+def test_if_the_list_never_moves_the_batches_are_read_one_by_one(
+    with_provider: Run, view: Callable[[dict[str, Any]], dict[str, Any]], count: int
+) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(count), request_counts=counts(5))
+        provider.override = lists_as(view)(provider)
+        results, _ = await read_all(*[ids] * PATIENCE)
+        assert {result.completed for result in results.values()} == {5}
+
+    with_provider(test)
+
+
+def test_the_list_is_not_read_any_more_once_it_was_behind_twice(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        from airflow_provider_batch.triggers.list_trust import ListTrust
+
+        ids = provider.add(*names(40), request_counts=counts(5))
+        provider.override = lists_as(as_created)(provider)
+        trust = ListTrust()
+        await read_all(*[ids] * PATIENCE, trust=trust)
+        evidence = trust.pop_evidence()
+        assert "it shows batch batch_" in evidence
+        assert "as 'validating', but the batch itself is 'in_progress' with 5 of 10 requests done" in evidence
+        assert trust.pop_evidence() == ""
+        provider.requests.clear()
+        await read_all(ids, ids, trust=trust)
+        assert (len(provider.lists), len(provider.singles)) == (0, 80)
+
+    with_provider(test)
+
+
+def test_one_batch_that_the_list_does_not_move_on_is_noticed_among_others(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(20))
+        provider.override = lists_as(one_as_created)(provider)
+        answered = iter(range(1_000_000))
+
+        def progress(results: dict[str, Any]) -> None:
+            for batch_id in ids:
+                provider.set(batch_id, request_counts=counts(next(answered), 1_000_000))
+
+        provider.set("batch_3", status="completed")
+        results, _ = await read_all(*[ids] * PATIENCE, after_sweep=progress)
+        assert results["batch_3"].status.ended
+
+    with_provider(test)
+
+
+def test_a_list_that_is_right_costs_at_most_half_as_many_single_reads_as_pages(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(250))
+        await read_all(*[ids] * 30)
+        assert len(provider.lists) == 90
+        assert 10 < len(provider.singles) <= 45
+
+    with_provider(test)
+
+
+def test_a_batch_that_changes_between_the_page_and_the_single_read_is_no_evidence(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        from airflow_provider_batch.triggers.list_trust import ListTrust
+
+        ids = provider.add(*names(5))
+        answered = iter(range(1, 1000))
+
+        def progress(request: ReceivedRequest) -> None:
+            for batch_id in ids:
+                provider.set(batch_id, request_counts=counts(next(answered), 1000))
+
+        provider.override = progress
+        trust = ListTrust()
+        await read_all(*[ids] * 60, trust=trust)
+        assert len(provider.singles) >= 10
+        assert trust.is_relied_on
+        assert trust.pop_evidence() == ""
+
+    with_provider(test)
+
+
+@pytest.mark.parametrize("delay", [2, 30])
+def test_a_list_that_follows_with_a_delay_is_noticed_although_it_moves(with_provider: Run, delay: int) -> None:
+    async def test(provider: Provider) -> None:
+        from airflow_provider_batch.triggers.list_trust import ListTrust
+
+        ids = provider.add(*names(5), request_counts=counts(100, 1000))
+        sweeps = iter(range(1, 1000))
+
+        def progress(results: dict[str, Any]) -> None:
+            sweep = next(sweeps)
+            for batch_id in ids:
+                provider.set(batch_id, request_counts=counts(100 + sweep, 1000))
+
+        def delayed(entry: dict[str, Any]) -> dict[str, Any]:
+            completed = entry["request_counts"]["completed"]
+            return entry | {"request_counts": counts(max(100, completed - delay), 1000)}
+
+        provider.override = lists_as(delayed)(provider)
+        trust = ListTrust()
+        await read_all(*[ids] * 2 * PATIENCE, trust=trust, after_sweep=progress)
+        assert not trust.is_relied_on
+
+    with_provider(test)
+
+
+def test_batches_that_move_on_only_when_they_are_retrieved_all_end(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(30), status="validating")
+        next_status = {"validating": "in_progress", "in_progress": "finalizing", "finalizing": "completed"}
+
+        def move_on(request: ReceivedRequest) -> None:
+            if request.batch_id:
+                status = provider.batches[request.batch_id]["status"]
+                provider.set(request.batch_id, status=next_status.get(status, status))
+
+        provider.override = move_on
+        results, _ = await read_all(*[ids] * (PATIENCE + 4))
+        assert all(result.status.ended for result in results.values())
+
+    with_provider(test)
+
+
+def test_an_end_that_only_the_list_shows_is_not_believed(with_provider: Run) -> None:
+    """Otherwise it would wake the worker, which reads each batch singly, over and over."""
+
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(5))
+        provider.override = lists_as(lambda entry: entry | {"status": "completed"})(provider)
+        reported: list[Any] = []
+        await read_all(*[ids] * 20, on_result=lambda batch_id, result: reported.append(result))
+        assert len(reported) == 100
+        assert not any(result.status.ended for result in reported)
+        assert len(provider.requests) <= 20 * (5 + 1)
+
+    with_provider(test)
+
+
+def test_an_ended_batch_costs_one_single_read(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(100))
+        for batch_id in ids[:10]:
+            provider.set(batch_id, status="completed")
+        results, _ = await read_all(ids)
+        assert sum(result.status.ended for result in results.values()) == 10
+        assert len(provider.lists) == 1
+        assert sorted(provider.singles) == sorted(ids[:10])
+
+    with_provider(test)
+
+
+def test_a_batch_that_the_list_shows_in_an_earlier_state_than_before_is_read_singly(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(5), request_counts=counts(5))
+        list_is_old = False
+
+        def view(entry: dict[str, Any]) -> dict[str, Any]:
+            return as_created(entry) if list_is_old else entry
+
+        provider.override = lists_as(view)(provider)
+
+        def age_the_list(results: dict[str, Any]) -> None:
+            nonlocal list_is_old
+            list_is_old = len(provider.lists) >= 9
+
+        results, _ = await read_all(*[ids] * 11, after_sweep=age_the_list)
+        assert {result.raw_status for result in results.values()} >= {"in_progress"}
+        (batch_id,) = set(provider.singles[:1])
+        assert results[batch_id].completed == 5
+
+    with_provider(test)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_for_any_lag_of_the_list_every_end_is_noticed_and_the_requests_are_bounded(
+    with_provider: Run, data: st.DataObject
+) -> None:
+    """The list shows each batch as it was some sweeps ago, or as it was at first."""
+    ids = names(data.draw(st.integers(3, 12), label="batches"))
+    lag = data.draw(st.sampled_from([0, 1, 3, 10, 10_000]), label="sweeps by which the list lags")
+    ends = {batch_id: data.draw(st.integers(0, 25), label=f"end of {batch_id}") for batch_id in ids}
+    sweep_count = 26 + 8 * 3 + 2 * len(ids)
+
+    async def test(provider: Provider) -> None:
+        sweep = 0
+
+        def state(batch_id: str, at: int) -> dict[str, Any]:
+            status = "completed" if at >= ends[batch_id] else "in_progress"
+            return batch(batch_id, status, request_counts=counts(min(max(at, 0) // 4, 10)))
+
+        def reply(request: ReceivedRequest) -> Reply | None:
+            if request.batch_id:
+                return 200, state(request.batch_id, sweep), {}
+            page = [state(batch_id, sweep - lag) for batch_id in ids]
+            return 200, {"data": page, "has_more": False}, {}
+
+        def advance(results: dict[str, Any]) -> None:
+            nonlocal sweep
+            sweep += 1
+            assert len(provider.requests) <= sweep * (len(ids) + 1)
+
+        provider.override = reply
+        results, _ = await read_all(*[ids] * sweep_count, after_sweep=advance)
+        assert all(results[batch_id].status.ended for batch_id in ids)
 
     with_provider(test)
 

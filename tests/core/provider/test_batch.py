@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Batch
 
-from airflow_provider_batch.core.provider.batch import BatchProblem, Status, read_batch
+from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status, read_batch
 from airflow_provider_batch.exceptions import ProviderError
 
 #: example from OpenAI's API reference (https://platform.openai.com/docs/api-reference/batch/object)
@@ -241,3 +241,50 @@ def test_any_json_is_read_as_a_batch_or_raises_a_provider_error(answer: dict[str
         return
     assert view.id
     assert view.status in Status
+
+
+def view(status: str, answered: int = 0, total: int = 10) -> BatchView:
+    return read_batch(
+        {"id": "b", "status": status, "request_counts": {"total": total, "completed": answered, "failed": 0}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (view("validating"), view("in_progress")),
+        (view("queued", 0, 0), view("RUNNING")),
+        (view("in_progress", 10), view("finalizing", 10)),
+        (view("in_progress", 4), view("in_progress", 5)),
+        (view("in_progress", 4), view("cancelling", 4)),
+        (view("cancelling", 9), view("cancelled", 4)),
+        (view("in_progress", 10), view("failed", 0, 0)),
+    ],
+)
+def test_a_view_is_behind_one_with_a_later_status_or_more_answers(earlier: BatchView, later: BatchView) -> None:
+    assert earlier.is_behind(later)
+    assert not later.is_behind(earlier)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (view("completed"), view("expired")),
+        (view("in_progress", 4), view("IN_PROGRESS", 4)),
+        (view("validating"), view("queued")),
+        (view("in_progress", 0, 0), view("in_progress")),
+    ],
+)
+def test_two_views_that_show_the_same_progress_are_not_behind_each_other(left: BatchView, right: BatchView) -> None:
+    assert not left.is_behind(right)
+    assert not right.is_behind(left)
+
+
+def test_a_view_without_counts_is_not_behind_one_with_counts() -> None:
+    assert not view("in_progress", 0, 0).is_behind(view("in_progress", 5))
+
+
+def test_two_different_statuses_of_unknown_order_are_behind_each_other() -> None:
+    assert view("waiting for a slot").is_behind(view("in_progress"))
+    assert view("in_progress").is_behind(view("waiting for a slot"))
+    assert not view("waiting for a slot").is_behind(view("waiting for a slot"))
