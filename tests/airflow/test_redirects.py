@@ -163,6 +163,7 @@ def test_a_redirect_never_shows_the_secrets_of_an_address(redirect: Callable[...
 
 def test_the_client_of_the_triggers_is_not_redirected_to_another_host(redirect: Callable[..., Hosts]) -> None:
     from airflow_provider_batch.triggers.clients import shared_client
+    from airflow_provider_batch.triggers.list_trust import ListTrust
     from airflow_provider_batch.triggers.reading import Reader, Refusal
 
     hosts = redirect(307)
@@ -170,7 +171,7 @@ def test_the_client_of_the_triggers_is_not_redirected_to_another_host(redirect: 
 
     async def read() -> None:
         async with shared_client("openai_default") as shared:
-            await Reader(shared).read(["batch_1"], lambda _, result: results.append(result))
+            await Reader(shared, ListTrust()).read(["batch_1"], lambda _, result: results.append(result))
             with pytest.raises(openai.OpenAIError):
                 await (await shared.get()).batches.cancel("batch_1")
 
