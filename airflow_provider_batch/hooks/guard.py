@@ -1,4 +1,4 @@
-"""Guards the HTTP client of a connection: where its requests may go.
+"""Guards the HTTP client of a connection: where its requests may go, and what is read of the answers.
 
 The SDK follows redirects. An upload that is answered with 307 would send the whole input file and the custom headers of
 the connection to another host, and the answer to a 302 would be taken for the answer to a creation. So every redirect
@@ -12,17 +12,25 @@ is checked before it is followed:
 Origin means scheme, host and port. Some providers redirect a download to a presigned URL of an object store, which
 needs neither key nor headers. Such a redirect may not lead from https to http, and its signature is not logged.
 
+Every answer is redacted before the SDK or anything else reads it: the secrets that the client sends are replaced in its
+body and its headers. See `core.provider.redaction`. A body is decompressed for this, so the length and the encoding of
+a compressed body are no longer in its headers. Airflow masks the same secrets in the log of a task.
+
 The guard consists of event hooks of the HTTP client, so proxies and certificates stay as the environment sets them.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Iterable, Iterator
 from ipaddress import ip_address
 from typing import TypeVar
 
 import httpx2
 import openai
+from airflow.sdk.log import mask_secret
+
+from airflow_provider_batch.core.provider.redaction import RedactedStream, Redactor, find_secrets
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +60,14 @@ class RedirectError(openai.OpenAIError):
 
 
 def guard_client(client: Client, conn_id: str) -> Client:
-    """Guard a new client and all copies that `with_options` makes of it. Return the client."""
-    guard = _Guard(client.base_url, conn_id)
+    """Guard a new client and all copies that `with_options` makes of it. Return the client.
+
+    :raises ValueError: if the key cannot be sent, because it contains a space or a line break.
+    """
+    if any(character.isspace() for character in client.api_key):
+        # The HTTP client would show the key in its error.
+        raise ValueError("the API key contains a space or a line break, perhaps at its end")
+    guard = _Guard(client, conn_id)
     if isinstance(client, openai.AsyncOpenAI):
 
         async def check_request(request: httpx2.Request) -> None:
@@ -61,26 +75,60 @@ def guard_client(client: Client, conn_id: str) -> Client:
 
         async def check_response(response: httpx2.Response) -> None:
             guard.check_response(response)
+            response.stream = _RedactedAsyncBody(guard.take_over(response), guard.redactor)
 
         client._client.event_hooks = {"request": [check_request], "response": [check_response]}
     else:
-        client._client.event_hooks = {"request": [guard.check_request], "response": [guard.check_response]}
+
+        def check_response_sync(response: httpx2.Response) -> None:
+            guard.check_response(response)
+            response.stream = _RedactedBody(guard.take_over(response), guard.redactor)
+
+        client._client.event_hooks = {"request": [guard.check_request], "response": [check_response_sync]}
+        for secret in guard.redactor.secrets:
+            mask_secret(secret)
     _warn_if_unencrypted(client.base_url, conn_id)
     return client
 
 
 class _Guard:
-    """The checks of one client. They change nothing but the request or the response that they are called with."""
+    """The checks of one client."""
 
-    def __init__(self, base_url: httpx2.URL, conn_id: str) -> None:
-        self._origin, self._conn_id = base_url.origin, conn_id
+    def __init__(self, client: openai.OpenAI | openai.AsyncOpenAI, conn_id: str) -> None:
+        self._origin, self._conn_id = client.base_url.origin, conn_id
+        #: knows the secrets of the connection, and of every request so far: some tokens are short-lived
+        self.redactor = Redactor()
+        fields = [("api_key", client.api_key), *client.default_headers.items(), *client.default_query.items()]
+        self._add_secrets([(name, value) for name, value in fields if isinstance(value, str)], client.base_url)
+
+    def _add_secrets(self, fields: Iterable[tuple[str, str]], url: httpx2.URL) -> None:
+        self.redactor.add(find_secrets([*fields, *url.params.multi_items(), ("password", url.password)]))
 
     def check_request(self, request: httpx2.Request) -> None:
-        """Remove the headers of the connection from a request that was redirected to another origin."""
-        if request.url.origin != self._origin:
+        """Note the secrets in a request. Remove its headers if it was redirected to another origin."""
+        if request.url.origin == self._origin:
+            self._add_secrets(request.headers.multi_items(), request.url)
+        else:
             request.headers = httpx2.Headers(
                 [(name, value) for name, value in request.headers.multi_items() if name in _HARMLESS_HEADERS]
             )
+
+    def take_over(self, response: httpx2.Response) -> httpx2.Response:
+        """Redact the headers of a response. Return another response, which decompresses its body."""
+        original = httpx2.Response(
+            response.status_code, headers=response.headers, stream=response.stream, request=response.request
+        )
+        headers = [
+            # a redirect is followed, so its address stays as it is
+            (name, value if name.lower() == b"location" else self.redactor.redact(value))
+            for name, value in response.headers.raw
+        ]
+        if "content-encoding" in response.headers:
+            headers = [
+                (name, value) for name, value in headers if name.lower() not in (b"content-encoding", b"content-length")
+            ]
+        response.headers = httpx2.Headers(headers)
+        return original
 
     def check_response(self, response: httpx2.Response) -> None:
         """Check the redirect of a response, if it is one.
@@ -113,6 +161,38 @@ class _Guard:
             f"redirect was not followed, because {reason}. {action} of connection {self._conn_id!r} (Admin > "
             "Connections: Host, or base_url in openai_client_kwargs)"
         )
+
+
+class _RedactedBody(httpx2.SyncByteStream):
+    """The decompressed body of a response, without secrets."""
+
+    def __init__(self, original: httpx2.Response, redactor: Redactor) -> None:
+        self._original, self._redactor = original, redactor
+
+    def __iter__(self) -> Iterator[bytes]:
+        stream = RedactedStream(self._redactor)
+        for chunk in self._original.iter_bytes():
+            yield stream.feed(chunk)
+        yield stream.end()
+
+    def close(self) -> None:
+        self._original.close()
+
+
+class _RedactedAsyncBody(httpx2.AsyncByteStream):
+    """The same for the asynchronous client."""
+
+    def __init__(self, original: httpx2.Response, redactor: Redactor) -> None:
+        self._original, self._redactor = original, redactor
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        stream = RedactedStream(self._redactor)
+        async for chunk in self._original.aiter_bytes():
+            yield stream.feed(chunk)
+        yield stream.end()
+
+    async def aclose(self) -> None:
+        await self._original.aclose()
 
 
 def _target(response: httpx2.Response) -> httpx2.URL | None:
