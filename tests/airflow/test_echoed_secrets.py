@@ -157,13 +157,14 @@ def test_the_password_in_a_base_url_is_a_secret(
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
 def test_the_triggerer_reports_no_secret(scripted: Serve, status: int) -> None:
     from airflow_provider_batch.triggers.clients import shared_client
+    from airflow_provider_batch.triggers.list_trust import ListTrust
     from airflow_provider_batch.triggers.reading import Reader
 
     results: list[Any] = []
 
     async def read() -> Any:
         async with shared_client("openai_default") as shared:
-            return await Reader(shared).read(
+            return await Reader(shared, ListTrust()).read(
                 ["batch_1", "batch_2", "batch_3"], lambda _, result: results.append(result)
             )
 
