@@ -27,6 +27,7 @@ from airflow_provider_batch.core.provider.catalogue import find_provider
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
+from airflow_provider_batch.core.provider.uploaded_file import read_file_id
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, CapacityError, InputError, ProviderError
 from airflow_provider_batch.hooks.guard import RedirectError, guard_client
 
@@ -196,8 +197,8 @@ class BatchHook(OpenAIHook):
             raise ProviderError(
                 f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
             ) from error
-        file_id = getattr(answer, "id", None)
-        if not isinstance(file_id, str) or not file_id:
+        file_id = read_file_id(answer)
+        if not file_id:
             raise ProviderError(
                 f"Uploading {name} failed: the server's answer contains no file id. No batch was created for it."
             )

@@ -87,9 +87,11 @@ class Collector:
         settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock())
         # Azure gives a batch that failed validation both result files, and both are empty
         if batch.status is Status.FAILED and not any(file.bytes for file in files):
-            failure, message, lines = failures.classify_batch_failure(batch)
+            failure, message, lines = failures.classify_batch_failure(batch, step.shard)
             settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)
             self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
+            if failure is Failure.UNKNOWN:
+                self.log.warning("%s: the batch answered nothing, so the shard will be submitted once more", shard.name)
         else:
             settled = msgspec.structs.replace(settled, files=files)
         if settled.failure in (None, Failure.LINES):

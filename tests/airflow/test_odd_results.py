@@ -68,7 +68,8 @@ class Provider:
                 return reply(batch | {"id": f"batch_{self.created}"})
             case "GET /batches":
                 return reply({"object": "list", "data": [batch | {"metadata": self.metadata}], "has_more": False})
-            case "GET /batches/batch_1":
+            case "GET /batches/batch_1" | "GET /batches/batch_2" as call:
+                batch["id"] = call.rpartition("/")[2]
                 return reply(batch) if self.replacement is None else self.replacement
         for name, content in self.files.items():
             if request.call == f"GET /files/{name}/content":
@@ -82,11 +83,12 @@ class Job(NamedTuple):
     ledger: Any
     provider: Provider
     server: ScriptedServer
+    backoff: timedelta
 
     def collect(self) -> Any:
         """Let a worker look at the batch and act; return the state of the job and what the worker waits for."""
         self.provider.ended = True
-        worker = worker_of(self.ledger)
+        worker = worker_of(self.ledger, self.backoff)
         pause = worker.run(worker.observe())
         return worker.ledger.state(), pause
 
@@ -113,7 +115,7 @@ class Job(NamedTuple):
         return [outcome for _, (outcome, _) in sorted(self.landed_rows().items())]
 
 
-def worker_of(ledger: Any) -> Any:
+def worker_of(ledger: Any, backoff: timedelta = timedelta(minutes=5)) -> Any:
     """Return a worker that sends no row twice."""
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.steps import Policy
@@ -122,7 +124,7 @@ def worker_of(ledger: Any) -> Any:
 
     worker_ledger = open_ledger(ledger.folder)
     assert worker_ledger is not None
-    return Runner(worker_ledger, BatchHook(), Policy(max_attempts=1, backoff=timedelta(minutes=5)), LOG)
+    return Runner(worker_ledger, BatchHook(), Policy(max_attempts=1, backoff=backoff), LOG)
 
 
 @pytest.fixture
@@ -130,7 +132,9 @@ def running_job(tmp_path: Path, connect: Callable[..., None]) -> Callable[..., A
     """Return a context manager: `running_job(batch, files)` starts a job whose batch ends in this form."""
 
     @contextmanager
-    def start(batch: dict[str, Any], files: dict[str, bytes] | None = None) -> Iterator[Job]:
+    def start(
+        batch: dict[str, Any], files: dict[str, bytes] | None = None, *, backoff: timedelta = timedelta(minutes=5)
+    ) -> Iterator[Job]:
         provider = Provider(batch, files or {})
         with serve_script(provider) as server:
             extra = {"openai_client_kwargs": {"max_retries": 0, "timeout": 20}}
@@ -138,7 +142,7 @@ def running_job(tmp_path: Path, connect: Callable[..., None]) -> Callable[..., A
             ledger = seal_job(tmp_path, ["one", "two", "three"], requests=3)
             worker_of(ledger).run({})
             assert provider.created == 1
-            yield Job(ledger, provider, server)
+            yield Job(ledger, provider, server, backoff)
 
     return start
 
@@ -378,12 +382,15 @@ def test_if_a_batch_fails_for_an_invalid_line_that_row_fails_and_the_others_are_
     [None, "", [], {"object": "list", "data": None}, "the file is odd", {"code": "never_seen_before"}, ["hm"]],
     ids=repr,
 )
-def test_a_batch_that_failed_for_an_unknown_reason_fails_its_rows_and_is_not_retried(
+def test_a_batch_that_failed_for_an_unknown_reason_is_submitted_once_more_and_then_its_rows_fail(
     running_job: Any, errors: Any
 ) -> None:
-    with running_job({"status": "failed", "errors": errors}) as job:
+    with running_job({"status": "failed", "errors": errors}, backoff=timedelta(0)) as job:
+        job.collect()
+        assert job.provider.created == 2
         assert job.outcomes() == ["failed"] * 3
-        assert job.provider.created == 1
+        assert job.provider.created == 2
+        assert job.server.calls("POST /files") == 2
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class Failure(StrEnum):
     FILE = "file"  # the provider does not find the input file: upload it again
     ACCOUNT = "account"  # billing, quota, access, or an invalid call: a person must act
     LINES = "lines"  # the provider named invalid lines: those rows fail, the others are retried
+    UNKNOWN = "unknown"  # the provider gave no reason that is known, and billed nothing: submit it once more
     LOST = "lost"  # the creation was never answered, and the provider lists no such batch
 
 

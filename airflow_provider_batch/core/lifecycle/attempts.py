@@ -8,9 +8,10 @@ shards, a *retry round*, and every shard of a round carries the number of its at
     r02-0001  attempt 3    the 3 rows; with max_attempts=3, this was their last attempt
 
 A failure before any request ran is not an attempt: a full queue, an input file that the provider does not find, a
-creation that was lost, or an account that a person has to fix. After it, the same shard gets another *submission* on
-the same attempt. A batch that failed validation (`Failure.LINES`) ran nothing either. Its valid rows are sealed again
-without delay and keep the number of their attempt, and they may be sent even if it was their last one.
+creation that was lost, an account that a person has to fix, or, once for each shard, a batch that failed for an unknown
+reason. After it, the same shard gets another *submission* on the same attempt. A batch that failed validation
+(`Failure.LINES`) ran nothing either. Its valid rows are sealed again without delay and keep the number of their
+attempt, and they may be sent even if it was their last one.
 
 Old attempts can be *forgiven*: a person who clears a wait that had ended gives its rows a fresh allowance (see
 `deadline.py`). The attempt number keeps counting up, so the number of forgiven attempts is recorded with it, and a

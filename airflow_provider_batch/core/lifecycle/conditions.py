@@ -34,6 +34,14 @@ def file_was_missing_just_now(situation: Situation, shard: ShardState) -> bool:
     return situation.now < rejection.time + situation.policy.backoff / 10
 
 
+def batch_failed_just_now(situation: Situation, shard: ShardState) -> bool:
+    """The batch failed a short time ago, for a reason that is not known."""
+    rejection = shard.latest.rejection if shard.latest else None
+    if rejection is None or rejection.failure is not Failure.UNKNOWN:
+        return False
+    return situation.now < rejection.time + situation.policy.backoff
+
+
 def claim_is_recent(situation: Situation, shard: ShardState) -> bool:
     """A worker may still be sending the synchronous shard that it claimed."""
     return shard.spec.synchronous and _intent_is_younger(situation, shard, CLAIM_LIFETIME)
@@ -84,7 +92,7 @@ def file_is_uploaded(situation: Situation, shard: ShardState) -> bool:
 def reusable_file(shard: ShardState) -> str:
     """Return the id of the newest input file that the provider may still have, or an empty string if it has none."""
     for submission in reversed(shard.submissions):
-        if submission.rejection and submission.rejection.failure is Failure.FILE:
+        if submission.rejection and submission.rejection.failure in (Failure.FILE, Failure.UNKNOWN):
             return ""
         if submission.file_id:
             return submission.file_id

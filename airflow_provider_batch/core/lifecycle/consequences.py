@@ -59,6 +59,12 @@ def wait_for_the_file(situation: Situation, shard: ShardState) -> Plan:
     return Plan(wake_times=(rejection.time + situation.policy.backoff / 10,)) if rejection else _EMPTY_PLAN
 
 
+def wait_after_the_failure(situation: Situation, shard: ShardState) -> Plan:
+    """Wait until the backoff has passed."""
+    rejection = shard.latest.rejection if shard.latest else None
+    return Plan(wake_times=(rejection.time + situation.policy.backoff,)) if rejection else _EMPTY_PLAN
+
+
 def wait_for_the_claim(situation: Situation, shard: ShardState) -> Plan:
     """Wait until the worker has sent the shard, or may no longer do so."""
     return Plan(wake_times=(_end_of_intent(shard, CLAIM_LIFETIME),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.ledger.state import ShardState
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.core.provider.http_status import is_transient
 
@@ -23,17 +24,40 @@ _ACCOUNT_CODES = frozenset(
     }
 )
 
+#: Error codes of input files that would fail again. `docs/provider-facts.md` says where they were seen.
+_PERMANENT_CODES = frozenset(
+    {
+        "duplicate_custom_id",
+        "empty_file",
+        "input_modified",
+        "input_no_permissions",
+        "invalid_json_line",
+        "invalid_method",
+        "invalid_request",
+        "invalid_url",
+        "mismatched_model",
+        "missing_required_parameter",
+        "model_mismatch",
+        "model_not_found",
+        "streaming_unsupported",
+        "too_many_tasks",
+        "url_mismatch",
+    }
+)
+
 _CAPACITY_WORDS = ("enqueued token", "rate limit", "too many requests")
 
 _FILE_WORDS = ("cannot find file", "no such file", "file not found")
 
 
-def classify_batch_failure(batch: BatchView) -> tuple[Failure, str, dict[int, str]]:
-    """Return the class, the message, and the messages by line (from 0) of a batch that ended as `failed`.
+def classify_batch_failure(batch: BatchView, shard: ShardState) -> tuple[Failure, str, dict[int, str]]:
+    """Return the class, the message, and the messages by line (from 0) of a batch of a shard that ended as `failed`.
 
-    Known codes and phrases identify the failures of the queue, the account and the file. All other failures, including
-    those with a code that nobody has seen before, are about lines. A message that names a line is about that row, even
-    if it contains words such as "file not found", which may refer to an image.
+    Known codes and phrases identify the failures of the queue, the account and the file. A message that names a line is
+    about that row, even if it contains words such as "file not found", which may refer to an image.
+
+    What remains has no code, or one that nobody has seen before, and may be a breakdown at the provider. If the batch
+    answered nothing, the shard is submitted once more. If that fails, too, all its rows fail with the message.
     """
     codes = {problem.code for problem in batch.problems}
     message = (
@@ -47,8 +71,23 @@ def classify_batch_failure(batch: BatchView) -> tuple[Failure, str, dict[int, st
         return Failure.ACCOUNT, message, {}
     if any(word in messages for word in _FILE_WORDS):
         return Failure.FILE, message, {}
-    lines = {p.line - 1: f"{p.code}: {p.message}" for p in batch.problems if p.line is not None and p.line > 0}
-    return Failure.LINES, message, lines
+    lines = {
+        problem.line - 1: f"{problem.code}: {problem.message}"
+        for problem in batch.problems
+        if problem.line is not None and 0 < problem.line <= shard.requests
+    }
+    # some servers send a text instead of codes
+    is_permanent = bool(codes & _PERMANENT_CODES) or any(code in messages for code in _PERMANENT_CODES)
+    is_billed = bool(batch.completed or batch.used_tokens)
+    if lines or is_permanent or is_billed or _was_submitted_again(shard):
+        return Failure.LINES, message, lines
+    return Failure.UNKNOWN, message, {}
+
+
+def _was_submitted_again(shard: ShardState) -> bool:
+    """Return whether a batch of this shard has failed for an unknown reason before."""
+    rejections = (submission.rejection for submission in shard.submissions)
+    return any(rejection is not None and rejection.failure is Failure.UNKNOWN for rejection in rejections)
 
 
 def is_account_failure(status: int, code: str | None) -> bool:

@@ -7,8 +7,8 @@ next one continues from the ledger.
 
 A SHARD is in one phase, which follows from its records alone: sealed, uploaded, creating, live, settled or resealed.
 `phases.py` lists the transitions. For each shard, the first rule of its phase that holds decides what to do. Some
-failures (a full queue, a lost file, an account without credit) send a shard back to sealed. No request of it ran then,
-so sending it again does not count as an attempt.
+failures (a full queue, a lost file, an account without credit and, once, an unknown reason) send a shard back to
+sealed. No request of it ran then, so sending it again does not count as an attempt.
 
 A JOB is in one stage, which is computed each time and never recorded: the first line of STAGES that holds. Then all
 rules of that stage apply, in order, to the shards that are ready.
@@ -76,6 +76,13 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         conditions.file_was_missing_just_now,
         "Wait until that time has passed.",
         consequences.wait_for_the_file,
+        UNSENT,
+    ),
+    Rule(
+        "less than the retry delay ago, its batch failed for an unknown reason and answered nothing",
+        conditions.batch_failed_just_now,
+        "Wait until that time has passed. This happens once: if the next batch fails like this, its rows fail.",
+        consequences.wait_after_the_failure,
         UNSENT,
     ),
     Rule(

@@ -94,6 +94,8 @@ class BatchView(msgspec.Struct, frozen=True):
     total: int = 0
     completed: int = 0
     failed: int = 0
+    #: tokens that the provider says the requests used, 0 if it does not say
+    used_tokens: int = 0
     #: Unix seconds, 0 if unknown
     created_at: int = 0
     problems: list[BatchProblem] = []
@@ -152,6 +154,8 @@ def _read_batch(answer: Any) -> BatchView:
         raise ProviderError("The server answered with an object that has no id or status where a batch was expected.")
     counts = data.get("request_counts")
     counts = counts if isinstance(counts, Mapping) else {}
+    usage = data.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
     metadata = data.get("metadata")
     return BatchView(
         id=batch_id,
@@ -163,6 +167,7 @@ def _read_batch(answer: Any) -> BatchView:
         total=_number(counts.get("total")),
         completed=_number(counts.get("completed")),
         failed=_number(counts.get("failed")),
+        used_tokens=_number(usage.get("total_tokens")),
         created_at=_seconds(data.get("created_at")),
         problems=_problems(data.get("errors") or data.get("error")),
         metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else {},

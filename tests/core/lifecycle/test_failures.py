@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.ledger.records import Failure, Settled
+from airflow_provider_batch.core.ledger.state import ShardState, Submission
 from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure
 from airflow_provider_batch.core.provider.batch import read_batch
+from tests.core.building import NOW, plain_shard
 
 #: code, message, 1-based line
 OF_A_LINE = [
@@ -27,11 +29,19 @@ OF_A_LINE = [
     ("a code that nobody has seen yet", "hm", 1),
 ]
 OF_THE_FILE = [
+    ("invalid_request", "Model parameter is required."),
     ("empty_file", "The input file is empty. Please ensure that the batch contains at least one request."),
     ("too_many_tasks", "The input file has more than 100,000 requests."),
     ("input_modified", "The blob was changed."),
     ("input_no_permissions", "The blob cannot be read."),
-    ("a code that nobody has seen yet", "hm"),
+]
+OF_UNKNOWN_CLASS: list[list[dict[str, Any]]] = [
+    [],
+    [{"code": "a code that nobody has seen yet", "message": "hm", "line": None}],
+    [{"code": None, "message": "Something went wrong.", "line": None}],
+    [{"code": "odd", "message": "No such line.", "line": 0}],
+    [{"code": "odd", "message": "No such line.", "line": 101}],
+    [{"code": "internal_error", "message": "Try again."}, {"code": "odd", "message": "hm"}],
 ]
 OF_THE_QUEUE = [
     "Enqueued token limit reached for gpt-4o-mini in organization org-x. Limit: 2,000,000 enqueued tokens. Please try "
@@ -47,10 +57,18 @@ OF_THE_ACCOUNT = [
 ]
 
 
-def classify(*errors: dict[str, Any]) -> Any:
-    """Return the classification of a batch that failed validation with these errors, as OpenAI reports it."""
-    batch = {"id": "batch_1", "status": "failed", "errors": {"object": "list", "data": list(errors)}}
-    return classify_batch_failure(read_batch(batch))
+def classify(*errors: dict[str, Any], earlier: Failure | None = None, **batch: Any) -> Any:
+    """Return the classification of a batch of 100 requests that failed with these errors, as OpenAI reports it.
+
+    :param earlier: how an earlier batch of the same shard failed.
+    :param batch: further fields of the batch.
+    """
+    batch |= {"id": "batch_2", "status": "failed", "errors": {"object": "list", "data": list(errors)}}
+    shard = ShardState(plain_shard("s0001", requests=100))
+    if earlier is not None:
+        settled = Settled("s0001", 1, "batch_1", "failed", NOW, failure=earlier, message="hm")
+        shard.submissions.append(Submission(1, "file-1", batch_id="batch_1", settled=settled))
+    return classify_batch_failure(read_batch(batch), shard)
 
 
 def error(code: str | None, message: str | None, line: int | None = None, param: str | None = None) -> dict[str, Any]:
@@ -71,6 +89,21 @@ def test_every_invalid_line_is_reported() -> None:
 @pytest.mark.parametrize(("code", "message"), OF_THE_FILE)
 def test_an_error_of_the_whole_file_fails_its_rows_with_the_providers_message(code: str, message: str) -> None:
     assert classify(error(code, message)) == (Failure.LINES, f"{code}: {message}", {})
+
+
+@pytest.mark.parametrize("errors", OF_UNKNOWN_CLASS)
+def test_a_batch_that_failed_for_an_unknown_reason_is_submitted_once_more(errors: list[dict[str, Any]]) -> None:
+    assert classify(*errors)[::2] == (Failure.UNKNOWN, {})
+    assert classify(*errors, earlier=Failure.CAPACITY)[0] is Failure.UNKNOWN
+    assert classify(*errors, earlier=Failure.UNKNOWN)[::2] == (Failure.LINES, {})
+
+
+@pytest.mark.parametrize("errors", OF_UNKNOWN_CLASS)
+@pytest.mark.parametrize(
+    "bill", [{"request_counts": {"total": 100, "completed": 1, "failed": 99}}, {"usage": {"total_tokens": 17}}], ids=str
+)
+def test_a_batch_that_was_billed_is_not_submitted_again(errors: list[dict[str, Any]], bill: dict[str, Any]) -> None:
+    assert classify(*errors, **bill)[0] is Failure.LINES
 
 
 @pytest.mark.parametrize("message", OF_THE_QUEUE)

@@ -425,7 +425,7 @@ class Lifecycle(RuleBasedStateMachine):
         batch, shard, n = self.batch(step.batch.id), step.shard.spec, step.submission.number
         settled = Settled(shard.name, n, batch.id, batch.raw_status, self.now)
         if batch.raw_status == "failed":
-            failure, message, lines = classify_batch_failure(batch.view())
+            failure, message, lines = classify_batch_failure(batch.view(), step.shard)
             settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)
         if settled.failure in (None, Failure.LINES):
             answers = self.answers(shard, settled)
@@ -518,6 +518,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert not sent or max(sent.values()) <= self.policy.max_attempts * (1 + self.allowances)
         running_rows = Counter(row for batch in self.batches if not batch.view().status.ended for row in batch.rows)
         assert not running_rows or max(running_rows.values()) == 1
+
+    @invariant()
+    def no_shard_is_submitted_again_twice_for_an_unknown_reason(self) -> None:
+        failures = Counter(
+            record.shard for record in self.records if isinstance(record, Settled) and record.failure is Failure.UNKNOWN
+        )
+        assert not failures or max(failures.values()) == 1
 
     # How it ends
 

@@ -26,7 +26,7 @@ from airflow_provider_batch.core.ledger.records import (
     Settled,
     Uploaded,
 )
-from airflow_provider_batch.core.ledger.state import JobState
+from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import is_retryable, next_attempt, retryable_rows
 from airflow_provider_batch.core.lifecycle.capacity import MAX_HOLD
 from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure, classify_refusal
@@ -170,6 +170,18 @@ def test_a_file_that_the_provider_does_not_find_is_uploaded_again_after_a_short_
     assert isinstance(step, Upload)
     assert step.number == 2
     (step,) = steps(job(*records, uploaded(2)), now=NOW + 30 * SECOND)
+    assert isinstance(step, Create)
+    assert (step.number, step.file_id) == (2, "file-2")
+
+
+def test_a_shard_whose_batch_failed_for_an_unknown_reason_is_uploaded_again_after_the_retry_delay() -> None:
+    records = settled_records(failure=Failure.UNKNOWN)
+    state = job(*records)
+    assert pause(state, now=NOW + 5 * MINUTE - SECOND) == Wait([], NOW + 5 * MINUTE, any_end=False)
+    (step,) = steps(state, now=NOW + 5 * MINUTE)
+    assert isinstance(step, Upload)
+    assert (step.number, step.shard.spec.attempt) == (2, 1)
+    (step,) = steps(job(*records, uploaded(2)), now=NOW + 5 * MINUTE)
     assert isinstance(step, Create)
     assert (step.number, step.file_id) == (2, "file-2")
 
@@ -544,10 +556,10 @@ def problem(code: str, message: str = "", line: int | None = None) -> BatchProbl
         ([problem("streaming_unsupported", "no", 1)], Failure.LINES, {0: "streaming_unsupported: no"}),
         ([problem("model_not_found", "no", 1)], Failure.LINES, {0: "model_not_found: no"}),
         ([problem("empty_file", "The input file is empty.")], Failure.LINES, {}),
-        ([problem("never_seen_before", "hm")], Failure.LINES, {}),
-        ([problem("", "some text")], Failure.LINES, {}),
-        ([], Failure.LINES, {}),
-        ([problem("odd", "line nought", 0)], Failure.LINES, {}),
+        ([problem("never_seen_before", "hm")], Failure.UNKNOWN, {}),
+        ([problem("", "some text")], Failure.UNKNOWN, {}),
+        ([], Failure.UNKNOWN, {}),
+        ([problem("odd", "line nought", 0)], Failure.UNKNOWN, {}),
         # a message that names a line is about that row only
         (
             [problem("invalid_image", "Cannot find file file-of-an-image", 2)],
@@ -562,7 +574,9 @@ def problem(code: str, message: str = "", line: int | None = None) -> BatchProbl
 def test_the_errors_of_a_failed_batch_are_classified(
     problems: list[BatchProblem], failure: Failure, lines: dict[int, str]
 ) -> None:
-    batch_failure, message, line_messages = classify_batch_failure(view(raw_status="failed", problems=problems))
+    batch_failure, message, line_messages = classify_batch_failure(
+        view(raw_status="failed", problems=problems), ShardState(plain_shard("s0001", requests=100))
+    )
     assert (batch_failure, line_messages) == (failure, lines)
     assert message
     assert all(reported_problem.message in message for reported_problem in problems)

@@ -151,6 +151,9 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SHARD_RULES", UNSENT, "file_was_missing_just_now"): Example(
         refused(Failure.FILE), [], Wait([], NOW + 30 * SECOND, False)
     ),
+    ("SHARD_RULES", UNSENT, "batch_failed_just_now"): Example(
+        refused(Failure.UNKNOWN), [], Wait([], NOW + 5 * MINUTE, False)
+    ),
     ("SHARD_RULES", UNSENT, "always"): Example([], ["Upload s0001"], Finish()),
     ("SHARD_RULES", "creating", "claim_is_recent"): Example(
         final_pass(answered("f01-0001"), intent("f01-0002")),

@@ -22,13 +22,14 @@ from openai import AzureOpenAI, BadRequestError, OpenAI
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
 from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.ledger.state import ShardState
 from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure
 from airflow_provider_batch.core.provider.batch import BatchView, Status, read_batch
-from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.local.api import objects
 from airflow_provider_batch.local.dialects import DIALECTS
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer, Options
+from tests.core.building import plain_shard
 from tests.local.conftest import make_client
 from tests.local.driving import CHAT, DEADLINE, chat, chats, jsonl, upload
 from tests.local.in_process import STATE, InProcess, in_process
@@ -165,7 +166,7 @@ def test_the_reason_of_a_failed_batch_can_be_read(drop_in: DropIn) -> None:
     last = drop_in.watch(drop_in.create(jsonl([chat("a", "hello"), chat("b", "hello", stream=True)])))[-1]
 
     assert last.status is Status.FAILED
-    failure, message, lines = classify_batch_failure(last)
+    failure, message, lines = classify_batch_failure(last, ShardState(plain_shard("s0001", requests=2)))
     assert failure is Failure.LINES
     assert "streaming_unsupported" in message
     # A text has no line numbers.
@@ -178,7 +179,7 @@ def test_a_full_queue_is_recognized(drop_in: DropIn) -> None:
     drop_in.server.set_faults()
 
     assert last.status is Status.FAILED
-    assert classify_batch_failure(last)[0] is Failure.CAPACITY
+    assert classify_batch_failure(last, ShardState(plain_shard("s0001")))[0] is Failure.CAPACITY
 
 
 def test_a_cancelled_batch_lists_the_rows_that_never_ran(drop_in: DropIn) -> None:
@@ -332,10 +333,10 @@ def test_with_together_the_sdk_gets_no_batch_id_from_create(in_process_server: I
     assert (batch.status, batch.request_counts, batch.progress) == ("VALIDATING", None, 0)
 
 
-def test_an_upload_reply_without_an_id_raises_before_any_batch_is_created(
+def test_the_hook_reads_the_file_id_in_siliconflows_reply_to_an_upload(
     servers: Servers, connect: Callable[[DropIn], Any]
 ) -> None:
-    siliconflow = servers["siliconflow"]
-    with pytest.raises(ProviderError, match=r"contains no file id\. No batch was created"):
-        connect(siliconflow).upload(io.BytesIO(jsonl(chats(1))), "s0001.jsonl")
-    assert siliconflow.server.calls().get("create", 0) == 0
+    hook = connect(servers["siliconflow"])
+    file_id = hook.upload(io.BytesIO(jsonl(chats(1))), "s0001.jsonl")
+    batch = hook.create(file_id, endpoint=CHAT, completion_window="24h", metadata={"nonce": "n-1"})
+    assert (batch.raw_status, batch.input_file_id) == ("in_queue", file_id)
