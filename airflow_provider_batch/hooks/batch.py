@@ -408,6 +408,11 @@ def is_already_ended(error: Exception) -> bool:
     return isinstance(error, openai.ConflictError)
 
 
+def is_key_refused(error: ProviderError) -> bool:
+    """Return whether a call failed because the provider refused the key itself (HTTP 401)."""
+    return isinstance(error.__cause__, openai.AuthenticationError)
+
+
 def describe_error(error: BaseException) -> str:
     """Return the provider's own words for an HTTP error, or the type and message of any other error."""
     if isinstance(error, openai.APIStatusError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
-from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, BatchTrigger
+from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, MAX_REFUSALS, BatchTrigger
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import save_lessons
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchSensor"]
 
 
+#: maximum seconds between two looks at batches that the provider refuses to show, without a triggerer
+_REFUSED_PAUSE = 60.0
 #: choices for `at_deadline`
 AT_DEADLINE = COLLECT, SYNC = ("collect", "sync")
 #: choices for `on_incomplete`
@@ -81,8 +84,8 @@ class BatchSensor(BaseSensorOperator):
         poll_interval`, 60 s.
     :param cancel_on_kill: cancel the batches if the task is marked failed or skipped, or its run is deleted. Clearing
         or retrying the task, or restarting any part of Airflow, never cancels them.
-    :raises JobHeldError: if the account or the connection needs attention. Everything is kept. Fix it, then clear the
-        task.
+    :raises JobHeldError: if the account or the connection needs attention, or if the provider refused five times in a
+        row to show the batches that are left. Everything is kept. Fix it, then clear the task.
     """
 
     template_fields: Sequence[str] = ("job", "deadline")
@@ -153,23 +156,30 @@ class BatchSensor(BaseSensorOperator):
         with self._kill_switch.watching(context["ti"], lambda: open_job(self.job), self.log):
             return self._continue(context, is_start=True) if self.deferrable else super().execute(context)
 
-    def resume(self, context: Context, event: dict[str, Any]) -> Any:
-        """Continue after the trigger fired."""
+    def resume(self, context: Context, event: dict[str, Any], refused_looks: int = 0) -> Any:
+        """Continue after the trigger fired.
+
+        :param refused_looks: consecutive starts of the worker at which the provider refused to show any batch. A
+            trigger that was refused has counted for itself.
+        """
         if event.get("reason") == "refused":
-            message = str(event.get("message")).removesuffix(".")
-            raise JobHeldError(
-                f"The provider repeatedly refused to return the status of this job's batches: {message}. The batches "
-                "keep running, and everything in staging is kept. Check the API key and the project of the "
-                "connection, then clear this task."
-            )
+            refused_looks = MAX_REFUSALS
         with self._kill_switch.watching(context["ti"], lambda: open_job(self.job), self.log):
-            return self._continue(context)
+            return self._continue(context, refused_looks=refused_looks)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Check the batches once, without a triggerer, and carry out the steps that are possible now."""
         with airflow_failures():
             ledger = open_job(self.job)
-            pause = self._advance(context, ledger, is_start=True)
+            pause, refusal = self._advance(context, ledger, is_start=True)
+            looks = 1
+            # Nothing else would count the refusals: in mode reschedule, each call has a process of its own.
+            while refusal and isinstance(pause, Wait) and pause.until in (None, ledger.state().deadline):
+                if looks == MAX_REFUSALS:
+                    raise _refused_error(ledger, refusal)
+                time.sleep(min(self.poke_interval, _REFUSED_PAUSE))
+                pause, refusal = self._advance(context, ledger, is_start=True)
+                looks += 1
             is_finished = isinstance(pause, Finish)
             return PokeReturnValue(is_finished, self._result(ledger) if is_finished else None)
 
@@ -181,10 +191,13 @@ class BatchSensor(BaseSensorOperator):
         """
         self._kill_switch.pull()
 
-    def _continue(self, context: Context, *, is_start: bool = False) -> dict[str, Any]:
+    def _continue(self, context: Context, *, is_start: bool = False, refused_looks: int = 0) -> dict[str, Any]:
         with airflow_failures():
             ledger = open_job(self.job)
-            pause = self._advance(context, ledger, is_start=is_start)
+            pause, refusal = self._advance(context, ledger, is_start=is_start)
+            refused_looks = refused_looks + 1 if refusal else 0
+            if refused_looks > MAX_REFUSALS:
+                raise _refused_error(ledger, refusal)
         state = ledger.state()
         if not isinstance(pause, Wait):
             return self._result(ledger)
@@ -212,10 +225,16 @@ class BatchSensor(BaseSensorOperator):
                 cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="resume",
+            kwargs={"refused_looks": refused_looks},
         )
         raise AssertionError("defer never returns")
 
-    def _advance(self, context: Context, ledger: Ledger, *, is_start: bool) -> Pause:
+    def _advance(self, context: Context, ledger: Ledger, *, is_start: bool) -> tuple[Pause, str]:
+        """Carry out the steps that are possible now. Return how the job pauses, and a refusal.
+
+        The refusal is empty, unless the provider refuses to show every batch that the job waits for. After the deadline
+        it is empty, too, because the wait then ends anyway.
+        """
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
         ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now))
@@ -243,7 +262,11 @@ class BatchSensor(BaseSensorOperator):
         if isinstance(pause, Finish):
             runner.finish(pause)
         save_lessons(ledger, self.log, ended=isinstance(pause, Finish))
-        return pause
+        awaited_ids = pause.batch_ids if isinstance(pause, Wait) else []
+        refusals = [runner.refused_reads.get(batch_id, "") for batch_id in awaited_ids]
+        deadline = ledger.state().deadline
+        is_past_deadline = deadline is not None and now >= deadline
+        return pause, refusals[0] if refusals and all(refusals) and not is_past_deadline else ""
 
     def _set_deadline(self, context: Context, ledger: Ledger, now: datetime) -> None:
         """Record the deadline, unless an attempt of this task did so since the task was last cleared.
@@ -284,6 +307,16 @@ class BatchSensor(BaseSensorOperator):
             )
         xcom_value: dict[str, Any] = msgspec.to_builtins(result)
         return xcom_value
+
+
+def _refused_error(ledger: Ledger, refusal: str) -> JobHeldError:
+    return JobHeldError(
+        f"Job {ledger.manifest.job_uid} cannot go on: the provider refused {MAX_REFUSALS} times in a row to show the "
+        f"batches that are left. {refusal} All answers so far are kept in {ledger.folder.uri}. Check that connection "
+        f"{ledger.manifest.openai_conn_id!r} has the API key and the project of the job, then clear this task. If the "
+        "provider has lost these batches, mark this task as successful instead: the answers so far then land, the rows "
+        "of these batches stay pending, and a new run sends them again."
+    )
 
 
 def _parse_time(text: str) -> datetime:

@@ -39,8 +39,8 @@ __all__ = ["BatchTrigger"]
 
 #: maximum number of batch ids of a trigger; the metadata database stores them in one text column
 MAX_BATCHES = 500
-#: consecutive sweeps that the provider may refuse (401, 403, 404) before the wait fails
-_MAX_REFUSALS = 5
+#: consecutive reads of a batch that the provider may refuse (401, 403, 404) before the batch is given up
+MAX_REFUSALS = 5
 #: Minimum seconds until the event. A worker may take some seconds to exit after it deferred (Airflow's supervisor
 #: checks every 5 s). If the task is queued again during that time, the scheduler mistakes the exit for that of the new
 #: worker and fails the task.
@@ -68,7 +68,8 @@ class BatchTrigger(BaseTrigger):
     * `ended`: every batch has ended; or some have ended, and the trigger has waited long enough for others;
     * `due`: `wake_at` has passed, so rows can be retried or shards submitted;
     * `deadline`: the job's deadline has passed;
-    * `refused`: the provider refused five consecutive sweeps with the same kind of answer, which is in the message.
+    * `refused`: the provider refused five consecutive reads of every batch, and there is no other work. The message is
+      that of the last refusal. While other batches are readable, the wait goes on for them.
 
     :param openai_conn_id: connection of type openai.
     :param job_uid: id of the job, for the log.
@@ -153,15 +154,16 @@ class BatchTrigger(BaseTrigger):
     def _next_event(self, watch: Watch) -> tuple[dict[str, Any] | None, float]:
         """Return the next event in the current state, if there is one, and the seconds until it."""
         event, pause = self._next_timed_event()
-        if watch.refusals >= _MAX_REFUSALS:
-            return {"reason": "refused", "message": watch.refusal}, self._remaining_min_wait()
         ended_count = sum(view.status.ended for view in watch.latest.values())
+        refused_count = sum(count >= MAX_REFUSALS for count in watch.refusals.values())
         if not ended_count:
+            if refused_count == len(watch.batch_ids) and not self._has_other_work():
+                return {"reason": "refused", "message": watch.refusal}, self._remaining_min_wait()
             return event, pause
         now = time.monotonic()
         if self._first_end is None:
             self._first_end = now
-        if ended_count == len(watch.batch_ids):
+        if ended_count + refused_count == len(watch.batch_ids):
             wait = 0.0
         elif self.any_end:
             wait = self._first_end + min(_MAX_CAPACITY_WAIT, self.poll_interval) - now
@@ -171,6 +173,10 @@ class BatchTrigger(BaseTrigger):
             wait = self._first_end + collect_wait - now
         wait = max(wait, self._remaining_min_wait())
         return ({"reason": "ended"}, wait) if event is None or wait < pause else (event, pause)
+
+    def _has_other_work(self) -> bool:
+        """Return whether there is a time at which the worker continues even if no batch ends."""
+        return self.wake_at is not None and self.wake_at != self.deadline
 
     def _next_timed_event(self) -> tuple[dict[str, Any] | None, float]:
         """Return the next event that depends on the clock alone, if there is one, and the seconds until it."""

@@ -48,8 +48,9 @@ class Watch:
         self.interval = max(interval, MIN_INTERVAL)
         #: last state of each batch that has been read
         self.latest: dict[str, BatchView] = {}
-        #: consecutive sweeps that were refused and read no batch, and the message of the last refusal
-        self.refusals, self.refusal = 0, ""
+        #: consecutive refused reads of each batch that was not readable last time, and the message of the last one
+        self.refusals: dict[str, int] = {}
+        self.refusal = ""
         #: why the last read of a batch failed; empty if it succeeded
         self.trouble = ""
         #: error that crashed the poller; the trigger that reports it resets it to None
@@ -70,6 +71,10 @@ class Watch:
     def add_result(self, batch_id: str, result: PollResult) -> None:
         """Receive the result of reading one of the batches."""
         self._results.append(result)
+        if isinstance(result, Refusal):
+            self.refusals[batch_id] = self.refusals.get(batch_id, 0) + 1
+        else:
+            self.refusals.pop(batch_id, None)
         latest = self.latest.get(batch_id)
         if isinstance(result, BatchView) and latest != result and not (latest and latest.status.ended):
             self.latest[batch_id] = result
@@ -83,12 +88,11 @@ class Watch:
     def end_sweep(self) -> None:
         """Evaluate a sweep, once it has read all of its batches that belong to this watch."""
         results, self._results = self._results, []
-        has_read_any = any(isinstance(result, BatchView) for result in results)
         refusal = next((result.message for result in results if isinstance(result, Refusal)), "")
         failure = next((result.message for result in results if isinstance(result, ReadFailure)), "")
-        self.refusals = self.refusals + 1 if refusal and not has_read_any else 0
         has_changed = self._has_changed or refusal or (refusal or failure) != self.trouble
-        self.refusal, self.trouble, self._has_changed = refusal, refusal or failure, False
+        self.refusal = refusal or self.refusal
+        self.trouble, self._has_changed = refusal or failure, False
         if has_changed:
             self._wake_up.set()
 

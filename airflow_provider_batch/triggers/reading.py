@@ -27,6 +27,7 @@ import openai
 from openai import AsyncOpenAI
 
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
+from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.exceptions import ProviderError
 from airflow_provider_batch.hooks.guard import RedirectError
 from airflow_provider_batch.triggers.clients import SLOTS, SharedClient
@@ -56,7 +57,7 @@ MAX_FAILURES = 20
 
 @dataclass(frozen=True)
 class Refusal:
-    """The server refuses to show a batch, with 401, 403 or 404, or redirects the read to another host."""
+    """The server refuses to show a batch: 401, 403, 404 or the like, or it redirects the read to another host."""
 
     message: str
     #: whether the server refused the key itself (401), so that it will show no batch at all
@@ -311,11 +312,11 @@ class Reader:
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
                 return Refusal(f"HTTP 401 for batch {batch_id}: {error.message}", key=True)
-            except (openai.PermissionDeniedError, openai.NotFoundError) as error:
-                return Refusal(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
             except RedirectError as error:
                 return Refusal(f"batch {batch_id} cannot be read: {error}")
             except (openai.OpenAIError, ProviderError) as error:
+                if isinstance(error, openai.APIStatusError) and not is_transient(error.status_code):
+                    return Refusal(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
                 return _failure(error)
 
     async def _client(self) -> AsyncOpenAI:

@@ -73,7 +73,12 @@ from airflow_provider_batch.exceptions import (
     ProviderError,
     StoppedError,
 )
-from airflow_provider_batch.hooks.batch import BatchHook, CreateRefusedError, CreateUnconfirmedError
+from airflow_provider_batch.hooks.batch import (
+    BatchHook,
+    CreateRefusedError,
+    CreateUnconfirmedError,
+    is_key_refused,
+)
 from airflow_provider_batch.worker import synchronous
 from airflow_provider_batch.worker.cancel import cancel_batches
 from airflow_provider_batch.worker.collect import MAX_CONCURRENT_TRANSFERS, Collector
@@ -105,6 +110,8 @@ class Runner:
         self._stopping, self._clock = stopping, clock
         #: set when the provider refuses a batch: it would probably refuse the remaining steps too, so plan again
         self._must_plan_again = False
+        #: by batch id, why the provider refused to show a batch when the batches were last observed
+        self.refused_reads: dict[str, str] = {}
         #: batches whose cancel request failed during this run
         self._failed_cancels: set[str] = set()
         schema = ledger.manifest.output_schema
@@ -116,14 +123,24 @@ class Runner:
     def observe(self) -> dict[str, BatchView]:
         """Return the live batches by id, as the provider reports them. A batch that cannot be read now is left out.
 
-        :raises ProviderError: if the provider refuses to show a batch.
+        A refusal (401, 403, 404) is no exception to that, because a new batch may become visible with a delay. The
+        refusals are in `refused_reads`, and the sensor decides how many in a row are too many.
         """
         observed: dict[str, BatchView] = {}
-        for shard, submission in self.ledger.state().live_submissions():
+        self.refused_reads = {}
+        live = self.ledger.state().live_submissions()
+        for shard, submission in live:
             try:
                 observed[submission.batch_id] = self.hook.retrieve(submission.batch_id)
-            except AwayError as error:
+            except ProviderError as error:
                 self.log.warning("%s: %s It will be read again later.", shard.name, error)
+                if is_key_refused(error):
+                    # the other batches would be refused too
+                    unread = [other.batch_id for _, other in live if other.batch_id not in observed]
+                    self.refused_reads = dict.fromkeys(unread, str(error))
+                    break
+                if not isinstance(error, AwayError):
+                    self.refused_reads[submission.batch_id] = str(error)
         return observed
 
     def run(self, observed: Mapping[str, BatchView]) -> Pause:
@@ -475,7 +492,7 @@ class Runner:
             if duplicate.status.ended:
                 self._add_duplicate_batch(duplicate)
             else:
-                self._cancel_duplicate_batch(duplicate)
+                self._cancel_duplicate_batches([duplicate])
 
     def _cancel(self, steps: list[Cancel]) -> None:
         """Cancel batches. A failed request does not hold up anything else and is repeated later."""

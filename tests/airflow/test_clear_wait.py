@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 def task_context(max_tries: int) -> dict[str, Any]:
     """Return the context of a task that Airflow starts. A clear raises max_tries; a retry does not."""
-    ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="wait", map_index=-1, max_tries=max_tries)
+    ti = SimpleNamespace(id="ti", dag_id="dag", run_id="run", task_id="wait", map_index=-1, max_tries=max_tries)
     return {"ti": SimpleNamespace(**vars(ti), task=None, xcom_push=lambda **_: None)}
 
 

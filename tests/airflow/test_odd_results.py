@@ -322,13 +322,30 @@ ERROR = {"error": {"message": "no"}}
         reply(ERROR, status=503),
         reply(ERROR, status=429, retry_after="7200"),
         reply(ERROR, status=409),
+        reply(ERROR, status=401),
+        reply(ERROR, status=403),
+        reply(ERROR, status=404),
+        reply(ERROR, status=410),
         reply(b"<html>Bad gateway</html>", content_type="text/html"),
         reply(b"<html>Bad gateway</html>"),
         reply({}),
         reply({"id": "batch_1", "status": None}),
         b"",
     ],
-    ids=["503", "429 for two hours", "409", "a web page", "not JSON", "an empty object", "no status", "no response"],
+    ids=[
+        "503",
+        "429 for two hours",
+        "409",
+        "401",
+        "403",
+        "404",
+        "410",
+        "a web page",
+        "not JSON",
+        "an empty object",
+        "no status",
+        "no response",
+    ],
 )
 def test_a_batch_that_cannot_be_read_right_now_is_waited_for(running_job: Any, replacement: bytes) -> None:
     from airflow_provider_batch.core.lifecycle.steps import Wait
@@ -343,19 +360,6 @@ def test_a_batch_that_cannot_be_read_right_now_is_waited_for(running_job: Any, r
         job.provider.replacement = None
         assert job.outcomes() == ALL_SUCCEEDED
         assert job.provider.created == 1
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refused_batch_status_is_an_error_and_the_batch_is_kept(running_job: Any, status: int) -> None:
-    from airflow_provider_batch.exceptions import ProviderError
-
-    with running_job({"status": "completed", "output_file_id": "file-2"}, {"file-2": ALL_LINES}) as job:
-        job.provider.replacement = reply(ERROR, status=status)
-        with pytest.raises(ProviderError, match=f"HTTP {status}"):
-            job.collect()
-
-        job.provider.replacement = None
-        assert job.outcomes() == ALL_SUCCEEDED
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -181,8 +182,38 @@ def test_a_batch_that_is_gone_does_not_end_the_wait_while_others_are_read(with_p
         await until(lambda: provider.singles.count("gone") > 8)
         assert not waiting.done()
         provider.set("running", status="completed")
-        # If the sweep reads only the batch that is gone, the wait ends with "refused" instead.
-        assert (await waiting)["reason"] in ("refused", "ended")
+        assert await waiting == {"reason": "ended"}
+
+    with_provider(test)
+
+
+def test_a_refused_batch_does_not_end_the_wait_while_there_is_other_work(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        now = datetime.now(UTC)
+        times = {
+            "wake_at": (now + timedelta(seconds=2)).isoformat(),
+            "deadline": (now + timedelta(hours=1)).isoformat(),
+        }
+        assert await event_of(trigger("gone", poll_interval=0.05, **times)) == {"reason": "due"}
+        assert provider.singles.count("gone") > 8
+        times["wake_at"] = times["deadline"]
+        assert (await event_of(trigger("gone", poll_interval=0.05, **times)))["reason"] == "refused"
+
+    with_provider(test)
+
+
+def test_refusals_count_only_if_they_follow_one_another(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        provider.add("batch_0")
+
+        def refuse_four_of_five(request: ReceivedRequest) -> Reply | None:
+            return (404, {"error": {"message": "not here"}}, {}) if len(provider.requests) % 5 else None
+
+        provider.override = refuse_four_of_five
+        waiting = asyncio.ensure_future(event_of(trigger("batch_0", poll_interval=0.05)))
+        await until(lambda: len(provider.requests) > 22)
+        provider.set("batch_0", status="completed")
+        assert await waiting == {"reason": "ended"}
 
     with_provider(test)
 
