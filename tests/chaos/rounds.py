@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,10 +24,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from openai import OpenAI
 
-from airflow_provider_batch.local.faults import Call, Fault, Kind
+from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
+from tests.chaos.faults import DIALECTS, FAULTS, LASTING_FAULTS, UNUSABLE_LINES
+from tests.chaos.provider import count_sent_again, prompt_digest, read_batches
 from tests.chaos.worker import Start, Strike
 
 ROWS = 48
@@ -37,6 +37,9 @@ SHARD_REQUESTS = 10
 TABLE = "answers"
 #: maximum number of runs per round, after which the round has failed
 MAX_RUNS = 12
+
+#: outcomes of rows whose answers cannot be used: they were paid for, and are not sent again
+UNUSABLE_OUTCOMES = ("failed", "invalid_output", "incomplete")
 
 #: every step at which a worker can be hit, by a readable label
 STEPS: dict[str, Strike] = {
@@ -68,33 +71,6 @@ STEPS: dict[str, Strike] = {
 #: steps inside a transaction: a worker that stops there holds SQLite's lock, and its successor must wait for it
 IN_TRANSACTION = ("writing", "written, not committed")
 
-#: faults that the server may inject; each ends after a number of times
-FAULTS: list[Fault] = [
-    Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=500, times=2),
-    Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=429, times=2),
-    Fault(kind=Kind.COMMIT_THEN_STATUS, calls=frozenset({Call.CREATE}), status=500, times=2),
-    Fault(kind=Kind.COMMIT_THEN_STATUS, calls=frozenset({Call.CREATE}), status=503, times=1),
-    Fault(kind=Kind.COMMIT_THEN_HANG, calls=frozenset({Call.CREATE}), seconds=0.8, times=2),
-    Fault(kind=Kind.DROP, calls=frozenset({Call.CREATE}), times=2),
-    Fault(kind=Kind.HTML, calls=frozenset({Call.CREATE}), times=1),
-    Fault(kind=Kind.STATUS, calls=frozenset({Call.UPLOAD}), status=500, times=2),
-    Fault(kind=Kind.DROP, calls=frozenset({Call.UPLOAD}), times=1),
-    Fault(kind=Kind.STATUS, calls=frozenset({Call.RETRIEVE}), status=500, times=3),
-    Fault(kind=Kind.HTML, calls=frozenset({Call.RETRIEVE}), times=2),
-    Fault(kind=Kind.STATUS, calls=frozenset({Call.LIST}), status=500, times=1),
-    Fault(kind=Kind.TRUNCATE, calls=frozenset({Call.DOWNLOAD}), times=3),
-    Fault(kind=Kind.DROP, calls=frozenset({Call.DOWNLOAD}), times=2),
-    Fault(kind=Kind.ERROR, status=429, rate=0.3, times=1),
-    Fault(kind=Kind.ERROR, status=500, rate=0.2, times=2),
-    Fault(kind=Kind.STATUS_0, rate=0.2, times=1),
-    Fault(kind=Kind.REQUEST_TIMEOUT, rate=0.2, times=1),
-    Fault(kind=Kind.MISSING_LINE, rate=0.1, times=1),
-    Fault(kind=Kind.BROKEN_LINE, rate=0.1, times=1),
-    Fault(kind=Kind.DUPLICATE_LINE, rate=0.2, times=1),
-    Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", message="Enqueued token limit reached", times=2),
-    Fault(kind=Kind.FAIL_BATCH, code="invalid_request", message="Cannot find file file-1", times=1),
-]
-
 
 @dataclass
 class Round:
@@ -102,9 +78,25 @@ class Round:
 
     number: int
     strikes: list[tuple[str, Strike]]
+    #: faults that end by themselves
     faults: list[Fault]
+    #: faults that end only after a run has failed because of them, when a person looks at the job
+    lasting_faults: list[Fault]
+    #: the server's differences from OpenAI
+    dialects: tuple[str, ...] = ()
+    #: custom_ids of rows whose answers no reader can use
+    unusable: frozenset[str] = frozenset()
     #: kill and restart the server during the first run
     restart_server: bool = False
+
+    def __str__(self) -> str:
+        faults = [msgspec.json.encode(fault).decode() for fault in (*self.faults, *self.lasting_faults)]
+        strikes = [f"{name} ({'stop' if strike.stop else 'kill'})" for name, strike in self.strikes]
+        return (
+            f"round {self.number}, dialects {self.dialects}, restart {self.restart_server}, unusable "
+            f"{sorted(self.unusable)}, strikes {strikes}, {len(self.lasting_faults)} lasting of these faults:\n"
+            + "\n".join(f"    {fault if len(fault) < 300 else f'{fault[:200]}…'}" for fault in faults)
+        )
 
     @staticmethod
     def draw(number: int) -> Round:
@@ -118,15 +110,25 @@ class Round:
             strike = STEPS[name]
             stop = chance.random() < 0.25 and name not in IN_TRANSACTION
             strikes.append((name, msgspec.structs.replace(strike, stop=stop)))
+        dialects = chance.choice(DIALECTS) if chance.random() < 0.3 else ()
         faults = chance.sample(FAULTS, chance.choice((0, 1, 2, 3)))
         if first in ("before a retry round", "retry round created"):
             faults.append(Fault(kind=Kind.ERROR, status=503, rate=0.3, times=1))
-        return Round(number, strikes, faults, restart_server=chance.random() < 0.15)
+        restart_server = chance.random() < 0.15
+        # a job that is held does not reach every step
+        lasting_faults = chance.sample(LASTING_FAULTS, 1) if number >= len(names) and chance.random() < 0.15 else []
+        unusable: frozenset[str] = frozenset()
+        if chance.random() < 0.2:
+            unusable = frozenset(str(row) for row in chance.sample(range(ROWS), 3))
+            path, text = chance.choice(UNUSABLE_LINES)
+            # it comes first, because only the first fault that hits a row is carried out
+            faults.insert(0, Fault(kind=Kind.LINE_FIELD, path=path, json=text, custom_ids=unusable))
+        return Round(number, strikes, faults, lasting_faults, dialects, unusable, restart_server)
 
 
 @dataclass
 class Count:
-    """Result of one or several rounds. The invariants are the last five counts, which must be 0."""
+    """Result of one or several rounds. The invariants are the last six counts, which must be 0."""
 
     rounds: int = 0
     kills: int = 0
@@ -134,10 +136,15 @@ class Count:
     faults: int = 0
     rows: int = 0
     executions: int = 0
+    #: rounds in which a person had to act
+    interventions: int = 0
     lost: int = 0
     duplicates: int = 0
     wrong_answers: int = 0
+    #: answers that the provider produced for a row that had a usable one
     paid_twice: int = 0
+    #: rows that were sent again although an ended batch had a usable answer in its result files
+    sent_again: int = 0
     abandoned_batches: int = 0
     steps: Counter[str] = field(default_factory=Counter)
 
@@ -149,15 +156,16 @@ class Count:
     @property
     def violations(self) -> dict[str, int]:
         """Counts that must be 0 and are not, by name."""
-        names = ("lost", "duplicates", "wrong_answers", "paid_twice", "abandoned_batches")
+        names = ("lost", "duplicates", "wrong_answers", "paid_twice", "sent_again", "abandoned_batches")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def summary(self) -> str:
         """Return all counts as one line."""
         return (
             f"{self.rounds} rounds, {self.kills} kills, {self.stops} stops, {self.faults} faults, {self.rows:,} rows "
-            f"({self.executions:,} executions): {self.lost} lost, {self.duplicates} duplicates, {self.wrong_answers} "
-            f"wrong answers, {self.paid_twice} paid twice, {self.abandoned_batches} abandoned batches"
+            f"({self.executions:,} executions), {self.interventions} interventions: {self.lost} lost, "
+            f"{self.duplicates} duplicates, {self.wrong_answers} wrong answers, {self.paid_twice} paid twice, "
+            f"{self.sent_again} sent again, {self.abandoned_batches} abandoned batches"
         )
 
 
@@ -243,22 +251,19 @@ class _Workers:
 
 
 class Chaos:
-    """A server and two Airflow installations, on which rounds are played.
+    """Servers, one per dialect, and two Airflow installations, on which rounds are played.
 
-    There are two because a stopped worker and its successor must run on different installations.
+    There are two installations because a stopped worker and its successor must run on different ones.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stack = ExitStack()
+        self._servers: dict[tuple[str, ...], LocalServer] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            # Hundreds of rounds would otherwise reach the limit of 2,000 batches an hour and wait.
-            options: dict[str, Any] = {"admin": True, "in_progress": 0.2, "creates_per_hour": 1_000_000}
-            self._server = stack.enter_context(LocalServer(self._folder / "server", **options))
             self._workers = [stack.enter_context(_Workers(self._folder / f"airflow-{n}")) for n in (1, 2)]
-            self._client = stack.enter_context(OpenAI(base_url=self._server.base_url, api_key="local", max_retries=5))
             self._stack = stack.pop_all()
         return self
 
@@ -266,6 +271,15 @@ class Chaos:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def _server(self, dialects: tuple[str, ...]) -> LocalServer:
+        """Return the running server with these dialects, and start it if this is their first round."""
+        if dialects not in self._servers:
+            # Hundreds of rounds would otherwise reach the limit of 2,000 batches an hour and wait.
+            options: dict[str, Any] = {"admin": True, "in_progress": 0.2, "creates_per_hour": 1_000_000}
+            state = self._folder / "-".join(("server", *dialects))
+            self._servers[dialects] = self._stack.enter_context(LocalServer(state, dialects=dialects, **options))
+        return self._servers[dialects]
 
     def play(self, round_: Round) -> Count:
         """Play one round and return its counts.
@@ -280,17 +294,19 @@ class Chaos:
             bodies = [(number, f"ticket {number} of round {round_.number}") for number in range(ROWS)]
             connection.executemany("INSERT INTO tickets VALUES (?, ?)", bodies)
         count = Count(rounds=1, rows=ROWS)
-        self._server.set_faults(*round_.faults)
+        server = self._server(round_.dialects)
+        faults = [*round_.faults, *round_.lasting_faults]
+        server.set_faults(*faults)
         zombies: list[tuple[_Workers, int]] = []
         workers, spare = self._workers
         for run in range(MAX_RUNS):
             strike = round_.strikes[run] if run < len(round_.strikes) else None
-            start = self._start(round_, folder, warehouse, run, strike[1] if strike else None)
+            start = self._start(server, round_, folder, warehouse, run, strike[1] if strike else None)
             pid = workers.start(start)
             if round_.restart_server and run == 0:
-                self._server.kill()
-                self._server.start()
-                self._server.set_faults(*round_.faults)
+                server.kill()
+                server.start()
+                server.set_faults(*faults)
             end = workers.await_end(pid, or_stop=True)
             if Path(f"{start.result}.hit").exists():
                 assert strike is not None
@@ -301,16 +317,23 @@ class Chaos:
                 zombies.append((workers, pid))
                 workers, spare = spare, workers
             result = Path(start.result)
-            if end == "ended" and result.exists() and json.loads(result.read_text())["state"] == "success":
-                break
+            if end == "ended" and result.exists():
+                if json.loads(result.read_text())["state"] == "success":
+                    break
+                if round_.lasting_faults and len(faults) > len(round_.faults):
+                    # the run failed because of the faults that a person has to end; the next run clears its tasks
+                    count.interventions += 1
+                    count.faults += sum(server.hits())
+                    faults = round_.faults
+                    server.set_faults(*faults)
             if run == len(round_.strikes) // 2:
                 self._wake(zombies)
         else:
             raise ChaosError(f"Round {round_.number} did not succeed within {MAX_RUNS} runs. See {folder}.\n{round_}")
         self._wake(zombies)
-        count.faults = sum(self._server.hits())
-        self._server.set_faults()
-        self._count(count, folder, warehouse)
+        count.faults += sum(server.hits())
+        server.set_faults()
+        self._count(count, round_, server.state, folder, warehouse)
         return count
 
     def _wake(self, zombies: list[tuple[_Workers, int]]) -> None:
@@ -320,11 +343,13 @@ class Chaos:
             workers.await_end(pid)
         zombies.clear()
 
-    def _start(self, round_: Round, folder: Path, warehouse: Path, run: int, strike: Strike | None) -> Start:
+    def _start(
+        self, server: LocalServer, round_: Round, folder: Path, warehouse: Path, run: int, strike: Strike | None
+    ) -> Start:
         connections = {
             "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(warehouse)}),
             "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(
-                {"conn_type": "openai", "password": "local", "host": self._server.base_url}
+                {"conn_type": "openai", "password": "local", "host": server.base_url}
             ),
             "AIRFLOW__OPENAI_BATCH__STAGING": (folder / "staging").as_uri(),
         }
@@ -340,47 +365,39 @@ class Chaos:
                 "limits": {"requests": SHARD_REQUESTS},
             },
             wait={},
-            land={"table": TABLE},
+            land={"table": TABLE, "max_failure_rate": len(round_.unusable) / ROWS},
             result=str(folder / f"run-{run}.json"),
             log=str(folder / f"run-{run}.log"),
             strike=strike,
         )
 
-    def _count(self, count: Count, folder: Path, warehouse: Path) -> None:
+    def _count(self, count: Count, round_: Round, state: Path, folder: Path, warehouse: Path) -> None:
         with closing(sqlite3.connect(warehouse)) as connection:
-            table_rows = connection.execute(f"SELECT custom_id, outcome, body, batch_id FROM {TABLE}").fetchall()
+            columns = "custom_id, outcome, body, batch_id, output"
+            table_rows = connection.execute(f"SELECT {columns} FROM {TABLE}").fetchall()
             source = {str(number): body for number, body in connection.execute("SELECT id, body FROM tickets")}
         rows = Counter(custom_id for custom_id, *_ in table_rows)
-        succeeded = {custom_id for custom_id, outcome, *_ in table_rows if outcome == "succeeded"}
-        count.lost += len(source.keys() - succeeded)
+        landed = {
+            custom_id
+            for custom_id, outcome, *_ in table_rows
+            if outcome == "succeeded" or (custom_id in round_.unusable and outcome in UNUSABLE_OUTCOMES)
+        }
+        count.lost += len(source.keys() - landed)
         count.duplicates += sum(times - 1 for times in rows.values())
-        count.wrong_answers += sum(source.get(custom_id) != body for custom_id, _, body, _ in table_rows)
+        count.wrong_answers += sum(
+            source.get(custom_id) != body or (outcome == "succeeded" and prompt_digest(body) not in (output or ""))
+            for custom_id, outcome, body, _, output in table_rows
+        )
         job_uids = {json.loads(path.read_text())["job_uid"] for path in folder.glob("staging/**/seal.json")}
+        batches = read_batches(state, job_uids)
         # canary requests have no batch
-        executions = Counter(custom_id for custom_id, _, _, batch_id in table_rows if batch_id is None)
-        for batch in self._batches(job_uids):
-            count.abandoned_batches += batch.status not in ("completed", "failed", "expired", "cancelled")
-            for custom_id in self._answered_ids(batch.output_file_id):
-                executions[custom_id] += 1
+        executions = Counter(custom_id for custom_id, _, _, batch_id, _ in table_rows if batch_id is None)
+        for batch in batches:
+            executions.update(batch.answered_ids)
+        count.abandoned_batches += sum(batch.ended_at is None for batch in batches)
         count.executions += executions.total()
         count.paid_twice += sum(times - 1 for times in executions.values())
-
-    def _batches(self, job_uids: set[str]) -> Iterator[Any]:
-        for batch in self._client.batches.list(limit=100):
-            if (batch.metadata or {}).get("job_uid") in job_uids:
-                yield batch
-
-    def _answered_ids(self, file_id: str | None) -> set[str]:
-        """Return the custom_ids with a successful answer in a result file."""
-        custom_ids = set()
-        for line in self._client.files.content(file_id).content.split(b"\n") if file_id else ():
-            try:
-                answer = json.loads(line)
-            except ValueError:
-                continue
-            if (answer.get("response") or {}).get("status_code") == 200:
-                custom_ids.add(answer["custom_id"])
-        return custom_ids
+        count.sent_again += count_sent_again(batches)
 
 
 def play(rounds: range, folder: Path) -> Count:
@@ -392,7 +409,7 @@ def play(rounds: range, folder: Path) -> Count:
             round_ = Round.draw(number)
             count = chaos.play(round_)
             if count.violations:
-                print(f"round {number}: {count.violations}\n{round_}", flush=True)
+                print(f"violated: {count.violations} in {round_}", flush=True)
             total.add(count)
             if total.rounds % 50 == 0:
                 print(f"{total.summary()}; {time.monotonic() - started_at:.0f} s", flush=True)

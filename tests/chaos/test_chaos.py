@@ -29,7 +29,7 @@ def test_no_row_is_lost_duplicated_or_paid_twice_if_a_worker_dies_at_any_step(
     count = chaos.play(round_)
     total.add(count)
 
-    assert not count.violations, round_
+    assert not count.violations, str(round_)
 
 
 def test_a_worker_was_hit_at_every_step(total: Count, record_property: Callable[[str, object], None]) -> None:

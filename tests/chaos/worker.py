@@ -158,7 +158,7 @@ def run(start: Start) -> dict[str, Any]:
             max_attempts=6,
             **start.wait,
         )
-        land = BatchResultsOperator(task_id="land", job=submit.output, max_failure_rate=0.0, **start.land)
+        land = BatchResultsOperator(task_id="land", job=submit.output, **start.land)
         submit >> wait >> land
     dag_run = run_dag(dag, logical_date=start.logical_date)
     return {
