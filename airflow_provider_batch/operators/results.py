@@ -158,6 +158,7 @@ class BatchResultsOperator(BaseOperator):
             store_response=self.store_response,
             run_id=manifest.key.run_id,
             landed_at=datetime.now(UTC),
+            limits=getattr(sink, "limits", None),
         )
         file = None
         if self.landed_file:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,14 @@ def warehouse(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         yield other_warehouse(tmp_path / "warehouse.db", monkeypatch)
     else:
         yield postgres_warehouse(dialect, request.getfixturevalue("postgres_database"), monkeypatch)
+
+
+@pytest.fixture
+def decimals(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register an adapter for Decimal with sqlite3, the driver behind the generic dialect."""
+    if warehouse.dialect == "generic":
+        adapters: dict[Any, Any] = sqlite3.adapters
+        monkeypatch.setitem(adapters, (Decimal, sqlite3.PrepareProtocol), float)
 
 
 @pytest.fixture(params=("psycopg", "psycopg2"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,6 +14,8 @@ from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 from tests.warehouse.conftest import Warehouse
+
+pytestmark = pytest.mark.usefixtures("decimals")
 
 COLUMNS = (
     Column("run", ColumnType.TEXT, key=True),
@@ -29,14 +30,6 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def row(run: str, repeat: int, reason: str | None = "why") -> tuple[Any, ...]:
     return (run, repeat, reason, 0.25, Decimal("0.000123"), NOON)
-
-
-@pytest.fixture(autouse=True)
-def decimals(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register an adapter for Decimal with sqlite3, the driver behind the generic dialect."""
-    if warehouse.dialect == "generic":
-        adapters: dict[Any, Any] = sqlite3.adapters
-        monkeypatch.setitem(adapters, (Decimal, sqlite3.PrepareProtocol), float)
 
 
 def prepared_tables(warehouse: Warehouse, *names: str) -> ReplacedTables:

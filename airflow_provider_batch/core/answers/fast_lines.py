@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import MAX_TOKENS, Answer, Outcome, read_line
+from airflow_provider_batch.core.answers.outcome import MAX_NAME, MAX_TOKENS, Answer, Outcome, read_line
 from airflow_provider_batch.core.pricing.prices import Usage
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
@@ -23,6 +23,7 @@ LineReader = Callable[[bytes], tuple[str, Answer] | None]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 #: at least 1, because for 0 `read_line` also looks for the name that the other endpoint uses
 _Tokens = Annotated[int, msgspec.Meta(ge=1, le=MAX_TOKENS)]
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 _EmptyList = Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 
@@ -61,7 +62,7 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _ChatBody(msgspec.Struct, gc=False):
-    model: str
+    model: _Name
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: _ChatUsage
     error: None = None
@@ -99,7 +100,7 @@ class _Item(msgspec.Struct, gc=False):
 
 
 class _ResponseBody(msgspec.Struct, gc=False):
-    model: str
+    model: _Name
     output: list[_Item]
     status: Literal["completed"]
     usage: _ResponseUsage

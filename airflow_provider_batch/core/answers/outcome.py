@@ -16,7 +16,7 @@ write `error` as a string, some the completion itself as `response`.
 from __future__ import annotations
 
 import base64
-import json
+import math
 from array import array
 from collections.abc import Mapping
 from enum import StrEnum
@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.answers.tolerant_json import LEFT_OUT, MAX_DEPTH, parse
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.schema.judge import SchemaJudge
@@ -88,7 +89,7 @@ WITHHELD = Answer(
 
 def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
     """Return the custom_id and the answer of one line of a result file, or None if the line is not readable."""
-    data = _parse(line)
+    data = parse(line)
     if not isinstance(data, dict):
         return None
     custom_id = data.get("custom_id")
@@ -96,22 +97,47 @@ def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[st
         custom_id = str(custom_id)
     if not isinstance(custom_id, str):
         return None
-    return custom_id, _read_answer(data, endpoint, judge)
+    return custom_id, _limit_texts(_reject_gaps(_read_answer(data, endpoint, judge)))
 
 
-def _parse(text: bytes | str) -> Any:
-    """Parse JSON, or return None if the text is not JSON.
+#: maximum number of characters of a model name, a finish reason and an error code, and of an error message
+MAX_NAME = 250
+MAX_MESSAGE = 10_000
 
-    Python's own parser reads what msgspec rejects, such as NaN or half a surrogate pair.
-    """
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+
+def _limit_texts(answer: Answer) -> Answer:
+    """Return the answer with everything that the provider wrote around it cut to a length that any table can store."""
+    if (
+        len(answer.model or "") <= MAX_NAME
+        and len(answer.finish_reason or "") <= MAX_NAME
+        and len(answer.error_code or "") <= MAX_NAME
+        and len(answer.error_message or "") <= MAX_MESSAGE
+    ):
+        return answer
+    return msgspec.structs.replace(
+        answer,
+        model=_cut(answer.model, MAX_NAME),
+        finish_reason=_cut(answer.finish_reason, MAX_NAME),
+        error_code=_cut(answer.error_code, MAX_NAME),
+        error_message=_cut(answer.error_message, MAX_MESSAGE),
+    )
+
+
+def _cut(text: str | None, characters: int) -> str | None:
+    return text if text is None or len(text) <= characters else text[: characters - 1] + "…"
+
+
+def _reject_gaps(answer: Answer) -> Answer:
+    """Return the answer, as an invalid output if a part of it was left out because it is nested too deeply."""
+    if answer.text is None or LEFT_OUT not in answer.text:
+        return answer
+    answer = msgspec.structs.replace(answer, value=None, text=None)
+    return _with_outcome(
+        answer,
+        Outcome.INVALID_OUTPUT,
+        "nesting",
+        f"The answer is nested more than {MAX_DEPTH} levels deep, so it cannot be read.",
+    )
 
 
 def _unwrap(value: Any) -> Any:
@@ -119,7 +145,7 @@ def _unwrap(value: Any) -> Any:
     unwrapped = value
     for _ in range(2):
         if isinstance(unwrapped, str) and unwrapped.lstrip().startswith(("{", "[", '"')):
-            unwrapped = _parse(unwrapped)
+            unwrapped = parse(unwrapped)
     return unwrapped if isinstance(unwrapped, dict | list) else value
 
 
@@ -357,6 +383,13 @@ def _embedding_answer(answer: Answer, body: dict[str, Any]) -> Answer:
     vectors = [_vector(entry.get("embedding")) for entry in entries]
     if not vectors or any(not vector for vector in vectors):
         return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer has no vector.")
+    if not all(_is_vector(vector) for vector in vectors):
+        return _with_outcome(
+            answer,
+            Outcome.INVALID_OUTPUT,
+            "vector",
+            "A vector of the answer has an element that is not a finite 32-bit number.",
+        )
     return msgspec.structs.replace(answer, value=vectors[0] if len(vectors) == 1 else vectors)
 
 
@@ -369,6 +402,16 @@ def _vector(embedding: Any) -> list[float] | None:
             return None
         return floats.tolist()
     return embedding if isinstance(embedding, list) else None
+
+
+def _is_vector(vector: Any) -> bool:
+    """Return whether every element is a number that vector columns can store."""
+    if not set(map(type, vector)) <= {int, float}:
+        return False
+    try:
+        return math.isfinite(sum(array("f", vector)))  # a number beyond 32 bits becomes an infinity
+    except OverflowError:
+        return False
 
 
 def _model_name(body: dict[str, Any]) -> str | None:
@@ -422,8 +465,7 @@ def _token_count(value: Any) -> int | None:
         value = int(value) if value.isascii() and value.isdecimal() and len(value) < 20 else None
     elif isinstance(value, float):
         value = int(value) if value.is_integer() else None
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
-    return value if is_count else None
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 def _number(value: Any) -> int:

@@ -146,6 +146,7 @@ def _check_vector_count(answer: Answer, inputs: int) -> Answer:
         return answer
     return msgspec.structs.replace(
         answer,
+        value=None,
         outcome=Outcome.INCOMPLETE,
         error_code="vectors",
         error_message=f"The answer has {format_count(vectors, 'vector')} for {format_count(inputs, 'input')}.",

@@ -33,6 +33,14 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.landing.storage_limits import (
+    STORAGE,
+    StorageLimits,
+    StoredValue,
+    fit_names,
+    storage_problems,
+    without_values,
+)
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import Reason, Settled
@@ -157,7 +165,7 @@ def _key_column(name: str, value: Any) -> Column:
 
 def _loggable_message(answer: Answer) -> str:
     """Return what logs and job summaries may say about a failed row: the provider's words, never the model's."""
-    if answer.outcome in (Outcome.REFUSED, Outcome.INVALID_OUTPUT):
+    if answer.outcome in (Outcome.REFUSED, Outcome.INVALID_OUTPUT) and answer.error_code != STORAGE:
         return "the model's words are in the row's error_message and output"
     return (answer.error_message or "")[:200]
 
@@ -166,6 +174,10 @@ def _output_type(manifest: Manifest) -> ColumnType:
     if manifest.endpoint.endswith("/embeddings"):
         return ColumnType.JSON if manifest.several_inputs else ColumnType.VECTOR
     return ColumnType.JSON if manifest.endpoint.endswith("/moderations") else ColumnType.TEXT
+
+
+def _output(answer: Answer) -> Any:
+    return answer.text if answer.text is not None else answer.value
 
 
 class Landing:
@@ -181,7 +193,9 @@ class Landing:
         store_response: bool,
         run_id: str,
         landed_at: datetime,
+        limits: StorageLimits | None = None,
     ) -> None:
+        """:param limits: what the table can store; by default, what any table can."""
         manifest = state.manifest
         self._folder, self._state, self._manifest = folder, state, manifest
         self._key = tuple(key.values())
@@ -192,6 +206,12 @@ class Landing:
         self._judge = SchemaJudge(schema) if schema is not None else None
         types = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
         self._paths = [(path, kind, extractor(path, kind)) for path, kind in types]
+        self._limits = limits or StorageLimits()
+        #: columns of the extracted values
+        self._extracted = [(name, kind) for name, (_, kind) in zip(columns, types, strict=True)]
+        output_type = _output_type(manifest)
+        # the vectors of several inputs are JSON, but they were checked when they were read
+        self._output_type = ColumnType.VECTOR if manifest.endpoint.endswith("/embeddings") else output_type
         self._prices = Prices(manifest.prices)
         #: by shard: the rank of the best answer to each of its rows so far, 0 for none
         self._best_ranks = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
@@ -241,7 +261,7 @@ class Landing:
         #: by line of the rows whose answer is the best so far: the rank of the best answer before it
         earlier_ranks: dict[int, int] = {}
         for line, answer in self._answers(shard, settled, rows):
-            answer, values = self._extract_columns(answer)
+            answer, values = self._read_values(answer)
             cost = self._add_to_totals(shard, answer)
             if shard.attempt > 1:
                 self.retried_cost = _add_costs(self.retried_cost, cost)
@@ -257,7 +277,7 @@ class Landing:
         for group in groups:
             for line, answer in self._answers(shard, settled, rows):
                 if line in earlier_ranks and rows[line].sha256 in group:
-                    answer, values = self._extract_columns(answer)
+                    answer, values = self._read_values(answer)
                     duplicates = group[rows[line].sha256]
                     yield from self._duplicate_rows(duplicates, answer, values, source, earlier_ranks[line])
 
@@ -267,7 +287,7 @@ class Landing:
             for reused in read_reused_answers(self._folder, reused_file):
                 answer = to_answer(reused, self._manifest.endpoint, self._judge) if reused.sha256 in group else None
                 if answer is not None:
-                    answer, values = self._extract_columns(answer)
+                    answer, values = self._read_values(answer)
                     source = _Source(reused.model, 0, reused.batch_id)
                     yield from self._duplicate_rows(group[reused.sha256], answer, values, source, 0)
 
@@ -358,6 +378,23 @@ class Landing:
             self._omitted_ranks[outcome.rank] += 1
         return earlier_rank
 
+    def _read_values(self, answer: Answer) -> tuple[Answer, list[Any]]:
+        """Return the answer as the table can store it, with the values of `columns`."""
+        answer, values = self._extract_columns(answer)
+        problems = storage_problems(self._stored_values(answer, values), self._limits)
+        if problems:
+            extracted = zip(self._extracted, values, strict=True)
+            values = [None if name in problems else value for (name, _), value in extracted]
+            answer = without_values(answer, problems)
+        return fit_names(answer, self._limits), values
+
+    def _stored_values(self, answer: Answer, values: Sequence[Any]) -> Iterator[StoredValue]:
+        yield StoredValue("output", self._output_type, _output(answer))
+        for (name, kind), value in zip(self._extracted, values, strict=True):
+            yield StoredValue(name, kind, value)
+        if self._store_response:
+            yield StoredValue("response", ColumnType.JSON, answer.body)
+
     def _extract_columns(self, answer: Answer) -> tuple[Answer, list[Any]]:
         """Return the values of `columns`. If one does not fit its type, the answer becomes an invalid output."""
         if answer.outcome is not Outcome.SUCCEEDED or not self._paths:
@@ -418,7 +455,7 @@ class Landing:
                 cost,
                 source.attempt,
             )
-        output = answer.text if answer.text is not None else answer.value
+        output = _output(answer)
         if self._manifest.several_inputs and row.inputs == 1 and output is not None:
             output = [output]
         return (

@@ -105,10 +105,14 @@ class SchemaJudge:
             return None, f"The answer is not JSON: {str(error).rstrip('.')}."
         except RecursionError:
             return None, "The answer is nested too deeply to be parsed."
-        if self._validator.is_valid(value):
-            return value, None
-        problem = next(iter(self._validator.iter_errors(value)))
-        location = ".".join(str(part) for part in problem.instance_path) or "the root"
+        try:
+            if self._validator.is_valid(value):
+                return value, None
+            problem = next(iter(self._validator.iter_errors(value)))
+        except (ValueError, RecursionError) as error:
+            # The validator limits the nesting to 255 levels.
+            return None, f"The answer cannot be checked against the schema: {_truncate(str(error).rstrip('.'), 240)}."
+        location = _truncate(".".join(str(part) for part in problem.instance_path) or "the root", 120)
         return None, f"The answer does not match the schema at {location}: {_truncate(problem.message, 240)}."
 
 

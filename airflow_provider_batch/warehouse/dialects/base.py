@@ -90,6 +90,10 @@ class Limits:
     numeric_scale: int | None = None
     #: Whether text may contain a NUL character. If not, we remove it.
     text_has_nul: bool = True
+    #: bytes of a text column that we create, or None if the limit is out of reach
+    text_bytes: int | None = None
+    #: bytes of all texts of a row, or None if the limit is out of reach
+    row_bytes: int | None = None
     #: Whether a float column takes NaN and the infinities. If not, we write NULL.
     float_has_nan: bool = True
 

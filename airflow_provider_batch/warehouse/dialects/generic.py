@@ -86,7 +86,12 @@ def _absent_table(message: str) -> ErrorPatterns:
 
 
 SNOWFLAKE = replace(
-    GENERIC, name="Snowflake", conn_types=("snowflake",), types=_types("TEXT", bytes="BINARY"), folds_to_upper=True
+    GENERIC,
+    name="Snowflake",
+    conn_types=("snowflake",),
+    types=_types("TEXT", bytes="BINARY"),
+    folds_to_upper=True,
+    limits=replace(GENERIC.limits, text_bytes=16_777_216),
 )
 
 REDSHIFT = replace(
@@ -96,7 +101,7 @@ REDSHIFT = replace(
     # in Redshift TEXT is VARCHAR(256), https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html
     types=_types("VARCHAR(65535)", bytes="VARBYTE(1000000)"),
     bind={**GENERIC.bind, ColumnType.TEXT: values.text_without_nul},
-    limits=replace(GENERIC.limits, text_has_nul=False),
+    limits=replace(GENERIC.limits, text_has_nul=False, text_bytes=65_535),
     errors=_absent_table(r"\b42P01\b"),
 )
 

@@ -64,6 +64,7 @@ POSTGRES = Dialect(
     limits=Limits(
         name_bytes=63,  # NAMEDATALEN - 1: PostgreSQL truncates longer names with no more than a notice
         text_has_nul=False,
+        row_bytes=2**28 - 1,  # the longest string in jsonb; a row of COPY may have four times as many bytes
     ),
     errors=ErrorPatterns(
         absent_table=ErrorPattern(sqlstates=("42P01",)), absent_schema=ErrorPattern(sqlstates=("3F000",))

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
-from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns
+from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
 
 #: `{schema}` is '' or a quoted schema followed by a dot. `{name}` is a quoted name.
@@ -59,6 +59,7 @@ SQLITE = Dialect(
         ColumnType.VECTOR: values.json_text,
     },
     name_parts=("database", "table"),
+    limits=Limits(row_bytes=900_000_000),  # SQLITE_MAX_LENGTH is 10^9
     errors=ErrorPatterns(
         absent_table=ErrorPattern(message="no such table"),
         # the class of this exception depends on the Python version

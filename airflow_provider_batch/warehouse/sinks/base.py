@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_batch.core.landing.storage_limits import StorageLimits
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse import naming
+from airflow_provider_batch.warehouse.column_limits import limits_of_columns
 from airflow_provider_batch.warehouse.dialects.base import Catalogue
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, NOTHING_COMMITTED
-from airflow_provider_batch.warehouse.table import Target
+from airflow_provider_batch.warehouse.table import TableColumn, Target
 from airflow_provider_batch.warehouse.upsert import UpsertTarget
 
 Plan = TypeVar("Plan")
@@ -44,6 +46,8 @@ class TableSink(ABC, Generic[Plan]):
         self._create = create
         self._keep_last_success = keep_last_success
         self._plan: Plan | None = None
+        #: What the table can store. `prepare` adds the limits of the columns that it finds.
+        self.limits = self._describe_limits({})
         self._target = Target(
             conn_id=hook.get_conn_id(),
             name=table,
@@ -85,6 +89,20 @@ class TableSink(ABC, Generic[Plan]):
     def prepare(self) -> None:
         """See `open.Sink`."""
         self._make_plan()
+
+    def _describe_limits(
+        self, matches: Mapping[str, TableColumn], *, sized_texts: bool = False, types_are_enforced: bool = True
+    ) -> StorageLimits:
+        """Return what the rows of a table with these columns can store. See `column_limits.limits_of_columns`."""
+        limits = self._dialect.limits
+        columns = limits_of_columns(
+            self._columns,
+            matches,
+            sized_texts=sized_texts,
+            text_bytes=limits.text_bytes,
+            types_are_enforced=types_are_enforced,
+        )
+        return StorageLimits(columns=columns, row_bytes=limits.row_bytes)
 
     @abstractmethod
     def _make_plan(self) -> Plan:

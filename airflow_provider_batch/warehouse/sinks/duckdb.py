@@ -123,10 +123,9 @@ class DuckdbSink(TableSink[_Plan]):
                 if is_view:
                     raise self._target.error("is a view.")
                 table = self._describe_table(conn, names)
-                plan = self._build_plan(
-                    self._dialect.quote_table(names),
-                    match_columns(self._target, table, is_incompatible=_is_incompatible),
-                )
+                matches = match_columns(self._target, table, is_incompatible=_is_incompatible)
+                self.limits = self._describe_limits(matches)
+                plan = self._build_plan(self._dialect.quote_table(names), matches)
                 conn.execute(plan.create_landing)
                 try:
                     conn.execute(f"EXPLAIN {plan.merge}")

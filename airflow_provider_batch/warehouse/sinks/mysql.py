@@ -23,8 +23,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
+from airflow_provider_batch.core.landing.storage_limits import StorageLimits
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming
@@ -43,6 +45,14 @@ _LANDING = "batch_landing"
 _STATEMENT_BYTES = 1 << 20
 #: overhead in bytes: of an INSERT besides its rows, and of a value besides its text
 _STATEMENT_OVERHEAD, _VALUE_OVERHEAD = 200, 40
+
+#: deepest nesting of a JSON document: https://dev.mysql.com/doc/refman/8.4/en/json.html and `JSON_DEPTH_LIMIT` of
+#: MariaDB, whose JSON columns accept what JSON_VALID accepts
+_MYSQL_JSON_DEPTH, _MARIADB_JSON_DEPTH = 100, 31
+#: MySQL stores a larger number as a double, which has at most 308 digits before the decimal point
+_JSON_DIGITS = 308
+#: the drivers write these characters with a backslash
+_ESCAPED_CHARACTERS = "\0\n\r\\'\"\x1a"
 
 # Set a fixed mode, regardless of the server's: nothing is truncated or replaced by 0, and a backslash is an escape, as
 # both drivers write it. The session's time zone applies to timestamps that pass through TIMESTAMP columns.
@@ -147,6 +157,7 @@ class MySqlSink(TableSink[_Plan]):
                         target, matches, uniques, table, collation
                     ),
                 )
+                self.limits = self._server_limits(cursor, matches)
                 plan = self._build_plan(location, matches)
                 # an empty merge checks every name and privilege before the first row
                 cursor.execute(plan.create_landing)
@@ -154,6 +165,17 @@ class MySqlSink(TableSink[_Plan]):
                 conn.rollback()
         self._plan = plan
         return plan
+
+    def _server_limits(self, cursor: Any, matches: Mapping[str, TableColumn]) -> StorageLimits:
+        cursor.execute("SELECT @@max_allowed_packet, version()")
+        ((packet, version),) = cursor.fetchall()
+        return msgspec.structs.replace(
+            self._describe_limits(matches, sized_texts=True),
+            json_depth=_MARIADB_JSON_DEPTH if "MariaDB" in str(version) else _MYSQL_JSON_DEPTH,
+            json_digits=_JSON_DIGITS,
+            row_bytes=int(packet) * 15 // 16,  # the rest is for the key, the carried columns and the other values
+            escaped_characters=_ESCAPED_CHARACTERS,
+        )
 
     def _create_table(self, cursor: Any, target: Target) -> None:
         try:
@@ -238,5 +260,5 @@ def _max_size(value: Any) -> int:
 
 def _exact_size(value: Any) -> int:
     if isinstance(value, str):
-        return len(value.encode()) + sum(map(value.count, "\0\n\r\\'\"\x1a")) + _VALUE_OVERHEAD
+        return len(value.encode()) + sum(map(value.count, _ESCAPED_CHARACTERS)) + _VALUE_OVERHEAD
     return _VALUE_OVERHEAD

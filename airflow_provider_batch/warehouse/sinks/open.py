@@ -27,7 +27,11 @@ from airflow_provider_batch.warehouse.table import check_columns
 
 
 class Sink(Protocol):
-    """A results table, open for writing."""
+    """A results table, open for writing.
+
+    A sink may also have an attribute `limits`, the `StorageLimits` of the table once `prepare` has returned. The
+    landing then leaves out values that the table cannot store, instead of failing on them.
+    """
 
     def prepare(self) -> None:
         """Make sure that rows can be landed.

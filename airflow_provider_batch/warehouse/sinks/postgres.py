@@ -110,10 +110,9 @@ class PostgresSink(TableSink[_Plan]):
                 if kind not in ("r", "p"):
                     raise self._target.error("is not a table but a view or something similar.")
                 table = self._describe_table(cursor, oid)
-                plan = self._build_plan(
-                    self._dialect.quote_table((schema, name)),
-                    match_columns(self._target, table, is_incompatible=_is_incompatible),
-                )
+                matches = match_columns(self._target, table, is_incompatible=_is_incompatible)
+                self.limits = self._describe_limits(matches)
+                plan = self._build_plan(self._dialect.quote_table((schema, name)), matches)
                 # planning the merge checks every type and privilege before the first row
                 self._begin(cursor, plan)
                 cursor.execute(f"EXPLAIN {plan.merge}")
