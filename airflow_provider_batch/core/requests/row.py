@@ -80,6 +80,12 @@ class Row:
         self._columns = columns
         self._values = values
 
+    def __repr__(self) -> str:
+        # `'%s' % row` and filters such as `pprint` call this. The address of an object would differ in every run.
+        from airflow_provider_batch.core.requests.value import to_json_text  # imports this module
+
+        return to_json_text(self)
+
 
 def lookup(row: Row, name: Any) -> Any:
     """Return the value of a column. Raises UnknownColumnError."""

@@ -14,16 +14,37 @@ Every other template renders to text.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
+from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeAlias
 
 import msgspec
-from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, meta, nodes
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    TemplateSyntaxError,
+    Undefined,
+    filters,
+    meta,
+    nodes,
+    pass_environment,
+    pass_eval_context,
+)
 from jinja2.environment import TemplateExpression
+from jinja2.filters import make_attrgetter
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from airflow_provider_batch.core.requests import bounds
 from airflow_provider_batch.core.requests.row import Columns, Row, UnknownColumnError, lookup
-from airflow_provider_batch.core.requests.value import reject_binary, to_json_text, to_text
+from airflow_provider_batch.core.requests.value import (
+    UnusableValueError,
+    reject_binary,
+    reject_unprintable,
+    to_json_text,
+    to_text,
+)
 from airflow_provider_batch.exceptions import TemplateError
 
 #: values of one row, in the order of the columns
@@ -42,13 +63,37 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox for row templates. `row.x` and `row['x']` always mean the column x, even if x is named `items`."""
+    """The sandbox for row templates. `row.x` and `row['x']` always mean the column x, even if x is named `items`.
+
+    Whatever can produce a large value is charged to the row: see `core.requests.bounds`.
+    """
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    concat = staticmethod(bounds.concat)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         return _column(obj, attribute) if type(obj) is Row else super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         return _column(obj, argument) if type(obj) is Row else super().getitem(obj, argument)
+
+    # Jinja's own names for the arguments would be reserved for the keywords of the call
+    def call(__self, __context: Context, __function: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        args = bounds.check_method(__function, args, kwargs)
+        return bounds.charge_value(super().call(__context, __function, *args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        format_text = super().wrap_str_format(value)
+        if format_text is None:
+            return None
+
+        @wraps(format_text)
+        def format_within_bounds(*args: Any, **kwargs: Any) -> str:
+            mappings = (arg.values() for arg in args if isinstance(arg, Mapping))
+            bounds.check_brace_format(value.__self__, [*args, *kwargs.values(), *chain.from_iterable(mappings)])
+            return format_text(*args, **kwargs)
+
+        return format_within_bounds
 
 
 def _column(row: Row, name: Any) -> Any:
@@ -63,32 +108,144 @@ def _require_defined(value: Any) -> Any:
 
 
 def _text_filter(value: Any) -> str:
-    return to_text(_require_defined(value))
+    if type(value) is str:
+        return value  # takes no further memory until it is joined with other texts
+    if isinstance(value, (Mapping, list, tuple)):
+        bounds.charge_nested(value)
+    text = to_text(_require_defined(value))
+    if len(text) > _SHORT:
+        bounds.charge(len(text))
+    return text
 
 
 def _tojson_filter(value: Any, indent: int | None = None) -> str:
     """Implement `tojson` for text that a model reads. Jinja's own filter escapes `<` and quotes for HTML."""
+    bounds.charge_nested(value)
     encoded = to_json_text(_require_defined(value))
+    if indent is not None and indent > _MAX_JSON_INDENT:
+        raise TemplateError(f"tojson: The indent is {indent:,}, but it may be at most {_MAX_JSON_INDENT}.")
     return encoded if indent is None else msgspec.json.format(encoded, indent=indent)
 
 
 def _fromjson_filter(value: Any) -> Any:
     """Implement `fromjson`, for warehouses that return JSON columns as text."""
-    return msgspec.json.decode(to_text(_require_defined(value)))
+    text = to_text(_require_defined(value))
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError as error:
+        raise UnusableValueError(value, "The JSON is nested too deeply to be parsed. Flatten it in the SQL.") from error
+
+
+@pass_environment
+def _join_filter(environment: Environment, value: Any, d: Any = "", attribute: str | int | None = None) -> str:
+    if attribute is not None:
+        value = map(make_attrgetter(environment, attribute), value)
+    return bounds.join_items(value, str(d))
+
+
+@pass_environment
+def _sum_filter(environment: Environment, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
+    if attribute is not None:
+        iterable = map(make_attrgetter(environment, attribute), iterable)
+    return bounds.add_up(iterable, start)
+
+
+def _format_filter(value: Any, *args: Any, **kwargs: Any) -> str:
+    bounds.check_percent_format(str(value), kwargs or args)
+    return filters.do_format(value, *args, **kwargs)
+
+
+def _pprint_filter(value: Any) -> str:
+    bounds.charge_nested(value)
+    reject_unprintable(value)
+    return filters.do_pprint(value)
+
+
+def _center_filter(value: str, width: int = 80) -> str:
+    bounds.charge(width)
+    return filters.do_center(value, width)
+
+
+def _indent_filter(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    bounds.charge_indent(s, width)
+    return filters.do_indent(s, width, first, blank)
+
+
+@pass_eval_context
+def _replace_filter(eval_context: nodes.EvalContext, s: str, old: str, new: str, count: int | None = None) -> str:
+    bounds.charge_replace(s, str(old), str(new))
+    return filters.do_replace(eval_context, s, old, new, count)
+
+
+def _batch_filter(value: Any, linecount: int, fill_with: Any = None) -> Any:
+    bounds.charge(linecount)
+    return filters.do_batch(value, linecount, fill_with)
+
+
+def _slice_filter(value: Any, slices: int, fill_with: Any = None) -> Any:
+    bounds.charge(bounds.ITERATION_SIZE * slices)
+    return filters.sync_do_slice(value, slices, fill_with)
+
+
+@pass_environment
+def _wordwrap_filter(
+    environment: Environment,
+    s: str,
+    width: int = 79,
+    break_long_words: bool = True,
+    wrapstring: str | None = None,
+    break_on_hyphens: bool = True,
+) -> str:
+    bounds.charge(len(s) * len(wrapstring or ""))
+    return filters.do_wordwrap(environment, s, width, break_long_words, wrapstring, break_on_hyphens)
+
+
+_BOUNDED_FILTERS: dict[str, Callable[..., Any]] = {
+    "batch": _batch_filter,
+    "center": _center_filter,
+    "format": _format_filter,
+    "indent": _indent_filter,
+    "join": _join_filter,
+    "pprint": _pprint_filter,
+    "replace": _replace_filter,
+    "slice": _slice_filter,
+    "sum": _sum_filter,
+    "wordwrap": _wordwrap_filter,
+}
+#: a number or date up to this many characters is charged only as a part of the whole text
+_SHORT = 64
+#: maximum indent of `tojson`, in spaces
+_MAX_JSON_INDENT = 32
+#: maximum depth of a template's syntax tree. Python's own parser ends at 200 brackets
+MAX_DEPTH = 100
+#: depth, and length in characters, up to which every template can be compiled. Others are compiled already when they
+#: are parsed, to be sure
+_SAFE_DEPTH, _SAFE_LENGTH = 15, 20_000
 
 
 def _create_environment() -> _Environment:
     environment = _Environment(
-        undefined=StrictUndefined, finalize=_text_filter, keep_trailing_newline=True, autoescape=False
+        undefined=StrictUndefined,
+        finalize=_text_filter,
+        keep_trailing_newline=True,
+        autoescape=False,
+        optimized=False,
     )
+    environment.binop_table.update({"+": bounds.add, "*": bounds.multiply, "**": bounds.power, "%": bounds.modulo})
     environment.filters["tojson"] = _tojson_filter
     environment.filters["fromjson"] = _fromjson_filter
+    environment.filters.update(_BOUNDED_FILTERS)
+    environment.filters.update({name: bounds.charged(function) for name, function in environment.filters.items()})
     environment.filters["text"] = _text_filter
+    environment.filters[_LOOP_FILTER] = bounds.charge_loop
+    environment.filters[_CONCAT_FILTER] = bounds.concat
     # A row must render to the same request every time. Otherwise its answer would be paid for twice.
     del environment.filters["random"], environment.globals["lipsum"]
     return environment
 
 
+#: names of filters that no template can write
+_LOOP_FILTER, _CONCAT_FILTER = " loop", " concat"
 _ENVIRONMENT = _create_environment()
 
 #: filters that convert their input to text; `_convert_with_text_filter` applies our `text` filter first, so that None
@@ -113,9 +270,16 @@ class RowTemplate:
         self.argument = argument
         try:
             self._tree = _ENVIRONMENT.parse(source)
+            depth = _depth(self._tree)
+            if depth > MAX_DEPTH:
+                raise self._nesting_error()
             self._check(self._tree)
             _convert_with_text_filter(self._tree)
-            self._names = meta.find_undeclared_variables(self._tree)
+            self._names = _undeclared_names(self._tree)
+            if depth > _SAFE_DEPTH or len(source) > _SAFE_LENGTH:
+                _ENVIRONMENT.compile(self._tree)
+        except (RecursionError, MemoryError, SyntaxError) as error:
+            raise self._nesting_error() from error
         except TemplateSyntaxError as error:
             raise TemplateError(
                 f"{argument}, line {error.lineno}: The template has a syntax error: "
@@ -129,12 +293,23 @@ class RowTemplate:
         With `as_text` the value is always a str. Without it, a single expression keeps its type.
         Raises TemplateError for unknown columns and names, even if the query returns no rows.
         """
+        bounds.start_watcher()
         column_names = self._check_columns(self._tree, columns)
         self._check_names(self._tree, context)
-        value = self._compile(self._tree, columns, context)
+        try:
+            value = self._compile(self._tree, columns, context)
+        except (RecursionError, MemoryError, SyntaxError) as error:
+            raise self._nesting_error() from error
         if as_text and _single_expression(self._tree) is not None:
             return Leaf(self.argument, lambda values: _text_filter(value(values)), column_names)
         return Leaf(self.argument, value, column_names)
+
+    def _nesting_error(self) -> TemplateError:
+        return TemplateError(
+            f"{self.argument}: The template is nested too deeply. It may have at most {MAX_DEPTH} levels of brackets, "
+            "operators, filters and blocks, and fewer than 20 loops inside each other. Divide it with {% set %}, or "
+            "prepare the text in the SQL."
+        )
 
     def _check(self, tree: nodes.Template) -> None:
         def location(node: nodes.Node) -> str:
@@ -188,12 +363,12 @@ def _jinja_value(expression: nodes.Expr, columns: Columns, context: Mapping[str,
     tree = nodes.Template([assignment], lineno=1)
     tree.set_environment(_ENVIRONMENT)
     evaluate = TemplateExpression(_ENVIRONMENT.from_string(tree, globals=dict(context)), undefined_to_none=False)
-    return lambda values: _require_defined(evaluate(row=Row(columns, values)))
+    return bounds.bounded(lambda values: _require_defined(evaluate(row=Row(columns, values))))
 
 
 def _jinja_text(tree: nodes.Template, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], str]:
     render = _ENVIRONMENT.from_string(tree, globals=dict(context)).render
-    return lambda values: render(row=Row(columns, values))
+    return bounds.bounded(lambda values: render(row=Row(columns, values)))
 
 
 def _join(parts: list[str | int]) -> Callable[[Values], str]:
@@ -267,14 +442,38 @@ def _convert_with_text_filter(tree: nodes.Template) -> None:
 
     None then renders as '' and lists and dicts as JSON, as they do everywhere else.
     """
-
-    def with_text_filter(node: nodes.Expr) -> nodes.Expr:
-        filter_node = nodes.Filter(node, "text", [], [], None, None, lineno=node.lineno)
-        filter_node.set_environment(_ENVIRONMENT)
-        return filter_node
-
     for concat in tree.find_all(nodes.Concat):
-        concat.nodes = [with_text_filter(node) for node in concat.nodes]
+        texts = nodes.List([_filtered(node, "text") for node in concat.nodes], lineno=concat.lineno)
+        # the only node, so that Jinja joins nothing itself
+        concat.nodes = [_filtered(texts, _CONCAT_FILTER)]
+    for loop in tree.find_all(nodes.For):
+        loop.iter = _filtered(loop.iter, _LOOP_FILTER)  # type: ignore[arg-type]
     for filter_node in tree.find_all(nodes.Filter):
         if filter_node.name in _TEXT_FILTERS and filter_node.node is not None:
-            filter_node.node = with_text_filter(filter_node.node)
+            filter_node.node = _filtered(filter_node.node, "text")
+
+
+def _filtered(node: nodes.Expr, name: str) -> nodes.Expr:
+    filter_node = nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+    filter_node.set_environment(_ENVIRONMENT)
+    return filter_node
+
+
+def _undeclared_names(tree: nodes.Template) -> set[str]:
+    """Return what `meta.find_undeclared_variables` returns.
+
+    That function always optimizes the template, and its time grows with the cube of the depth of an expression.
+    """
+    generator = meta.TrackingCodeGenerator(_ENVIRONMENT)
+    generator.optimizer = None
+    generator.visit(tree)
+    return generator.undeclared_identifiers
+
+
+def _depth(tree: nodes.Node) -> int:
+    depth = 0
+    level = [tree]
+    while level:
+        depth += 1
+        level = [child for node in level for child in node.iter_child_nodes()]
+    return depth

@@ -52,16 +52,49 @@ def to_text(value: Any) -> str:
     if isinstance(value, (Mapping, list, tuple, Row)):
         return to_json_text(value)
     reject_binary(value)
-    if callable(value):
-        raise UnusableValueError(value, "The value is a function or method. Did you forget to call it with ()?")
-    if isinstance(value, Iterator):
-        raise UnusableValueError(value, "The value is a generator. Add the filter `| list` or `| join`.")
+    reject_unprintable(value)
     return str(value)
+
+
+def reject_unprintable(value: Any) -> None:
+    """Raise UnusableValueError for a value whose text would differ from run to run, or that contains one.
+
+    Such a text holds the address of an object, or the items of a set in any order. The request hash would change, and
+    its answer would be paid for again.
+    """
+    if type(value) in _SCALARS:
+        return
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            reject_unprintable(item)
+    elif isinstance(value, (set, frozenset)):
+        raise UnusableValueError(value, "The value is a set, which has no order. Add the filter `| sort`.")
+    elif callable(value):
+        raise UnusableValueError(value, "The value is a function or method. Did you forget to call it with ()?")
+    elif isinstance(value, Iterator):
+        raise UnusableValueError(value, "The value is a generator. Add the filter `| list` or `| join`.")
+    elif _shows_address(type(value)):
+        raise UnusableValueError(value, f"A value of type {type(value).__name__} has no text form.")
+
+
+def _shows_address(kind: Any) -> bool:
+    return kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
 
 
 def to_json_text(value: Any) -> str:
     """Return a value as JSON text, with its keys in their original order. Raises UnusableValueError."""
-    return _encode(to_json_value(value, sort=False)).decode()
+    try:
+        return _encode(to_json_value(value, sort=False)).decode()
+    except RecursionError as error:
+        raise _nested_too_deeply(value) from error
+
+
+def _nested_too_deeply(value: Any) -> UnusableValueError:
+    return UnusableValueError(
+        value, "The value is nested too deeply to be written as JSON. Flatten it in the SQL, or leave the row out."
+    )
 
 
 def reject_binary(value: Any) -> Any:
@@ -128,9 +161,12 @@ def canonical_json(value: Any) -> bytes:
 
     Raises UnusableValueError, also for text that UTF-8 cannot encode.
     """
-    if type(value) not in _SCALARS:
-        value = to_json_value(value, sort=True)
-    return _encode(value)
+    if type(value) in _SCALARS:
+        return _encode(value)
+    try:
+        return _encode(to_json_value(value, sort=True))
+    except RecursionError as error:
+        raise _nested_too_deeply(value) from error
 
 
 def _encode(value: Any) -> bytes:

@@ -84,7 +84,7 @@ class CarriedColumns:
                 try:
                     self._record_type(index, type_of(value))
                     value = _to_json(value)
-                except TypeError as error:
+                except (TypeError, RecursionError) as error:
                     raise InputError(
                         f"carry: row {number} has a value in column {self._names[index]!r} that no column type can "
                         f"hold ({error}). Nothing was uploaded. Cast the column in the SQL, for example to text."
