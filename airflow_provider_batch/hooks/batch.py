@@ -350,6 +350,15 @@ class BatchHook(OpenAIHook):
             return page
         raise ProviderError("Listing batches failed: the server's answer is not a list. Nothing was created.")
 
+    def file_size(self, file_id: str) -> int | None:
+        """Return the size of a file in bytes, as the provider states it, or None if it does not state one."""
+        try:
+            answer = self.conn.get(f"/files/{file_id}", cast_to=object)
+        except _NO_ANSWER:
+            return None
+        size = answer.get("bytes") if isinstance(answer, Mapping) else None
+        return size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
+
     def delete(self, file_id: str) -> None:
         """Delete a file at the provider. A file that no longer exists counts as deleted.
 
@@ -365,27 +374,22 @@ class BatchHook(OpenAIHook):
     def download(self, file_id: str, target: BinaryIO) -> tuple[int, str]:
         """Stream a result file into `target` and return its size in bytes and its sha256 (hex).
 
-        :raises BrokenDownloadError: if the download was incomplete, was a web page instead of the file, or stalled for
-            longer than the client's timeout (from the connection's `openai_client_kwargs`; 10 minutes by default).
+        :raises BrokenDownloadError: if the download was interrupted, or stalled for longer than the client's timeout
+            (from the connection's `openai_client_kwargs`; 10 minutes by default). A file that was cut off cleanly, or
+            another page instead of the file, raises nothing: compare the size, or the content.
         :raises ProviderError: if the provider refused the download.
         """
         size, digest = 0, hashlib.sha256()
         try:
             with self.conn.files.with_streaming_response.content(file_id) as response:
                 for chunk in response.iter_bytes(_CHUNK_BYTES):
-                    if not size and chunk.lstrip().startswith(b"<"):
-                        raise BrokenDownloadError(
-                            f"Downloading {file_id} failed: the server sent a web page instead of the file. The "
-                            "provider still has the file."
-                        )
                     target.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
         except openai.APIStatusError as error:
             advice = (
-                "The file was deleted or has expired at the provider, so its answers are lost. The answers of other "
-                "batches are kept. To land those, mark the wait task as successful: the rows of this file then stay "
-                "pending, and a new run sends them again."
+                "The file was deleted or has expired at the provider, so its answers are lost. To send its rows again, "
+                "start a new run, or resubmit the job. The answers of other batches are kept."
                 if error.status_code in (404, 410)
                 else "The provider still has the file."
             )
@@ -394,7 +398,7 @@ class BatchHook(OpenAIHook):
             raise ProviderError(
                 f"Downloading {file_id} failed: {describe_error(error)}. The provider still has the file."
             ) from error
-        except (OSError, BrokenDownloadError):
+        except OSError:
             raise
         except Exception as error:  # a truncated body raises a transport error, from httpx2 or httpx
             raise BrokenDownloadError(

@@ -1,31 +1,39 @@
 """Downloads the result files of ended batches into staging and settles the batches.
 
-Each file is streamed once, and several are downloaded at the same time. A batch settles once both its files are in
-staging with their checksums. Its rows are then counted by outcome, and their cost is added up. Landing reads staging
-only.
+Each file is streamed once, and several are downloaded at the same time. The rows of a batch are then counted by
+outcome, and their cost is added up. The batch settles once both its files are in staging with their checksums, and
+agree with what the provider says of them (`core.answers.agreement`). Landing reads staging only.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt
 
+from airflow_provider_batch.core.answers.agreement import (
+    Agreement,
+    are_believed,
+    compare_with_counts,
+    compare_with_sizes,
+    describe_disagreement,
+)
 from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import CollectedFile, Failure, Settled
+from airflow_provider_batch.core.ledger.records import CollectedFile, CollectionFailed, Failure, Settled
 from airflow_provider_batch.core.ledger.state import ShardState
 from airflow_provider_batch.core.lifecycle import failures
+from airflow_provider_batch.core.lifecycle.collection import collect_again_at, describe_held, is_held, recent_failures
 from airflow_provider_batch.core.lifecycle.steps import Collect
 from airflow_provider_batch.core.pricing.prices import Prices
-from airflow_provider_batch.core.provider.batch import Status
+from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -48,21 +56,24 @@ class Collector:
     """Settles the ended batches of a job."""
 
     def __init__(
-        self, ledger: Ledger, hook: BatchHook, judge: SchemaJudge | None, log: Log, clock: Callable[[], datetime]
+        self,
+        ledger: Ledger,
+        hook: BatchHook,
+        judge: SchemaJudge | None,
+        log: Log,
+        clock: Callable[[], datetime],
+        backoff: timedelta,
     ) -> None:
         self.ledger, self.hook, self.log = ledger, hook, log
-        self._judge, self._clock = judge, clock
+        self._judge, self._clock, self._backoff = judge, clock, backoff
         self._prices = Prices(ledger.manifest.prices)
 
     def collect(self, steps: list[Collect]) -> None:
-        """Download the files of ended batches, and settle each batch once both its files are in staging.
+        """Download the files of ended batches, and settle each batch whose files are in staging and believed.
 
-        A file that cannot be downloaded does not hold up the others: the provider might delete those, too, before a
-        person acts.
-
-        :raises ProviderError: the first download error, once all other batches are settled.
+        A batch whose files cannot be downloaded, or are not believed, does not hold up the others: the provider might
+        delete the files of those, too, before a person acts. It is recorded, and its files are downloaded again later.
         """
-        errors: list[ProviderError] = []
 
         def fetch(step: Collect) -> list[CollectedFile] | ProviderError:
             try:
@@ -72,30 +83,42 @@ class Collector:
 
         def settle(step: Collect, result: list[CollectedFile] | ProviderError) -> None:
             if isinstance(result, ProviderError):
-                errors.append(result)
-                self.log.warning("%s: could not collect batch %s: %s", step.shard.name, step.batch.id, result)
+                self._record_failure(step, str(result))
             else:
                 self._settle(step, result)
 
         self.hook.warm_up()
         run_concurrently(steps, fetch, settle, MAX_CONCURRENT_TRANSFERS)
-        if errors:
-            raise errors[0]
 
     def _settle(self, step: Collect, files: list[CollectedFile]) -> None:
+        """Settle a batch with its files, unless they are not believed."""
         shard, submission, batch = step.shard.spec, step.submission, step.batch
-        settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock())
-        # Azure gives a batch that failed validation both result files, and both are empty
-        if batch.status is Status.FAILED and not any(file.bytes for file in files):
+        settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock(), files=files)
+        settled = self.count(step.shard, settled)
+        rows = shard.requests - settled.outcomes.get(Outcome.MISSING, 0)
+        if _failed_validation(batch, files, rows):
             failure, message, lines = failures.classify_batch_failure(batch, step.shard)
-            settled = msgspec.structs.replace(settled, failure=failure, message=message, line_errors=lines)
+            settled = Settled(
+                shard.name,
+                submission.number,
+                batch.id,
+                batch.raw_status,
+                settled.time,
+                failure=failure,
+                message=message,
+                line_errors=lines,
+            )
             self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
+            if failure is Failure.LINES:
+                settled = self.count(step.shard, settled)
             if failure is Failure.UNKNOWN:
                 self.log.warning("%s: the batch answered nothing, so the shard will be submitted once more", shard.name)
         else:
-            settled = msgspec.structs.replace(settled, files=files)
+            reason = self._reason_for_doubt(step, files, rows)
+            if reason is not None:
+                self._record_failure(step, reason, files)
+                return
         if settled.failure in (None, Failure.LINES):
-            settled = self.count(step.shard, settled)
             self.log.info(
                 "%s: batch %s %s: %s",
                 shard.name,
@@ -104,6 +127,58 @@ class Collector:
                 ", ".join(f"{count:,} {outcome}" for outcome, count in settled.outcomes.items()),
             )
         self.ledger.add(settled)
+
+    def _reason_for_doubt(self, step: Collect, files: list[CollectedFile], rows: int) -> str | None:
+        """Return why the files are not believed, or None if they are.
+
+        :param rows: number of rows of the shard that have a line.
+        """
+        batch, requests = step.batch, step.shard.requests
+        counts = compare_with_counts(batch, rows, requests)
+        if counts is Agreement.CONFIRMED:
+            return None
+        sizes = [self.hook.file_size(file.file_id) for file in files]
+        earlier = step.submission.collection_failures
+        is_repeated = bool(earlier) and earlier[-1].digests == [file.sha256 for file in files]
+        is_accepted = is_repeated and not recent_failures(self.ledger.state(), step.submission)
+        if are_believed(
+            counts,
+            compare_with_sizes(batch, files, sizes),
+            rows,
+            requests,
+            is_repeated=is_repeated,
+            is_accepted=is_accepted,
+        ):
+            return None
+        return describe_disagreement(batch, files, sizes, rows, requests)
+
+    def _record_failure(self, step: Collect, message: str, files: Sequence[CollectedFile] = ()) -> None:
+        """Record that the files of a batch could not be collected, and remove those that were not believed."""
+        name, number = step.shard.name, step.submission.number
+        failure = CollectionFailed(
+            name,
+            number,
+            len(step.submission.collection_failures) + 1,
+            step.batch.id,
+            message,
+            self._clock(),
+            [file.sha256 for file in files],
+        )
+        self.ledger.add(failure)
+        for file in files:
+            self.ledger.folder.remove(file.name)
+        submission = self.ledger.state().shards[name].submissions[-1]
+        again_at = collect_again_at(self.ledger.state(), submission, self._backoff)
+        if is_held(self.ledger.state(), submission):
+            self.log.warning("%s: %s", name, describe_held(failure))
+        elif again_at is not None:
+            self.log.warning(
+                "%s: %s Nothing of it was settled, and no row is sent again. The files will be downloaded again after "
+                "%s UTC.",
+                name,
+                message,
+                f"{again_at:%Y-%m-%d %H:%M:%S}",
+            )
 
     def _fetch(self, step: Collect) -> list[CollectedFile]:
         """Stream the result files of a batch into staging."""
@@ -156,3 +231,12 @@ class Collector:
             output_tokens=output_tokens,
             cost_usd=None if cost is None else str(cost),
         )
+
+
+def _failed_validation(batch: BatchView, files: Sequence[CollectedFile], rows: int) -> bool:
+    """Return whether the batch failed before any of its requests ran, so that its files hold no answers.
+
+    Azure gives such a batch both result files, and both are empty. Others list the invalid lines in the error file.
+    """
+    has_output = any(file.bytes for file in files if file.file_id == batch.output_file_id)
+    return batch.status is Status.FAILED and not (batch.completed or rows or has_output)

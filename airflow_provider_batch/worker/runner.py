@@ -44,6 +44,7 @@ from airflow_provider_batch.core.lifecycle import steps as lifecycle_steps
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.canary_verdict import judge_canary
 from airflow_provider_batch.core.lifecycle.capacity import uploads_resume_at
+from airflow_provider_batch.core.lifecycle.collection import describe_held, held_batches
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
     Cancel,
@@ -117,7 +118,7 @@ class Runner:
         schema = ledger.manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._prices = Prices(ledger.manifest.prices)
-        self._collector = Collector(ledger, hook, self._judge, log, clock)
+        self._collector = Collector(ledger, hook, self._judge, log, clock, policy.backoff)
         self._resealer = Resealer(ledger, policy, self._judge, log, clock, self._claim)
 
     def observe(self) -> dict[str, BatchView]:
@@ -183,12 +184,15 @@ class Runner:
         return pause._replace(until=min(retry_at, pause.until) if pause.until else retry_at)
 
     def finish(self, pause: Finish) -> JobState:
-        """Record that the wait has ended, and log the requests that the budget withheld. Return the new state."""
+        """Record that the wait has ended, and log what was withheld or held. Return the new state."""
         state = self.ledger.state()
         number = state.finished.number + 1 if state.finished else 1
         self.ledger.append(Finished(number, self._clock(), list(pause.withheld)))
         self.log_withheld(pause)
-        return self.ledger.state()
+        state = self.ledger.state()
+        for shard, failure in held_batches(state):
+            self.log.warning("%s: %s", shard.name, describe_held(failure))
+        return state
 
     def log_withheld(self, pause: Finish) -> None:
         """Log the requests that were not sent because of the budget, and what to do about it."""

@@ -5,6 +5,7 @@ A scripted provider accepts one shard of three rows, then returns a batch and re
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -52,6 +53,8 @@ class Provider:
 
     def __init__(self, batch: dict[str, Any], files: dict[str, bytes]) -> None:
         self.batch, self.files, self.ended, self.created = batch, files, False, 0
+        #: by file: the size that the provider states for it; None states no size. By default, the true one
+        self.sizes: dict[str, int | None] = {}
         #: response to return instead of the batch, if any
         self.replacement: bytes | None = None
 
@@ -74,6 +77,8 @@ class Provider:
         for name, content in self.files.items():
             if request.call == f"GET /files/{name}/content":
                 return reply(content, content_type="application/octet-stream")
+            if request.call == f"GET /files/{name}":
+                return reply({"id": name, "object": "file", "bytes": self.sizes.get(name, len(content))})
         return reply({"error": {"message": f"no {request.target}"}}, status=404)
 
 
@@ -85,18 +90,21 @@ class Job(NamedTuple):
     server: ScriptedServer
     backoff: timedelta
 
-    def collect(self) -> Any:
-        """Let a worker look at the batch and act; return the state of the job and what the worker waits for."""
+    def collect(self, later: timedelta = timedelta()) -> Any:
+        """Let a worker look at the batch and act; return the state of the job and what the worker waits for.
+
+        :param later: how far the worker's clock is ahead.
+        """
         self.provider.ended = True
-        worker = worker_of(self.ledger, self.backoff)
+        worker = worker_of(self.ledger, self.backoff, later)
         pause = worker.run(worker.observe())
         return worker.ledger.state(), pause
 
-    def landed_rows(self) -> dict[str, tuple[str, str | None]]:
+    def landed_rows(self, later: timedelta = timedelta()) -> dict[str, tuple[str, str | None]]:
         """Return outcome and output by custom_id, as they land."""
         from airflow_provider_batch.core.landing.landing import Landing
 
-        state, _ = self.collect()
+        state, _ = self.collect(later)
         landing = Landing(
             self.ledger.folder,
             state,
@@ -110,12 +118,12 @@ class Job(NamedTuple):
         assert sum(landing.outcomes.values()) == len(rows) == 3
         return rows
 
-    def outcomes(self) -> list[str]:
+    def outcomes(self, later: timedelta = timedelta()) -> list[str]:
         """Return the outcomes of the rows, in the order of their custom_ids."""
-        return [outcome for _, (outcome, _) in sorted(self.landed_rows().items())]
+        return [outcome for _, (outcome, _) in sorted(self.landed_rows(later).items())]
 
 
-def worker_of(ledger: Any, backoff: timedelta = timedelta(minutes=5)) -> Any:
+def worker_of(ledger: Any, backoff: timedelta = timedelta(minutes=5), later: timedelta = timedelta()) -> Any:
     """Return a worker that sends no row twice."""
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.steps import Policy
@@ -124,7 +132,8 @@ def worker_of(ledger: Any, backoff: timedelta = timedelta(minutes=5)) -> Any:
 
     worker_ledger = open_ledger(ledger.folder)
     assert worker_ledger is not None
-    return Runner(worker_ledger, BatchHook(), Policy(max_attempts=1, backoff=backoff), LOG)
+    policy = Policy(max_attempts=1, backoff=backoff)
+    return Runner(worker_ledger, BatchHook(), policy, LOG, clock=lambda: datetime.now(UTC) + later)
 
 
 @pytest.fixture
@@ -183,8 +192,8 @@ def test_the_cost_of_a_batch_is_unknown_if_one_answer_reports_no_usage(running_j
             "succeeded failed succeeded",
         ),
         ({"status": "completed", **TWO_FILES}, [ALL_LINES, b""], "succeeded succeeded succeeded"),
-        ({"status": "completed", **TWO_FILES}, [b"", b""], "missing missing missing"),
-        ({"status": "completed"}, [], "missing missing missing"),
+        ({"status": "completed", **TWO_FILES}, [b"", b""], "pending pending pending"),
+        ({"status": "completed"}, [], "pending pending pending"),
         (
             {"status": "completed", "output_file_id": None, "error_file_id": "file-2"},
             [lines(http_error(2), http_error(1, 500), http_error(3, 429))],
@@ -250,7 +259,7 @@ def test_both_files_land_with_every_batch_status(
             lines(complete(1), unexecuted(2, "request_timeout"), unexecuted(3, "server_error")),
             "succeeded expired failed",
         ),
-        (json.dumps([complete(1), complete(2)]).encode(), "missing missing missing"),
+        (json.dumps([complete(1), complete(2)]).encode(), "pending pending pending"),
     ],
     ids=[
         "a line is missing",
@@ -424,22 +433,136 @@ def test_result_files_take_precedence_over_request_counts(running_job: Any, coun
         assert job.outcomes() == ["succeeded", "succeeded", "missing"]
 
 
-def test_lost_result_files_are_an_error_and_the_batch_is_not_settled(running_job: Any) -> None:
-    from airflow_provider_batch.exceptions import ProviderError
+def failures_of(state: Any) -> list[str]:
+    """Return why the batch could not be collected, oldest first."""
+    return [failure.message for failure in state.shards["s0001"].submissions[0].collection_failures]
 
+
+def test_a_batch_whose_result_files_are_lost_is_not_settled(running_job: Any) -> None:
     with running_job({"status": "completed", "output_file_id": "file-2"}) as job:
-        with pytest.raises(ProviderError, match="deleted or has expired at the provider"):
-            job.collect()
-        assert worker_of(job.ledger).ledger.state().settled_submissions() == []
+        state, pause = job.collect()
+        assert state.settled_submissions() == []
+        (message,) = failures_of(state)
+        assert "deleted or has expired at the provider" in message
+        assert pause.until is not None
 
 
-def test_a_web_page_instead_of_a_result_file_sends_no_row_again(running_job: Any) -> None:
-    from airflow_provider_batch.exceptions import BrokenDownloadError
+THREE_COMPLETED = {"total": 3, "completed": 3, "failed": 0}
 
-    batch = {"status": "completed", "output_file_id": "file-2"}
-    with running_job(batch, {"file-2": b"<html>Bad gateway</html>"}) as job:
-        with pytest.raises(BrokenDownloadError, match="sent a web page instead of the file"):
-            job.collect()
+WRONG_DOWNLOADS = {
+    "a web page": b"<!DOCTYPE html><html>502 Bad gateway</html>\n",
+    "an XML error": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "an error as JSON": b'{"error": {"message": "upstream is gone", "code": 502}}',
+    "an error over several lines": b'{\n  "error": {\n    "message": "gone"\n  }\n}\n',
+    "nothing": b"",
+    "blank lines": b"\n\n\n",
+    "compressed": gzip.compress(ALL_LINES),
+    "garbage": bytes(range(256)) * 20,
+    "cut off within a line": ALL_LINES[: len(ALL_LINES) // 2],
+    "cut off at the end of a line": lines(complete(3), complete(1)),
+    "the file of another job": ALL_LINES.replace(b"row-", b"other-"),
+    "the first line twice": lines(complete(3)) * 2,
+    "the answers without their keys": ALL_LINES.replace(b"custom_id", b"id"),
+}
+
+
+@pytest.mark.parametrize("counts", [THREE_COMPLETED, None], ids=["with counts", "without counts"])
+@pytest.mark.parametrize("states_size", [True, False], ids=["with sizes", "without sizes"])
+@pytest.mark.parametrize("content", WRONG_DOWNLOADS.values(), ids=WRONG_DOWNLOADS)
+def test_a_download_that_is_not_the_file_settles_nothing_and_is_repeated(
+    running_job: Any, content: bytes, states_size: bool, counts: Any
+) -> None:
+    batch = {"status": "completed", "request_counts": counts, "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": content}) as job:
+        job.provider.sizes["file-2"] = len(ALL_LINES) if states_size else None
+        state, pause = job.collect()
+        assert state.settled_submissions() == []
+        (message,) = failures_of(state)
+        assert message.startswith("Batch batch_1 is completed")
+        assert pause.until is not None
+        assert pause.batch_ids == []
+
         job.provider.files["file-2"] = ALL_LINES
-        assert job.outcomes() == ALL_SUCCEEDED
+        assert job.outcomes(later=timedelta(minutes=2)) == ALL_SUCCEEDED
         assert job.provider.created == 1
+
+
+@pytest.mark.parametrize("counts", [THREE_COMPLETED, None], ids=["with counts", "without counts"])
+@pytest.mark.parametrize("states_size", [True, False], ids=["with sizes", "without sizes"])
+@pytest.mark.parametrize("line", [b"<!-- served by cache-7 -->", b"<", b'{"x": 1}', b"\x1f\x8b", b"# comment", b"[]"])
+def test_an_odd_line_among_good_ones_does_not_make_the_file_suspicious(
+    running_job: Any, line: bytes, states_size: bool, counts: Any
+) -> None:
+    batch = {"status": "completed", "request_counts": counts, "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": line + b"\n" + ALL_LINES + line}) as job:
+        if not states_size:
+            job.provider.sizes["file-2"] = None
+        assert job.outcomes() == ALL_SUCCEEDED
+
+
+def test_a_line_that_the_provider_lost_is_missing_if_the_size_of_the_file_is_right(running_job: Any) -> None:
+    batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": lines(complete(1), complete(3))}) as job:
+        assert job.outcomes() == ["succeeded", "missing", "succeeded"]
+
+
+def test_without_counts_and_sizes_some_rows_are_believed_once_a_second_download_is_identical(running_job: Any) -> None:
+    batch = {"status": "completed", "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": lines(complete(1), complete(3))}) as job:
+        job.provider.sizes["file-2"] = None
+        assert job.collect()[0].settled_submissions() == []
+        assert job.outcomes(later=timedelta(minutes=2)) == ["succeeded", "missing", "succeeded"]
+
+
+def test_a_completed_batch_that_names_no_output_file_is_read_again(running_job: Any) -> None:
+    batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": None}
+    with running_job(batch, {"file-2": ALL_LINES}) as job:
+        state, _ = job.collect()
+        assert failures_of(state) == [
+            "Batch batch_1 is completed and reports 3 completed requests and 0 failed, but it names no result file, so "
+            "there is no line for any row of the shard."
+        ]
+        job.provider.batch["output_file_id"] = "file-2"
+        assert job.outcomes(later=timedelta(minutes=2)) == ALL_SUCCEEDED
+
+
+def test_a_batch_is_held_after_seven_wrong_downloads_and_its_rows_land_as_pending(
+    running_job: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from airflow_provider_batch.core.lifecycle.steps import Finish
+
+    batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": b"<html>"}) as job:
+        later = timedelta()
+        for _ in range(7):
+            state, pause = job.collect(later)
+            later += timedelta(hours=1)
+        assert len(failures_of(state)) == 7
+        assert pause == Finish()
+        assert "Batch batch_1 is held: its rows are not sent again" in caplog.text
+        downloads = [request for request in job.server.requests if request.call == "GET /files/file-2/content"]
+        job.collect(later)
+        assert len(downloads) == 7
+        assert job.outcomes(later=later) == ["pending"] * 3
+        assert job.provider.created == 1
+
+        clear_the_wait(job, later)
+        job.provider.files["file-2"] = ALL_LINES
+        assert job.outcomes(later=later) == ALL_SUCCEEDED
+        assert job.provider.created == 1
+
+
+def clear_the_wait(job: Job, later: timedelta) -> None:
+    from airflow_provider_batch.core.ledger.records import Task, TaskStarted
+
+    worker_of(job.ledger).ledger.add(TaskStarted(Task.WAIT, 2, datetime.now(UTC) + later))
+
+
+def test_an_empty_file_is_believed_once_a_person_has_cleared_the_wait_and_it_is_still_empty(running_job: Any) -> None:
+    batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": b""}) as job:
+        for hours in range(7):
+            job.collect(timedelta(hours=hours))
+        assert job.outcomes(later=timedelta(hours=7)) == ["pending"] * 3
+        clear_the_wait(job, timedelta(hours=8))
+        assert job.outcomes(later=timedelta(hours=8)) == ["missing"] * 3

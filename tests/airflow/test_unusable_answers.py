@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError
+from airflow_provider_batch.exceptions import ProviderError
 from tests.airflow.scripted import Request, Script, ScriptedServer, reply, serve_script
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
@@ -300,16 +300,27 @@ def download(hook: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "page",
+    ("answer", "size"),
     [
-        reply(b"<!DOCTYPE html><html>502 Bad gateway</html>", content_type="text/html"),
-        reply(b"\n <html>log in</html>", content_type="application/octet-stream"),
-        reply(b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', content_type="application/xml"),
+        (reply({"id": "file-2", "bytes": 1234}), 1234),
+        (reply({"id": "file-2", "bytes": 0}), 0),
+        (reply({"id": "file-2"}), None),
+        (reply({"id": "file-2", "bytes": None}), None),
+        (reply({"id": "file-2", "bytes": "1234"}), None),
+        (reply({"id": "file-2", "bytes": True}), None),
+        (reply({"id": "file-2", "bytes": -1}), None),
+        (reply([1234]), None),
+        (reply(b"<html>", content_type="text/html"), None),
+        (reply(b"<html>"), None),
+        (reply({"error": {"message": "no such file"}}, status=404), None),
+        (reply({"error": {"message": "down"}}, status=503), None),
+        (b"", None),
     ],
+    ids=range(13),
 )
-def test_a_web_page_instead_of_a_result_file_is_an_error(serve: Serve, page: bytes) -> None:
-    with serve(page) as (_, hook), pytest.raises(BrokenDownloadError, match="sent a web page instead of the file"):
-        download(hook)
+def test_the_size_of_a_file_is_a_number_of_bytes_or_unknown(serve: Serve, answer: bytes, size: int | None) -> None:
+    with serve(answer) as (_, hook):
+        assert hook.file_size("file-2") == size
 
 
 @pytest.mark.parametrize("status", [404, 410])

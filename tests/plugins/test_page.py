@@ -68,6 +68,7 @@ JOB = JobSummary(
     estimate=Estimate(low_usd=3.5, high_usd=61.25),
     cost_usd=LANDED.cost_usd,
     paid_twice=0,
+    held_batches=[],
     landed=LANDED,
     shards=[
         shard("s0001", "settled", SubmissionSummary(number=1, status="completed", settled=True, batch_id="batch_a")),

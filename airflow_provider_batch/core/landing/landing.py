@@ -45,6 +45,7 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.ledger.records import Reason, Settled
 from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
+from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, extractor
@@ -215,6 +216,13 @@ class Landing:
         self._prices = Prices(manifest.prices)
         #: by shard: the rank of the best answer to each of its rows so far, 0 for none
         self._best_ranks = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
+        #: by shard: the answer of its rows while its batch is held for a person
+        self._pending_answers = {
+            shard.name: msgspec.structs.replace(
+                PENDING, error_code="held", error_message=f"{failure.message} The batch is held for a person."
+            )
+            for shard, failure in held_batches(state)
+        }
         self._duplicates = DuplicateReader(folder, manifest.duplicate_files)
         #: number of duplicates by the rank of the last row yielded for them
         self._duplicate_ranks: Counter[int] = Counter()
@@ -294,12 +302,13 @@ class Landing:
     def _unanswered_rows(self, shard: Shard) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a shard that have no answer yet, and their duplicates."""
         ranks, submission = self._best_ranks[shard.name], self._state.shards[shard.name].latest
+        pending = self._pending_answers.get(shard.name, PENDING)
         source = _Source(shard.model, 0, (submission.batch_id or None) if submission else None)
         values: list[Any] = [None] * len(self._paths)
         unanswered: dict[str, Answer] = {}
         for line, row in enumerate(read_rows(self._folder, shard)):
             if ranks[line] in _UNANSWERED_RANKS and row.needed:
-                earlier_rank, answer = ranks[line], WITHHELD if ranks[line] else PENDING
+                earlier_rank, answer = ranks[line], WITHHELD if ranks[line] else pending
                 ranks[line] = answer.outcome.rank
                 unanswered[row.sha256] = answer
                 if row.lands:

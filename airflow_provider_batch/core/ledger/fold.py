@@ -31,6 +31,7 @@ from airflow_provider_batch.core.ledger.records import (
     Budget,
     CanaryVerdict,
     CancelRequested,
+    CollectionFailed,
     Created,
     Deadline,
     DuplicateBatch,
@@ -168,6 +169,13 @@ def _add_cancel_requested(state: JobState, submissions: _Submissions, record: Ca
     _submission_of(submissions, record).cancel = record
 
 
+def _add_collection_failed(state: JobState, submissions: _Submissions, record: CollectionFailed) -> None:
+    submission = _submission_of(submissions, record)
+    submission.batch_id = submission.batch_id or record.batch_id
+    submission.collection_failures.append(record)
+    submission.collection_failures.sort(key=lambda failure: failure.failures)
+
+
 def _add_settled(state: JobState, submissions: _Submissions, record: Settled) -> None:
     submission = _submission_of(submissions, record)
     submission.settled = record
@@ -188,6 +196,7 @@ HANDLERS: dict[type[Record], Callable[[JobState, _Submissions, Any], None]] = {
     CanaryVerdict: _add_canary_verdict,
     Landed: _add_landed,
     Refused: _add_refused,
+    CollectionFailed: _add_collection_failed,
     Settled: _add_settled,
     JobCancelled: _add_job_cancelled,
     Submitted: _add_submitted,

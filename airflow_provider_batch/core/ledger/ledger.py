@@ -9,6 +9,7 @@ from them. A worker that dies leaves nothing half done: the next one reads the r
     gNNN/records/created.s0001.1.json             the provider created the batch with this id
     gNNN/records/refused.s0001.1.json             there is no batch, and why
     gNNN/records/cancel_requested.s0001.1.json    the provider was asked to cancel the batch
+    gNNN/records/collection_failed.s0001.1.1.json its result files could not be collected for the first time
     gNNN/records/settled.s0001.1.json             the batch ended; its result files are in gNNN/collected/s0001.1/
     gNNN/records/files_deleted.s0001.1.json       its files were deleted at the provider
     gNNN/records/canary_verdict.json              the conclusion from the canary's answers

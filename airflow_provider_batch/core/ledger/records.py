@@ -135,6 +135,24 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     line_errors: dict[int, str] = {}
 
 
+class CollectionFailed(msgspec.Struct, frozen=True, tag="collection_failed"):
+    """A batch has ended, but its result files could not be downloaded, or contradict what the provider says of them.
+
+    See `core.lifecycle.collection`.
+    """
+
+    shard: str
+    number: int
+    #: number of failures of this batch, including this one
+    failures: int
+    batch_id: str
+    #: what happened, in full sentences
+    message: str
+    time: datetime
+    #: sha256 of each file that was downloaded; empty if a download failed
+    digests: list[str] = []
+
+
 class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary_verdict"):
     """The conclusion from the canary's answers about the requests that have not been sent."""
 
@@ -319,8 +337,9 @@ Record = (
     | JobCancelled
     | ResubmitRequested
     | FilesDeleted
+    | CollectionFailed
 )
-SubmissionRecord = Uploaded | Intent | Created | Refused | CancelRequested | Settled
+SubmissionRecord = Uploaded | Intent | Created | Refused | CancelRequested | CollectionFailed | Settled
 #: records of which a job may have any number; see `Ledger.append`
 NumberedRecord = Landed | JobCancelled | Finished | UploadRefused
 
@@ -336,6 +355,8 @@ def file_name(record: Record) -> str:
         case DuplicateBatch():
             digest = hashlib.sha256(record.batch_id.encode()).hexdigest()[:16]
             return f"{kind}.{digest}.{2 if record.ended else 1}.json"
+        case CollectionFailed():
+            return f"{kind}.{record.shard}.{record.number}.{record.failures}.json"
         case Deadline():
             return f"{kind}.{record.clear_epoch}.json"
         case CanaryVerdict() | Submitted() | ResubmitRequested():

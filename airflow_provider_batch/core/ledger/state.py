@@ -12,6 +12,7 @@ from airflow_provider_batch.core.ledger.records import (
     Budget,
     CanaryVerdict,
     CancelRequested,
+    CollectionFailed,
     Deadline,
     DuplicateBatch,
     Failure,
@@ -48,7 +49,16 @@ class Submission(msgspec.Struct):
     created_at: datetime | None = None
     refusal: Refused | None = None
     cancel: CancelRequested | None = None
+    #: oldest first
+    collection_failures: list[CollectionFailed] = []
     settled: Settled | None = None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """The first time at which the batch is known to have ended; None while it may still run."""
+        if self.collection_failures:
+            return self.collection_failures[0].time
+        return self.settled.time if self.settled else None
 
     @property
     def rejection(self) -> Refused | Settled | None:

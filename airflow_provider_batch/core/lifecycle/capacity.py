@@ -156,7 +156,11 @@ class _Queue:
         self._spans: list[_Span] = []
         #: when the creation of each batch began
         self._creation_times: list[datetime] = []
-        live_shards = [shard for shard in shards if shard.phase in (Phase.CREATING, Phase.LIVE)]
+        live_shards = [
+            shard
+            for shard in shards
+            if shard.phase in (Phase.CREATING, Phase.LIVE) and not (shard.latest and shard.latest.ended_at)
+        ]
         self._live_tokens = sum(shard.spec.tokens for shard in live_shards)
         self._has_live_batches = bool(live_shards)
         for shard in shards:
@@ -178,8 +182,7 @@ class _Queue:
         if rejection is not None and rejection.failure is Failure.CAPACITY:
             self._refusals.append(_Refusal(shard.name, begin, rejection))
         elif rejection is None and submission.batch_id:
-            end = submission.settled.time if submission.settled else None
-            self._spans.append(_Span(shard.spec.tokens, begin, end))
+            self._spans.append(_Span(shard.spec.tokens, begin, submission.ended_at))
 
     def admit(self, waiting: list[ShardState], now: datetime, admission: Admission) -> bool:
         """Add the decision about the waiting shards to the admission. Return whether some wait until a batch ends."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import is_unwanted
+from airflow_provider_batch.core.lifecycle.collection import collect_again_at, is_held
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
 from airflow_provider_batch.core.lifecycle.steps import CANCEL_GRACE, CLAIM_LIFETIME, FINAL_PASS_WINDOW, LOOK_UP_AFTER
 
@@ -56,6 +57,17 @@ def _intent_is_younger(situation: Situation, shard: ShardState, age: timedelta) 
     intent = shard.submissions[-1].intent
     assert intent is not None
     return situation.now < intent.time + age
+
+
+def batch_is_held(situation: Situation, shard: ShardState) -> bool:
+    """The batch has ended, and its result files failed so often that a person must act."""
+    return is_held(situation.state, shard.submissions[-1])
+
+
+def files_failed_just_now(situation: Situation, shard: ShardState) -> bool:
+    """The batch has ended, and it is too early to download its result files again."""
+    again_at = collect_again_at(situation.state, shard.submissions[-1], situation.policy.backoff)
+    return again_at is not None and situation.now < again_at
 
 
 def batch_has_ended(situation: Situation, shard: ShardState) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from airflow_provider_batch.core.ledger.records import BY_PERSON, Settled
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import forgiven_attempts_after
+from airflow_provider_batch.core.lifecycle.collection import collect_again_at
 from airflow_provider_batch.core.lifecycle.conditions import reusable_file
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
 from airflow_provider_batch.core.lifecycle.steps import (
@@ -90,6 +91,12 @@ def collect(situation: Situation, shard: ShardState) -> Plan:
     """Download the result files of the batch."""
     submission = shard.submissions[-1]
     return Plan(steps=(Collect(shard, submission, situation.batch_views[submission.batch_id]),))
+
+
+def wait_to_collect(situation: Situation, shard: ShardState) -> Plan:
+    """Wait until the files may be downloaded again."""
+    again_at = collect_again_at(situation.state, shard.submissions[-1], situation.policy.backoff)
+    return Plan(wake_times=(again_at,)) if again_at else _EMPTY_PLAN
 
 
 def wait_for_the_batch(situation: Situation, shard: ShardState) -> Plan:

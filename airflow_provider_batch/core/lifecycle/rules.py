@@ -22,6 +22,10 @@ intent is recorded before the call, and nobody creates a second batch before loo
 120 s: a worker that is still alive has created its batch by then, or may no longer create it. `steps.py` and
 `duplicate_batches.py` explain this in detail.
 
+The RESULT FILES of an ended batch settle its shard only if they agree with what the provider says of them. Otherwise
+they are downloaded again, and in the end the batch is held for a person, while the rest of the job continues
+(`collection.py`).
+
 At the DEADLINE, nothing more is sent and every running batch is cancelled. The answers so far are paid for, so the wait
 continues for a grace period of 15 minutes to collect them: the provider may take ten minutes to cancel a batch. Then
 the wait ends, except for the final pass.
@@ -114,9 +118,23 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         (Phase.CREATING,),
     ),
     Rule(
+        "its batch has ended, and its result files could not be collected 7 times since the wait was last cleared",
+        conditions.batch_is_held,
+        "Hold the batch for a person. The rest of the job continues, and the rows of this batch land as pending.",
+        consequences.do_nothing,
+        (Phase.LIVE,),
+    ),
+    Rule(
+        "its batch has ended, and its result files could not be collected a short time ago",
+        conditions.files_failed_just_now,
+        "Wait before they are downloaded again: a tenth of the backoff, doubled with each failure, at most an hour.",
+        consequences.wait_to_collect,
+        (Phase.LIVE,),
+    ),
+    Rule(
         "its batch has ended",
         conditions.batch_has_ended,
-        "Collect the result files, and settle the shard.",
+        "Collect the result files. If they agree with what the provider says of them, settle the shard.",
         consequences.collect,
         (Phase.LIVE,),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.ledger.state import JobState, Phase
+from airflow_provider_batch.core.lifecycle.collection import held_batches
 
 
 def status_of(state: JobState) -> tuple[str, str]:
@@ -43,8 +44,20 @@ def _status_of(state: JobState) -> tuple[str, str]:
             "Fix the account or the connection, then clear the task that failed. Rows that have an answer are not "
             "sent again.",
         )
+    held = held_batches(state)
+    if held and len(held) == live and not creating:
+        return (
+            f"{format_count(live, 'batch', 'batches')} held: {held[0][1].message}",
+            "Look at the batch and its files at the provider, then clear the wait and all tasks after it to download "
+            "the files again. Until then, its rows land as pending and are not sent again.",
+        )
     if live or creating:
-        parts = [f"{format_count(live, 'batch', 'batches')} at the provider"] if live else []
+        parts = [f"{format_count(live - len(held), 'batch', 'batches')} at the provider"] if live > len(held) else []
+        parts += (
+            [f"{format_count(len(held), 'batch', 'batches')} held, because the result files are not believed"]
+            if held
+            else []
+        )
         parts += [f"{format_count(creating, 'creation')} without a response"] if creating else []
         parts += [f"{format_count(len(waiting), 'shard')} waiting for queue capacity or budget"] if waiting else []
         return (

@@ -14,6 +14,7 @@ from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lineages
 from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
+from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.status import status_of
 
@@ -22,7 +23,7 @@ class SubmissionSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One try at uploading a shard and creating its batch, as shown to people."""
 
     number: int
-    #: uploaded, creating, live, cancelling, refused, or the provider's status of the ended batch
+    #: uploaded, creating, live, cancelling, not collected, refused, or the provider's status of the ended batch
     status: str
     #: whether its batch has ended and was collected
     settled: bool = False
@@ -124,6 +125,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: str | None
     #: number of requests that were answered in more than one batch of the same attempt
     paid_twice: int
+    #: ids of the batches that are held for a person, because their result files could not be collected
+    held_batches: list[str]
     #: the newest landing
     landed: Landed | None
     shards: list[ShardSummary]
@@ -146,6 +149,8 @@ class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
     paid_twice: int
     outcomes: dict[str, int]
     final_pass: FinalPassSummary | None = None
+    #: ids of the batches that are held for a person, because their result files could not be collected
+    held_batches: list[str] = []
 
 
 class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -212,6 +217,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         estimate=state.estimate,
         cost_usd=landed.cost_usd if landed else None,
         paid_twice=state.paid_twice,
+        held_batches=[failure.batch_id for _, failure in held_batches(state)],
         landed=landed,
         shards=[_shard(ledger, shard) for shard in state.shards.values()],
         retry_rounds=[
@@ -267,6 +273,7 @@ def wait_result(summary: JobSummary) -> WaitResult:
         paid_twice=summary.paid_twice,
         outcomes=summary.progress,
         final_pass=summary.final_pass,
+        held_batches=summary.held_batches,
     )
 
 
@@ -314,7 +321,13 @@ def _live_batches_of_earlier_lineages(ledger: Ledger) -> int:
 
 
 def _times(submission: Submission) -> list[datetime]:
-    records = (submission.intent, submission.refusal, submission.cancel, submission.settled)
+    records = (
+        submission.intent,
+        submission.refusal,
+        submission.cancel,
+        *submission.collection_failures,
+        submission.settled,
+    )
     times = [record.time for record in records if record is not None]
     return [*times, submission.created_at] if submission.created_at else times
 
@@ -338,6 +351,8 @@ def _submission(submission: Submission) -> SubmissionSummary:
         status = settled.status
     elif rejection:
         status = "refused"
+    elif submission.collection_failures:
+        status = "not collected"
     elif submission.batch_id:
         status = "cancelling" if submission.cancel else "live"
     elif submission.intent:
@@ -345,6 +360,8 @@ def _submission(submission: Submission) -> SubmissionSummary:
     else:
         status = "uploaded"
     message = (rejection.message if rejection else "") or (settled.message if settled else "")
+    if submission.collection_failures and not settled:
+        message = submission.collection_failures[-1].message
     return SubmissionSummary(
         number=submission.number,
         status=status,

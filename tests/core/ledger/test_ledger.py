@@ -17,6 +17,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger, seal
 from airflow_provider_batch.core.ledger.records import (
     CancelRequested,
     CollectedFile,
+    CollectionFailed,
     Created,
     Deadline,
     Failure,
@@ -173,6 +174,8 @@ HISTORY: list[Record] = [
     intent(3),
     created(3),
     CancelRequested("s0001", 3, "deadline", NOW),
+    CollectionFailed("s0001", 3, 1, "batch-3", "cut off", NOW, ["0"]),
+    CollectionFailed("s0001", 3, 2, "batch-3", "cut off", NOW),
     settled(3, files=[CollectedFile("x", 1, "0")], outcomes={"expired": 3}),
     uploaded(shard="s0002"),
     intent(shard="s0002"),

@@ -34,6 +34,7 @@ from airflow_provider_batch.core.ledger.records import (
     Budget,
     CanaryVerdict,
     CancelRequested,
+    CollectionFailed,
     Created,
     Deadline,
     DuplicateBatch,
@@ -54,6 +55,7 @@ from airflow_provider_batch.core.ledger.records import (
 )
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import forgiven_attempts_before, is_retryable, next_attempt
+from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
 from airflow_provider_batch.core.lifecycle.duplicate_batches import find_stray_batches
 from airflow_provider_batch.core.lifecycle.failures import classify_batch_failure
@@ -207,6 +209,8 @@ class Lifecycle(RuleBasedStateMachine):
                 key = (DuplicateBatch, record.batch_id, record.ended)
             case Budget() | Finished() | UploadRefused():
                 key = (type(record), record.number)
+            case CollectionFailed():
+                key = (CollectionFailed, record.shard, record.number, record.failures)
             case ResubmitRequested() | TaskStarted() | Landed() | JobCancelled() | Submitted():
                 raise AssertionError(f"{record} belongs to an operator, not to a worker")
             case _:
@@ -346,6 +350,10 @@ class Lifecycle(RuleBasedStateMachine):
                 self.create(step, fate)
             case LookUp():
                 self.look_up(step, late=fate == "late")
+            case Collect() if fate == "unsure":
+                number = step.submission.number
+                failures = len(step.submission.collection_failures) + 1
+                self.add(CollectionFailed(step.shard.name, number, failures, step.batch.id, "cut off", self.now))
             case Collect():
                 self.collect(step)
             case Cancel():
@@ -561,6 +569,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.no_more_is_spent_than_the_ceiling()
         state = self.state()
         withheld = set(pause.withheld) if isinstance(pause, Finish) else set()
+        held = held_batches(state)
         if state.canary_verdict is not None and state.canary_verdict.void:
             assert self.uploads == 0
             assert not self.batches
@@ -568,7 +577,7 @@ class Lifecycle(RuleBasedStateMachine):
             unsettled = {
                 shard.name for shard in state.shards.values() if shard.phase not in (Phase.SETTLED, Phase.RESEALED)
             }
-            assert unsettled == withheld
+            assert unsettled == withheld | {shard.name for shard, _ in held}
         paid = {batch.id for batch in self.batches if batch.ran}
         self.every_row_is_in_exactly_one_shard(state)
         self.every_batch_is_recorded(state)
@@ -576,7 +585,7 @@ class Lifecycle(RuleBasedStateMachine):
         unsure = {
             batch.id for batch in self.batches if self.is_past_deadline(state) and self.now >= self.end_of_grace(state)
         }
-        assert paid <= collected | unsure | state.duplicate_batches.keys()
+        assert paid <= collected | unsure | state.duplicate_batches.keys() | {failure.batch_id for _, failure in held}
 
     def adopt_and_cancel_stray_batches(self) -> bool:
         """Handle stray batches as a worker does at the end, with a current list. Return whether the job continues."""

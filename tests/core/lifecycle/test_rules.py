@@ -14,6 +14,7 @@ from airflow_provider_batch.core.ledger.job import Estimate, Shard
 from airflow_provider_batch.core.ledger.records import (
     CanaryVerdict,
     CancelRequested,
+    CollectionFailed,
     Created,
     Deadline,
     Failure,
@@ -75,6 +76,10 @@ def live(shard: str = "s0001") -> list[Record]:
 
 def refused(failure: Failure, message: str = "no", n: int = 1, time: datetime = NOW) -> list[Record]:
     return [uploaded(), intent(n=n, time=time), Refused("s0001", n, failure, message, time)]
+
+
+def collection_failures(count: int) -> list[Record]:
+    return [CollectionFailed("s0001", 1, n, "batch-s0001", "cut off", NOW) for n in range(1, count + 1)]
 
 
 def settled(shard: str = "s0001", **outcomes: int) -> list[Record]:
@@ -166,6 +171,12 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("SHARD_RULES", "creating", "always"): Example(
         [uploaded(), intent()], ["LookUp s0001"], Finish(), now=NOW + LOOK_UP_AFTER
+    ),
+    ("SHARD_RULES", "live", "batch_is_held"): Example(
+        [*live(), *collection_failures(7)], [], Finish(), batch=ENDED, now=NOW + HOUR
+    ),
+    ("SHARD_RULES", "live", "files_failed_just_now"): Example(
+        [*live(), *collection_failures(2)], [], Wait([], NOW + 60 * SECOND, False), batch=ENDED
     ),
     ("SHARD_RULES", "live", "batch_has_ended"): Example(live(), ["Collect s0001"], Finish(), batch=ENDED),
     ("SHARD_RULES", "live", "cancel_was_sent"): Example(
