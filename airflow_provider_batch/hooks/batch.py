@@ -424,4 +424,4 @@ def describe_error(error: BaseException) -> str:
         return f"HTTP {error.status_code}{code}: {error.message}"
     if isinstance(error, RedirectError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".rstrip(".")

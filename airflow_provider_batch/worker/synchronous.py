@@ -156,11 +156,14 @@ def _result_line(custom_id: str, response: SynchronousResponse) -> bytes:
         "response": None,
         "error": None,
     }
-    if response.status:
-        body = _parse_body(response.body)
+    body = _parse_body(response.body)
+    if response.status == 200 and isinstance(body, str):
+        # a gateway sent a page of its own, so the provider has not answered, and a retry may succeed
+        line["error"] = {"code": "not_json", "message": f"HTTP 200, but not with JSON: {body[:200]}"}
+    elif response.status:
         line["response"] = {"status_code": response.status, "request_id": response.request_id, "body": body}
     else:
-        line["error"] = {"code": response.code, "message": response.body.decode()}
+        line["error"] = {"code": response.code, "message": response.body.decode("utf-8", "replace")}
     return msgspec.json.encode(line)
 
 
