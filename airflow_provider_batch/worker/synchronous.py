@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from airflow_provider_batch.core.answers.tolerant_json import parse
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import CollectedFile
 from airflow_provider_batch.core.ledger.sealed_file import open_sealed
@@ -142,13 +143,13 @@ def write_responses(ledger: Ledger, shard_responses: ShardResponses) -> Collecte
     """Write the responses of a shard to staging as a result file, and return its record."""
     step = shard_responses.step
     name = f"{ledger.prefix}/collected/{step.shard.name}.{step.number}/output.{secrets.token_hex(4)}.jsonl"
-    data = b"".join(_result_line(custom_id, response) + b"\n" for custom_id, response in shard_responses.responses)
+    data = b"".join(result_line(custom_id, response) + b"\n" for custom_id, response in shard_responses.responses)
     with ledger.folder.writer(name) as file:
         file.write(data)
     return CollectedFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _result_line(custom_id: str, response: SynchronousResponse) -> bytes:
+def result_line(custom_id: str, response: SynchronousResponse) -> bytes:
     """Return a response as a line of a batch's result file."""
     line: dict[str, Any] = {
         "id": f"sync_{secrets.token_hex(8)}",
@@ -169,10 +170,8 @@ def _result_line(custom_id: str, response: SynchronousResponse) -> bytes:
 
 def _parse_body(body: bytes) -> Any:
     """Return the body as JSON, or as text if it is not JSON, such as the error page of a gateway."""
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return body.decode("utf-8", "replace")
+    value = parse(body)
+    return body.decode("utf-8", "replace") if value is None else value
 
 
 def _message(body: bytes) -> str:

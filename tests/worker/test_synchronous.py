@@ -1,0 +1,52 @@
+"""The responses to synchronous requests are written as lines of a result file, so that one code reads both."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
+from airflow_provider_batch.hooks.batch import SynchronousResponse
+from airflow_provider_batch.worker.synchronous import result_line
+
+CHAT = "/v1/chat/completions"
+COMPLETION = {
+    "model": "gpt-5-mini",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "fine"}}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+}
+
+
+def read(status: int, body: bytes, code: str | None = None) -> Answer:
+    result = read_line(result_line("row-1", SynchronousResponse(status, "req_1", body, code)), CHAT, None)
+    assert result is not None
+    assert result[0] == "row-1"
+    return result[1]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"score": float("nan")}, {"count": 10**400}, {"debug": "\ud800"}, {"trace": [[[[]]]]}],
+    ids=["as usual", "NaN", "a huge number", "half a surrogate pair", "nested"],
+)
+def test_an_answer_with_an_odd_value_is_still_an_answer(extra: dict[str, Any]) -> None:
+    answer = read(200, json.dumps(COMPLETION | extra).encode())
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
+
+
+@pytest.mark.parametrize("page", [b"<html>Bad gateway</html>", b"", b"upstream is gone", b"\xff\xfe"])
+def test_a_page_of_a_gateway_with_status_200_is_no_answer_and_may_be_retried(page: bytes) -> None:
+    answer = read(200, page)
+    assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "not_json", True)
+
+
+def test_an_http_error_keeps_its_code_and_message() -> None:
+    answer = read(400, b'{"error": {"message": "No.", "code": "invalid_prompt"}}', "invalid_prompt")
+    assert (answer.error_code, answer.error_message, answer.transient) == ("invalid_prompt", "No.", False)
+
+
+def test_a_request_without_any_answer_is_described_by_the_client() -> None:
+    answer = read(0, b"No answer within 120 seconds.", "request_timeout")
+    assert (answer.outcome, answer.error_message) == (Outcome.EXPIRED, "No answer within 120 seconds.")
