@@ -484,7 +484,7 @@ class Runner:
         if not batches:
             message = "the create call was never confirmed, and the provider has no such batch"
             self.ledger.add(Refused(shard.name, step.submission.number, Failure.LOST, message, self._clock()))
-            self.log.info("%s: %s; creating it now", shard.name, message)
+            self.log.info("%s: %s, so its requests are submitted again unless the wait is over", shard.name, message)
             return
         self.ledger.add(Created(shard.name, step.submission.number, batches[0].id, self._clock()))
         self.log.info(
