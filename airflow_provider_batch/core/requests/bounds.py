@@ -22,7 +22,7 @@ from types import BuiltinMethodType
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
-from airflow_provider_batch.core.requests.value import reject_unprintable
+from airflow_provider_batch.core.requests.value import SCALARS, reject_unprintable
 from airflow_provider_batch.exceptions import TemplateError
 
 Arguments = ParamSpec("Arguments")
@@ -172,6 +172,8 @@ def charge_nested(value: Any) -> None:
     pending = [value]
     while pending:
         item = pending.pop()
+        if type(item) in SCALARS:
+            continue
         items = item.values() if isinstance(item, Mapping) else item if isinstance(item, (list, tuple)) else ()
         if items:
             charge(len(items))

@@ -39,6 +39,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from airflow_provider_batch.core.requests import bounds
 from airflow_provider_batch.core.requests.row import Columns, Row, UnknownColumnError, lookup
 from airflow_provider_batch.core.requests.value import (
+    SCALARS,
     UnusableValueError,
     reject_binary,
     reject_unprintable,
@@ -110,6 +111,8 @@ def _require_defined(value: Any) -> Any:
 def _text_filter(value: Any) -> str:
     if type(value) is str:
         return value  # takes no further memory until it is joined with other texts
+    if type(value) in SCALARS:
+        return to_text(value)  # short, and far cheaper than to look whether it is a mapping
     if isinstance(value, (Mapping, list, tuple)):
         bounds.charge_nested(value)
     text = to_text(_require_defined(value))

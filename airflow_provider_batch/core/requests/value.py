@@ -24,7 +24,8 @@ from airflow_provider_batch.core.requests.row import Row, row_to_dict
 SCHEMA_KEYS = frozenset({"schema", "parameters"})
 
 _encode_plain = msgspec.json.Encoder(decimal_format="number").encode
-_SCALARS = frozenset({str, int, bool, type(None)})
+#: types whose values are neither nested nor need a check
+SCALARS = frozenset({str, int, bool, type(None)})
 _BINARY = (bytes, bytearray, memoryview)
 
 
@@ -62,7 +63,7 @@ def reject_unprintable(value: Any) -> None:
     Such a text holds the address of an object, or the items of a set in any order. The request hash would change, and
     its answer would be paid for again.
     """
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return
     if isinstance(value, Mapping):
         value = [*value, *value.values()]
@@ -113,7 +114,7 @@ def to_json_value(value: Any, *, sort: bool) -> Any:
     Dates, times and UUIDs become ISO text. Decimals stay numbers and keep all their digits. With `sort`, the keys of
     objects are sorted, except inside JSON Schemas. Raises UnusableValueError for anything that JSON cannot express.
     """
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return value
     if isinstance(value, Mapping):
         return {
@@ -161,7 +162,7 @@ def canonical_json(value: Any) -> bytes:
 
     Raises UnusableValueError, also for text that UTF-8 cannot encode.
     """
-    if type(value) in _SCALARS:
+    if type(value) in SCALARS:
         return _encode(value)
     try:
         return _encode(to_json_value(value, sort=True))
