@@ -24,8 +24,8 @@ from tests.foreign.servers import Aimock, LiteLLM, Llmock, NotRunError, Ogx, Ser
 #: rows of the job, those that its canary sends synchronously, and requests per input file
 ROWS, CANARY, SHARD_REQUESTS = 120, 2, 40
 #: seconds until the sensor stops waiting, and maximum time of one process that runs the job. A create call that was not
-#: confirmed is looked up after 120 s.
-_DEADLINE, _JOB_TIMEOUT = 240, 420
+#: confirmed is looked up after 120 s, which may happen several times in a row.
+_DEADLINE, _JOB_TIMEOUT = 600, 900
 #: maximum number of runs of a job's DAG: the first, and two as Airflow's retries would start them
 _MAX_RUNS = 3
 #: every eighth row has one of these in its text: legal in JSON, and the end of a line for some servers
