@@ -89,7 +89,9 @@ class BatchSubmitOperator(BaseOperator):
     **Row templates** (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja templates that are rendered once per
     row, with `row`, `params`, `run_id`, `dag_run.conf` and the dates of the run. An unknown column is an error. A
     template may also be an XComArg, a mapped argument, `dag.param(...)`, or the name of a `.txt`, `.md` or `.j2` file
-    next to the DAG. Optional arguments that were left empty in a form (None, blank text, `{}`) count as not given.
+    next to the DAG. A template may take 10 seconds and 100,000,000 characters for a row; one that needs more, or shows
+    an object whose text differs from run to run, is an error that names the row. Optional arguments that were left
+    empty in a form (None, blank text, `{}`) count as not given.
 
     :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
