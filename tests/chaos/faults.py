@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from airflow_provider_batch.local.faults import Call, Fault, Kind
+import msgspec
+
+from airflow_provider_batch.local.faults import BODY_KINDS, Call, Fault, Kind
 
 #: a JSON text deeper than any parser follows
 ENDLESS = "[" * 100_000 + "]" * 100_000
@@ -39,7 +41,16 @@ FAULTS: list[Fault] = [
     # downloads
     Fault(kind=Kind.TRUNCATE, calls=_DOWNLOAD, times=3),
     Fault(kind=Kind.DROP, calls=_DOWNLOAD, times=2),
-    Fault(kind=Kind.HTML, calls=_DOWNLOAD, times=2),
+    *(
+        Fault(kind=kind, calls=_DOWNLOAD, times=2)
+        for kind in (
+            Kind.HTML,
+            Kind.ERROR_BODY,
+            Kind.EMPTY_BODY,
+            *sorted(BODY_KINDS - {Kind.RESPONSE_FIELD, Kind.REPEATED_HALF}),
+        )
+    ),
+    Fault(kind=Kind.CUT_AT_LINE, calls=_DOWNLOAD, chunked=True, rate=0.5, times=3),
     # rows
     Fault(kind=Kind.ERROR, status=429, rate=0.3, times=1),
     Fault(kind=Kind.ERROR, status=500, rate=0.2, times=2),
@@ -67,16 +78,29 @@ FAULTS: list[Fault] = [
     # batches
     Fault(kind=Kind.FAIL_BATCH, code="token_limit_exceeded", message="Enqueued token limit reached", times=2),
     Fault(kind=Kind.FAIL_BATCH, code="invalid_request", message="Cannot find file file-1", times=1),
+    Fault(kind=Kind.FAIL_BATCH, code="upstream_lost", message="The job was lost.", times=1),
     Fault(kind=Kind.HIDDEN, retrieves=2),
     Fault(kind=Kind.LATE_IN_LIST, seconds=0.5),
     Fault(kind=Kind.STALE_IN_LIST),
 ]
 
 #: Faults that do not end until a person acts. All of them spoil downloads, so a batch is held in the end.
-LASTING_FAULTS: list[Fault] = [Fault(kind=Kind.HTML, calls=_DOWNLOAD)]
+LASTING_FAULTS: list[Fault] = [
+    Fault(kind=kind, calls=_DOWNLOAD)
+    for kind in (
+        Kind.HTML,
+        Kind.ERROR_BODY,
+        Kind.EMPTY_BODY,
+        Kind.COMPRESSED,
+        Kind.CUT,
+        Kind.CUT_AT_LINE,
+    )
+]
 
 #: what can be wrong with the line of a row so that no reader can use its answer, although it was paid for
 UNUSABLE_LINES: list[tuple[str, str]] = [
+    ("response.body.extra", ENDLESS),
+    ("response.body.choices", ENDLESS),
     ("response.body", '"not an object"'),
     ("response.body.choices", "[]"),
 ]
@@ -90,5 +114,21 @@ DIALECTS: list[tuple[str, ...]] = [
     ("absent-counts",),
     ("unfinished-counts", "zero-bytes"),
     ("wrong-bytes",),
+    ("siliconflow",),
     ("groq",),
 ]
+
+#: dialects in which nothing shows that a download is incomplete, except that another download is different
+_SILENT_DIALECTS = (("no-counts", "null-bytes"), ("zero-counts", "absent-bytes"), ("unfinished-counts", "zero-bytes"))
+
+
+def faults_for(dialects: tuple[str, ...]) -> list[Fault]:
+    """Return the faults that a job can survive with these dialects. Each of them ends by itself."""
+    if dialects not in _SILENT_DIALECTS:
+        return FAULTS
+    # A file that is cut off twice in the same place looks like the file.
+    return [
+        msgspec.structs.replace(fault, times=1, rate=1.0, chunked=False) if fault.calls == _DOWNLOAD else fault
+        for fault in FAULTS
+        if not fault.chunked
+    ]

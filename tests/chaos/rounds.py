@@ -27,7 +27,7 @@ import msgspec
 
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.chaos.faults import DIALECTS, FAULTS, LASTING_FAULTS, UNUSABLE_LINES
+from tests.chaos.faults import DIALECTS, LASTING_FAULTS, UNUSABLE_LINES, faults_for
 from tests.chaos.provider import count_sent_again, prompt_digest, read_batches
 from tests.chaos.worker import Start, Strike
 
@@ -111,7 +111,7 @@ class Round:
             stop = chance.random() < 0.25 and name not in IN_TRANSACTION
             strikes.append((name, msgspec.structs.replace(strike, stop=stop)))
         dialects = chance.choice(DIALECTS) if chance.random() < 0.3 else ()
-        faults = chance.sample(FAULTS, chance.choice((0, 1, 2, 3)))
+        faults = chance.sample(faults_for(dialects), chance.choice((0, 1, 2, 3)))
         if first in ("before a retry round", "retry round created"):
             faults.append(Fault(kind=Kind.ERROR, status=503, rate=0.3, times=1))
         restart_server = chance.random() < 0.15
@@ -302,6 +302,7 @@ class Chaos:
         for run in range(MAX_RUNS):
             strike = round_.strikes[run] if run < len(round_.strikes) else None
             start = self._start(server, round_, folder, warehouse, run, strike[1] if strike else None)
+            start = msgspec.structs.replace(start, clears=count.interventions)
             pid = workers.start(start)
             if round_.restart_server and run == 0:
                 server.kill()
@@ -321,7 +322,7 @@ class Chaos:
                 if json.loads(result.read_text())["state"] == "success":
                     break
                 if round_.lasting_faults and len(faults) > len(round_.faults):
-                    # the run failed because of the faults that a person has to end; the next run clears its tasks
+                    # A person ends the faults that made the run fail. The next run counts as a cleared wait.
                     count.interventions += 1
                     count.faults += sum(server.hits())
                     faults = round_.faults
