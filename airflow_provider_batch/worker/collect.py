@@ -25,7 +25,7 @@ from airflow_provider_batch.core.answers.agreement import (
 )
 from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Outcome
-from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.answers.result_files import has_several_lines, read_answers, read_rows
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import CollectedFile, CollectionFailed, Failure, Settled
 from airflow_provider_batch.core.ledger.state import ShardState
@@ -146,6 +146,7 @@ class Collector:
             compare_with_sizes(batch, files, sizes),
             rows,
             requests,
+            has_several_lines=has_several_lines(self.ledger.folder, step.shard.spec, files),
             is_repeated=is_repeated,
             is_accepted=is_accepted,
         ):

@@ -500,6 +500,14 @@ def test_an_odd_line_among_good_ones_does_not_make_the_file_suspicious(
         assert job.outcomes() == ALL_SUCCEEDED
 
 
+def test_a_file_of_the_right_size_that_repeats_a_row_in_place_of_another_settles_nothing(running_job: Any) -> None:
+    batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": lines(complete(1), complete(2), complete(1))}) as job:
+        assert job.collect()[0].settled_submissions() == []
+        job.provider.files["file-2"] = ALL_LINES
+        assert job.outcomes(later=timedelta(minutes=2)) == ALL_SUCCEEDED
+
+
 def test_a_line_that_the_provider_lost_is_missing_if_the_size_of_the_file_is_right(running_job: Any) -> None:
     batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": "file-2"}
     with running_job(batch, {"file-2": lines(complete(1), complete(3))}) as job:

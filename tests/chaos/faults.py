@@ -47,7 +47,7 @@ FAULTS: list[Fault] = [
             Kind.HTML,
             Kind.ERROR_BODY,
             Kind.EMPTY_BODY,
-            *sorted(BODY_KINDS - {Kind.RESPONSE_FIELD, Kind.REPEATED_HALF}),
+            *sorted(BODY_KINDS - {Kind.RESPONSE_FIELD}),
         )
     ),
     Fault(kind=Kind.CUT_AT_LINE, calls=_DOWNLOAD, chunked=True, rate=0.5, times=3),
@@ -94,6 +94,7 @@ LASTING_FAULTS: list[Fault] = [
         Kind.COMPRESSED,
         Kind.CUT,
         Kind.CUT_AT_LINE,
+        Kind.REPEATED_HALF,
     )
 ]
 

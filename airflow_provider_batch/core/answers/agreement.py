@@ -5,14 +5,16 @@ empty body, or a file that was cut off at the end of a line. Only a comparison s
 requests it has answered (`request_counts` of the batch) and how large each file is (`bytes` of the file):
 
     the files have a line for as many rows as the counts say      believed
-    every file has its size, and at least one row has a line      believed: a row without a line has none
+    every file has its size, and at least one row has a line      believed: a row without a line has none, unless
+                                                                  the counts disagree and a row has several lines
     counts or sizes are known, and neither agrees                 not believed
 
 Some servers give neither. Their files are believed if every row of the shard has a line, or if at least one row has
 one and a second download is identical.
 
-Files without a line for any row are suspicious even if their size is right: all rows would be sent and paid for again.
-They are believed only if a person has cleared the wait after seeing them, and they are still the same.
+Two kinds of files are suspicious even if their size is right: files without a line for any row, and files that repeat
+some rows in place of others, such as a first half that was sent twice. They are believed only if a person has cleared
+the wait since, and they are still the same.
 """
 
 from __future__ import annotations
@@ -74,18 +76,21 @@ def are_believed(
     rows: int,
     requests: int,
     *,
+    has_several_lines: bool,
     is_repeated: bool,
     is_accepted: bool,
 ) -> bool:
     """Return whether the files settle their batch.
 
+    :param has_several_lines: whether a row has several lines.
     :param is_repeated: whether the download before had the same content.
     :param is_accepted: whether a person has cleared the wait since then.
     """
     if counts is Agreement.CONFIRMED:
         return True
     if sizes is Agreement.CONFIRMED:
-        return rows > 0 or (is_repeated and is_accepted)
+        is_suspicious = not rows or (counts is Agreement.CONTRADICTED and has_several_lines)
+        return not is_suspicious or (is_repeated and is_accepted)
     if Agreement.CONTRADICTED in (counts, sizes):
         return False
     return rows == requests or (rows > 0 and is_repeated)

@@ -15,13 +15,14 @@ characters at which it would split text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.outcome import MISSING, Answer, Outcome
+from airflow_provider_batch.core.answers.tolerant_json import parse
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
@@ -86,6 +87,22 @@ def read_answers(
             yield result
     for line in unanswered - best.keys():
         yield line, MISSING
+
+
+def has_several_lines(folder: Folder, shard: Shard, files: Iterable[CollectedFile]) -> bool:
+    """Return whether any row of the shard has several lines in these files."""
+    unread = {row.custom_id for row in read_rows(folder, shard)}
+    custom_ids = frozenset(unread)
+    for file in files:
+        with folder.reader(file.name) as stream:
+            for text in stream:
+                line = parse(text)
+                custom_id = line.get("custom_id") if isinstance(line, dict) else None
+                if isinstance(custom_id, str) and custom_id in custom_ids:
+                    if custom_id not in unread:
+                        return True
+                    unread.remove(custom_id)
+    return False
 
 
 class _Position(NamedTuple):

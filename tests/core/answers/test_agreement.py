@@ -116,8 +116,18 @@ def test_an_error_file_of_the_right_size_does_not_make_up_for_an_output_file_tha
 # the decision
 
 
-def believes(counts: Agreement, sizes: Agreement, rows: int, *, repeated: bool = False, accepted: bool = False) -> bool:
-    return are_believed(counts, sizes, rows, 10, is_repeated=repeated, is_accepted=accepted)
+def believes(
+    counts: Agreement,
+    sizes: Agreement,
+    rows: int,
+    *,
+    several_lines: bool = False,
+    repeated: bool = False,
+    accepted: bool = False,
+) -> bool:
+    return are_believed(
+        counts, sizes, rows, 10, has_several_lines=several_lines, is_repeated=repeated, is_accepted=accepted
+    )
 
 
 @pytest.mark.parametrize("other", list(Agreement))
@@ -131,6 +141,13 @@ def test_files_of_the_right_size_but_without_a_line_need_a_person(counts: Agreem
     assert not believes(counts, CONFIRMED, 0)
     assert not believes(counts, CONFIRMED, 0, repeated=True)
     assert believes(counts, CONFIRMED, 0, repeated=True, accepted=True)
+
+
+def test_files_of_the_right_size_that_repeat_rows_in_place_of_others_need_a_person() -> None:
+    assert not believes(CONTRADICTED, CONFIRMED, 5, several_lines=True, repeated=True)
+    assert believes(CONTRADICTED, CONFIRMED, 5, several_lines=True, repeated=True, accepted=True)
+    assert believes(CONFIRMED, CONFIRMED, 10, several_lines=True)
+    assert believes(UNKNOWN, CONFIRMED, 5, several_lines=True)
 
 
 @pytest.mark.parametrize("other", [CONTRADICTED, UNKNOWN])
