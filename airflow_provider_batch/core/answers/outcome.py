@@ -234,9 +234,12 @@ def _read_body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -
         case "/embeddings":
             return _embedding_answer(answer, body)
         case "/responses":
-            return _judge_answer(answer, judge, **_read_response(body))
+            # some gateways answer one endpoint in the shape of the other
+            read = _read_choice if body.get("choices") and not body.get("output") else _read_response
+            return _judge_answer(answer, judge, **read(body))
         case "/chat/completions" | "/completions":
-            return _judge_answer(answer, judge, **_read_choice(body))
+            read = _read_response if body.get("output") and not body.get("choices") else _read_choice
+            return _judge_answer(answer, judge, **read(body))
     value = body.get("results", body)
     if not value:
         return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer has no result.")
@@ -274,7 +277,7 @@ def _failed_response(answer: Answer, code: str | None = None, message: str | Non
 def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
     choice = next(iter(_dicts(body.get("choices"))), {})
     message = choice.get("message")
-    message = message if isinstance(message, dict) else {"content": choice.get("text")}
+    message = message if isinstance(message, dict) else {"content": message or choice.get("text")}
     text = _message_text(message.get("content"))
     return {
         "texts": [text] if text else [],
@@ -302,8 +305,10 @@ _CALLER_CALLS = frozenset(
 def _read_response(body: dict[str, Any]) -> dict[str, Any]:
     texts, refusals, calls, provider_calls = [], [], [], []
     for item in _dicts(body.get("output")):
-        kind = str(item.get("type", ""))
+        kind = str(item.get("type", "message"))
         if kind == "message":
+            if isinstance(item.get("content"), str) and item["content"]:
+                texts.append(item["content"])
             for part in _dicts(item.get("content")):
                 if part.get("type") == "refusal":
                     refusals.append(str(part.get("refusal", "")))
@@ -313,6 +318,9 @@ def _read_response(body: dict[str, Any]) -> dict[str, Any]:
             calls.append(item)
         elif kind.endswith("_call"):
             provider_calls.append(item)
+    if not (texts or refusals or calls):
+        # the SDK's shortcut, which some servers send instead of the items
+        texts = [text for text in (body.get("output_text"), body.get("output")) if isinstance(text, str) and text][:1]
     details = body.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     return {

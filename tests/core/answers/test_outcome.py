@@ -249,6 +249,26 @@ def test_an_answer_is_read_in_whatever_form_it_is_written(response: Any) -> None
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (CHAT, {"choices": [{"message": "fine", "finish_reason": "stop"}]}),
+        (CHAT, {"choices": [{"text": "fine", "finish_reason": "stop"}]}),
+        (CHAT, {"choices": [{"message": {"content": [{"type": "text", "text": "fine"}]}}]}),
+        (CHAT, {"output": [message("fine")], "status": "completed"}),
+        (RESPONSES, {"output": [{"type": "message", "content": "fine"}], "status": "completed"}),
+        (RESPONSES, {"output": [{"role": "assistant", "content": [{"text": "fine"}]}], "status": "completed"}),
+        (RESPONSES, {"output": [], "output_text": "fine", "status": "completed"}),
+        (RESPONSES, {"output": "fine", "status": "completed"}),
+        (RESPONSES, chat("fine")),
+    ],
+    ids=range(9),
+)
+def test_a_text_is_found_in_the_shapes_of_other_servers(endpoint: str, body: dict[str, Any]) -> None:
+    answer = ok(body, endpoint)
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, "fine")
+
+
 def test_an_error_written_as_text_in_the_body_is_read_too() -> None:
     answer = http(429, as_text({"error": {"message": "Slow down.", "code": "rate_limit_exceeded"}}))
     assert (answer.error_code, answer.error_message, answer.transient) == ("rate_limit_exceeded", "Slow down.", True)
@@ -528,7 +548,7 @@ def test_without_a_schema_the_parts_of_a_message_are_joined() -> None:
         (response(message("")), Outcome.INCOMPLETE, "empty"),
         (response(), Outcome.INCOMPLETE, "empty"),
         ({"status": "completed", "output": None}, Outcome.INCOMPLETE, "empty"),
-        ({"status": "completed", "output": "text"}, Outcome.INCOMPLETE, "empty"),
+        ({"status": "completed", "output": 7}, Outcome.INCOMPLETE, "empty"),
         (
             {"status": "completed", "output": [None, "x", {"type": "message", "content": 7}]},
             Outcome.INCOMPLETE,
