@@ -25,7 +25,7 @@ from airflow_provider_batch.core.answers.agreement import (
 )
 from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Outcome
-from airflow_provider_batch.core.answers.result_files import has_several_lines, read_answers, read_rows
+from airflow_provider_batch.core.answers.result_files import count_lines, read_answers, read_rows
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import CollectedFile, CollectionFailed, Failure, Settled
 from airflow_provider_batch.core.ledger.state import ShardState
@@ -142,11 +142,11 @@ class Collector:
         is_repeated = bool(earlier) and earlier[-1].digests == [file.sha256 for file in files]
         is_accepted = is_repeated and not recent_failures(self.ledger.state(), step.submission)
         if are_believed(
+            batch,
             counts,
             compare_with_sizes(batch, files, sizes),
-            rows,
+            count_lines(self.ledger.folder, step.shard.spec, files, self.ledger.manifest.endpoint),
             requests,
-            has_several_lines=has_several_lines(self.ledger.folder, step.shard.spec, files),
             is_repeated=is_repeated,
             is_accepted=is_accepted,
         ):

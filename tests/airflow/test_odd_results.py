@@ -514,12 +514,29 @@ def test_a_line_that_the_provider_lost_is_missing_if_the_size_of_the_file_is_rig
         assert job.outcomes() == ["succeeded", "missing", "succeeded"]
 
 
-def test_without_counts_and_sizes_some_rows_are_believed_once_a_second_download_is_identical(running_job: Any) -> None:
-    batch = {"status": "completed", "output_file_id": "file-2"}
-    with running_job(batch, {"file-2": lines(complete(1), complete(3))}) as job:
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+def test_without_counts_and_sizes_some_rows_are_believed_once_a_second_download_is_identical(
+    running_job: Any, status: str
+) -> None:
+    with running_job(
+        {"status": status, "output_file_id": "file-2"}, {"file-2": lines(complete(1), complete(3))}
+    ) as job:
         job.provider.sizes["file-2"] = None
         assert job.collect()[0].settled_submissions() == []
         assert job.outcomes(later=timedelta(minutes=2)) == ["succeeded", "missing", "succeeded"]
+
+
+def test_without_counts_and_sizes_some_rows_of_a_completed_batch_are_believed_once_a_person_has_cleared_the_wait(
+    running_job: Any,
+) -> None:
+    batch = {"status": "completed", "output_file_id": "file-2"}
+    with running_job(batch, {"file-2": lines(complete(1), complete(3))}) as job:
+        job.provider.sizes["file-2"] = None
+        for hours in range(7):
+            job.collect(timedelta(hours=hours))
+        assert job.outcomes(later=timedelta(hours=7)) == ["pending"] * 3
+        clear_the_wait(job, timedelta(hours=8))
+        assert job.outcomes(later=timedelta(hours=8)) == ["succeeded", "missing", "succeeded"]
 
 
 def test_a_completed_batch_that_names_no_output_file_is_read_again(running_job: Any) -> None:

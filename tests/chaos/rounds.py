@@ -319,9 +319,10 @@ class Chaos:
                 workers, spare = spare, workers
             result = Path(start.result)
             if end == "ended" and result.exists():
-                if json.loads(result.read_text())["state"] == "success":
+                outcome = json.loads(result.read_text())
+                if outcome["state"] == "success":
                     break
-                if round_.lasting_faults and len(faults) > len(round_.faults):
+                if "with held: " in outcome["errors"].get("land", "") or len(faults) > len(round_.faults):
                     # A person ends the faults that made the run fail. The next run counts as a cleared wait.
                     count.interventions += 1
                     count.faults += sum(server.hits())

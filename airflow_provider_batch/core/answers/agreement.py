@@ -5,22 +5,24 @@ empty body, or a file that was cut off at the end of a line. Only a comparison s
 requests it has answered (`request_counts` of the batch) and how large each file is (`bytes` of the file):
 
     the files have a line for as many rows as the counts say      believed
-    every file has its size, and at least one row has a line      believed: a row without a line has none, unless
-                                                                  the counts disagree and a row has several lines
+    every file has its size, and at least one row has a line      believed: a row without a line has none
     counts or sizes are known, and neither agrees                 not believed
 
-Some servers give neither. Their files are believed if every row of the shard has a line, or if at least one row has
-one and a second download is identical.
+Some servers give neither. Their files are believed if every row of the shard has a line. If the batch expired or was
+cancelled, some rows may have none: such files are believed once a second download is identical.
 
-Two kinds of files are suspicious even if their size is right: files without a line for any row, and files that repeat
-some rows in place of others, such as a first half that was sent twice. They are believed only if a person has cleared
-the wait since, and they are still the same.
+Files of the right size are suspicious all the same if they have no line for any row, or repeat some rows in place of
+others, such as a first half that was sent twice. They are not believed either.
+
+A person has the last word. If the wait was cleared since the last download and the files are still the same, they are
+believed, unless their size is wrong, or they have no line for any row and their size is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from typing import NamedTuple
 
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.records import CollectedFile
@@ -34,6 +36,17 @@ class Agreement(Enum):
     CONTRADICTED = auto()
     #: the provider does not give the figure, or it says nothing about these files
     UNKNOWN = auto()
+
+
+class Lines(NamedTuple):
+    """The lines of the result files of a batch."""
+
+    #: number of rows of the shard that have a line
+    rows: int
+    #: number of further lines for such rows
+    repeated: int = 0
+    #: number of lines that are of no row
+    unreadable: int = 0
 
 
 def compare_with_counts(batch: BatchView, rows: int, requests: int) -> Agreement:
@@ -71,29 +84,32 @@ def compare_with_sizes(batch: BatchView, files: Sequence[CollectedFile], sizes: 
 
 
 def are_believed(
+    batch: BatchView,
     counts: Agreement,
     sizes: Agreement,
-    rows: int,
+    lines: Lines,
     requests: int,
     *,
-    has_several_lines: bool,
     is_repeated: bool,
     is_accepted: bool,
 ) -> bool:
     """Return whether the files settle their batch.
 
-    :param has_several_lines: whether a row has several lines.
     :param is_repeated: whether the download before had the same content.
     :param is_accepted: whether a person has cleared the wait since then.
     """
     if counts is Agreement.CONFIRMED:
         return True
-    if sizes is Agreement.CONFIRMED:
-        is_suspicious = not rows or (counts is Agreement.CONTRADICTED and has_several_lines)
-        return not is_suspicious or (is_repeated and is_accepted)
-    if Agreement.CONTRADICTED in (counts, sizes):
+    if sizes is Agreement.CONTRADICTED:
         return False
-    return rows == requests or (rows > 0 and is_repeated)
+    if is_repeated and is_accepted and (lines.rows or sizes is Agreement.CONFIRMED):
+        return True
+    if sizes is Agreement.CONFIRMED:
+        answered = min(batch.completed + batch.failed, requests)
+        return lines.rows > 0 and not (lines.repeated and lines.rows + lines.unreadable < answered)
+    if counts is Agreement.CONTRADICTED or not lines.rows:
+        return False
+    return lines.rows == requests or (is_repeated and batch.status is not Status.COMPLETED)
 
 
 def describe_disagreement(

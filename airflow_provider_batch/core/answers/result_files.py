@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from airflow_provider_batch.core.answers.agreement import Lines
 from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.outcome import MISSING, Answer, Outcome
-from airflow_provider_batch.core.answers.tolerant_json import parse
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
@@ -89,20 +89,21 @@ def read_answers(
         yield line, MISSING
 
 
-def has_several_lines(folder: Folder, shard: Shard, files: Iterable[CollectedFile]) -> bool:
-    """Return whether any row of the shard has several lines in these files."""
-    unread = {row.custom_id for row in read_rows(folder, shard)}
-    custom_ids = frozenset(unread)
+def count_lines(folder: Folder, shard: Shard, files: Iterable[CollectedFile], endpoint: str) -> Lines:
+    """Count the lines of result files."""
+    read = _row_reader(read_rows(folder, shard), endpoint, None, bodies=False)
+    rows: set[int] = set()
+    repeated = unreadable = 0
     for file in files:
         with folder.reader(file.name) as stream:
-            for text in stream:
-                line = parse(text)
-                custom_id = line.get("custom_id") if isinstance(line, dict) else None
-                if isinstance(custom_id, str) and custom_id in custom_ids:
-                    if custom_id not in unread:
-                        return True
-                    unread.remove(custom_id)
-    return False
+            for text in filter(bytes.strip, stream):
+                result = read(text)
+                if result is None:
+                    unreadable += 1
+                else:
+                    repeated += result[0] in rows
+                    rows.add(result[0])
+    return Lines(len(rows), repeated, unreadable)
 
 
 class _Position(NamedTuple):

@@ -65,6 +65,6 @@ def describe_held(failure: CollectionFailed) -> str:
     """Return what happened to a held batch, and what a person can do, in full sentences."""
     return (
         f"{failure.message} Batch {failure.batch_id} is held: its rows are not sent again, and land as pending. Look "
-        "at the batch and its files at the provider, then clear the wait to download them again. If they are the files "
-        "that the provider has, and are still without a line, their rows are sent again then."
+        "at the batch and its files at the provider, then clear the wait to download them again. If they are still the "
+        "same and their size is right, they are believed then, and rows without a line are retried."
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.agreement import (
     Agreement,
+    Lines,
     are_believed,
     compare_with_counts,
     compare_with_sizes,
@@ -119,14 +120,21 @@ def test_an_error_file_of_the_right_size_does_not_make_up_for_an_output_file_tha
 def believes(
     counts: Agreement,
     sizes: Agreement,
-    rows: int,
+    lines: Lines | int,
     *,
-    several_lines: bool = False,
+    status: str = "completed",
     repeated: bool = False,
     accepted: bool = False,
 ) -> bool:
+    """Return whether files are believed in which these lines are instead of ten."""
     return are_believed(
-        counts, sizes, rows, 10, has_several_lines=several_lines, is_repeated=repeated, is_accepted=accepted
+        batch_of(status, counts_of(10, 10, 0)),
+        counts,
+        sizes,
+        lines if isinstance(lines, Lines) else Lines(lines),
+        10,
+        is_repeated=repeated,
+        is_accepted=accepted,
     )
 
 
@@ -137,32 +145,47 @@ def test_one_figure_that_agrees_is_enough(other: Agreement) -> None:
 
 
 @pytest.mark.parametrize("counts", [CONTRADICTED, UNKNOWN])
-def test_files_of_the_right_size_but_without_a_line_need_a_person(counts: Agreement) -> None:
-    assert not believes(counts, CONFIRMED, 0)
-    assert not believes(counts, CONFIRMED, 0, repeated=True)
-    assert believes(counts, CONFIRMED, 0, repeated=True, accepted=True)
+@pytest.mark.parametrize("lines", [Lines(0), Lines(5, repeated=5), Lines(0, unreadable=10)])
+def test_suspicious_files_of_the_right_size_need_a_person(counts: Agreement, lines: Lines) -> None:
+    """They have no line for any row, or repeat some rows in place of others."""
+    assert not believes(counts, CONFIRMED, lines)
+    assert not believes(counts, CONFIRMED, lines, repeated=True)
+    assert believes(counts, CONFIRMED, lines, repeated=True, accepted=True)
 
 
-def test_files_of_the_right_size_that_repeat_rows_in_place_of_others_need_a_person() -> None:
-    assert not believes(CONTRADICTED, CONFIRMED, 5, several_lines=True, repeated=True)
-    assert believes(CONTRADICTED, CONFIRMED, 5, several_lines=True, repeated=True, accepted=True)
-    assert believes(CONFIRMED, CONFIRMED, 10, several_lines=True)
-    assert believes(UNKNOWN, CONFIRMED, 5, several_lines=True)
+@pytest.mark.parametrize("lines", [Lines(9), Lines(9, unreadable=1), Lines(9, repeated=1, unreadable=1)])
+def test_a_line_that_is_lost_or_broken_at_the_provider_does_not_make_a_file_of_the_right_size_suspicious(
+    lines: Lines,
+) -> None:
+    assert believes(CONTRADICTED, CONFIRMED, lines)
 
 
-@pytest.mark.parametrize("other", [CONTRADICTED, UNKNOWN])
-def test_files_that_contradict_a_figure_are_never_believed(other: Agreement) -> None:
-    assert not believes(CONTRADICTED, other, 9, repeated=True, accepted=True)
-    assert not believes(other, CONTRADICTED, 9, repeated=True, accepted=True)
+@pytest.mark.parametrize("counts", [CONTRADICTED, UNKNOWN])
+def test_files_of_the_wrong_size_are_never_believed(counts: Agreement) -> None:
+    assert not believes(counts, CONTRADICTED, 9, repeated=True, accepted=True)
+
+
+def test_files_that_contradict_only_the_counts_need_a_person() -> None:
+    assert not believes(CONTRADICTED, UNKNOWN, 9, repeated=True)
+    assert not believes(CONTRADICTED, UNKNOWN, 9, accepted=True)
+    assert believes(CONTRADICTED, UNKNOWN, 9, repeated=True, accepted=True)
+    assert not believes(CONTRADICTED, UNKNOWN, 0, repeated=True, accepted=True)
 
 
 def test_without_any_figure_a_line_for_every_row_is_believed() -> None:
     assert believes(UNKNOWN, UNKNOWN, 10)
 
 
-def test_without_any_figure_some_rows_are_believed_once_a_second_download_is_identical() -> None:
+def test_without_any_figure_some_rows_of_a_completed_batch_need_a_person() -> None:
     assert not believes(UNKNOWN, UNKNOWN, 9)
-    assert believes(UNKNOWN, UNKNOWN, 9, repeated=True)
+    assert not believes(UNKNOWN, UNKNOWN, 9, repeated=True)
+    assert believes(UNKNOWN, UNKNOWN, 9, repeated=True, accepted=True)
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+def test_without_any_figure_some_rows_of_a_batch_that_did_not_complete_need_a_second_download(status: str) -> None:
+    assert not believes(UNKNOWN, UNKNOWN, 9, status=status)
+    assert believes(UNKNOWN, UNKNOWN, 9, status=status, repeated=True)
 
 
 def test_without_any_figure_files_without_a_line_are_never_believed() -> None:
@@ -184,7 +207,7 @@ def test_an_answer_that_the_provider_counts_is_never_given_up_unless_the_size_of
 ) -> None:
     batch = batch_of(status, counts_of(total, completed, failed))
     counts, sizes = compare_with_counts(batch, rows, 10), compare_with_sizes(batch, [file_of(size)], [stated])
-    if believes(counts, sizes, rows, repeated=repeated):
+    if are_believed(batch, counts, sizes, Lines(rows), 10, is_repeated=repeated, is_accepted=False):
         assert rows >= min(completed + failed, 10) or (rows and size == stated)
 
 
