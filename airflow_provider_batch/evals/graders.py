@@ -47,7 +47,7 @@ _NUMBER = re.compile(
 #: characters that models write for a minus sign
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-"})
 
-#: \b or \B beside a letter that is not ASCII. In RE2 it would not mean what it means in Python.
+#: \b or \B next to a letter that is not ASCII. In RE2 it would not mean what it means in Python.
 _ASCII_BOUNDARY = re.compile(r"\\[bB](?![\x00-\x7f])\w|(?![\x00-\x7f])\w\\[bB]")
 
 _ESCAPE = re.compile(r"\\[Z\\]")

@@ -243,7 +243,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     json: str | None = None
     #: levels of a nested text
     depth: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 256
-    #: how often a hidden batch is not found
+    #: number of times that a hidden batch is not found
     retrieves: Annotated[int, msgspec.Meta(ge=1)] = 1
 
     def __post_init__(self) -> None:

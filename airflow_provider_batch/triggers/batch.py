@@ -69,7 +69,7 @@ class BatchTrigger(BaseTrigger):
     * `due`: `wake_at` has passed, so rows can be retried or shards submitted;
     * `deadline`: the job's deadline has passed;
     * `refused`: the provider refused five consecutive reads of every batch, and there is no other work. The message is
-      that of the last refusal. While other batches are readable, the wait goes on for them.
+      that of the last refusal. While other batches are readable, the wait continues for them.
 
     :param openai_conn_id: connection of type openai.
     :param job_uid: id of the job, for the log.

@@ -15,7 +15,7 @@ must not rely on a list that disagrees with single reads. Four rules follow:
 4. If two of the last `COMPARISONS` comparisons showed that the list was behind, nothing is read from it for
    `DISTRUST_SECONDS`. Then every batch is read singly when it is due, at most 16 at a time.
 
-A batch that changes between the page and the single read is no evidence against the list. So a comparison counts as
+A batch that changes between the page and the single read is not evidence against the list. So a comparison counts as
 evidence only if the list had shown the batch unchanged for many sweeps, or if an earlier single read, which ended
 before the page was requested, had already shown more than the page. By chance, that hardly ever happens twice.
 """

@@ -124,8 +124,8 @@ class Runner:
     def observe(self) -> dict[str, BatchView]:
         """Return the live batches by id, as the provider reports them. A batch that cannot be read now is left out.
 
-        A refusal (401, 403, 404) is no exception to that, because a new batch may become visible with a delay. The
-        refusals are in `refused_reads`, and the sensor decides how many in a row are too many.
+        This includes a batch that the provider refuses to show (401, 403, 404), because a new batch may become visible
+        with a delay. The refusals are in `refused_reads`, and the sensor decides how many in a row are too many.
         """
         observed: dict[str, BatchView] = {}
         self.refused_reads = {}

@@ -64,7 +64,7 @@ class Start(msgspec.Struct, frozen=True):
     result: str
     log: str
     strike: Strike | None = None
-    #: how often a person has cleared the wait
+    #: number of times that a person has cleared the wait
     clears: int = 0
 
 

@@ -45,7 +45,7 @@ class Case:
     headers: dict[str, str] = field(default_factory=dict)
     #: outcome of every row but the canary's, which succeed
     outcome: str = "succeeded"
-    #: how often a row may be sent
+    #: maximum number of times that a row may be sent
     sends: int = 1
     #: the text of each answer must contain the row's id
     echoes: bool = False
@@ -211,7 +211,7 @@ def _check_rows(report: Report, result: Result | None, folder: Path) -> None:
 
 
 def _check_sends(report: Report, server: Server) -> None:
-    """Check how often each row was sent, by the input files of all batches that the server has."""
+    """Check how many times each row was sent, by the input files of all batches that the server has."""
     sends: Counter[str] = Counter()
     with openai.OpenAI(base_url=server.base_url, api_key=server.key, max_retries=10, timeout=30) as client:
         batches = client.batches.list(limit=100).data

@@ -11,8 +11,8 @@ requests it has answered (`request_counts` of the batch) and how large each file
 Some servers give neither. Their files are believed if every row of the shard has a line. If the batch expired or was
 cancelled, some rows may have none: such files are believed once a second download is identical.
 
-Files of the right size are suspicious all the same if they have no line for any row, or repeat some rows in place of
-others, such as a first half that was sent twice. They are not believed either.
+Even files of the right size are suspicious if they have no line for any row, or repeat some rows in place of others,
+such as a first half that was sent twice. They are not believed either.
 
 A person has the last word. If the wait was cleared since the last download and the files are still the same, they are
 believed, unless their size is wrong, or they have no line for any row and their size is unknown.

@@ -188,7 +188,7 @@ def _status(value: Any) -> int:
 
 
 def _unreadable_answer(body: Any) -> Answer:
-    """Return the answer for HTTP 200 with a body that is no object. It may have been billed, so it is not retried."""
+    """Return the answer for HTTP 200 with a body that is not an object. It may be billed, so it is not retried."""
     if body in (None, ""):
         return Answer(Outcome.INCOMPLETE, error_code="empty", error_message="The answer is empty.", body=body)
     kind = "text" if isinstance(body, str) else "a list" if isinstance(body, list) else "a single value"

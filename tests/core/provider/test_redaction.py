@@ -14,7 +14,7 @@ from airflow_provider_batch.core.provider.redaction import RedactedStream, Redac
 
 KEY = "sk-proj-Ab3_dEf9/gH+1jK="
 
-#: what a header can carry, and is no single word
+#: what a header can carry, and is not a single word
 secret_values = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=60).filter(
     lambda text: not text.isalpha() and len(set(text)) > 3 and "*" not in text
 )
