@@ -322,12 +322,15 @@ class Chaos:
                 outcome = json.loads(result.read_text())
                 if outcome["state"] == "success":
                     break
-                if "with held: " in outcome["errors"].get("land", "") or len(faults) > len(round_.faults):
-                    # A person ends the faults that made the run fail. The next run counts as a cleared wait.
-                    count.interventions += 1
+                has_lasting_faults = len(faults) > len(round_.faults)
+                if has_lasting_faults:
+                    # a person ends the faults that made the run fail
                     count.faults += sum(server.hits())
                     faults = round_.faults
                     server.set_faults(*faults)
+                if has_lasting_faults or outcome["held_batches"]:
+                    # the next run counts as a cleared wait
+                    count.interventions += 1
             if run == len(round_.strikes) // 2:
                 self._wake(zombies)
         else:

@@ -136,7 +136,7 @@ def watch(striker: Striker) -> None:
 
 
 def run(start: Start) -> dict[str, Any]:
-    """Run the DAG once; return its state, its errors and what the land task returned."""
+    """Run the DAG once; return its state, its errors, what the land task returned, and the batches that are held."""
     from airflow.sdk import DAG
 
     from airflow_provider_batch.core.lifecycle import conditions, consequences, steps
@@ -170,6 +170,7 @@ def run(start: Start) -> dict[str, Any]:
         "states": dag_run.states,
         "errors": {task: f"{type(error).__name__}: {error}" for task, error in dag_run.errors.items()},
         "land": dag_run.return_values.get("land"),
+        "held_batches": (dag_run.return_values.get("wait") or {}).get("held_batches", []),
     }
 
 
