@@ -508,6 +508,15 @@ def test_a_file_of_the_right_size_that_repeats_a_row_in_place_of_another_settles
         assert job.outcomes(later=timedelta(minutes=2)) == ALL_SUCCEEDED
 
 
+@pytest.mark.parametrize("counts", [THREE_COMPLETED, None], ids=["with counts", "without counts"])
+def test_garbage_of_the_right_size_in_place_of_one_file_settles_nothing(running_job: Any, counts: Any) -> None:
+    answers, errors = lines(complete(3), complete(1)), lines(http_error(2))
+    batch = {"status": "completed", "request_counts": counts, "output_file_id": "file-2", "error_file_id": "file-3"}
+    with running_job(batch, {"file-2": b"\x8f\n" * (len(answers) // 2), "file-3": errors}) as job:
+        job.provider.sizes["file-2"] = len(answers) // 2 * 2
+        assert job.collect()[0].settled_submissions() == []
+
+
 def test_a_line_that_the_provider_lost_is_missing_if_the_size_of_the_file_is_right(running_job: Any) -> None:
     batch = {"status": "completed", "request_counts": THREE_COMPLETED, "output_file_id": "file-2"}
     with running_job(batch, {"file-2": lines(complete(1), complete(3))}) as job:

@@ -11,8 +11,8 @@ requests it has answered (`request_counts` of the batch) and how large each file
 Some servers give neither. Their files are believed if every row of the shard has a line. If the batch expired or was
 cancelled, some rows may have none: such files are believed once a second download is identical.
 
-Even files of the right size are suspicious if they have no line for any row, or repeat some rows in place of others,
-such as a first half that was sent twice. They are not believed either.
+Even files of the right size are suspicious if they have no line for any row, or have something else in place of the
+lines of some rows, such as garbage or a first half that was sent twice. They are not believed either.
 
 A person has the last word. If the wait was cleared since the last download and the files are still the same, they are
 believed, unless their size is wrong, or they have no line for any row and their size is unknown.
@@ -45,8 +45,20 @@ class Lines(NamedTuple):
     rows: int
     #: number of further lines for such rows
     repeated: int = 0
-    #: number of lines that are of no row
-    unreadable: int = 0
+    #: number of lines that begin like a result line but cannot be read
+    broken: int = 0
+    #: number of all other lines
+    foreign: int = 0
+
+    def are_suspicious(self, expected: int) -> bool:
+        """Return whether something else may be in place of the lines of rows.
+
+        One broken or foreign line for each row without a line is a line that the provider damaged.
+
+        :param expected: number of rows that should have a line.
+        """
+        is_explained = self.rows + self.broken >= expected or self.rows + self.broken + self.foreign == expected
+        return not self.rows or (not is_explained and (self.repeated > 0 or self.foreign > 0))
 
 
 def compare_with_counts(batch: BatchView, rows: int, requests: int) -> Agreement:
@@ -106,7 +118,7 @@ def are_believed(
         return True
     if sizes is Agreement.CONFIRMED:
         answered = min(batch.completed + batch.failed, requests)
-        return lines.rows > 0 and not (lines.repeated and lines.rows + lines.unreadable < answered)
+        return not lines.are_suspicious(answered or (requests if batch.status is Status.COMPLETED else 0))
     if counts is Agreement.CONTRADICTED or not lines.rows:
         return False
     return lines.rows == requests or (is_repeated and batch.status is not Status.COMPLETED)

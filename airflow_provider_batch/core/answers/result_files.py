@@ -23,6 +23,7 @@ import msgspec
 from airflow_provider_batch.core.answers.agreement import Lines
 from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.outcome import MISSING, Answer, Outcome
+from airflow_provider_batch.core.answers.tolerant_json import parse
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
@@ -93,17 +94,19 @@ def count_lines(folder: Folder, shard: Shard, files: Iterable[CollectedFile], en
     """Count the lines of result files."""
     read = _row_reader(read_rows(folder, shard), endpoint, None, bodies=False)
     rows: set[int] = set()
-    repeated = unreadable = 0
+    repeated = broken = foreign = 0
     for file in files:
         with folder.reader(file.name) as stream:
             for text in filter(bytes.strip, stream):
                 result = read(text)
-                if result is None:
-                    unreadable += 1
-                else:
+                if result is not None:
                     repeated += result[0] in rows
                     rows.add(result[0])
-    return Lines(len(rows), repeated, unreadable)
+                elif text.lstrip().startswith(b"{") and parse(text) is None:
+                    broken += 1
+                else:
+                    foreign += 1
+    return Lines(len(rows), repeated, broken, foreign)
 
 
 class _Position(NamedTuple):

@@ -145,15 +145,19 @@ def test_one_figure_that_agrees_is_enough(other: Agreement) -> None:
 
 
 @pytest.mark.parametrize("counts", [CONTRADICTED, UNKNOWN])
-@pytest.mark.parametrize("lines", [Lines(0), Lines(5, repeated=5), Lines(0, unreadable=10)])
+@pytest.mark.parametrize(
+    "lines", [Lines(0), Lines(5, repeated=5), Lines(0, broken=10), Lines(2, foreign=30), Lines(8, foreign=1)]
+)
 def test_suspicious_files_of_the_right_size_need_a_person(counts: Agreement, lines: Lines) -> None:
-    """They have no line for any row, or repeat some rows in place of others."""
+    """They have no line for any row, or something else in place of some lines."""
     assert not believes(counts, CONFIRMED, lines)
     assert not believes(counts, CONFIRMED, lines, repeated=True)
     assert believes(counts, CONFIRMED, lines, repeated=True, accepted=True)
 
 
-@pytest.mark.parametrize("lines", [Lines(9), Lines(9, unreadable=1), Lines(9, repeated=1, unreadable=1)])
+@pytest.mark.parametrize(
+    "lines", [Lines(9), Lines(9, broken=1), Lines(9, repeated=1, broken=1), Lines(8), Lines(8, broken=1, foreign=1)]
+)
 def test_a_line_that_is_lost_or_broken_at_the_provider_does_not_make_a_file_of_the_right_size_suspicious(
     lines: Lines,
 ) -> None:
