@@ -68,8 +68,8 @@ class BatchTrigger(BaseTrigger):
     * `ended`: every batch has ended; or some have ended, and the trigger has waited long enough for others;
     * `due`: `wake_at` has passed, so rows can be retried or shards submitted;
     * `deadline`: the job's deadline has passed;
-    * `refused`: the provider refused five consecutive reads of every batch, and there is no other work. The message is
-      that of the last refusal. While other batches are readable, the wait continues for them.
+    * `refused`: the provider refused five consecutive reads of every batch, and nothing else is left to do. The message
+      is that of the last refusal. While other batches are readable, the wait continues for them.
 
     :param openai_conn_id: connection of type openai.
     :param job_uid: id of the job, for the log.

@@ -19,7 +19,7 @@ ROWS = ("1", "2", "3")
 
 
 def run_batch(server: LocalServer, custom_ids: Sequence[str], job_uid: str = "job-1") -> Batch:
-    """Run a batch to its end, and return it."""
+    """Run a batch to completion, and return it."""
     with OpenAI(base_url=server.base_url, api_key="local") as client:
         batch = client.batches.create(
             input_file_id=upload(client, jsonl(chat(name, f"prompt {name}") for name in custom_ids)),

@@ -21,7 +21,7 @@ STORAGE = "storage"
 
 
 class ColumnLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one column can store; None if there is no limit."""
+    """What one column can store; None means unlimited."""
 
     #: length of a text
     characters: int | None = None
@@ -39,9 +39,9 @@ class StorageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     columns: dict[str, ColumnLimits] = {}
     json_depth: int = tolerant_json.MAX_DEPTH
-    #: digits of an integer in a JSON document; None if there is no limit
+    #: digits of an integer in a JSON document; None means unlimited
     json_digits: int | None = None
-    #: bytes of all texts and JSON documents of a row; None if there is no limit
+    #: bytes of all texts and JSON documents of a row; None means unlimited
     row_bytes: int | None = None
     #: characters that the database's statements write as two bytes
     escaped_characters: str = ""

@@ -272,7 +272,7 @@ def check_brace_format(template: str, values: Iterable[Any]) -> None:
 def _charge_widths(widths: Iterable[str], values: Iterable[Any], *, has_dynamic_width: bool) -> None:
     for width in widths:
         if width != "*":
-            # so many digits are too large in any case, and Python refuses to convert thousands of them
+            # 20 digits are too large in any case, and Python refuses to convert thousands of them
             charge(int(width[:20]))
     if has_dynamic_width:
         charge(max((abs(value) for value in values if isinstance(value, int)), default=0))
