@@ -34,7 +34,7 @@ from airflow_provider_batch.core.requests.arguments import (
 )
 from airflow_provider_batch.core.requests.preview import render_preview
 from airflow_provider_batch.core.requests.render import RequestSpec, check
-from airflow_provider_batch.core.schema.judge import strict_schema
+from airflow_provider_batch.core.schema.author_schema import strict_schema
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink

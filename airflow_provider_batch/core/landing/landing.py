@@ -48,7 +48,8 @@ from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submi
 from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, extractor
+from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.schema.paths import column_type, extractor
 from airflow_provider_batch.core.sealing import carry
 from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, DuplicateReader
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers, to_answer

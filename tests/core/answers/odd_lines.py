@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from airflow_provider_batch.core.schema.judge import strict_schema
+from airflow_provider_batch.core.schema.author_schema import strict_schema
 
 #: an object with a field of every column type, and a tree that may be nested without end
 SCHEMA = strict_schema(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.fast_lines import fast_reader, line_reader
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
-from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
+from airflow_provider_batch.core.schema.author_schema import strict_schema
+from airflow_provider_batch.core.schema.judge import SchemaJudge
 from tests.core.building import CHAT, EMBEDDINGS, RESPONSES
 
 JUDGE = SchemaJudge(strict_schema({"type": "object", "properties": {"label": {"enum": ["bug", "other"]}}}))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import MISSING, PENDING, Answer, Outcome, read_line
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
-from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
+from airflow_provider_batch.core.schema.author_schema import strict_schema
+from airflow_provider_batch.core.schema.judge import SchemaJudge
 from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
 
 COMPLETIONS = "/v1/completions"

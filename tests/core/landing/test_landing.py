@@ -31,8 +31,8 @@ from airflow_provider_batch.core.ledger.records import (
     Uploaded,
 )
 from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.schema.author_schema import strict_schema
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.core.schema.judge import strict_schema
 from airflow_provider_batch.core.sealing.carry import CarriedColumns
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import SchemaError

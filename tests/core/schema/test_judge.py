@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from openai.lib._pydantic import to_strict_json_schema
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from airflow_provider_batch.core.schema.author_schema import strict_schema
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.core.schema.judge import SchemaJudge, column_type, convert, extractor, strict_schema
+from airflow_provider_batch.core.schema.convert import convert
+from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.schema.paths import column_type, extractor
 from airflow_provider_batch.exceptions import SchemaError
 
 

@@ -16,7 +16,8 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request, request_sha256
-from airflow_provider_batch.core.schema.judge import SchemaJudge, strict_schema
+from airflow_provider_batch.core.schema.author_schema import strict_schema
+from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing import deduplicate
 from airflow_provider_batch.core.sealing import reused_answers as reused_answers_module
 from airflow_provider_batch.core.sealing.deduplicate import RequestIndex
