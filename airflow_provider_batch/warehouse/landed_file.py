@@ -32,7 +32,8 @@ def write_landed_file(
     """Pass the rows to `land`, and write the last row of each key to a file as JSON. Return the file's address.
 
     Each line is an object with every column, null where the row has no value. Timestamps are ISO 8601 in UTC with
-    microseconds, numbers keep all their digits, JSON and vectors are embedded as JSON, and bytes are Base64.
+    microseconds, and local timestamps have no offset. Intervals are ISO 8601 durations, numbers keep all their digits,
+    JSON and vectors are embedded as JSON, and bytes are Base64.
 
     :raises ResultsTableError: for a value that does not have its column's type, and for an empty key.
     :raises StagingError: if staging cannot be written.
@@ -77,6 +78,10 @@ _CONVERTERS: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.BOOLEAN: bool,
     ColumnType.DATE: date.isoformat,
     ColumnType.TIMESTAMP: values.to_iso,
+    ColumnType.LOCAL_TIMESTAMP: values.local_iso,
+    ColumnType.TIME: values.clock_iso,
+    ColumnType.INTERVAL: values.iso_duration,
+    ColumnType.UUID: values.uuid_text,
     ColumnType.JSON: _identity,
     ColumnType.BYTES: lambda value: base64.b64encode(value).decode(),
     ColumnType.VECTOR: _identity,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -61,6 +62,43 @@ def to_utc(timestamp: datetime) -> datetime:
 def to_iso(timestamp: datetime) -> str:
     """Return ISO 8601 in UTC, always with microseconds, so that the texts sort like the timestamps."""
     return to_utc(timestamp).isoformat(timespec="microseconds")
+
+
+def local_timestamp(value: Any) -> datetime:
+    """Return a timestamp without a time zone. Raises TypeError for anything else."""
+    timestamp: datetime = require_type(datetime, value)
+    if timestamp.tzinfo is not None:
+        raise TypeError("a timestamp with a time zone")
+    return timestamp
+
+
+def local_iso(value: Any) -> str:
+    """Return a timestamp without a time zone as ISO 8601, always with microseconds. Raises TypeError for others."""
+    return local_timestamp(value).isoformat(timespec="microseconds")
+
+
+def clock_time(value: Any) -> time:
+    """Return a time of day without a time zone. Raises TypeError for anything else."""
+    result: time = require_type(time, value)
+    if result.tzinfo is not None:
+        raise TypeError("a time with a time zone")
+    return result
+
+
+def clock_iso(value: Any) -> str:
+    """Return a time of day as ISO 8601, always with microseconds. Raises TypeError for anything else."""
+    return clock_time(value).isoformat(timespec="microseconds")
+
+
+def iso_duration(value: Any) -> str:
+    """Return a time span as an ISO 8601 duration. Raises TypeError for anything else."""
+    duration: str = msgspec.to_builtins(require_type(timedelta, value))
+    return duration
+
+
+def uuid_text(value: Any) -> str:
+    """Return a UUID as text. Raises TypeError for anything else."""
+    return str(require_type(UUID, value))
 
 
 def require_type(type_: type, value: Any) -> Any:

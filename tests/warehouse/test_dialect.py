@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -44,6 +45,10 @@ SAMPLES: dict[ColumnType, Any] = {
     ColumnType.BOOLEAN: True,
     ColumnType.DATE: date(2026, 11, 20),
     ColumnType.TIMESTAMP: NOON,
+    ColumnType.LOCAL_TIMESTAMP: NOON.replace(tzinfo=None),
+    ColumnType.TIME: time(12, 30),
+    ColumnType.INTERVAL: timedelta(days=1),
+    ColumnType.UUID: UUID("6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f"),
     ColumnType.JSON: {"a": [1, None]},
     ColumnType.BYTES: b"\0\xff",
     ColumnType.VECTOR: [0.5, 1.0],

@@ -6,10 +6,11 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG
@@ -118,6 +119,10 @@ def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
         ColumnType.BOOLEAN: True,
         ColumnType.DATE: START.date(),
         ColumnType.TIMESTAMP: datetime(2026, 11, 20, 12, tzinfo=UTC),
+        ColumnType.LOCAL_TIMESTAMP: datetime(2026, 3, 29, 2, 30),
+        ColumnType.TIME: time(23, 59, 59, 7),
+        ColumnType.INTERVAL: timedelta(days=1, hours=1),
+        ColumnType.UUID: UUID("6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f"),
         ColumnType.JSON: {"a": [1, None]},
         ColumnType.BYTES: b"\0\xff",
         ColumnType.VECTOR: [0.5, 1.0],
@@ -134,6 +139,10 @@ def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
         "boolean": True,
         "date": "2026-11-20",
         "timestamp": "2026-11-20T12:00:00.000000+00:00",
+        "local_timestamp": "2026-03-29T02:30:00.000000",
+        "time": "23:59:59.000007",
+        "interval": "P1DT3600S",
+        "uuid": "6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f",
         "json": {"a": [1, None]},
         "bytes": "AP8=",
         "vector": [Decimal("0.5"), Decimal("1.0")],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +23,8 @@ from tests.warehouse.conftest import KNOWS_KEYS, Warehouse, other_warehouse
 from tests.warehouse.landing import COLUMNS, land, row, with_column
 
 TIMESTAMP = datetime(2026, 11, 20, 12, 30, 0, 123456, tzinfo=UTC)
+
+ID = UUID("6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f")
 
 #: the value written, what PostgreSQL and DuckDB return, and what SQLite stores; ... stands for the same value
 SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
@@ -55,6 +58,12 @@ SAMPLES: list[tuple[ColumnType, Any, Any, Any]] = [
         datetime(2026, 11, 20, tzinfo=UTC),
         "2026-11-20T00:00:00.000000+00:00",
     ),
+    (ColumnType.LOCAL_TIMESTAMP, datetime(2026, 3, 29, 2, 30, 0, 7), ..., "2026-03-29T02:30:00.000007"),
+    (ColumnType.LOCAL_TIMESTAMP, datetime(1, 1, 1), ..., "0001-01-01T00:00:00.000000"),
+    (ColumnType.TIME, time(23, 59, 59, 999_999), ..., "23:59:59.999999"),
+    (ColumnType.INTERVAL, timedelta(days=40, hours=25, microseconds=7), ..., "P41DT3600.000007S"),
+    (ColumnType.INTERVAL, timedelta(microseconds=-1), ..., "-PT0.000001S"),
+    (ColumnType.UUID, ID, ..., str(ID)),
     (ColumnType.JSON, {"a": [1, None, "x\ny\\"], "ü": 1.5}, ..., '{"a":[1,null,"x\\ny\\\\"],"ü":1.5}'),
     (ColumnType.JSON, "text", ..., '"text"'),
     (ColumnType.JSON, False, ..., "false"),
@@ -70,6 +79,10 @@ def in_mysql(type_: ColumnType, value: Any, in_postgres: Any, in_sqlite: Any) ->
     if type_ is ColumnType.TIMESTAMP:
         return (value if in_postgres is ... else in_postgres).replace(tzinfo=None)
     if type_ in (ColumnType.JSON, ColumnType.VECTOR):
+        return in_sqlite
+    if type_ is ColumnType.TIME:
+        return timedelta(hours=value.hour, minutes=value.minute, seconds=value.second, microseconds=value.microsecond)
+    if type_ in (ColumnType.INTERVAL, ColumnType.UUID):
         return in_sqlite
     return None if value == float("inf") else in_postgres
 

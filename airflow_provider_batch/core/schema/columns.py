@@ -21,6 +21,10 @@ class ColumnType(StrEnum):
     BOOLEAN = "boolean"  # bool
     DATE = "date"  # datetime.date
     TIMESTAMP = "timestamp"  # datetime.datetime, timezone-aware, in UTC
+    LOCAL_TIMESTAMP = "local_timestamp"  # datetime.datetime without a time zone
+    TIME = "time"  # datetime.time without a time zone
+    INTERVAL = "interval"  # datetime.timedelta
+    UUID = "uuid"  # uuid.UUID
     JSON = "json"  # dict, list, str, int, float or bool: any JSON value, not encoded
     BYTES = "bytes"  # bytes
     VECTOR = "vector"  # list[float]

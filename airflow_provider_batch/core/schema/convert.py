@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
+
+import msgspec
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 
@@ -13,8 +17,8 @@ from airflow_provider_batch.core.schema.columns import ColumnType
 def convert(value: Any, type: ColumnType) -> Any:
     """Return a JSON value as the Python type that `ColumnType` documents. None stays None.
 
-    A timestamp without an offset is interpreted as UTC. Bytes are decoded from base64. Raises ValueError if the value
-    does not fit the type.
+    A timestamp without an offset is interpreted as UTC. A local timestamp has no offset. An interval is an ISO 8601
+    duration. Bytes are decoded from base64. Raises ValueError if the value does not fit the type.
     """
     if value is None or type is ColumnType.JSON:
         return value
@@ -34,19 +38,39 @@ def convert(value: Any, type: ColumnType) -> Any:
 
 
 def _from_text(value: str, type: ColumnType) -> Any:
+    reader = _READERS.get(type)
     try:
-        if type is ColumnType.TEXT:
-            return value
-        if type is ColumnType.DATE:
-            return date.fromisoformat(value)
-        if type is ColumnType.TIMESTAMP:
-            timestamp = datetime.fromisoformat(value)
-            return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
-        if type is ColumnType.BYTES:
-            return base64.b64decode(value, validate=True)
+        return None if reader is None else reader(value)
     except (ValueError, OverflowError):
         return None
-    return None
+
+
+def _timestamp(value: str) -> datetime:
+    timestamp = datetime.fromisoformat(value)
+    return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
+
+
+def _local_timestamp(value: str) -> datetime | None:
+    timestamp = datetime.fromisoformat(value)
+    return timestamp if timestamp.tzinfo is None else None
+
+
+def _time(value: str) -> time | None:
+    clock_time = time.fromisoformat(value)
+    return clock_time if clock_time.tzinfo is None else None
+
+
+#: by type, the function that reads a text; it returns None or raises ValueError for text that is not of the type
+_READERS: Mapping[ColumnType, Callable[[str], Any]] = {
+    ColumnType.TEXT: str,
+    ColumnType.DATE: date.fromisoformat,
+    ColumnType.TIMESTAMP: _timestamp,
+    ColumnType.LOCAL_TIMESTAMP: _local_timestamp,
+    ColumnType.TIME: _time,
+    ColumnType.INTERVAL: lambda value: msgspec.convert(value, timedelta),
+    ColumnType.UUID: UUID,
+    ColumnType.BYTES: lambda value: base64.b64decode(value, validate=True),
+}
 
 
 def _from_number(value: int | float, type: ColumnType) -> Any:

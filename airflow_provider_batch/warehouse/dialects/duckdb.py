@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from uuid import UUID
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
@@ -43,6 +44,10 @@ DUCKDB = Dialect(
         ColumnType.BOOLEAN: "BOOLEAN",
         ColumnType.DATE: "DATE",
         ColumnType.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+        ColumnType.LOCAL_TIMESTAMP: "TIMESTAMP",
+        ColumnType.TIME: "TIME",
+        ColumnType.INTERVAL: "INTERVAL",
+        ColumnType.UUID: "UUID",
         ColumnType.JSON: "JSON",
         ColumnType.BYTES: "BLOB",
         ColumnType.VECTOR: "DOUBLE[]",
@@ -56,6 +61,10 @@ DUCKDB = Dialect(
         ColumnType.BOOLEAN: lambda value: values.require_type(bool, value),
         ColumnType.DATE: lambda value: values.require_type(date, value),
         ColumnType.TIMESTAMP: lambda value: values.to_utc(values.require_type(datetime, value)),
+        ColumnType.LOCAL_TIMESTAMP: values.local_timestamp,
+        ColumnType.TIME: values.clock_time,
+        ColumnType.INTERVAL: lambda value: values.require_type(timedelta, value),
+        ColumnType.UUID: lambda value: values.require_type(UUID, value),
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: values.json_text,

@@ -28,6 +28,11 @@ _TYPES: Mapping[ColumnType, str] = {
     ColumnType.BOOLEAN: "BOOLEAN",
     ColumnType.DATE: "DATE",
     ColumnType.TIMESTAMP: "TIMESTAMP",
+    ColumnType.LOCAL_TIMESTAMP: "TIMESTAMP",
+    # several databases have no type for the next three, or one that drivers cannot bind
+    ColumnType.TIME: "VARCHAR(32)",
+    ColumnType.INTERVAL: "VARCHAR(64)",
+    ColumnType.UUID: "VARCHAR(36)",
     ColumnType.JSON: "TEXT",
     ColumnType.BYTES: "BLOB",
     ColumnType.VECTOR: "TEXT",
@@ -60,6 +65,10 @@ GENERIC = Dialect(
         ColumnType.BOOLEAN: bool,
         ColumnType.DATE: to_date,
         ColumnType.TIMESTAMP: to_naive_utc,
+        ColumnType.LOCAL_TIMESTAMP: values.local_timestamp,
+        ColumnType.TIME: values.clock_iso,
+        ColumnType.INTERVAL: values.iso_duration,
+        ColumnType.UUID: values.uuid_text,
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: values.json_text,
@@ -115,7 +124,9 @@ SQL_SERVER = replace(
     name="SQL Server",
     conn_types=("mssql",),
     # in SQL Server TIMESTAMP is a row version
-    types=_types("NVARCHAR(MAX)", boolean="BIT", timestamp="DATETIME2(6)", bytes="VARBINARY(MAX)"),
+    types=_types(
+        "NVARCHAR(MAX)", boolean="BIT", timestamp="DATETIME2(6)", local_timestamp="DATETIME2(6)", bytes="VARBINARY(MAX)"
+    ),
     # without this collation 'a' and 'A' would be the same key
     key_text="NVARCHAR(450) COLLATE Latin1_General_100_BIN2",
     errors=_absent_table(r"\bInvalid object name\b"),
@@ -125,7 +136,9 @@ ORACLE = replace(
     GENERIC,
     name="Oracle",
     conn_types=("oracle",),
-    types=_types("CLOB", integer="NUMBER(19)", boolean="NUMBER(1)", timestamp="TIMESTAMP(6)"),
+    types=_types(
+        "CLOB", integer="NUMBER(19)", boolean="NUMBER(1)", timestamp="TIMESTAMP(6)", local_timestamp="TIMESTAMP(6)"
+    ),
     key_text="VARCHAR2(512 CHAR)",
     # the driver cannot bind True and False
     bind={**GENERIC.bind, ColumnType.BOOLEAN: int},
@@ -140,7 +153,14 @@ TRINO = replace(
     GENERIC,
     name="Trino",
     conn_types=("trino",),
-    types=_types("VARCHAR", float="DOUBLE", numeric="DECIMAL(38, 12)", timestamp="TIMESTAMP(6)", bytes="VARBINARY"),
+    types=_types(
+        "VARCHAR",
+        float="DOUBLE",
+        numeric="DECIMAL(38, 12)",
+        timestamp="TIMESTAMP(6)",
+        local_timestamp="TIMESTAMP(6)",
+        bytes="VARBINARY",
+    ),
     key_text="VARCHAR",
     declares_key=False,
     transactions=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import upsert, values
@@ -43,6 +43,10 @@ POSTGRES = Dialect(
         ColumnType.BOOLEAN: "boolean",
         ColumnType.DATE: "date",
         ColumnType.TIMESTAMP: "timestamp with time zone",
+        ColumnType.LOCAL_TIMESTAMP: "timestamp without time zone",
+        ColumnType.TIME: "time without time zone",
+        ColumnType.INTERVAL: "interval",
+        ColumnType.UUID: "uuid",
         ColumnType.JSON: "jsonb",
         ColumnType.BYTES: "bytea",
         ColumnType.VECTOR: "double precision[]",
@@ -55,6 +59,11 @@ POSTGRES = Dialect(
         ColumnType.BOOLEAN: lambda value: values.require_type(bool, value),
         ColumnType.DATE: lambda value: values.require_type(date, value),
         ColumnType.TIMESTAMP: values.to_utc,
+        ColumnType.LOCAL_TIMESTAMP: values.local_timestamp,
+        ColumnType.TIME: values.clock_time,
+        ColumnType.INTERVAL: lambda value: values.require_type(timedelta, value),
+        # psycopg2 binds a UUID only after an adapter is registered, and a text is cast
+        ColumnType.UUID: values.uuid_text,
         ColumnType.JSON: values.json_text,
         ColumnType.BYTES: values.binary,
         ColumnType.VECTOR: list,

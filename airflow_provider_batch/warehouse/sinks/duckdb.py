@@ -46,6 +46,10 @@ _COMPATIBLE_TYPES = {
     ColumnType.BOOLEAN: ("BOOLEAN", "VARCHAR"),
     ColumnType.DATE: (*_TIME_TYPES, "VARCHAR"),
     ColumnType.TIMESTAMP: (*_TIME_TYPES, "VARCHAR"),
+    ColumnType.LOCAL_TIMESTAMP: (*_TIME_TYPES, "VARCHAR"),
+    ColumnType.TIME: ("TIME", "VARCHAR"),
+    ColumnType.INTERVAL: ("INTERVAL", "VARCHAR"),
+    ColumnType.UUID: ("UUID", "VARCHAR"),
     ColumnType.JSON: ("JSON", "VARCHAR", "STRUCT", "MAP", "VARIANT"),
     ColumnType.BYTES: ("BLOB",),
     ColumnType.VECTOR: ("JSON", "VARCHAR"),  # and lists and arrays

@@ -203,4 +203,8 @@ _COMPARABLE: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.BOOLEAN: bool,
     ColumnType.DATE: to_date,
     ColumnType.TIMESTAMP: to_naive_utc,
+    ColumnType.LOCAL_TIMESTAMP: to_naive_utc,
+    ColumnType.TIME: str,
+    ColumnType.INTERVAL: str,
+    ColumnType.UUID: str,
 }

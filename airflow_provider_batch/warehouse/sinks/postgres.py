@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -26,7 +26,8 @@ from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
 
 #: Type categories (pg_type.typcategory) that can store values of each of our types: S strings, N numbers, B booleans,
-#: D dates and timestamps. PostgreSQL itself checks the types that are not listed, when `prepare` plans the merge.
+#: D dates and times, T time spans. PostgreSQL itself checks the types that are not listed, when `prepare` plans the
+#: merge.
 _COMPATIBLE_CATEGORIES = {
     ColumnType.TEXT: "S",
     ColumnType.INTEGER: "NS",
@@ -35,6 +36,9 @@ _COMPATIBLE_CATEGORIES = {
     ColumnType.BOOLEAN: "BS",
     ColumnType.DATE: "DS",
     ColumnType.TIMESTAMP: "DS",
+    ColumnType.LOCAL_TIMESTAMP: "DS",
+    ColumnType.TIME: "DS",
+    ColumnType.INTERVAL: "TS",
 }
 
 _LANDING = "pg_temp.batch_landing"
@@ -262,6 +266,10 @@ def _boolean(value: bool) -> str:
     raise TypeError("not a bool")
 
 
+def _interval(value: timedelta) -> str:
+    return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+
+
 _ENCODERS: Mapping[ColumnType, Callable[[Any], str]] = {
     ColumnType.TEXT: _text,
     ColumnType.INTEGER: int.__repr__,
@@ -270,6 +278,10 @@ _ENCODERS: Mapping[ColumnType, Callable[[Any], str]] = {
     ColumnType.BOOLEAN: _boolean,
     ColumnType.DATE: date.isoformat,
     ColumnType.TIMESTAMP: values.to_iso,
+    ColumnType.LOCAL_TIMESTAMP: values.local_iso,
+    ColumnType.TIME: values.clock_iso,
+    ColumnType.INTERVAL: _interval,
+    ColumnType.UUID: values.uuid_text,
     ColumnType.JSON: _json,
     ColumnType.BYTES: lambda value: "\\\\x" + memoryview(value).hex(),
     ColumnType.VECTOR: _array,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal, Optional
+from uuid import UUID
 
 import jsonschema
 import pytest
@@ -496,6 +497,10 @@ def test_a_value_is_extracted_by_its_path_and_is_none_if_absent() -> None:
         ("2026-11-20T10:00:00+02:00", ColumnType.TIMESTAMP, datetime(2026, 11, 20, 8, tzinfo=UTC)),
         ("2026-11-20T10:00:00Z", ColumnType.TIMESTAMP, datetime(2026, 11, 20, 10, tzinfo=UTC)),
         ("2026-11-20T10:00:00", ColumnType.TIMESTAMP, datetime(2026, 11, 20, 10, tzinfo=UTC)),
+        ("2026-11-20T10:00:00.5", ColumnType.LOCAL_TIMESTAMP, datetime(2026, 11, 20, 10, 0, 0, 500_000)),
+        ("10:30", ColumnType.TIME, time(10, 30)),
+        ("P1DT2H", ColumnType.INTERVAL, timedelta(days=1, hours=2)),
+        ("6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f", ColumnType.UUID, UUID("6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f")),
         ({"a": [1]}, ColumnType.JSON, {"a": [1]}),
         ("AP8=", ColumnType.BYTES, b"\x00\xff"),
         ([1, 0.5], ColumnType.VECTOR, [1.0, 0.5]),
@@ -525,6 +530,12 @@ def test_a_value_is_converted_to_the_type_of_its_column(value: Any, type: Column
         ("tomorrow", ColumnType.DATE),
         ("2026-11-20T25:00:00", ColumnType.TIMESTAMP),
         ("0001-01-01T00:00:00+14:00", ColumnType.TIMESTAMP),
+        ("2026-11-20T10:00:00Z", ColumnType.LOCAL_TIMESTAMP),
+        ("10:30+01:00", ColumnType.TIME),
+        ("25:00", ColumnType.TIME),
+        ("P1M", ColumnType.INTERVAL),
+        ("1 day", ColumnType.INTERVAL),
+        ("6f2b", ColumnType.UUID),
         ("no base64!", ColumnType.BYTES),
         ([1, "2"], ColumnType.VECTOR),
         ([1, None], ColumnType.VECTOR),
