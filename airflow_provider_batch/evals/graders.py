@@ -8,6 +8,7 @@ The column `grader` of the cases names the grader of each case:
 | `normalised` | it equals the expected text, ignoring case, punctuation, white space and Unicode variants |
 | `regex` | the expected regular expression (RE2 syntax) matches anywhere in it; add anchors or `(?i)` yourself |
 | `json:path.to.field` | it is JSON with the expected value at that path; a number in the path is a list index |
+| `json:["v1.0", "score"]` | the same for a path whose names are taken literally |
 | `json` | it is JSON and equals the expected document |
 | `numeric` | its number equals the expected one |
 | `numeric:0.01` | its number differs from the expected one by at most this much |
@@ -30,10 +31,12 @@ import re
 import unicodedata
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from functools import reduce
 from typing import Any, NamedTuple
 
 import msgspec
 
+from airflow_provider_batch.core.schema.paths import members, possible_parts
 from airflow_provider_batch.exceptions import InputError
 
 #: maximum length of the excerpt of an answer in a reason, in characters
@@ -121,8 +124,8 @@ def parse_grader(text: str) -> Grader:
         raise InputError(f"the grader {kind!r} takes no argument after a colon, but `grader` is {text!r}")
     if kind == "numeric":
         _tolerance(argument)
-    if kind == "json" and not all(argument.split(".")) and argument:
-        raise InputError(f"the grader {text!r} has an empty part in its path")
+    if kind == "json":
+        _json_path(argument)
     return Grader(kind, argument)
 
 
@@ -224,18 +227,33 @@ def _advice(expression: str) -> str:
     )
 
 
-def _json(path: str, expected: str, answer: str) -> Grade:
+def _json_path(argument: str) -> str | tuple[str | int, ...]:
+    """Return the path of a `json` grader: a text whose dots separate names, or a list of names and indexes."""
+    if not argument.startswith("["):
+        return argument
+    try:
+        parts = json.loads(argument)
+    except (ValueError, RecursionError):
+        parts = None
+    if not parts or any(type(part) not in (str, int) for part in parts):
+        raise InputError(f"the path of the grader 'json:{argument}' is not a JSON list of names and list indexes")
+    return tuple(parts)
+
+
+def _json(argument: str, expected: str, answer: str) -> Grade:
     try:
         value = json.loads(answer)
     except (ValueError, RecursionError):
         return Grade(0, f"not JSON: {_excerpt(answer)}")
-    for part in path.split(".") if path else ():
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return Grade(0, f"the JSON has no {part!r}")
+    path = _json_path(argument)
+    candidates = list(possible_parts([value], path, members)) if isinstance(path, str) and path else [path or ()]
+    if len(candidates) > 1:
+        lists = " or ".join(json.dumps(parts, ensure_ascii=False) for parts in candidates)
+        return Grade(0, f"names in the JSON contain dots, so the path could be {lists}; write it as a list")
+    values = reduce(members, candidates[0], [value]) if candidates else []
+    if not values:
+        return Grade(0, f"the JSON has no {argument!r}")
+    (value,) = values
     if isinstance(value, str) and value == expected:
         return Grade(1, "the same value")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,14 @@ import msgspec
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_provider_batch.core.formatting import format_count, format_usd
-from airflow_provider_batch.core.landing.landing import Landing, results_columns
+from airflow_provider_batch.core.landing.landing import Landing, no_schema_error, results_columns
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, landing_result, summarize
+from airflow_provider_batch.core.requests.arguments import is_runtime_value, parse_columns
 from airflow_provider_batch.core.schema.columns import Column
+from airflow_provider_batch.core.schema.paths import Path, column_type
 from airflow_provider_batch.exceptions import (
     InputError,
     LedgerError,
@@ -72,8 +74,10 @@ class BatchResultsOperator(BaseOperator):
     :param table: results table, as `schema.table` or `table`. Created if it does not exist. Optional with
         `landed_file`.
     :param warehouse_conn_id: connection to write to.
-    :param columns: extra columns to fill from the structured output, as a mapping from column name to path, for example
-        `{"city": "address.city"}`. Their types follow from the output schema.
+    :param columns: extra columns to fill from the structured output: a list of its fields, such as `["category",
+        "score"]`, or a mapping from column name to path, such as `{"city": "address.city", "first": "items.0.name"}`.
+        The names in a path may contain dots. A list of names, such as `["v1.0", "score"]`, is a path that is taken
+        literally. The types of the columns follow from the output schema.
     :param key: extra key columns, with the value that they get in every row. Templated. Default: only the custom_id is
         the key.
     :param create_table: create the table if it does not exist. If False, the task fails and says what to create.
@@ -103,7 +107,7 @@ class BatchResultsOperator(BaseOperator):
         job: Any,
         table: str | None = None,
         warehouse_conn_id: str = "warehouse",
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, Path] | Sequence[str] | str | None = None,
         key: Mapping[str, Any] | None = None,
         create_table: bool = True,
         max_failure_rate: float = 0.05,
@@ -123,7 +127,7 @@ class BatchResultsOperator(BaseOperator):
         self.job = job
         self.warehouse_conn_id = warehouse_conn_id
         self.table = table
-        self.columns = dict(columns or {})
+        self.columns = parse_columns(columns)
         self.key = dict(key or {})
         self.create_table = create_table
         self.max_failure_rate = max_failure_rate
@@ -133,6 +137,15 @@ class BatchResultsOperator(BaseOperator):
         self.landed_file = landed_file
         self.sink = sink
         self.accept_partial = partial
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Check the paths of `columns` while the DAG is parsed, if the schema is in the same DAG."""
+        for schema in _schemas_of(self.job) if self.columns else ():
+            if schema is None:
+                raise no_schema_error(self.columns)
+            for path in self.columns.values():
+                column_type(schema, path)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert one row per custom_id, log the summary, and fail if too many rows did not succeed."""
@@ -259,6 +272,17 @@ class BatchResultsOperator(BaseOperator):
             self.log.warning(
                 "%s %s, %s: %s", format_count(reason.rows, "row"), reason.outcome, reason.code, reason.message
             )
+
+
+def _schemas_of(job: Any) -> Iterator[dict[str, Any] | None]:
+    """Yield the output schemas of the tasks that a reference to a job comes from, as far as they are known already."""
+    for operator, _ in job.iter_references() if is_runtime_value(job) else ():
+        arguments = getattr(operator, "partial_kwargs", None) or vars(operator)
+        is_submit = "output_schema" in getattr(operator, "template_fields", ())
+        if is_submit and isinstance(schema := arguments.get("output_schema"), dict | None):
+            yield schema
+        elif "job" in arguments:  # the sensor passes on the reference that it takes
+            yield from _schemas_of(arguments["job"])
 
 
 def _format_cost(cost_usd: str | None) -> str:

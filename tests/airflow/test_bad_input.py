@@ -241,16 +241,66 @@ def test_a_results_table_with_another_key_is_rejected_before_anything_is_paid_fo
     assert error.endswith("Nothing was uploaded.")
 
 
-def test_a_results_column_missing_from_the_schema_is_rejected_before_anything_is_paid_for(
-    submit_error: Callable[..., str],
-) -> None:
-    schema = {"type": "object", "properties": {"label": {"type": "string"}}}
+LABEL = {"type": "object", "properties": {"label": {"type": "string"}}}
 
-    error = submit_error(output_schema=schema, land={"columns": {"lable": "lable"}})
 
-    assert error.startswith("SchemaError: Task 'land' cannot land this job")
-    assert "lable" in error
-    assert "label" in error
+def test_a_results_column_missing_from_the_schema_is_rejected_before_anything_is_paid_for(warehouse: Path) -> None:
+    from airflow.sdk import DAG, task
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+
+    with DAG("schema_of_another_task", schedule=None) as dag:
+        schema = task(task_id="schema")(lambda: LABEL)()
+        submit = BatchSubmitOperator(**submit_arguments(output_schema=schema))
+        BatchResultsOperator(task_id="land", job=submit.output, table="answers", columns=["lable"])
+    result = run_dag(dag)
+
+    assert result.states["submit"] == "failed"
+    assert result.error("submit") == (
+        "SchemaError: Task 'land' cannot land this job: column path 'lable': The output schema has no 'lable'. "
+        "Did you mean 'label'? Nothing was uploaded."
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "columns", "problem"),
+    [
+        (LABEL, ["lable"], "column path 'lable': The output schema has no 'lable'. Did you mean 'label'?"),
+        (LABEL, {"x": ["label", 0]}, "In the output schema, 'label' has no 0"),
+        (None, ["label"], "columns= names label, but the job has no output_schema"),
+        (LABEL, {"label"}, "columns: Expected names of fields"),
+    ],
+    ids=str,
+)
+def test_wrong_columns_are_rejected_when_the_dag_is_parsed(schema: Any, columns: Any, problem: str) -> None:
+    from airflow.sdk import DAG
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with DAG("wrong_columns", schedule=None):
+        submit = BatchSubmitOperator(**submit_arguments(output_schema=schema))
+        wait = BatchSensor(task_id="wait", job=submit.output)
+        mapped_arguments = submit_arguments(task_id="mapped", output_schema=schema, model=...)
+        mapped = BatchSubmitOperator.partial(**mapped_arguments).expand(model=["a", "b"])
+        for number, job in enumerate((submit.output, wait.output, mapped.output)):
+            with pytest.raises(InputError) as error_info:
+                BatchResultsOperator(task_id=f"land_{number}", job=job, table="answers", columns=columns)
+            assert problem in str(error_info.value)
+
+
+@pytest.mark.parametrize("columns", [["label"], "label", {"label": "label"}, {"label": ["label"]}], ids=str)
+def test_columns_of_the_schema_are_accepted_when_the_dag_is_parsed(columns: Any) -> None:
+    from airflow.sdk import DAG
+
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+
+    with DAG("right_columns", schedule=None):
+        submit = BatchSubmitOperator(**submit_arguments(output_schema=LABEL))
+        land = BatchResultsOperator(task_id="land", job=submit.output, table="answers", columns=columns)
+        from_another_dag = BatchResultsOperator(task_id="other", job="{{ params.job }}", table="a", columns=["any"])
+    assert list(land.columns) == ["label"]
+    assert list(from_another_dag.columns) == ["any"]
 
 
 def test_a_results_table_named_by_another_task_is_checked_when_the_job_lands(warehouse: Path) -> None:

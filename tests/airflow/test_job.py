@@ -9,11 +9,12 @@ from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pendulum
 import pytest
+from pydantic import BaseModel, Field
 
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import client_of, make_tickets, query, run_dag, run_job, submit_arguments
@@ -101,6 +102,27 @@ def test_the_responses_endpoint_lands_structured_output(warehouse: Path) -> None
     assert result.state == "success"
     assert {row[0] for row in query(warehouse, "SELECT answer FROM answers")} <= {"bug", "billing"}
     assert query(warehouse, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(5,)]
+
+
+def test_columns_are_filled_from_fields_of_any_name(warehouse: Path) -> None:
+    class Scores(BaseModel):
+        version: float = Field(alias="v1.0")
+        model: Literal["mini", "nano"] = Field(alias="gpt-4.1")
+        example: bool = Field(alias="e.g.")
+        metric: int = Field(alias="Metric A", ge=3, le=3)
+
+    columns = {"version": "v1.0", "by_list": ["gpt-4.1"], "e.g.": "e.g.", "Metric A": "Metric A"}
+    assert run_job(output_schema=Scores, land={"columns": columns}).state == "success"
+    rows = query(warehouse, 'SELECT version, by_list, "e.g.", "Metric A" FROM answers WHERE outcome = \'succeeded\'')
+    assert len(rows) == 5
+    for version, by_list, example, metric in rows:
+        assert isinstance(version, float)
+        assert by_list in ("mini", "nano")
+        assert example in (0, 1)
+        assert metric == 3
+
+    assert run_job(output_schema=Scores, land={"table": "short", "columns": ["v1.0", "Metric A"]}).state == "success"
+    assert set(query(warehouse, 'SELECT "Metric A" FROM short')) == {(3,)}
 
 
 def test_embeddings_land_as_vectors(warehouse: Path) -> None:

@@ -49,7 +49,7 @@ from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
-from airflow_provider_batch.core.schema.paths import column_type, extractor
+from airflow_provider_batch.core.schema.paths import Path, column_type, describe, extractor
 from airflow_provider_batch.core.sealing import carry
 from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, DuplicateReader
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers, to_answer
@@ -112,7 +112,7 @@ def results_columns(
     manifest: Manifest,
     *,
     key: Mapping[str, Any],
-    columns: Mapping[str, str],
+    columns: Mapping[str, Path],
     history: bool = False,
     store_response: bool = False,
 ) -> list[Column]:
@@ -126,10 +126,7 @@ def results_columns(
         schema, or no column type can hold a key value.
     """
     if columns and manifest.output_schema is None:
-        raise SchemaError(
-            f"columns= names {', '.join(columns)}, but the job has no output_schema, so its answers have no fields. "
-            "Pass an output_schema to BatchSubmitOperator, or remove columns=."
-        )
+        raise no_schema_error(columns)
     result_columns = [_key_column(name, value) for name, value in key.items()]
     result_columns.append(Column("custom_id", ColumnType.TEXT, key=True))
     for column in FIXED_COLUMNS:
@@ -153,6 +150,14 @@ def results_columns(
             "SQL)."
         )
     return result_columns
+
+
+def no_schema_error(columns: Iterable[str]) -> SchemaError:
+    """Return the error for columns that answers without a schema cannot fill."""
+    return SchemaError(
+        f"columns= names {', '.join(columns)}, but the job has no output_schema, so its answers have no fields. Pass "
+        "an output_schema to BatchSubmitOperator, or remove columns=."
+    )
 
 
 def _key_column(name: str, value: Any) -> Column:
@@ -191,7 +196,7 @@ class Landing:
         state: JobState,
         *,
         key: Mapping[str, Any],
-        columns: Mapping[str, str],
+        columns: Mapping[str, Path],
         store_response: bool,
         run_id: str,
         landed_at: datetime,
@@ -206,11 +211,13 @@ class Landing:
         self._constants = (manifest.job_uid, run_id, manifest.logical_date, manifest.sealed_at, landed_at)
         schema = manifest.output_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
-        types = [(path, column_type(schema, path)) for path in columns.values()] if schema is not None else []
-        self._paths = [(path, kind, extractor(path, kind)) for path, kind in types]
+        self._paths = [
+            (describe(path), column_type(schema or {}, path), extractor(schema or {}, path))
+            for path in columns.values()
+        ]
         self._limits = limits or StorageLimits()
         #: columns of the extracted values
-        self._extracted = [(name, kind) for name, (_, kind) in zip(columns, types, strict=True)]
+        self._extracted = [(name, kind) for name, (_, kind, _) in zip(columns, self._paths, strict=True)]
         output_type = _output_type(manifest)
         # the vectors of several inputs are JSON, but they were checked when they were read
         self._output_type = ColumnType.VECTOR if manifest.endpoint.endswith("/embeddings") else output_type

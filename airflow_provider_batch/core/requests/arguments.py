@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from airflow_provider_batch.core.schema.paths import Path
 from airflow_provider_batch.exceptions import InputError
 
 #: extensions of files that may contain a row argument
@@ -113,3 +114,45 @@ def parse_table(name: str, value: Any, default_conn_id: str) -> TableRef | None:
             'Give "table", "schema.table" or {"conn_id": …, "table": …}, or None to send every row.'
         )
     return TableRef(conn_id, table)
+
+
+def parse_columns(value: Any) -> dict[str, Path]:
+    """Return the paths into the output by column, from a mapping, a list of names, one name, or nothing.
+
+    A name stands for the column of that name and for the path that is spelled like it.
+
+    :raises InputError: for anything else.
+    """
+    if is_runtime_value(value):
+        raise InputError("columns: The columns must be known when the DAG is parsed, so no other task can give them.")
+    if value is None or isinstance(value, str):
+        value = [] if none_if_blank(value) is None else [value]
+    if isinstance(value, (list, tuple)):
+        for name in value:
+            if not isinstance(name, str):
+                raise InputError(_columns_error(f"{name!r} in the list is not a name"))
+        repeated = [name for name in value if value.count(name) > 1]
+        if repeated:
+            raise InputError(_columns_error(f"{repeated[0]!r} is in the list more than once"))
+        value = dict(zip(value, value, strict=True))
+    if not isinstance(value, Mapping):
+        raise InputError(_columns_error(f"got {value!r}"))
+    for name, path in value.items():
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(_columns_error(f"{name!r} cannot be the name of a column"))
+        if not _is_path(path):
+            raise InputError(_columns_error(f"{path!r}, for column {name!r}, is not a path"))
+    return {name: path if isinstance(path, str) else tuple(path) for name, path in value.items()}
+
+
+def _is_path(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(type(part) in (str, int) for part in value)
+    return isinstance(value, str)
+
+
+def _columns_error(problem: str) -> str:
+    return (
+        f'columns: Expected names of fields, such as ["category", "score"], or paths by column, such as '
+        f'{{"city": "address.city", "score": ["v1.0", "score"]}}, but {problem}.'
+    )

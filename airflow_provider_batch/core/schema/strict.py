@@ -220,6 +220,11 @@ def suggest(name: str, names: list[str]) -> str:
     return f" It has {', '.join(names[:20])}." if names else ""
 
 
+def similarity(name: str, names: list[str]) -> float:
+    """Return how much a name is like the most similar of `names`, from 0 to 1."""
+    return max((difflib.SequenceMatcher(None, name, other).ratio() for other in names), default=0.0)
+
+
 def check_size(strict: dict[str, Any]) -> None:
     """Raise SchemaError if a strict, valid schema exceeds one of the limits of this module."""
     properties = enum_values = characters = 0

@@ -470,19 +470,6 @@ def test_the_error_for_an_unknown_path_names_what_the_schema_has(path: str, word
         assert word in str(error_info.value)
 
 
-def extract(value: Any, path: str) -> Any:
-    return extractor(path, ColumnType.JSON)(value)
-
-
-def test_a_value_is_extracted_by_its_path_and_is_none_if_absent() -> None:
-    value = {"a": {"b": [{"c": 1}, {"c": None}]}, "0": "zero"}
-    assert extract(value, "a.b.0.c") == 1
-    assert extract(value, "0") == "zero"
-    for absent in ("a.b.1.c", "a.b.2.c", "a.b.-1", "a.x", "a.b.c", "a.b.0.c.d", "b", ""):
-        assert extract(value, absent) is None
-    assert extract(None, "a") is None
-
-
 @pytest.mark.parametrize(
     ("value", "type", "expected"),
     [
@@ -565,4 +552,4 @@ def test_any_answer_that_the_judge_accepts_fits_its_columns(answer: dict[str, An
     value, error = SchemaJudge(schema).judge(json.dumps({**ANSWER, **answer}))
     if error is None:
         for path in answer:
-            extractor(path, column_type(schema, path))(value)
+            extractor(schema, path)(value)
