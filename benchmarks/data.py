@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.spec import RequestSpec
-from airflow_provider_batch.core.schema.author_schema import strict_schema
+from airflow_provider_batch.core.schema.author_schema import author_schema, strict_schema
 from airflow_provider_batch.demo import tickets as demo
 from tests.postgres import Database
 
@@ -117,6 +117,7 @@ def make_plan() -> Plan:
             system=SYSTEM,
             prompt=PROMPT,
             output_schema=strict_schema(Ticket),
+            author_schema=author_schema(Ticket),
         ),
         sql=SQL,
         parameters=None,

@@ -34,7 +34,7 @@ from airflow_provider_batch.core.requests.arguments import (
 )
 from airflow_provider_batch.core.requests.preview import render_preview
 from airflow_provider_batch.core.requests.render import RequestSpec, check
-from airflow_provider_batch.core.schema.author_schema import strict_schema
+from airflow_provider_batch.core.schema.author_schema import author_schema, strict_schema
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
@@ -349,6 +349,7 @@ class BatchSubmitOperator(BaseOperator):
         return open_ledger(job_folder(staging_root(self.staging), job_key(context)))
 
     def _request_spec(self) -> RequestSpec:
+        schema = self.output_schema
         return RequestSpec(
             endpoint=self.endpoint,
             custom_id=self.custom_id,
@@ -357,7 +358,8 @@ class BatchSubmitOperator(BaseOperator):
             prompt=self.prompt,
             body=none_if_blank(self.body),
             request=none_if_blank(self.request),
-            output_schema=self.output_schema,
+            output_schema=None if schema is None or is_runtime_value(schema) else strict_schema(schema),
+            author_schema=schema,
             max_output_tokens=self.max_output_tokens,
         )
 
@@ -462,10 +464,12 @@ class BatchSubmitOperator(BaseOperator):
 
 
 def plain_schema(schema: Any) -> Any:
-    """Return a schema as strict JSON Schema. A value that Airflow resolves only at run time is returned unchanged."""
+    """Return a schema as JSON Schema. A value that Airflow resolves only at run time is returned unchanged."""
     if is_runtime_value(schema):
         return schema
     schema = none_if_blank(schema)
     if schema is None:
         return None
-    return strict_schema(schema)
+    plain = author_schema(schema)
+    strict_schema(plain)  # raises for what strict output cannot express
+    return plain

@@ -165,7 +165,7 @@ class _Builder:
             self._sealer.abandon()
 
     def _with_reused_answers(self, rows: Iterator[RenderedRow], table: ReusedTable) -> Iterator[RenderedRow]:
-        schema = self._plan.spec.output_schema
+        schema = self._plan.spec.author_schema
         judge = SchemaJudge(schema) if schema is not None else None
         return with_reused_answers(rows, table, self._sealer, self._folder, self._prefix, judge)
 
@@ -202,6 +202,7 @@ class _Builder:
             limits=plan.limits,
             learned_tokens=self._learned,
             output_schema=plan.spec.output_schema,
+            author_schema=plan.spec.author_schema,
             several_inputs=sealer.several_inputs,
             logical_date=plan.logical_date,
             completion_window=plan.completion_window,

@@ -115,7 +115,7 @@ class Runner:
         self.refused_reads: dict[str, str] = {}
         #: batches whose cancel request failed during this run
         self._failed_cancels: set[str] = set()
-        schema = ledger.manifest.output_schema
+        schema = ledger.manifest.author_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._prices = Prices(ledger.manifest.prices)
         self._collector = Collector(ledger, hook, self._judge, log, clock, policy.backoff)

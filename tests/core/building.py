@@ -82,6 +82,7 @@ def manifest_of(
         "estimate": Estimate(),
         "limits": Limits(),
         "output_schema": output_schema,
+        "author_schema": output_schema,
     }
     return Manifest(**{**fields, **overrides})
 

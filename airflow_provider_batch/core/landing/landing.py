@@ -125,7 +125,7 @@ def results_columns(
     :raises SchemaError: if two columns have the same name, the schema has no such path, there are `columns` but no
         schema, or no column type can hold a key value.
     """
-    if columns and manifest.output_schema is None:
+    if columns and manifest.author_schema is None:
         raise no_schema_error(columns)
     result_columns = [_key_column(name, value) for name, value in key.items()]
     result_columns.append(Column("custom_id", ColumnType.TEXT, key=True))
@@ -137,7 +137,7 @@ def results_columns(
         result_columns.append(column)
     result_columns.extend(manifest.carry)
     result_columns.extend(
-        Column(name, column_type(manifest.output_schema or {}, path)) for name, path in columns.items()
+        Column(name, column_type(manifest.author_schema or {}, path)) for name, path in columns.items()
     )
     if store_response:
         result_columns.append(Column("response", ColumnType.JSON))
@@ -209,7 +209,7 @@ class Landing:
         self._store_response = store_response
         #: values of the last fixed columns, which are the same in every row
         self._constants = (manifest.job_uid, run_id, manifest.logical_date, manifest.sealed_at, landed_at)
-        schema = manifest.output_schema
+        schema = manifest.author_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._paths = [
             (describe(path), column_type(schema or {}, path), extractor(schema or {}, path))

@@ -11,7 +11,7 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column
 
 #: version of the format of everything written into a job's folder
-FORMAT = 2
+FORMAT = 3
 
 
 class JobKey(msgspec.Struct, frozen=True):
@@ -141,7 +141,10 @@ class Manifest(msgspec.Struct, frozen=True):
     carry: list[Column]
     estimate: Estimate
     limits: Limits
+    #: strict JSON Schema that every request contains
     output_schema: dict[str, Any] | None = None
+    #: JSON Schema as its author means it; it decides which answers are valid and what type a column has
+    author_schema: dict[str, Any] | None = None
     #: by model: maximum tokens of a shard, from the queue limits that the provider named to earlier jobs
     learned_tokens: dict[str, int] = {}
     #: whether a request has more than one input (embeddings); every output is then a list of lists

@@ -29,7 +29,9 @@ class RequestSpec(msgspec.Struct, frozen=True):
     body: Any = None
     #: function that maps the row, as a dict, to the request body; or its import path `package.module:function`
     request: Callable[[dict[str, Any]], Mapping[str, Any]] | str | None = None
-    #: strict JSON Schema of the answer, without templates
+    #: strict JSON Schema of the answer, as every request contains it
     output_schema: dict[str, Any] | None = None
+    #: JSON Schema of the answer as its author means it; `output_schema` is made from it
+    author_schema: dict[str, Any] | None = None
     #: maximum number of output tokens per answer
     max_output_tokens: int | None = None

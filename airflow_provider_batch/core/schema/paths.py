@@ -15,6 +15,7 @@ from typing import Any
 from airflow_provider_batch.core.schema import strict
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.core.schema.convert import convert
+from airflow_provider_batch.core.schema.drafts import types
 from airflow_provider_batch.exceptions import SchemaError
 
 #: a path as an author writes it
@@ -160,7 +161,7 @@ def _children(schema: _Node, nodes: list[_Node], part: str | int) -> list[_Node]
 
 
 def _is_list(node: _Node) -> bool:
-    return "array" in strict.types(node) or "items" in node or "prefixItems" in node
+    return "array" in types(node) or "items" in node or "prefixItems" in node
 
 
 def _item(node: _Node, part: str | int) -> Any:
@@ -256,7 +257,7 @@ def _combine(nodes: list[_Node], others: list[_Node]) -> list[_Node]:
 def _column_types(node: _Node) -> Iterator[ColumnType]:
     scalars = {"integer": ColumnType.INTEGER, "number": ColumnType.FLOAT, "boolean": ColumnType.BOOLEAN}
     formats = {"date": ColumnType.DATE, "date-time": ColumnType.TIMESTAMP}
-    for name in strict.types(node):
+    for name in types(node):
         if name == "string":
             yield formats.get(node.get("format", ""), ColumnType.TEXT)
         elif name != "null":

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from airflow_provider_batch.core.schema.drafts import json_type, types
 from airflow_provider_batch.exceptions import SchemaError
 
 MAX_LEVELS = 10
@@ -195,21 +196,6 @@ def follow(root: dict[str, Any], ref: str) -> dict[str, Any] | None:
         else:
             return None
     return node if isinstance(node, dict) else None
-
-
-def types(node: dict[str, Any]) -> list[str]:
-    """Return the JSON types that a schema names; an empty list if it names none."""
-    names = node.get("type", [])
-    return names if isinstance(names, list) else [names]
-
-
-def json_type(value: Any) -> str:
-    """Return the name that JSON Schema uses for the type of a parsed JSON value."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    return {str: "string", int: "integer", float: "number", dict: "object", list: "array"}[type(value)]
 
 
 def suggest(name: str, names: list[str]) -> str:

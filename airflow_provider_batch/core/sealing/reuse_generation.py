@@ -105,7 +105,7 @@ class PreviousGeneration:
     def matches(self, rows: RowSet, manifest: Manifest) -> bool:
         """Return whether a new generation with these rows and this manifest would be identical to this one."""
         return self._rows == rows and all(
-            getattr(self.manifest, name) == getattr(manifest, name) for name in ("output_schema", "carry", "prices")
+            getattr(self.manifest, name) == getattr(manifest, name) for name in ("author_schema", "carry", "prices")
         )
 
     def next_manifest(self, manifest: Manifest, sealer: Sealer, prefix: str) -> Manifest:

@@ -184,7 +184,7 @@ STRING = {"type": "string"}
         (wrap({"anyOf": [STRING, {"not": STRING}]}), ["at a (option 2 of anyOf): This uses not"]),
         (
             wrap({"type": "array", "items": [STRING, STRING]}),
-            ["at a: This has a list of schemas as its items", "tuple"],
+            ["at a: This uses prefixItems", "tuple"],
         ),
         (wrap({"type": "array", "prefixItems": [STRING]}), ["at a: This uses prefixItems", "tuple"]),
         *[
