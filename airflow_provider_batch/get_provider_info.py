@@ -66,6 +66,15 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "duckdb_memory_limit": {
+                        "description": "Memory that DuckDB may use in a task that reads or lands rows, such as 256MB. "
+                        "What does not fit is written to disk. memory_limit in the extra of a connection takes "
+                        "precedence. If empty, DuckDB's own default applies: 80 % of the machine's memory.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "1GB",
+                        "default": "256MB",
+                    },
                     "poll_interval": {
                         "description": "Maximum number of seconds between two checks of a running batch. This is the "
                         "default of BatchSensor's poke_interval.",

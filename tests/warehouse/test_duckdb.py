@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -121,6 +121,78 @@ except Exception as error:
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert "message: DuckDB's driver can return values of the type TIMESTAMP WITH TIME ZONE only if" in process.stdout
     assert "pip install 'airflow-provider-batch[duckdb]'" in process.stdout
+
+
+SETTINGS = "SELECT current_setting('memory_limit'), current_setting('threads')"
+
+
+def test_memory_is_limited_unless_the_connection_states_it(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(duckdb, SETTINGS) == [("244.1 MiB", 1)]
+    for extra, expected in (
+        ({"memory_limit": "1GiB", "threads": 2}, ("1.0 GiB", 2)),
+        ({"settings": {"max_memory": "1GiB", "worker_threads": 3}}, ("1.0 GiB", 3)),
+        ({"threads": 2}, ("244.1 MiB", 2)),
+        ({"settings": {"lock_configuration": True, "memory_limit": "2GiB", "threads": 1}}, ("2.0 GiB", 1)),
+    ):
+        assert read(duckdb_warehouse(file_of(duckdb), monkeypatch, **extra), SETTINGS) == [expected]
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__DUCKDB_MEMORY_LIMIT", "512MiB")
+    assert read(duckdb, SETTINGS) == [("512.0 MiB", 1)]
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__DUCKDB_MEMORY_LIMIT", "a lot")
+    with pytest.raises(
+        WarehouseConnectionError, match=r"duckdb_memory_limit is 'a lot', which DuckDB refuses: .*256MB"
+    ):
+        read(duckdb, SETTINGS)
+
+
+def test_settings_of_a_file_that_is_open_elsewhere_in_the_process_stay(duckdb: Warehouse) -> None:
+    with closing(duckdb.hook.get_conn()) as other:
+        other.execute("SET memory_limit = '3GiB'")
+        assert read(duckdb, SETTINGS)[0][0] == "3.0 GiB"
+        assert other.execute(SETTINGS).fetchone()[0] == "3.0 GiB"
+
+
+@pytest.mark.parametrize("place", ["file", "read-only folder", "memory"])
+def test_a_sort_and_a_join_larger_than_the_memory_use_the_disk_and_leave_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder, temporary = tmp_path / "data", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__DUCKDB_MEMORY_LIMIT", "120MiB")
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    warehouse = duckdb_warehouse(folder / "warehouse.duckdb", monkeypatch)
+    query = "SELECT range AS n, md5(n::text) AS text, repeat(text, 20) AS long FROM range(250000)"
+    warehouse.execute(f"CREATE TABLE t AS {query}")
+    source = "t"
+    if place == "memory":
+        warehouse, source = duckdb_warehouse(Path(":memory:"), monkeypatch), f"({query})"
+    if place == "read-only folder":
+        # the tests may run as root, to whom no folder is read-only
+        monkeypatch.setattr("os.access", lambda path, mode: not str(path).startswith(str(folder)))
+    spilled = False
+    for sql, count in (
+        (f"SELECT * FROM {source} ORDER BY text", 250_000),
+        (f"SELECT a.n, b.long FROM {source} a JOIN {source} b ON a.text = b.text", 250_000),
+    ):
+        with read_rows(warehouse.hook, sql) as rows:
+            spilled = spilled or any(tmp_path.rglob("duckdb_temp_*"))
+            assert sum(1 for _ in rows) == count
+    assert spilled
+    assert [path.name for path in tmp_path.rglob("*") if path.name not in ("data", "temporary")] == ["warehouse.duckdb"]
+
+
+def test_the_error_for_too_little_memory_says_how_to_raise_the_limit(
+    duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = duckdb_warehouse(file_of(duckdb), monkeypatch, memory_limit="10MB")
+    with pytest.raises(WarehouseError) as exc_info:
+        read(small, "SELECT list(repeat('secret', 1000) || range) FROM range(100000)")
+    text = str(exc_info.value)
+    assert "Out of Memory Error" in text
+    assert '{"memory_limit": "1GB"}' in text
+    assert "[openai_batch] duckdb_memory_limit" in text
+    assert "SET " not in text
+    assert text.endswith("Nothing was uploaded.")
 
 
 @contextmanager

@@ -7,20 +7,28 @@ Connections from one process to the same file share a database, which DuckDB (2.
 opens the file while another closes the last connection to it, the thread that opens it may end up with a database that
 is not in the cache. Nothing else can then open the file until that connection is closed. Threads therefore take turns
 to open and close connections.
+
+DuckDB runs inside the task's own process. By default it uses 80 % of the machine's memory as a cache, with all workers
+of the machine doing the same. `_bound_memory` therefore limits it. What does not fit is written to a folder on disk.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import secrets
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError, WarehouseError
+from airflow_provider_batch.exceptions import InputError, WarehouseConnectionError, WarehouseError
 from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
 
 log = logging.getLogger(__name__)
@@ -28,6 +36,9 @@ log = logging.getLogger(__name__)
 #: Seconds to wait for another process that has the file open. After that the task fails and can be retried.
 LOCK_WAIT_SECONDS = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+#: What DuckDB may use if neither the connection nor the config states it. A sort of 1M rows of 1 KB needs 200 MB.
+DEFAULT_MEMORY_LIMIT = "256MB"
 
 _open_lock = threading.Lock()
 
@@ -55,6 +66,14 @@ _SAFE_EXCEPTIONS = frozenset(
     }
 )
 
+#: begins the advice at the end of DuckDB's message
+_SOLUTIONS = "Possible solutions:"
+_MEMORY_REMEDY = (
+    'Raise the limit of this connection with "memory_limit" in its extra, such as {"memory_limit": "1GB"}, or that of '
+    "all DuckDB connections with the config option [openai_batch] duckdb_memory_limit. If the disk for temporary files "
+    'is full or not writable, set "temp_directory" in the extra to a folder with room'
+)
+
 
 class DuckdbDriver(Driver):
     """DuckDB's own driver."""
@@ -72,7 +91,7 @@ class DuckdbDriver(Driver):
         while True:
             try:
                 with _open_lock:
-                    return hook.get_conn()
+                    return _open(hook)
             except Exception as error:
                 text = str(error)
                 if not any(message in text for message in _IN_USE_MESSAGES):
@@ -135,6 +154,9 @@ class DuckdbDriver(Driver):
                 "DuckDB's driver can return values of the type TIMESTAMP WITH TIME ZONE only if the package pytz is "
                 "installed: pip install 'airflow-provider-batch[duckdb]'"
             )
+        if type(error).__name__ == "OutOfMemoryException":
+            # what follows are statements that the author of a DAG cannot run
+            text = f"{text.partition(_SOLUTIONS)[0].strip()}\n{_MEMORY_REMEDY}"
         if type(error).__name__ not in _SAFE_EXCEPTIONS:
             # the statement quoted at the end may contain values
             text = _QUOTED_TEXT.sub("(value not shown)", text).partition("\n\nLINE ")[0]
@@ -143,3 +165,60 @@ class DuckdbDriver(Driver):
 
 
 DUCKDB_DRIVER = DuckdbDriver()
+
+
+def _open(hook: DbApiHook) -> Any:
+    conn = hook.get_conn()
+    try:
+        _bound_memory(hook, conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _bound_memory(hook: DbApiHook, conn: Any) -> None:
+    """Limit the memory of the database, and make sure that it has a folder for what does not fit.
+
+    These settings are global to a database that all connections of this process to the same file share. What the
+    connection's extra states therefore stays, and so does everything if someone else in this process has the file open.
+    With several threads, DuckDB needs several times the memory for the same sort, so it gets one thread.
+    """
+    extra = hook.connection_extra
+    stated_settings = {name.lower() for name in (*extra, *(extra.get("settings") or {}))}
+    ((connections, locked),) = conn.execute(
+        "SELECT count, current_setting('lock_configuration') FROM duckdb_connection_count()"
+    ).fetchall()
+    if connections > 1 or locked:
+        return
+    if "temp_directory" not in stated_settings:
+        _set_temporary_folder(conn)
+    memory_limit = conf.get("openai_batch", "duckdb_memory_limit", fallback=DEFAULT_MEMORY_LIMIT)
+    if not memory_limit or stated_settings & {"memory_limit", "max_memory"}:
+        return
+    try:
+        conn.execute(f"SET memory_limit = {_quote(memory_limit)}")
+    except Exception as error:  # noqa: BLE001 - DuckDB has several exceptions for an amount it cannot read
+        raise WarehouseConnectionError(
+            f"The config option [openai_batch] duckdb_memory_limit is {memory_limit!r}, which DuckDB refuses: {error}. "
+            f"Set it to an amount such as 256MB or 2GB. Nothing was read or written."
+        ) from None
+    if not stated_settings & {"threads", "worker_threads"}:
+        conn.execute("SET threads = 1")
+
+
+def _set_temporary_folder(conn: Any) -> None:
+    """Use a folder in the system's own temporary folder if DuckDB cannot create its folder.
+
+    By default that is next to the database file or, for a database in memory, in the working directory. DuckDB creates
+    the folder when it needs it and removes it when the database is closed.
+    """
+    ((folder,),) = conn.execute("SELECT current_setting('temp_directory')").fetchall()
+    path = Path(folder).absolute()
+    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.name == ".tmp":
+        path = Path(tempfile.gettempdir()) / f"batch-duckdb-{secrets.token_hex(8)}"
+        conn.execute(f"SET temp_directory = {_quote(str(path))}")
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
