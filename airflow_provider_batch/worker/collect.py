@@ -208,9 +208,9 @@ class Collector:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.spec)
         outcomes: Counter[Outcome] = Counter()
-        transient = cut_off = answers = output_tokens = 0
+        transient = cut_off = answers = output_tokens = input_tokens = estimated_input_tokens = 0
         cost: Decimal | None = Decimal(0)
-        for _, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
+        for line, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
             cut_off += is_cut_off(answer)
@@ -219,6 +219,9 @@ class Collector:
                 if usage.output_tokens is not None:
                     answers += 1
                     output_tokens += usage.output_tokens
+                if usage.input_tokens:
+                    input_tokens += usage.input_tokens
+                    estimated_input_tokens += rows[line].tokens
                 price = self._prices.cost(
                     shard.model, usage, answered_by=answer.model, batch=not shard.spec.synchronous
                 )
@@ -230,6 +233,8 @@ class Collector:
             cut_off=cut_off,
             answers=answers,
             output_tokens=output_tokens,
+            input_tokens=input_tokens,
+            estimated_input_tokens=estimated_input_tokens,
             cost_usd=None if cost is None else str(cost),
         )
 

@@ -148,8 +148,9 @@ def settle(
     **fields: Any,
 ) -> Settled:
     """Return the record of an ended batch with these result lines. There is no empty file, as with OpenAI."""
-    files = []
-    for kind, lines in (("output", list(output)), ("error", list(errors))):
+    files, output_lines = [], list(output)
+    fields.setdefault("answers", len(output_lines))
+    for kind, lines in (("output", output_lines), ("error", list(errors))):
         if lines:
             data = b"".join(line + b"\n" for line in lines)
             files.append(collect(folder, f"g001/collected/{shard.name}.{number}/{kind}.jsonl", data))

@@ -11,8 +11,9 @@ The rows come in this order:
 2. Answers reused from earlier jobs.
 3. Rows without any answer: `withheld` if the budget held them back, else `pending`. Their tokens and cost are NULL.
 
-Each answer is also yielded for the duplicates of its row. Neither a duplicate nor a reused answer costs anything, so
-tokens, cost and attempt of these rows are 0, and sums over the table are what was paid for the answers in it.
+The tokens and the cost of a row cover all its attempts (`row_spending`). Each answer is also yielded for the duplicates
+of its row. Neither a duplicate nor a reused answer costs anything, so tokens, cost and attempt of these rows are 0.
+Sums over the table are therefore what was paid.
 
 After a clear, a row may have disappeared from the query while a duplicate still needs its answer. Such a row has
 `RowIndex.lands` False: its answers are compared like those of other rows, but it is not yielded itself.
@@ -33,6 +34,12 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.landing.row_spending import (
+    RowSpending,
+    Spending,
+    has_unusable_paid_answers,
+    superseded_submissions,
+)
 from airflow_provider_batch.core.landing.storage_limits import (
     STORAGE,
     StorageLimits,
@@ -46,7 +53,7 @@ from airflow_provider_batch.core.ledger.job import Manifest, ReusedFile, RowInde
 from airflow_provider_batch.core.ledger.records import Reason, Settled
 from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.collection import held_batches
-from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.schema.paths import Path, column_type, describe, extractor
@@ -79,7 +86,8 @@ FIXED_COLUMNS = (
 )
 
 
-_FREE = Decimal(0)
+_FREE = Spending(Usage(), Decimal(0))
+_UNKNOWN = Spending(UNKNOWN_USAGE, None)
 #: ranks of rows without an answer
 _UNANSWERED_RANKS = frozenset({0, Outcome.WITHHELD.rank})
 
@@ -237,6 +245,8 @@ class Landing:
         #: number of rows by rank that do not land themselves, although their answer may be needed
         self._omitted_ranks: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
+        self._spending = RowSpending()
+        self._superseded = superseded_submissions(state)
         self.tokens: Counter[str] = Counter()
         #: number of collected answers whose cost is unknown because they do not report their usage
         self.without_usage = 0
@@ -251,6 +261,7 @@ class Landing:
         self.retried_cost: Decimal | None = Decimal(0)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        self._add_earlier_attempts()
         for shard, submission, settled in reversed(self._state.settled_submissions()):
             yield from self._settled_rows(shard, submission, settled)
         for reused_file in self._manifest.reused_files:
@@ -261,6 +272,16 @@ class Landing:
         for sealed_shard in self._manifest.shards:
             if any(rank in self._best_ranks[sealed_shard.name] for rank in _UNANSWERED_RANKS):
                 yield from self._unanswered_rows(sealed_shard)
+
+    def _add_earlier_attempts(self) -> None:
+        """Read what was paid for answers after which their rows were sent again."""
+        for shard, _, settled in self._state.settled_submissions():
+            if self._is_read_first(shard.spec, settled):
+                rows = read_rows(self._folder, shard.spec)
+                for line, answer in self._answers(shard.spec, settled, rows):
+                    if answer.outcome is not Outcome.SUCCEEDED and not answer.usage.is_zero:
+                        spending = Spending(answer.usage, self._cost(shard.spec, answer))
+                        self._spending.add(shard.spec, rows[line], line, spending)
 
     def _settled_rows(self, state: ShardState, submission: Submission, settled: Settled) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a submission that have no better answer yet, each followed by its duplicates.
@@ -278,14 +299,15 @@ class Landing:
         earlier_ranks: dict[int, int] = {}
         for line, answer in self._answers(shard, settled, rows):
             answer, values = self._read_values(answer)
-            cost = self._add_to_totals(shard, answer)
+            spending = Spending(answer.usage, self._add_to_totals(shard, answer))
             if shard.attempt > 1:
-                self.retried_cost = _add_costs(self.retried_cost, cost)
+                self.retried_cost = _add_costs(self.retried_cost, spending.cost)
+            total = self._total_spending(shard, settled, rows[line], line, answer, spending)
             earlier_rank = self._update_best_rank(shard, rows[line], line, answer.outcome)
             if earlier_rank is not None:
                 if rows[line].lands:
                     self._count_reason(answer)
-                    yield self._row(rows[line], answer, values, source, cost)
+                    yield self._row(rows[line], answer, values, source, total)
                 if self._duplicates:
                     earlier_ranks[line] = earlier_rank
                     duplicates = group.get(rows[line].sha256, ())
@@ -321,7 +343,7 @@ class Landing:
                 unanswered[row.sha256] = answer
                 if row.lands:
                     self._count_reason(answer)
-                    yield self._row(row, answer, values, source, None)
+                    yield self._row(row, answer, values, source, _UNKNOWN)
                 elif not earlier_rank:
                     self._omitted_ranks[answer.outcome.rank] += 1
         for row in self._duplicates.rows_of(shard.name):
@@ -338,6 +360,21 @@ class Landing:
             self._judge,
             bodies=self._store_response,
         )
+
+    def _total_spending(
+        self, shard: Shard, settled: Settled, row: RowIndex, line: int, answer: Answer, spending: Spending
+    ) -> Spending:
+        """Return what a row used in this attempt and in all others that are known so far."""
+        is_unusable = answer.outcome is not Outcome.SUCCEEDED and not answer.usage.is_zero
+        is_added = is_unusable and self._is_read_first(shard, settled)
+        total = self._spending.total(shard, row, line, spending, is_added=is_added)
+        if is_unusable and not is_added and shard.attempt > 1:
+            # an older answer may be better and land in its place
+            self._spending.add(shard, row, line, spending)
+        return total
+
+    def _is_read_first(self, shard: Shard, settled: Settled) -> bool:
+        return (shard.name, settled.number) in self._superseded and has_unusable_paid_answers(settled)
 
     def _duplicate_groups(self, rows: list[RowIndex], shard: str) -> Iterator[dict[str, list[RowIndex]]]:
         """Yield the duplicates of these rows, in groups. Those of a retried row wait for the shard it was sealed in."""
@@ -358,7 +395,7 @@ class Landing:
             self._duplicate_ranks[earlier_rank] -= 1
             self._duplicate_ranks[answer.outcome.rank] += 1
             self._count_reason(answer)
-            yield self._row(row, answer, values, source, _FREE, duplicate=True)
+            yield self._row(row, answer, values, source._replace(attempt=0), _FREE)
 
     def _count_reason(self, answer: Answer) -> None:
         if answer.error_code:
@@ -437,54 +474,43 @@ class Landing:
         self.tokens["cached"] += usage.cached_tokens or 0
         self.tokens["reasoning"] += usage.reasoning_tokens or 0
         self.tokens["output"] += usage.output_tokens or 0
-        if usage.is_zero:
-            return _FREE
-        cost = self._prices.cost(shard.model, usage, answered_by=answer.model, batch=not shard.synchronous)
-        standard_cost = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
+        cost = self._cost(shard, answer)
         if cost is None and not usage.is_known:
             self.without_usage += 1
         self.cost = _add_costs(self.cost, cost)
-        self.standard_cost = _add_costs(self.standard_cost, standard_cost)
+        if not usage.is_zero:
+            standard_cost = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
+            self.standard_cost = _add_costs(self.standard_cost, standard_cost)
         return cost
 
+    def _cost(self, shard: Shard, answer: Answer) -> Decimal | None:
+        """Return the cost of an answer in US dollars, or None if its price or usage is unknown."""
+        if answer.usage.is_zero:
+            return Decimal(0)
+        return self._prices.cost(shard.model, answer.usage, answered_by=answer.model, batch=not shard.synchronous)
+
     def _row(
-        self,
-        row: RowIndex,
-        answer: Answer,
-        values: Sequence[Any],
-        source: _Source,
-        cost: Decimal | None,
-        *,
-        duplicate: bool = False,
+        self, row: RowIndex, answer: Answer, values: Sequence[Any], source: _Source, spending: Spending
     ) -> tuple[Any, ...]:
-        usage, outcome = answer.usage, answer.outcome
-        figures: tuple[Any, ...]
-        if outcome in (Outcome.PENDING, Outcome.WITHHELD):
-            figures = (None, None, None, None, None, 0)
-        elif duplicate:
-            figures = (0, 0, 0, 0, cost, 0)
-        else:
-            figures = (
-                usage.input_tokens,
-                usage.cached_tokens,
-                usage.reasoning_tokens,
-                usage.output_tokens,
-                cost,
-                source.attempt,
-            )
+        usage = spending.usage
         output = _output(answer)
         if self._manifest.several_inputs and row.inputs == 1 and output is not None:
             output = [output]
         return (
             *self._key,
             row.custom_id,
-            outcome.value,
+            answer.outcome.value,
             output,
             answer.finish_reason,
             answer.error_code,
             answer.error_message,
             answer.model or source.model,
-            *figures,
+            usage.input_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.output_tokens,
+            spending.cost,
+            source.attempt,
             row.sha256,
             source.batch_id,
             *self._constants,

@@ -126,6 +126,9 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     #: number of answers that report their output tokens, and the sum of these
     answers: int = 0
     output_tokens: int = 0
+    #: input tokens of the answers that report them, and the estimate for the same requests
+    input_tokens: int = 0
+    estimated_input_tokens: int = 0
     #: cost of all answers in US dollars; None if a price or the usage of an answer is unknown
     cost_usd: str | None = "0"
     #: set if the batch failed before any of its requests ran

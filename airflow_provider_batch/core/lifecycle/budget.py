@@ -10,7 +10,8 @@ No batch is created that could take the job past its ceiling:
 a batch reports nothing while it runs. When it settles, its real cost replaces the reservation. If that cost is unknown,
 the reservation counts as spent. A shard reserves, for each of its requests:
 
-    input     the estimated input tokens of the shard, on average
+    input     the estimated input tokens of the shard, on average, corrected by what the answers so far report
+              (`core.pricing.input_correction`)
     output    as long as no answer of the model is collected: the high end of the estimate, which is the request's own
               output cap, or a default if it has none;
               after that: the mean of the answers so far, plus a margin of 1/√n of it for n answers, but at most the
@@ -34,6 +35,7 @@ from math import ceil, sqrt
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT
+from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 
 #: smallest share of a shard for which it is worth dividing the shard
@@ -45,6 +47,7 @@ class BudgetTracker:
 
     def __init__(self, state: JobState) -> None:
         self._prices = Prices(state.manifest.prices)
+        self._correction = InputCorrection(state)
         self._output_tokens_high = state.manifest.output_tokens_high
         self._answers: defaultdict[str, int] = defaultdict(int)
         self._output_tokens: defaultdict[str, int] = defaultdict(int)
@@ -68,7 +71,8 @@ class BudgetTracker:
     def reservation(self, shard: Shard) -> Decimal:
         """Return the US dollars to reserve for a shard; infinite if the price of its model is unknown."""
         mean_input_tokens = -(-shard.tokens // max(shard.requests, 1))
-        usage = Usage(input_tokens=mean_input_tokens, output_tokens=self._expected_output_tokens(shard))
+        input_tokens = self._correction.correct(shard.model, mean_input_tokens)
+        usage = Usage(input_tokens=input_tokens, output_tokens=self._expected_output_tokens(shard))
         cost = self._prices.cost(shard.model, usage)
         return Decimal("Infinity") if cost is None else cost * shard.requests
 

@@ -19,6 +19,7 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.records import CanaryVerdict
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
+from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
@@ -60,6 +61,8 @@ class CanaryResult(NamedTuple):
     answered: int
     #: mean output tokens of an answer, by model
     mean_output: dict[str, int]
+    #: reported divided by estimated input tokens, by model
+    input_factors: dict[str, float]
     #: number of requests by outcome
     outcomes: dict[str, int]
 
@@ -75,6 +78,7 @@ def judge_canary(
     outcomes: Counter[str] = Counter()
     usage_by_model: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
     refusals: list[str] = []
+    correction = InputCorrection(state)
     for shard_state in state.canary_shards:
         shard = shard_state.spec
         settled = shard_state.submissions[-1].settled
@@ -89,9 +93,12 @@ def judge_canary(
             refusals.append(f"{shard.model}: {_messages(answers)}")
         # the estimate stays in place for answers that do not report their usage
         unmeasured = sum(not answer.usage.is_known for answer in answers)
+        estimated_tokens = sum(spec.tokens for spec in batch_shards) + shard.tokens * unmeasured // max(
+            shard.requests, 1
+        )
         remaining = RemainingRequests(
             sum(spec.requests for spec in batch_shards) + unmeasured,
-            sum(spec.tokens for spec in batch_shards) + shard.tokens * unmeasured // max(shard.requests, 1),
+            correction.correct(shard.model, estimated_tokens),
         )
         usage_by_model[shard.model] = (_usage(shard.model, answers, prices), remaining)
     estimate = estimate_after_canary(manifest.estimate, prices, usage_by_model, manifest.endpoint)
@@ -105,22 +112,24 @@ def judge_canary(
         requests,
         requests - sum(outcomes[name] for name in (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)),
         {model: usage.output_tokens // usage.answers for model, (usage, _) in usage_by_model.items() if usage.answers},
+        {model: correction.factor(model) for model in usage_by_model},
         {name.value: outcomes[name] for name in Outcome if outcomes[name]},
     )
 
 
 def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
-    count = output_tokens = 0
+    count = input_tokens = output_tokens = 0
     total: Decimal | None = Decimal(0)
     for answer in answers:
         usage = answer.usage
         if usage.is_zero or not usage.is_known:
             continue
         count += 1
+        input_tokens += usage.input_tokens or 0
         output_tokens += usage.output_tokens or 0
         cost = prices.cost(model, usage, answered_by=answer.model, batch=False)
         total = None if total is None or cost is None else total + cost
-    return CanaryUsage(count, output_tokens, total)
+    return CanaryUsage(count, input_tokens, output_tokens, total)
 
 
 def _is_shared_refusal(answer: Answer) -> bool:

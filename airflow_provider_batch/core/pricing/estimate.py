@@ -5,7 +5,8 @@ range per request, since the length of an answer is unknown: from `LOW_OUTPUT` t
 `HIGH_OUTPUT` if the request has none. If earlier runs have answers from the model, their mean narrows this range.
 
 Once the requests of the canary have been answered, `estimate_after_canary` replaces the guess by their mean output,
-divided and multiplied by `SPREAD`. Discounts for cached input are left out of all estimates.
+divided and multiplied by `SPREAD`, and corrects the input tokens by what they report. Discounts for cached input are
+left out of all estimates.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ class CanaryUsage(msgspec.Struct, frozen=True):
 
     #: number of answers that report their usage
     answers: int
+    input_tokens: int
     output_tokens: int
     #: cost of the answers in US dollars; None if the price is unknown
     cost: Decimal | None
@@ -153,6 +155,7 @@ class RemainingRequests(msgspec.Struct, frozen=True):
     """The requests to a model that are still estimated: not sent yet, or sent and answered without a usage."""
 
     requests: int
+    #: estimated, and corrected by what the canary answers of the model report
     input_tokens: int
 
 
@@ -161,8 +164,8 @@ def estimate_after_canary(
 ) -> Estimate:
     """Return the estimate of a job after its canary, including the cost of the canary.
 
-    The input tokens stay as they were estimated. The output of the remaining requests is extrapolated from the mean of
-    the model's answers. If no answer reports its usage, these requests get their share of the range in `initial`.
+    The output of the remaining requests is extrapolated from the mean of the model's answers. If no answer reports its
+    usage, these requests get their share of the range in `initial`.
     """
     requests = sum(remaining.requests + usage.answers for usage, remaining in models.values())
     output = [0, 0]
@@ -175,6 +178,7 @@ def estimate_after_canary(
     has_prices = initial.low_usd is not None and all(usage.cost is not None for usage, _ in models.values())
     return msgspec.structs.replace(
         initial,
+        input_tokens=sum(usage.input_tokens + remaining.input_tokens for usage, remaining in models.values()),
         output_tokens_low=output[0],
         output_tokens_high=output[1],
         low_usd=float(usd[0]) if has_prices else None,

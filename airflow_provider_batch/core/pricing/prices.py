@@ -22,6 +22,10 @@ _PROVIDER = "openai"
 
 _BATCH = {"processing": "batch"}
 
+#: Models that genai-prices lists without a batch price. OpenAI halves their price in batches, as it does for all models
+#: that the Batch API accepts (https://platform.openai.com/docs/guides/batch).
+_HALF_PRICE_IN_BATCHES = frozenset({"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"})
+
 _MILLION = Decimal(1_000_000)
 
 #: number of cached costs (about 2 MB); answers with the same numbers of tokens cost the same
@@ -184,7 +188,19 @@ def _published_prices(model: str) -> _ModelPrices | None:
     rate = _rate(batch.model_price, has_batch_price, source)
     if rate is None:
         return None
+    if not has_batch_price and batch.model.id in _HALF_PRICE_IN_BATCHES:
+        rate = _halve(rate)
     return _ModelPrices(batch=rate, standard=_rate(standard.model_price, False, source), reference=model)
+
+
+def _halve(rate: Rate) -> Rate:
+    return Rate(
+        input=rate.input / 2,
+        cached=rate.cached / 2,
+        output=rate.output / 2,
+        batch=True,
+        source=f"half of the standard price of {rate.source}",
+    )
 
 
 def _look_up(usage: genai_prices.Usage, model: str, context: Any) -> genai_prices.types.PriceCalculation:

@@ -37,6 +37,7 @@ from airflow_provider_batch.core.lifecycle.attempts import final_pass_policy, is
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.steps import FinalPass, Policy
 from airflow_provider_batch.core.pricing.estimate import highest_cost
+from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
@@ -164,6 +165,7 @@ class _FinalPassBuilder:
         self.allowance = allowance
         self._folder, self._manifest = ledger.folder, state.manifest
         self._prices = Prices(state.manifest.prices)
+        self._correction = InputCorrection(state)
         self._number = state.next_retry_round
         self._sources: list[tuple[str, int]] = []
         limits = self._manifest.limits
@@ -204,7 +206,8 @@ class _FinalPassBuilder:
             for number, line in enumerate(stream):
                 if number in source.lines:
                     body = bytes(msgspec.json.decode(line, type=_Request).body)
-                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, rows[number].tokens)
+                    tokens = self._correction.correct(model, rows[number].tokens)
+                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, tokens)
                     if self.allowance.take(cost):
                         allowed_lines.add(number)
         return allowed_lines

@@ -28,6 +28,12 @@ MODERATION_MODEL = "omni-moderation-latest"
 #: approximate number of tokens that the chat format adds to each message
 _PER_MESSAGE = 3
 
+#: Tokens of an image with `detail: low`, and of each tile of 512 x 512 pixels with any other detail, by the beginning
+#: of the model's name (OpenAI's guide "Images and vision"). This server downloads no images: it assumes 1024 x 1024
+#: pixels, which are four tiles.
+_IMAGE_TOKENS = {"gpt-4o-mini": (2833, 5667), "": (85, 170)}
+_TILES = 4
+
 
 class Conversation(NamedTuple):
     """The texts of a request, by role."""
@@ -145,6 +151,24 @@ def tokens_of_input(value: object) -> int:
     return estimate(value) if isinstance(value, str) else len(value) if isinstance(value, list) else 0
 
 
+def image_tokens(endpoint: str, body: Mapping[str, Any]) -> int:
+    """Return the tokens of the images in the messages of a request."""
+    model = body.get("model")
+    name = model if isinstance(model, str) else ""
+    low, tile = next(tokens for prefix, tokens in _IMAGE_TOKENS.items() if name.startswith(prefix))
+    return sum(low if detail == "low" else low + _TILES * tile for detail in _image_details(endpoint, body))
+
+
+def _image_details(endpoint: str, body: Mapping[str, Any]) -> Iterator[object]:
+    messages = body.get("messages" if endpoint == CHAT else "input")
+    for message in messages if isinstance(messages, list) else []:
+        parts = message.get("content") if isinstance(message, Mapping) else None
+        for part in parts if isinstance(parts, list) else []:
+            if isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image"):
+                image = part.get("image_url") if endpoint == CHAT else part
+                yield image.get("detail") if isinstance(image, Mapping) else None
+
+
 def input_tokens(endpoint: str, body: Mapping[str, Any]) -> int:
     """Estimate the input tokens of a request."""
     if endpoint in (EMBEDDINGS, COMPLETIONS):
@@ -153,7 +177,12 @@ def input_tokens(endpoint: str, body: Mapping[str, Any]) -> int:
     conversation = read_conversation(endpoint, body)
     if endpoint == MODERATIONS:
         return estimate(conversation.user)
-    tokens = estimate(conversation.system) + estimate(conversation.user) + _PER_MESSAGE * (conversation.messages + 1)
+    tokens = (
+        image_tokens(endpoint, body)
+        + estimate(conversation.system)
+        + estimate(conversation.user)
+        + _PER_MESSAGE * (conversation.messages + 1)
+    )
     requested_format = output_format(endpoint, body)
     if requested_format is not None:
         tokens += estimate(msgspec.json.encode(requested_format).decode())

@@ -519,6 +519,50 @@ def test_tokens_and_cost_include_answers_that_were_replaced(folder: LocalFolder)
     assert landing.retried_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
 
 
+def test_a_row_has_the_tokens_and_the_cost_of_all_its_attempts(folder: LocalFolder) -> None:
+    (shard,) = seal_all(folder, [request("a"), request("b")])
+    second, second_shard = retry_round(folder, 1, 2, (shard, "a"))
+    third, third_shard = retry_round(folder, 2, 3, (second_shard, "a"))
+    records: list[Record] = [
+        settle(folder, shard, [chat_line("a", "no json", usage=(1000, 10)), chat_line("b", ticket(), usage=(500, 5))]),
+        second,
+        settle(folder, second_shard, [chat_line("a", "none either", usage=(1000, 20))]),
+        third,
+        settle(folder, third_shard, [chat_line("a", ticket(), usage=(1000, 40))]),
+    ]
+    landed_rows = LandedRows(folder, manifest_of([shard], output_schema=TICKET), records)
+    row = landed_rows.table["a"]
+    assert (row["input_tokens"], row["output_tokens"], row["attempt"]) == (3000, 70, 3)
+    assert row["cost_usd"] == (3000 * Decimal("0.125") + 70) / 1_000_000
+    assert row["cost_usd"] + landed_rows.table["b"]["cost_usd"] == landed_rows.landing.cost
+
+
+def test_a_newer_attempt_that_was_paid_for_counts_if_an_older_answer_lands(folder: LocalFolder) -> None:
+    (shard,) = seal_all(folder, [request("a")])
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "a"))
+    records: list[Record] = [
+        settle(folder, shard, [chat_line("a", "", usage=(1000, 10))]),
+        retry,
+        settle(folder, retry_shard, [chat_line("a", "no json", usage=(1000, 20))]),
+    ]
+    row = LandedRows(folder, manifest_of([shard], output_schema=TICKET), records).table["a"]
+    assert (row["attempt"], row["outcome"], row["output_tokens"]) == (1, "incomplete", 30)
+
+
+def test_an_attempt_without_a_usage_makes_the_cost_of_its_row_unknown(folder: LocalFolder) -> None:
+    (shard,) = seal_all(folder, [request("a")])
+    retry, retry_shard = retry_round(folder, 1, 2, (shard, "a"))
+    without_usage = json.loads(chat_line("a", "no json"))
+    del without_usage["response"]["body"]["usage"]
+    records: list[Record] = [
+        settle(folder, shard, [json.dumps(without_usage).encode()]),
+        retry,
+        settle(folder, retry_shard, [chat_line("a", ticket(), usage=(1000, 20))]),
+    ]
+    row = LandedRows(folder, manifest_of([shard], output_schema=TICKET), records).table["a"]
+    assert (row["outcome"], row["cost_usd"], row["input_tokens"]) == ("succeeded", None, None)
+
+
 def test_an_unknown_price_makes_the_cost_unknown_not_zero(folder: LocalFolder) -> None:
     shards = seal_all(folder, [request("a", model="gpt-5-mini"), request("b", model="my-model")])
     line = chat_line("b").replace(b"gpt-5-mini-2025-08-07", b"my-model")
@@ -658,7 +702,11 @@ def test_every_row_lands_its_best_answer_and_every_answer_is_counted_in_any_hist
         records += [provider.answer(shard) for shard in sent_shards]
         sent_rows = [(shard, row.custom_id) for shard in sent_shards for row in read_rows(folder, shard)]
         for number in (1, 2):
-            retried_rows = data.draw(st.lists(st.sampled_from(sent_rows), unique=True) if sent_rows else st.just([]))
+            # a row with a usable answer is never sent again
+            rows_to_retry = [row for row in sent_rows if provider.best[row[1]][2] != "succeeded"]
+            retried_rows = data.draw(
+                st.lists(st.sampled_from(rows_to_retry), unique=True) if rows_to_retry else st.just([])
+            )
             if not retried_rows:
                 break
             retry, retry_shard = retry_round(folder, number, number + 1, *retried_rows)
@@ -677,3 +725,6 @@ def test_every_row_lands_its_best_answer_and_every_answer_is_counted_in_any_hist
         paid_answers,
     )
     assert landed_rows.landing.cost == paid_answers * (10 * Decimal("0.125") + 1) / 1_000_000
+    paid_rows = [row for row in landed_rows.table.values() if row["outcome"] != "pending"]
+    assert sum(row["cost_usd"] for row in paid_rows) == landed_rows.landing.cost
+    assert sum(row["output_tokens"] for row in paid_rows) == paid_answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from airflow_provider_batch.core.ledger.fold import fold
@@ -106,6 +107,17 @@ def test_once_there_are_answers_their_mean_is_reserved_with_a_margin_that_shrink
     assert BudgetTracker(state_with_four_answers).reservation(
         plain_shard("s", model="m", requests=100, tokens=100_000)
     ) == Decimal("0.115")
+
+
+def test_the_reported_input_corrects_what_is_reserved() -> None:
+    (settled,) = settled_records("s0001")[-1:]
+    assert isinstance(settled, Settled)
+    images = msgspec.structs.replace(settled, input_tokens=2_500_000, estimated_input_tokens=100_000)
+    state = job(1.0, *live_records("s0001"), images)
+    # 25,000 tokens in, and 111 out, for each of 100 requests
+    assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
+        "2.5111"
+    )
 
 
 def test_the_margin_never_raises_a_measured_mean_above_the_output_cap() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
@@ -86,6 +87,11 @@ def refused(custom_id: str, code: str, message: str, status: int = 400) -> bytes
     ).encode()
 
 
+def _input_tokens(line: bytes) -> int:
+    answer = line_reader(CHAT, None, bodies=False)(line)
+    return 0 if answer is None else answer[1].usage.input_tokens or 0
+
+
 def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8, **manifest: Any) -> CanaryResult:
     """Return the result of a canary with these answers, for `remaining` further requests of 100 input tokens each."""
     sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
@@ -93,7 +99,9 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8,
         sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
     shards: list[Shard] = sealer.finish()
     estimate = Estimate(100 * (len(answers) + remaining), 100, 10_000, 1.0, 2.0)
-    state = fold(manifest_of(shards, **{"estimate": estimate, **manifest}), [settle(folder, shards[0], answers)])
+    reported = [tokens for tokens in map(_input_tokens, answers) if tokens]
+    settled = settle(folder, shards[0], answers, input_tokens=sum(reported), estimated_input_tokens=100 * len(reported))
+    state = fold(manifest_of(shards, **{"estimate": estimate, **manifest}), [settled])
     return judge_canary(state, folder, None, Prices(), NOW)
 
 
@@ -164,6 +172,14 @@ def test_a_canary_answer_without_a_readable_usage_keeps_its_estimate(tmp_path: A
     assert estimate.low_usd == pytest.approx(canary + (9 * 100 * 0.125 + 9 * 100 * 1) / 1e6)
 
 
+def test_the_reported_input_corrects_the_estimate_of_the_remaining_requests(tmp_path: Any) -> None:
+    lines = [chat_line("row-0", usage=(2_500, 10)), chat_line("row-1", usage=(2_500, 10))]
+    result = verdict_on(LocalFolder(tmp_path), lines)
+
+    assert result.input_factors == {"gpt-5-mini": 25.0}
+    assert result.verdict.estimate.input_tokens == 2 * 2_500 + 8 * 25 * 100
+
+
 def test_a_measured_cost_above_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
     lines = [chat_line("row-0", usage=(100, 200_000))]
     affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).verdict
@@ -178,7 +194,7 @@ def test_an_unknown_price_stays_unknown() -> None:
     old_estimate = Estimate(100, 10, 1_000, None, None, ["mine"])
 
     new_estimate = estimate_after_canary(
-        old_estimate, Prices(), {"mine": (CanaryUsage(2, 60, None), RemainingRequests(3, 100))}, CHAT
+        old_estimate, Prices(), {"mine": (CanaryUsage(2, 20, 60, None), RemainingRequests(3, 100))}, CHAT
     )
 
     assert (new_estimate.low_usd, new_estimate.high_usd) == (None, None)
@@ -186,17 +202,17 @@ def test_an_unknown_price_stays_unknown() -> None:
 
 
 def test_embeddings_have_no_output_to_measure() -> None:
-    models = {"text-embedding-3-small": (CanaryUsage(1, 0, Decimal("0.5")), RemainingRequests(3, 1_000_000))}
+    models = {"text-embedding-3-small": (CanaryUsage(1, 1, 0, Decimal("0.5")), RemainingRequests(3, 1_000_000))}
 
     new_estimate = estimate_after_canary(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
 
     assert new_estimate.output_tokens_high == 0
-    assert new_estimate.low_usd == new_estimate.high_usd == pytest.approx(0.52)
+    assert new_estimate.low_usd == new_estimate.high_usd == pytest.approx(0.51)
 
 
 def test_a_model_without_answers_keeps_its_share_of_the_estimate() -> None:
     models = {
-        "gpt-5-mini": (CanaryUsage(1, 10, Decimal(0)), RemainingRequests(4, 0)),
+        "gpt-5-mini": (CanaryUsage(1, 0, 10, Decimal(0)), RemainingRequests(4, 0)),
         "gpt-5-nano": (_NO_USAGE, RemainingRequests(5, 0)),
     }
 
@@ -207,7 +223,7 @@ def test_a_model_without_answers_keeps_its_share_of_the_estimate() -> None:
 
 def test_large_prompts_keep_their_higher_price() -> None:
     remaining = RemainingRequests(10, 10 * 300_000)
-    models = {"gpt-5.4": (CanaryUsage(1, 100, Decimal(0)), remaining)}
+    models = {"gpt-5.4": (CanaryUsage(1, 0, 100, Decimal(0)), remaining)}
 
     new_estimate = estimate_after_canary(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
 
@@ -224,4 +240,4 @@ def test_synchronous_requests_cost_the_standard_price_or_the_one_that_the_author
     assert Prices().cost("nobody's", usage, batch=False) is None
 
 
-_NO_USAGE = CanaryUsage(0, 0, Decimal(0))
+_NO_USAGE = CanaryUsage(0, 0, 0, Decimal(0))

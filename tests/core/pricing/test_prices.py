@@ -40,9 +40,26 @@ def test_the_rate_is_the_published_batch_price(model: str, input: str, cached: s
 
 
 def test_a_standard_price_used_for_lack_of_a_batch_price_is_marked() -> None:
-    rate = Prices().rate("text-embedding-3-small")
+    rate = Prices().rate("davinci-002")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (Decimal("0.02"), Decimal(0), False)
+    assert (rate.input, rate.output, rate.batch) == (Decimal(2), Decimal(2), False)
+
+
+@pytest.mark.parametrize(
+    ("model", "standard", "batch"),
+    [
+        ("text-embedding-3-small", "0.02", "0.01"),
+        ("text-embedding-3-large", "0.13", "0.065"),
+        ("text-embedding-ada-002", "0.1", "0.05"),
+    ],
+)
+def test_embeddings_cost_half_in_batches(model: str, standard: str, batch: str) -> None:
+    prices, usage = Prices(), Usage(input_tokens=1_000_000)
+    rate = prices.rate(model)
+    assert rate is not None
+    assert (rate.input, rate.output, rate.batch) == (Decimal(batch), Decimal(0), True)
+    assert rate.source.startswith("half of the standard price of genai-prices")
+    assert (prices.cost(model, usage), prices.standard_cost(model, usage)) == (Decimal(batch), Decimal(standard))
 
 
 def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked() -> None:
@@ -260,7 +277,7 @@ def test_embeddings_and_moderations_have_no_output() -> None:
         estimate = estimator.finish()
         assert (estimate.output_tokens_low, estimate.output_tokens_high) == (0, 0)
         assert estimate.low_usd == estimate.high_usd is not None
-        assert estimate.standard_price_models == (["text-embedding-3-small"] if "embed" in model else [])
+        assert estimate.standard_price_models == []
 
 
 def test_a_single_unknown_model_makes_the_cost_unknown_and_is_named() -> None:
