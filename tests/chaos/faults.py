@@ -127,9 +127,10 @@ def faults_for(dialects: tuple[str, ...]) -> list[Fault]:
     """Return the faults that a job can survive with these dialects. Each of them ends by itself."""
     if dialects not in _SILENT_DIALECTS:
         return FAULTS
-    # A file that is cut off twice in the same place looks like the file.
+    # A file that is cut off twice in the same place looks like the file. A file without any line is never believed, and
+    # that of a single row that is retried has none if the line of the row is missing.
     return [
         msgspec.structs.replace(fault, times=1, rate=1.0, chunked=False) if fault.calls == _DOWNLOAD else fault
         for fault in FAULTS
-        if not fault.chunked
+        if not fault.chunked and fault.kind not in (Kind.MISSING_LINE, Kind.BROKEN_LINE)
     ]
