@@ -322,26 +322,25 @@ def test_a_key_with_unusual_names_is_recognised(duckdb: Warehouse, key: str) -> 
     ]
 
 
-def test_timestamps_without_a_zone_and_dates_are_stored_in_utc(
-    duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create_results(duckdb, ", t timestamp, d date", timestamp_type="timestamp")
+def test_timestamps_without_a_zone_are_stored_in_utc(duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_results(duckdb, ", t timestamp", timestamp_type="timestamp")
     remote = duckdb_warehouse(file_of(duckdb), monkeypatch, settings={"TimeZone": "Pacific/Kiritimati"})
-    columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
-    land(remote, [(*row("a"), TIMESTAMP, TIMESTAMP)], [(*row("a", "2"), TIMESTAMP, TIMESTAMP)], columns=columns)
-    assert remote.execute("SELECT output, sealed_at::text, t::text, d::text FROM results") == [
-        ("2", "2026-11-20 12:00:00", "2026-11-20 12:30:00.123456", "2026-11-20")
+    columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP))
+    land(remote, [(*row("a"), TIMESTAMP)], [(*row("a", "2"), TIMESTAMP)], columns=columns)
+    assert remote.execute("SELECT output, sealed_at::text, t::text FROM results") == [
+        ("2", "2026-11-20 12:00:00", "2026-11-20 12:30:00.123456")
     ]
 
 
 def test_keys_that_are_equal_in_the_table_are_one_row(duckdb: Warehouse) -> None:
     duckdb.execute(
-        "CREATE TABLE results (day date PRIMARY KEY, outcome varchar, output varchar, sealed_at timestamptz)"
+        "CREATE TABLE results (custom_id uuid PRIMARY KEY, outcome varchar, output varchar, sealed_at timestamptz)"
     )
-    columns = (Column("day", ColumnType.TIMESTAMP, key=True), *COLUMNS[1:3], COLUMNS[4])
+    columns = (*COLUMNS[:3], COLUMNS[4])
+    id_ = "6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f"
     land(
         duckdb,
-        [(TIMESTAMP, "succeeded", "1", TIMESTAMP), (TIMESTAMP.replace(hour=1), "failed", "2", TIMESTAMP)],
+        [(id_, "succeeded", "1", TIMESTAMP), (id_.upper(), "failed", "2", TIMESTAMP)],
         columns=columns,
     )
     assert duckdb.execute("SELECT outcome, output FROM results") == [("failed", "2")]
@@ -377,10 +376,9 @@ def test_values_are_stored_in_columns_of_other_compatible_types(
     ("type_", "column"),
     [
         ("integer", ColumnType.TEXT),
-        ("uuid", ColumnType.TEXT),
         ("varchar[]", ColumnType.TEXT),
         ("date", ColumnType.INTEGER),
-        ("integer", ColumnType.BOOLEAN),
+        ("boolean", ColumnType.INTEGER),
         ("varchar", ColumnType.BYTES),
         ("integer", ColumnType.JSON),
         ("double", ColumnType.VECTOR),

@@ -331,17 +331,14 @@ def test_text_for_a_number_column_is_reported_before_the_first_row(warehouse: Wa
         ("text", Column("x", ColumnType.BYTES)),
         ("integer", Column("x", ColumnType.JSON)),
         ("date", Column("x", ColumnType.INTEGER)),
-        ("uuid", Column("x", ColumnType.TEXT)),
+        ("point", Column("x", ColumnType.TEXT)),
         ("integer", Column("x", ColumnType.VECTOR)),
         ("int GENERATED ALWAYS AS (1) STORED", Column("x", ColumnType.INTEGER)),
     ],
 )
 def test_other_incompatible_types_are_reported_too(postgres: Warehouse, type_: str, column: Column) -> None:
     create_results(postgres, f", x {type_}, PRIMARY KEY (custom_id)")
-    if type_ == "text":
-        open_sink(postgres.hook, "results", with_column(column)).prepare()  # PostgreSQL casts bytes to text
-    else:
-        assert '"x"' in refusal(postgres, with_column(column)).replace("'", '"')
+    assert '"x"' in refusal(postgres, with_column(column)).replace("'", '"')
 
 
 def test_a_view_is_refused(warehouse: Warehouse) -> None:

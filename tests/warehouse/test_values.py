@@ -125,17 +125,17 @@ def test_the_generic_sink_binds_values_as_drivers_take_them(monkeypatch: pytest.
     ]
 
 
-def test_timestamps_without_a_zone_and_dates_are_stored_in_utc(postgres: Warehouse) -> None:
+def test_timestamps_without_a_zone_are_stored_in_utc(postgres: Warehouse) -> None:
     assert postgres.database is not None
     postgres.execute(f"ALTER DATABASE {postgres.database.name} SET timezone = 'Pacific/Kiritimati'")
-    columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP), Column("d", ColumnType.TIMESTAMP))
+    columns = (*COLUMNS, Column("t", ColumnType.TIMESTAMP))
     postgres.execute(
         "CREATE TABLE results (custom_id text PRIMARY KEY, outcome text, output text, job_uid text, "
-        "sealed_at timestamp, t timestamp, d date)"
+        "sealed_at timestamp, t timestamp)"
     )
-    land(postgres, [(*row("a"), TIMESTAMP, TIMESTAMP)], columns=columns)
-    assert postgres.execute("SELECT sealed_at::text, t::text, d::text FROM results") == [
-        ("2026-11-20 12:00:00", "2026-11-20 12:30:00.123456", "2026-11-20")
+    land(postgres, [(*row("a"), TIMESTAMP)], columns=columns)
+    assert postgres.execute("SELECT sealed_at::text, t::text FROM results") == [
+        ("2026-11-20 12:00:00", "2026-11-20 12:30:00.123456")
     ]
 
 

@@ -65,22 +65,22 @@ from airflow_provider_batch.exceptions import SchemaError
 #: the columns of every results table after its key, in order; `output` gets its type from the endpoint
 FIXED_COLUMNS = (
     Column("outcome", ColumnType.TEXT),
-    Column("output", ColumnType.TEXT),
-    Column("finish_reason", ColumnType.TEXT),
-    Column("error_code", ColumnType.TEXT),
-    Column("error_message", ColumnType.TEXT),
+    Column("output", ColumnType.TEXT, may_be_null=True),
+    Column("finish_reason", ColumnType.TEXT, may_be_null=True),
+    Column("error_code", ColumnType.TEXT, may_be_null=True),
+    Column("error_message", ColumnType.TEXT, may_be_null=True),
     Column("model", ColumnType.TEXT),
-    Column("input_tokens", ColumnType.INTEGER),
-    Column("cached_tokens", ColumnType.INTEGER),
-    Column("reasoning_tokens", ColumnType.INTEGER),
-    Column("output_tokens", ColumnType.INTEGER),
-    Column("cost_usd", ColumnType.NUMERIC),
+    Column("input_tokens", ColumnType.INTEGER, may_be_null=True),
+    Column("cached_tokens", ColumnType.INTEGER, may_be_null=True),
+    Column("reasoning_tokens", ColumnType.INTEGER, may_be_null=True),
+    Column("output_tokens", ColumnType.INTEGER, may_be_null=True),
+    Column("cost_usd", ColumnType.NUMERIC, may_be_null=True),
     Column("attempt", ColumnType.INTEGER),
     Column("request_sha256", ColumnType.TEXT),
-    Column("batch_id", ColumnType.TEXT),
+    Column("batch_id", ColumnType.TEXT, may_be_null=True),
     Column("job_uid", ColumnType.TEXT),
     Column("run_id", ColumnType.TEXT),
-    Column("logical_date", ColumnType.TIMESTAMP),
+    Column("logical_date", ColumnType.TIMESTAMP, may_be_null=True),
     Column("sealed_at", ColumnType.TIMESTAMP),
     Column("landed_at", ColumnType.TIMESTAMP),
 )
@@ -139,16 +139,17 @@ def results_columns(
     result_columns.append(Column("custom_id", ColumnType.TEXT, key=True))
     for column in FIXED_COLUMNS:
         if column.name == "output":
-            column = Column("output", _output_type(manifest))
+            column = Column("output", _output_type(manifest), may_be_null=True)
         elif column.name == "job_uid" and history:
             column = Column("job_uid", ColumnType.TEXT, key=True)
         result_columns.append(column)
     result_columns.extend(manifest.carry)
     result_columns.extend(
-        Column(name, column_type(manifest.author_schema or {}, path)) for name, path in columns.items()
+        Column(name, column_type(manifest.author_schema or {}, path), may_be_null=True)
+        for name, path in columns.items()
     )
     if store_response:
-        result_columns.append(Column("response", ColumnType.JSON))
+        result_columns.append(Column("response", ColumnType.JSON, may_be_null=True))
     names = Counter(column.name.lower() for column in result_columns)
     repeated_names = [name for name, count in names.items() if count > 1]
     if repeated_names:

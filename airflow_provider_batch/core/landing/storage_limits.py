@@ -7,8 +7,11 @@ that come from a provider are therefore compared with the limits of the table be
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from datetime import datetime, time
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -20,18 +23,35 @@ from airflow_provider_batch.core.schema.columns import ColumnType
 STORAGE = "storage"
 
 
+#: what a text must be, so that a column of another type can store it unchanged
+TextFormat = Literal["integer", "date", "time", "timestamp", "local timestamp", "uuid"]
+
+
 class ColumnLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one column can store; None means unlimited."""
 
     #: length of a text
     characters: int | None = None
     bytes: int | None = None
+    #: the only texts, those of an enum
+    labels: tuple[str, ...] | None = None
+    format: TextFormat | None = None
     #: the smallest and the largest integer
     integers: tuple[int, int] | None = None
-    #: number of elements of a vector
+    #: decimal digits of a number: all of them, and those after the decimal point
+    digits: tuple[int, int] | None = None
+    #: 64 or 32 for a column that stores numbers as floats
+    float_bits: int | None = None
+    #: digits of the seconds after the decimal point
+    fraction_digits: int | None = None
+    #: whether a JSON value must be a list
+    is_list: bool = False
+    #: number of elements of a vector or a list
     elements: int | None = None
-    #: largest absolute value of an element
+    #: largest absolute value of an element of a vector
     largest_element: float | None = None
+    #: what each element of a list must be
+    element: ColumnLimits | None = None
 
 
 class StorageLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,13 +83,18 @@ def storage_problems(values: Iterable[StoredValue], limits: StorageLimits) -> di
         if value is None:
             continue
         text: str | bytes | None
+        problem = None
         if type_ is ColumnType.JSON:
             text = _encode(value)
             problem = _json_problem(text, limits)
         else:
             text = value if isinstance(value, str) else None
-            column_limits = limits.columns.get(column)
-            problem = None if column_limits is None else _column_problem(value, column_limits)
+        column_limits = limits.columns.get(column)
+        if problem is None and column_limits is not None:
+            is_document = type_ is ColumnType.JSON and not column_limits.is_list
+            problem = column_problem(
+                str(text, "utf-8") if isinstance(text, bytes) and is_document else value, column_limits
+            )
         if problem is not None:
             problems[column] = problem
         elif text:
@@ -110,13 +135,13 @@ def fit_names(answer: Answer, limits: StorageLimits) -> Answer:
     changes: dict[str, Any] = {}
     for name in ("model", "finish_reason", "error_code", "error_message"):
         text, column = getattr(answer, name), limits.columns.get(name)
-        if text is not None and column is not None and _column_problem(text, column) is not None:
+        if text is not None and column is not None and column_problem(text, column) is not None:
             characters = min(column.characters or len(text), (column.bytes or 4 * len(text)) // 4)
             changes[name] = text[:characters]
     usage = {
         name: None
         for name in answer.usage.__struct_fields__
-        if name in limits.columns and _column_problem(getattr(answer.usage, name), limits.columns[name]) is not None
+        if name in limits.columns and column_problem(getattr(answer.usage, name), limits.columns[name]) is not None
     }
     if usage:
         changes["usage"] = msgspec.structs.replace(answer.usage, **usage)
@@ -139,21 +164,130 @@ def _json_problem(text: bytes | None, limits: StorageLimits) -> str | None:
     return None
 
 
-def _column_problem(value: Any, limits: ColumnLimits) -> str | None:
+def column_problem(value: Any, limits: ColumnLimits) -> str | None:
+    """Return why a column with these limits cannot store the value unchanged, or None if it can."""
+    if isinstance(value, list):
+        return _list_problem(value, limits)
+    if limits.is_list:
+        return "the value is not a list, but the column takes lists"
     if isinstance(value, str):
-        if limits.characters is not None and len(value) > limits.characters:
-            return f"the text has {len(value):,} characters, but the column takes {limits.characters:,}"
-        if limits.bytes is not None and len(value.encode()) > limits.bytes:
-            return f"the text has {len(value.encode()):,} bytes, but the column takes {limits.bytes:,}"
-    elif isinstance(value, list):
-        if limits.elements is not None and len(value) != limits.elements:
-            return f"the vector has {len(value):,} elements, but the column takes {limits.elements:,}"
-        if limits.largest_element is not None and max(map(abs, value), default=0) > limits.largest_element:
-            return f"an element of the vector is larger than {limits.largest_element:,}, the limit of the column"
-    elif isinstance(value, int) and limits.integers is not None:
+        return _text_problem(value, limits)
+    if isinstance(value, int | float | Decimal):
+        return _number_problem(value, limits)
+    if isinstance(value, datetime | time):
+        return _fraction_problem(value, limits)
+    return None
+
+
+def _list_problem(value: list[Any], limits: ColumnLimits) -> str | None:
+    noun = "list" if limits.is_list else "vector"
+    if limits.elements is not None and len(value) != limits.elements:
+        return f"the {noun} has {len(value):,} elements, but the column takes {limits.elements:,}"
+    if limits.largest_element is not None and max(map(abs, value), default=0) > limits.largest_element:
+        return f"an element of the vector is larger than {limits.largest_element:,}, the limit of the column"
+    if limits.element is not None:
+        problems = (column_problem(item, limits.element) for item in value if item is not None)
+        problem = next((problem for problem in problems if problem is not None), None)
+        return None if problem is None else f"in the list, {problem}"
+    return None
+
+
+def _text_problem(value: str, limits: ColumnLimits) -> str | None:
+    if limits.characters is not None and len(value) > limits.characters:
+        return f"the text has {len(value):,} characters, but the column takes {limits.characters:,}"
+    if limits.bytes is not None and len(value.encode(errors="surrogatepass")) > limits.bytes:
+        return (
+            f"the text has {len(value.encode(errors='surrogatepass')):,} bytes, but the column takes {limits.bytes:,}"
+        )
+    if limits.labels is not None and value not in limits.labels:
+        return "the text is not one of the values of the column's enum"
+    if limits.format is not None:
+        return _format_problem(value, limits.format, limits)
+    if limits.integers is not None or limits.digits is not None or limits.float_bits is not None:
+        return "the value is a text, but the column takes numbers"
+    return None
+
+
+_DATE = r"\d{4}-\d\d-\d\d"
+_TIME = r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?"
+#: The notations of which no database makes anything else; PostgreSQL also reads "today" as a date, and 01/02/2026.
+_NOTATIONS: Mapping[TextFormat, tuple[re.Pattern[str], str]] = {
+    "integer": (re.compile(r"0|-?[1-9]\d*", re.ASCII), "a whole number in its usual notation"),
+    "uuid": (re.compile(r"[\da-f]{8}(-?[\da-f]{4}){3}-?[\da-f]{12}", re.ASCII | re.IGNORECASE), "a UUID"),
+    "date": (re.compile(_DATE, re.ASCII), "a date as YYYY-MM-DD"),
+    "time": (re.compile(_TIME, re.ASCII), "a time as HH:MM:SS"),
+    "local timestamp": (re.compile(f"{_DATE}[T ]{_TIME}", re.ASCII), "an ISO 8601 timestamp without an offset"),
+    "timestamp": (
+        re.compile(rf"{_DATE}[T ]{_TIME}(Z|[+-]\d\d:?\d\d)", re.ASCII),
+        "an ISO 8601 timestamp with an offset",
+    ),
+}
+
+
+def _format_problem(value: str, format: TextFormat, limits: ColumnLimits) -> str | None:
+    pattern, description = _NOTATIONS[format]
+    problem = f"the text is not {description}, which the column takes"
+    if not pattern.fullmatch(value):
+        return problem
+    if format == "integer":
+        return _number_problem(int(value), limits)
+    try:
+        if format == "time":
+            return _fraction_problem(time.fromisoformat(value), limits)
+        if format != "uuid":
+            return _fraction_problem(datetime.fromisoformat(value), limits)
+    except ValueError:  # such as 2026-02-30
+        return problem
+    return None
+
+
+def _number_problem(value: int | float | Decimal, limits: ColumnLimits) -> str | None:
+    if limits.integers is not None:
         smallest, largest = limits.integers
+        if value != value or value in (float("inf"), float("-inf")) or value != int(value):
+            return "the number is not whole, but the column takes whole numbers"
         if not smallest <= value <= largest:
             return f"the number is not between {smallest:,} and {largest:,}, the limits of the column"
+    if limits.digits is not None and not _has_digits(value, *limits.digits):
+        precision, scale = limits.digits
+        return (
+            f"the number does not fit into {precision - scale:,} digits before and {scale:,} digits after the decimal "
+            "point, the limits of the column"
+        )
+    if limits.float_bits is not None and not _survives_as_float(value, limits.float_bits):
+        return f"the number has more digits than the column, which stores floats of {limits.float_bits} bits, keeps"
+    return None
+
+
+def _has_digits(value: int | float | Decimal, precision: int, scale: int) -> bool:
+    _, digits, exponent = Decimal(str(value)).as_tuple()
+    if not isinstance(exponent, int):  # NaN or an infinity
+        return False
+    text = "".join(map(str, digits))
+    significant_digits = text.rstrip("0")
+    exponent += len(text) - len(significant_digits)
+    if not significant_digits.strip("0"):
+        return True
+    return -exponent <= scale and len(significant_digits.lstrip("0")) + exponent <= precision - scale
+
+
+def _survives_as_float(value: int | float | Decimal, bits: int) -> bool:
+    if value != value:
+        return True
+    try:
+        number = float(value)
+        if bits == 32:
+            (number,) = struct.unpack("f", struct.pack("f", number))
+    except OverflowError:
+        return False
+    # a decimal survives if the shortest notation of the float has its digits
+    return Decimal(repr(number)) == value if isinstance(value, Decimal) else number == value
+
+
+def _fraction_problem(value: datetime | time, limits: ColumnLimits) -> str | None:
+    digits = limits.fraction_digits
+    if digits is not None and digits < 6 and value.microsecond % 10 ** (6 - digits):
+        return f"the time has more than {digits} digits after the seconds, the limit of the column"
     return None
 
 

@@ -38,3 +38,7 @@ class Column(msgspec.Struct, frozen=True):
     type: ColumnType
     #: True for the columns that together identify a row
     key: bool = False
+    #: whether rows without a usable answer have no value here
+    may_be_null: bool = False
+    #: number of elements of the vectors, if it is known before the first answer
+    elements: int | None = None

@@ -72,6 +72,10 @@ class Catalogue:
     indexes: str = ""
     #: the columns of one index
     index: str = ""
+    #: what the table is partitioned by
+    partitions: str = ""
+    #: whether the table is STRICT, in the last column
+    strict: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,8 @@ class Limits:
     row_bytes: int | None = None
     #: Whether a float column takes NaN and the infinities. If not, we write NULL.
     float_has_nan: bool = True
+    #: characters of the longest text that the database makes of a boolean
+    boolean_characters: int = len("false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +134,16 @@ class Dialect:
     #: the parts of a fully qualified table name, or () if any number of parts is allowed
     name_parts: tuple[str, ...] = ()
 
+    #: The statements that change a column's type, and remove its NOT NULL; or '' if the database has none. `{table}`
+    #: and `{column}` are quoted, and `{type}` is the type after the statement.
+    alter_type: str = ""
+    drop_not_null: str = ""
+    #: whether the database stores timestamps as texts that sort like them
+    has_text_timestamps: bool = False
+    #: whether CREATE INDEX names the schema with the index, and not with the table
+    index_belongs_to_schema: bool = False
+    #: whether RENAME TO takes the schema with the new name
+    renames_across_schemas: bool = False
     #: whether CREATE TABLE accepts a PRIMARY KEY
     declares_key: bool = True
     #: whether an error rolls back what was written before it

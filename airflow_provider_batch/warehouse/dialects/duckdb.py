@@ -20,7 +20,7 @@ SELECT database_name, schema_name, view_name, true FROM duckdb_views()
 WHERE lower(database_name) = lower(coalesce($database, current_database()))
   AND lower(schema_name) = lower(coalesce($schema, current_schema())) AND lower(view_name) = lower($table)""",
     columns="""
-SELECT column_name, data_type, NOT is_nullable AND column_default IS NULL FROM duckdb_columns()
+SELECT column_name, data_type, NOT is_nullable, column_default IS NULL FROM duckdb_columns()
 WHERE (database_name, schema_name, table_name) = (?, ?, ?) ORDER BY column_index""",
     keys="""
 SELECT constraint_column_names FROM duckdb_constraints()
@@ -70,6 +70,8 @@ DUCKDB = Dialect(
         ColumnType.VECTOR: values.json_text,
     },
     name_parts=("database", "schema", "table"),
+    alter_type="ALTER TABLE {table} ALTER COLUMN {column} TYPE {type};",
+    drop_not_null="ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL;",
     limits=Limits(numeric_scale=12),
     errors=ErrorPatterns(
         absent_table=ErrorPattern(message=r"^Catalog Error: Table with name .* does not exist"),

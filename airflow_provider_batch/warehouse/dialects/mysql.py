@@ -23,6 +23,10 @@ FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDE
 SELECT INDEX_NAME, COLUMN_NAME, SUB_PART
 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0
 ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX""",
+    partitions="""
+SELECT DISTINCT coalesce(PARTITION_EXPRESSION, ''), coalesce(SUBPARTITION_EXPRESSION, '')
+FROM information_schema.PARTITIONS
+WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND PARTITION_NAME IS NOT NULL""",
 )
 
 
@@ -77,11 +81,15 @@ MYSQL = Dialect(
     marks="``",
     placeholder="%s",
     name_parts=("database", "table"),
+    alter_type="ALTER TABLE {table} MODIFY {column} {type};",
+    drop_not_null="ALTER TABLE {table} MODIFY {column} {type} NULL;",
+    renames_across_schemas=True,
     limits=Limits(
         name_code_point=0xFFFF,
         key_bytes=3072,  # the limit of an InnoDB index
         numeric_scale=20,
         float_has_nan=False,
+        boolean_characters=1,
     ),
     errors=ErrorPatterns(
         absent_table=ErrorPattern(sqlstates=("42S02",)),

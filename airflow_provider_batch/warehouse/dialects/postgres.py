@@ -14,12 +14,28 @@ _CATALOGUE = Catalogue(
 SELECT c.oid, n.nspname, c.relname, c.relkind
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%s)""",
+    # the innermost type below a domain, or the column's own type, and what the elements of a list are
     columns="""
 SELECT a.attname, format_type(a.atttypid, a.atttypmod),
-       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '', t.typcategory, coalesce(b.typname, t.typname)
+       a.attnotnull OR base.not_null, a.atthasdef OR a.attidentity <> '' OR base.has_default, a.attgenerated::text,
+       a.attidentity::text, format_type(base.oid, base.modifier), e.typtype::text,
+       ARRAY(SELECT l.enumlabel::text FROM pg_catalog.pg_enum l WHERE l.enumtypid = e.oid ORDER BY l.enumsortorder),
+       CASE WHEN NOT c.collisdeterministic THEN quote_ident(n.nspname) || '.' || quote_ident(c.collname) ELSE '' END
 FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype
+CROSS JOIN LATERAL (
+  WITH RECURSIVE types (oid, modifier, not_null, has_default, depth) AS (
+    SELECT a.atttypid, a.atttypmod, false, false, 0
+    UNION ALL
+    SELECT t.typbasetype, t.typtypmod, types.not_null OR t.typnotnull, types.has_default OR t.typdefault IS NOT NULL,
+           depth + 1
+    FROM types JOIN pg_catalog.pg_type t ON t.oid = types.oid AND t.typtype = 'd'
+  )
+  SELECT oid, modifier, not_null, has_default FROM types ORDER BY depth DESC LIMIT 1
+) base
+JOIN pg_catalog.pg_type b ON b.oid = base.oid
+JOIN pg_catalog.pg_type e ON e.oid = CASE WHEN b.typcategory = 'A' THEN b.typelem ELSE b.oid END
+LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum""",
     # one row per key column of each unique index that ON CONFLICT can use
@@ -30,6 +46,13 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.
 WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
   AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indisprimary DESC, i.indexrelid, a.attnum""",
+    # the columns by which a table is partitioned, with NULL for an expression
+    partitions="""
+SELECT a.attname
+FROM pg_catalog.pg_partitioned_table p
+CROSS JOIN LATERAL unnest(p.partattrs) AS k (attnum)
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.attnum AND k.attnum > 0
+WHERE p.partrelid = %s""",
 )
 
 POSTGRES = Dialect(
@@ -70,6 +93,8 @@ POSTGRES = Dialect(
     },
     placeholder="%s",
     name_parts=("schema", "table"),
+    alter_type="ALTER TABLE {table} ALTER COLUMN {column} TYPE {type};",
+    drop_not_null="ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL;",
     limits=Limits(
         name_bytes=63,  # NAMEDATALEN - 1: PostgreSQL truncates longer names with no more than a notice
         text_has_nul=False,

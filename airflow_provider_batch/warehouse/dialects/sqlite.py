@@ -17,6 +17,7 @@ _CATALOGUE = Catalogue(
     columns="PRAGMA {schema}table_xinfo({name})",
     keys="PRAGMA {schema}index_list({name})",
     index="PRAGMA {schema}index_info({name})",
+    strict="PRAGMA {schema}table_list({name})",
 )
 
 
@@ -67,7 +68,9 @@ SQLITE = Dialect(
         ColumnType.VECTOR: values.json_text,
     },
     name_parts=("database", "table"),
-    limits=Limits(row_bytes=900_000_000),  # SQLITE_MAX_LENGTH is 10^9
+    has_text_timestamps=True,
+    index_belongs_to_schema=True,
+    limits=Limits(boolean_characters=1, row_bytes=900_000_000),  # SQLITE_MAX_LENGTH is 10^9
     errors=ErrorPatterns(
         absent_table=ErrorPattern(message="no such table"),
         # the class of this exception depends on the Python version

@@ -90,18 +90,10 @@ class TableSink(ABC, Generic[Plan]):
         """See `open.Sink`."""
         self._make_plan()
 
-    def _describe_limits(
-        self, matches: Mapping[str, TableColumn], *, sized_texts: bool = False, types_are_enforced: bool = True
-    ) -> StorageLimits:
+    def _describe_limits(self, matches: Mapping[str, TableColumn]) -> StorageLimits:
         """Return what the rows of a table with these columns can store. See `column_limits.limits_of_columns`."""
         limits = self._dialect.limits
-        columns = limits_of_columns(
-            self._columns,
-            matches,
-            sized_texts=sized_texts,
-            text_bytes=limits.text_bytes,
-            types_are_enforced=types_are_enforced,
-        )
+        columns = limits_of_columns(self._columns, matches, text_bytes=limits.text_bytes)
         return StorageLimits(columns=columns, row_bytes=limits.row_bytes)
 
     @abstractmethod

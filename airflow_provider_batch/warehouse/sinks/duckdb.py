@@ -24,36 +24,11 @@ from airflow_provider_batch.warehouse import naming, precedence
 from airflow_provider_batch.warehouse.errors import message_of, translate_errors
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
+from airflow_provider_batch.warehouse.stored_types import Kind, duckdb_type
 from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
 
 #: types whose values pass through the temporary table as text
 _SENT_AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
-
-_TEXT_TYPES = ("VARCHAR", "ENUM")
-_NUMBER_TYPES = (
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BIGNUM"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-)
-_TIME_TYPES = ("DATE", "TIMESTAMP")
-
-#: Prefixes of the column types that can store values of each of our types. DuckDB casts whatever it can during an
-#: insert, so without this check an incompatible column would fail only at the first row that does not fit.
-_COMPATIBLE_TYPES = {
-    ColumnType.TEXT: _TEXT_TYPES,
-    ColumnType.INTEGER: (*_NUMBER_TYPES, "VARCHAR"),
-    ColumnType.FLOAT: (*_NUMBER_TYPES, "VARCHAR"),
-    ColumnType.NUMERIC: (*_NUMBER_TYPES, "VARCHAR"),
-    ColumnType.BOOLEAN: ("BOOLEAN", "VARCHAR"),
-    ColumnType.DATE: (*_TIME_TYPES, "VARCHAR"),
-    ColumnType.TIMESTAMP: (*_TIME_TYPES, "VARCHAR"),
-    ColumnType.LOCAL_TIMESTAMP: (*_TIME_TYPES, "VARCHAR"),
-    ColumnType.TIME: ("TIME", "VARCHAR"),
-    ColumnType.INTERVAL: ("INTERVAL", "VARCHAR"),
-    ColumnType.UUID: ("UUID", "VARCHAR"),
-    ColumnType.JSON: ("JSON", "VARCHAR", "STRUCT", "MAP", "VARIANT"),
-    ColumnType.BYTES: ("BLOB",),
-    ColumnType.VECTOR: ("JSON", "VARCHAR"),  # and lists and arrays
-}
 
 _LANDING = "temp.main.batch_landing"
 
@@ -127,7 +102,7 @@ class DuckdbSink(TableSink[_Plan]):
                 if is_view:
                     raise self._target.error("is a view.")
                 table = self._describe_table(conn, names)
-                matches = match_columns(self._target, table, is_incompatible=_is_incompatible)
+                matches = match_columns(self._target, table)
                 self.limits = self._describe_limits(matches)
                 plan = self._build_plan(self._dialect.quote_table(names), matches)
                 conn.execute(plan.create_landing)
@@ -169,7 +144,10 @@ class DuckdbSink(TableSink[_Plan]):
             raise self._target.error(f"needs the schema {schema}. Create it:\nCREATE SCHEMA {schema};") from None
 
     def _describe_table(self, conn: Any, names: list[str]) -> Table:
-        columns = tuple(TableColumn(*row) for row in conn.execute(self._catalogue.columns, names).fetchall())
+        columns = tuple(
+            TableColumn(name, type_, not_null and no_default, not_null, duckdb_type(type_))
+            for name, type_, not_null, no_default in conn.execute(self._catalogue.columns, names).fetchall()
+        )
         keys = [tuple(key) for (key,) in conn.execute(self._catalogue.keys, names).fetchall()]
         names_by_spelling = {
             text: column.name for column in columns for text in (column.name, self._dialect.quote(column.name))
@@ -217,13 +195,11 @@ class DuckdbSink(TableSink[_Plan]):
 
 def _merge_expression(column: Column, table_column: TableColumn, name: str) -> str:
     """Return the expression that passes a value from the landing table to the results table."""
-    # cast to JSON first: read as plain text for a STRUCT, {"a": 1} would be DuckDB's own notation
-    return f"CAST({name} AS JSON)" if column.type is ColumnType.JSON and table_column.type != "VARCHAR" else name
-
-
-def _is_incompatible(column: Column, table_column: TableColumn) -> bool:
-    if column.name == "sealed_at":
-        return not table_column.type.startswith(_TIME_TYPES) or table_column.type.endswith("]")
-    if table_column.type.endswith("]"):
-        return column.type not in (ColumnType.VECTOR, ColumnType.JSON)
-    return not table_column.type.startswith(_COMPATIBLE_TYPES[column.type])
+    kind = table_column.stored.kind
+    if column.type is ColumnType.JSON and kind is not Kind.TEXT:
+        # read as plain text for a STRUCT, {"a": 1} would be DuckDB's own notation
+        return f"CAST({name} AS JSON)"
+    if column.type is ColumnType.FLOAT and kind is Kind.NUMERIC:
+        # the shortest notation of the number; a cast of the number itself may differ in the last digit
+        return f"CAST({name} AS VARCHAR)"
+    return name

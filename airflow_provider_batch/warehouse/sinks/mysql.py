@@ -152,7 +152,6 @@ class MySqlSink(TableSink[_Plan]):
                 matches = match_columns(
                     target,
                     table,
-                    is_incompatible=mysql_table.is_incompatible,
                     extra_problems=lambda matches: mysql_table.find_problems(
                         target, matches, uniques, table, collation
                     ),
@@ -170,7 +169,7 @@ class MySqlSink(TableSink[_Plan]):
         cursor.execute("SELECT @@max_allowed_packet, version()")
         ((packet, version),) = cursor.fetchall()
         return msgspec.structs.replace(
-            self._describe_limits(matches, sized_texts=True),
+            self._describe_limits(matches),
             json_depth=_MARIADB_JSON_DEPTH if "MariaDB" in str(version) else _MYSQL_JSON_DEPTH,
             json_digits=_JSON_DIGITS,
             row_bytes=int(packet) * 15 // 16,  # the rest is for the key, the carried columns and the other values

@@ -6,13 +6,15 @@ MariaDB differs in one point: it writes a default of NULL as the text 'NULL'.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect
-from airflow_provider_batch.warehouse.table import Table, TableColumn, Target
+from airflow_provider_batch.warehouse.stored_types import Kind, mysql_type
+from airflow_provider_batch.warehouse.table import Problem, Table, TableColumn, Target
 
 #: most bytes that a non-text column takes in an index
 _OTHER_BYTES = 32
@@ -23,26 +25,6 @@ _KEY_CHARACTERS = 512
 _BINARY_COLLATIONS = ("utf8mb4_nopad_bin", "utf8mb4_0900_bin")
 
 _TEXT_TYPES = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"})
-_NUMBER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double"})
-_BYTE_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
-_TIME_TYPES = frozenset({"date", "datetime", "timestamp"})
-#: the data types of existing columns that can store values of each of our types
-_COMPATIBLE_TYPES = {
-    ColumnType.TEXT: _TEXT_TYPES,
-    ColumnType.INTEGER: _NUMBER_TYPES | _TEXT_TYPES,
-    ColumnType.FLOAT: _NUMBER_TYPES | _TEXT_TYPES,
-    ColumnType.NUMERIC: _NUMBER_TYPES | _TEXT_TYPES,
-    ColumnType.BOOLEAN: _NUMBER_TYPES | _TEXT_TYPES | {"bit"},
-    ColumnType.DATE: _TIME_TYPES | _TEXT_TYPES,
-    ColumnType.TIMESTAMP: _TIME_TYPES | _TEXT_TYPES,
-    ColumnType.LOCAL_TIMESTAMP: _TIME_TYPES | _TEXT_TYPES,
-    ColumnType.TIME: _TEXT_TYPES | {"time"},
-    ColumnType.INTERVAL: _TEXT_TYPES,
-    ColumnType.UUID: _TEXT_TYPES | {"uuid"},
-    ColumnType.JSON: _TEXT_TYPES | {"json"},
-    ColumnType.BYTES: _BYTE_TYPES,
-    ColumnType.VECTOR: _TEXT_TYPES | {"json"},
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,6 @@ class MySqlColumn(TableColumn):
     #: '' if the column is not text
     character_set: str = ""
     collation: str = ""
-    is_generated: bool = False
     #: whether a row without a value for this column gets a distinct one: NULL or the next number
     distinct_by_default: bool = False
 
@@ -98,6 +79,8 @@ def landing_type(dialect: Dialect, column: Column, table_column: TableColumn) ->
         return table_column.type + text
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
         return dialect.types[ColumnType.TEXT]
+    if column.type is ColumnType.TEXT and table_column.stored.kind not in (Kind.TEXT, Kind.ENUM, Kind.ANY):
+        return table_column.type
     return dialect.types[column.type]
 
 
@@ -136,6 +119,8 @@ def describe_table(
                 name=name,
                 type=_text(type_),
                 required=nullable == "NO" and default is None and not is_generated and not is_auto_increment,
+                not_null=nullable == "NO",
+                stored=mysql_type(_text(type_)),
                 data_type=_text(data_type).lower(),
                 character_set=character_set or "",
                 collation=collation or "",
@@ -143,6 +128,7 @@ def describe_table(
                 distinct_by_default=is_auto_increment or (nullable == "YES" and defaults_to_null and not is_generated),
             )
         )
+    partition_columns = _partition_columns(cursor, catalogue, location, [column.name for column in columns])
     cursor.execute(catalogue.keys, location)
     parts: dict[str, list[tuple[str, Any]]] = {}
     for index, column, prefix in cursor.fetchall():
@@ -155,7 +141,18 @@ def describe_table(
         )
         for index, index_parts in parts.items()
     )
-    return Table(tuple(columns), tuple(unique.columns for unique in uniques if unique.is_plain)), uniques
+    keys = tuple(unique.columns for unique in uniques if unique.is_plain)
+    return Table(tuple(columns), keys, partition_columns=partition_columns), uniques
+
+
+def _partition_columns(
+    cursor: Any, catalogue: Catalogue, location: tuple[str, str], names: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the columns in the expressions by which the table is partitioned."""
+    cursor.execute(catalogue.partitions, location)
+    expressions = " ".join(expression for row in cursor.fetchall() for expression in map(_text, row))
+    quoted_names = {name.replace("``", "`") for name in re.findall(r"`((?:[^`]|``)+)`", expressions)}
+    return tuple(name for name in names if name in quoted_names)
 
 
 def _text(value: Any) -> str:
@@ -163,17 +160,9 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes | bytearray) else str(value)
 
 
-def is_incompatible(column: Column, table_column: TableColumn) -> bool:
-    """Return whether an existing column cannot store the values of our column."""
-    if not isinstance(table_column, MySqlColumn):
-        return False
-    compatible_types = _TIME_TYPES if column.name == "sealed_at" else _COMPATIBLE_TYPES[column.type]
-    return table_column.is_generated or table_column.data_type not in compatible_types
-
-
 def find_problems(
     target: Target, matches: Mapping[str, TableColumn], uniques: Sequence[UniqueIndex], table: Table, collation: str
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     """Yield problems other than the columns' names and types: how the table compares keys, other unique keys."""
     key = [column for column in target.columns if column.key]
     for column in key:
@@ -183,10 +172,11 @@ def find_problems(
             and table_column.data_type in _TEXT_TYPES
             and not _compares_bytes(table_column)
         ):
-            yield (
+            yield Problem(
                 f"has the key column {table_column.name!r} as {table_column.type} {table_column.collation}, which may "
-                f"treat two keys as equal: ALTER TABLE {target.sql} MODIFY {target.quote(table_column.name)} "
-                f"{type_of(target.dialect, column, target.columns, collation)} NOT NULL;"
+                f"treat two keys as equal",
+                f"ALTER TABLE {target.sql} MODIFY {target.quote(table_column.name)} "
+                f"{type_of(target.dialect, column, target.columns, collation)} NOT NULL;",
             )
     our_names = {matches[column.name].name for column in target.columns if column.name in matches}
     key_names = {matches[column.name].name for column in key if column.name in matches}
@@ -200,9 +190,10 @@ def find_problems(
             continue  # our rows get distinct values here, so they never violate this key
         if not unique.is_plain or not key_names <= set(unique.columns):
             index = "PRIMARY KEY" if unique.name == "PRIMARY" else f"INDEX {target.quote(unique.name)}"
-            yield (
+            yield Problem(
                 f"has the unique key {unique.name!r} ({', '.join(unique.columns)}), through which a row could replace "
-                f"a row with another key: ALTER TABLE {target.sql} DROP {index};"
+                f"a row with another key",
+                f"ALTER TABLE {target.sql} DROP {index};",
             )
 
 

@@ -23,22 +23,15 @@ from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
-from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
+from airflow_provider_batch.warehouse.stored_types import Kind, postgres_type
+from airflow_provider_batch.warehouse.table import Problem, Table, TableColumn, match_columns
 
-#: Type categories (pg_type.typcategory) that can store values of each of our types: S strings, N numbers, B booleans,
-#: D dates and times, T time spans. PostgreSQL itself checks the types that are not listed, when `prepare` plans the
-#: merge.
-_COMPATIBLE_CATEGORIES = {
-    ColumnType.TEXT: "S",
-    ColumnType.INTEGER: "NS",
-    ColumnType.FLOAT: "NS",
-    ColumnType.NUMERIC: "NS",
-    ColumnType.BOOLEAN: "BS",
-    ColumnType.DATE: "DS",
-    ColumnType.TIMESTAMP: "DS",
-    ColumnType.LOCAL_TIMESTAMP: "DS",
-    ColumnType.TIME: "DS",
-    ColumnType.INTERVAL: "TS",
+#: what is found under a name that is not a table, by pg_class.relkind
+_KINDS = {
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table, in which rows cannot be upserted",
+    "S": "a sequence",
 }
 
 _LANDING = "pg_temp.batch_landing"
@@ -47,9 +40,12 @@ _BLOCK_CHARACTERS = 1 << 18
 
 @dataclass(frozen=True)
 class _PostgresColumn(TableColumn):
-    category: str = ""
-    #: the type's plain name; for a domain, the name of its base type
+    #: GENERATED ALWAYS AS IDENTITY
+    is_identity: bool = False
+    #: the type's plain name; for a domain, that of the type below it
     base: str = ""
+    #: the SQL name of a collation that treats different texts as equal, or ''
+    collation: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,8 @@ class PostgresSink(TableSink[_Plan]):
         return conn
 
     def _begin(self, cursor: Any, plan: _Plan) -> None:
-        # casts from timestamps to dates and to timestamps without a zone depend on the session's time zone
-        cursor.execute("SET LOCAL TimeZone = 'UTC'")
+        # casts between timestamps, dates and texts depend on these settings
+        cursor.execute("SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, YMD'")
         cursor.execute(plan.create_landing)
 
     def _make_plan(self) -> _Plan:
@@ -112,9 +108,9 @@ class PostgresSink(TableSink[_Plan]):
                     raise self._target.error("was created but cannot be found.")
                 oid, schema, name, kind = location
                 if kind not in ("r", "p"):
-                    raise self._target.error("is not a table but a view or something similar.")
+                    raise self._target.error(f"is not a table but {_KINDS.get(kind, 'something else')}.")
                 table = self._describe_table(cursor, oid)
-                matches = match_columns(self._target, table, is_incompatible=_is_incompatible)
+                matches = match_columns(self._target, table, extra_problems=self._find_problems)
                 self.limits = self._describe_limits(matches)
                 plan = self._build_plan(self._dialect.quote_table((schema, name)), matches)
                 # planning the merge checks every type and privilege before the first row
@@ -148,12 +144,42 @@ class PostgresSink(TableSink[_Plan]):
 
     def _describe_table(self, cursor: Any, oid: int) -> Table:
         cursor.execute(self._catalogue.columns, (oid,))
-        columns = tuple(_PostgresColumn(*row) for row in cursor.fetchall())
+        columns = tuple(
+            _PostgresColumn(
+                name=name,
+                type=type_,
+                required=not_null and not filled,
+                not_null=not_null,
+                stored=postgres_type(base, kind, labels),
+                is_generated=generated != "",
+                is_identity=identity == "a",
+                base=base,
+                collation=collation,
+            )
+            for name, type_, not_null, filled, generated, identity, base, kind, labels, collation in cursor.fetchall()
+        )
         cursor.execute(self._catalogue.keys, (oid,))
         keys: dict[int, list[str]] = {}
         for index, name in cursor.fetchall():
             keys.setdefault(index, []).append(name)
-        return Table(columns, tuple(tuple(names) for names in keys.values()))
+        cursor.execute(self._catalogue.partitions, (oid,))
+        partition_columns = [name for (name,) in cursor.fetchall()]
+        return Table(
+            columns,
+            tuple(tuple(names) for names in keys.values()),
+            partition_columns=tuple(name for name in partition_columns if name is not None),
+            has_no_unique_keys=None in partition_columns,
+        )
+
+    def _find_problems(self, matches: Mapping[str, TableColumn]) -> Iterator[Problem]:
+        """Yield the columns of ours to which PostgreSQL would write its own numbers."""
+        for column in matches.values():
+            if isinstance(column, _PostgresColumn) and column.is_identity:
+                name = self._target.quote(column.name)
+                yield Problem(
+                    f"has the column {column.name!r}, which takes only numbers that the database generates",
+                    f"ALTER TABLE {self._target.sql} ALTER COLUMN {name} SET GENERATED BY DEFAULT;",
+                )
 
     def _build_plan(self, table: str, matches: Mapping[str, TableColumn]) -> _Plan:
         fields = [_landing_field(self._dialect.types, column, matches[column.name]) for column in self._columns]
@@ -190,29 +216,35 @@ class _LandingField:
 
 
 def _landing_field(types: Mapping[ColumnType, str], column: Column, table_column: TableColumn) -> _LandingField:
-    base = getattr(table_column, "base", "")
-    is_text = getattr(table_column, "category", "") == "S"
+    kind, base = table_column.stored.kind, getattr(table_column, "base", "")
+    encode = _ENCODERS[column.type]
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
-        if base in ("json", "jsonb"):
+        if kind is Kind.JSON:
             return _LandingField(base, _json)
-        if base in ("vector", "halfvec"):
+        if kind is Kind.VECTOR:
             # pgvector parses its own notation and checks the dimensions during the cast
             return _LandingField("text", _json, f"CAST({{}} AS {_escape_braces(table_column.type)})")
-        if is_text:
+        if kind is Kind.TEXT:
             return _LandingField("text", _json)
-    if column.type is ColumnType.TEXT and column.key and is_text:
-        # keys that are equal in the table must be equal here too, and citext or char(n) have their own equality
-        return _LandingField(table_column.type, _ENCODERS[column.type])
-    return _LandingField(types[column.type], _ENCODERS[column.type])
+        if column.type is ColumnType.JSON:
+            # reads lists of any depth and records, each element as its own type
+            cast = f"(SELECT v FROM jsonb_to_record(jsonb_build_object('v', {{}})) AS r(v {_escape_braces(base)}))"
+            return _LandingField("jsonb", _json, cast)
+    if column.type is ColumnType.BOOLEAN and kind is Kind.INTEGER:
+        return _LandingField(table_column.type, _bit)
+    if column.type is ColumnType.FLOAT and kind is Kind.NUMERIC:
+        # a cast from double precision would round to 15 digits
+        return _LandingField(types[ColumnType.NUMERIC], encode)
+    if column.type is ColumnType.TEXT and (column.key or kind is not Kind.TEXT):
+        # COPY reads the text as the table's type. Keys that are equal in the table must be equal here too, and citext
+        # or char(n) have their own equality.
+        collation = getattr(table_column, "collation", "")
+        return _LandingField(table_column.type + (f" COLLATE {collation}" if collation else ""), encode)
+    return _LandingField(types[column.type], encode)
 
 
 def _escape_braces(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
-
-
-def _is_incompatible(column: Column, table_column: TableColumn) -> bool:
-    allowed = "D" if column.name == "sealed_at" else _COMPATIBLE_CATEGORIES.get(column.type)
-    return allowed is not None and getattr(table_column, "category", "") not in allowed
 
 
 def _encode_blocks(incoming: IncomingRows) -> Iterator[bytes]:
@@ -268,6 +300,10 @@ def _boolean(value: bool) -> str:
 
 def _interval(value: timedelta) -> str:
     return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+
+
+def _bit(value: bool) -> str:
+    return "1" if _boolean(value) == "t" else "0"
 
 
 _ENCODERS: Mapping[ColumnType, Callable[[Any], str]] = {

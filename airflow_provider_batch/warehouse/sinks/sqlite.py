@@ -19,11 +19,17 @@ from typing import Any
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.warehouse.dialects.base import Binder
 from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
 from airflow_provider_batch.warehouse.errors import translate_errors
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
+from airflow_provider_batch.warehouse.stored_types import Kind, sqlite_type
 from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
+from airflow_provider_batch.warehouse.values import decimal
+
+#: `hidden` of table_xinfo for a VIRTUAL and a STORED generated column
+_GENERATED = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class _Plan:
     upsert: str
     #: positions of the key columns
     key: tuple[int, ...]
+    binders: tuple[Binder, ...]
 
 
 class SqliteSink(TableSink[_Plan]):
@@ -43,8 +50,7 @@ class SqliteSink(TableSink[_Plan]):
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
-        binders = [self._dialect.bind[column.type] for column in self._columns]
-        incoming = IncomingRows(rows, self._columns, binders, is_plain=str.isascii)
+        incoming = IncomingRows(rows, self._columns, plan.binders, is_plain=str.isascii)
         with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 conn.execute("BEGIN IMMEDIATE")
@@ -74,7 +80,9 @@ class SqliteSink(TableSink[_Plan]):
                 table = self._describe_table(conn)
                 if table is None:
                     raise self._target.error("was created but cannot be found.")
-                plan = self._build_plan(match_columns(self._target, table, is_incompatible=_is_incompatible))
+                matches = match_columns(self._target, table)
+                self.limits = self._describe_limits(matches)
+                plan = self._build_plan(matches)
                 # compiling the statement detects what the catalogue does not show, such as a generated column
                 conn.execute(f"EXPLAIN {plan.upsert}", [None] * len(self._columns))
         self._plan = plan
@@ -90,10 +98,18 @@ class SqliteSink(TableSink[_Plan]):
         kinds = conn.execute(catalogue.table.format(schema=schema), (self._parts[-1],)).fetchall()
         if kinds == [("view",)]:
             raise self._target.error("is a view.")
+        strict = any(is_strict for *_, is_strict in conn.execute(catalogue.strict.format(schema=schema, name=name)))
         columns = tuple(
             # SQLite fills an INTEGER PRIMARY KEY automatically. It is the only such column that is not declared NOT
             # NULL.
-            TableColumn(column, declared_type, required=bool(not_null) and default is None and not hidden)
+            TableColumn(
+                column,
+                declared_type,
+                required=bool(not_null) and default is None and not hidden,
+                not_null=bool(not_null),
+                stored=sqlite_type(declared_type, strict=strict),
+                is_generated=hidden in _GENERATED,
+            )
             for _, column, declared_type, not_null, default, _, hidden in rows
         )
         primary = [(key_position, column) for _, column, _, _, _, key_position, _ in rows if key_position]
@@ -111,22 +127,13 @@ class SqliteSink(TableSink[_Plan]):
         names = [self._dialect.quote(matches[column.name].name) for column in self._columns]
         key = tuple(index for index, column in enumerate(self._columns) if column.key)
         values = f"VALUES ({', '.join(self._dialect.placeholders(len(names)))})"
-        return _Plan(self._upsert(self._target.sql, names, values), key)
+        binders = tuple(self._binder(column, matches[column.name]) for column in self._columns)
+        return _Plan(self._upsert(self._target.sql, names, values), key, binders)
 
-
-def _is_incompatible(column: Column, table_column: TableColumn) -> bool:
-    return column.type is ColumnType.TEXT and _affinity(table_column.type) not in ("TEXT", "BLOB")
-
-
-def _affinity(declared_type: str) -> str:
-    """Return the affinity, by the rules of https://www.sqlite.org/datatype3.html#determination_of_column_affinity."""
-    declared_type = declared_type.upper()
-    for parts, affinity in (
-        (("INT",), "INTEGER"),
-        (("CHAR", "CLOB", "TEXT"), "TEXT"),
-        (("BLOB",), "BLOB"),
-        (("REAL", "FLOA", "DOUB"), "REAL"),
-    ):
-        if any(part in declared_type for part in parts):
-            return affinity
-    return "NUMERIC" if declared_type else "BLOB"
+    def _binder(self, column: Column, table_column: TableColumn) -> Binder:
+        """Return how values are bound. As text, SQLite would write only 15 digits of a float."""
+        if table_column.stored.kind is Kind.TEXT and column.type is ColumnType.FLOAT:
+            return lambda value: repr(float(value))
+        if table_column.stored.kind is Kind.TEXT and column.type is ColumnType.NUMERIC:
+            return lambda value: str(decimal(value))
+        return self._dialect.bind[column.type]

@@ -144,9 +144,9 @@ def test_columns_are_key_fixed_carried_then_extracted() -> None:
         *FIXED_COLUMNS,
         Column("gold", ColumnType.TEXT),
         Column("n", ColumnType.NUMERIC),
-        Column("city", ColumnType.TEXT),
-        Column("label", ColumnType.TEXT),
-        Column("response", ColumnType.JSON),
+        Column("city", ColumnType.TEXT, may_be_null=True),
+        Column("label", ColumnType.TEXT, may_be_null=True),
+        Column("response", ColumnType.JSON, may_be_null=True),
     ]
 
 
@@ -188,7 +188,7 @@ def test_with_history_the_key_includes_the_job() -> None:
 def test_extracted_columns_have_the_types_of_the_schema(name: str) -> None:
     path, type_ = TYPED_COLUMNS[name]
     columns = results_columns(manifest_of([], output_schema=TICKET), key={}, columns={name: path})
-    assert columns[-1] == Column(name, type_)
+    assert columns[-1] == Column(name, type_, may_be_null=True)
 
 
 @pytest.mark.parametrize(
