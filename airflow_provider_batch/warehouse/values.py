@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
+_TOLERANT_JSON = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 
 
 def sanitize(text: str) -> str:
@@ -37,7 +38,7 @@ def json_text(value: Any) -> str:
 
 
 def _plain_json(value: Any) -> str:
-    return json.dumps(_sanitize_json(value), ensure_ascii=False, separators=(",", ":"), default=str)
+    return _TOLERANT_JSON.encode(_sanitize_json(value)).decode()
 
 
 def _sanitize_json(value: Any) -> Any:
@@ -47,10 +48,10 @@ def _sanitize_json(value: Any) -> Any:
         return {_sanitize_json(str(key)): _sanitize_json(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
         return [_sanitize_json(member) for member in value]
-    if isinstance(value, float) and value - value != 0:  # JSON has no NaN and no infinities
+    if isinstance(value, float | Decimal) and not math.isfinite(value):  # JSON has no NaN and no infinities
         return None
-    if isinstance(value, Decimal):
-        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:
+        return Decimal(value)  # which the encoder writes with all its digits
     return value
 
 

@@ -280,12 +280,12 @@ def test_the_page_lists_the_types_of_each_kind() -> None:
     assert {Kind(kind) for kind, *_ in rows} == set(Kind) - {Kind.ANY, Kind.NUMBER_AFFINITY, Kind.OTHER}
     for kind, *cells in rows:
         names = [re.findall("`([^`]+)`", cell) for cell in cells]
-        types = (
-            [postgres_type(name, "b", None) for name in names[0]],
-            [mysql_type(name) for name in names[1]],
-            [duckdb_type(name) for name in names[2]],
-        )
-        assert {stored.kind for stored in sum(types, [])} == {Kind(kind)}
+        types = [
+            *(postgres_type(name, "b", None) for name in names[0]),
+            *(mysql_type(name) for name in names[1]),
+            *(duckdb_type(name) for name in names[2]),
+        ]
+        assert {stored.kind for stored in types} == {Kind(kind)}
 
 
 def key_of_remedy(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from airflow_provider_batch.core.schema import strict
+from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.drafts import to_current_draft
 from airflow_provider_batch.exceptions import SchemaError
 
@@ -38,7 +38,7 @@ def author_schema(source: Any) -> dict[str, Any]:
         json_dict = json.loads(json.dumps(source, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"output_schema: The schema cannot be written as JSON: {str(error).rstrip('.')}.") from error
-    schema: dict[str, Any] = to_current_draft(json_dict)
+    schema: dict[str, Any] = decimals.mark_exported(to_current_draft(json_dict))
     return schema
 
 
@@ -52,7 +52,7 @@ def strict_schema(source: Any) -> dict[str, Any]:
     Raises SchemaError naming the location in the output and suggesting a fix.
     """
     author_root = author_schema(source)
-    strict_root = strict.to_strict(author_root)
+    strict_root = strict.to_strict(decimals.as_numbers(author_root))
     _check_validity(author_root)
     _check_validity(strict_root)
     strict.check_size(strict_root)
@@ -72,13 +72,15 @@ def _check_validity(schema: dict[str, Any]) -> None:
 def _from_pydantic(model: Any) -> Any:
     import pydantic
 
+    from airflow_provider_batch.core.schema.schema_generator import AuthorSchema
+
     if issubclass(model, pydantic.RootModel):
         raise SchemaError(
             f"output_schema: {model.__name__} is a RootModel, but the root of the output must be an object. "
             "Use a BaseModel with this type as a field."
         )
     try:
-        return model.model_json_schema()
+        return model.model_json_schema(schema_generator=AuthorSchema)
     except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation) as error:
         raise SchemaError(
             f"output_schema: pydantic cannot create a JSON Schema for {model.__name__}: {str(error).rstrip('.')}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -13,21 +14,64 @@ import msgspec
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 
+#: format of a date and time without a time zone, in the words of the OpenAPI format registry
+LOCAL_DATE_TIME = "date-time-local"
 
-def convert(value: Any, type: ColumnType) -> Any:
+#: column type of a text with a format. Pydantic's `bytes` take the UTF-8 bytes of a text, format "binary".
+FORMAT_TYPES: Mapping[str, ColumnType] = {
+    "date": ColumnType.DATE,
+    "date-time": ColumnType.TIMESTAMP,
+    LOCAL_DATE_TIME: ColumnType.LOCAL_TIMESTAMP,
+    "time": ColumnType.TIME,
+    "duration": ColumnType.INTERVAL,
+    "uuid": ColumnType.UUID,
+    "decimal": ColumnType.NUMERIC,
+    "base64": ColumnType.BYTES,
+    "base64url": ColumnType.BYTES,
+    "binary": ColumnType.BYTES,
+}
+
+#: limits of a decimal: digits before and after the decimal point in PostgreSQL's `numeric`, the widest type
+_MAX_WHOLE_DIGITS = 131_072
+_MAX_DECIMAL_PLACES = 16_383
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON document. A number that a float would round is a Decimal.
+
+    Raises what `msgspec.json.decode` raises.
+    """
+    return _decoder.decode(text)
+
+
+def _exact_number(text: str) -> float | Decimal:
+    number = float(text)
+    representation = repr(number)
+    if representation == text or (math.isfinite(number) and Decimal(representation) == Decimal(text)):
+        return number
+    return Decimal(text)
+
+
+_decoder = msgspec.json.Decoder(float_hook=_exact_number)
+
+
+def convert(value: Any, type: ColumnType, format: str = "") -> Any:
     """Return a JSON value as the Python type that `ColumnType` documents. None stays None.
 
-    A timestamp without an offset is interpreted as UTC. A local timestamp has no offset. An interval is an ISO 8601
-    duration. Bytes are decoded from base64. Raises ValueError if the value does not fit the type.
+    A timestamp without an offset is interpreted as UTC. A local timestamp has no offset, and the offset of a time can
+    only be zero. An interval is an ISO 8601 duration. Raises ValueError if the value does not fit the type.
+
+    :param format: how a text stands for bytes ("base64", "base64url" or "binary", its UTF-8), or "json" for a text that
+        is itself JSON.
     """
-    if value is None or type is ColumnType.JSON:
+    if value is None or (type is ColumnType.JSON and not format):
         return value
     result: Any = None
     if isinstance(value, bool):
         result = value if type is ColumnType.BOOLEAN else None
     elif isinstance(value, str):
-        result = _from_text(value, type)
-    elif isinstance(value, int | float):
+        result = _from_text(value, type, format)
+    elif isinstance(value, int | float | Decimal):
         result = _from_number(value, type)
     elif isinstance(value, list) and type is ColumnType.VECTOR:
         result = [convert(item, ColumnType.FLOAT) for item in value]
@@ -37,12 +81,34 @@ def convert(value: Any, type: ColumnType) -> Any:
     return result
 
 
-def _from_text(value: str, type: ColumnType) -> Any:
-    reader = _READERS.get(type)
+def is_format(text: str, format: str) -> bool:
+    """Return whether a text has one of the formats in `FORMAT_TYPES`."""
+    if format == "time":  # a time with an offset is valid, but no column can hold it
+        format = "date-time"
+        text = f"2000-01-01T{text}"
+    try:
+        convert(text, FORMAT_TYPES[format], format)
+    except ValueError:
+        return False
+    return True
+
+
+def _from_text(value: str, type: ColumnType, format: str) -> Any:
+    reader = _FORMAT_READERS.get(format) or _READERS.get(type)
     try:
         return None if reader is None else reader(value)
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError, RecursionError):
         return None
+
+
+def _date(value: str) -> date:
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        midnight = datetime.fromisoformat(value)  # pydantic, too, takes a date and time at midnight
+        if midnight.time() != time():
+            raise
+        return midnight.date()
 
 
 def _timestamp(value: str) -> datetime:
@@ -57,33 +123,64 @@ def _local_timestamp(value: str) -> datetime | None:
 
 def _time(value: str) -> time | None:
     clock_time = time.fromisoformat(value)
-    return clock_time if clock_time.tzinfo is None else None
+    return None if clock_time.utcoffset() else clock_time.replace(tzinfo=None)
+
+
+def _interval(value: str) -> timedelta:
+    try:
+        return msgspec.convert(value, timedelta)
+    except msgspec.ValidationError:
+        from pydantic import TypeAdapter
+
+        # years and months, as 365 and 30 days, and forms such as "1 day, 02:00:00"
+        return TypeAdapter(timedelta).validate_python(value)
+
+
+def _base64(value: str) -> bytes:
+    return base64.b64decode("".join(value.split()), validate=True)
 
 
 #: by type, the function that reads a text; it returns None or raises ValueError for text that is not of the type
 _READERS: Mapping[ColumnType, Callable[[str], Any]] = {
     ColumnType.TEXT: str,
-    ColumnType.DATE: date.fromisoformat,
+    ColumnType.NUMERIC: lambda value: _storable_decimal(Decimal(value)),
+    ColumnType.DATE: _date,
     ColumnType.TIMESTAMP: _timestamp,
     ColumnType.LOCAL_TIMESTAMP: _local_timestamp,
     ColumnType.TIME: _time,
-    ColumnType.INTERVAL: lambda value: msgspec.convert(value, timedelta),
+    ColumnType.INTERVAL: _interval,
     ColumnType.UUID: UUID,
-    ColumnType.BYTES: lambda value: base64.b64decode(value, validate=True),
+    ColumnType.BYTES: _base64,
+}
+_FROM_BASE64URL = str.maketrans("-_", "+/")
+_FORMAT_READERS: Mapping[str, Callable[[str], Any]] = {
+    "base64url": lambda value: _base64(value.translate(_FROM_BASE64URL)),
+    "binary": str.encode,
+    "json": parse_json,
 }
 
 
-def _from_number(value: int | float, type: ColumnType) -> Any:
+def _from_number(value: int | float | Decimal, type: ColumnType) -> Any:
     try:
         if type is ColumnType.FLOAT:
-            return float(value)
+            number = float(value)
+            return number if math.isfinite(number) else None
         if type is ColumnType.NUMERIC:
-            return Decimal(str(value))
+            return _storable_decimal(Decimal(str(value)))
         if type is ColumnType.INTEGER and value == int(value) and -(2**63) <= value < 2**63:
             return int(value)
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):
         return None
     return None
+
+
+def _storable_decimal(value: Decimal) -> Decimal | None:
+    """Return the decimal, or None if it is no number or if no database can hold its digits."""
+    if not value.is_finite():
+        return None
+    _, _, exponent = value.as_tuple()
+    fits = value.adjusted() < _MAX_WHOLE_DIGITS and int(exponent) >= -_MAX_DECIMAL_PLACES
+    return value if fits else None
 
 
 def truncate(text: str, characters: int) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 
-from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.core.schema.convert import convert, truncate
+from airflow_provider_batch.core.schema import decimals
+from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, is_format, parse_json, truncate
 
 
 class SchemaJudge:
     """Decides whether a text is JSON that the schema allows. All structured output is judged here.
 
-    Formats are validated too. `date` and `date-time` are validated with `convert`, so that a valid answer always fits
-    its column.
+    Formats are validated too. Those with a column type of their own are validated with `convert`, so that a valid
+    answer fits its column. Numbers keep all their digits.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
@@ -24,16 +24,14 @@ class SchemaJudge:
             schema,
             offline=True,
             validate_formats=True,
-            formats={
-                "date": _create_format_check(ColumnType.DATE),
-                "date-time": _create_format_check(ColumnType.TIMESTAMP),
-            },
+            formats={name: partial(is_format, format=name) for name in FORMAT_TYPES},
+            keywords={decimals.LIMITS: decimals.Limits},
         )
 
     def judge(self, text: str | bytes) -> tuple[Any, str | None]:
         """Return (the parsed value, None), or (None, a description of the problem of at most about 300 characters)."""
         try:
-            value = msgspec.json.decode(text)
+            value = parse_json(text)
         except (msgspec.DecodeError, ValueError) as error:
             return None, f"The answer is not JSON: {str(error).rstrip('.')}."
         except RecursionError:
@@ -47,14 +45,3 @@ class SchemaJudge:
             return None, f"The answer cannot be checked against the schema: {truncate(str(error).rstrip('.'), 240)}."
         location = truncate(".".join(str(part) for part in problem.instance_path) or "the root", 120)
         return None, f"The answer does not match the schema at {location}: {truncate(problem.message, 240)}."
-
-
-def _create_format_check(type: ColumnType) -> Callable[[str], bool]:
-    def is_convertible(value: str) -> bool:
-        try:
-            convert(value, type)
-        except ValueError:
-            return False
-        return True
-
-    return is_convertible

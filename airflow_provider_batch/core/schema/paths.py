@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from airflow_provider_batch.core.schema import strict
+from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.core.schema.convert import convert
+from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, convert
 from airflow_provider_batch.core.schema.drafts import types
 from airflow_provider_batch.exceptions import SchemaError
 
@@ -35,14 +35,35 @@ def column_type(schema: dict[str, Any], path: Path) -> ColumnType:
     types are JSON. Raises SchemaError if the schema has nothing at `path`, or several things; the message lists what it
     has.
     """
-    kinds = {kind for node in _nodes_at(schema, resolve(schema, path)) for kind in _column_types(node)}
-    if len(kinds) == 1:
-        return kinds.pop()
+    return _type_and_format(schema, resolve(schema, path))[0]
+
+
+def _type_and_format(schema: dict[str, Any], parts: Parts) -> tuple[ColumnType, str]:
+    """Return the column type at a path, and the format for `convert`."""
+    pairs = {pair for node in _nodes_at(schema, parts) for pair in _column_types(node)}
+    if len(pairs) == 1:
+        return pairs.pop()
+    kinds = {kind for kind, _ in pairs}
+    if len(kinds) == 1 and kinds <= {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.NUMERIC, ColumnType.BOOLEAN}:
+        return kinds.pop(), ""
     if kinds == {ColumnType.INTEGER, ColumnType.FLOAT}:
-        return ColumnType.FLOAT
-    if kinds <= {ColumnType.TEXT, ColumnType.DATE, ColumnType.TIMESTAMP}:
-        return ColumnType.TEXT
-    return ColumnType.JSON
+        return ColumnType.FLOAT, ""
+    if kinds <= {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.NUMERIC} and kinds:
+        return ColumnType.NUMERIC, ""
+    return (ColumnType.TEXT if kinds <= _TEXTS else ColumnType.JSON), ""
+
+
+#: column types of texts, whose union is a text
+_TEXTS = {
+    ColumnType.TEXT,
+    ColumnType.DATE,
+    ColumnType.TIMESTAMP,
+    ColumnType.LOCAL_TIMESTAMP,
+    ColumnType.TIME,
+    ColumnType.INTERVAL,
+    ColumnType.UUID,
+    ColumnType.BYTES,
+}
 
 
 def extractor(schema: dict[str, Any], path: Path) -> Callable[[Any], Any]:
@@ -51,12 +72,13 @@ def extractor(schema: dict[str, Any], path: Path) -> Callable[[Any], Any]:
     The function returns None if the value is absent or null. It converts the value with `convert` and raises the same
     errors. Raises SchemaError like `column_type`.
     """
-    parts, type_ = resolve(schema, path), column_type(schema, path)
+    parts = resolve(schema, path)
+    type_, format_ = _type_and_format(schema, parts)
     unchanged_type = _UNCHANGED_TYPES.get(type_)
 
     def extract(value: Any) -> Any:
         item = value_at(value, parts)
-        return item if item.__class__ is unchanged_type else convert(item, type_)
+        return item if item.__class__ is unchanged_type else convert(item, type_, format_)
 
     return extract
 
@@ -254,11 +276,33 @@ def _combine(nodes: list[_Node], others: list[_Node]) -> list[_Node]:
     ]
 
 
-def _column_types(node: _Node) -> Iterator[ColumnType]:
-    scalars = {"integer": ColumnType.INTEGER, "number": ColumnType.FLOAT, "boolean": ColumnType.BOOLEAN}
-    formats = {"date": ColumnType.DATE, "date-time": ColumnType.TIMESTAMP}
-    for name in types(node):
+def _column_types(node: _Node) -> Iterator[tuple[ColumnType, str]]:
+    """Yield the column types of the values that a schema allows, with the format for `convert`; none for null."""
+    for name in types(node) or [""]:
         if name == "string":
-            yield formats.get(node.get("format", ""), ColumnType.TEXT)
+            yield _text_type(node)
+        elif name in ("number", "integer") and _is_numeric(node, name):
+            yield ColumnType.NUMERIC, ""
         elif name != "null":
-            yield scalars.get(name, ColumnType.JSON)
+            yield _SCALARS.get(name, ColumnType.JSON), ""
+
+
+_SCALARS = {"integer": ColumnType.INTEGER, "number": ColumnType.FLOAT, "boolean": ColumnType.BOOLEAN}
+
+
+def _text_type(node: _Node) -> tuple[ColumnType, str]:
+    encoding, format_ = node.get("contentEncoding", ""), node.get("format", "")
+    if encoding in ("base64", "base64url"):
+        return ColumnType.BYTES, encoding
+    if not encoding and node.get("contentMediaType") == "application/json":
+        return ColumnType.JSON, "json"
+    type_ = FORMAT_TYPES.get(format_, ColumnType.TEXT)
+    return type_, format_ if type_ is ColumnType.BYTES else ""
+
+
+def _is_numeric(node: _Node, type_name: str) -> bool:
+    """Return whether a number needs a numeric column: it is marked as a decimal, or it may exceed 64 bits."""
+    limits = (node.get(keyword, 0) for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"))
+    return node.get("format") == decimals.FORMAT or (
+        type_name == "integer" and any(not -(2**63) <= limit < 2**63 for limit in limits)
+    )
