@@ -13,7 +13,13 @@ import msgspec
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
 
 from airflow_provider_batch.core.formatting import format_count, format_usd
-from airflow_provider_batch.core.landing.landing import Landing, no_schema_error, results_columns
+from airflow_provider_batch.core.landing.landing import (
+    FIXED_COLUMNS,
+    Landing,
+    check_names,
+    no_schema_error,
+    results_columns,
+)
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
@@ -140,7 +146,8 @@ class BatchResultsOperator(BaseOperator):
         self._check_columns()
 
     def _check_columns(self) -> None:
-        """Check the paths of `columns` while the DAG is parsed, if the schema is in the same DAG."""
+        """Check `columns` while the DAG is parsed: their names, and their paths if the schema is in the same DAG."""
+        check_names([*self.key, "custom_id", *(column.name for column in FIXED_COLUMNS), *self.columns])
         for schema in _schemas_of(self.job) if self.columns else ():
             if schema is None:
                 raise no_schema_error(self.columns)

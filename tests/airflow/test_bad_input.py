@@ -268,6 +268,7 @@ def test_a_results_column_missing_from_the_schema_is_rejected_before_anything_is
         (LABEL, ["lable"], "column path 'lable': The output schema has no 'lable'. Did you mean 'label'?"),
         (LABEL, {"x": ["label", 0]}, "In the output schema, 'label' has no 0"),
         (None, ["label"], "columns= names label, but the job has no output_schema"),
+        (LABEL, {"Outcome": "label"}, "two columns named 'outcome'"),
         (LABEL, {"label"}, "columns: Expected names of fields"),
     ],
     ids=str,

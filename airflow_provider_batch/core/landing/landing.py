@@ -150,15 +150,20 @@ def results_columns(
     )
     if store_response:
         result_columns.append(Column("response", ColumnType.JSON, may_be_null=True))
-    names = Counter(column.name.lower() for column in result_columns)
-    repeated_names = [name for name, count in names.items() if count > 1]
+    check_names(column.name for column in result_columns)
+    return result_columns
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise SchemaError if two columns of a results table have the same name. Case does not count."""
+    counts = Counter(name.lower() for name in names)
+    repeated_names = [name for name, count in counts.items() if count > 1]
     if repeated_names:
         raise SchemaError(
             f"The results table would have two columns named {repeated_names[0]!r}: key=, carry=, columns= and the "
             "table's own columns must all have different names. Rename one of them (a carried column with AS in the "
-            "SQL)."
+            f'SQL, a field with columns={{"another_name": "{repeated_names[0]}"}}).'
         )
-    return result_columns
 
 
 def no_schema_error(columns: Iterable[str]) -> SchemaError:

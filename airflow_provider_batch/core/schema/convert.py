@@ -112,17 +112,17 @@ def _date(value: str) -> date:
 
 
 def _timestamp(value: str) -> datetime:
-    timestamp = datetime.fromisoformat(value)
+    timestamp = datetime.fromisoformat(value.upper())  # a "z" may be written in lower case
     return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
 
 
 def _local_timestamp(value: str) -> datetime | None:
-    timestamp = datetime.fromisoformat(value)
+    timestamp = datetime.fromisoformat(value.upper())
     return timestamp if timestamp.tzinfo is None else None
 
 
 def _time(value: str) -> time | None:
-    clock_time = time.fromisoformat(value)
+    clock_time = time.fromisoformat(value.upper())
     return None if clock_time.utcoffset() else clock_time.replace(tzinfo=None)
 
 
