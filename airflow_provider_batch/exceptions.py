@@ -95,7 +95,14 @@ class BudgetError(InputError):
 
 
 class CanaryError(InputError):
-    """Raised if the canary requests fail for a reason that all requests of their model share. Nothing was uploaded."""
+    """Raised if no canary request of a model got a usable answer. Nothing was uploaded.
+
+    :param retry: whether another try may succeed, because the server failed on every request (HTTP 500 and the like).
+    """
+
+    def __init__(self, message: str, *, retry: bool = False) -> None:
+        super().__init__(message)
+        self.retry = retry
 
 
 class WarehouseError(BatchError):

@@ -135,9 +135,12 @@ class BatchSubmitOperator(BaseOperator):
         exist yet, as on the first run of a job that lands in it, every row is sent.
     :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded, at
         the standard price; 0 sends none. These are the first requests of the model, and their answers land like all
-        others. Submit fails, and nothing is uploaded, if all canary requests of a model fail for a reason that its
-        other requests share, or if the job would exceed `max_cost_usd` given the measured output. Default: 2, and 0
-        for Azure, whose batch deployments accept only batches.
+        others. Submit fails, and nothing is uploaded, if no canary request of a model gets a usable answer (all of them
+        are cut off, empty, refused, invalid against the schema, or failed for a reason that does not concern a single
+        row), or if the job would exceed `max_cost_usd` given the measured output. Default: 2, and 0 for Azure, whose
+        batch deployments accept only batches.
+    :param ignore_canary: send all requests even if no canary request got a usable answer. The log says what came back.
+        `max_cost_usd` still applies.
     :param resubmit: when the task is cleared, send and pay for every row again instead of keeping the unchanged ones.
         `reuse_from` is ignored, and batches of the job that are still running are cancelled. A retry never resubmits.
         The run conf `{"batch_resubmit": true}` and the command `airflow-batch jobs resubmit` have the same effect.
@@ -166,6 +169,7 @@ class BatchSubmitOperator(BaseOperator):
         "metadata",
         "deduplicate",
         "canary",
+        "ignore_canary",
         "reuse_from",
         "resubmit",
         "preview",
@@ -210,6 +214,7 @@ class BatchSubmitOperator(BaseOperator):
         deduplicate: bool | str = True,
         reuse_from: str | Mapping[str, str] | None = None,
         canary: int | str | None = None,
+        ignore_canary: bool | str = False,
         resubmit: bool | str = False,
         retention: timedelta | None = None,
         delete_remote_files: str = DELETE_NEVER,
@@ -243,6 +248,7 @@ class BatchSubmitOperator(BaseOperator):
         self.deduplicate = deduplicate
         self.reuse_from = reuse_from
         self.canary = canary
+        self.ignore_canary = ignore_canary
         self.resubmit = resubmit
         self.retention = retention
         self.delete_remote_files = delete_remote_files
@@ -390,6 +396,7 @@ class BatchSubmitOperator(BaseOperator):
             logical_date=to_plain_datetime(logical_date) if logical_date else None,
             deduplicate=parse_bool("deduplicate", self.deduplicate),
             canary=hook.canary if canary is None else canary,
+            ignore_canary=parse_bool("ignore_canary", self.ignore_canary),
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
             delete_remote_files=self.delete_remote_files == DELETE_AFTER_COLLECT,
         )
@@ -443,6 +450,8 @@ class BatchSubmitOperator(BaseOperator):
         read_limits(self.limits)
         if not is_runtime_value(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
             parse_count("canary", self.canary, MAX_CANARY)
+        if not is_runtime_value(self.ignore_canary) and "{" not in str(self.ignore_canary):
+            parse_bool("ignore_canary", self.ignore_canary)
         if not is_runtime_value(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
             parse_count("max_rows", self.max_rows)
         Prices(self.prices)

@@ -24,4 +24,4 @@ def airflow_failures() -> Iterator[None]:
 
 def canary_error(void: Void) -> CanaryError | BudgetError:
     """Return the error for a job that its canary stopped."""
-    return BudgetError(void.message) if void.over_budget else CanaryError(void.message)
+    return BudgetError(void.message) if void.over_budget else CanaryError(void.message, retry=void.may_pass)

@@ -60,6 +60,7 @@ class Plan(msgspec.Struct, frozen=True):
     deduplicate: bool = True
     #: number of requests per model that are sent synchronously before anything is uploaded
     canary: int = 0
+    ignore_canary: bool = False
     #: maximum number of rows to read from the query; None reads all
     max_rows: int | None = None
     #: days that staging keeps the job; None means the configured number
@@ -214,6 +215,7 @@ class _Builder:
             duplicates=sealer.duplicates,
             reused=sealer.reused,
             retention_days=plan.retention_days,
+            ignore_canary=plan.ignore_canary,
             delete_remote_files=plan.delete_remote_files,
             reuse_from=reuse_from,
             duplicate_files=sealer.duplicate_files,

@@ -22,7 +22,6 @@ from itertools import groupby
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
@@ -347,14 +346,13 @@ class Runner:
             f", mean output {tokens}" if tokens else "",
             "unknown, because no price is known" if low is None or high is None else format_usd_range(low, high),
         )
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in result.outcomes.items())
-        if result.outcomes.get(Outcome.INVALID_OUTPUT) == result.requests:
+        if result.ignored:
+            self.log.warning("Canary: ignore_canary is set, so the job continues in spite of this: %s", result.ignored)
+        elif result.messages:
             self.log.warning(
-                "Canary: no answer is valid against the output_schema. These rows will be retried in a batch."
-            )
-        elif result.outcomes.get(Outcome.SUCCEEDED) != result.requests:
-            self.log.warning(
-                "Canary: %s. Rows that failed for a transient reason will be retried in a batch.", outcomes
+                "Canary: %s. %s Rows that failed for a transient reason will be retried in a batch.",
+                result.outcomes,
+                result.messages,
             )
 
     def _upload(self, steps: list[Upload]) -> None:

@@ -161,7 +161,8 @@ def test_a_wrong_parameter_stops_the_job_and_a_try_after_the_fix_starts_a_new_ge
         submit_job(instance, body={"temperature": "hot"})
 
     error = str(raised.value)
-    assert error.startswith("CanaryError: The canary (2 requests sent before all others) was refused by gpt-5-mini")
+    assert error.startswith("CanaryError: The canary of gpt-5-mini (2 requests sent before all others) got no usable ")
+    assert "answer: 2 failed (custom_id 'T-1', 'T-2')" in error
     assert "temperature" in error
     assert "Nothing was uploaded" in error
     assert "canary=0" in error
@@ -188,7 +189,7 @@ def test_a_stopped_job_is_stopped_again_if_nothing_was_fixed(
 def test_a_model_that_refuses_its_canary_stops_the_job_even_if_another_model_answers(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
-    with pytest.raises(AirflowFailException, match=r"refused by gpt-5-nano: .*temperature"):
+    with pytest.raises(AirflowFailException, match=r"canary of gpt-5-nano .*temperature"):
         submit_job(
             Instance(),
             sql=TWO_MODELS,
@@ -294,11 +295,10 @@ def test_a_request_refused_by_a_rate_limit_is_repeated_shortly_after(
     "fault",
     [
         Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=429, retry_after=60),
-        Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=500),
         Fault(kind=Kind.DROP, calls=frozenset({Call.SYNCHRONOUS})),
         Fault(kind=Kind.HTML, calls=frozenset({Call.SYNCHRONOUS})),
     ],
-    ids=["429", "500", "dropped connection", "html"],
+    ids=["429", "dropped connection", "html"],
 )
 def test_requests_that_keep_failing_for_a_transient_reason_are_retried_in_a_batch(
     warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]], fault: Fault
@@ -325,16 +325,99 @@ def test_a_request_that_is_not_answered_in_time_expires_and_the_job_continues(
     assert state.shards["s0001"].submissions[0].batch_id
 
 
-def test_answers_that_violate_the_schema_are_logged_and_do_not_stop_the_job(
-    warehouse: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("marker", "outcome", "arguments", "advice"),
+    [
+        ("", "2 incomplete", {"max_output_tokens": 1}, "Raise max_output_tokens"),
+        ("[[cutoff]]", "2 incomplete", {}, "Raise max_output_tokens"),
+        ("[[empty]]", "2 incomplete", {}, "Check with one request by hand"),
+        ("[[refuse]]", "2 refused", {}, "Change the prompt or the system message"),
+        ("[[filter]]", "2 refused", {}, "Change the prompt or the system message"),
+        ("[[invalid-json]]", "2 invalid_output", {"output_schema": SCHEMA}, "Compare the answers with output_schema"),
+        ("[[fail:400]]", "2 failed", {}, "Fix what the message names"),
+    ],
+)
+def test_submit_fails_if_no_request_of_the_canary_gets_a_usable_answer(
+    warehouse: Path,
+    count_calls: Callable[[], dict[str, int]],
+    marker: str,
+    outcome: str,
+    arguments: dict[str, Any],
+    advice: str,
+) -> None:
+    update(warehouse, f"UPDATE tickets SET body = body || '{marker}'")
+
+    with pytest.raises(AirflowFailException) as raised:
+        submit_job(Instance(), **arguments)
+
+    error = str(raised.value)
+    assert f"got no usable answer: {outcome} (custom_id 'T-1', 'T-2')" in error
+    assert "Nothing was uploaded" in error
+    assert "The canary cost" in error
+    assert advice in error
+    assert "ignore_canary=True" in error
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
+
+
+def test_a_server_that_fails_on_every_request_fails_the_try_and_airflow_may_retry_it(
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]]
+) -> None:
+    from airflow_provider_batch.exceptions import CanaryError
+
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=500))
+    instance = Instance()
+    with pytest.raises(CanaryError, match=r"2 failed .*HTTP 500 to what they do not support"):
+        submit_job(instance)
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
+    server.set_faults()
+
+    submit_job(instance)
+
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
+
+
+def test_one_usable_answer_is_enough_to_continue_and_the_log_says_what_the_others_were(
+    warehouse: Path,
+    count_calls: Callable[[], dict[str, int]],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    update(warehouse, "UPDATE tickets SET body = '[[refuse]]' WHERE id = 'T-1'")
+
+    submit_job(Instance())
+
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert "Canary: 1 succeeded, 1 refused. refusal: " in capfd.readouterr().out + caplog.text
+
+
+@pytest.mark.parametrize("ignore_canary", [True, "true"])
+def test_the_author_can_send_all_requests_in_spite_of_the_canary(
+    warehouse: Path,
+    count_calls: Callable[[], dict[str, int]],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    ignore_canary: Any,
 ) -> None:
     update(warehouse, "UPDATE tickets SET body = '[[invalid-json]]' WHERE id < 'T-3'")
+    arguments: dict[str, Any] = {"output_schema": SCHEMA, "canary": 2}
+    instance = Instance()
+    with pytest.raises(AirflowFailException, match="2 invalid_output"):
+        submit_job(instance, **arguments)
+    count_calls()
 
-    state = state_of(submit_job(Instance(), output_schema=SCHEMA))
+    state = state_of(submit_job(instance, **arguments, ignore_canary=ignore_canary))
 
-    assert state.shards["c0001"].submissions[0].settled.outcomes == {"invalid_output": 2}
-    assert state.shards["s0001"].submissions[0].batch_id
-    assert "no answer is valid against the output_schema" in capfd.readouterr().out + caplog.text
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert state.shards["g002-c0001"].submissions[0].settled.outcomes == {"invalid_output": 2}
+    log = capfd.readouterr().out + caplog.text
+    assert "ignore_canary is set, so the job continues in spite of this: The canary of gpt-5-mini" in log
+
+
+def test_a_wrong_value_of_ignore_canary_is_refused_while_the_dag_is_parsed() -> None:
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    with pytest.raises(InputError, match="ignore_canary"):
+        BatchSubmitOperator(**submit_arguments(ignore_canary="no way"))
 
 
 def test_an_estimate_above_the_budget_after_the_canary_stops_the_job_until_the_budget_is_raised(

@@ -69,6 +69,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     usage: Usage = Usage()
     #: for `failed`: whether a retry may succeed
     transient: bool = False
+    #: for `failed`: the HTTP status; 0 if there was no response
+    status: int = 0
     #: body of the response; None if the caller did not need it
     body: Any = None
 
@@ -174,6 +176,7 @@ def _read_answer(data: dict[str, Any], endpoint: str, judge: SchemaJudge | None)
         error_code=code or f"http_{status}",
         error_message=message or f"HTTP status {status} without a message.",
         transient=is_transient(status) or status < 100 or 200 <= status < 300,
+        status=status,
         body=body,
     )
 
@@ -266,7 +269,7 @@ def _failed_response(answer: Answer, code: str | None = None, message: str | Non
     if answer.body.get("usage") is None:
         answer = msgspec.structs.replace(answer, usage=Usage())
     return _with_outcome(
-        answer,
+        msgspec.structs.replace(answer, status=200),
         Outcome.FAILED,
         code or "response_failed",
         message or "The response failed.",

@@ -173,6 +173,8 @@ class Manifest(msgspec.Struct, frozen=True):
     reuse_from: str = ""
     #: number of days for which staging keeps the job after its last event; None for the configured number
     retention_days: float | None = None
+    #: whether all requests are sent even if no request of the canary got a usable answer
+    ignore_canary: bool = False
     #: whether the provider's copies of the job's files are deleted once staging has them
     delete_remote_files: bool = False
     #: files of duplicates, and files of answers from the results table `reuse_from`

@@ -166,6 +166,8 @@ class CanaryVerdict(msgspec.Struct, frozen=True, tag="canary_verdict"):
     void: str = ""
     #: whether the cost is the reason
     over_budget: bool = False
+    #: whether the reason may pass: the server failed on every request
+    may_pass: bool = False
 
 
 class FilesDeleted(msgspec.Struct, frozen=True, tag="files_deleted"):

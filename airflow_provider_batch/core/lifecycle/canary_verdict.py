@@ -1,15 +1,15 @@
 """The verdict on the canary: what its answers show about the requests that have not been sent.
 
-The first requests of each model are sent synchronously before the first file is uploaded. If the provider refused all
-of them for a reason that they have in common (a parameter, the schema, the name of the model), it would refuse the
-rest too. If they were answered, their output shows what the rest will cost.
+The first requests of each model are sent synchronously before the first file is uploaded. If none of them got a usable
+answer, the rest would be paid for in vain: `core.lifecycle.canary_answers` decides that. If they were answered, their
+output shows what the rest will cost.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from decimal import Decimal
+from operator import itemgetter
 from typing import NamedTuple
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
@@ -18,6 +18,12 @@ from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.records import CanaryVerdict
 from airflow_provider_batch.core.ledger.state import JobState
+from airflow_provider_batch.core.lifecycle.canary_answers import (
+    ModelCanary,
+    count_outcomes,
+    describe_stop,
+    first_messages,
+)
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.prices import Prices
@@ -26,30 +32,6 @@ from airflow_provider_batch.core.schema.judge import SchemaJudge
 #: default and maximum number of requests per model in the canary
 DEFAULT_REQUESTS = 2
 MAX_REQUESTS = 20
-
-#: error codes and phrases of refusals that concern the content of one row, and not what all rows have in common
-_CODES_OF_A_ROW = frozenset(
-    {
-        "context_length_exceeded",
-        "string_above_max_length",
-        "content_filter",
-        "content_policy_violation",
-        "invalid_prompt",
-        "invalid_image_url",
-        "invalid_image",
-        "image_parse_error",
-    }
-)
-_WORDS_OF_A_ROW = (
-    "context length",
-    "context window",
-    "content management policy",
-    "content policy",
-    "usage policy",
-    "safety system",
-    "string too long",
-    "error while downloading",
-)
 
 
 class CanaryResult(NamedTuple):
@@ -63,8 +45,11 @@ class CanaryResult(NamedTuple):
     mean_output: dict[str, int]
     #: reported divided by estimated input tokens, by model
     input_factors: dict[str, float]
-    #: number of requests by outcome
-    outcomes: dict[str, int]
+    #: number of requests by outcome, and the first messages of those without a usable answer
+    outcomes: str
+    messages: str
+    #: why the job would have been stopped, if its author had not set `ignore_canary`; else empty
+    ignored: str
 
 
 def judge_canary(
@@ -75,46 +60,73 @@ def judge_canary(
     :raises StagingError: if a result file in staging is not the one that was collected.
     """
     manifest = state.manifest
-    outcomes: Counter[str] = Counter()
+    canaries: list[ModelCanary] = []
     usage_by_model: dict[str, tuple[CanaryUsage, RemainingRequests]] = {}
-    refusals: list[str] = []
     correction = InputCorrection(state)
+    unmeasured_answers = 0
     for shard_state in state.canary_shards:
         shard = shard_state.spec
         settled = shard_state.submissions[-1].settled
         assert settled is not None
         rows = read_rows(folder, shard)
-        answers = [answer for _, answer in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)]
-        outcomes.update(answer.outcome.value for answer in answers)
+        lines = list(read_answers(folder, shard, settled, rows, manifest.endpoint, schema))
+        answers = [answer for _, answer in lines]
         batch_shards = [spec for spec in manifest.shards if spec.model == shard.model and not spec.synchronous]
-        # If no other request to this model is left, the refused rows fail and the rows of the other models continue.
-        can_stop_job = bool(batch_shards) or shard.requests == manifest.requests
-        if can_stop_job and all(_is_shared_refusal(answer) for answer in answers):
-            refusals.append(f"{shard.model}: {_messages(answers)}")
+        canaries.append(
+            ModelCanary(
+                shard.model,
+                [(rows[line].custom_id, answer) for line, answer in sorted(lines, key=itemgetter(0))],
+                sum(
+                    spec.requests - spec.obsolete_rows
+                    for spec in batch_shards
+                    if not state.shards[spec.name].submissions
+                ),
+                bool(batch_shards) or shard.requests == manifest.requests,
+                ", ".join(f"{folder.uri}/{file.name}" for file in settled.files),
+            )
+        )
         # the estimate stays in place for answers that do not report their usage
         unmeasured = sum(not answer.usage.is_known for answer in answers)
         estimated_tokens = sum(spec.tokens for spec in batch_shards) + shard.tokens * unmeasured // max(
             shard.requests, 1
         )
+        unmeasured_answers += unmeasured
         remaining = RemainingRequests(
             sum(spec.requests for spec in batch_shards) + unmeasured,
             correction.correct(shard.model, estimated_tokens),
         )
         usage_by_model[shard.model] = (_usage(shard.model, answers, prices), remaining)
     estimate = estimate_after_canary(manifest.estimate, prices, usage_by_model, manifest.endpoint)
-    requests = sum(outcomes.values())
-    void, over_budget = _refusal_message(refusals, requests), False
+    all_answers = [answer for canary in canaries for _, answer in canary.answers]
+    stopping = [canary for canary in canaries if canary.stops_job]
+    usages = [usage for usage, _ in usage_by_model.values()]
+    reason = describe_stop(stopping, _describe_cost(usages, unmeasured_answers)) if stopping else ""
+    verdict = CanaryVerdict(estimate, now)
     ceiling = state.ceiling
-    if not void and ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling:
-        void, over_budget = _budget_message(estimate.low_usd, estimate.high_usd or 0.0, ceiling, requests), True
+    if reason and not manifest.ignore_canary:
+        may_pass = all(canary.may_pass for canary in stopping)
+        verdict = CanaryVerdict(estimate, now, reason, may_pass=may_pass)
+    elif ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling:
+        message = _budget_message(estimate.low_usd, estimate.high_usd or 0.0, ceiling, len(all_answers))
+        verdict = CanaryVerdict(estimate, now, message, over_budget=True)
     return CanaryResult(
-        CanaryVerdict(estimate, now, void, over_budget),
-        requests,
-        requests - sum(outcomes[name] for name in (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING)),
+        verdict,
+        len(all_answers),
+        sum(answer.outcome not in (Outcome.FAILED, Outcome.EXPIRED, Outcome.MISSING) for answer in all_answers),
         {model: usage.output_tokens // usage.answers for model, (usage, _) in usage_by_model.items() if usage.answers},
         {model: correction.factor(model) for model in usage_by_model},
-        {name.value: outcomes[name] for name in Outcome if outcomes[name]},
+        count_outcomes(all_answers),
+        first_messages(all_answers),
+        reason if manifest.ignore_canary else "",
     )
+
+
+def _describe_cost(usages: list[CanaryUsage], unmeasured_answers: int) -> str:
+    costs = [usage.cost for usage in usages if usage.cost is not None]
+    if unmeasured_answers or len(costs) < len(usages):
+        reason = "the provider did not report its tokens" if unmeasured_answers else "no price is known"
+        return f"What the canary cost is unknown, because {reason}."
+    return f"The canary cost {format_usd(float(sum(costs)))}."
 
 
 def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
@@ -130,30 +142,6 @@ def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
         cost = prices.cost(model, usage, answered_by=answer.model, batch=False)
         total = None if total is None or cost is None else total + cost
     return CanaryUsage(count, input_tokens, output_tokens, total)
-
-
-def _is_shared_refusal(answer: Answer) -> bool:
-    """Return whether a request was refused permanently, for a reason that other rows share."""
-    if answer.outcome is not Outcome.FAILED or answer.transient:
-        return False
-    message = (answer.error_message or "").lower()
-    return answer.error_code not in _CODES_OF_A_ROW and not any(words in message for words in _WORDS_OF_A_ROW)
-
-
-def _messages(answers: list[Answer]) -> str:
-    messages = dict.fromkeys(f"{answer.error_code}: {(answer.error_message or '')[:300]}" for answer in answers)
-    return "; ".join(list(messages)[:3])
-
-
-def _refusal_message(refusals: list[str], requests: int) -> str:
-    if not refusals:
-        return ""
-    return (
-        f"The canary ({format_count(requests, 'request')} sent before all others) was refused by "
-        f"{'; by '.join(refusals[:3])}. Nothing was uploaded, because the other requests to the model would be refused "
-        "too. Fix what the message names (the model, body, output_schema or endpoint) and clear this task: it then "
-        "reads and renders the rows again. If the server answers only batches, set canary=0."
-    )
 
 
 def _budget_message(low: float, high: float, ceiling: float, requests: int) -> str:

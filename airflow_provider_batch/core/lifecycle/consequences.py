@@ -233,7 +233,7 @@ def end_as_void(job: Job, plan: Plan) -> Void:
     """End the job with the canary's verdict."""
     canary_verdict = job.state.canary_verdict
     assert canary_verdict is not None
-    return Void(canary_verdict.void, canary_verdict.over_budget)
+    return Void(canary_verdict.void, canary_verdict.over_budget, canary_verdict.may_pass)
 
 
 def wait_for_the_final_pass(job: Job, plan: Plan) -> Wait:

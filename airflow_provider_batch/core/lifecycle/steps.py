@@ -177,6 +177,8 @@ class Void(NamedTuple):
 
     message: str
     over_budget: bool
+    #: whether the reason may pass, so that another try of submit may succeed
+    may_pass: bool = False
 
 
 class Finish(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -92,6 +93,19 @@ def _input_tokens(line: bytes) -> int:
     return 0 if answer is None else answer[1].usage.input_tokens or 0
 
 
+def answer_line(custom_id: str, *, usage: Any = (10, 64), refusal: Any = None, finish_reason: Any = "stop") -> bytes:
+    """A result line with HTTP 200. It has a text unless it is refused or cut off."""
+    text = "" if refusal or finish_reason != "stop" else "ok"
+    message = {"content": text, "refusal": refusal}
+    body = {
+        "model": "gpt-5-mini",
+        "choices": [{"message": message, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]},
+    }
+    line = {"custom_id": custom_id, "response": {"status_code": 200, "body": body}, "error": None}
+    return json.dumps(line).encode()
+
+
 def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8, **manifest: Any) -> CanaryResult:
     """Return the result of a canary with these answers, for `remaining` further requests of 100 input tokens each."""
     sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
@@ -113,13 +127,13 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8,
         ([("model_not_found", "The model does not exist."), ("model_not_found", "The model does not exist.")], True),
         ([BAD_PARAMETER, None], False),
         ([TOO_LONG, TOO_LONG], False),
-        ([BAD_PARAMETER, TOO_LONG], False),
+        ([BAD_PARAMETER, TOO_LONG], True),
         ([("content_policy_violation", "no"), ("content_filter", "no")], False),
         ([("400", "The response was filtered due to Azure's content management policy"), TOO_LONG], False),
         ([None, None], False),
     ],
 )
-def test_a_generation_is_void_only_if_all_requests_were_refused_for_a_common_reason(
+def test_a_generation_is_void_if_no_request_was_answered_and_one_was_refused_for_a_common_reason(
     tmp_path: Any, answers: list[tuple[str, str] | None], is_void: bool
 ) -> None:
     lines = [
@@ -130,14 +144,14 @@ def test_a_generation_is_void_only_if_all_requests_were_refused_for_a_common_rea
 
     assert bool(canary_verdict.void) is is_void
     if is_void:
-        assert "gpt-5-mini: " in canary_verdict.void
+        assert "canary of gpt-5-mini" in canary_verdict.void
         assert (answers[0] or ("",))[0] in canary_verdict.void
         assert "Nothing was uploaded" in canary_verdict.void
         assert not canary_verdict.over_budget
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
-def test_transient_failures_void_nothing_and_leave_the_estimate_unchanged(tmp_path: Any, status: int) -> None:
+@pytest.mark.parametrize("status", [408, 409, 429, 503, 529])
+def test_a_busy_server_voids_nothing_and_leaves_the_estimate_unchanged(tmp_path: Any, status: int) -> None:
     result = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "busy", "Later.", status) for n in (0, 1)])
 
     assert result.verdict.void == ""
@@ -146,6 +160,75 @@ def test_transient_failures_void_nothing_and_leave_the_estimate_unchanged(tmp_pa
         100,
         10_000,
     )
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_server_that_fails_on_every_request_voids_the_generation_and_a_retry_may_succeed(
+    tmp_path: Any, status: int
+) -> None:
+    result = verdict_on(LocalFolder(tmp_path), [refused(f"row-{n}", "server_error", "Oops.", status) for n in (0, 1)])
+
+    assert "2 failed (custom_id 'row-0', 'row-1'). server_error: Oops. The answers are kept in" in result.verdict.void
+    assert "The canary cost $0.00." in result.verdict.void
+    assert "run this task again later" in result.verdict.void
+    assert result.verdict.may_pass
+
+
+CUT_OFF, REFUSAL, FILTERED = {"finish_reason": "length"}, {"refusal": "I cannot."}, {"finish_reason": "content_filter"}
+ANSWERED: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_void"),
+    [
+        ([CUT_OFF], True),
+        ([CUT_OFF, CUT_OFF], True),
+        ([REFUSAL, REFUSAL], True),
+        ([FILTERED, FILTERED], True),
+        ([CUT_OFF, REFUSAL], True),
+        ([CUT_OFF, ANSWERED], False),
+        ([ANSWERED, REFUSAL], False),
+    ],
+)
+def test_a_generation_is_void_if_every_answer_was_paid_for_and_none_is_usable(
+    tmp_path: Any, answers: list[dict[str, str]], is_void: bool
+) -> None:
+    lines = [answer_line(f"row-{n}", **answer) for n, answer in enumerate(answers)]
+
+    verdict = verdict_on(LocalFolder(tmp_path), lines).verdict
+
+    assert bool(verdict.void) is is_void
+    if is_void:
+        assert "The canary cost $0.00" in verdict.void
+        assert "ignore_canary=True" in verdict.void
+        assert not verdict.may_pass
+
+
+def test_answers_that_say_nothing_about_other_requests_do_not_decide(tmp_path: Any) -> None:
+    busy = refused("row-0", "rate_limit_exceeded", "Later.", 429)
+    with_cut_off = [busy, answer_line("row-1", **CUT_OFF)]
+
+    assert verdict_on(LocalFolder(tmp_path / "a"), with_cut_off).verdict.void
+    assert not verdict_on(LocalFolder(tmp_path / "b"), [busy, refused("row-1", *TOO_LONG)]).verdict.void
+
+
+@pytest.mark.parametrize("answer", [CUT_OFF, REFUSAL])
+def test_paid_answers_stop_no_job_in_which_nothing_remains_to_be_sent(tmp_path: Any, answer: dict[str, str]) -> None:
+    result = verdict_on(LocalFolder(tmp_path), [answer_line("row-0", **answer)], remaining=0)
+
+    assert result.verdict.void == ""
+    assert result.messages
+
+
+def test_an_ignored_canary_stops_nothing_but_the_budget_still_does(tmp_path: Any) -> None:
+    lines = [answer_line("row-0", usage=(100, 200_000), **CUT_OFF)]
+
+    ignored = verdict_on(LocalFolder(tmp_path / "a"), lines, ignore_canary=True)
+    expensive = verdict_on(LocalFolder(tmp_path / "b"), lines, ignore_canary=True, max_cost_usd=1.0)
+
+    assert (ignored.verdict.void, ignored.verdict.may_pass) == ("", False)
+    assert "1 incomplete (custom_id 'row-0')" in ignored.ignored
+    assert expensive.verdict.over_budget
 
 
 def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
