@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import MAX_NAME, MAX_TOKENS, Answer, Outcome, read_line
+from airflow_provider_batch.core.answers.structured import read_structured
 from airflow_provider_batch.core.pricing.prices import Usage
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
@@ -174,7 +175,7 @@ def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
             text = value = "".join(texts)
         elif len(texts) == 1:
             text = texts[0]
-            value, complaint = judge.judge(text)
+            value, complaint = read_structured(text, judge)
             if complaint is not None:
                 return None
         else:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import base64
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.answers.structured import read_structured
 from airflow_provider_batch.core.answers.tolerant_json import LEFT_OUT, MAX_DEPTH, parse
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
 from airflow_provider_batch.core.provider.http_status import is_transient
@@ -287,6 +288,11 @@ def _read_choice(body: dict[str, Any]) -> dict[str, Any]:
         "calls": message.get("tool_calls") or message.get("function_call"),
         "refusal": message.get("refusal"),
         "reason": choice.get("finish_reason"),
+        "substitutes": [
+            msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+            for value in map(message.get, ("parsed", "reasoning_content", "reasoning"))
+            if value and isinstance(value, dict | list | str)
+        ],
     }
 
 
@@ -295,7 +301,8 @@ def _message_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(part["text"] for part in _dicts(content) if isinstance(part.get("text"), str))
+        parts = [part for part in _dicts(content) if part.get("type") not in ("reasoning", "thinking")]
+        return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     return "" if content is None else msgspec.json.encode(content).decode()
 
 
@@ -344,9 +351,21 @@ _CUT_OFF = AT_CAP | {"incomplete", "in_progress", "queued", "cancelled"}
 
 
 def _judge_answer(
-    answer: Answer, judge: SchemaJudge | None, *, texts: list[str], calls: Any, refusal: Any, reason: Any
+    answer: Answer,
+    judge: SchemaJudge | None,
+    *,
+    texts: list[str],
+    calls: Any,
+    refusal: Any,
+    reason: Any,
+    substitutes: Sequence[str] = (),
 ) -> Answer:
-    text, value, complaint = _choose_text(texts, judge if not calls else None)
+    """Return the answer with its outcome.
+
+    :param substitutes: texts that some servers send in place of the text. They need a schema that accepts them as they
+        are.
+    """
+    text, value, complaint = _choose_text(texts, judge, calls, substitutes)
     reason = str(reason) if reason else None
     answer = msgspec.structs.replace(answer, value=value, text=text, finish_reason=reason)
     if reason == "failed":
@@ -361,7 +380,7 @@ def _judge_answer(
         return _with_outcome(
             answer, Outcome.INCOMPLETE, reason, "The answer was cut off. Raise the output cap to get a complete one."
         )
-    if calls:
+    if calls and judge is None:
         return msgspec.structs.replace(answer, value=calls, text=msgspec.json.encode(calls).decode())
     if not text:
         return _with_outcome(answer, Outcome.INCOMPLETE, "empty", "The answer is empty.")
@@ -370,23 +389,44 @@ def _judge_answer(
     return answer
 
 
-def _choose_text(texts: list[str], judge: SchemaJudge | None) -> tuple[str | None, Any, str | None]:
+def _choose_text(
+    texts: list[str], judge: SchemaJudge | None, calls: Any, substitutes: Sequence[str]
+) -> tuple[str | None, Any, str | None]:
     """Return the text that counts, its value, and the judge's complaint.
 
     A response may have several texts, for example cut-off JSON followed by complete JSON. With a schema, the last valid
-    text counts. Without one, all texts are joined.
+    text counts, and a text that is valid as it is counts before one that contains valid JSON. Without one, all texts
+    are joined. If no text is valid, the arguments of the only tool call may be.
     """
-    if not texts:
-        return None, None, None
     if judge is None:
         text = "".join(texts)
-        return text, text, None
-    complaint = None
-    for text in reversed(texts):
+        return text or None, text or None, None
+    for text in [*reversed(texts), *substitutes]:
         value, complaint = judge.judge(text)
         if complaint is None:
             return text, value, None
-    return texts[-1], None, complaint
+    complaint = None
+    for text in reversed(texts):
+        value, complaint = read_structured(text, judge)
+        if complaint is None:
+            return text, value, None
+    if not calls:
+        return texts[-1] if texts else None, None, complaint
+    call_text, arguments = msgspec.json.encode(calls).decode(), _arguments(calls)
+    if len(arguments) != 1:
+        return call_text, None, f"The model called {len(arguments)} tools and did not write an answer."
+    value, complaint = read_structured(arguments[0], judge)
+    if complaint is None:
+        return arguments[0], value, None
+    return call_text, None, f"The model called a tool and did not write an answer. {complaint}"
+
+
+def _arguments(calls: Any) -> list[str]:
+    """Return the arguments of each tool call, as JSON text."""
+    entries = _dicts(calls if isinstance(calls, list) else [calls])
+    functions = [next(iter(_dicts([entry.get("function")])), entry) for entry in entries]
+    values = [function.get("arguments", function.get("input")) for function in functions]
+    return [value if isinstance(value, str) else msgspec.json.encode(value).decode() for value in values]
 
 
 def _embedding_answer(answer: Answer, body: dict[str, Any]) -> Answer:

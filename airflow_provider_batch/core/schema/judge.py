@@ -20,6 +20,7 @@ class SchemaJudge:
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
+        self.schema = schema
         self._validator = jsonschema_rs.Draft202012Validator(
             schema,
             offline=True,

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.answers.structured import read_structured
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import ReusedFile
 from airflow_provider_batch.core.ledger.sealed_file import read_entries
@@ -48,7 +49,7 @@ def to_answer(reused: ReusedAnswer, endpoint: str, judge: SchemaJudge | None) ->
             value = value[0]
     else:
         text = value if isinstance(value, str) or value is None else msgspec.json.encode(value).decode()
-        value = text if judge is None or text is None else judge.judge(text)[0]
+        value = text if judge is None or text is None else read_structured(text, judge)[0]
     if value is None or value in ("", [], {}):
         return None
     return Answer(Outcome.SUCCEEDED, value=value, text=text, finish_reason=reused.finish_reason, model=reused.model)

@@ -420,14 +420,86 @@ def test_the_error_message_of_a_refused_row_is_the_refusal() -> None:
 CALL = {"id": "call_1", "type": "function", "function": {"name": "label", "arguments": '{"label":"bug"}'}}
 
 
-@pytest.mark.parametrize("judge", [None, JUDGE])
 @pytest.mark.parametrize("content", [None, "", "Let me look that up."])
-def test_tool_calls_are_an_answer_and_are_not_checked_against_the_schema(
-    content: str | None, judge: SchemaJudge | None
-) -> None:
-    answer = ok(chat(content, finish_reason="tool_calls", tool_calls=[CALL]), judge=judge)
+def test_without_a_schema_tool_calls_are_the_answer(content: str | None) -> None:
+    answer = ok(chat(content, finish_reason="tool_calls", tool_calls=[CALL]))
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [CALL])
     assert json.loads(answer.text or "") == [CALL]
+
+
+LEGACY_CALL = {"name": "label", "arguments": '{"label":"bug"}'}
+PARSED_CALL = {"type": "function", "function": {"name": "label", "arguments": {"label": "bug"}}}
+
+
+@pytest.mark.parametrize("content", [None, "", "Let me label that."])
+@pytest.mark.parametrize(
+    "message", [{"tool_calls": [CALL]}, {"tool_calls": [PARSED_CALL]}, {"function_call": LEGACY_CALL}]
+)
+def test_with_a_schema_the_arguments_of_the_only_tool_call_are_the_answer(
+    content: str | None, message: dict[str, Any]
+) -> None:
+    answer = ok(chat(content, finish_reason="tool_calls", **message), judge=JUDGE)
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, {"label": "bug"})
+    assert json.loads(answer.text or "") == {"label": "bug"}
+
+
+def test_the_arguments_of_a_function_call_of_a_response_are_the_answer() -> None:
+    call = {"type": "function_call", "name": "label", "arguments": '{"label":"bug"}', "call_id": "c"}
+    assert ok(response(REASONING, call), RESPONSES, JUDGE).value == {"label": "bug"}
+
+
+@pytest.mark.parametrize(
+    ("calls", "complaint"),
+    [
+        ([{"function": {"name": "search", "arguments": '{"query":"x"}'}}], "The model called a tool and did not"),
+        ([CALL, CALL], "The model called 2 tools and did not"),
+        ([{"type": "function"}], "The model called a tool and did not"),
+    ],
+)
+def test_with_a_schema_other_tool_calls_are_invalid_and_land_as_they_are(
+    calls: list[dict[str, Any]], complaint: str
+) -> None:
+    answer = ok(chat(None, finish_reason="tool_calls", tool_calls=calls), judge=JUDGE)
+    assert (answer.outcome, answer.value) == (Outcome.INVALID_OUTPUT, None)
+    assert complaint in (answer.error_message or "")
+    assert json.loads(answer.text or "") == calls
+
+
+def test_a_valid_text_counts_before_a_tool_call() -> None:
+    answer = ok(chat('{"label":"question"}', finish_reason="stop", tool_calls=[CALL]), judge=JUDGE)
+    assert answer.value == {"label": "question"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"parsed": {"label": "bug"}},
+        {"reasoning_content": '{"label": "bug"}'},
+        {"reasoning": '{"label": "bug"}'},
+        {"parsed": {"label": "bug"}, "content": "Done."},
+    ],
+)
+def test_an_answer_in_another_field_counts_if_the_schema_accepts_all_of_it(message: dict[str, Any]) -> None:
+    answer = ok(chat(**message), judge=JUDGE)
+    assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, {"label": "bug"})
+    assert ok(chat(**message)).value == message.get("content")
+
+
+def test_json_within_reasoning_is_no_answer() -> None:
+    message = {"reasoning_content": 'Perhaps {"label": "bug"}?'}
+    assert ok(chat(None, **message), judge=JUDGE).outcome is Outcome.INCOMPLETE
+    assert ok(chat("Done.", **message), judge=JUDGE).outcome is Outcome.INVALID_OUTPUT
+
+
+def test_a_part_with_reasoning_is_no_part_of_the_text() -> None:
+    parts = [{"type": "reasoning", "text": '{"label": "question"}'}, {"type": "text", "text": '{"label": "bug"}'}]
+    assert ok(chat(parts), judge=JUDGE).value == {"label": "bug"}
+
+
+def test_json_inside_a_text_is_found_and_the_text_is_kept() -> None:
+    text = '<think>bug?</think>\n```json\n{"label": "bug"}\n```'
+    answer = ok(chat(text), judge=JUDGE)
+    assert (answer.outcome, answer.value, answer.text) == (Outcome.SUCCEEDED, {"label": "bug"}, text)
 
 
 def test_a_legacy_function_call_is_an_answer() -> None:
@@ -573,7 +645,7 @@ def test_a_failed_response_may_be_retried() -> None:
 
 def test_a_function_call_of_a_response_is_an_answer() -> None:
     call = {"type": "function_call", "name": "label", "arguments": "{}", "call_id": "c"}
-    answer = ok(response(REASONING, message("One moment."), call), RESPONSES, JUDGE)
+    answer = ok(response(REASONING, message("One moment."), call), RESPONSES)
     assert (answer.outcome, answer.value) == (Outcome.SUCCEEDED, [call])
 
 
