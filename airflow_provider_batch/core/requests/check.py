@@ -15,6 +15,7 @@ import msgspec
 
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.body_form import replace_nodes
+from airflow_provider_batch.core.requests.body_parameters import check_parameters
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.template import RowTemplate, is_template
 from airflow_provider_batch.core.requests.value import UnusableValueError, canonical_json, is_blank, to_json_value
@@ -116,6 +117,8 @@ class Arguments:
             raise InputError("body: The argument `model` sets the model, and so does the body. Give only one of them.")
         try:
             endpoints.check_body(self.endpoint, self.body, spec)
+            constants = {key: tree for key, tree in self.body.items() if is_constant(tree)}
+            check_parameters(self.endpoint.path, constants, is_constant=True)
         except InputError as error:
             raise InputError(f"body: {error}") from error
 

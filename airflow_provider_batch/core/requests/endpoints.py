@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.requests.body_parameters import check_keys
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.value import is_blank
 from airflow_provider_batch.exceptions import InputError
@@ -127,14 +128,13 @@ def find(path: str) -> Endpoint:
 def check_body(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> dict[str, Any]:
     """Return the body unchanged.
 
-    Raises InputError if it uses keys of another endpoint, enables streaming, or sets a key that an argument sets too.
+    Raises InputError if it uses keys of another endpoint or of the client, or sets a key that an argument sets too.
     """
     for key, equivalent in endpoint.equivalents.items():
         if key in body:
             advice = "Remove it" if equivalent is None else f"Use {equivalent!r} instead"
             raise InputError(f"{endpoint.path} does not support {key!r} in the body. {advice}.")
-    if body.get("stream"):
-        raise InputError("Remove 'stream' from the body. A single streaming request makes the whole batch fail.")
+    check_keys(body)
     arguments: tuple[tuple[str, Any, tuple[str | None, ...]], ...] = (
         ("prompt", spec.prompt, (endpoint.input_key, endpoint.input_alternative)),
         ("system", spec.system, (endpoint.system_key,)),

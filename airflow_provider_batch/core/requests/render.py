@@ -16,6 +16,7 @@ from jinja2 import UndefinedError
 
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.body_form import Form, LeafError, evaluate, leaves, replace_nodes
+from airflow_provider_batch.core.requests.body_parameters import check_parameters, keys_with_problems
 from airflow_provider_batch.core.requests.check import Arguments
 from airflow_provider_batch.core.requests.endpoints import Endpoint
 from airflow_provider_batch.core.requests.outline import Outline
@@ -206,7 +207,7 @@ class _TemplateBody:
     def __init__(self, arguments: Arguments, bind: _Binder) -> None:
         self._endpoint = arguments.endpoint
         key = self._endpoint.input_key
-        body = bind(arguments.body, as_text=False)
+        body = _check_row_parameters(self._endpoint, bind(arguments.body, as_text=False))
         self._model = body["model"] = _require_model(
             body["model"] if arguments.model is None else bind(arguments.model, as_text=True)
         )
@@ -275,6 +276,7 @@ class _FunctionBody:
         for key in result:
             if key in base:
                 raise InputError(f"The function returned {key!r}, and the body sets it too. Give only one of them.")
+        check_parameters(self._endpoint.path, {**base, **result})
         body = endpoints.build_body(
             self._endpoint, endpoints.check_body(self._endpoint, {**base, **result}, self._spec), self._spec
         )
@@ -346,6 +348,21 @@ def _require_prompt(prompt: Any) -> Any:
         return Leaf(leaf.argument, value, leaf.columns)
 
     return replace_nodes(prompt, Leaf, require)
+
+
+def _check_row_parameters(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body with leaves that raise InputError if a parameter of a row asks for something that cannot land."""
+
+    def require(key: str, tree: Any) -> Leaf:
+        def value(values: Values) -> Any:
+            parameter = evaluate(tree, values)
+            check_parameters(endpoint.path, {key: parameter})
+            return parameter
+
+        return Leaf(f"body.{key}", value, tuple(column for leaf in leaves(tree) for column in leaf.columns))
+
+    checked_keys = keys_with_problems(endpoint.path)
+    return {key: require(key, tree) if key in checked_keys and leaves(tree) else tree for key, tree in body.items()}
 
 
 def _require_input(endpoint: Endpoint, tree: Any) -> Leaf:

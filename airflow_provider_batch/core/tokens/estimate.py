@@ -165,6 +165,7 @@ class _Body(msgspec.Struct):
     max_output_tokens: Any = None
     max_tokens: Any = None
     n: Any = None
+    best_of: Any = None
 
 
 class RequestTokens(msgspec.Struct, frozen=True):
@@ -178,7 +179,7 @@ class RequestTokens(msgspec.Struct, frozen=True):
     text_tokens: int
     #: maximum number of output tokens per choice, as the body sets it; None if it sets none
     cap: int | None
-    #: number of choices requested
+    #: number of choices that are generated
     choices: int
 
 
@@ -210,7 +211,7 @@ def estimate_request(body: bytes, encoding: Encoding = Encoding.O200K) -> Reques
         texts=tuple(texts),
         text_tokens=text_tokens,
         cap=next((cap for cap in caps if isinstance(cap, int)), None),
-        choices=request.n if isinstance(request.n, int) and request.n > 0 else 1,
+        choices=max([1, *(count for count in (request.n, request.best_of) if isinstance(count, int))]),
     )
 
 

@@ -131,13 +131,6 @@ def test_the_error_for_a_key_of_another_endpoint_names_the_equivalent_key(
         endpoints.check_body(endpoint, {key: 1}, RequestSpec())
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.path)
-def test_streaming_is_rejected(endpoint: Endpoint) -> None:
-    with pytest.raises(InputError, match="stream"):
-        endpoints.check_body(endpoint, {"stream": True}, RequestSpec())
-    assert endpoints.check_body(endpoint, {"stream": False}, RequestSpec()) == {"stream": False}
-
-
 @pytest.mark.parametrize(
     ("endpoint", "body", "spec", "argument"),
     [
