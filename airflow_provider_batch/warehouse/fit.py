@@ -76,6 +76,12 @@ def problem_of(column: Column, stored: StoredType, *, boolean_characters: int = 
             return "which would be rounded to about 7 digits"
     if type_ is ColumnType.VECTOR and kind is Kind.LIST and not _stores_floats(stored.element):
         return "whose elements would be rounded or refused"
+    is_sized = column.elements is not None and stored.elements is not None
+    if type_ is ColumnType.VECTOR and is_sized and column.elements != stored.elements:
+        return (
+            f'with {column.elements:,} elements. Change the column, or set body={{"dimensions": {stored.elements}}} in '
+            "BatchSubmitOperator if the model can shorten its embeddings"
+        )
     size = boolean_characters if type_ is ColumnType.BOOLEAN else _TEXT_SIZES.get(type_, 0)
     if kind is Kind.TEXT and stored.characters is not None and stored.characters < size:
         return f"which need {size} characters"

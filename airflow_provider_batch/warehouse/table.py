@@ -6,6 +6,7 @@ in one error, each with the SQL statement that fixes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -145,7 +146,7 @@ class Target:
             old_name += "_"
         statements = [
             f"ALTER TABLE {self.sql} RENAME COLUMN {self.quote(table_column.name)} TO {self.quote(old_name)};",
-            f"ALTER TABLE {self.sql} ADD COLUMN {self.column_definition(column)};",
+            f"ALTER TABLE {self.sql} ADD COLUMN {_resized_definition(self, column, table_column)};",
         ]
         if table_column.required:
             statements.append(self.nullable_statement(table_column, old_name))
@@ -181,6 +182,14 @@ def check_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
         if columns[naming.position(columns, name)].type is not type_:
             raise InputError(f"The column {name!r} must be of type {type_}. Nothing was written.")
     return tuple(columns)
+
+
+def _resized_definition(target: Target, column: Column, table_column: TableColumn) -> str:
+    """Return the definition of a column to add; a column of vectors keeps its type, with the number of our elements."""
+    if column.type is not ColumnType.VECTOR or column.elements is None or table_column.stored.elements is None:
+        return target.column_definition(column)
+    type_ = re.sub(r"\d+(?=[)\]]$)", str(column.elements), table_column.type)
+    return f"{target.quote(column.name)} {type_}"
 
 
 def _wider_type(type_: ColumnType, stored: StoredType) -> ColumnType | None:

@@ -23,6 +23,8 @@ from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.requests.answer_size import dimensions_of
+from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
 from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.schema.columns import Column
@@ -205,6 +207,9 @@ class _Builder:
             output_schema=plan.spec.output_schema,
             author_schema=plan.spec.author_schema,
             several_inputs=sealer.several_inputs,
+            dimensions=(
+                dimensions_of(request["body"] for request in self._sample) if plan.spec.endpoint == EMBEDDINGS else None
+            ),
             logical_date=plan.logical_date,
             completion_window=plan.completion_window,
             metadata=plan.metadata,

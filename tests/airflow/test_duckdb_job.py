@@ -94,3 +94,30 @@ def test_embeddings_land_as_lists_of_doubles(warehouse: Path) -> None:
     assert execute(
         warehouse, "SELECT count(*) FROM answers WHERE abs(list_inner_product(output, output) - 1) < 0.001"
     ) == [(5,)]
+
+
+def own_table(path: Path, **types: str) -> None:
+    """Create the table `own` with the columns of a results table, some of them with other types."""
+    run_job(land={"table": "template"})
+    changes = ", ".join(f"CAST(NULL AS {type_}) AS {name}" for name, type_ in types.items())
+    execute(path, f"CREATE TABLE own AS SELECT * REPLACE ({changes}) FROM template LIMIT 0")
+    execute(path, "ALTER TABLE own ADD PRIMARY KEY (custom_id)")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"model": "text-embedding-3-large"},
+        {"model": "text-embedding-3-small", "body": {"dimensions": 256}},
+        {"model": "{{ 'text-embedding-3-large' }}"},
+    ],
+)
+def test_a_table_for_vectors_of_another_length_is_refused_before_anything_is_sent(
+    warehouse: Path, arguments: dict[str, Any]
+) -> None:
+    own_table(warehouse, output="FLOAT[1536]")
+    result = run_job(endpoint="/v1/embeddings", prompt="{{ row.body }}", land={"table": "own"}, **arguments)
+    error = result.error("submit")
+    assert "Task 'land' cannot land this job" in error
+    assert "'output' as FLOAT[1536], but it gets vector values, with " in error
+    assert "Nothing was uploaded" in error

@@ -450,3 +450,28 @@ def test_a_custom_id_may_be_an_integer(warehouse: Warehouse) -> None:
     )
     land(warehouse, [row("10", "1"), row("9", "1")], [row("10", "2", minute=1)])
     assert warehouse.execute("SELECT custom_id, output FROM results ORDER BY 1") == [(9, "1"), (10, "2")]
+
+
+@pytest.mark.parametrize("type_", ["vector(1536)", "halfvec(1536)"])
+def test_a_column_for_shorter_vectors_is_refused(postgres: Warehouse, type_: str) -> None:
+    postgres.execute("CREATE EXTENSION vector")
+    create(postgres, f"embedding {type_}")
+    vector = "[" + ",".join(["0.5"] * 1536) + "]"
+    postgres.execute(f"INSERT INTO results (custom_id, embedding) VALUES ('old', '{vector}')")
+    columns = (*COLUMNS, Column("embedding", T.VECTOR, elements=3072))
+    text = refusal(postgres, columns)
+    assert f"'embedding' as {type_}, but it gets vector values, with 3,072 elements" in text
+    assert 'body={"dimensions": 1536}' in text
+    run_remedies(postgres, text)
+    land(postgres, [(*row("a"), [0.5] * 3072)], columns=columns)
+    fitting = (*COLUMNS, Column("embedding_old", T.VECTOR, elements=1536), Column("embedding", T.VECTOR))
+    land(postgres, [(*row("b"), [0.5] * 1536, None)], columns=fitting)
+
+
+def test_an_array_of_duckdb_for_shorter_vectors_is_refused(duckdb: Warehouse) -> None:
+    create(duckdb, "embedding FLOAT[2]")
+    columns = (*COLUMNS, Column("embedding", T.VECTOR, elements=3))
+    text = refusal(duckdb, columns)
+    assert "with 3 elements" in text
+    run_remedies(duckdb, text)
+    land(duckdb, [(*row("a"), [0.5, 1.0, 2.0])], columns=columns)

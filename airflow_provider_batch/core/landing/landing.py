@@ -139,7 +139,7 @@ def results_columns(
     result_columns.append(Column("custom_id", ColumnType.TEXT, key=True))
     for column in FIXED_COLUMNS:
         if column.name == "output":
-            column = Column("output", _output_type(manifest), may_be_null=True)
+            column = Column("output", _output_type(manifest), may_be_null=True, elements=manifest.dimensions)
         elif column.name == "job_uid" and history:
             column = Column("job_uid", ColumnType.TEXT, key=True)
         result_columns.append(column)

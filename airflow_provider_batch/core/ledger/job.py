@@ -149,6 +149,8 @@ class Manifest(msgspec.Struct, frozen=True):
     learned_tokens: dict[str, int] = {}
     #: whether a request has more than one input (embeddings); every output is then a list of lists
     several_inputs: bool = False
+    #: number of elements of the embeddings, if the first requests or their model tell
+    dimensions: int | None = None
     logical_date: datetime | None = None
     completion_window: str = "24h"
     metadata: dict[str, str] = {}

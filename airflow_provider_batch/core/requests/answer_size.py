@@ -7,6 +7,7 @@ safe side. A longer answer does no harm, because files are streamed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -71,6 +72,13 @@ class _ModerationLine(msgspec.Struct):
 
 _line_decoder = msgspec.json.Decoder(_Line)
 _moderation_line_decoder = msgspec.json.Decoder(_ModerationLine)
+
+
+def dimensions_of(bodies: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the number of elements of the embeddings for these requests, or None if it differs or is unknown."""
+    dimensions = {body.get("dimensions") or DIMENSIONS.get(str(body.get("model"))) for body in bodies}
+    number = dimensions.pop() if len(dimensions) == 1 else None
+    return number if isinstance(number, int) else None
 
 
 def keys_read(endpoint: str) -> frozenset[str]:
