@@ -28,8 +28,11 @@ FORMAT_TYPES: Mapping[str, ColumnType] = {
     "decimal": ColumnType.NUMERIC,
     "base64": ColumnType.BYTES,
     "base64url": ColumnType.BYTES,
+    "hex": ColumnType.BYTES,
     "binary": ColumnType.BYTES,
 }
+#: format of a number that is a whole number or a float: the float of a whole number must be equal to it
+EXACT = "exact"
 
 #: limits of a decimal: digits before and after the decimal point in PostgreSQL's `numeric`, the widest type
 _MAX_WHOLE_DIGITS = 131_072
@@ -61,8 +64,8 @@ def convert(value: Any, type: ColumnType, format: str = "") -> Any:
     A timestamp without an offset is interpreted as UTC. A local timestamp has no offset, and the offset of a time can
     only be zero. An interval is an ISO 8601 duration. Raises ValueError if the value does not fit the type.
 
-    :param format: how a text stands for bytes ("base64", "base64url" or "binary", its UTF-8), or "json" for a text that
-        is itself JSON.
+    :param format: how a text stands for bytes ("base64", "base64url", "hex" or "binary", its UTF-8), "json" for a text
+        that is itself JSON, or `EXACT`.
     """
     if value is None or (type is ColumnType.JSON and not format):
         return value
@@ -73,6 +76,8 @@ def convert(value: Any, type: ColumnType, format: str = "") -> Any:
         result = _from_text(value, type, format)
     elif isinstance(value, int | float | Decimal):
         result = _from_number(value, type)
+        if format == EXACT and isinstance(value, int) and result != value:
+            result = None
     elif isinstance(value, list) and type is ColumnType.VECTOR:
         result = [convert(item, ColumnType.FLOAT) for item in value]
         result = None if None in result else result
@@ -154,7 +159,8 @@ _READERS: Mapping[ColumnType, Callable[[str], Any]] = {
 }
 _FROM_BASE64URL = str.maketrans("-_", "+/")
 _FORMAT_READERS: Mapping[str, Callable[[str], Any]] = {
-    "base64url": lambda value: _base64(value.translate(_FROM_BASE64URL)),
+    "base64url": lambda value: _base64(value.translate(_FROM_BASE64URL) + "=" * (-len(value) % 4)),
+    "hex": bytes.fromhex,
     "binary": str.encode,
     "json": parse_json,
 }

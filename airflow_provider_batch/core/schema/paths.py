@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, convert
+from airflow_provider_batch.core.schema.convert import EXACT, FORMAT_TYPES, convert
 from airflow_provider_batch.core.schema.drafts import types
 from airflow_provider_batch.exceptions import SchemaError
 
@@ -47,7 +47,7 @@ def _type_and_format(schema: dict[str, Any], parts: Parts) -> tuple[ColumnType, 
     if len(kinds) == 1 and kinds <= {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.NUMERIC, ColumnType.BOOLEAN}:
         return kinds.pop(), ""
     if kinds == {ColumnType.INTEGER, ColumnType.FLOAT}:
-        return ColumnType.FLOAT, ""
+        return ColumnType.FLOAT, EXACT
     if kinds <= {ColumnType.INTEGER, ColumnType.FLOAT, ColumnType.NUMERIC} and kinds:
         return ColumnType.NUMERIC, ""
     return (ColumnType.TEXT if kinds <= _TEXTS else ColumnType.JSON), ""

@@ -33,6 +33,11 @@ class AuthorSchema(GenerateJsonSchema):
         marked = {**number, "type": ["number", "string"], "format": decimals.FORMAT}
         return {**marked, decimals.LIMITS: plain} if plain else marked
 
+    def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
+        """Return a text, with the encoding from which validation decodes it."""
+        formats = {"base64": "base64url", "hex": "hex"}
+        return {**super().bytes_schema(schema), "format": formats.get(self._config.val_json_bytes, "binary")}
+
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
         """Return a date and time, and say so if it must have no time zone."""
         result = super().datetime_schema(schema)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_provider_batch.core.schema.author_schema import author_schema, strict_schema
 from airflow_provider_batch.core.schema.columns import ColumnType
@@ -87,6 +87,18 @@ def test_a_text_with_the_pattern_of_a_decimal_is_numeric() -> None:
     ):
         schema = author_schema({"type": "object", "properties": {"x": node}, "required": ["x"]})
         assert column_type(schema, "x") is ColumnType.NUMERIC, node
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "expected"),
+    [("utf8", "00ff", b"00ff"), ("hex", "00ff", b"\x00\xff"), ("base64", "AP8=", b"\x00\xff")],
+)
+def test_bytes_are_decoded_as_the_model_is_configured(encoding: Any, text: str, expected: bytes) -> None:
+    class Attachment(BaseModel):
+        model_config = ConfigDict(val_json_bytes=encoding)
+        x: bytes
+
+    assert landed(author_schema(Attachment), f'{{"x": "{text}"}}') == expected
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ ROWS = [
         ((str(2**65), Decimal(2**65)),),
     ),
     Row(float, "float", ColumnType.FLOAT, (("0.1", 0.1), ("1e3", 1000.0), ("2", 2.0), ("1e400", INVALID))),
-    Row(int | float, "int | float", ColumnType.FLOAT, (("1", 1.0), ("2.5", 2.5))),
+    Row(int | float, "int | float", ColumnType.FLOAT, (("1", 1.0), ("2.5", 2.5), (str(2**53 + 1), INVALID))),
     Row(
         Decimal,
         "Decimal",
