@@ -91,7 +91,12 @@ def test_a_text_with_the_pattern_of_a_decimal_is_numeric() -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "text", "expected"),
-    [("utf8", "00ff", b"00ff"), ("hex", "00ff", b"\x00\xff"), ("base64", "AP8=", b"\x00\xff")],
+    [
+        ("utf8", "00ff", b"00ff"),
+        ("hex", "00ff", b"\x00\xff"),
+        ("base64", "AP8=", b"\x00\xff"),
+        ("base64", "-_8", b"\xfb\xff"),
+    ],
 )
 def test_bytes_are_decoded_as_the_model_is_configured(encoding: Any, text: str, expected: bytes) -> None:
     class Attachment(BaseModel):
