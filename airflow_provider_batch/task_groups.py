@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +10,11 @@ from airflow.sdk import BaseOperator, task_group
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
-from airflow_provider_batch.core.requests.arguments import is_runtime_value
+from airflow_provider_batch.core.arguments import is_final, is_runtime_value, none_if_blank, require_conn_id
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
+from airflow_provider_batch.worker.airflow_arguments import advise
 
 __all__ = ["batch_job"]
 
@@ -72,8 +72,11 @@ def batch_job(**arguments: Any) -> Any:
         task_id: {name: value for name, value in arguments.items() if name in _own_arguments(operator)}
         for task_id, operator in _TASKS.items()
     }
-    if "results_conn_id" in arguments:
-        task_arguments["land"]["warehouse_conn_id"] = arguments["results_conn_id"]
+    results_conn_id = none_if_blank(arguments.get("results_conn_id"))
+    if results_conn_id is not None:
+        if is_final(results_conn_id):
+            require_conn_id("results_conn_id", results_conn_id)
+        task_arguments["land"]["warehouse_conn_id"] = results_conn_id
     if "outlets" in arguments:
         task_arguments["land"]["outlets"] = arguments["outlets"]
     submit = BatchSubmitOperator(task_id="submit", **task_arguments["submit"])
@@ -95,14 +98,11 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
     for name in arguments:
         if name in argument_names:
             continue
-        suggestions = difflib.get_close_matches(name, argument_names, n=1)
         if name in inspect.signature(BaseOperator).parameters:
-            hint = "Pass arguments that every Airflow task has with batch_job.override(default_args={...})."
-        elif suggestions:
-            hint = f"Did you mean {suggestions[0]!r}?"
+            advice = "Pass arguments that every Airflow task has with batch_job.override(default_args={...})."
         else:
-            hint = "It takes the arguments of BatchSubmitOperator, BatchSensor and BatchResultsOperator."
-        raise InputError(f"batch_job has no argument {name!r}. {hint}")
+            advice = advise(name, argument_names)
+        raise InputError(f"batch_job has no argument {name!r}. {advice}")
 
 
 def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Checks the results tables of a job before anything is paid for.
+"""Checks the tasks that wait for a job or land it, before anything is paid for.
 
 Without this check, a results table that does not fit would only fail the landing, after the answers were paid for. The
 landing tasks are in the same DAG as submit, so submit can prepare their tables first.
@@ -6,16 +6,22 @@ landing tasks are in the same DAG as submit, so submit can prepare their tables 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions.param import DagParam
+from jinja2 import TemplateError
 
+from airflow_provider_batch.core.arguments import is_runtime_value, parse_deadline
 from airflow_provider_batch.core.ledger.job import Manifest
-from airflow_provider_batch.core.requests.arguments import is_runtime_value
-from airflow_provider_batch.exceptions import ResultsTableError, SchemaError
+from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.operators.results import BatchResultsOperator
+from airflow_provider_batch.sensors.batch import BatchSensor
+
+#: names of templates that mean something else in each task
+_TASK_NAMES = re.compile(r"\b(ti|task|task_instance|task_instance_key_str|inlets|outlets)\b")
 
 
 def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> None:
@@ -25,10 +31,10 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
     table when they run.
 
     :raises ResultsTableError: if a table does not fit the job. The message names the task.
-    :raises SchemaError: if the job cannot fill the columns of a task. The message names the task.
+    :raises InputError: if an argument of a task is wrong, or the job cannot fill its columns. The message names it.
     """
     for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
-        if not isinstance(task, BatchResultsOperator) or not _lands(task.job, submit.task_id):
+        if not isinstance(task, BatchResultsOperator) or not _uses(task.job, submit.task_id):
             continue
         arguments = (task.warehouse_conn_id, task.table, task.key)
         if _comes_from_a_task(arguments):
@@ -36,8 +42,27 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
         conn_id, table, key = submit.render_template(arguments, context)
         try:
             task.prepare_sink(manifest, conn_id, table, key)
-        except (ResultsTableError, SchemaError) as error:
+        except (ResultsTableError, InputError) as error:
             raise type(error)(f"Task {task.task_id!r} cannot land this job: {error} Nothing was uploaded.") from error
+
+
+def check_waits(submit: BaseOperator, context: Any) -> None:
+    """Check the deadline of every task in the DAG that waits for the job of `submit`, once it is rendered.
+
+    Mapped tasks are skipped, and so is a deadline that comes from another task, or from the waiting task itself.
+
+    :raises InputError: if a deadline is wrong. The message names the task.
+    """
+    for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
+        if not isinstance(task, BatchSensor) or not _uses(task.job, submit.task_id):
+            continue
+        depends_on_the_task = isinstance(task.deadline, str) and _TASK_NAMES.search(task.deadline) is not None
+        if depends_on_the_task or _comes_from_a_task(task.deadline):
+            continue
+        try:
+            parse_deadline("deadline", submit.render_template(task.deadline, context))
+        except (InputError, TemplateError) as error:
+            raise InputError(f"Task {task.task_id!r} cannot wait for this job: {error} Nothing was sent.") from error
 
 
 def _comes_from_a_task(value: Any) -> bool:
@@ -49,5 +74,5 @@ def _comes_from_a_task(value: Any) -> bool:
     return is_runtime_value(value) and not isinstance(value, DagParam)
 
 
-def _lands(job: Any, task_id: str) -> bool:
+def _uses(job: Any, task_id: str) -> bool:
     return is_runtime_value(job) and any(operator.task_id == task_id for operator, _ in job.iter_references())

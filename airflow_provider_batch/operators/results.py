@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import importlib
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.providers.common.compat.sdk import Asset, BaseOperator
+from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
+from airflow_provider_batch.core.arguments import (
+    argument_error,
+    check_templated,
+    is_final,
+    is_runtime_value,
+    none_if_blank,
+    parse_bool,
+    parse_columns,
+    parse_mapping,
+    parse_text,
+    require_conn_id,
+    require_number,
+)
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.landing.landing import (
     FIXED_COLUMNS,
@@ -24,7 +39,6 @@ from airflow_provider_batch.core.landing.summary import failure_message, landed_
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, landing_result, summarize
-from airflow_provider_batch.core.requests.arguments import is_runtime_value, parse_columns
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.core.schema.paths import Path, column_type
 from airflow_provider_batch.exceptions import (
@@ -35,15 +49,25 @@ from airflow_provider_batch.exceptions import (
     TooManyFailuresError,
 )
 from airflow_provider_batch.links.batch import BatchJobLink
+from airflow_provider_batch.sensors.batch import BatchSensor
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.landed_file import write_landed_file
 from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_sink
+from airflow_provider_batch.worker.airflow_arguments import operator_class, parse_job, refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+#: parsers of the template fields besides `job`
+_TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
+    "warehouse_conn_id": require_conn_id,
+    "table": parse_text,
+    "key": parse_mapping,
+}
 
 
 class BatchResultsOperator(BaseOperator):
@@ -76,7 +100,8 @@ class BatchResultsOperator(BaseOperator):
 
     If the task has assets as `outlets`, the summary without `reasons` is also the extra of their asset events.
 
-    :param job: the reference that `BatchSubmitOperator` returned.
+    :param job: the output of the task that submits the job (`submit.output`), or that task itself. A `BatchSensor` must
+        wait for the job before this task, unless `partial` is set.
     :param table: results table, as `schema.table` or `table`. Created if it does not exist. Optional with
         `landed_file`.
     :param warehouse_conn_id: connection to write to.
@@ -115,44 +140,65 @@ class BatchResultsOperator(BaseOperator):
         warehouse_conn_id: str = "warehouse",
         columns: Mapping[str, Path] | Sequence[str] | str | None = None,
         key: Mapping[str, Any] | None = None,
-        create_table: bool = True,
-        max_failure_rate: float = 0.05,
-        history: bool = False,
-        keep_last_success: bool = False,
-        store_response: bool = False,
-        landed_file: bool = False,
+        create_table: bool | str = True,
+        max_failure_rate: float | str = 0.05,
+        history: bool | str = False,
+        keep_last_success: bool | str = False,
+        store_response: bool | str = False,
+        landed_file: bool | str = False,
         sink: SinkFactory | str | None = None,
-        partial: bool = False,
+        partial: bool | str = False,
         **kwargs: Any,
     ) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
-        if not 0 <= max_failure_rate <= 1:
-            raise InputError(f"max_failure_rate: Expected a share between 0 and 1, got {max_failure_rate!r}.")
-        if table is None and not landed_file:
-            raise InputError("There is nowhere to land the rows: pass table, landed_file=True, or both.")
-        self.job = job
         self.warehouse_conn_id = warehouse_conn_id
         self.table = table
         self.columns = parse_columns(columns)
-        self.key = dict(key or {})
-        self.create_table = create_table
-        self.max_failure_rate = max_failure_rate
-        self.history = history
-        self.keep_last_success = keep_last_success
-        self.store_response = store_response
-        self.landed_file = landed_file
-        self.sink = sink
-        self.accept_partial = partial
+        self.key = key
+        self.create_table = parse_bool("create_table", create_table, default=True)
+        self.max_failure_rate = require_number("max_failure_rate", max_failure_rate, maximum=1)
+        self.history = parse_bool("history", history)
+        self.keep_last_success = parse_bool("keep_last_success", keep_last_success)
+        self.store_response = parse_bool("store_response", store_response)
+        self.landed_file = parse_bool("landed_file", landed_file)
+        self.sink = _check_sink(sink)
+        self.accept_partial = parse_bool("partial", partial)
+        check_templated(self, _TEMPLATED)
+        if is_final(table):
+            self._require_destination(table)
+        self.job = parse_job("job", job)
         self._check_columns()
 
     def _check_columns(self) -> None:
         """Check `columns` while the DAG is parsed: their names, and their paths if the schema is in the same DAG."""
-        check_names([*self.key, "custom_id", *(column.name for column in FIXED_COLUMNS), *self.columns])
+        key = self.key if isinstance(self.key, Mapping) else {}
+        check_names([*key, "custom_id", *(column.name for column in FIXED_COLUMNS), *self.columns])
         for schema in _schemas_of(self.job) if self.columns else ():
             if schema is None:
                 raise no_schema_error(self.columns)
             for path in self.columns.values():
                 column_type(schema, path)
+
+    def _require_destination(self, table: str | None) -> None:
+        if none_if_blank(table) is None and not self.landed_file:
+            raise InputError("There is nowhere to land the rows: pass table, landed_file=True, or both.")
+
+    def prepare_template(self) -> None:
+        """Check that a sensor waits for the job before its answers land. Airflow calls this once the DAG is complete.
+
+        :raises InputError: if there is none. The rows would land as pending as soon as they were sent.
+        """
+        super().prepare_template()
+        if self.accept_partial or not isinstance(self.job, PlainXComArg) or not self.has_dag():  # type: ignore[no-untyped-call]
+            return
+        submit = self.job.operator
+        if not any(_waits_for(task, submit) for task in self.get_flat_relatives(upstream=True)):
+            raise InputError(
+                f"Task {self.task_id!r} would land the job of task {submit.task_id!r} without its answers, because no "
+                "BatchSensor waits for the job before. Add wait = BatchSensor(task_id='wait', job=submit.output), and "
+                "order the tasks as submit >> wait >> land. To land the answers that exist by then, set partial=True."
+            )
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert one row per custom_id, log the summary, and fail if too many rows did not succeed."""
@@ -160,6 +206,7 @@ class BatchResultsOperator(BaseOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        self.table, self.key = parse_text("table", self.table), parse_mapping("key", self.key)
         ledger = open_job(self.job)
         BatchJobLink.persist(context, ledger.folder.uri)
         manifest = ledger.manifest
@@ -228,12 +275,14 @@ class BatchResultsOperator(BaseOperator):
         :raises SchemaError: if the job cannot fill the columns.
         :raises ResultsTableError: if the columns or the key of the table do not fit the job.
         """
-        columns = self._columns(manifest, key)
-        if table is None:
+        columns = self._columns(manifest, parse_mapping("key", key))
+        table_name = parse_text("table", table)
+        if table_name is None:
+            self._require_destination(table_name)
             return None
         sink = open_sink(
-            sql_hook(warehouse_conn_id),
-            table,
+            sql_hook(require_conn_id("warehouse_conn_id", warehouse_conn_id)),
+            table_name,
             columns,
             create=self.create_table,
             keep_last_success=self.keep_last_success,
@@ -288,8 +337,20 @@ def _schemas_of(job: Any) -> Iterator[dict[str, Any] | None]:
         is_submit = "output_schema" in getattr(operator, "template_fields", ())
         if is_submit and isinstance(schema := arguments.get("output_schema"), dict | None):
             yield schema
-        elif "job" in arguments:  # the sensor passes on the reference that it takes
-            yield from _schemas_of(arguments["job"])
+
+
+def _waits_for(task: Any, submit: Any) -> bool:
+    job = getattr(task, "job", None)
+    is_other_job = isinstance(job, PlainXComArg) and job.operator is not submit
+    return issubclass(operator_class(task), BatchSensor) and not is_other_job
+
+
+def _check_sink(sink: Any) -> Any:
+    """Return the argument `sink`. Raises InputError if it is not a class, a function or an import path."""
+    is_path = isinstance(sink, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*[:.][^\W\d]\w*", sink) is not None
+    if sink is not None and not is_path and not callable(sink):
+        raise argument_error("sink", "a class, a function or an import path such as 'package.module:Sink'", sink)
+    return sink
 
 
 def _format_cost(cost_usd: str | None) -> str:

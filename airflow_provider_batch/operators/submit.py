@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator
+from jinja2 import TemplateNotFound
 
+from airflow_provider_batch.core.arguments import (
+    check_templated,
+    is_file_name,
+    is_final,
+    is_runtime_value,
+    none_if_blank,
+    parse_bool,
+    parse_choice,
+    parse_count,
+    parse_duration,
+    parse_location,
+    parse_mapping,
+    parse_metadata,
+    parse_names,
+    parse_number,
+    parse_parameters,
+    parse_table,
+    parse_templated,
+    replace_runtime_values,
+    require_conn_id,
+    require_text,
+    resolve,
+)
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
@@ -22,27 +48,18 @@ from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Vo
 from airflow_provider_batch.core.lifecycle.summary import preview_reference, reference_of, summarize
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.limits import read_limits
-from airflow_provider_batch.core.requests.arguments import (
-    is_file_name,
-    is_runtime_value,
-    none_if_blank,
-    parse_bool,
-    parse_count,
-    parse_number,
-    parse_table,
-    resolve,
-)
 from airflow_provider_batch.core.requests.preview import render_preview
 from airflow_provider_batch.core.requests.render import RequestSpec, check
 from airflow_provider_batch.core.schema.author_schema import author_schema, strict_schema
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
-from airflow_provider_batch.operators.landings import check_landings
+from airflow_provider_batch.operators.landings import check_landings, check_waits
 from airflow_provider_batch.staging.layout import check_reachable, job_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
+from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.build import Plan
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
@@ -57,13 +74,31 @@ if TYPE_CHECKING:
 #: arguments that Airflow resolves but does not render, because they are rendered once per row
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
 #: choices for `delete_remote_files`
-DELETE_NEVER, DELETE_AFTER_COLLECT = "never", "after_collect"
+DELETE_REMOTE_FILES = DELETE_NEVER, DELETE_AFTER_COLLECT = ("never", "after_collect")
 #: choices for `on_empty`
 ON_EMPTY = SUCCEED, SKIP, FAIL = ("succeed", "skip", "fail")
 #: XCom key of the first requests of a preview
 PREVIEW_KEY = "preview"
 #: XCom key of a preview as Markdown
 PREVIEW_TEXT_KEY = "preview_text"
+#: parsers of the template fields that are not row arguments
+_TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
+    "warehouse_conn_id": require_conn_id,
+    "sql": require_text,
+    "max_rows": parse_count,
+    "parameters": parse_parameters,
+    "endpoint": require_text,
+    "max_cost_usd": parse_number,
+    "openai_conn_id": require_conn_id,
+    "staging": parse_location,
+    "metadata": parse_metadata,
+    "deduplicate": partial(parse_bool, default=True),
+    "canary": partial(parse_count, maximum=MAX_CANARY),
+    "ignore_canary": parse_bool,
+    "reuse_from": parse_table,
+    "resubmit": parse_bool,
+    "preview": parse_bool,
+}
 
 
 class BatchSubmitOperator(BaseOperator):
@@ -93,6 +128,9 @@ class BatchSubmitOperator(BaseOperator):
     an object whose text differs from run to run, is an error that names the row. Optional arguments that were left
     empty in a form (None, blank text, `{}`) count as not given.
 
+    **Arguments** are checked while the DAG is parsed, as far as they are known then, and the others before anything is
+    sent. Numbers and switches may be text, as forms pass them: "no" and "false" are False.
+
     :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
     :param warehouse_conn_id: connection to read from. Any connection whose hook is a `DbApiHook` works.
@@ -109,7 +147,8 @@ class BatchSubmitOperator(BaseOperator):
         arguments fill in.
     :param request: function that takes the row as a dict and returns the request body, or the import path of such a
         function. Replaces `prompt` and `system`.
-    :param carry: columns of the query to land next to the answer, with the types they have in the source.
+    :param carry: columns of the query to land next to the answer, with the types they have in the source: a list of
+        names, or one name.
     :param max_cost_usd: budget of the job, in US dollars. The task fails if the lowest estimate exceeds it. While the
         job runs, no batch is created that could exceed the budget, and rows that are not sent for this reason land as
         `withheld`. To continue, raise the budget and clear this task and the tasks after it.
@@ -128,7 +167,8 @@ class BatchSubmitOperator(BaseOperator):
     :param completion_window: the `completion_window` of each batch, as the provider accepts it. Default: "24h".
     :param metadata: up to 12 key-value pairs to add to the metadata of every batch.
     :param deduplicate: send identical requests once and write the answer to every row that needs it. Set it to
-        False to send one prompt several times on purpose, for example to sample answers.
+        False to send one prompt several times on purpose, for example to sample answers. Otherwise a request in which
+        no template mentions the row is an error.
     :param reuse_from: results table of earlier jobs whose answers are reused: `table` or `schema.table` on the same
         connection, or `{"conn_id": …, "table": …}`. A row whose request succeeded there is not sent. It lands with that
         answer and its batch_id, and with attempt 0, no tokens and no cost. The table is read once. If it does not
@@ -144,8 +184,9 @@ class BatchSubmitOperator(BaseOperator):
     :param resubmit: when the task is cleared, send and pay for every row again instead of keeping the unchanged ones.
         `reuse_from` is ignored, and batches of the job that are still running are cancelled. A retry never resubmits.
         The run conf `{"batch_resubmit": true}` and the command `airflow-batch jobs resubmit` have the same effect.
-    :param retention: how long after its last event `airflow-batch jobs clean` keeps the job in staging. Only that
-        command removes jobs. Default: config `[openai_batch] retention`, 30 days.
+    :param retention: how long after its last event `airflow-batch jobs clean` keeps the job in staging, as a
+        `timedelta` or as text with a unit, such as "30d". Only that command removes jobs. Default: config
+        `[openai_batch] retention`, 30 days.
     :param delete_remote_files: "after_collect" deletes the input and result files at the provider during landing, once
         their answers are in staging; files that cannot be deleted are logged and left alone. "never" leaves all files
         to the provider's own expiry.
@@ -185,6 +226,8 @@ class BatchSubmitOperator(BaseOperator):
     }
     ui_color = "#dcefe6"
     operator_extra_links = (BatchJobLink(),)
+    #: whether the output of a task is the reference to a job
+    returns_job: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -199,63 +242,67 @@ class BatchSubmitOperator(BaseOperator):
         system: Any = None,
         prompt: Any = None,
         output_schema: Any = None,
-        max_output_tokens: int | None = None,
+        max_output_tokens: int | str | None = None,
         body: Any = None,
         request: Callable[[dict[str, Any]], Mapping[str, Any]] | str | None = None,
-        carry: Sequence[str] = (),
+        carry: Iterable[str] | str | None = None,
         max_cost_usd: float | str | None = None,
         prices: Mapping[str, Any] | None = None,
         openai_conn_id: str = "openai_default",
-        staging: str | None = None,
-        allow_local_staging: bool = False,
+        staging: str | PathLike[str] | None = None,
+        allow_local_staging: bool | str = False,
         limits: Mapping[str, int | None] | None = None,
         completion_window: str = "24h",
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, Any] | str | None = None,
         deduplicate: bool | str = True,
         reuse_from: str | Mapping[str, str] | None = None,
         canary: int | str | None = None,
         ignore_canary: bool | str = False,
         resubmit: bool | str = False,
-        retention: timedelta | None = None,
+        retention: timedelta | str | None = None,
         delete_remote_files: str = DELETE_NEVER,
         preview: bool | str = False,
         on_empty: str = SUCCEED,
         **kwargs: Any,
     ) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.warehouse_conn_id = warehouse_conn_id
         self.sql = sql
-        self.max_rows = max_rows
-        self.parameters = parameters
+        self.max_rows: Any = max_rows
+        self.parameters: Any = parameters
         self.custom_id = custom_id
         self.model = model
         self.endpoint = endpoint
         self.system = system
         self.prompt = prompt
         self.output_schema = plain_schema(output_schema)
-        self.max_output_tokens = max_output_tokens
+        self.max_output_tokens = parse_count("max_output_tokens", max_output_tokens, minimum=1)
         self.body = body
         self.request = request
-        self.carry = list(carry)
-        self.max_cost_usd = max_cost_usd
-        self.prices = dict(prices or {})
+        self.carry = parse_names("carry", carry)
+        self.max_cost_usd: Any = max_cost_usd
+        self.prices = parse_mapping("prices", prices)
         self.openai_conn_id = openai_conn_id
-        self.staging = staging
-        self.allow_local_staging = allow_local_staging
-        self.limits = dict(limits or {})
-        self.completion_window = completion_window
-        self.metadata = metadata or {}
-        self.deduplicate = deduplicate
-        self.reuse_from = reuse_from
-        self.canary = canary
-        self.ignore_canary = ignore_canary
-        self.resubmit = resubmit
-        self.retention = retention
-        self.delete_remote_files = delete_remote_files
-        self.preview = preview
-        self.on_empty = on_empty
+        self.staging: Any = staging
+        self.allow_local_staging = parse_bool("allow_local_staging", allow_local_staging)
+        self.limits = parse_mapping("limits", limits)
+        self.completion_window = require_text("completion_window", completion_window, pattern=r"[\w .-]{1,32}")
+        self.metadata: Any = metadata
+        self.deduplicate: Any = deduplicate
+        self.reuse_from: Any = reuse_from
+        self.canary: Any = canary
+        self.ignore_canary: Any = ignore_canary
+        self.resubmit: Any = resubmit
+        self.retention = parse_duration("retention", retention, needs_unit=True)
+        self.delete_remote_files = parse_choice("delete_remote_files", delete_remote_files, DELETE_REMOTE_FILES)
+        self.preview: Any = preview
+        self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
         self._kill_switch = KillSwitch()
-        self._check_arguments()
+        check_templated(self, _TEMPLATED)
+        read_limits(self.limits)
+        Prices(self.prices)
+        self._check_row_arguments()
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -273,15 +320,22 @@ class BatchSubmitOperator(BaseOperator):
         for name in ROW_ARGUMENTS:
             value = getattr(self, name)
             if is_file_name(value):
-                setattr(self, name, self._read_text_file(value))
+                setattr(self, name, self._read_text_file(name, value))
+        self._check_row_arguments()
 
-    def _read_text_file(self, name: str) -> str:
+    def _read_text_file(self, argument: str, name: str) -> str:
         env = self.get_template_env()
         if env.loader is None:
             raise InputError(
                 f"Cannot read the text file {name!r}: the task belongs to no DAG, so there is no folder to look in."
             )
-        return env.loader.get_source(env, name)[0].removesuffix("\n")
+        try:
+            return env.loader.get_source(env, name)[0].removesuffix("\n")
+        except (TemplateNotFound, OSError, UnicodeError) as error:
+            raise InputError(
+                f"{argument}: Cannot read the text file {name!r} ({type(error).__name__}). Give its path relative to "
+                "the file of the DAG or to its template_searchpath."
+            ) from error
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: set[int]
@@ -303,9 +357,11 @@ class BatchSubmitOperator(BaseOperator):
             return reference
 
     def _execute(self, context: Context) -> Reference:
+        parse_templated(self, _TEMPLATED)
+        check_waits(self, context)
         hook = BatchHook(conn_id=self.openai_conn_id)
         source = self._source(context, hook)
-        if parse_bool("preview", self.preview):
+        if self.preview:
             return self._preview(context, source, hook)
         check_reachable(source.root, allow_local=self.allow_local_staging)
         folder = job_folder(source.root, source.plan.key)
@@ -342,7 +398,7 @@ class BatchSubmitOperator(BaseOperator):
 
     def _wants_resubmit(self, context: Context) -> bool:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
-        return parse_bool("resubmit", self.resubmit) or parse_bool("batch_resubmit", conf.get("batch_resubmit"))
+        return self.resubmit or parse_bool("batch_resubmit", conf.get("batch_resubmit"))
 
     def on_kill(self) -> None:
         """Stop making paid calls. Existing batches are recorded, and the next attempt continues with them.
@@ -370,33 +426,29 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def _plan(self, context: Context, hook: BatchHook) -> Plan:
-        for name in ("warehouse_conn_id", "sql", "openai_conn_id"):
-            if none_if_blank(getattr(self, name)) is None:
-                raise InputError(f"{name} is empty. The query was not run, and nothing was uploaded.")
         self.output_schema = plain_schema(self.output_schema)
         spec = self._request_spec()
-        check(spec)
+        check(spec, deduplicate=self.deduplicate)
         hook.check()
         logical_date = context.get("logical_date")
-        canary = parse_count("canary", self.canary, MAX_CANARY)
         return Plan(
             key=job_key(context),
             spec=spec,
             sql=self.sql,
-            max_rows=parse_count("max_rows", self.max_rows),
-            parameters=none_if_blank(self.parameters),
+            max_rows=self.max_rows,
+            parameters=self.parameters,
             carry=self.carry,
             context=row_context(context),
             openai_conn_id=self.openai_conn_id,
             limits=hook.limits(self.limits),
             prices=self.prices,
-            max_cost_usd=parse_number("max_cost_usd", self.max_cost_usd),
+            max_cost_usd=self.max_cost_usd,
             completion_window=self.completion_window,
-            metadata=dict(none_if_blank(self.metadata) or {}),
+            metadata=self.metadata,
             logical_date=to_plain_datetime(logical_date) if logical_date else None,
-            deduplicate=parse_bool("deduplicate", self.deduplicate),
-            canary=hook.canary if canary is None else canary,
-            ignore_canary=parse_bool("ignore_canary", self.ignore_canary),
+            deduplicate=self.deduplicate,
+            canary=hook.canary if self.canary is None else self.canary,
+            ignore_canary=self.ignore_canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
             delete_remote_files=self.delete_remote_files == DELETE_AFTER_COLLECT,
         )
@@ -412,8 +464,10 @@ class BatchSubmitOperator(BaseOperator):
         )
 
     def _open_reused_table(self) -> ReusedTable | None:
-        table_ref = parse_table("reuse_from", self.reuse_from, self.warehouse_conn_id)
-        return None if table_ref is None else ReusedTable(sql_hook(table_ref.conn_id), table_ref.table)
+        table_ref = self.reuse_from
+        if table_ref is None:
+            return None
+        return ReusedTable(sql_hook(table_ref.conn_id or self.warehouse_conn_id), table_ref.table)
 
     def _preview(self, context: Context, source: Source, hook: BatchHook) -> Reference:
         source = replace(source, plan=msgspec.structs.replace(source.plan, canary=0))
@@ -435,46 +489,38 @@ class BatchSubmitOperator(BaseOperator):
             raise InputError("The query returned no rows, and on_empty is 'fail'. Nothing was uploaded.")
         self.log.info("The query returned no rows, so there is nothing to send.")
 
-    def _check_arguments(self) -> None:
-        """Check every argument whose value is already known while the DAG is parsed."""
-        if self.on_empty not in ON_EMPTY:
-            raise InputError(f"on_empty: Expected 'succeed', 'skip' or 'fail', got {self.on_empty!r}.")
-        if self.delete_remote_files not in (DELETE_NEVER, DELETE_AFTER_COLLECT):
-            raise InputError(
-                f"delete_remote_files: Expected {DELETE_NEVER!r} or {DELETE_AFTER_COLLECT!r}, "
-                f"got {self.delete_remote_files!r}."
-            )
-        retention = self.retention
-        if retention is not None and not (isinstance(retention, timedelta) and retention >= timedelta(0)):
-            raise InputError(f"retention: Expected a timedelta of at least 0, got {retention!r}.")
-        read_limits(self.limits)
-        if not is_runtime_value(self.canary) and not (isinstance(self.canary, str) and "{" in self.canary):
-            parse_count("canary", self.canary, MAX_CANARY)
-        if not is_runtime_value(self.ignore_canary) and "{" not in str(self.ignore_canary):
-            parse_bool("ignore_canary", self.ignore_canary)
-        if not is_runtime_value(self.max_rows) and not (isinstance(self.max_rows, str) and "{" in self.max_rows):
-            parse_count("max_rows", self.max_rows)
-        Prices(self.prices)
-        spec = self._request_spec()
-        has_final_row_arguments = not any(
-            is_runtime_value(getattr(self, name)) or is_file_name(getattr(self, name)) for name in ROW_ARGUMENTS
-        )
-        if has_final_row_arguments and isinstance(self.endpoint, str) and "{" not in self.endpoint:
-            check(spec)
-        if is_runtime_value(self.metadata):
+    def _check_row_arguments(self) -> None:
+        """Check the row arguments, with stand-ins for values that are not known while the DAG is parsed."""
+        if not is_final(self.endpoint) or any(map(_is_replaced, (self.body, self.request))):
             return
-        reserved_keys = {"job_uid", "shard", "attempt", "nonce"} & set(self.metadata)
-        if reserved_keys or len(self.metadata) > 12:
-            raise InputError(
-                "metadata: Expected at most 12 pairs, and none with the key job_uid, shard, attempt or nonce, got "
-                f"{len(self.metadata)} pairs: {', '.join(map(str, self.metadata))}. A batch can have 16 pairs, and "
-                "these four keys identify it."
-            )
+        spec = msgspec.structs.replace(
+            self._request_spec(),
+            custom_id=_known_part(self.custom_id),
+            # every row has the same model, unless it is a row template
+            model=_known_part(none_if_blank(self.model), stand_in="{{ params }}"),
+            system=_known_part(none_if_blank(self.system)),
+            prompt=_known_part(self.prompt),
+            body=_known_part(none_if_blank(self.body)),
+            output_schema=None if is_runtime_value(self.output_schema) else self.output_schema,
+        )
+        check(
+            spec, deduplicate=is_final(self.deduplicate) and parse_bool("deduplicate", self.deduplicate, default=True)
+        )
+
+
+def _is_replaced(value: Any) -> bool:
+    """Return True for a value that Airflow replaces as a whole at run time."""
+    return is_runtime_value(value) and not isinstance(value, (dict, list, tuple))
+
+
+def _known_part(value: Any, stand_in: str = "{{ row }}") -> Any:
+    """Return a row argument with a stand-in for each part that is not known while the DAG is parsed."""
+    return stand_in if is_file_name(value) else replace_runtime_values(value, lambda _: stand_in)
 
 
 def plain_schema(schema: Any) -> Any:
     """Return a schema as JSON Schema. A value that Airflow resolves only at run time is returned unchanged."""
-    if is_runtime_value(schema):
+    if is_runtime_value(schema) and not isinstance(schema, (list, tuple)):
         return schema
     schema = none_if_blank(schema)
     if schema is None:

@@ -11,6 +11,15 @@ import msgspec
 from airflow.providers.common.compat.sdk import BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.arguments import (
+    check_templated,
+    parse_bool,
+    parse_choice,
+    parse_deadline,
+    parse_duration,
+    parse_names,
+    require_count,
+)
 from airflow_provider_batch.core.formatting import format_count, format_time
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Task, TaskStarted
@@ -22,12 +31,12 @@ from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, MAX_REFUSALS, BatchTrigger
+from airflow_provider_batch.worker.airflow_arguments import parse_job, refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import save_lessons
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.runner import Runner
-from airflow_provider_batch.worker.task_context import to_plain_datetime
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -61,17 +70,19 @@ class BatchSensor(BaseSensorOperator):
     requests until 30 minutes after the deadline, with up to 16 at a time. The log and `final_pass` say how many rows
     were left out, and why.
 
-    :param job: the reference that `BatchSubmitOperator` returned.
+    A duration is a `timedelta`, a number of seconds, or text such as "90", "30 min" or "1h 30m".
+
+    :param job: the output of the task that submits the job (`submit.output`), or that task itself.
     :param max_attempts: maximum number of times that the provider tries a row, including the first. Default: 3.
     :param retry_on: outcomes to retry: any of "failed", "expired", "cancelled", "invalid_output" and "missing". Failed
-        rows are only retried if the failure was transient. Default: all five.
+        rows are only retried if the failure was transient. Default: all five; an empty list retries none.
     :param on_incomplete: what to do with answers that were cut off at the output cap. "keep" lands them as they are.
         "raise_cap" retries these rows, within `max_attempts`, and doubles the cap each time; rows whose request states
         no cap are kept. `request_sha256` remains the hash of the original request.
     :param row_retry_delay: how long a row waits before its first retry. The delay doubles with each attempt.
         Default: config `[openai_batch] row_retry_delay`, 300 s.
-    :param deadline: end of the wait: a `timedelta` from the first start of the task, or an absolute time as a
-        `datetime` or as ISO text (templated; UTC unless it has an offset). Retries of the task never move it. If a
+    :param deadline: end of the wait: a duration from the first start of the task, or an absolute time as a `datetime`
+        or as ISO text (templated; UTC unless it has an offset). Retries of the task never move it. If a
         person clears the task after the wait has ended or the deadline has passed, the deadline is set again, and rows
         without a usable answer may be tried `max_attempts` times more. Default: 30 hours.
     :param at_deadline: what to do at the deadline with rows that have no usable answer. "collect" leaves them as they
@@ -79,7 +90,7 @@ class BatchSensor(BaseSensorOperator):
     :param at_deadline_rows: maximum number of rows to send in the final pass; the others are left out.
         Default: 1,000.
     :param deferrable: wait in the triggerer. If False, `mode` selects poke or reschedule, as for any sensor.
-    :param poke_interval: maximum number of seconds between two checks of a batch. While the task is deferred, batches
+    :param poke_interval: maximum duration between two checks of a batch. While the task is deferred, batches
         that have just started or are nearly complete are checked more often. Default: config `[openai_batch]
         poll_interval`, 60 s.
     :param cancel_on_kill: cancel the batches if the task is marked failed or skipped, or its run is deleted. Clearing
@@ -96,16 +107,16 @@ class BatchSensor(BaseSensorOperator):
         self,
         *,
         job: Any,
-        max_attempts: int = 3,
-        retry_on: Iterable[str] = tuple(sorted(RETRYABLE)),
+        max_attempts: int | str = 3,
+        retry_on: Iterable[str] | str | None = None,
         on_incomplete: str = KEEP,
-        row_retry_delay: timedelta | None = None,
-        deadline: timedelta | datetime | str = timedelta(hours=30),
+        row_retry_delay: timedelta | float | str | None = None,
+        deadline: timedelta | datetime | float | str = timedelta(hours=30),
         at_deadline: str = COLLECT,
-        at_deadline_rows: int = DEFAULT_ROWS,
-        deferrable: bool = True,
-        poke_interval: float | None = None,
-        cancel_on_kill: bool = True,
+        at_deadline_rows: int | str = DEFAULT_ROWS,
+        deferrable: bool | str = True,
+        poke_interval: timedelta | float | str | None = None,
+        cancel_on_kill: bool | str = True,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("soft_fail") or kwargs.get("never_fail"):
@@ -119,37 +130,26 @@ class BatchSensor(BaseSensorOperator):
                 "timeout is not supported: it would end the wait without collecting answers that were paid for. Use "
                 "deadline instead."
             )
-        if poke_interval is None:
-            poke_interval = conf.getfloat("openai_batch", "poll_interval", fallback=60.0)
-        if row_retry_delay is None:
-            row_retry_delay = timedelta(seconds=conf.getfloat("openai_batch", "row_retry_delay", fallback=300.0))
-        super().__init__(poke_interval=poke_interval, timeout=timedelta(days=365), **kwargs)
-        if max_attempts < 1:
-            raise InputError(f"max_attempts: Expected at least 1, got {max_attempts}.")
-        unknown_outcomes = [outcome for outcome in retry_on if outcome not in RETRYABLE]
-        if unknown_outcomes:
-            raise InputError(
-                f"retry_on: {unknown_outcomes[0]!r} cannot be retried. Choose from {', '.join(sorted(RETRYABLE))}."
-            )
-        if on_incomplete not in ON_INCOMPLETE:
-            raise InputError(f"on_incomplete: Expected {' or '.join(ON_INCOMPLETE)}, got {on_incomplete!r}.")
-        if at_deadline not in AT_DEADLINE:
-            raise InputError(f"at_deadline: Expected {' or '.join(AT_DEADLINE)}, got {at_deadline!r}.")
-        if at_deadline_rows < 1:
-            raise InputError(f"at_deadline_rows: Expected at least 1, got {at_deadline_rows}.")
-        if isinstance(deadline, str) and "{" not in deadline:
-            _parse_time(deadline)
-        self.job = job
-        self.max_attempts = max_attempts
-        self.retry_on = sorted(retry_on)
-        self.on_incomplete = on_incomplete
-        self.row_retry_delay = row_retry_delay
+        refuse_unknown(self, kwargs)
+        interval = parse_duration("poke_interval", poke_interval)
+        if interval is None:
+            interval = timedelta(seconds=conf.getfloat("openai_batch", "poll_interval", fallback=60.0))
+        delay = parse_duration("row_retry_delay", row_retry_delay)
+        if delay is None:
+            delay = timedelta(seconds=conf.getfloat("openai_batch", "row_retry_delay", fallback=300.0))
+        super().__init__(poke_interval=interval, timeout=timedelta(days=365), **kwargs)
+        self.max_attempts = require_count("max_attempts", max_attempts, minimum=1)
+        self.retry_on = sorted(RETRYABLE if retry_on is None else parse_names("retry_on", retry_on, RETRYABLE))
+        self.on_incomplete = parse_choice("on_incomplete", on_incomplete, ON_INCOMPLETE)
+        self.row_retry_delay = delay
         self.deadline = deadline
-        self.at_deadline = at_deadline
-        self.at_deadline_rows = at_deadline_rows
-        self.deferrable = deferrable
-        self.cancel_on_kill = cancel_on_kill
-        self._kill_switch = KillSwitch(cancel=cancel_on_kill)
+        self.at_deadline = parse_choice("at_deadline", at_deadline, AT_DEADLINE)
+        self.at_deadline_rows = require_count("at_deadline_rows", at_deadline_rows, minimum=1)
+        self.deferrable = parse_bool("deferrable", deferrable, default=True)
+        self.cancel_on_kill = parse_bool("cancel_on_kill", cancel_on_kill, default=True)
+        check_templated(self, {"deadline": parse_deadline})
+        self.job = parse_job("job", job)
+        self._kill_switch = KillSwitch(cancel=self.cancel_on_kill)
 
     def execute(self, context: Context) -> Any:
         """Carry out the steps that are possible now, then wait."""
@@ -285,13 +285,8 @@ class BatchSensor(BaseSensorOperator):
             )
 
     def _absolute_deadline(self, now: datetime) -> datetime:
-        deadline = self.deadline
-        if isinstance(deadline, timedelta):
-            return now + deadline
-        if isinstance(deadline, str):
-            deadline = _parse_time(deadline)
-        deadline = to_plain_datetime(deadline)
-        return deadline if deadline.tzinfo else deadline.replace(tzinfo=UTC)
+        deadline = parse_deadline("deadline", self.deadline)
+        return now + deadline if isinstance(deadline, timedelta) else deadline
 
     def _result(self, ledger: Ledger) -> dict[str, Any]:
         result = wait_result(summarize(ledger))
@@ -317,10 +312,3 @@ def _refused_error(ledger: Ledger, refusal: str) -> JobHeldError:
         "provider has lost these batches, mark this task as successful instead: the answers so far then land, the rows "
         "of these batches stay pending, and a new run sends them again."
     )
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(f"deadline: Expected a date and time in ISO format, got {text!r}.") from error

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
-from airflow_provider_batch.exceptions import InputError, LedgerError
+from airflow_provider_batch.exceptions import LedgerError
 from airflow_provider_batch.staging.layout import open_folder
+from airflow_provider_batch.worker.airflow_arguments import read_reference
 
 
 def open_job(job: Any) -> Ledger:
@@ -20,13 +19,7 @@ def open_job(job: Any) -> Ledger:
     :raises InputError: if `job` is not a reference.
     :raises LedgerError: if staging does not hold the job, or holds another job in its place.
     """
-    try:
-        reference = msgspec.convert(job, Reference)
-    except msgspec.ValidationError as error:
-        raise InputError(
-            f"job: Expected the output of BatchSubmitOperator, got {type(job).__name__} ({error}). "
-            "Pass job=submit.output."
-        ) from error
+    reference = read_reference("job", job)
     if reference.preview:
         raise AirflowSkipException(
             "The job was a preview: nothing was sent, so there is nothing to wait for or to land."

@@ -7,9 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from airflow_provider_batch.core.ledger.job import JobKey
-
-#: dates of the run that row templates can see, where the run has them
-_DATES = ("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_interval_end")
+from airflow_provider_batch.core.requests.spec import CONTEXT_NAMES
 
 
 def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,9 +19,9 @@ def row_context(context: Mapping[str, Any]) -> dict[str, Any]:
         "run_id": context.get("run_id"),
         "dag_run": {"conf": dict(getattr(dag_run, "conf", None) or {})},
     }
-    for name in _DATES:
+    for name in CONTEXT_NAMES:
         value = context.get(name)
-        if isinstance(value, (str, date, datetime)):
+        if name not in values and isinstance(value, (str, date, datetime)):
             values[name] = value
     return values
 

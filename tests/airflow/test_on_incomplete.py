@@ -105,5 +105,5 @@ def test_an_invalid_value_is_refused_while_the_dag_is_parsed() -> None:
     from airflow_provider_batch.exceptions import InputError
     from airflow_provider_batch.sensors.batch import BatchSensor
 
-    with pytest.raises(InputError, match="on_incomplete: Expected keep or raise_cap, got 'raise'"):
+    with pytest.raises(InputError, match="on_incomplete: Expected 'keep' or 'raise_cap', got 'raise'"):
         BatchSensor(task_id="wait", job={}, on_incomplete="raise")

@@ -10,7 +10,13 @@ from jinja2 import Environment
 
 from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.operators.evals import EvalCasesOperator, EvalGradeOperator
+from airflow_provider_batch.operators.evals import (
+    EvalAcceptOperator,
+    EvalCasesOperator,
+    EvalGateOperator,
+    EvalGradeOperator,
+    EvalReportOperator,
+)
 from tests.evals.conftest import Evals
 
 CASES = [(f"c{number:02}", str(number), "numeric", "sums,even" if number % 2 == 0 else "sums") for number in range(20)]
@@ -309,7 +315,7 @@ class TestBaseline:
         self.accept_nights(evals, a=RIGHT_ANSWERS, b=RIGHT_ANSWERS, c=RIGHT_ANSWERS, d=RIGHT_ANSWERS)
         evals.land("e", "mini", RIGHT_ANSWERS)
         assert evals.grade("e", baseline_runs=2)["variants"]["mini"]["baseline_runs"] == 2
-        with pytest.raises(InputError, match="baseline_runs must be at least 1"):
+        with pytest.raises(InputError, match="baseline_runs: Expected a whole number of at least 1"):
             evals.grade("e", baseline_runs=0)
 
     def test_an_accepted_change_starts_a_new_history(self, evals: Evals) -> None:
@@ -422,12 +428,32 @@ class TestInvalidInput:
 
     @pytest.mark.parametrize("alpha", [0, 1, -0.1, 5])
     def test_alpha_must_be_a_share(self, alpha: float) -> None:
-        with pytest.raises(InputError, match="alpha must be a share"):
+        with pytest.raises(InputError, match="alpha: Expected a share between 0 and 1"):
             EvalGradeOperator(task_id="grade", alpha=alpha)
 
-    def test_variants_must_be_a_list(self, evals: Evals) -> None:
-        with pytest.raises(AirflowFailException, match="variants must be a list of model names"):
-            evals.grade("one", variants="mini")
+    @pytest.mark.parametrize("variants", [5, ["mini", 5], {"mini": 1}, "mini, large"])
+    def test_variants_must_be_names(self, variants: Any) -> None:
+        with pytest.raises(InputError, match="variants: Expected a list"):
+            EvalGradeOperator(task_id="grade", variants=variants)
+
+    @pytest.mark.parametrize(
+        ("operator", "arguments", "message"),
+        [
+            (EvalCasesOperator, {"cases_sql": ""}, "cases_sql: Expected text that is not empty"),
+            (EvalCasesOperator, {"conn_id": "x"}, "EvalCasesOperator has no argument 'conn_id'"),
+            (EvalGradeOperator, {"answers": ["a"]}, "answers: Expected text"),
+            (EvalGradeOperator, {"baseline_runs": "many"}, "baseline_runs: Expected a whole number"),
+            (EvalGateOperator, {"action": "stop"}, "action: Expected 'fail' or 'warn', got 'stop'"),
+            (EvalGateOperator, {"max_unanswered": "2 %"}, "max_unanswered: Expected a number from 0 to 1"),
+            (EvalReportOperator, {"warehouse_conn_id": 5}, "warehouse_conn_id: Expected text"),
+            (EvalAcceptOperator, {"note": {"a": 1}}, "note: Expected text"),
+        ],
+    )
+    def test_wrong_arguments_are_refused_when_the_dag_is_parsed(
+        self, operator: Any, arguments: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InputError, match=message):
+            operator(task_id="task", **arguments)
 
 
 def test_a_failed_write_leaves_the_tables_unchanged(evals: Evals) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.arguments import shorten
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.body_form import replace_nodes
 from airflow_provider_batch.core.requests.body_parameters import check_parameters
@@ -194,5 +195,5 @@ def _parse_constant(argument: str, value: Any) -> Any:
 def _split_import_path(path: str) -> tuple[str, str]:
     module, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if not all(name.isidentifier() for name in [*module.split("."), *attribute.split(".")]):
-        raise InputError(f"request: Expected an import path such as 'package.module:function', got {path!r}.")
+        raise InputError(f"request: Expected an import path such as 'package.module:function', got {shorten(path)}.")
     return module, attribute

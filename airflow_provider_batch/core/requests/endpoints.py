@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.arguments import shorten
 from airflow_provider_batch.core.requests.body_parameters import check_keys
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.value import is_blank
@@ -122,7 +123,7 @@ def find(path: str) -> Endpoint:
     try:
         return ENDPOINTS[path]
     except (KeyError, TypeError):
-        raise InputError(f"endpoint: {path!r} is not supported. Use one of {', '.join(ENDPOINTS)}.") from None
+        raise InputError(f"endpoint: {shorten(path)} is not supported. Use one of {', '.join(ENDPOINTS)}.") from None
 
 
 def check_body(endpoint: Endpoint, body: dict[str, Any], spec: RequestSpec) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from airflow_provider_batch.core.requests.check import Arguments
 from airflow_provider_batch.core.requests.endpoints import Endpoint
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
+from airflow_provider_batch.core.requests.row_use import check_row_use
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.template import Leaf, RowTemplate, Values
 from airflow_provider_batch.core.requests.value import (
@@ -106,12 +107,14 @@ def _hash_before_body(endpoint: str) -> hashlib._Hash:
     return hashlib.sha256(endpoint.encode() + b"\n")
 
 
-def check(spec: RequestSpec) -> None:
+def check(spec: RequestSpec, *, deduplicate: bool = True) -> None:
     """Raise InputError, naming the argument, if an argument is invalid regardless of the rows.
 
-    The error is a TemplateError if the syntax of a template is wrong.
+    The error is a TemplateError if the syntax of a template is wrong, or if it uses a name that no run defines.
+
+    :param deduplicate: whether a request that is the same for every row would be sent only once.
     """
-    Arguments(spec)
+    check_row_use(Arguments(spec), deduplicate=deduplicate)
 
 
 def compile_renderer(spec: RequestSpec, columns: Sequence[str], context: Mapping[str, Any]) -> Renderer:

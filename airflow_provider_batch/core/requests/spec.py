@@ -7,6 +7,12 @@ from typing import Any
 
 import msgspec
 
+#: names that a row template can use besides `row`; a run without a logical date lacks the dates
+CONTEXT_NAMES = (
+    *("params", "run_id", "dag_run"),
+    *("ds", "ds_nodash", "ts", "logical_date", "data_interval_start", "data_interval_end"),
+)
+
 
 class RequestSpec(msgspec.Struct, frozen=True):
     """The row arguments of the submit operator, resolved by Airflow but not yet rendered.

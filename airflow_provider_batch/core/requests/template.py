@@ -13,7 +13,7 @@ Every other template renders to text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from itertools import chain
 from operator import itemgetter
@@ -290,6 +290,20 @@ class RowTemplate:
                 "If the braces are literal text, put them between {% raw %} and {% endraw %}."
             ) from error
 
+    @property
+    def uses_row(self) -> bool:
+        """Whether the template mentions the row, so that its value may differ from row to row."""
+        return "row" in self._names
+
+    @property
+    def literals(self) -> list[str]:
+        """The parts of the template that are plain text."""
+        return [node.data for node in self._tree.find_all(nodes.TemplateData)]
+
+    def check_names(self, context_names: Iterable[str]) -> None:
+        """Check the names that the template uses. Raises TemplateError for one that no run of the DAG defines."""
+        self._check_names(self._tree, context_names)
+
     def bind(self, columns: Columns, context: Mapping[str, Any], *, as_text: bool) -> Leaf:
         """Compile the template for a query with these columns. `context` holds the other names it may use.
 
@@ -338,7 +352,7 @@ class RowTemplate:
                     raise TemplateError(f"{self.argument}, line {node.lineno}: {error}") from error
         return tuple(names)
 
-    def _check_names(self, tree: nodes.Template, context: Mapping[str, Any]) -> None:
+    def _check_names(self, tree: nodes.Template, context: Iterable[str]) -> None:
         available = {"row", *context, *_ENVIRONMENT.globals}
         for name in sorted(self._names - available - _optional_names(tree)):
             choices = ", ".join(["row", *sorted(context)])

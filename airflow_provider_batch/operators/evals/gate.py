@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator
 
+from airflow_provider_batch.core.arguments import require_number
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.read_report import LEAST_LIKELY_CHANCE
 from airflow_provider_batch.evals.tables import gate_sql
-from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.operators.evals.arguments import FAIL, WARN, check_fields, parse_fields
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows
+from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-#: what the gate does if a run does not pass
-ACTIONS = ("fail", "warn")
 
 #: maximum number of cases to name per model
 _MAX_NAMES = 10
@@ -51,24 +50,25 @@ class EvalGateOperator(BaseOperator):
         self,
         *,
         run: str = "{{ run_id }}",
-        action: str = "fail",
-        max_unanswered: float = 0.02,
+        action: str = FAIL,
+        max_unanswered: float | str = 0.02,
         prefix: str = "eval_",
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.run = run
         self.action = action
-        self.max_unanswered = max_unanswered
+        self.max_unanswered = require_number("max_unanswered", max_unanswered, maximum=1)
         self.prefix = prefix
         self.warehouse_conn_id = warehouse_conn_id
+        check_fields(self)
 
     def execute(self, context: Context) -> None:
         """Return if the run passes; otherwise fail or skip with the reasons."""
         with airflow_failures():
-            if self.action not in ACTIONS:
-                raise InputError(f"Unknown action {self.action!r}. Use one of: {', '.join(ACTIONS)}.")
+            parse_fields(self)
             (checks,) = self._rows(gate_sql(self.run, self.prefix, self.max_unanswered))
             if all(checks.values()):
                 self.log.info("Run %s passes: no model regressed, and none lacks too many answers.", self.run)
@@ -79,7 +79,7 @@ class EvalGateOperator(BaseOperator):
             "accepted before it. The report shows the cases. To accept this run anyway, mark this task as "
             "success and clear the tasks downstream."
         )
-        if self.action == "warn":
+        if self.action == WARN:
             self.log.warning(message)
             raise AirflowSkipException(message)
         raise AirflowFailException(message)

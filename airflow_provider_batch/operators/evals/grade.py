@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_batch.core.arguments import parse_share, require_count
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import format_decimal
 from airflow_provider_batch.evals.cases import count_tags
@@ -17,8 +18,9 @@ from airflow_provider_batch.evals.grading import Grading, grade_answers, scores
 from airflow_provider_batch.evals.store import EvalStore, load_cases
 from airflow_provider_batch.evals.summary import Summary, summaries
 from airflow_provider_batch.evals.tables import ALL_CASES
-from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.operators.evals.arguments import check_fields, parse_fields
 from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
 if TYPE_CHECKING:
@@ -48,13 +50,16 @@ class EvalCasesOperator(BaseOperator):
     ui_color = "#e8e4f3"
 
     def __init__(self, *, cases_sql: str = CASES_SQL, warehouse_conn_id: str = "warehouse", **kwargs: Any) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.cases_sql = cases_sql
         self.warehouse_conn_id = warehouse_conn_id
+        check_fields(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the cases and return how many there are."""
         with airflow_failures():
+            parse_fields(self)
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
         judge_count = sum(case.grader.is_judge for case in cases)
         self.log.info(
@@ -119,35 +124,33 @@ class EvalGradeOperator(BaseOperator):
         answers: str = "eval_answers",
         judgements: str | None = None,
         run: str = "{{ run_id }}",
-        variants: Sequence[str] | None = None,
+        variants: Sequence[str] | str | None = None,
         prefix: str = "eval_",
-        alpha: float = 0.02,
-        baseline_runs: int = 10,
+        alpha: float | str = 0.02,
+        baseline_runs: int | str = 10,
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
-        if not 0 < alpha < 1:
-            raise InputError(f"alpha must be a share between 0 and 1, such as 0.02, not {alpha!r}.")
-        if baseline_runs < 1:
-            raise InputError(f"baseline_runs must be at least 1, not {baseline_runs!r}.")
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
         self.run = run
-        self.variants = variants
+        self.variants: Any = variants
         self.prefix = prefix
-        self.alpha = alpha
-        self.baseline_runs = baseline_runs
+        self.alpha = parse_share("alpha", alpha, example=0.02)
+        self.baseline_runs = require_count("baseline_runs", baseline_runs, minimum=1)
         self.warehouse_conn_id = warehouse_conn_id
+        check_fields(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Grade the run, write the tables and return the scores."""
         with airflow_failures():
+            parse_fields(self)
             return self._execute()
 
     def _execute(self) -> dict[str, Any]:
-        variants = _names(self.variants)
         hook = sql_hook(self.warehouse_conn_id)
         store = EvalStore(hook, self.prefix)
         cases = load_cases(hook, self.cases_sql)
@@ -159,7 +162,7 @@ class EvalGradeOperator(BaseOperator):
             cases,
             store.answers(self.answers, self.run),
             judgements=judgements,
-            variants=variants,
+            variants=self.variants,
             earlier_grades=store.earlier_grades(self.run),
         )
         run_summaries = summaries(grading.answers)
@@ -258,37 +261,30 @@ class EvalAcceptOperator(BaseOperator):
         self,
         *,
         run: str = "{{ run_id }}",
-        variants: Sequence[str] | None = None,
+        variants: Sequence[str] | str | None = None,
         note: str = "",
         prefix: str = "eval_",
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.run = run
-        self.variants = variants
+        self.variants: Any = variants
         self.note = note
         self.prefix = prefix
         self.warehouse_conn_id = warehouse_conn_id
+        check_fields(self)
 
     def execute(self, context: Context) -> list[str]:
         """Accept the run and return the names of the accepted models."""
         with airflow_failures():
+            parse_fields(self)
             store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
             store.prepare()
-            variants = store.accept(self.run, _names(self.variants), self.note, datetime.now(UTC))
+            variants = store.accept(self.run, self.variants, self.note, datetime.now(UTC))
         self.log.info("Accepted run %s of %s.", self.run, ", ".join(variants))
         return variants
-
-
-def _names(variants: Any) -> list[str] | None:
-    if variants is None:
-        return None
-    if isinstance(variants, str) or not all(isinstance(name, str) for name in variants):
-        raise InputError(
-            f"variants must be a list of model names such as ['gpt-5-mini'], not {variants!r}. Nothing was written."
-        )
-    return list(dict.fromkeys(variants))
 
 
 def _variant_result(summary: Summary, comparison: Comparison) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from airflow_provider_batch.evals.page import report_folder, report_name
 from airflow_provider_batch.evals.read_report import ReportTables
 from airflow_provider_batch.evals.report import render
 from airflow_provider_batch.links.batch import REPORT_KEY, EvalReportLink
+from airflow_provider_batch.operators.evals.arguments import check_fields, parse_fields
 from airflow_provider_batch.operators.evals.grade import CASES_SQL
 from airflow_provider_batch.operators.results import BatchResultsOperator
 from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class EvalReportOperator(BaseOperator):
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
+        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.run = run
         self.title = title
@@ -77,10 +80,12 @@ class EvalReportOperator(BaseOperator):
         self.judgements = judgements
         self.prefix = prefix
         self.warehouse_conn_id = warehouse_conn_id
+        check_fields(self)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Record the costs, read the tables and write the file."""
         with airflow_failures():
+            parse_fields(self)
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:

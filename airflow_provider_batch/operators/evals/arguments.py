@@ -1,0 +1,54 @@
+"""Parsers of the template fields that the operators of evals share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_batch.core.arguments import (
+    check_templated,
+    parse_choice,
+    parse_names,
+    parse_templated,
+    parse_text,
+    require_conn_id,
+    require_text,
+)
+
+#: what the gate does if a run does not pass
+ACTIONS = FAIL, WARN = ("fail", "warn")
+
+
+def _parse_names_or_none(name: str, value: Any) -> list[str] | None:
+    return parse_names(name, value) or None
+
+
+def _parse_words(name: str, value: Any) -> str:
+    return parse_text(name, value) or ""
+
+
+_PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
+    "cases_sql": require_text,
+    "answers": require_text,
+    "judgements": parse_text,
+    "run": require_text,
+    "title": _parse_words,
+    "note": _parse_words,
+    "prefix": _parse_words,
+    "variants": _parse_names_or_none,
+    "action": partial(parse_choice, choices=ACTIONS),
+    "warehouse_conn_id": require_conn_id,
+}
+
+
+def check_fields(operator: BaseOperator) -> None:
+    """Check the template fields of an operator as far as they are known while the DAG is parsed. Raises InputError."""
+    check_templated(operator, {name: _PARSERS[name] for name in operator.template_fields})
+
+
+def parse_fields(operator: BaseOperator) -> None:
+    """Convert the template fields of an operator once they are rendered. Raises InputError."""
+    parse_templated(operator, {name: _PARSERS[name] for name in operator.template_fields})

@@ -1,0 +1,416 @@
+"""Every argument of the three operators with values of every wrong kind, while the DAG is parsed.
+
+An argument accepts the kinds of values that `ACCEPTED` lists for it. Every other value is an error of this package that
+names the argument. Nothing else may be raised: the author would see a traceback into our code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.exceptions import InputError
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+REFERENCE: dict[str, Any] = {
+    "job_uid": "j",
+    "ledger": "file:///nowhere",
+    "openai_conn_id": "openai_default",
+    "requests": 1,
+    "shards": 1,
+    "estimate": {"low_usd": None, "high_usd": None},
+}
+SUBMIT: dict[str, Any] = {
+    "task_id": "submit",
+    "sql": "SELECT 1 AS id",
+    "custom_id": "{{ row.id }}",
+    "model": "gpt-5-mini",
+    "prompt": "{{ row.id }}",
+}
+
+#: a value of each kind; a callable makes the value inside a DAG
+VALUES: dict[str, Any] = {
+    "None": None,
+    "empty text": "",
+    "blank text": " \n",
+    "text": "maybe",
+    "switch text": "no",
+    "number text": "3",
+    "negative number text": "-3",
+    "fraction text": "0.5",
+    "duration text": "90 min",
+    "time text": "2030-01-01T00:00:00",
+    "long text": "x" * 100_000,
+    "half of a surrogate pair": "\ud800",
+    "NUL": "a\x00b",
+    "template": "{{ params.x }}",
+    "open template": "{{ row.id",
+    "forgotten braces": "row.id",
+    "bytes": b"3",
+    "zero": 0,
+    "number": 3,
+    "negative number": -3,
+    "huge number": 10**40,
+    "fraction": 0.5,
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "Decimal": Decimal("0.5"),
+    "complex number": 1j,
+    "true": True,
+    "false": False,
+    "empty list": [],
+    "list of names": ["failed"],
+    "list of numbers": [1, 2],
+    "list of pairs": [("a", "b")],
+    "list of None": [None],
+    "tuple": ("failed", "expired"),
+    "set": {"failed"},
+    "generator": lambda: (name for name in ("failed",)),
+    "empty dict": {},
+    "dict of texts": {"a": "b"},
+    "dict of numbers": {"a": 1},
+    "dict of None": {"a": None},
+    "dict of lists": {"a": [1]},
+    "dict with a number as key": {1: 2},
+    "timedelta": timedelta(hours=1),
+    "negative timedelta": -timedelta(hours=1),
+    "longest timedelta": timedelta.max,
+    "datetime": datetime(2030, 1, 1, tzinfo=UTC),
+    "date": date(2030, 1, 1),
+    "path": PurePosixPath("/tmp/x"),
+    "object": object(),
+    "class": int,
+    "exception": ValueError("x"),
+    "function": lambda: len,
+    "another task": lambda: _other_task(),
+    "output of another task": lambda: _other_task().output,
+    "list with the output of another task": lambda: [_other_task().output],
+    "value of the form": lambda: _dag().param("x"),
+}
+
+LINES = {
+    *("text", "switch text", "number text", "negative number text", "fraction text", "duration text", "time text"),
+    "forgotten braces",
+}
+TEXTS = {*LINES, "long text"}
+EMPTY = {"None", "empty text", "blank text"}
+RUNTIME = {"output of another task", "value of the form"}
+TEMPLATED = {"template", *RUNTIME}
+SWITCH = {*EMPTY, "switch text", "true", "false", "zero"}
+COUNT = {"number text", "number"}
+FRACTION = {"fraction text", "fraction", "Decimal"}
+NAMES = {"empty list", "list of names", "tuple"}
+DICTS = {"empty dict", "dict of texts", "dict of numbers", "dict of None", "dict of lists"}
+DURATION = {"zero", *COUNT, "fraction text", "fraction", "duration text", "timedelta"}
+
+#: the kinds that each argument accepts; an empty dict is what a form sends for an editor that was left empty
+ACCEPTED: dict[str, set[str]] = {
+    "submit.sql": {*TEXTS, *TEMPLATED},
+    "submit.custom_id": TEMPLATED,
+    "submit.warehouse_conn_id": {*LINES, *TEMPLATED},
+    "submit.max_rows": {*EMPTY, *COUNT, "zero", *TEMPLATED},
+    "submit.parameters": {
+        *(*EMPTY, *NAMES, *DICTS, *TEMPLATED),
+        *("list of numbers", "list of pairs", "list of None", "list with the output of another task"),
+    },
+    # a row template, whose text goes to the provider as it stands
+    "submit.model": {*TEXTS, "NUL", *TEMPLATED} - {"forgotten braces"},
+    "submit.endpoint": TEMPLATED,
+    "submit.system": {*EMPTY, "empty dict", *TEXTS, "NUL", *TEMPLATED} - {"forgotten braces"},
+    "submit.prompt": RUNTIME,
+    "submit.output_schema": {*EMPTY, "empty dict", *RUNTIME},
+    "submit.max_output_tokens": {*EMPTY, *COUNT},
+    "submit.body": {*EMPTY, *DICTS, *RUNTIME},
+    "submit.request": {*EMPTY, "empty dict", *RUNTIME},
+    "submit.carry": {*EMPTY, "empty dict", *TEXTS, *NAMES, "set", "generator"},
+    "submit.max_cost_usd": {*EMPTY, *COUNT, *FRACTION, "zero", *TEMPLATED},
+    "submit.prices": {*EMPTY, "empty dict"},
+    "submit.openai_conn_id": {*LINES, *TEMPLATED},
+    "submit.staging": {*EMPTY, "empty dict", *TEXTS, "path", *TEMPLATED},
+    "submit.allow_local_staging": SWITCH,
+    "submit.limits": {*EMPTY, "empty dict"},
+    "submit.completion_window": LINES - {"time text"},
+    "submit.metadata": {*EMPTY, "empty dict", "dict of texts", "dict of numbers", *TEMPLATED},
+    "submit.deduplicate": {*SWITCH, *TEMPLATED},
+    "submit.reuse_from": {*EMPTY, "empty dict", *TEXTS, *TEMPLATED},
+    "submit.canary": {*EMPTY, *COUNT, "zero", *TEMPLATED},
+    "submit.ignore_canary": {*SWITCH, *TEMPLATED},
+    "submit.resubmit": {*SWITCH, *TEMPLATED},
+    "submit.retention": {*EMPTY, "empty dict", "duration text", "timedelta"},
+    "submit.delete_remote_files": set(),
+    "submit.preview": {*SWITCH, *TEMPLATED},
+    "submit.on_empty": set(),
+    "wait.job": {"template", "value of the form"},
+    "wait.max_attempts": COUNT,
+    "wait.retry_on": {*EMPTY, "empty dict", *NAMES, "set", "generator"},
+    "wait.on_incomplete": set(),
+    "wait.row_retry_delay": {*EMPTY, "empty dict", *DURATION},
+    # a plain number is in seconds, and less than a minute of them is no deadline
+    "wait.deadline": {"duration text", "timedelta", "time text", "datetime", *TEMPLATED},
+    "wait.at_deadline": set(),
+    "wait.at_deadline_rows": COUNT,
+    "wait.deferrable": SWITCH,
+    "wait.poke_interval": {*EMPTY, "empty dict", *DURATION},
+    "wait.cancel_on_kill": SWITCH,
+    "land.job": {"template", "value of the form"},
+    "land.table": {*TEXTS, *TEMPLATED},
+    "land.warehouse_conn_id": {*LINES, *TEMPLATED},
+    # the names of fields, which a JSON Schema may spell in any way
+    "land.columns": {
+        *(*EMPTY, *TEXTS, *NAMES, "empty dict", "dict of texts", "dict of lists"),
+        *("template", "open template", "half of a surrogate pair", "NUL"),
+    },
+    "land.key": {*EMPTY, *DICTS, *TEMPLATED},
+    "land.create_table": SWITCH,
+    "land.max_failure_rate": {*FRACTION, "zero"},
+    "land.history": SWITCH,
+    "land.keep_last_success": SWITCH,
+    "land.store_response": SWITCH,
+    "land.landed_file": SWITCH,
+    "land.sink": {"None", "forgotten braces", "class", "function"},
+    "land.partial": SWITCH,
+}
+
+
+def _dag() -> Any:
+    from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+    return DagContext.get_current()
+
+
+def _other_task() -> Any:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    return EmptyOperator(task_id="other")
+
+
+def operators() -> dict[str, tuple[type, dict[str, Any]]]:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    return {
+        "submit": (BatchSubmitOperator, SUBMIT),
+        "wait": (BatchSensor, {"task_id": "wait", "job": REFERENCE}),
+        "land": (BatchResultsOperator, {"task_id": "land", "job": REFERENCE, "table": "answers"}),
+    }
+
+
+def refusal(task_id: str, argument: str, value: Any) -> str | None:
+    """Return the error for a value of an argument, or None if it is accepted. Other errors than ours are raised."""
+    from airflow.sdk import DAG
+
+    kind, arguments = operators()[task_id]
+    with DAG("wrong_arguments", schedule=None, params={"x": 1}):
+        made = value() if inspect.isfunction(value) else value
+        try:
+            kind(**{**arguments, argument: made})
+        except InputError as error:
+            return str(error)
+    return None
+
+
+def arguments_of(operator: type) -> list[str]:
+    parameters = inspect.signature(operator).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def test_each_argument_accepts_or_refuses_a_value_of_each_kind(record_property: Callable[[str, object], None]) -> None:
+    verdicts: Counter[str] = Counter()
+    accepted: dict[str, set[str]] = {}
+    unclear: list[tuple[str, ...]] = []
+    for task_id, (operator, _) in operators().items():
+        for argument in arguments_of(operator):
+            kinds = accepted[f"{task_id}.{argument}"] = set()
+            for kind, value in VALUES.items():
+                message = refusal(task_id, argument, value)
+                if message is None:
+                    kinds.add(kind)
+                elif argument not in message or len(message) > 2_000:
+                    unclear.append((task_id, argument, kind, message[:200]))
+                verdicts["accepted" if message is None else "refused"] += 1
+
+    assert unclear == []
+    assert accepted == ACCEPTED
+    assert verdicts.total() > 2_500
+    record_property("measurements", f"Values of {len(VALUES)} kinds for {len(accepted)} arguments: {dict(verdicts)}")
+
+
+@pytest.mark.parametrize(
+    ("task_id", "argument", "value", "meaning"),
+    [
+        ("submit", "carry", "stars", ["stars"]),
+        ("submit", "carry", ("a", "b", "a"), ["a", "b"]),
+        ("submit", "max_output_tokens", "64", 64),
+        ("submit", "allow_local_staging", "no", False),
+        ("submit", "retention", "30d", timedelta(days=30)),
+        ("wait", "max_attempts", "2", 2),
+        ("wait", "retry_on", "failed", ["failed"]),
+        ("wait", "retry_on", None, ["cancelled", "expired", "failed", "invalid_output", "missing"]),
+        ("wait", "retry_on", [], []),
+        ("wait", "row_retry_delay", 300, timedelta(minutes=5)),
+        ("wait", "row_retry_delay", "1h 30m", timedelta(minutes=90)),
+        ("wait", "row_retry_delay", timedelta(0), timedelta(0)),
+        ("wait", "deadline", 3600, 3600),
+        ("wait", "deadline", "30h", "30h"),
+        ("wait", "cancel_on_kill", "no", False),
+        ("wait", "cancel_on_kill", "", True),
+        ("wait", "deferrable", "false", False),
+        ("wait", "poke_interval", "60", 60.0),
+        ("land", "max_failure_rate", "0.5", 0.5),
+        ("land", "history", "yes", True),
+        ("land", "create_table", "off", False),
+    ],
+)
+def test_an_argument_takes_the_obvious_meaning_of_text_and_numbers(
+    task_id: str, argument: str, value: Any, meaning: Any
+) -> None:
+    operator, arguments = operators()[task_id]
+
+    assert getattr(operator(**{**arguments, argument: value}), argument) == meaning
+
+
+@pytest.mark.parametrize(
+    ("task_id", "argument", "advice"),
+    [
+        ("submit", "system_prompt", "Did you mean 'system'?"),
+        ("submit", "output_type", "Did you mean 'output_schema'?"),
+        ("submit", "llm_conn_id", "Did you mean 'openai_conn_id'?"),
+        ("submit", "input_sql", "Did you mean 'sql'?"),
+        ("submit", "promt", "Did you mean 'prompt'?"),
+        ("submit", "temperature", 'body={"temperature": …}'),
+        ("submit", "reasoning_effort", 'body={"reasoning_effort": …}'),
+        ("submit", "unheard_of", "Its arguments are "),
+        ("wait", "dead_line", "Did you mean 'deadline'?"),
+        ("wait", "max_retries", "Did you mean 'max_attempts'?"),
+        ("land", "output_table", "Did you mean 'table'?"),
+        ("land", "keep_last_sucess", "Did you mean 'keep_last_success'?"),
+    ],
+)
+def test_an_unknown_argument_is_refused_with_what_to_write(task_id: str, argument: str, advice: str) -> None:
+    operator, arguments = operators()[task_id]
+
+    with pytest.raises(InputError) as error:
+        operator(**arguments, **{argument: 0})
+    assert str(error.value).startswith(f"{operator.__name__} has no argument '{argument}'. ")
+    assert advice in str(error.value)
+
+
+def test_arguments_of_every_airflow_task_and_of_subclasses_are_accepted() -> None:
+    for operator, arguments in operators().values():
+        subclass: Any = type("Own", (operator,), {})
+        assert subclass(**arguments, retries=3, retry_delay=timedelta(1), doc_md="x", pool="p").retries == 3
+
+
+# The argument `job`
+
+
+@pytest.fixture
+def tasks() -> Iterator[dict[str, Any]]:
+    """Build tasks in a DAG that stays open: submit, submit that is mapped, and another task."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    with DAG("jobs", schedule=None):
+        mapped = BatchSubmitOperator.partial(**{**SUBMIT, "task_id": "mapped"}).expand(max_rows=[1, 2])
+        yield {"submit": BatchSubmitOperator(**SUBMIT), "mapped": mapped, "other": _other_task()}
+
+
+@pytest.mark.parametrize("task_id", ["wait", "land"])
+def test_a_submit_task_stands_for_its_output(tasks: dict[str, Any], task_id: str) -> None:
+    operator, arguments = operators()[task_id]
+
+    task: Any = operator(**{**arguments, "job": tasks["submit"]})
+
+    assert task.job == tasks["submit"].output
+    assert task.upstream_task_ids == {"submit"}
+
+
+@pytest.mark.parametrize("task_id", ["wait", "land"])
+@pytest.mark.parametrize(
+    ("job", "problem"),
+    [
+        (lambda tasks: "submit", "got 'submit'"),
+        (lambda tasks: None, "got None"),
+        (lambda tasks: {}, "got {} (dict)"),
+        (lambda tasks: {"job_uid": "j"}, "got {'job_uid': 'j'} (dict)"),
+        (lambda tasks: tasks["other"], "got <Task(EmptyOperator): other>"),
+        (lambda tasks: tasks["other"].output, "got the output of the task 'other', which is not a BatchSubmitOperator"),
+        (lambda tasks: tasks["submit"].output["ledger"], "got the item 'ledger' of the output of the task 'submit'"),
+        (lambda tasks: tasks["mapped"], "the task 'mapped' is mapped"),
+        (lambda tasks: tasks["mapped"].output, ".expand(job=mapped.output)"),
+        (lambda tasks: [tasks["submit"].output], "got a list that contains such a value"),
+    ],
+)
+def test_another_job_than_the_output_of_submit_is_refused(
+    tasks: dict[str, Any], task_id: str, job: Callable[[dict[str, Any]], Any], problem: str
+) -> None:
+    operator, arguments = operators()[task_id]
+
+    with pytest.raises(InputError, match=r"\Ajob: Expected the output of ") as error:
+        operator(**{**arguments, "job": job(tasks)})
+    assert problem in str(error.value)
+
+
+def test_a_mapped_sensor_takes_the_outputs_of_a_mapped_submit(tasks: dict[str, Any]) -> None:
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    wait = BatchSensor.partial(task_id="wait").expand(job=tasks["mapped"].output)
+
+    assert wait.upstream_task_ids == {"mapped"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'job_uid': 'j', 'ledger': 'l', 'openai_conn_id': 'c', 'requests': 1, 'shards': 1, 'estimate': %s}",
+        '{"job_uid": "j", "ledger": "l", "openai_conn_id": "c", "requests": 1, "shards": 1, "estimate": %s}',
+    ],
+)
+def test_a_reference_that_a_template_turned_into_text_is_read(text: str) -> None:
+    from airflow_provider_batch.worker.airflow_arguments import read_reference
+
+    assert read_reference("job", text % repr(REFERENCE["estimate"])).job_uid == "j"
+
+
+# Between submit and land
+
+
+def order(tasks: dict[str, Any], *, waits_for: Any = None, **land: Any) -> None:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    landing = BatchResultsOperator(task_id="land", table="t", job=tasks["submit"].output, **land)
+    if waits_for is not None:
+        BatchSensor(task_id="wait", job=waits_for) >> landing
+    landing.dag.resolve_template_files()  # type: ignore[no-untyped-call]  # Airflow has no types here
+
+
+def test_landing_without_a_wait_is_refused_when_the_dag_is_parsed(tasks: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="no BatchSensor waits for the job"):
+        order(tasks)
+
+
+def test_landing_after_a_wait_for_another_job_is_refused(tasks: dict[str, Any]) -> None:
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    second = BatchSubmitOperator(**{**SUBMIT, "task_id": "second"})
+    with pytest.raises(InputError, match="no BatchSensor waits for the job"):
+        order(tasks, waits_for=second.output)
+
+
+def test_landing_after_a_wait_or_with_partial_is_accepted(tasks: dict[str, Any]) -> None:
+    order(tasks, waits_for=tasks["submit"])
+
+
+def test_landing_what_exists_needs_no_wait(tasks: dict[str, Any]) -> None:
+    order(tasks, partial=True)
