@@ -11,10 +11,13 @@ No call sends rows, keys or headers to another host than the connection's; see `
 from __future__ import annotations
 
 import hashlib
+import inspect
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple
 
+import httpx2
 import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.providers.openai.hooks.openai import OpenAIHook
@@ -24,6 +27,7 @@ from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUEST
 from airflow_provider_batch.core.lifecycle.failures import classify_refusal, is_account_failure
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.catalogue import find_provider
+from airflow_provider_batch.core.provider.connection import connection_problem, extra_problem, ignored_field_problem
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
@@ -33,6 +37,12 @@ from airflow_provider_batch.hooks.guard import RedirectError, guard_client
 
 __all__ = ["BatchHook"]
 
+#: names of the arguments that a client takes
+_CLIENT_ARGUMENTS = frozenset(
+    name for name in inspect.signature(openai.AsyncOpenAI).parameters if not name.startswith("_")
+)
+#: arguments that give a client credentials without an API key
+_OTHER_CREDENTIALS = frozenset({"workload_identity", "admin_api_key", "provider"})
 #: timeout for `batches.create`, the call that costs money, in seconds
 CREATE_TIMEOUT = 60.0
 #: Timeout for one synchronous request, in seconds. Slower rows go to a batch, which has no such limit.
@@ -85,6 +95,34 @@ class BatchHook(OpenAIHook):
     calls of a job, each with the retries that are safe for it.
     """
 
+    def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the client, checked before anything can be sent with them.
+
+        :raises InputError: if the connection has a value that no client can use.
+        """
+        problem = ignored_field_problem(conn.host, conn.port, conn.schema)
+        problem = problem or extra_problem(conn.extra, extras, _CLIENT_ARGUMENTS)
+        if problem is None:
+            arguments = super()._client_kwargs(conn, extras)
+            has_other_credentials = not arguments.keys().isdisjoint(_OTHER_CREDENTIALS)
+            api_key = arguments.get("api_key") or os.environ.get("OPENAI_API_KEY", "")
+            problem = connection_problem(
+                api_key=None if has_other_credentials else api_key,
+                base_url=arguments.get("base_url") or os.environ.get("OPENAI_BASE_URL"),
+                client_arguments=extras.get("openai_client_kwargs") or {},
+                known_arguments=_CLIENT_ARGUMENTS,
+            )
+        if problem is not None:
+            raise self._connection_error(problem)
+        return arguments
+
+    def _connection_error(self, problem: str) -> InputError:
+        problem = problem if problem.endswith("?") else problem.rstrip(".") + "."
+        return InputError(
+            f"openai_conn_id: Connection {self.conn_id!r} cannot be used: {problem} Nothing was sent. Correct the "
+            "connection (Admin > Connections)."
+        )
+
     def get_conn(self) -> openai.OpenAI:
         """Return a new client, guarded against redirects."""
         return guard_client(super().get_conn(), self.conn_id)
@@ -112,11 +150,8 @@ class BatchHook(OpenAIHook):
                 f"openai_conn_id: There is no connection {self.conn_id!r}. Nothing was uploaded. Create one of "
                 "type OpenAI, with the API key as its password (Admin > Connections)."
             ) from error
-        except (openai.OpenAIError, ValueError) as error:
-            raise InputError(
-                f"openai_conn_id: Cannot create an OpenAI client from connection {self.conn_id!r}: {error}. Nothing "
-                "was uploaded. Correct the connection (Admin > Connections)."
-            ) from error
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            raise self._connection_error(f"no OpenAI client can be created from it: {error}") from error
 
     @property
     def host(self) -> str:
@@ -424,4 +459,6 @@ def describe_error(error: BaseException) -> str:
         return f"HTTP {error.status_code}{code}: {error.message}"
     if isinstance(error, RedirectError):
         return str(error)
+    if isinstance(error, openai.APIConnectionError) and isinstance(error.__cause__, httpx2.ConnectError):
+        return f"Cannot connect to {error.request.url.host}: {error.__cause__}".rstrip(".")
     return f"{type(error).__name__}: {error}".rstrip(".")

@@ -30,6 +30,7 @@ import httpx2
 import openai
 from airflow.sdk.log import mask_secret
 
+from airflow_provider_batch.core.provider.connection import api_key_problem
 from airflow_provider_batch.core.provider.redaction import RedactedStream, Redactor, find_secrets
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,12 @@ class RedirectError(openai.OpenAIError):
 def guard_client(client: Client, conn_id: str) -> Client:
     """Guard a new client and all copies that `with_options` makes of it. Return the client.
 
-    :raises ValueError: if the key cannot be sent, because it contains a space or a line break.
+    :raises ValueError: if the key cannot be sent. It may come from the environment, so the hook did not check it.
     """
-    if any(character.isspace() for character in client.api_key):
+    problem = api_key_problem(client.api_key or None)
+    if problem is not None:
         # The HTTP client would show the key in its error.
-        raise ValueError("the API key contains a space or a line break, perhaps at its end")
+        raise ValueError(problem)
     guard = _Guard(client, conn_id)
     if isinstance(client, openai.AsyncOpenAI):
 
