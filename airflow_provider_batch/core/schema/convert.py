@@ -49,10 +49,9 @@ def parse_json(text: str | bytes) -> Any:
 
 def _exact_number(text: str) -> float | Decimal:
     number = float(text)
-    representation = repr(number)
-    if representation == text or (math.isfinite(number) and Decimal(representation) == Decimal(text)):
-        return number
-    return Decimal(text)
+    if len(text) <= 16 and "e" not in text and "E" not in text:
+        return number  # at most 15 digits, which a float keeps
+    return number if math.isfinite(number) and Decimal(repr(number)) == Decimal(text) else Decimal(text)
 
 
 _decoder = msgspec.json.Decoder(float_hook=_exact_number)
