@@ -141,7 +141,9 @@ class BatchSubmitOperator(BaseOperator):
     :param endpoint: `/v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/completions` or `/v1/moderations`.
     :param system: row template for the system message, or for the instructions of the Responses API.
     :param prompt: row template for the user message or the input. May be a list of content parts, or of inputs.
-    :param output_schema: the expected shape of the answer, as a pydantic model or as JSON Schema. Made strict.
+    :param output_schema: the expected shape of the answer, as JSON Schema or as anything that pydantic can validate: a
+        model, a dataclass, a TypedDict, or a type such as `list[Item]`. Answers are judged by it. What is sent is made
+        strict; `docs/structured-output.md` says how, and the log and the preview list the changes.
     :param max_output_tokens: maximum length of each answer, in tokens.
     :param body: base of every request body, with row templates at any depth. Must not contain fields that other
         arguments fill in.

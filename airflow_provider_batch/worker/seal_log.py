@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from airflow_provider_batch.core.formatting import format_count, format_usd_range
+from airflow_provider_batch.core.schema.author_schema import schema_changes
 from airflow_provider_batch.worker.build import Build
 from airflow_provider_batch.worker.log import Log
+
+#: number of changes to a schema that are logged
+MAX_CHANGES = 20
 
 
 def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
@@ -27,6 +31,11 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
         log.info(
             "Canary: sending %s at the standard price before anything is uploaded", format_count(canary, "request")
         )
+    changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
+    if changes:
+        first = " | ".join(changes[:MAX_CHANGES])
+        more = f" | and {len(changes) - MAX_CHANGES} more" if len(changes) > MAX_CHANGES else ""
+        log.info("Changed in the output_schema, so that the provider accepts it: %s%s", first, more)
     if estimate.counted_requests:
         method = f"corrected by tiktoken, which counted {format_count(estimate.counted_requests, 'request')}"
     else:

@@ -17,6 +17,7 @@ import yaml
 
 from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest
+from airflow_provider_batch.core.schema.author_schema import schema_changes
 
 #: maximum number of characters shown of one text, and of one request
 MAX_TEXT_CHARACTERS = 2_000
@@ -52,6 +53,12 @@ def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, h
         )
     if has_more_rows:
         lines.append("- The query returns more rows, which will not be sent")
+    changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
+    if changes:
+        lines += ["- Changed in the output_schema, so that the provider accepts it:"]
+        lines += [f"  - {_code(change)}" for change in changes[:MAX_ITEMS]]
+        if len(changes) > MAX_ITEMS:
+            lines.append(f"  - … cut: {len(changes):,} changes")
     common = _common_items([request["body"] for request in sample])
     for number, request in enumerate(sample, start=1):
         specific = {key: value for key, value in request["body"].items() if key not in common}

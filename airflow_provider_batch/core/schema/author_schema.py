@@ -14,24 +14,21 @@ import jsonschema_rs
 
 from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.drafts import to_current_draft
+from airflow_provider_batch.core.schema.regex import PATTERN_OPTIONS
 from airflow_provider_batch.exceptions import SchemaError
 
 
 def author_schema(source: Any) -> dict[str, Any]:
     """Return what an author gives as JSON Schema of the draft 2020-12, with the same meaning.
 
+    :param source: JSON Schema as a dict, or anything that pydantic can validate: a model, a dataclass, a TypedDict, a
+        type such as `list[Item]` or `Annotated[...]`, or a TypeAdapter. The JSON Schema of a type also says what else
+        pydantic accepts; see `pydantic_types`.
+
     The result is JSON-serializable and shares nothing with the argument. Raises SchemaError.
     """
-    if isinstance(source, type) and hasattr(source, "model_json_schema"):
-        source = _from_pydantic(source)
     if not isinstance(source, dict):
-        description = (
-            f"the class {source.__name__}" if isinstance(source, type) else f"a value of type {type(source).__name__}"
-        )
-        hint = " Give the class instead of an instance." if hasattr(source, "model_dump") else ""
-        raise SchemaError(
-            f"output_schema: Expected a pydantic model class or a JSON Schema as a dict, got {description}.{hint}"
-        )
+        source = _from_pydantic(source)
     if source.get("type") == "json_schema":
         raise SchemaError("output_schema: This is a complete response format. Give only the schema inside it.")
     try:
@@ -45,23 +42,32 @@ def author_schema(source: Any) -> dict[str, Any]:
 def strict_schema(source: Any) -> dict[str, Any]:
     """Return the strict JSON Schema that is sent for what an author gives.
 
-    Every object is closed and requires all its properties. A `$ref` with sibling keywords is merged into its parent, as
-    the OpenAI SDK does in `lib/_pydantic.py`. Unlike the SDK, which removes only null defaults, this function removes
-    every `default`. The result is JSON-serializable and shares nothing with the argument.
+    Every object is closed and requires all its properties; those that the author does not require may be null. Keywords
+    that OpenAI refuses are stated in the descriptions. `strict` describes how. The result is JSON-serializable and
+    shares nothing with the argument.
 
     Raises SchemaError naming the location in the output and suggesting a fix.
     """
     author_root = author_schema(source)
-    strict_root = strict.to_strict(decimals.as_numbers(author_root))
+    strict_root = strict.to_strict(decimals.as_numbers(author_root)).schema
     _check_validity(author_root)
     _check_validity(strict_root)
     strict.check_size(strict_root)
     return strict_root
 
 
+def schema_changes(author_root: dict[str, Any]) -> list[str]:
+    """Return what making a schema strict changes, one text per place in the output, for people."""
+    changes = strict.to_strict(decimals.as_numbers(author_root)).changes
+    validators = author_root.get("x-pydantic", {}).get("validators", [])
+    if validators:
+        changes.append(f"the author's own validators do not run: {', '.join(validators)}")
+    return changes
+
+
 def _check_validity(schema: dict[str, Any]) -> None:
     try:
-        jsonschema_rs.Draft202012Validator(schema, offline=True)
+        jsonschema_rs.Draft202012Validator(schema, offline=True, pattern_options=PATTERN_OPTIONS)
     except jsonschema_rs.ValidationError as error:
         location = "/".join(str(part) for part in error.instance_path) or "the root"
         raise SchemaError(
@@ -69,19 +75,21 @@ def _check_validity(schema: dict[str, Any]) -> None:
         ) from error
 
 
-def _from_pydantic(model: Any) -> Any:
+def _from_pydantic(source: Any) -> dict[str, Any]:
     import pydantic
 
-    from airflow_provider_batch.core.schema.schema_generator import AuthorSchema
+    from airflow_provider_batch.core.schema import pydantic_types
 
-    if issubclass(model, pydantic.RootModel):
+    if not pydantic_types.is_type(source):
+        hint = " Give the class instead of an instance." if hasattr(source, "model_dump") else ""
         raise SchemaError(
-            f"output_schema: {model.__name__} is a RootModel, but the root of the output must be an object. "
-            "Use a BaseModel with this type as a field."
+            "output_schema: Expected a pydantic model class, another type that pydantic can validate, or a JSON Schema "
+            f"as a dict, got a value of type {type(source).__name__}.{hint}"
         )
     try:
-        return model.model_json_schema(schema_generator=AuthorSchema)
+        return pydantic_types.type_to_json_schema(source)
     except (pydantic.errors.PydanticUserError, pydantic.errors.PydanticUndefinedAnnotation) as error:
+        name = getattr(source, "__name__", source)
         raise SchemaError(
-            f"output_schema: pydantic cannot create a JSON Schema for {model.__name__}: {str(error).rstrip('.')}."
+            f"output_schema: pydantic cannot create a JSON Schema for {name}: {str(error).splitlines()[0].rstrip('.')}."
         ) from error

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_batch.core.schema.regex import from_python
+
 #: keywords whose value is one schema, a list of schemas, or schemas by name
 ONE_SCHEMA = (
     "items",
@@ -35,6 +37,8 @@ def to_current_draft(schema: Any) -> Any:
         return schema
     node = {key: value for key, value in schema.items() if key not in _REMOVED_KEYWORDS}
     _rename_keywords(node)
+    if isinstance(node.get("pattern"), str):
+        node["pattern"] = from_python(node["pattern"])
     node = map_subschemas(_merge_single_all_of(node), to_current_draft)
     if "type" not in node:
         node |= _implied_type(node)
@@ -62,7 +66,7 @@ def or_null(node: dict[str, Any]) -> dict[str, Any]:
     """Return a schema that also allows null."""
     if "null" in types(node) or {"type": "null"} in node.get("anyOf", []):
         return node
-    if "type" not in node or "const" in node or "$ref" in node:
+    if "type" not in node or "const" in node or {"object", "array"} & set(types(node)):
         notes: dict[str, Any] = {key: node[key] for key in ("title", "description") if key in node}
         option = {key: value for key, value in node.items() if key not in notes}
         if option.keys() == {"anyOf"}:

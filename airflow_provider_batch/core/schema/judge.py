@@ -1,48 +1,167 @@
-"""Validation of structured output against its schema."""
+"""Validation of structured output against its author's schema.
+
+The author's schema decides, and not the strict one that was sent, because servers that do not enforce schemas answer
+what the author's prompt asks for. Two things in an answer belong to the sending and not to the author: a null for an
+optional property, which means that the property is absent, and the object around a root that is no object.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 
-from airflow_provider_batch.core.schema import decimals
+from airflow_provider_batch.core.schema import decimals, strict
+from airflow_provider_batch.core.schema.absent import ROOT_URI, without_absent
 from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, is_format, parse_json, truncate
+from airflow_provider_batch.core.schema.regex import PATTERN_OPTIONS
 
 
 class SchemaJudge:
-    """Decides whether a text is JSON that the schema allows. All structured output is judged here.
+    """Decides whether a text is JSON that the author's schema allows. All structured output is judged here.
 
-    Formats are validated too. Those with a column type of their own are validated with `convert`, so that a valid
-    answer fits its column. Numbers keep all their digits.
+    A schema that comes from a pydantic type is judged as pydantic does; see `pydantic_types`. In other schemas formats
+    are validated too. Those with a column type of their own are validated with `convert`, so that a valid answer fits
+    its column. Numbers keep all their digits.
     """
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema = schema
-        self._validator = jsonschema_rs.Draft202012Validator(
-            schema,
-            offline=True,
-            validate_formats=True,
-            formats={name: partial(is_format, format=name) for name in FORMAT_TYPES},
-            keywords={decimals.LIMITS: decimals.Limits},
-        )
+        self._wrapper = strict.wrapper(schema)
+        self._check = _pydantic_check(schema) or _json_schema_check(schema)
 
     def judge(self, text: str | bytes) -> tuple[Any, str | None]:
-        """Return (the parsed value, None), or (None, a description of the problem of at most about 300 characters)."""
+        """Return (the value, None), or (None, a description of the problem of at most about 300 characters).
+
+        Properties that are absent are left out of the value, or have the default of their pydantic field.
+        """
         try:
             value = parse_json(text)
         except (msgspec.DecodeError, ValueError) as error:
             return None, f"The answer is not JSON: {str(error).rstrip('.')}."
         except RecursionError:
             return None, "The answer is nested too deeply to be parsed."
+        if self._wrapper is not None and isinstance(value, dict) and value.keys() == {self._wrapper}:
+            content = value[self._wrapper]
+            result = self._check(content, msgspec.json.encode(content))
+            # the author's own schema may have a property of that name
+            return result if result[1] is None else min(result, self._check(value, text), key=_is_invalid)
+        return self._check(value, text)
+
+
+#: takes an answer as a value and as its text, and returns what `judge` returns
+_Check = Callable[[Any, str | bytes], tuple[Any, str | None]]
+
+
+def _pydantic_check(schema: dict[str, Any]) -> _Check | None:
+    """Return the check for a schema that comes from a pydantic type, None for any other schema."""
+    if "x-pydantic" not in schema:
+        return None
+    from pydantic_core import PydanticSerializationError, SchemaError, ValidationError
+
+    from airflow_provider_batch.core.schema.pydantic_types import PYDANTIC_KEYWORD, AnswerValidator
+
+    try:
+        validate = AnswerValidator(schema[PYDANTIC_KEYWORD]["schema"]).validate
+    except (SchemaError, KeyError, TypeError):
+        # sealed with another version of pydantic: its JSON Schema still decides
+        return None
+
+    check_formats = _format_check(schema)
+
+    def check(value: Any, text: str | bytes) -> tuple[Any, str | None]:
         try:
-            if self._validator.is_valid(value):
+            validated = validate(_with_exact_numbers(value, text))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            return None, _mismatch(problem["loc"], problem["msg"])
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            return None, _uncheckable(error)
+        complaint = check_formats(validated)
+        return (validated, None) if complaint is None else (None, complaint)
+
+    return check
+
+
+#: numbers that a float may round
+_LONG_NUMBER = re.compile(r"[\d.]{17}|\d[eE]")
+
+
+def _with_exact_numbers(value: Any, text: str | bytes) -> str | bytes:
+    """Return the text with the numbers that a float would round as texts, because pydantic reads them as floats."""
+    if not _LONG_NUMBER.search(text if isinstance(text, str) else text.decode(errors="replace")):
+        return text
+    return msgspec.json.encode(value)
+
+
+#: formats that pydantic checks with functions, which do not travel
+_FUNCTION_FORMATS = frozenset(("email", "idn-email", "ipv4", "ipv6"))
+
+
+def _format_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
+    """Return what checks the formats that the core schema lacks, in a value that pydantic accepted."""
+    if not any(f'"format": "{name}"' in json.dumps(schema) for name in _FUNCTION_FORMATS):
+        return lambda value: None
+    validator = jsonschema_rs.Draft202012Validator(
+        schema, offline=True, validate_formats=True, pattern_options=PATTERN_OPTIONS
+    )
+
+    def check(value: Any) -> str | None:
+        for error in validator.iter_errors(value):
+            if error.kind.name in ("format", "anyOf", "oneOf"):
+                return _mismatch(error.instance_path, error.message)
+        return None
+
+    return check
+
+
+def _json_schema_check(schema: dict[str, Any]) -> _Check:
+    registry = jsonschema_rs.Registry([(ROOT_URI, schema)])
+
+    def create_validator(subschema: Any) -> jsonschema_rs.Draft202012Validator:
+        return jsonschema_rs.Draft202012Validator(
+            subschema,
+            registry=registry,
+            offline=True,
+            validate_formats=True,
+            pattern_options=PATTERN_OPTIONS,
+            formats={name: partial(is_format, format=name) for name in FORMAT_TYPES},
+            keywords={decimals.LIMITS: decimals.Limits},
+        )
+
+    validator = create_validator(schema)
+    clean = without_absent(schema, create_validator)
+
+    def check(value: Any, text: str | bytes) -> tuple[Any, str | None]:
+        try:
+            if validator.is_valid(value):
                 return value, None
-            problem = next(iter(self._validator.iter_errors(value)))
+            if clean is not None:
+                value = clean(value)
+                if validator.is_valid(value):
+                    return value, None
+            problem = next(iter(validator.iter_errors(value)))
         except (ValueError, RecursionError) as error:
             # The validator limits the nesting to 255 levels.
-            return None, f"The answer cannot be checked against the schema: {truncate(str(error).rstrip('.'), 240)}."
-        location = truncate(".".join(str(part) for part in problem.instance_path) or "the root", 120)
-        return None, f"The answer does not match the schema at {location}: {truncate(problem.message, 240)}."
+            return None, _uncheckable(error)
+        return None, _mismatch(problem.instance_path, problem.message)
+
+    return check
+
+
+def _is_invalid(result: tuple[Any, str | None]) -> bool:
+    return result[1] is not None
+
+
+def _mismatch(location: Any, problem: str) -> str:
+    place = truncate(".".join(str(part) for part in location) or "the root", 120)
+    return f"The answer does not match the schema at {place}: {truncate(problem, 240)}."
+
+
+def _uncheckable(error: Exception) -> str:
+    return f"The answer cannot be checked against the schema: {truncate(str(error).rstrip('.'), 240)}."

@@ -1,17 +1,27 @@
-"""The subset of JSON Schema that strict structured output accepts: converting a schema to it, and its size limits.
+"""Strict structured output: what is sent for an author's schema, and its size limits.
 
-The subset and the limits come from OpenAI's guide "Structured model outputs", section "Supported schemas". Keywords
-that the guide does not mention are kept: rejecting a schema that the provider accepts is worse than letting the
-provider reject it.
+Strict output closes every object and requires all its properties. A property that the author does not require therefore
+becomes nullable, and the judge reads its null as absent. The subset and the limits come from OpenAI's guide "Structured
+model outputs", section "Supported schemas".
+
+What the subset lacks is handled in one of three ways:
+
+* What the judge can check is not sent but stated in the description, and checked after the answer arrives.
+* What has the same meaning in other words is rewritten: `oneOf` as `anyOf`, a tuple as an array, `allOf` merged, a
+  reference into the middle of the schema as one to a definition, and a root that is no object put inside one.
+* Anything else, such as an object whose properties have no names, is rejected with a way out.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from airflow_provider_batch.core.schema.drafts import json_type, types
+from airflow_provider_batch.core.schema.drafts import map_subschemas, or_null, types
+from airflow_provider_batch.core.schema.keywords import SENT_KEYWORDS, add_note, brief, describe_keywords
+from airflow_provider_batch.core.schema.merge import UnmergeableError, merge
 from airflow_provider_batch.exceptions import SchemaError
 
 MAX_LEVELS = 10
@@ -25,46 +35,75 @@ LARGE_ENUM = 250
 
 _ROOT = "the root"
 _DEFINITIONS = ("$defs", "definitions")
-_TUPLE_ADVICE = "Strict output cannot express tuples. Use an object with a named property for each position."
-_CASES_ADVICE = "Use anyOf with one object per case."
 _NAMES_ADVICE = "Name every property, or use a list of {name, value} objects."
 
-#: keywords that strict output does not support, with advice on what to use instead
+#: keywords that strict output cannot express and that have no faithful rewrite, with advice on what to use instead
 _UNSUPPORTED_KEYWORDS = {
-    "oneOf": "Use anyOf. In pydantic, use a plain union without a discriminator.",
-    "not": "Remove it and state the restriction in the prompt.",
-    "if": _CASES_ADVICE,
-    "then": _CASES_ADVICE,
-    "else": _CASES_ADVICE,
-    "dependentRequired": _CASES_ADVICE,
-    "dependentSchemas": _CASES_ADVICE,
-    "dependencies": _CASES_ADVICE,
     "patternProperties": _NAMES_ADVICE,
-    "propertyNames": _NAMES_ADVICE,
-    "unevaluatedProperties": "Remove it. Strict output never allows other properties.",
-    "prefixItems": _TUPLE_ADVICE,
-    "additionalItems": _TUPLE_ADVICE,
     "$dynamicRef": "Use $ref.",
     "$recursiveRef": "Use $ref.",
 }
-#: keywords without effect on the output, which are removed; among them `default`, because every property is required
-#: and Azure rejects the keyword (openai-agents-python issue 4390)
-_REMOVED_KEYWORDS = ("$schema", "$id", "$comment", "default")
+#: keywords that give a schema a type, directly or not
+_TYPED = frozenset(("type", "$ref", "anyOf", "oneOf", "allOf"))
+#: keywords that say nothing about a value; the first two are sent
+_NOTES = ("title", "description")
+_ANNOTATIONS = frozenset(
+    (*_NOTES, "default", "examples", "deprecated", "readOnly", "writeOnly", "$anchor", "discriminator")
+)
 
 
-def to_strict(root: dict[str, Any]) -> dict[str, Any]:
-    """Return a strict copy of a JSON Schema whose root is an object.
+class Strict(NamedTuple):
+    """A strict schema, and what differs from the author's, one text per place in the output."""
+
+    schema: dict[str, Any]
+    changes: list[str]
+
+
+def to_strict(root: dict[str, Any]) -> Strict:
+    """Return a strict copy of an author's JSON Schema.
 
     Raises SchemaError for anything that a strict schema cannot express, with the location in the output and a suggested
     fix. Whether the result is valid JSON Schema is left to the validator.
     """
-    strict = _StrictConverter(root).convert(root, _ROOT, ())
-    if "anyOf" in strict:
-        raise _schema_error(_ROOT, "is an anyOf, but it must be a single object. Move the union into a property.")
-    if strict.get("type") != "object":
-        actual = f"not {' or '.join(types(strict))}" if "type" in strict else "but it has no type"
-        raise _schema_error(_ROOT, f"must be an object, {actual}. Move it into a property.")
-    return strict
+    key = wrapper(root)
+    if key is None:
+        return _StrictConverter(root).run()
+    strict = _StrictConverter(_wrap(root, key)).run()
+    return Strict(strict.schema, [f"the answer: sent inside an object, as its property {key!r}", *strict.changes])
+
+
+def wrapper(root: dict[str, Any]) -> str | None:
+    """Return the name of the property in which a root that is no object is sent, or None if the root is an object."""
+    kinds, node, visited_refs = types(root), root, set()
+    while not kinds and isinstance(node.get("$ref"), str) and node["$ref"] not in visited_refs:
+        visited_refs.add(node["$ref"])
+        node = follow(root, node["$ref"]) or {}
+        kinds = types(node)
+    is_union = node.keys() & {"anyOf", "oneOf"} and "properties" not in node
+    if not is_union and (kinds == ["object"] or not kinds):
+        return None
+    return "items" if kinds == ["array"] else "value"
+
+
+def _wrap(root: dict[str, Any], key: str) -> dict[str, Any]:
+    def relocate(node: Any) -> Any:
+        if not isinstance(node, dict):
+            return node
+        node = map_subschemas(node, relocate)
+        ref = node.get("$ref")
+        if isinstance(ref, str) and ref.startswith("#") and ref.split("/")[1:2] not in (["$defs"], ["definitions"]):
+            node["$ref"] = f"#/properties/{key}{ref[1:]}"
+        return node
+
+    root = relocate(root)
+    content = {name: value for name, value in root.items() if name not in _DEFINITIONS}
+    definitions = {name: value for name, value in root.items() if name in _DEFINITIONS}
+    title = {"title": root["title"]} if "title" in root else {}
+    return {"type": "object", "properties": {key: content}, "required": [key], **title, **definitions}
+
+
+def _place(location: str) -> str:
+    return "the answer" if location == _ROOT else location.removeprefix("$defs ").removeprefix("definitions ")
 
 
 def _schema_error(location: str, problem: str) -> SchemaError:
@@ -80,55 +119,131 @@ class _StrictConverter:
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
+        self._changes: dict[str, list[str]] = {}
+        #: definitions of what references inside the schema point to, by their name; by the reference, that name
+        self._hoisted: dict[str, Any] = {}
+        self._hoisted_names: dict[str, str] = {}
+
+    def run(self) -> Strict:
+        strict = self.convert(self._root, _ROOT, ())
+        if strict.get("type") != "object":
+            raise _schema_error(_ROOT, "must be an object. Move it into a property.")
+        if self._hoisted:
+            strict["$defs"] = {**strict.get("$defs", {}), **self._hoisted}
+        changes = [
+            f"{_place(location)}: {'; '.join(dict.fromkeys(texts))}" for location, texts in self._changes.items()
+        ]
+        return Strict(strict, changes)
 
     def convert(self, schema: Any, location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
-        if not isinstance(schema, dict) or not (schema.keys() - {"title", "description", *_REMOVED_KEYWORDS}):
+        if not isinstance(schema, dict) or not self._says_something(schema):
             raise _schema_error(location, "may be any value, which strict output cannot express. Give it a type.")
-        node = {key: value for key, value in schema.items() if key not in _REMOVED_KEYWORDS}
-        node = _merge_all_of(node, location)
+        node = self._flatten(schema, location, merged_refs)
+        if isinstance(node.get("unevaluatedProperties"), dict):
+            node["additionalProperties"] = node["unevaluatedProperties"]
         for keyword, advice in _UNSUPPORTED_KEYWORDS.items():
             if keyword in node:
                 raise _schema_error(location, f"uses {keyword}, which strict output does not support. {advice}")
         if "$ref" in node:
             return self._convert_ref(node, location, merged_refs)
+        if "prefixItems" in node:
+            self._convert_tuple(node, location)
+        self._settle_union(node, location)
+        self._describe(node, location)
         for word in _DEFINITIONS:
             if isinstance(node.get(word), dict):
                 node[word] = {name: self.convert(value, f"{word} {name}", ()) for name, value in node[word].items()}
+        node = {("anyOf" if key == "oneOf" else key): value for key, value in node.items()}
         if isinstance(node.get("anyOf"), list):
             node["anyOf"] = [
                 self.convert(option, f"{location} (option {number} of anyOf)", merged_refs)
                 for number, option in enumerate(node["anyOf"], 1)
             ]
         elif "type" not in node:
-            node["type"] = _implied_type(node, location)
+            raise _schema_error(location, "has no type, which strict output requires. Give it a type.")
         if "object" in types(node):
             self._convert_object(node, location, merged_refs)
         if "array" in types(node):
-            if isinstance(node.get("items"), list):
-                raise _schema_error(location, f"has a list of schemas as its items. {_TUPLE_ADVICE}")
             node["items"] = self.convert(node.get("items"), f"each item of {location}", merged_refs)
         return node
 
-    def _convert_ref(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
-        """Keep a `$ref` that stands alone. Replace one with sibling keywords, which strict output rejects."""
-        ref = node["$ref"]
+    @staticmethod
+    def _says_something(schema: dict[str, Any]) -> bool:
+        return any(key not in _ANNOTATIONS and not key.startswith("x-") for key in schema)
+
+    def _change(self, location: str, text: str) -> None:
+        self._changes.setdefault(location, []).append(text)
+
+    def _flatten(self, schema: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
+        """Return a copy of the schema with the parts of its `allOf` merged into it."""
+        node = dict(schema)
+        for part in node.pop("allOf", ()):
+            if not isinstance(part, dict):
+                raise _schema_error(location, "has an allOf with something other than a schema. Remove it.")
+            ref = part.get("$ref")
+            if isinstance(ref, str):
+                if ref in merged_refs:
+                    raise _schema_error(location, f"refers to itself through {ref} in an allOf. Write a single object.")
+                part = {**self._target(ref, location), **{key: part[key] for key in part if key != "$ref"}}
+                part = self._flatten(part, location, (*merged_refs, ref))
+            else:
+                part = self._flatten(part, location, merged_refs)
+            try:
+                node = merge(node, part)
+            except UnmergeableError as error:
+                raise _schema_error(location, f"combines schemas with allOf that cannot be merged: {error}") from error
+            self._change(
+                location, "allOf is merged into one schema, and its parts are checked after the answer arrives"
+            )
+        for part in (schema, *schema.get("allOf", ())):
+            _name_conditional_properties(node, part)
+        return node
+
+    def _target(self, ref: Any, location: str) -> dict[str, Any]:
         if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
             raise _schema_error(location, f"refers to {ref!r}, which is outside the schema. Move it into $defs.")
         target = follow(self._root, ref)
         if target is None:
             refs = [f"#/{word}/{name}" for word in _DEFINITIONS for name in self._root.get(word, {})]
             raise _schema_error(location, f"refers to {ref}, which does not exist.{suggest(ref, refs)}")
-        if len(node) == 1:
+        return {key: value for key, value in target.items() if key not in _DEFINITIONS}
+
+    def _convert_ref(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> dict[str, Any]:
+        """Keep a `$ref` that stands alone. Replace one with sibling keywords, which strict output rejects."""
+        ref = node["$ref"]
+        target = self._target(ref, location)
+        siblings = {key: value for key, value in node.items() if key in _NOTES or self._says_something({key: value})}
+        del siblings["$ref"]
+        if not siblings:
             if self._is_circular(ref):
                 raise _schema_error(location, f"refers only to itself, through {ref}. Give it a type.")
-            return node
+            return {"$ref": self._definition(ref, target)}
         if ref in merged_refs:
-            raise _schema_error(
-                location, f"refers to itself through {ref} next to other keywords. Remove the other keywords."
-            )
-        siblings = {key: value for key, value in node.items() if key != "$ref"}
-        target = {key: value for key, value in target.items() if key not in _DEFINITIONS}
-        return self.convert({**siblings, **target, **siblings}, location, (*merged_refs, ref))
+            notes: dict[str, Any] = {key: siblings[key] for key in ("title", "description") if key in siblings}
+            if len(notes) < len(siblings) or self._is_circular(ref):
+                raise _schema_error(
+                    location, f"refers to itself through {ref} next to other keywords. Remove the other keywords."
+                )
+            return {"anyOf": [{"$ref": self._definition(ref, target)}], **notes}
+        try:
+            merged = merge({**siblings, **{key: target[key] for key in target if key not in siblings}}, target)
+        except UnmergeableError as error:
+            raise _schema_error(location, f"contradicts {ref}: {error}") from error
+        return self.convert(merged, location, (*merged_refs, ref))
+
+    def _definition(self, ref: str, target: dict[str, Any]) -> str:
+        """Return a reference to the same schema that providers resolve: to the root, or to a definition."""
+        parts = ref.split("/")[1:]
+        if not parts or (len(parts) == 2 and parts[0] in _DEFINITIONS):
+            return ref
+        if ref not in self._hoisted_names:
+            name = "_".join(part for part in parts if part not in ("properties", *_DEFINITIONS))
+            while name in self._hoisted or name in self._root.get("$defs", {}):
+                name += "_"
+            self._hoisted_names[ref] = name
+            self._hoisted[name] = {}  # keeps the name while the target, which may refer to itself, is converted
+            self._hoisted[name] = self.convert(target, name, ())
+        return f"#/$defs/{self._hoisted_names[ref]}"
 
     def _is_circular(self, ref: str) -> bool:
         visited_refs: set[str] = set()
@@ -137,6 +252,43 @@ class _StrictConverter:
             visited_refs.add(next_ref)
             next_ref = (follow(self._root, next_ref) or {}).get("$ref")
         return next_ref is not None
+
+    def _convert_tuple(self, node: dict[str, Any], location: str) -> None:
+        positions, other_items = node.pop("prefixItems"), node.get("items")
+        options = list(positions)
+        if isinstance(other_items, dict):
+            options.append(other_items)
+        else:
+            node.setdefault("maxItems", len(positions))
+        node.setdefault("minItems", len(positions))
+        unique = [option for number, option in enumerate(options) if option not in options[:number]]
+        node["items"] = unique[0] if len(unique) == 1 else {"anyOf": unique}
+        if len(unique) > 1:
+            order = ", ".join(brief(position) for position in positions)
+            add_note(node, f"The items are, in this order: {order}")
+            self._change(location, "the order of the items is checked after the answer arrives")
+
+    def _settle_union(self, node: dict[str, Any], location: str) -> None:
+        """Keep the union of a node that says nothing else. Next to other keywords, the judge checks it."""
+        unions = [key for key in ("anyOf", "oneOf") if isinstance(node.get(key), list)]
+        is_alone = not node.keys() & {"properties", "items", "enum", "const"} and len(unions) == 1
+        for key in unions:
+            if is_alone and all(isinstance(option, dict) and option.keys() & _TYPED for option in node[key]):
+                node.pop("type", None)
+            elif "type" in node:
+                options = node.pop(key)
+                count = "at least one" if key == "anyOf" else "exactly one"
+                add_note(node, f"Must match {count} of the JSON Schemas {json.dumps(options, ensure_ascii=False)}")
+                self._change(location, f"{key} is checked after the answer arrives")
+
+    def _describe(self, node: dict[str, Any], location: str) -> None:
+        """Move the keywords that are not sent to the description, if they say anything about the value."""
+        for note in describe_keywords(node):
+            add_note(node, note.text)
+            if note.change:
+                self._change(location, note.change)
+        for key in node.keys() - SENT_KEYWORDS - {"oneOf"}:
+            del node[key]
 
     def _convert_object(self, node: dict[str, Any], location: str, merged_refs: tuple[str, ...]) -> None:
         if node.get("additionalProperties", False) is not False:
@@ -148,40 +300,51 @@ class _StrictConverter:
         properties = node.get("properties")
         if not isinstance(properties, dict):
             raise _schema_error(location, "is an object without properties. Name its properties.")
+        required = node.get("required", [])
         node["additionalProperties"] = False
         node["properties"] = {
-            name: self.convert(value, name if location == _ROOT else f"{location}.{name}", merged_refs)
+            name: self._convert_property(
+                value, name in required, name if location == _ROOT else f"{location}.{name}", merged_refs
+            )
             for name, value in properties.items()
         }
         node["required"] = list(properties)
 
-
-def _merge_all_of(node: dict[str, Any], location: str) -> dict[str, Any]:
-    if "allOf" not in node:
-        return node
-    parts = node.pop("allOf")
-    if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
-        raise _schema_error(
-            location,
-            "combines several schemas with allOf, which strict output does not support. Write a single object.",
-        )
-    part = {key: value for key, value in parts[0].items() if key not in _REMOVED_KEYWORDS}
-    conflicts = [key for key in part.keys() & node.keys() - {"title", "description"} if part[key] != node[key]]
-    if conflicts:
-        raise _schema_error(
-            location, f"and its allOf have different values for {', '.join(sorted(conflicts))}. Merge them by hand."
-        )
-    return _merge_all_of({**node, **part}, location)
+    def _convert_property(
+        self, schema: Any, is_required: bool, location: str, merged_refs: tuple[str, ...]
+    ) -> dict[str, Any]:
+        is_optional = not is_required and not allows_null(self._root, schema)
+        if is_optional:
+            self._change(location, "optional, so it may be null")
+        node = self.convert(schema, location, merged_refs)
+        return or_null(node) if is_optional else node
 
 
-def _implied_type(node: dict[str, Any], location: str) -> str | list[str]:
-    values = node.get("enum") or ([node["const"]] if "const" in node else None)
-    if isinstance(values, list):
-        names = list(dict.fromkeys(json_type(value) for value in values))
-        return names[0] if len(names) == 1 else names
-    if "properties" in node:
-        return "object"
-    raise _schema_error(location, "has no type, which strict output requires. Give it a type.")
+def _name_conditional_properties(node: dict[str, Any], part: Any) -> None:
+    """Add the properties that only a condition names, because a closed object has no others."""
+    if not isinstance(part, dict) or not isinstance(node.get("properties"), dict):
+        return
+    branches = (part.get("then"), part.get("else"), *(part.get("dependentSchemas") or {}).values())
+    for branch in (*branches, *part.get("anyOf", ()), *part.get("oneOf", ())):
+        if isinstance(branch, dict):
+            for name, schema in branch.get("properties", {}).items():
+                if isinstance(schema, dict) and schema.keys() & _TYPED:
+                    node["properties"] = {**node["properties"], name: node["properties"].get(name, schema)}
+
+
+def allows_null(root: dict[str, Any], schema: Any, visited_refs: frozenset[str] = frozenset()) -> bool:
+    """Return whether null is among the types of a schema, looking into unions and references."""
+    if not isinstance(schema, dict):
+        return schema is True
+    ref = schema.get("$ref")
+    if isinstance(ref, str):
+        return ref not in visited_refs and allows_null(root, follow(root, ref), visited_refs | {ref})
+    for keyword in ("anyOf", "oneOf"):
+        if isinstance(schema.get(keyword), list):
+            return any(allows_null(root, option, visited_refs) for option in schema[keyword])
+    if isinstance(schema.get("allOf"), list) and "type" not in schema:
+        return all(allows_null(root, part, visited_refs) for part in schema["allOf"])
+    return "null" in types(schema)
 
 
 def follow(root: dict[str, Any], ref: str) -> dict[str, Any] | None:

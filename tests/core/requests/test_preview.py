@@ -51,6 +51,22 @@ def test_it_shows_the_number_of_requests_their_cost_and_the_ceiling() -> None:
     assert "The query returns more rows, which will not be sent" in markdown
 
 
+def test_it_shows_what_was_changed_in_the_schema() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"nickname": {"type": "string", "pattern": r"^(?!0)\d+$"}, "name": {"type": "string"}},
+        "required": ["name"],
+    }
+    markdown = render_preview(manifest(author_schema=schema), [])
+
+    assert (
+        "- Changed in the output_schema, so that the provider accepts it:\n"
+        r"  - ` nickname: optional, so it may be null; pattern ^(?!0)\d+$ is checked after the answer arrives `"
+        in markdown
+    )
+    assert "Changed" not in render_preview(manifest(author_schema={**schema, "properties": {}, "required": []}), [])
+
+
 def test_an_unknown_price_is_shown_as_unknown() -> None:
     markdown = render_preview(manifest(estimate=Estimate(unknown_models=["house-1"]), max_cost_usd=None), [])
 

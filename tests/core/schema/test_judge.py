@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib._pydantic import to_strict_json_schema
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from airflow_provider_batch.core.schema.author_schema import strict_schema
 from airflow_provider_batch.core.schema.columns import ColumnType
@@ -27,10 +27,6 @@ from airflow_provider_batch.exceptions import SchemaError
 class Urgency(Enum):
     LOW = "low"
     HIGH = "high"
-
-
-def without_default(schema: dict[str, Any]) -> None:
-    del schema["default"]
 
 
 class Address(BaseModel):
@@ -52,7 +48,7 @@ class Ticket(BaseModel):
     due: date
     observed_at: datetime
     open: bool
-    kind: Literal["ticket"] = Field(default="ticket", exclude=True, json_schema_extra=without_default)
+    kind: Literal["ticket"]
 
 
 class Node(BaseModel):
@@ -91,7 +87,7 @@ def test_a_strict_schema_stays_the_same_and_the_argument_is_not_changed(model: t
     assert json.dumps(strict) == text
 
 
-def test_defaults_are_removed_because_every_property_is_required() -> None:
+def test_defaults_are_removed_because_every_property_is_sent_as_required() -> None:
     class Defaults(BaseModel):
         a: str = "x"
         b: Urgency = Urgency.LOW
@@ -99,10 +95,11 @@ def test_defaults_are_removed_because_every_property_is_required() -> None:
     strict = strict_schema(Defaults)
     assert "default" not in json.dumps(strict)
     assert strict["required"] == ["a", "b"]
-    assert strict["properties"]["b"] == {"$ref": "#/$defs/Urgency"}
+    assert strict["properties"]["a"] == {"title": "A", "type": ["string", "null"]}
+    assert strict["properties"]["b"] == {"anyOf": [{"$ref": "#/$defs/Urgency"}, {"type": "null"}]}
 
 
-def test_optional_properties_become_required_and_meta_keywords_are_removed() -> None:
+def test_optional_properties_become_required_and_nullable_and_meta_keywords_are_removed() -> None:
     strict = strict_schema(
         {
             "$schema": "http://json-schema.org/draft-07/schema#",
@@ -144,7 +141,7 @@ def test_a_property_may_be_named_like_a_keyword() -> None:
 
 
 def wrap(schema: Any, **root: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": {"a": schema}, **root}
+    return {"type": "object", "properties": {"a": schema}, "required": ["a"], **root}
 
 
 def nest(levels: int) -> dict[str, Any]:
@@ -160,9 +157,6 @@ STRING = {"type": "string"}
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "array", "items": STRING}, ["the root", "array", "into a property"]),
-        ({"type": ["object", "null"], "properties": {}}, ["the root", "must be an object"]),
-        ({"anyOf": [wrap(STRING), wrap(STRING)]}, ["the root", "anyOf", "into a property"]),
         ({}, ["at the root: This may be any value"]),
         ({"type": "object"}, ["the root", "without properties"]),
         (wrap(STRING, additionalProperties=True), ["the root", "does not name", "{name, value}"]),
@@ -174,31 +168,13 @@ STRING = {"type": "string"}
         (wrap(True), ["at a: This may be any value"]),
         (wrap({"type": "array"}), ["at each item of a: This may be any value"]),
         (wrap({"title": "A", "minLength": 1}), ["at a: This has no type"]),
-        (wrap({"allOf": [wrap(STRING), wrap(STRING)]}), ["at a: This combines several schemas with allOf"]),
         (
             wrap({**wrap(STRING), "allOf": [wrap({"type": "integer"})]}),
-            ["at a: This and its allOf have different values for properties"],
+            ["at a.a: This combines schemas with allOf that cannot be merged", "no answer would be valid"],
         ),
-        (wrap({"allOf": [{"oneOf": [STRING]}]}), ["at a: This uses oneOf"]),
-        (wrap({"type": "array", "items": {"oneOf": [STRING]}}), ["at each item of a: This uses oneOf", "anyOf"]),
-        (wrap({"anyOf": [STRING, {"not": STRING}]}), ["at a (option 2 of anyOf): This uses not"]),
-        (
-            wrap({"type": "array", "items": [STRING, STRING]}),
-            ["at a: This uses prefixItems", "tuple"],
-        ),
-        (wrap({"type": "array", "prefixItems": [STRING]}), ["at a: This uses prefixItems", "tuple"]),
-        *[
-            (wrap({"type": "object", "properties": {}, keyword: {}}), [f"at a: This uses {keyword}"])
-            for keyword in (
-                "if",
-                "then",
-                "else",
-                "patternProperties",
-                "propertyNames",
-                "dependentRequired",
-                "unevaluatedProperties",
-            )
-        ],
+        (wrap({"anyOf": [STRING, {"not": STRING}]}), ["at a (option 2 of anyOf): This has no type"]),
+        (wrap({"type": "object", "properties": {}, "patternProperties": {}}), ["at a: This uses patternProperties"]),
+        (wrap({"type": "object", "properties": {}, "unevaluatedProperties": STRING}), ["at a: This allows properties"]),
         (wrap({"$ref": "https://example.com/x"}), ["at a: This refers to 'https://example.com/x'", "$defs"]),
         (
             wrap({"$ref": "#/$defs/Adress"}, **{"$defs": {"Address": STRING}}),
@@ -228,9 +204,7 @@ STRING = {"type": "string"}
         ({"type": "object", "properties": {"n" * 120_001: STRING}}, ["120,001 characters", "120,000"]),
         ("label", ["got a value of type str"]),
         (None, ["got a value of type NoneType"]),
-        (int, ["got the class int"]),
         (Address(city="x"), ["got a value of type Address", "the class instead of an instance"]),
-        (RootModel[list[str]], ["RootModel", "with this type as a field"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -248,33 +222,16 @@ def test_models_that_strict_output_cannot_express_are_rejected() -> None:
         model_config = ConfigDict(extra="allow")
         a: str
 
-    class Cat(BaseModel):
-        kind: Literal["cat"]
-
-    class Dog(BaseModel):
-        kind: Literal["dog"]
-
-    class Inner(BaseModel):
-        pet: Cat | Dog = Field(discriminator="kind")
-
-    class UnionHolder(BaseModel):
-        inner: Inner
-
     class Loose(BaseModel):
         anything: Any
 
     class OpenMapping(BaseModel):
         scores: dict[str, float]
 
-    class Pair(BaseModel):
-        pair: tuple[int, str]
-
     for model, words in [
         (Extra, "does not name"),
-        (UnionHolder, "pet: This uses oneOf"),
         (Loose, "anything: This may be any value"),
         (OpenMapping, "scores: This allows properties"),
-        (Pair, "pair: This uses prefixItems"),
     ]:
         with pytest.raises(SchemaError, match=words):
             strict_schema(model)
@@ -291,8 +248,12 @@ def test_recursion_and_ten_levels_are_allowed() -> None:
     assert strict_schema(nest(10))
     mutual = {
         "$defs": {
-            "A": {"type": "object", "properties": {"b": {"$ref": "#/$defs/B"}}},
-            "B": {"type": "object", "properties": {"a": {"$ref": "#/$defs/A", "description": "back"}}},
+            "A": {"type": "object", "properties": {"b": {"$ref": "#/$defs/B"}}, "required": ["b"]},
+            "B": {
+                "type": "object",
+                "properties": {"a": {"$ref": "#/$defs/A", "description": "back"}},
+                "required": ["a"],
+            },
         },
         "$ref": "#/$defs/A",
     }

@@ -184,6 +184,7 @@ ROWS = [
     Row(int | str, "int | str", ColumnType.JSON, (("1", 1), ('"1"', "1"))),
     Row(list[Decimal], "list[Decimal]", ColumnType.JSON, ((f"[1.5, {LONG}]", [1.5, Decimal(LONG)]),)),
     Row(tuple[int, ...], "tuple[int, ...]", ColumnType.JSON, (("[1, 2]", [1, 2]),)),
+    Row(tuple[int, str], "tuple[int, str]", ColumnType.JSON, (('[1, "x"]', [1, "x"]), ('["x", 1]', INVALID))),
     Row(Item, "BaseModel", ColumnType.JSON, (('{"name": "x"}', {"name": "x"}),)),
     Row(Node, "recursive model", ColumnType.JSON, (('{"name": "x", "children": []}', {"name": "x", "children": []}),)),
     Row(Response[Item], "Response[Item]", ColumnType.JSON, (('{"value": {"name": "x"}}', {"value": {"name": "x"}}),)),
@@ -191,7 +192,6 @@ ROWS = [
     Row(Fraction, "Fraction", ColumnType.JSON, (("0.5", 0.5), ('"1/2"', "1/2"))),
     Row(complex, "complex", ColumnType.TEXT, (('"1+2j"', "1+2j"),)),
     Row(dict[str, int], "dict[str, int]", None),
-    Row(tuple[int, str], "tuple[int, str]", None),
     Row(Any, "Any", None),
 ]
 NOT_CODE = ("Enum of texts and numbers", "recursive model")
