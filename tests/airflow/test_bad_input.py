@@ -194,11 +194,19 @@ def test_a_ceiling_for_a_model_with_an_unknown_price_is_rejected(submit_error: C
     assert "prices=" in error
 
 
+def test_a_parameter_of_a_row_whose_result_cannot_land_is_rejected(submit_error: Callable[..., str]) -> None:
+    error = submit_error(body={"n": "{{ row.id | length }}"})
+
+    assert "Row 1 (custom_id 'T-1'), body.n: Remove 'n' from the body" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"body": {"messages": []}}, ["body", "messages", "prompt"]),
         ({"body": {"stream": True}}, ["stream"]),
+        ({"body": {"n": 3}}, ["body", "'n'", "deduplicate=False"]),
+        ({"body": {"response_format": {"type": "json_schema", "json_schema": {}}}}, ["body", "output_schema"]),
         ({"endpoint": "/v1/chat"}, ["/v1/chat"]),
         ({"prompt": "{{ row.title"}, ["prompt"]),
         ({"prompt": ...}, ["prompt"]),

@@ -101,14 +101,17 @@ def judge_canary(
     stopping = [canary for canary in canaries if canary.stops_job]
     usages = [usage for usage, _ in usage_by_model.values()]
     reason = describe_stop(stopping, _describe_cost(usages, unmeasured_answers)) if stopping else ""
-    verdict = CanaryVerdict(estimate, now)
-    ceiling = state.ceiling
-    if reason and not manifest.ignore_canary:
-        may_pass = all(canary.may_pass for canary in stopping)
-        verdict = CanaryVerdict(estimate, now, reason, may_pass=may_pass)
-    elif ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling:
-        message = _budget_message(estimate.low_usd, estimate.high_usd or 0.0, ceiling, len(all_answers))
-        verdict = CanaryVerdict(estimate, now, message, over_budget=True)
+    stop = "" if manifest.ignore_canary else reason
+    over_budget = ""
+    if state.ceiling is not None and estimate.low_usd is not None and estimate.low_usd > state.ceiling:
+        over_budget = _budget_message(estimate.low_usd, estimate.high_usd or 0.0, state.ceiling, len(all_answers))
+    verdict = CanaryVerdict(
+        estimate,
+        now,
+        " ".join(filter(None, (over_budget, stop))),
+        bool(over_budget),
+        may_pass=bool(stop) and not over_budget and all(canary.may_pass for canary in stopping),
+    )
     return CanaryResult(
         verdict,
         len(all_answers),

@@ -229,6 +229,17 @@ def test_an_ignored_canary_stops_nothing_but_the_budget_still_does(tmp_path: Any
     assert (ignored.verdict.void, ignored.verdict.may_pass) == ("", False)
     assert "1 incomplete (custom_id 'row-0')" in ignored.ignored
     assert expensive.verdict.over_budget
+    assert "usable" not in expensive.verdict.void
+
+
+def test_a_job_that_is_too_expensive_and_gets_no_usable_answer_has_both_reasons(tmp_path: Any) -> None:
+    lines = [answer_line("row-0", usage=(100, 200_000), **CUT_OFF)]
+
+    verdict = verdict_on(LocalFolder(tmp_path), lines, max_cost_usd=1.0).verdict
+
+    assert verdict.over_budget
+    assert "max_cost_usd is $1.00" in verdict.void
+    assert "got no usable answer: 1 incomplete" in verdict.void
 
 
 def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
