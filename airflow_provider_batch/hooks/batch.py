@@ -207,7 +207,7 @@ class BatchHook(OpenAIHook):
                 0, "", f"No answer within {SYNCHRONOUS_TIMEOUT:.0f} seconds.".encode(), "request_timeout"
             )
         except openai.OpenAIError as error:
-            return SynchronousResponse(0, "", str(error).encode(), type(error).__name__)
+            return SynchronousResponse(0, "", describe_error(error).encode(), type(error).__name__)
         return SynchronousResponse(
             answer.response.status_code, answer.response.headers.get("x-request-id", ""), answer.content
         )
@@ -460,5 +460,6 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, RedirectError):
         return str(error)
     if isinstance(error, openai.APIConnectionError) and isinstance(error.__cause__, httpx2.ConnectError):
-        return f"Cannot connect to {error.request.url.host}: {error.__cause__}".rstrip(".")
+        url = error.request.url
+        return f"Cannot connect to {url.host}:{url.port or (443 if url.scheme == 'https' else 80)}: {error.__cause__}"
     return f"{type(error).__name__}: {error}".rstrip(".")

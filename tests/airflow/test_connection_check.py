@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.exceptions import InputError, ProviderError
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import run_job
 
@@ -83,6 +84,20 @@ def test_a_key_in_the_environment_is_checked_too(connect: Callable[..., None], m
         BatchHook("llm").check()
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     BatchHook("llm").check()
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_a_server_that_is_not_there_is_named(connect: Callable[..., None]) -> None:
+    from airflow_provider_batch.hooks.batch import BatchHook
+
+    # nothing listens on this port
+    extra = {"openai_client_kwargs": {"max_retries": 0}}
+    connect("llm", conn_type="openai", password=KEY, host="http://127.0.0.1:9/v1", extra=extra)
+    hook = BatchHook("llm")
+
+    with pytest.raises(ProviderError, match=r"Uploading x failed: Cannot connect to 127\.0\.0\.1:9: "):
+        hook.upload(BytesIO(b"{}\n"), "x")
+    assert b"Cannot connect to 127.0.0.1:9: " in hook.send_request("/v1/chat/completions", {}).body
 
 
 def test_submit_sends_nothing_with_such_a_connection(
