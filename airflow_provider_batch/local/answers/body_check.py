@@ -30,6 +30,13 @@ from airflow_provider_batch.local.api.errors import ApiError, invalid_value, mis
 CONTEXT_WINDOW = 128_000
 #: maximum of one embedding input, in estimated tokens
 EMBEDDING_WINDOW = 8_192
+#: keywords and formats of structured output, as OpenAI's guide and its replies name them
+_REFUSED_KEYWORDS = (
+    *("oneOf", "allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties"),
+    *("uniqueItems", "contains", "minContains", "maxContains", "minProperties", "maxProperties", "propertyNames"),
+    *("prefixItems", "unevaluatedItems", "unevaluatedProperties", "default"),
+)
+_FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 
@@ -258,7 +265,13 @@ def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
     for name, kind in (("name", str), ("schema", dict)):
         if not isinstance(requested_format.get(name), kind):
             raise missing_parameter(f"{path}.{name}")
-    problem = _strict_problem(requested_format["schema"], ()) if requested_format.get("strict") else None
+    is_strict = requested_format.get("strict")
+    if is_strict and _has_lookaround(requested_format["schema"]):
+        # OpenAI does not say more (pydantic-ai issue 5508)
+        raise ApiError(
+            500, "The server had an error while processing your request. Sorry about that!", type="server_error"
+        )
+    problem = _strict_problem(requested_format["schema"], ()) if is_strict else None
     if problem is not None:
         raise ApiError(
             400,
@@ -268,10 +281,21 @@ def _check_schema(endpoint: str, body: Mapping[str, Any]) -> None:
         )
 
 
+def _has_lookaround(node: object) -> bool:
+    if isinstance(node, list):
+        return any(map(_has_lookaround, node))
+    if not isinstance(node, dict):
+        return False
+    pattern = node.get("pattern")
+    if isinstance(pattern, str) and any(token in pattern for token in ("(?=", "(?!", "(?<=", "(?<!")):
+        return True
+    return any(map(_has_lookaround, node.values()))
+
+
 def _strict_problem(node: object, path: tuple[str, ...]) -> str | None:
     """Return why strict structured output rejects a schema, or None.
 
-    Every object must require all its properties and must not allow additional ones.
+    The root must be an object. Every object must require all its properties and must not allow additional ones.
     """
     if isinstance(node, list):
         return next(
@@ -279,6 +303,13 @@ def _strict_problem(node: object, path: tuple[str, ...]) -> str | None:
         )
     if not isinstance(node, dict):
         return None
+    refused = next((keyword for keyword in _REFUSED_KEYWORDS if keyword in node), None)
+    if refused is not None:
+        return f"In context={path!r}, '{refused}' is not permitted."
+    if node.get("format") not in (None, *_FORMATS):
+        return f"In context={path!r}, '{node['format']}' is not a valid format."
+    if not path and node.get("type") != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{node.get('type')}\"'."
     if node.get("type") == "object" or "properties" in node:
         context = f"In context={path!r}"
         if node.get("additionalProperties") is not False:
@@ -294,7 +325,7 @@ def _strict_problem(node: object, path: tuple[str, ...]) -> str | None:
             for name, inner in node[keyword].items():
                 if problem := _strict_problem(inner, (*path, keyword, name)):
                     return problem
-    for keyword in ("items", "anyOf", "oneOf", "allOf"):
+    for keyword in ("items", "anyOf"):
         if problem := _strict_problem(node.get(keyword), (*path, keyword)):
             return problem
     return None

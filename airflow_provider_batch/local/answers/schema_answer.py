@@ -42,6 +42,10 @@ _FORMATS = {
 }
 
 
+#: how a description asks for a URL, because strict output has no format for one
+_URL_IN_WORDS = "Format: an absolute URL"
+
+
 class UnfillableSchemaError(Exception):
     """Raised when a schema is invalid, or when the offline responder cannot make up a value for it."""
 
@@ -212,6 +216,8 @@ class _Filler:
 
     def _string(self, schema: Mapping[str, Any], path: str) -> str:
         example = _FORMATS.get(schema.get("format", ""))
+        if example is None and _URL_IN_WORDS in str(schema.get("description", "")):
+            example = _FORMATS["uri"]
         if example is not None:
             return example
         if schema.get("minLength", 0) > _MAX_SIZE:

@@ -217,6 +217,30 @@ def test_a_strict_schema_must_require_all_properties_and_forbid_others(client: O
     assert _strict(client, schema).choices[0].message.content
 
 
+@pytest.mark.parametrize(
+    ("node", "problem"),
+    [
+        ({"type": "string", "format": "uri"}, r"'properties', 'a'.*'uri' is not a valid format"),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "'uniqueItems' is not permitted"),
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, "'oneOf' is not permitted"),
+    ],
+)
+def test_a_strict_schema_has_no_keywords_and_formats_that_openai_refuses(
+    client: OpenAI, node: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=problem):
+        _strict(client, _object_of(node))
+
+
+def test_a_lookaround_in_a_strict_schema_is_answered_with_500(client: OpenAI) -> None:
+    with pytest.raises(openai.InternalServerError):
+        _strict(client.with_options(max_retries=0), _object_of({"type": "string", "pattern": r"^(?!0)\d+$"}))
+
+
+def _object_of(node: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": node}, "required": ["a"], "additionalProperties": False}
+
+
 def _strict(client: OpenAI, schema: dict[str, Any]) -> ChatCompletion:
     form = {"name": "x", "strict": True, "schema": schema}
     return complete_chat(client, "hello", response_format={"type": "json_schema", "json_schema": form})
