@@ -27,6 +27,7 @@ FORMAT_TYPES: Mapping[str, ColumnType] = {
     "uuid": ColumnType.UUID,
     "decimal": ColumnType.NUMERIC,
     "base64": ColumnType.BYTES,
+    "byte": ColumnType.BYTES,  # base64 in OpenAPI
     "base64url": ColumnType.BYTES,
     "hex": ColumnType.BYTES,
     "binary": ColumnType.BYTES,
