@@ -8,7 +8,6 @@ they are fetched.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
@@ -20,39 +19,11 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.drivers.base import RowReader, to_tuple
-from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, matches_any_dialect, translate_errors
+from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, translate_errors
 from airflow_provider_batch.warehouse.naming import duplicate_names
 
 #: rows held in memory at a time
 CHUNK_ROWS = 2000
-
-_FIRST_WORD = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*(\w*)", re.DOTALL)
-
-#: Keywords that begin a statement with side effects. Some databases would commit such a statement before it turns out
-#: that it returns no rows.
-_WRITE_KEYWORDS = frozenset(
-    {
-        "ALTER",
-        "BEGIN",
-        "COMMIT",
-        "COPY",
-        "CREATE",
-        "DELETE",
-        "DROP",
-        "GRANT",
-        "INSERT",
-        "LOCK",
-        "MERGE",
-        "REPLACE",
-        "REVOKE",
-        "ROLLBACK",
-        "SET",
-        "TRUNCATE",
-        "UPDATE",
-        "UPSERT",
-        "VACUUM",
-    }
-)
 
 
 class Rows(AbstractContextManager["Rows"]):
@@ -77,10 +48,12 @@ class Rows(AbstractContextManager["Rows"]):
         self._cursor: Any = None
         self._first_rows: list[Any] = []
         self._read_row: RowReader = to_tuple
-        self._driver = dialect_of(hook).driver
+        self._dialect = dialect_of(hook)
+        self._driver = self._dialect.driver
 
     def __enter__(self) -> Rows:
-        sql = self._check_sql()
+        placeholder = "" if self._parameters is None else self._dialect.placeholder
+        sql = self._dialect.reading.check(self._sql, placeholder=placeholder)
         with translate_errors(self._hook, "Connecting", NOTHING_UPLOADED):
             self._conn = self._driver.connect(self._hook, NOTHING_UPLOADED)
         try:
@@ -91,34 +64,12 @@ class Rows(AbstractContextManager["Rows"]):
             raise
         return self
 
-    def _check_sql(self) -> str:
-        word = _first_word(self._sql)
-        if not word:
-            raise InputError("sql is empty. Set it to the SELECT whose rows are to be sent. Nothing was uploaded.")
-        if word in _WRITE_KEYWORDS:
-            raise InputError(
-                f"sql must be a single SELECT, but it begins with {word}. Nothing was run, and nothing was uploaded."
-            )
-        return self._driver.one_statement(self._sql)
-
     def _execute(self, sql: str) -> None:
         conn = self._conn
-        self._cursor = cursor = self._driver.begin_reading(self._hook, conn, sql)
+        self._cursor = cursor = self._driver.begin_reading(self._hook, conn)
         if cursor is not conn:
             cursor.arraysize = self._chunk_rows
-        # drivers treat % as a plain character only if no parameters are passed
-        try:
-            if self._parameters is None:
-                cursor.execute(sql)
-            else:
-                cursor.execute(sql, self._parameters)
-        except Exception as error:
-            if matches_any_dialect(error, lambda errors: errors.multiple_statements):
-                raise InputError(
-                    "sql contains more than one statement, but the rows come from a single SELECT. Nothing was "
-                    "uploaded."
-                ) from None
-            raise
+        self._driver.execute(conn, cursor, sql, self._parameters)
         self._first_rows = self._driver.first_rows(conn, cursor, self._chunk_rows)
         if not cursor.description:
             raise InputError("sql returned no result set. It must be a single SELECT. Nothing was uploaded.")
@@ -172,8 +123,3 @@ def read_rows(
     the database's message but without row values, for whatever the database refuses. Nothing is logged.
     """
     return Rows(hook, sql, parameters, chunk_rows)
-
-
-def _first_word(sql: str) -> str:
-    match = _FIRST_WORD.match(sql)
-    return match[1].upper() if match else ""

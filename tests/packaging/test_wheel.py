@@ -33,6 +33,7 @@ REQUIRED = {
     "msgspec",
     "openai",
     "pyyaml",
+    "sqlglot",
     "tenacity",
 }
 #: Hides the packages that only an extra requires. Airflow installs most of them and imports some itself, so only the

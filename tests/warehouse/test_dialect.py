@@ -27,7 +27,9 @@ from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
 from airflow_provider_batch.warehouse.dialects.registry import DIALECTS, dialect_of
 from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
 from airflow_provider_batch.warehouse.drivers.base import Driver
+from airflow_provider_batch.warehouse.drivers.psycopg import REDSHIFT_DRIVER
 from airflow_provider_batch.warehouse.read import read_rows
+from airflow_provider_batch.warehouse.read_only import ReadRules
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.warehouse.sinks.base import TableSink
@@ -114,7 +116,7 @@ def test_a_subclass_of_a_hook_may_have_its_own_dialect(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("flag", ["redshift", "redshift-serverless"])
 def test_the_extra_of_a_postgres_connection_can_mark_it_as_redshift(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
     dialect = dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: True}))
-    assert (dialect.name, dialect.placeholder, dialect.driver) == ("Redshift", "%s", POSTGRES.driver)
+    assert (dialect.name, dialect.placeholder, dialect.driver) == ("Redshift", "%s", REDSHIFT_DRIVER)
     assert dialect_of(hook_of(PostgresHook, monkeypatch, **{flag: False})) is POSTGRES
 
 
@@ -174,6 +176,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
         name_parts=("schema", "table"),
         limits=Limits(name_bytes=30, parameters=2),
         errors=ErrorPatterns(absent_table=ErrorPattern(message="no such table")),
+        reading=ReadRules(sqlglot=("tsql",), denied_functions="make_up"),
         driver=MadeUpDriver(),
     )
     monkeypatch.setattr(registry, "DIALECTS", (dialect, *DIALECTS))

@@ -16,7 +16,6 @@ import pytest
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError, WarehouseError
-from airflow_provider_batch.warehouse.drivers.mysql import one_statement
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.mysql import MySqlDatabase
@@ -429,25 +428,3 @@ def test_an_unreachable_server_is_a_warehouse_error(mysql: Warehouse, monkeypatc
     with pytest.raises(WarehouseError, match=r"Connecting with connection 'warehouse' failed: .*127\.0\.0\.1"):
         with read_rows(broken.hook, "SELECT 1"):
             pass
-
-
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("SELECT ';' ; -- one", "SELECT ';' "),
-        ("SELECT 'it\\'s;' # a; b", "SELECT 'it\\'s;' # a; b"),
-        ('SELECT `a;``b`, "c;""d" /* e; */;', 'SELECT `a;``b`, "c;""d" /* e; */'),
-        ("SELECT 1--1;", "SELECT 1--1"),
-    ],
-)
-def test_a_single_statement_is_kept(sql: str, expected: str) -> None:
-    assert one_statement(sql) == expected
-
-
-@pytest.mark.parametrize(
-    "sql",
-    ["SELECT 1; DELETE FROM t", "SELECT 1 /*! ; DELETE FROM t */", "SELECT 1;--DELETE FROM t", "SELECT 1; 'x'"],
-)
-def test_a_second_statement_is_detected_by_the_rules_of_mysql(sql: str) -> None:
-    with pytest.raises(InputError, match="more than one statement"):
-        one_statement(sql)

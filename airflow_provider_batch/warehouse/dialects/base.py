@@ -16,6 +16,7 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.drivers.base import ANY_DRIVER, Driver
+from airflow_provider_batch.warehouse.read_only import ReadRules
 from airflow_provider_batch.warehouse.upsert import Upsert
 
 #: Converts a value to what the driver takes as a parameter. Raises TypeError or ValueError for a value of another type.
@@ -56,8 +57,6 @@ class ErrorPatterns:
     no_default_schema: ErrorPattern = ErrorPattern()
     #: another task created the table in the meantime
     table_exists: ErrorPattern = ErrorPattern()
-    #: the driver refuses to run several statements in one call
-    multiple_statements: ErrorPattern = ErrorPattern()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +156,8 @@ class Dialect:
     #: builds the statement that inserts a row or updates it by key, or None if the sink uses none
     upsert: Upsert | None = None
 
+    #: what a query may contain
+    reading: ReadRules
     #: opens connections and starts reads and writes on them
     driver: Driver = ANY_DRIVER
     #: The class that writes a results table, as `module:class`. It is imported on first use.

@@ -6,9 +6,10 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse import lexer, upsert, values
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.duckdb import DUCKDB_DRIVER
+from airflow_provider_batch.warehouse.read_only import QUERY_WORDS, ReadRules
 
 _CATALOGUE = Catalogue(
     table="""
@@ -30,6 +31,18 @@ ORDER BY constraint_type""",
     indexes="""
 SELECT CAST(expressions AS VARCHAR[]) FROM duckdb_indexes()
 WHERE (database_name, schema_name, table_name) = (?, ?, ?) AND is_unique ORDER BY index_oid""",
+)
+
+#: What a read-only transaction lets pass: it changes the instance or its log, writes the file, runs SQL that it gets as
+#: text, or takes an address in memory. Includes the functions of well-known extensions.
+_DENIED_FUNCTIONS = "|".join(
+    (
+        r"(?:force_)?checkpoint|write_log|truncate_duckdb_logs|(?:enable|disable)_\w+|setseed|setval|nextval",
+        r"(?:create|register|deregister|destroy)_external_resource\w*|import_database|copy_database|set_config",
+        r"query|json_execute_serialized_sql|from_substrait\w*|(?:sqlite|postgres|mysql|mssql)_(?:attach|execute|query)",
+        r"pandas_scan|arrow_scan\w*|python_arrow_scan|python_map_function|seq_scan|load_aws_credentials",
+        r"http_(?:post|put|patch|delete)\w*|ducklake_(?:add|cleanup|delete|expire|flush|merge|rewrite|set)\w*",
+    )
 )
 
 DUCKDB = Dialect(
@@ -79,6 +92,15 @@ DUCKDB = Dialect(
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_conflict,
+    # DuckDB's own parser, which the driver calls, and a read-only transaction decide
+    reading=ReadRules(
+        sqlglot=("duckdb",),
+        lexis=lexer.DUCKDB,
+        denied_functions=_DENIED_FUNCTIONS,
+        query_words=(*QUERY_WORDS, "PIVOT", "UNPIVOT", "SUMMARIZE", "DESCRIBE", "SHOW"),
+        into_writes=False,  # UNPIVOT ... INTO NAME ... VALUE
+        runs_unparsed=True,
+    ),
     driver=DUCKDB_DRIVER,
     sink="airflow_provider_batch.warehouse.sinks.duckdb:DuckdbSink",
 )

@@ -15,9 +15,11 @@ from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.warehouse import values
+from airflow_provider_batch.warehouse.dialects import postgres
 from airflow_provider_batch.warehouse.dialects.base import Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.base import DATABRICKS_DRIVER, ORACLE_DRIVER
-from airflow_provider_batch.warehouse.drivers.psycopg import PSYCOPG_DRIVER
+from airflow_provider_batch.warehouse.drivers.psycopg import REDSHIFT_DRIVER
+from airflow_provider_batch.warehouse.read_only import ReadRules
 
 #: Type names that most databases know. For a database that lacks one of them, the user creates the table.
 _TYPES: Mapping[ColumnType, str] = {
@@ -50,10 +52,56 @@ def to_date(value: Any) -> date:
     return value if type(value) is date else date.fromisoformat(str(value)[:10])
 
 
+#: functions that change something, reach other servers, or run SQL that they get as text
+_DENIED_FUNCTIONS = "|".join(
+    (
+        postgres.DENIED_FUNCTIONS,
+        # Snowflake
+        r"system\$(?!typeof$|clustering_|stream_|last_change)\w+",
+        # SQL Server
+        r"openrowset|openquery|opendatasource",
+        # Oracle
+        r"utl_\w+\.\w+|dbms_(?!lob$|random$|utility$|crypto$)\w+\.(?!substr$|getlength$|instr$)\w+|httpuritype",
+        # Trino
+        r"system\.(?:query|execute)",
+        # Databricks
+        r"(?:try_)?reflect|java_method",
+    )
+)
+
+
+#: SQL Server separates statements by nothing but spaces: SELECT 1 DELETE FROM t. All of these words are reserved there.
+_STATEMENT_WORDS = frozenset(
+    {
+        *(
+            "alter",
+            "backup",
+            "bulk",
+            "commit",
+            "create",
+            "dbcc",
+            "declare",
+            "delete",
+            "deny",
+            "drop",
+            "exec",
+            "execute",
+        ),
+        *("grant", "insert", "kill", "reconfigure", "restore", "revoke", "rollback", "shutdown", "truncate", "update"),
+        *("updatetext", "waitfor", "writetext"),
+    }
+)
+
+
+def _reading(sqlglot: str, statement_words: frozenset[str] = frozenset()) -> ReadRules:
+    return ReadRules(sqlglot=(sqlglot,), denied_functions=_DENIED_FUNCTIONS, statement_words=statement_words)
+
+
 #: dialects with empty quotation marks and placeholder take those of the hook
 GENERIC = Dialect(
     name="this database",
     conn_types=(),
+    reading=_reading("", _STATEMENT_WORDS),
     types=_TYPES,
     # several databases do not allow TEXT in a key
     key_text="VARCHAR(512)",
@@ -98,6 +146,7 @@ SNOWFLAKE = replace(
     GENERIC,
     name="Snowflake",
     conn_types=("snowflake",),
+    reading=_reading("snowflake"),
     types=_types("TEXT", bytes="BINARY"),
     folds_to_upper=True,
     limits=replace(GENERIC.limits, text_bytes=16_777_216),
@@ -107,6 +156,7 @@ REDSHIFT = replace(
     GENERIC,
     name="Redshift",
     conn_types=("redshift",),
+    reading=_reading("redshift"),
     # in Redshift TEXT is VARCHAR(256), https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html
     types=_types("VARCHAR(65535)", bytes="VARBYTE(1000000)"),
     bind={**GENERIC.bind, ColumnType.TEXT: values.text_without_nul},
@@ -116,13 +166,14 @@ REDSHIFT = replace(
 
 #: Redshift through the postgres hook. It has no ON CONFLICT and does not enforce keys.
 REDSHIFT_OVER_POSTGRES = replace(
-    REDSHIFT, conn_types=("postgres",), extra_flags=("redshift", "redshift-serverless"), driver=PSYCOPG_DRIVER
+    REDSHIFT, conn_types=("postgres",), extra_flags=("redshift", "redshift-serverless"), driver=REDSHIFT_DRIVER
 )
 
 SQL_SERVER = replace(
     GENERIC,
     name="SQL Server",
     conn_types=("mssql",),
+    reading=_reading("tsql", _STATEMENT_WORDS),
     # in SQL Server TIMESTAMP is a row version
     types=_types(
         "NVARCHAR(MAX)", boolean="BIT", timestamp="DATETIME2(6)", local_timestamp="DATETIME2(6)", bytes="VARBINARY(MAX)"
@@ -136,6 +187,7 @@ ORACLE = replace(
     GENERIC,
     name="Oracle",
     conn_types=("oracle",),
+    reading=_reading("oracle"),
     types=_types(
         "CLOB", integer="NUMBER(19)", boolean="NUMBER(1)", timestamp="TIMESTAMP(6)", local_timestamp="TIMESTAMP(6)"
     ),
@@ -153,6 +205,7 @@ TRINO = replace(
     GENERIC,
     name="Trino",
     conn_types=("trino",),
+    reading=_reading("trino"),
     types=_types(
         "VARCHAR",
         float="DOUBLE",
@@ -171,6 +224,7 @@ DATABRICKS = replace(
     GENERIC,
     name="Databricks",
     conn_types=("databricks",),
+    reading=_reading("databricks"),
     types=_types("STRING", float="DOUBLE", numeric="DECIMAL(38, 12)", bytes="BINARY"),
     key_text="STRING",
     marks="``",
@@ -186,6 +240,7 @@ BIGQUERY = replace(
     GENERIC,
     name="BigQuery",
     conn_types=("gcpbigquery",),
+    reading=_reading("bigquery"),
     marks="``",
     writable=False,
     errors=_absent_table(r"\bNot found: Table\b"),

@@ -6,9 +6,10 @@ from datetime import date
 from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse import lexer, upsert, values
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.mysql import MYSQL_DRIVER
+from airflow_provider_batch.warehouse.read_only import ReadRules
 
 #: columns of information_schema: https://dev.mysql.com/doc/refman/8.4/en/information-schema.html
 _CATALOGUE = Catalogue(
@@ -27,6 +28,17 @@ ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX""",
 SELECT DISTINCT coalesce(PARTITION_EXPRESSION, ''), coalesce(SUBPARTITION_EXPRESSION, '')
 FROM information_schema.PARTITIONS
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND PARTITION_NAME IS NOT NULL""",
+)
+
+#: What a read-only transaction lets pass: locks, files of the server, replication, keys, and functions of well-known
+#: plugins that run commands or SQL.
+_DENIED_FUNCTIONS = "|".join(
+    (
+        r"get_lock|release_lock|release_all_locks|service_(?:get|release)_\w*locks?|load_file|nextval|setval",
+        r"sys_(?:exec|eval|set)|spider_\w+|mroonga_command|keyring_key_(?:generate|store|remove)",
+        r"(?:asynchronous_connection_failover|group_replication|audit_log|mysql_firewall|version_tokens|wsrep)_\w+",
+        r"set_firewall_mode|gen_dictionary_(?:load|drop)|masking_dictionary_\w+|master_pos_wait|source_pos_wait",
+    )
 )
 
 
@@ -99,6 +111,8 @@ MYSQL = Dialect(
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_duplicate_key,
+    # the server takes one statement at a time, in a read-only transaction
+    reading=ReadRules(sqlglot=("mysql",), lexis=lexer.MYSQL, denied_functions=_DENIED_FUNCTIONS, runs_unparsed=True),
     driver=MYSQL_DRIVER,
     sink="airflow_provider_batch.warehouse.sinks.mysql:MySqlSink",
 )

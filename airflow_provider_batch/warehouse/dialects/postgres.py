@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse import lexer, upsert, values
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
 from airflow_provider_batch.warehouse.drivers.psycopg import PSYCOPG_DRIVER
+from airflow_provider_batch.warehouse.read_only import ReadRules
 
 _CATALOGUE = Catalogue(
     table="""
@@ -53,6 +54,30 @@ FROM pg_catalog.pg_partitioned_table p
 CROSS JOIN LATERAL unnest(p.partattrs) AS k (attnum)
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.attnum AND k.attnum > 0
 WHERE p.partrelid = %s""",
+)
+
+#: What a read-only transaction lets pass: it changes the server or other sessions, reads and writes files, opens
+#: connections, or runs SQL that it gets as text. Includes the functions of PostgreSQL's own extensions.
+DENIED_FUNCTIONS = "|".join(
+    (
+        # other sessions, the whole server
+        r"pg_(?:terminate|cancel)_backend|pg_reload_conf|pg_rotate_logfile\w*|pg_logfile_rotate|pg_promote",
+        r"pg_(?:try_)?advisory_\w+|pg_notify|pg_log_\w+|pg_export_snapshot|pg_nextoid|pg_stop_making_pinned_objects",
+        r"pg_stat_(?:\w*reset\w*|force_next_flush)|pg_(?:clear|restore)_(?:attribute|relation|extended)_stats",
+        r"set_config|setval|nextval|binary_upgrade_\w+|pg_import_system_collations|pg_extension_config_dump",
+        # the write-ahead log, replication, backups
+        r"pg_switch_(?:wal|xlog)|pg_create_restore_point|pg_(?:wal|xlog)_replay_(?:pause|resume)",
+        r"pg_(?:backup_start|backup_stop|start_backup|stop_backup)|pg_logical_\w+|pg_\w*replication_slots?\w*",
+        r"pg_replication_origin_\w+",
+        # large objects, files
+        r"lo_(?!get$)\w+|lowrite|pg_read_(?:binary_)?file\w*|pg_ls_\w+|pg_stat_file|pg_file_\w+|pg_current_logfile",
+        # storage
+        r"brin_(?:de)?summarize_\w+|gin_clean_pending_list|heap_force_\w+|pg_truncate_visibility_map",
+        r"pg_buffercache_(?:evict|mark)\w*|pg_prewarm|autoprewarm_\w+",
+        # SQL as text, other servers
+        r"(?:query|cursor)_to_xml\w*|ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table|dblink\w*|postgres_fdw_\w+",
+        r"cron\.\w+|aws_\w+\.\w+|http|http_(?:get|post|put|patch|delete|head)|plan_table",
+    )
 )
 
 POSTGRES = Dialect(
@@ -105,6 +130,10 @@ POSTGRES = Dialect(
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_conflict,
+    # the cursor takes nothing but one query, in a read-only transaction
+    reading=ReadRules(
+        sqlglot=("postgres",), lexis=lexer.POSTGRES, denied_functions=DENIED_FUNCTIONS, runs_unparsed=True
+    ),
     driver=PSYCOPG_DRIVER,
     sink="airflow_provider_batch.warehouse.sinks.postgres:PostgresSink",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.warehouse.dialects import generic
@@ -30,6 +32,10 @@ DIALECTS: tuple[Dialect, ...] = (
 )
 
 
+#: a dialect of sqlglot with these opening quotation marks of identifiers, for databases that it does not know
+_SQLGLOT_BY_MARK = {"`": "spark", "[": "tsql"}
+
+
 def dialect_of(hook: DbApiHook) -> Dialect:
     """Return the dialect of the database that this hook reaches.
 
@@ -40,7 +46,11 @@ def dialect_of(hook: DbApiHook) -> Dialect:
         for dialect in DIALECTS:
             if dialect.recognises(cls, hook):
                 return dialect.adapt_to(hook)
-    return generic.GENERIC.adapt_to(hook)
+    generic_dialect = generic.GENERIC.adapt_to(hook)
+    # sqlglot knows more databases, mostly by the names that Airflow gives to the types of their connections
+    names = (getattr(hook, "conn_type", ""), _SQLGLOT_BY_MARK.get(generic_dialect.marks[:1], ""))
+    reading = replace(generic_dialect.reading, sqlglot=names)
+    return replace(generic_dialect, reading=reading)
 
 
 def driver_of(error: BaseException) -> Driver:

@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_provider_batch.core.schema.columns import ColumnType
-from airflow_provider_batch.warehouse import upsert, values
+from airflow_provider_batch.warehouse import lexer, upsert, values
 from airflow_provider_batch.warehouse.dialects.base import Catalogue, Dialect, ErrorPattern, ErrorPatterns, Limits
-from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
+from airflow_provider_batch.warehouse.drivers.sqlite import DENIED_FUNCTIONS, SQLITE_DRIVER
+from airflow_provider_batch.warehouse.read_only import ReadRules
 
 #: `{schema}` is '' or a quoted schema followed by a dot. `{name}` is a quoted name.
 _CATALOGUE = Catalogue(
@@ -73,11 +74,11 @@ SQLITE = Dialect(
     limits=Limits(boolean_characters=1, row_bytes=900_000_000),  # SQLITE_MAX_LENGTH is 10^9
     errors=ErrorPatterns(
         absent_table=ErrorPattern(message="no such table"),
-        # the class of this exception depends on the Python version
-        multiple_statements=ErrorPattern(message="one statement at a time"),
     ),
     catalogue=_CATALOGUE,
     upsert=upsert.on_conflict,
+    # the authorizer of the driver decides
+    reading=ReadRules(sqlglot=("sqlite",), lexis=lexer.SQLITE, denied_functions=DENIED_FUNCTIONS, runs_unparsed=True),
     driver=SQLITE_DRIVER,
     sink="airflow_provider_batch.warehouse.sinks.sqlite:SqliteSink",
 )

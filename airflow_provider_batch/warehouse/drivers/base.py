@@ -45,19 +45,19 @@ class Driver:
         finally:
             self.close(conn)
 
-    def one_statement(self, sql: str) -> str:
-        """Return the SQL without its final semicolon, which several drivers refuse.
-
-        Raises InputError for several statements if the driver would run all of them.
-        """
-        # this may also remove a semicolon inside a final comment, which does no harm
-        return sql.rstrip("; \t\r\n")
-
-    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Start a transaction that is as read-only as the driver allows, and return the cursor that will run `sql`."""
+    def begin_reading(self, hook: DbApiHook, conn: Any) -> Any:
+        """Start a transaction that is as read-only as the database allows, and return the cursor of one query."""
         if hook.supports_autocommit:
             hook.set_autocommit(conn, False)
         return conn.cursor()
+
+    def execute(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> None:
+        """Run the query on the cursor that `begin_reading` returned. `parameters` may be None."""
+        if parameters is None:
+            # drivers treat % as a plain character only if no parameters are passed
+            cursor.execute(sql)
+        else:
+            cursor.execute(sql, parameters)
 
     def first_rows(self, conn: Any, cursor: Any, count: int) -> list[Any]:
         """Return the first rows of a query that has run. Afterwards `cursor.description` is set."""

@@ -114,11 +114,16 @@ class DuckdbDriver(Driver):
         with _open_lock:
             conn.close()
 
-    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Open a read-only transaction for this one query.
+    def begin_reading(self, hook: DbApiHook, conn: Any) -> Any:
+        """Open a read-only transaction for one query."""
+        conn.execute("BEGIN TRANSACTION READ ONLY")
+        # a DuckDB cursor is a separate connection, outside this transaction
+        return conn
 
-        Raises InputError if DuckDB's own parser finds anything but a single query. The driver would otherwise run all
-        of several statements, and a statement that begins with WITH can be a DELETE.
+    def execute(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> None:
+        """Run the query. Raises InputError if DuckDB's own parser finds anything but a single query.
+
+        The driver would run all of several statements, and a read-only transaction does not stop COPY or ATTACH.
         """
         statements = conn.extract_statements(sql)
         if len(statements) > 1:
@@ -132,9 +137,7 @@ class DuckdbDriver(Driver):
                 raise InputError(
                     f"sql must be a single SELECT, but it is a {kind}. Nothing was run, and nothing was uploaded."
                 )
-        conn.execute("BEGIN TRANSACTION READ ONLY")
-        # a DuckDB cursor is a separate connection, outside this transaction
-        return conn
+        super().execute(conn, cursor, sql, parameters)
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return a function that also decodes columns of type JSON, which the driver returns as text."""

@@ -21,16 +21,10 @@ _BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 24
 #: Seconds the server waits for a slow reader before it closes the connection. The server's default is 60.
 _READER_SECONDS = 3600
 
-_LEXEME = re.compile(
-    r"""'(?:[^'\\]|\\.|'')*'            # 'text'
-      | "(?:[^"\\]|\\.|"")*"            # "text"
-      | `(?:[^`]|``)*`                  # `name`
-      | (?:\#|--(?=\s|\Z))[^\n]*
-      | /\*(?!M?!).*?(?:\*/|\Z)         # but MySQL runs the content of /*! ... */
-      | ;""",
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENTS = ("#", "--", "/*")
+#: MYSQL_OPTION_MULTI_STATEMENTS_OFF in mysql_com.h
+_MULTI_STATEMENTS_OFF = 1
+
+_ESCAPED_QUOTE = re.compile(r"""(?<!\\)(?:\\\\)*\\['"]""")
 
 #: errors whose messages quote names, not values, with their SQLSTATE, which mysqlclient does not provide
 _SAFE_ERRORS: Mapping[int, str] = {
@@ -76,19 +70,31 @@ class MysqlDriver(Driver):
 
     packages = ("MySQLdb", "mysql.connector")
 
-    def one_statement(self, sql: str) -> str:
-        """Return the SQL up to its first semicolon. Raises InputError for several statements."""
-        return one_statement(sql)
-
-    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
+    def begin_reading(self, hook: DbApiHook, conn: Any) -> Any:
         """Start a read-only transaction for a reader that may pause; return a cursor that leaves rows on the server."""
+        refuse_several_statements(conn)
         use_utf8(conn)
         cursor = plain_cursor(conn)
         cursor.execute(f"SET SESSION net_write_timeout = {_READER_SECONDS}")
-        # a statement that begins with WITH may be a DELETE, so the keyword check alone is not enough
         cursor.execute("START TRANSACTION READ ONLY")
         cursor.close()
         return unbuffered_cursor(conn)
+
+    def execute(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> None:
+        """Run the query. Raises InputError if the session reads backslashes in it otherwise than our check did."""
+        if _ESCAPED_QUOTE.search(sql):
+            settings = plain_cursor(conn)
+            settings.execute("SELECT @@sql_mode")
+            ((modes,),) = settings.fetchall()
+            settings.close()
+            for mode in ("NO_BACKSLASH_ESCAPES", "ANSI_QUOTES"):
+                if mode in modes.split(","):
+                    raise InputError(
+                        f"sql has a backslash before a quotation mark, and the sql_mode of this connection contains "
+                        f"{mode}, so it is not certain where the text ends. Double the quotation mark instead. Nothing "
+                        "was run, and nothing was uploaded."
+                    )
+        super().execute(conn, cursor, sql, parameters)
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return a function that also converts values that the two drivers return differently."""
@@ -155,6 +161,18 @@ def unbuffered_cursor(conn: Any) -> Any:
     return conn.cursor(buffered=False)
 
 
+def refuse_several_statements(conn: Any) -> None:
+    """Let the server refuse several statements in one call. Both drivers allow them when they connect."""
+    if is_mysqlclient(conn):
+        conn.set_server_option(_MULTI_STATEMENTS_OFF)
+    elif is_mysqlclient(conn) is False:
+        from mysql.connector.constants import ClientFlag
+
+        # this driver cannot change the flag of an open connection
+        conn.client_flags = [-ClientFlag.MULTI_STATEMENTS]
+        conn.reconnect()
+
+
 def use_utf8(conn: Any) -> None:
     """Use all of Unicode in both directions. mysqlclient would use the server's default, which may be latin1.
 
@@ -194,30 +212,3 @@ def _string(value: Any) -> Any:
     if isinstance(value, bytearray):
         return bytes(value)
     return ",".join(sorted(value)) if isinstance(value, set) else value
-
-
-def one_statement(sql: str) -> str:
-    """Return the SQL up to the semicolon that ends it, by MySQL's lexical rules.
-
-    Both drivers would run whatever follows the semicolon. Raises InputError if anything but comments and semicolons
-    follows the first statement.
-    """
-    end: int | None = None
-    position = 0
-    for match in _LEXEME.finditer(sql):
-        if end is not None and sql[position : match.start()].strip():
-            break
-        if match[0] == ";":
-            end = match.start() if end is None else end
-        elif end is not None and not match[0].startswith(_COMMENTS):
-            position = match.start()
-            break
-        position = match.end()
-    if end is None:
-        return sql
-    if sql[position:].strip():
-        raise InputError(
-            "sql contains more than one statement, but the rows come from a single SELECT. Keep that one and run the "
-            "others in a task before this one. Nothing was run, and nothing was uploaded."
-        )
-    return sql[:end]

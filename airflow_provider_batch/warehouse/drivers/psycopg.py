@@ -6,7 +6,6 @@ dicts. Every cursor created here returns plain tuples.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,23 +13,12 @@ from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
 
 #: type code of bytea in psycopg2, which returns its values as memoryviews
 _BYTEA = 17
 
-_LEXEME = re.compile(
-    r"""(?<![\w$])[eE]'(?:[^'\\]|\\.|'')*'      # 'text' with escapes
-      | '(?:[^']|'')*'                          # 'text'
-      | "(?:[^"]|"")*"                          # "name"
-      | (?<![\w$])(\$(?:[^\W\d]\w*)?\$).*?\1    # $$text$$
-      | --[^\n]*
-      | /\*
-      | ;""",
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_OPEN_CURSOR = "DECLARE batch_rows refcursor := %s; BEGIN OPEN batch_rows NO SCROLL FOR EXECUTE %s; END"
 
 
 class PsycopgDriver(Driver):
@@ -38,15 +26,32 @@ class PsycopgDriver(Driver):
 
     packages = ("psycopg", "psycopg2")
 
-    def one_statement(self, sql: str) -> str:
-        """Return the SQL up to its first semicolon. Raises InputError for several statements."""
-        return one_statement(sql)
-
-    def begin_reading(self, hook: DbApiHook, conn: Any, sql: str) -> Any:
-        """Return a cursor whose rows stay on the server until they are fetched."""
+    def begin_reading(self, hook: DbApiHook, conn: Any) -> Any:
+        """Start a read-only transaction. Return a cursor whose rows stay on the server until they are fetched."""
         if is_psycopg3(conn) is None:
-            return super().begin_reading(hook, conn, sql)
+            return super().begin_reading(hook, conn)
+        conn.autocommit = False
+        with plain_cursor(conn) as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
         return named_cursor(conn)
+
+    def execute(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> None:
+        """Declare the cursor in a way that lets the server run no more than one statement.
+
+        psycopg sends DECLARE in the extended protocol, which takes one statement. psycopg2 has only the simple
+        protocol, which takes several. There, a block of PL/pgSQL opens the cursor for SQL that it gets as text.
+        """
+        if is_psycopg3(conn) is not False:
+            super().execute(conn, cursor, sql, parameters)
+            return
+        from psycopg2.extensions import encodings
+
+        encoding = encodings[conn.encoding]
+        with plain_cursor(conn) as opener:
+            if parameters is not None:
+                sql = opener.mogrify(sql, parameters).decode(encoding)
+            block = opener.mogrify(_OPEN_CURSOR, (cursor.name, sql)).decode(encoding)
+            opener.execute("DO %s", (block,))
 
     def first_rows(self, conn: Any, cursor: Any, count: int) -> list[Any]:
         """Return the first rows. psycopg2 sets the description of a named cursor only after the first fetch."""
@@ -69,7 +74,22 @@ class PsycopgDriver(Driver):
         return row_converter(dict.fromkeys(views, bytes))
 
 
+class RedshiftDriver(PsycopgDriver):
+    """psycopg or psycopg2 for Redshift, which has neither SET TRANSACTION nor DO."""
+
+    def begin_reading(self, hook: DbApiHook, conn: Any) -> Any:
+        """Start a read-only transaction. Return a cursor whose rows stay on the server until they are fetched."""
+        conn.autocommit = False
+        setattr(conn, "read_only" if is_psycopg3(conn) else "readonly", True)
+        return named_cursor(conn)
+
+    def execute(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> None:
+        """Declare the cursor. psycopg2 would run what follows a semicolon."""
+        Driver.execute(self, conn, cursor, sql, parameters)
+
+
 PSYCOPG_DRIVER = PsycopgDriver()
+REDSHIFT_DRIVER = RedshiftDriver()
 
 
 def is_psycopg3(conn: Any) -> bool | None:
@@ -87,8 +107,7 @@ def plain_cursor(conn: Any) -> Any:
 
 
 def named_cursor(conn: Any) -> Any:
-    """Return a server-side cursor that returns tuples. It needs a transaction, so autocommit is switched off."""
-    conn.autocommit = False
+    """Return a server-side cursor that returns tuples. It needs a transaction."""
     return conn.cursor(name=f"batch_{uuid.uuid4().hex}", **_tuple_rows(conn))
 
 
@@ -124,43 +143,3 @@ class _Blocks:
         buffer = self._buffer or next(self._blocks, b"")
         self._buffer = buffer[size:]
         return buffer[:size]
-
-
-def one_statement(sql: str) -> str:
-    """Return the SQL up to the semicolon that ends it, by PostgreSQL's lexical rules.
-
-    A named cursor takes one query, and psycopg2 would run whatever follows the semicolon. Raises InputError if anything
-    but comments and semicolons follows the first statement.
-    """
-    end: int | None = None
-    position = 0
-    while match := _LEXEME.search(sql, position):
-        if end is not None and sql[position : match.start()].strip():
-            break
-        position = match.end()
-        if match[0] == "/*":
-            position = _end_of_comment(sql, position)
-        elif match[0] == ";":
-            end = match.start() if end is None else end
-        elif end is not None and not match[0].startswith("--"):
-            position = match.start()
-            break
-    if end is None:
-        return sql
-    if sql[position:].strip():
-        raise InputError(
-            "sql contains more than one statement, but the rows come from a single SELECT. Keep that one and run the "
-            "others in a task before this one. Nothing was run, and nothing was uploaded."
-        )
-    return sql[:end]
-
-
-def _end_of_comment(sql: str, position: int) -> int:
-    depth = 1
-    while depth:
-        edge = _COMMENT_EDGE.search(sql, position)
-        if edge is None:
-            return len(sql)
-        depth += 1 if edge[0] == "/*" else -1
-        position = edge.end()
-    return position
