@@ -162,7 +162,7 @@ def _advice(canary: ModelCanary) -> list[str]:
         lines.append(
             "Raise max_output_tokens (or the cap in the body), or ask for shorter answers. The thoughts of a reasoning "
             "model count against the cap, so a small cap leaves no tokens for the answer; a lower reasoning effort "
-            "also helps."
+            "also helps. If the sensor raises the cap (on_incomplete='raise_cap'), set ignore_canary=True."
         )
     if any(answer.outcome is Outcome.INCOMPLETE and not is_cut_off(answer) for answer in answers):
         lines.append("Check with one request by hand why the model writes nothing.")
