@@ -64,18 +64,24 @@ def _pydantic_check(schema: dict[str, Any]) -> _Check | None:
         return None
     from pydantic_core import PydanticSerializationError, SchemaError, ValidationError
 
-    from airflow_provider_batch.core.schema.pydantic_types import PYDANTIC_KEYWORD, AnswerValidator
+    from airflow_provider_batch.core.schema.pydantic_types import PYDANTIC_KEYWORD, AnswerValidator, is_plain
 
     try:
-        validate = AnswerValidator(schema[PYDANTIC_KEYWORD]["schema"]).validate
+        reduced = schema[PYDANTIC_KEYWORD]["schema"]
+        validate, is_fast = AnswerValidator(reduced).validate, is_plain(reduced)
     except (SchemaError, KeyError, TypeError):
         # sealed with another version of pydantic: its JSON Schema still decides
         return None
 
     check_formats = _format_check(schema)
+    is_valid = jsonschema_rs.Draft202012Validator(
+        schema, offline=True, validate_formats=True, pattern_options=PATTERN_OPTIONS
+    ).is_valid
 
     def check(value: Any, text: str | bytes) -> tuple[Any, str | None]:
         try:
+            if is_fast and is_valid(value):
+                return value, None
             validated = validate(_with_exact_numbers(value, text))
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]

@@ -273,6 +273,33 @@ def _to_json(value: Any) -> Any:
     return to_jsonable_python(value.value if isinstance(value, Enum) else value)
 
 
+#: types for which pydantic accepts and keeps every value that their JSON Schema allows
+_PLAIN = frozenset(
+    (
+        *("none", "bool", "int", "float", "str", "literal", "enum", "nullable", "list", "union", "typed-dict"),
+        *("default", "definitions", "definition-ref"),
+    )
+)
+#: what changes a value, or forbids what the JSON Schema allows
+_NOT_PLAIN = frozenset(("strict", "pattern", "strip_whitespace", "to_lower", "to_upper", "extras_schema"))
+
+
+def is_plain(reduced: Any) -> bool:
+    """Return whether an answer that the JSON Schema of a type allows is what pydantic would make of it."""
+    if isinstance(reduced, list):
+        return all(map(is_plain, reduced))
+    if reduced["type"] not in _PLAIN or reduced.keys() & _NOT_PLAIN or reduced.get("default") is not None:
+        return False
+    if any(value and key != "extra_fields_behavior" for key, value in reduced.get("config", {}).items()):
+        return False
+    fields = reduced.get("fields", {})
+    # an answer may use any of several aliases
+    if any(field.get("aliases", [[name]]) != [[name]] for name, field in fields.items()):
+        return False
+    parts = [reduced[key] for key in ("schema", "items_schema", "choices", "definitions") if key in reduced]
+    return is_plain([field["schema"] for field in fields.values()]) and all(map(is_plain, parts))
+
+
 class AnswerValidator:
     """Validates answers as the pydantic type does that a JSON Schema comes from."""
 
