@@ -35,6 +35,7 @@ from airflow_provider_batch.core.landing.landing import (
     no_schema_error,
     results_columns,
 )
+from airflow_provider_batch.core.landing.refusals import refusal_message
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
@@ -124,8 +125,8 @@ class BatchResultsOperator(BaseOperator):
         of database behind the connection.
     :param partial: do not count rows that are not settled yet, or that the budget withheld, as failed. Run the task
         again later to land them.
-    :raises AirflowFailException: if the table does not fit the job (the answers stay in staging), or too many rows did
-        not succeed (all rows have landed).
+    :raises AirflowFailException: if the table does not fit the job (the answers stay in staging), if it refused a value
+        of some rows (all others have landed), or if too many rows did not succeed (all rows have landed).
     """
 
     template_fields: Sequence[str] = ("job", "warehouse_conn_id", "table", "key")
@@ -235,7 +236,8 @@ class BatchResultsOperator(BaseOperator):
             self.log.info("Wrote %s to %s", format_count(manifest.requests, "row"), file)
         elif sink is not None:
             sink.write(landing)
-        record = landed_record(landing, self.table, file, datetime.now(UTC))
+        refusals = getattr(sink, "refusals", ())
+        record = landed_record(landing, self.table, file, datetime.now(UTC), refusals)
         ledger.append(record)
         summary = summarize(ledger)
         self._log_landing(summary, record)
@@ -251,8 +253,12 @@ class BatchResultsOperator(BaseOperator):
         failure = failure_message(
             record, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
         )
-        if failure is not None:
+        if failure is not None or refusals:
             context["ti"].xcom_push(key="return_value", value=result)
+        if refusals:
+            refused = refusal_message(refusals, manifest.requests, record.location)
+            raise ResultsTableError(f"{refused}\n{failure}" if failure else refused)
+        if failure is not None:
             raise TooManyFailuresError(failure)
         self._attach_to_outlets(context, result)
         return result

@@ -220,6 +220,34 @@ def test_too_many_failures_fail_the_landing_after_all_rows_have_landed(warehouse
     assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "refused": 1}
 
 
+def test_a_value_that_the_table_refuses_costs_its_row_and_fails_the_landing(warehouse: Path) -> None:
+    assert run_job().state == "success"
+    ((create,),) = query(warehouse, "SELECT sql FROM sqlite_master WHERE name = 'answers'")
+    query(warehouse, "DROP TABLE answers")
+    query(warehouse, create.strip()[:-1] + ", CHECK (custom_id <> 'T-3' OR output IS NULL))")
+
+    result = run_job()
+
+    assert result.states["land"] == "failed"
+    error = result.error("land")
+    for phrase in (
+        "The table 'answers' refused a value of 1 row out of 5.",
+        "column 'output': CHECK constraint failed: ",
+        "custom_id: T-3.",
+        "All other rows landed. 1 refused row landed without the value, with the code storage.",
+        "All answers are kept in staging.",
+        "clear this task: the rows land without being sent again",
+    ):
+        assert phrase in error, phrase
+    rows = query(warehouse, "SELECT custom_id, outcome, output IS NULL, error_code FROM answers ORDER BY custom_id")
+    assert rows == [
+        (f"T-{n}", "invalid_output", 1, "storage") if n == 3 else (f"T-{n}", "succeeded", 0, None) for n in range(1, 6)
+    ]
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "invalid_output": 1}
+    (reason,) = result.return_values["land"]["reasons"]
+    assert (reason["rows"], reason["code"]) == (1, "storage")
+
+
 def test_the_text_of_a_refusal_is_in_the_table_but_not_in_the_log_or_the_summary(
     warehouse: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

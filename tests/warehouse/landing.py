@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.warehouse.sinks.open import Sink, open_sink
+from airflow_provider_batch.warehouse.sinks.base import TableSink
+from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -33,14 +35,21 @@ def with_column(column: Column) -> tuple[Column, ...]:
     return (*COLUMNS, column)
 
 
-def land(warehouse: Warehouse, *landings: Iterable[tuple[Any, ...]], **options: Any) -> None:
-    """Write each landing through a new sink, to the table `results` unless `table` is given."""
+def land(warehouse: Warehouse, *landings: Iterable[tuple[Any, ...]], **options: Any) -> tuple[Refusal, ...]:
+    """Write each landing through a new sink, to the table `results` unless `table` is given.
+
+    Return the refusals of the last one.
+    """
+    refusals: tuple[Refusal, ...] = ()
     columns = options.pop("columns", COLUMNS)
     table = options.pop("table", "results")
     for rows in landings:
-        sink: Sink = open_sink(warehouse.hook, table, columns, **options)
+        sink = open_sink(warehouse.hook, table, columns, **options)
+        assert isinstance(sink, TableSink)
         sink.prepare()
         sink.write(rows)
+        refusals = sink.refusals
+    return refusals
 
 
 def landed_rows(warehouse: Warehouse, table: str = "results") -> dict[str, tuple[str, str]]:

@@ -267,19 +267,20 @@ def test_errors_of_the_server_do_not_show_values(mysql: Warehouse, caplog: Any) 
     mysql.execute("CREATE UNIQUE INDEX other ON results (x, custom_id)")
     failures = []
     with caplog.at_level("DEBUG"):
-        for rows, columns in (
-            ([row("a", "secret check")], COLUMNS),
-            ([(*row("a"), 98765432109876543210)], with_column(Column("x", ColumnType.INTEGER))),
-            ([(*row("a"), Decimal("9876543210"))], with_column(Column("y", ColumnType.NUMERIC))),
-        ):
+        for rows, columns in (([(*row("a"), 98765432109876543210)], with_column(Column("x", ColumnType.INTEGER))),):
             with pytest.raises(WarehouseError) as exc_info:
                 land(mysql, rows, columns=columns)
             assert exc_info.value.__suppress_context__
             failures.append(str(exc_info.value))
-    assert "checked" in failures[0]
-    assert "Out of range value for column 'x'" in failures[1]
-    assert "Out of range value for column 'y'" in failures[2]
-    for text in [*failures, caplog.text]:
+        (check,) = land(mysql, [row("a", "secret check")])
+        (number,) = land(
+            mysql, [(*row("a"), Decimal("9876543210"))], columns=with_column(Column("y", ColumnType.NUMERIC))
+        )
+    assert "checked" in check.message
+    assert "Out of range value for column 'x'" in failures[0]
+    assert "Out of range value for column 'y'" in number.message
+    mysql.execute("DELETE FROM results")
+    for text in [*failures, check.message, number.message, caplog.text]:
         assert "secret" not in text
         assert "98765" not in text
     mysql.execute("CREATE TRIGGER t BEFORE INSERT ON results FOR EACH ROW INSERT INTO log VALUES (NEW.custom_id)")

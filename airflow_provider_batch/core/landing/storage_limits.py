@@ -121,8 +121,13 @@ def without_values(answer: Answer, problems: Mapping[str, str]) -> Answer:
         answer,
         outcome=Outcome.SUCCEEDED if problems.keys() == {"response"} else Outcome.INVALID_OUTPUT,
         error_code=STORAGE,
-        error_message=f"The results table cannot store every value. {reasons}. The files in staging have the answer.",
+        error_message=storage_message(reasons),
     )
+
+
+def storage_message(reasons: str) -> str:
+    """Return what the results table says about a row without the values that it cannot store."""
+    return f"The results table cannot store every value. {reasons}. The files in staging have the answer."
 
 
 def fit_names(answer: Answer, limits: StorageLimits) -> Answer:

@@ -8,6 +8,7 @@ from datetime import datetime
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.landing.landing import Landing
+from airflow_provider_batch.core.landing.refusals import Refusal, adjusted_outcomes, refusal_reasons
 from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.pricing.prices import format_decimal
 
@@ -15,24 +16,28 @@ from airflow_provider_batch.core.pricing.prices import format_decimal
 MAX_REASONS = 10
 
 
-def landed_record(landing: Landing, table: str | None, file: str | None, time: datetime) -> Landed:
+def landed_record(
+    landing: Landing, table: str | None, file: str | None, time: datetime, refusals: Sequence[Refusal] = ()
+) -> Landed:
     """Return the record of a landing, after all its rows were written.
 
     :param table: the results table, or None if the rows went to a file.
     :param file: address of the file, or None if the rows went to a table.
+    :param refusals: the rows with a value that the table refused.
     """
+    reasons = [*refusal_reasons(refusals), *landing.most_common_reasons(MAX_REASONS)]
     return Landed(
         number=1,
         table=table,
         file=file,
-        outcomes=landing.outcomes,
+        outcomes=adjusted_outcomes(landing.outcomes, refusals),
         tokens=dict(landing.tokens),
         without_usage=landing.without_usage,
         cost_usd=format_decimal(landing.cost),
         standard_cost_usd=format_decimal(landing.standard_cost),
         retried=landing.retried,
         retried_cost_usd=format_decimal(landing.retried_cost),
-        reasons=landing.most_common_reasons(MAX_REASONS),
+        reasons=sorted(reasons, key=lambda reason: reason.rows, reverse=True)[:MAX_REASONS],
         time=time,
     )
 

@@ -147,6 +147,10 @@ class Dialect:
     declares_key: bool = True
     #: whether an error rolls back what was written before it
     transactions: bool = True
+    #: Statements that set a savepoint and return to it, or '' if there are none. The generic sink then cannot isolate a
+    #: row that the database refuses.
+    savepoint: str = "SAVEPOINT batch_rows"
+    rollback_to_savepoint: str = "ROLLBACK TO SAVEPOINT batch_rows"
     #: whether rows can be written one by one
     writable: bool = True
     limits: Limits = Limits()

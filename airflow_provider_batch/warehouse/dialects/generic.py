@@ -145,6 +145,7 @@ def _absent_table(message: str) -> ErrorPatterns:
 SNOWFLAKE = replace(
     GENERIC,
     name="Snowflake",
+    savepoint="",
     conn_types=("snowflake",),
     reading=_reading("snowflake"),
     types=_types("TEXT", bytes="BINARY"),
@@ -155,6 +156,7 @@ SNOWFLAKE = replace(
 REDSHIFT = replace(
     GENERIC,
     name="Redshift",
+    savepoint="",
     conn_types=("redshift",),
     reading=_reading("redshift"),
     # in Redshift TEXT is VARCHAR(256), https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html
@@ -172,6 +174,8 @@ REDSHIFT_OVER_POSTGRES = replace(
 SQL_SERVER = replace(
     GENERIC,
     name="SQL Server",
+    savepoint="SAVE TRANSACTION batch_rows",
+    rollback_to_savepoint="ROLLBACK TRANSACTION batch_rows",
     conn_types=("mssql",),
     reading=_reading("tsql", _STATEMENT_WORDS),
     # in SQL Server TIMESTAMP is a row version
@@ -204,6 +208,7 @@ ORACLE = replace(
 TRINO = replace(
     GENERIC,
     name="Trino",
+    savepoint="",
     conn_types=("trino",),
     reading=_reading("trino"),
     types=_types(
@@ -223,6 +228,7 @@ TRINO = replace(
 DATABRICKS = replace(
     GENERIC,
     name="Databricks",
+    savepoint="",
     conn_types=("databricks",),
     reading=_reading("databricks"),
     types=_types("STRING", float="DOUBLE", numeric="DECIMAL(38, 12)", bytes="BINARY"),

@@ -21,6 +21,9 @@ RowReader = Callable[[Any], tuple[Any, ...]]
 
 _QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
+#: SQLSTATE classes: data exceptions, integrity constraints
+_DATA_CLASSES = ("22", "23")
+
 
 class Driver:
     """A DB-API driver without special requirements."""
@@ -104,6 +107,13 @@ class Driver:
     def code_of(self, error: BaseException) -> int | None:
         """Return the error number of the database, or None if it has none."""
         return None
+
+    def refuses_data(self, error: BaseException) -> bool:
+        """Return whether the statement was refused because of the rows' values, so that other rows can be stored."""
+        state = self.sqlstate_of(error)
+        if state:
+            return state.startswith(_DATA_CLASSES)
+        return any(cls.__name__ in ("DataError", "IntegrityError") for cls in type(error).__mro__)
 
     def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
         """Return the database's message without row values; `hide_quoted` also removes everything in quotes."""

@@ -66,6 +66,17 @@ _SAFE_EXCEPTIONS = frozenset(
     }
 )
 
+#: exceptions about the values of rows
+_DATA_EXCEPTIONS = frozenset(
+    {
+        "ConstraintException",
+        "ConversionException",
+        "InvalidInputException",
+        "OutOfRangeException",
+        "TypeMismatchException",
+    }
+)
+
 #: begins the advice at the end of DuckDB's message
 _SOLUTIONS = "Possible solutions:"
 _MEMORY_REMEDY = (
@@ -148,6 +159,10 @@ class DuckdbDriver(Driver):
         """Start a transaction and return the connection itself as the cursor."""
         conn.execute("BEGIN TRANSACTION")
         return conn
+
+    def refuses_data(self, error: BaseException) -> bool:
+        """Return whether rows were refused by a constraint or a cast."""
+        return type(error).__name__ in _DATA_EXCEPTIONS
 
     def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
         """Return DuckDB's message without values."""

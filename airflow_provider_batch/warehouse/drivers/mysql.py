@@ -48,16 +48,23 @@ _SAFE_ERRORS: Mapping[int, str] = {
     1213: "40001",  # deadlock
     1227: "42000",  # privilege needed
     1264: "22003",  # out of range
+    1265: "01000",  # data truncated, such as a text that is no member of an ENUM
     1290: "HY000",  # read-only server
     1364: "HY000",  # no default value
     1370: "42000",  # routine denied
     1406: "22001",  # too long
+    1452: "23000",  # foreign key
     1792: "25006",  # read-only transaction
     1906: "42000",  # generated column (MariaDB)
     3105: "42000",  # generated column (MySQL)
     3819: "23000",  # check constraint (MySQL)
     4025: "23000",  # check constraint (MariaDB)
 }
+#: Errors because of a row's values whose SQLSTATE does not say so: an invalid value of a type, no partition for a row,
+#: a check constraint, a trigger's SIGNAL
+_DATA_ERRORS = (1265, 1292, 1366, 1411, 1416, 1525, 1526, 1644, 1690, 1748, 3140, 3141, 3157, 3819, 4025, 4078)
+#: a trigger's SIGNAL
+_SIGNAL = 1644
 #: the client's own errors: no server, connection lost
 _CLIENT_CODES = range(2000, 2100)
 
@@ -117,9 +124,15 @@ class MysqlDriver(Driver):
             return error.args[0] if error.args and isinstance(error.args[0], int) else 0
         return getattr(error, "errno", 0) or 0
 
+    def refuses_data(self, error: BaseException) -> bool:
+        """Return whether rows were refused, also by errors that have no SQLSTATE of their own."""
+        return self.code_of(error) in _DATA_ERRORS or super().refuses_data(error)
+
     def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
-        """Return the server's message without values."""
+        """Return the server's message without values. The message of a trigger is its author's and may contain them."""
         code = self.code_of(error)
+        if code == _SIGNAL:
+            return "a trigger refused the row (error 1644)"
         text: str = getattr(error, "msg", None) or str(error.args[-1] if error.args else error)
         if code not in _SAFE_ERRORS and code not in _CLIENT_CODES:
             masked_text = _VALUE_FOR.sub("(value not shown)", text)

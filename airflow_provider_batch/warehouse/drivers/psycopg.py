@@ -6,6 +6,7 @@ dicts. Every cursor created here returns plain tuples.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +20,13 @@ from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row
 _BYTEA = 17
 
 _OPEN_CURSOR = "DECLARE batch_rows refcursor := %s; BEGIN OPEN batch_rows NO SCROLL FOR EXECUTE %s; END"
+
+#: SQLSTATEs raised by functions that the table's owner wrote
+_AUTHOR_STATES = ("P0", "38", "45")
+#: data exceptions, constraints, WITH CHECK OPTION, rows and keys that are too large, triggers
+_DATA_STATES = ("22", "23", "44", "54000", *_AUTHOR_STATES)
+#: a function in the context of an error, such as `PL/pgSQL function check_total() line 3 at RAISE`
+_FUNCTION = re.compile(r"function ([\w.]+)\(")
 
 
 class PsycopgDriver(Driver):
@@ -65,6 +73,19 @@ class PsycopgDriver(Driver):
         with suppress(Exception):
             cursor.close()
         super().end_reading(conn, cursor)
+
+    def refuses_data(self, error: BaseException) -> bool:
+        """Return whether rows were refused, which triggers, domains, view checks and the size of a page can do too."""
+        return self.sqlstate_of(error).startswith(_DATA_STATES)
+
+    def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
+        """Return the server's message without values. The message of a trigger is its author's and may contain them."""
+        state = self.sqlstate_of(error)
+        if not state.startswith(_AUTHOR_STATES):
+            return super().message_of(error, hide_quoted=hide_quoted)
+        context = getattr(getattr(error, "diag", None), "context", None) or ""
+        function = _FUNCTION.search(context)
+        return f"{f'the function {function[1]}' if function else 'a trigger'} refused the row (SQLSTATE {state})"
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return a function that also converts psycopg2's memoryviews (bytea) to bytes."""

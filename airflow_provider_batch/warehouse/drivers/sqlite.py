@@ -47,6 +47,9 @@ _READING_WITHOUT_VALUE = frozenset(
 #: SQLITE_RECURSIVE, which the module does not export
 _RECURSIVE = 33
 
+#: errors because of a row's values that have the same type as a syntax error
+_DATA_MESSAGES = ("malformed JSON", "integer overflow")
+
 
 class SqliteDriver(Driver):
     """Python's sqlite3 module."""
@@ -88,6 +91,16 @@ class SqliteDriver(Driver):
         cursor = conn.cursor()
         cursor.execute("BEGIN IMMEDIATE")
         return cursor
+
+    def refuses_data(self, error: BaseException) -> bool:
+        """Return whether rows were refused, also by a JSON function and for an integer of more than 64 bits."""
+        return super().refuses_data(error) or isinstance(error, OverflowError) or str(error) in _DATA_MESSAGES
+
+    def message_of(self, error: BaseException, *, hide_quoted: bool = False) -> str:
+        """Return SQLite's message. The message of a trigger is its author's and may contain values."""
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_TRIGGER":
+            return "a trigger refused the row"
+        return super().message_of(error, hide_quoted=hide_quoted)
 
     def take_control(self, conn: Any) -> None:
         """Let the caller manage transactions, return rows as tuples, and wait for locks."""

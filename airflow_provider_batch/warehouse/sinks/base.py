@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.landing.storage_limits import StorageLimits
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
@@ -16,6 +18,7 @@ from airflow_provider_batch.warehouse.column_limits import limits_of_columns
 from airflow_provider_batch.warehouse.dialects.base import Catalogue
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, NOTHING_COMMITTED
+from airflow_provider_batch.warehouse.refusals import RefusedRows
 from airflow_provider_batch.warehouse.table import TableColumn, Target
 from airflow_provider_batch.warehouse.upsert import UpsertTarget
 
@@ -48,6 +51,8 @@ class TableSink(ABC, Generic[Plan]):
         self._plan: Plan | None = None
         #: What the table can store. `prepare` adds the limits of the columns that it finds.
         self.limits = self._describe_limits({})
+        #: the rows that the database refused in the last `write`
+        self.refusals: tuple[Refusal, ...] = ()
         self._target = Target(
             conn_id=hook.get_conn_id(),
             name=table,
@@ -75,6 +80,10 @@ class TableSink(ABC, Generic[Plan]):
         if self._dialect.catalogue is None:
             raise NotImplementedError(f"The dialect {self._dialect.name} has no catalogue.")
         return self._dialect.catalogue
+
+    def _refused_rows(self, consequence: str = "", *, hide_quoted: bool = False) -> RefusedRows:
+        message_of = partial(self._dialect.driver.message_of, hide_quoted=hide_quoted)
+        return RefusedRows(self._columns, self.limits, message_of, consequence or self._consequence)
 
     @property
     def _write_action(self) -> str:

@@ -5,23 +5,29 @@ in one transaction. The SELECT keeps the row with the highest rank per key (see 
 silently take any of several rows with the same key. The rows wait in DuckDB's own storage, which spills to disk beyond
 its memory limit, and not in Python's memory.
 
+DuckDB has no savepoints. If it refuses that statement because of the data, the rows are stored in ranges, each in a
+transaction of its own (see `refusals`).
+
 The temporary table holds decimals, JSON and vectors as text, and the SELECT casts them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
+from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import WarehouseConnectionError
 from airflow_provider_batch.warehouse import naming, precedence
-from airflow_provider_batch.warehouse.errors import message_of, translate_errors
+from airflow_provider_batch.warehouse.drivers.base import Driver
+from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
+from airflow_provider_batch.warehouse.refusals import Changes
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.stored_types import Kind, duckdb_type
@@ -29,6 +35,9 @@ from airflow_provider_batch.warehouse.table import Table, TableColumn, match_col
 
 #: types whose values pass through the temporary table as text
 _SENT_AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
+
+#: replaces `NOTHING_COMMITTED` once the rows are stored in several transactions
+_SOME_COMMITTED = "Some rows of this landing were committed. Landing again completes it."
 
 _LANDING = "temp.main.batch_landing"
 
@@ -42,6 +51,10 @@ class _Plan:
 
     create_landing: str
     merge: str
+    #: deletes all but the best row of each key from the temporary table. It runs only if the database refuses a row.
+    keep_best: str
+    #: returns the merge of a range of the rows that are left
+    merge_range: Callable[[int, int], str]
     #: the merge as lineage shows it, without the temporary table
     lineage_sql: str
 
@@ -61,17 +74,26 @@ class DuckdbSink(TableSink[_Plan]):
             with self._connection() as conn:
                 conn.execute(plan.create_landing)
                 appender = conn.appender(_LANDING)
-                number = 0
+                number = 0  # of rows so far; they are numbered from 1
                 for chunk in chunks(incoming):
-                    appender.append_rows([(number + offset, *row) for offset, row in enumerate(chunk)])
+                    appender.append_rows([(number + offset, *row) for offset, row in enumerate(chunk, start=1)])
                     appender.flush()
                     number += len(chunk)
                 with _merge_lock:
-                    conn.execute("BEGIN TRANSACTION")
-                    conn.execute(plan.merge)
-                    conn.execute("COMMIT")
+                    self.refusals = self._merge(conn, plan, number)
         send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
+
+    def _merge(self, conn: Any, plan: _Plan, count: int) -> tuple[Refusal, ...]:
+        """Store all rows and return those that the database refused."""
+        rows = _LandingRows(conn, self._dialect.driver, plan)
+        error = rows.run(plan.merge)
+        refused_rows = self._refused_rows(f"{_SOME_COMMITTED} {NEXT_STEP}")
+        if error is not None:
+            conn.execute(plan.keep_best)
+            with translate_errors(self._hook, self._write_action, f"{_SOME_COMMITTED} {NEXT_STEP}"):
+                refused_rows.store_the_rest(rows, count, error)
+        return refused_rows.check(count)
 
     @contextmanager
     def _connection(self) -> Iterator[Any]:
@@ -181,16 +203,55 @@ class DuckdbSink(TableSink[_Plan]):
         column_types = "".join(
             f", {name} {self._landing_type(column)}" for name, column in zip(landing_names, self._columns, strict=True)
         )
+        source = f"SELECT {', '.join(expressions)} FROM {_LANDING} WHERE"
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {_LANDING.rpartition('.')[2]} (n BIGINT{column_types})",
-            merge=self._upsert(
-                table, names, f"SELECT {', '.join(expressions)} FROM {_LANDING} WHERE n IN ({best_rows})"
-            ),
+            merge=self._upsert(table, names, f"{source} n IN ({best_rows})"),
+            keep_best=f"DELETE FROM {_LANDING} WHERE n NOT IN ({best_rows})",
+            merge_range=lambda first, last: self._upsert(table, names, f"{source} n BETWEEN {first} AND {last}"),
             lineage_sql=self._plain_insert(table, names),
         )
 
     def _landing_type(self, column: Column) -> str:
         return "VARCHAR" if column.type in _SENT_AS_TEXT else self._dialect.types[column.type]
+
+
+class _LandingRows:
+    """The rows of the temporary table. See `refusals.StagedRows`.
+
+    DuckDB has no savepoints, so each range is a transaction of its own.
+    """
+
+    def __init__(self, conn: Any, driver: Driver, plan: _Plan) -> None:
+        self._conn = conn
+        self._driver = driver
+        self._plan = plan
+
+    def store(self, first: int, last: int, changes: Changes | None = None) -> Exception | None:
+        """See `StagedRows`."""
+        return self.run(self._plan.merge_range(first, last), first, changes)
+
+    def run(self, merge: str, number: int = 0, changes: Changes | None = None) -> Exception | None:
+        """Run a merge in a transaction, or return why the database refuses it."""
+        self._conn.execute("BEGIN TRANSACTION")
+        try:
+            if changes:
+                sets = ", ".join(f"c{index} = ?" for index in changes)
+                self._conn.execute(f"UPDATE {_LANDING} SET {sets} WHERE n = {number}", list(changes.values()))
+            self._conn.execute(merge)
+            self._conn.execute("COMMIT")
+        except Exception as error:
+            with suppress(Exception):  # a commit that fails has ended the transaction
+                self._conn.execute("ROLLBACK")
+            if not self._driver.refuses_data(error):
+                raise
+            return error
+        return None
+
+    def read(self, number: int) -> Sequence[Any]:
+        """See `StagedRows`."""
+        row: Sequence[Any] = self._conn.execute(f"SELECT * EXCLUDE (n) FROM {_LANDING} WHERE n = {number}").fetchone()
+        return row
 
 
 def _merge_expression(column: Column, table_column: TableColumn, name: str) -> str:

@@ -11,8 +11,10 @@ UPDATE and INSERT with placeholders, in one transaction. That makes it correct b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,9 +23,11 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, values
+from airflow_provider_batch.warehouse.dialects.base import Dialect
 from airflow_provider_batch.warehouse.dialects.generic import to_date, to_naive_utc
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
 from airflow_provider_batch.warehouse.precedence import Rank
+from airflow_provider_batch.warehouse.refusals import Changes, changed_row
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, match_columns
@@ -82,12 +86,32 @@ class GenericSink(TableSink[_Plan]):
         plan = self._plan or self._make_plan()
         incoming = IncomingRows(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
         consequence = self._consequence if self._dialect.transactions else f"{_SOME_COMMITTED} {NEXT_STEP}"
+        refused_rows = self._refused_rows(consequence, hide_quoted=True)
         with translate_errors(self._hook, self._write_action, consequence, incoming=incoming, hide_quoted=True):
             with self._dialect.driver.transaction(self._hook, consequence) as cursor:
+                has_savepoints = self._test_savepoints(cursor)
                 for chunk in chunks(incoming):
-                    self._write_chunk(cursor, plan, chunk)
+                    if has_savepoints:
+                        refused_rows.store(
+                            _ChunkRows(cursor, self._dialect, chunk, partial(self._write_chunk, cursor, plan)), chunk
+                        )
+                    else:
+                        self._write_chunk(cursor, plan, chunk)
+                self.refusals = refused_rows.check(incoming.count)
         send_sql_hook_lineage(context=self._hook, sql=plan.insert, row_count=incoming.count)
         return incoming.count
+
+    def _test_savepoints(self, cursor: Any) -> bool:
+        """Return whether refused rows can be isolated. Nothing is written yet, so a refused savepoint does no harm."""
+        if not self._dialect.savepoint:
+            return False
+        try:
+            cursor.execute(self._dialect.savepoint)
+        except Exception:  # noqa: BLE001 - every driver has its own exception for an unknown statement
+            with suppress(Exception):
+                cursor.connection.rollback()
+            return False
+        return True
 
     def _write_chunk(self, cursor: Any, plan: _Plan, chunk: list[list[Any]]) -> None:
         best: dict[Key, tuple[Rank, list[Any]]] = {}
@@ -192,6 +216,37 @@ class GenericSink(TableSink[_Plan]):
             key=key,
             other_positions=other_positions,
         )
+
+
+class _ChunkRows:
+    """The rows of one chunk, stored under a savepoint. See `refusals.StagedRows`."""
+
+    def __init__(
+        self, cursor: Any, dialect: Dialect, chunk: list[list[Any]], write: Callable[[list[list[Any]]], None]
+    ) -> None:
+        self._cursor = cursor
+        self._dialect = dialect
+        self._chunk = chunk
+        self._write = write
+
+    def store(self, first: int, last: int, changes: Changes | None = None) -> Exception | None:
+        """See `StagedRows`."""
+        rows = self._chunk[first - 1 : last]
+        if changes:
+            rows = [changed_row(rows[0], changes)]
+        self._cursor.execute(self._dialect.savepoint)
+        try:
+            self._write(rows)
+        except Exception as error:
+            if not self._dialect.driver.refuses_data(error):
+                raise
+            self._cursor.execute(self._dialect.rollback_to_savepoint)
+            return error
+        return None
+
+    def read(self, number: int) -> Sequence[Any]:
+        """See `StagedRows`."""
+        return self._chunk[number - 1]
 
 
 #: converts key values to one form, whether they come from us or from the driver

@@ -18,7 +18,7 @@ deadlock two of them, whatever the order of their inserts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,12 +26,14 @@ from typing import Any
 import msgspec
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
+from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.landing.storage_limits import StorageLimits
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
-from airflow_provider_batch.warehouse import naming
+from airflow_provider_batch.warehouse import naming, precedence
 from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
+from airflow_provider_batch.warehouse.refusals import TemporaryRows
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks import mysql_table
 from airflow_provider_batch.warehouse.sinks.base import TableSink
@@ -40,7 +42,7 @@ from airflow_provider_batch.warehouse.table import TableColumn, Target, match_co
 #: seconds a landing waits for another landing to merge into the same table
 LOCK_WAIT_SECONDS = 600
 
-_LANDING = "batch_landing"
+_LANDING, _BEST = "batch_landing", "batch_best"
 #: approximate size of an INSERT in bytes, or less if the server's packets are smaller
 _STATEMENT_BYTES = 1 << 20
 #: overhead in bytes: of an INSERT besides its rows, and of a value besides its text
@@ -72,6 +74,15 @@ class _Plan:
     #: placeholders of one row; the row number comes first
     row: str
     merge: str
+    #: Creates the table of the best row of each key, in the order of keys. It runs only if the server refuses a row.
+    create_best: str
+    #: name of that table and of its columns, escaped for a statement with parameters
+    best_table: str
+    names: tuple[str, ...]
+    #: its column with the number of a row
+    place: str
+    #: returns the merge of a range of the best rows
+    merge_range: Callable[[int, int], str]
     #: name of the lock that makes landings in this table take turns
     lock: str
     #: the merge as lineage shows it, without the temporary table
@@ -100,10 +111,27 @@ class MySqlSink(TableSink[_Plan]):
                 for count, fields in _split_into_packets(incoming, int(packet)):
                     cursor.execute(plan.insert + ", ".join([plan.row] * count), fields)
                 self._acquire_lock(cursor, plan.lock)
-                cursor.execute(plan.merge)
+                self.refusals = self._merge(cursor, plan, incoming.count)
                 conn.commit()
         send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
+
+    def _merge(self, cursor: Any, plan: _Plan, count: int) -> tuple[Refusal, ...]:
+        """Store all rows and return those that the database refused."""
+        rows = TemporaryRows(
+            cursor,
+            self._dialect.driver,
+            table=plan.best_table,
+            names=plan.names,
+            merge=plan.merge_range,
+            place=plan.place,
+        )
+        error = rows.store_all(plan.merge)
+        refused_rows = self._refused_rows()
+        if error is not None:
+            cursor.execute(plan.create_best)
+            refused_rows.store_the_rest(rows, rows.count(), error)
+        return refused_rows.check(count)
 
     def _connect(self) -> Any:
         conn: Any = self._hook.get_conn()
@@ -192,16 +220,25 @@ class MySqlSink(TableSink[_Plan]):
                 ) from None
             raise
 
+    @staticmethod
+    def _free_name(name: str, names: Sequence[str]) -> str:
+        """Return the name, with underscores added until no column has it."""
+        while naming.spellings(name, names):
+            name += "_"
+        return name
+
     def _build_plan(self, location: tuple[str, str], matches: Mapping[str, TableColumn]) -> _Plan:
         table_columns = [matches[column.name] for column in self._columns]
         names = [self._dialect.quote(column.name) for column in table_columns]
         table = self._dialect.quote_table(location)
         # a temporary table hides a permanent one of the same name
-        landing = _LANDING if location[1].casefold() != _LANDING else f"{_LANDING}_2"
-        landing = self._dialect.quote_table((location[0], landing))
-        number = "n"
-        while naming.spellings(number, [column.name for column in table_columns]):
-            number += "_"
+        landing, best = (
+            self._dialect.quote_table((location[0], name if location[1].casefold() != name else f"{name}_2"))
+            for name in (_LANDING, _BEST)
+        )
+        number, place, rank = (
+            self._free_name(name, [column.name for column in table_columns]) for name in ("n", "place", "best")
+        )
         fields = [
             f"{name} {mysql_table.landing_type(self._dialect, column, table_column)}"
             for name, column, table_column in zip(names, self._columns, table_columns, strict=True)
@@ -209,12 +246,38 @@ class MySqlSink(TableSink[_Plan]):
         keys = [name for name, column in zip(names, self._columns, strict=True) if column.key]
         column_list = ", ".join(names)
         source = f"SELECT {column_list} FROM {landing} AS i ORDER BY {', '.join([*keys, f'i.{number}'])}"
+        # MySQL sorts NULL last in descending order
+        ranks = precedence.order_by_rank(
+            names[naming.position(self._columns, "outcome")],
+            names[naming.position(self._columns, "sealed_at")],
+            number,
+            keep_last_success=self._keep_last_success,
+        ).replace(" NULLS LAST", "")
+        ranked_rows = (
+            f"SELECT {column_list}, row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {ranks}) AS {rank} "
+            f"FROM {landing}"
+        )
         marks = ["UNHEX(%s)" if column.type is ColumnType.BYTES else "%s" for column in self._columns]
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {landing} ({number} BIGINT, {', '.join(fields)})",
             insert=f"INSERT INTO {self._dialect.escape(landing)} VALUES ",
             row=f"({', '.join(['%s', *marks])})",
             merge=self._upsert(table, names, source),
+            # InnoDB, so that a savepoint also undoes changes to this table
+            create_best=(
+                f"CREATE TEMPORARY TABLE {best} ({place} BIGINT PRIMARY KEY) ENGINE = InnoDB "
+                f"SELECT row_number() OVER (ORDER BY {', '.join(keys)}) AS {place}, {column_list} "
+                f"FROM ({ranked_rows}) AS i WHERE {rank} = 1"
+            ),
+            best_table=self._dialect.escape(best),
+            names=tuple(map(self._dialect.escape, names)),
+            place=place,
+            merge_range=lambda first, last: self._upsert(
+                table,
+                names,
+                f"SELECT {column_list} FROM {best} AS i WHERE i.{place} BETWEEN {first} AND {last} "
+                f"ORDER BY {', '.join(keys)}",
+            ),
             lock=f"batch_{hashlib.sha256(table.encode()).hexdigest()[:40]}",
             lineage_sql=self._plain_insert(table, names),
         )

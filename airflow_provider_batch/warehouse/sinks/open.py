@@ -30,7 +30,9 @@ class Sink(Protocol):
     """A results table, open for writing.
 
     A sink may also have an attribute `limits`, the `StorageLimits` of the table once `prepare` has returned. The
-    landing then leaves out values that the table cannot store, instead of failing on them.
+    landing then leaves out values that the table cannot store, instead of failing on them. After `write`, it may have
+    an attribute `refusals` with a `Refusal` for each row that the database refused. The landing then reports these rows
+    and fails.
     """
 
     def prepare(self) -> None:
@@ -46,9 +48,10 @@ class Sink(Protocol):
         """Land the rows in one transaction, and return how many were received.
 
         Each row is a tuple in the order of the sink's columns. Values have the Python types that `ColumnType` names, or
-        are None. An exception from iterating `rows` is passed on after everything is rolled back. Raises
-        ResultsTableError for a value of the wrong type or an empty key, and WarehouseError for whatever the database
-        refuses.
+        are None. An exception from iterating `rows` is passed on after everything is rolled back. A row with a value
+        that the database refuses, such as one that violates a constraint, is no error: all others land, and `refusals`
+        has the row. Raises ResultsTableError for a value of the wrong type or an empty key, and if the database refuses
+        too many rows, and WarehouseError for whatever else the database refuses.
         """
 
 

@@ -3,6 +3,9 @@
 One `write` is one transaction: COPY into a temporary table, then a single `INSERT ... SELECT ... ON CONFLICT`. The
 SELECT keeps the row with the highest rank per key (see `precedence`). It sorts by key, so that concurrent landings take
 their row locks in the same order and cannot deadlock. Memory stays flat: only one block of encoded rows is held.
+
+If the database refuses that statement because of the data, the rows are stored in ranges, each under a savepoint (see
+`refusals`). The rows are not sent again.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from typing import Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
+from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
+from airflow_provider_batch.warehouse.refusals import TemporaryRows
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.stored_types import Kind, postgres_type
@@ -35,6 +40,8 @@ _KINDS = {
 }
 
 _LANDING = "pg_temp.batch_landing"
+#: the best row of each key, in the order of keys. It is created only if the database refuses a row.
+_BEST = "pg_temp.batch_best"
 _BLOCK_CHARACTERS = 1 << 18
 
 
@@ -54,6 +61,9 @@ class _Plan:
 
     create_landing: str
     merge: str
+    create_best: tuple[str, ...]
+    #: returns the merge of a range of the best rows
+    merge_range: Callable[[int, int], str]
     #: encoders that turn each value into a field of COPY's text format
     encode: tuple[Callable[[Any], str], ...]
     #: the merge as lineage shows it, without the temporary table
@@ -73,10 +83,30 @@ class PostgresSink(TableSink[_Plan]):
                 self._begin(cursor, plan)
                 copy = f"COPY {_LANDING} FROM STDIN (ENCODING 'UTF8')"
                 psycopg_driver.copy_in(conn, cursor, copy, _encode_blocks(incoming))
-                cursor.execute(plan.merge)
+                self.refusals = self._merge(cursor, plan, incoming.count)
                 conn.commit()
         send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
+
+    def _merge(self, cursor: Any, plan: _Plan, count: int) -> tuple[Refusal, ...]:
+        """Store all rows and return those that the database refused."""
+        names = [f"c{index}" for index in range(len(self._columns))]
+        rows = TemporaryRows(
+            cursor,
+            self._dialect.driver,
+            table=_BEST,
+            names=names,
+            merge=plan.merge_range,
+            # what is deferred to the commit could otherwise fail only there
+            after="SET CONSTRAINTS ALL IMMEDIATE",
+        )
+        error = rows.store_all(plan.merge)
+        refused_rows = self._refused_rows()
+        if error is not None:
+            for statement in plan.create_best:
+                cursor.execute(statement)
+            refused_rows.store_the_rest(rows, rows.count(), error)
+        return refused_rows.check(count)
 
     def _connect(self) -> Any:
         conn: Any = self._hook.get_conn()
@@ -196,10 +226,18 @@ class PostgresSink(TableSink[_Plan]):
         merge_expressions = ", ".join(
             field.expression.format(name) for name, field in zip(landing_names, fields, strict=True)
         )
+        source = f"SELECT {merge_expressions} FROM"
         return _Plan(
             create_landing=f"CREATE TEMPORARY TABLE {_LANDING} (n bigint{column_types}) ON COMMIT DROP",
-            merge=self._upsert(
-                table, names, f"SELECT {merge_expressions} FROM ({best_rows}) AS i ORDER BY {key_fields}"
+            merge=self._upsert(table, names, f"{source} ({best_rows}) AS i ORDER BY {key_fields}"),
+            create_best=(
+                f"CREATE TEMPORARY TABLE {_BEST} ON COMMIT DROP AS "
+                f"SELECT row_number() OVER (ORDER BY {key_fields}) AS place, i.* FROM ({best_rows}) AS i",
+                f"CREATE UNIQUE INDEX ON {_BEST} (place)",
+                f"ANALYZE {_BEST}",
+            ),
+            merge_range=lambda first, last: self._upsert(
+                table, names, f"{source} {_BEST} AS i WHERE place BETWEEN {first} AND {last} ORDER BY {key_fields}"
             ),
             encode=tuple(field.encode for field in fields),
             lineage_sql=self._plain_insert(table, names),

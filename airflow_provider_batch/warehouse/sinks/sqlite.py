@@ -10,7 +10,7 @@ declared as NUMERIC or STRING would turn the key '007' into the number 7.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from operator import itemgetter
@@ -20,8 +20,10 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse.dialects.base import Binder
+from airflow_provider_batch.warehouse.drivers.base import Driver
 from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
 from airflow_provider_batch.warehouse.errors import translate_errors
+from airflow_provider_batch.warehouse.refusals import Changes, changed_row
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.stored_types import Kind, sqlite_type
@@ -51,13 +53,15 @@ class SqliteSink(TableSink[_Plan]):
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
         incoming = IncomingRows(rows, self._columns, plan.binders, is_plain=str.isascii)
+        refused_rows = self._refused_rows()
         with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 conn.execute("BEGIN IMMEDIATE")
                 for chunk in chunks(incoming):
                     # the sort is stable: of rows with equal key and rank, the last one must win
                     chunk.sort(key=itemgetter(*plan.key))
-                    conn.executemany(plan.upsert, chunk)
+                    refused_rows.store(_ChunkRows(conn, self._dialect.driver, plan.upsert, chunk), chunk)
+                self.refusals = refused_rows.check(incoming.count)
                 conn.execute("COMMIT")
         send_sql_hook_lineage(context=self._hook, sql=plan.upsert, row_count=incoming.count)
         return incoming.count
@@ -128,7 +132,10 @@ class SqliteSink(TableSink[_Plan]):
         key = tuple(index for index, column in enumerate(self._columns) if column.key)
         values = f"VALUES ({', '.join(self._dialect.placeholders(len(names)))})"
         binders = tuple(self._binder(column, matches[column.name]) for column in self._columns)
-        return _Plan(self._upsert(self._target.sql, names, values), key, binders)
+        # OR ABORT prevails over a constraint's own ON CONFLICT clause: IGNORE and REPLACE would lose rows silently, and
+        # ROLLBACK would undo the whole transaction
+        upsert = self._upsert(self._target.sql, names, values).replace("INSERT", "INSERT OR ABORT", 1)
+        return _Plan(upsert, key, binders)
 
     def _binder(self, column: Column, table_column: TableColumn) -> Binder:
         """Return how values are bound. As text, SQLite would write only 15 digits of a float."""
@@ -137,3 +144,35 @@ class SqliteSink(TableSink[_Plan]):
         if table_column.stored.kind is Kind.TEXT and column.type is ColumnType.NUMERIC:
             return lambda value: str(decimal(value))
         return self._dialect.bind[column.type]
+
+
+class _ChunkRows:
+    """The rows of one chunk, stored under a savepoint. See `refusals.StagedRows`."""
+
+    def __init__(self, conn: sqlite3.Connection, driver: Driver, upsert: str, chunk: Sequence[Sequence[Any]]) -> None:
+        self._conn = conn
+        self._driver = driver
+        self._upsert = upsert
+        self._chunk = chunk
+
+    def store(self, first: int, last: int, changes: Changes | None = None) -> Exception | None:
+        """See `StagedRows`."""
+        rows = self._chunk[first - 1 : last]
+        if changes:
+            rows = [changed_row(rows[0], changes)]
+        self._conn.execute("SAVEPOINT batch_rows")
+        try:
+            self._conn.executemany(self._upsert, rows)
+        except Exception as error:
+            # a trigger with RAISE(ROLLBACK) has ended the transaction
+            if not self._driver.refuses_data(error) or not self._conn.in_transaction:
+                raise
+            self._conn.execute("ROLLBACK TO batch_rows")
+            self._conn.execute("RELEASE batch_rows")
+            return error
+        self._conn.execute("RELEASE batch_rows")
+        return None
+
+    def read(self, number: int) -> Sequence[Any]:
+        """See `StagedRows`."""
+        return self._chunk[number - 1]
