@@ -16,6 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_batch.exceptions import InputError
 
@@ -127,7 +129,8 @@ ACCEPTED: dict[str, set[str]] = {
     "submit.endpoint": TEMPLATED,
     "submit.system": {*EMPTY, "empty dict", *TEXTS, "NUL", *TEMPLATED} - {"forgotten braces"},
     "submit.prompt": RUNTIME,
-    "submit.output_schema": {*EMPTY, "empty dict", *RUNTIME},
+    # the class `int` is a schema, too
+    "submit.output_schema": {*EMPTY, "empty dict", "class", *RUNTIME},
     "submit.max_output_tokens": {*EMPTY, *COUNT},
     "submit.body": {*EMPTY, *DICTS, *RUNTIME},
     "submit.request": {*EMPTY, "empty dict", *RUNTIME},
@@ -242,6 +245,32 @@ def test_each_argument_accepts_or_refuses_a_value_of_each_kind(record_property: 
     assert accepted == ACCEPTED
     assert verdicts.total() > 2_500
     record_property("measurements", f"Values of {len(VALUES)} kinds for {len(accepted)} arguments: {dict(verdicts)}")
+
+
+#: arguments whose values have an inner structure
+NESTED_ARGUMENTS = [
+    *(("submit", name) for name in ("prices", "limits", "metadata", "reuse_from", "body", "prompt", "parameters")),
+    *(("submit", name) for name in ("output_schema", "carry", "system")),
+    *(("land", name) for name in ("columns", "key", "job")),
+    *(("wait", name) for name in ("retry_on", "job")),
+]
+KEYS = [
+    *("input", "output", "requests", "tokens", "table", "conn_id", "messages", "role", "content", "type", "text"),
+    *("model", "gpt-5-mini", "a.b", "properties", "required", "items", "enum", "anyOf", "$ref", "", 3, None, "job_uid"),
+]
+NESTED = st.recursive(
+    st.sampled_from([value for value in VALUES.values() if not inspect.isfunction(value)]),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.sampled_from(KEYS), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=500)
+@example(("submit", "output_schema"), {"anyOf": []})
+@example(("submit", "output_schema"), {"anyOf": [True]})
+@given(st.sampled_from(NESTED_ARGUMENTS), NESTED)
+def test_a_nested_value_is_accepted_or_an_error_of_ours(argument: tuple[str, str], value: Any) -> None:
+    refusal(*argument, value)
 
 
 @pytest.mark.parametrize(

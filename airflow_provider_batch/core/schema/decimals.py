@@ -49,7 +49,7 @@ def _mark(schema: Any, mark: dict[str, str]) -> Any:
             decimal = {**text, **number, "type": ["number", "string"], **mark}
             options = [*options[:position], decimal, *options[position + 2 :]]
             break
-    if len(options) > 1:
+    if len(options) != 1 or not isinstance(options[0], dict):
         return {**node, "anyOf": options}
     return {**options[0], **{key: value for key, value in node.items() if key != "anyOf"}}
 
