@@ -180,6 +180,10 @@ def _opens_statement(tokens: Sequence[Token], index: int) -> bool:
     """Return whether this token is the first one in parentheses that may hold a query."""
     if index == 0 or tokens[index - 1].text != "(":
         return False
+    if tokens[index].name in ("insert", "replace", "truncate") and any(
+        following.text == "(" for following in tokens[index + 1 : index + 2]
+    ):
+        return False  # a function of this name
     before = tokens[index - 2] if index > 1 else None
     return before is None or before.text == "(" or before.name in ("as", "materialized", "from", "join")
 
