@@ -14,7 +14,10 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions.param import DagParam
 from jinja2 import TemplateError
 
-from airflow_provider_batch.core.arguments import is_runtime_value, parse_deadline
+from airflow_provider_batch.core.arguments import is_runtime_value, parse_deadline, parse_mapping
+from airflow_provider_batch.core.landing.known_values import known_value_problem
+from airflow_provider_batch.core.landing.storage_limits import StorageLimits
+from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.operators.results import BatchResultsOperator
@@ -24,8 +27,10 @@ from airflow_provider_batch.sensors.batch import BatchSensor
 _TASK_NAMES = re.compile(r"\b(ti|task|task_instance|task_instance_key_str|inlets|outlets)\b")
 
 
-def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> None:
+def check_landings(submit: BaseOperator, context: Any, folder: Folder, manifest: Manifest) -> list[int]:
     """Prepare the results table of every task in the DAG that lands the job of `submit`.
+
+    Returns the numbers of elements of a vector that the tables take as the output.
 
     Mapped tasks are skipped, and so are tasks whose connection, table or key comes from another task. They check their
     table when they run.
@@ -33,6 +38,7 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
     :raises ResultsTableError: if a table does not fit the job. The message names the task.
     :raises InputError: if an argument of a task is wrong, or the job cannot fill its columns. The message names it.
     """
+    dimensions = set()
     for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
         if not isinstance(task, BatchResultsOperator) or not _uses(task.job, submit.task_id):
             continue
@@ -41,9 +47,19 @@ def check_landings(submit: BaseOperator, context: Any, manifest: Manifest) -> No
             continue
         conn_id, table, key = submit.render_template(arguments, context)
         try:
-            task.prepare_sink(manifest, conn_id, table, key)
+            sink = task.prepare_sink(manifest, conn_id, table, key)
+            limits: StorageLimits = getattr(sink, "limits", None) or StorageLimits()
+            problem = known_value_problem(folder, manifest, limits, parse_mapping("key", key))
+            if problem:
+                raise ResultsTableError(
+                    f"The results table {table!r} (connection {conn_id!r}) {problem} Change the type of the column, or "
+                    "land in another table."
+                )
+            if "output" in limits.columns and limits.columns["output"].elements is not None:
+                dimensions.add(limits.columns["output"].elements)
         except (ResultsTableError, InputError) as error:
             raise type(error)(f"Task {task.task_id!r} cannot land this job: {error} Nothing was uploaded.") from error
+    return sorted(dimensions)
 
 
 def check_waits(submit: BaseOperator, context: Any) -> None:

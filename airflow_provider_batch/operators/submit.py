@@ -368,7 +368,11 @@ class BatchSubmitOperator(BaseOperator):
         check_reachable(source.root, allow_local=self.allow_local_staging)
         folder = job_folder(source.root, source.plan.key)
         sealing = Sealing(
-            source, folder, hook, self.log, check_tables=lambda manifest: check_landings(self, context, manifest)
+            source,
+            folder,
+            hook,
+            self.log,
+            check_tables=lambda manifest: check_landings(self, context, folder, manifest),
         )
         clear_epoch = context["ti"].max_tries
         ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))

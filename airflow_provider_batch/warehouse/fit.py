@@ -124,7 +124,7 @@ def limits_of(column: Column, stored: StoredType) -> ColumnLimits:
         # SQLite turns a numeric that needs more than 64 bits, and is sent as text, into a float
         float_bits = 64 if kind is Kind.NUMBER_AFFINITY and type_ is ColumnType.NUMERIC else stored.float_bits
         return ColumnLimits(
-            integers=stored.integers,
+            integers=None if type_ is ColumnType.INTEGER and _takes_64_bits(stored) else stored.integers,
             digits=(stored.precision, stored.scale or 0) if stored.precision is not None else None,
             float_bits=float_bits if type_ is not ColumnType.FLOAT else None,
         )
@@ -141,6 +141,10 @@ def limits_of(column: Column, stored: StoredType) -> ColumnLimits:
     if type_ in (ColumnType.JSON, ColumnType.BYTES) and kind is Kind.TEXT:
         return ColumnLimits(characters=stored.characters, bytes=stored.bytes)
     return ColumnLimits()
+
+
+def _takes_64_bits(stored: StoredType) -> bool:
+    return stored.integers is not None and stored.integers[0] <= -(2**63) and stored.integers[1] >= 2**63 - 1
 
 
 def _limits_of_element(element: StoredType) -> ColumnLimits:

@@ -84,8 +84,9 @@ class Sealing:
     folder: Folder
     hook: BatchHook
     log: Log
-    #: called before sealing; raises an error if a table that the job will land in does not fit
-    check_tables: Callable[[Manifest], None]
+    #: called before sealing; returns the `table_dimensions`, or raises an error if a table that the job will land in
+    #: does not fit
+    check_tables: Callable[[Manifest], list[int]]
 
     def open(self, clear_epoch: int, *, resubmit: bool) -> Ledger:
         """Return the generation to work on.
@@ -144,9 +145,10 @@ class Sealing:
             )
             return previous
         log_build(self.log, result, compared=previous is not None)
-        if result.manifest.requests:
-            self.check_tables(result.manifest)
-        ledger = seal(self.folder, result.manifest)
+        manifest = result.manifest
+        if manifest.requests:
+            manifest = msgspec.structs.replace(manifest, table_dimensions=self.check_tables(manifest))
+        ledger = seal(self.folder, manifest)
         if not hasattr(BaseTrigger, "on_kill"):
             self.log.info(
                 "This version of Airflow does not notify a deferred task when it is killed (3.3 does), so "

@@ -121,3 +121,47 @@ def test_a_table_for_vectors_of_another_length_is_refused_before_anything_is_sen
     assert "Task 'land' cannot land this job" in error
     assert "'output' as FLOAT[1536], but it gets vector values, with " in error
     assert "Nothing was uploaded" in error
+
+
+def test_the_answers_of_the_canary_show_that_a_table_takes_other_vectors(warehouse: Path) -> None:
+    own_table(warehouse, output="FLOAT[7]")
+    result = run_job(
+        endpoint="/v1/embeddings", model="own-embedder", prompt="{{ row.title }}", canary=2, land={"table": "own"}
+    )
+    error = result.error("submit")
+    assert "elements, but the results table takes 7." in error
+    assert "Nothing was uploaded" in error
+
+
+@pytest.mark.parametrize(
+    ("types", "arguments", "phrase"),
+    [
+        (
+            {"custom_id": "BIGINT"},
+            {},
+            "'custom_id': in the row with the custom_id 'T-1', the text is not a whole number",
+        ),
+        ({"outcome": "ENUM('succeeded', 'failed')"}, {}, "the values of the column 'outcome'"),
+        ({"cost_usd": "DECIMAL(12,4)"}, {}, "the values of the column 'cost_usd'"),
+    ],
+)
+def test_values_that_are_known_before_an_answer_are_compared_with_the_table(
+    warehouse: Path, types: dict[str, str], arguments: dict[str, Any], phrase: str
+) -> None:
+    own_table(warehouse, **types)
+    error = run_job(land={"table": "own"}, **arguments).error("submit")
+    assert phrase in error
+    assert "Nothing was uploaded" in error
+
+
+def test_a_carried_value_that_the_table_would_round_is_refused_with_its_row(warehouse: Path) -> None:
+    own_table(warehouse, custom_id="BIGINT")
+    execute(warehouse, "ALTER TABLE own ADD COLUMN amount DECIMAL(12,2)")
+    sql = "SELECT range AS id, 'a' AS title, 'b' AS body, 'c' AS label, {} AS amount FROM range(1, 4)"
+    error = run_job(sql=sql.format("1234.567"), carry=["amount"], land={"table": "own"}).error("submit")
+    assert "column 'amount': in the row with the custom_id '1', the number does not fit" in error
+    result = run_job(sql=sql.format("1234.560"), carry=["amount"], land={"table": "own"})
+    assert result.errors == {}
+    assert execute(warehouse, "SELECT custom_id, amount FROM own ORDER BY 1") == [
+        (number, Decimal("1234.56")) for number in (1, 2, 3)
+    ]

@@ -235,7 +235,7 @@ def _format_problem(value: str, format: TextFormat, limits: ColumnLimits) -> str
     if not pattern.fullmatch(value):
         return problem
     if format == "integer":
-        return _number_problem(int(value), limits)
+        return _number_problem(Decimal(value), limits)
     try:
         if format == "time":
             return _fraction_problem(time.fromisoformat(value), limits)

@@ -151,6 +151,8 @@ class Manifest(msgspec.Struct, frozen=True):
     several_inputs: bool = False
     #: number of elements of the embeddings, if the first requests or their model tell
     dimensions: int | None = None
+    #: the numbers of elements that the results tables take; empty if they take any
+    table_dimensions: list[int] = []
     logical_date: datetime | None = None
     completion_window: str = "24h"
     metadata: dict[str, str] = {}

@@ -18,6 +18,8 @@ from collections import Counter
 from enum import Enum, auto
 from typing import NamedTuple
 
+import msgspec
+
 from airflow_provider_batch.core.answers.caps import is_cut_off
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.formatting import format_count
@@ -51,6 +53,10 @@ _WORDS_OF_A_BUSY_SERVER = ("rate_limit", "overloaded")
 
 #: maximum number of custom_ids, of messages and of models in an error, and of characters of a message
 _MAX_IDS, _MAX_MESSAGES, _MAX_MODELS, _MAX_CHARACTERS = 5, 3, 3, 300
+
+
+#: error code of an embedding that does not fit into the results table
+DIMENSIONS = "dimensions"
 
 
 class Sign(Enum):
@@ -88,6 +94,21 @@ class ModelCanary(NamedTuple):
     def may_pass(self) -> bool:
         """Whether the same requests may succeed later: the server failed on every one of them."""
         return all(answer.outcome is Outcome.FAILED and answer.transient for _, answer in self.answers)
+
+
+def check_dimensions(answer: Answer, table_dimensions: list[int]) -> Answer:
+    """Return the answer, as invalid output if it is an embedding of a length that a results table does not take."""
+    if not table_dimensions or answer.outcome is not Outcome.SUCCEEDED or not isinstance(answer.value, list):
+        return answer
+    unfit = [dimensions for dimensions in table_dimensions if dimensions != len(answer.value)]
+    if not unfit:
+        return answer
+    return msgspec.structs.replace(
+        answer,
+        outcome=Outcome.INVALID_OUTPUT,
+        error_code=DIMENSIONS,
+        error_message=f"The embedding has {len(answer.value):,} elements, but the results table takes {unfit[0]:,}",
+    )
 
 
 def sign_of(answer: Answer) -> Sign:
@@ -168,7 +189,9 @@ def _advice(canary: ModelCanary) -> list[str]:
         lines.append("Check with one request by hand why the model writes nothing.")
     if Outcome.REFUSED in outcomes:
         lines.append("Change the prompt or the system message, or use another model.")
-    if Outcome.INVALID_OUTPUT in outcomes:
+    if any(answer.error_code == DIMENSIONS for answer in answers):
+        lines.append("Change the column `output` of the results table, or set `dimensions` in the body.")
+    elif Outcome.INVALID_OUTPUT in outcomes:
         lines.append(
             "Compare the answers with output_schema. If the server does not enforce schemas, describe the expected "
             "JSON in the prompt, or loosen the schema."

@@ -20,6 +20,7 @@ from airflow_provider_batch.core.ledger.records import CanaryVerdict
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.canary_answers import (
     ModelCanary,
+    check_dimensions,
     count_outcomes,
     describe_stop,
     first_messages,
@@ -69,7 +70,10 @@ def judge_canary(
         settled = shard_state.submissions[-1].settled
         assert settled is not None
         rows = read_rows(folder, shard)
-        lines = list(read_answers(folder, shard, settled, rows, manifest.endpoint, schema))
+        lines = [
+            (line, check_dimensions(answer, manifest.table_dimensions))
+            for line, answer in read_answers(folder, shard, settled, rows, manifest.endpoint, schema)
+        ]
         answers = [answer for _, answer in lines]
         batch_shards = [spec for spec in manifest.shards if spec.model == shard.model and not spec.synchronous]
         canaries.append(
