@@ -41,6 +41,7 @@ from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, landing_result, summarize
 from airflow_provider_batch.core.schema.columns import Column
+from airflow_provider_batch.core.schema.native import plain
 from airflow_provider_batch.core.schema.paths import Path, column_type
 from airflow_provider_batch.exceptions import (
     InputError,
@@ -231,11 +232,11 @@ class BatchResultsOperator(BaseOperator):
         file = None
         if self.landed_file:
             name = f"landed/{context['ti'].task_id}-{secrets.token_hex(8)}.jsonl"
-            write = sink.write if sink is not None else _count_rows
+            write = self._write_to(sink) if sink is not None else _count_rows
             file = write_landed_file(ledger.folder, name, self._columns(manifest, self.key), landing, write)
             self.log.info("Wrote %s to %s", format_count(manifest.requests, "row"), file)
         elif sink is not None:
-            sink.write(landing)
+            self._write_to(sink)(landing)
         refusals = getattr(sink, "refusals", ())
         record = landed_record(landing, self.table, file, datetime.now(UTC), refusals)
         ledger.append(record)
@@ -296,6 +297,10 @@ class BatchResultsOperator(BaseOperator):
         )
         sink.prepare()
         return sink
+
+    def _write_to(self, sink: Sink) -> Callable[[Iterable[tuple[Any, ...]]], object]:
+        """Return the function that writes rows to a sink. A sink of the author gets plain values only."""
+        return sink.write if self.sink is None else lambda rows: sink.write(map(plain, rows))
 
     def _columns(self, manifest: Manifest, key: Mapping[str, Any]) -> list[Column]:
         return results_columns(

@@ -18,6 +18,7 @@ from typing import Any
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.core.schema.native import NativeValue
 from airflow_provider_batch.warehouse import values
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 
@@ -82,7 +83,7 @@ _CONVERTERS: Mapping[ColumnType, Callable[[Any], Any]] = {
     ColumnType.TIME: values.clock_iso,
     ColumnType.INTERVAL: values.iso_duration,
     ColumnType.UUID: values.uuid_text,
-    ColumnType.JSON: _identity,
+    ColumnType.JSON: lambda value: value.value if isinstance(value, NativeValue) else value,
     ColumnType.BYTES: lambda value: base64.b64encode(value).decode(),
     ColumnType.VECTOR: _identity,
 }

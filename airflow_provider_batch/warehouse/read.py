@@ -35,6 +35,7 @@ class Rows(AbstractContextManager["Rows"]):
         sql: str,
         parameters: Sequence[Any] | Mapping[str, Any] | None,
         chunk_rows: int,
+        exact: bool,
     ) -> None:
         #: column names as the database spells them
         self.columns: tuple[str, ...] = ()
@@ -44,12 +45,17 @@ class Rows(AbstractContextManager["Rows"]):
         self._sql = sql
         self._parameters = parameters
         self._chunk_rows = chunk_rows
+        self._exact = exact
         self._conn: Any = None
         self._cursor: Any = None
         self._first_rows: list[Any] = []
         self._read_row: RowReader = to_tuple
         self._dialect = dialect_of(hook)
         self._driver = self._dialect.driver
+        #: name of the database, as its dialect spells it
+        self.database = self._dialect.name
+        #: with `exact`, the type of each column in the database, or '' if the driver does not name it
+        self.native_types: tuple[str, ...] = ()
 
     def __enter__(self) -> Rows:
         placeholder = "" if self._parameters is None else self._dialect.placeholder
@@ -69,18 +75,24 @@ class Rows(AbstractContextManager["Rows"]):
         self._cursor = cursor = self._driver.begin_reading(self._hook, conn)
         if cursor is not conn:
             cursor.arraysize = self._chunk_rows
-        self._driver.execute(conn, cursor, sql, self._parameters)
+        exact = self._driver.exact_query(conn, cursor, sql, self._parameters) if self._exact else None
+        self._driver.execute(conn, cursor, sql if exact is None else exact.sql, self._parameters)
         self._first_rows = self._driver.first_rows(conn, cursor, self._chunk_rows)
         if not cursor.description:
             raise InputError("sql returned no result set. It must be a single SELECT. Nothing was uploaded.")
         self.columns = tuple(column[0] for column in cursor.description)
+        if exact is None:
+            self._read_row = self._driver.row_reader(conn, cursor.description)
+        else:
+            reading = exact.reading()
+            self._read_row, self.native_types = reading.read_row, reading.native_types
+            self.columns = self.columns[: len(self.native_types)]
         repeated_names = duplicate_names(self.columns)
         if repeated_names:
             raise InputError(
                 f"The SELECT returns these columns more than once (names are compared without case): "
                 f"{', '.join(repeated_names)}. Give each its own name with AS. Nothing was uploaded."
             )
-        self._read_row = self._driver.row_reader(conn, cursor.description)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         rows, self._first_rows = self._first_rows, []
@@ -112,14 +124,16 @@ def read_rows(
     parameters: Sequence[Any] | Mapping[str, Any] | None = None,
     *,
     chunk_rows: int = CHUNK_ROWS,
+    exact: bool = False,
 ) -> Rows:
     """Return the rows of one SELECT, to be iterated over in a `with` block.
 
     The query runs when the block is entered, on its own connection, which is rolled back and closed at the end of the
     block. `parameters` are passed to the driver unchanged. With parameters, a % in the SQL must be written as %% if the
-    driver's placeholder is `%s`. At most `chunk_rows` rows are held in memory.
+    driver's placeholder is `%s`. At most `chunk_rows` rows are held in memory. With `exact`, no value loses anything:
+    one that Python cannot hold is a `NativeValue` or the database's own text.
 
     Raises InputError for SQL that is not a single SELECT or that returns a column twice. Raises WarehouseError, with
     the database's message but without row values, for whatever the database refuses. Nothing is logged.
     """
-    return Rows(hook, sql, parameters, chunk_rows)
+    return Rows(hook, sql, parameters, chunk_rows, exact)

@@ -75,6 +75,14 @@ _OTHER = StoredType(kind=Kind.OTHER)
 _LARGEST_HALF = 65_504.0
 
 
+_MODIFIER = re.compile(r"\(-?\d+(?:,-?\d+)?\)")
+
+
+def without_modifier(type_: str) -> str:
+    """Return a type without its length or precision, such as `numeric` for `numeric(12,2)`."""
+    return _MODIFIER.sub("", type_)
+
+
 def _integer(bits: int, *, unsigned: bool = False) -> StoredType:
     limits = (0, 2**bits - 1) if unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return StoredType(kind=Kind.INTEGER, integers=limits)

@@ -15,7 +15,7 @@ from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.warehouse import fit, naming
 from airflow_provider_batch.warehouse.dialects.base import Dialect
-from airflow_provider_batch.warehouse.stored_types import ANY, Kind, StoredType
+from airflow_provider_batch.warehouse.stored_types import ANY, Kind, StoredType, without_modifier
 
 #: columns that later queries look up by value although they are not part of the key
 COMPARED_COLUMNS = ("outcome", "request_sha256")
@@ -208,6 +208,12 @@ def _wider_type(type_: ColumnType, stored: StoredType) -> ColumnType | None:
     return None
 
 
+def has_native_type(dialect: Dialect, column: Column, table_column: TableColumn) -> bool:
+    """Return whether a table's column has the type of the column from which our values were read."""
+    native_type, type_ = column.native_type.lower(), table_column.type.lower()
+    return column.database == dialect.name and type_ in (native_type, without_modifier(native_type))
+
+
 def match_columns(
     target: Target,
     table: Table,
@@ -269,7 +275,11 @@ def _column_problems(
     :param names: the names of all columns of the table.
     """
     name, type_ = table_column.name, table_column.type
-    problem = fit.problem_of(column, table_column.stored, boolean_characters=target.dialect.limits.boolean_characters)
+    problem = ""
+    if not has_native_type(target.dialect, column, table_column):
+        problem = fit.problem_of(
+            column, table_column.stored, boolean_characters=target.dialect.limits.boolean_characters
+        )
     if column.name == "sealed_at" and table_column.stored.kind is Kind.TEXT and not target.dialect.has_text_timestamps:
         problem = "which are compared with each other"
     if table_column.is_generated:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, time, timedelta
+import re
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
+
+from airflow_provider_batch.core.schema.native import NativeValue, format_json
+
+_NANOSECONDS = re.compile(r"\.\d{7}")
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 _TOLERANT_JSON = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
@@ -30,6 +35,9 @@ def sanitize(text: str) -> str:
 
 def json_text(value: Any) -> str:
     """Return the value as compact JSON. NUL characters, which PostgreSQL's jsonb refuses, are removed; NaN is null."""
+    if isinstance(value, NativeValue):
+        text = value.text if value.is_json else format_json(value.value)
+        return _plain_json(value.value) if "\\u0000" in text else text
     try:
         encoded = _JSON.encode(value).decode()
     except (UnicodeEncodeError, OverflowError):  # lone surrogates; integers over 64 bits
@@ -100,6 +108,30 @@ def iso_duration(value: Any) -> str:
 def uuid_text(value: Any) -> str:
     """Return a UUID as text. Raises TypeError for anything else."""
     return str(require_type(UUID, value))
+
+
+def date_or_text(text: str) -> date | str:
+    """Return a date, or the text of one that Python does not have: infinity, or a year before 1 or after 9999."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return text
+
+
+def timestamp_or_text(text: str) -> datetime | str:
+    """Return a timestamp, or the text of one that Python does not have, such as infinity, or with nanoseconds."""
+    try:
+        return text if _NANOSECONDS.search(text) else datetime.fromisoformat(text)
+    except ValueError:
+        return text
+
+
+def time_or_text(text: str) -> time | str:
+    """Return a time of day, or the text of one that Python does not have: 24:00:00, or with nanoseconds."""
+    try:
+        return text if text.startswith("24") or _NANOSECONDS.search(text) else time.fromisoformat(text)
+    except ValueError:
+        return text
 
 
 def require_type(type_: type, value: Any) -> Any:

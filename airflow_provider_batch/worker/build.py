@@ -29,11 +29,12 @@ from airflow_provider_batch.core.requests.render import Request, RequestSpec, co
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.schema.native import plain
 from airflow_provider_batch.core.sealing.carry import CarriedColumns
 from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration, RowSet
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
-from airflow_provider_batch.warehouse.read import read_rows
+from airflow_provider_batch.warehouse.read import Rows, read_rows
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
 
@@ -147,12 +148,12 @@ class _Builder:
         """
         plan = self._plan
         try:
-            with read_rows(warehouse, plan.sql, plan.parameters) as rows:
+            with read_rows(warehouse, plan.sql, plan.parameters, exact=True) as rows:
                 renderer = compile_renderer(plan.spec, rows.columns, plan.context)
-                carried_columns = _carried_columns(plan.carry, rows.columns)
+                carried_columns = _carried_columns(plan.carry, rows)
                 row_iterator = iter(rows)
                 rendered_rows: Iterator[RenderedRow] = (
-                    RenderedRow(renderer(row, number), carried_columns.take(row, number), number)
+                    RenderedRow(renderer(plain(row), number), carried_columns.take(row, number), number)
                     for number, row in enumerate(islice(row_iterator, plan.max_rows), start=1)
                 )
                 if reused_table is not None:
@@ -238,15 +239,16 @@ class _Builder:
         return Build(next_manifest, self._sample, self._has_more_rows, self._kept_rows)
 
 
-def _carried_columns(names: list[str], columns: Sequence[str]) -> CarriedColumns:
-    query_columns = Columns(columns)
+def _carried_columns(names: list[str], rows: Rows) -> CarriedColumns:
+    query_columns = Columns(rows.columns)
     positions = []
     for name in names:
         try:
             positions.append(query_columns.index(name))
         except UnknownColumnError as error:
             raise InputError(f"carry: {error} Nothing was uploaded.") from error
-    return CarriedColumns(names, positions)
+    native_types = [rows.native_types[position] for position in positions]
+    return CarriedColumns(names, positions, native_types, rows.database)
 
 
 def check_budget(estimate: Estimate, ceiling: float | None) -> None:

@@ -68,7 +68,7 @@ def test_rows_from_duckdb_land_in_duckdb_with_their_own_keys_and_types(warehouse
     ):
         assert (outcome, label) == ("succeeded", "billing")
         assert json.loads(output) == {"label": answer, "score": score}
-        assert json.loads(account) == {"plan": "pro", "seats": [number]}
+        assert account == {"plan": "pro", "seats": [number]}
         assert json.loads(flags) == {"vip": True}
         assert price == Decimal("9.90")
         assert opened_at == 1795176000

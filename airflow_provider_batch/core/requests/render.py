@@ -184,9 +184,17 @@ class Renderer:
         """Return ", column '…'" for the column that holds the unusable value, or "" if no column holds it."""
         is_broken_text = has_lone_surrogate(error.value)
         for column, value in zip(self._columns.names, row, strict=True):
-            if value is error.value or (is_broken_text and has_lone_surrogate(value)):
+            if _holds(value, error.value) or (is_broken_text and has_lone_surrogate(value)):
                 return f", column {column!r}"
         return ""
+
+
+def _holds(value: Any, part: Any) -> bool:
+    """Return whether a value of the row is this object, or contains it at any depth."""
+    if value is part:
+        return True
+    members = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(_holds(member, part) for member in members)
 
 
 class _Binder:

@@ -42,3 +42,7 @@ class Column(msgspec.Struct, frozen=True):
     may_be_null: bool = False
     #: number of elements of the vectors, if it is known before the first answer
     elements: int | None = None
+    #: type of the column in the database that its values were read from, or '' if that is not recorded
+    native_type: str = ""
+    #: name of that database, as its dialect spells it
+    database: str = ""

@@ -75,6 +75,8 @@ class Catalogue:
     partitions: str = ""
     #: whether the table is STRICT, in the last column
     strict: str = ""
+    #: a row if a column can have the type
+    type: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,8 @@ class Dialect:
 
         :param compared_columns: lower-case names of columns that queries compare although they are not in the key.
         """
+        if column.native_type and column.database == self.name:
+            return column.native_type
         is_compared = column.type is ColumnType.TEXT and (column.key or column.name.lower() in compared_columns)
         return self.key_text if self.key_text and is_compared else self.types[column.type]
 

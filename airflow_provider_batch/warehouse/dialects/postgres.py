@@ -54,6 +54,7 @@ FROM pg_catalog.pg_partitioned_table p
 CROSS JOIN LATERAL unnest(p.partattrs) AS k (attnum)
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.attnum AND k.attnum > 0
 WHERE p.partrelid = %s""",
+    type="SELECT 1 FROM pg_catalog.pg_type WHERE oid = to_regtype(%s) AND typtype <> 'p'",
 )
 
 #: What a read-only transaction lets pass: it changes the server or other sessions, reads and writes files, opens

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -18,6 +19,24 @@ from airflow_provider_batch.warehouse.values import read_lob
 
 #: turns a row as the driver returns it into a plain tuple
 RowReader = Callable[[Any], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a query are read."""
+
+    #: type of each column in the database, or '' if the driver does not name it
+    native_types: tuple[str, ...]
+    read_row: RowReader
+
+
+@dataclass(frozen=True)
+class ExactQuery:
+    """A query whose values lose nothing, and a function to call once it has run."""
+
+    sql: str
+    reading: Callable[[], Reading]
+
 
 _QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
@@ -74,6 +93,15 @@ class Driver:
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return a function that turns the rows of a query into tuples of plain values."""
         return to_tuple
+
+    def exact_query(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> ExactQuery:
+        """Return a query whose rows lose nothing. A value that Python cannot hold is a `NativeValue` or text.
+
+        :param cursor: the cursor that `begin_reading` returned, on which the query will run.
+        """
+        return ExactQuery(
+            sql, lambda: Reading(("",) * len(cursor.description), self.row_reader(conn, cursor.description))
+        )
 
     def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
         """Start a transaction and return the cursor to write with."""

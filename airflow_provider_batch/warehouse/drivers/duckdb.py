@@ -29,7 +29,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseConnectionError, WarehouseError
-from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
+from airflow_provider_batch.warehouse.drivers import duckdb_values
+from airflow_provider_batch.warehouse.drivers.base import Driver, ExactQuery, Reading, RowReader, row_converter
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,14 @@ _MEMORY_REMEDY = (
 )
 
 
+def _without_end(sql: str) -> str:
+    """Return a single statement without its semicolon and what follows it, which can only be comments."""
+    import duckdb
+
+    offsets = [offset for offset, _ in duckdb.tokenize(sql) if sql.encode()[offset : offset + 1] == b";"]
+    return sql.encode()[: offsets[0]].decode() if offsets else sql
+
+
 class DuckdbDriver(Driver):
     """DuckDB's own driver."""
 
@@ -132,7 +141,12 @@ class DuckdbDriver(Driver):
         return conn
 
     def execute(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> None:
-        """Run the query. Raises InputError if DuckDB's own parser finds anything but a single query.
+        """Run the query. Raises InputError if DuckDB's own parser finds anything but a single query."""
+        self._require_query(conn, sql)
+        super().execute(conn, cursor, sql, parameters)
+
+    def _require_query(self, conn: Any, sql: str) -> None:
+        """Raise InputError if DuckDB's own parser finds anything but a single query.
 
         The driver would run all of several statements, and a read-only transaction does not stop COPY or ATTACH.
         """
@@ -148,12 +162,27 @@ class DuckdbDriver(Driver):
                 raise InputError(
                     f"sql must be a single SELECT, but it is a {kind}. Nothing was run, and nothing was uploaded."
                 )
-        super().execute(conn, cursor, sql, parameters)
 
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return a function that also decodes columns of type JSON, which the driver returns as text."""
         documents = [index for index, column in enumerate(description) if str(column[1]) == "JSON"]
         return row_converter(dict.fromkeys(documents, json.loads))
+
+    def exact_query(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> ExactQuery:
+        """Return a query that returns DuckDB's text of what the driver would lose."""
+        try:
+            self._require_query(conn, sql)
+            query = _without_end(sql)
+            conn.execute(f"DESCRIBE {query}", parameters)
+            columns = [(name, type_) for name, type_, *_ in conn.fetchall()]
+        except Exception:  # noqa: BLE001 - the query itself raises the error that names the cause
+            conn.execute("ROLLBACK")
+            conn.execute("BEGIN TRANSACTION READ ONLY")
+            return super().exact_query(conn, cursor, sql, parameters)
+        native_types = tuple("" if type_ == '"NULL"' else type_ for _, type_ in columns)
+        return ExactQuery(
+            duckdb_values.exact_query(query, columns), lambda: Reading(native_types, duckdb_values.row_reader(columns))
+        )
 
     def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
         """Start a transaction and return the connection itself as the cursor."""

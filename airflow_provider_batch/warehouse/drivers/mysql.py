@@ -13,10 +13,31 @@ from typing import Any
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseError
-from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
+from airflow_provider_batch.warehouse import values
+from airflow_provider_batch.warehouse.drivers.base import Driver, ExactQuery, Reading, RowReader, row_converter
 
 #: codes of column types and flags in MySQL's protocol (field_types.h, mysql_com.h)
 _BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 249, 250, 251, 252, 253, 254
+
+_DECIMAL, _LARGEST_SCALE = 246, 30
+#: types whose text is read instead of the driver's value, with the function that converts it: TIMESTAMP, DATE, TIME,
+#: DATETIME
+_TEXT_TYPES: Mapping[int, Callable[[str], Any]] = {
+    7: values.timestamp_or_text,
+    10: values.date_or_text,
+    11: values.time_or_text,
+    12: values.timestamp_or_text,
+}
+#: A TIMESTAMP is read in the time zone of the session, and stored as it was read.
+_NATIVE_TYPES = {
+    4: "FLOAT",
+    7: "DATETIME(6)",
+    10: "DATE",
+    11: "TIME(6)",
+    12: "DATETIME(6)",
+    245: "JSON",
+    255: "GEOMETRY",
+}
 
 #: Seconds the server waits for a slow reader before it closes the connection. The server's default is 60.
 _READER_SECONDS = 3600
@@ -106,6 +127,21 @@ class MysqlDriver(Driver):
     def row_reader(self, conn: Any, description: Any) -> RowReader:
         """Return a function that also converts values that the two drivers return differently."""
         return row_converter(_converters(description))
+
+    def exact_query(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> ExactQuery:
+        """Let the driver return the server's text of dates and times, and convert it.
+
+        Neither driver can return a zero date, nor a time that is negative or has more than 24 hours.
+        """
+        _read_as_text(conn)
+        return ExactQuery(sql, lambda: self._exact_reading(conn, cursor.description))
+
+    def _exact_reading(self, conn: Any, description: Any) -> Reading:
+        read_row = self.row_reader(conn, description)
+        convert_texts = row_converter(
+            {index: _TEXT_TYPES[column[1]] for index, column in enumerate(description) if column[1] in _TEXT_TYPES}
+        )
+        return Reading(tuple(map(_native_type, description)), lambda row: convert_texts(read_row(row)))
 
     def begin_writing(self, hook: DbApiHook, conn: Any) -> Any:
         """Start a transaction and return a cursor that returns tuples."""
@@ -201,6 +237,27 @@ def use_utf8(conn: Any) -> None:
         conn.set_character_set("utf8mb4")
     else:
         conn.set_charset_collation("utf8mb4")
+
+
+def _read_as_text(conn: Any) -> None:
+    if is_mysqlclient(conn):
+        conn.converter = {**conn.converter, **dict.fromkeys(_TEXT_TYPES, str)}
+    else:
+        from mysql.connector.conversion import MySQLConverter
+
+        def text(self: Any, value: Any, description: Any = None) -> str:
+            return bytes(value).decode()
+
+        names = ("_date_to_python", "_datetime_to_python", "_timestamp_to_python", "_time_to_python", "_set_to_python")
+        conn.converter_class = type("TextConverter", (MySQLConverter,), dict.fromkeys(names, text))
+
+
+def _native_type(column: Any) -> str:
+    """Return the type in which MySQL stores a column's values exactly, or '' if the type for the values does."""
+    if column[1] == _DECIMAL:
+        # only mysqlclient knows the digits after the decimal point
+        return f"DECIMAL(65,{column[5] if isinstance(column[5], int) else _LARGEST_SCALE})"
+    return _NATIVE_TYPES.get(column[1], "")
 
 
 def _converters(description: Any) -> Mapping[int, Callable[[Any], Any]]:

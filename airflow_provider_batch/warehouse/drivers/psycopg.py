@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.warehouse.drivers.base import Driver, RowReader, row_converter
+from airflow_provider_batch.warehouse.drivers import postgres_values
+from airflow_provider_batch.warehouse.drivers.base import Driver, ExactQuery, Reading, RowReader, row_converter
 
 #: type code of bytea in psycopg2, which returns its values as memoryviews
 _BYTEA = 17
@@ -94,6 +95,25 @@ class PsycopgDriver(Driver):
         views = [index for index, column in enumerate(description) if column[1] == _BYTEA]
         return row_converter(dict.fromkeys(views, bytes))
 
+    def exact_query(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> ExactQuery:
+        """Let the driver return the server's text of all types but the simplest ones, and convert it."""
+        if is_psycopg3(conn) is None:
+            return super().exact_query(conn, cursor, sql, parameters)
+        with closing(plain_cursor(conn)) as settings_cursor:
+            settings_cursor.execute(postgres_values.SETTINGS)
+            settings_cursor.execute(postgres_values.TEXT_TYPES_QUERY)
+            _read_as_text(cursor, [oid for (oid,) in settings_cursor.fetchall()])
+        return ExactQuery(sql, lambda: self._exact_reading(conn, cursor))
+
+    def _exact_reading(self, conn: Any, cursor: Any) -> Reading:
+        types = _type_names(conn, cursor)
+        converters = {index: postgres_values.converter_of(type_) for index, type_ in enumerate(types)}
+        read_row = row_converter({index: convert for index, convert in converters.items() if convert is not None})
+        if is_psycopg3(conn):
+            return Reading(types, read_row)
+        read_views = self.row_reader(conn, cursor.description)
+        return Reading(types, lambda row: read_row(read_views(row)))
+
 
 class RedshiftDriver(PsycopgDriver):
     """psycopg or psycopg2 for Redshift, which has neither SET TRANSACTION nor DO."""
@@ -108,6 +128,10 @@ class RedshiftDriver(PsycopgDriver):
         """Declare the cursor. psycopg2 would run what follows a semicolon."""
         Driver.execute(self, conn, cursor, sql, parameters)
 
+    def exact_query(self, conn: Any, cursor: Any, sql: str, parameters: Any) -> ExactQuery:
+        """Return the query as it is: Redshift lacks the settings that make texts exact."""
+        return Driver.exact_query(self, conn, cursor, sql, parameters)
+
 
 PSYCOPG_DRIVER = PsycopgDriver()
 REDSHIFT_DRIVER = RedshiftDriver()
@@ -120,6 +144,30 @@ def is_psycopg3(conn: Any) -> bool | None:
         if package in ("psycopg", "psycopg2"):
             return package == "psycopg"
     return None
+
+
+def _read_as_text(cursor: Any, oids: Sequence[int]) -> None:
+    if hasattr(cursor, "adapters"):
+        from psycopg.types.string import TextLoader
+
+        for oid in oids:
+            cursor.adapters.register_loader(oid, TextLoader)
+    else:
+        from psycopg2.extensions import new_type, register_type
+
+        register_type(new_type(tuple(oids), "TEXT", lambda value, _: value), cursor)
+
+
+def _type_names(conn: Any, cursor: Any) -> tuple[str, ...]:
+    """Return the types of a query's columns as PostgreSQL names them. Only psycopg knows their length or precision."""
+    result = getattr(cursor, "pgresult", None)
+    names = [
+        f"format_type({column[1]}, {-1 if result is None else result.fmod(index)})"
+        for index, column in enumerate(cursor.description)
+    ]
+    with closing(plain_cursor(conn)) as type_cursor:
+        type_cursor.execute(f"SELECT {', '.join(names)}")
+        return tuple(type_cursor.fetchone())
 
 
 def plain_cursor(conn: Any) -> Any:

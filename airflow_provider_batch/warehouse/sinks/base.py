@@ -19,7 +19,7 @@ from airflow_provider_batch.warehouse.dialects.base import Catalogue
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, NOTHING_COMMITTED
 from airflow_provider_batch.warehouse.refusals import RefusedRows
-from airflow_provider_batch.warehouse.table import TableColumn, Target
+from airflow_provider_batch.warehouse.table import TableColumn, Target, has_native_type
 from airflow_provider_batch.warehouse.upsert import UpsertTarget
 
 Plan = TypeVar("Plan")
@@ -102,7 +102,16 @@ class TableSink(ABC, Generic[Plan]):
     def _describe_limits(self, matches: Mapping[str, TableColumn]) -> StorageLimits:
         """Return what the rows of a table with these columns can store. See `column_limits.limits_of_columns`."""
         limits = self._dialect.limits
-        columns = limits_of_columns(self._columns, matches, text_bytes=limits.text_bytes)
+        columns = limits_of_columns(
+            [
+                column
+                for column in self._columns
+                # values that were read from a column of this type always fit
+                if column.name not in matches or not has_native_type(self._dialect, column, matches[column.name])
+            ],
+            matches,
+            text_bytes=limits.text_bytes,
+        )
         return StorageLimits(columns=columns, row_bytes=limits.row_bytes)
 
     @abstractmethod

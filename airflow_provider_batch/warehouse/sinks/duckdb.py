@@ -23,15 +23,19 @@ from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.core.schema.native import NativeValue
 from airflow_provider_batch.exceptions import WarehouseConnectionError
-from airflow_provider_batch.warehouse import naming, precedence
+from airflow_provider_batch.warehouse import naming, precedence, values
+from airflow_provider_batch.warehouse.dialects.base import Binder
+from airflow_provider_batch.warehouse.dialects.duckdb import DUCKDB
 from airflow_provider_batch.warehouse.drivers.base import Driver
+from airflow_provider_batch.warehouse.drivers.duckdb_values import from_native_text
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
 from airflow_provider_batch.warehouse.refusals import Changes
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.stored_types import Kind, duckdb_type
-from airflow_provider_batch.warehouse.table import Table, TableColumn, match_columns
+from airflow_provider_batch.warehouse.table import Table, TableColumn, has_native_type, match_columns
 
 #: types whose values pass through the temporary table as text
 _SENT_AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
@@ -55,6 +59,8 @@ class _Plan:
     keep_best: str
     #: returns the merge of a range of the rows that are left
     merge_range: Callable[[int, int], str]
+    #: functions that convert the values of each column for the appender
+    binders: tuple[Binder, ...]
     #: the merge as lineage shows it, without the temporary table
     lineage_sql: str
 
@@ -69,7 +75,7 @@ class DuckdbSink(TableSink[_Plan]):
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
-        incoming = IncomingRows(rows, self._columns, [self._dialect.bind[column.type] for column in self._columns])
+        incoming = IncomingRows(rows, self._columns, plan.binders)
         with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with self._connection() as conn:
                 conn.execute(plan.create_landing)
@@ -201,7 +207,8 @@ class DuckdbSink(TableSink[_Plan]):
         ranked_rows = f"SELECT n, row_number() OVER (PARTITION BY {key_values} ORDER BY {ranks}) AS place"
         best_rows = f"SELECT n FROM ({ranked_rows} FROM {_LANDING}) WHERE place = 1"
         column_types = "".join(
-            f", {name} {self._landing_type(column)}" for name, column in zip(landing_names, self._columns, strict=True)
+            f", {name} {self._landing_type(column, matches[column.name])}"
+            for name, column in zip(landing_names, self._columns, strict=True)
         )
         source = f"SELECT {', '.join(expressions)} FROM {_LANDING} WHERE"
         return _Plan(
@@ -209,11 +216,22 @@ class DuckdbSink(TableSink[_Plan]):
             merge=self._upsert(table, names, f"{source} n IN ({best_rows})"),
             keep_best=f"DELETE FROM {_LANDING} WHERE n NOT IN ({best_rows})",
             merge_range=lambda first, last: self._upsert(table, names, f"{source} n BETWEEN {first} AND {last}"),
+            binders=tuple(self._binder(column, matches[column.name]) for column in self._columns),
             lineage_sql=self._plain_insert(table, names),
         )
 
-    def _landing_type(self, column: Column) -> str:
-        return "VARCHAR" if column.type in _SENT_AS_TEXT else self._dialect.types[column.type]
+    def _landing_type(self, column: Column, table_column: TableColumn) -> str:
+        is_text = column.type in _SENT_AS_TEXT or _travels_as_text(column, table_column)
+        return "VARCHAR" if is_text else self._dialect.types[column.type]
+
+    def _binder(self, column: Column, table_column: TableColumn) -> Binder:
+        if column.type is ColumnType.JSON and _travels_as_text(column, table_column):
+            return lambda value: value.text if isinstance(value, NativeValue) else values.json_text(value)
+        return self._dialect.bind[column.type]
+
+
+def _travels_as_text(column: Column, table_column: TableColumn) -> bool:
+    return column.type in (ColumnType.TEXT, ColumnType.JSON) and has_native_type(DUCKDB, column, table_column)
 
 
 class _LandingRows:
@@ -256,6 +274,8 @@ class _LandingRows:
 
 def _merge_expression(column: Column, table_column: TableColumn, name: str) -> str:
     """Return the expression that passes a value from the landing table to the results table."""
+    if _travels_as_text(column, table_column):
+        return from_native_text(column.native_type, name)
     kind = table_column.stored.kind
     if column.type is ColumnType.JSON and kind is not Kind.TEXT:
         # read as plain text for a STRUCT, {"a": 1} would be DuckDB's own notation

@@ -56,10 +56,11 @@ _JSON_DIGITS = 308
 #: the drivers write these characters with a backslash
 _ESCAPED_CHARACTERS = "\0\n\r\\'\"\x1a"
 
-# Set a fixed mode, regardless of the server's: nothing is truncated or replaced by 0, and a backslash is an escape, as
-# both drivers write it. The session's time zone applies to timestamps that pass through TIMESTAMP columns.
+# Set a fixed mode, regardless of the server's: nothing is truncated or replaced by 0, carried dates may be 0, and a
+# backslash is an escape, as both drivers write it. The session's time zone applies to timestamps that pass through
+# TIMESTAMP columns.
 _SESSION_SETTINGS = (
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,"
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,"
     "NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'"
 )
 

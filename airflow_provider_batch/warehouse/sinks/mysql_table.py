@@ -61,7 +61,7 @@ def type_of(dialect: Dialect, column: Column, columns: Sequence[Column], collati
     """Return the type with which a column is created. The text columns of a key share the space in the index."""
     key_bytes = dialect.limits.key_bytes
     if not column.key or column.type is not ColumnType.TEXT or key_bytes is None:
-        return dialect.types[column.type]
+        return dialect.type_of(column)
     text_count = sum(key_column.key and key_column.type is ColumnType.TEXT for key_column in columns)
     other_count = sum(key_column.key for key_column in columns) - text_count
     characters = min(_KEY_CHARACTERS, (key_bytes - other_count * _OTHER_BYTES) // (4 * text_count))
@@ -79,6 +79,8 @@ def landing_type(dialect: Dialect, column: Column, table_column: TableColumn) ->
         return table_column.type + text
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
         return dialect.types[ColumnType.TEXT]
+    if column.type is ColumnType.NUMERIC and column.database == dialect.name:
+        return column.native_type
     if column.type is ColumnType.TEXT and table_column.stored.kind not in (Kind.TEXT, Kind.ENUM, Kind.ANY):
         return table_column.type
     return dialect.types[column.type]

@@ -12,24 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
+from airflow_provider_batch.core.schema.native import NativeValue
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence, values
+from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
 from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
 from airflow_provider_batch.warehouse.refusals import TemporaryRows
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.stored_types import Kind, postgres_type
-from airflow_provider_batch.warehouse.table import Problem, Table, TableColumn, match_columns
+from airflow_provider_batch.warehouse.table import Problem, Table, TableColumn, has_native_type, match_columns
 
 #: what is found under a name that is not a table, by pg_class.relkind
 _KINDS = {
@@ -128,6 +131,7 @@ class PostgresSink(TableSink[_Plan]):
         with translate_errors(self._hook, self._prepare_action, self._consequence, misfit_error=ResultsTableError):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
+                self._forget_absent_types(cursor)
                 location = self._find_table(cursor)
                 if location is None:
                     if not self._create:
@@ -149,6 +153,18 @@ class PostgresSink(TableSink[_Plan]):
                 conn.rollback()
         self._plan = plan
         return plan
+
+    def _forget_absent_types(self, cursor: Any) -> None:
+        """Forget the types of carried columns that only another database has, and those that no column can have."""
+        columns = []
+        for column in self._columns:
+            if column.native_type and column.database == self._dialect.name:
+                cursor.execute(self._catalogue.type, (column.native_type,))
+                if cursor.fetchone() is None:
+                    column = msgspec.structs.replace(column, native_type="", database="")
+            columns.append(column)
+        self._columns = tuple(columns)
+        self._target = replace(self._target, columns=self._columns)
 
     def _find_table(self, cursor: Any) -> tuple[int, str, str, str] | None:
         # as written, or as SQL without quotation marks would have created it
@@ -254,6 +270,10 @@ class _LandingField:
 
 
 def _landing_field(types: Mapping[ColumnType, str], column: Column, table_column: TableColumn) -> _LandingField:
+    if has_native_type(POSTGRES, column, table_column):
+        return _LandingField(
+            column.native_type, _native_text if column.type is ColumnType.JSON else _ENCODERS[column.type]
+        )
     kind, base = table_column.stored.kind, getattr(table_column, "base", "")
     encode = _ENCODERS[column.type]
     if column.type in (ColumnType.JSON, ColumnType.VECTOR):
@@ -334,6 +354,10 @@ def _boolean(value: bool) -> str:
     if value is True or value is False:
         return "t" if value else "f"
     raise TypeError("not a bool")
+
+
+def _native_text(value: Any) -> str:
+    return _text(value.text if isinstance(value, NativeValue) else values.json_text(value))
 
 
 def _interval(value: timedelta) -> str:

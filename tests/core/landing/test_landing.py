@@ -301,7 +301,7 @@ def test_carried_values_land_with_their_types(folder: LocalFolder) -> None:
     assert [table["a"][name] for name in ("price", "day", "at", "raw", "tags")] == [
         Decimal("1.10"),
         date(2026, 1, 2),
-        datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        datetime(2026, 1, 2, 3, 4),
         b"\x00",
         {"a": [1]},
     ]
