@@ -35,7 +35,7 @@ from airflow_provider_batch.core.landing.landing import (
     no_schema_error,
     results_columns,
 )
-from airflow_provider_batch.core.landing.refusals import refusal_message
+from airflow_provider_batch.core.landing.refusals import refusal_message, refused_rows
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
@@ -254,10 +254,11 @@ class BatchResultsOperator(BaseOperator):
         failure = failure_message(
             record, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
         )
-        if failure is not None or refusals:
+        problems = {**landing.misfits, **refused_rows(refusals)}
+        if failure is not None or problems:
             context["ti"].xcom_push(key="return_value", value=result)
-        if refusals:
-            refused = refusal_message(refusals, manifest.requests, record.location)
+        if problems:
+            refused = refusal_message(problems, manifest.requests, record.location)
             raise ResultsTableError(f"{refused}\n{failure}" if failure else refused)
         if failure is not None:
             raise TooManyFailuresError(failure)

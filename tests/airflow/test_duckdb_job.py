@@ -165,3 +165,25 @@ def test_a_carried_value_that_the_table_would_round_is_refused_with_its_row(ware
     assert execute(warehouse, "SELECT custom_id, amount FROM own ORDER BY 1") == [
         (number, Decimal("1234.56")) for number in (1, 2, 3)
     ]
+
+
+def test_a_value_that_its_column_cannot_store_costs_its_row_and_fails_the_landing(warehouse: Path) -> None:
+    arguments: dict[str, Any] = {"output_schema": SCHEMA, "land": {"columns": {"answer": "label"}, "table": "own"}}
+    template = {**arguments, "land": {**arguments["land"], "table": "template"}}
+    assert run_job(**template).errors == {}
+    ((custom_id, answer),) = execute(warehouse, "SELECT custom_id, answer FROM template ORDER BY ALL LIMIT 1")
+    other_label = {"bug": "billing", "billing": "bug"}[answer]
+    own_table(warehouse, answer=f"ENUM('{other_label}')")
+
+    result = run_job(**arguments)
+
+    error = result.error("land")
+    assert "The table 'own' does not take a value of " in error
+    assert "answer: " in error
+    assert f"custom_id: {custom_id}" in error
+    assert "clear this task: the rows land without being sent again" in error
+    assert answer not in error
+    assert execute(warehouse, "SELECT count(*) FROM own") == [(5,)]
+    assert execute(warehouse, f"SELECT outcome, answer, error_code FROM own WHERE custom_id = '{custom_id}'") == [
+        ("invalid_output", None, "storage")
+    ]

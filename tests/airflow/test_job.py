@@ -231,7 +231,7 @@ def test_a_value_that_the_table_refuses_costs_its_row_and_fails_the_landing(ware
     assert result.states["land"] == "failed"
     error = result.error("land")
     for phrase in (
-        "The table 'answers' refused a value of 1 row out of 5.",
+        "The table 'answers' does not take a value of 1 row out of 5.",
         "column 'output': CHECK constraint failed: ",
         "custom_id: T-3.",
         "All other rows landed. 1 refused row landed without the value, with the code storage.",

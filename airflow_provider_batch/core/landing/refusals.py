@@ -1,4 +1,8 @@
-"""Rows that only the database could judge: which of them it refused, and what the landing reports about them."""
+"""Rows with a value that the results table does not take, and what the landing reports about them.
+
+`storage_limits` finds some of them before they are written. Others are refused by the database, which alone knows its
+constraints.
+"""
 
 from __future__ import annotations
 
@@ -51,28 +55,47 @@ def refusal_reasons(refusals: Sequence[Refusal]) -> list[Reason]:
     return [Reason(Outcome.INVALID_OUTPUT, STORAGE, reason[:200], rows) for reason, rows in counts.most_common()]
 
 
-def refusal_message(refusals: Sequence[Refusal], rows: int, location: str) -> str:
-    """Return the error message of a landing in which the database refused rows.
+class RefusedRows(msgspec.Struct):
+    """The rows whose value was refused for the same reason."""
 
+    rows: int = 0
+    #: number of them that could not land even without the value
+    absent: int = 0
+    #: the first few
+    custom_ids: list[str] = []
+
+    def add(self, custom_id: str, *, landed: bool = True) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.absent += not landed
+        if len(self.custom_ids) < _NAMED_ROWS:
+            self.custom_ids.append(custom_id)
+
+
+def refused_rows(refusals: Sequence[Refusal]) -> dict[str, RefusedRows]:
+    """Return the rows that the database refused, by reason."""
+    groups: dict[str, RefusedRows] = {}
+    for refusal in refusals:
+        groups.setdefault(refusal.reason, RefusedRows()).add(refusal.custom_id, landed=refusal.landed)
+    return groups
+
+
+def refusal_message(groups: Mapping[str, RefusedRows], rows: int, location: str) -> str:
+    """Return the error message of a landing in which some rows have a value that the table does not take.
+
+    :param groups: these rows, by reason.
     :param rows: number of rows of the landing.
     """
-    by_reason: dict[str, list[Refusal]] = {}
-    for refusal in refusals:
-        by_reason.setdefault(refusal.reason, []).append(refusal)
-    groups = sorted(by_reason.items(), key=lambda group: len(group[1]), reverse=True)
-    lines = [f"The table {location!r} refused a value of {format_count(len(refusals), 'row')} out of {rows:,}."]
-    for reason, group in groups[:_NAMED_REASONS]:
-        names = ", ".join(refusal.custom_id for refusal in group[:_NAMED_ROWS])
-        more = ", …" if len(group) > _NAMED_ROWS else ""
-        lines.append(f"{format_count(len(group), 'row')}, {reason}. custom_id: {names}{more}.")
+    count, absent = sum(group.rows for group in groups.values()), sum(group.absent for group in groups.values())
+    lines = [f"The table {location!r} does not take a value of {format_count(count, 'row')} out of {rows:,}."]
+    for reason, group in sorted(groups.items(), key=lambda item: item[1].rows, reverse=True)[:_NAMED_REASONS]:
+        more = ", …" if group.rows > len(group.custom_ids) else ""
+        lines.append(f"{format_count(group.rows, 'row')}, {reason}. custom_id: {', '.join(group.custom_ids)}{more}.")
     if len(groups) > _NAMED_REASONS:
         lines.append(f"There are {len(groups) - _NAMED_REASONS:,} more reasons.")
-    absent = sum(not refusal.landed for refusal in refusals)
     others = "All other rows landed."
-    if absent < len(refusals):
-        others += (
-            f" {format_count(len(refusals) - absent, 'refused row')} landed without the value, with the code {STORAGE}."
-        )
+    if absent < count:
+        others += f" {format_count(count - absent, 'refused row')} landed without the value, with the code {STORAGE}."
     if absent:
         others += f" {format_count(absent, 'refused row')} could not land at all."
     lines.append(

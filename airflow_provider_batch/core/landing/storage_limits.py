@@ -125,9 +125,17 @@ def without_values(answer: Answer, problems: Mapping[str, str]) -> Answer:
     )
 
 
+_MESSAGE_START, _MESSAGE_END = "The results table cannot store every value. ", ". The files in staging have the answer."
+
+
 def storage_message(reasons: str) -> str:
     """Return what the results table says about a row without the values that it cannot store."""
-    return f"The results table cannot store every value. {reasons}. The files in staging have the answer."
+    return f"{_MESSAGE_START}{reasons}{_MESSAGE_END}"
+
+
+def storage_reasons(message: str) -> str:
+    """Return the reasons in such a message."""
+    return message.removeprefix(_MESSAGE_START).removesuffix(_MESSAGE_END)
 
 
 def fit_names(answer: Answer, limits: StorageLimits) -> Answer:
