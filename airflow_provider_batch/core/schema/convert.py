@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,20 @@ from airflow_provider_batch.core.schema.columns import ColumnType
 #: format of a date and time without a time zone, in the words of the OpenAPI format registry
 LOCAL_DATE_TIME = "date-time-local"
 
+#: pydantic's formats of UUIDs of one version, and these versions
+UUID_VERSIONS = {f"uuid{version}": version for version in (1, 3, 4, 5, 6, 7, 8)}
+
+#: pydantic's formats of IP addresses beyond those of JSON Schema, with functions that raise ValueError for other texts
+IP_FORMATS: Mapping[str, Callable[[str], Any]] = {
+    "ipvanyaddress": ipaddress.ip_address,
+    "ipvanyinterface": ipaddress.ip_interface,
+    "ipvanynetwork": ipaddress.ip_network,
+    "ipv4network": ipaddress.IPv4Network,
+    "ipv6network": ipaddress.IPv6Network,
+    "ipv4interface": ipaddress.IPv4Interface,
+    "ipv6interface": ipaddress.IPv6Interface,
+}
+
 #: column type of a text with a format. Pydantic's `bytes` take the UTF-8 bytes of a text, format "binary".
 FORMAT_TYPES: Mapping[str, ColumnType] = {
     "date": ColumnType.DATE,
@@ -24,7 +40,7 @@ FORMAT_TYPES: Mapping[str, ColumnType] = {
     LOCAL_DATE_TIME: ColumnType.LOCAL_TIMESTAMP,
     "time": ColumnType.TIME,
     "duration": ColumnType.INTERVAL,
-    "uuid": ColumnType.UUID,
+    **dict.fromkeys(("uuid", *UUID_VERSIONS), ColumnType.UUID),
     "decimal": ColumnType.NUMERIC,
     "base64": ColumnType.BYTES,
     "byte": ColumnType.BYTES,  # base64 in OpenAPI
@@ -87,12 +103,18 @@ def convert(value: Any, type: ColumnType, format: str = "") -> Any:
 
 
 def is_format(text: str, format: str) -> bool:
-    """Return whether a text has one of the formats in `FORMAT_TYPES`."""
+    """Return whether a text has one of the formats in `FORMAT_TYPES` or `IP_FORMATS`."""
+    if format in IP_FORMATS:
+        return _is_readable(IP_FORMATS[format], text)
     if format == "time":  # a time with an offset is valid, but no column can hold it
         format = "date-time"
         text = f"2000-01-01T{text}"
+    return _is_readable(partial(convert, type=FORMAT_TYPES[format], format=format), text)
+
+
+def _is_readable(read: Callable[[str], Any], text: str) -> bool:
     try:
-        convert(text, FORMAT_TYPES[format], format)
+        read(text)
     except ValueError:
         return False
     return True
@@ -141,6 +163,11 @@ def _interval(value: str) -> timedelta:
         return TypeAdapter(timedelta).validate_python(value)
 
 
+def _uuid(value: str, version: int) -> UUID | None:
+    uuid = UUID(value)
+    return uuid if uuid.version == version else None
+
+
 def _base64(value: str) -> bytes:
     return base64.b64decode("".join(value.split()), validate=True)
 
@@ -163,6 +190,7 @@ _FORMAT_READERS: Mapping[str, Callable[[str], Any]] = {
     "hex": bytes.fromhex,
     "binary": str.encode,
     "json": parse_json,
+    **{name: partial(_uuid, version=version) for name, version in UUID_VERSIONS.items()},
 }
 
 

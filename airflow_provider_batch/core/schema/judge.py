@@ -7,7 +7,6 @@ optional property, which means that the property is absent, and the object aroun
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,7 @@ import msgspec
 
 from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.absent import ROOT_URI, without_absent
-from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, is_format, parse_json, truncate
+from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, IP_FORMATS, is_format, parse_json, truncate
 from airflow_provider_batch.core.schema.regex import PATTERN_OPTIONS
 
 
@@ -73,23 +72,24 @@ def _pydantic_check(schema: dict[str, Any]) -> _Check | None:
         # sealed with another version of pydantic: its JSON Schema still decides
         return None
 
-    check_formats = _format_check(schema)
     is_valid = jsonschema_rs.Draft202012Validator(
-        schema, offline=True, validate_formats=True, pattern_options=PATTERN_OPTIONS
+        schema,
+        offline=True,
+        validate_formats=True,
+        pattern_options=PATTERN_OPTIONS,
+        formats={name: partial(is_format, format=name) for name in IP_FORMATS},
     ).is_valid
 
     def check(value: Any, text: str | bytes) -> tuple[Any, str | None]:
         try:
             if is_fast and is_valid(value):
                 return value, None
-            validated = validate(_with_exact_numbers(value, text))
+            return validate(_with_exact_numbers(value, text)), None
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             return None, _mismatch(problem["loc"], problem["msg"])
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             return None, _uncheckable(error)
-        complaint = check_formats(validated)
-        return (validated, None) if complaint is None else (None, complaint)
 
     return check
 
@@ -105,27 +105,6 @@ def _with_exact_numbers(value: Any, text: str | bytes) -> str | bytes:
     return msgspec.json.encode(value)
 
 
-#: formats that pydantic checks with functions, which do not travel
-_FUNCTION_FORMATS = frozenset(("email", "idn-email", "ipv4", "ipv6"))
-
-
-def _format_check(schema: dict[str, Any]) -> Callable[[Any], str | None]:
-    """Return what checks the formats that the core schema lacks, in a value that pydantic accepted."""
-    if not any(f'"format": "{name}"' in json.dumps(schema) for name in _FUNCTION_FORMATS):
-        return lambda value: None
-    validator = jsonschema_rs.Draft202012Validator(
-        schema, offline=True, validate_formats=True, pattern_options=PATTERN_OPTIONS
-    )
-
-    def check(value: Any) -> str | None:
-        for error in validator.iter_errors(value):
-            if error.kind.name in ("format", "anyOf", "oneOf"):
-                return _mismatch(error.instance_path, error.message)
-        return None
-
-    return check
-
-
 def _json_schema_check(schema: dict[str, Any]) -> _Check:
     registry = jsonschema_rs.Registry([(ROOT_URI, schema)])
 
@@ -136,7 +115,7 @@ def _json_schema_check(schema: dict[str, Any]) -> _Check:
             offline=True,
             validate_formats=True,
             pattern_options=PATTERN_OPTIONS,
-            formats={name: partial(is_format, format=name) for name in FORMAT_TYPES},
+            formats={name: partial(is_format, format=name) for name in (*FORMAT_TYPES, *IP_FORMATS)},
             keywords={decimals.LIMITS: decimals.Limits},
         )
 

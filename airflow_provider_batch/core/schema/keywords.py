@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from airflow_provider_batch.core.schema.convert import IP_FORMATS, UUID_VERSIONS
 from airflow_provider_batch.core.schema.drafts import types
 from airflow_provider_batch.core.schema.regex import is_sendable
 
@@ -57,10 +58,27 @@ _FORMAT_NAMES = {
     "base64": "base64",
     "base64url": "base64 for URLs",
     "date-time-local": "a date and time without a time zone",
+    "ipvanyaddress": "an IP address",
+    "ipvanyinterface": "an IP interface",
+    "ipvanynetwork": "an IP network",
+    "ipv4network": "an IPv4 network",
+    "ipv6network": "an IPv6 network",
+    "ipv4interface": "an IPv4 interface",
+    "ipv6interface": "an IPv6 interface",
     "path": "a path of a file",
     "file-path": "a path of a file",
     "directory-path": "a path of a directory",
 }
+
+
+#: formats that are not sent and that the judge checks
+_CHECKED_FORMATS = frozenset(
+    (
+        *("uri", "uri-reference", "uri-template", "iri", "iri-reference", "regex", "idn-email", "idn-hostname"),
+        *("json-pointer", "relative-json-pointer", "base64", "base64url", "hex", "date-time-local", "multi-host-uri"),
+        *IP_FORMATS,
+    )
+)
 
 
 class Note(NamedTuple):
@@ -81,10 +99,17 @@ def describe_keywords(node: dict[str, Any]) -> Iterator[Note]:
         del node["pattern"]
         yield _checked(f"Must match the regular expression {pattern}", f"pattern {pattern}")
     format = node.get("format")
-    if isinstance(format, str) and format not in SENT_FORMATS:
+    if isinstance(format, str) and format in UUID_VERSIONS:
+        node["format"] = "uuid"
+        yield _checked(f"Format: a UUID of version {UUID_VERSIONS[format]}", f"format {format}")
+    elif isinstance(format, str) and format not in SENT_FORMATS:
         del node["format"]
         if format not in _SILENT_FORMATS:
-            yield _checked(f"Format: {_FORMAT_NAMES.get(format, format)}", f"format {format}")
+            text = f"Format: {_FORMAT_NAMES.get(format, format)}"
+            if format in _CHECKED_FORMATS:
+                yield _checked(text, f"format {format}")
+            else:
+                yield Note(text, f"format {format} is stated in the description and not checked")
     for keyword, describe in _DESCRIPTIONS.items():
         if keyword in node and (text := describe(node)):
             yield _checked(text, keyword)

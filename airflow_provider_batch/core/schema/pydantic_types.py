@@ -4,7 +4,8 @@ A job outlives the process that knows its classes, so the JSON Schema of a pydan
 with: its core schema, reduced to JSON, under the keyword `x-pydantic`. `AnswerValidator` builds a validator from it. It
 accepts what the type itself accepts, coercions, aliases, unions and defaults included, with these differences:
 
-* The author's own code does not run: validators, default factories, discriminator functions, `Enum._missing_`.
+* The author's own code does not run: validators, default factories other than `list` and the like, discriminator
+  functions, `Enum._missing_`.
 * A null for a field that has a default means that the field is absent.
 * Objects become dicts whose keys are the names in the JSON Schema.
 """
@@ -12,6 +13,7 @@ accepts what the type itself accepts, coercions, aliases, unions and defaults in
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -20,6 +22,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
+import jsonschema_rs
 import pydantic
 from pydantic_core import (
     PydanticSerializationError,
@@ -31,6 +34,7 @@ from pydantic_core import (
     to_jsonable_python,
 )
 
+from airflow_provider_batch.core.schema.convert import IP_FORMATS
 from airflow_provider_batch.core.schema.schema_generator import AuthorSchema
 
 #: keyword of a JSON Schema with the core schema of the pydantic type that it comes from
@@ -107,6 +111,34 @@ _LEAVES = frozenset(
 )
 
 
+_INLINE_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
+#: default factories that are no code of the author's
+_EMPTY_FACTORIES = (list, dict, set, frozenset, tuple, str)
+
+
+#: by the functions with which pydantic validates texts, the formats that they stand for
+_FUNCTION_FORMATS = {
+    "pydantic.networks.EmailStr._validate": "email",
+    **{
+        f"pydantic.networks.IPvAny{kind.title()}._validate": f"ipvany{kind}"
+        for kind in ("address", "interface", "network")
+    },
+    **{
+        f"pydantic._internal._validators.ip_v{version}_{kind}_validator": f"ipv{version}{kind.removeprefix('address')}"
+        for version in (4, 6)
+        for kind in ("address", "interface", "network")
+    },
+}
+
+
+def _function_name(entry: Any) -> str:
+    """Return the module and the name of the function of a core schema, or "" if it has none."""
+    function = entry.get("function") if isinstance(entry, dict) else None
+    if function is None:
+        return ""
+    return f"{getattr(function, '__module__', None)}.{getattr(function, '__qualname__', '')}"
+
+
 class _Reducer:
     """Reduces one core schema to JSON."""
 
@@ -120,6 +152,9 @@ class _Reducer:
         """Return the schema without functions and classes. What cannot be reduced accepts any value."""
         kind = core["type"]
         self._note_function(core.get("function"))
+        format = _FUNCTION_FORMATS.get(_function_name(core.get("function")))
+        if format is not None:
+            return self._with_ref(core, {"type": "format", "format": format})
         if kind in _WRAPPERS:
             return self._with_ref(core, self.reduce(core[_WRAPPERS[kind]]))
         if kind == "model" and core.get("root_model"):
@@ -132,8 +167,9 @@ class _Reducer:
         return self._with_ref(core, self._constraints(core))
 
     def _note_function(self, entry: Any) -> None:
-        function = entry.get("function") if isinstance(entry, dict) else None
-        if function is not None and not str(getattr(function, "__module__", None)).startswith("pydantic"):
+        name = _function_name(entry)
+        if name and not name.startswith("pydantic"):
+            function = entry["function"]
             self.validators.add(getattr(function, "__qualname__", type(function).__qualname__))
 
     def _with_ref(self, core: _Core, reduced: _Core) -> _Core:
@@ -147,8 +183,15 @@ class _Reducer:
         if "schema_ref" in core:
             result["schema_ref"] = self._name(core["schema_ref"])
         pattern = core.get("pattern")
-        if pattern is not None:
-            result["pattern"] = pattern if isinstance(pattern, str) else pattern.pattern
+        if isinstance(pattern, str):
+            result["pattern"] = pattern
+        elif pattern is not None:
+            # pydantic matches a compiled pattern with the module `re`, whatever the configured engine
+            flags = "".join(letter for flag, letter in _INLINE_FLAGS.items() if pattern.flags & flag)
+            result |= {
+                "pattern": f"(?{flags}){pattern.pattern}" if flags else pattern.pattern,
+                "regex_engine": "python-re",
+            }
         return result
 
     def _reduce_bytes(self, core: _Core) -> _Core:
@@ -175,6 +218,8 @@ class _Reducer:
         if "default" in core:
             with suppress(PydanticSerializationError):
                 result["default"] = _to_json(core["default"])
+        elif core.get("default_factory") in _EMPTY_FACTORIES:
+            result["default"] = _to_json(core["default_factory"]())
         return result
 
     def _reduce_list(self, core: _Core) -> _Core:
@@ -277,7 +322,7 @@ def _to_json(value: Any) -> Any:
 _PLAIN = frozenset(
     (
         *("none", "bool", "int", "float", "str", "literal", "enum", "nullable", "list", "union", "typed-dict"),
-        *("default", "definitions", "definition-ref"),
+        *("default", "definitions", "definition-ref", "format"),
     )
 )
 #: what changes a value, or forbids what the JSON Schema allows
@@ -321,7 +366,7 @@ def _to_json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_json_value(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number is too large for a float")
+        raise ValueError("a number is not finite, or too large for a float")
     if value is None or isinstance(value, str | int | float | Decimal):
         return value
     return to_jsonable_python(value)
@@ -407,7 +452,8 @@ def _expand_set(reduced: _Core) -> Any:
     def distinct(values: list[Any]) -> list[Any]:
         result = _distinct(values)
         if not shortest <= len(result) <= longest:
-            raise ValueError(f"{len(result)} different items, expected {shortest} to {longest}")
+            limit = f"at least {shortest}" if len(result) < shortest else f"at most {longest}"
+            raise ValueError(f"{len(result)} different items, expected {limit}")
         return result
 
     return core_schema.no_info_after_validator_function(distinct, items)
@@ -436,6 +482,22 @@ def _expand_tagged_union(reduced: _Core) -> Any:
     return core_schema.tagged_union_schema(choices, discriminator=reduced["discriminator"])
 
 
+def _expand_format(reduced: _Core) -> Any:
+    """Return what checks the format of a text and leaves it as it is."""
+    name = reduced["format"]
+    read = IP_FORMATS.get(name)
+    is_format = jsonschema_rs.Draft202012Validator({"format": name}, validate_formats=True).is_valid
+
+    def check(text: str) -> str:
+        if read is not None:
+            read(text)
+        elif not is_format(text):
+            raise ValueError(f"the text is not of the format {name}")
+        return text
+
+    return core_schema.no_info_after_validator_function(check, core_schema.str_schema())
+
+
 def _expand_json_text(reduced: _Core) -> Any:
     """Return what checks the JSON inside a text and leaves it text."""
     inner = SchemaValidator(_expand(reduced["schema"]))
@@ -454,5 +516,6 @@ _EXPANSIONS: dict[str, Callable[[_Core], Any]] = {
     "frozenset": _expand_set,
     "enum": _expand_enum,
     "tagged-union": _expand_tagged_union,
+    "format": _expand_format,
     "json-text": _expand_json_text,
 }

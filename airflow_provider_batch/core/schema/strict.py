@@ -14,10 +14,12 @@ What the subset lacks is handled in one of three ways:
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+from urllib.parse import unquote
 
 from airflow_provider_batch.core.schema.drafts import map_subschemas, or_null, types
 from airflow_provider_batch.core.schema.keywords import SENT_KEYWORDS, add_note, brief, describe_keywords
@@ -66,10 +68,41 @@ def to_strict(root: dict[str, Any]) -> Strict:
     fix. Whether the result is valid JSON Schema is left to the validator.
     """
     key = wrapper(root)
+    root = _require_tags(root)
     if key is None:
         return _StrictConverter(root).run()
     strict = _StrictConverter(_wrap(root, key)).run()
     return Strict(strict.schema, [f"the answer: sent inside an object, as its property {key!r}", *strict.changes])
+
+
+def _require_tags(root: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy that requires the properties by which the options of discriminated unions are told apart.
+
+    Pydantic exports a tag with a default as optional, but accepts no answer without the tag.
+    """
+    root = copy.deepcopy(root)
+
+    def require(node: Any, tag: str, visited_refs: tuple[str, ...]) -> None:
+        if not isinstance(node, dict):
+            return
+        ref = node.get("$ref")
+        if isinstance(ref, str) and ref not in visited_refs:
+            require(follow(root, ref), tag, (*visited_refs, ref))
+        for option in (*node.get("oneOf", ()), *node.get("anyOf", ())):
+            require(option, tag, visited_refs)
+        if tag in (node.get("properties") or ()) and tag not in node.get("required", ()):
+            node["required"] = [*node.get("required", ()), tag]
+
+    def visit(node: Any) -> Any:
+        if isinstance(node, dict):
+            map_subschemas(node, visit)
+            discriminator = node.get("discriminator")
+            tag = discriminator.get("propertyName") if isinstance(discriminator, dict) else None
+            if isinstance(tag, str):
+                require(node, tag, ())
+        return node
+
+    return cast(dict[str, Any], visit(root))
 
 
 def wrapper(root: dict[str, Any]) -> str | None:
@@ -159,6 +192,8 @@ class _StrictConverter:
                 self.convert(option, f"{location} (option {number} of anyOf)", merged_refs)
                 for number, option in enumerate(node["anyOf"], 1)
             ]
+        elif node.get("enum") == []:
+            raise _schema_error(location, "is an enum without values, so no answer would be valid. List its values.")
         elif "type" not in node:
             raise _schema_error(location, "has no type, which strict output requires. Give it a type.")
         if "object" in types(node):
@@ -301,6 +336,13 @@ class _StrictConverter:
         if not isinstance(properties, dict):
             raise _schema_error(location, "is an object without properties. Name its properties.")
         required = node.get("required", [])
+        unnamed = next((name for name in required if name not in properties), None)
+        if unnamed is not None:
+            raise _schema_error(
+                location,
+                f"requires {unnamed!r}, which is not among its properties, so no answer would be valid."
+                f"{suggest(str(unnamed), list(properties))}",
+            )
         node["additionalProperties"] = False
         node["properties"] = {
             name: self._convert_property(
@@ -313,11 +355,19 @@ class _StrictConverter:
     def _convert_property(
         self, schema: Any, is_required: bool, location: str, merged_refs: tuple[str, ...]
     ) -> dict[str, Any]:
-        is_optional = not is_required and not allows_null(self._root, schema)
+        is_optional = not is_required and not allows_null(self._root, schema) and not _is_fixed(schema)
         if is_optional:
             self._change(location, "optional, so it may be null")
         node = self.convert(schema, location, merged_refs)
         return or_null(node) if is_optional else node
+
+
+def _is_fixed(schema: Any) -> bool:
+    """Return whether a property has the same value if it is absent as if it is present, such as the tag of a model.
+
+    A null would leave open which model of a union is meant.
+    """
+    return isinstance(schema, dict) and "const" in schema and schema.get("default") == schema["const"]
 
 
 def _name_conditional_properties(node: dict[str, Any], part: Any) -> None:
@@ -350,7 +400,7 @@ def allows_null(root: dict[str, Any], schema: Any, visited_refs: frozenset[str] 
 def follow(root: dict[str, Any], ref: str) -> dict[str, Any] | None:
     """Return the schema that a reference within `root` points to, or None if it does not exist."""
     node: Any = root
-    for part in ref.split("/")[1:]:
+    for part in unquote(ref).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
             node = node[int(name)]

@@ -277,6 +277,57 @@ def test_a_union_becomes_any_of_and_its_discriminator_is_removed() -> None:
     assert not is_valid(wrap(plain), {"a": 1})
 
 
+def test_the_tag_of_a_model_is_never_null() -> None:
+    tag = {"const": "cat", "type": "string", "default": "cat"}
+    assert sent(wrap(tag, required=False)) == {"const": "cat", "type": "string"}
+    definitions = {
+        "Cat": {"type": "object", "properties": {"kind": tag}},
+        "Dog": {"type": "object", "properties": {"kind": {"enum": ["dog", "wolf"], "default": "dog"}}},
+    }
+    options = [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]
+    pets = {"type": "array", "items": {"oneOf": options, "discriminator": {"propertyName": "kind"}}}
+    for schema in ({**wrap(pets), "$defs": definitions}, {**pets, "$defs": definitions}):
+        assert strict_schema(schema)["$defs"]["Dog"]["properties"]["kind"] == {
+            "type": "string",
+            "enum": ["dog", "wolf"],
+        }
+        assert not any("kind" in change for change in schema_changes(author_schema(schema)))
+
+
+def test_a_reference_may_have_percent_encoded_characters() -> None:
+    schema = {**wrap({"$ref": "#/$defs/My%20Type"}), "$defs": {"My Type": STRING}}
+    assert strict_schema(schema) == {**schema, "additionalProperties": False}
+    assert is_valid(schema, {"a": "x"})
+
+
+@pytest.mark.parametrize(
+    ("format", "expected", "valid", "invalid"),
+    [
+        (
+            "uuid4",
+            {"format": "uuid", "description": "Format: a UUID of version 4."},
+            "6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f",
+            "6f2b1c9e-0b7e-1d6e-9d3a-0a5f0c1e2d3f",
+        ),
+        ("ipvanyaddress", {"description": "Format: an IP address."}, "::1", "1.2.3"),
+        ("ipv4network", {"description": "Format: an IPv4 network."}, "10.0.0.0/8", "10.0.0.1/8"),
+    ],
+)
+def test_the_formats_of_pydantic_are_checked(format: str, expected: Any, valid: str, invalid: str) -> None:
+    schema = wrap({"type": "string", "format": format})
+    assert sent(schema) == {"type": "string", **expected}
+    assert schema_changes(author_schema(schema)) == [f"a: format {format} is checked after the answer arrives"]
+    assert is_valid(schema, {"a": valid})
+    assert not is_valid(schema, {"a": invalid})
+
+
+def test_a_format_that_nobody_defines_is_stated_and_not_checked() -> None:
+    schema = wrap({"type": "string", "format": "phone"})
+    assert sent(schema) == {"type": "string", "description": "Format: phone."}
+    assert schema_changes(author_schema(schema)) == ["a: format phone is stated in the description and not checked"]
+    assert is_valid(schema, {"a": "no phone"})
+
+
 def test_conditions_are_stated_and_their_properties_are_named() -> None:
     schema = {
         "type": "object",
@@ -327,11 +378,15 @@ def test_a_reference_into_the_middle_of_the_schema_becomes_a_definition() -> Non
         wrap({}),
         wrap({"type": "object"}),
         wrap({"type": "object", "patternProperties": {"^x": STRING}, "properties": {}}),
+        wrap({"enum": []}),
+        wrap({"type": "string", "enum": []}),
+        {**PERSON, "required": ["nmae"]},
     ],
     ids=str,
 )
 def test_what_strict_output_cannot_express_is_refused_with_a_way_out(schema: Any) -> None:
-    with pytest.raises(SchemaError, match=r"Name every property|Name its properties|Give it a type"):
+    way_out = r"Name every property|Name its properties|Give it a type|List its values|Did you mean 'name'"
+    with pytest.raises(SchemaError, match=way_out):
         strict_schema(schema)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
 from enum import Enum, IntEnum
+from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, cast
 from uuid import UUID
 
@@ -23,6 +25,7 @@ from pydantic import (
     ConfigDict,
     Field,
     HttpUrl,
+    IPvAnyNetwork,
     RootModel,
     StringConstraints,
     TypeAdapter,
@@ -225,6 +228,52 @@ def test_coercions_and_defaults_are_in_the_value() -> None:
     )
     assert judge(Invoice, {"is paid": True, "total": 1234.5})[0]["total"] == Decimal("1234.5")
     assert "total" in str(judge(Invoice, {"is paid": True, "total": "1,234.50 EUR"})[1])
+
+
+class Contact(BaseModel):
+    address: IPv4Address
+    network: IPvAnyNetwork | None = None
+    since: datetime | None = None
+    point: Point | None = None
+    code: Annotated[str, Field(pattern=re.compile(r"^(?=a)abc$", re.IGNORECASE))] = "abc"
+    tags: list[str] = Field(default_factory=list)
+    kinds: set[str] = Field(default_factory=set)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_valid"),
+    [
+        ({"since": "2026-11-29T10:00:00"}, True),
+        ({"point": {"x": 1, "y": 2}}, True),
+        ({"address": "10.0.0.1", "network": "::/0"}, True),
+        ({"address": "10.0.0"}, False),
+        ({"address": "::1"}, False),
+        ({"network": "10.0.0.1/8"}, False),
+        ({"code": "ABC"}, True),
+        ({"code": "xabc"}, False),
+    ],
+    ids=str,
+)
+def test_formats_and_compiled_patterns_are_checked_without_refusing_other_fields(answer: Any, is_valid: bool) -> None:
+    value, problem = judge(Contact, {"address": "10.0.0.2", **answer})
+    assert (problem is None) == is_valid
+    if value is not None:
+        assert {name: value[name] for name in answer} == answer
+
+
+def test_an_email_address_is_checked() -> None:
+    pytest.importorskip("email_validator")
+    from pydantic import EmailStr
+
+    model = create_model("Contact", mail=(EmailStr, ...), since=(datetime | None, None))
+    assert judge(model, {"mail": "ada@example.com", "since": "2026-11-29T10:00:00"})[1] is None
+    assert "mail" in str(judge(model, {"mail": "nobody"})[1])
+
+
+def test_fields_that_are_absent_or_null_have_the_empty_value_of_their_default_factory() -> None:
+    for answer in ({}, {"tags": None, "kinds": None}):
+        value, _ = judge(Contact, {"address": "10.0.0.2", **answer})
+        assert (value["tags"], value["kinds"], value["code"]) == ([], [], "abc")
 
 
 class Page(BaseModel):
