@@ -20,6 +20,8 @@ NOTHING_RUN = "Nothing was run, and nothing was uploaded."
 #: every character beyond ASCII belongs to a word, as in PostgreSQL, MySQL and SQLite
 _HIGH = r"\x80-\U0010ffff"
 _WORD_REST = f"[A-Za-z0-9_${_HIGH}]*"
+#: `1.` and `1e5` end where they do in MySQL, which reads `1.INTO` as two words. A name there may begin with a digit.
+_NUMBER = rf"[0-9]+\.[0-9_]*(?:[eE][+-]?[0-9]+)?|\.?[0-9]+[eE][+-]?[0-9]+|\.[0-9]+|[0-9]{_WORD_REST}"
 _TAG = rf"(?:[A-Za-z_{_HIGH}][A-Za-z0-9_{_HIGH}]*)?"
 
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
@@ -84,7 +86,7 @@ class Lexis:
             Kind.COMMENT: rf"{self.comment}|/\*",
             Kind.STRING: self.string,
             Kind.NAME: self.name,
-            Kind.NUMBER: rf"\.?[0-9]{_WORD_REST}(?:\.{_WORD_REST})?",
+            Kind.NUMBER: _NUMBER,
             Kind.WORD: f"[A-Za-z_{_HIGH}]{_WORD_REST}",
             Kind.SYMBOL: ".",
         }

@@ -37,6 +37,9 @@ _STATEMENT_WORDS = frozenset(
 #: :1 or :name, but not the second half of a cast, nor a path such as column:name
 _COLON_PLACEHOLDER = re.compile(r"""(?<![:\w\])"']):\w+""")
 
+#: a name after these is that of a table, even if a list of columns follows: WITH query (id) AS ..., or AS query (id)
+_BEFORE_TABLE_NAMES = ("as", "with", "recursive")
+
 _LOCK_WORDS = frozenset({"update", "share", "no", "key"})
 
 
@@ -88,7 +91,7 @@ class ReadRules:
         denied = re.compile(self.denied_functions)
         for index, token in enumerate(tokens):
             following = tokens[index + 1] if index + 1 < len(tokens) else None
-            if following is not None and following.text == "(":
+            if following is not None and following.text == "(" and not _follows(tokens, index, _BEFORE_TABLE_NAMES):
                 for name in _qualified_names(tokens, index):
                     if denied.fullmatch(name):
                         raise _refusal(
@@ -99,9 +102,8 @@ class ReadRules:
                         )
             if token.kind is not Kind.WORD:
                 continue
-            previous = tokens[index - 1].name if index else ""
             qualified = bool(index) and tokens[index - 1].text == "."
-            is_name = qualified or previous == "as"
+            is_name = qualified or _follows(tokens, index, ("as",))
             called = following is not None and following.text == "(" and not token.name.startswith("exec")
             if (token.name in _STATEMENT_WORDS and _opens_statement(tokens, index)) or (
                 token.name in self.statement_words and not is_name and not called
@@ -186,6 +188,12 @@ def _opens_statement(tokens: Sequence[Token], index: int) -> bool:
         return False  # a function of this name
     before = tokens[index - 2] if index > 1 else None
     return before is None or before.text == "(" or before.name in ("as", "materialized", "from", "join")
+
+
+def _follows(tokens: Sequence[Token], index: int, keywords: Sequence[str]) -> bool:
+    """Return whether this token follows one of these keywords, and not a column or a variable of that name."""
+    before, word = ([None, None, *tokens[:index]])[-2:]
+    return word is not None and word.text.lower() in keywords and (before is None or before.text not in (".", "@", ":"))
 
 
 def _qualified_names(tokens: Sequence[Token], index: int) -> Iterator[str]:
