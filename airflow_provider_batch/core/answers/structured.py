@@ -35,7 +35,9 @@ def read_structured(text: str, judge: SchemaJudge) -> tuple[Any, str | None]:
         if inner is None:
             break
         text = inner
-        value, complaint = judge.judge(text)
+        value, inner_complaint = judge.judge(text)
+        if inner_complaint is None or text.startswith(("{", "[")):
+            complaint = inner_complaint
     return _read_embedded(text, judge, complaint) if complaint else (value, None)
 
 
@@ -45,6 +47,8 @@ def _read_embedded(text: str, judge: SchemaJudge, complaint: str) -> tuple[Any, 
     if len(texts) == 1 and texts[0] != text:
         complaint = judge.judge(texts[0])[1] or complaint
     names, title = property_names(judge.schema), str(judge.schema.get("title", ""))
+    if judge.wrapper is not None:
+        names |= {judge.wrapper}
     for _ in range(_MAX_WRAPPERS + 1):
         values: dict[bytes, Any] = {}
         has_rival = False

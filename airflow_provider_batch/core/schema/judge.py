@@ -31,7 +31,8 @@ class SchemaJudge:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema = schema
-        self._wrapper = strict.wrapper(schema)
+        #: name of the property in which a root that is no object is sent, or None
+        self.wrapper = strict.wrapper(schema)
         self._check = _pydantic_check(schema) or _json_schema_check(schema)
 
     def judge(self, text: str | bytes) -> tuple[Any, str | None]:
@@ -45,8 +46,8 @@ class SchemaJudge:
             return None, f"The answer is not JSON: {str(error).rstrip('.')}."
         except RecursionError:
             return None, "The answer is nested too deeply to be parsed."
-        if self._wrapper is not None and isinstance(value, dict) and value.keys() == {self._wrapper}:
-            content = value[self._wrapper]
+        if self.wrapper is not None and isinstance(value, dict) and value.keys() == {self.wrapper}:
+            content = value[self.wrapper]
             result = self._check(content, msgspec.json.encode(content))
             # the author's own schema may have a property of that name
             return result if result[1] is None else min(result, self._check(value, text), key=_is_invalid)

@@ -178,6 +178,18 @@ def test_a_fence_around_the_whole_answer_changes_nothing() -> None:
     assert read_structured("\ufeff[1, 2]", NUMBERS) == ([1, 2], None)
 
 
+@pytest.mark.parametrize("text", ["<think>[]</think>ITEMS", "Here: ITEMS", '{"data": ITEMS}'])
+def test_the_object_in_which_a_list_is_sent_is_found_like_any_answer(text: str) -> None:
+    people = SchemaJudge({"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}}}})
+    assert read_structured(text.replace("ITEMS", '{"items": [{"name": "Ada"}]}'), people) == ([{"name": "Ada"}], None)
+
+
+def test_the_complaint_about_a_string_without_json_is_about_the_string() -> None:
+    choice = SchemaJudge({"type": "string", "enum": ["yes", "no"]})
+    assert read_structured('"yes"', choice) == ("yes", None)
+    assert "does not match the schema" in str(read_structured('"maybe"', choice)[1])
+
+
 def test_a_complaint_is_about_the_only_json_in_the_text() -> None:
     complaint = read_structured('Sure: {"label": "other"}', JUDGE)[1] or ""
     assert complaint.startswith("The answer does not match the schema at label")
