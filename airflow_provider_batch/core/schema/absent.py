@@ -18,14 +18,19 @@ Cleaner = Callable[[Any], Any]
 _Node = dict[str, Any]
 
 
-def without_absent(root: _Node, create_validator: Callable[[Any], Any]) -> Cleaner | None:
-    """Return the cleaner for answers, or None if the schema has no optional property that may not be null.
+def without_absent(root: _Node, create_validator: Callable[[Any], Any]) -> list[Cleaner]:
+    """Return the cleaners for answers, to be tried in turn. Without an optional property that may not be null: none.
+
+    With conditions, there are two. The first one cleans for the branch that applies, the second one for both branches,
+    because an object that is sent also has the properties of the branch that does not apply.
 
     :param create_validator: returns a validator for a part of the schema, whose references begin with `ROOT_URI`.
     """
-    if not any(_optional_names(root, node) for node in _all_nodes(root)):
-        return None
-    return _Compiler(root, create_validator).compile(root)
+    nodes = list(_all_nodes(root))
+    if not any(_optional_names(root, node) for node in nodes):
+        return []
+    choices = (True, False) if any("if" in node for node in nodes) else (False,)
+    return [_Compiler(root, create_validator, by_condition=choice).compile(root) for choice in choices]
 
 
 def _all_nodes(node: Any) -> Iterator[_Node]:
@@ -50,8 +55,8 @@ def _optional_names(root: _Node, node: _Node) -> list[str]:
 class _Compiler:
     """Compiles schemas into cleaners. A reference is compiled once, when a value first needs it."""
 
-    def __init__(self, root: _Node, create_validator: Callable[[Any], Any]) -> None:
-        self._root, self._create_validator = root, create_validator
+    def __init__(self, root: _Node, create_validator: Callable[[Any], Any], *, by_condition: bool) -> None:
+        self._root, self._create_validator, self._by_condition = root, create_validator, by_condition
         self._by_ref: dict[str, Cleaner] = {}
 
     def compile(self, node: Any) -> Cleaner:
@@ -64,9 +69,11 @@ class _Compiler:
         for keyword in ("anyOf", "oneOf"):
             if isinstance(node.get(keyword), list):
                 cleaners.append(self._compile_union(node[keyword]))
-        for keyword in ("then", "else"):
-            if keyword in node:
-                cleaners.append(self.compile(node[keyword]))
+        branches = [self.compile(node.get("then")), self.compile(node.get("else"))]
+        if self._by_condition and "if" in node:
+            cleaners.append(self._compile_condition(node["if"], *branches))
+        else:
+            cleaners += branches
         cleaners = [cleaner for cleaner in cleaners if cleaner is not _keep]
         if len(cleaners) < 2:
             return cleaners[0] if cleaners else _keep
@@ -84,6 +91,16 @@ class _Compiler:
                 self._by_ref[ref] = _keep
                 self._by_ref[ref] = self.compile(strict.follow(self._root, ref))
             return self._by_ref[ref](value)
+
+        return clean
+
+    def _compile_condition(self, condition: Any, then: Cleaner, otherwise: Cleaner) -> Cleaner:
+        if then is _keep and otherwise is _keep:
+            return _keep
+        validator = self._create_validator(_with_absolute_refs(condition))
+
+        def clean(value: Any) -> Any:
+            return then(value) if validator.is_valid(value) else otherwise(value)
 
         return clean
 

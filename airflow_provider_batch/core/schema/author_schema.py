@@ -29,8 +29,12 @@ def author_schema(source: Any) -> dict[str, Any]:
     """
     if not isinstance(source, dict):
         source = _from_pydantic(source)
-    if source.get("type") == "json_schema":
-        raise SchemaError("output_schema: This is a complete response format. Give only the schema inside it.")
+    inner = next((key for key in ("json_schema", "schema", "parameters", "input_schema") if key in source), None)
+    if source.get("type") == "json_schema" or (inner and "properties" not in source and "$ref" not in source):
+        raise SchemaError(
+            "output_schema: This is a response format or a function, and not a schema. Give only the schema inside it"
+            f"{f', under {inner!r}' if inner else ''}."
+        )
     try:
         json_dict = json.loads(json.dumps(source, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

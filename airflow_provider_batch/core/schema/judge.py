@@ -121,17 +121,17 @@ def _json_schema_check(schema: dict[str, Any]) -> _Check:
         )
 
     validator = create_validator(schema)
-    clean = without_absent(schema, create_validator)
+    cleaners = without_absent(schema, create_validator)
 
     def check(value: Any, text: str | bytes) -> tuple[Any, str | None]:
         try:
             if validator.is_valid(value):
                 return value, None
-            if clean is not None:
-                value = clean(value)
-                if validator.is_valid(value):
-                    return value, None
-            problem = next(iter(validator.iter_errors(value)))
+            for clean in cleaners:
+                cleaned = clean(value)
+                if validator.is_valid(cleaned):
+                    return cleaned, None
+            problem = next(iter(validator.iter_errors(cleaners[0](value) if cleaners else value)))
         except (ValueError, RecursionError) as error:
             # The validator limits the nesting to 255 levels.
             return None, _uncheckable(error)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
@@ -272,7 +273,8 @@ class _StrictConverter:
         if not parts or (len(parts) == 2 and parts[0] in _DEFINITIONS):
             return ref
         if ref not in self._hoisted_names:
-            name = "_".join(part for part in parts if part not in ("properties", *_DEFINITIONS))
+            name = "_".join(part for part in unquote(ref).split("/")[1:] if part not in ("properties", *_DEFINITIONS))
+            name = re.sub(r"[^\w.-]+", "_", name)
             while name in self._hoisted or name in self._root.get("$defs", {}):
                 name += "_"
             self._hoisted_names[ref] = name
@@ -322,6 +324,8 @@ class _StrictConverter:
             add_note(node, note.text)
             if note.change:
                 self._change(location, note.change)
+        if isinstance(node.get("enum"), list):  # OpenAI refuses a value that occurs twice
+            node["enum"] = list({json.dumps(value, sort_keys=True): value for value in node["enum"]}.values())
         for key in node.keys() - SENT_KEYWORDS - {"oneOf"}:
             del node[key]
 

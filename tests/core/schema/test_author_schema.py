@@ -155,6 +155,26 @@ def test_what_depends_on_the_presence_of_a_property_is_judged_without_the_absent
 # -- keywords that OpenAI refuses
 
 
+@pytest.mark.parametrize("extra", [{}, {"unevaluatedProperties": False}], ids=["open", "closed"])
+def test_only_the_branch_of_a_condition_that_applies_takes_null_for_absent(extra: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": ["x", "y"]}, "count": {"type": ["integer", "null"]}, "note": STRING},
+        "required": ["kind", "count"],
+        "if": {"properties": {"kind": {"const": "x"}}},
+        "then": {"properties": {"count": {"type": "integer"}, "unit": STRING}},
+        **extra,
+    }
+    assert judge(schema, {"kind": "y", "count": None, "note": None})[0] == {"kind": "y", "count": None}
+    assert is_valid(schema, {"kind": "y", "count": 1, "note": None, "unit": None})
+    assert is_valid(schema, {"kind": "x", "count": 1, "note": None, "unit": None})
+    assert not is_valid(schema, {"kind": "x", "count": None, "note": None})
+
+
+def test_a_value_that_occurs_twice_in_an_enum_is_sent_once() -> None:
+    assert sent(wrap({"enum": ["a", "b", "a"]})) == {"enum": ["a", "b"], "type": "string"}
+
+
 @pytest.mark.parametrize(
     ("schema", "expected", "valid", "invalid"),
     [
@@ -368,6 +388,8 @@ def test_a_reference_into_the_middle_of_the_schema_becomes_a_definition() -> Non
     strict = strict_schema(schema)
     assert strict["properties"]["work"] == {"$ref": "#/$defs/home"}
     assert strict["$defs"]["home"] == strict["properties"]["home"]
+    spaced = {"type": "object", "properties": {"a b": PERSON, "c": {"$ref": "#/properties/a%20b"}}, "required": ["c"]}
+    assert strict_schema(spaced)["properties"]["c"] == {"$ref": "#/$defs/a_b"}
 
 
 @pytest.mark.parametrize(

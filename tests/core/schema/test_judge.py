@@ -190,7 +190,9 @@ STRING = {"type": "string"}
         ({"type": "object", "properties": 3}, ["the root", "without properties"]),
         (wrap({"type": "string", "enum": ["x", object()]}), ["cannot be written as JSON"]),
         (wrap({"type": "number", "maximum": float("inf")}), ["cannot be written as JSON"]),
-        ({"type": "json_schema", "json_schema": wrap(STRING)}, ["complete response format", "inside it"]),
+        ({"type": "json_schema", "json_schema": wrap(STRING)}, ["response format", "under 'json_schema'"]),
+        ({"name": "ticket", "strict": True, "schema": wrap(STRING)}, ["response format", "under 'schema'"]),
+        ({"name": "ticket", "parameters": wrap(STRING)}, ["a function", "under 'parameters'"]),
         (nest(11), ["11 levels", "at most 10"]),
         (
             {"type": "object", "properties": {str(n): STRING for n in range(5_001)}},
