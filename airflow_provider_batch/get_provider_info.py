@@ -67,7 +67,7 @@ def get_provider_info() -> dict[str, Any]:
                         "default": "False",
                     },
                     "duckdb_memory_limit": {
-                        "description": "Memory that DuckDB may use in a task that reads or lands rows, such as 256MB. "
+                        "description": "Maximum memory of DuckDB in a task that reads or lands rows, such as 256MB. "
                         "What does not fit is written to disk. memory_limit in the extra of a connection takes "
                         "precedence. If empty, DuckDB's own default applies: 80 % of the machine's memory.",
                         "version_added": "0.1.0",

@@ -45,7 +45,7 @@ with DAG(
         system="prompts/tickets.md",
         prompt="{{ row.title }}\n\n{{ row.body }}",
         output_schema=Label,
-        columns={"category": "category", "urgency": "urgency"},
+        columns=["category", "urgency"],
         carry=["ticket", "opinion", "size", "gold_category"],
         table="{{ params.table }}",
         max_cost_usd=25,

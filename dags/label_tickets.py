@@ -48,6 +48,6 @@ with DAG(
         job=submit.output,
         warehouse_conn_id="warehouse",
         table="ticket_labels",
-        columns={"category": "category", "urgency": "urgency", "reason": "reason"},
+        columns=["category", "urgency", "reason"],
     )
     submit >> wait >> land

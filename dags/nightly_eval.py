@@ -98,7 +98,7 @@ with DAG(
             prompt="prompts/judge_question.md",
             output_schema=Verdict,
             table="eval_judgements",
-            columns={"verdict": "verdict", "reason": "reason"},
+            columns=["verdict", "reason"],
             deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
         )
         answers >> judgements

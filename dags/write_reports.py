@@ -85,7 +85,7 @@ with DAG(
         system="prompts/reporter.md",
         prompt="prompts/company.md",
         output_schema=Report,
-        columns={"headline": "headline", "report": "report", "outlook": "outlook"},
+        columns=["headline", "report", "outlook"],
         carry=[
             *("name", "country", "revenue_usd", "revenue_before"),
             *("sensors", "sensors_before", "tickets", "tickets_before"),

@@ -251,7 +251,7 @@ def _is_plain_number(value: Any) -> bool:
 
 
 def _to_timedelta(value: Any) -> timedelta | None:
-    """Return the duration, or None if the value is none."""
+    """Return the duration, or None if the value is not one."""
     if isinstance(value, timedelta):
         return value
     if _is_plain_number(value):
@@ -362,7 +362,7 @@ def parse_choice(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def parse_names(name: str, value: Any, choices: Collection[str] | None = None) -> list[str]:
-    """Return a list of names, each once. Text is one name. None and blank text are no name.
+    """Return a list of names, each once. Text is a single name. None and blank text are an empty list.
 
     :param choices: the names that are allowed. Default: all.
     :raises InputError: for anything else.

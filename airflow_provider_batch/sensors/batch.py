@@ -82,9 +82,10 @@ class BatchSensor(BaseSensorOperator):
     :param row_retry_delay: how long a row waits before its first retry. The delay doubles with each attempt.
         Default: config `[openai_batch] row_retry_delay`, 300 s.
     :param deadline: end of the wait: a duration from the first start of the task, or an absolute time as a `datetime`
-        or as ISO text (templated; UTC unless it has an offset). Retries of the task never move it. If a
-        person clears the task after the wait has ended or the deadline has passed, the deadline is set again, and rows
-        without a usable answer may be tried `max_attempts` times more. Default: 30 hours.
+        or as ISO text (templated; UTC unless it has an offset). A plain number is in seconds and must be at least 60.
+        Retries of the task never move the deadline. If a person clears the task after the wait has ended or the
+        deadline has passed, the deadline is set again, and rows without a usable answer may be tried `max_attempts`
+        times more. Default: 30 hours.
     :param at_deadline: what to do at the deadline with rows that have no usable answer. "collect" leaves them as they
         are; "sync" sends them synchronously in the final pass, within the job's `max_cost_usd`.
     :param at_deadline_rows: maximum number of rows to send in the final pass; the others are left out.

@@ -32,7 +32,7 @@ _ODD_SPACE = re.compile(r"[\x85\xa0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-
 PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[sbt]")
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is."""
 
     SPACE = auto()
@@ -50,7 +50,7 @@ class Kind(Enum):
 class Token:
     """A piece of SQL text."""
 
-    kind: Kind
+    kind: TokenKind
     text: str
     #: offset in the SQL text
     start: int
@@ -60,10 +60,10 @@ class Token:
     @property
     def name(self) -> str:
         """The identifier or keyword in lower case, without quotation marks; '' if the token is neither."""
-        if self.kind is Kind.WORD:
+        if self.kind is TokenKind.WORD:
             return self.text.lower()
         # MySQL and SQLite also read "text" or 'text' as an identifier in some places
-        return self.text[1:-1].lower() if self.kind in (Kind.NAME, Kind.STRING) else ""
+        return self.text[1:-1].lower() if self.kind in (TokenKind.NAME, TokenKind.STRING) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,13 @@ class Lexis:
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         kinds = {
-            Kind.SPACE: r"[ \t\r\n\f\v]+",
-            Kind.COMMENT: rf"{self.comment}|/\*",
-            Kind.STRING: self.string,
-            Kind.NAME: self.name,
-            Kind.NUMBER: _NUMBER,
-            Kind.WORD: f"[A-Za-z_{_HIGH}]{_WORD_REST}",
-            Kind.SYMBOL: ".",
+            TokenKind.SPACE: r"[ \t\r\n\f\v]+",
+            TokenKind.COMMENT: rf"{self.comment}|/\*",
+            TokenKind.STRING: self.string,
+            TokenKind.NAME: self.name,
+            TokenKind.NUMBER: _NUMBER,
+            TokenKind.WORD: f"[A-Za-z_{_HIGH}]{_WORD_REST}",
+            TokenKind.SYMBOL: ".",
         }
         return re.compile("|".join(f"(?P<{kind.name}>{text})" for kind, text in kinds.items()), re.DOTALL)
 
@@ -109,12 +109,12 @@ class Lexis:
                     raise _refusal(line, f"contains {match[0].split()[0][:20]!r}", remedy)
             match = PLACEHOLDER.match(sql, position) if percent_placeholders else None
             if match:
-                kind = Kind.PLACEHOLDER
+                kind = TokenKind.PLACEHOLDER
             else:
                 match = self._pattern.match(sql, position)
                 assert match is not None
                 assert match.lastgroup is not None
-                kind = Kind[match.lastgroup]
+                kind = TokenKind[match.lastgroup]
             end = match.end()
             if match[0] == "/*":
                 end = self._end_of_comment(sql, end)
@@ -141,19 +141,19 @@ class Lexis:
 def check_token(token: Token, following: str, *, percent_placeholders: bool) -> None:
     """Refuse a token whose meaning depends on the database, its settings, or the values of the parameters."""
     kind, text, line = token.kind, token.text, token.line
-    if "\x00" in text or (kind in (Kind.SPACE, Kind.SYMBOL) and _CONTROL.search(text)):
+    if "\x00" in text or (kind in (TokenKind.SPACE, TokenKind.SYMBOL) and _CONTROL.search(text)):
         raise _refusal(line, "contains a control character", "Remove it.")
-    if kind in (Kind.SPACE, Kind.WORD, Kind.SYMBOL) and (space := _ODD_SPACE.search(text)):
+    if kind in (TokenKind.SPACE, TokenKind.WORD, TokenKind.SYMBOL) and (space := _ODD_SPACE.search(text)):
         raise _refusal(line, f"contains the invisible character U+{ord(space[0]):04X}", "Write a plain space.")
-    if kind is Kind.COMMENT and not text.startswith("/*") and "\r" in text.replace("\r\n", "\n").rstrip("\r"):
+    if kind is TokenKind.COMMENT and not text.startswith("/*") and "\r" in text.replace("\r\n", "\n").rstrip("\r"):
         raise _refusal(line, "has a carriage return within a comment", "End the line with a line feed.")
-    if kind is Kind.SYMBOL and text in ("'", '"', "`"):
+    if kind is TokenKind.SYMBOL and text in ("'", '"', "`"):
         raise _refusal(line, f"has a quotation mark {text} that is never closed", "Close it.")
-    if kind is Kind.NUMBER and following in ("'", '"'):
+    if kind is TokenKind.NUMBER and following in ("'", '"'):
         raise _refusal(line, f"has a quotation mark directly after {text!r}", "Put a space between them.")
     if (
         percent_placeholders
-        and kind in (Kind.STRING, Kind.NAME, Kind.COMMENT)
+        and kind in (TokenKind.STRING, TokenKind.NAME, TokenKind.COMMENT)
         and PLACEHOLDER.search(text.replace("%%", ""))
     ):
         raise _refusal(

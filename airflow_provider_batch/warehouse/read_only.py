@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.warehouse.lexer import NOTHING_RUN, PLACEHOLDER, Kind, Lexis, Token, check_token
+from airflow_provider_batch.warehouse.lexer import NOTHING_RUN, PLACEHOLDER, Lexis, Token, TokenKind, check_token
 
 #: words that a query begins with
 QUERY_WORDS = ("SELECT", "WITH", "VALUES", "TABLE", "FROM")
@@ -74,7 +74,7 @@ class ReadRules:
         else:
             tokens = _sqlglot_tokens(sql, self.sqlglot, percent_placeholders=percent_placeholders)
         end = next((token.start for token in tokens if token.text == ";"), len(sql))
-        code = [token for token in tokens if token.kind not in (Kind.SPACE, Kind.COMMENT)]
+        code = [token for token in tokens if token.kind not in (TokenKind.SPACE, TokenKind.COMMENT)]
         statement = [token for token in code if token.start < end]
         _check_first_word(statement, self.query_words)
         for token in code[len(statement) :]:
@@ -100,7 +100,7 @@ class ReadRules:
                             "reaches beyond the tables of the database",
                             "Call it in a task before this one, or read what it returns from a view.",
                         )
-            if token.kind is not Kind.WORD:
+            if token.kind is not TokenKind.WORD:
                 continue
             qualified = bool(index) and tokens[index - 1].text == "."
             is_name = qualified or _follows(tokens, index, ("as",))
@@ -170,8 +170,8 @@ def _check_first_word(tokens: Sequence[Token], query_words: Sequence[str]) -> No
     first = next((token for token in tokens if token.text != "("), None)
     if first is None:
         raise InputError("sql is empty. Set it to the SELECT whose rows are to be sent. Nothing was uploaded.")
-    if first.kind is not Kind.WORD or first.text.upper() not in query_words:
-        word = first.text.upper() if first.kind is Kind.WORD else repr(first.text[:20])
+    if first.kind is not TokenKind.WORD or first.text.upper() not in query_words:
+        word = first.text.upper() if first.kind is TokenKind.WORD else repr(first.text[:20])
         raise InputError(
             f"sql may only read. It must be a single SELECT, but it begins with {word} (line {first.line}). Run that "
             f"in a task before this one, and select the rows here. {NOTHING_RUN}"
@@ -213,19 +213,19 @@ def _triples(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token, Token]]:
 def _canonical(token: Token) -> str:
     """Return a token as sqlglot cannot misread it. What a string says does not matter to the check."""
     match token.kind:
-        case Kind.COMMENT:
+        case TokenKind.COMMENT:
             return " "
-        case Kind.STRING if not _UNAMBIGUOUS.fullmatch(token.text):
+        case TokenKind.STRING if not _UNAMBIGUOUS.fullmatch(token.text):
             return "'x'"
-        case Kind.NAME if not _UNAMBIGUOUS.fullmatch(token.text):
+        case TokenKind.NAME if not _UNAMBIGUOUS.fullmatch(token.text):
             return f"{token.text[0]}x{token.text[-1]}"
-        case Kind.WORD if not token.text.isascii():
+        case TokenKind.WORD if not token.text.isascii():
             return "x"
     return token.text
 
 
 def _line_of(word: str, tokens: Sequence[Token]) -> int:
-    line = next((token.line for token in tokens if token.kind is Kind.WORD and token.name == word), None)
+    line = next((token.line for token in tokens if token.kind is TokenKind.WORD and token.name == word), None)
     return line if line is not None else tokens[0].line
 
 
@@ -240,7 +240,7 @@ def _sqlglot_tokens(sql: str, dialect: Sequence[str], *, percent_placeholders: b
     import sqlglot
     from sqlglot import TokenType
 
-    kinds = {TokenType.IDENTIFIER: Kind.NAME, TokenType.NUMBER: Kind.NUMBER}
+    kinds = {TokenType.IDENTIFIER: TokenKind.NAME, TokenType.NUMBER: TokenKind.NUMBER}
     try:
         pieces = _sqlglot_dialect(dialect)().tokenize(sql)
     except sqlglot.errors.TokenError as error:
@@ -250,14 +250,14 @@ def _sqlglot_tokens(sql: str, dialect: Sequence[str], *, percent_placeholders: b
     for piece in pieces:
         # between two tokens there are spaces and comments
         if piece.start > end:
-            tokens.append(Token(Kind.COMMENT, sql[end : piece.start], end, line))
+            tokens.append(Token(TokenKind.COMMENT, sql[end : piece.start], end, line))
         text = sql[piece.start : piece.end + 1]
         is_string = piece.token_type.name.endswith("STRING")
-        word = Kind.WORD if text[:1].isalpha() or text[:1] == "_" else Kind.SYMBOL
-        kind = Kind.STRING if is_string else kinds.get(piece.token_type, word)
+        word = TokenKind.WORD if text[:1].isalpha() or text[:1] == "_" else TokenKind.SYMBOL
+        kind = TokenKind.STRING if is_string else kinds.get(piece.token_type, word)
         tokens.append(Token(kind, text, piece.start, piece.line))
         end, line = piece.end + 1, piece.line
-    tokens.append(Token(Kind.COMMENT, sql[end:], end, line))
+    tokens.append(Token(TokenKind.COMMENT, sql[end:], end, line))
     for token in tokens:
         check_token(token, "", percent_placeholders=percent_placeholders)
     return tokens

@@ -112,7 +112,7 @@ class RefusedRows:
     ) -> None:
         """Store each of the rows that the database takes, after it refused to store all of them with `error`.
 
-        :param last_numbers: the last row of each key, if there may be several. The rows before it are no loss.
+        :param last_numbers: the last row of each key, if there may be several. The rows before it need not be stored.
 
         Raises ResultsTableError for more than `MAX_REFUSED_ROWS`.
         """
@@ -146,7 +146,7 @@ class RefusedRows:
         if len(self._refusals) > MAX_REFUSED_ROWS:
             raise ResultsTableError(
                 f"The table refuses more than {MAX_REFUSED_ROWS:,} rows, the last one because of this: "
-                f"{self.refusals[-1].reason}. So many refusals mean that the table does not fit the job. "
+                f"{self.refusals[-1].reason}. So many refusals show that the table does not fit the job. "
                 f"{self._consequence}"
             )
 

@@ -16,6 +16,7 @@ from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from airflow_provider_batch.core.arguments import argument_error, check_syntax, is_final
 from airflow_provider_batch.core.ledger.job import Reference
+from airflow_provider_batch.core.requests.body_parameters import PARAMETERS
 from airflow_provider_batch.exceptions import InputError
 
 #: our arguments, with the names that other operators and libraries have for them
@@ -66,33 +67,12 @@ def advise(name: str, arguments: Collection[str]) -> str:
     for argument, names_elsewhere in _NAMES_ELSEWHERE.items():
         if name in names_elsewhere and argument in arguments:
             return f"Did you mean {argument!r}?"
-    if "body" in arguments and name in _body_parameters():
-        return f'A parameter of the request belongs into the body: body={{"{name}": …}}.'
+    if "body" in arguments and any(name in parameters for parameters in PARAMETERS.values()):
+        return f'A parameter of the request belongs in the body: body={{"{name}": …}}.'
     similar_names = difflib.get_close_matches(name, arguments, n=1)
     if similar_names:
         return f"Did you mean {similar_names[0]!r}?"
     return f"Its arguments are {', '.join(sorted(arguments))}, and those of every Airflow task."
-
-
-@cache
-def _body_parameters() -> frozenset[str]:
-    """Return the parameters of the API's requests. Loaded only for an error, because importing them takes time."""
-    from openai.types import completion_create_params, embedding_create_params, moderation_create_params
-    from openai.types.chat import completion_create_params as chat_create_params
-    from openai.types.responses import response_create_params
-
-    return frozenset().union(
-        *(
-            parameters.__annotations__
-            for parameters in (
-                chat_create_params.CompletionCreateParamsBase,
-                response_create_params.ResponseCreateParamsBase,
-                completion_create_params.CompletionCreateParamsBase,
-                embedding_create_params.EmbeddingCreateParams,
-                moderation_create_params.ModerationCreateParams,
-            )
-        )
-    )
 
 
 def parse_job(name: str, job: Any) -> Any:
@@ -146,7 +126,7 @@ def _submits(operator: Any) -> bool:
 def read_reference(name: str, job: Any) -> Reference:
     """Return the reference to a job from the value of an argument. A template turns a reference into text.
 
-    :raises InputError: if it is no such reference.
+    :raises InputError: if it is not such a reference.
     """
     if isinstance(job, str) and job.lstrip().startswith("{"):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError):

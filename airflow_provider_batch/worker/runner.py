@@ -337,13 +337,17 @@ class Runner:
         if not self.ledger.add(result.verdict):
             return
         tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in result.mean_output.items())
+        factors = ", ".join(
+            f"{factor:.2f} times the estimate ({model})" for model, factor in result.input_factors.items()
+        )
         estimate = result.verdict.estimate
         low, high = estimate.low_usd, estimate.high_usd
         self.log.info(
-            "Canary: %d of %s answered%s. The estimated cost is now %s.",
+            "Canary: %d of %s answered%s%s. The estimated cost is now %s.",
             result.answered,
             format_count(result.requests, "request"),
             f", mean output {tokens}" if tokens else "",
+            f", input {factors}" if tokens else "",
             "unknown, because no price is known" if low is None or high is None else format_usd_range(low, high),
         )
         if result.ignored:

@@ -163,7 +163,7 @@ def test_the_event_of_each_outlet_asset_carries_the_summary(path: Path) -> None:
         ({"job": "x"}, "no argument 'job'"),
         ({"task_id": "x"}, "no argument 'task_id'"),
         ({"system_prompt": "x"}, "no argument 'system_prompt'. Did you mean 'system'?"),
-        ({"temperature": 0}, "no argument 'temperature'. A parameter of the request belongs into the body"),
+        ({"temperature": 0}, "no argument 'temperature'. A parameter of the request belongs in the body"),
         ({"results_conn_id": 5}, "results_conn_id: Expected text"),
         ({"deadline": 30}, "deadline: Expected a duration"),
         ({"history": "maybe"}, "history: Expected true or false"),

@@ -105,7 +105,7 @@ def test_a_deadline_is_a_duration_or_a_point_in_time(value: Any, expected: Any) 
 
 
 @pytest.mark.parametrize("value", [30, "30", 0, 59.9])
-def test_a_plain_number_below_a_minute_is_no_deadline(value: Any) -> None:
+def test_a_plain_number_below_a_minute_is_not_a_deadline(value: Any) -> None:
     with pytest.raises(InputError, match="seconds, at least 60"):
         parse_deadline("name", value)
 

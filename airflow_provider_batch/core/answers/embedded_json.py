@@ -3,7 +3,7 @@ r"""Finds the JSON in an answer that has something around it, or that is not qui
 Servers that do not enforce a schema, and models that think aloud, wrap their JSON in known ways:
 
     text before and after it, Markdown fences     every JSON object or list of the text is a candidate
-    reasoning: <think>…</think>, gpt-oss channels what is inside such a block is a draft, and no candidate
+    reasoning: <think>…</think>, gpt-oss channels what is inside such a block is a draft and does not count
     a JSON string that contains the JSON          the string is read as a text
     [{…}]                                         a list of one element stands for its element
     {"answer": {…}}, {"name": …, "arguments": {…}}, {"type": "object", "properties": {…}}
@@ -13,7 +13,7 @@ Only what has one possible reading is repaired: comments, trailing commas, singl
 colon, Python's True, False and None, and line breaks inside strings. Nothing is completed: if an object or a list never
 ends, nothing in the text is a candidate, because the rest may be a part of it.
 
-The functions here know nothing of the schema except the names in it. Whether a candidate is the answer is decided by
+The functions here know nothing about the schema except the names in it. Whether a candidate is the answer is decided by
 `structured.read_structured`. Every function takes time proportional to the length of the text.
 """
 
@@ -152,7 +152,7 @@ def inner_text(text: str) -> str | None:
 def unwrapped_texts(value: str, names: frozenset[str], title: str) -> Iterator[str]:
     """Yield the texts that an object or a list may stand for, as its only element or as the content of a wrapper.
 
-    :param names: names of the properties that the schema has at any depth. They are no wrappers.
+    :param names: names of the properties that the schema has at any depth. They are not wrappers.
     :param title: title of the schema.
     """
     members = _members(value)

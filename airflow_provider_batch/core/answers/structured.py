@@ -24,8 +24,8 @@ def read_structured(text: str, judge: SchemaJudge) -> tuple[Any, str | None]:
     """Return (the value of an answer, None), or (None, a description of the problem).
 
     A text that is valid as it is counts as it is. Otherwise it must contain exactly one valid JSON value with a
-    property of the schema, as `embedded_json` describes, and nothing after it that may be meant as the answer. What a
-    wrapper contains counts only if nothing outside of it is valid or resembles an answer.
+    property of the schema, as `embedded_json` describes, and nothing after it that may be meant as the answer. The
+    content of a wrapper counts only if nothing outside the wrapper is valid or resembles an answer.
     """
     value, complaint = judge.judge(text)
     for _ in range(_MAX_WRAPPERS):

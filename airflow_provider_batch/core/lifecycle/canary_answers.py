@@ -7,7 +7,7 @@ An answer is usable, or it shows a problem that the other requests have too, or 
     silent    a busy server (408, 409, 429, 503), no response; a refusal that concerns the content of one row
 
 A model stops the job if no answer is usable and at least one shows a shared problem: the other requests would be paid
-for, or retried, for nothing. One usable answer is enough to continue. If nothing remains to be sent to the model,
+for, or retried, without success. One usable answer is enough to continue. If nothing remains to be sent to the model,
 answers that were paid for land as they are. Requests that were refused for good cost nothing, and then an error says
 more than rows that failed, unless the rest of the job is for other models.
 """
@@ -181,9 +181,9 @@ def _advice(canary: ModelCanary) -> list[str]:
     lines = []
     if any(map(is_cut_off, answers)):
         lines.append(
-            "Raise max_output_tokens (or the cap in the body), or ask for shorter answers. The thoughts of a reasoning "
-            "model count against the cap, so a small cap leaves no tokens for the answer; a lower reasoning effort "
-            "also helps. If the sensor raises the cap (on_incomplete='raise_cap'), set ignore_canary=True."
+            "Raise max_output_tokens (or the cap in the body), or ask for shorter answers. Reasoning tokens "
+            "count against the cap, so a small cap leaves no tokens for the answer; a lower reasoning effort also "
+            "helps. If the sensor raises the cap (on_incomplete='raise_cap'), set ignore_canary=True."
         )
     if any(answer.outcome is Outcome.INCOMPLETE and not is_cut_off(answer) for answer in answers):
         lines.append("Check with one request by hand why the model writes nothing.")

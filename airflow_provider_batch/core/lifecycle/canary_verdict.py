@@ -1,8 +1,8 @@
 """The verdict on the canary: what its answers show about the requests that have not been sent.
 
 The first requests of each model are sent synchronously before the first file is uploaded. If none of them got a usable
-answer, the rest would be paid for in vain: `core.lifecycle.canary_answers` decides that. If they were answered, their
-output shows what the rest will cost.
+answer, the rest would be paid for without success: `core.lifecycle.canary_answers` decides that. If they were answered,
+their tokens show what the rest will cost.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Parameter(NamedTuple):
 
 
 def check_keys(body: Mapping[str, Any]) -> None:
-    """Raise InputError if the body has keys that are no parameters, or that exclude each other."""
+    """Raise InputError if the body has keys that are not parameters, or that exclude each other."""
     for key in body:
         if key in CLIENT_ARGUMENTS:
             raise InputError(f"Remove {key!r} from the body. {CLIENT_ARGUMENTS[key]}")
@@ -135,7 +135,7 @@ def _stream(value: Any) -> str | None:
     return "Remove 'stream' from the body. A single streaming request makes the whole batch fail." if value else None
 
 
-#: arguments of the SDK's methods that are no parameters of the API
+#: arguments of the SDK's methods that are not parameters of the API
 CLIENT_ARGUMENTS = {
     "extra_body": "Put what is in it directly into the body.",
     "extra_headers": "Headers belong to the connection; a batch has no headers per request.",

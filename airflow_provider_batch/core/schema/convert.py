@@ -64,14 +64,15 @@ def parse_json(text: str | bytes) -> Any:
     return _decoder.decode(text)
 
 
-def _exact_number(text: str) -> float | Decimal:
+def exact_number(text: str) -> float | Decimal:
+    """Return a JSON number with a fraction or an exponent as a float, or as a Decimal if a float would round it."""
     number = float(text)
     if len(text) <= 16 and "e" not in text and "E" not in text:
         return number  # at most 15 digits, which a float keeps
     return number if math.isfinite(number) and Decimal(repr(number)) == Decimal(text) else Decimal(text)
 
 
-_decoder = msgspec.json.Decoder(float_hook=_exact_number)
+_decoder = msgspec.json.Decoder(float_hook=exact_number)
 
 
 def convert(value: Any, type: ColumnType, format: str = "") -> Any:
@@ -209,7 +210,7 @@ def _from_number(value: int | float | Decimal, type: ColumnType) -> Any:
 
 
 def _storable_decimal(value: Decimal) -> Decimal | None:
-    """Return the decimal, or None if it is no number or if no database can hold its digits."""
+    """Return the decimal, or None if it is not a number or if no database can hold its digits."""
     if not value.is_finite():
         return None
     _, _, exponent = value.as_tuple()

@@ -2,7 +2,7 @@
 
 The author's schema decides, and not the strict one that was sent, because servers that do not enforce schemas answer
 what the author's prompt asks for. Two things in an answer belong to the sending and not to the author: a null for an
-optional property, which means that the property is absent, and the object around a root that is no object.
+optional property, which means that the property is absent, and the object around a root that is not an object.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ _CHECKED_FORMATS = frozenset(
 
 
 class Note(NamedTuple):
-    """What a description says instead of a keyword, and what people are told about it."""
+    """What a description says instead of a keyword, and what the preview and the log say about it."""
 
     text: str
     #: empty if nothing about the value is checked

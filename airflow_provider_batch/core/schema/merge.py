@@ -1,4 +1,4 @@
-"""Merging two schemas that a value has to match both of which, as far as a single schema can say it.
+"""Merging of two schemas into one for values that match both, as far as a single schema can say it.
 
 The result is sent. The judge checks answers against the unmerged schema, so what two schemas say differently about a
 detail, such as two patterns, may be stated in the description instead.

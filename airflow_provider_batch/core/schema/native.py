@@ -17,6 +17,8 @@ from uuid import UUID
 
 import msgspec
 
+from airflow_provider_batch.core.schema.convert import exact_number
+
 
 class NativeValue(msgspec.Struct, frozen=True):
     """A value read from a database, and its text in that database."""
@@ -50,15 +52,7 @@ def parse_json(text: str) -> Any:
     :raises ValueError: if the text is not JSON.
     :raises RecursionError: if it is nested too deeply.
     """
-    return json.loads(text, parse_float=_number)
-
-
-def _number(text: str) -> float | Decimal:
-    number = float(text)
-    if len(text) <= 15 and text.isdecimal():
-        return number
-    exact_number = Decimal(text)
-    return number if math.isfinite(number) and Decimal(repr(number)) == exact_number else exact_number
+    return json.loads(text, parse_float=exact_number)
 
 
 def format_json(value: Any) -> str:

@@ -187,7 +187,7 @@ def _is_list(node: _Node) -> bool:
 
 
 def _item(node: _Node, part: str | int) -> Any:
-    """Return the schema of a list item, or None if the node is no list, or a list without this item."""
+    """Return the schema of a list item, or None if the node is not a list or has no such item."""
     index = list_index(part)
     if index is None or not _is_list(node) or index >= node.get("maxItems", index + 1):
         return None

@@ -39,7 +39,7 @@ class AuthorSchema(GenerateJsonSchema):
         return {**super().bytes_schema(schema), "format": formats.get(self._config.val_json_bytes, "binary")}
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
-        """Return a date and time, and say so if it must have no time zone."""
+        """Return a date and time, with a format of its own if it must have no time zone."""
         result = super().datetime_schema(schema)
         if schema.get("tz_constraint") == "naive" and result.get("type") == "string":
             return {**result, "format": LOCAL_DATE_TIME}

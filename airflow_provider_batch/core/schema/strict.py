@@ -7,8 +7,9 @@ model outputs", section "Supported schemas".
 What the subset lacks is handled in one of three ways:
 
 * What the judge can check is not sent but stated in the description, and checked after the answer arrives.
-* What has the same meaning in other words is rewritten: `oneOf` as `anyOf`, a tuple as an array, `allOf` merged, a
-  reference into the middle of the schema as one to a definition, and a root that is no object put inside one.
+* What has the same meaning in other words is rewritten: `oneOf` as `anyOf`, a tuple as an array, `allOf` as one merged
+  schema, a reference into the middle of the schema as a reference to a definition, and a root that is not an object as
+  a property of one.
 * Anything else, such as an object whose properties have no names, is rejected with a way out.
 """
 
@@ -107,7 +108,7 @@ def _require_tags(root: dict[str, Any]) -> dict[str, Any]:
 
 
 def wrapper(root: dict[str, Any]) -> str | None:
-    """Return the name of the property in which a root that is no object is sent, or None if the root is an object."""
+    """Return the property in which a root that is not an object is sent, or None if the root is an object."""
     kinds, node, visited_refs = types(root), root, set()
     while not kinds and isinstance(node.get("$ref"), str) and node["$ref"] not in visited_refs:
         visited_refs.add(node["$ref"])

@@ -38,7 +38,8 @@ class ExactQuery:
     reading: Callable[[], Reading]
 
 
-_QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
+#: what may be a value in a message of a database
+QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
 #: SQLSTATE classes: data exceptions, integrity constraints
 _DATA_CLASSES = ("22", "23")
@@ -151,7 +152,7 @@ class Driver:
         text = primary or str(error).strip() or type(error).__name__
         # SQLSTATE class 22 is "data exception": the quoted text is row data
         if hide_quoted or code.startswith("22"):
-            text = _QUOTED_TEXT.sub("(value not shown)", text)
+            text = QUOTED_TEXT.sub("(value not shown)", text)
         hint = getattr(diagnostics, "message_hint", None)
         if hint and code.startswith("42"):  # class 42 concerns names and syntax
             text = f"{text} ({hint})"

@@ -30,7 +30,14 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseConnectionError, WarehouseError
 from airflow_provider_batch.warehouse.drivers import duckdb_values
-from airflow_provider_batch.warehouse.drivers.base import Driver, ExactQuery, Reading, RowReader, row_converter
+from airflow_provider_batch.warehouse.drivers.base import (
+    QUOTED_TEXT,
+    Driver,
+    ExactQuery,
+    Reading,
+    RowReader,
+    row_converter,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +53,6 @@ _open_lock = threading.Lock()
 #: how DuckDB reports that another process has the file open, or that this process is just closing it
 _IN_USE_MESSAGES = ("Could not set lock on file", "Unique file handle conflict")
 
-
-_QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
 #: numbers, except those that are part of a type
 _NUMBER = re.compile(r"(DECIMAL\(\d+,\d+\))|(?<!\w)[-+]?\d[\w.+-]*")
@@ -206,7 +211,7 @@ class DuckdbDriver(Driver):
             text = f"{text.partition(_SOLUTIONS)[0].strip()}\n{_MEMORY_REMEDY}"
         if type(error).__name__ not in _SAFE_EXCEPTIONS:
             # the statement quoted at the end may contain values
-            text = _QUOTED_TEXT.sub("(value not shown)", text).partition("\n\nLINE ")[0]
+            text = QUOTED_TEXT.sub("(value not shown)", text).partition("\n\nLINE ")[0]
             text = _NUMBER.sub(lambda match: match[1] or "(value not shown)", text)
         return text.rstrip(".")
 

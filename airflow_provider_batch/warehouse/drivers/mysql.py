@@ -14,7 +14,14 @@ from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseError
 from airflow_provider_batch.warehouse import values
-from airflow_provider_batch.warehouse.drivers.base import Driver, ExactQuery, Reading, RowReader, row_converter
+from airflow_provider_batch.warehouse.drivers.base import (
+    QUOTED_TEXT,
+    Driver,
+    ExactQuery,
+    Reading,
+    RowReader,
+    row_converter,
+)
 
 #: codes of column types and flags in MySQL's protocol (field_types.h, mysql_com.h)
 _BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 249, 250, 251, 252, 253, 254
@@ -69,7 +76,7 @@ _SAFE_ERRORS: Mapping[int, str] = {
     1213: "40001",  # deadlock
     1227: "42000",  # privilege needed
     1264: "22003",  # out of range
-    1265: "01000",  # data truncated, such as a text that is no member of an ENUM
+    1265: "01000",  # data truncated, such as a text that is not a member of an ENUM
     1290: "HY000",  # read-only server
     1364: "HY000",  # no default value
     1370: "42000",  # routine denied
@@ -81,8 +88,8 @@ _SAFE_ERRORS: Mapping[int, str] = {
     3819: "23000",  # check constraint (MySQL)
     4025: "23000",  # check constraint (MariaDB)
 }
-#: Errors because of a row's values whose SQLSTATE does not say so: an invalid value of a type, no partition for a row,
-#: a check constraint, a trigger's SIGNAL
+#: Errors because of a row's values that the SQLSTATE does not reveal: an invalid value of a type, no partition for a
+#: row, a check constraint, a trigger's SIGNAL
 _DATA_ERRORS = (1265, 1292, 1366, 1411, 1416, 1525, 1526, 1644, 1690, 1748, 3140, 3141, 3157, 3819, 4025, 4078)
 #: a trigger's SIGNAL
 _SIGNAL = 1644
@@ -90,7 +97,6 @@ _SIGNAL = 1644
 _CLIENT_CODES = range(2000, 2100)
 
 _VALUE_FOR = re.compile(r"""['"].*['"](?= for (?:column|key) )""", re.DOTALL)
-_QUOTED_TEXT = re.compile(r"""'.*'|".*"|`.*`""", re.DOTALL)
 
 
 class MysqlDriver(Driver):
@@ -172,7 +178,7 @@ class MysqlDriver(Driver):
         text: str = getattr(error, "msg", None) or str(error.args[-1] if error.args else error)
         if code not in _SAFE_ERRORS and code not in _CLIENT_CODES:
             masked_text = _VALUE_FOR.sub("(value not shown)", text)
-            text = masked_text if masked_text != text else _QUOTED_TEXT.sub("(value not shown)", text)
+            text = masked_text if masked_text != text else QUOTED_TEXT.sub("(value not shown)", text)
         return text.rstrip(".")
 
 

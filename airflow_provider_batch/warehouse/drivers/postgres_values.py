@@ -1,8 +1,9 @@
 """PostgreSQL's values as templates see them, read from the server's own text.
 
 psycopg and psycopg2 convert many types differently, lose the months of an interval, and raise an error for values that
-Python does not have (`infinity`, years before 1 and after 9999). Both are therefore told to return the text of all
-types but the simplest ones, and the functions here convert it. What Python cannot hold exactly stays the server's text.
+Python does not have (`infinity`, years before 1 and after 9999). Both drivers are therefore set to return the text of
+all types but the simplest ones, and the functions here convert it. What Python cannot hold exactly stays the server's
+text.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ class Sink(Protocol):
 
         Each row is a tuple in the order of the sink's columns. Values have the Python types that `ColumnType` names, or
         are None. An exception from iterating `rows` is passed on after everything is rolled back. A row with a value
-        that the database refuses, such as one that violates a constraint, is no error: all others land, and `refusals`
-        has the row. Raises ResultsTableError for a value of the wrong type or an empty key, and if the database refuses
-        too many rows, and WarehouseError for whatever else the database refuses.
+        that the database refuses, such as one that violates a constraint, is not an error: all others land, and
+        `refusals` has the row. Raises ResultsTableError for a value of the wrong type or an empty key, and if the
+        database refuses too many rows, and WarehouseError for whatever else the database refuses.
         """
 
 

@@ -485,13 +485,13 @@ def test_an_answer_in_another_field_counts_if_the_schema_accepts_all_of_it(messa
     assert ok(chat(**message)).value == message.get("content")
 
 
-def test_json_within_reasoning_is_no_answer() -> None:
+def test_json_within_reasoning_is_not_an_answer() -> None:
     message = {"reasoning_content": 'Perhaps {"label": "bug"}?'}
     assert ok(chat(None, **message), judge=JUDGE).outcome is Outcome.INCOMPLETE
     assert ok(chat("Done.", **message), judge=JUDGE).outcome is Outcome.INVALID_OUTPUT
 
 
-def test_a_part_with_reasoning_is_no_part_of_the_text() -> None:
+def test_a_part_with_reasoning_is_not_part_of_the_text() -> None:
     parts = [{"type": "reasoning", "text": '{"label": "question"}'}, {"type": "text", "text": '{"label": "bug"}'}]
     assert ok(chat(parts), judge=JUDGE).value == {"label": "bug"}
 

@@ -155,7 +155,7 @@ def test_nothing_is_guessed(text: str) -> None:
     assert complaint
 
 
-def test_names_of_the_schema_are_no_wrappers() -> None:
+def test_names_of_the_schema_are_not_wrappers() -> None:
     person = {"properties": {"name": {"type": "string"}, "data": {"$ref": "#"}}, "required": ["name"], "type": "object"}
 
     assert read_structured('{"data": {"name": "Ada"}}', SchemaJudge(person))[0] is None
@@ -167,7 +167,7 @@ NUMBERS = SchemaJudge({"type": "array", "items": {"type": "integer"}})
 
 
 @pytest.mark.parametrize("text", ["function() {}", "I used {} here", "x [] y", "{{}}", 'Config: {"debug": true}'])
-def test_an_object_without_a_property_of_the_schema_is_no_answer_even_if_the_schema_accepts_it(text: str) -> None:
+def test_an_object_without_a_property_of_the_schema_is_not_an_answer_even_if_the_schema_accepts_it(text: str) -> None:
     assert read_structured(text, OPTIONAL)[0] is None
     assert read_structured(text, NUMBERS)[0] is None
 

@@ -105,7 +105,7 @@ def test_what_could_not_land_is_refused_wherever_it_comes_from(path: str, key: s
 
 @pytest.mark.parametrize(("path", "key", "value"), ACCEPTED)
 def test_everything_else_passes_through(path: str, key: str, value: Any) -> None:
-    check(spec(path, {key: value}, prompt="hello"))
+    check(spec(path, {key: value}, prompt="{{ row.x }}"))
     check_parameters(path, {key: value})
 
 
@@ -126,7 +126,7 @@ def test_a_template_for_a_refused_parameter_passes_for_rows_with_another_value()
 
 
 @pytest.mark.parametrize("key", ["extra_body", "extra_headers", "extra_query", "timeout"])
-def test_arguments_of_the_client_are_no_parameters(key: str) -> None:
+def test_arguments_of_the_client_are_not_parameters(key: str) -> None:
     with pytest.raises(InputError, match=f"Remove '{key}' from the body"):
         check(spec(CHAT, {key: {}}, prompt="hello"))
 

@@ -418,7 +418,7 @@ def test_schemas_that_contradict_each_other_are_refused() -> None:
         strict_schema(wrap({"allOf": [closed, PERSON]}))
 
 
-# -- a root that is no object
+# -- a root that is not an object
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_schemas_that_contradict_each_other_are_refused() -> None:
         ({"type": "array", "items": {"anyOf": [STRING, {"$ref": "#"}]}}, "items", ["a", ["b"]]),
     ],
 )
-def test_a_root_that_is_no_object_is_sent_inside_one(schema: Any, key: str, value: Any) -> None:
+def test_a_root_that_is_not_an_object_is_sent_inside_an_object(schema: Any, key: str, value: Any) -> None:
     strict = strict_schema(schema)
     assert list(strict["properties"]) == strict["required"] == [key]
     assert judge(schema, {key: value}) == (value, None)

@@ -221,7 +221,7 @@ def _line(row: Row) -> tuple[str, ...]:
     kind = column_type(author_schema(model_of(row)), "x")
     assert kind is row.column, row
     sent = dict.fromkeys(_outline(schema, schema["properties"]["x"]))
-    column_types = (f"`{dialect.types[kind]}`" if dialect.types[kind] else "no type" for dialect in DIALECTS.values())
+    column_types = (f"`{dialect.types[kind]}`" if dialect.types[kind] else "none" for dialect in DIALECTS.values())
     return (written, " or ".join(sent), kind.value, *column_types)
 
 
