@@ -35,7 +35,7 @@ from airflow_provider_batch.core.landing.landing import (
     no_schema_error,
     results_columns,
 )
-from airflow_provider_batch.core.landing.refusals import refusal_message, refused_rows
+from airflow_provider_batch.core.landing.refusals import group_refusals, refusal_message
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
@@ -254,7 +254,7 @@ class BatchResultsOperator(BaseOperator):
         failure = failure_message(
             record, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
         )
-        problems = {**landing.misfits, **refused_rows(refusals)}
+        problems = {**landing.misfits, **group_refusals(refusals)}
         if failure is not None or problems:
             context["ti"].xcom_push(key="return_value", value=result)
         if problems:

@@ -34,7 +34,7 @@ import msgspec
 
 from airflow_provider_batch.core.answers.outcome import PENDING, WITHHELD, Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
-from airflow_provider_batch.core.landing.refusals import RefusedRows
+from airflow_provider_batch.core.landing.refusals import RefusalGroup
 from airflow_provider_batch.core.landing.row_spending import (
     RowSpending,
     Spending,
@@ -256,7 +256,7 @@ class Landing:
         self._spending = RowSpending()
         self._superseded = superseded_submissions(state)
         #: rows with a value that the table cannot store, by reason
-        self.misfits: dict[str, RefusedRows] = {}
+        self.misfits: dict[str, RefusalGroup] = {}
         self.tokens: Counter[str] = Counter()
         #: number of collected answers whose cost is unknown because they do not report their usage
         self.without_usage = 0
@@ -505,7 +505,7 @@ class Landing:
         usage = spending.usage
         if answer.error_code == STORAGE and answer.outcome is Outcome.INVALID_OUTPUT:
             reasons = storage_reasons(answer.error_message or "")
-            self.misfits.setdefault(reasons, RefusedRows()).add(row.custom_id)
+            self.misfits.setdefault(reasons, RefusalGroup()).add(row.custom_id)
         output = _output(answer)
         if self._manifest.several_inputs and row.inputs == 1 and output is not None:
             output = [output]

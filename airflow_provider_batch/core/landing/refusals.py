@@ -55,7 +55,7 @@ def refusal_reasons(refusals: Sequence[Refusal]) -> list[Reason]:
     return [Reason(Outcome.INVALID_OUTPUT, STORAGE, reason[:200], rows) for reason, rows in counts.most_common()]
 
 
-class RefusedRows(msgspec.Struct):
+class RefusalGroup(msgspec.Struct):
     """The rows whose value was refused for the same reason."""
 
     rows: int = 0
@@ -72,15 +72,15 @@ class RefusedRows(msgspec.Struct):
             self.custom_ids.append(custom_id)
 
 
-def refused_rows(refusals: Sequence[Refusal]) -> dict[str, RefusedRows]:
+def group_refusals(refusals: Sequence[Refusal]) -> dict[str, RefusalGroup]:
     """Return the rows that the database refused, by reason."""
-    groups: dict[str, RefusedRows] = {}
+    groups: dict[str, RefusalGroup] = {}
     for refusal in refusals:
-        groups.setdefault(refusal.reason, RefusedRows()).add(refusal.custom_id, landed=refusal.landed)
+        groups.setdefault(refusal.reason, RefusalGroup()).add(refusal.custom_id, landed=refusal.landed)
     return groups
 
 
-def refusal_message(groups: Mapping[str, RefusedRows], rows: int, location: str) -> str:
+def refusal_message(groups: Mapping[str, RefusalGroup], rows: int, location: str) -> str:
     """Return the error message of a landing in which some rows have a value that the table does not take.
 
     :param groups: these rows, by reason.
